@@ -1,0 +1,1 @@
+"""Do: everything that touches the world, as Temporal activities."""

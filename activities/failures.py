@@ -1,0 +1,79 @@
+"""Exceptions of providers, tools and stores as Temporal failures: the only place that decides what is retried."""
+
+from datetime import timedelta
+from typing import Literal
+
+from temporalio.exceptions import ApplicationError
+
+from workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from workflows.contracts.tool import Effect
+
+ModelFault = Literal[
+    "rate_limit", "quota", "overloaded", "server", "timeout", "connection", "malformed", "configuration",
+    "bad_request", "context_length", "content_filter", "script",
+]  # fmt: skip
+
+RETRYABLE_FAULTS: frozenset[ModelFault] = frozenset(
+    ("rate_limit", "overloaded", "server", "timeout", "connection", "malformed")
+)
+
+REASON_CHARACTERS = 300
+
+
+def shorten(text: str, limit: int = REASON_CHARACTERS) -> str:
+    """`text` on one line, at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def model_failure(
+    fault: ModelFault, reason: str, *, attempt: int = 1, retry_after: float | None = None, status: int | None = None
+) -> ApplicationError:
+    """What `call_model` raises for a provider's failure.
+
+    `retry_after` are the seconds that the provider asked for; without them a retryable fault waits 1, 2, 4, ... up
+    to 30 seconds. A wait over two minutes is not slept through: the route goes on to its next model.
+    """
+    retryable = fault in RETRYABLE_FAULTS and (retry_after is None or retry_after <= 120)
+    delay = retry_after if retry_after is not None else min(2.0 ** (attempt - 1), 30.0)
+    if fault == "context_length":
+        kind = FailureType.CONTEXT_TOO_LONG
+    else:
+        kind = FailureType.MODEL_UNAVAILABLE if fault in RETRYABLE_FAULTS else FailureType.MODEL_REJECTED
+    return ApplicationError(
+        shorten(reason),
+        {"fault": fault, "status": status},
+        type=kind,
+        non_retryable=not retryable,
+        next_retry_delay=timedelta(seconds=delay) if retryable else None,
+    )
+
+
+class ToolError(Exception):
+    """One attempt of a tool that did not return a result; raised by the toolbox, one table a source of tools."""
+
+    def __init__(self, outcome: Outcome, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        self.reason = shorten(reason)
+        self.retry_after = retry_after
+        """Seconds that the other side asked for; makes a definite `not done` worth another attempt."""
+
+
+def tool_failure(error: ToolError, effect: Effect, attempt: int) -> ApplicationError:
+    """What `run_tool` raises for `error`: retried by Temporal where repeating is safe and may help.
+
+    From the second attempt on, "not sent" says nothing of the attempts before.
+    """
+    outcome = error.outcome
+    if attempt > 1 and outcome is Outcome.NOT_SENT and effect.changes_world:
+        outcome = Outcome.UNKNOWN
+    repeatable = effect is not Effect.ONCE and (outcome is not Outcome.NOT_DONE or error.retry_after is not None)
+    delay = timedelta(seconds=min(error.retry_after, 300.0)) if error.retry_after is not None else None
+    return ApplicationError(
+        error.reason,
+        ToolFailure(outcome=outcome, reason=error.reason),
+        type=FailureType.TOOL_FAILED,
+        non_retryable=not repeatable,
+        next_retry_delay=delay if repeatable else timedelta(seconds=min(0.2 * 4.0 ** (attempt - 1), 30.0)),
+    )

@@ -1,0 +1,55 @@
+"""What every model provider does: one answer to one conversation."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from activities.conversation import Conversation
+from workflows.contracts.base import Digest
+from workflows.contracts.model import Finish, Usage
+from workflows.contracts.tool import ToolDefinition
+from workflows.contracts.transcript import AssistantMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request to one model."""
+
+    model: str
+    """The name after `provider:`."""
+    instructions: str
+    tools: tuple[ToolDefinition, ...]
+    agent: Digest
+    """Of the pinned agent: `instructions` and `tools` are functions of it, so what is made of them can be cached."""
+    conversation: Conversation
+    max_output_tokens: int
+    timeout: timedelta
+    """For the whole call, whatever the provider's gaps between bytes."""
+    attempt: int
+    """1 for the first attempt of this request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer."""
+
+    message: AssistantMessage
+    finish: Finish
+    usage: Usage
+    """Of this call; `model_calls` is 1, and an unknown price is one of `unpriced_calls`."""
+    problem: str | None = None
+    """Why `finish` is `truncated`, `refused` or `empty`, in one sentence for people and for the model."""
+
+
+class Provider(Protocol):
+    """Safe for concurrent calls; made once a worker, on its event loop."""
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        """Raises the `ApplicationError` of `activities.failures.model_failure`, and nothing else."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+MakeProvider = Callable[[], Awaitable[Provider]]

@@ -1,0 +1,1 @@
+"""Blob stores: SQLite for one machine, PostgreSQL for production."""

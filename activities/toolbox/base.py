@@ -1,0 +1,50 @@
+"""What every source of tools does: make one call and say what became of it."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from workflows.contracts.base import JsonObject
+from workflows.contracts.tool import ToolDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class ToolText:
+    """What a tool returned, as text for the model; structured values are JSON."""
+
+    text: str
+    error: bool = False
+    """A definite answer that the call failed and changed nothing, in the tool's own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a tool may know of its call."""
+
+    workflow_id: str
+    run_id: str
+    step: int
+    idempotency_key: str
+    """Names one intended action: equal in every attempt of it, different for two intended identical calls."""
+    attempt: int
+    timeout: timedelta
+
+
+class Toolbox(Protocol):
+    """One source of tools."""
+
+    async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
+        """One attempt.
+
+        Raises:
+            ToolError: what is known of the attempt, by the table of this source.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ResolveSecrets(Protocol):
+    """`text` with each `${secret:NAME}` replaced; a missing secret raises `LookupError` naming it, never a value."""
+
+    def __call__(self, text: str) -> str: ...

@@ -1,0 +1,1 @@
+"""Run: processes, composition and the command line."""

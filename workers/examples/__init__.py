@@ -1,0 +1,1 @@
+"""One concept a file; every one runs without keys."""

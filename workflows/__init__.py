@@ -1,0 +1,1 @@
+"""Decide: deterministic code that may run inside Temporal's sandbox."""

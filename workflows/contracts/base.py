@@ -1,0 +1,73 @@
+"""The two kinds of contract, and the addresses and durations that they share."""
+
+import hashlib
+import json
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
+
+JsonObject = dict[str, JsonValue]
+
+
+class Spec(BaseModel):
+    """Something that a person writes: an unknown key is an error, so that a typo cannot loosen a rule."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Record(BaseModel):
+    """Something that the code writes: unknown keys are ignored, so that old workers read new records."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
+"""The sha256 of some bytes in base64url without padding: 43 characters."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$")]
+"""A name that every model provider accepts for a tool: a letter, then up to 63 letters, digits, `_` and `-`."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def parse_duration(value: object) -> object:
+    """`"90s"`, `"1h30m"` or `"2d"` as a `timedelta`; anything else is left to pydantic.
+
+    Raises:
+        ValueError: a text that is neither of this form nor ISO 8601, or a bare number.
+    """
+    if isinstance(value, bool | int | float):
+        raise ValueError("a duration needs a unit, for example '30s', '5m', '2h' or '1d'")
+    if not isinstance(value, str) or value.startswith("P"):
+        return value
+    if not _DURATION.fullmatch(value):
+        raise ValueError("a duration is a number and a unit, for example '30s', '5m', '1h30m' or '2d'")
+    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value)))
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    Field(gt=timedelta(0)),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["30s", "5m", "1h30m"]}),
+]
+
+
+def digest_of(content: bytes) -> str:
+    """The address of `content`: its sha256 in base64url, 43 characters."""
+    return urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def canonical_json(value: JsonValue | Mapping[str, Any]) -> bytes:
+    """`value` as JSON with sorted keys and no spaces: equal values have equal bytes.
+
+    Raises:
+        ValueError: a number that JSON has no form for (NaN, infinities).
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -1,0 +1,45 @@
+"""Why an activity failed, in words that the workflow can decide on."""
+
+from enum import StrEnum
+
+from workflows.contracts.base import Record
+
+
+class FailureType(StrEnum):
+    """The `type` of every ApplicationError that Mandate raises."""
+
+    BAD_INPUT = "BadInput"
+    """A start request or message that does not fit; the message names the field."""
+    UNKNOWN_AGENT = "UnknownAgent"
+    MODEL_REJECTED = "ModelRejected"
+    """The provider refused the request: the same request will be refused again."""
+    MODEL_UNAVAILABLE = "ModelUnavailable"
+    """Outage, rate limit, time-out or a cut connection: the same request may succeed later."""
+    CONTEXT_TOO_LONG = "ContextTooLong"
+    TOOL_FAILED = "ToolFailed"
+    """One attempt of a tool; its details are one `ToolFailure`."""
+    STORE_MISMATCH = "StoreMismatch"
+    """The run was started on another blob store than this worker's."""
+    BLOB_MISSING = "BlobMissing"
+    BLOB_CORRUPTED = "BlobCorrupted"
+    STORE_UNAVAILABLE = "StoreUnavailable"
+
+
+class Outcome(StrEnum):
+    """What is known of an attempt to act on the world."""
+
+    NOT_SENT = "not_sent"
+    """It never left us: nothing can have happened."""
+    NOT_DONE = "not_done"
+    """A definite answer that it was not done."""
+    DONE = "done"
+    UNKNOWN = "unknown"
+    """It may have happened."""
+
+
+class ToolFailure(Record):
+    """Details of a `ToolFailed` error."""
+
+    outcome: Outcome
+    reason: str
+    """One short sentence for the model; never holds a secret."""

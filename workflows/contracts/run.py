@@ -1,0 +1,125 @@
+"""A run from outside: how it is started, what it returns, and what survives of it."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, JsonValue, StringConstraints, field_validator
+
+from workflows.contracts.agent import AgentPin
+from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
+from workflows.contracts.budget import BudgetRequest
+from workflows.contracts.failures import Outcome
+from workflows.contracts.model import Usage
+from workflows.contracts.tool import CallRequest, ToolResult
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class RunRequest(Spec):
+    """The one argument of `AgentWorkflow`."""
+
+    agent: Name = Field(description="Name of an agent file of the workers.")
+    input: str | JsonObject = Field(description="What the agent is asked: a text, or an object that it reads as JSON.")
+    requester: str | None = Field(default=None, min_length=1, max_length=200, description="Who asks.")
+    labels: dict[Label, Label] = Field(default={}, max_length=20, description="For finding the run again.")
+    budget: BudgetRequest | None = Field(default=None, description="Lower limits than the agent file's.")
+
+    @field_validator("input")
+    @classmethod
+    def _says_something(cls, value: str | JsonObject) -> str | JsonObject:
+        if not value or (isinstance(value, str) and not value.strip()):
+            raise ValueError("must not be empty")
+        return value
+
+
+class RunStatus(StrEnum):
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    """By a person."""
+    EXHAUSTED = "exhausted"
+    """A limit was reached."""
+    DECLINED = "declined"
+    """It could not go on and nobody helped in time."""
+
+
+class EffectEntry(Record):
+    """One call that was sent out to change the world."""
+
+    step: int
+    tool: str
+    call: str
+    """Name and arguments in one line of up to 100 characters, sensitive ones hidden."""
+    key: str
+    """Idempotency key."""
+    outcome: Outcome
+
+
+class EffectLog(Record):
+    """The calls that changed the world: how many, the last 50, and the digest of them all."""
+
+    count: int = 0
+    digest: Digest | None = None
+    """Of the previous digest and the newest entry, so that it covers the whole list."""
+    last: tuple[EffectEntry, ...] = ()
+
+
+class RunResult(Record):
+    """What a run returns: under 32 KiB, readable without Mandate; every key is always there."""
+
+    status: RunStatus
+    output: JsonValue
+    """The final answer: a text, or an object when the agent has an `output_schema`; `None` when there is none."""
+    output_digest: Digest | None
+    """Address of an answer over 16 KiB; `output` is then its beginning."""
+    reason: str | None
+    """Why it did not complete, in one sentence."""
+    usage: Usage
+    head: Digest | None
+    audit_head: Digest | None
+    effects: EffectLog
+    uncertain: tuple[EffectEntry, ...]
+    """Calls whose outcome is unknown: they may have happened."""
+
+
+class RunState(Record):
+    """All that a run carries over continue-as-new; bounded whatever the length of the run."""
+
+    agent: AgentPin
+    head: Digest
+    requester: str | None = None
+    labels: dict[str, str] = {}
+    step: int = 0
+    """Model calls made and answered."""
+    step_limit: int
+    model: str | None = None
+    """Set once the run has left the first model of the route."""
+    calls: tuple[CallRequest, ...] = ()
+    """Calls of the turn at `head`."""
+    answers: tuple[ToolResult | None, ...] = ()
+    """One for each of `calls`; `None` while it is open."""
+    note: str | None = None
+    misfits: int = 0
+    """Final answers in a row that could not be taken."""
+    usage: Usage = Usage()
+    effects: EffectLog = EffectLog()
+    uncertain: tuple[EffectEntry, ...] = ()
+    recent: tuple[str, ...] = ()
+    """The last few steps in words, for the current details."""
+    started_at: str = ""
+
+
+class Progress(Record):
+    """Answer of the query `progress`."""
+
+    agent: Name
+    version: str
+    status: str
+    doing: str
+    """What it does now, in words."""
+    step: int
+    head: Digest | None
+    pending: tuple[ToolResult, ...] = ()
+    """Results that the conversation at `head` does not hold yet."""
+    usage: Usage
+    effects: EffectLog
+    recent: tuple[str, ...] = ()

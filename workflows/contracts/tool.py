@@ -1,0 +1,182 @@
+"""Tools: what the loop decides with, what the model is told, and where a call goes."""
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from workflows.contracts.base import Digest, JsonObject, Name, Record
+
+
+class Effect(StrEnum):
+    """What calling a tool does to the world, hence when an attempt may be repeated."""
+
+    READ = "read"
+    """Changes nothing: retried freely."""
+    IDEMPOTENT = "idempotent"
+    """Twice is the same as once: retried freely."""
+    KEYED = "keyed"
+    """The other side knows the idempotency key: retried with the same key."""
+    ONCE = "once"
+    """Never repeated on a guess."""
+
+    @property
+    def changes_world(self) -> bool:
+        return self is not Effect.READ
+
+
+ToolSource = Literal["python", "mcp", "http", "activity", "builtin"]
+
+
+class RemoteActivity(Record):
+    """A Temporal activity of somebody else's worker."""
+
+    name: str
+    task_queue: str
+    arguments: tuple[str, ...] | None = None
+    """Names of the arguments in positional order; `None` sends one JSON object."""
+    failed_types: tuple[str, ...] = ()
+    """Types of application errors that mean: not done."""
+
+
+class Tool(Record):
+    """What the workflow knows of a tool: enough to decide, no schema and no description."""
+
+    name: Name
+    source: ToolSource
+    effect: Effect = Effect.ONCE
+    timeout: timedelta = timedelta(seconds=60)
+    """Of one attempt."""
+    retries: int = 2
+    """Attempts after the first; `once` tools have none whatever this says."""
+    tags: tuple[str, ...] = ()
+    untrusted: bool = False
+    """Its results come from outside and may try to instruct the model."""
+    sensitive: tuple[str, ...] = ()
+    """Arguments that are shown nowhere but to the tool and the model."""
+    remote: RemoteActivity | None = None
+    """Set for source `activity`, which the workflow calls itself."""
+
+
+class McpServer(Record):
+    """How to reach an MCP server; values may hold `${secret:NAME}`, resolved by the worker only."""
+
+    name: Name
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    url: str | None = None
+    headers: dict[str, str] = {}
+
+
+class PythonBinding(Record):
+    kind: Literal["python"]
+    function: str
+    """`module:name`."""
+
+
+class McpBinding(Record):
+    kind: Literal["mcp"]
+    server: McpServer
+    tool: str
+    """The server's own name for it."""
+
+
+class HttpBinding(Record):
+    """A request template; `${secret:NAME}` in header values is resolved by the worker only."""
+
+    kind: Literal["http"]
+    method: str
+    url: str
+    """`{name}` is replaced by the percent-encoded argument."""
+    headers: dict[str, str] = {}
+    query: tuple[str, ...] = ()
+    """Arguments that go into the query; what is in neither path nor query is the JSON body."""
+
+
+class ActivityBinding(Record):
+    kind: Literal["activity"]
+    activity: RemoteActivity
+
+
+class BuiltinBinding(Record):
+    kind: Literal["builtin"]
+
+
+Binding = Annotated[
+    PythonBinding | McpBinding | HttpBinding | ActivityBinding | BuiltinBinding, Field(discriminator="kind")
+]
+
+
+class ToolDefinition(Record):
+    """A tool in full, as pinned with a run."""
+
+    tool: Tool
+    description: str = ""
+    input_schema: JsonObject
+    """JSON Schema of an object; no reference leaves it."""
+    binding: Binding
+    result_limit_bytes: int = 32 * 1024
+    """UTF-8 bytes of a result that the model is shown; the rest is read with `read_result`."""
+
+
+class CallRequest(Record):
+    """A call that the model asked for, as the workflow sees it."""
+
+    tool: str
+    arguments: JsonObject = {}
+    """Text leaves over 1 KiB are `{"digest", "size", "preview"}`; `run_tool` reads the whole call from the chain."""
+    misfit: str | None = None
+    """Why this call can reach neither rule nor tool: unknown tool, invalid JSON, arguments that do not fit."""
+    digest: Digest | None = None
+    """Of the tool's name and canonical arguments; set for calls that change the world."""
+    repeat: int = 0
+    """How many calls with this digest came before it in the run."""
+
+
+class ToolRequest(Record):
+    """Input of `run_tool`: call number `index` of the turn at `head`."""
+
+    agent: Digest
+    head: Digest
+    index: int = 0
+    key: str | None = None
+    """Idempotency key; set for calls that change the world."""
+    step: int
+
+
+class ToolResult(Record):
+    """Answer to one call: inline up to 128 bytes, else by reference."""
+
+    text: str | None = None
+    digest: Digest | None = None
+    size: int | None = None
+    """UTF-8 bytes of the text under `digest`."""
+    preview: str = ""
+    """Its beginning, for people; left out when the result travels on."""
+    error: bool = False
+
+
+INLINE_BYTES = 128
+"""Results up to this size travel through Temporal; longer ones stay in the store."""
+
+REMOTE_LIMIT_BYTES = 256 * 1024
+"""Most that Temporal carries to or from a remote activity."""
+
+ARGUMENT_LEAF_BYTES = 1024
+"""Text arguments over this size reach the workflow as a reference."""
+
+
+class LeafReference(Record):
+    """Stands for a long text argument."""
+
+    digest: Digest
+    size: int
+    preview: str
+
+
+class ToolArguments(Record):
+    """Whole arguments of a call."""
+
+    tool: str
+    arguments: dict[str, JsonValue]

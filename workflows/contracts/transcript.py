@@ -1,0 +1,102 @@
+"""The conversation: provider-neutral messages in a chain of content-addressed segments."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from workflows.contracts.base import Digest, Record
+
+Protocol = Literal["openai.responses", "openai.chat", "anthropic.messages", "scripted"]
+
+
+class TextPart(Record):
+    kind: Literal["text"]
+    text: str
+
+
+class ResultPart(Record):
+    """Answer to the call with this id, as the model was shown it."""
+
+    kind: Literal["result"]
+    call_id: str
+    tool: str
+    text: str
+    error: bool = False
+    digest: Digest | None = None
+    """Address of the whole text when it is stored."""
+    size: int | None = None
+
+
+class CallPart(Record):
+    kind: Literal["call"]
+    call_id: str
+    """The provider's own id."""
+    tool: str
+    arguments: str
+    """JSON text exactly as the model wrote it; may be invalid."""
+
+
+class RefusalPart(Record):
+    kind: Literal["refusal"]
+    text: str
+
+
+class OpaquePart(Record):
+    """Reasoning or anything else that only its provider understands; its content is in `native`."""
+
+    kind: Literal["opaque"]
+    type: str
+
+
+class UserMessage(Record):
+    """What the model is told: results first, then text."""
+
+    role: Literal["user"]
+    parts: tuple[Annotated[TextPart | ResultPart, Field(discriminator="kind")], ...]
+
+
+class AssistantMessage(Record):
+    """What a model answered."""
+
+    role: Literal["assistant"]
+    parts: tuple[Annotated[TextPart | CallPart | RefusalPart | OpaquePart, Field(discriminator="kind")], ...]
+    protocol: Protocol
+    model: str
+    """The name that was asked for, without the provider; not the snapshot that answered."""
+    native: str | None = None
+    """The provider's items as JSON texts joined with commas: put into the next request to it as they are."""
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def calls(self) -> tuple[CallPart, ...]:
+        return tuple(part for part in self.parts if isinstance(part, CallPart))
+
+
+Message = Annotated[UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+class Segment(Record):
+    """One link of the chain; its address is the sha256 of its encoded bytes.
+
+    `spine` makes loading cheap. Written in base 16, `position` has digits d0 (lowest), d1, ...: `spine[0]` are the
+    addresses of the last d0 segments, `spine[1]` those of the last d1 `Block`s of 16 segments, `spine[2]` those of
+    the last d2 blocks of 16 such blocks, and so on. Together they reach every predecessor.
+    """
+
+    previous: Digest | None
+    position: int
+    agent: Digest
+    """The pinned agent that the segment was written under."""
+    spine: tuple[tuple[Digest, ...], ...] = ()
+    messages: tuple[Message, ...]
+
+
+class Block(Record):
+    """Addresses of 16 consecutive segments, or of 16 consecutive blocks of the level below."""
+
+    level: int
+    """1 for a block of segments."""
+    children: tuple[Digest, ...]

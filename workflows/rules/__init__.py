@@ -1,0 +1,1 @@
+"""Pure functions over contracts: no clock, no I/O, no temporalio."""
