@@ -1,5 +1,6 @@
 """Content-addressed bytes over a store: addresses, payload codec, integrity, a process-local cache."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
@@ -8,6 +9,9 @@ from temporalio.converter import PayloadCodec
 
 from activities.stores.base import BlobStore
 from workflows.contracts.base import Digest, digest_of
+
+BLOBS_PER_TURN = 256
+"""Blobs that are checked at a stretch before other tasks of the event loop have their turn."""
 
 
 class BlobMissing(Exception):
@@ -19,10 +23,11 @@ class BlobMissing(Exception):
 
 
 class BlobCorrupted(Exception):
-    """A blob's bytes are not those that its address was made from."""
+    """A blob's bytes are not those that its address was made from, or not what a reference to it promises."""
 
-    def __init__(self, digest: Digest, store: str) -> None:
-        super().__init__(f"blob {digest} in store {store} was changed: its bytes do not match its address")
+    def __init__(self, digest: Digest, store: str, problem: str | None = None) -> None:
+        problem = problem or "was changed, or written with another payload codec: its bytes do not match its address"
+        super().__init__(f"blob {digest} in store {store} {problem}")
         self.digest = digest
 
 
@@ -68,7 +73,10 @@ class Blobs:
             for digest in wanted:
                 if digest not in stored:
                     raise BlobMissing(digest, await self.identity())
-            for digest, content in zip(wanted, await self._decode([stored[digest] for digest in wanted]), strict=True):
+            plain = await self._decode([stored[digest] for digest in wanted])
+            for number, (digest, content) in enumerate(zip(wanted, plain, strict=True), 1):
+                if number % BLOBS_PER_TURN == 0:
+                    await asyncio.sleep(0)
                 if content is None or digest_of(content) != digest:
                     raise BlobCorrupted(digest, await self.identity())
                 self._cache.add(digest, content)
@@ -87,13 +95,16 @@ class Blobs:
         """Plain bytes, or `None` where the codec cannot read what is stored."""
         if self._codec is None:
             return stored
-        plain: list[bytes | None] = []
-        for content in stored:
-            try:
-                plain.append((await self._codec.decode([Payload.FromString(content)]))[0].data)
-            except Exception:  # noqa: BLE001 - a codec may raise anything for bytes that it did not write
-                plain.append(None)
-        return plain
+        try:
+            return [payload.data for payload in await self._codec.decode([Payload.FromString(blob) for blob in stored])]
+        except Exception:  # noqa: BLE001 - a codec may raise anything for bytes that it did not write
+            return [await self._decode_one(self._codec, blob) for blob in stored]
+
+    async def _decode_one(self, codec: PayloadCodec, stored: bytes) -> bytes | None:
+        try:
+            return (await codec.decode([Payload.FromString(stored)]))[0].data
+        except Exception:  # noqa: BLE001 - as above; this one is the blob that cannot be read
+            return None
 
 
 class _BytesCache:

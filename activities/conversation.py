@@ -1,6 +1,6 @@
 """A conversation in memory, where whatever is made from a message is made once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from workflows.contracts.transcript import AssistantMessage, Message
@@ -29,13 +29,23 @@ class Conversation:
             raise IndexError(index)
         return self._log.messages[index % self._length]
 
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._log.messages[: self._length])
+
     def extended(self, *messages: Message) -> "Conversation":
         """This conversation and `messages` after it."""
         longer = Conversation()
-        longer._log = self._log if len(self._log.messages) == self._length else self._log.copy(self._length)
-        longer._log.messages.extend(messages)
+        held = self._log.messages[self._length : self._length + len(messages)]
+        same = all(one is other or one == other for one, other in zip(held, messages, strict=False))
+        fits = same and len(self._log.messages) == self._length + len(held)
+        longer._log = self._log if fits else self._log.copy(self._length)
+        longer._log.messages.extend(messages[len(held) :] if fits else messages)
         longer._length = self._length + len(messages)
         return longer
+
+    def shares_with(self, other: "Conversation") -> bool:
+        """Whether both hold the same list, so that keeping one keeps the other."""
+        return self._log is other._log
 
     def last_assistant(self) -> AssistantMessage | None:
         """The newest answer, or `None` before the first."""

@@ -1,0 +1,163 @@
+"""Blobs in PostgreSQL: for workers on many machines."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import asyncpg  # type: ignore[import-untyped]
+
+from activities.stores.base import StoreUnavailable
+from workflows.contracts.base import Digest
+
+CONNECT_SECONDS = 10.0
+STATEMENT_SECONDS = 30.0
+CLOSE_SECONDS = 5.0
+POOL_SIZE = 10
+ROWS = 1000
+"""Addresses a round trip."""
+
+_SCHEMA_LOCK = 0x4D4E4454
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS mandate_blobs (digest text COLLATE "C" PRIMARY KEY, content bytea NOT NULL);
+CREATE TABLE IF NOT EXISTS mandate_store (id integer PRIMARY KEY CHECK (id = 1), identity text NOT NULL);
+"""
+_EXISTS = "SELECT to_regclass('mandate_blobs') IS NOT NULL AND to_regclass('mandate_store') IS NOT NULL"
+_PUT = """
+INSERT INTO mandate_blobs (digest, content) SELECT * FROM unnest($1::text[], $2::bytea[]) ON CONFLICT DO NOTHING
+"""
+_GET = "SELECT digest, content FROM mandate_blobs WHERE digest = ANY($1::text[])"
+_HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[\w.-]*)(?::\d{1,5})?")
+_MISSHAPEN = (
+    "the PostgreSQL address of the store cannot be read; it has the form"
+    " postgresql://user:password@host:port/database, with special characters in it percent-encoded"
+)
+
+
+class PostgresStore:
+    """The `BlobStore` in the database at `dsn`, in two tables that are made at the first call.
+
+    Connections belong to the event loop of the first call. A lost one is an error for the calls that it carried;
+    the next call opens another.
+
+    Raises:
+        ValueError: `dsn` is not a `postgresql://` address; the sentence never repeats its password.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._name, self._hidden = _public_name(dsn)
+        self._dsn = dsn
+        self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"PostgresStore({self._name!r})"
+
+    async def identity(self) -> str:
+        async with self._connection() as connection:
+            return str(await connection.fetchval("SELECT identity FROM mandate_store"))
+
+    async def put(self, blobs: Mapping[Digest, bytes]) -> None:
+        if not blobs:
+            return
+        # In one order everywhere: two writers of the same blobs would otherwise wait for each other.
+        digests = sorted(blobs)
+        async with self._connection() as connection:
+            await connection.execute(_PUT, digests, [blobs[digest] for digest in digests])
+
+    async def get(self, digests: Sequence[Digest]) -> dict[Digest, bytes]:
+        found: dict[Digest, bytes] = {}
+        for start in range(0, len(digests), ROWS):
+            async with self._connection() as connection:
+                rows = await connection.fetch(_GET, digests[start : start + ROWS])
+            found.update((row["digest"], row["content"]) for row in rows)
+        return found
+
+    async def close(self) -> None:
+        """Close the connections; more than once does no harm."""
+        async with self._opening:
+            self._is_closed = True
+            pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            pool.terminate()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
+        try:
+            async with (await self._opened()).acquire(timeout=CONNECT_SECONDS) as connection:
+                yield connection
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the store {self._name} did not answer in time") from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise StoreUnavailable(f"the store {self._name} did not answer: {_reason(error, self._hidden)}") from error
+
+    async def _opened(self) -> asyncpg.Pool:
+        async with self._opening:
+            if self._is_closed:
+                raise StoreUnavailable(f"the store {self._name} is closed")
+            if self._pool is None:
+                pool = asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=POOL_SIZE,
+                    timeout=CONNECT_SECONDS,
+                    command_timeout=STATEMENT_SECONDS,
+                    reset=_nothing_to_reset,
+                )
+                await pool
+                try:
+                    await _create_tables(pool)
+                except BaseException:
+                    pool.terminate()
+                    raise
+                self._pool = pool
+            return self._pool
+
+
+async def _nothing_to_reset(connection: object) -> None:
+    """The store's statements leave nothing behind in a session; the usual reset costs a round trip a call."""
+
+
+async def _create_tables(pool: asyncpg.Pool) -> None:
+    """Tables and identity, made once however many workers start at the same time.
+
+    Creates nothing where they exist: then the right to use them is enough.
+    """
+    async with pool.acquire() as connection, connection.transaction():
+        if await connection.fetchval(_EXISTS):
+            return
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+        await connection.execute(_SCHEMA)
+        identity = secrets.token_hex(12)
+        await connection.execute("INSERT INTO mandate_store VALUES (1, $1) ON CONFLICT DO NOTHING", identity)
+
+
+def _public_name(dsn: str) -> tuple[str, frozenset[str]]:
+    """`dsn` without user, password and options, which errors may show; and the texts that they must not show."""
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        raise ValueError(_MISSHAPEN) from None
+    hosts = parts.netloc.rpartition("@")[2]
+    # An @ further on means that what looks like host and path is part of a password.
+    is_clear = "@" not in f"{parts.path}{parts.query}" and not parts.fragment
+    if parts.scheme != "postgresql" or not is_clear or not all(_HOST.fullmatch(host) for host in hosts.split(",")):
+        raise ValueError(_MISSHAPEN)
+    passwords = [parts.password, *(value for name, value in parse_qsl(parts.query) if "password" in name)]
+    hidden = frozenset(form for password in passwords if password for form in (password, unquote(password)))
+    return f"postgresql://{hosts}{parts.path}", hidden
+
+
+def _reason(error: Exception, hidden: frozenset[str]) -> str:
+    """The cause in words, or a general one where they would show something of `hidden`."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    if any(secret in text for secret in hidden):
+        return "the connection was refused"
+    return " ".join(text.split())

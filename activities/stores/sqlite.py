@@ -1,0 +1,259 @@
+"""Blobs in one SQLite file: the default, for any number of processes on one machine."""
+
+import asyncio
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+from activities.stores.base import StoreUnavailable
+from workflows.contracts.base import Digest
+
+R = TypeVar("R")
+
+BUSY_SECONDS = 10.0
+"""How long a call waits for the other processes that write to the file."""
+ROWS = 400
+"""Rows a statement; older SQLite libraries take at most 999 parameters."""
+APPLICATION_ID = 0x4D4E4454
+
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS blobs (digest TEXT PRIMARY KEY, content BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS store (id INTEGER PRIMARY KEY CHECK (id = 1), identity TEXT NOT NULL)",
+)
+_FOREIGN_TABLES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT IN ('blobs', 'store')"
+
+
+class SqliteStore:
+    """The `BlobStore` in the file at `path`; file and folder are made at the first call.
+
+    Write-ahead log with `synchronous=FULL`: what was stored survives a power loss, as Temporal's own history does.
+    One flush a commit is the price, 0.1 ms where it was measured; puts that wait at the same time share one commit.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self._writer = _Lane(self.path, is_writer=True)
+        self._reader = _Lane(self.path, is_writer=False)
+
+    async def identity(self) -> str:
+        return await self._reader.ask(_identity)
+
+    async def put(self, blobs: Mapping[Digest, bytes]) -> None:
+        if blobs:
+            rows = tuple(blobs.items())
+            await self._writer.ask(lambda connection: _insert(connection, rows))
+
+    async def get(self, digests: Sequence[Digest]) -> dict[Digest, bytes]:
+        wanted = tuple(digests)
+        return await self._reader.ask(lambda connection: _select(connection, wanted)) if wanted else {}
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._reader.close()
+
+
+def _identity(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("SELECT identity FROM store").fetchone()[0])
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Digest, bytes]]) -> None:
+    for start in range(0, len(rows), ROWS):
+        part = rows[start : start + ROWS]
+        marks = ",".join(["(?,?)"] * len(part))
+        statement = f"INSERT OR IGNORE INTO blobs VALUES {marks}"  # noqa: S608 - question marks only
+        connection.execute(statement, [value for row in part for value in row])
+
+
+def _select(connection: sqlite3.Connection, digests: Sequence[Digest]) -> dict[Digest, bytes]:
+    found: dict[Digest, bytes] = {}
+    for start in range(0, len(digests), ROWS):
+        part = digests[start : start + ROWS]
+        marks = ",".join("?" * len(part))
+        statement = f"SELECT digest, content FROM blobs WHERE digest IN ({marks})"  # noqa: S608 - question marks only
+        found.update(connection.execute(statement, part))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Job(Generic[R]):
+    work: Callable[[sqlite3.Connection], R]
+    loop: asyncio.AbstractEventLoop
+    answer: "asyncio.Future[R]"
+
+
+class _Lane:
+    """A thread with a connection of its own, which does all that has gathered while it was busy in one go.
+
+    Reads and writes have a lane each: a write that waits for another process does not hold up reads.
+    """
+
+    def __init__(self, path: Path, *, is_writer: bool) -> None:
+        self._path = path
+        self._is_writer = is_writer
+        self._jobs: SimpleQueue[_Job[object] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._connection: sqlite3.Connection | None = None
+
+    async def ask(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """What `work` returns, for a writer once it is committed.
+
+        Raises:
+            StoreUnavailable: the file cannot be opened, read or written, with a sentence that says why.
+        """
+        if self._is_closed:
+            raise StoreUnavailable(f"the store in {self._path} is closed")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name=f"store {self._path.name}", daemon=True)
+            self._thread.start()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[R] = loop.create_future()
+        self._jobs.put(_Job(work, loop, answer))  # type: ignore[arg-type]  # the queue holds jobs of any answer
+        return await answer
+
+    async def close(self) -> None:
+        """Finish what was asked for and close the connection; more than once does no harm."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._jobs.put(None)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _serve(self) -> None:
+        is_open = True
+        while is_open:
+            gathered = [self._jobs.get()]
+            with suppress(Empty):
+                while True:
+                    gathered.append(self._jobs.get_nowait())
+            is_open = None not in gathered
+            if jobs := [job for job in gathered if job is not None]:
+                self._answer(jobs)
+        self._disconnect()
+
+    def _answer(self, jobs: list["_Job[object]"]) -> None:
+        try:
+            with self._transaction() as connection:
+                results = [job.work(connection) for job in jobs]
+        except Exception as error:  # noqa: BLE001 - each caller must get an answer, whatever went wrong
+            self._disconnect()
+            _settle(jobs, [_as_failure(self._path, error) for _ in jobs])
+        else:
+            _settle(jobs, results)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._connection is None:
+            self._connection = _connect(self._path)
+        if not self._is_writer:
+            yield self._connection
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        yield self._connection
+        self._connection.execute("COMMIT")
+
+    def _disconnect(self) -> None:
+        """Also rolls back what was begun; the next job opens the file again."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+
+def _settle(jobs: Sequence[_Job[object]], results: Sequence[object]) -> None:
+    """Hand each job its result, with one wake-up for each event loop."""
+    for loop in {job.loop for job in jobs}:
+        mine = [(job.answer, result) for job, result in zip(jobs, results, strict=True) if job.loop is loop]
+        # The loop may be closed by now: then nobody waits for the answer.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_set_answers, mine)
+
+
+def _set_answers(answers: Sequence[tuple["asyncio.Future[object]", object]]) -> None:
+    for answer, result in answers:
+        if answer.done():
+            continue
+        if isinstance(result, Exception):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
+
+
+class _ForeignFile(Exception):
+    """A SQLite database of another program."""
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        # Used by one thread at a time: by its lane, and by nobody once that has ended.
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection)
+        except sqlite3.OperationalError as error:
+            connection.close()
+            # The switch to the write-ahead log does not wait for other processes by itself.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Settings of the connection, and the tables and the identity if the file is new."""
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    if owner not in (0, APPLICATION_ID):
+        raise _ForeignFile
+    if owner == 0 and connection.execute(_FOREIGN_TABLES).fetchone() is not None:
+        raise _ForeignFile
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    if owner == APPLICATION_ID:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    connection.execute("INSERT OR IGNORE INTO store VALUES (1, ?)", (secrets.token_hex(12),))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("COMMIT")
+
+
+def _as_failure(path: Path, error: Exception) -> Exception:
+    """What one caller gets for `error`: a defect of ours stays what it is."""
+    if not isinstance(error, sqlite3.Error | OSError | _ForeignFile):
+        return error
+    failure = StoreUnavailable(_sentence(path, error))
+    failure.__cause__ = error
+    return failure
+
+
+def _sentence(path: Path, error: Exception) -> str:
+    if isinstance(error, _ForeignFile):
+        return f"{path} is a SQLite database of another program; choose another file for the store"
+    if isinstance(error, OSError):
+        return f"the folder of the store {path} cannot be made: {error.strerror}; choose another place"
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_NOTADB:
+            return f"{path} is not a SQLite database; choose another file for the store, or move this one away"
+        case sqlite3.SQLITE_CANTOPEN:
+            return f"the store {path} cannot be opened; it must be a file that this user may read and write"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return f"the store {path} cannot be written; give this user write access to it and to its folder"
+        case sqlite3.SQLITE_BUSY:
+            return f"the store {path} was kept locked by another process for {BUSY_SECONDS:g} s"
+        case sqlite3.SQLITE_FULL:
+            return f"the store {path} cannot grow: the disk is full"
+        case _:
+            return f"the store {path} failed: {error}"

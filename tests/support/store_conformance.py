@@ -1,0 +1,153 @@
+"""What every blob store must do: a test class for each store inherits this one and says where its stores are."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from activities.blobs import BlobCorrupted, Blobs
+from activities.stores.base import BlobStore, StoreUnavailable
+from activities.stores.locate import open_store
+from tests.support.store_writer import finished, numbered, start_writer
+from workflows.contracts.base import digest_of
+
+
+class StoreConformance:
+    """Inherited with fixtures `url` and `other_url`: addresses of two stores that nobody has used."""
+
+    @pytest.fixture
+    async def store(self, url: str) -> AsyncIterator[BlobStore]:
+        store = open_store(url)
+        yield store
+        await store.close()
+
+    async def corrupt(self, url: str, digest: str) -> None:
+        """Flip a bit of the stored blob behind the store's back."""
+        raise NotImplementedError
+
+    async def test_what_was_put_is_got(self, store: BlobStore) -> None:
+        blobs = dict(numbered(3))
+
+        await store.put(blobs)
+
+        assert await store.get(list(blobs)) == blobs
+
+    async def test_missing_blobs_are_absent(self, store: BlobStore) -> None:
+        (here, content), (missing, _) = numbered(2)
+        await store.put({here: content})
+
+        assert await store.get([missing, here]) == {here: content}
+        assert await store.get([missing]) == {}
+        assert await store.get([]) == {}
+
+    async def test_put_again_leaves_what_is_there(self, store: BlobStore) -> None:
+        blobs = dict(numbered(2))
+        await store.put(dict(numbered(1)))
+
+        await store.put(blobs)
+        await store.put(blobs)
+        await store.put(dict.fromkeys(blobs, b"other"))
+        await store.put({})
+
+        assert await store.get(list(blobs)) == blobs
+
+    async def test_all_of_a_put_is_stored_or_none(self, store: BlobStore) -> None:
+        blobs = dict(numbered(600))
+        first = next(iter(blobs))
+
+        with pytest.raises(Exception, match=r".+"):
+            await store.put({**blobs, "m" * 43: object()})  # type: ignore[dict-item]
+
+        assert await store.get(list(blobs)) == {}
+        await store.put({first: blobs[first]})
+        assert await store.get([first]) == {first: blobs[first]}
+
+    async def test_thousands_of_addresses_at_once(self, store: BlobStore) -> None:
+        blobs = {digest_of(content): content for content in (str(number).encode() for number in range(2500))}
+
+        await store.put(blobs)
+
+        assert await store.get([*blobs, *blobs]) == blobs
+
+    @pytest.mark.parametrize("content", [b"", b"\0", os.urandom(5 << 20)], ids=["empty", "zero byte", "5 MiB"])
+    async def test_any_content_comes_back(self, store: BlobStore, content: bytes) -> None:
+        await store.put({digest_of(content): content})
+
+        assert await store.get([digest_of(content)]) == {digest_of(content): content}
+
+    async def test_tasks_may_write_the_same_and_different_blobs_at_once(self, store: BlobStore) -> None:
+        blobs = list(numbered(40))
+        shared, own = dict(blobs[:20]), blobs[20:]
+
+        await asyncio.gather(
+            *(store.put({**dict(reversed(shared.items())), digest: content}) for digest, content in own),
+            *(store.put({**shared, digest: content}) for digest, content in own),
+        )
+
+        assert await store.get([digest for digest, _ in blobs]) == dict(blobs)
+
+    async def test_processes_may_create_the_store_and_write_at_once(self, store: BlobStore, url: str) -> None:
+        creators = [await start_writer(url, "identity") for _ in range(2)]
+        writers = [await start_writer(url, "put", count) for count in (50, 60)]
+
+        identities = {await finished(creator) for creator in creators}
+        for writer in writers:
+            await finished(writer)
+
+        blobs = dict(numbered(60))
+        assert await store.get(list(blobs)) == blobs
+        assert identities == {await store.identity()}
+
+    async def test_what_a_killed_process_stored_is_there(self, store: BlobStore, url: str) -> None:
+        writer = await start_writer(url, "stream", 100_000)
+        assert writer.stdout is not None
+        for _ in range(30):
+            stored = int(await writer.stdout.readline())
+        writer.kill()
+        stored = max([stored, *(int(line) for line in (await writer.stdout.read()).splitlines(keepends=True)[:-1])])
+        await writer.wait()
+
+        blobs = dict(numbered(stored + 1))
+        assert await store.get(list(blobs)) == blobs
+
+        retried = dict(numbered(stored + 20))
+        await store.put(retried)
+        assert await store.get(list(retried)) == retried
+
+    async def test_identity_stays_and_is_its_own(self, store: BlobStore, url: str, other_url: str) -> None:
+        identity = await store.identity()
+        await store.close()
+        again, other = open_store(url), open_store(other_url)
+
+        assert await again.identity() == identity
+        assert await other.identity() != identity
+        assert len(identity) >= 16
+        await again.close()
+        await other.close()
+
+    async def test_first_calls_at_once_agree_on_the_identity(self, url: str) -> None:
+        stores = [open_store(url) for _ in range(8)]
+
+        identities = await asyncio.gather(*(store.identity() for store in stores))
+
+        assert len(set(identities)) == 1
+        for store in stores:
+            await store.close()
+
+    async def test_closing_twice_does_no_harm_and_ends_it(self, store: BlobStore) -> None:
+        await store.identity()
+
+        await store.close()
+        await store.close()
+
+        with pytest.raises(StoreUnavailable, match="is closed"):
+            await store.get(["x" * 43])
+
+    async def test_flipped_bit_is_found_and_named(self, store: BlobStore, url: str) -> None:
+        writer = Blobs(store)
+        (digest,) = await writer.put(b"Refund order 81")
+        await self.corrupt(url, digest)
+
+        with pytest.raises(BlobCorrupted, match=f"blob {digest} in store {await store.identity()} was changed"):
+            await Blobs(store).get(digest)

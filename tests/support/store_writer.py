@@ -1,0 +1,52 @@
+"""Another process that uses a store: `python -m tests.support.store_writer URL identity|put|stream COUNT`.
+
+`put` stores blobs 0 to COUNT - 1; `stream` does the same, prints each number once it is stored, and never ends.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from activities.stores.locate import open_store
+from workflows.contracts.base import digest_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def numbered(count: int) -> Iterator[tuple[str, bytes]]:
+    """Blobs 0 to `count` - 1 of about 2 KB with their addresses: the same in every process."""
+    for number in range(count):
+        content = f"blob {number} ".encode() * 200
+        yield digest_of(content), content
+
+
+async def start_writer(url: str, action: str, count: int = 0) -> asyncio.subprocess.Process:
+    arguments = ("-m", "tests.support.store_writer", url, action, str(count))
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def finished(writer: asyncio.subprocess.Process) -> str:
+    """What `writer` printed; an error if it failed."""
+    printed, complaint = await writer.communicate()
+    assert writer.returncode == 0, complaint.decode()
+    return printed.decode().strip()
+
+
+async def _main(url: str, action: str, count: int) -> None:
+    store = open_store(url)
+    if action == "identity":
+        print(await store.identity())
+    for number, (digest, content) in enumerate(numbered(count)):
+        await store.put({digest: content})
+        if action == "stream":
+            print(number, flush=True)
+    while action == "stream":
+        await asyncio.sleep(1)
+    await store.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
