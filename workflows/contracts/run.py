@@ -8,7 +8,6 @@ from pydantic import Field, JsonValue, StringConstraints, field_validator
 from workflows.contracts.agent import AgentPin
 from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
 from workflows.contracts.budget import BudgetRequest
-from workflows.contracts.failures import Outcome
 from workflows.contracts.model import Usage
 from workflows.contracts.tool import CallRequest, ToolResult
 
@@ -51,7 +50,6 @@ class EffectEntry(Record):
     """Name and arguments in one line of up to 100 characters, sensitive ones hidden."""
     key: str
     """Idempotency key."""
-    outcome: Outcome
 
 
 class EffectLog(Record):
@@ -105,7 +103,6 @@ class RunState(Record):
     uncertain: tuple[EffectEntry, ...] = ()
     recent: tuple[str, ...] = ()
     """The last few steps in words, for the current details."""
-    started_at: str = ""
 
 
 class Progress(Record):
@@ -113,13 +110,13 @@ class Progress(Record):
 
     agent: Name
     version: str
-    status: str
     doing: str
     """What it does now, in words."""
     step: int
-    head: Digest | None
-    pending: tuple[ToolResult, ...] = ()
-    """Results that the conversation at `head` does not hold yet."""
+    head: Digest
+    answers: tuple[ToolResult | None, ...]
+    """Results of the turn at `head` so far; `None` for a call that is still open."""
     usage: Usage
     effects: EffectLog
-    recent: tuple[str, ...] = ()
+    uncertain: tuple[EffectEntry, ...]
+    recent: tuple[str, ...]

@@ -4,7 +4,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from workflows.contracts.base import Digest, JsonObject, Name, Record
 
@@ -163,6 +163,12 @@ INLINE_BYTES = 128
 REMOTE_LIMIT_BYTES = 256 * 1024
 """Most that Temporal carries to or from a remote activity."""
 
+CALLS_PER_TURN = 256
+"""Calls of one answer beyond this many are not made."""
+
+TURN_LIMIT_BYTES = 1024 * 1024
+"""Most that the arguments, and the results that have no blob, of one turn take in Temporal together."""
+
 ARGUMENT_LEAF_BYTES = 1024
 """Text arguments over this size reach the workflow as a reference."""
 
@@ -173,10 +179,3 @@ class LeafReference(Record):
     digest: Digest
     size: int
     preview: str
-
-
-class ToolArguments(Record):
-    """Whole arguments of a call."""
-
-    tool: str
-    arguments: dict[str, JsonValue]

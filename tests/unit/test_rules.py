@@ -1,0 +1,117 @@
+"""Keys, accounts, routes, words, and what follows an answer."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflows.contracts.base import digest_of
+from workflows.contracts.model import Finish, ModelReply, Usage
+from workflows.contracts.run import EffectEntry, EffectLog
+from workflows.contracts.tool import CallRequest, ToolResult
+from workflows.rules import effects, recovery, routing, wording
+
+HEAD = digest_of(b"head")
+CALL = digest_of(b"call")
+
+
+def entry(step: int) -> EffectEntry:
+    return EffectEntry(step=step, tool="pay", call=f"pay order={step}", key=digest_of(str(step).encode()))
+
+
+def test_idempotency_key_names_one_intention() -> None:
+    key = effects.idempotency_key("run", CALL, 0)
+
+    assert key == effects.idempotency_key("run", CALL, 0)
+    others = {effects.idempotency_key("run", CALL, 1), effects.idempotency_key("other", CALL, 0)}
+    assert len({key, *others, effects.idempotency_key("run", HEAD, 0)}) == 4
+    assert len(key) == 43
+
+
+@given(st.integers(0, 200))
+def test_effect_log_counts_all_and_keeps_the_last_fifty(count: int) -> None:
+    log = EffectLog()
+    for step in range(count):
+        log = effects.logged(log, entry(step))
+
+    assert log.count == count
+    assert [kept.step for kept in log.last] == list(range(max(0, count - 50), count))
+
+
+def test_digest_of_the_effect_log_covers_every_entry() -> None:
+    first = effects.logged(effects.logged(EffectLog(), entry(1)), entry(2))
+    other = effects.logged(effects.logged(EffectLog(), entry(3)), entry(2))
+
+    assert first.digest != other.digest
+
+
+@pytest.mark.parametrize(("failed", "following"), [("a:1", "b:2"), ("b:2", "c:3"), ("c:3", None)])
+def test_route_goes_on_to_the_next_model(failed: str, following: str | None) -> None:
+    assert routing.after(("a:1", "b:2", "c:3"), failed) == following
+
+
+def reply(finish: Finish = Finish.COMPLETE, *, calls: int = 0, problem: str | None = None) -> ModelReply:
+    return ModelReply(head=HEAD, calls=(CallRequest(tool="t"),) * calls, finish=finish, problem=problem)
+
+
+@pytest.mark.parametrize(
+    ("answer", "misfits", "move"),
+    [
+        (reply(), 0, recovery.Done()),
+        (reply(calls=2), 2, recovery.Act()),
+        (reply(Finish.TRUNCATED, calls=1), 0, recovery.Act()),
+        (reply(Finish.REFUSED, problem="no"), 0, recovery.GiveUp("the model refused: no")),
+        (reply(Finish.REFUSED), 0, recovery.GiveUp("the model refused: it gave no reason")),
+        (reply(Finish.PAUSED), 0, recovery.AskAgain(note=None, counts=True)),
+        (reply(Finish.PAUSED), 10, recovery.GiveUp("the model paused too often")),
+        (reply(Finish.MISFIT, problem="a: 1 is not a text"), 2,
+         recovery.GiveUp("3 answers in a row could not be taken; the last: a: 1 is not a text")),
+    ],
+)  # fmt: skip
+def test_what_follows_an_answer(answer: ModelReply, misfits: int, move: recovery.Next) -> None:
+    assert recovery.next_after(answer, misfits, attempts=3) == move
+
+
+@pytest.mark.parametrize("finish", [Finish.TRUNCATED, Finish.EMPTY, Finish.MISFIT])
+def test_an_answer_that_cannot_be_taken_is_asked_for_again_at_most_attempts_times(finish: Finish) -> None:
+    moves = [recovery.next_after(reply(finish, problem="p"), misfits, attempts=3) for misfits in range(3)]
+
+    assert [type(move) for move in moves] == [recovery.AskAgain, recovery.AskAgain, recovery.GiveUp]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"order": 81}, "pay order=81"),
+        ({"card": "4242", "order": 81}, "pay card=*** order=81"),
+        ({"note": "two\nlines"}, "pay note=two lines"),
+        ({"body": {"digest": HEAD, "size": 5000, "preview": "Dear Ann"}}, "pay body=Dear Ann (5000 bytes)"),
+        ({"items": [1, 2], "ok": True, "x": None}, "pay items=[1, 2] ok=true x=null"),
+    ],
+)
+def test_call_in_words_hides_sensitive_arguments(arguments: dict[str, object], line: str) -> None:
+    assert wording.call("pay", arguments, sensitive=("card",)) == line
+
+
+@given(st.dictionaries(st.text(max_size=30), st.one_of(st.text(), st.integers(), st.lists(st.text())), max_size=30))
+def test_call_in_words_is_one_short_line(arguments: dict[str, object]) -> None:
+    line = wording.call("t", arguments)
+
+    assert len(line) <= 100
+    assert "\n" not in line
+
+
+def test_unknown_price_is_said() -> None:
+    known = Usage(model_calls=1, cost_usd=Decimal("0.5"))
+    unknown = Usage(model_calls=1, unpriced_calls=1)
+
+    assert wording.cost(known) == "$0.5000"
+    assert wording.cost(unknown) == "price unknown"
+    assert wording.cost(known + unknown) == "$0.5000 and 1 calls of unknown price"
+
+
+def test_result_in_words() -> None:
+    assert wording.result(ToolResult(text="paid")) == "paid"
+    assert wording.result(ToolResult(text="no such order", error=True)) == "error: no such order"
+    assert wording.result(ToolResult(digest=HEAD, size=900, preview="Order 81")) == "Order 81 (900 bytes)"

@@ -1,0 +1,40 @@
+"""Faults that a validator finds inside its value, each at its own place."""
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+Located = tuple[tuple[str | int, ...], str]
+"""Where in the value, and one sentence that says what is wrong and what is allowed."""
+
+
+def refuse(faults: Sequence[Located]) -> None:
+    """Nothing when there are no faults.
+
+    Raises:
+        ValidationError: all of `faults`; pydantic puts the validator's own place before theirs.
+    """
+    if faults:
+        raise ValidationError.from_exception_data(
+            "faults",
+            [
+                InitErrorDetails(
+                    type=PydanticCustomError("fault", "{message}", {"message": message}), loc=loc, input=None
+                )
+                for loc, message in faults
+            ],
+        )
+
+
+def repeated(names: Sequence[str | None]) -> list[tuple[int, str, int]]:
+    """Position and name of each of `names` that stands further up already, and where it does; `None` is no name."""
+    first: dict[str, int] = {}
+    again: list[tuple[int, str, int]] = []
+    for position, name in enumerate(names):
+        if name is None:
+            continue
+        if name in first:
+            again.append((position, name, first[name]))
+        first.setdefault(name, position)
+    return again

@@ -1,0 +1,21 @@
+"""Calls that change the world: their names, and the account that a run keeps of them."""
+
+from workflows.contracts.base import Digest, canonical_json, digest_of
+from workflows.contracts.run import EffectEntry, EffectLog
+
+KEPT = 50
+
+
+def idempotency_key(first_execution_run_id: str, call: Digest, repeat: int) -> str:
+    """The name of one intended action: 43 characters of base64url.
+
+    It survives retries, crashes, continue-as-new and a reset after which the model asks for the same again; two
+    intended identical calls differ in `repeat`. A new run of the same workflow id is a new intention.
+    """
+    return digest_of(canonical_json([first_execution_run_id, call, repeat]))
+
+
+def logged(log: EffectLog, entry: EffectEntry) -> EffectLog:
+    """`log` with one more effect; bounded whatever the length of the run."""
+    content = canonical_json([log.digest, entry.model_dump(mode="json")])
+    return EffectLog(count=log.count + 1, digest=digest_of(content), last=(*log.last, entry)[-KEPT:])

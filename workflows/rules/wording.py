@@ -1,0 +1,62 @@
+"""Calls, results and progress in words for people: summaries, details, logs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+from pydantic import JsonValue
+
+from workflows.contracts.model import Usage
+from workflows.contracts.tool import ToolResult
+
+SUMMARY_CHARACTERS = 100
+HIDDEN = "***"
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text` on one line, at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def call(tool: str, arguments: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
+    """`lookup_order order=81`: one line of at most 100 characters, without the values of `sensitive` arguments."""
+    words = [tool]
+    for name, value in arguments.items():
+        words.append(f"{name}={HIDDEN if name in sensitive else _value(value)}")
+        if sum(map(len, words)) > SUMMARY_CHARACTERS:
+            break
+    return shorten(" ".join(words), SUMMARY_CHARACTERS)
+
+
+def _value(value: JsonValue) -> str:
+    if isinstance(value, str):
+        return shorten(value, 40)
+    if isinstance(value, dict) and value.keys() == {"digest", "size", "preview"}:
+        return f"{shorten(str(value['preview']), 30)} ({value['size']} bytes)"
+    return shorten(json.dumps(value, ensure_ascii=False), 40)
+
+
+def result(answer: ToolResult) -> str:
+    """The beginning of a result, or that it is an error."""
+    text = shorten(answer.text if answer.text is not None else answer.preview, 80)
+    if answer.error:
+        return f"error: {text}"
+    return text if answer.size is None else f"{text} ({answer.size} bytes)"
+
+
+def usage(total: Usage) -> str:
+    """`12 model calls, 3,400 tokens in (1,200 cached), 560 out, $0.0123`."""
+    cached = f" ({total.cached_input_tokens:,} cached)" if total.cached_input_tokens else ""
+    calls = "1 model call" if total.model_calls == 1 else f"{total.model_calls} model calls"
+    return f"{calls}, {total.input_tokens:,} tokens in{cached}, {total.output_tokens:,} out, {cost(total)}"
+
+
+def cost(total: Usage) -> str:
+    """The money spent, saying so when it is not known of some calls."""
+    amount = f"${total.cost_usd.quantize(Decimal('0.0001'))}"
+    if not total.unpriced_calls:
+        return amount
+    if total.unpriced_calls == total.model_calls:
+        return "price unknown"
+    return f"{amount} and {total.unpriced_calls} calls of unknown price"
