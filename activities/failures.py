@@ -1,10 +1,14 @@
 """Exceptions of providers, tools and stores as Temporal failures: the only place that decides what is retried."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Literal
 
 from temporalio.exceptions import ApplicationError
 
+from activities.blobs import BlobCorrupted, BlobMissing
+from activities.stores.base import StoreUnavailable
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from workflows.contracts.tool import Effect
 
@@ -27,15 +31,23 @@ def shorten(text: str, limit: int = REASON_CHARACTERS) -> str:
 
 
 def model_failure(
-    fault: ModelFault, reason: str, *, attempt: int = 1, retry_after: float | None = None, status: int | None = None
+    fault: ModelFault,
+    reason: str,
+    *,
+    attempt: int = 1,
+    retry_after: float | None = None,
+    status: int | None = None,
+    retryable: bool | None = None,
 ) -> ApplicationError:
     """What `call_model` raises for a provider's failure.
 
     `retry_after` are the seconds that the provider asked for; without them a retryable fault waits 1, 2, 4, ... up
-    to 30 seconds. A wait over two minutes is not slept through: the route goes on to its next model.
+    to 30 seconds. A wait over two minutes is not slept through: the route goes on to its next model. `retryable` is
+    what the provider itself says of a retry; `None` leaves it to the fault.
     """
-    retryable = fault in RETRYABLE_FAULTS and (retry_after is None or retry_after <= 120)
-    delay = retry_after if retry_after is not None else min(2.0 ** (attempt - 1), 30.0)
+    wanted = fault in RETRYABLE_FAULTS if retryable is None else retryable
+    retryable = wanted and (retry_after is None or retry_after <= 120)
+    delay = retry_after if retry_after is not None else min(2.0 ** min(attempt - 1, 5), 30.0)
     if fault == "context_length":
         kind = FailureType.CONTEXT_TOO_LONG
     else:
@@ -77,3 +89,24 @@ def tool_failure(error: ToolError, effect: Effect, attempt: int) -> ApplicationE
         non_retryable=not repeatable,
         next_retry_delay=delay if repeatable else timedelta(seconds=min(0.2 * 4.0 ** (attempt - 1), 30.0)),
     )
+
+
+STORE_ERRORS = (BlobMissing, BlobCorrupted, StoreUnavailable)
+
+
+@contextmanager
+def of_store() -> Iterator[None]:
+    """Store errors of the body as activity failures: retried, since another worker or a later moment may do better."""
+    try:
+        yield
+    except STORE_ERRORS as error:
+        raise ApplicationError(
+            str(error), type=_STORE_FAILURES[type(error)], next_retry_delay=timedelta(seconds=1)
+        ) from None
+
+
+_STORE_FAILURES: dict[type[Exception], FailureType] = {
+    BlobMissing: FailureType.BLOB_MISSING,
+    BlobCorrupted: FailureType.BLOB_CORRUPTED,
+    StoreUnavailable: FailureType.STORE_UNAVAILABLE,
+}

@@ -1,0 +1,77 @@
+"""Opening a run: which agent it works under, and the first message of its conversation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities import failures
+from activities.transcript import TranscriptLog
+from workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, PinRequest
+from workflows.contracts.base import Digest, canonical_json
+from workflows.contracts.failures import FailureType
+from workflows.contracts.transcript import TextPart, UserMessage
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedAgent:
+    """An agent that runs can be started with."""
+
+    digest: Digest
+    content: bytes
+    """The `PinnedAgent` as it is stored; its address is `digest`."""
+    pinned: PinnedAgent
+
+
+class AgentActivities:
+    """Agents that the worker's files describe."""
+
+    def __init__(
+        self, offered: Mapping[str, OfferedAgent], transcript: TranscriptLog, search_attributes: Sequence[str]
+    ) -> None:
+        self._offered = offered
+        self._transcript = transcript
+        self._search_attributes = tuple(search_attributes)
+
+    @activity.defn
+    async def pin_agent(self, request: PinRequest) -> Pinned:
+        """Store the agent as it is now and open the conversation.
+
+        Raises:
+            ApplicationError: `UnknownAgent`, not retried; a store failure, retried.
+        """
+        offered = self._offered.get(request.agent)
+        if offered is None:
+            known = ", ".join(sorted(self._offered)) or "none"
+            raise ApplicationError(
+                f"agent: {request.agent!r} is not an agent of these workers; they have: {known}",
+                type=FailureType.UNKNOWN_AGENT,
+                non_retryable=True,
+            )
+        text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
+        message = UserMessage(role="user", parts=(TextPart(kind="text", text=text),))
+        with failures.of_store():
+            chain = await self._transcript.start(offered.digest, message, offered.content)
+            store = await self._transcript.blobs.identity()
+        log.info("agent_pinned", agent=request.agent, digest=offered.digest, head=chain.head)
+        return Pinned(agent=_pin(offered, store, self._search_attributes), head=chain.head)
+
+
+def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...]) -> AgentPin:
+    pinned = offered.pinned
+    return AgentPin(
+        name=pinned.name,
+        digest=offered.digest,
+        models=pinned.models,
+        tools=tuple(definition.tool for definition in pinned.tools),
+        policy=pinned.policy,
+        attempts=pinned.attempts,
+        budget=pinned.budget,
+        structured=pinned.output_schema is not None,
+        store=store,
+        search_attributes=search_attributes,
+    )

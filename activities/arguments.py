@@ -1,0 +1,62 @@
+"""Arguments of a model's call: strictly read, checked against the tool's schema, and shown to the workflow."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from activities.toolbox import schema
+from workflows.contracts.base import JsonObject, canonical_json, digest_of
+from workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference, ToolDefinition
+
+SHOWN_BYTES = 16 * 1024
+"""Most that the arguments of one call take in the workflow's history."""
+
+PREVIEW_CHARACTERS = 40
+
+
+def read(definition: ToolDefinition, text: str) -> JsonObject:
+    """The arguments that the model wrote.
+
+    Raises:
+        ValueError: they are no strict JSON object, or do not fit the tool's schema; the text is for the model.
+    """
+    arguments = schema.parse_arguments(text)
+    fault = schema.misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
+    if fault is not None:
+        raise ValueError(fault)
+    return arguments
+
+
+def call_digest(tool: str, arguments: JsonObject) -> str:
+    """What one intended call is, whatever the order and spacing in which the model wrote it."""
+    return digest_of(canonical_json({"tool": tool, "arguments": arguments}))
+
+
+def shown(arguments: JsonObject, limit_bytes: int = SHOWN_BYTES) -> JsonObject:
+    """`arguments` with long texts replaced by references, at most about `limit_bytes` of JSON in all."""
+    view = {name: _shortened(value) for name, value in arguments.items()}
+    sizes = {name: len(canonical_json(value)) for name, value in view.items()}
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if sum(sizes.values()) <= limit_bytes:
+            break
+        view[name] = _reference(canonical_json(view[name]).decode())
+        sizes[name] = len(canonical_json(view[name]))
+    return view
+
+
+def _shortened(value: JsonValue) -> JsonValue:
+    match value:
+        case str() if len(value.encode()) > ARGUMENT_LEAF_BYTES:
+            return _reference(value)
+        case list():
+            return [_shortened(item) for item in value]
+        case Mapping():
+            return {name: _shortened(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+def _reference(text: str) -> JsonObject:
+    content = text.encode()
+    reference = LeafReference(digest=digest_of(content), size=len(content), preview=text[:PREVIEW_CHARACTERS])
+    return reference.model_dump(mode="json")

@@ -1,0 +1,233 @@
+"""One model call: tell the model what is new, read its answer, extend the conversation."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import structlog
+from temporalio import activity
+
+from activities import arguments, failures, heartbeat, results
+from activities.pinned import PinnedAgents
+from activities.providers.base import Completion, MakeProvider, Prompt, Provider
+from activities.toolbox import schema
+from activities.transcript import Chain, TranscriptLog
+from workflows.contracts.agent import PinnedAgent
+from workflows.contracts.base import Digest, canonical_json, digest_of
+from workflows.contracts.model import OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
+from workflows.contracts.tool import CALLS_PER_TURN, REMOTE_LIMIT_BYTES, TURN_LIMIT_BYTES, CallRequest
+from workflows.contracts.transcript import AssistantMessage, CallPart, Message, TextPart, UserMessage
+
+log = structlog.stdlib.get_logger(__name__)
+
+TEXT_PREVIEW_CHARACTERS = 80
+MISFIT_CHARACTERS = 300
+SPARE = timedelta(seconds=10)
+"""What is left of the activity's time after the longest model call, to store the answer."""
+
+
+class ModelActivities:
+    """Providers that the worker is configured for; each is made at its first use."""
+
+    def __init__(self, providers: Mapping[str, MakeProvider], agents: PinnedAgents, transcript: TranscriptLog) -> None:
+        self._makers = providers
+        self._providers: dict[str, asyncio.Task[Provider]] = {}
+        self._agents = agents
+        self._transcript = transcript
+
+    async def open(self, names: Sequence[str]) -> None:
+        """Make the named providers now, so that their imports hold up no call."""
+        for name in names:
+            if name in self._makers:
+                await self._provider(name)
+
+    async def close(self) -> None:
+        for made in self._providers.values():
+            if made.done() and not made.exception():
+                await made.result().close()
+
+    @activity.defn
+    async def call_model(self, request: ModelRequest) -> ModelReply:
+        """One answer of one model.
+
+        Raises:
+            ApplicationError: `ModelRejected` or `ContextTooLong`, not retried; `ModelUnavailable` and store failures,
+                retried, after the provider's `retry-after` if it gave one.
+        """
+        async with heartbeat.beating():
+            with failures.of_store():
+                agent = await self._agents.get(request.agent)
+                chain = await self._transcript.load(request.head)
+                told = await self._told(agent, chain, request)
+            completion = await self._complete(agent, chain, told, request)
+            with failures.of_store():
+                return await self._reply(agent, chain, told, request, completion)
+
+    async def _told(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
+        """The results of the last turn's calls and the runtime's note, as one message."""
+        last = chain.conversation.last_assistant()
+        calls = last.calls if last is not None else ()
+        parts = [
+            await results.tell(self._transcript.blobs, call, result, agent.definition(call.tool))
+            for call, result in zip(calls, request.results, strict=True)
+        ]
+        note = (TextPart(kind="text", text=f"[Note from the runtime] {request.note}"),) if request.note else ()
+        return (UserMessage(role="user", parts=(*parts, *note)),) if parts or note else ()
+
+    async def _complete(
+        self, agent: PinnedAgent, chain: Chain, told: tuple[Message, ...], request: ModelRequest
+    ) -> Completion:
+        provider, _, model = (request.model or agent.models[0]).partition(":")
+        info = activity.info()
+        prompt = Prompt(
+            model=model,
+            instructions=agent.instructions,
+            tools=agent.tools,
+            agent=request.agent,
+            conversation=chain.conversation.extended(*told),
+            max_output_tokens=agent.max_output_tokens,
+            timeout=(info.start_to_close_timeout or timedelta(minutes=10)) - SPARE,
+            attempt=info.attempt,
+        )
+        completion = await (await self._provider(provider)).complete(prompt)
+        log.info(
+            "model_answered",
+            model=f"{provider}:{model}",
+            step=request.step,
+            finish=str(completion.finish),
+            calls=len(completion.message.calls),
+            input_tokens=completion.usage.input_tokens,
+            output_tokens=completion.usage.output_tokens,
+        )
+        return completion
+
+    async def _reply(
+        self,
+        agent: PinnedAgent,
+        chain: Chain,
+        told: tuple[Message, ...],
+        request: ModelRequest,
+        completion: Completion,
+    ) -> ModelReply:
+        message = completion.message
+        if message.calls:
+            calls = _calls(agent, _digests(agent, chain), message, completion.finish)
+            extended = await self._transcript.append(chain, request.agent, (*told, message))
+            text = message.text[:TEXT_PREVIEW_CHARACTERS]
+            return ModelReply(head=extended.head, text=text, calls=calls, usage=completion.usage)
+        text, finish, problem = _final(agent, completion)
+        content = text.encode(errors="replace")
+        long = len(content) > OUTPUT_INLINE_BYTES
+        extended = await self._transcript.append(chain, request.agent, (*told, message), *((content,) if long else ()))
+        return ModelReply(
+            head=extended.head,
+            text=content[:1000].decode(errors="ignore") if long else text,
+            output_digest=digest_of(content) if long else None,
+            usage=completion.usage,
+            finish=finish,
+            problem=problem,
+        )
+
+    async def _provider(self, name: str) -> Provider:
+        if name not in self._makers:
+            configured = ", ".join(sorted(self._makers)) or "none"
+            raise failures.model_failure(
+                "configuration", f"this worker has no provider {name!r}; it has: {configured}", attempt=1
+            )
+        made = self._providers.get(name)
+        if made is None or (made.done() and (made.cancelled() or made.exception())):
+            made = self._providers[name] = asyncio.ensure_future(_awaited(self._makers[name]))
+        return await asyncio.shield(made)
+
+
+async def _awaited(make: MakeProvider) -> Provider:
+    return await make()
+
+
+def _final(agent: PinnedAgent, completion: Completion) -> tuple[str, Finish, str | None]:
+    """The final answer, how it ended, and why it cannot be taken."""
+    text = completion.message.text
+    if completion.finish is Finish.COMPLETE and not text.strip():
+        return text, Finish.EMPTY, "the answer was empty"
+    if completion.finish is not Finish.COMPLETE or agent.output_schema is None:
+        return text, completion.finish, completion.problem
+    try:
+        value = schema.parse_arguments(_unfenced(text))
+    except ValueError as error:
+        return text, Finish.MISFIT, str(error).replace("the arguments", "it", 1)
+    fault = schema.misfit(agent.output_schema, value)
+    if fault is not None:
+        return text, Finish.MISFIT, fault
+    return json.dumps(value, ensure_ascii=False), Finish.COMPLETE, None
+
+
+def _unfenced(text: str) -> str:
+    """`text` without a Markdown code fence around it."""
+    stripped = text.strip()
+    if stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped:
+        return stripped[stripped.index("\n") + 1 : -3]
+    return stripped
+
+
+def _calls(
+    agent: PinnedAgent, earlier: Sequence[Digest], message: AssistantMessage, finish: Finish
+) -> tuple[CallRequest, ...]:
+    """What the workflow is told of each call, within what Temporal carries for a turn."""
+    seen = list(earlier)
+    share = TURN_LIMIT_BYTES // 2 // min(len(message.calls), CALLS_PER_TURN)
+    remote_bytes = 0
+    requests = []
+    for index, part in enumerate(message.calls):
+        call = _call(agent, part, finish) if index < CALLS_PER_TURN else _misfit(part.tool, _TOO_MANY)
+        definition = agent.definition(part.tool)
+        if call.misfit is None and definition is not None and definition.tool.remote is None:
+            call = call.model_copy(
+                update={"arguments": arguments.shown(call.arguments, min(share, arguments.SHOWN_BYTES))}
+            )
+        elif call.misfit is None:
+            size = len(canonical_json(call.arguments))
+            remote_bytes += size
+            if size > REMOTE_LIMIT_BYTES or remote_bytes > TURN_LIMIT_BYTES // 2:
+                call = _misfit(part.tool, f"its arguments have {size} bytes; the limit is {REMOTE_LIMIT_BYTES}")
+        if call.digest is not None:
+            call = call.model_copy(update={"repeat": seen.count(call.digest)})
+            seen.append(call.digest)
+        requests.append(call)
+    return tuple(requests)
+
+
+_TOO_MANY = f"an answer may hold at most {CALLS_PER_TURN} calls"
+
+
+def _call(agent: PinnedAgent, part: CallPart, finish: Finish) -> CallRequest:
+    """One call with its whole arguments, or why it cannot be made."""
+    definition = agent.definition(part.tool)
+    if definition is None:
+        known = ", ".join(definition.tool.name for definition in agent.tools)
+        return _misfit(part.tool, f"there is no tool {part.tool[:64]!r}; there are: {known}")
+    if finish is Finish.TRUNCATED:
+        return _misfit(part.tool, "the answer was cut off at the output limit; call it again")
+    try:
+        whole = arguments.read(definition, part.arguments)
+    except ValueError as error:
+        return _misfit(part.tool, str(error))
+    digest = arguments.call_digest(part.tool, whole) if definition.tool.effect.changes_world else None
+    return CallRequest(tool=part.tool, arguments=whole, digest=digest)
+
+
+def _misfit(tool: str, reason: str) -> CallRequest:
+    return CallRequest(tool=tool[:64], misfit=failures.shorten(f"not called: {reason}", MISFIT_CHARACTERS))
+
+
+def _digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
+    """Digests of all earlier calls that change the world, invalid ones left out."""
+
+    def of_message(message: Message, _: AssistantMessage | None) -> tuple[Digest, ...]:
+        if not isinstance(message, AssistantMessage):
+            return ()
+        calls = (_call(agent, part, Finish.COMPLETE) for part in message.calls)
+        return tuple(call.digest for call in calls if call.digest is not None)
+
+    by_message = chain.conversation.mapped("effects", of_message)
+    return [digest for digests in by_message for digest in digests]

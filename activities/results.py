@@ -1,0 +1,59 @@
+"""Results of calls: stored where they were made, shown to the model up to a limit, read on from there."""
+
+from activities.blobs import Blobs
+from workflows.contracts.tool import INLINE_BYTES, ToolDefinition, ToolResult
+from workflows.contracts.transcript import CallPart, ResultPart
+
+PREVIEW_CHARACTERS = 60
+REFERENCE_CHARACTERS = 10
+"""How much of a digest names a result to the model: within one conversation that is unique."""
+
+READ_RESULT = "read_result"
+
+
+async def store(blobs: Blobs, text: str, *, error: bool = False) -> ToolResult:
+    """`text` as it travels through Temporal: inline when short, else by reference."""
+    content = text.encode(errors="replace")
+    if len(content) <= INLINE_BYTES:
+        return ToolResult(text=text, error=error)
+    (digest,) = await blobs.put(content)
+    return ToolResult(digest=digest, size=len(content), preview=text[:PREVIEW_CHARACTERS], error=error)
+
+
+async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: ToolDefinition | None) -> ResultPart:
+    """What the model is told in answer to `call`."""
+    if result.digest is None:
+        return ResultPart(
+            kind="result", call_id=call.call_id, tool=call.tool, text=result.text or "", error=result.error
+        )
+    limit = definition.result_limit_bytes if definition is not None else INLINE_BYTES
+    text = excerpt(await blobs.get(result.digest), 0, limit, result.digest)
+    return ResultPart(
+        kind="result",
+        call_id=call.call_id,
+        tool=call.tool,
+        text=text,
+        error=result.error,
+        digest=result.digest,
+        size=result.size,
+    )
+
+
+def excerpt(content: bytes, start: int, limit: int, digest: str) -> str:
+    """UTF-8 bytes `start` to `start + limit` as text, and how to read on when that is not all."""
+    if start == 0 and len(content) <= limit:
+        return content.decode()
+    end = _boundary(content, start + limit)
+    text = content[_boundary(content, start) : end].decode()
+    if end >= len(content):
+        return text
+    reference = digest[:REFERENCE_CHARACTERS]
+    return f'{text}\n[{end} of {len(content)} bytes shown; go on with {READ_RESULT}(result="{reference}", start={end})]'
+
+
+def _boundary(content: bytes, position: int) -> int:
+    """The nearest start of a character at or before `position`."""
+    position = min(position, len(content))
+    while 0 < position < len(content) and content[position] & 0xC0 == 0x80:
+        position -= 1
+    return position

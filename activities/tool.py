@@ -1,0 +1,101 @@
+"""One call of one tool: read it from the conversation, check it again, make it, store what came back."""
+
+from collections.abc import Mapping
+
+import structlog
+from temporalio import activity
+
+from activities import arguments, failures, heartbeat, results
+from activities.failures import ToolError
+from activities.pinned import PinnedAgents
+from activities.toolbox import builtin
+from activities.toolbox.base import CallContext, Toolbox, ToolText
+from activities.transcript import Chain, TranscriptLog
+from workflows.contracts.base import JsonObject, canonical_json, digest_of
+from workflows.contracts.failures import Outcome
+from workflows.contracts.tool import Effect, ToolDefinition, ToolRequest, ToolResult
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class ToolActivities:
+    """Toolboxes by the kind of binding that they serve."""
+
+    def __init__(self, toolboxes: Mapping[str, Toolbox], agents: PinnedAgents, transcript: TranscriptLog) -> None:
+        self._toolboxes = toolboxes
+        self._agents = agents
+        self._transcript = transcript
+
+    @activity.defn
+    async def run_tool(self, request: ToolRequest) -> ToolResult:
+        """One attempt of one call.
+
+        Raises:
+            ApplicationError: `ToolFailed` with what is known of the attempt; retried where that is safe.
+        """
+        attempt = activity.info().attempt
+        effect = Effect.ONCE
+        try:
+            async with heartbeat.beating():
+                chain, definition, whole = await self._read(request)
+                effect = definition.tool.effect
+                text = await self._call(request, chain, definition, whole)
+                return await self._store(text, effect)
+        except ToolError as error:
+            log.warning(
+                "tool_failed", step=request.step, outcome=str(error.outcome), reason=error.reason, attempt=attempt
+            )
+            raise failures.tool_failure(error, effect, attempt) from None
+
+    async def _read(self, request: ToolRequest) -> tuple[Chain, ToolDefinition, JsonObject]:
+        try:
+            agent = await self._agents.get(request.agent)
+            chain = await self._transcript.load(request.head)
+        except failures.STORE_ERRORS as error:
+            raise ToolError(Outcome.NOT_SENT, str(error)) from None
+        last = chain.conversation.last_assistant()
+        part = last.calls[request.index] if last is not None else None
+        definition = agent.definition(part.tool) if part is not None else None
+        if part is None or definition is None:
+            raise ToolError(Outcome.NOT_SENT, f"the conversation at {request.head} has no call {request.index}")
+        try:
+            return chain, definition, arguments.read(definition, part.arguments)
+        except ValueError as error:
+            raise ToolError(Outcome.NOT_SENT, str(error)) from None
+
+    async def _call(
+        self, request: ToolRequest, chain: Chain, definition: ToolDefinition, whole: JsonObject
+    ) -> ToolText:
+        log.info("tool_called", tool=definition.tool.name, step=request.step, call=request.index)
+        if definition.binding.kind == "builtin":
+            try:
+                return await builtin.read_result(self._transcript.blobs, chain.conversation, whole)
+            except failures.STORE_ERRORS as error:
+                raise ToolError(Outcome.NOT_SENT, str(error)) from None
+        toolbox = self._toolboxes.get(definition.binding.kind)
+        if toolbox is None:
+            raise ToolError(Outcome.NOT_SENT, f"this worker cannot call tools of kind {definition.binding.kind!r}")
+        return await toolbox.call(definition, whole, _context(request, definition))
+
+    async def _store(self, text: ToolText, effect: Effect) -> ToolResult:
+        """The result as it travels; an effect that is done stays done when its result cannot be stored."""
+        try:
+            return await results.store(self._transcript.blobs, text.text, error=text.error)
+        except failures.STORE_ERRORS as error:
+            if effect is not Effect.ONCE:
+                raise ToolError(Outcome.UNKNOWN, str(error)) from None
+            log.error("result_lost", reason=str(error))
+            return ToolResult(text="done, but its result was lost: the store did not take it", error=text.error)
+
+
+def _context(request: ToolRequest, definition: ToolDefinition) -> CallContext:
+    info = activity.info()
+    key = request.key or digest_of(canonical_json([info.workflow_run_id, request.head, request.index]))
+    return CallContext(
+        workflow_id=info.workflow_id or "",
+        run_id=info.workflow_run_id or "",
+        step=request.step,
+        idempotency_key=key,
+        attempt=info.attempt,
+        timeout=definition.tool.timeout,
+    )

@@ -1,0 +1,58 @@
+"""Tools that every agent has; they work on the run's own conversation."""
+
+from datetime import timedelta
+
+from activities import results
+from activities.blobs import Blobs
+from activities.conversation import Conversation
+from activities.failures import ToolError
+from activities.toolbox.base import ToolText
+from workflows.contracts.base import Digest, JsonObject
+from workflows.contracts.failures import Outcome
+from workflows.contracts.tool import BuiltinBinding, Effect, Tool, ToolDefinition
+from workflows.contracts.transcript import AssistantMessage, Message, ResultPart, UserMessage
+
+CHUNK_BYTES = 32 * 1024
+
+READ_RESULT = ToolDefinition(
+    tool=Tool(name=results.READ_RESULT, source="builtin", effect=Effect.READ, timeout=timedelta(seconds=30)),
+    description="Read on in a tool result of this conversation that was too long to be shown whole.",
+    input_schema={
+        "type": "object",
+        "properties": {
+            "result": {"type": "string", "description": "The name given where the result was cut off."},
+            "start": {"type": "integer", "minimum": 0, "description": "The first byte wanted."},
+        },
+        "required": ["result", "start"],
+        "additionalProperties": False,
+    },
+    binding=BuiltinBinding(kind="builtin"),
+    result_limit_bytes=CHUNK_BYTES + 1024,
+)
+
+DEFINITIONS = (READ_RESULT,)
+
+
+async def read_result(blobs: Blobs, conversation: Conversation, arguments: JsonObject) -> ToolText:
+    """The next part of a result that this conversation was shown the beginning of, and of no other blob.
+
+    Raises:
+        ToolError: no result of this conversation has that name; a store failure.
+    """
+    name, start = str(arguments["result"]), int(str(arguments["start"]))
+    by_message = conversation.mapped("results", _stored_results)
+    known = [digest for digests in by_message for digest in digests]
+    digest = next((digest for digest in known if digest[: results.REFERENCE_CHARACTERS] == name), None)
+    if digest is None:
+        names = ", ".join(digest[: results.REFERENCE_CHARACTERS] for digest in known[-5:]) or "none"
+        raise ToolError(Outcome.NOT_DONE, f"no stored result is called {name!r}; the latest are: {names}")
+    content = await blobs.get(digest)
+    if start >= len(content):
+        raise ToolError(Outcome.NOT_DONE, f"start={start} is past the end: the result has {len(content)} bytes")
+    return ToolText(results.excerpt(content, start, CHUNK_BYTES, digest))
+
+
+def _stored_results(message: Message, _: AssistantMessage | None) -> tuple[Digest, ...]:
+    if not isinstance(message, UserMessage):
+        return ()
+    return tuple(part.digest for part in message.parts if isinstance(part, ResultPart) and part.digest is not None)

@@ -1,0 +1,178 @@
+"""One typed function per activity: its name, queue, time limits, retries and summary.
+
+The only place with activity options. Workflow code knows activities by name; a test holds each function here against
+the activity of the same name.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pydantic import JsonValue
+from temporalio import exceptions, workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutType, is_cancelled_exception
+
+from workflows.contracts.agent import Pinned, PinRequest
+from workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from workflows.contracts.model import ModelReply, ModelRequest
+from workflows.contracts.policy import Verdict
+from workflows.contracts.tool import (
+    REMOTE_LIMIT_BYTES,
+    CallRequest,
+    Effect,
+    RemoteActivity,
+    Tool,
+    ToolRequest,
+    ToolResult,
+)
+from workflows.rules import wording
+
+SOON = timedelta(milliseconds=100)
+"""First wait before another attempt: short, since only a lost worker gives none of its own."""
+
+HEARTBEAT = timedelta(seconds=5)
+"""A worker that is lost in a model call or a read is noticed after this."""
+
+EFFECT_HEARTBEAT = timedelta(seconds=10)
+"""In a call that changes the world: giving up on a worker that is only busy costs more here."""
+
+MODEL_TIMEOUT = timedelta(minutes=10)
+
+QUEUED_AT_MOST = timedelta(minutes=5)
+"""How long a remote activity may wait for one of its workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """What became of a call over all its attempts."""
+
+    outcome: Outcome
+    answer: ToolResult
+
+
+async def pin_agent(request: PinRequest) -> Pinned:
+    """Fix the agent that a run works under and open its conversation."""
+    pinned: Pinned = await workflow.execute_activity(
+        "pin_agent",
+        request,
+        result_type=Pinned,
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=10),
+        summary=f"pin_agent {request.agent}",
+    )
+    return pinned
+
+
+async def call_model(request: ModelRequest, model: str) -> ModelReply:
+    """Tell `model` what is new and get its answer.
+
+    Raises:
+        ActivityError: its cause says why the model gave no answer, after all attempts.
+    """
+    reply: ModelReply = await workflow.execute_activity(
+        "call_model",
+        request,
+        result_type=ModelReply,
+        start_to_close_timeout=MODEL_TIMEOUT,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=6),
+        summary=wording.shorten(f"call_model {model}, step {request.step}", wording.SUMMARY_CHARACTERS),
+    )
+    return reply
+
+
+async def run_tool(request: ToolRequest, call: CallRequest, tool: Tool, verdict: Verdict) -> Attempted:
+    """Make a call that `verdict` allows, in a worker of ours."""
+    assert verdict.allowed, verdict.reason
+    try:
+        answer = await workflow.execute_activity(
+            "run_tool",
+            request,
+            result_type=ToolResult,
+            start_to_close_timeout=tool.timeout,
+            heartbeat_timeout=EFFECT_HEARTBEAT if tool.effect.changes_world else HEARTBEAT,
+            retry_policy=_retries(tool),
+            summary=wording.call(tool.name, call.arguments, tool.sensitive),
+        )
+    except ActivityError as error:
+        return _given_up(error)
+    return Attempted(Outcome.NOT_DONE if answer.error else Outcome.DONE, answer)
+
+
+async def call_remote_activity(
+    remote: RemoteActivity, call: CallRequest, tool: Tool, key: str | None, verdict: Verdict
+) -> Attempted:
+    """Make a call that `verdict` allows, in a worker of somebody else; `key` is the activity id."""
+    assert verdict.allowed, verdict.reason
+    arguments: list[JsonValue] = [dict(call.arguments)]
+    if remote.arguments is not None:
+        arguments = [call.arguments.get(name) for name in remote.arguments]
+    try:
+        returned = await workflow.execute_activity(
+            remote.name,
+            args=arguments,
+            task_queue=remote.task_queue,
+            activity_id=key,
+            result_type=RawValue,
+            start_to_close_timeout=tool.timeout,
+            schedule_to_start_timeout=QUEUED_AT_MOST,
+            retry_policy=_retries(tool, remote.failed_types),
+            summary=wording.call(tool.name, call.arguments, tool.sensitive),
+        )
+    except ActivityError as error:
+        return _given_up(error, remote.failed_types)
+    return Attempted(Outcome.DONE, _returned(returned.payload))
+
+
+def _retries(tool: Tool, never: tuple[str, ...] = ()) -> RetryPolicy:
+    attempts = 1 if tool.effect is Effect.ONCE else tool.retries + 1
+    return RetryPolicy(
+        initial_interval=SOON,
+        maximum_interval=timedelta(seconds=30),
+        maximum_attempts=attempts,
+        non_retryable_error_types=never or None,
+    )
+
+
+def _returned(payload: Payload) -> ToolResult:
+    """A remote activity's result as text; it has no blob, since Temporal carried it here."""
+    if len(payload.data) > REMOTE_LIMIT_BYTES:
+        text = f"done, but its result of {len(payload.data)} bytes is over the limit of {REMOTE_LIMIT_BYTES}"
+        return ToolResult(text=text)
+    encoding = payload.metadata.get("encoding", b"").decode()
+    if encoding == "binary/null":
+        return ToolResult(text="null")
+    try:
+        text = payload.data.decode() if encoding.startswith("json/") else ""
+    except UnicodeDecodeError:
+        text = ""
+    return ToolResult(text=text or f"done; its result is {len(payload.data)} bytes of {encoding or 'no encoding'}")
+
+
+def _given_up(error: ActivityError, failed_types: tuple[str, ...] = ()) -> Attempted:
+    """What is known of a call whose last attempt failed."""
+    if is_cancelled_exception(error):
+        raise error
+    failure = _failure_of(error.cause, failed_types)
+    return Attempted(failure.outcome, ToolResult(text=wording.shorten(failure.reason, 300), error=True))
+
+
+def _failure_of(cause: BaseException | None, failed_types: tuple[str, ...]) -> ToolFailure:
+    match cause:
+        case ApplicationError(type=FailureType.TOOL_FAILED) if cause.details:
+            return ToolFailure.model_validate(cause.details[0])
+        case ApplicationError() if cause.type in failed_types:
+            return ToolFailure(outcome=Outcome.NOT_DONE, reason=f"{cause.type}: {cause.message}")
+        case exceptions.TimeoutError(type=TimeoutType.SCHEDULE_TO_START):
+            return ToolFailure(outcome=Outcome.NOT_SENT, reason="no worker took the call in time")
+        case exceptions.TimeoutError(type=TimeoutType.HEARTBEAT):
+            return ToolFailure(outcome=Outcome.UNKNOWN, reason="the worker that made the call was lost")
+        case exceptions.TimeoutError():
+            return ToolFailure(outcome=Outcome.UNKNOWN, reason="the call took longer than its timeout")
+        case ApplicationError():
+            return ToolFailure(outcome=Outcome.UNKNOWN, reason=f"{cause.type or 'error'}: {cause.message}")
+        case FailureError():
+            return ToolFailure(outcome=Outcome.UNKNOWN, reason=cause.message)
+        case _:
+            return ToolFailure(outcome=Outcome.UNKNOWN, reason="the call failed without a reason")
