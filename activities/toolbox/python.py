@@ -1,0 +1,196 @@
+"""Calls of Python tools: async ones on the event loop, sync ones in threads."""
+
+import asyncio
+import inspect
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from typing import NoReturn
+
+import structlog
+from pydantic import JsonValue
+from pydantic_core import to_json
+from temporalio import activity
+
+from activities.failures import ToolError
+from activities.toolbox.base import CallContext, ToolText
+from activities.toolbox.context import NotDone, ToolContext
+from activities.toolbox.registry import load_function
+from activities.toolbox.signature import Function, InvalidTool, Signature, signature
+from workflows.contracts.base import JsonObject
+from workflows.contracts.failures import Outcome
+from workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
+
+log = structlog.get_logger(__name__)
+
+SHORTEST_HIDDEN = 4
+"""Characters from which a sensitive argument is struck out of what an exception says; shorter ones are anywhere."""
+
+
+class PythonToolbox:
+    """The tools of source `python`; functions are imported once."""
+
+    def __init__(self, threads: int = 100) -> None:
+        """`threads` bounds the sync tools that run at once; more of them wait for a free thread."""
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tool")
+        self._loaded: dict[str, tuple[Function, Signature]] = {}
+
+    async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
+        """One attempt; a time limit is the caller's.
+
+        Raises:
+            ToolError: not sent when the function cannot be loaded or refuses the arguments, not done on `NotDone`,
+                unknown on any other exception.
+            asyncio.CancelledError: the caller was cancelled; a sync tool's thread goes on until it looks at
+                `ToolContext.cancelled`.
+        """
+        function, takes = self._load(definition)
+        cancellation = threading.Event()
+        try:
+            bound = takes.bind(arguments, _tool_context(context, cancellation))
+        except Exception as error:  # noqa: BLE001 - validators of the tool's own types run any code
+            reason = f"arguments of {definition.tool.name!r} do not fit: {_message(error)}"
+            raise ToolError(Outcome.NOT_SENT, _without_sensitive(reason, definition.tool, arguments)) from None
+        try:
+            if inspect.iscoroutinefunction(function):
+                returned = await function(**bound)
+            else:
+                returned = await self._in_thread(partial(function, **bound), cancellation)
+                returned = await returned if inspect.isawaitable(returned) else returned
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                cancellation.set()
+                raise
+            _raise_failure(error, definition.tool, arguments)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a tool may raise anything; the model is told
+            _raise_failure(error, definition.tool, arguments)
+        return ToolText(_text(returned, returns_nothing=takes.returns_nothing))
+
+    async def close(self) -> None:
+        """Start no more calls; threads that run are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, definition: ToolDefinition) -> tuple[Function, Signature]:
+        assert isinstance(definition.binding, PythonBinding)
+        path = definition.binding.function
+        if path not in self._loaded:
+            try:
+                function = load_function(path)
+                self._loaded[path] = function, signature(function)
+            except InvalidTool as error:
+                raise ToolError(Outcome.NOT_SENT, f"this worker cannot load the tool: {error}") from None
+        return self._loaded[path]
+
+    async def _in_thread(self, function: Function, cancellation: threading.Event) -> object:
+        """Run `function` in a thread that sees this task's context variables."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, _captured, function)
+        try:
+            returned, error = await running
+        except asyncio.CancelledError:
+            cancellation.set()
+            raise
+        if error is not None:
+            raise error
+        return returned
+
+
+def _captured(function: Function) -> tuple[object, Exception | None]:
+    """What `function` returned or raised; as a value, since futures do not carry every exception."""
+    try:
+        return function(), None
+    except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            return None, error
+        return None, RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
+
+
+def _tool_context(call: CallContext, cancellation: threading.Event) -> ToolContext:
+    return ToolContext(
+        workflow_id=call.workflow_id,
+        run_id=call.run_id,
+        step=call.step,
+        idempotency_key=call.idempotency_key,
+        attempt=call.attempt,
+        _send_heartbeat=_heartbeat_from_anywhere(),
+        _cancellation=cancellation,
+        _task=asyncio.current_task(),
+    )
+
+
+def _heartbeat_from_anywhere() -> Callable[..., None]:
+    """The running activity's heartbeat for any thread; outside an activity it does nothing."""
+    loop, home, within = asyncio.get_running_loop(), threading.get_ident(), copy_context()
+    if not activity.in_activity():
+        return lambda *_details: None
+
+    def heartbeat(*details: object) -> None:
+        if threading.get_ident() == home:
+            within.run(activity.heartbeat, *details)
+            return
+        # A thread may outlive its worker: then nobody is left to tell.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(partial(within.run, activity.heartbeat, *details))
+
+    return heartbeat
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _raise_failure(error: BaseException, tool: Tool, arguments: JsonObject) -> NoReturn:
+    """The row "Python" of the table of outcomes."""
+    message = _without_sensitive(_message(error), tool, arguments)
+    if isinstance(error, NotDone):
+        raise ToolError(Outcome.NOT_DONE, message or "not done", retry_after=error.retry_after) from None
+    kind = type(error).__name__
+    # As text: what renders an exception for people may print local variables, which hold arguments.
+    trace = _without_sensitive("".join(traceback.format_exception(error)), tool, arguments)
+    log.warning("tool_raised", tool=tool.name, error=kind, traceback=trace)
+    raise ToolError(Outcome.UNKNOWN, f"{kind}: {message}" if message else kind) from None
+
+
+def _leaves(value: JsonValue) -> Iterator[str]:
+    """The texts and numbers in `value` that are long enough to be told apart from others."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
+    elif value is not None and not isinstance(value, bool) and len(str(value)) >= SHORTEST_HIDDEN:
+        yield str(value)
+
+
+def _without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
+    hidden = [leaf for name in tool.sensitive if name in arguments for leaf in _leaves(arguments[name])]
+    for value in sorted(hidden, key=len, reverse=True):
+        text = text.replace(value, "***")
+    return text
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - __str__ is the tool's code
+        return ""
+
+
+def _text(returned: object, *, returns_nothing: bool) -> str:
+    """What the model is told; never fails, for the tool has acted."""
+    if returned is None:
+        return "done" if returns_nothing else "null"
+    if isinstance(returned, bytes | bytearray | memoryview):
+        return f"done; the result is {len(bytes(returned))} bytes of binary content, which is not shown"
+    try:
+        text = (
+            returned
+            if isinstance(returned, str)
+            else to_json(returned, inf_nan_mode="strings", bytes_mode="base64").decode()
+        )
+        text.encode()
+    except Exception:  # noqa: BLE001 - values bring their own serialisers
+        return f"done; the result, a {type(returned).__name__}, has no JSON form and is not shown"
+    return text

@@ -1,0 +1,291 @@
+"""Functions as tools: schemas, descriptions, settings, and what is refused."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import BaseModel, Field
+
+from activities.toolbox.registry import InvalidTool, ToolContext, definition, load_function, settings_of, tool
+from activities.toolbox.signature import signature
+from workflows.contracts.agent import PythonTool
+from workflows.contracts.tool import Effect
+
+
+class Refund(BaseModel):
+    """What to pay back."""
+
+    order: int
+    reason: Annotated[str, Field(description="Told to the customer.")] = "return"
+
+
+@tool(effect="keyed", timeout="30s", retries=4, untrusted=True, tags=["money"], sensitive=["note"])
+async def issue_refund(  # noqa: D417
+    order: int,
+    amount: Annotated[float, Field(gt=0)],
+    context: ToolContext,
+    method: Literal["card", "bank"] = "card",
+    note: str | None = None,
+) -> str:
+    """Pay money back.
+
+    Only for settled orders.
+
+    Args:
+        order: Number of the order.
+        amount: Euros.
+        context: Not an argument of the model.
+        method: Where the money goes.
+    """
+    return f"{order} {amount} {method} {note} {context.attempt}"
+
+
+def test_hints_and_docstring_become_schema_and_descriptions() -> None:
+    made = definition(issue_refund)
+
+    assert made.description == "Pay money back.\n\nOnly for settled orders."
+    assert made.input_schema == {
+        "type": "object",
+        "properties": {
+            "order": {"type": "integer", "description": "Number of the order."},
+            "amount": {"type": "number", "exclusiveMinimum": 0, "description": "Euros."},
+            "method": {
+                "type": "string",
+                "enum": ["card", "bank"],
+                "default": "card",
+                "description": "Where the money goes.",
+            },
+            "note": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+        },
+        "required": ["order", "amount"],
+        "additionalProperties": False,
+    }
+
+
+def test_decorator_settings_reach_the_tool() -> None:
+    made = definition(issue_refund).tool
+
+    assert (made.name, made.source, made.effect) == ("issue_refund", "python", Effect.KEYED)
+    assert (made.timeout, made.retries) == (timedelta(seconds=30), 4)
+    assert (made.untrusted, made.tags, made.sensitive) == (True, ("money",), ("note",))
+
+
+def test_agent_file_overrides_the_decorator() -> None:
+    entry = PythonTool.model_validate(
+        {
+            "python": "shop:issue_refund",
+            "name": "refund",
+            "description": "Refund.",
+            "effect": "once",
+            "timeout": "5s",
+            "retries": 0,
+            "untrusted": False,
+            "tags": [],
+            "sensitive": [],
+            "result_limit": 512,
+        }
+    )
+
+    made = definition(issue_refund, entry)
+
+    assert made.tool.model_dump(exclude={"remote"}) == {
+        "name": "refund",
+        "source": "python",
+        "effect": Effect.ONCE,
+        "timeout": timedelta(seconds=5),
+        "retries": 0,
+        "tags": (),
+        "untrusted": False,
+        "sensitive": (),
+    }
+    assert (made.description, made.result_limit_bytes) == ("Refund.", 512)
+
+
+def test_undecorated_function_has_the_careful_defaults() -> None:
+    def rename(order: int) -> None:
+        pass
+
+    made = definition(rename).tool
+
+    assert (made.effect, made.timeout, made.retries) == (Effect.ONCE, timedelta(seconds=60), 2)
+    assert (made.untrusted, made.tags, made.sensitive) == (False, (), ())
+
+
+def test_bare_decorator_marks_and_returns_the_function() -> None:
+    def twice(number: int) -> int:
+        return 2 * number
+
+    decorated = tool(twice)
+
+    assert decorated is twice
+    assert decorated(4) == 8
+    assert settings_of(twice) is not None
+
+
+def test_single_model_parameter_takes_all_arguments() -> None:
+    def refund(request: Refund, context: ToolContext) -> None:
+        pass
+
+    takes = signature(refund)
+    context = ToolContext.for_tests()
+
+    assert takes.schema()["required"] == ["order"]
+    assert takes.bind({"order": 7}, context) == {"request": Refund(order=7), "context": context}
+
+
+def test_model_among_others_is_one_argument() -> None:
+    def refund(request: Refund, urgent: bool) -> None:
+        pass
+
+    assert signature(refund).schema()["required"] == ["request", "urgent"]
+
+
+def test_argument_names_that_pydantic_uses_itself_are_possible() -> None:
+    def odd(json: str, copy: bool, _id: int, model_dump: int, source: Annotated[str, Field(alias="from")]) -> None:
+        pass
+
+    bound = signature(odd).bind(
+        {"json": "a", "copy": True, "_id": 1, "model_dump": 2, "from": "b"}, ToolContext.for_tests()
+    )
+
+    assert bound == {"json": "a", "copy": True, "_id": 1, "model_dump": 2, "source": "b"}
+
+
+def test_argument_left_out_keeps_the_functions_default() -> None:
+    marker = ["the very same list"]
+
+    def find(term: str, seen: list[str] = marker) -> None:
+        pass
+
+    assert signature(find).bind({"term": "x"}, ToolContext.for_tests()) == {"term": "x"}
+
+
+def test_misfit_is_told_without_its_value() -> None:
+    takes = signature(issue_refund)
+
+    with pytest.raises(ValueError, match="amount: Input should be greater than 0") as refused:
+        takes.bind({"order": 1, "amount": -271828.0}, ToolContext.for_tests())
+
+    assert "271828" not in str(refused.value)
+
+
+def stars(*orders: int) -> None: ...
+def keywords(**orders: int) -> None: ...
+def positional(order: int, /) -> None: ...
+def unhinted(order) -> None: ...
+def field_default(order: int = Field(default=1)) -> None: ...
+def generator(order: int):
+    yield order
+
+
+class Callme: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (stars, "'*orders' has no schema; name every argument"),
+        (keywords, "'**orders' has no schema; name every argument"),
+        (positional, "argument 'order' is positional-only; remove the '/'"),
+        (unhinted, "argument 'order' has no type hint, for example 'order: str'"),
+        (field_default, "argument 'order': write Annotated[type, Field(...)], not '= Field(...)'"),
+        (generator, "is a generator; a tool returns one result"),
+        (Callme, "is not a function"),
+    ],
+)
+def test_function_without_a_schema_is_refused_where_it_is_decorated(
+    function: Callable[..., object], message: str
+) -> None:
+    with pytest.raises(InvalidTool) as refused:
+        tool(function)
+
+    assert function.__name__ in str(refused.value)
+    assert str(refused.value).endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"effect": "onc"}, "effect 'onc' is not one of read, idempotent, keyed, once"),
+        ({"timeout": "5"}, "timeout '5': a duration is a number and a unit, for example '30s', '5m', '1h30m' or '2d'"),
+        ({"timeout": 5}, "timeout 5: a duration needs a unit, for example '30s', '5m', '2h' or '1d'"),
+        ({"timeout": "0s"}, "timeout '0s' is not a positive duration, for example '30s'"),
+        ({"retries": 21}, "retries 21 is not a number from 0 to 20"),
+        ({"tags": "money"}, "tags 'money' is not a list of texts, for example tags=['a']"),
+    ],
+)
+def test_setting_out_of_range_is_refused_where_it_is_written(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidTool) as refused:
+        tool(**settings)  # type: ignore[call-overload]
+
+    assert str(refused.value) == message
+
+
+def test_type_without_a_json_form_is_named() -> None:
+    class Connection: ...
+
+    def query(text: str, connection: Connection) -> None:
+        pass
+
+    query.__annotations__["connection"] = Connection
+
+    with pytest.raises(InvalidTool, match="argument 'connection' has a type without a JSON form"):
+        definition(query)
+
+
+def test_unresolvable_hint_is_named() -> None:
+    def query(text: "Missing") -> None:  # type: ignore[name-defined]  # noqa: F821
+        pass
+
+    with pytest.raises(InvalidTool, match="type hints cannot be resolved: NameError: name 'Missing' is not defined"):
+        definition(query)
+
+
+def test_sensitive_argument_must_exist() -> None:
+    def pay(card: str) -> None:
+        pass
+
+    with pytest.raises(InvalidTool, match="sensitive argument 'cards' is not one of its arguments"):
+        definition(pay, PythonTool(python="shop:pay", sensitive=("cards",)))
+
+
+def test_name_that_providers_refuse_is_refused() -> None:
+    def _hidden(order: int) -> None:
+        pass
+
+    with pytest.raises(InvalidTool, match="tool name '_hidden' is not a letter and up to 63"):
+        definition(_hidden)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("reg_good:lookup", "module 'reg_good' has no function 'lookup'; did you mean 'look_up'?"),
+        ("reg_good:zzz", "module 'reg_good' has no function 'zzz'; it has look_up"),
+        ("reg_good:NUMBER", "'reg_good:NUMBER' is not a function but int"),
+        ("reg_absent:f", "module 'reg_absent' is not found; looked in "),
+        ("reg_needs:f", "module 'reg_needs' does not import: ModuleNotFoundError: No module named 'reg_stripe'"),
+        ("reg_breaks:f", "module 'reg_breaks' does not import: ZeroDivisionError: division by zero"),
+        ("reg_exits:f", "module 'reg_exits' does not import: SystemExit: 3"),
+        (
+            "reg_syntax:f",
+            "module 'reg_syntax' does not import: SyntaxError: '(' was never closed (reg_syntax.py, line 1)",
+        ),
+    ],
+)
+def test_function_that_cannot_be_loaded_is_said_why(
+    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "reg_good.py").write_text("NUMBER = 1\ndef look_up(order: int) -> str:\n    return 'x'\n")
+    (tmp_path / "reg_needs.py").write_text("import reg_stripe\n")
+    (tmp_path / "reg_breaks.py").write_text("1 / 0\n")
+    (tmp_path / "reg_exits.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "reg_syntax.py").write_text("f(\n")
+
+    with pytest.raises(InvalidTool) as refused:
+        load_function(path)
+
+    assert str(refused.value).startswith(message)

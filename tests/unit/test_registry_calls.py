@@ -1,0 +1,305 @@
+"""Calls of Python tools: results as text, the table of outcomes, threads, heartbeats, cancellation."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from types import ModuleType
+
+import pytest
+from pydantic import BaseModel
+from structlog.testing import capture_logs
+from temporalio.testing import ActivityEnvironment
+
+from activities.failures import ToolError
+from activities.toolbox.base import CallContext, ToolText
+from activities.toolbox.python import PythonToolbox
+from activities.toolbox.registry import NotDone, ToolContext, definition, tool
+from activities.toolbox.signature import Function
+from workflows.contracts.agent import PythonTool
+from workflows.contracts.base import JsonObject
+from workflows.contracts.failures import Outcome
+
+CALL = CallContext(
+    workflow_id="refunds-1", run_id="r", step=4, idempotency_key="k", attempt=2, timeout=timedelta(seconds=5)
+)
+SHELF: ContextVar[str] = ContextVar("SHELF")
+MODULE = "tools_under_test"
+
+
+@dataclass
+class Order:
+    number: int
+    total: float
+
+
+class Customer(BaseModel):
+    name: str
+    orders: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def module() -> Iterator[ModuleType]:
+    """An importable module that tests put their functions into."""
+    made = ModuleType(MODULE)
+    sys.modules[MODULE] = made
+    yield made
+    del sys.modules[MODULE]
+
+
+async def call(function: Function, arguments: JsonObject | None = None) -> ToolText:
+    setattr(sys.modules[MODULE], function.__name__, function)
+    toolbox = PythonToolbox(threads=2)
+    made = definition(function, PythonTool(python=f"{MODULE}:{function.__name__}"))
+    try:
+        return await toolbox.call(made, arguments or {}, CALL)
+    finally:
+        await toolbox.close()
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        ("plain ü", "plain ü"),
+        ("", ""),
+        (None, "null"),
+        (True, "true"),
+        (Order(81, 2.5), '{"number":81,"total":2.5}'),
+        (Customer(name="Ann", orders=[1]), '{"name":"Ann","orders":[1]}'),
+        ([Customer(name="Ann")], '[{"name":"Ann","orders":[]}]'),
+        ({"at": timedelta(seconds=90)}, '{"at":"PT1M30S"}'),
+        ({"n": float("nan")}, '{"n":"NaN"}'),
+        (b"\xff\x00", "done; the result is 2 bytes of binary content, which is not shown"),
+        (object(), "done; the result, a object, has no JSON form and is not shown"),
+        ("\ud800", "done; the result, a str, has no JSON form and is not shown"),
+    ],
+)
+async def test_result_is_text_or_json(returned: object, text: str) -> None:
+    def give():
+        return returned
+
+    assert await call(give) == ToolText(text)
+
+
+async def test_result_of_a_tool_that_returns_nothing_is_done() -> None:
+    def give() -> None:
+        pass
+
+    assert await call(give) == ToolText("done")
+
+
+class Quiet(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason", "retry_after"),
+    [
+        (NotDone("the order is closed"), Outcome.NOT_DONE, "the order is closed", None),
+        (NotDone("busy", retry_after=3.0), Outcome.NOT_DONE, "busy", 3.0),
+        (ValueError("no such row"), Outcome.UNKNOWN, "ValueError: no such row", None),
+        (Quiet(), Outcome.UNKNOWN, "Quiet", None),
+        (TimeoutError("slow"), Outcome.UNKNOWN, "TimeoutError: slow", None),
+        (SystemExit(1), Outcome.UNKNOWN, "{}SystemExit: 1", None),
+        (StopIteration("x"), Outcome.UNKNOWN, "RuntimeError: {thread}", None),
+        (asyncio.CancelledError("own"), Outcome.UNKNOWN, "{}CancelledError: own", None),
+    ],
+)
+async def test_exception_says_what_is_known(
+    error: BaseException, outcome: Outcome, reason: str, retry_after: float | None
+) -> None:
+    def in_thread():
+        raise error
+
+    async def on_loop():
+        raise error
+
+    wanted = {
+        in_thread: reason.format("RuntimeError: ", thread="StopIteration: x"),
+        on_loop: reason.format("", thread="coroutine raised StopIteration"),
+    }
+    for function, expected in wanted.items():
+        with pytest.raises(ToolError) as failed:
+            await call(function)
+        assert (failed.value.outcome, failed.value.reason) == (outcome, expected)
+        assert failed.value.retry_after == retry_after
+        assert failed.value.__suppress_context__
+
+
+async def test_arguments_that_do_not_fit_reach_no_tool() -> None:
+    ran = []
+
+    def pay(amount: int) -> None:
+        ran.append(amount)
+
+    with pytest.raises(ToolError) as refused:
+        await call(pay, {"amount": "much"})
+
+    assert refused.value.outcome is Outcome.NOT_SENT
+    assert refused.value.reason.startswith("arguments of 'pay' do not fit: amount: Input should be a valid integer")
+    assert ran == []
+
+
+async def test_function_that_this_worker_lacks_is_not_sent() -> None:
+    def gone() -> None:
+        pass
+
+    made = definition(gone, PythonTool(python=f"{MODULE}:gone"))
+
+    with pytest.raises(ToolError) as refused:
+        await PythonToolbox().call(made, {}, CALL)
+
+    assert refused.value.outcome is Outcome.NOT_SENT
+    assert "this worker cannot load the tool: module 'tools_under_test' has no function 'gone'" in refused.value.reason
+
+
+async def test_tool_is_told_its_call() -> None:
+    async def tell(context: ToolContext) -> list[str | int]:
+        return [context.workflow_id, context.run_id, context.step, context.idempotency_key, context.attempt]
+
+    assert await call(tell) == ToolText('["refunds-1","r",4,"k",2]')
+
+
+async def test_traceback_is_logged_without_local_variables() -> None:
+    def pay(card: str) -> None:
+        raise ValueError("declined")
+
+    with capture_logs() as logs, pytest.raises(ToolError):
+        await call(pay, {"card": "4111-1111"})
+
+    assert [(entry["event"], entry["log_level"], entry["tool"]) for entry in logs] == [
+        ("tool_raised", "warning", "pay")
+    ]
+    assert 'raise ValueError("declined")' in logs[0]["traceback"]
+    assert "4111" not in str(logs)
+
+
+@pytest.mark.parametrize("error", [ValueError, NotDone])
+async def test_sensitive_argument_in_an_exception_is_struck_out(error: type[Exception]) -> None:
+    @tool(sensitive=["card"])
+    def pay(card: dict[str, str], order: int) -> None:
+        raise error(f"card {card['number']} declined for order {order}")
+
+    with capture_logs() as logs, pytest.raises(ToolError) as failed:
+        await call(pay, {"card": {"number": "4111-1111"}, "order": 8100})
+
+    assert failed.value.reason.endswith("card *** declined for order 8100")
+    assert "4111-1111" not in str(logs)
+
+
+async def test_sync_tool_runs_in_a_thread_with_the_callers_context_variables() -> None:
+    def where() -> list[str | bool]:
+        return [SHELF.get(), threading.current_thread() is threading.main_thread()]
+
+    SHELF.set("top")
+
+    assert await call(where) == ToolText('["top",false]')
+
+
+async def test_function_that_returns_an_awaitable_is_awaited() -> None:
+    async def later() -> int:
+        return 5
+
+    def now():
+        return later()
+
+    assert await call(now) == ToolText("5")
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_heartbeats_reach_temporal(kind: str) -> None:
+    async def on_loop(context: ToolContext) -> None:
+        context.heartbeat("page", 3)
+
+    def in_thread(context: ToolContext) -> None:
+        context.heartbeat("page", 3)
+
+    beats: list[tuple[object, ...]] = []
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = lambda *details: beats.append(details)
+
+    await environment.run(call, on_loop if kind == "async" else in_thread)
+    await asyncio.sleep(0)
+
+    assert beats == [("page", 3)]
+
+
+async def test_cancelled_sync_tool_sees_it_and_the_caller_does_not_wait() -> None:
+    started, seen = threading.Event(), threading.Event()
+
+    def slow(context: ToolContext) -> None:
+        started.set()
+        if context.wait(10) and context.cancelled:
+            seen.set()
+        context.raise_if_cancelled()
+
+    running = asyncio.create_task(call(slow))
+    await asyncio.to_thread(started.wait, 5)
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await asyncio.to_thread(seen.wait, 5)
+
+
+async def test_cancelled_async_tool_can_clean_up() -> None:
+    seen: list[bool] = []
+
+    async def slow(context: ToolContext) -> None:
+        seen.append(context.cancelled)
+        try:
+            await asyncio.sleep(10)
+        finally:
+            seen.append(context.cancelled)
+
+    running = asyncio.create_task(call(slow))
+    await asyncio.sleep(0.01)
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert seen == [False, True]
+
+
+async def test_waiting_call_that_is_cancelled_never_runs() -> None:
+    ran: list[int] = []
+    release = threading.Event()
+
+    def hold() -> None:
+        release.wait(10)
+
+    def act() -> None:
+        ran.append(1)
+
+    toolbox = PythonToolbox(threads=1)
+    made = {}
+    for function in (hold, act):
+        setattr(sys.modules[MODULE], function.__name__, function)
+        made[function] = definition(function, PythonTool(python=f"{MODULE}:{function.__name__}"))
+    first = asyncio.create_task(toolbox.call(made[hold], {}, CALL))
+    second = asyncio.create_task(toolbox.call(made[act], {}, CALL))
+    await asyncio.sleep(0.01)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    release.set()
+    await first
+    await toolbox.close()
+
+    assert ran == []
+
+
+def test_context_for_tests_needs_no_temporal_and_no_loop() -> None:
+    beats: list[tuple[object, ...]] = []
+    context = ToolContext.for_tests(attempt=3, on_heartbeat=lambda *details: beats.append(details))
+
+    context.heartbeat(1)
+    context.raise_if_cancelled()
+
+    assert (context.attempt, context.cancelled, context.wait(0), beats) == (3, False, False, [(1,)])
+    ToolContext.for_tests().heartbeat()
+    with pytest.raises(asyncio.CancelledError):
+        ToolContext.for_tests(cancelled=True).raise_if_cancelled()
