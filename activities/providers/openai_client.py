@@ -1,0 +1,59 @@
+"""The OpenAI SDK's client, used to post requests that are already encoded.
+
+The SDK's typed methods walk every message of a request; its `post` with `content` sends the bytes as they are, with
+its own authentication, connections and errors.
+"""
+
+import asyncio
+
+import httpx2
+import openai
+
+from activities.providers import faults
+from activities.providers.base import Prompt
+from activities.providers.rawjson import Raw
+from activities.providers.wire import DIRECT, LIMITS, TIMEOUT, timeout_of
+
+KEYLESS = "EMPTY"
+"""Sent to a server that wants no key: the SDK demands one."""
+
+
+class OpenAiClient:
+    """One path of one server."""
+
+    def __init__(self, path: str, *, provider: str, api_key: str, base_url: str | None) -> None:
+        self._path = path
+        self._provider = provider
+        self._secret = api_key
+        self._client = openai.AsyncOpenAI(
+            api_key=api_key or KEYLESS,
+            base_url=base_url,
+            max_retries=0,
+            timeout=TIMEOUT,
+            http_client=openai.DefaultAsyncHttpx2Client(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT),
+        )
+
+    async def post(self, prompt: Prompt, body: bytes) -> tuple[Raw, faults.Peer]:
+        """The JSON object that the server answered with, and whom to blame if it is no good."""
+        peer = faults.Peer(
+            self._provider, prompt.model, str(self._client.base_url), prompt.attempt, secret=self._secret
+        )
+        seconds = prompt.timeout.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self._client.post(
+                    self._path,
+                    cast_to=httpx2.Response,
+                    content=body,
+                    options={"timeout": timeout_of(prompt.timeout)},
+                )
+        except openai.APIStatusError as error:
+            raise faults.of_status(peer, error.status_code, error.response.headers, error.response.text) from None
+        except (TimeoutError, openai.APITimeoutError) as error:
+            raise faults.of_timeout(peer, seconds, error) from None
+        except (openai.OpenAIError, httpx2.RequestError) as error:
+            raise faults.of_connection(peer, error) from None
+        return faults.document(peer, response), peer
+
+    async def close(self) -> None:
+        await self._client.close()

@@ -1,0 +1,113 @@
+"""A provider's JSON as values and as the text that it was written in.
+
+What goes back to the provider is the text: a number such as `1e999`, a repeated key or the order of keys would not
+survive being read and written again.
+"""
+
+import json
+import re
+from functools import cached_property
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_LONGEST_INTEGER = 300
+
+
+class Raw:
+    """A JSON value with its text; what is missing or of another type reads as nothing."""
+
+    def __init__(self, value: object = None, text: str = "null") -> None:
+        self.value = value
+        self.text = text
+
+    @classmethod
+    def read(cls, text: str) -> "Raw":
+        """The one JSON value in `text`; NaN and infinities are let through, see `is_strict`.
+
+        Raises:
+            ValueError: it is not JSON, or nested too deeply.
+        """
+        start = _skip(text, 0)
+        try:
+            value, end = _DECODER.raw_decode(text, start)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        if _skip(text, end) != len(text):
+            raise ValueError(f"there is more after it, at character {end}")
+        return cls(value, text[start:end])
+
+    def get(self, name: str) -> "Raw":
+        """The member `name` of an object; the last one when it is repeated."""
+        return self.members.get(name, NOTHING)
+
+    @cached_property
+    def members(self) -> dict[str, "Raw"]:
+        return _members(self.text) if isinstance(self.value, dict) and self.value else {}
+
+    @cached_property
+    def items(self) -> tuple["Raw", ...]:
+        return tuple(_items(self.text)) if isinstance(self.value, list) and self.value else ()
+
+    @property
+    def string(self) -> str:
+        """A string without lone surrogates, which no encoding can carry."""
+        if not isinstance(self.value, str):
+            return ""
+        return self.value if self.value.isascii() else self.value.encode("utf-8", "replace").decode()
+
+    @property
+    def count(self) -> int:
+        """A number of tokens: a whole number from 0 up."""
+        value = self.value
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether the text is JSON that everybody reads: no NaN, no Infinity."""
+        if "NaN" not in self.text and "Infinity" not in self.text:
+            return True
+        try:
+            json.loads(self.text, parse_constant=_refuse, parse_int=_integer)
+        except ValueError:
+            return False
+        return True
+
+
+def _integer(digits: str) -> int | float:
+    # Python refuses to read very long integers.
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(name)
+
+
+def _skip(text: str, position: int) -> int:
+    found = _SPACE.match(text, position)
+    return found.end() if found else position
+
+
+def _members(text: str) -> dict[str, Raw]:
+    found: dict[str, Raw] = {}
+    position = 0
+    while text[position] != "}":
+        name, end = _DECODER.raw_decode(text, _skip(text, position + 1))
+        start = _skip(text, _skip(text, end) + 1)
+        value, end = _DECODER.raw_decode(text, start)
+        found[name] = Raw(value, text[start:end])
+        position = _skip(text, end)
+    return found
+
+
+def _items(text: str) -> list[Raw]:
+    found: list[Raw] = []
+    position = 0
+    while text[position] != "]":
+        start = _skip(text, position + 1)
+        value, end = _DECODER.raw_decode(text, start)
+        found.append(Raw(value, text[start:end]))
+        position = _skip(text, end)
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
+NOTHING = Raw()
