@@ -1,0 +1,236 @@
+"""MCP servers as tools: one client a server and worker, and the table of how their failures read."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from mcp import ClientSession, MCPError
+from mcp_types import (
+    CONNECTION_CLOSED,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    CallToolRequest,
+    CallToolRequestParams,
+    CallToolResult,
+    InputRequiredResult,
+)
+from mcp_types import Tool as ListedTool
+from pydantic import TypeAdapter
+
+from activities.failures import ToolError, shorten
+from activities.toolbox.base import CallContext, ResolveSecrets, ToolText
+from activities.toolbox.mcp_result import result_text
+from activities.toolbox.mcp_server import START_SECONDS, McpUnavailable, ServerConnection, list_tools
+from activities.toolbox.mcp_transport import NOT_CONNECTED
+from activities.toolbox.schema import check_schema
+from workflows.contracts.agent import McpTools
+from workflows.contracts.base import JsonObject, canonical_json
+from workflows.contracts.failures import Outcome
+from workflows.contracts.tool import Effect, McpBinding, McpServer, Tool, ToolDefinition
+
+KEY_META = "mandate/idempotency-key"
+_REFUSED = (METHOD_NOT_FOUND, INVALID_PARAMS, NOT_CONNECTED)
+_ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
+_CHECK_SECONDS = 5.0
+
+
+def outcome(answer: CallToolResult | Exception, effect: Effect) -> Outcome:
+    """What is known of an attempt by what came back of it.
+
+    A tool that says it failed may have acted before: for a `once` tool that is unknown. Where repeating does no harm
+    it is taken at its word.
+    """
+    match answer:
+        case CallToolResult(is_error=True):
+            return Outcome.UNKNOWN if effect is Effect.ONCE else Outcome.NOT_DONE
+        case CallToolResult():
+            return Outcome.DONE
+        case McpUnavailable():
+            return Outcome.NOT_SENT
+        case MCPError() if answer.code in _REFUSED:
+            return Outcome.NOT_SENT
+        case _:
+            return Outcome.UNKNOWN
+
+
+class McpToolbox:
+    """Tools with an `McpBinding`. Annotations of servers are claims of strangers: nothing here reads them."""
+
+    def __init__(self, resolve: ResolveSecrets, *, start_seconds: float = START_SECONDS) -> None:
+        self._resolve = resolve
+        self._start_seconds = start_seconds
+        self._servers: dict[bytes, ServerConnection] = {}
+
+    async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
+        """The tools of a server as the agent file wants them, in the server's order.
+
+        Tools that can only run as MCP tasks are left out.
+
+        Raises:
+            McpUnavailable: the server did not start or did not list its tools.
+            ValueError: a tool that the entry names does not exist, a schema cannot be used, or two names are one.
+        """
+        server = McpServer(**entry.mcp.model_dump(exclude_none=True))
+        connection = self._connection(server)
+        try:
+            async with asyncio.timeout(self._start_seconds), connection.use() as session:
+                listed = await list_tools(session)
+        except (MCPError, TimeoutError) as error:
+            why = str(error) or "no answer in time"
+            raise McpUnavailable(f"MCP server {server.name!r} did not list its tools: {why}") from None
+        connection.worked()
+        usable = [tool for tool in listed if tool.execution is None or tool.execution.task_support != "required"]
+        _check_names(entry, server, [tool.name for tool in usable])
+        chosen = [tool for tool in usable if entry.only is None or tool.name in entry.only]
+        return _distinct(server, [_definition(entry, server, tool) for tool in chosen])
+
+    async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
+        """One attempt; raises as `Toolbox.call`, by `outcome`."""
+        binding = definition.binding
+        assert isinstance(binding, McpBinding)
+        effect = definition.tool.effect
+        connection = self._connection(binding.server)
+        try:
+            answer, fault = await self._send(connection, binding, arguments, effect, context)
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the outcome is unknown and must be said
+            raise ToolError(outcome(error, effect), connection.strike(_reason(error, binding))) from None
+        connection.worked()
+        text = connection.strike(result_text(answer))
+        if fault is not None:
+            done = "it was done, but" if effect.changes_world else "but"
+            unusable = f"The call was answered; {done} its result cannot be used: {connection.strike(fault)}"
+            return ToolText(unusable, error=not effect.changes_world)
+        if outcome(answer, effect) is Outcome.UNKNOWN:
+            raise ToolError(Outcome.UNKNOWN, f"the tool says that it failed, and may have acted: {text}")
+        return ToolText(text, error=answer.is_error)
+
+    async def close(self) -> None:
+        """End all connections and child processes."""
+        await asyncio.gather(*(connection.close() for connection in self._servers.values()))
+
+    def _connection(self, server: McpServer) -> ServerConnection:
+        key = canonical_json(server.model_dump(mode="json"))
+        if key not in self._servers:
+            self._servers[key] = ServerConnection(server, self._resolve, self._start_seconds)
+        return self._servers[key]
+
+    async def _send(
+        self,
+        connection: ServerConnection,
+        binding: McpBinding,
+        arguments: JsonObject,
+        effect: Effect,
+        context: CallContext,
+    ) -> tuple[CallToolResult, str | None]:
+        """The server's result, and why it cannot be used if so."""
+        meta = {KEY_META: context.idempotency_key} if effect.changes_world else None
+        params = CallToolRequestParams(name=binding.tool, arguments=arguments, _meta=meta)
+        deadline = asyncio.get_running_loop().time() + context.timeout.total_seconds()
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    session = await stack.enter_async_context(connection.use())
+            except TimeoutError:
+                raise McpUnavailable(f"MCP server {binding.server.name!r} did not start in time") from None
+            try:
+                async with asyncio.timeout_at(deadline):
+                    answer = await session.send_request(CallToolRequest(params=params), _ANSWER)
+            except MCPError as error:
+                if error.code == INVALID_REQUEST:
+                    connection.retire(session)
+                raise
+            if isinstance(answer, InputRequiredResult):
+                raise _InputRequired
+            return answer, None if answer.is_error else await _fault(session, binding.tool, answer)
+
+
+class _InputRequired(Exception):
+    """The server asks its client for more, which nobody here can give."""
+
+
+async def _fault(session: ClientSession, tool: str, answer: CallToolResult) -> str | None:
+    """Why a result does not fit the tool's own output schema; `None` also when that cannot be found out."""
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            await session.validate_tool_result(tool, answer)
+    except RuntimeError as error:
+        return shorten(str(error).partition("\n")[0])
+    except (MCPError, TimeoutError):
+        return None
+    return None
+
+
+def _reason(error: Exception, binding: McpBinding) -> str:
+    server = binding.server.name
+    match error:
+        case McpUnavailable():
+            return str(error)
+        case MCPError() if error.code == NOT_CONNECTED:
+            return f"MCP server {server!r} cannot be reached"
+        case MCPError() if error.code == CONNECTION_CLOSED:
+            return f"MCP server {server!r} ended or was cut off during the call"
+        case MCPError():
+            return f"MCP server {server!r} refused the call: {error.message} ({error.code})"
+        case TimeoutError():
+            return f"MCP server {server!r} did not answer in time"
+        case _InputRequired():
+            return f"MCP server {server!r} asks for input that this client cannot give"
+        case _:
+            return f"MCP server {server!r} gave an answer that breaks the protocol ({type(error).__name__})"
+
+
+def _check_names(entry: McpTools, server: McpServer, offered: Sequence[str]) -> None:
+    for key, names in (("only", entry.only or ()), ("effects", tuple(entry.effects))):
+        for name in names:
+            if name not in offered:
+                has = ", ".join(sorted(offered)) or "no tools"
+                raise ValueError(f"{key}: MCP server {server.name!r} has no tool {name!r}; it has: {has}")
+
+
+def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolDefinition:
+    try:
+        check_schema(listed.input_schema)
+    except ValueError as error:
+        raise ValueError(f"MCP server {server.name!r}, tool {listed.name!r}: {error}") from None
+    settings: dict[str, object] = {
+        name: value
+        for name in ("timeout", "retries", "tags", "sensitive")
+        if (value := getattr(entry, name)) is not None
+    }
+    tool = Tool(
+        name=_model_name(listed.name),
+        source="mcp",
+        effect=entry.effects.get(listed.name) or entry.effect or Effect.ONCE,
+        untrusted=entry.untrusted is not False,
+        **settings,
+    )
+    limit = {} if entry.result_limit is None else {"result_limit_bytes": entry.result_limit}
+    return ToolDefinition(
+        tool=tool,
+        description=listed.description or listed.title or "",
+        input_schema=listed.input_schema,
+        binding=McpBinding(kind="mcp", server=server, tool=listed.name),
+        **limit,
+    )
+
+
+def _model_name(name: str) -> str:
+    """`name` in the characters that every model provider accepts."""
+    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", name)
+    return (plain if plain[:1].isalpha() else f"t_{plain}")[:64]
+
+
+def _distinct(server: McpServer, definitions: Sequence[ToolDefinition]) -> tuple[ToolDefinition, ...]:
+    seen: dict[str, str] = {}
+    for definition in definitions:
+        assert isinstance(definition.binding, McpBinding)
+        own, name = definition.binding.tool, definition.tool.name
+        if name in seen:
+            raise ValueError(
+                f"MCP server {server.name!r}: tools {seen[name]!r} and {own!r} would both be called {name!r}; "
+                "take one of them with 'only'"
+            )
+        seen[name] = own
+    return tuple(definitions)

@@ -1,0 +1,186 @@
+"""One MCP server of one worker: started when it is first needed, and again after it died."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from mcp import Client, ClientSession, MCPError
+from mcp_types import METHOD_NOT_FOUND, Implementation, PaginatedRequestParams
+from mcp_types import Tool as ListedTool
+
+from activities.failures import shorten
+from activities.toolbox.base import ResolveSecrets
+from activities.toolbox.mcp_transport import Stderr, open_transport
+from activities.toolbox.secret_values import SecretValues
+from workflows.contracts.tool import McpServer
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 30.0
+MAX_PAGES = 200
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class McpUnavailable(Exception):
+    """The server could not be started or reached: nothing was sent to it."""
+
+
+@dataclass(slots=True)
+class _Link:
+    """One connection; `over` is set when it has ended or shall end."""
+
+    session: ClientSession
+    over: asyncio.Event
+    users: int = 0
+    retired: bool = False
+
+
+class ServerConnection:
+    """The worker's one connection to a server, made in a task of its own: the SDK's client must be left in the task
+    that entered it, while calls come from many.
+    """
+
+    def __init__(self, server: McpServer, resolve: ResolveSecrets, start_seconds: float = START_SECONDS) -> None:
+        self._server = server
+        self._secrets = SecretValues(resolve)
+        self._start_seconds = start_seconds
+        self._link: _Link | None = None
+        self._starting: asyncio.Task[_Link] | None = None
+        self._owners: dict[asyncio.Task[None], asyncio.Event] = {}
+        self._fruitless_starts = 0
+        self._not_before = 0.0
+        self._closed = False
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[ClientSession]:
+        """The live session; callers at the same time share one start.
+
+        Raises:
+            McpUnavailable: it did not start, for a reason that the message gives.
+        """
+        link = await self._live()
+        link.users += 1
+        try:
+            yield link.session
+        finally:
+            link.users -= 1
+            if link.retired and not link.users:
+                link.over.set()
+
+    def worked(self) -> None:
+        """The server has answered: a start after this one need not wait."""
+        self._fruitless_starts = 0
+
+    def strike(self, text: str) -> str:
+        """`text` without the secrets that the server was given."""
+        return self._secrets.strike(text)
+
+    def retire(self, session: ClientSession) -> None:
+        """Make a new connection for the next call, and end this one after the calls that use it."""
+        if self._link is not None and self._link.session is session:
+            self._link.retired = True
+            self._link = None
+
+    async def close(self) -> None:
+        """End the connection and the child process; takes up to some seconds if the child does not go."""
+        self._closed = True
+        for owner, over in self._owners.items():
+            if self._starting is not None and not self._starting.done():
+                owner.cancel()
+            over.set()
+        await asyncio.gather(*self._owners, return_exceptions=True)
+
+    async def _live(self) -> _Link:
+        if self._closed:
+            raise McpUnavailable(f"MCP server {self._server.name!r} was closed: the worker stops")
+        if self._link is not None and not self._link.over.is_set():
+            return self._link
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._start())
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._starting)
+
+    async def _start(self) -> _Link:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(self._not_before - loop.time(), 0.0))
+        pause = min(_FIRST_PAUSE_SECONDS * 2.0**self._fruitless_starts, _LONGEST_PAUSE_SECONDS)
+        self._not_before = loop.time() + pause
+        self._fruitless_starts = min(self._fruitless_starts + 1, 10)
+        over = asyncio.Event()
+        ready: asyncio.Future[_Link] = loop.create_future()
+        owner = asyncio.create_task(self._own(ready, over))
+        self._owners[owner] = over
+        owner.add_done_callback(self._owners.pop)
+        self._link = await ready
+        return self._link
+
+    async def _own(self, ready: asyncio.Future[_Link], over: asyncio.Event) -> None:
+        """Enter the client, keep it until `over`, leave it; `ready` gets the link or why there is none."""
+        stderr = Stderr(self._server.name, self._secrets)
+        try:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(self._start_seconds):
+                    transport = open_transport(self._server, self._secrets, stderr, over)
+                    info = Implementation(name="mandate", version="1")
+                    client = await stack.enter_async_context(Client(transport, cache=None, client_info=info))
+                    # Listed before any call: the SDK needs the tools' schemas to send and to check a call.
+                    await list_tools(client.session)
+                ready.set_result(_Link(client.session, over))
+                await over.wait()
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(McpUnavailable(self._explain(error, stderr)))
+            elif not isinstance(error, asyncio.CancelledError):
+                log.debug("mcp server %s ended: %s", self._server.name, self.strike(repr(_leaf(error))))
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+        finally:
+            over.set()
+
+    def _explain(self, error: BaseException, stderr: Stderr) -> str:
+        match _leaf(error):
+            case LookupError() as leaf if leaf.args:
+                why = str(leaf.args[0])
+            case FileNotFoundError():
+                why = f"the command {self._server.command[0]!r} was not found"
+            case TimeoutError():
+                why = f"no answer within {self._start_seconds:g} seconds"
+            case asyncio.CancelledError():
+                why = "the worker stops"
+            case leaf:
+                why = str(leaf) or type(leaf).__name__
+        wrote = f"; it wrote: {' / '.join(stderr.last)}" if stderr.last else ""
+        return shorten(self.strike(f"MCP server {self._server.name!r} did not start: {why}{wrote}"))
+
+
+async def list_tools(session: ClientSession) -> list[ListedTool]:
+    """All tools, page by page; none for a server that offers no tools.
+
+    Raises:
+        MCPError: the server refused or the connection ended.
+        McpUnavailable: the pages have no end.
+    """
+    tools: list[ListedTool] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        try:
+            page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
+        except MCPError as error:
+            if error.code == METHOD_NOT_FOUND and cursor is None:
+                return []
+            raise
+        tools += page.tools
+        cursor = page.next_cursor
+        if not cursor:
+            return tools
+    raise McpUnavailable(f"the list of tools has more than {MAX_PAGES} pages")
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """The first cause inside nested exception groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

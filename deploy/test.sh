@@ -1,0 +1,41 @@
+#!/bin/sh
+# All checks and tests: `sh deploy/test.sh`. With arguments it is pytest alone: `sh deploy/test.sh tests/unit -k budget`.
+set -eu
+cd "$(dirname "$0")/.."
+sh deploy/setup.sh dev
+PATH="$(pwd)/.venv/bin:$PATH"
+export PATH
+failed=""
+
+check() {
+    if ! said=$("$@" 2>&1); then
+        printf '%s\n%s\n' "FAILED: $*" "$said"
+        failed="$failed, $1 $2"
+    fi
+}
+
+if [ $# -eq 0 ]; then
+    check ruff format --check --quiet .
+    check ruff check --quiet .
+    check mypy --no-error-summary
+    check lint-imports --no-logo
+    for folder in unit replay integration acceptance; do
+        [ ! -d "tests/$folder" ] || set -- "$@" "tests/$folder"
+    done
+fi
+
+# Building the server takes minutes, so it is done here, where one sees it happen.
+case "$*" in
+*tests/integration* | *tests/acceptance* | *tests/benchmarks*) server=yes ;;
+*tests/unit* | *tests/replay*) server=no ;;
+*) server=yes ;;
+esac
+if [ "$server" = yes ] && [ -z "${TEMPORAL_ADDRESS:-}" ]; then
+    python -m workers.server_binary >/dev/null
+fi
+
+status=0
+[ -z "$failed" ] || echo "These checks failed before the tests: ${failed#, }."
+pytest "$@" || status=$?
+[ -z "$failed" ] || [ "$status" -ne 0 ] || status=1
+exit "$status"

@@ -1,0 +1,161 @@
+"""The three adapters against aimock, a server of the same protocols that other people wrote.
+
+Needs node and npm; the package is installed once into a folder under the system's temporary files.
+"""
+
+import asyncio
+import json
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from temporalio.exceptions import ApplicationError
+
+from activities.conversation import Conversation
+from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
+from tests.support.prompts import ADAPTERS, Adapter, prompt, results, told
+from workflows.contracts.model import Finish
+
+VERSION = "1.43.0"
+FOLDER = Path(tempfile.gettempdir()) / f"mandate-aimock-{VERSION}"
+PROGRAM = FOLDER / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
+
+CALLS = [
+    {"id": "call_a", "name": "get_weather", "arguments": {"city": "Rome"}},
+    {"id": "call_b", "name": "get_weather", "arguments": {"city": "Oslo"}},
+]
+FIXTURES: list[dict[str, Any]] = [
+    {
+        "match": {"userMessage": "weather", "hasToolResult": False},
+        "response": {
+            "content": "checking",
+            "reasoning": "let me think",
+            "reasoningSignature": "SIG==",
+            "toolCalls": CALLS,
+        },
+    },
+    {"match": {"userMessage": "weather", "hasToolResult": True}, "response": {"content": "Rome 21C, Oslo 3C"}},
+    {
+        "match": {"userMessage": "ratelimit"},
+        "response": {
+            "error": {"message": "slow down", "type": "rate_limit_error", "code": "rate_limit_exceeded"},
+            "status": 429,
+            "retryAfter": 7,
+        },
+    },
+    {
+        "match": {"userMessage": "overload"},
+        "response": {"error": {"message": "Overloaded", "type": "overloaded_error"}, "status": 529},
+    },
+    {
+        "match": {"userMessage": "flaky", "sequenceIndex": 0},
+        "response": {"error": {"message": "boom", "type": "server_error"}, "status": 500},
+    },
+    {"match": {"userMessage": "flaky", "sequenceIndex": 1}, "response": {"content": "recovered"}},
+    {"match": {"userMessage": "length"}, "response": {"content": "cut", "finishReason": "length"}},
+]
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[str]:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("aimock needs node and npm")
+    if not PROGRAM.exists():
+        await _install(npm)
+    fixtures = FOLDER / "fixtures.json"
+    fixtures.write_text(json.dumps({"fixtures": FIXTURES}))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(node, str(PROGRAM), "-p", str(port), "-h", "127.0.0.1", "-f", str(fixtures), "--strict"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await _healthy(f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _install(npm: str) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    install = await asyncio.create_subprocess_exec(
+        *(npm, "install", "--no-audit", "--no-fund", "--prefix", str(FOLDER), f"@copilotkit/aimock@{VERSION}"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, error = await asyncio.wait_for(install.communicate(), 180)
+    if install.returncode:
+        pytest.skip(f"npm could not install aimock: {error.decode()[-300:]}")
+
+
+async def _healthy(url: str) -> None:
+    async with httpx2.AsyncClient(trust_env=False) as client, asyncio.timeout(30):
+        while True:
+            try:
+                if (await client.get(url)).status_code == 200:
+                    return
+            except httpx2.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture(params=[RESPONSES, CHAT, MESSAGES])
+async def adapter(request: pytest.FixtureRequest, server: str) -> AsyncIterator[Adapter]:
+    made = ADAPTERS[request.param](server)
+    yield made
+    await made.close()
+
+
+async def test_parallel_tools_go_round(adapter: Adapter) -> None:
+    question = told("What is the weather?")
+    first = await adapter.complete(prompt((question,)))
+
+    conversation = Conversation((question, first.message, results(first.message)))
+    last = await adapter.complete(prompt(conversation))
+
+    assert [json.loads(call.arguments) for call in first.message.calls] == [{"city": "Rome"}, {"city": "Oslo"}]
+    assert (last.message.text, last.finish) == ("Rome 21C, Oslo 3C", Finish.COMPLETE)
+
+
+async def test_rate_limit_says_when_to_come_back(adapter: Adapter) -> None:
+    with pytest.raises(ApplicationError) as caught:
+        await adapter.complete(prompt((told("ratelimit"),)))
+
+    assert caught.value.details[0] == {"fault": "rate_limit", "status": 429}
+    assert caught.value.next_retry_delay == timedelta(seconds=7)
+
+
+async def test_overload_may_be_repeated(adapter: Adapter) -> None:
+    with pytest.raises(ApplicationError) as caught:
+        await adapter.complete(prompt((told("overload"),)))
+
+    assert caught.value.details[0] == {"fault": "overloaded", "status": 529}
+    assert not caught.value.non_retryable
+
+
+async def test_server_error_passes(server: str) -> None:
+    adapter = ADAPTERS[RESPONSES](server)
+
+    with pytest.raises(ApplicationError) as caught:
+        await adapter.complete(prompt((told("flaky"),)))
+    again = await adapter.complete(prompt((told("flaky"),), attempt=2))
+
+    assert caught.value.details[0] == {"fault": "server", "status": 500}
+    assert again.message.text == "recovered"
+
+
+async def test_answer_cut_at_the_output_limit(adapter: Adapter) -> None:
+    completion = await adapter.complete(prompt((told("length"),)))
+
+    assert (completion.message.text, completion.finish) == ("cut", Finish.TRUNCATED)

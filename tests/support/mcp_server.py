@@ -1,0 +1,89 @@
+"""An MCP server on the SDK: `python -m tests.support.mcp_server stdio|PORT [journal]`.
+
+Every call is appended to the journal file as one JSON line with the idempotency key that came with it.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.utilities.types import Image
+from pydantic import BaseModel, Field
+
+JOURNAL = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+server = MCPServer("test")
+
+
+class Weather(BaseModel):
+    degrees: int
+
+
+def record(tool: str, context: Context[Any, Any]) -> None:
+    meta = context.request_context.meta or {}
+    entry = {"tool": tool, "key": dict(meta).get("mandate/idempotency-key"), "pid": os.getpid()}
+    if JOURNAL is not None:
+        with JOURNAL.open("a") as journal:
+            journal.write(json.dumps(entry) + "\n")
+
+
+@server.tool(structured_output=False)
+async def echo(text: str, context: Context[Any, Any]) -> str:
+    """Say the same again."""
+    record("echo", context)
+    return text
+
+
+@server.tool()
+async def weather(city: str, context: Context[Any, Any]) -> Weather:
+    record("weather", context)
+    return Weather(degrees=len(city))
+
+
+@server.tool(structured_output=False)
+async def slow(seconds: float, context: Context[Any, Any]) -> str:
+    record("slow", context)
+    await asyncio.sleep(seconds)
+    record("slow finished", context)
+    return "done"
+
+
+@server.tool(structured_output=False)
+async def fail(context: Context[Any, Any]) -> str:
+    record("fail", context)
+    raise RuntimeError("no such order")
+
+
+@server.tool(structured_output=False)
+async def crash(context: Context[Any, Any]) -> str:
+    record("crash", context)
+    os._exit(3)
+
+
+@server.tool(structured_output=False)
+async def environment(name: Annotated[str, Field(description="Which variable.")]) -> str:
+    return os.environ.get(name, "not set")
+
+
+@server.tool(name="pics.image", structured_output=False)
+async def image(context: Context[Any, Any]) -> list[Image | str]:
+    record("pics.image", context)
+    return [Image(data=b"\x89PNG" * 10, format="png"), "a picture"]
+
+
+def main() -> None:
+    print("ready, with", os.environ.get("TOKEN", "no token"), file=sys.stderr, flush=True)
+    time.sleep(float(os.environ.get("START_SLOWLY", "0")))
+    if sys.argv[1] == "stdio":
+        server.run("stdio")
+    else:
+        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

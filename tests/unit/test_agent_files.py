@@ -1,0 +1,528 @@
+"""Agent files: what is read, and every fault with its line, key, value and what is allowed."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+from pydantic import JsonValue, ValidationError
+
+from activities.documents import parse_document
+from workers.agent_files import AgentFileError, agent_schema, read_agent, read_agents
+from workers.fault_texts import _MODELS
+from workflows.contracts.agent import (
+    NOT_YET_AVAILABLE,
+    ActivityTool,
+    AgentSpec,
+    HttpTool,
+    McpTools,
+    PythonTool,
+)
+from workflows.contracts.base import JsonObject
+from workflows.contracts.model import PROVIDERS
+from workflows.contracts.tool import Effect
+
+HEAD = "name: refunds\ninstructions: Help.\nmodels: [openai:gpt-6-sol]\n"
+"""Lines 1 to 3 of a valid file."""
+
+FULL = (
+    HEAD
+    + """\
+tools:
+  - python: shop.tools:lookup_order
+  - python: shop.tools:issue_refund
+    name: refund
+    description: Pay money back.
+    effect: keyed
+    timeout: 1m30s
+    retries: 5
+    untrusted: true
+    tags: [money]
+    sensitive: [card]
+    result_limit: 4096
+  - mcp: {name: files, command: [npx, -y, server, ./data], env: {TOKEN: "${secret:FILES_TOKEN}"}}
+    only: [read_text_file, write_file]
+    effects: {read_text_file: read, write_file: idempotent}
+  - mcp: {name: search, url: "https://search.example.com/mcp", headers: {Authorization: "Bearer ${secret:SEARCH}"}}
+    untrusted: true
+    effect: read
+  - activity: {name: ChargeCard, task_queue: payments}
+    description: Charge the customer's card
+    input_schema:
+      type: object
+      properties: {amount: {type: number}, currency: {type: string}}
+      required: [amount]
+    arguments: [amount, currency]
+    effect: keyed
+    failed_types: [CardDeclined]
+  - http: {method: POST, url: "https://tickets.example.com/api/{queue}/tickets"}
+    name: create_ticket
+    headers: {Authorization: "Bearer ${secret:TICKETS}"}
+    query: [notify]
+    input_schema:
+      type: object
+      properties: {queue: {type: string}, notify: {type: boolean}, text: {type: string}}
+      required: [queue, text]
+    effect: keyed
+policy:
+  - {id: small, match: {tools: [refund], effects: [keyed], tags: [money], sources: [python]}, verdict: allow}
+  - {id: rest, match: {tools: ["*"]}, verdict: deny}
+attempts: 2
+budget: {steps: 12}
+output_schema: {type: object, properties: {answer: {type: string}}}
+max_output_tokens: 1000
+"""
+)
+
+
+def lines_of(text: str, tmp_path: Path) -> list[str]:
+    """The faults of a file with this text, without the file's name."""
+    path = tmp_path / "agent.yaml"
+    path.write_text(text)
+    with pytest.raises(AgentFileError) as refused:
+        read_agent(path)
+    assert str(refused.value) == "\n".join(map(str, refused.value.faults))
+    return [line.removeprefix(f"{path}:") for line in str(refused.value).splitlines()]
+
+
+def test_full_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "refunds.yaml"
+    path.write_text(FULL)
+
+    spec = read_agent(path)
+
+    assert [type(entry) for entry in spec.tools] == [PythonTool, PythonTool, McpTools, McpTools, ActivityTool, HttpTool]
+    refund = spec.tools[1]
+    assert isinstance(refund, PythonTool)
+    assert (refund.timeout, refund.effect, refund.sensitive) == (timedelta(seconds=90), Effect.KEYED, ("card",))
+    assert spec.budget.steps == 12
+
+
+def test_smallest_file_has_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "refunds.yaml"
+    path.write_text(HEAD)
+
+    assert read_agent(path) == AgentSpec(name="refunds", instructions="Help.", models=("openai:gpt-6-sol",))
+
+
+KINDS = "python, mcp, activity, http"
+TOOL_KEYS = "description, effect, name, python, result_limit, retries, sensitive, tags, timeout, untrusted"
+AGENT_KEYS = "attempts, budget, instructions, max_output_tokens, models, name, output_schema, policy, tools"
+ACTIVITY = "tools:\n  - activity: {name: Charge, task_queue: pay}\n"
+HTTP = "tools:\n  - name: t\n    http: {method: GET, url: "
+SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required: [q]}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "faults"),
+    [
+        ("colour: blue\n", [f"4:1: colour: is not a key that is known here; allowed are {AGENT_KEYS}"]),
+        (
+            "instruction: x\n",
+            [
+                (
+                    "4:1: instruction: is not a key that is known here; "
+                    f"did you mean 'instructions'? allowed are {AGENT_KEYS}"
+                )
+            ],
+        ),
+        ("attempts: 1\nattempts: 2\n", ["5:1: attempts: the key 'attempts' is given twice, in lines 4 and 5"]),
+        ("attempts: '3'\n", ["4:1: attempts: '3' is not a whole number"]),
+        ("attempts: 2.5\n", ["4:1: attempts: 2.5 is not a whole number"]),
+        ("attempts: true\n", ["4:1: attempts: true is not a whole number"]),
+        ("attempts:\n", ["4:1: attempts: null is not a whole number"]),
+        ("attempts: 0\n", ["4:1: attempts: 0: must be at least 1"]),
+        ("attempts: 21\n", ["4:1: attempts: 21: must be at most 20"]),
+        ("checks: []\n", ["4:1: checks: is not available in this version; remove it"]),
+        ("memory: {}\n", ["4:1: memory: is not available in this version; remove it"]),
+        ("budget: {cost_usd: '2.00'}\n", ["4:10: budget.cost_usd: is not available in this version; remove it"]),
+        (
+            "budget:\n  step: 3\n",
+            ["5:3: budget.step: is not a key that is known here; did you mean 'steps'? allowed are steps"],
+        ),
+        ("tools: {}\n", ["4:1: tools: a mapping is not a list"]),
+        ("tools:\n  - lookup\n", [f"5:5: tools[0]: is not a mapping; a tool has exactly one of the keys {KINDS}"]),
+        (
+            "tools:\n  - pyton: a:b\n",
+            [f"5:5: tools[0]: has none of the keys {KINDS}, of which a tool has exactly one; did you mean 'python'?"],
+        ),
+        (
+            "tools:\n  - agent: researcher\n",
+            [f"5:5: tools[0]: an 'agent' as a tool is not available in this version; allowed are {KINDS}"],
+        ),
+        (
+            "tools:\n  - {python: a:b, mcp: {}}\n",
+            [f"5:5: tools[0]: has the keys python and mcp; a tool has exactly one of {KINDS}"],
+        ),
+        (
+            "tools:\n  - python: shop.lookup\n",
+            ["5:5: tools[0].python: 'shop.lookup' is not 'module:function', for example 'shop.tools:lookup_order'"],
+        ),
+        (
+            (
+                "tools:\n  - python: a:b\n"
+                "  - python: a:c\n    effect: onc\n    timeout: 30\n    probe: find\n    tag: []\n"
+            ),
+            [
+                "7:5: tools[1].effect: 'onc' is not one of read, idempotent, keyed, once",
+                "8:5: tools[1].timeout: 30: a duration needs a unit, for example '30s', '5m', '2h' or '1d'",
+                "9:5: tools[1].probe: is not available in this version; remove it",
+                f"10:5: tools[1].tag: is not a key that is known here; did you mean 'tags'? allowed are {TOOL_KEYS}",
+            ],
+        ),
+        ("tools:\n  - {python: a:b, untrusted: on}\n", ["5:19: tools[0].untrusted: 'on' is not true or false"]),
+        (
+            "tools:\n  - {python: a:b, timeout: 12:30}\n",
+            [
+                (
+                    "5:19: tools[0].timeout: '12:30': a duration is a number and a unit, "
+                    "for example '30s', '5m', '1h30m' or '2d'"
+                )
+            ],
+        ),
+        (
+            "tools:\n  - {python: a:b, name: x}\n  - {python: a:c, name: x}\n",
+            ["6:5: tools[1]: the name 'x' is taken by tools[0]; set another 'name'"],
+        ),
+        (
+            "tools:\n  - mcp: {name: files}\n",
+            ["5:5: tools[0].mcp: an MCP server needs exactly one of 'command' and 'url'"],
+        ),
+        (
+            "tools:\n  - mcp: {name: f, command: [x, '${secret:A}']}\n",
+            [
+                (
+                    "5:33: tools[0].mcp.command[1]: '${secret:A}': "
+                    "a command line is seen by other processes; put the secret into 'env'"
+                )
+            ],
+        ),
+        (
+            "tools:\n  - mcp: {name: f, url: 'https://x/${secret:A}'}\n",
+            [
+                (
+                    "5:20: tools[0].mcp.url: 'https://x/${secret:A}': "
+                    "secrets are resolved in header values only, never in an address"
+                )
+            ],
+        ),
+        (
+            "tools:\n  - mcp: {name: f, command: [x], headers: {A: b}}\n",
+            ["5:34: tools[0].mcp.headers: belongs to 'url'; a server started by 'command' has no headers"],
+        ),
+        (
+            "tools:\n  - mcp: {name: f, command: [x], env: {TOKEN: 271828, KEY: '${secret:A'}}\n",
+            [
+                "5:40: tools[0].mcp.env.TOKEN: is not a text; put it in quotes",
+                (
+                    "5:55: tools[0].mcp.env.KEY: a secret is written '${secret:NAME}', "
+                    "its name of letters, digits, '_', '.' and '-'"
+                ),
+            ],
+        ),
+        (
+            "tools:\n  - mcp: {name: f, command: []}\n    effects: {a: reed}\n",
+            [
+                "5:20: tools[0].mcp.command: must not be empty",
+                "6:15: tools[0].effects.a: 'reed' is not one of read, idempotent, keyed, once",
+            ],
+        ),
+        (
+            "tools:\n  - mcp: {name: f, command: [x]}\n    only: [a]\n    effects: {b: read}\n",
+            ["7:15: tools[0].effects.b: is not one of the tools that 'only' takes"],
+        ),
+        (ACTIVITY, ["5:5: tools[0].input_schema: is missing: JSON Schema of the arguments: an object."]),
+        (
+            ACTIVITY + "    input_schema: {type: array}\n",
+            ["6:5: tools[0].input_schema: must be the JSON Schema of an object, with 'type: object'"],
+        ),
+        (
+            ACTIVITY + SCHEMA + "    arguments: [q, qq, q]\n",
+            [
+                "7:5: tools[0].arguments: the property 's' of input_schema has no position and would be lost",
+                "7:20: tools[0].arguments[1]: 'qq' is not a property of input_schema",
+                "7:24: tools[0].arguments[2]: 'q' is given twice",
+            ],
+        ),
+        (
+            "tools:\n  - activity: {name: pay.Charge, task_queue: pay}\n" + SCHEMA,
+            ["5:16: tools[0].activity.name: 'pay.Charge' cannot be the name of a tool; set the tool's 'name'"],
+        ),
+        (
+            HTTP + "'https://x.example/{q}/{z}/{s}'}\n" + SCHEMA + "    query: [q, y]\n",
+            [
+                "6:25: tools[0].http.url: the argument 'z' must be a required property of input_schema",
+                "6:25: tools[0].http.url: the argument 's' must be a required property of input_schema",
+                "8:16: tools[0].query[1]: 'y' is not a property of input_schema",
+            ],
+        ),
+        (
+            HTTP + "'https://x.example/{q}'}\n" + SCHEMA + "    sensitive: [card]\n",
+            ["7:5: tools[0].input_schema: the sensitive argument 'card' is not one of its properties"],
+        ),
+        (
+            HTTP + "'https://x.example/{q}'}\n" + SCHEMA + "    query: [s, q]\n",
+            ["8:16: tools[0].query[1]: 'q' is in the address already"],
+        ),
+        (
+            HTTP + "'https://{q}.example/'}\n" + SCHEMA,
+            ["6:25: tools[0].http.url: 'https://{q}.example/': the host is fixed: '{name}' may stand after it only"],
+        ),
+        (
+            HTTP + "'https://x.example/{q'}\n" + SCHEMA,
+            [
+                (
+                    "6:25: tools[0].http.url: 'https://x.example/{q': "
+                    "an argument is written '{name}', its name of letters, digits, '_' and '-'"
+                )
+            ],
+        ),
+        (
+            HTTP + "'https://x.example/?k=${secret:K}'}\n" + SCHEMA,
+            [
+                (
+                    "6:25: tools[0].http.url: 'https://x.example/?k=${secret:K}': "
+                    "secrets are resolved in header values only, never in an address"
+                )
+            ],
+        ),
+        (
+            HTTP + "'ftp://x'}\n" + SCHEMA,
+            ["6:25: tools[0].http.url: 'ftp://x' does not begin with http:// or https://"],
+        ),
+        (
+            "policy:\n  - {id: a, match: {}, verdict: ask, approvers: {}}\n  - {id: a, match: {}, verdict: alow}\n",
+            [
+                "5:24: policy[0].verdict: 'ask' is not available in this version; allowed are allow, deny",
+                "5:38: policy[0].approvers: is not available in this version; remove it",
+                "6:6: policy[1].id: 'a' is the id of policy[0] too; each rule has its own",
+                "6:24: policy[1].verdict: 'alow' is not one of allow, deny",
+            ],
+        ),
+        (
+            "policy:\n  - {id: a, match: {}, verdict: deny}\n  - {id: a, match: {}, verdict: allow}\n",
+            ["6:6: policy[1].id: 'a' is the id of policy[0] too; each rule has its own"],
+        ),
+        (
+            "policy:\n  - {id: a, match: {tools: x, source: [mcp]}, verdict: deny}\n",
+            [
+                "5:21: policy[0].match.tools: 'x' is not a list",
+                (
+                    "5:31: policy[0].match.source: is not a key that is known here; did you mean 'sources'? "
+                    "allowed are effects, sources, tags, tools"
+                ),
+            ],
+        ),
+        (
+            "output_schema: .inf\n",
+            ["4:1: output_schema: '.inf' is not a mapping", "4:16: output_schema: .inf is not a number that JSON has"],
+        ),
+        ("404: x\n", ["4:1: the key 404 is not a text; put it in quotes"]),
+    ],
+)
+def test_fault_is_told_with_its_place(more: str, faults: list[str], tmp_path: Path) -> None:
+    assert lines_of(HEAD + more, tmp_path) == faults
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("", [" is empty"]),
+        ("- a\n", ["1:1: an agent file is a mapping, beginning for example with 'name: ...'"]),
+        (
+            "name: [a\nmodels: b\n",
+            ["2:7: is not valid YAML: while parsing a flow sequence, expected ',' or ']', but got ':'"],
+        ),
+        (
+            "a: 1\n---\nb: 1\n",
+            ["2:1: is not valid YAML: expected a single document in the stream, but found another document"],
+        ),
+        ("name: a\nmodels: \x01\n", ["2:9: is not valid YAML: U+0001 is not allowed"]),
+        (
+            "models: [gpt]\ninstructions: ''\n",
+            [
+                "1:1: name: is missing: What a start request calls it.",
+                f"1:10: models[0]: 'gpt' is not 'provider:model' with one of the providers {', '.join(PROVIDERS)}",
+                "2:1: instructions: '' must not be empty",
+            ],
+        ),
+        (
+            "name: 1st\ninstructions: x\nmodels: []\n",
+            [
+                "1:1: name: '1st' is not a letter followed by up to 63 letters, digits, '_' and '-'",
+                "3:1: models: must not be empty",
+            ],
+        ),
+    ],
+)
+def test_file_that_is_no_agent_is_told_why(text: str, faults: list[str], tmp_path: Path) -> None:
+    assert lines_of(text, tmp_path) == faults
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+
+    for name, message in {
+        "absent.yaml": "cannot be read: No such file or directory",
+        "latin.yaml": "is not UTF-8 text: byte 9 cannot be read",
+    }.items():
+        with pytest.raises(AgentFileError) as refused:
+            read_agent(tmp_path / name)
+        assert str(refused.value) == f"{tmp_path / name}: {message}"
+
+
+def test_value_that_may_be_a_secret_is_not_shown(tmp_path: Path) -> None:
+    more = "tools:\n  - mcp: {name: f, url: 'https://x', headers: {A: 271828}, env: {B: [s3cr3t]}}\n"
+
+    assert not [line for line in lines_of(HEAD + more, tmp_path) if "271828" in line or "s3cr3t" in line]
+
+
+def test_long_value_is_shortened(tmp_path: Path) -> None:
+    (fault,) = lines_of(HEAD + f"attempts: {'x' * 500}\n", tmp_path)
+
+    assert fault == f"4:1: attempts: '{'x' * 58}… is not a whole number"
+
+
+def test_every_key_of_the_design_that_is_not_built_is_refused_by_name(tmp_path: Path) -> None:
+    places = {
+        "agent": "{key}: 1\n",
+        "tool": "tools: [{{python: a:b, {key}: 1}}]\n",
+        "budget": "budget: {{{key}: 1}}\n",
+        "rule": "policy: [{{id: a, match: {{}}, verdict: deny, {key}: 1}}]\n",
+        "verdict": "policy: [{{id: a, match: {{}}, verdict: {key}}}]\n",
+    }
+
+    assert places.keys() == NOT_YET_AVAILABLE.keys()
+    for group, keys in NOT_YET_AVAILABLE.items():
+        for key in keys:
+            (fault,) = lines_of(HEAD + places[group].format(key=key), tmp_path)
+            assert "is not available in this version" in fault
+
+
+def test_folder_is_read_without_scripts_and_other_files(tmp_path: Path) -> None:
+    (tmp_path / "b.yml").write_text(HEAD.replace("refunds", "beta"))
+    (tmp_path / "a.yaml").write_text(HEAD.replace("refunds", "alpha"))
+    for other in ("a.script.yaml", ".#a.yaml", "notes.txt"):
+        (tmp_path / other).write_text("turns: []\n")
+
+    assert [file.spec.name for file in read_agents(tmp_path)] == ["alpha", "beta"]
+
+
+def test_faults_of_all_files_come_together(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(HEAD)
+    (tmp_path / "b.yaml").write_text(HEAD + "attempts: 0\n")
+    (tmp_path / "c.yaml").write_text("models: [\n")
+
+    with pytest.raises(AgentFileError) as refused:
+        read_agents(tmp_path)
+
+    assert [line.removeprefix(f"{tmp_path}/") for line in str(refused.value).splitlines()] == [
+        f"b.yaml:1:1: name: 'refunds' is the name of the agent at {tmp_path}/a.yaml:1 too",
+        "b.yaml:4:1: attempts: 0: must be at least 1",
+        "c.yaml:2:1: is not valid YAML: while parsing a flow node, expected the node content, but found '<stream end>'",
+    ]
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AgentFileError, match="none: does not exist; MANDATE_AGENTS names the folder"):
+        read_agents(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("on", "on"),
+        ("12:30", "12:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("017", 17),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("1_000", "1_000"),
+        ("1e3", 1000.0),
+        ("-.5", -0.5),
+        ("~", None),
+        ("TRUE", True),
+        ("no", "no"),
+        ("'12'", "12"),
+        ("!!str 12", "12"),
+        ("<<", "<<"),
+        ("[&a 1, *a]", [1, 1]),
+    ],
+)
+def test_scalars_are_read_as_yaml_1_2(text: str, value: JsonValue) -> None:
+    document = parse_document("f", f"key: {text}\n")
+
+    assert (document.value, document.faults) == ({"key": value}, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a: !python/object x\n", "f:1:4: a: the tag !python/object is not supported; remove it"),
+        ("a: &x [*x]\n", "f:1:4: a[0]: an alias contains itself"),
+        ("? [a]\n: b\n", "f:1:3: a key is not a text; put it in quotes"),
+        ("a: {b-c: {'d e': {f: 1, f: 2}}}\n", "f:1:25: a.b-c['d e'].f: the key 'f' is given twice, in lines 1 and 1"),
+        ("[" * 500, "f: is not valid YAML: nested too deep or badly tagged"),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+            + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcde", "bcdef", strict=True)),
+            "f: holds more than 100000 values, aliases repeated",
+        ),
+    ],
+)
+def test_yaml_that_json_cannot_say_is_refused(text: str, fault: str) -> None:
+    assert [str(found) for found in parse_document("f", text).faults] == [fault]
+
+
+def properties(schema: JsonValue, path: str = "") -> list[tuple[str, JsonObject]]:
+    """Each described property of a schema and of its definitions."""
+    found: list[tuple[str, JsonObject]] = []
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            if key == "properties" and isinstance(value, dict):
+                found += [(f"{path}.{name}", item) for name, item in value.items() if isinstance(item, dict)]
+            found += properties(value, f"{path}.{key}")
+    elif isinstance(schema, list):
+        for value in schema:
+            found += properties(value, path)
+    return found
+
+
+def test_schema_describes_every_key() -> None:
+    found = properties(agent_schema())
+
+    assert len(found) > 40
+    assert [path for path, schema in found if not schema.get("description")] == []
+
+
+def test_schema_accepts_the_full_file_and_refuses_typos() -> None:
+    validator = jsonschema_rs.Draft202012Validator(agent_schema())
+    value = parse_document("f", FULL).value
+    assert isinstance(value, dict)
+
+    assert [error.message for error in validator.iter_errors(value)] == []
+    assert not validator.is_valid(value | {"instruction": "x"})
+    assert not validator.is_valid(value | {"tools": [{"python": "a:b", "effect": "onc"}]})
+    assert not validator.is_valid(value | {"tools": [{"python": "a:b", "mcp": {"name": "x", "command": ["y"]}}]})
+    assert not validator.is_valid({key: item for key, item in value.items() if key != "models"})
+
+
+def test_every_model_of_the_file_is_known_to_the_fault_texts() -> None:
+    named = {model.__name__ for model, _ in _MODELS.values()}
+
+    assert named == {"AgentSpec"} | {
+        name for name, schema in AgentSpec.model_json_schema()["$defs"].items() if schema.get("type") == "object"
+    }
+
+
+def test_agent_made_in_code_is_checked_too() -> None:
+    rule = {"id": "a", "match": {}, "verdict": "deny"}
+
+    with pytest.raises(ValidationError) as refused:
+        AgentSpec.model_validate(
+            {"name": "a", "instructions": "x", "models": ["openai:m"], "policy": [rule, rule | {"verdict": "allow"}]}
+        )
+
+    assert [(fault["loc"], fault["msg"]) for fault in refused.value.errors()] == [
+        (("policy", 1, "id"), "'a' is the id of policy[0] too; each rule has its own")
+    ]

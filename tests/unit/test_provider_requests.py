@@ -1,0 +1,371 @@
+"""What the adapters send: the vendors' rules kept, equal bytes in every process, each message encoded once."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise, product
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from activities.conversation import Conversation
+from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call
+from tests.support.fake_provider import FakeProvider
+from tests.support.prompts import ADAPTERS, KEY, QUESTION, TOOLS, Adapter, prompt, results, told, tool
+from workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
+
+ALL = (RESPONSES, CHAT, MESSAGES)
+PARALLEL = Answer(
+    text="Let me see.", calls=(Call("get_weather", '{"city": "Rome"}'), Call("get_weather", '{"city":"Osló"}'))
+)
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider() as fake:
+        yield fake
+
+
+@pytest.fixture
+def fake(server: FakeProvider) -> FakeProvider:
+    server.reset()
+    return server
+
+
+@pytest.fixture(scope="module")
+async def adapters(server: FakeProvider) -> AsyncIterator[dict[str, Adapter]]:
+    made = {protocol: make(server.url) for protocol, make in ADAPTERS.items()}
+    yield made
+    for adapter in made.values():
+        await adapter.close()
+
+
+async def turns(adapter: Adapter, conversation: Conversation, count: int, *, model: str = "fake") -> Conversation:
+    """`conversation` after `count` more turns, the calls of each answered."""
+    for number in range(count):
+        answer = (await adapter.complete(prompt(conversation, model=model))).message
+        note = f"Note {number}." if number % 2 else ""
+        conversation = conversation.extended(answer, results(answer, note=note) if answer.calls else told("Go on."))
+    return conversation
+
+
+def cold(conversation: Conversation) -> Conversation:
+    """The same messages as another process reads them."""
+    adapter = TypeAdapter(list[Message])
+    messages = [conversation[index] for index in range(len(conversation))]
+    return Conversation(adapter.validate_json(adapter.dump_json(messages)))
+
+
+def items(protocol: str, body: bytes) -> list[dict[str, Any]]:
+    found = json.loads(body)["input" if protocol == RESPONSES else "messages"]
+    assert isinstance(found, list)
+    return found
+
+
+def said(protocol: str, model: str, *parts: object, native: str | None = None) -> AssistantMessage:
+    return AssistantMessage.model_validate(
+        {"role": "assistant", "protocol": protocol, "model": model, "native": native, "parts": parts}
+    )
+
+
+def call(call_id: str, name: str = "get_weather", arguments: str = '{"city":"Rome"}') -> dict[str, str]:
+    return {"kind": "call", "call_id": call_id, "tool": name, "arguments": arguments}
+
+
+@pytest.mark.parametrize("protocol", ALL)
+async def test_parallel_tools_go_round(adapters: dict[str, Adapter], fake: FakeProvider, protocol: str) -> None:
+    fake.will(PARALLEL, Answer(text="21C in both."))
+    first = await adapters[protocol].complete(prompt())
+
+    conversation = Conversation((QUESTION, first.message, results(first.message)))
+    last = await adapters[protocol].complete(prompt(conversation))
+
+    assert [part.arguments for part in first.message.calls] == ['{"city": "Rome"}', '{"city":"Osló"}']
+    assert last.message.text == "21C in both."
+    sent = items(protocol, fake.requests[-1].body)
+    if protocol == MESSAGES:
+        assert [block["type"] for block in sent[2]["content"]] == ["tool_result", "tool_result"]
+        assert [block.get("is_error") for block in sent[2]["content"]] == [None, True]
+    else:
+        outputs = [item.get("output", item.get("content")) for item in sent[-2:]]
+        assert outputs == ["21C", "ERROR: 21C"]
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(ALL, ALL)))
+async def test_conversation_goes_on_with_another_protocol(
+    adapters: dict[str, Adapter], fake: FakeProvider, before: str, after: str
+) -> None:
+    fake.will(
+        PARALLEL,
+        Answer(calls=(Call("note", "{}", id="functions.note:0"),)),  # an id that Anthropic refuses
+        Answer(calls=(Call("note", "{}", id="call-" + "0123456789" * 5),)),  # 55 characters
+        *[PARALLEL] * 3,
+    )
+    if before == MESSAGES:  # which never makes such ids
+        fake.reset()
+    conversation = await turns(adapters[before], Conversation((QUESTION,)), 4, model="first")
+
+    conversation = await turns(adapters[after], conversation, 2, model="second")
+
+    back = await adapters[before].complete(prompt(conversation, model="first"))
+    assert back.message.text or back.message.calls
+    assert len(fake.requests) == 7
+
+
+@pytest.mark.parametrize("protocol", ALL)
+async def test_native_items_go_back_only_to_the_model_that_made_them(
+    adapters: dict[str, Adapter], fake: FakeProvider, protocol: str
+) -> None:
+    fake.will(PARALLEL)
+    conversation = await turns(adapters[protocol], Conversation((QUESTION,)), 1, model="one")
+    native = conversation[1]
+    assert isinstance(native, AssistantMessage)
+    assert native.native
+
+    same = adapters[protocol].request(prompt(conversation, model="one")).decode()
+    other = adapters[protocol].request(prompt(conversation, model="two")).decode()
+
+    mark = {RESPONSES: "encrypted_content", CHAT: "reasoning_content", MESSAGES: "signature"}[protocol]
+    assert native.native in same
+    assert mark in same.partition('"tools"')[2]
+    assert mark not in other.partition('"tools"')[2]
+    assert "Let me see." in other
+
+
+@pytest.mark.parametrize("protocol", ALL)
+async def test_request_begins_with_the_bytes_of_the_one_before(
+    adapters: dict[str, Adapter], fake: FakeProvider, protocol: str
+) -> None:
+    fake.will(*[PARALLEL] * 6)
+    await turns(adapters[protocol], Conversation((QUESTION,)), 6)
+
+    bodies = [request.body for request in fake.requests]
+
+    assert len(bodies) == 6
+    for earlier, later in pairwise(bodies):
+        assert later.startswith(earlier.removesuffix(b"]}"))
+
+
+@pytest.mark.parametrize("protocol", ALL)
+async def test_cold_conversation_makes_the_same_bytes(
+    adapters: dict[str, Adapter], fake: FakeProvider, protocol: str
+) -> None:
+    fake.will(*[PARALLEL] * 4)
+    warm = await turns(adapters[protocol], Conversation((QUESTION,)), 4)
+
+    again = ADAPTERS[protocol]("http://127.0.0.1:1").request(prompt(cold(warm)))
+
+    assert again == adapters[protocol].request(prompt(warm))
+
+
+@pytest.mark.parametrize("protocol", ALL)
+async def test_posted_bytes_are_the_request(adapters: dict[str, Adapter], fake: FakeProvider, protocol: str) -> None:
+    await adapters[protocol].complete(prompt())
+
+    request = fake.requests[0]
+    assert request.body == adapters[protocol].request(prompt())
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.headers["content-type"] == "application/json"
+    assert protocol != MESSAGES or request.headers["anthropic-version"] == "2026-10-21"
+
+
+def test_settings_of_a_responses_request(adapters: dict[str, Adapter]) -> None:
+    body = json.loads(adapters[RESPONSES].request(prompt(tools=TOOLS[:1])))
+
+    assert len(body.pop("prompt_cache_key")) == 43
+    assert body == {
+        "model": "fake",
+        "max_output_tokens": 4096,
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+        "instructions": "You answer with the weather. Ünïcode",
+        "tools": [
+            {
+                "type": "function",
+                "name": "get_weather",
+                "description": "What get_weather does",
+                "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+                "strict": False,
+            }
+        ],
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "What is the weather?"}]}],
+    }
+
+
+def test_settings_of_a_chat_request(adapters: dict[str, Adapter]) -> None:
+    body = json.loads(adapters[CHAT].request(prompt(tools=TOOLS[1:])))
+
+    assert body == {
+        "model": "fake",
+        "max_completion_tokens": 4096,
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "note",
+                    "description": "What note does",
+                    "parameters": {"type": "object", "properties": {}},
+                    "strict": False,
+                },
+            }
+        ],
+        "messages": [
+            {"role": "system", "content": "You answer with the weather. Ünïcode"},
+            {"role": "user", "content": "What is the weather?"},
+        ],
+    }
+
+
+def test_settings_of_a_messages_request(adapters: dict[str, Adapter]) -> None:
+    body = json.loads(adapters[MESSAGES].request(prompt(tools=TOOLS[1:])))
+
+    assert body == {
+        "model": "fake",
+        "max_tokens": 4096,
+        "cache_control": {"type": "ephemeral"},
+        "system": "You answer with the weather. Ünïcode",
+        "tools": [
+            {
+                "name": "note",
+                "description": "What note does",
+                "input_schema": {"type": "object", "properties": {}},
+            }
+        ],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "What is the weather?"}]}],
+    }
+
+
+@pytest.mark.parametrize("protocol", ALL)
+async def test_agent_without_tools_and_instructions(
+    adapters: dict[str, Adapter], fake: FakeProvider, protocol: str
+) -> None:
+    completion = await adapters[protocol].complete(prompt(tools=(), instructions=" "))
+
+    assert completion.message.text == "All done."
+    assert not {"tools", "instructions", "system"} & set(fake.requests[0].json)
+
+
+def test_schema_keys_are_sorted_whatever_order_they_came_in(adapters: dict[str, Adapter]) -> None:
+    one = tool("a", {"type": "object", "properties": {"x": {"type": "string", "title": "X"}}})
+    other = tool("a", {"properties": {"x": {"title": "X", "type": "string"}}, "type": "object"})
+
+    bodies = [ADAPTERS[CHAT]("http://127.0.0.1:1").request(prompt(tools=(each,))) for each in (one, other)]
+
+    assert bodies[0] == bodies[1]
+
+
+SKEWED: dict[str, Sequence[Message]] = {
+    "two texts in a row": (QUESTION, told("In Rome.")),
+    "empty texts": (QUESTION, told(""), said(CHAT, "x", {"kind": "text", "text": " "}), told("\n"), told("Well?")),
+    "an answer with nothing in it": (QUESTION, said(MESSAGES, "x"), told("Well?")),
+    "a refusal": (QUESTION, said(MESSAGES, "x", {"kind": "refusal", "text": "No."}), told("Well?")),
+    "reasoning alone": (QUESTION, said(RESPONSES, "x", {"kind": "opaque", "type": "reasoning"}), told("Well?")),
+    "answers in a row": (
+        QUESTION,
+        said(MESSAGES, "x", {"kind": "text", "text": "Searching"}),
+        said(MESSAGES, "x", {"kind": "text", "text": "Found."}, call("a")),
+        UserMessage(role="user", parts=(ResultPart(kind="result", call_id="a", tool="get_weather", text="21C"),)),
+    ),
+    "a call without a result": (QUESTION, said(CHAT, "x", call("a"), call("b")), told("You were cut off.")),
+    "a call and no message after it": (QUESTION, said(CHAT, "x", call("a"))),
+    "a result without a call": (
+        QUESTION,
+        UserMessage(role="user", parts=(ResultPart(kind="result", call_id="z", tool="t", text="lost"),)),
+    ),
+    "text before the result": (
+        QUESTION,
+        said(CHAT, "x", call("a")),
+        UserMessage(
+            role="user",
+            parts=(
+                TextPart(kind="text", text="And now?"),
+                ResultPart(kind="result", call_id="a", tool="get_weather", text="21C"),
+            ),
+        ),
+    ),
+    "results in two messages": (
+        QUESTION,
+        said(CHAT, "x", call("a"), call("b")),
+        UserMessage(role="user", parts=(ResultPart(kind="result", call_id="b", tool="get_weather", text="3C"),)),
+        told("Wait."),
+        UserMessage(role="user", parts=(ResultPart(kind="result", call_id="a", tool="get_weather", text="21C"),)),
+    ),
+    "an empty result": (
+        QUESTION,
+        said(CHAT, "x", call("a")),
+        UserMessage(role="user", parts=(ResultPart(kind="result", call_id="a", tool="get_weather", text=""),)),
+    ),
+    "a tool that nobody has": (QUESTION, said(CHAT, "x", call("a", "web.search: 1")), told("There is no such tool.")),
+    "arguments that are no JSON": (QUESTION, said(CHAT, "x", call("a", arguments='{"city": "Ro')), told("Again.")),
+    "arguments that are no object": (QUESTION, said(CHAT, "x", call("a", arguments="[NaN]")), told("Again.")),
+    "arguments with NaN": (QUESTION, said(CHAT, "x", call("a", arguments='{"n": NaN}')), told("Again.")),
+    "no arguments": (QUESTION, said(CHAT, "x", call("a", arguments="")), told("Again.")),
+}
+
+
+@pytest.mark.parametrize("protocol", ALL)
+@pytest.mark.parametrize("skewed", SKEWED)
+async def test_skewed_conversation_is_sent_straight(
+    adapters: dict[str, Adapter], fake: FakeProvider, protocol: str, skewed: str
+) -> None:
+    completion = await adapters[protocol].complete(prompt(SKEWED[skewed], model="fake-text"))
+
+    assert completion.message.text == "All done."
+
+
+@pytest.mark.parametrize("protocol", ALL)
+def test_lost_result_is_said_to_be_lost(adapters: dict[str, Adapter], protocol: str) -> None:
+    body = adapters[protocol].request(prompt(SKEWED["a call without a result"]))
+
+    assert body.count(b"(no result: this call was not made)") == 2
+
+
+@pytest.mark.parametrize("protocol", ALL)
+def test_invalid_arguments_go_back_as_text_in_an_object(adapters: dict[str, Adapter], protocol: str) -> None:
+    body = adapters[protocol].request(prompt(SKEWED["arguments that are no JSON"])).decode()
+
+    assert "INVALID_JSON" in body
+    assert "Ro" in body
+
+
+async def test_paused_answer_is_sent_again_as_it_was(adapters: dict[str, Adapter], fake: FakeProvider) -> None:
+    paused = await adapters[MESSAGES].complete(prompt(model="fake-pause"))
+    conversation = Conversation((QUESTION, paused.message))
+    fake.will(Answer(text="Found."))
+
+    found = await adapters[MESSAGES].complete(prompt(conversation, model="fake-pause"))
+    conversation = conversation.extended(found.message, told("Thanks."))
+    fake.will(Answer(text="Bye."))
+    await adapters[MESSAGES].complete(prompt(conversation, model="fake-pause"))
+
+    sent = items(MESSAGES, fake.requests[-1].body)
+    assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+    kinds = [block["type"] for block in sent[1]["content"]]
+    assert kinds == ["thinking", "text", "server_tool_use", "thinking", "text"]
+
+
+async def test_phase_of_an_answer_is_kept(adapters: dict[str, Adapter], fake: FakeProvider) -> None:
+    fake.will(PARALLEL)
+    conversation = await turns(adapters[RESPONSES], Conversation((QUESTION,)), 1)
+
+    body = adapters[RESPONSES].request(prompt(conversation))
+
+    assert b'"phase": "commentary"' in body
+
+
+def test_cache_key_is_the_conversations_own(adapters: dict[str, Adapter]) -> None:
+    def key(*messages: Message, instructions: str = "x") -> str:
+        body = adapters[RESPONSES].request(prompt(messages, instructions=instructions))
+        return str(json.loads(body)["prompt_cache_key"])
+
+    assert key(QUESTION) == key(QUESTION, said(CHAT, "x", {"kind": "text", "text": "Hm."}), told("More"))
+    assert key(QUESTION) != key(told("Another"))
+    assert key(QUESTION) != key(QUESTION, instructions="y")
+
+
+def test_old_servers_get_the_field_that_they_know() -> None:
+    from activities.providers.openai_chat import OpenAiChat
+
+    adapter = OpenAiChat(api_key="", base_url="http://127.0.0.1:1/v1", max_tokens_field="max_tokens")
+
+    assert json.loads(adapter.request(prompt()))["max_tokens"] == 4096

@@ -1,0 +1,441 @@
+"""MCP servers as tools, against a server of a few lines that says what a test wants to hear."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from mcp import MCPError
+from mcp_types import (
+    BlobResourceContents,
+    CallToolResult,
+    ContentBlock,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+)
+
+from activities.failures import ToolError
+from activities.toolbox.base import CallContext, ToolText
+from activities.toolbox.mcp import McpToolbox, outcome
+from activities.toolbox.mcp_result import result_text
+from activities.toolbox.mcp_server import McpUnavailable
+from activities.toolbox.mcp_transport import NOT_CONNECTED
+from workflows.contracts.agent import McpTools
+from workflows.contracts.base import JsonObject
+from workflows.contracts.failures import Outcome
+from workflows.contracts.tool import Effect, ToolDefinition
+
+PEER = """
+import json, os, sys, time
+plan = json.loads(os.environ["PLAN"])
+journal = open(os.environ["JOURNAL"], "a", buffering=1)
+journal.write(json.dumps({"start": os.getpid()}) + "\\n")
+print("token is", os.environ.get("TOKEN"), file=sys.stderr, flush=True)
+time.sleep(plan.get("start_seconds", 0))
+if plan.get("exit"):
+    print("cannot open the database", file=sys.stderr, flush=True)
+    time.sleep(0.1)
+    sys.exit(1)
+for line in sys.stdin:
+    message = json.loads(line)
+    method, params = message["method"], message.get("params", {})
+    journal.write(json.dumps({"method": method, "params": params}) + "\\n")
+    if "id" not in message:
+        continue
+    answer = {"error": {"code": -32601, "message": "no such method"}}
+    if method == "initialize":
+        answer = {"result": {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                             "serverInfo": {"name": "peer", "version": "1"}}}
+    elif method == "tools/list":
+        pages, page = plan["pages"], int(params.get("cursor") or 0)
+        answer = {"result": {"tools": pages[page]}}
+        if page + 1 < len(pages):
+            answer["result"]["nextCursor"] = str(page + 1)
+    elif method == "tools/call":
+        answer = plan["calls"].get(params["name"], answer)
+        if answer == "die":
+            os._exit(1)
+        if answer == "nothing":
+            continue
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
+"""
+
+
+def text_result(text: str, **more: object) -> dict[str, object]:
+    return {"result": {"content": [{"type": "text", "text": text}], **more}}
+
+
+def listed(name: str, **more: object) -> dict[str, object]:
+    return {"name": name, "inputSchema": {"type": "object"}, **more}
+
+
+PLAN: dict[str, object] = {
+    "pages": [
+        [listed("echo", description="Say it again.", annotations={"readOnlyHint": True}), listed("fails")],
+        [
+            listed("files.write", title="Write"),
+            listed("dies"),
+            listed("long", execution={"taskSupport": "required"}),
+            listed("silent"),
+            listed("-32601"),
+            listed("-32602"),
+            listed("-32603"),
+            listed("leaks"),
+            listed("misfit", outputSchema={"type": "object", "properties": {"n": {"type": "integer"}}}),
+        ],
+    ],
+    "calls": {
+        "echo": text_result("hi"),
+        "files.write": text_result("written"),
+        "fails": text_result("no such order", isError=True),
+        "leaks": text_result("I know s3cr3t-token"),
+        "misfit": text_result("x", structuredContent={"n": "many"}),
+        "dies": "die",
+        "silent": "nothing",
+        "-32602": {"error": {"code": -32602, "message": "bad params"}},
+        "-32603": {"error": {"code": -32603, "message": "oops"}},
+    },
+}
+
+CONTEXT = CallContext("w", "r", 1, "key-1", 1, timedelta(seconds=5))
+
+
+def resolve(text: str) -> str:
+    if text != "${secret:TOKEN}":
+        raise LookupError(f"secret {text[9:-1]!r} is missing")
+    return "s3cr3t-token"
+
+
+class Bench:
+    """A toolbox, and a peer that follows a plan and keeps a journal."""
+
+    def __init__(self, folder: Path) -> None:
+        self.toolbox = McpToolbox(resolve, start_seconds=5)
+        self.journal = folder / "journal"
+
+    def entry(self, plan: dict[str, object] = PLAN, token: str = "${secret:TOKEN}", **settings: object) -> McpTools:
+        env = {"PLAN": json.dumps(plan), "JOURNAL": str(self.journal), "TOKEN": token}
+        server = {"name": "peer", "command": [sys.executable, "-S", "-c", PEER], "env": env}
+        return McpTools.model_validate({"mcp": server, **settings})
+
+    async def tools(self, plan: dict[str, object] = PLAN, **settings: object) -> dict[str, ToolDefinition]:
+        found = await self.toolbox.definitions(self.entry(plan, **settings))
+        return {definition.tool.name: definition for definition in found}
+
+    async def failure(self, definition: ToolDefinition, context: CallContext = CONTEXT) -> ToolError:
+        with pytest.raises(ToolError) as raised:
+            await self.toolbox.call(definition, {}, context)
+        return raised.value
+
+    def seen(self, method: str) -> list[JsonObject]:
+        return [line["params"] for line in self._lines() if line.get("method") == method]
+
+    def started(self) -> list[int]:
+        return [line["start"] for line in self._lines() if "start" in line]
+
+    def _lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.journal.read_text().splitlines()] if self.journal.exists() else []
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    await bench.toolbox.close()
+
+
+# --- the table
+
+
+@pytest.mark.parametrize(
+    ("answer", "once", "other"),
+    [
+        (CallToolResult(content=[]), Outcome.DONE, Outcome.DONE),
+        (CallToolResult(content=[], is_error=True), Outcome.UNKNOWN, Outcome.NOT_DONE),
+        (McpUnavailable(), Outcome.NOT_SENT, Outcome.NOT_SENT),
+        (MCPError(-32601, ""), Outcome.NOT_SENT, Outcome.NOT_SENT),
+        (MCPError(-32602, ""), Outcome.NOT_SENT, Outcome.NOT_SENT),
+        (MCPError(NOT_CONNECTED, ""), Outcome.NOT_SENT, Outcome.NOT_SENT),
+        (MCPError(-32603, ""), Outcome.UNKNOWN, Outcome.UNKNOWN),
+        (MCPError(-32600, ""), Outcome.UNKNOWN, Outcome.UNKNOWN),
+        (MCPError(-32700, ""), Outcome.UNKNOWN, Outcome.UNKNOWN),
+        (MCPError(-32000, ""), Outcome.UNKNOWN, Outcome.UNKNOWN),
+        (MCPError(-32001, ""), Outcome.UNKNOWN, Outcome.UNKNOWN),
+        (MCPError(0, ""), Outcome.UNKNOWN, Outcome.UNKNOWN),
+        (TimeoutError(), Outcome.UNKNOWN, Outcome.UNKNOWN),
+        (RuntimeError(), Outcome.UNKNOWN, Outcome.UNKNOWN),
+    ],
+)
+def test_an_answer_says_what_became_of_the_call(
+    answer: CallToolResult | Exception, once: Outcome, other: Outcome
+) -> None:
+    assert outcome(answer, Effect.ONCE) is once
+    assert [outcome(answer, effect) for effect in (Effect.READ, Effect.IDEMPOTENT, Effect.KEYED)] == [other] * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "structured", "text"),
+    [
+        ([], None, ""),
+        ([TextContent(text="a"), TextContent(text="b")], None, "a\nb"),
+        ([TextContent(text='{"n": "é"}')], {"n": "é"}, '{"n": "é"}'),
+        ([], [1, 2], "[1, 2]"),
+        ([ImageContent(data="AAAAAAA=", mime_type="image/png")], None, "[image image/png, 5 bytes]"),
+        (
+            [TextContent(text="x"), ImageContent(data="AAAA", mime_type="image/png")],
+            {"a": 1},
+            '{"a": 1}\n[image image/png, 3 bytes]',
+        ),
+        (
+            [ResourceLink(uri="file:///a", name="a", mime_type="text/plain", size=7)],
+            None,
+            "[resource file:///a, text/plain, 7 bytes]",
+        ),
+        (
+            [EmbeddedResource(resource=BlobResourceContents(uri="file:///b", blob="AAAA"))],
+            None,
+            "[resource file:///b, unknown type, 3 bytes]",
+        ),
+        ([EmbeddedResource(resource=TextResourceContents(uri="file:///t", text="inside"))], None, "inside"),
+    ],
+)
+def test_a_result_is_text_and_never_base64(content: list[ContentBlock], structured: object, text: str) -> None:
+    assert result_text(CallToolResult(content=content, structured_content=structured)) == text
+
+
+# --- definitions
+
+
+async def test_all_pages_become_tools_and_no_annotation_is_believed(bench: Bench) -> None:
+    tools = await bench.tools(effects={"files.write": "idempotent"}, timeout="7s", tags=["x"], result_limit=999)
+
+    assert list(tools)[:4] == ["echo", "fails", "files_write", "dies"]
+    assert "long" not in tools
+    assert tools["echo"].tool.effect is Effect.ONCE
+    assert tools["files_write"].tool.effect is Effect.IDEMPOTENT
+    assert tools["files_write"].binding.tool == "files.write"  # type: ignore[union-attr]
+    assert (tools["echo"].description, tools["files_write"].description) == ("Say it again.", "Write")
+    assert all(definition.tool.untrusted for definition in tools.values())
+    assert tools["echo"].tool.timeout == timedelta(seconds=7)
+    assert tools["echo"].result_limit_bytes == 999
+
+
+async def test_an_entry_chooses_tools_and_their_effect(bench: Bench) -> None:
+    tools = await bench.tools(only=["echo", "fails"], effect="read", effects={"fails": "keyed"}, untrusted=False)
+
+    assert {name: definition.tool.effect for name, definition in tools.items()} == {
+        "echo": Effect.READ,
+        "fails": Effect.KEYED,
+    }
+    assert not tools["echo"].tool.untrusted
+
+
+@pytest.mark.parametrize("settings", [{"only": ["ehco"]}, {"effects": {"ehco": "read"}}])
+async def test_a_tool_that_the_server_lacks_is_refused_with_those_it_has(
+    bench: Bench, settings: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError, match=r"MCP server 'peer' has no tool 'ehco'; it has: .*dies, echo, fails"):
+        await bench.tools(**settings)
+
+
+@pytest.mark.parametrize(
+    ("tools", "reason"),
+    [
+        ([listed("a.b"), listed("a_b")], "tools 'a.b' and 'a_b' would both be called 'a_b'"),
+        ([listed("bad", inputSchema={"$ref": "http://x/"})], r"tool 'bad': \$ref: 'http://x/' leaves the schema"),
+        ([listed("bad", inputSchema={"type": "array"})], "did not start|did not list|tool 'bad'"),
+    ],
+)
+async def test_tools_that_cannot_be_used_are_refused(bench: Bench, tools: list[object], reason: str) -> None:
+    with pytest.raises((ValueError, McpUnavailable), match=reason):
+        await bench.tools({"pages": [tools]})
+
+
+async def test_names_fit_every_model_provider(bench: Bench) -> None:
+    tools = await bench.tools({"pages": [[listed("1.é/" + "x" * 90), listed("_a")]]})
+
+    assert list(tools) == ["t_1___" + "x" * 58, "t__a"]
+
+
+# --- calls
+
+
+async def test_the_key_goes_with_calls_that_change_the_world(bench: Bench) -> None:
+    tools = await bench.tools(effects={"echo": "read"})
+
+    assert await bench.toolbox.call(tools["echo"], {"a": 1}, CONTEXT) == ToolText("hi")
+    assert await bench.toolbox.call(tools["files_write"], {}, CONTEXT) == ToolText("written")
+
+    read, write = bench.seen("tools/call")
+    assert (read["name"], read["arguments"], "_meta" in read) == ("echo", {"a": 1}, False)
+    assert (write["name"], write["_meta"]) == ("files.write", {"mandate/idempotency-key": "key-1"})
+
+
+@pytest.mark.parametrize(
+    ("tool", "expected"),
+    [
+        ("t_-32601", Outcome.NOT_SENT),
+        ("t_-32602", Outcome.NOT_SENT),
+        ("t_-32603", Outcome.UNKNOWN),
+        ("fails", Outcome.UNKNOWN),
+        ("dies", Outcome.UNKNOWN),
+    ],
+)
+async def test_failures_of_a_once_tool_read_as_the_table_says(bench: Bench, tool: str, expected: Outcome) -> None:
+    error = await bench.failure((await bench.tools())[tool])
+
+    assert error.outcome is expected
+
+
+async def test_a_failed_read_is_a_result_in_the_tools_words(bench: Bench) -> None:
+    tools = await bench.tools(effect="read")
+
+    assert await bench.toolbox.call(tools["fails"], {}, CONTEXT) == ToolText("no such order", error=True)
+
+
+async def test_no_answer_in_time_leaves_the_outcome_unknown_and_the_server_usable(bench: Bench) -> None:
+    tools = await bench.tools()
+    short = CallContext("w", "r", 1, "k", 1, timedelta(seconds=0.2))
+
+    error = await bench.failure(tools["silent"], short)
+
+    assert (error.outcome, error.reason) == (Outcome.UNKNOWN, "MCP server 'peer' did not answer in time")
+    assert (await bench.toolbox.call(tools["echo"], {}, CONTEXT)).text == "hi"
+    assert len(bench.started()) == 1
+
+
+async def test_a_cancelled_call_stops_at_once_and_tells_the_server(bench: Bench) -> None:
+    tools = await bench.tools()
+    call = asyncio.create_task(bench.toolbox.call(tools["silent"], {}, CONTEXT))
+    while not bench.seen("tools/call"):
+        await asyncio.sleep(0.01)
+
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    assert (await bench.toolbox.call(tools["echo"], {}, CONTEXT)).text == "hi"
+    assert len(bench.seen("notifications/cancelled")) == 1
+
+
+async def test_an_effect_with_a_misshapen_result_was_done(bench: Bench) -> None:
+    effect = (await bench.tools())["misfit"]
+    read = (await bench.tools(effect="read"))["misfit"]
+
+    done = await bench.toolbox.call(effect, {}, CONTEXT)
+    lost = await bench.toolbox.call(read, {}, CONTEXT)
+
+    why = "Invalid structured content returned by tool misfit: 'many' is not of type 'integer'"
+    assert done == ToolText(f"The call was answered; it was done, but its result cannot be used: {why}")
+    assert lost == ToolText(f"The call was answered; but its result cannot be used: {why}", error=True)
+
+
+# --- the life of a server
+
+
+async def test_a_server_that_died_is_started_by_the_next_call(bench: Bench) -> None:
+    tools = await bench.tools()
+
+    error = await bench.failure(tools["dies"])
+    again = await bench.toolbox.call(tools["echo"], {}, CONTEXT)
+
+    assert error.outcome is Outcome.UNKNOWN
+    assert again.text == "hi"
+    assert len(set(bench.started())) == 2
+
+
+async def test_a_server_killed_between_calls_costs_the_next_call_nothing(bench: Bench) -> None:
+    tools = await bench.tools()
+    os.kill(bench.started()[0], 9)
+    await asyncio.sleep(0.2)
+
+    assert (await bench.toolbox.call(tools["echo"], {}, CONTEXT)).text == "hi"
+
+
+async def test_calls_at_the_same_time_share_one_start(bench: Bench) -> None:
+    tools = await bench.tools()
+    other = McpToolbox(resolve)
+
+    texts = await asyncio.gather(*(other.call(tools["echo"], {}, CONTEXT) for _ in range(8)))
+    await other.close()
+
+    assert {result.text for result in texts} == {"hi"}
+    assert len(bench.started()) == 2
+
+
+async def test_a_start_that_takes_too_long_sends_nothing(bench: Bench) -> None:
+    tools = await bench.tools()
+    slow = {**PLAN, "start_seconds": 1}
+    entry = bench.entry(slow)
+    binding = tools["echo"].binding.model_copy(
+        update={"server": tools["echo"].binding.server.model_copy(update={"env": entry.mcp.env})}
+    )  # type: ignore[union-attr]
+    short = CallContext("w", "r", 1, "k", 1, timedelta(seconds=0.3))
+
+    error = await bench.failure(tools["echo"].model_copy(update={"binding": binding}), short)
+    later = await bench.toolbox.call(tools["echo"].model_copy(update={"binding": binding}), {}, CONTEXT)
+
+    assert (error.outcome, error.reason) == (Outcome.NOT_SENT, "MCP server 'peer' did not start in time")
+    assert later.text == "hi"
+    assert len(bench.started()) == 2
+
+
+async def test_a_server_that_exits_at_once_is_explained_by_what_it_wrote(bench: Bench) -> None:
+    with pytest.raises(McpUnavailable) as refused:
+        await bench.tools({"exit": True})
+
+    said = "MCP server 'peer' did not start: Connection closed; it wrote: token is *** / cannot open the database"
+    assert str(refused.value) == said
+
+
+async def test_a_missing_command_or_secret_is_named(bench: Bench) -> None:
+    entry = bench.entry(token="${secret:GONE}")
+    with pytest.raises(McpUnavailable, match=r"^MCP server 'peer' did not start: secret 'GONE' is missing$"):
+        await bench.toolbox.definitions(entry)
+
+    missing = McpTools.model_validate({"mcp": {"name": "m", "command": ["no-such-program"]}})
+    with pytest.raises(McpUnavailable, match=r"^MCP server 'm' did not start: the command 'no-such-program' was not"):
+        await bench.toolbox.definitions(missing)
+
+    assert bench.started() == []
+
+
+async def test_failed_starts_are_paced(bench: Bench) -> None:
+    began = asyncio.get_running_loop().time()
+
+    for _ in range(4):
+        with pytest.raises(McpUnavailable):
+            await bench.toolbox.definitions(McpTools.model_validate({"mcp": {"name": "m", "command": ["no-such"]}}))
+
+    assert 0.6 < asyncio.get_running_loop().time() - began < 3
+
+
+async def test_a_secret_is_in_no_result(bench: Bench) -> None:
+    tools = await bench.tools()
+
+    assert (await bench.toolbox.call(tools["leaks"], {}, CONTEXT)).text == "I know ***"
+
+
+async def test_nothing_of_a_server_reaches_the_terminal(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    await bench.tools()
+    await bench.toolbox.close()
+
+    assert "token is" not in "".join(capfd.readouterr())
+
+
+async def test_closing_ends_the_child_and_later_calls_are_not_sent(bench: Bench) -> None:
+    tools = await bench.tools()
+    await bench.toolbox.close()
+
+    error = await bench.failure(tools["echo"])
+
+    assert error.outcome is Outcome.NOT_SENT
+    with pytest.raises(ProcessLookupError):
+        os.kill(bench.started()[0], 0)

@@ -1,0 +1,158 @@
+"""What pydantic says of an agent file, in the words of the file: no types of Python, no tags, no secrets."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from pydantic import BaseModel, StringConstraints
+from pydantic_core import ErrorDetails, to_json
+
+from activities.documents import Place
+from workflows.contracts import agent
+from workflows.contracts.base import Name
+from workflows.contracts.budget import Budget
+from workflows.contracts.model import PROVIDERS, ModelName
+from workflows.contracts.policy import Match, Rule
+
+VALUE_CHARACTERS = 60
+
+_MODELS: Mapping[tuple[str, ...], tuple[type[BaseModel], str]] = {
+    (): (agent.AgentSpec, "agent"),
+    ("tools", "python"): (agent.PythonTool, "tool"),
+    ("tools", "mcp"): (agent.McpTools, "tool"),
+    ("tools", "mcp", "mcp"): (agent.McpConnection, ""),
+    ("tools", "activity"): (agent.ActivityTool, "tool"),
+    ("tools", "activity", "activity"): (agent.ActivityConnection, ""),
+    ("tools", "http"): (agent.HttpTool, "tool"),
+    ("tools", "http", "http"): (agent.HttpConnection, ""),
+    ("policy",): (Rule, "rule"),
+    ("policy", "match"): (Match, ""),
+    ("budget",): (Budget, "budget"),
+}
+"""Model, and its group of `NOT_YET_AVAILABLE`, by the place of a mapping with list positions left out."""
+
+_CONFIDENTIAL = ("env", "headers")
+"""Values under these keys may be secrets, so they are never shown."""
+
+_TYPES = {
+    "string_type": "is not a text; put it in quotes",
+    "int_type": "is not a whole number",
+    "int_from_float": "is not a whole number",
+    "bool_type": "is not true or false",
+    "tuple_type": "is not a list",
+    "list_type": "is not a list",
+    "dict_type": "is not a mapping",
+    "model_type": "is not a mapping",
+    "model_attributes_type": "is not a mapping",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "must be more than"),
+    "greater_than_equal": ("ge", "must be at least"),
+    "less_than": ("lt", "must be less than"),
+    "less_than_equal": ("le", "must be at most"),
+}
+
+
+def _pattern(annotated: object) -> str:
+    constraints = next(item for item in getattr(annotated, "__metadata__", ()) if isinstance(item, StringConstraints))
+    return str(constraints.pattern)
+
+
+_PATTERNS = {
+    _pattern(Name): "is not a letter followed by up to 63 letters, digits, '_' and '-'",
+    _pattern(ModelName): f"is not 'provider:model' with one of the providers {', '.join(PROVIDERS)}",
+    agent.PYTHON_PATH: "is not 'module:function', for example 'shop.tools:lookup_order'",
+    agent.HTTP_ADDRESS: "does not begin with http:// or https://",
+}
+
+
+def place_of(loc: tuple[str | int, ...]) -> Place:
+    """Where in the file; pydantic puts the kind of a tool after its position, which is no key of the file."""
+    return loc[:2] + loc[3:] if loc[:1] == ("tools",) and len(loc) > 2 else loc
+
+
+def says(detail: ErrorDetails) -> str:
+    """What is wrong and what is allowed, in one sentence that goes on after the key."""
+    kind, loc, ctx = detail["type"], detail["loc"], detail.get("ctx", {})
+    value = shown(detail)
+    match kind:
+        case "missing":
+            return f"is missing{_description(loc)}"
+        case "extra_forbidden":
+            return _unknown_key(loc)
+        case "tool_kind":
+            return _no_kind(detail["input"])
+        case "enum" | "literal_error":
+            allowed = ", ".join(re.findall(r"'([^']*)'", str(ctx["expected"])))
+            if loc[-1:] == ("verdict",) and detail["input"] in agent.NOT_YET_AVAILABLE["verdict"]:
+                return f"{value} is not available in this version; allowed are {allowed}"
+            return f"{value} is not one of {allowed}".lstrip()
+        case "string_pattern_mismatch":
+            return f"{value} {_PATTERNS.get(str(ctx['pattern']), 'does not match ' + str(ctx['pattern']))}".lstrip()
+        case "value_error":
+            return _of(value, str(ctx["error"]))
+        case "fault":
+            return detail["msg"]
+    if kind in _BOUNDS:
+        key, words = _BOUNDS[kind]
+        return _of(value, f"{words} {ctx[key]}")
+    return f"{value} {_TYPES[kind]}".lstrip() if kind in _TYPES else _of(value, detail["msg"])
+
+
+def shown(detail: ErrorDetails) -> str:
+    """The value shortened; empty for mappings, lists, and what may be secret."""
+    value = detail["input"]
+    if any(part in _CONFIDENTIAL for part in detail["loc"]) or detail["type"] in {"missing", "fault"}:
+        return ""
+    if isinstance(value, dict):
+        return "a mapping" if detail["type"] in _TYPES else ""
+    if isinstance(value, list):
+        return "a list" if detail["type"] in _TYPES and value else ""
+    written = repr(value) if not isinstance(value, bool | None) else to_json(value).decode()
+    return written if len(written) <= VALUE_CHARACTERS else f"{written[: VALUE_CHARACTERS - 1]}…"
+
+
+def _of(value: str, sentence: str) -> str:
+    return f"{value}: {sentence}" if value else sentence
+
+
+def _model(loc: tuple[str | int, ...]) -> tuple[type[BaseModel], str] | None:
+    """The model that the key at the end of `loc` is, or would be, a field of."""
+    return _MODELS.get(tuple(part for part in loc[:-1] if isinstance(part, str)))
+
+
+def _description(loc: tuple[str | int, ...]) -> str:
+    found = _model(loc)
+    field = found[0].model_fields.get(str(loc[-1])) if found else None
+    return f": {field.description}" if field is not None and field.description else ""
+
+
+def _unknown_key(loc: tuple[str | int, ...]) -> str:
+    found = _model(loc)
+    key = str(loc[-1])
+    if found is None:
+        return "is not allowed here"
+    model, group = found
+    if key in agent.NOT_YET_AVAILABLE.get(group, ()):
+        return "is not available in this version; remove it"
+    return f"is not a key that is known here{_suggestion(key, list(model.model_fields))}"
+
+
+def _no_kind(entry: object) -> str:
+    if not isinstance(entry, dict):
+        return f"is not a mapping; a tool has exactly one of the keys {', '.join(agent.TOOL_KINDS)}"
+    given = [kind for kind in agent.TOOL_KINDS if kind in entry]
+    if given:
+        return f"has the keys {' and '.join(given)}; a tool has exactly one of {', '.join(agent.TOOL_KINDS)}"
+    if "agent" in entry:
+        return f"an 'agent' as a tool is not available in this version; allowed are {', '.join(agent.TOOL_KINDS)}"
+    close = [match for key in entry for match in get_close_matches(str(key), agent.TOOL_KINDS, n=1)]
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"has none of the keys {', '.join(agent.TOOL_KINDS)}, of which a tool has exactly one{hint}"
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    close = get_close_matches(key, known, n=1)
+    return (f"; did you mean {close[0]!r}?" if close else ";") + f" allowed are {', '.join(sorted(known))}"

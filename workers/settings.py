@@ -1,0 +1,62 @@
+"""What a process is told by its environment; nothing else reads it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workflows.contracts import queues
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """How to reach one model provider; `None` leaves it to the provider's SDK."""
+
+    api_key: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that differs between two installations."""
+
+    folder: Path
+    """`MANDATE_FOLDER`: where the embedded server and the default store keep their files; `.mandate`."""
+    agents: Path
+    """`MANDATE_AGENTS`: the folder of agent files; `deploy/agents`."""
+    store: str
+    """`MANDATE_STORE`: `sqlite:///file` or `postgresql://...`; `store.db` in `folder`."""
+    secrets: Path | None
+    """`MANDATE_SECRETS`: a folder with one file a secret, read when the environment has no such variable."""
+    http_hosts: tuple[str, ...]
+    """`MANDATE_HTTP_HOSTS`: hosts that HTTP tools may call, separated by commas."""
+    task_queue: str
+    """`MANDATE_TASK_QUEUE`: where workers poll and runs are started; `agents`."""
+    temporal_address: str | None
+    """`TEMPORAL_ADDRESS`: set, no embedded server is started."""
+    temporal_profile: str | None
+    providers: Mapping[str, ProviderSettings]
+    environment: Mapping[str, str] = field(repr=False)
+    """Where secrets are looked up first."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        env = os.environ if environment is None else environment
+        folder = Path(env.get("MANDATE_FOLDER") or ".mandate")
+        hosts = env.get("MANDATE_HTTP_HOSTS", "")
+        return cls(
+            folder=folder,
+            agents=Path(env.get("MANDATE_AGENTS") or "deploy/agents"),
+            store=env.get("MANDATE_STORE") or f"sqlite:///{folder / 'store.db'}",
+            secrets=Path(env["MANDATE_SECRETS"]) if env.get("MANDATE_SECRETS") else None,
+            http_hosts=tuple(host.strip() for host in hosts.split(",") if host.strip()),
+            task_queue=env.get("MANDATE_TASK_QUEUE") or queues.AGENTS,
+            temporal_address=env.get("TEMPORAL_ADDRESS") or None,
+            temporal_profile=env.get("TEMPORAL_PROFILE") or None,
+            providers={
+                "openai": ProviderSettings(env.get("OPENAI_API_KEY"), env.get("OPENAI_BASE_URL") or None),
+                "anthropic": ProviderSettings(env.get("ANTHROPIC_API_KEY"), env.get("ANTHROPIC_BASE_URL") or None),
+                "vllm": ProviderSettings(env.get("VLLM_API_KEY"), env.get("VLLM_BASE_URL") or None),
+            },
+            environment=env,
+        )

@@ -1,0 +1,73 @@
+"""Logs of a process: JSON for machines, colours for a terminal."""
+
+import json
+import logging
+import sys
+
+import structlog
+from structlog.typing import Processor
+from temporalio import activity, workflow
+
+LIBRARIES = ("httpx2", "httpcore2", "openai", "anthropic", "mcp", "asyncio")
+"""Their messages below WARNING are left out: some of them quote requests."""
+
+
+def configure_logging(*, level: str = "INFO", as_json: bool | None = None) -> None:
+    """Send all logs of this process to stderr; JSON unless stderr is a terminal.
+
+    Tracebacks are written without local variables, which hold prompts and keys.
+    """
+    as_json = not sys.stderr.isatty() if as_json is None else as_json
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        _flatten_temporal,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(as_json)],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    workflow.logger.workflow_info_on_message = False
+    activity.logger.activity_info_on_message = False
+
+
+def _rendering(as_json: bool) -> list[Processor]:  # noqa: FBT001 - private, one caller
+    if not as_json:
+        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(tracebacks),
+        structlog.processors.JSONRenderer(serializer=json.dumps),
+    ]
+
+
+def _flatten_temporal(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The SDK's own context as our `workflow_id`, `run_id` and `activity`."""
+    context = event.pop("temporal_workflow", None) or event.pop("temporal_activity", None)
+    if isinstance(context, dict):
+        for name in ("workflow_id", "activity_type", "attempt"):
+            if name in context:
+                event.setdefault(name, context[name])
+        run_id = context.get("run_id") or context.get("workflow_run_id")
+        if run_id is not None:
+            event.setdefault("run_id", run_id)
+    return event

@@ -1,0 +1,111 @@
+"""A worker: stores, tools, providers and the workflow, composed for one task queue."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.agent import AgentActivities, OfferedAgent
+from activities.blobs import Blobs
+from activities.model import ModelActivities
+from activities.pinned import PinnedAgents
+from activities.stores.locate import open_store
+from activities.tool import ToolActivities
+from activities.toolbox.base import Toolbox
+from activities.toolbox.http import HttpToolbox
+from activities.toolbox.mcp import McpToolbox
+from activities.toolbox.python import PythonToolbox
+from activities.transcript import TranscriptLog
+from workers import providers, search_attributes
+from workers.catalog import Catalog
+from workers.interceptor import LogContext
+from workers.secrets import Secrets
+from workers.settings import Settings
+from workflows.agent import AgentWorkflow
+
+STICKY = timedelta(milliseconds=500)
+"""How long a workflow task waits for the worker that has the run in memory: what a killed worker costs."""
+
+GRACE = timedelta(seconds=30)
+"""How long a stopping worker lets activities finish."""
+
+ACTIVITY_SLOTS = 100
+
+PASSED_THROUGH = ("workflows.contracts", "workflows.rules")
+"""Imported once a process and not once a run: they are plain values and pure functions."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How one worker process differs from another with the same settings."""
+
+    identity: str | None = None
+    """Shown in Temporal for everything it does; process and host if left out."""
+    max_cached_workflows: int = 1000
+    """About 100 KB each; 0 replays a run from the start for each of its tasks."""
+    sandboxed: bool = True
+
+
+@asynccontextmanager
+async def open_worker(
+    client: Client, settings: Settings, options: WorkerOptions | None = None
+) -> AsyncIterator[Worker]:
+    """A worker that is not running yet, with all that it needs open; `await worker.run()` to serve.
+
+    Raises:
+        AgentFileError: agent files that cannot be used, with all their faults.
+        MissingKey, WrongSearchAttribute, StoreUnavailable: see there.
+        ValueError: the store's address or an allowed host is none.
+    """
+    options = options or WorkerOptions()
+    async with AsyncExitStack() as stack:
+        resolve = Secrets(settings.environment, settings.secrets)
+        mcp = McpToolbox(resolve)
+        toolboxes: dict[str, Toolbox] = {
+            "python": PythonToolbox(ACTIVITY_SLOTS),
+            "mcp": mcp,
+            "http": HttpToolbox(resolve, allowed_hosts=settings.http_hosts),
+        }
+        for toolbox in toolboxes.values():
+            stack.push_async_callback(toolbox.close)
+        catalog = await Catalog.load(settings.agents, mcp, secrets=resolve)
+        blobs = Blobs(open_store(settings.store))
+        stack.push_async_callback(blobs.close)
+        await blobs.identity()
+        transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
+        models = ModelActivities(providers.makers(settings), agents, transcript)
+        stack.push_async_callback(models.close)
+        await models.open(sorted(catalog.providers()))
+        offered = {
+            name: OfferedAgent(digest=loaded.digest, content=loaded.content, pinned=loaded.pinned)
+            for name, loaded in catalog.agents.items()
+        }
+        opening = AgentActivities(offered, transcript, await search_attributes.ensure(client))
+        tools = ToolActivities(toolboxes, agents, transcript)
+        yield Worker(
+            client,
+            task_queue=settings.task_queue,
+            workflows=[AgentWorkflow],
+            activities=[opening.pin_agent, models.call_model, tools.run_tool],
+            workflow_runner=workflow_runner(sandboxed=options.sandboxed),
+            interceptors=[LogContext()],
+            identity=options.identity or f"{os.getpid()}@{socket.gethostname()}",
+            max_cached_workflows=options.max_cached_workflows,
+            max_concurrent_activities=ACTIVITY_SLOTS,
+            sticky_queue_schedule_to_start_timeout=STICKY,
+            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            graceful_shutdown_timeout=GRACE,
+        )
+
+
+def workflow_runner(*, sandboxed: bool = True) -> WorkflowRunner:
+    """How workflow code runs, in workers and in replays alike."""
+    if not sandboxed:
+        return UnsandboxedWorkflowRunner()
+    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH))
