@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Literal
 
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.blobs import BlobCorrupted, BlobMissing
 from activities.stores.base import StoreUnavailable
@@ -20,6 +20,9 @@ ModelFault = Literal[
 RETRYABLE_FAULTS: frozenset[ModelFault] = frozenset(
     ("rate_limit", "overloaded", "server", "timeout", "connection", "malformed")
 )
+
+EXPECTED = ApplicationErrorCategory.BENIGN
+"""The SDK writes no traceback: the activity has logged what happened, and the loop deals with it."""
 
 REASON_CHARACTERS = 300
 
@@ -57,6 +60,7 @@ def model_failure(
         {"fault": fault, "status": status},
         type=kind,
         non_retryable=not retryable,
+        category=EXPECTED,
         next_retry_delay=timedelta(seconds=delay) if retryable else None,
     )
 
@@ -87,6 +91,7 @@ def tool_failure(error: ToolError, effect: Effect, attempt: int) -> ApplicationE
         ToolFailure(outcome=outcome, reason=error.reason),
         type=FailureType.TOOL_FAILED,
         non_retryable=not repeatable,
+        category=EXPECTED,
         next_retry_delay=delay if repeatable else timedelta(seconds=min(0.2 * 4.0 ** (attempt - 1), 30.0)),
     )
 

@@ -155,7 +155,11 @@ def _final(agent: PinnedAgent, completion: Completion) -> tuple[str, Finish, str
     try:
         value = schema.parse_arguments(_unfenced(text))
     except ValueError as error:
-        return text, Finish.MISFIT, str(error).replace("the arguments", "it", 1)
+        return (
+            text,
+            Finish.MISFIT,
+            str(error).replace("the arguments are", "the answer is", 1).replace("the arguments", "the answer", 1),
+        )
     fault = schema.misfit(agent.output_schema, value)
     if fault is not None:
         return text, Finish.MISFIT, fault
@@ -191,8 +195,8 @@ def _calls(
             if size > REMOTE_LIMIT_BYTES or remote_bytes > TURN_LIMIT_BYTES // 2:
                 call = _misfit(part.tool, f"its arguments have {size} bytes; the limit is {REMOTE_LIMIT_BYTES}")
         if call.digest is not None:
-            call = call.model_copy(update={"repeat": seen.count(call.digest)})
             seen.append(call.digest)
+            call = call.model_copy(update={"repeat": seen.count(call.digest) - 1})
         requests.append(call)
     return tuple(requests)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.agent import AgentActivities, OfferedAgent
@@ -50,6 +51,9 @@ class WorkerOptions:
     max_cached_workflows: int = 1000
     """About 100 KB each; 0 replays a run from the start for each of its tasks."""
     sandboxed: bool = True
+    deployment: str | None = None
+    """Worker deployment that this worker is a version of; with `build_id`, runs stay on the version they began on."""
+    build_id: str | None = None
 
 
 @asynccontextmanager
@@ -101,7 +105,18 @@ async def open_worker(
             sticky_queue_schedule_to_start_timeout=STICKY,
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             graceful_shutdown_timeout=GRACE,
+            deployment_config=_deployment(options),
         )
+
+
+def _deployment(options: WorkerOptions) -> WorkerDeploymentConfig | None:
+    if options.deployment is None or options.build_id is None:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(deployment_name=options.deployment, build_id=options.build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
 
 
 def workflow_runner(*, sandboxed: bool = True) -> WorkflowRunner:

@@ -49,6 +49,7 @@ class AnthropicMessages:
             base_url=base_url,
             max_retries=0,
             timeout=TIMEOUT,
+            open_telemetry=False,
             http_client=anthropic.DefaultAsyncHttpxClient(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT),
         )
         self._agents = AgentPart(_agent_part)

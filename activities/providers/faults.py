@@ -23,6 +23,8 @@ _TOO_LONG = (
     "exceed context limit",
     "exceed_context_size",
     "exceeds the available context size",
+    "maximum model length",
+    "input is too long",
     "request_too_large",
 )
 _QUOTA = (
@@ -98,9 +100,8 @@ def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) ->
     told = headers.get("x-should-retry", "").strip().lower()
     if told == "true" and fault == "bad_request":
         fault = "server"
-    what = f"answered {status}{f' ({code})' if code else ''}: {shorten(message, EXCERPT_CHARACTERS) or 'no text'}"
-    if fault == "configuration":
-        what += _advice(peer, status)
+    limit, advice = (100, _advice(peer, status)) if fault == "configuration" else (EXCERPT_CHARACTERS, "")
+    what = f"answered {status}{f' ({code})' if code else ''}: {shorten(message, limit) or 'no text'}{advice}"
     retryable = False if told == "false" else None
     return peer.failure(fault, what, status=status, retry_after=retry_after(headers), retryable=retryable)
 
@@ -194,7 +195,7 @@ def _fault(status: int, code: str, message: str) -> ModelFault:
             return "server"
         case _ if status >= 500:
             return "server"
-        case _ if status in (401, 403, 404) or status < 400:
+        case _ if status in (401, 403, 404, 405) or status < 400:
             return "configuration"
         case _:
             return "bad_request"

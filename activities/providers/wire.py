@@ -77,24 +77,26 @@ def exchanges(turns: Iterable[Turn], no_result: Callable[[str], bytes]) -> Itera
     A call without a result gets `no_result` of its id; a result without a call is left out.
     """
     said: list[Said] = []
+    calls: list[str] = []
     results: dict[str, bytes] = {}
     texts: list[bytes] = []
-
-    def exchange() -> Exchange:
-        calls = [call for answer in said for call in answer.calls]
-        return Exchange(said, [results[call] if call in results else no_result(call) for call in calls], texts)
-
     for turn in turns:
         if isinstance(turn, Told):
             texts.extend(turn.texts)
             for call, result in turn.results:
-                results.setdefault(call, result)
+                if call in calls:
+                    results.setdefault(call, result)
         elif turn.items:
-            if texts or results or (said and said[-1].calls):
-                yield exchange()
-                said, results, texts = [], {}, []
+            if texts or calls:
+                yield Exchange(said, _paired(calls, results, no_result), texts)
+                said, calls, results, texts = [], [], {}, []
             said.append(turn)
-    yield exchange()
+            calls.extend(turn.calls)
+    yield Exchange(said, _paired(calls, results, no_result), texts)
+
+
+def _paired(calls: list[str], results: dict[str, bytes], no_result: Callable[[str], bytes]) -> list[bytes]:
+    return [results[call] if call in results else no_result(call) for call in calls]
 
 
 @dataclass(frozen=True, slots=True)

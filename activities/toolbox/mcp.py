@@ -9,7 +9,6 @@ from mcp import ClientSession, MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
     INVALID_PARAMS,
-    INVALID_REQUEST,
     METHOD_NOT_FOUND,
     CallToolRequest,
     CallToolRequestParams,
@@ -17,12 +16,12 @@ from mcp_types import (
     InputRequiredResult,
 )
 from mcp_types import Tool as ListedTool
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from activities.failures import ToolError, shorten
 from activities.toolbox.base import CallContext, ResolveSecrets, ToolText
 from activities.toolbox.mcp_result import result_text
-from activities.toolbox.mcp_server import START_SECONDS, McpUnavailable, ServerConnection, list_tools
+from activities.toolbox.mcp_server import START_SECONDS, McpUnavailable, ServerConnection, list_tools, protocol_fault
 from activities.toolbox.mcp_transport import NOT_CONNECTED
 from activities.toolbox.schema import check_schema
 from workflows.contracts.agent import McpTools
@@ -75,10 +74,10 @@ class McpToolbox:
         server = McpServer(**entry.mcp.model_dump(exclude_none=True))
         connection = self._connection(server)
         try:
-            async with asyncio.timeout(self._start_seconds), connection.use() as session:
+            async with connection.use() as session, asyncio.timeout(self._start_seconds):
                 listed = await list_tools(session)
-        except (MCPError, TimeoutError) as error:
-            why = str(error) or "no answer in time"
+        except (MCPError, TimeoutError, ValidationError) as error:
+            why = protocol_fault(error) if isinstance(error, ValidationError) else str(error) or "no answer in time"
             raise McpUnavailable(f"MCP server {server.name!r} did not list its tools: {why}") from None
         connection.worked()
         usable = [tool for tool in listed if tool.execution is None or tool.execution.task_support != "required"]
@@ -138,7 +137,8 @@ class McpToolbox:
                 async with asyncio.timeout_at(deadline):
                     answer = await session.send_request(CallToolRequest(params=params), _ANSWER)
             except MCPError as error:
-                if error.code == INVALID_REQUEST:
+                # How a server says that it forgot the session differs (400, 404, several codes): a new one cures all.
+                if binding.server.url is not None and error.code not in _REFUSED:
                     connection.retire(session)
                 raise
             if isinstance(answer, InputRequiredResult):
@@ -177,8 +177,10 @@ def _reason(error: Exception, binding: McpBinding) -> str:
             return f"MCP server {server!r} did not answer in time"
         case _InputRequired():
             return f"MCP server {server!r} asks for input that this client cannot give"
+        case ValidationError():
+            return f"MCP server {server!r}: {protocol_fault(error)}"
         case _:
-            return f"MCP server {server!r} gave an answer that breaks the protocol ({type(error).__name__})"
+            return f"MCP server {server!r}: the call failed ({type(error).__name__})"
 
 
 def _check_names(entry: McpTools, server: McpServer, offered: Sequence[str]) -> None:

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from mcp import Client, ClientSession, MCPError
 from mcp_types import METHOD_NOT_FOUND, Implementation, PaginatedRequestParams
 from mcp_types import Tool as ListedTool
+from pydantic import ValidationError
 
 from activities.failures import shorten
 from activities.toolbox.base import ResolveSecrets
@@ -52,7 +53,7 @@ class ServerConnection:
         self._owners: dict[asyncio.Task[None], asyncio.Event] = {}
         self._fruitless_starts = 0
         self._not_before = 0.0
-        self._closed = False
+        self._closing = asyncio.Event()
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[ClientSession]:
@@ -86,16 +87,15 @@ class ServerConnection:
 
     async def close(self) -> None:
         """End the connection and the child process; takes up to some seconds if the child does not go."""
-        self._closed = True
+        self._closing.set()
         for owner, over in self._owners.items():
             if self._starting is not None and not self._starting.done():
                 owner.cancel()
             over.set()
-        await asyncio.gather(*self._owners, return_exceptions=True)
+        starting = () if self._starting is None else (self._starting,)
+        await asyncio.gather(*self._owners, *starting, return_exceptions=True)
 
     async def _live(self) -> _Link:
-        if self._closed:
-            raise McpUnavailable(f"MCP server {self._server.name!r} was closed: the worker stops")
         if self._link is not None and not self._link.over.is_set():
             return self._link
         if self._starting is None or self._starting.done():
@@ -105,7 +105,11 @@ class ServerConnection:
 
     async def _start(self) -> _Link:
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(self._not_before - loop.time(), 0.0))
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._not_before):
+                await self._closing.wait()
+        if self._closing.is_set():
+            raise McpUnavailable(f"MCP server {self._server.name!r} was closed: the worker stops")
         pause = min(_FIRST_PAUSE_SECONDS * 2.0**self._fruitless_starts, _LONGEST_PAUSE_SECONDS)
         self._not_before = loop.time() + pause
         self._fruitless_starts = min(self._fruitless_starts + 1, 10)
@@ -150,6 +154,8 @@ class ServerConnection:
                 why = f"no answer within {self._start_seconds:g} seconds"
             case asyncio.CancelledError():
                 why = "the worker stops"
+            case ValidationError() as leaf:
+                why = protocol_fault(leaf)
             case leaf:
                 why = str(leaf) or type(leaf).__name__
         wrote = f"; it wrote: {' / '.join(stderr.last)}" if stderr.last else ""
@@ -177,6 +183,13 @@ async def list_tools(session: ClientSession) -> list[ListedTool]:
         if not cursor:
             return tools
     raise McpUnavailable(f"the list of tools has more than {MAX_PAGES} pages")
+
+
+def protocol_fault(error: ValidationError) -> str:
+    """Where an answer breaks the protocol."""
+    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"its answer breaks the protocol: {where}: {fault['msg']}"
 
 
 def _leaf(error: BaseException) -> BaseException:

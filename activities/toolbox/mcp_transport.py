@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -68,6 +69,7 @@ async def open_transport(
 @asynccontextmanager
 async def _over_stdio(server: McpServer, secrets: SecretValues, stderr: Stderr) -> "AsyncIterator[TransportStreams]":
     command, *arguments = [secrets.fill(part) for part in server.command]
+    command = sys.executable if command == "python" else command
     env = {name: secrets.fill(value) for name, value in server.env.items()}
     parameters = StdioServerParameters(command=command, args=arguments, env=env)
     async with _logged(stderr) as errlog, stdio_client(parameters, errlog=errlog) as streams:

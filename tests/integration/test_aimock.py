@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,9 @@ FIXTURES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[str]:
+@asynccontextmanager
+async def aimock(*options: str) -> AsyncIterator[str]:
+    """A server with these command-line options; its URL."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("aimock needs node and npm")
@@ -75,7 +77,7 @@ async def server() -> AsyncIterator[str]:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
-        *(node, str(PROGRAM), "-p", str(port), "-h", "127.0.0.1", "-f", str(fixtures), "--strict"),
+        *(node, str(PROGRAM), "-p", str(port), "-h", "127.0.0.1", "-f", str(fixtures), "--strict", *options),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
@@ -85,6 +87,12 @@ async def server() -> AsyncIterator[str]:
     finally:
         process.terminate()
         await process.wait()
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[str]:
+    async with aimock() as url:
+        yield url
 
 
 async def _install(npm: str) -> None:
@@ -159,3 +167,17 @@ async def test_answer_cut_at_the_output_limit(adapter: Adapter) -> None:
     completion = await adapter.complete(prompt((told("length"),)))
 
     assert (completion.message.text, completion.finish) == ("cut", Finish.TRUNCATED)
+
+
+@pytest.mark.parametrize(("chaos", "fault"), [("disconnect", "connection"), ("malformed", "malformed")])
+async def test_broken_answer_may_be_asked_for_again(chaos: str, fault: str) -> None:
+    async with aimock(f"--chaos-{chaos}", "1") as url:
+        for make in ADAPTERS.values():
+            adapter = make(url)
+
+            with pytest.raises(ApplicationError) as caught:
+                await adapter.complete(prompt((told("length"),)))
+
+            assert caught.value.details[0]["fault"] == fault
+            assert not caught.value.non_retryable
+            await adapter.close()

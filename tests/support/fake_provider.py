@@ -43,10 +43,9 @@ from tests.support.fake_behaviours import (
     Broken,
     Call,
     Problem,
-    error_body,
     named,
-    render,
 )
+from tests.support.fake_bodies import error_body, render
 
 PATHS = {"/v1/responses": RESPONSES, "/v1/chat/completions": CHAT, "/v1/messages": MESSAGES}
 LARGEST_BODY = 256 << 20

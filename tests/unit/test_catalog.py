@@ -41,6 +41,10 @@ def loose(order): ...
 '''
 
 
+class ServerDown(Exception):
+    pass
+
+
 class StubServers:
     """Answers for MCP servers: tools by server name, or a sentence."""
 
@@ -53,7 +57,7 @@ class StubServers:
         self.asked.append(entry.mcp.name)
         offered = self._servers[entry.mcp.name]
         if isinstance(offered, str):
-            raise ValueError(offered)
+            raise ServerDown(offered)
         return tuple(
             ToolDefinition(
                 tool=Tool(name=name, source="mcp", effect=entry.effects.get(name, Effect.ONCE)),

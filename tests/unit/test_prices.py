@@ -60,12 +60,16 @@ def test_tokens_that_cannot_be_are_an_unknown_price(usage: Usage) -> None:
     assert price("openai", "gpt-6-sol", usage) is None
 
 
-def test_price_list_is_loaded_at_the_first_priced_call_only() -> None:
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [("openai_chat, openai_responses", "anthropic"), ("anthropic", "openai")],
+)
+def test_adapter_loads_its_own_sdk_and_no_price_list(module: str, absent: str) -> None:
     code = (
-        "import sys; from activities.providers import openai_chat, prices;"
+        f"import sys; from activities.providers import {module}, prices;"
         "from workflows.contracts.model import Usage;"
-        "prices.price('vllm', 'x', Usage(input_tokens=1)); "
-        "print('genai_prices' in sys.modules, 'anthropic' in sys.modules)"
+        "prices.price('vllm', 'x', Usage(input_tokens=1));"
+        f"print('genai_prices' in sys.modules, {absent!r} in sys.modules)"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

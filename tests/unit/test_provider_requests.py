@@ -1,5 +1,6 @@
 """What the adapters send: the vendors' rules kept, equal bytes in every process, each message encoded once."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise, product
@@ -9,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from activities.conversation import Conversation
+from activities.providers.openai_chat import OpenAiChat
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call
 from tests.support.fake_provider import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, QUESTION, TOOLS, Adapter, prompt, results, told, tool
@@ -169,6 +171,15 @@ async def test_posted_bytes_are_the_request(adapters: dict[str, Adapter], fake: 
     assert protocol != MESSAGES or request.headers["anthropic-version"] == "2026-10-21"
 
 
+@pytest.mark.parametrize("protocol", ALL)
+async def test_many_calls_at_once(adapters: dict[str, Adapter], protocol: str) -> None:
+    asked = [prompt((told(f"Question {number}"),), model="fake-text") for number in range(40)]
+
+    answers = await asyncio.gather(*(adapters[protocol].complete(each) for each in asked))
+
+    assert [answer.message.text for answer in answers] == ["All done."] * 40
+
+
 def test_settings_of_a_responses_request(adapters: dict[str, Adapter]) -> None:
     body = json.loads(adapters[RESPONSES].request(prompt(tools=TOOLS[:1])))
 
@@ -272,6 +283,13 @@ SKEWED: dict[str, Sequence[Message]] = {
         QUESTION,
         UserMessage(role="user", parts=(ResultPart(kind="result", call_id="z", tool="t", text="lost"),)),
     ),
+    "nothing but a lost result between two answers": (
+        QUESTION,
+        said(CHAT, "x", {"kind": "text", "text": "One."}),
+        UserMessage(role="user", parts=(ResultPart(kind="result", call_id="z", tool="t", text="lost"),)),
+        said(CHAT, "x", {"kind": "text", "text": "Two."}),
+        told("Three?"),
+    ),
     "text before the result": (
         QUESTION,
         said(CHAT, "x", call("a")),
@@ -364,8 +382,6 @@ def test_cache_key_is_the_conversations_own(adapters: dict[str, Adapter]) -> Non
 
 
 def test_old_servers_get_the_field_that_they_know() -> None:
-    from activities.providers.openai_chat import OpenAiChat
-
     adapter = OpenAiChat(api_key="", base_url="http://127.0.0.1:1/v1", max_tokens_field="max_tokens")
 
     assert json.loads(adapter.request(prompt()))["max_tokens"] == 4096

@@ -71,9 +71,6 @@ async def failure(tools: HttpToolbox, tool: ToolDefinition, arguments: JsonObjec
     return raised.value
 
 
-# --- what an answer means
-
-
 @pytest.mark.parametrize(
     ("status", "without_key", "with_key"),
     [
@@ -238,9 +235,6 @@ async def test_a_cancelled_call_stops_at_once(tools: HttpToolbox, peer: HttpPeer
         await call
 
 
-# --- what is sent
-
-
 async def test_arguments_go_into_path_query_and_body(tools: HttpToolbox, peer: HttpPeer) -> None:
     tool = definition(f"{peer.url}/api/{{queue}}/x?v=1", "POST", query=("notify", "tag", "none"), effect=Effect.KEYED)
 
@@ -358,9 +352,6 @@ async def test_a_host_made_of_arguments_is_never_called(tools: HttpToolbox) -> N
     assert error.outcome is Outcome.NOT_SENT
 
 
-# --- secrets
-
-
 async def test_secrets_are_filled_in_and_struck_out_of_every_answer(tools: HttpToolbox, peer: HttpPeer) -> None:
     headers = {"Authorization": "Bearer ${secret:TOKEN}"}
 
@@ -389,9 +380,6 @@ async def test_a_secret_with_a_line_break_sends_no_second_header(tools: HttpTool
     assert error.outcome is Outcome.NOT_SENT
     assert "abcd" not in error.reason
     assert peer.seen == []
-
-
-# --- answers
 
 
 @pytest.mark.parametrize(
@@ -464,9 +452,6 @@ async def test_proxies_of_the_environment_are_not_used(
     monkeypatch.delenv("NO_PROXY", raising=False)
 
     assert (await tools.call(definition(f"{peer.url}/json"), {}, CONTEXT)).error is False
-
-
-# --- where it may go
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from activities.toolbox.mcp import McpToolbox, outcome
 from activities.toolbox.mcp_result import result_text
 from activities.toolbox.mcp_server import McpUnavailable
 from activities.toolbox.mcp_transport import NOT_CONNECTED
+from tests.support.http_peer import http_peer
 from workflows.contracts.agent import McpTools
 from workflows.contracts.base import JsonObject
 from workflows.contracts.failures import Outcome
@@ -117,7 +118,7 @@ class Bench:
     """A toolbox, and a peer that follows a plan and keeps a journal."""
 
     def __init__(self, folder: Path) -> None:
-        self.toolbox = McpToolbox(resolve, start_seconds=5)
+        self.toolbox = McpToolbox(resolve, start_seconds=20)
         self.journal = folder / "journal"
 
     def entry(self, plan: dict[str, object] = PLAN, token: str = "${secret:TOKEN}", **settings: object) -> McpTools:
@@ -149,9 +150,6 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
     await bench.toolbox.close()
-
-
-# --- the table
 
 
 @pytest.mark.parametrize(
@@ -210,9 +208,6 @@ def test_a_result_is_text_and_never_base64(content: list[ContentBlock], structur
     assert result_text(CallToolResult(content=content, structured_content=structured)) == text
 
 
-# --- definitions
-
-
 async def test_all_pages_become_tools_and_no_annotation_is_believed(bench: Bench) -> None:
     tools = await bench.tools(effects={"files.write": "idempotent"}, timeout="7s", tags=["x"], result_limit=999)
 
@@ -249,8 +244,14 @@ async def test_a_tool_that_the_server_lacks_is_refused_with_those_it_has(
     ("tools", "reason"),
     [
         ([listed("a.b"), listed("a_b")], "tools 'a.b' and 'a_b' would both be called 'a_b'"),
-        ([listed("bad", inputSchema={"$ref": "http://x/"})], r"tool 'bad': \$ref: 'http://x/' leaves the schema"),
-        ([listed("bad", inputSchema={"type": "array"})], "did not start|did not list|tool 'bad'"),
+        (
+            [listed("bad", inputSchema={"type": "object", "$ref": "http://x/"})],
+            r"tool 'bad': \$ref: 'http://x/' leaves the schema",
+        ),
+        (
+            [listed("bad", inputSchema={"type": "array"})],
+            r"did not start: its answer breaks the protocol: tools\.0\.inputSchema\.type: Input should be 'object'",
+        ),
     ],
 )
 async def test_tools_that_cannot_be_used_are_refused(bench: Bench, tools: list[object], reason: str) -> None:
@@ -262,9 +263,6 @@ async def test_names_fit_every_model_provider(bench: Bench) -> None:
     tools = await bench.tools({"pages": [[listed("1.é/" + "x" * 90), listed("_a")]]})
 
     assert list(tools) == ["t_1___" + "x" * 58, "t__a"]
-
-
-# --- calls
 
 
 async def test_the_key_goes_with_calls_that_change_the_world(bench: Bench) -> None:
@@ -337,9 +335,6 @@ async def test_an_effect_with_a_misshapen_result_was_done(bench: Bench) -> None:
     assert lost == ToolText(f"The call was answered; but its result cannot be used: {why}", error=True)
 
 
-# --- the life of a server
-
-
 async def test_a_server_that_died_is_started_by_the_next_call(bench: Bench) -> None:
     tools = await bench.tools()
 
@@ -372,11 +367,10 @@ async def test_calls_at_the_same_time_share_one_start(bench: Bench) -> None:
 
 async def test_a_start_that_takes_too_long_sends_nothing(bench: Bench) -> None:
     tools = await bench.tools()
-    slow = {**PLAN, "start_seconds": 1}
-    entry = bench.entry(slow)
-    binding = tools["echo"].binding.model_copy(
-        update={"server": tools["echo"].binding.server.model_copy(update={"env": entry.mcp.env})}
-    )  # type: ignore[union-attr]
+    server = tools["echo"].binding.server.model_copy(  # type: ignore[union-attr]
+        update={"env": bench.entry({**PLAN, "start_seconds": 1}).mcp.env}
+    )
+    binding = tools["echo"].binding.model_copy(update={"server": server})
     short = CallContext("w", "r", 1, "k", 1, timedelta(seconds=0.3))
 
     error = await bench.failure(tools["echo"].model_copy(update={"binding": binding}), short)
@@ -385,6 +379,30 @@ async def test_a_start_that_takes_too_long_sends_nothing(bench: Bench) -> None:
     assert (error.outcome, error.reason) == (Outcome.NOT_SENT, "MCP server 'peer' did not start in time")
     assert later.text == "hi"
     assert len(bench.started()) == 2
+
+
+async def test_a_server_that_never_answers_is_given_up_and_ended(bench: Bench) -> None:
+    impatient = McpToolbox(resolve, start_seconds=1)
+
+    with pytest.raises(McpUnavailable, match="'peer' did not start: no answer within 1 seconds"):
+        await impatient.definitions(bench.entry({"start_seconds": 60}))
+    await impatient.close()
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(bench.started()[0], 0)
+
+
+async def test_closing_during_a_start_ends_the_child(bench: Bench) -> None:
+    start = asyncio.create_task(bench.toolbox.definitions(bench.entry({"start_seconds": 60})))
+    while not bench.started():
+        await asyncio.sleep(0.02)
+
+    await bench.toolbox.close()
+
+    with pytest.raises(McpUnavailable, match="the worker stops"):
+        await start
+    with pytest.raises(ProcessLookupError):
+        os.kill(bench.started()[0], 0)
 
 
 async def test_a_server_that_exits_at_once_is_explained_by_what_it_wrote(bench: Bench) -> None:
@@ -405,6 +423,16 @@ async def test_a_missing_command_or_secret_is_named(bench: Bench) -> None:
         await bench.toolbox.definitions(missing)
 
     assert bench.started() == []
+
+
+async def test_secrets_in_headers_are_resolved_and_struck_out_of_the_reason(bench: Bench) -> None:
+    async with http_peer() as peer:
+        server = {"name": "far", "url": f"{peer.url}/echo-token/403", "headers": {"Authorization": "${secret:TOKEN}"}}
+        with pytest.raises(McpUnavailable) as refused:
+            await bench.toolbox.definitions(McpTools.model_validate({"mcp": server}))
+
+    assert {seen.headers["authorization"] for seen in peer.seen} == {"s3cr3t-token"}
+    assert "s3cr3t" not in str(refused.value)
 
 
 async def test_failed_starts_are_paced(bench: Bench) -> None:

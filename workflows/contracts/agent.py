@@ -108,7 +108,9 @@ class McpConnection(Spec):
 
     name: Name = Field(description="Prefix of its logs; one client per name and worker.")
     command: tuple[Annotated[str, AfterValidator(_open_argument)], ...] | None = Field(
-        default=None, min_length=1, description="Program and arguments."
+        default=None,
+        min_length=1,
+        description="Program and arguments; the program `python` is the interpreter that the worker runs on.",
     )
     env: dict[str, Confidential] = Field(
         default={}, description="Environment of the command; `${secret:NAME}` is resolved."

@@ -1,0 +1,29 @@
+"""A worker as `mandate worker` runs it, for benchmarks: serves until it is terminated."""
+
+import asyncio
+import os
+import sys
+import time
+
+STARTED = time.perf_counter()
+
+
+async def main() -> None:
+    from workers.client import connect
+    from workers.settings import Settings
+    from workers.telemetry import configure_logging
+    from workers.worker import open_worker
+
+    configure_logging()
+    client = await connect()
+    async with open_worker(client, Settings.from_environment()) as worker:
+        serving = asyncio.create_task(worker.run())
+        await asyncio.sleep(0)
+        sys.stdout.write(f"{time.perf_counter() - STARTED:.3f}\n")
+        sys.stdout.flush()
+        await serving
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.getcwd())
+    asyncio.run(main())

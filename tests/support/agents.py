@@ -1,0 +1,99 @@
+"""A worker in this process for agents that a test writes."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.worker import Worker
+
+from workers.client import AgentClient
+from workers.settings import Settings
+from workers.worker import WorkerOptions, open_worker
+from workflows.contracts.run import RunResult
+
+TOOLKIT = ("look", "look_bad", "big", "pay", "send", "hang", "write_note")
+
+ALLOW_ALL: list[dict[str, Any]] = [{"id": "all", "match": {}, "verdict": "allow"}]
+
+
+@dataclass
+class Site:
+    """A folder of agents and scripts, a store and a task queue."""
+
+    folder: Path
+    client: Client
+    queue: str
+    environment: dict[str, str]
+
+    @property
+    def agents(self) -> AgentClient:
+        return AgentClient(self.client, self.queue)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.from_environment(
+            {
+                "MANDATE_FOLDER": str(self.folder),
+                "MANDATE_AGENTS": str(self.folder / "agents"),
+                "MANDATE_TASK_QUEUE": self.queue,
+                **self.environment,
+            }
+        )
+
+    def write(self, name: str, turns: list[Any], **keys: Any) -> None:
+        """An agent with the whole toolkit whose model answers with `turns`."""
+        (self.folder / "agents").mkdir(exist_ok=True)
+        agent = {
+            "name": name,
+            "instructions": "Do it.",
+            "models": [f"scripted:{name}.script.yaml"],
+            "tools": [{"python": f"tests.support.toolkit:{tool}"} for tool in TOOLKIT],
+            "policy": ALLOW_ALL,
+            **keys,
+        }
+        (self.folder / "agents" / f"{name}.yaml").write_text(json.dumps(agent))
+        (self.folder / "agents" / f"{name}.script.yaml").write_text(json.dumps({"turns": turns, "strict": False}))
+
+    @asynccontextmanager
+    async def serving(self, **options: Any) -> AsyncIterator[Worker]:
+        async with open_worker(self.client, self.settings, WorkerOptions(**options)) as worker, worker:
+            yield worker
+
+    async def start(
+        self, name: str, text: str | Mapping[str, Any] = "Go on.", **options: Any
+    ) -> WorkflowHandle[Any, RunResult]:
+        return await self.agents.start(name, text, workflow_id=f"{name}-{uuid4().hex[:8]}", **options)
+
+    async def run(self, name: str, text: str | Mapping[str, Any] = "Go on.", **options: Any) -> tuple[RunResult, str]:
+        """The result of one run, served by a worker of its own, and its workflow id."""
+        async with self.serving():
+            handle = await self.start(name, text, **options)
+            return await handle.result(), handle.id
+
+
+def new_site(folder: Path, client: Client, **environment: str) -> Site:
+    return Site(folder, client, f"agents-{uuid4().hex[:8]}", environment)
+
+
+async def conversation(site: Site, head: str) -> list[Any]:
+    """All messages of the conversation at `head`."""
+    from activities.blobs import Blobs
+    from activities.stores.locate import open_store
+    from activities.transcript import TranscriptLog
+
+    blobs = Blobs(open_store(site.settings.store))
+    try:
+        return [message async for _, segment in TranscriptLog(blobs).segments(head) for message in segment.messages]
+    finally:
+        await blobs.close()
+
+
+async def results_told(site: Site, head: str) -> list[Any]:
+    """Every answer to a call that the model was told, in order."""
+    messages = await conversation(site, head)
+    return [part for message in messages if message.role == "user" for part in message.parts if part.kind == "result"]

@@ -1,0 +1,100 @@
+"""Tools for tests: each call is kept in `CALLS`, so that a test can say what reached a tool and what did not."""
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass, field
+
+from activities.toolbox.registry import NotDone, ToolContext, tool
+
+
+@dataclass
+class Call:
+    tool: str
+    workflow_id: str
+    arguments: dict[str, object]
+    key: str
+    attempt: int
+    step: int
+    began: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+
+
+CALLS: list[Call] = []
+_lock = threading.Lock()
+
+
+def calls_of(workflow_id: str, name: str | None = None) -> list[Call]:
+    """Calls of one run in the order in which they began."""
+    return [call for call in CALLS if call.workflow_id == workflow_id and name in (None, call.tool)]
+
+
+def keep(name: str, context: ToolContext, **arguments: object) -> Call:
+    call = Call(name, context.workflow_id, arguments, context.idempotency_key, context.attempt, context.step)
+    with _lock:
+        CALLS.append(call)
+    return call
+
+
+@tool(effect="read", retries=1, timeout="20s")
+async def look(what: str, context: ToolContext, seconds: float = 0.0) -> str:
+    """Look at something."""
+    call = keep("look", context, what=what)
+    await asyncio.sleep(seconds)
+    call.ended = time.monotonic()
+    return f"looked at {what}"
+
+
+@tool(effect="read", retries=2, timeout="20s")
+def look_bad(context: ToolContext) -> str:
+    """Fail always."""
+    keep("look_bad", context)
+    raise ValueError("the shelf is empty")
+
+
+@tool(effect="read", timeout="20s")
+def big(size: int, context: ToolContext) -> str:
+    """Return so many bytes, numbered lines of 10."""
+    keep("big", context, size=size)
+    return "".join(f"{number:09d}\n" for number in range(size // 10))
+
+
+@tool(effect="keyed", retries=3, timeout="20s")
+async def pay(
+    order: int, context: ToolContext, amount: float = 1.0, seconds: float = 0.0, fail_first: int = 0
+) -> dict[str, object]:
+    """Pay."""
+    call = keep("pay", context, order=order, amount=amount)
+    await asyncio.sleep(seconds)
+    call.ended = time.monotonic()
+    if context.attempt <= fail_first:
+        raise ConnectionError("the line broke")
+    return {"paid": amount, "order": order}
+
+
+@tool(effect="once", retries=3, timeout="20s")
+def send(to: str, context: ToolContext, lose_reply: bool = False, refuse: bool = False, card: str = "") -> str:
+    """Send a letter."""
+    call = keep("send", context, to=to)
+    time.sleep(0.05)
+    call.ended = time.monotonic()
+    if refuse:
+        raise NotDone("there is no such address")
+    if lose_reply:
+        raise ConnectionError("the line broke")
+    return f"sent to {to}"
+
+
+@tool(effect="idempotent", retries=1, timeout="1s")
+async def hang(context: ToolContext) -> str:
+    """Never return."""
+    keep("hang", context)
+    await asyncio.sleep(60)
+    return "back"
+
+
+@tool(effect="once", timeout="20s")
+def write_note(text: str, context: ToolContext) -> str:
+    """Keep a text."""
+    keep("write_note", context, text=text)
+    return f"kept {len(text)} characters"
