@@ -51,6 +51,7 @@ class AgentActivities:
                 f"agent: {request.agent!r} is not an agent of these workers; they have: {known}",
                 type=FailureType.UNKNOWN_AGENT,
                 non_retryable=True,
+                category=failures.EXPECTED,
             )
         text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
         message = UserMessage(role="user", parts=(TextPart(kind="text", text=text),))

@@ -2,14 +2,43 @@
 
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from temporalio.client import Client
 
+# Importing it also keeps the session, and every process that imports it, from aborting at exit.
 from workers.client import connect
 from workers.dev_server import DevServer, run_private_server
 
-os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")
+FOLDERS = {"integration": "starts servers", "acceptance": "acts as a user does, with real processes"}
+LOOPBACK = ("127.0.0.1", "localhost")
+OURS = ("MANDATE_", "TEMPORAL_", "OPENAI_", "ANTHROPIC_", "VLLM_")
+
+
+def _apart() -> None:
+    """No test, and no process that a test starts, sees a developer's settings, keys or proxy."""
+    for name in [name for name in os.environ if name.startswith(OURS)]:
+        del os.environ[name]
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys((*known, *LOOPBACK)))
+
+
+_apart()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for folder, meaning in FOLDERS.items():
+        config.addinivalue_line("markers", f"{folder}: {meaning}; set for all tests of that folder")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(here).parts[0] if item.path.is_relative_to(here) else ""
+        if folder in FOLDERS:
+            item.add_marker(folder)
 
 
 @pytest.fixture(scope="session")

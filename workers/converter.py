@@ -5,15 +5,19 @@ from typing import Any
 import pydantic_core
 from pydantic import BaseModel
 from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
 from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter
 from temporalio.converter import (
     CompositePayloadConverter,
     DataConverter,
+    DefaultFailureConverter,
     DefaultPayloadConverter,
     JSONPlainPayloadConverter,
     PayloadCodec,
+    PayloadConverter,
 )
 
+from workflows.contracts.failures import FailureType
 from workflows.contracts.run import Progress, RunResult
 
 WHOLE = (RunResult, Progress)
@@ -44,6 +48,27 @@ class SlimPayloadConverter(CompositePayloadConverter):
         )
 
 
+class SentenceFailureConverter(DefaultFailureConverter):
+    """Failures that Mandate raises on purpose are one sentence; only unforeseen ones bring their stack along."""
+
+    def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+        super().to_failure(exception, payload_converter, failure)
+        part = failure
+        while True:
+            if part.application_failure_info.type in _OURS:
+                part.stack_trace = ""
+            if not part.HasField("cause"):
+                return
+            part = part.cause
+
+
+_OURS = frozenset(str(kind) for kind in FailureType)
+
+
 def data_converter(codec: PayloadCodec | None = None) -> DataConverter:
     """For clients and workers alike; `codec` compresses or encrypts payloads and stored blobs."""
-    return DataConverter(payload_converter_class=SlimPayloadConverter, payload_codec=codec)
+    return DataConverter(
+        payload_converter_class=SlimPayloadConverter,
+        failure_converter_class=SentenceFailureConverter,
+        payload_codec=codec,
+    )

@@ -20,12 +20,12 @@ from activities.stores.locate import open_store
 from activities.tool import ToolActivities
 from activities.toolbox.base import Toolbox
 from activities.toolbox.http import HttpToolbox
-from activities.toolbox.mcp import McpToolbox
 from activities.toolbox.python import PythonToolbox
 from activities.transcript import TranscriptLog
 from workers import providers, search_attributes
 from workers.catalog import Catalog
 from workers.interceptor import LogContext
+from workers.lazy_mcp import LazyMcpToolbox
 from workers.secrets import Secrets
 from workers.settings import Settings
 from workflows.agent import AgentWorkflow
@@ -56,10 +56,16 @@ class WorkerOptions:
     build_id: str | None = None
 
 
+class AgentWorker(Worker):
+    """A worker that can say what it serves."""
+
+    catalog: Catalog
+
+
 @asynccontextmanager
 async def open_worker(
     client: Client, settings: Settings, options: WorkerOptions | None = None
-) -> AsyncIterator[Worker]:
+) -> AsyncIterator[AgentWorker]:
     """A worker that is not running yet, with all that it needs open; `await worker.run()` to serve.
 
     Raises:
@@ -70,7 +76,7 @@ async def open_worker(
     options = options or WorkerOptions()
     async with AsyncExitStack() as stack:
         resolve = Secrets(settings.environment, settings.secrets)
-        mcp = McpToolbox(resolve)
+        mcp = LazyMcpToolbox(resolve)
         toolboxes: dict[str, Toolbox] = {
             "python": PythonToolbox(ACTIVITY_SLOTS),
             "mcp": mcp,
@@ -92,7 +98,7 @@ async def open_worker(
         }
         opening = AgentActivities(offered, transcript, await search_attributes.ensure(client))
         tools = ToolActivities(toolboxes, agents, transcript)
-        yield Worker(
+        worker = AgentWorker(
             client,
             task_queue=settings.task_queue,
             workflows=[AgentWorkflow],
@@ -107,6 +113,8 @@ async def open_worker(
             graceful_shutdown_timeout=GRACE,
             deployment_config=_deployment(options),
         )
+        worker.catalog = catalog
+        yield worker
 
 
 def _deployment(options: WorkerOptions) -> WorkerDeploymentConfig | None:

@@ -35,7 +35,7 @@ class AgentWorkflow:
         self._answers: list[ToolResult | None] = []
         self._in_flight: dict[int, EffectEntry] = {}
         self._state: RunState | None = None
-        self._request: RunRequest | None = None
+        self._request: RunRequest | ApplicationError | None = None
         if _is_continued(args):
             self._state = RunState.model_validate(args[0])
             self._answers = list(self._state.answers)
@@ -46,6 +46,8 @@ class AgentWorkflow:
     async def run(self, *_: Any) -> RunResult:
         """Work on one `RunRequest` until there is an answer, a limit or nothing left to try."""
         try:
+            if isinstance(self._request, ApplicationError):
+                raise self._request
             if self._request is not None:
                 self._state = await self._begin(self._request)
             return await self._work()
@@ -304,16 +306,17 @@ def _is_continued(args: tuple[Any, ...]) -> bool:
     return isinstance(args[0], dict) and isinstance(args[0].get("agent"), dict)
 
 
-def _parse_request(args: tuple[Any, ...]) -> RunRequest:
+def _parse_request(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
+    """The request, or why the run fails at once; raised in `run`, since the SDK leaves an odd trace otherwise."""
     if len(args) != 1:
-        raise _bad_input(f"AgentWorkflow takes one JSON object, got {len(args)} arguments")
+        return _bad_input(f"AgentWorkflow takes one JSON object, got {len(args)} arguments")
     if not isinstance(args[0], dict):
-        raise _bad_input(f"AgentWorkflow takes one JSON object, got {type(args[0]).__name__}")
+        return _bad_input(f"AgentWorkflow takes one JSON object, got {type(args[0]).__name__}")
     try:
         return RunRequest.model_validate(args[0])
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
-        raise _bad_input("; ".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in faults)) from None
+        return _bad_input("; ".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in faults))
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -1,5 +1,6 @@
 """The loop on a real server: what reaches the tools, in which order, and what the model is told."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ async def test_effects_keep_the_models_order_and_reads_do_not_wait_for_them(site
 
     pays = calls_of(run, "pay")
     assert [call.arguments["order"] for call in pays] == [0, 1, 2]
-    assert all(one.ended is not None and one.ended <= after.began for one, after in zip(pays, pays[1:], strict=False))
+    assert all(one.ended is not None and one.ended <= after.began for one, after in itertools.pairwise(pays))
     assert calls_of(run, "look")[0].began < (pays[-1].ended or 0)
     assert result.effects.count == 3
     assert [entry.call for entry in result.effects.last] == [f"pay order={n} seconds=0.2" for n in range(3)]
@@ -228,9 +229,8 @@ async def test_an_answer_that_never_fits_is_declined_after_its_attempts(site: Si
 
     assert result.status is RunStatus.DECLINED
     assert result.usage.model_calls == 2
-    assert result.reason == (
-        "2 answers in a row could not be taken; the last: the answer is not valid JSON: Expecting value at line 1 column 1"
-    )
+    last = "the answer is not valid JSON: Expecting value at line 1 column 1"
+    assert result.reason == f"2 answers in a row could not be taken; the last: {last}"
 
 
 async def test_an_answer_over_16_kib_is_in_the_store(site: Site) -> None:

@@ -1,0 +1,256 @@
+"""A worker dies in the middle of five runs; another one goes on as if nothing had been."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio import activity
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.client import Client, WorkflowHandle
+from temporalio.worker import Worker
+
+from tests.acceptance.killed_tools import JOURNAL
+from tests.support.agents import ALLOW_ALL, Site, new_site
+from tests.support.processes import Processes, processes
+from workers.dev_server import DevServer
+from workflows.contracts.run import RunResult, RunStatus
+from workflows.steps import EFFECT_HEARTBEAT, HEARTBEAT
+
+MARGIN = timedelta(seconds=1)
+MODULE = "tests.acceptance.killed_tools"
+BEFORE = {"call": [{"note": {"word": "before"}}]}
+AFTER = {"call": [{"note": {"word": "after"}}]}
+DONE = {"say": "done"}
+
+# Agent by agent, the second turn is where the worker dies.
+TURNS: dict[str, dict[str, Any]] = {
+    "model": {"fail": [{"slow": "60s"}], "call": [{"note": {"word": "middle"}}]},
+    "read": {"call": [{"read_slowly": {"word": "middle"}}]},
+    "keyed": {"call": [{"pay_slowly": {"word": "middle"}}]},
+    "once": {"call": [{"send_slowly": {"word": "middle"}}]},
+    "idle": {"call": [{"elsewhere": {"word": "middle"}}]},
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The last attempt of one activity."""
+
+    kind: str
+    number: int
+    began: datetime
+    worker: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What became of one run whose worker was killed."""
+
+    result: RunResult
+    attempts: list[Attempt]
+    journal: list[dict[str, Any]]
+    closed: datetime
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One worker killed with all five runs on it."""
+
+    endings: dict[str, Ending]
+    killed_at: datetime
+    released_at: datetime
+    """When the activity of other people's worker, for which `idle` waited, was done."""
+    killed: str
+    successor: str
+
+    def taken_up(self, name: str) -> tuple[Attempt, timedelta]:
+        """The first activity that began after the kill, and how long after."""
+        after = [attempt for attempt in self.endings[name].attempts if attempt.began > self.killed_at]
+        first = min(after, key=lambda attempt: attempt.began)
+        return first, first.began - self.killed_at
+
+
+def write(site: Site, name: str, turn: dict[str, Any], remote: str) -> None:
+    tools: list[dict[str, Any]] = [
+        {"python": f"{MODULE}:{tool}"} for tool in ("note", "read_slowly", "pay_slowly", "send_slowly")
+    ]
+    schema = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}
+    tools.append(
+        {
+            "activity": {"name": "elsewhere", "task_queue": remote},
+            "effect": "read",
+            "timeout": "60s",
+            "input_schema": schema,
+        }
+    )
+    site.write(name, [BEFORE, turn, AFTER, DONE], tools=tools, policy=ALLOW_ALL)
+
+
+async def in_the_middle(handle: WorkflowHandle[Any, Any], kind: str) -> None:
+    """Wait until a worker is busy with an activity of this type, after the run's first step."""
+    async with asyncio.timeout(60):
+        while True:
+            description = (await handle.describe()).raw_description
+            for pending in description.pending_activities:
+                started = pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+                if pending.activity_type.name == kind and started and int(pending.activity_id) > 3:
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def attempts_of(handle: WorkflowHandle[Any, Any]) -> list[Attempt]:
+    kinds: dict[int, str] = {}
+    found = []
+    async for event in handle.fetch_history_events():
+        if event.HasField("activity_task_scheduled_event_attributes"):
+            kinds[event.event_id] = event.activity_task_scheduled_event_attributes.activity_type.name
+        if event.HasField("activity_task_started_event_attributes"):
+            started = event.activity_task_started_event_attributes
+            began = event.event_time.ToDatetime(UTC)
+            found.append(Attempt(kinds[started.scheduled_event_id], started.attempt, began, started.identity))
+    return found
+
+
+async def ending(handle: WorkflowHandle[Any, RunResult], journal: Path) -> Ending:
+    result = await handle.result()
+    entries = [json.loads(line) for line in journal.read_text().splitlines()]
+    described = await handle.describe()
+    assert described.close_time is not None
+    return Ending(
+        result, await attempts_of(handle), [one for one in entries if one["run"] == handle.id], described.close_time
+    )
+
+
+def running(site: Site, temporal: DevServer, **environment: str) -> Any:
+    settings = {
+        "MANDATE_FOLDER": str(site.folder),
+        "MANDATE_AGENTS": str(site.folder / "agents"),
+        "MANDATE_TASK_QUEUE": site.queue,
+        "TEMPORAL_ADDRESS": temporal.address,
+    }
+    return processes(site.folder / "processes", **settings, **environment)
+
+
+@pytest.fixture(scope="module")
+async def scene(tmp_path_factory: pytest.TempPathFactory, client: Client, temporal: DevServer) -> AsyncIterator[Scene]:
+    site = new_site(tmp_path_factory.mktemp("killed"), client)
+    journal, remote, release = site.folder / "journal", f"{site.queue}-remote", asyncio.Event()
+
+    @activity.defn
+    async def elsewhere(arguments: dict[str, str]) -> str:
+        await release.wait()
+        return arguments["word"]
+
+    for name, turn in TURNS.items():
+        write(site, name, turn, remote)
+    with running(site, temporal, **{JOURNAL: str(journal)}) as started:
+        async with Worker(client, task_queue=remote, activities=[elsewhere]):
+            yield await play(site, started, release, journal)
+
+
+async def play(site: Site, started: Processes, release: asyncio.Event, journal: Path) -> Scene:
+    doomed = await started.worker()
+    runs = {name: await site.start(name) for name in TURNS}
+    kinds = {"model": "call_model", "idle": "elsewhere"}
+    await asyncio.gather(*(in_the_middle(runs[name], kinds.get(name, "run_tool")) for name in TURNS))
+    successor = await started.worker()
+    # So long that the successor has nothing to do with what comes before the kill.
+    await asyncio.sleep(2)
+
+    killed_at = datetime.now(UTC)
+    doomed.send(signal.SIGKILL)
+    release.set()
+    released_at = datetime.now(UTC)
+
+    async with asyncio.timeout(60):
+        endings = await asyncio.gather(*(ending(run, journal) for run in runs.values()))
+    return Scene(dict(zip(runs, endings, strict=True)), killed_at, released_at, f"{doomed.pid}@", f"{successor.pid}@")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "attempt", "heartbeat"),
+    [
+        ("model", "call_model", 2, HEARTBEAT),
+        ("read", "run_tool", 2, HEARTBEAT),
+        ("keyed", "run_tool", 2, EFFECT_HEARTBEAT),
+        ("idle", "call_model", 1, timedelta(0)),
+    ],
+)
+async def test_another_worker_goes_on_within_the_heartbeat_timeout_and_a_second(
+    scene: Scene, name: str, kind: str, attempt: int, heartbeat: timedelta
+) -> None:
+    first, waited = scene.taken_up(name)
+
+    print(f"{name}: taken up {waited.total_seconds():.2f} s after the kill, heartbeat timeout {heartbeat}")
+    assert (first.kind, first.number) == (kind, attempt)
+    assert first.worker.startswith(scene.successor)
+    assert waited <= heartbeat + MARGIN
+
+
+@pytest.mark.parametrize("name", ["model", "read", "keyed", "idle"])
+async def test_finished_steps_are_not_repeated(scene: Scene, name: str) -> None:
+    ended = scene.endings[name]
+
+    words = [entry["word"] for entry in ended.journal]
+
+    expected = {"idle": ["before", "after"], "model": ["before", "middle", "after"]}
+    assert words == expected.get(name, ["before", "middle", "middle", "after"])
+    assert [attempt.number for attempt in ended.attempts if attempt.number > 1] == ([] if name == "idle" else [2])
+    assert ended.result.status is RunStatus.COMPLETED
+    assert ended.result.output == "done"
+
+
+async def test_keyed_effect_is_tried_again_with_its_key(scene: Scene) -> None:
+    ended = scene.endings["keyed"]
+
+    calls = [entry for entry in ended.journal if entry["tool"] == "pay_slowly"]
+
+    assert [call["attempt"] for call in calls] == [1, 2]
+    assert calls[0]["key"] == calls[1]["key"] == ended.result.effects.last[0].key
+    assert calls[0]["pid"] != calls[1]["pid"]
+    assert ended.result.effects.count == 1
+
+
+async def test_effect_that_may_happen_once_is_not_tried_again(scene: Scene) -> None:
+    ended = scene.endings["once"]
+
+    waited = ended.closed - scene.killed_at
+
+    print(f"once: declined {waited.total_seconds():.2f} s after the kill")
+    assert [entry["word"] for entry in ended.journal] == ["before", "middle"]
+    assert ended.result.status is RunStatus.DECLINED
+    assert [entry.call for entry in ended.result.uncertain] == ["send_slowly word=middle"]
+    assert ended.result.effects.count == 0
+    assert waited <= EFFECT_HEARTBEAT + MARGIN
+
+
+async def test_worker_that_is_told_to_stop_finishes_its_model_call(
+    tmp_path: Path, client: Client, temporal: DevServer
+) -> None:
+    site = new_site(tmp_path, client)
+    write(site, "slow", {"delay": "4s", "call": [{"note": {"word": "middle"}}]}, "nowhere")
+    with running(site, temporal, **{JOURNAL: str(tmp_path / "journal")}) as started:
+        first = await started.worker()
+        run = await site.start("slow")
+        await in_the_middle(run, "call_model")
+
+        first.send(signal.SIGTERM)
+        second = await started.worker()
+        async with asyncio.timeout(30):
+            result = await run.result()
+
+        assert await first.ended() == 0
+        attempts = await attempts_of(run)
+        second.send(signal.SIGTERM)
+        assert await second.ended() == 0
+    assert result.status is RunStatus.COMPLETED
+    assert {attempt.number for attempt in attempts} == {1}
+    calls = [attempt for attempt in attempts if attempt.kind == "call_model"]
+    assert calls[1].worker.startswith(f"{first.pid}@")
+    assert calls[2].worker.startswith(f"{second.pid}@")

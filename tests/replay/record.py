@@ -1,0 +1,144 @@
+"""Record the histories of today's code: `python -m tests.replay.record VERSION [NAME ...]`.
+
+Each file is one run as the server has it. A change of the command order keeps the old files and adds new ones.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from temporalio import activity
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.worker import Worker
+
+from tests.support.agents import Site, new_site
+from tests.support.toolkit import calls_of
+from workers.client import connect
+from workers.dev_server import run_private_server
+
+HISTORIES = Path(__file__).parent / "histories"
+
+Started = WorkflowHandle[Any, Any]
+
+
+@activity.defn(name="Describe")
+async def describe(whole: dict[str, Any]) -> str:
+    return "it is " + str(whole["what"])
+
+
+async def ended(site: Site, name: str, **options: Any) -> Started:
+    """A run that a worker of its own has served to its end."""
+    async with site.serving(identity="worker"):
+        handle = await site.start(name, **options)
+        await handle.result()
+    return handle
+
+
+async def completed(site: Site) -> Started:
+    """Reads side by side, effects in order, a misfit, a refusal."""
+    policy = [
+        {"id": "no-letters", "match": {"tools": ["send"]}, "verdict": "deny"},
+        {"id": "all", "match": {}, "verdict": "allow"},
+    ]
+    turns = [
+        {"say": "First.", "call": [{"look": {"what": "a"}}, {"look": {"what": "b"}}, {"pay": {"order": 1}}]},
+        {"call": [{"nothing": {}}, {"send": {"to": "Ann"}}, {"pay": {"order": 1}}, {"pay": {"order": 2}}]},
+        {"say": "done"},
+    ]
+    site.write("completed", turns, policy=policy)
+    return await ended(site, "completed", requester="ann@example.com", labels={"team": "support"})
+
+
+async def structured(site: Site) -> Started:
+    site.write("structured", [{"say": "5"}, {"say": '{"a": 1}'}], output_schema={"type": "object", "required": ["a"]})
+    return await ended(site, "structured")
+
+
+async def declined(site: Site) -> Started:
+    site.write("declined", [{"call": [{"send": {"to": "Ann", "lose_reply": True}}, {"pay": {"order": 1}}]}])
+    return await ended(site, "declined")
+
+
+async def exhausted(site: Site) -> Started:
+    site.write("exhausted", [{"repeat": 9, "call": [{"look": {"what": "x"}}]}], budget={"steps": 3})
+    return await ended(site, "exhausted")
+
+
+async def rerouted(site: Site) -> Started:
+    site.write("rerouted", [{"fail": [{"status": 401}] * 3, "say": "x"}])
+    site.write("backup", [{"say": "from the backup"}])
+    models = ["scripted:rerouted.script.yaml", "scripted:backup.script.yaml"]
+    site.write("rerouted", [{"fail": [{"status": 401}] * 3, "say": "x"}], models=models)
+    return await ended(site, "rerouted")
+
+
+async def remote(site: Site) -> Started:
+    schema = {"type": "object", "properties": {"what": {"type": "string"}}, "required": ["what"]}
+    place = {"name": "Describe", "task_queue": "describers"}
+    tools = [{"activity": place, "name": "describe", "input_schema": schema, "effect": "keyed"}]
+    site.write("remote", [{"call": [{"describe": {"what": "a"}}]}, {"say": "done"}], tools=tools)
+    foreign = await Client.connect(site.client.service_client.config.target_host, identity="foreign")
+    async with Worker(foreign, task_queue="describers", activities=[describe]):
+        return await ended(site, "remote")
+
+
+async def cancelled(site: Site) -> Started:
+    site.write("cancelled", [{"call": [{"pay": {"order": 1}}, {"pay": {"order": 2, "seconds": 15}}]}])
+    async with site.serving(identity="worker"):
+        handle = await site.start("cancelled")
+        while len(calls_of(handle.id, "pay")) < 2:
+            await asyncio.sleep(0.05)
+        await handle.cancel()
+        with contextlib.suppress(WorkflowFailureError):
+            await handle.result()
+    return handle
+
+
+async def refused(site: Site) -> Started:
+    site.write("refused", [{"say": "never"}])
+    async with site.serving(identity="worker"):
+        bad = {"agent": "refused", "inputt": "y"}
+        handle = await site.client.start_workflow("AgentWorkflow", bad, id="refused-1", task_queue=site.queue)
+        with contextlib.suppress(WorkflowFailureError):
+            await handle.result()
+    return handle
+
+
+async def continued(site: Site) -> Started:
+    """The second of several runs: it begins in the middle of a turn."""
+    calls = [{"pay": {"order": n}} for n in range(6)]
+    site.write("continued", [{"repeat": 6, "call": calls}, {"say": "done"}])
+    handle = await ended(site, "continued")
+    first = await site.client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id).fetch_history()
+    last = first.events[-1].workflow_execution_continued_as_new_event_attributes
+    return site.client.get_workflow_handle(handle.id, run_id=last.new_execution_run_id)
+
+
+RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
+    completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
+)  # fmt: skip
+
+
+async def record(version: str, names: list[str]) -> None:
+    HISTORIES.mkdir(exist_ok=True)
+    for play in RUNS:
+        if names and play.__name__ not in names:
+            continue
+        config = {"limit.historyCount.suggestContinueAsNew": "40"} if play is continued else {}
+        with tempfile.TemporaryDirectory() as folder:
+            async with run_private_server(extra_dynamic_config=config) as server:
+                site = new_site(Path(folder), await connect(address=server.address, identity="client"))
+                handle = await play(site)
+                history = json.loads((await handle.fetch_history()).to_json())
+        path = HISTORIES / f"{version}-{play.__name__}.json"
+        path.write_text(json.dumps(history, indent=1) + "\n")
+        print(f"{path.name}: {len(history['events'])} events")
+
+
+if __name__ == "__main__":
+    asyncio.run(record(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,65 @@
+"""Steps and activities are two sides of one contract."""
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from temporalio import activity
+
+from activities.agent import AgentActivities
+from activities.model import ModelActivities
+from activities.tool import ToolActivities
+from workflows import steps
+from workflows.contracts.tool import ToolResult
+from workflows.steps import Attempted
+
+ACTIVITIES: dict[str, Callable[..., Any]] = {
+    activity._Definition.must_from_callable(function).name or "": function
+    for holder in (AgentActivities, ModelActivities, ToolActivities)
+    for _, function in inspect.getmembers(holder, inspect.isfunction)
+    if activity._Definition.from_callable(function) is not None
+}
+
+REMOTE = "call_remote_activity"
+"""Its activity is somebody else's."""
+
+STEPS = {
+    name: function
+    for name, function in inspect.getmembers(steps, inspect.iscoroutinefunction)
+    if function.__module__ == steps.__name__
+}
+
+
+def test_every_activity_has_a_step_and_every_step_an_activity() -> None:
+    assert set(STEPS) - {REMOTE} == set(ACTIVITIES)
+
+
+@pytest.mark.parametrize("name", sorted(set(STEPS) - {REMOTE}))
+def test_step_and_activity_take_and_return_the_same_types(name: str) -> None:
+    step, act = typing.get_type_hints(STEPS[name]), typing.get_type_hints(ACTIVITIES[name])
+    returned = ToolResult if step["return"] is Attempted else step["return"]
+
+    assert step["request"] == act["request"]
+    assert returned == act["return"]
+    assert list(inspect.signature(ACTIVITIES[name]).parameters) == ["self", "request"]
+
+
+@pytest.mark.parametrize("name", ["run_tool", REMOTE])
+def test_whatever_reaches_the_world_needs_a_verdict(name: str) -> None:
+    parameter = inspect.signature(STEPS[name]).parameters["verdict"]
+
+    assert parameter.default is inspect.Parameter.empty
+
+
+def test_only_steps_schedule_activities() -> None:
+    """No route to the world goes around the verdict: no other workflow module starts an activity."""
+    from pathlib import Path
+
+    scheduling = [
+        path.name
+        for path in Path(steps.__file__).parent.rglob("*.py")
+        if any(word in path.read_text() for word in ("execute_activity", "start_activity", "execute_local_activity"))
+    ]
+    assert scheduling == ["steps.py"]
