@@ -76,13 +76,13 @@ class ToolError(Exception):
         """Seconds that the other side asked for; makes a definite `not done` worth another attempt."""
 
 
-def tool_failure(error: ToolError, effect: Effect, attempt: int) -> ApplicationError:
+def tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before: bool) -> ApplicationError:
     """What `run_tool` raises for `error`: retried by Temporal where repeating is safe and may help.
 
-    From the second attempt on, "not sent" says nothing of the attempts before.
+    `sent_before` says that an earlier attempt may have reached the other side: then "not sent" says nothing.
     """
     outcome = error.outcome
-    if attempt > 1 and outcome is Outcome.NOT_SENT and effect.changes_world:
+    if sent_before and outcome is Outcome.NOT_SENT and effect.changes_world:
         outcome = Outcome.UNKNOWN
     repeatable = effect is not Effect.ONCE and (outcome is not Outcome.NOT_DONE or error.retry_after is not None)
     delay = timedelta(seconds=min(error.retry_after, 300.0)) if error.retry_after is not None else None

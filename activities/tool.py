@@ -34,7 +34,8 @@ class ToolActivities:
             ApplicationError: `ToolFailed` with what is known of the attempt; retried where that is safe.
         """
         attempt = activity.info().attempt
-        effect = Effect.ONCE
+        # Until the definition is read, repeating is bounded by the workflow alone, which has no retries for `once`.
+        effect = Effect.KEYED
         try:
             async with heartbeat.beating():
                 chain, definition, whole = await self._read(request)
@@ -42,10 +43,11 @@ class ToolActivities:
                 text = await self._call(request, chain, definition, whole)
                 return await self._store(text, effect)
         except ToolError as error:
-            log.warning(
-                "tool_failed", step=request.step, outcome=str(error.outcome), reason=error.reason, attempt=attempt
-            )
-            raise failures.tool_failure(error, effect, attempt) from None
+            log.warning("tool_failed", step=request.step, outcome=str(error.outcome), reason=error.reason)
+            sent_before = not _nothing_sent_before()
+            if error.outcome is Outcome.NOT_SENT and not sent_before:
+                activity.heartbeat(attempt)
+            raise failures.tool_failure(error, effect, attempt, sent_before=sent_before) from None
 
     async def _read(self, request: ToolRequest) -> tuple[Chain, ToolDefinition, JsonObject]:
         try:
@@ -99,3 +101,12 @@ def _context(request: ToolRequest, definition: ToolDefinition) -> CallContext:
         attempt=info.attempt,
         timeout=definition.tool.timeout,
     )
+
+
+def _nothing_sent_before() -> bool:
+    """Whether each attempt before this one is known to have sent nothing: the last one left its number behind.
+
+    An attempt that was lost leaves none of its own, and the number of the one before it does not fit.
+    """
+    info = activity.info()
+    return info.attempt == 1 or tuple(info.heartbeat_details) == (info.attempt - 1,)

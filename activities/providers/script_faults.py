@@ -56,9 +56,10 @@ def _place(value: JsonValue, location: Place) -> Place:
     """The parts of `location` that the document has: pydantic adds the names of unions' branches."""
     place: Place = ()
     for part in location:
-        inside = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
-        if part in inside:
-            value, place = inside[part], (*place, part)
+        if isinstance(value, dict) and isinstance(part, str) and part in value:
+            value, place = value[part], (*place, part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value, place = value[part], (*place, part)
     return place
 
 

@@ -1,0 +1,146 @@
+"""Four kinds of tools side by side in one agent, on a real server."""
+
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from tests.support.agents import Site, new_site, results_told
+from tests.support.http_peer import HttpPeer, http_peer
+from tests.support.toolkit import calls_of
+from workers.agent_files import AgentFileError
+from workers.worker import open_worker
+from workflows.contracts.run import RunStatus
+
+CHARGED: list[str] = []
+
+
+@activity.defn(name="Charge")
+async def charge(whole: dict[str, Any]) -> str:
+    CHARGED.append(activity.info().activity_id)
+    return f"charged {whole['amount']}"
+
+
+@dataclass
+class Peers:
+    http: HttpPeer
+    journal: Path
+    queue: str
+
+    def journalled(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.journal.read_text().splitlines()] if self.journal.exists() else []
+
+    def tools(self) -> list[dict[str, Any]]:
+        schema = {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]}
+        server = [sys.executable, "-m", "tests.support.mcp_server", "stdio", str(self.journal)]
+        return [
+            {"python": "tests.support.toolkit:pay"},
+            {"mcp": {"name": "files", "command": server}, "only": ["echo"], "effects": {"echo": "keyed"}},
+            {"activity": {"name": "Charge", "task_queue": self.queue}, "name": "charge", "input_schema": schema, "effect": "keyed"},
+            {
+                "http": {"method": "POST", "url": self.http.url + "/json/{order}"},
+                "name": "create_ticket",
+                "input_schema": {
+                    "type": "object",
+                    "properties": {"order": {"type": "integer"}, "text": {"type": "string"}, "notify": {"type": "boolean"}},
+                    "required": ["order"],
+                },
+                "query": ["notify"],
+                "headers": {"Authorization": "Bearer ${secret:TICKETS}"},
+                "effect": "keyed",
+            },
+        ]  # fmt: skip
+
+
+@pytest.fixture
+async def peers(tmp_path: Path, client: Client) -> AsyncIterator[Peers]:
+    queue = f"payments-{time.monotonic_ns()}"
+    foreign = await Client.connect(client.service_client.config.target_host)
+    async with http_peer() as http, Worker(foreign, task_queue=queue, activities=[charge]):
+        CHARGED.clear()
+        yield Peers(http, tmp_path / "journal", queue)
+
+
+CALLS: list[dict[str, Any]] = [
+    {"pay": {"order": 1}},
+    {"echo": {"text": "hello"}},
+    {"charge": {"amount": 2.5}},
+    {"create_ticket": {"order": 81, "text": "broken", "notify": True}},
+]
+
+
+def site_with(tmp_path: Path, client: Client, peers: Peers, **environment: str) -> Site:
+    return new_site(tmp_path, client, MANDATE_HTTP_HOSTS=peers.http.host, **environment)
+
+
+async def test_each_kind_is_called_with_its_idempotency_key(tmp_path: Path, client: Client, peers: Peers) -> None:
+    site = site_with(tmp_path, client, peers, TICKETS="t0p-secret")
+    site.write("sources", [{"call": CALLS}, {"say": "done"}], tools=peers.tools())
+
+    async with site.serving():
+        handle = await site.start("sources")
+        result = await handle.result()
+        history = (await handle.fetch_history()).to_json()
+
+    keys = [entry.key for entry in result.effects.last]
+    request = peers.http.seen[0]
+    told = [part.text for part in await results_told(site, result.head or "")]
+    assert result.status is RunStatus.COMPLETED
+    assert told == ['{"paid":1.0,"order":1}', "hello", '"charged 2.5"', '{"b": 1,  "a": [true]}']
+    assert keys == [
+        calls_of(handle.id, "pay")[0].key,
+        peers.journalled()[0]["key"],
+        CHARGED[0],
+        request.headers["idempotency-key"],
+    ]
+    assert (request.method, request.target) == ("POST", "/json/81?notify=true")
+    assert request.json() == {"text": "broken"}
+    assert request.headers["authorization"] == "Bearer t0p-secret"
+    assert "t0p-secret" not in history
+    assert b"t0p-secret" not in (tmp_path / "store.db").read_bytes()
+
+
+async def test_denied_calls_reach_no_source(tmp_path: Path, client: Client, peers: Peers) -> None:
+    site = site_with(tmp_path, client, peers, TICKETS="t0p-secret")
+    site.write("sources", [{"call": CALLS}, {"say": "done"}], tools=peers.tools(), policy=[])
+
+    result, run = await site.run("sources")
+
+    told = await results_told(site, result.head or "")
+    assert [part.text for part in told] == [
+        f"refused: no rule names {name!r}, which changes the world"
+        for name in ("pay", "echo", "charge", "create_ticket")
+    ]
+    assert calls_of(run) == []
+    assert peers.journalled() == []
+    assert CHARGED == []
+    assert peers.http.seen == []
+
+
+async def test_a_missing_secret_stops_the_start_and_is_named(tmp_path: Path, client: Client, peers: Peers) -> None:
+    site = site_with(tmp_path, client, peers)
+    site.write("sources", [{"say": "done"}], tools=peers.tools())
+
+    with pytest.raises(AgentFileError, match="secret 'TICKETS' is not in the environment"):
+        async with open_worker(client, site.settings):
+            pass
+
+
+async def test_a_host_that_is_not_allowed_is_not_called(tmp_path: Path, client: Client, peers: Peers) -> None:
+    site = new_site(tmp_path, client, TICKETS="t0p-secret")
+    site.write("sources", [{"call": CALLS[3:]}, {"say": "done"}], tools=peers.tools()[3:])
+
+    result, _ = await site.run("sources")
+
+    told = (await results_told(site, result.head or ""))[0]
+    assert peers.http.seen == []
+    assert (result.status, result.uncertain) == (RunStatus.COMPLETED, ())
+    assert told.text == f"host {peers.http.host!r} is not allowed; the worker's settings allow: none"
