@@ -86,7 +86,7 @@ class ToolActivities:
         except failures.STORE_ERRORS as error:
             if effect is not Effect.ONCE:
                 raise ToolError(Outcome.UNKNOWN, str(error)) from None
-            log.error("result_lost", reason=str(error))
+            log.warning("result_lost", reason=str(error))
             return ToolResult(text="done, but its result was lost: the store did not take it", error=text.error)
 
 

@@ -56,10 +56,15 @@ def _place(value: JsonValue, location: Place) -> Place:
     """The parts of `location` that the document has: pydantic adds the names of unions' branches."""
     place: Place = ()
     for part in location:
-        if isinstance(value, dict) and isinstance(part, str) and part in value:
-            value, place = value[part], (*place, part)
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value, place = value[part], (*place, part)
+        inner: JsonValue
+        match value:
+            case dict() if isinstance(part, str) and part in value:
+                inner = value[part]
+            case list() if isinstance(part, int) and part < len(value):
+                inner = value[part]
+            case _:
+                continue
+        value, place = inner, (*place, part)
     return place
 
 

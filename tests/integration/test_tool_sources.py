@@ -44,20 +44,29 @@ class Peers:
         return [
             {"python": "tests.support.toolkit:pay"},
             {"mcp": {"name": "files", "command": server}, "only": ["echo"], "effects": {"echo": "keyed"}},
-            {"activity": {"name": "Charge", "task_queue": self.queue}, "name": "charge", "input_schema": schema, "effect": "keyed"},
+            {
+                "activity": {"name": "Charge", "task_queue": self.queue},
+                "name": "charge",
+                "input_schema": schema,
+                "effect": "keyed",
+            },
             {
                 "http": {"method": "POST", "url": self.http.url + "/json/{order}"},
                 "name": "create_ticket",
                 "input_schema": {
                     "type": "object",
-                    "properties": {"order": {"type": "integer"}, "text": {"type": "string"}, "notify": {"type": "boolean"}},
+                    "properties": {
+                        "order": {"type": "integer"},
+                        "text": {"type": "string"},
+                        "notify": {"type": "boolean"},
+                    },
                     "required": ["order"],
                 },
                 "query": ["notify"],
                 "headers": {"Authorization": "Bearer ${secret:TICKETS}"},
                 "effect": "keyed",
             },
-        ]  # fmt: skip
+        ]
 
 
 @pytest.fixture
