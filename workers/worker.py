@@ -1,17 +1,20 @@
 """A worker: stores, tools, providers and the workflow, composed for one task queue."""
 
+import compileall
 import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+import workflows
 from activities.agent import AgentActivities, OfferedAgent
 from activities.blobs import Blobs
 from activities.model import ModelActivities
@@ -74,6 +77,7 @@ async def open_worker(
         ValueError: the store's address or an allowed host is none.
     """
     options = options or WorkerOptions()
+    compile_workflows()
     async with AsyncExitStack() as stack:
         resolve = Secrets(settings.environment, settings.secrets)
         mcp = LazyMcpToolbox(resolve)
@@ -125,6 +129,15 @@ def _deployment(options: WorkerOptions) -> WorkerDeploymentConfig | None:
         use_worker_versioning=True,
         default_versioning_behavior=VersioningBehavior.PINNED,
     )
+
+
+def compile_workflows() -> None:
+    """Write bytecode of the workflow code where it is missing.
+
+    The sandbox imports it anew for each run: where the environment forbids Python to write bytecode, as images often
+    do, each start of a run would compile it, which costs more than all else of a start.
+    """
+    compileall.compile_dir(Path(workflows.__file__).parent, quiet=2)
 
 
 def workflow_runner(*, sandboxed: bool = True) -> WorkflowRunner:
