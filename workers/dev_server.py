@@ -79,6 +79,7 @@ async def share_dev_server(
     *,
     on_progress: Progress,
     port: int | None = None,
+    ui_port: int | None = None,
     ui: bool = True,
     extra_dynamic_config: Mapping[str, str] | None = None,
     search: Search | None = None,
@@ -89,7 +90,8 @@ async def share_dev_server(
         folder: keeps database, log and lock files; made if missing.
         on_progress: is told in one line what takes long; called in this event loop.
         port: exactly this one. Without it 7233 if free, else another.
-        ui: with the Web UI, on `port` + 1000 or another. Has no say in a server that runs already.
+        ui_port: of the Web UI, exactly this one. Without it `port` + 1000 or another.
+        ui: with the Web UI. Has no say in a server that runs already.
         extra_dynamic_config: values are JSON. Has no say in a server that runs already.
         search: where the binary is looked for, if not where the environment says.
 
@@ -100,7 +102,7 @@ async def share_dev_server(
     folder = private_folder(folder)
     orders = server_keeper.Orders(
         command=["server", "start-dev", "--db-filename", str(folder / "temporal.db"), *flags(config)],
-        ports=[[port or PORT + n, (port or PORT + n) + UI_OFFSET] for n in range(1 if port else 5)],
+        ports=[[port or PORT + n, ui_port or (port or PORT + n) + UI_OFFSET] for n in range(1 if port else 5)],
         any_port=port is None,
         ui=ui,
         graceful=True,
@@ -112,6 +114,10 @@ async def share_dev_server(
         raise ServerError(
             f"the server of {str(folder)!r} runs already, on {lease.server.address} and not on port {port}"
         )
+    if ui_port and ui and lease.server.ui_url != f"http://127.0.0.1:{ui_port}":
+        lease.close()
+        found = lease.server.ui_url or "nowhere"
+        raise ServerError(f"the Web UI of the server of {str(folder)!r} is at {found} and not on port {ui_port}")
     return lease
 
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO, TypedDict
@@ -158,18 +159,26 @@ def start(folder: Path, orders: Orders, wanted: Callable[[], bool]) -> tuple[sub
             )
         except OSError as error:
             raise StartError(f"the Temporal server {command[0]} cannot be started: {error.strerror}") from None
-        code = wait_ready(server, port, lambda at=offset: log.read_bytes()[at:], wanted)
+        said = partial(log_since, log, offset)
+        code = wait_ready(server, port, said, wanted)
         if code is None:
             state = State(keeper=os.getpid(), pid=server.pid, port=port, ui_port=ui_port, binary=command[0])
             return server, {**state, "settings": orders["settings"]}
-        said = log.read_bytes()[offset:].decode(errors="replace")
-        if "address already in use" not in said:
-            last = " | ".join(line.strip() for line in said.splitlines()[-3:] if line.strip())[-600:]
+        if b"address already in use" not in said():
+            lines = said().decode(errors="replace").splitlines()
+            last = " | ".join(line.strip() for line in lines[-3:] if line.strip())[-600:]
             raise StartError(
                 f"the Temporal server {command[0]} ended with code {code}: {last or 'it said nothing'} ({log})"
             )
     tried = ", ".join(str(port) for port, _ in orders["ports"]) or "any"
     raise StartError(f"the Temporal server finds no free port (tried {tried}); name one that nothing else listens on")
+
+
+def log_since(log: Path, offset: int) -> bytes:
+    """What has been written to `log` from `offset` on."""
+    with log.open("rb") as file:
+        file.seek(offset)
+        return file.read()
 
 
 def wait_ready(

@@ -25,7 +25,7 @@ OLDEST_GO = (1, 26)
 LOOKUP_SECONDS = 5.0
 """Without internet nobody waits longer than this for the download to be given up."""
 STALL_SECONDS = 20.0
-TELL_SECONDS = 5.0
+TELL_SECONDS = 10.0
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 

@@ -60,3 +60,8 @@ class Settings:
             },
             environment=env,
         )
+
+
+def is_debugging() -> bool:
+    """`MANDATE_DEBUG`: whether errors of commands are shown with their tracebacks."""
+    return bool(os.environ.get("MANDATE_DEBUG"))

@@ -21,7 +21,7 @@ class McpDefinitions(Protocol):
     """Asks MCP servers for their tools."""
 
     async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
-        """Raises `ValueError` with a sentence: the server cannot be reached, or has not what the entry names."""
+        """Raises an exception that says in one sentence what is wrong with the server or with the entry."""
         ...
 
 
@@ -49,7 +49,10 @@ async def definitions(entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefini
         case PythonTool():
             return (registry.definition(registry.load_function(entry.python), entry),)
         case McpTools():
-            return await mcp.definitions(entry)
+            try:
+                return await mcp.definitions(entry)
+            except Exception as error:  # noqa: BLE001 - whatever a server does, the fault names its entry
+                raise ValueError(str(error) or type(error).__name__) from None
         case ActivityTool():
             return (_activity(entry),)
         case HttpTool():

@@ -1,0 +1,464 @@
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from workers.client import connect
+from workers.dev_server import run_private_server, share_dev_server
+from workers.server_binary import ensure_binary
+from workflows.contracts.run import RunResult
+
+BIN = Path(sys.executable).parent
+
+TOOLS = '''
+import time
+from activities.toolbox.registry import tool
+
+@tool(effect="read")
+def look(order: int) -> str:
+    """Look an order up."""
+    return f"order {order} " + "x" * 900
+
+@tool(effect="keyed", sensitive=["card"])
+def pay(amount: int, card: str) -> str:
+    """Pay."""
+    return f"paid {amount}"
+
+@tool(effect="once")
+def burn(house: str) -> str:
+    """Burn a house down."""
+    return "burnt"
+
+@tool(effect="keyed", timeout="60s")
+async def dawdle(seconds: float) -> str:
+    """Take long."""
+    import asyncio
+    await asyncio.sleep(seconds)
+    return "done"
+'''
+
+AGENT = """
+name: till
+instructions: Serve.
+models: [scripted:till.script.yaml]
+tools:
+  - python: cli_till_tools:look
+  - python: cli_till_tools:pay
+  - python: cli_till_tools:burn
+  - python: cli_till_tools:dawdle
+  - activity: {name: Ship, task_queue: shipping}
+    input_schema: {type: object, properties: {order: {type: integer}}, required: [order]}
+    effect: keyed
+policy:
+  - {id: pays, match: {tools: [pay, dawdle, Ship]}, verdict: allow}
+  - {id: houses, match: {tools: [burn]}, verdict: deny}
+budget: {steps: 60}
+"""
+
+SCRIPT = """
+conversations:
+  - match: "pay*"
+    turns:
+      - say: I look first.
+        call: [{look: {order: 81}}, {burn: {house: mine}}]
+      - expect: {results: {burn: {error: true}}}
+        call: [{pay: {amount: 7, card: "4000-1234"}}]
+      - say: Paid seven.
+  - match: "dawdle*"
+    turns:
+      - say: This takes long.
+        call: [{look: {order: 1}}, {dawdle: {seconds: 40}}]
+      - say: At last.
+  - match: "ship*"
+    turns:
+      - call: [{Ship: {order: 5}}]
+      - say: Shipped.
+  - match: "long*"
+    turns:
+      - repeat: 20
+        turns:
+          - {say: "round ${n}", call: [{look: {order: "${n}"}}]}
+      - say: Round and round.
+  - match: "*"
+    turns: [{say: "Hello."}]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A server, agent files, and the environment of commands."""
+
+    folder: Path
+    address: str
+    client: Client
+    env: Mapping[str, str]
+
+    async def start(self, *words: str, program: str = str(BIN / "mandate"), **env: str) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            program, *words, stdin=pipe, stdout=pipe, stderr=pipe, env={**self.env, **env}, cwd=self.folder
+        )
+
+    async def run(self, *words: str, stdin: str = "", program: str = str(BIN / "mandate"), **env: str) -> Done:
+        process = await self.start(*words, program=program, **env)
+        async with asyncio.timeout(60):
+            out, err = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        return Done(process.returncode, out.decode(), err.decode())
+
+
+async def line_with(stream: asyncio.StreamReader | None, text: str) -> str:
+    """The first line that holds `text`."""
+    assert stream is not None
+    async with asyncio.timeout(30):
+        while line := (await stream.readline()).decode():
+            if text in line:
+                return line
+    raise AssertionError(f"no line with {text!r}")
+
+
+@pytest.fixture(scope="module")
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "agents").mkdir()
+    (folder / "cli_till_tools.py").write_text(TOOLS)
+    (folder / "agents" / "till.yaml").write_text(AGENT)
+    (folder / "agents" / "till.script.yaml").write_text(SCRIPT)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "MANDATE_"))}
+    async with run_private_server(extra_dynamic_config={"limit.historyCount.suggestContinueAsNew": "70"}) as server:
+        env = {
+            **kept,
+            "TEMPORAL_ADDRESS": server.address,
+            "MANDATE_AGENTS": str(folder / "agents"),
+            "MANDATE_FOLDER": str(folder / "state"),
+            "TEMPORAL_CONFIG_FILE": str(folder / "none.toml"),
+        }
+        yield Place(folder, server.address, await connect(address=server.address), env)
+
+
+@pytest.fixture(scope="module")
+async def worker(place: Place) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await place.start("worker", "-o", "json", "--log-level", "error")
+    try:
+        try:
+            served = json.loads(await line_with(process.stdout, "till"))
+        except AssertionError:
+            pytest.fail((await process.communicate())[1].decode())
+        assert served["task_queue"] == "agents"
+        assert served["address"] == place.address
+        yield process
+        assert process.returncode is None, "the worker ended"
+        process.terminate()
+        async with asyncio.timeout(35):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_run_is_told_a_line_a_step(place: Place, worker: object) -> None:
+    done = await place.run("run", "till", "pay it", "--id", "told")
+
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0] == "step 1   I look first."
+    assert sorted(lines[1:3]) == [
+        "step 1   burn house=mine → refused: rule 'houses' denies 'burn'",
+        "step 1   look order=81 → " + ("order 81 " + "x" * 900)[:60] + " (909 bytes)",
+    ]
+    assert lines[3] == "step 2   pay amount=7 card=*** → paid 7"
+    assert lines[4] == "step 3   answers"
+    assert "completed" in lines
+    assert "Paid seven." in lines
+    assert "  pay amount=7 card=***" in lines
+    assert "Read it     mandate show told" in lines
+    assert "4000" not in done.out + done.err
+
+
+async def test_json_is_exactly_the_result(place: Place, worker: object) -> None:
+    done = await place.run("-o", "json", "run", "till", "-", stdin="pay it", program=str(BIN / "temporal-agent"))
+
+    assert done.code == 0, done.err
+    result = RunResult.model_validate(json.loads(done.out))
+    assert set(json.loads(done.out)) == set(RunResult.model_fields)
+    assert (result.status, result.output, result.effects.count) == ("completed", "Paid seven.", 1)
+
+
+async def test_detached_run_is_followed_later(place: Place, worker: object) -> None:
+    started = await place.run("run", "till", "hi", "--detach", "-o", "json", "--label", "team=x", "--requester", "ann")
+    name = json.loads(started.out)["workflow_id"]
+
+    done = await place.run("show", name, "--follow")
+
+    assert started.code == 0
+    assert name.startswith("till-")
+    assert done.code == 0
+    assert "Hello." in done.out
+
+
+async def test_run_that_ends_otherwise_exits_with_one(place: Place, worker: object) -> None:
+    done = await place.run("run", "till", "long", "--steps", "2", "--id", "exhausted", "-o", "json")
+
+    assert done.code == 1
+    assert json.loads(done.out)["status"] == "exhausted"
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nobody", "hi"], "agent: 'nobody' is not an agent of these workers; they have: till"),
+        (["till", "hi", "--label", f"{'x' * 65}=1"], "start request: labels."),
+    ],
+)
+async def test_bad_input_exits_with_two_and_its_sentence(
+    place: Place, worker: object, words: list[str], sentence: str
+) -> None:
+    done = await place.run("run", *words)
+
+    assert done.code == 2
+    assert f"error: {sentence}" in done.err
+    assert "Traceback" not in done.err
+
+
+async def test_id_of_a_running_run_is_refused(place: Place, worker: object) -> None:
+    await place.run("run", "till", "dawdle", "--id", "taken", "--detach")
+
+    done = await place.run("run", "till", "hi", "--id", "taken")
+
+    await place.client.get_workflow_handle("taken").terminate()
+    assert done.code == 2
+    assert done.err == ("error: a run with the id 'taken' is going on; follow it with `mandate show taken --follow`\n")
+
+
+async def test_missing_worker_is_told_and_ctrl_c_leaves_the_run(place: Place) -> None:
+    process = await place.start("run", "till", "hi", "--task-queue", "deserted", "--id", "deserted")
+    told = await line_with(process.stderr, "no worker")
+
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+
+    assert told == "no worker polls task queue 'deserted'; start one with `mandate worker`\n"
+    assert process.returncode == 130
+    assert "come back with `mandate show deserted --follow`" in err.decode()
+    assert "Traceback" not in err.decode()
+    shown = await place.run("show", "deserted", "-o", "json")
+    record = json.loads(shown.out)
+    assert (record["status"], record["agent"], record["head"], record["messages"]) == ("running", "till", None, [])
+    await place.client.get_workflow_handle("deserted").terminate(reason="enough")
+    record = json.loads((await place.run("show", "deserted", "-o", "json")).out)
+    assert (record["status"], record["reason"]) == ("terminated", "enough")
+
+
+async def test_show_prints_the_whole_conversation(place: Place, worker: object) -> None:
+    await place.run("run", "till", "pay it", "--id", "shown", "-o", "json")
+
+    short = await place.run("show", "shown")
+    whole = await place.run("show", "shown", "--full")
+    record = json.loads((await place.run("show", "shown", "-o", "json")).out)
+
+    assert short.code == 0
+    assert "more characters, see --full]" in short.out
+    assert "x" * 900 in whole.out
+    for text in (short.out, whole.out):
+        assert '→ pay {"amount": 7, "card": "***"}' in text
+        assert "✗ burn refused: rule 'houses' denies 'burn'" in text
+        assert "  step 2  pay amount=7 card=***" in text
+    assert list(record) == [
+        *("workflow_id", "run_id", "status", "reason", "agent", "version", "step", "head", "usage", "effects"),
+        *("uncertain", "messages", "pending"),
+    ]
+    assert (record["status"], record["step"], record["pending"]) == ("completed", 3, [])
+    assert [message["role"] for message in record["messages"]] == ["user", "assistant"] * 3
+    assert record["messages"][3]["parts"][0]["arguments"] == {"amount": 7, "card": "***"}
+    assert "4000" not in json.dumps(record) + short.out + whole.out
+
+
+async def test_running_and_cancelled_runs_are_shown(place: Place, worker: object) -> None:
+    await place.run("run", "till", "dawdle", "--id", "slow", "--detach")
+    handle = place.client.get_workflow_handle("slow")
+    async with asyncio.timeout(20):
+        while (record := json.loads((await place.run("show", "slow", "-o", "json")).out))["pending"] == []:
+            await asyncio.sleep(0.2)
+        while record["pending"][0]["state"] != "done":
+            record = json.loads((await place.run("show", "slow", "-o", "json")).out)
+
+    assert record["status"] == "running"
+    assert [(call["line"], call["state"]) for call in record["pending"]] == [
+        ("look order=1", "done"),
+        ("dawdle seconds=40", "running"),
+    ]
+    assert record["pending"][0]["result"]["text"] == "order 1 " + "x" * 900
+
+    await handle.cancel()
+    followed = await place.run("show", "slow", "--follow")
+    record = json.loads((await place.run("show", "slow", "-o", "json")).out)
+
+    assert followed.code == 1
+    assert "cancelled" in followed.out
+    assert record["status"] == "cancelled"
+    assert [entry["call"] for entry in record["uncertain"]] == ["dawdle seconds=40"]
+
+
+async def test_run_that_continues_as_new_is_followed_and_shown(place: Place, worker: object) -> None:
+    done = await place.run("run", "till", "long", "--id", "long")
+    shown = json.loads((await place.run("show", "long", "-o", "json")).out)
+    first = [e async for e in place.client.list_workflows("WorkflowId = 'long'")]
+
+    assert done.code == 0
+    assert [line for line in done.out.splitlines() if line.startswith("step 20 ")] == [
+        "step 20  round 20",
+        "step 20  look order=20 → " + ("order 20 " + "x" * 900)[:60] + " (909 bytes)",
+    ]
+    assert shown["step"] == 21
+    assert shown["usage"]["model_calls"] == 21
+    assert len(shown["messages"]) == 42
+    assert len(first) > 1
+
+
+async def test_remote_activities_are_told_too(place: Place, worker: object) -> None:
+    @activity.defn(name="Ship")
+    async def ship(order: dict[str, int]) -> str:
+        return f"shipped {order['order']}"
+
+    async with Worker(place.client, task_queue="shipping", activities=[ship]):
+        done = await place.run("run", "till", "ship it", "--id", "ship")
+
+    assert done.code == 0
+    assert 'step 1   Ship order=5 → "shipped 5"' in done.out
+    record = json.loads((await place.run("show", "ship", "-o", "json")).out)
+    assert [entry["call"] for entry in record["effects"]["last"]] == ["Ship order=5"]
+
+
+async def test_store_of_others_is_named(place: Place, worker: object, tmp_path: Path) -> None:
+    await place.run("run", "till", "hi", "--id", "elsewhere", "-o", "json")
+
+    missing = await place.run("show", "elsewhere", MANDATE_STORE=f"sqlite:///{tmp_path / 'none.db'}")
+    nothing = await place.run("show", "never-started")
+
+    assert missing.code == 2
+    assert missing.err.startswith("error: the conversation is in store ")
+    assert not (tmp_path / "none.db").exists()
+    assert nothing.code == 2
+    assert nothing.err == f"error: there is no run 'never-started' in namespace 'default' at {place.address}\n"
+
+
+async def test_temporals_own_command_line_runs_it(place: Place, worker: object, tmp_path: Path) -> None:
+    (tmp_path / "temporal").symlink_to(ensure_binary(lambda _: None))
+    (tmp_path / "temporal-agent").symlink_to(BIN / "temporal-agent")
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TEMPORAL_ADDRESS": "127.0.0.1:1"}
+    temporal = str(tmp_path / "temporal")
+    await place.run("run", "till", "hi", "--id", "theirs", "-o", "json")
+
+    after = await place.run(
+        "agent", "show", "theirs", "-o", "json", "--address", place.address, program=temporal, **env
+    )
+    before = await place.run(
+        *("--color", "never", "-o", "json", "agent", "show", "theirs", "--address", place.address),
+        program=temporal,
+        **env,
+    )
+    wrong = await place.run("agent", "run", "till", "", "--address", place.address, program=temporal, **env)
+
+    assert json.loads(after.out)["workflow_id"] == "theirs"
+    assert json.loads(before.out)["workflow_id"] == "theirs"
+    assert (after.code, before.code, wrong.code) == (0, 0, 2)
+    assert "what the agent is asked is empty" in wrong.err
+
+
+async def test_profile_is_used_unless_environment_or_flags_say_otherwise(place: Place, tmp_path: Path) -> None:
+    config = tmp_path / "temporal.toml"
+    config.write_text(f'[profile.here]\naddress = "{place.address}"\nnamespace = "default"\n')
+    profile = ("--config-file", str(config), "--profile", "here")
+
+    by_profile = await place.run(*profile, "show", "x", TEMPORAL_ADDRESS="")
+    by_environment = await place.run(*profile, "show", "x", TEMPORAL_ADDRESS="127.0.0.1:1")
+    by_flag = await place.run("show", "x", "--address", place.address, TEMPORAL_ADDRESS="127.0.0.1:1")
+
+    assert f"there is no run 'x' in namespace 'default' at {place.address}" in by_profile.err
+    assert "no Temporal server at '127.0.0.1:1'" in by_environment.err
+    assert f"at {place.address}" in by_flag.err
+
+
+async def test_worker_with_faulty_files_says_all_and_exits_with_two(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: a\ninstructions: x\nmodels: [foo:bar]\n")
+    (tmp_path / "b.yaml").write_text("name: b\ninstructions: x\nmodels: [scripted:x]\ntoolz: []\n")
+
+    done = await place.run("worker", "--agents", str(tmp_path), "--log-level", "error")
+
+    assert done.code == 2
+    assert [line.split(":")[0].rpartition("/")[2] for line in done.err.splitlines()] == ["a.yaml", "b.yaml"]
+
+
+async def test_second_signal_ends_a_busy_worker_at_once(place: Place) -> None:
+    busy = await place.start("worker", "--task-queue", "busy", "--log-level", "error", "-o", "json")
+    try:
+        await line_with(busy.stdout, "till")
+        following = await place.start("run", "till", "dawdle", "--task-queue", "busy", "--id", "busy")
+        await line_with(following.stdout, "look")
+        following.send_signal(signal.SIGINT)
+        await following.communicate()
+        busy.terminate()
+        await asyncio.sleep(0.5)
+        assert busy.returncode is None
+        busy.terminate()
+        async with asyncio.timeout(3):
+            assert await busy.wait() == 130
+    finally:
+        if busy.returncode is None:
+            busy.kill()
+        await busy.communicate()
+        await place.client.get_workflow_handle("busy").terminate()
+
+
+async def test_worker_of_a_deployment_polls_as_its_version(place: Place) -> None:
+    versioned = await place.start(
+        *("worker", "--deployment", "tills", "--build-id", "v1", "--task-queue", "versioned"),
+        *("--identity", "till-7", "--max-cached-workflows", "0", "--log-level", "error", "-o", "json"),
+    )
+    try:
+        await line_with(versioned.stdout, "till")
+        await asyncio.sleep(0.5)
+        assert versioned.returncode is None
+    finally:
+        if versioned.returncode is None:
+            versioned.terminate()
+        _, err = await versioned.communicate()
+    assert versioned.returncode == 0, err
+
+
+async def test_server_runs_in_the_foreground_until_it_is_told_to_stop(place: Place, tmp_path: Path) -> None:
+    process = await place.start("server", "-o", "json", MANDATE_FOLDER=str(tmp_path / "state"))
+    try:
+        said = json.loads(await line_with(process.stdout, "address"))
+        again = await place.run("server", "--port", "1", MANDATE_FOLDER=str(tmp_path / "state"))
+        embedded = await place.run("show", "x", TEMPORAL_ADDRESS="", MANDATE_FOLDER=str(tmp_path / "state"))
+    finally:
+        process.terminate()
+        async with asyncio.timeout(10):
+            await process.communicate()
+
+    assert process.returncode == 0
+    assert said["ui_url"].startswith("http://127.0.0.1:")
+    assert f"at {said['address']}" in embedded.err
+    assert again.code == 2
+    assert "runs already, on " in again.err
+    with await share_dev_server(tmp_path / "state", on_progress=lambda _: None, ui=False) as server:
+        assert server.ui_url is None, "the server was still there"

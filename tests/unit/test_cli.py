@@ -1,0 +1,262 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.cli import endings
+from workers.cli.errors import CliError
+from workers.cli.happenings import Ended
+from workers.cli.main import main, wants_json
+from workers.cli.options import seconds
+from workers.cli.reading import shown
+from workers.cli.run import read_input
+
+HEAVY = ("temporalio", "mcp", "genai_prices", "openai", "anthropic", "structlog", "asyncio", "ruamel")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Exit code and what stderr says; nothing is on stdout."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, captured.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["worker", "--help"], ["show", "--help"], []])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    program = (
+        "import sys\nfrom workers.cli.main import main\n"
+        f"try: main({words!r})\nexcept SystemExit as end: assert end.code == 0, end.code\n"
+        f"print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stderr.strip() == ""
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["frob"], "error: No such command 'frob'; see `mandate --help`\n"),
+        (["run"], "error: Missing argument 'AGENT'; see `mandate run --help`\n"),
+        (["show", "x", "--frob"], "error: No such option: --frob; see `mandate show --help`\n"),
+        (
+            ["run", "shop"],
+            "error: give what the agent is asked once: as TEXT, with --input-file, or with --input\n",
+        ),
+        (["run", "shop", "  "], "error: what the agent is asked is empty; give it a text or an object\n"),
+        (["run", "shop", "x", "--label", "team"], "error: --label 'team' is not key=value\n"),
+        (
+            ["--env", "prod", "show", "x"],
+            "error: --env 'prod': environments are not read; make it a profile of Temporal's config file\n",
+        ),
+        (
+            ["worker", "--build-id", "1"],
+            "error: --deployment and --build-id belong together: give both or neither\n",
+        ),
+        (
+            ["--command-timeout", "5", "show", "x"],
+            (
+                "error: --command-timeout '5': a duration is a number and a unit, "
+                "for example '30s', '5m', '1h30m' or '2d'\n"
+            ),
+        ),
+        (
+            ["--config-file", "/no/such.toml", "show", "x"],
+            "error: --config-file '/no/such.toml' does not exist\n",
+        ),
+        (
+            ["--disable-config-file", "--disable-config-env", "show", "x", "--tls"],
+            "error: TLS or an API key is set, but no address: give --address or set TEMPORAL_ADDRESS\n",
+        ),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_exit_code_two(
+    capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    assert refused(capsys, *words) == (2, sentence)
+
+
+@pytest.mark.parametrize("words", [["-o", "json", "run", "shop", ""], ["run", "shop", "", "--output=json"]])
+def test_errors_are_json_on_stderr_when_json_is_asked_for(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    code, said = refused(capsys, *words)
+
+    assert code == 2
+    assert json.loads(said) == {"error": "what the agent is asked is empty; give it a text or an object", "code": 2}
+
+
+def test_unreachable_server_is_named_with_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = refused(capsys, "show", "x", "--address", "127.0.0.1:1")
+
+    assert code == 2
+    assert said.startswith("error: no Temporal server at '127.0.0.1:1': ")
+    assert said.endswith("; name another with --address, or start one with `mandate server`\n")
+    assert said.count("\n") == 1
+
+
+def test_temporals_root_options_are_accepted_before_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                *("-o", "json", "--profile", "p", "--env", "default", "--env-file", "f", "--config-file", "c"),
+                *("--disable-config-file", "--disable-config-env", "--log-level", "debug", "--log-format", "json"),
+                *("--color", "never", "--time-format", "iso", "--command-timeout", "5s"),
+                *("--client-connect-timeout", "2s", "--no-json-shorthand-payloads", "validate", "--schema"),
+            ]
+        )
+
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Mandate agent file"
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("mandate 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["-o", "json", "x"], True),
+        (["x", "--output", "json"], True),
+        (["x", "--output=json"], True),
+        (["x", "-ojson"], True),
+        (["-o", "text", "x"], False),
+        (["json"], False),
+        (["x", "-o"], False),
+    ],
+)
+def test_json_is_recognised_in_any_command_line(words: list[str], wanted: bool) -> None:
+    assert wants_json(words) is wanted
+
+
+@pytest.mark.parametrize(("written", "expected"), [("10s", 10.0), ("1m30s", 90.0), ("0", None), (None, None)])
+def test_timeouts_have_units(written: str | None, expected: float | None) -> None:
+    assert seconds("--command-timeout", written) == expected
+
+
+def test_input_comes_from_one_place(tmp_path: Path) -> None:
+    (tmp_path / "ask.txt").write_text("Refund order 81\n")
+    (tmp_path / "ask.json").write_text('{"order": 81}')
+
+    assert read_input("Refund", None, None) == "Refund"
+    assert read_input(None, tmp_path / "ask.txt", None) == "Refund order 81\n"
+    assert read_input(None, tmp_path / "ask.json", None) == {"order": 81}
+    assert read_input(None, None, '{"order": 81}') == {"order": 81}
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("{", "--input is not JSON: "),
+        ("[1]", "--input must be a JSON object that is not empty, not '[1]'"),
+        ("{}", "--input must be a JSON object that is not empty, not '{}'"),
+    ],
+)
+def test_input_that_is_no_object_is_refused(written: str, sentence: str) -> None:
+    with pytest.raises(CliError) as refusal:
+        read_input(None, None, written)
+
+    assert str(refusal.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        (Ended("completed"), 0),
+        (Ended("stopped"), 1),
+        (Ended("exhausted"), 1),
+        (Ended("declined"), 1),
+        (Ended("failed", "a defect"), 1),
+        (Ended("failed", "agent: ...", bad_input=True), 2),
+        (Ended("cancelled"), 1),
+        (Ended("terminated"), 1),
+        (Ended("timed_out"), 1),
+    ],
+)
+def test_exit_code_tells_how_a_run_ended(ended: Ended, code: int) -> None:
+    assert endings.exit_code(ended) == code
+
+
+def test_long_texts_say_how_much_is_left_out() -> None:
+    assert shown("a" * 700, full=False) == "a" * 600 + " [… 100 more characters, see --full]"
+    assert shown("a" * 700, full=True) == "a" * 700
+    assert shown("short", full=False) == "short"
+
+
+def test_faults_of_agent_files_are_told_one_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("name: bad\nmodels: [foo:bar]\ninstructions: x\ntoolz: []\n")
+
+    code, said = refused(capsys, "validate", str(tmp_path / "bad.yaml"))
+
+    assert code == 2
+    assert [line.split(": ")[1] for line in said.splitlines()] == ["models[0]", "toolz"]
+
+
+def test_validation_says_what_no_rule_allows(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "desk.yaml").write_text(
+        "name: desk\ninstructions: x\nmodels: [scripted:x.yaml]\ntools:\n"
+        "  - http: {method: POST, url: 'https://example.com/tickets'}\n    name: create_ticket\n"
+        "    input_schema: {type: object}\n"
+        "  - http: {method: GET, url: 'https://example.com/tickets'}\n    name: find_ticket\n    effect: read\n"
+        "    input_schema: {type: object}\n"
+    )
+
+    with pytest.raises(SystemExit) as ended:
+        main(["validate", str(tmp_path / "desk.yaml"), "-o", "json"])
+
+    assert ended.value.code == 0
+    (agent,) = json.loads(capsys.readouterr().out)["agents"]
+    assert agent["models"] == ["scripted:x.yaml"]
+    assert agent["open"] == ["create_ticket"]
+    assert [tool["name"] for tool in agent["tools"] if tool["allowed"]] == ["find_ticket", "read_result"]
+
+
+def test_control_characters_of_models_and_tools_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from workers.cli.output import Output
+
+    Output().print("a\x1b]0;title\x07b\r\x9bc")
+
+    assert capsys.readouterr().out == "a\ufffd]0;title\ufffdb\ufffd\ufffdc\n"
+
+
+def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    program = "from workers.cli.output import Output\nfrom workers.cli import main\nimport sys\n"
+    program += "def talk(*_):\n    while True: Output().print('x' * 1000)\n"
+    program += "main._invoke = talk\nmain.main([])"
+
+    talker = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert talker.stdout is not None
+    assert talker.stderr is not None
+    talker.stdout.readline()
+    talker.stdout.close()
+
+    said = talker.stderr.read()
+    talker.stderr.close()
+    assert (talker.wait(20), said) == (130, "")
+
+
+def test_defects_are_one_sentence_unless_they_are_searched_for(tmp_path: Path) -> None:
+    program = "from workers.cli import main\ndef fail(*_): raise KeyError('lost')\n"
+    program += "main._invoke = fail\nmain.main([])"
+
+    short, long = (
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False, env={"MANDATE_DEBUG": debug}
+        )
+        for debug in ("", "1")
+    )
+
+    assert (short.returncode, short.stderr) == (2, "error: KeyError: 'lost' (MANDATE_DEBUG=1 shows where)\n")
+    assert "Traceback" in long.stderr

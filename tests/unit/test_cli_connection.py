@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+from temporalio.service import TLSConfig
+
+from workers.cli.connection import configured
+from workers.cli.errors import CliError
+from workers.cli.options import ConnectionFlags, Invocation, RootOptions
+from workers.cli.output import Output
+
+PROFILES = """
+[profile.default]
+address = "default:7233"
+[profile.prod]
+address = "prod:7233"
+namespace = "shop"
+api_key = "from-file"
+[profile.prod.tls]
+server_name = "prod.example.com"
+"""
+
+
+@pytest.fixture
+def profiles(tmp_path: Path) -> str:
+    path = tmp_path / "temporal.toml"
+    path.write_text(PROFILES)
+    return str(path)
+
+
+def call(root: RootOptions | None = None, **flags: object) -> Invocation:
+    return Invocation(root or RootOptions(), ConnectionFlags(**flags), Output())  # type: ignore[arg-type]
+
+
+def test_nothing_named_means_no_address(tmp_path: Path) -> None:
+    assert "target_host" not in configured(call(), {"TEMPORAL_CONFIG_FILE": str(tmp_path / "none.toml")})
+
+
+def test_flags_win_over_environment_and_environment_over_profile(profiles: str) -> None:
+    root = RootOptions(config_file=profiles, profile="prod")
+
+    by_profile = configured(call(root), {})
+    by_environment = configured(call(root), {"TEMPORAL_ADDRESS": "env:1"})
+    by_flag = configured(call(root, address="flag:1", namespace="flags"), {"TEMPORAL_ADDRESS": "env:1"})
+
+    assert (by_profile["target_host"], by_profile["namespace"]) == ("prod:7233", "shop")
+    assert (by_environment["target_host"], by_environment["namespace"]) == ("env:1", "shop")
+    assert (by_flag["target_host"], by_flag["namespace"]) == ("flag:1", "flags")
+
+
+def test_profile_and_file_come_from_the_environment_too(profiles: str) -> None:
+    config = configured(call(), {"TEMPORAL_CONFIG_FILE": profiles, "TEMPORAL_PROFILE": "prod"})
+
+    assert config["target_host"] == "prod:7233"
+
+
+def test_disabled_sources_are_not_read(profiles: str) -> None:
+    environment = {"TEMPORAL_CONFIG_FILE": profiles, "TEMPORAL_NAMESPACE": "env"}
+
+    assert configured(call(RootOptions(disable_config_file=True)), environment) == {"namespace": "env"}
+    both = RootOptions(disable_config_file=True, disable_config_env=True)
+    assert configured(call(both, address="a:1"), environment) == {"target_host": "a:1"}
+
+
+def test_unknown_profile_is_refused(profiles: str) -> None:
+    with pytest.raises(CliError, match="nope"):
+        configured(call(RootOptions(config_file=profiles, profile="nope")), {})
+
+
+def test_api_key_turns_tls_on_unless_told_otherwise() -> None:
+    none = RootOptions(disable_config_file=True, disable_config_env=True)
+
+    assert configured(call(none, api_key="k"), {})["tls"] is True
+    assert configured(call(none, api_key="k", tls=False), {})["tls"] is False
+    assert configured(call(none, tls=True), {})["tls"] is True
+
+
+def test_tls_flags_change_what_the_profile_says(profiles: str, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(b"ca")
+    root = RootOptions(config_file=profiles, profile="prod")
+
+    tls = configured(call(root, tls_ca_path=str(tmp_path / "ca.pem")), {})["tls"]
+
+    assert isinstance(tls, TLSConfig)
+    assert (tls.domain, tls.server_root_ca_cert) == ("prod.example.com", b"ca")
+
+
+def test_missing_certificate_is_named() -> None:
+    with pytest.raises(CliError, match=r"--tls-cert-path '/no/cert.pem': No such file or directory"):
+        configured(call(RootOptions(disable_config_file=True), tls_cert_path="/no/cert.pem"), {})
+
+
+def test_api_key_is_in_no_repr() -> None:
+    assert "secret" not in repr(call(api_key="secret"))

@@ -1,0 +1,254 @@
+"""A run as Temporal's history tells it: while no worker answers, and after it has ended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import (
+    ActivityTaskCompletedEventAttributes,
+    ActivityTaskScheduledEventAttributes,
+    HistoryEvent,
+    WorkflowExecutionStartedEventAttributes,
+)
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError, CancelledError
+
+from workers.cli.happenings import Asked, Call, Called, Ended, Happening, Returned, Said
+from workflows.contracts.agent import AgentPin, Pinned
+from workflows.contracts.base import Digest
+from workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from workflows.contracts.model import ModelReply, ModelRequest, Usage
+from workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunState
+from workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
+from workflows.rules import effects, wording
+
+T = TypeVar("T")
+
+BAD_INPUT = (FailureType.BAD_INPUT, FailureType.UNKNOWN_AGENT)
+
+
+@dataclass(slots=True)
+class _Activity:
+    kind: str
+    line: str
+    call: Call | None = None
+
+
+@dataclass(slots=True)
+class Chronicle:
+    """What is known of a run after the events so far; feed it the events of one Temporal run in order."""
+
+    converter: DataConverter
+    pin: AgentPin | None = None
+    head: Digest | None = None
+    step: int = 0
+    usage: Usage = field(default_factory=Usage)
+    effects: EffectLog = field(default_factory=EffectLog)
+    uncertain: tuple[EffectEntry, ...] = ()
+    calls: list[Call] = field(default_factory=list)
+    ended: Ended | None = None
+    agent: str | None = None
+    """The agent's name as it was asked for."""
+    task_queue: str = ""
+    _first_run: str = ""
+    _open: dict[int, _Activity] = field(default_factory=dict)
+
+    async def add(self, event: HistoryEvent) -> list[Happening]:
+        """Take in the next event; what a person would want to hear of it."""
+        match event.WhichOneof("attributes"):
+            case "workflow_execution_started_event_attributes":
+                await self._start(event.workflow_execution_started_event_attributes)
+            case "activity_task_scheduled_event_attributes":
+                return await self._scheduled(event)
+            case "activity_task_completed_event_attributes":
+                return await self._completed(event.activity_task_completed_event_attributes)
+            case "activity_task_failed_event_attributes":
+                failed = event.activity_task_failed_event_attributes
+                return await self._failed(failed.scheduled_event_id, failed.failure)
+            case "activity_task_timed_out_event_attributes":
+                late = event.activity_task_timed_out_event_attributes
+                return await self._failed(late.scheduled_event_id, late.failure)
+            case "activity_task_canceled_event_attributes":
+                activity = self._open.pop(event.activity_task_canceled_event_attributes.scheduled_event_id, None)
+                if activity is not None and activity.call is not None:
+                    activity.call.state = "cancelled"
+            case _:
+                self.ended = await self._end(event) or self.ended
+                return [self.ended] if self.ended is not None else []
+        return []
+
+    @property
+    def doing(self) -> str:
+        """What is going on, in words; empty when nothing is known to be."""
+        return ", ".join(activity.line for activity in self._open.values())
+
+    async def _start(self, attributes: WorkflowExecutionStartedEventAttributes) -> None:
+        self.task_queue = attributes.task_queue.name
+        self._first_run = attributes.first_execution_run_id
+        values: list[Any] = await self.converter.decode(attributes.input.payloads)
+        given = values[0] if values else None
+        if not isinstance(given, dict):
+            return
+        if not attributes.continued_execution_run_id or not isinstance(given.get("agent"), dict):
+            self.agent = str(given.get("agent"))
+            return
+        state = RunState.model_validate(given)
+        self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage
+        self.agent, self.effects, self.uncertain = state.agent.name, state.effects, state.uncertain
+        self.calls = [self._call(call) for call in state.calls]
+        for call, answer in zip(self.calls, state.answers, strict=False):
+            if answer is not None:
+                call.state, call.result = ("failed" if answer.error else "done"), answer
+
+    async def _scheduled(self, event: HistoryEvent) -> list[Happening]:
+        attributes = event.activity_task_scheduled_event_attributes
+        kind = attributes.activity_type.name
+        line = (await self._decode([event.user_metadata.summary], str))[0] if event.HasField("user_metadata") else kind
+        activity = self._open[event.event_id] = _Activity(kind, line)
+        if kind == "call_model":
+            (request,) = await self._decode(attributes.input.payloads, ModelRequest)
+            return [*self._refused(request.results), Asked(request.step, line)]
+        if kind == "pin_agent":
+            return []
+        activity.call = await self._call_of(attributes)
+        if activity.call is None:
+            return []
+        activity.call.state = "running"
+        return [Called(self.step, activity.call)]
+
+    async def _call_of(self, attributes: ActivityTaskScheduledEventAttributes) -> Call | None:
+        """The call that an activity answers: by its index, else by its key, else by the name of the activity."""
+        if attributes.activity_type.name == "run_tool":
+            (request,) = await self._decode(attributes.input.payloads, ToolRequest)
+            return self.calls[request.index] if request.index < len(self.calls) else None
+        for call in self.calls:
+            tool = self.pin.tool(call.request.tool) if self.pin is not None else None
+            remote = tool.remote if tool is not None else None
+            named = remote is not None and remote.name == attributes.activity_type.name
+            if call.state == "waiting" and named and call.key in {None, attributes.activity_id}:
+                return call
+        return None
+
+    async def _completed(self, attributes: ActivityTaskCompletedEventAttributes) -> list[Happening]:
+        activity = self._open.pop(attributes.scheduled_event_id, None)
+        if activity is None:
+            return []
+        payloads = attributes.result.payloads
+        if activity.kind == "pin_agent":
+            (pinned,) = await self._decode(payloads, Pinned)
+            self.pin, self.head = pinned.agent, pinned.head
+            return []
+        if activity.kind == "call_model":
+            (reply,) = await self._decode(payloads, ModelReply)
+            return self._replied(reply)
+        if activity.call is None:
+            return []
+        if activity.kind == "run_tool":
+            (result,) = await self._decode(payloads, ToolResult)
+        else:
+            result = ToolResult(text=payloads[0].data.decode(errors="replace") if payloads else "null")
+        self._settle(activity.call, result, Outcome.NOT_DONE if result.error else Outcome.DONE)
+        return [Returned(self.step, activity.call)]
+
+    async def _failed(self, scheduled: int, failure: Failure) -> list[Happening]:
+        activity = self._open.pop(scheduled, None)
+        if activity is None:
+            return []
+        error = await self.converter.decode_failure(failure)
+        reason = _words(error)
+        if activity.call is None:
+            return [Said(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
+        outcome = Outcome.UNKNOWN
+        if isinstance(error, ApplicationError) and error.type == FailureType.TOOL_FAILED and error.details:
+            told = ToolFailure.model_validate(error.details[0])
+            outcome, reason = told.outcome, told.reason
+        elif isinstance(error, ApplicationError) and self._means_not_done(activity.call, error):
+            outcome = Outcome.NOT_DONE
+        self._settle(activity.call, ToolResult(text=reason, error=True), outcome)
+        return [Returned(self.step, activity.call)]
+
+    def _means_not_done(self, call: Call, error: ApplicationError) -> bool:
+        tool = self.pin.tool(call.request.tool) if self.pin is not None else None
+        return tool is not None and tool.remote is not None and error.type in tool.remote.failed_types
+
+    def _settle(self, call: Call, result: ToolResult, outcome: Outcome) -> None:
+        call.result, call.state = result, "failed" if result.error else "done"
+        if call.key is None:
+            return
+        entry = EffectEntry(step=self.step, tool=call.request.tool, call=call.line, key=call.key)
+        if outcome is Outcome.DONE:
+            self.effects = effects.logged(self.effects, entry)
+        elif outcome is Outcome.UNKNOWN:
+            call.state = "unknown"
+            self.uncertain = (*self.uncertain, entry)
+
+    def _replied(self, reply: ModelReply) -> list[Happening]:
+        self.step += 1
+        self.head, self.usage = reply.head, self.usage + reply.usage
+        self.calls = [self._call(call) for call in reply.calls]
+        happened: list[Happening] = [Said(self.step, reply.text, reply.problem, final=not reply.calls)]
+        for call in self.calls:
+            if call.request.misfit is not None:
+                call.state, call.result = "misfit", ToolResult(text=call.request.misfit, error=True)
+                happened.append(Returned(self.step, call))
+        return happened
+
+    def _refused(self, results: Sequence[ToolResult]) -> list[Happening]:
+        """Calls that got an answer without an activity: the verdict refused them."""
+        happened: list[Happening] = []
+        for call, result in zip(self.calls, results, strict=False):
+            if call.state == "waiting":
+                call.state, call.result = "refused", result
+                happened.append(Returned(self.step, call))
+        self.calls = []
+        return happened
+
+    def _call(self, request: CallRequest) -> Call:
+        tool = self.pin.tool(request.tool) if self.pin is not None else None
+        line = wording.call(request.tool, request.arguments, tool.sensitive if tool is not None else ())
+        key = None
+        if request.digest is not None:
+            key = effects.idempotency_key(self._first_run, request.digest, request.repeat)
+        return Call(request, line, key)
+
+    async def _end(self, event: HistoryEvent) -> Ended | None:
+        match event.WhichOneof("attributes"):
+            case "workflow_execution_completed_event_attributes":
+                return await self._result(event.workflow_execution_completed_event_attributes.result.payloads)
+            case "workflow_execution_failed_event_attributes":
+                failure = event.workflow_execution_failed_event_attributes.failure
+                error = await self.converter.decode_failure(failure)
+                return Ended("failed", _words(error), bad_input=getattr(error, "type", None) in BAD_INPUT)
+            case "workflow_execution_canceled_event_attributes":
+                return Ended("cancelled")
+            case "workflow_execution_terminated_event_attributes":
+                return Ended("terminated", event.workflow_execution_terminated_event_attributes.reason or None)
+            case "workflow_execution_timed_out_event_attributes":
+                return Ended("timed_out", "it took longer than its time limit")
+            case "workflow_execution_continued_as_new_event_attributes":
+                following = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+                return Ended("continued_as_new", continued_as=following)
+        return None
+
+    async def _result(self, payloads: Sequence[Payload]) -> Ended:
+        try:
+            (result,) = await self._decode(payloads, RunResult)
+        except (ValidationError, ValueError, RuntimeError):
+            return Ended("completed", "its result is not one of Mandate's")
+        self.head = result.head or self.head
+        self.usage, self.effects, self.uncertain = result.usage, result.effects, result.uncertain
+        return Ended(str(result.status), result.reason, result)
+
+    async def _decode(self, payloads: Sequence[Payload], kind: type[T]) -> list[T]:
+        return await self.converter.decode(payloads, [kind] * len(payloads))
+
+
+def _words(error: BaseException | None) -> str:
+    if isinstance(error, CancelledError):
+        return "cancelled"
+    while error is not None and error.__cause__ is not None and not isinstance(error, ApplicationError):
+        error = error.__cause__
+    return getattr(error, "message", None) or str(error or "no reason is known")

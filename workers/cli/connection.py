@@ -1,0 +1,205 @@
+"""From flags, environment, profile file or embedded server to a connected client."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workers.cli.errors import CliError
+from workers.cli.options import Invocation, seconds
+from workers.settings import Settings
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
+    from workers.dev_server import DevServer
+
+CONNECT_SECONDS = 10.0
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connected client, and what people need to find the same server again."""
+
+    client: "Client"
+    settings: Settings
+    address: str
+    ui_url: str | None
+    """`None` when the server is not an embedded one, whose UI we know."""
+    server: "DevServer | None"
+    """The embedded server, if nothing named another."""
+    options: str = ""
+    """What another command of ours must be told to get here, beginning with a space; empty when nothing."""
+    temporal_options: str = ""
+    """The same for Temporal's CLI, which does not know the embedded server."""
+
+    def run_url(self, workflow_id: str, run_id: str | None = None) -> str | None:
+        """The run in the Web UI."""
+        if self.ui_url is None:
+            return None
+        from urllib.parse import quote
+
+        page = f"{self.ui_url}/namespaces/{self.client.namespace}/workflows/{quote(workflow_id, safe='')}"
+        return f"{page}/{run_id}/history" if run_id else page
+
+
+@asynccontextmanager
+async def connected(
+    call: Invocation, settings: Settings | None = None, *, identity: str | None = None
+) -> AsyncIterator[Connection]:
+    """A connection as flags, environment and Temporal's config file say, in this order.
+
+    Where none of them names an address, the embedded server of `settings.folder` is shared for the time of the block.
+
+    Raises:
+        CliError: nothing answers there, or the configuration cannot be read.
+        ServerError: the embedded server does not start.
+    """
+    settings = settings or Settings.from_environment()
+    config = configured(call, settings.environment)
+    address, server, ui_url = config.get("target_host"), None, None
+    async with AsyncExitStack() as stack:
+        if address is None:
+            if config.get("tls") or config.get("api_key"):
+                raise CliError("TLS or an API key is set, but no address: give --address or set TEMPORAL_ADDRESS")
+            from workers.dev_server import share_dev_server
+
+            server = stack.enter_context(await share_dev_server(settings.folder, on_progress=call.out.note))
+            address, ui_url = server.address, server.ui_url
+        client = await _connect({**config, "target_host": address, "identity": identity}, call)
+        ui_url = ui_url or _known_ui(settings.folder, address)
+        options = _options(call)
+        embedded = f" --address {address}" if server is not None else ""
+        await _check_namespace(client, address)
+        yield Connection(client, settings, address, ui_url, server, options, embedded + options)
+
+
+def configured(call: Invocation, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments of `Client.connect`; without `target_host` when nothing names an address."""
+    from temporalio.envconfig import ClientConfigProfile
+
+    root = call.root
+    if root.config_file and not root.disable_config_file and not Path(root.config_file).is_file():
+        raise CliError(f"--config-file {root.config_file!r} does not exist")
+    if root.disable_config_file and root.disable_config_env:
+        return _with_flags({}, call)
+    try:
+        profile = ClientConfigProfile.load(
+            profile=root.profile,
+            config_source=Path(root.config_file) if root.config_file and not root.disable_config_file else None,
+            disable_file=root.disable_config_file,
+            disable_env=root.disable_config_env,
+            # A variable that is set to nothing is not set.
+            override_env_vars={name: value for name, value in environment.items() if value},
+        )
+        config: dict[str, Any] = dict(profile.to_client_connect_config())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise CliError(f"Temporal's client configuration cannot be used: {_one_line(error)}") from None
+    return _with_flags(config, call)
+
+
+def _with_flags(config: dict[str, Any], call: Invocation) -> dict[str, Any]:
+    flags = call.flags
+    given = {"target_host": flags.address, "namespace": flags.namespace, "api_key": flags.api_key}
+    config = config | {name: value for name, value in given.items() if value is not None}
+    if (tls := _tls(call, config.get("tls"))) is not None:
+        config["tls"] = tls
+    return config
+
+
+def _tls(call: Invocation, configured: Any) -> Any:
+    """The TLS setting with the flags applied to it; an API key alone turns it on."""
+    from temporalio.service import TLSConfig
+
+    flags = call.flags
+    if flags.tls is False:
+        return False
+    changes: dict[str, Any] = {
+        "client_cert": _read("--tls-cert-path", flags.tls_cert_path),
+        "client_private_key": _read("--tls-key-path", flags.tls_key_path),
+        "server_root_ca_cert": _read("--tls-ca-path", flags.tls_ca_path),
+        "domain": flags.tls_server_name,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if changes:
+        return replace(configured if isinstance(configured, TLSConfig) else TLSConfig(), **changes)
+    if flags.tls or (flags.api_key and configured is None):
+        return configured or True
+    return configured
+
+
+def _read(option: str, path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise CliError(f"{option} {path!r}: {error.strerror}") from None
+
+
+async def _connect(config: Mapping[str, Any], call: Invocation) -> "Client":
+    import asyncio
+
+    from temporalio.client import Client
+    from temporalio.service import RPCError
+
+    # Importing it makes exits clean.
+    import workers.client  # noqa: F401
+    from workers.converter import data_converter
+
+    limit = seconds("--client-connect-timeout", call.root.connect_timeout) or CONNECT_SECONDS
+    known = {name: value for name, value in config.items() if value is not None}
+    try:
+        async with asyncio.timeout(limit):
+            return await Client.connect(**known, data_converter=data_converter())
+    except (RuntimeError, RPCError, TimeoutError, ValueError) as error:
+        why = f"no answer within {limit:g} s" if isinstance(error, TimeoutError) else _one_line(error)
+        raise CliError(
+            f"no Temporal server at {config['target_host']!r}: {why}; name another with --address, "
+            f"or start one with `{call.program} server`"
+        ) from None
+
+
+async def _check_namespace(client: "Client", address: str) -> None:
+    from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+    from temporalio.service import RPCError, RPCStatusCode
+
+    try:
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
+    except RPCError as error:
+        # Any other refusal is about describing it, which is not what we came for.
+        if error.status is RPCStatusCode.NOT_FOUND:
+            raise CliError(
+                f"there is no namespace {client.namespace!r} at {address}; name another with --namespace"
+            ) from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _known_ui(folder: Path, address: str) -> str | None:
+    """The Web UI of the embedded server, when `address` is its."""
+    from workers import server_keeper, server_lease
+
+    host, _, port = address.rpartition(":")
+    if host not in LOCAL or not server_lease.keeper_lives(folder):
+        return None
+    state = server_keeper.read_state(folder)
+    ui_port = state.get("ui_port")
+    return f"http://127.0.0.1:{ui_port}" if ui_port and str(state.get("port")) == port else None
+
+
+def _options(call: Invocation) -> str:
+    """The options that were given, for another command; never an API key."""
+    import shlex
+
+    given = {
+        "--address": call.flags.address,
+        "--namespace": call.flags.namespace,
+        "--profile": call.root.profile,
+        "--config-file": call.root.config_file,
+    }
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in given.items() if value)

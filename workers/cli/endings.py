@@ -1,0 +1,68 @@
+"""How a run ended: the exit code, and what people are told."""
+
+from typing import TYPE_CHECKING
+
+from workers.cli.errors import DONE, ENDED_OTHERWISE, REFUSED
+from workflows.contracts.run import RunResult, RunStatus
+from workflows.rules import wording
+
+if TYPE_CHECKING:
+    from workers.cli.connection import Connection
+    from workers.cli.happenings import Ended
+    from workers.cli.output import Output
+
+
+def exit_code(ended: "Ended") -> int:
+    """0 for a completed run, 2 for one that was asked for wrongly, 1 for all others."""
+    if ended.status == RunStatus.COMPLETED:
+        return DONE
+    return REFUSED if ended.bad_input else ENDED_OTHERWISE
+
+
+def tell(out: "Output", connection: "Connection", workflow_id: str, ended: "Ended", *, program: str) -> None:
+    """The answer, what was done, what it cost, and where to look."""
+    from rich.text import Text
+
+    style = "bold green" if ended.status == RunStatus.COMPLETED else "bold yellow"
+    out.print("")
+    out.print(Text.assemble((ended.status, style), f": {ended.reason}" if ended.reason else ""))
+    if ended.result is not None:
+        _result(out, ended.result)
+    out.print("")
+    if (url := connection.run_url(workflow_id)) is not None:
+        out.print(Text.assemble(("Look at it  ", "dim"), url))
+    for label, command in commands(connection, workflow_id, program=program):
+        out.print(Text.assemble((f"{label:<12}", "dim"), command))
+
+
+def commands(connection: "Connection", workflow_id: str, *, program: str) -> list[tuple[str, str]]:
+    """What to type to see more of a run."""
+    import shlex
+
+    name = shlex.quote(workflow_id)
+    return [
+        ("Read it", f"{program} show {name}{connection.options}"),
+        ("In Temporal", f"temporal workflow describe -w {name}{connection.temporal_options}"),
+    ]
+
+
+def _result(out: "Output", result: RunResult) -> None:
+    import json
+
+    from rich.text import Text
+
+    if result.output is not None:
+        answer = result.output if isinstance(result.output, str) else json.dumps(result.output, indent=2)
+        out.print("", answer.strip())
+        if result.output_digest is not None:
+            out.print(Text("the beginning only; `show` has all of it", style="dim"))
+    out.print("")
+    if result.effects.count:
+        hidden = result.effects.count - len(result.effects.last)
+        before = f" (the last {len(result.effects.last)})" if hidden else ""
+        out.print(Text(f"Changed the world {result.effects.count} times{before}:", style="bold"))
+        for entry in result.effects.last:
+            out.print(f"  {entry.call}")
+    for entry in result.uncertain:
+        out.print(Text(f"Unknown whether it happened: {entry.call}", style="bold red"))
+    out.print(Text.assemble(("Used        ", "dim"), wording.usage(result.usage)))

@@ -1,0 +1,24 @@
+"""What goes wrong on the command line, as one sentence and an exit code."""
+
+DONE = 0
+ENDED_OTHERWISE = 1
+"""The run ended, but not with an answer."""
+REFUSED = 2
+"""Bad usage or input, or something that the command needs is not there."""
+INTERRUPTED = 130
+
+
+class CliError(Exception):
+    """Ends the command; the text is for its user."""
+
+    def __init__(self, message: str, code: int = REFUSED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SilentExit(Exception):
+    """Ends the command; everything has been said."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(str(code))
+        self.code = code

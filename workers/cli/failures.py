@@ -1,0 +1,43 @@
+"""Exceptions as one sentence for the user; imported only when there is one."""
+
+import sys
+
+import typer
+
+from workers.cli.errors import REFUSED, CliError
+from workers.cli.output import print_error
+
+OURS = ("workers", "activities", "workflows")
+
+
+def report(error: Exception, *, as_json: bool) -> int:
+    """Says on stderr what went wrong; the exit code."""
+    faults = getattr(error, "faults", None)
+    if faults and not as_json:
+        sys.stderr.write(f"{error}\n")
+        return REFUSED
+    code = error.code if isinstance(error, CliError) else REFUSED
+    details = {"faults": [str(fault) for fault in faults]} if faults else None
+    print_error(sentence(error), code=code, as_json=as_json, details=details)
+    return code
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong and, where that is known, what to do."""
+    if isinstance(error, typer.TyperException):
+        return _usage(error)
+    rpc = sys.modules.get("temporalio.service")
+    if rpc is not None and isinstance(error, rpc.RPCError):
+        lost = error.status in {rpc.RPCStatusCode.UNAVAILABLE, rpc.RPCStatusCode.DEADLINE_EXCEEDED}
+        return f"Temporal {'does not answer' if lost else 'refused'}: {' '.join(error.message.split())}"
+    if type(error).__module__.partition(".")[0] in OURS:
+        return str(error) or type(error).__name__
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} (MANDATE_DEBUG=1 shows where)"
+
+
+def _usage(error: typer.TyperException) -> str:
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    where = f"; see `{context.command_path} --help`" if context is not None else ""
+    return f"{message.rstrip('.')}{where}"

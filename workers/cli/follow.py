@@ -1,0 +1,183 @@
+"""Watching a run: a line a step, from Temporal's history, which needs no worker."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+from rich.status import Status
+from rich.text import Text
+from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from workers.cli.chronicle import Chronicle
+from workers.cli.connection import Connection
+from workers.cli.happenings import Asked, Call, Called, Ended, Happening, Returned, Said
+from workers.cli.output import Output
+from workflows.rules import wording
+
+QUIET_SECONDS = 2.0
+"""After so long without news it is looked up why."""
+LOOK_SECONDS = 5.0
+PREVIEW_CHARACTERS = 80
+"""So much of what a model says beside its calls is in the history."""
+LINE_CHARACTERS = 160
+
+_STYLES = {"done": "green", "failed": "red", "refused": "yellow", "misfit": "yellow", "unknown": "bold red"}
+
+
+async def follow(
+    connection: Connection, out: Output, workflow_id: str, run_id: str | None, *, program: str = "mandate"
+) -> Ended:
+    """Returns at the end of the run, continued runs included; says on `out` what happens, nothing with `-o json`.
+
+    Raises:
+        RPCError: there is no such run, or Temporal does not answer any more.
+    """
+    watcher = _Watcher(connection, out, workflow_id, program)
+    async with watcher.looking():
+        while True:
+            ended = await watcher.one_run(run_id)
+            if ended.continued_as is None:
+                return ended
+            run_id = ended.continued_as
+
+
+async def events(client: Client, workflow_id: str, run_id: str | None, *, wait: bool) -> AsyncIterator[HistoryEvent]:
+    """The history of one Temporal run, oldest first; with `wait` to its end, which may be far off."""
+    handle = client.get_workflow_handle(workflow_id, run_id=run_id)
+    async for event in handle.fetch_history_events(wait_new_event=wait):
+        yield event
+
+
+@dataclass(slots=True)
+class _Watcher:
+    connection: Connection
+    out: Output
+    workflow_id: str
+    program: str
+    chronicle: Chronicle | None = None
+    heard_at: float = field(default_factory=time.monotonic)
+    warned: bool = False
+    _status: Status | None = None
+
+    async def one_run(self, run_id: str | None) -> Ended:
+        """To the end of one Temporal run."""
+        client = self.connection.client
+        self.chronicle = chronicle = Chronicle(client.data_converter)
+        async for event in events(client, self.workflow_id, run_id, wait=True):
+            for happening in await chronicle.add(event):
+                self._tell(happening)
+            self.heard_at = time.monotonic()
+            self._show(chronicle.doing)
+        if chronicle.ended is None:
+            return Ended("failed", "its history has no end")
+        return chronicle.ended
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """With a spinner where somebody watches, and an eye on runs that do not go on."""
+        if (screen := self.out.screen) is not None:
+            self._status = screen.status(Text("starting"))
+            self._status.start()
+        looker = asyncio.create_task(self._look())
+        try:
+            yield
+        finally:
+            looker.cancel()
+            if self._status is not None:
+                self._status.stop()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(max(QUIET_SECONDS - (time.monotonic() - self.heard_at), 0.1))
+            if time.monotonic() - self.heard_at < QUIET_SECONDS:
+                continue
+            with suppress(RPCError):
+                handle = self.connection.client.get_workflow_handle(self.workflow_id)
+                described = (await handle.describe()).raw_description
+                waits = await waiting_for(self.connection.client, described)
+                if waits is not None and not self.warned:
+                    self.warned = True
+                    self.out.note(f"{waits}; start one with `{self.program} worker{self.connection.options}`")
+                self._show(waits or _attempts(described) or (self.chronicle.doing if self.chronicle else ""))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _show(self, doing: str) -> None:
+        if self._status is not None:
+            self._status.update(Text(doing or "working", style="dim"))
+
+    def _tell(self, happening: Happening) -> None:
+        match happening:
+            case Asked() | Called() | Ended():
+                return
+            case Said(step, text, note, final):
+                whole = "answers" if final and note is None else text + "…" * (len(text) == PREVIEW_CHARACTERS)
+                self._line(step, Text(wording.shorten(whole, LINE_CHARACTERS)) if whole.strip() else None)
+                if note is not None:
+                    self._line(step, Text(wording.shorten(note, LINE_CHARACTERS), style="yellow"))
+            case Returned(step, call):
+                self._line(step, call_line(call))
+            case _:
+                assert_never(happening)
+
+    def _line(self, step: int, line: Text | None) -> None:
+        if line is not None:
+            self.out.print(Text.assemble((f"step {step:<3} ", "dim"), line))
+
+
+def call_line(call: Call) -> Text:
+    """A call and what became of it, in one line."""
+    style = _STYLES.get(call.state, "dim")
+    if call.state in {"refused", "misfit"} and call.result is not None:
+        return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(call.result.text or "", 200), style))
+    result = wording.result(call.result) if call.result is not None else call.state
+    return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(result, LINE_CHARACTERS), style))
+
+
+async def waiting_for(client: Client, described: DescribeWorkflowExecutionResponse) -> str | None:
+    """That no worker takes up what a run has to do, in words; `None` when one does, or nothing waits long enough."""
+    queue = described.execution_config.task_queue.name
+    task = described.pending_workflow_task
+    scheduled = PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
+    waits = described.HasField("pending_workflow_task") and task.state == scheduled and _is_old(task.scheduled_time)
+    if not waits:
+        for activity in described.pending_activities:
+            idle = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+            if idle and _is_old(activity.scheduled_time):
+                waits, queue = True, activity.activity_options.task_queue.name or queue
+                break
+    if not waits:
+        return None
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=queue),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+    )
+    found = await client.workflow_service.describe_task_queue(request)
+    if not found.pollers:
+        return f"no worker polls task queue {queue!r}"
+    return f"no worker takes up work of task queue {queue!r}, though {len(found.pollers)} polled it lately"
+
+
+def _is_old(moment: object) -> bool:
+    when: datetime = moment.ToDatetime(UTC)  # type: ignore[attr-defined] # a protobuf timestamp
+    return datetime.now(UTC) - when > timedelta(seconds=QUIET_SECONDS * 0.8)
+
+
+def _attempts(described: DescribeWorkflowExecutionResponse) -> str | None:
+    """What is tried again, and why the last attempt failed."""
+    if described.pending_workflow_task.attempt > 1:
+        return f"its workflow task fails, attempt {described.pending_workflow_task.attempt}; see the log of the worker"
+    for activity in described.pending_activities:
+        if activity.attempt > 1:
+            failure = wording.shorten(activity.last_failure.message or "no answer", 100)
+            return f"{activity.activity_type.name}, attempt {activity.attempt}: {failure}"
+    return None

@@ -1,0 +1,73 @@
+"""What happens in a run, as people are told it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from workflows.contracts.run import RunResult
+from workflows.contracts.tool import CallRequest, ToolResult
+
+CallState = Literal["waiting", "running", "done", "failed", "refused", "misfit", "unknown", "cancelled"]
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of the turn at the head."""
+
+    request: CallRequest
+    line: str
+    """Name and arguments in one line, sensitive ones hidden."""
+    key: str | None
+    """Idempotency key; `None` for reads."""
+    state: CallState = "waiting"
+    result: ToolResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A model is being asked."""
+
+    step: int
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A model has answered; with `note`, how its answer cannot be taken or that none came."""
+
+    step: int
+    text: str
+    """The beginning only when it also makes calls."""
+    note: str | None = None
+    final: bool = False
+    """There are no calls: it is the answer, or an attempt at one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A call has begun."""
+
+    step: int
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A call has its answer, or was refused."""
+
+    step: int
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The run is over, or goes on as `continued_as`."""
+
+    status: str
+    """A `RunStatus`, or `failed`, `cancelled`, `terminated`, `timed_out` or `continued_as_new`."""
+    reason: str | None = None
+    result: RunResult | None = None
+    bad_input: bool = False
+    continued_as: str | None = None
+
+
+Happening = Asked | Said | Called | Returned | Ended

@@ -1,0 +1,171 @@
+"""Options that many commands share, and the decorator that gives them to a verb."""
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+import typer
+
+from workers.cli.errors import INTERRUPTED, CliError
+from workers.cli.output import Color, Output
+
+OutputFormat = Literal["text", "json"]
+CONNECTION = "Connection"
+OUTPUT = "Output"
+
+
+@dataclass(frozen=True, slots=True)
+class RootOptions:
+    """Options before the verb: Temporal's own, which its CLI moves there."""
+
+    output: OutputFormat = "text"
+    profile: str | None = None
+    config_file: str | None = None
+    disable_config_file: bool = False
+    disable_config_env: bool = False
+    log_level: str | None = None
+    log_format: str | None = None
+    color: Color = "auto"
+    time_format: str = "relative"
+    command_timeout: str | None = None
+    connect_timeout: str | None = None
+    program: str = "mandate"
+    """How the user calls us."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFlags:
+    """How to reach Temporal, as given after the verb; `None` was not given."""
+
+    address: str | None = None
+    namespace: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    tls: bool | None = None
+    tls_cert_path: str | None = None
+    tls_key_path: str | None = None
+    tls_ca_path: str | None = None
+    tls_server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One command as it was typed, its own options left out."""
+
+    root: RootOptions
+    flags: ConnectionFlags
+    out: Output
+
+    @property
+    def program(self) -> str:
+        """`mandate`, or `temporal agent`: for commands that are shown to be typed next."""
+        return self.root.program
+
+
+def seconds(option: str, value: str | None) -> float | None:
+    """A duration such as `10s` or `1m30s`; `None` and zero mean without a limit."""
+    if value is None or value in {"0", "0s"}:
+        return None
+    from workflows.contracts.base import parse_duration
+
+    try:
+        parsed = parse_duration(value)
+    except ValueError as error:
+        raise CliError(f"{option} {value!r}: {error}") from None
+    found: float = parsed.total_seconds()  # type: ignore[attr-defined]
+    return found
+
+
+def _connection_options(
+    address: Annotated[str | None, typer.Option(help="Temporal's host and port.", rich_help_panel=CONNECTION)] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Temporal namespace.", rich_help_panel=CONNECTION)
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(help="API key.", rich_help_panel=CONNECTION)] = None,
+    tls: Annotated[bool | None, typer.Option("--tls/--no-tls", help="Use TLS.", rich_help_panel=CONNECTION)] = None,
+    tls_cert_path: Annotated[str | None, typer.Option(help="Client certificate.", rich_help_panel=CONNECTION)] = None,
+    tls_key_path: Annotated[str | None, typer.Option(help="Client key.", rich_help_panel=CONNECTION)] = None,
+    tls_ca_path: Annotated[str | None, typer.Option(help="CA certificate.", rich_help_panel=CONNECTION)] = None,
+    tls_server_name: Annotated[
+        str | None, typer.Option(help="Name in the server's certificate.", rich_help_panel=CONNECTION)
+    ] = None,
+) -> ConnectionFlags:
+    return ConnectionFlags(address, namespace, api_key, tls, tls_cert_path, tls_key_path, tls_ca_path, tls_server_name)
+
+
+def _output_options(
+    output: Annotated[
+        OutputFormat | None, typer.Option("--output", "-o", help="`json` for programs.", rich_help_panel=OUTPUT)
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warn, error or never.", rich_help_panel=OUTPUT)
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.", rich_help_panel=OUTPUT)] = None,
+) -> dict[str, str]:
+    """Options that may stand on either side of the verb: those that were given after it."""
+    given = {"output": output, "log_level": log_level, "log_format": log_format}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+Verb = Callable[..., int | None] | Callable[..., Awaitable[int | None]]
+
+
+def verb(function: Verb) -> Callable[..., int | None]:
+    """`function(call, ...)` as a command with the options for output and connection.
+
+    The first parameter of `function` gets the `Invocation`; the others are its own arguments and options. It may be
+    async, and may return the exit code.
+    """
+    return _command(function, inspect.signature(_connection_options).parameters)
+
+
+def offline_verb(function: Verb) -> Callable[..., int | None]:
+    """`function` as `verb` makes it, without the options for connecting to Temporal."""
+    return _command(function, {})
+
+
+def _command(function: Verb, shared: Mapping[str, inspect.Parameter]) -> Callable[..., int | None]:
+    first, *own = inspect.signature(function, eval_str=True).parameters.values()
+    either = inspect.signature(_output_options).parameters
+    extra = (*either.values(), *shared.values())
+
+    @functools.wraps(function)
+    def command(ctx: typer.Context, **values: Any) -> int | None:
+        flags = _connection_options(**{name: values.pop(name) for name in shared})
+        after = _output_options(**{name: values.pop(name) for name in either})
+        root: RootOptions = replace(ctx.obj or RootOptions(), **after)
+        limit = seconds("--command-timeout", root.command_timeout)
+        answer = function(Invocation(root, flags, Output(as_json=root.output == "json", color=root.color)), **values)
+        return _awaited(answer, root, limit) if inspect.isawaitable(answer) else answer
+
+    context = inspect.Parameter("ctx", first.kind, annotation=typer.Context)
+    parameters = [context, *(parameter.replace(kind=first.KEYWORD_ONLY) for parameter in (*own, *extra))]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what typer reads
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | None) -> int | None:
+    # Not above: a third of the time that `--help` takes.
+    import asyncio
+
+    async def bounded() -> int | None:
+        try:
+            async with asyncio.timeout(limit) as scope:
+                return await answer
+        except TimeoutError:
+            if scope.expired():
+                raise CliError(f"not done within --command-timeout {root.command_timeout}") from None
+            raise
+
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(bounded())
+        except KeyboardInterrupt:
+            # All is closed by now but threads, which may be building a server for minutes: nobody waits for them.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)

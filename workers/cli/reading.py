@@ -1,0 +1,109 @@
+"""A run in words, for reading on a terminal."""
+
+import json
+from collections.abc import Sequence
+
+from pydantic import JsonValue
+from rich.text import Text
+
+from workers.cli.output import Output
+from workers.cli.record import Json, Record, Said
+from workflows.rules import wording
+
+LINES = 6
+CHARACTERS = 600
+"""What is shown of a text unless all of it is wanted."""
+
+
+def print_heading(out: Output, record: Record, url: str | None) -> None:
+    """Which run it is and how it stands."""
+    its = record.chronicle
+    version = f" {its.pin.version}" if its.pin is not None else ""
+    out.print(Text.assemble((record.workflow_id, "bold"), "  ", _status(record.status)))
+    out.print(Text(f"agent {its.agent or 'unknown'}{version}, step {its.step}, run {record.run_id}", style="dim"))
+    if url is not None:
+        out.print(Text(url, style="dim"))
+    if its.ended is not None and its.ended.reason:
+        out.print(its.ended.reason)
+
+
+def print_message(out: Output, message: Said, *, full: bool) -> None:
+    """One message with its parts."""
+    answers = [part for part in message.parts if part["kind"] == "result"]
+    if message.role == "assistant":
+        title = Text.assemble((f"step {message.step}", "bold"), (f"  {message.model}", "dim"))
+    else:
+        title = Text("results" if answers else "asked", style="bold")
+    out.print("")
+    out.print(title)
+    for part in message.parts:
+        line = _part(part, full=full)
+        if line is not None:
+            out.print(_indented(line))
+
+
+def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: bool) -> None:
+    """What is open, what was changed, what it cost."""
+    its = record.chronicle
+    if pending:
+        out.print("")
+        out.print(Text("not told to the model yet", style="bold"))
+    for call in pending:
+        result = call.get("result")
+        text = f" {shown(str(result['text']), full=full)}" if isinstance(result, dict) else ""
+        out.print(_indented(Text.assemble(str(call["line"]), (f"  {call['state']}", "yellow"), text)))
+    out.print("")
+    if its.effects.count:
+        hidden = its.effects.count - len(its.effects.last)
+        before = f", the last {len(its.effects.last)}" if hidden else ""
+        out.print(Text(f"changed the world {its.effects.count} times{before}", style="bold"))
+        for entry in its.effects.last:
+            out.print(f"  step {entry.step}  {entry.call}")
+    for entry in its.uncertain:
+        out.print(Text(f"unknown whether it happened: step {entry.step}  {entry.call}", style="bold red"))
+    out.print(Text.assemble(("used", "bold"), f"  {wording.usage(its.usage)}"))
+
+
+def shown(text: str, *, full: bool) -> str:
+    """`text`, or its beginning and how much is left out."""
+    text = text.rstrip()
+    if full:
+        return text
+    lines = text.splitlines()
+    short = "\n".join(lines[:LINES])[:CHARACTERS]
+    left = len(text) - len(short)
+    return f"{short} [… {left} more characters, see --full]" if left > 0 else text
+
+
+def _indented(text: Text) -> Text:
+    """Two spaces before the first line, four before the others."""
+    first, *others = text.split("\n", allow_blank=True)
+    return Text("\n").join([Text("  ") + first, *(Text("    ") + line for line in others)])
+
+
+def _part(part: Json, *, full: bool) -> Text | None:
+    match part["kind"]:
+        case "text":
+            return Text(shown(str(part["text"]), full=full)) if str(part["text"]).strip() else None
+        case "call":
+            return Text.assemble(
+                ("→ ", "dim"), (str(part["tool"]), "cyan"), " ", _written(part["arguments"], full=full)
+            )
+        case "result":
+            text = str(part["text"])
+            mark = ("✗ ", "red") if part["error"] else ("← ", "dim")
+            return Text.assemble(mark, (str(part["tool"]), "cyan"), " ", shown(text, full=full))
+        case "refusal":
+            return Text.assemble(("refuses: ", "yellow"), shown(str(part["text"]), full=full))
+        case _:
+            return Text(f"[{part['type']}]", style="dim")
+
+
+def _written(arguments: JsonValue, *, full: bool) -> str:
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return shown(text, full=full)
+
+
+def _status(status: str) -> tuple[str, str]:
+    styles = {"completed": "bold green", "running": "bold blue"}
+    return status, styles.get(status, "bold yellow")

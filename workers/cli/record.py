@@ -1,0 +1,202 @@
+"""What `mandate show` knows of a run: Temporal's history, and the conversation from the store."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.blobs import BlobMissing, Blobs
+from activities.pinned import PinnedAgents
+from activities.stores.locate import open_store
+from activities.transcript import TranscriptLog
+from workers.cli.chronicle import Chronicle
+from workers.cli.connection import Connection
+from workers.cli.errors import CliError
+from workers.cli.follow import events
+from workers.cli.happenings import Call
+from workflows.contracts.agent import PinnedAgent
+from workflows.contracts.run import EffectEntry, EffectLog
+from workflows.contracts.transcript import CallPart, Message, OpaquePart, RefusalPart, ResultPart, TextPart, UserMessage
+from workflows.rules import wording
+
+Json = dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run, without its conversation."""
+
+    workflow_id: str
+    run_id: str
+    status: str
+    """`running`, or how it ended; see `happenings.Ended`."""
+    chronicle: Chronicle
+
+    def to_json(self) -> Json:
+        """The stable part of `mandate show -o json`."""
+        its = self.chronicle
+        return {
+            "workflow_id": self.workflow_id,
+            "run_id": self.run_id,
+            "status": self.status,
+            "reason": its.ended.reason if its.ended is not None else None,
+            "agent": its.agent,
+            "version": its.pin.version if its.pin is not None else None,
+            "step": its.step,
+            "head": its.head,
+            "usage": its.usage.model_dump(mode="json"),
+            "effects": its.effects.model_dump(mode="json"),
+            "uncertain": [entry.model_dump(mode="json") for entry in its.uncertain],
+        }
+
+
+async def read_record(connection: Connection, workflow_id: str, run_id: str | None) -> Record:
+    """The run as its history tells it; needs no worker.
+
+    Raises:
+        CliError: there is no such run.
+    """
+    client = connection.client
+    try:
+        described = await client.get_workflow_handle(workflow_id, run_id=run_id).describe()
+    except RPCError as error:
+        if error.status not in {RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT}:
+            raise
+        which = f"run {workflow_id!r}" + (f" with run id {run_id!r}" if run_id else "")
+        raise CliError(f"there is no {which} in namespace {client.namespace!r} at {connection.address}") from None
+    if described.workflow_type != "AgentWorkflow":
+        raise CliError(f"{workflow_id!r} is a {described.workflow_type!r} and not the run of an agent")
+    chronicle = Chronicle(client.data_converter)
+    async for event in events(client, workflow_id, described.run_id, wait=False):
+        await chronicle.add(event)
+    if described.status is WorkflowExecutionStatus.CANCELED:
+        _take_memo(chronicle, await described.memo())
+    status = chronicle.ended.status if chronicle.ended is not None else "running"
+    return Record(workflow_id, described.run_id, status, chronicle)
+
+
+def _take_memo(chronicle: Chronicle, memo: Mapping[str, object]) -> None:
+    """What a cancelled run left instead of a result."""
+    told = memo.get("mandate")
+    if isinstance(told, dict):
+        chronicle.effects = EffectLog.model_validate(told.get("effects") or {})
+        chronicle.uncertain = tuple(EffectEntry.model_validate(entry) for entry in told.get("uncertain") or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One message of the conversation, ready to be shown."""
+
+    role: str
+    model: str | None
+    step: int
+    """The model call that it came from, or that it is for."""
+    segment: str
+    parts: tuple[Json, ...]
+
+    def to_json(self) -> Json:
+        its: Json = {"role": self.role, "step": self.step, "segment": self.segment}
+        if self.model is not None:
+            its["model"] = self.model
+        return {**its, "parts": list(self.parts)}
+
+
+class Conversation:
+    """The messages of a run, from the store of this process."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._agents = PinnedAgents(blobs)
+        self._transcript = TranscriptLog(blobs)
+
+    async def messages(self, head: str, *, full: bool = False) -> AsyncIterator[Said]:
+        """Oldest first; sensitive arguments are hidden. With `full`, whole results and not what the model was shown."""
+        step = 1
+        async for digest, segment in self._transcript.segments(head):
+            agent = await self._agents.get(segment.agent)
+            for message in segment.messages:
+                yield await self._said(message, agent, step, digest, full=full)
+                step += not isinstance(message, UserMessage)
+
+    async def _said(self, message: Message, agent: PinnedAgent, step: int, segment: str, *, full: bool) -> Said:
+        parts = [await self._part(part, agent, full=full) for part in message.parts]
+        model = None if isinstance(message, UserMessage) else message.model
+        return Said(message.role, model, step, segment, tuple(parts))
+
+    async def _part(
+        self, part: TextPart | ResultPart | CallPart | RefusalPart | OpaquePart, agent: PinnedAgent, *, full: bool
+    ) -> Json:
+        if isinstance(part, CallPart):
+            arguments = _arguments(part, agent)
+            return {"kind": "call", "call_id": part.call_id, "tool": part.tool, "arguments": arguments}
+        if isinstance(part, ResultPart):
+            text = part.text
+            if full and part.digest is not None:
+                text = (await self._blobs.get(part.digest)).decode(errors="replace")
+            return {**part.model_dump(mode="json"), "text": text}
+        return part.model_dump(mode="json")
+
+    async def pending(self, record: Record) -> list[Json]:
+        """Calls of the last turn whose results the model was not told."""
+        return [await self._pending(call, record) for call in record.chronicle.calls]
+
+    async def _pending(self, call: Call, record: Record) -> Json:
+        pin = record.chronicle.pin
+        tool = pin.tool(call.request.tool) if pin is not None else None
+        hidden = tool.sensitive if tool is not None else ()
+        arguments: Json = {k: wording.HIDDEN if k in hidden else v for k, v in call.request.arguments.items()}
+        its: Json = {"tool": call.request.tool, "arguments": arguments, "line": call.line, "state": call.state}
+        if call.result is not None:
+            text = call.result.text if call.result.text is not None else call.result.preview
+            if call.result.digest is not None:
+                text = (await self._blobs.get(call.result.digest)).decode(errors="replace")
+            its["result"] = {**call.result.model_dump(mode="json", exclude={"preview"}), "text": text}
+        return its
+
+
+def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:
+    """As the model wrote them, as JSON where they are some; sensitive ones hidden."""
+    definition = agent.definition(part.tool)
+    hidden = definition.tool.sensitive if definition is not None else ()
+    try:
+        arguments: JsonValue = json.loads(part.arguments)
+    except ValueError:
+        return wording.HIDDEN if hidden else part.arguments
+    if not isinstance(arguments, dict):
+        return wording.HIDDEN if hidden else arguments
+    return {name: wording.HIDDEN if name in hidden else value for name, value in arguments.items()}
+
+
+@asynccontextmanager
+async def conversation(store: str, record: Record) -> AsyncIterator[Conversation]:
+    """The conversation of `record`, from the store at `store`.
+
+    Raises:
+        CliError: the store is another than the run's, or does not have all of it.
+    """
+    pin = record.chronicle.pin
+    path = Path(store.removeprefix("sqlite:///")) if store.startswith("sqlite:///") else None
+    name = store if path is not None else f"{store.partition('://')[0]}://..."
+    mine = f"store {pin.store}" if pin is not None else "another store"
+    if path is not None and not path.is_file():
+        raise CliError(
+            f"the conversation is in {mine}, and there is no {name}; set MANDATE_STORE to the workers' store"
+        )
+    try:
+        blobs = Blobs(open_store(store))
+    except ValueError as error:
+        raise CliError(f"MANDATE_STORE: {error}") from None
+    try:
+        identity = await blobs.identity()
+        if pin is not None and identity != pin.store:
+            raise CliError(f"the conversation is in {mine}, and {name} is store {identity}; set MANDATE_STORE to it")
+        yield Conversation(blobs)
+    except BlobMissing as error:
+        raise CliError(f"{error}, though the run's conversation is in {mine}; set MANDATE_STORE to it") from None
+    finally:
+        await blobs.close()

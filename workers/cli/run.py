@@ -1,0 +1,168 @@
+"""`mandate run`: start a run and watch it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workers.cli.errors import CliError
+from workers.cli.options import Invocation, verb
+
+if TYPE_CHECKING:
+    from temporalio.client import WorkflowHandle
+
+    from workers.cli.connection import Connection
+    from workflows.contracts.run import RunResult
+
+
+@verb
+async def run(
+    call: Invocation,
+    agent: Annotated[str, typer.Argument(help="Name of an agent file of the workers.", metavar="AGENT")],
+    text: Annotated[
+        str | None, typer.Argument(help="What it is asked; `-` reads it from stdin.", metavar="TEXT")
+    ] = None,
+    *,
+    input_file: Annotated[Path | None, typer.Option(help="What it is asked: a text, or an object in `.json`.")] = None,
+    input_json: Annotated[str | None, typer.Option("--input", help="What it is asked, as a JSON object.")] = None,
+    workflow_id: Annotated[str | None, typer.Option("--id", help="Workflow id; made up if left out.")] = None,
+    requester: Annotated[str | None, typer.Option(help="Who asks.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="`key=value`, for finding it; can be repeated.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="A lower limit than the agent file's.")] = None,
+    task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Of the workers.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Only start it.")] = False,
+) -> int:
+    """Start a run of an agent and follow it; Ctrl-C leaves it running.
+
+    Exit code 0: it completed. 1: it ended otherwise. 2: it was asked for wrongly.
+    """
+    asked = read_input(text, input_file, input_json)
+    labels = dict(map(_label, label or ()))
+    from workers.cli.connection import connected
+
+    async with connected(call) as connection:
+        from workers.client import AgentClient
+
+        queue = task_queue or connection.settings.task_queue
+        handle = await _start(
+            AgentClient(connection.client, queue),
+            call,
+            agent=agent,
+            asked=asked,
+            workflow_id=workflow_id,
+            requester=requester,
+            labels=labels,
+            steps=steps,
+        )
+        if detach:
+            _detached(call, connection, handle)
+            return 0
+        call.out.note(f"{handle.id} on task queue {queue}")
+        return await watch(call, connection, handle.id, handle.first_execution_run_id)
+
+
+async def watch(call: Invocation, connection: "Connection", workflow_id: str, run_id: str | None) -> int:
+    """Follow a run to its end and tell how it ended; the exit code."""
+    import asyncio
+
+    from temporalio.service import RPCError
+
+    from workers.cli import endings
+    from workers.cli.follow import follow
+
+    try:
+        ended = await follow(connection, call.out, workflow_id, run_id, program=call.program)
+    except (asyncio.CancelledError, RPCError):
+        call.out.note(f"\nleft running; come back with `{_come_back(call, connection, workflow_id)}`")
+        raise
+    code = endings.exit_code(ended)
+    if ended.result is not None and call.out.as_json:
+        call.out.json(ended.result.model_dump(mode="json"))
+    elif ended.bad_input:
+        raise CliError(ended.reason or "the run was asked for wrongly", code)
+    elif call.out.as_json:
+        raise CliError(f"run {workflow_id!r} {ended.status}{f': {ended.reason}' if ended.reason else ''}", code)
+    else:
+        endings.tell(call.out, connection, workflow_id, ended, program=call.program)
+    return code
+
+
+def read_input(text: str | None, input_file: Path | None, input_json: str | None) -> str | dict[str, Any]:
+    """What the agent is asked, from the one place that was given.
+
+    Raises:
+        CliError: none or several were given, or it is empty or no JSON object.
+    """
+    if sum(value is not None for value in (text, input_file, input_json)) != 1:
+        raise CliError("give what the agent is asked once: as TEXT, with --input-file, or with --input")
+    if input_json is not None:
+        return _object(input_json, "--input")
+    if input_file is not None:
+        try:
+            found = input_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise CliError(f"--input-file {str(input_file)!r} cannot be read: {why}") from None
+        if input_file.suffix == ".json":
+            return _object(found, str(input_file))
+    else:
+        found = sys.stdin.read() if text == "-" else text or ""
+    if not found.strip():
+        raise CliError("what the agent is asked is empty; give it a text or an object")
+    return found
+
+
+def _object(written: str, place: str) -> dict[str, Any]:
+    import json
+
+    try:
+        value = json.loads(written)
+    except ValueError as error:
+        raise CliError(f"{place} is not JSON: {error}; it must be an object, for example '{{\"order\": 81}}'") from None
+    if not isinstance(value, dict) or not value:
+        raise CliError(f"{place} must be a JSON object that is not empty, not {written.strip()[:60]!r}")
+    return value
+
+
+def _label(written: str) -> tuple[str, str]:
+    name, separator, value = written.partition("=")
+    if not separator or not name or not value:
+        raise CliError(f"--label {written!r} is not key=value")
+    return name, value
+
+
+async def _start(
+    client: Any, call: Invocation, *, asked: str | dict[str, Any], **request: Any
+) -> "WorkflowHandle[Any, RunResult]":
+    from pydantic import ValidationError
+    from temporalio.exceptions import WorkflowAlreadyStartedError
+
+    agent = request.pop("agent")
+    try:
+        handle: WorkflowHandle[Any, RunResult] = await client.start(agent, asked, **request)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        said = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'request'}: {fault['msg']}" for fault in faults)
+        raise CliError(f"start request: {said}") from None
+    except WorkflowAlreadyStartedError as error:
+        taken = error.workflow_id
+        raise CliError(
+            f"a run with the id {taken!r} is going on; follow it with `{call.program} show {taken} --follow`"
+        ) from None
+    return handle
+
+
+def _detached(call: Invocation, connection: "Connection", handle: "WorkflowHandle[Any, RunResult]") -> None:
+    if call.out.as_json:
+        url = connection.run_url(handle.id)
+        call.out.json({"workflow_id": handle.id, "run_id": handle.first_execution_run_id, "ui_url": url})
+        return
+    call.out.print(handle.id)
+    call.out.note(f"follow it with `{_come_back(call, connection, handle.id)}`")
+
+
+def _come_back(call: Invocation, connection: "Connection", workflow_id: str) -> str:
+    import shlex
+
+    return f"{call.program} show {shlex.quote(workflow_id)} --follow{connection.options}"

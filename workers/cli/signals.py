@@ -1,0 +1,31 @@
+"""Commands that run until they are told to stop."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from workers.cli.errors import INTERRUPTED
+
+
+@contextmanager
+def stop_signals(on_first: Callable[[], None]) -> Iterator[asyncio.Event]:
+    """An event that SIGINT or SIGTERM sets; a second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        if stopped.is_set():
+            # Without cleaning up: who asks twice does not want to wait.
+            os._exit(INTERRUPTED)
+        stopped.set()
+        on_first()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield stopped
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,134 @@
+"""`mandate validate`: what is wrong with agent files, and what they allow."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workers.cli.errors import DONE, REFUSED
+from workers.cli.options import Invocation, offline_verb
+
+if TYPE_CHECKING:
+    from activities.documents import Fault
+    from workers.catalog import Catalog, Loaded
+    from workers.settings import Settings
+    from workflows.contracts.policy import Verdict
+
+
+@offline_verb
+async def validate(
+    call: Invocation,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Agent files or folders; MANDATE_AGENTS if left out.", metavar="FILE")
+    ] = None,
+    *,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of agent files, for editors.")
+    ] = False,
+) -> int:
+    """Check agent files with all their tools, and say what each agent may do.
+
+    MCP servers are started and asked for their tools; secrets must be there.
+    Exit code 0: all can be served. 2: something is wrong; all faults are told.
+    """
+    if schema:
+        from workers.agent_files import agent_schema
+
+        call.out.json(agent_schema())
+        return DONE
+    from workers.settings import Settings
+
+    settings = Settings.from_environment()
+    catalogs, faults = await _load(settings, files or [settings.agents])
+    if call.out.as_json:
+        agents = [_agent_json(loaded) for catalog in catalogs for loaded in catalog.agents.values()]
+        warnings = [str(warning) for catalog in catalogs for warning in catalog.warnings]
+        call.out.json({"valid": not faults, "agents": agents, "warnings": warnings, "faults": list(map(str, faults))})
+    else:
+        for catalog in catalogs:
+            _print(call, catalog)
+        sys.stdout.flush()
+        sys.stderr.writelines(f"{fault}\n" for fault in faults)
+    return REFUSED if faults else DONE
+
+
+async def _load(settings: "Settings", sources: list[Path]) -> "tuple[list[Catalog], list[Fault]]":
+    """What can be served, and all that cannot."""
+    from activities.toolbox.mcp import McpToolbox
+    from workers.agent_files import AgentFileError
+    from workers.catalog import Catalog
+    from workers.secrets import Secrets
+
+    secrets = Secrets(settings.environment, settings.secrets)
+    mcp = McpToolbox(secrets)
+    catalogs: list[Catalog] = []
+    faults: list[Fault] = []
+    try:
+        for source in sources:
+            try:
+                catalogs.append(await Catalog.load(source, mcp, secrets=secrets))
+            except AgentFileError as error:
+                faults.extend(error.faults)
+    finally:
+        await mcp.close()
+    return catalogs, faults
+
+
+def _print(call: Invocation, catalog: "Catalog") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    for warning in catalog.warnings:
+        call.out.print(Text(f"warning: {warning}", style="yellow"))
+    for loaded in catalog.agents.values():
+        pinned = loaded.pinned
+        call.out.print(Text.assemble((pinned.name, "bold"), f" {loaded.digest[:12]}  {loaded.path or ''}"))
+        call.out.print(f"  models  {', '.join(pinned.models)}")
+        table = Table("tool", "effect", "from", "when called", box=None, padding=(0, 2, 0, 2), header_style="dim")
+        refused = []
+        for definition in pinned.tools:
+            tool = definition.tool
+            verdict = _verdict(loaded, tool.name)
+            style = "" if verdict.allowed else "yellow"
+            table.add_row(tool.name, str(tool.effect), tool.source, Text(_words(verdict), style=style))
+            if not verdict.allowed and verdict.rule is None:
+                refused.append(tool.name)
+        call.out.print(table)
+        if refused:
+            names = ", ".join(refused)
+            call.out.print(
+                Text(f"  no rule allows {names}: each call is refused; allow it in `policy`", style="yellow")
+            )
+
+
+def _agent_json(loaded: "Loaded") -> dict[str, object]:
+    tools = []
+    for definition in loaded.pinned.tools:
+        tool = definition.tool
+        verdict = _verdict(loaded, tool.name)
+        its = {"name": tool.name, "effect": str(tool.effect), "source": tool.source}
+        tools.append({**its, "allowed": verdict.allowed, "rule": verdict.rule})
+    return {
+        "name": loaded.pinned.name,
+        "version": loaded.digest[:12],
+        "path": str(loaded.path) if loaded.path is not None else None,
+        "models": list(loaded.pinned.models),
+        "tools": tools,
+        "open": [tool["name"] for tool in tools if not tool["allowed"] and tool["rule"] is None],
+    }
+
+
+def _verdict(loaded: "Loaded", name: str) -> "Verdict":
+    from workflows.rules import policy
+
+    definition = loaded.pinned.definition(name)
+    assert definition is not None
+    return policy.judge(loaded.pinned.policy, definition.tool)
+
+
+def _words(verdict: "Verdict") -> str:
+    word = "runs" if verdict.allowed else "refused"
+    if verdict.rule is not None:
+        return f"{word}, by rule {verdict.rule}"
+    return f"{word}, since it only reads" if verdict.allowed else f"{word}, since no rule allows it"

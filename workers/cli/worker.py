@@ -1,0 +1,110 @@
+"""`mandate worker`: serve agent files until told to stop."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workers.cli.errors import CliError
+from workers.cli.options import Invocation, RootOptions, verb
+
+if TYPE_CHECKING:
+    from workers.cli.connection import Connection
+    from workers.worker import AgentWorker, WorkerOptions
+
+
+@verb
+async def worker(
+    call: Invocation,
+    *,
+    agents: Annotated[Path | None, typer.Option(help="Folder of agent files, or one file.")] = None,
+    task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Where it polls.")] = None,
+    identity: Annotated[str | None, typer.Option(help="Its name in Temporal.")] = None,
+    max_cached_workflows: Annotated[int, typer.Option(min=0, help="Runs kept in memory, 100 KB each.")] = 1000,
+    deployment: Annotated[str | None, typer.Option(help="Worker deployment; needs --build-id.")] = None,
+    build_id: Annotated[str | None, typer.Option(help="Version of the deployment; runs stay on theirs.")] = None,
+) -> int:
+    """Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on."""
+    if (deployment is None) != (build_id is None):
+        raise CliError("--deployment and --build-id belong together: give both or neither")
+    from workers.cli.connection import connected
+    from workers.settings import Settings
+    from workers.worker import WorkerOptions
+
+    settings = Settings.from_environment()
+    settings = replace(settings, agents=agents or settings.agents, task_queue=task_queue or settings.task_queue)
+    configure_logs(call.root)
+    options = WorkerOptions(
+        identity=identity,
+        # The SDK keeps either none or at least two.
+        max_cached_workflows=max(max_cached_workflows, 2) if max_cached_workflows else 0,
+        deployment=deployment,
+        build_id=build_id,
+    )
+    async with connected(call, settings, identity=identity) as connection:
+        await _serve(call, connection, options)
+    return 0
+
+
+def configure_logs(root: RootOptions) -> None:
+    """Logs of this process as the root options say."""
+    from workers.telemetry import configure_logging
+
+    levels = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR", "never": "CRITICAL"}
+    level = levels.get((root.log_level or "info").lower())
+    if level is None:
+        raise CliError(f"--log-level {root.log_level!r} is not one of {', '.join(levels)}")
+    if root.log_format not in {None, "text", "json", "pretty"}:
+        raise CliError(f"--log-format {root.log_format!r} is not one of text, json")
+    configure_logging(level=level, as_json=None if root.log_format is None else root.log_format == "json")
+
+
+async def _serve(call: Invocation, connection: "Connection", options: "WorkerOptions") -> None:
+    import asyncio
+
+    import structlog
+
+    from workers.cli.signals import stop_signals
+    from workers.worker import open_worker
+
+    log = structlog.stdlib.get_logger("workers.cli.worker")
+    try:
+        opening = open_worker(connection.client, connection.settings, options)
+        async with opening as serving:
+            with stop_signals(lambda: log.info("worker_stopping", again="ends it at once")) as stopped:
+                running = asyncio.create_task(serving.run())
+                waiting = asyncio.create_task(stopped.wait())
+                _introduce(call, connection, serving)
+                await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                if not running.done():
+                    await serving.shutdown()
+                await running
+    except ValueError as error:
+        raise CliError(str(error)) from error
+    log.info("worker_stopped")
+
+
+def _introduce(call: Invocation, connection: "Connection", serving: "AgentWorker") -> None:
+    """One block that says what is served, and where."""
+    loaded = serving.catalog.agents
+    for warning in serving.catalog.warnings:
+        call.out.note(f"warning: {warning}")
+    if call.out.as_json:
+        agents = [{"name": name, "version": one.digest[:12]} for name, one in loaded.items()]
+        its = {"agents": agents, "task_queue": serving.task_queue, "address": connection.address}
+        call.out.json({**its, "namespace": connection.client.namespace, "ui_url": connection.ui_url})
+        return
+    kind = " (embedded)" if connection.server is not None else ""
+    lines = [
+        ("Agents", ", ".join(f"{name} {one.digest[:12]}" for name, one in loaded.items()) or "none"),
+        ("Task queue", serving.task_queue),
+        ("Temporal", f"{connection.address}{kind}, namespace {connection.client.namespace}"),
+    ]
+    if connection.ui_url is not None:
+        lines.append(("Web UI", connection.ui_url))
+    if loaded:
+        lines.append(("Start a run", f'{call.program} run {next(iter(loaded))} "..."{connection.options}'))
+    for name, value in lines:
+        call.out.print(f"{name:<12} {value}")
