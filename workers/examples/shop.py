@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from activities.toolbox.registry import NotDone, ToolContext, tool
-from workers.examples.shop_data import shop
+from workers.examples.shop_data import bank_seconds, shop
 
 Order = Annotated[int, Field(ge=1, description="Number of the order.")]
 Sku = Annotated[str, Field(pattern=r"^[A-Z]{3}-\d{2}$", description="Article number, for example `MUG-11`.")]
@@ -124,6 +124,7 @@ def issue_refund(
             " JOIN payments ON payment = payments.id WHERE refunds.id = ?",
             (done["id"],),
         ).fetchone()
+    context.wait(bank_seconds())
     return Refund(**dict(refund), amount=_euros(refund["amount_cents"]))
 
 

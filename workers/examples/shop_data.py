@@ -98,6 +98,14 @@ def shop_path() -> Path:
     return Path(os.environ.get("MANDATE_DEMO_SHOP") or ".mandate/shop.db")
 
 
+def bank_seconds() -> float:
+    """How long the bank takes to confirm a refund that it has made: `MANDATE_DEMO_BANK_SECONDS`, or no time at all.
+
+    A slow bank gives the demo the time to kill a worker that has paid and told nobody yet.
+    """
+    return float(os.environ.get("MANDATE_DEMO_BANK_SECONDS") or 0)
+
+
 def create_shop(path: Path) -> None:
     """A shop as on its first day at `path`; one that is there is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,26 @@
+"""`mandate demo`: an agent at work, from nothing."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from workers.cli.options import Invocation, verb
+
+
+@verb
+async def demo(
+    call: Invocation,
+    model: Annotated[
+        str, typer.Option(help="`openai:MODEL`, `anthropic:MODEL`, `vllm:MODEL`, or `scripted`, which needs no key.")
+    ] = "scripted",
+    kill: Annotated[bool, typer.Option("--kill", help="Kill the worker while it pays, and start another.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Without pauses for reading.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep server and Web UI up at the end, until Ctrl-C.")] = False,
+) -> int:
+    """Watch an agent settle a complaint in a small shop; server, worker and shop are made for it."""
+    began = time.monotonic()
+    from workers.cli.demo_play import play
+    from workers.cli.demo_run import Wishes
+
+    return await play(call, Wishes(model=model, kill=kill, fast=fast, keep=keep), began)

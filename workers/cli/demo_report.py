@@ -1,0 +1,159 @@
+"""The end of the demo: the answer, what was done and how one knows, what it cost, where to look."""
+
+import textwrap
+from dataclasses import asdict, dataclass
+
+from workers.cli.demo_books import Books, euros
+from workers.cli.demo_kill import TOOL, Killing
+from workers.cli.demo_story import Call, Step
+from workers.cli.output import Output
+from workflows.contracts.run import RunResult
+from workflows.rules import wording
+
+WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that there is to tell."""
+
+    workflow_id: str
+    run_id: str
+    asked: str
+    model: str
+    rules_server: str
+    address: str
+    run_url: str | None
+    look: tuple[str, ...]
+    """Commands that show the run."""
+    steps: tuple[Step, ...]
+    result: RunResult
+    before: Books
+    books: Books
+    killing: Killing | None
+    startup_seconds: float
+    """From the start of the command to the start of the run."""
+    seconds: float
+    """From the start of the run to its end."""
+
+    @property
+    def killed_call(self) -> Call | None:
+        """The call during which the worker died."""
+        calls = (call for step in self.steps for call in step.calls if call.tool == TOOL and call.attempts > 1)
+        return next(calls, None) if self.killing is not None else None
+
+    def as_json(self) -> dict[str, object]:
+        result = self.result.model_dump(mode="json")
+        return {
+            "workflow_id": self.workflow_id,
+            "run_id": self.run_id,
+            "input": self.asked,
+            "model": self.model,
+            "rules_server": self.rules_server,
+            **result,
+            "steps": [
+                {"step": step.number, "says": step.says, "calls": [_call(call) for call in step.calls]}
+                for step in self.steps
+            ],
+            "shop": {
+                "refunds": self.books.refunds,
+                "restocked": {
+                    sku: {"before": was, "after": now} for sku, (was, now) in self.books.restocked(self.before).items()
+                },
+                "outbox": self.books.outbox,
+                "vouchers": self.books.vouchers,
+            },
+            "kill": self._kill(),
+            "startup_seconds": round(self.startup_seconds, 3),
+            "seconds": round(self.seconds, 3),
+            "address": self.address,
+            "url": self.run_url,
+            "look": list(self.look),
+        }
+
+    def _kill(self) -> dict[str, object] | None:
+        killing, call = self.killing, self.killed_call
+        if killing is None:
+            return None
+        wait = killing.wait_seconds(call) if call is not None else None
+        return {
+            "in_flight": call.call if call is not None else None,
+            "killed_pid": killing.killed_pid,
+            "new_pid": killing.new_pid,
+            "attempts": call.attempts if call is not None else None,
+            "refunds_at_kill": killing.refunds_then,
+            "seconds_until_taken_up": round(wait, 3) if wait is not None else None,
+            "refunds": len(self.books.refunds),
+        }
+
+
+def _call(call: Call) -> dict[str, object]:
+    kept = asdict(call)
+    return {name: kept[name] for name in ("call", "tool", "result", "error", "made", "attempts")}
+
+
+def tell(facts: Facts, out: Output) -> None:
+    """The report for people."""
+    out.print("")
+    answer = facts.result.output if isinstance(facts.result.output, str) else facts.result.reason
+    _heading(out, "The agent's answer" if facts.result.status == "completed" else f"The run is {facts.result.status}")
+    for line in str(answer or facts.result.reason).strip().splitlines():
+        out.print(indented(line, 2))
+    out.print("")
+    _heading(out, "What it did, by its record; and what the shop's database says")
+    for line in _deeds(facts):
+        out.print(indented(line, 2))
+    if facts.killing is not None:
+        out.print("")
+        _heading(out, "The worker was killed")
+        for line in _death(facts, facts.killing):
+            out.print(indented(line, 2))
+    out.print("")
+    out.print(f"{wording.usage(facts.result.usage)}; {facts.seconds:.1f} s from question to answer.")
+
+
+def _deeds(facts: Facts) -> list[str]:
+    refused = [call for step in facts.steps for call in step.calls if not call.made]
+    lines = [f"record    {entry.call}" for entry in facts.result.effects.last]
+    lines += [f"unknown   {entry.call}" for entry in facts.result.uncertain]
+    lines += [f"refused   {call.call}" for call in refused]
+    keys = {entry.key for entry in facts.result.effects.last}
+    for refund in facts.books.refunds:
+        same = "; the record has the same idempotency key" if refund["key"] in keys else ""
+        lines.append(
+            f"database  refund {refund['refund']}: {euros(refund['amount_cents'])} of order {refund['order']}"
+            f" to {refund['method']}{same}"
+        )
+    for sku, (was, now) in facts.books.restocked(facts.before).items():
+        lines.append(f"database  {sku} on the shelf: {was} before, {now} now")
+    lines += [f"database  1 email to {email['recipient']}" for email in facts.books.outbox]
+    if not facts.books.vouchers:
+        lines.append("database  no voucher")
+    return lines
+
+
+def _death(facts: Facts, killing: Killing) -> list[str]:
+    call = facts.killed_call
+    if call is None:
+        return [f"Process {killing.killed_pid} was killed, and its call was not found again; see the run's history."]
+    wait = killing.wait_seconds(call) or 0.0
+    refunds = len(facts.books.refunds)
+    again = [other.call for step in facts.steps for other in step.calls if other is not call and other.attempts > 1]
+    others = f"Made again, too: {', '.join(again)}." if again else "No other call was made a second time."
+    once = "exactly one" if refunds == 1 else str(refunds)
+    return [
+        f"In flight: {call.call}. The refund was in the database; nobody had been told.",
+        f"Process {killing.new_pid} took it up {wait:.1f} s later: attempt {call.attempts}, same idempotency key.",
+        f"The database has {once} refund. {others}",
+    ]
+
+
+def _heading(out: Output, text: str) -> None:
+    out.result.print(text, style="bold", markup=False, highlight=False)
+
+
+def indented(text: str, columns: int) -> str:
+    """`text`, wrapped at `WIDTH`, every line after `columns` blanks; a list item's later lines stand under its text."""
+    hang = 2 if text.lstrip().startswith("- ") else 0
+    blanks = " " * columns
+    return textwrap.fill(text, WIDTH, initial_indent=blanks, subsequent_indent=blanks + " " * hang) or ""

@@ -1,0 +1,224 @@
+"""The demo's one run, from its start to its report."""
+
+import asyncio
+import contextlib
+import shlex
+import shutil
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.service import RPCError
+
+from activities.blobs import Blobs
+from activities.stores.locate import open_store
+from activities.transcript import TranscriptLog
+from workers.cli import demo_report, demo_stage
+from workers.cli.connection import Connection
+from workers.cli.demo_books import Books, read_books
+from workers.cli.demo_kill import Crew, Killing
+from workers.cli.demo_report import Facts
+from workers.cli.demo_stage import RulesServer, Stage
+from workers.cli.demo_story import Story
+from workers.cli.demo_voice import Voice
+from workers.cli.demo_worker import start_worker
+from workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
+from workers.cli.options import Invocation
+from workers.cli.signals import stop_signals
+from workers.client import AgentClient, new_workflow_id
+from workers.examples.shop_data import DEMO_INPUT
+from workflows.contracts.run import RunResult, RunStatus
+
+GOODBYE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How the demo is to be played."""
+
+    model: str
+    kill: bool
+    fast: bool
+    keep: bool
+
+
+class Demo:
+    """One demo whose stage and server are ready."""
+
+    def __init__(
+        self, call: Invocation, wishes: Wishes, connection: Connection, stage: Stage, rules: RulesServer, began: float
+    ) -> None:
+        self._call = call
+        self._out = call.out
+        self._voice = Voice(call.out)
+        self._wishes = wishes
+        self._connection = connection
+        self._stage = stage
+        self._rules = rules
+        self._began = began
+        self._killing: Killing | None = None
+        self._workflow_id = new_workflow_id(demo_stage.AGENT)
+        self._queue = f"demo-{self._workflow_id}"
+
+    async def run(self, model: str) -> int:
+        """The exit code."""
+        try:
+            blobs = Blobs(open_store(self._connection.settings.store))
+        except ValueError as error:
+            raise CliError(f"MANDATE_STORE: {error}") from None
+        before = read_books(self._stage.shop)
+        crew = Crew(lambda extra: start_worker(self._environment() | extra, self._stage.log), doomed=self._wishes.kill)
+        try:
+            handle = await AgentClient(self._connection.client, self._queue).start(
+                demo_stage.AGENT, DEMO_INPUT, workflow_id=self._workflow_id
+            )
+            startup_seconds = time.monotonic() - self._began
+            self._voice.introduce(
+                server=self._connection.address,
+                url=self._connection.run_url(self._workflow_id),
+                worker=f"process {crew.worker.pid}, its log: {self._stage.log}",
+                model=model,
+                rules=self._rules.name,
+                asked=DEMO_INPUT,
+            )
+            story = Story(
+                self._connection.client,
+                handle,
+                TranscriptLog(blobs),
+                on_step=self._voice.step,
+                on_call=self._voice.call,
+            )
+            result = await self._watched(story, crew, handle)
+            facts = await self._facts(handle, model, story, result, before, startup_seconds)
+            self._report(facts)
+            if self._wishes.keep:
+                await self._stay()
+            return DONE if result.status is RunStatus.COMPLETED else ENDED_OTHERWISE
+        finally:
+            await crew.worker.stop()
+            await blobs.close()
+
+    def _environment(self) -> dict[str, str]:
+        """What the worker is told beside this process's own environment."""
+        flags, root, client = self._call.flags, self._call.root, self._connection.client
+        told = {
+            "TEMPORAL_ADDRESS": self._connection.address,
+            "TEMPORAL_NAMESPACE": client.namespace,
+            "TEMPORAL_PROFILE": root.profile,
+            "TEMPORAL_CONFIG_FILE": root.config_file,
+            "TEMPORAL_API_KEY": flags.api_key,
+            "TEMPORAL_TLS": None if flags.tls is None else str(flags.tls).lower(),
+            "TEMPORAL_TLS_CLIENT_CERT_PATH": flags.tls_cert_path,
+            "TEMPORAL_TLS_CLIENT_KEY_PATH": flags.tls_key_path,
+            "TEMPORAL_TLS_SERVER_CA_CERT_PATH": flags.tls_ca_path,
+            "TEMPORAL_TLS_SERVER_NAME": flags.tls_server_name,
+            "MANDATE_AGENTS": str(self._stage.agents),
+            "MANDATE_DEMO_SHOP": str(self._stage.shop),
+            "MANDATE_TASK_QUEUE": self._queue,
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+    async def _watched(self, story: Story, crew: Crew, handle: WorkflowHandle[Any, RunResult]) -> RunResult:
+        """The result of the run, while the story is told and the worker is watched, and killed if that is wished."""
+        following = asyncio.create_task(story.follow())
+        ending = asyncio.create_task(crew.ended())
+        tasks: set[asyncio.Task[Any]] = {following, ending}
+        if self._wishes.kill:
+            tasks.add(asyncio.create_task(self._kill(crew)))
+        running = set(tasks)
+        try:
+            while not following.done():
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                if ending in done:
+                    raise CliError(
+                        f"the demo's worker ended with code {ending.result()}: {crew.worker.last_words()}",
+                        ENDED_OTHERWISE,
+                    )
+                running -= done
+                for task in done:
+                    task.result()
+            return await handle.result()
+        except WorkflowFailureError as error:
+            raise CliError(f"the run failed: {error.cause}", ENDED_OTHERWISE) from None
+        except BaseException:
+            await self._give_up(handle)
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _kill(self, crew: Crew) -> None:
+        self._killing = await crew.kill_when_paid(self._stage.shop)
+        self._voice.killed(self._killing)
+
+    async def _give_up(self, handle: WorkflowHandle[Any, RunResult]) -> None:
+        """Leave no run behind that nobody works on."""
+        with contextlib.suppress(RPCError, WorkflowFailureError, TimeoutError):
+            await handle.cancel()
+            try:
+                await asyncio.wait_for(handle.result(), GOODBYE_SECONDS)
+            except TimeoutError:
+                await handle.terminate("the demo ended before its run")
+        self._out.note(f"The run {handle.id} was cancelled.")
+
+    async def _facts(
+        self,
+        handle: WorkflowHandle[Any, RunResult],
+        model: str,
+        story: Story,
+        result: RunResult,
+        before: Books,
+        startup_seconds: float,
+    ) -> Facts:
+        closed = await handle.describe()
+        assert closed.close_time is not None
+        return Facts(
+            workflow_id=handle.id,
+            run_id=closed.run_id,
+            asked=DEMO_INPUT,
+            model=model,
+            rules_server=self._rules.name,
+            address=self._connection.address,
+            run_url=self._connection.run_url(handle.id, closed.run_id),
+            look=self._commands(handle.id),
+            steps=tuple(story.steps),
+            result=result,
+            before=before,
+            books=read_books(self._stage.shop),
+            killing=self._killing,
+            startup_seconds=startup_seconds,
+            seconds=(closed.close_time - closed.start_time).total_seconds(),
+        )
+
+    def _commands(self, workflow_id: str) -> tuple[str, ...]:
+        server = self._connection.server
+        temporal = "temporal"
+        if server is not None and shutil.which("temporal") is None:
+            temporal = shlex.quote(str(server.binary))
+        return (
+            f"{self._call.program} show {workflow_id}",
+            f"{temporal} workflow describe -w {workflow_id}{self._connection.options}",
+        )
+
+    def _report(self, facts: Facts) -> None:
+        if self._out.as_json:
+            self._out.json(facts.as_json())
+            return
+        demo_report.tell(facts, self._out)
+        if self._wishes.kill and self._killing is None:
+            self._out.print("No worker was killed: the agent issued no refund.")
+        self._out.print("")
+        if facts.run_url:
+            self._out.print(f"Look at the run: {facts.run_url}")
+        for command in facts.look:
+            self._out.print(f"  {command}")
+        if self._connection.server is not None and not self._wishes.keep:
+            self._out.print(
+                f"The server ends with this command; `{self._call.program} server` brings it and its runs back."
+            )
+
+    async def _stay(self) -> None:
+        self._out.note("Server and Web UI stay until Ctrl-C.")
+        with stop_signals(lambda: None) as stopped:
+            await stopped.wait()

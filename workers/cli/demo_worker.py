@@ -1,0 +1,76 @@
+"""The demo's worker: a process of its own, as in real life, so that it can be killed."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+STOP_SECONDS = 5.0
+
+_LAUNCH = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+"""Ends the worker with the demo, however that ends. A function run after a fork might find locks of other threads."""
+
+
+class WorkerEnded(Exception):
+    """A worker that should be running is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoWorker:
+    """A running worker process."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def ended(self) -> int:
+        """Waits for its end; its exit code."""
+        while (code := self.process.poll()) is None:  # noqa: ASYNC110 a thread that waits would hold the demo's end up
+            await asyncio.sleep(0.1)
+        return code
+
+    def kill(self) -> None:
+        """End it without a warning, as a crashed machine would."""
+        self.process.kill()
+        self.process.wait()
+
+    async def stop(self) -> None:
+        """Ask it to end, and do not wait for long."""
+        self.process.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.ended(), STOP_SECONDS)
+        self.kill()
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-5:])
+
+
+def start_worker(environment: Mapping[str, str], log: Path) -> DemoWorker:
+    """A worker process with `environment` in addition to this one's; its output goes to `log`."""
+    command = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), "-m", "workers.cli.main", "worker"]
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 our own program
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    return DemoWorker(process, log)
