@@ -14,14 +14,14 @@ check() {
     fi
 }
 
+whole=""
 if [ $# -eq 0 ]; then
+    whole=yes
     check ruff format --check --quiet .
     check ruff check --quiet .
     check mypy --no-error-summary
     check lint-imports --no-logo
-    for folder in unit replay integration acceptance; do
-        [ ! -d "tests/$folder" ] || set -- "$@" "tests/$folder"
-    done
+    set -- tests/unit tests/replay tests/integration
 fi
 
 # Building the server takes minutes, so it is done here, where one sees it happen.
@@ -36,6 +36,12 @@ fi
 
 status=0
 [ -z "$failed" ] || echo "These checks failed before the tests: ${failed#, }."
-pytest "$@" || status=$?
+if [ -n "$whole" ]; then
+    # Two at once, since most tests wait; those that measure how long a killed worker is waited for run alone.
+    pytest --quiet -n 2 --dist loadfile "$@" || status=$?
+    pytest --quiet tests/acceptance || status=$?
+else
+    pytest "$@" || status=$?
+fi
 [ -z "$failed" ] || [ "$status" -ne 0 ] || status=1
 exit "$status"

@@ -17,7 +17,7 @@ class LazyMcpToolbox:
 
     def __init__(self, resolve: ResolveSecrets) -> None:
         self._resolve = resolve
-        self._making: "asyncio.Task[McpToolbox] | None" = None
+        self._making: asyncio.Task[McpToolbox] | None = None
 
     async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
         """See `McpToolbox.definitions`."""

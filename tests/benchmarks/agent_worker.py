@@ -1,9 +1,9 @@
 """A worker as `mandate worker` runs it, for benchmarks: serves until it is terminated."""
 
 import asyncio
-import os
 import sys
 import time
+from pathlib import Path
 
 STARTED = time.perf_counter()
 
@@ -25,5 +25,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     asyncio.run(main())
