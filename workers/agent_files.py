@@ -9,8 +9,9 @@ from pydantic_core import ErrorDetails, to_json
 
 from activities.documents import Document, Fault, in_order, read_document
 from workers.fault_texts import place_of, says, shown
-from workflows.contracts.agent import AgentSpec, entry_name, same_rule_ids, same_tool_names
+from workflows.contracts.agent import AgentSpec, same_rule_ids
 from workflows.contracts.faults import Located
+from workflows.contracts.tool_entry import entry_name, same_tool_names
 
 SCRIPT_SUFFIXES = (".script.yaml", ".script.yml")
 """Files of the scripted provider, which may stand beside the agents that use them."""

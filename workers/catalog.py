@@ -12,10 +12,11 @@ from activities.toolbox.schema import check_schema
 from workers.agent_files import AgentFile, AgentFileError, scan_agents
 from workers.secrets import Secrets
 from workers.tool_entries import McpDefinitions, definitions, secret_texts, source_of
-from workflows.contracts.agent import AgentSpec, McpTools, PinnedAgent
+from workflows.contracts.agent import AgentSpec, PinnedAgent
 from workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
 from workflows.contracts.policy import Match
 from workflows.contracts.tool import Tool, ToolDefinition
+from workflows.contracts.tool_entry import McpTools
 from workflows.rules import policy
 
 

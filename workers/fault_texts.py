@@ -8,7 +8,7 @@ from pydantic import BaseModel, StringConstraints
 from pydantic_core import ErrorDetails, to_json
 
 from activities.documents import Place
-from workflows.contracts import agent
+from workflows.contracts import agent, tool_entry
 from workflows.contracts.base import Name
 from workflows.contracts.budget import Budget
 from workflows.contracts.model import PROVIDERS, ModelName
@@ -18,13 +18,13 @@ VALUE_CHARACTERS = 60
 
 _MODELS: Mapping[tuple[str, ...], tuple[type[BaseModel], str]] = {
     (): (agent.AgentSpec, "agent"),
-    ("tools", "python"): (agent.PythonTool, "tool"),
-    ("tools", "mcp"): (agent.McpTools, "tool"),
-    ("tools", "mcp", "mcp"): (agent.McpConnection, ""),
-    ("tools", "activity"): (agent.ActivityTool, "tool"),
-    ("tools", "activity", "activity"): (agent.ActivityConnection, ""),
-    ("tools", "http"): (agent.HttpTool, "tool"),
-    ("tools", "http", "http"): (agent.HttpConnection, ""),
+    ("tools", "python"): (tool_entry.PythonTool, "tool"),
+    ("tools", "mcp"): (tool_entry.McpTools, "tool"),
+    ("tools", "mcp", "mcp"): (tool_entry.McpConnection, ""),
+    ("tools", "activity"): (tool_entry.ActivityTool, "tool"),
+    ("tools", "activity", "activity"): (tool_entry.ActivityConnection, ""),
+    ("tools", "http"): (tool_entry.HttpTool, "tool"),
+    ("tools", "http", "http"): (tool_entry.HttpConnection, ""),
     ("policy",): (Rule, "rule"),
     ("policy", "match"): (Match, ""),
     ("budget",): (Budget, "budget"),
@@ -63,8 +63,8 @@ def _pattern(annotated: object) -> str:
 _PATTERNS = {
     _pattern(Name): "is not a letter followed by up to 63 letters, digits, '_' and '-'",
     _pattern(ModelName): f"is not 'provider:model' with one of the providers {', '.join(PROVIDERS)}",
-    agent.PYTHON_PATH: "is not 'module:function', for example 'shop.tools:lookup_order'",
-    agent.HTTP_ADDRESS: "does not begin with http:// or https://",
+    tool_entry.PYTHON_PATH: "is not 'module:function', for example 'shop.tools:lookup_order'",
+    tool_entry.HTTP_ADDRESS: "does not begin with http:// or https://",
 }
 
 
@@ -142,15 +142,15 @@ def _unknown_key(loc: tuple[str | int, ...]) -> str:
 
 def _no_kind(entry: object) -> str:
     if not isinstance(entry, dict):
-        return f"is not a mapping; a tool has exactly one of the keys {', '.join(agent.TOOL_KINDS)}"
-    given = [kind for kind in agent.TOOL_KINDS if kind in entry]
+        return f"is not a mapping; a tool has exactly one of the keys {', '.join(tool_entry.TOOL_KINDS)}"
+    given = [kind for kind in tool_entry.TOOL_KINDS if kind in entry]
     if given:
-        return f"has the keys {' and '.join(given)}; a tool has exactly one of {', '.join(agent.TOOL_KINDS)}"
+        return f"has the keys {' and '.join(given)}; a tool has exactly one of {', '.join(tool_entry.TOOL_KINDS)}"
     if "agent" in entry:
-        return f"an 'agent' as a tool is not available in this version; allowed are {', '.join(agent.TOOL_KINDS)}"
-    close = [match for key in entry for match in get_close_matches(str(key), agent.TOOL_KINDS, n=1)]
+        return f"an 'agent' as a tool is not available in this version; allowed are {', '.join(tool_entry.TOOL_KINDS)}"
+    close = [match for key in entry for match in get_close_matches(str(key), tool_entry.TOOL_KINDS, n=1)]
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"has none of the keys {', '.join(agent.TOOL_KINDS)}, of which a tool has exactly one{hint}"
+    return f"has none of the keys {', '.join(tool_entry.TOOL_KINDS)}, of which a tool has exactly one{hint}"
 
 
 def _suggestion(key: str, known: list[str]) -> str:

@@ -4,9 +4,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from activities.toolbox.base import CallContext, ResolveSecrets, ToolText
-from workflows.contracts.agent import McpTools
 from workflows.contracts.base import JsonObject
 from workflows.contracts.tool import ToolDefinition
+from workflows.contracts.tool_entry import McpTools
 
 if TYPE_CHECKING:
     from activities.toolbox.mcp import McpToolbox

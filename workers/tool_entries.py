@@ -5,7 +5,6 @@ from typing import Protocol, assert_never
 
 from activities.documents import Place
 from activities.toolbox import registry
-from workflows.contracts.agent import ActivityTool, HttpTool, McpTools, NamedToolSettings, PythonTool, ToolEntry
 from workflows.contracts.tool import (
     ActivityBinding,
     Effect,
@@ -15,6 +14,7 @@ from workflows.contracts.tool import (
     ToolDefinition,
     ToolSource,
 )
+from workflows.contracts.tool_entry import ActivityTool, HttpTool, McpTools, NamedToolSettings, PythonTool, ToolEntry
 
 
 class McpDefinitions(Protocol):

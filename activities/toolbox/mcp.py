@@ -24,10 +24,10 @@ from activities.toolbox.mcp_result import result_text
 from activities.toolbox.mcp_server import START_SECONDS, McpUnavailable, ServerConnection, list_tools, protocol_fault
 from activities.toolbox.mcp_transport import NOT_CONNECTED
 from activities.toolbox.schema import check_schema
-from workflows.contracts.agent import McpTools
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import Effect, McpBinding, McpServer, Tool, ToolDefinition
+from workflows.contracts.tool_entry import McpTools
 
 KEY_META = "mandate/idempotency-key"
 _REFUSED = (METHOD_NOT_FOUND, INVALID_PARAMS, NOT_CONNECTED)

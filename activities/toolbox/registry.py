@@ -13,9 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from activities.toolbox.context import NotDone, ToolContext
 from activities.toolbox.signature import Function, InvalidTool, check_parameters, function_name, signature
-from workflows.contracts.agent import PythonTool
 from workflows.contracts.base import Name, parse_duration
 from workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition
+from workflows.contracts.tool_entry import PythonTool
 
 __all__ = [
     "InvalidTool",

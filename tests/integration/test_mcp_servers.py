@@ -19,9 +19,9 @@ from activities.failures import ToolError
 from activities.toolbox.base import CallContext, ToolText
 from activities.toolbox.mcp import McpToolbox
 from activities.toolbox.mcp_server import McpUnavailable
-from workflows.contracts.agent import McpTools
 from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import Effect, ToolDefinition
+from workflows.contracts.tool_entry import McpTools
 
 ROOT = Path(__file__).parents[2]
 NPM_FOLDER = Path.home() / ".cache" / "mandate" / "npm-test"

@@ -23,8 +23,9 @@ from activities.providers.scripted import ScriptedProvider
 from activities.toolbox.registry import NotDone, ToolContext, definition, load_function, settings_of
 from workers.examples import shop, shop_rules_server
 from workers.examples.shop_data import DEMO_INPUT, create_shop
-from workflows.contracts.agent import AgentSpec, PythonTool
+from workflows.contracts.agent import AgentSpec
 from workflows.contracts.tool import Effect
+from workflows.contracts.tool_entry import PythonTool
 from workflows.contracts.transcript import CallPart, ResultPart, TextPart, UserMessage
 
 AGENTS = Path(__file__).parents[2] / "deploy" / "agents"

@@ -28,10 +28,10 @@ from activities.toolbox.mcp_result import result_text
 from activities.toolbox.mcp_server import McpUnavailable
 from activities.toolbox.mcp_transport import NOT_CONNECTED
 from tests.support.http_peer import http_peer
-from workflows.contracts.agent import McpTools
 from workflows.contracts.base import JsonObject
 from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import Effect, ToolDefinition
+from workflows.contracts.tool_entry import McpTools
 
 PEER = """
 import json, os, sys, time

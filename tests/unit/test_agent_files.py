@@ -10,17 +10,11 @@ from pydantic import JsonValue, ValidationError
 from activities.documents import parse_document
 from workers.agent_files import AgentFileError, agent_schema, read_agent, read_agents
 from workers.fault_texts import _MODELS
-from workflows.contracts.agent import (
-    NOT_YET_AVAILABLE,
-    ActivityTool,
-    AgentSpec,
-    HttpTool,
-    McpTools,
-    PythonTool,
-)
+from workflows.contracts.agent import NOT_YET_AVAILABLE, AgentSpec
 from workflows.contracts.base import JsonObject
 from workflows.contracts.model import PROVIDERS
 from workflows.contracts.tool import Effect
+from workflows.contracts.tool_entry import ActivityTool, HttpTool, McpTools, PythonTool
 
 HEAD = "name: refunds\ninstructions: Help.\nmodels: [openai:gpt-6-sol]\n"
 """Lines 1 to 3 of a valid file."""

@@ -11,7 +11,7 @@ from activities.toolbox import builtin
 from workers.agent_files import AgentFileError
 from workers.catalog import Catalog
 from workers.secrets import Secrets
-from workflows.contracts.agent import AgentSpec, McpTools, PinnedAgent
+from workflows.contracts.agent import AgentSpec, PinnedAgent
 from workflows.contracts.base import digest_of
 from workflows.contracts.tool import (
     ActivityBinding,
@@ -24,6 +24,7 @@ from workflows.contracts.tool import (
     Tool,
     ToolDefinition,
 )
+from workflows.contracts.tool_entry import McpTools
 
 HEAD = "instructions: Help.\nmodels: [openai:gpt-6-sol]\n"
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from activities.toolbox.registry import InvalidTool, ToolContext, definition, load_function, settings_of, tool
 from activities.toolbox.signature import signature
-from workflows.contracts.agent import PythonTool
 from workflows.contracts.tool import Effect
+from workflows.contracts.tool_entry import PythonTool
 
 
 class Refund(BaseModel):

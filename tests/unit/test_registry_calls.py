@@ -19,9 +19,9 @@ from activities.toolbox.base import CallContext, ToolText
 from activities.toolbox.python import PythonToolbox
 from activities.toolbox.registry import NotDone, ToolContext, definition, tool
 from activities.toolbox.signature import Function
-from workflows.contracts.agent import PythonTool
 from workflows.contracts.base import JsonObject
 from workflows.contracts.failures import Outcome
+from workflows.contracts.tool_entry import PythonTool
 
 CALL = CallContext(
     workflow_id="refunds-1", run_id="r", step=4, idempotency_key="k", attempt=2, timeout=timedelta(seconds=5)
