@@ -144,12 +144,14 @@ async def test_a_reused_key_stops(tools: HttpToolbox, peer: HttpPeer) -> None:
         ("0", 0, 0),
         (None, 1, 1),
         ("soon", 1, 1),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=100)), 60, 100),
+        ("a date", 60, 100),
     ],
 )
 async def test_too_many_requests_waits_as_long_as_the_server_asks(
     tools: HttpToolbox, peer: HttpPeer, header: str | None, low: float, high: float
 ) -> None:
+    if header == "a date":
+        header = format_datetime(datetime.now(UTC) + timedelta(seconds=100))
     peer.answer_headers = {"Retry-After": header} if header else {}
 
     error = await failure(tools, definition(f"{peer.url}/status/429", "POST", effect=Effect.ONCE))
