@@ -213,9 +213,17 @@ def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolD
         tool=tool,
         description=listed.description or listed.title or "",
         input_schema=listed.input_schema,
-        binding=McpBinding(kind="mcp", server=server, tool=listed.name),
+        binding=McpBinding(kind="mcp", server=server, tool=listed.name, claims=_claims(listed)),
         **limit,
     )
+
+
+def _claims(listed: ListedTool) -> tuple[str, ...]:
+    hints = listed.annotations
+    if hints is None:
+        return ()
+    said = (("only reads", hints.read_only_hint), ("idempotent", hints.idempotent_hint))
+    return tuple(words for words, claimed in (*said, ("destructive", hints.destructive_hint)) if claimed)
 
 
 def _model_name(name: str) -> str:

@@ -167,6 +167,8 @@ async def test_npms_filesystem_server(toolbox: McpToolbox, npm_servers: Path, tm
     assert "denied" in outside.text
     assert unknown.outcome is Outcome.UNKNOWN
     assert tools["edit_file"].tool.effect is Effect.ONCE
+    assert tools["get_file_info"].tool.effect is Effect.ONCE
+    assert tools["get_file_info"].binding.claims == ("only reads",)
 
 
 @asynccontextmanager

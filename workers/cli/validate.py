@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workers.catalog import Catalog, Loaded
     from workers.settings import Settings
     from workflows.contracts.policy import Verdict
+    from workflows.contracts.tool import ToolDefinition
 
 
 @offline_verb
@@ -91,7 +92,7 @@ def _print(call: Invocation, catalog: "Catalog") -> None:
             tool = definition.tool
             verdict = _verdict(loaded, tool.name)
             style = "" if verdict.allowed else "yellow"
-            table.add_row(tool.name, str(tool.effect), tool.source, Text(_words(verdict), style=style))
+            table.add_row(tool.name, str(tool.effect), _origin(definition), Text(_words(verdict), style=style))
             if not verdict.allowed and verdict.rule is None:
                 refused.append(tool.name)
         call.out.print(table)
@@ -107,7 +108,12 @@ def _agent_json(loaded: "Loaded") -> dict[str, object]:
     for definition in loaded.pinned.tools:
         tool = definition.tool
         verdict = _verdict(loaded, tool.name)
-        its = {"name": tool.name, "effect": str(tool.effect), "source": tool.source}
+        its = {
+            "name": tool.name,
+            "effect": str(tool.effect),
+            "source": tool.source,
+            "claims": list(_claims(definition)),
+        }
         tools.append({**its, "allowed": verdict.allowed, "rule": verdict.rule})
     return {
         "name": loaded.pinned.name,
@@ -117,6 +123,16 @@ def _agent_json(loaded: "Loaded") -> dict[str, object]:
         "tools": tools,
         "open": [tool["name"] for tool in tools if not tool["allowed"] and tool["rule"] is None],
     }
+
+
+def _claims(definition: "ToolDefinition") -> tuple[str, ...]:
+    """What a foreign server says of the tool's effect."""
+    return definition.binding.claims if definition.binding.kind == "mcp" else ()
+
+
+def _origin(definition: "ToolDefinition") -> str:
+    claims = _claims(definition)
+    return f"{definition.tool.source}, says: {', '.join(claims)}" if claims else definition.tool.source
 
 
 def _verdict(loaded: "Loaded", name: str) -> "Verdict":
@@ -130,5 +146,5 @@ def _verdict(loaded: "Loaded", name: str) -> "Verdict":
 def _words(verdict: "Verdict") -> str:
     word = "runs" if verdict.allowed else "refused"
     if verdict.rule is not None:
-        return f"{word}, by rule {verdict.rule}"
-    return f"{word}, since it only reads" if verdict.allowed else f"{word}, since no rule allows it"
+        return f"{word}: rule {verdict.rule}"
+    return f"{word}: only reads" if verdict.allowed else f"{word}: no rule allows it"

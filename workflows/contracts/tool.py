@@ -80,6 +80,8 @@ class McpBinding(Record):
     server: McpServer
     tool: str
     """The server's own name for it."""
+    claims: tuple[str, ...] = ()
+    """What the server says of the tool's effect, in words; shown to people and never trusted."""
 
 
 class HttpBinding(Record):
