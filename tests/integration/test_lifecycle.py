@@ -43,6 +43,10 @@ GOOD = {"agent": "plain", "input": "Go on."}
         ([{**GOOD, "budget": {"cost_usd": "2.00"}}], "start request: budget.cost_usd: Extra inputs are not permitted"),
         ([{**GOOD, "budget": {"steps": 0}}], "start request: budget.steps: Input should be greater than or equal to 1"),
         ([{**GOOD, "labels": {"a": 1}}], "start request: labels.a: Input should be a valid string"),
+        (
+            [{**GOOD, "labels": {f"n{n}": "ü" * 64 for n in range(20)}}],
+            "start request: labels: Value error, has 2630 bytes in all; at most 1500 are allowed",
+        ),
         ([{**GOOD, "agent": "nobody"}], "agent: 'nobody' is not an agent of these workers; they have: plain"),
         ([{"agent": {"name": "x"}, "head": "y"}], "start request: agent: Input should be a valid string"),
     ],

@@ -2,32 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import (
-    ActivityTaskCompletedEventAttributes,
     ActivityTaskScheduledEventAttributes,
     HistoryEvent,
     WorkflowExecutionStartedEventAttributes,
 )
 from temporalio.converter import DataConverter
-from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.exceptions import ApplicationError
 
+from workers.cli import closing
 from workers.cli.happenings import Asked, Call, Called, Ended, Happening, Returned, Said
 from workflows.contracts.agent import AgentPin, Pinned
 from workflows.contracts.base import Digest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from workflows.contracts.model import ModelReply, ModelRequest, Usage
-from workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunState
+from workflows.contracts.run import EffectEntry, EffectLog, RunState
 from workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
 from workflows.rules import effects, wording
 
 T = TypeVar("T")
-
-BAD_INPUT = (FailureType.BAD_INPUT, FailureType.UNKNOWN_AGENT)
 
 
 @dataclass(slots=True)
@@ -63,21 +61,24 @@ class Chronicle:
                 await self._start(event.workflow_execution_started_event_attributes)
             case "activity_task_scheduled_event_attributes":
                 return await self._scheduled(event)
+            case "activity_task_started_event_attributes":
+                self._taken_up(event)
             case "activity_task_completed_event_attributes":
-                return await self._completed(event.activity_task_completed_event_attributes)
+                return await self._completed(event)
             case "activity_task_failed_event_attributes":
                 failed = event.activity_task_failed_event_attributes
-                return await self._failed(failed.scheduled_event_id, failed.failure)
+                return await self._failed(self._closed(failed.scheduled_event_id, event), failed.failure)
             case "activity_task_timed_out_event_attributes":
                 late = event.activity_task_timed_out_event_attributes
-                return await self._failed(late.scheduled_event_id, late.failure)
+                return await self._failed(self._closed(late.scheduled_event_id, event), late.failure)
             case "activity_task_canceled_event_attributes":
-                activity = self._open.pop(event.activity_task_canceled_event_attributes.scheduled_event_id, None)
+                activity = self._closed(event.activity_task_canceled_event_attributes.scheduled_event_id, event)
                 if activity is not None and activity.call is not None:
                     activity.call.state = "cancelled"
             case _:
-                self.ended = await self._end(event) or self.ended
-                return [self.ended] if self.ended is not None else []
+                if (ended := await closing.ended_by(event, self.converter)) is not None:
+                    self._end(ended)
+                    return [ended]
         return []
 
     @property
@@ -132,8 +133,24 @@ class Chronicle:
                 return call
         return None
 
-    async def _completed(self, attributes: ActivityTaskCompletedEventAttributes) -> list[Happening]:
-        activity = self._open.pop(attributes.scheduled_event_id, None)
+    def _taken_up(self, event: HistoryEvent) -> None:
+        """Temporal tells of the last attempt of an activity only, and that when it is over."""
+        started = event.activity_task_started_event_attributes
+        activity = self._open.get(started.scheduled_event_id)
+        if activity is not None and (call := activity.call) is not None:
+            call.attempts, call.worker = started.attempt, started.identity
+            call.begun_at = event.event_time.ToDatetime(UTC)
+
+    def _closed(self, scheduled: int, event: HistoryEvent) -> _Activity | None:
+        """The activity that `event` ends."""
+        activity = self._open.pop(scheduled, None)
+        if activity is not None and activity.call is not None:
+            activity.call.done_at = event.event_time.ToDatetime(UTC)
+        return activity
+
+    async def _completed(self, event: HistoryEvent) -> list[Happening]:
+        attributes = event.activity_task_completed_event_attributes
+        activity = self._closed(attributes.scheduled_event_id, event)
         if activity is None:
             return []
         payloads = attributes.result.payloads
@@ -153,12 +170,11 @@ class Chronicle:
         self._settle(activity.call, result, Outcome.NOT_DONE if result.error else Outcome.DONE)
         return [Returned(self.step, activity.call)]
 
-    async def _failed(self, scheduled: int, failure: Failure) -> list[Happening]:
-        activity = self._open.pop(scheduled, None)
+    async def _failed(self, activity: _Activity | None, failure: Failure) -> list[Happening]:
         if activity is None:
             return []
         error = await self.converter.decode_failure(failure)
-        reason = _words(error)
+        reason = closing.words(error)
         if activity.call is None:
             return [Said(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
         outcome = Outcome.UNKNOWN
@@ -214,41 +230,11 @@ class Chronicle:
             key = effects.idempotency_key(self._first_run, request.digest, request.repeat)
         return Call(request, line, key)
 
-    async def _end(self, event: HistoryEvent) -> Ended | None:
-        match event.WhichOneof("attributes"):
-            case "workflow_execution_completed_event_attributes":
-                return await self._result(event.workflow_execution_completed_event_attributes.result.payloads)
-            case "workflow_execution_failed_event_attributes":
-                failure = event.workflow_execution_failed_event_attributes.failure
-                error = await self.converter.decode_failure(failure)
-                return Ended("failed", _words(error), bad_input=getattr(error, "type", None) in BAD_INPUT)
-            case "workflow_execution_canceled_event_attributes":
-                return Ended("cancelled")
-            case "workflow_execution_terminated_event_attributes":
-                return Ended("terminated", event.workflow_execution_terminated_event_attributes.reason or None)
-            case "workflow_execution_timed_out_event_attributes":
-                return Ended("timed_out", "it took longer than its time limit")
-            case "workflow_execution_continued_as_new_event_attributes":
-                following = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
-                return Ended("continued_as_new", continued_as=following)
-        return None
-
-    async def _result(self, payloads: Sequence[Payload]) -> Ended:
-        try:
-            (result,) = await self._decode(payloads, RunResult)
-        except (ValidationError, ValueError, RuntimeError):
-            return Ended("completed", "its result is not one of Mandate's")
-        self.head = result.head or self.head
-        self.usage, self.effects, self.uncertain = result.usage, result.effects, result.uncertain
-        return Ended(str(result.status), result.reason, result)
+    def _end(self, ended: Ended) -> None:
+        self.ended = ended
+        if (result := ended.result) is not None:
+            self.head = result.head or self.head
+            self.usage, self.effects, self.uncertain = result.usage, result.effects, result.uncertain
 
     async def _decode(self, payloads: Sequence[Payload], kind: type[T]) -> list[T]:
         return await self.converter.decode(payloads, [kind] * len(payloads))
-
-
-def _words(error: BaseException | None) -> str:
-    if isinstance(error, CancelledError):
-        return "cancelled"
-    while error is not None and error.__cause__ is not None and not isinstance(error, ApplicationError):
-        error = error.__cause__
-    return getattr(error, "message", None) or str(error or "no reason is known")

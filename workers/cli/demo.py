@@ -20,7 +20,7 @@ async def demo(
 ) -> int:
     """Watch an agent settle a complaint in a small shop; server, worker and shop are made for it."""
     began = time.monotonic()
-    from workers.cli.demo_play import play
-    from workers.cli.demo_run import Wishes
+    from workers.demo.play import play
+    from workers.demo.run import Wishes
 
     return await play(call, Wishes(model=model, kill=kill, fast=fast, keep=keep), began)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,11 +43,28 @@ async def follow(
     """
     watcher = _Watcher(connection, out, workflow_id, program)
     async with watcher.looking():
-        while True:
-            ended = await watcher.one_run(run_id)
-            if ended.continued_as is None:
-                return ended
-            run_id = ended.continued_as
+        async for chronicle, happened in unfolding(connection.client, workflow_id, run_id):
+            watcher.hear(chronicle, happened)
+    ended = watcher.chronicle.ended if watcher.chronicle is not None else None
+    return ended or Ended("failed", "its history has no end")
+
+
+async def unfolding(
+    client: Client, workflow_id: str, run_id: str | None
+) -> AsyncIterator[tuple[Chronicle, Sequence[Happening]]]:
+    """What is known of a run after each of its events, and what happened with it; to the end, continued runs included.
+
+    Raises:
+        RPCError: there is no such run, or Temporal does not answer any more.
+    """
+    following = run_id
+    while True:
+        chronicle = Chronicle(client.data_converter)
+        async for event in events(client, workflow_id, following, wait=True):
+            yield chronicle, await chronicle.add(event)
+        if chronicle.ended is None or chronicle.ended.continued_as is None:
+            return
+        following = chronicle.ended.continued_as
 
 
 async def events(client: Client, workflow_id: str, run_id: str | None, *, wait: bool) -> AsyncIterator[HistoryEvent]:
@@ -68,18 +85,12 @@ class _Watcher:
     warned: bool = False
     _status: Status | None = None
 
-    async def one_run(self, run_id: str | None) -> Ended:
-        """To the end of one Temporal run."""
-        client = self.connection.client
-        self.chronicle = chronicle = Chronicle(client.data_converter)
-        async for event in events(client, self.workflow_id, run_id, wait=True):
-            for happening in await chronicle.add(event):
-                self._tell(happening)
-            self.heard_at = time.monotonic()
-            self._show(chronicle.doing)
-        if chronicle.ended is None:
-            return Ended("failed", "its history has no end")
-        return chronicle.ended
+    def hear(self, chronicle: Chronicle, happened: Sequence[Happening]) -> None:
+        self.chronicle = chronicle
+        for happening in happened:
+            self._tell(happening)
+        self.heard_at = time.monotonic()
+        self._show(chronicle.doing)
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:

@@ -1,6 +1,7 @@
 """What happens in a run, as people are told it."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from workflows.contracts.run import RunResult
@@ -20,6 +21,18 @@ class Call:
     """Idempotency key; `None` for reads."""
     state: CallState = "waiting"
     result: ToolResult | None = None
+    attempts: int = 1
+    """Number of the last attempt, from 1; known, with what follows, when it is over."""
+    worker: str = ""
+    """Who made the last attempt, as workers name themselves to Temporal."""
+    begun_at: datetime | None = None
+    """When the last attempt began."""
+    done_at: datetime | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it got as far as its tool, which calls that are refused or do not fit never do."""
+        return self.state not in {"waiting", "refused", "misfit"}
 
 
 @dataclass(frozen=True, slots=True)

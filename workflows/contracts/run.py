@@ -13,6 +13,9 @@ from workflows.contracts.tool import CallRequest, ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
+LABELS_BYTES = 1500
+"""Names and values together: Temporal takes at most 2 KiB for one search attribute."""
+
 
 class RunRequest(Spec):
     """The one argument of `AgentWorkflow`."""
@@ -28,6 +31,14 @@ class RunRequest(Spec):
     def _says_something(cls, value: str | JsonObject) -> str | JsonObject:
         if not value or (isinstance(value, str) and not value.strip()):
             raise ValueError("must not be empty")
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _fits_a_search_attribute(cls, value: dict[str, str]) -> dict[str, str]:
+        size = sum(len(name.encode()) + len(text.encode()) + 1 for name, text in value.items())
+        if size > LABELS_BYTES:
+            raise ValueError(f"has {size} bytes in all; at most {LABELS_BYTES} are allowed")
         return value
 
 

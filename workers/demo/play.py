@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 
 from workers import providers
-from workers.cli import demo_stage
 from workers.cli.connection import connected
-from workers.cli.demo_run import Demo, Wishes
-from workers.cli.demo_stage import RulesServer
 from workers.cli.errors import INTERRUPTED, CliError, SilentExit
 from workers.cli.options import Invocation
+from workers.demo import stage
+from workers.demo.run import Demo, Wishes
+from workers.demo.stage import RulesServer
 from workers.dev_server import private_folder
 from workers.settings import Settings
 from workflows.contracts.model import PROVIDERS
@@ -52,14 +52,15 @@ def _ended_by_sigterm() -> Iterator[None]:
 async def _play(call: Invocation, wishes: Wishes, began: float) -> int:
     settings = Settings.from_environment()
     model = await _usable(wishes.model, settings)
-    source = demo_stage.shipped_agents()
-    with demo_stage.claimed(private_folder(settings.folder)) as stage:
-        looking = asyncio.create_task(demo_stage.find_rules_server(may_download=stage.is_new))
+    source = stage.shipped_agents()
+    with stage.claimed(private_folder(settings.folder)) as claimed:
+        looking = asyncio.create_task(stage.find_rules_server(may_download=claimed.is_new))
         try:
             async with connected(call, settings) as connection:
                 rules = await _found_in_time(looking, began)
-                demo_stage.prepare(stage, source, model=model, rules=rules, paced=not wishes.fast)
-                return await Demo(call, wishes, connection, stage, rules, began).run(model)
+                stage.prepare(claimed, source, model=model, rules=rules, paced=not wishes.fast)
+                demo = Demo(call, wishes, connection, stage=claimed, rules=rules, began=began)
+                return await demo.run(model)
         finally:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
@@ -81,9 +82,9 @@ async def _usable(model: str, settings: Settings) -> str:
 
 
 async def _found_in_time(looking: "asyncio.Task[RulesServer]", began: float) -> RulesServer:
-    left = demo_stage.CHECK_SECONDS - (time.monotonic() - began)
+    left = stage.CHECK_SECONDS - (time.monotonic() - began)
     try:
         # Shielded: what npx still fetches while the demo goes on is there for the next one.
         return await asyncio.wait_for(asyncio.shield(looking), max(left, 0.01))
     except (TimeoutError, OSError):
-        return demo_stage.SHIPPED
+        return stage.SHIPPED

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import shlex
-import shutil
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +12,19 @@ from temporalio.service import RPCError
 from activities.blobs import Blobs
 from activities.stores.locate import open_store
 from activities.transcript import TranscriptLog
-from workers.cli import demo_report, demo_stage
 from workers.cli.connection import Connection
-from workers.cli.demo_books import Books, read_books
-from workers.cli.demo_kill import Crew, Killing
-from workers.cli.demo_report import Facts
-from workers.cli.demo_stage import RulesServer, Stage
-from workers.cli.demo_story import Story
-from workers.cli.demo_voice import Voice
-from workers.cli.demo_worker import start_worker
 from workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
+from workers.cli.follow import unfolding
 from workers.cli.options import Invocation
 from workers.cli.signals import stop_signals
 from workers.client import AgentClient, new_workflow_id
+from workers.demo import commands, report
+from workers.demo.books import Books, read_books
+from workers.demo.kill import Crew, Killing
+from workers.demo.report import Facts
+from workers.demo.stage import AGENT, RulesServer, Stage
+from workers.demo.voice import Voice
+from workers.demo.worker import start_worker
 from workers.examples.shop_data import DEMO_INPUT
 from workflows.contracts.run import RunResult, RunStatus
 
@@ -44,34 +42,39 @@ class Wishes:
 
 
 class Demo:
-    """One demo whose stage and server are ready."""
+    """One demo whose stage and server are ready; `began` is when its command started, by `time.monotonic`."""
 
     def __init__(
-        self, call: Invocation, wishes: Wishes, connection: Connection, stage: Stage, rules: RulesServer, began: float
+        self,
+        call: Invocation,
+        wishes: Wishes,
+        connection: Connection,
+        *,
+        stage: Stage,
+        rules: RulesServer,
+        began: float,
     ) -> None:
         self._call = call
         self._out = call.out
-        self._voice = Voice(call.out)
         self._wishes = wishes
         self._connection = connection
         self._stage = stage
         self._rules = rules
         self._began = began
         self._killing: Killing | None = None
-        self._workflow_id = new_workflow_id(demo_stage.AGENT)
+        self._workflow_id = new_workflow_id(AGENT)
         self._queue = f"demo-{self._workflow_id}"
+        self._program = commands.own(call.program)
+        self._blobs = _opened(connection.settings.store)
+        self._voice = Voice(call.out, TranscriptLog(self._blobs))
 
     async def run(self, model: str) -> int:
         """The exit code."""
-        try:
-            blobs = Blobs(open_store(self._connection.settings.store))
-        except ValueError as error:
-            raise CliError(f"MANDATE_STORE: {error}") from None
         before = read_books(self._stage.shop)
         crew = Crew(lambda extra: start_worker(self._environment() | extra, self._stage.log), doomed=self._wishes.kill)
         try:
             handle = await AgentClient(self._connection.client, self._queue).start(
-                demo_stage.AGENT, DEMO_INPUT, workflow_id=self._workflow_id
+                AGENT, DEMO_INPUT, workflow_id=self._workflow_id
             )
             startup_seconds = time.monotonic() - self._began
             self._voice.introduce(
@@ -82,22 +85,15 @@ class Demo:
                 rules=self._rules.name,
                 asked=DEMO_INPUT,
             )
-            story = Story(
-                self._connection.client,
-                handle,
-                TranscriptLog(blobs),
-                on_step=self._voice.step,
-                on_call=self._voice.call,
-            )
-            result = await self._watched(story, crew, handle)
-            facts = await self._facts(handle, model, story, result, before, startup_seconds)
+            result = await self._watched(crew, handle)
+            facts = await self._facts(handle, model, result, before, startup_seconds)
             self._report(facts)
             if self._wishes.keep:
                 await self._stay()
             return DONE if result.status is RunStatus.COMPLETED else ENDED_OTHERWISE
         finally:
             await crew.worker.stop()
-            await blobs.close()
+            await self._blobs.close()
 
     def _environment(self) -> dict[str, str]:
         """What the worker is told beside this process's own environment."""
@@ -119,9 +115,9 @@ class Demo:
         }
         return {name: value for name, value in told.items() if value is not None}
 
-    async def _watched(self, story: Story, crew: Crew, handle: WorkflowHandle[Any, RunResult]) -> RunResult:
-        """The result of the run, while the story is told and the worker is watched, and killed if that is wished."""
-        following = asyncio.create_task(story.follow())
+    async def _watched(self, crew: Crew, handle: WorkflowHandle[Any, RunResult]) -> RunResult:
+        """The result of the run, while its story is told and the worker is watched, and killed if that is wished."""
+        following = asyncio.create_task(self._listen(handle))
         ending = asyncio.create_task(crew.ended())
         tasks: set[asyncio.Task[Any]] = {following, ending}
         if self._wishes.kill:
@@ -148,6 +144,11 @@ class Demo:
             for task in tasks:
                 task.cancel()
 
+    async def _listen(self, handle: WorkflowHandle[Any, RunResult]) -> None:
+        async for chronicle, happened in unfolding(self._connection.client, handle.id, handle.first_execution_run_id):
+            for happening in happened:
+                await self._voice.hear(happening, chronicle)
+
     async def _kill(self, crew: Crew) -> None:
         self._killing = await crew.kill_when_paid(self._stage.shop)
         self._voice.killed(self._killing)
@@ -166,7 +167,6 @@ class Demo:
         self,
         handle: WorkflowHandle[Any, RunResult],
         model: str,
-        story: Story,
         result: RunResult,
         before: Books,
         startup_seconds: float,
@@ -182,7 +182,7 @@ class Demo:
             address=self._connection.address,
             run_url=self._connection.run_url(handle.id, closed.run_id),
             look=self._commands(handle.id),
-            steps=tuple(story.steps),
+            steps=tuple(self._voice.steps),
             result=result,
             before=before,
             books=read_books(self._stage.shop),
@@ -192,20 +192,18 @@ class Demo:
         )
 
     def _commands(self, workflow_id: str) -> tuple[str, ...]:
-        server = self._connection.server
-        temporal = "temporal"
-        if server is not None and shutil.which("temporal") is None:
-            temporal = shlex.quote(str(server.binary))
+        connection = self._connection
+        temporal = commands.temporal(connection.server.binary if connection.server is not None else None)
         return (
-            f"{self._call.program} show {workflow_id}",
-            f"{temporal} workflow describe -w {workflow_id}{self._connection.options}",
+            f"{self._program} show {workflow_id}{connection.options}",
+            f"{temporal} workflow describe -w {workflow_id}{connection.temporal_options}",
         )
 
     def _report(self, facts: Facts) -> None:
         if self._out.as_json:
             self._out.json(facts.as_json())
             return
-        demo_report.tell(facts, self._out)
+        report.tell(facts, self._out)
         if self._wishes.kill and self._killing is None:
             self._out.print("No worker was killed: the agent issued no refund.")
         self._out.print("")
@@ -214,11 +212,16 @@ class Demo:
         for command in facts.look:
             self._out.print(f"  {command}")
         if self._connection.server is not None and not self._wishes.keep:
-            self._out.print(
-                f"The server ends with this command; `{self._call.program} server` brings it and its runs back."
-            )
+            self._out.print(f"The server ends with this command; `{self._program} server` brings it and its runs back.")
 
     async def _stay(self) -> None:
         self._out.note("Server and Web UI stay until Ctrl-C.")
         with stop_signals(lambda: None) as stopped:
             await stopped.wait()
+
+
+def _opened(store: str) -> Blobs:
+    try:
+        return Blobs(open_store(store))
+    except ValueError as error:
+        raise CliError(f"MANDATE_STORE: {error}") from None

@@ -1,16 +1,14 @@
 """The end of the demo: the answer, what was done and how one knows, what it cost, where to look."""
 
-import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from workers.cli.demo_books import Books, euros
-from workers.cli.demo_kill import TOOL, Killing
-from workers.cli.demo_story import Call, Step
+from workers.cli.happenings import Call
 from workers.cli.output import Output
+from workers.demo.books import Books, euros
+from workers.demo.kill import TOOL, Killing
+from workers.demo.voice import Answered, Step, indented
 from workflows.contracts.run import RunResult
 from workflows.rules import wording
-
-WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +35,15 @@ class Facts:
     """From the start of the run to its end."""
 
     @property
+    def calls(self) -> list[Call]:
+        """All that were answered, in that order."""
+        return [answered.call for step in self.steps for answered in step.calls]
+
+    @property
     def killed_call(self) -> Call | None:
         """The call during which the worker died."""
-        calls = (call for step in self.steps for call in step.calls if call.tool == TOOL and call.attempts > 1)
-        return next(calls, None) if self.killing is not None else None
+        paying = (call for call in self.calls if call.request.tool == TOOL and call.attempts > 1)
+        return next(paying, None) if self.killing is not None else None
 
     def as_json(self) -> dict[str, object]:
         result = self.result.model_dump(mode="json")
@@ -52,7 +55,7 @@ class Facts:
             "rules_server": self.rules_server,
             **result,
             "steps": [
-                {"step": step.number, "says": step.says, "calls": [_call(call) for call in step.calls]}
+                {"step": step.number, "says": step.says, "calls": [_call(answered) for answered in step.calls]}
                 for step in self.steps
             ],
             "shop": {
@@ -77,7 +80,7 @@ class Facts:
             return None
         wait = killing.wait_seconds(call) if call is not None else None
         return {
-            "in_flight": call.call if call is not None else None,
+            "in_flight": call.line if call is not None else None,
             "killed_pid": killing.killed_pid,
             "new_pid": killing.new_pid,
             "attempts": call.attempts if call is not None else None,
@@ -87,9 +90,16 @@ class Facts:
         }
 
 
-def _call(call: Call) -> dict[str, object]:
-    kept = asdict(call)
-    return {name: kept[name] for name in ("call", "tool", "result", "error", "made", "attempts")}
+def _call(answered: Answered) -> dict[str, object]:
+    call = answered.call
+    return {
+        "call": call.line,
+        "tool": call.request.tool,
+        "result": answered.text,
+        "error": answered.is_error,
+        "made": call.is_made,
+        "attempts": call.attempts,
+    }
 
 
 def tell(facts: Facts, out: Output) -> None:
@@ -113,10 +123,9 @@ def tell(facts: Facts, out: Output) -> None:
 
 
 def _deeds(facts: Facts) -> list[str]:
-    refused = [call for step in facts.steps for call in step.calls if not call.made]
     lines = [f"record    {entry.call}" for entry in facts.result.effects.last]
     lines += [f"unknown   {entry.call}" for entry in facts.result.uncertain]
-    lines += [f"refused   {call.call}" for call in refused]
+    lines += [f"refused   {call.line}" for call in facts.calls if not call.is_made]
     keys = {entry.key for entry in facts.result.effects.last}
     for refund in facts.books.refunds:
         same = "; the record has the same idempotency key" if refund["key"] in keys else ""
@@ -138,11 +147,11 @@ def _death(facts: Facts, killing: Killing) -> list[str]:
         return [f"Process {killing.killed_pid} was killed, and its call was not found again; see the run's history."]
     wait = killing.wait_seconds(call) or 0.0
     refunds = len(facts.books.refunds)
-    again = [other.call for step in facts.steps for other in step.calls if other is not call and other.attempts > 1]
+    again = [other.line for other in facts.calls if other is not call and other.attempts > 1]
     others = f"Made again, too: {', '.join(again)}." if again else "No other call was made a second time."
     once = "exactly one" if refunds == 1 else str(refunds)
     return [
-        f"In flight: {call.call}. The refund was in the database; nobody had been told.",
+        f"In flight: {call.line}. The refund was in the database; nobody had been told.",
         f"Process {killing.new_pid} took it up {wait:.1f} s later: attempt {call.attempts}, same idempotency key.",
         f"The database has {once} refund. {others}",
     ]
@@ -150,10 +159,3 @@ def _death(facts: Facts, killing: Killing) -> list[str]:
 
 def _heading(out: Output, text: str) -> None:
     out.result.print(text, style="bold", markup=False, highlight=False)
-
-
-def indented(text: str, columns: int) -> str:
-    """`text`, wrapped at `WIDTH`, every line after `columns` blanks; a list item's later lines stand under its text."""
-    hang = 2 if text.lstrip().startswith("- ") else 0
-    blanks = " " * columns
-    return textwrap.fill(text, WIDTH, initial_indent=blanks, subsequent_indent=blanks + " " * hang) or ""

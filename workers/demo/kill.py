@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from workers.cli.demo_books import read_books
-from workers.cli.demo_story import Call
-from workers.cli.demo_worker import DemoWorker
+from workers.cli.happenings import Call
+from workers.demo.books import read_books
+from workers.demo.worker import DemoWorker
 
 TOOL = "issue_refund"
 SLOW_BANK = {"MANDATE_DEMO_BANK_SECONDS": "15"}
@@ -29,7 +29,7 @@ class Killing:
 
     def wait_seconds(self, call: Call) -> float | None:
         """From the kill until the call was taken up again."""
-        return (call.begun - self.at).total_seconds() if call.begun is not None else None
+        return (call.begun_at - self.at).total_seconds() if call.begun_at is not None else None
 
 
 class Crew:

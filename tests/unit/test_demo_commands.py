@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from workers.demo import commands
+
+
+@pytest.mark.parametrize(
+    ("below", "words"),
+    [
+        ("project", ".venv/bin/mandate"),
+        ("project/.venv/bin", "./mandate"),
+        ("", "project/.venv/bin/mandate"),
+    ],
+)
+def test_path_below_the_working_directory_is_typed_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str, words: str
+) -> None:
+    script = tmp_path / "project" / ".venv" / "bin" / "mandate"
+    script.parent.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / below)
+
+    assert commands.typed(script) == words
+
+
+def test_path_elsewhere_is_typed_whole_and_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    assert commands.typed(tmp_path / "my agents" / "mandate") == f"'{tmp_path}/my agents/mandate'"
+
+
+def test_program_that_is_on_path_is_typed_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mandate", "temporal", "temporal-agent"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert commands.own("mandate") == "mandate"
+    assert commands.own("temporal agent") == "temporal agent"
+    assert commands.temporal(Path("/cache/temporal-1.8.2")) == "temporal"
+
+
+def test_program_that_is_not_on_path_is_typed_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    python = tmp_path / "bin" / "python"
+    monkeypatch.setattr("sys.executable", str(python))
+    monkeypatch.chdir(tmp_path)
+
+    assert commands.own("mandate") == "bin/python -m workers.cli.main"
+    python.parent.mkdir()
+    python.with_name("mandate").touch()
+    assert commands.own("mandate") == commands.own("temporal agent") == "bin/mandate"
+    assert commands.temporal(tmp_path / "temporal-1.8.2") == "./temporal-1.8.2"
+    assert commands.temporal(None) == "temporal"

@@ -1,0 +1,1 @@
+"""`mandate demo`: a shop, an agent, its worker and their story."""

@@ -1,0 +1,31 @@
+"""Commands as one types them in the shell that started this process."""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+
+def own(program: str) -> str:
+    """What starts `program`, which is `mandate` or `temporal agent`, wherever it is installed."""
+    needed = ("temporal", "temporal-agent") if program == "temporal agent" else (program,)
+    if all(map(shutil.which, needed)):
+        return program
+    python = Path(sys.executable)
+    script = python.with_name("mandate")
+    return typed(script) if script.is_file() else f"{typed(python)} -m workers.cli.main"
+
+
+def temporal(binary: Path | None) -> str:
+    """What starts Temporal's CLI; `binary` is the one that is known, if any is."""
+    return "temporal" if binary is None or shutil.which("temporal") else typed(binary)
+
+
+def typed(path: Path) -> str:
+    """`path` from the working directory if it is below it, else absolute; quoted where a shell needs it."""
+    absolute, here = path.absolute(), Path.cwd()
+    if not absolute.is_relative_to(here):
+        return shlex.quote(str(absolute))
+    below = str(absolute.relative_to(here))
+    # Without a slash a shell would look for it on PATH.
+    return shlex.quote(below if "/" in below else f"./{below}")
