@@ -17,6 +17,9 @@ from workflows.contracts.tool import Effect, ToolDefinition, ToolRequest, ToolRe
 
 log = structlog.stdlib.get_logger(__name__)
 
+STORE_PATIENCE = 15.0
+"""Seconds before another attempt when the store does not have what it should: another worker may have it."""
+
 
 class ToolActivities:
     """Toolboxes by the kind of binding that they serve."""
@@ -36,6 +39,7 @@ class ToolActivities:
         attempt = activity.info().attempt
         # Until the definition is read, repeating is bounded by the workflow alone, which has no retries for `once`.
         effect = Effect.KEYED
+        structlog.contextvars.bind_contextvars(step=request.step, call=request.index)
         try:
             async with heartbeat.beating():
                 chain, definition, whole = await self._read(request)
@@ -43,7 +47,7 @@ class ToolActivities:
                 text = await self._call(request, chain, definition, whole)
                 return await self._store(text, effect)
         except ToolError as error:
-            log.warning("tool_failed", step=request.step, outcome=str(error.outcome), reason=error.reason)
+            log.warning("tool_failed", outcome=str(error.outcome), reason=error.reason)
             sent_before = not _nothing_sent_before()
             if error.outcome is Outcome.NOT_SENT and not sent_before:
                 activity.heartbeat(attempt)
@@ -54,7 +58,7 @@ class ToolActivities:
             agent = await self._agents.get(request.agent)
             chain = await self._transcript.load(request.head)
         except failures.STORE_ERRORS as error:
-            raise ToolError(Outcome.NOT_SENT, str(error)) from None
+            raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
         last = chain.conversation.last_assistant()
         part = last.calls[request.index] if last is not None else None
         definition = agent.definition(part.tool) if part is not None else None
@@ -68,7 +72,8 @@ class ToolActivities:
     async def _call(
         self, request: ToolRequest, chain: Chain, definition: ToolDefinition, whole: JsonObject
     ) -> ToolText:
-        log.info("tool_called", tool=definition.tool.name, step=request.step, call=request.index)
+        structlog.contextvars.bind_contextvars(tool=definition.tool.name)
+        log.info("tool_called")
         if definition.binding.kind == "builtin":
             try:
                 return await builtin.read_result(self._transcript.blobs, chain.conversation, whole)

@@ -16,10 +16,12 @@ from workflows.contracts.model import ModelReply, ModelRequest
 from workflows.contracts.policy import Verdict
 from workflows.contracts.run import EffectEntry, Progress, RunRequest, RunResult, RunState, RunStatus
 from workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Tool, ToolRequest, ToolResult
-from workflows.rules import effects, policy, recovery, routing, wording
+from workflows.rules import effects, policy, recovery, refusals, routing, wording
 
 RECENT = 8
 """Steps that the current details show."""
+
+JSON_KINDS = {str: "a text", list: "a list", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 
 PARALLEL_READS = 64
 """Reads of one turn that are in flight at once."""
@@ -85,7 +87,7 @@ class AgentWorkflow:
                     return result
             await self._act()
             if self._now.uncertain:
-                lost = ", ".join(entry.call for entry in self._now.uncertain)
+                lost = "; ".join(f"{entry.call} ({entry.reason})" for entry in self._now.uncertain)
                 return self._end(RunStatus.DECLINED, reason=f"it is unknown whether this happened: {lost}")
             if workflow.info().is_continue_as_new_suggested():
                 await self._continue_as_new()
@@ -194,7 +196,7 @@ class AgentWorkflow:
             attempted = await steps.run_tool(request, call, tool, verdict)
         if entry is not None:
             del self._in_flight[index]
-            self._account(entry, attempted.outcome)
+            self._account(entry, attempted)
         return attempted
 
     def _carried(self, attempted: steps.Attempted) -> steps.Attempted:
@@ -215,11 +217,12 @@ class AgentWorkflow:
             key=effects.idempotency_key(workflow.info().first_execution_run_id, call.digest, call.repeat),
         )
 
-    def _account(self, entry: EffectEntry, outcome: Outcome) -> None:
-        if outcome is Outcome.DONE:
+    def _account(self, entry: EffectEntry, attempted: steps.Attempted) -> None:
+        if attempted.outcome is Outcome.DONE:
             self._update(effects=effects.logged(self._now.effects, entry))
-        elif outcome is Outcome.UNKNOWN:
-            self._update(uncertain=(*self._now.uncertain, entry))
+        elif attempted.outcome is Outcome.UNKNOWN:
+            unclear = entry.model_copy(update={"reason": attempted.answer.text})
+            self._update(uncertain=(*self._now.uncertain, unclear))
 
     async def _continue_as_new(self) -> NoReturn:
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -251,7 +254,8 @@ class AgentWorkflow:
     def _close_cancelled(self) -> None:
         """A cancelled run has no result: what it did, and what may have happened, is in its memo."""
         for entry in self._in_flight.values():
-            self._update(uncertain=(*self._now.uncertain, entry))
+            unclear = entry.model_copy(update={"reason": "the run was cancelled while it ran"})
+            self._update(uncertain=(*self._now.uncertain, unclear))
         self._doing = "cancelled"
         self._recall("cancelled")
         display.close(self._now, memo=True)
@@ -311,16 +315,12 @@ def _parse_request(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
     if len(args) != 1:
         return _bad_input(f"AgentWorkflow takes one JSON object, got {len(args)} arguments")
     if not isinstance(args[0], dict):
-        return _bad_input(f"AgentWorkflow takes one JSON object, got {type(args[0]).__name__}")
+        kind = JSON_KINDS.get(type(args[0]), "nothing")
+        return _bad_input(f"AgentWorkflow takes one JSON object, got {kind}")
     try:
         return RunRequest.model_validate(args[0])
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)
-        return _bad_input("; ".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in faults))
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "input"
+        return _bad_input(refusals.sentences(error, RunRequest, unshown=("input",)))
 
 
 def _bad_input(reason: str) -> ApplicationError:
@@ -330,6 +330,10 @@ def _bad_input(reason: str) -> ApplicationError:
         type=FailureType.BAD_INPUT,
         non_retryable=True,
     )
+
+
+def _used_up(limit: int) -> str:
+    return f"the limit of {limit} steps is used up" if limit != 1 else "the limit of 1 step is used up"
 
 
 def _step_limit(asked: BudgetRequest | None, allowed: int) -> int:

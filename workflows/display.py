@@ -71,7 +71,8 @@ def details(state: RunState, doing: str) -> None:
         f"Used: {wording.usage(state.usage)}",
     ]
     if state.effects.count:
-        lines += ["", f"Changed the world {state.effects.count} times, last: `{_code(state.effects.last[-1].call)}`"]
+        times = "once" if state.effects.count == 1 else f"{state.effects.count} times"
+        lines += ["", f"Changed the world {times}, last: `{_code(state.effects.last[-1].call)}`"]
     lines += [f"- **unknown outcome**: `{_code(entry.call)}`" for entry in state.uncertain]
     workflow.set_current_details("\n".join(lines))
 

@@ -68,7 +68,9 @@ class AllowedHosts:
         rules = [rule for rule in self._rules if rule.covers(host, port, default_port)]
         if not rules:
             allowed = ", ".join(self._entries) or "none"
-            raise HostRefused(f"host '{host}:{port}' is not allowed; the worker's settings allow: {allowed}")
+            raise HostRefused(
+                f"host '{host}:{port}' is not allowed; MANDATE_HTTP_HOSTS of the worker allows: {allowed}"
+            )
         found = (host,) if _is_address(host) else await self._look_up(host, port)
         if not any(rule.private for rule in rules):
             for address in found:

@@ -152,4 +152,4 @@ async def test_a_host_that_is_not_allowed_is_not_called(tmp_path: Path, client: 
     told = (await results_told(site, result.head or ""))[0]
     assert peers.http.seen == []
     assert (result.status, result.uncertain) == (RunStatus.COMPLETED, ())
-    assert told.text == f"host {peers.http.host!r} is not allowed; the worker's settings allow: none"
+    assert told.text == f"host {peers.http.host!r} is not allowed; MANDATE_HTTP_HOSTS of the worker allows: none"

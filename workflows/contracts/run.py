@@ -61,6 +61,8 @@ class EffectEntry(Record):
     """Name and arguments in one line of up to 100 characters, sensitive ones hidden."""
     key: str
     """Idempotency key."""
+    reason: str | None = None
+    """Why its outcome is unknown."""
 
 
 class EffectLog(Record):

@@ -1,0 +1,47 @@
+"""Why a start request does not fit, in one sentence a fault."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+from pydantic import BaseModel, ValidationError
+
+VALUE_CHARACTERS = 40
+
+_MUST = {
+    "string_type": "must be a text",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "string_pattern_mismatch": "must be a letter, then up to 63 letters, digits, '_' and '-'",
+}
+
+
+def sentences(error: ValidationError, model: type[BaseModel], *, unshown: Sequence[str] = ()) -> str:
+    """Each fault once, by its field, with the value and what is allowed; values of `unshown` fields are left out."""
+    told: dict[str, str] = {}
+    for fault in error.errors(include_url=False, include_context=False):
+        field = str(fault["loc"][0]) if fault["loc"] else "the request"
+        union = field in unshown and len(fault["loc"]) > 1
+        path = field if union else ".".join(str(part) for part in fault["loc"]) or field
+        told.setdefault(path, _sentence(fault, path, model, union=union, shown=field not in unshown))
+    return "; ".join(f"{path}: {sentence}" for path, sentence in told.items())
+
+
+def _sentence(fault: Mapping[str, object], path: str, model: type[BaseModel], *, union: bool, shown: bool) -> str:
+    kind, message = str(fault["type"]), str(fault["msg"])
+    if union:
+        return "must be a text or an object"
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        near = get_close_matches(path, list(model.model_fields), n=1)
+        return f"is not a known key; did you mean {near[0]!r}?" if near else "is not a known key"
+    says = _MUST.get(kind) or message.removeprefix("Value error, ").replace("Input should be", "must be")
+    says = says.replace("String should", "must").replace("Dictionary should", "must")
+    value = fault["input"]
+    if not shown or not isinstance(value, str | int | float) or kind == "value_error":
+        return says
+    text = repr(value)
+    return f"{text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + '…'} {says}"
