@@ -8,7 +8,7 @@ from activities.toolbox import schema
 from workflows.contracts.base import JsonObject, canonical_json, digest_of
 from workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference, ToolDefinition
 
-SHOWN_BYTES = 16 * 1024
+SHOWN_BYTES = 4 * 1024
 """Most that the arguments of one call take in the workflow's history."""
 
 PREVIEW_CHARACTERS = 40

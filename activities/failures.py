@@ -29,7 +29,7 @@ REASON_CHARACTERS = 300
 
 def shorten(text: str, limit: int = REASON_CHARACTERS) -> str:
     """`text` on one line, at most `limit` characters."""
-    line = " ".join(text.split())
+    line = " ".join(text.encode(errors="replace").decode().split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
@@ -84,6 +84,15 @@ def tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before:
     outcome = error.outcome
     if sent_before and outcome is Outcome.NOT_SENT and effect.changes_world:
         outcome = Outcome.UNKNOWN
+    if sent_before and outcome is Outcome.NOT_DONE and effect is Effect.IDEMPOTENT:
+        # No key ties this answer to the attempt that may have acted: "no such row" may be its very effect.
+        return ApplicationError(
+            error.reason,
+            ToolFailure(outcome=Outcome.UNKNOWN, reason=error.reason),
+            type=FailureType.TOOL_FAILED,
+            non_retryable=True,
+            category=EXPECTED,
+        )
     repeatable = effect is not Effect.ONCE and (outcome is not Outcome.NOT_DONE or error.retry_after is not None)
     delay = timedelta(seconds=min(error.retry_after, 300.0)) if error.retry_after is not None else None
     return ApplicationError(

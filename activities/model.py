@@ -118,7 +118,7 @@ class ModelActivities:
             return ModelReply(head=extended.head, text=text, calls=calls, usage=completion.usage)
         text, finish, problem = _final(agent, completion)
         content = text.encode(errors="replace")
-        long = len(content) > OUTPUT_INLINE_BYTES
+        long = len(json.dumps(text, ensure_ascii=False)) > OUTPUT_INLINE_BYTES or len(content) > OUTPUT_INLINE_BYTES
         extended = await self._transcript.append(chain, request.agent, (*told, message), *((content,) if long else ()))
         return ModelReply(
             head=extended.head,

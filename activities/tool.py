@@ -17,6 +17,9 @@ from workflows.contracts.tool import Effect, ToolDefinition, ToolRequest, ToolRe
 
 log = structlog.stdlib.get_logger(__name__)
 
+NOT_SENT_MARK = "mandate:not-sent"
+"""Tells our heartbeat details from those that a tool sends."""
+
 STORE_PATIENCE = 15.0
 """Seconds before another attempt when the store does not have what it should: another worker may have it."""
 
@@ -45,12 +48,14 @@ class ToolActivities:
                 chain, definition, whole = await self._read(request)
                 effect = definition.tool.effect
                 text = await self._call(request, chain, definition, whole)
-                return await self._store(text, effect)
+                if text.error and effect is Effect.IDEMPOTENT and not _nothing_sent_before():
+                    raise ToolError(Outcome.NOT_DONE, text.text)
+                return await self._store(text, definition)
         except ToolError as error:
             log.warning("tool_failed", outcome=str(error.outcome), reason=error.reason)
             sent_before = not _nothing_sent_before()
             if error.outcome is Outcome.NOT_SENT and not sent_before:
-                activity.heartbeat(attempt)
+                activity.heartbeat(NOT_SENT_MARK, attempt)
             raise failures.tool_failure(error, effect, attempt, sent_before=sent_before) from None
 
     async def _read(self, request: ToolRequest) -> tuple[Chain, ToolDefinition, JsonObject]:
@@ -84,12 +89,13 @@ class ToolActivities:
             raise ToolError(Outcome.NOT_SENT, f"this worker cannot call tools of kind {definition.binding.kind!r}")
         return await toolbox.call(definition, whole, _context(request, definition))
 
-    async def _store(self, text: ToolText, effect: Effect) -> ToolResult:
+    async def _store(self, text: ToolText, definition: ToolDefinition) -> ToolResult:
         """The result as it travels; an effect that is done stays done when its result cannot be stored."""
         try:
-            return await results.store(self._transcript.blobs, text.text, error=text.error)
+            stored = await results.store(self._transcript.blobs, text.text, error=text.error)
+            return stored.model_copy(update={"preview": ""}) if definition.tool.sensitive else stored
         except failures.STORE_ERRORS as error:
-            if effect is not Effect.ONCE:
+            if definition.tool.effect is not Effect.ONCE:
                 raise ToolError(Outcome.UNKNOWN, str(error)) from None
             log.warning("result_lost", reason=str(error))
             return ToolResult(text="done, but its result was lost: the store did not take it", error=text.error)
@@ -114,4 +120,4 @@ def _nothing_sent_before() -> bool:
     An attempt that was lost leaves none of its own, and the number of the one before it does not fit.
     """
     info = activity.info()
-    return info.attempt == 1 or tuple(info.heartbeat_details) == (info.attempt - 1,)
+    return info.attempt == 1 or tuple(info.heartbeat_details) == (NOT_SENT_MARK, info.attempt - 1)

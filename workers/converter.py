@@ -1,5 +1,6 @@
 """How values travel through Temporal: JSON without the fields that have their default."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pydantic_core
@@ -17,7 +18,7 @@ from temporalio.converter import (
     PayloadConverter,
 )
 
-from workflows.contracts.failures import FailureType
+from workflows.contracts.failures import FailureType, Unreadable
 from workflows.contracts.run import Progress, RunResult
 
 WHOLE = (RunResult, Progress)
@@ -36,7 +37,11 @@ class SlimJsonConverter(PydanticJSONPlainPayloadConverter):
 
 
 class SlimPayloadConverter(CompositePayloadConverter):
-    """The SDK's converters with `SlimJsonConverter` for JSON."""
+    """The SDK's converters with `SlimJsonConverter` for JSON.
+
+    Where no type is wanted, as for start requests, what cannot be read becomes an `Unreadable`: raising would fail the
+    workflow task for ever, and nobody would be told.
+    """
 
     def __init__(self) -> None:
         json_converter = SlimJsonConverter()
@@ -46,6 +51,14 @@ class SlimPayloadConverter(CompositePayloadConverter):
                 for converter in DefaultPayloadConverter.default_encoding_payload_converters
             )
         )
+
+    def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
+        try:
+            return super().from_payloads(payloads, type_hints)
+        except Exception as error:
+            if any(hint is not Any for hint in type_hints or ()):
+                raise
+            return [Unreadable(reason=f"{type(error).__name__}: {error}"[:200])] * len(payloads)
 
 
 class SentenceFailureConverter(DefaultFailureConverter):
@@ -61,6 +74,28 @@ class SentenceFailureConverter(DefaultFailureConverter):
                 return
             part = part.cause
 
+    def from_failure(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
+        """Details of a foreign worker's failure that cannot be read are left out; its type and message stay."""
+        try:
+            return super().from_failure(failure, payload_converter)
+        except Exception:  # noqa: BLE001 - a payload in another encoding raises whatever its converter does
+            plain = Failure()
+            plain.CopyFrom(failure)
+            part = plain
+            while True:
+                for info, field in _FOREIGN_DETAILS:
+                    if part.HasField(info):
+                        getattr(part, info).ClearField(field)
+                if not part.HasField("cause"):
+                    return super().from_failure(plain, payload_converter)
+                part = part.cause
+
+
+_FOREIGN_DETAILS: tuple[tuple[Any, str], ...] = (
+    ("application_failure_info", "details"),
+    ("timeout_failure_info", "last_heartbeat_details"),
+    ("canceled_failure_info", "details"),
+)
 
 _OURS = frozenset(str(kind) for kind in FailureType)
 

@@ -11,7 +11,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from workflows import display, steps
 from workflows.contracts.agent import PinRequest
 from workflows.contracts.budget import BudgetRequest
-from workflows.contracts.failures import FailureType, Outcome
+from workflows.contracts.failures import FailureType, Outcome, Unreadable
 from workflows.contracts.model import ModelReply, ModelRequest
 from workflows.contracts.policy import Verdict
 from workflows.contracts.run import EffectEntry, Progress, RunRequest, RunResult, RunState, RunStatus
@@ -20,6 +20,9 @@ from workflows.rules import effects, policy, recovery, refusals, routing, wordin
 
 RECENT = 8
 """Steps that the current details show."""
+
+RESULT_BYTES = 31 * 1024
+"""Most that a result takes; the list of the last effects is shortened for it."""
 
 JSON_KINDS = {str: "a text", list: "a list", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 
@@ -179,7 +182,9 @@ class AgentWorkflow:
         self._show(wording.call(call.tool, call.arguments, tool.sensitive))
         attempted = await self._attempt(index, call, tool, verdict)
         line = wording.call(call.tool, call.arguments, tool.sensitive)
-        self._recall(f"{line} → {wording.result(attempted.answer)}")
+        # A result may repeat what the arguments hold.
+        told = attempted.outcome.value.replace("_", " ") if tool.sensitive else wording.result(attempted.answer)
+        self._recall(f"{line} → {told}")
         self._answers[index] = attempted.answer
 
     async def _attempt(self, index: int, call: CallRequest, tool: Tool, verdict: Verdict) -> steps.Attempted:
@@ -239,7 +244,7 @@ class AgentWorkflow:
         output: Any = reply.text or None if reply else None
         if reply and self._now.agent.structured and status == RunStatus.COMPLETED and reply.output_digest is None:
             output = json.loads(reply.text)
-        return RunResult(
+        result = RunResult(
             status=RunStatus(status),
             output=output,
             output_digest=reply.output_digest if reply else None,
@@ -250,6 +255,10 @@ class AgentWorkflow:
             effects=self._now.effects,
             uncertain=self._now.uncertain,
         )
+        while len(result.model_dump_json()) > RESULT_BYTES and result.effects.last:
+            fewer = result.effects.last[len(result.effects.last) // 2 + 1 :]
+            result = result.model_copy(update={"effects": result.effects.model_copy(update={"last": fewer})})
+        return result
 
     def _close_cancelled(self) -> None:
         """A cancelled run has no result: what it did, and what may have happened, is in its memo."""
@@ -304,16 +313,25 @@ class AgentWorkflow:
 
 
 def _is_continued(args: tuple[Any, ...]) -> bool:
-    """Whether the input is a `RunState` of our own: nobody can start a run with one."""
-    if workflow.info().continued_run_id is None or len(args) != 1:
+    """Whether the input is a `RunState` of our own: nobody can start a run with one.
+
+    A cron schedule and a workflow retry continue a run with the input that its client gave.
+    """
+    info = workflow.info()
+    if info.continued_run_id is None or info.cron_schedule or info.attempt > 1 or len(args) != 1:
         return False
     return isinstance(args[0], dict) and isinstance(args[0].get("agent"), dict)
 
 
 def _parse_request(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
     """The request, or why the run fails at once; raised in `run`, since the SDK leaves an odd trace otherwise."""
+    if workflow.info().cron_schedule:
+        # All runs of a cron chain would share their idempotency keys.
+        return _bad_input("a cron schedule is not supported; make a Temporal schedule, which starts a run of its own")
     if len(args) != 1:
         return _bad_input(f"AgentWorkflow takes one JSON object, got {len(args)} arguments")
+    if isinstance(args[0], Unreadable):
+        return _bad_input(f"the argument is no JSON that can be read: {args[0].reason}")
     if not isinstance(args[0], dict):
         kind = JSON_KINDS.get(type(args[0]), "nothing")
         return _bad_input(f"AgentWorkflow takes one JSON object, got {kind}")

@@ -96,7 +96,7 @@ async def run_tool(request: ToolRequest, call: CallRequest, tool: Tool, verdict:
             summary=wording.call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
-        return _given_up(error)
+        return _given_up(error, ours=True)
     return Attempted(Outcome.NOT_DONE if answer.error else Outcome.DONE, answer)
 
 
@@ -121,7 +121,7 @@ async def call_remote_activity(
             summary=wording.call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
-        return _given_up(error, remote.failed_types)
+        return _given_up(error, failed_types=remote.failed_types)
     return Attempted(Outcome.DONE, _returned(returned.payload))
 
 
@@ -150,22 +150,29 @@ def _returned(payload: Payload) -> ToolResult:
     return ToolResult(text=text or f"done; its result is {len(payload.data)} bytes of {encoding or 'no encoding'}")
 
 
-def _given_up(error: ActivityError, failed_types: tuple[str, ...] = ()) -> Attempted:
-    """What is known of a call whose last attempt failed."""
+def _given_up(error: ActivityError, *, ours: bool = False, failed_types: tuple[str, ...] = ()) -> Attempted:
+    """What is known of a call whose last attempt failed; only an activity of `ours` may say so itself."""
     if is_cancelled_exception(error):
         raise error
-    failure = _failure_of(error.cause, failed_types)
+    told = _told_by_us(error.cause) if ours else None
+    failure = told or _failure_of(error.cause, failed_types)
     return Attempted(failure.outcome, ToolResult(text=wording.shorten(failure.reason, 300), error=True))
+
+
+def _told_by_us(cause: BaseException | None) -> ToolFailure | None:
+    if not isinstance(cause, ApplicationError) or cause.type != FailureType.TOOL_FAILED or not cause.details:
+        return None
+    return ToolFailure.model_validate(cause.details[0])
 
 
 def _failure_of(cause: BaseException | None, failed_types: tuple[str, ...]) -> ToolFailure:
     match cause:
-        case ApplicationError(type=FailureType.TOOL_FAILED) if cause.details:
-            return ToolFailure.model_validate(cause.details[0])
         case ApplicationError() if cause.type in failed_types:
             return ToolFailure(outcome=Outcome.NOT_DONE, reason=f"{cause.type}: {cause.message}")
         case exceptions.TimeoutError(type=TimeoutType.SCHEDULE_TO_START):
-            return ToolFailure(outcome=Outcome.NOT_SENT, reason="no worker took the call in time")
+            # An attempt before this one may have acted: its failure is then the cause of the timeout.
+            outcome = Outcome.NOT_SENT if cause.cause is None else Outcome.UNKNOWN
+            return ToolFailure(outcome=outcome, reason="no worker took the call in time")
         case exceptions.TimeoutError(type=TimeoutType.HEARTBEAT):
             return ToolFailure(outcome=Outcome.UNKNOWN, reason="the worker that made the call was lost")
         case exceptions.TimeoutError():

@@ -35,8 +35,9 @@ class PythonToolbox:
     """The tools of source `python`; functions are imported once."""
 
     def __init__(self, threads: int = 100) -> None:
-        """`threads` bounds the sync tools that run at once; more of them wait for a free thread."""
+        """`threads` bounds the sync tools that run at once; a call beyond them is not sent."""
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tool")
+        self._free = threading.Semaphore(threads)
         self._loaded: dict[str, tuple[Function, Signature]] = {}
 
     async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
@@ -55,6 +56,8 @@ class PythonToolbox:
         except Exception as error:  # noqa: BLE001 - validators of the tool's own types run any code
             reason = f"arguments of {definition.tool.name!r} do not fit: {_message(error)}"
             raise ToolError(Outcome.NOT_SENT, _without_sensitive(reason, definition.tool, arguments)) from None
+        if not inspect.iscoroutinefunction(function) and not self._free.acquire(blocking=False):
+            raise ToolError(Outcome.NOT_SENT, "all threads of this worker are busy with tools that have not returned")
         try:
             if inspect.iscoroutinefunction(function):
                 returned = await function(**bound)
@@ -87,9 +90,10 @@ class PythonToolbox:
 
     async def _in_thread(self, function: Function, cancellation: threading.Event) -> object:
         """Run `function` in a thread that sees this task's context variables."""
-        running = asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, _captured, function)
+        running = self._threads.submit(copy_context().run, _captured, function)
+        running.add_done_callback(lambda _: self._free.release())
         try:
-            returned, error = await running
+            returned, error = await asyncio.wrap_future(running)
         except asyncio.CancelledError:
             cancellation.set()
             raise

@@ -1,11 +1,14 @@
 """Secrets of one server or request: filled in just before use, struck out of all that comes back."""
 
+import json
 import re
 
 from activities.toolbox.base import ResolveSecrets
 
 _REFERENCE = re.compile(r"\$\{secret:[^}]*\}")
 _SHORTEST_STRUCK = 4
+_SHORTEST_LINE = 8
+"""Lines of a multi-line secret under this length are no secret by themselves."""
 
 
 class SecretValues:
@@ -27,6 +30,14 @@ class SecretValues:
 
     def _value(self, reference: re.Match[str]) -> str:
         value = self._resolve(reference[0])
-        if len(value) >= _SHORTEST_STRUCK:
-            self._values.add(value)
+        self._values.update(form for form in _forms(value) if len(form) >= _SHORTEST_STRUCK)
         return value
+
+
+def _forms(value: str) -> set[str]:
+    """How `value` may come back: as it is, inside JSON, or one line of it."""
+    lines = [line.strip() for line in value.splitlines() if len(line.strip()) >= _SHORTEST_LINE]
+    escaped = {
+        json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in (value, *lines) for ascii_only in (True, False)
+    }
+    return {value, *lines, *escaped}

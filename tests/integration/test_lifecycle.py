@@ -45,7 +45,7 @@ GOOD = {"agent": "plain", "input": "Go on."}
         ([{**GOOD, "labels": {"a": 1}}], "start request: labels.a: 1 must be a text"),
         (
             [{**GOOD, "labels": {f"n{n}": "ü" * 64 for n in range(20)}}],
-            "start request: labels: has 2630 bytes in all; at most 1500 are allowed",
+            "start request: labels: are 7830 bytes of JSON together; at most 1900 are allowed",
         ),
         ([{**GOOD, "agent": "nobody"}], "agent: 'nobody' is not an agent of these workers; they have: plain"),
         ([{"agent": {"name": "x"}, "head": "y"}], "start request: agent: must be a text"),

@@ -23,6 +23,13 @@ def test_path_below_the_working_directory_is_typed_from_there(
     assert commands.typed(script) == words
 
 
+def test_long_command_is_broken_between_its_words_as_a_shell_takes_it() -> None:
+    command = "'/my agents/mandate' show shop-1234 --address 127.0.0.1:7233"
+
+    assert commands.broken(command, 80) == f"  {command}"
+    assert commands.broken(command, 44) == ("  '/my agents/mandate' show shop-1234 \\\n    --address 127.0.0.1:7233")
+
+
 def test_path_elsewhere_is_typed_whole_and_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -264,7 +264,8 @@ async def test_cancelled_async_tool_can_clean_up() -> None:
     assert seen == [False, True]
 
 
-async def test_waiting_call_that_is_cancelled_never_runs() -> None:
+async def test_a_call_that_finds_no_free_thread_is_not_sent() -> None:
+    """Tools that were given up keep their threads; a call must not wait for them and then read as unknown."""
     ran: list[int] = []
     release = threading.Event()
 
@@ -280,16 +281,16 @@ async def test_waiting_call_that_is_cancelled_never_runs() -> None:
         setattr(sys.modules[MODULE], function.__name__, function)
         made[function] = definition(function, PythonTool(python=f"{MODULE}:{function.__name__}"))
     first = asyncio.create_task(toolbox.call(made[hold], {}, CALL))
-    second = asyncio.create_task(toolbox.call(made[act], {}, CALL))
     await asyncio.sleep(0.01)
-    second.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await second
+    with pytest.raises(ToolError) as busy:
+        await toolbox.call(made[act], {}, CALL)
     release.set()
     await first
+    await toolbox.call(made[act], {}, CALL)
     await toolbox.close()
 
-    assert ran == []
+    assert busy.value.outcome is Outcome.NOT_SENT
+    assert ran == [1]
 
 
 def test_context_for_tests_needs_no_temporal_and_no_loop() -> None:

@@ -95,14 +95,19 @@ NOT_SENT, NOT_DONE, UNKNOWN = Outcome.NOT_SENT, Outcome.NOT_DONE, Outcome.UNKNOW
         (Effect.ONCE, 1, (), NOT_SENT, NOT_SENT, False),
         (Effect.ONCE, 1, (), NOT_DONE, NOT_DONE, False),
         # the first attempt was refused a connection, and so was the second: nothing was ever sent
-        (Effect.KEYED, 2, (1,), NOT_SENT, NOT_SENT, True),
+        (Effect.KEYED, 2, ("mandate:not-sent", 1), NOT_SENT, NOT_SENT, True),
+        # the same number sent by the tool itself says nothing
+        (Effect.KEYED, 2, (1,), NOT_SENT, UNKNOWN, True),
         # the first lost its reply and the second was refused a connection: it may have happened
         (Effect.KEYED, 2, (), NOT_SENT, UNKNOWN, True),
         # the first was refused, the second was lost with its worker, the third was refused
-        (Effect.KEYED, 3, (1,), NOT_SENT, UNKNOWN, True),
+        (Effect.KEYED, 3, ("mandate:not-sent", 1), NOT_SENT, UNKNOWN, True),
         (Effect.IDEMPOTENT, 2, (), NOT_SENT, UNKNOWN, True),
         # a definite answer to this key clears what was unknown
         (Effect.KEYED, 2, (), NOT_DONE, NOT_DONE, False),
+        # without a key, "no such row" may be the effect of the attempt that was lost
+        (Effect.IDEMPOTENT, 2, (), NOT_DONE, UNKNOWN, False),
+        (Effect.IDEMPOTENT, 2, ("mandate:not-sent", 1), NOT_DONE, NOT_DONE, False),
         # for a read it does not matter
         (Effect.READ, 2, (), NOT_SENT, NOT_SENT, True),
     ],
@@ -120,7 +125,7 @@ async def test_outcome_over_attempts(
 async def test_an_attempt_that_sent_nothing_leaves_its_number_for_the_next() -> None:
     _, beats = await attempt(ToolError(NOT_SENT, "no connection"), Effect.KEYED)
 
-    assert beats == [(1,)]
+    assert beats == [("mandate:not-sent", 1)]
 
 
 async def test_short_results_are_inline_and_long_ones_by_reference() -> None:

@@ -48,6 +48,12 @@ class AgentSpec(Spec):
         default=8192, ge=1, description="Longest answer of one model call, reasoning included."
     )
 
+    @field_validator("models")
+    @classmethod
+    def _models_differ(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
+        refuse([((again,), f"{name!r} is given twice") for again, name, _ in repeated(models)])
+        return models
+
     @field_validator("tools")
     @classmethod
     def _tool_names_differ(cls, tools: tuple[ToolEntry, ...]) -> tuple[ToolEntry, ...]:

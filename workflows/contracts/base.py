@@ -31,6 +31,8 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$")]
 """A name that every model provider accepts for a tool: a letter, then up to 63 letters, digits, `_` and `-`."""
 
+LONGEST = timedelta(days=3650)
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -48,7 +50,10 @@ def parse_duration(value: object) -> object:
         return value
     if not _DURATION.fullmatch(value):
         raise ValueError("a duration is a number and a unit, for example '30s', '5m', '1h30m' or '2d'")
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value)))
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(value))
+    if seconds > LONGEST.total_seconds():
+        raise ValueError(f"a duration is at most {LONGEST.days}d")
+    return timedelta(seconds=seconds)
 
 
 Duration = Annotated[

@@ -37,6 +37,12 @@ class Outcome(StrEnum):
     """It may have happened."""
 
 
+class Unreadable(Record):
+    """Stands for an argument that could not be decoded."""
+
+    reason: str
+
+
 class ToolFailure(Record):
     """Details of a `ToolFailed` error."""
 

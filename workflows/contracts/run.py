@@ -1,20 +1,21 @@
 """A run from outside: how it is started, what it returns, and what survives of it."""
 
+import json
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, JsonValue, StringConstraints, field_validator
 
 from workflows.contracts.agent import AgentPin
-from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
+from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, canonical_json
 from workflows.contracts.budget import BudgetRequest
 from workflows.contracts.model import Usage
 from workflows.contracts.tool import CallRequest, ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
-LABELS_BYTES = 1500
-"""Names and values together: Temporal takes at most 2 KiB for one search attribute."""
+ATTRIBUTE_BYTES = 1900
+"""Temporal takes at most 2 KiB of ASCII JSON for one search attribute, and ends a run that sets more."""
 
 
 class RunRequest(Spec):
@@ -31,14 +32,27 @@ class RunRequest(Spec):
     def _says_something(cls, value: str | JsonObject) -> str | JsonObject:
         if not value or (isinstance(value, str) and not value.strip()):
             raise ValueError("must not be empty")
+        try:
+            canonical_json(value)
+        except UnicodeEncodeError:
+            raise ValueError("holds half of a surrogate pair, which is no text") from None
+        except ValueError:
+            raise ValueError("holds NaN or an infinity, which JSON has no form for") from None
+        return value
+
+    @field_validator("requester")
+    @classmethod
+    def _is_a_search_attribute(cls, value: str | None) -> str | None:
+        if value is not None and len(json.dumps(value)) > ATTRIBUTE_BYTES:
+            raise ValueError(f"is longer than a search attribute takes, {ATTRIBUTE_BYTES} bytes of JSON")
         return value
 
     @field_validator("labels")
     @classmethod
     def _fits_a_search_attribute(cls, value: dict[str, str]) -> dict[str, str]:
-        size = sum(len(name.encode()) + len(text.encode()) + 1 for name, text in value.items())
-        if size > LABELS_BYTES:
-            raise ValueError(f"has {size} bytes in all; at most {LABELS_BYTES} are allowed")
+        size = len(json.dumps([f"{name}={text}" for name, text in value.items()]))
+        if size > ATTRIBUTE_BYTES:
+            raise ValueError(f"are {size} bytes of JSON together; at most {ATTRIBUTE_BYTES} are allowed")
         return value
 
 

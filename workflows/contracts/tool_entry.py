@@ -138,8 +138,15 @@ class McpTools(ToolSettings):
 class ActivityConnection(Spec):
     """A Temporal activity of any worker in any language."""
 
-    name: str = Field(min_length=1, description="Activity type.")
-    task_queue: str = Field(min_length=1, description="Where its workers poll.")
+    name: str = Field(min_length=1, max_length=200, description="Activity type.")
+    task_queue: str = Field(min_length=1, max_length=200, description="Where its workers poll.")
+
+    @field_validator("task_queue")
+    @classmethod
+    def _is_not_temporals(cls, value: str) -> str:
+        if value.startswith("/_sys/"):
+            raise ValueError("names that begin with '/_sys/' are Temporal's own")
+        return value
 
 
 class ActivityTool(NamedToolSettings):
