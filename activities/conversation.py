@@ -64,6 +64,16 @@ class Conversation:
                 assistant = message if isinstance(message, AssistantMessage) else assistant
         return values[: self._length]
 
+    def kept(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` made once for `key`, to be filled by the caller from messages that are there to stay.
+
+        Conversations that share their messages share it, also an earlier and a later one.
+        """
+        if key not in self._log.kept:
+            self._log.kept[key] = make()
+        kept: T = self._log.kept[key]
+        return kept
+
     def _assistant_before(self, index: int) -> AssistantMessage | None:
         for position in range(index - 1, -1, -1):
             if isinstance(message := self._log.messages[position], AssistantMessage):
@@ -72,11 +82,12 @@ class Conversation:
 
 
 class _Log:
-    __slots__ = ("mapped", "messages")
+    __slots__ = ("kept", "mapped", "messages")
 
     def __init__(self, messages: list[Message], mapped: dict[str, list[Any]]) -> None:
         self.messages = messages
         self.mapped = mapped
+        self.kept: dict[str, Any] = {}
 
     def copy(self, length: int) -> "_Log":
         return _Log(self.messages[:length], {key: values[:length] for key, values in self.mapped.items()})

@@ -1,7 +1,7 @@
 """Anthropic's Messages protocol."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import anthropic
@@ -16,6 +16,7 @@ from activities.providers.wire import (
     TIMEOUT,
     AgentPart,
     Dialect,
+    Exchange,
     Said,
     dumped,
     schema_of,
@@ -60,13 +61,7 @@ class AnthropicMessages:
 
     def request(self, prompt: Prompt) -> bytes:
         """The request's bytes. The conversation comes last, so that a request begins like the one before it."""
-        messages: list[bytes] = []
-        for exchange in DIALECT.exchanges(prompt):
-            if exchange.said:
-                blocks = b",".join(said.items for said in exchange.said)
-                messages.append(b'{"role":"assistant","content":[%b]}' % blocks)
-            if told := (*exchange.results, *exchange.texts):
-                messages.append(b'{"role":"user","content":[%b]}' % b",".join(told))
+        messages = DIALECT.written(prompt, _messages)
         return b'{"model":%b,"max_tokens":%d,%b,"messages":[%b]}' % (
             dumped(prompt.model).encode(),
             prompt.max_output_tokens,
@@ -94,6 +89,13 @@ class AnthropicMessages:
         except (anthropic.AnthropicError, httpx2.RequestError) as error:
             raise faults.of_connection(peer, error) from None
         return faults.document(peer, response)
+
+
+def _messages(exchange: Exchange) -> Iterator[bytes]:
+    if exchange.said:
+        yield b'{"role":"assistant","content":[%b]}' % b",".join(said.items for said in exchange.said)
+    if told := (*exchange.results, *exchange.texts):
+        yield b'{"role":"user","content":[%b]}' % b",".join(told)
 
 
 def _agent_part(prompt: Prompt) -> bytes:

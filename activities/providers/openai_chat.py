@@ -67,7 +67,7 @@ class OpenAiChat:
 
     def request(self, prompt: Prompt) -> bytes:
         """The request's bytes. The conversation comes last, so that a request begins like the one before it."""
-        messages = [message for exchange in DIALECT.exchanges(prompt) for message in _messages(exchange)]
+        messages = DIALECT.written(prompt, _messages)
         if system := self._systems.of(prompt):
             messages.insert(0, system)
         return b'{"model":%b,"%b":%d,%b"messages":[%b]}' % (

@@ -1,6 +1,6 @@
 """OpenAI's Responses protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from activities.providers import answers, faults
@@ -10,6 +10,7 @@ from activities.providers.rawjson import Raw
 from activities.providers.wire import (
     AgentPart,
     Dialect,
+    Exchange,
     Said,
     dumped,
     schema_of,
@@ -44,11 +45,7 @@ class OpenAiResponses:
 
     def request(self, prompt: Prompt) -> bytes:
         """The request's bytes. The conversation comes last, so that a request begins like the one before it."""
-        items = [
-            item
-            for exchange in DIALECT.exchanges(prompt)
-            for item in chain((said.items for said in exchange.said), exchange.results, exchange.texts)
-        ]
+        items = DIALECT.written(prompt, _items)
         first = items[0] if items else b""
         return b'{"model":%b,"max_output_tokens":%d,"prompt_cache_key":"%b",%b,"input":[%b]}' % (
             dumped(prompt.model).encode(),
@@ -62,6 +59,10 @@ class OpenAiResponses:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def _items(exchange: Exchange) -> Iterator[bytes]:
+    return chain((said.items for said in exchange.said), exchange.results, exchange.texts)
 
 
 def _agent_part(prompt: Prompt) -> bytes:

@@ -8,8 +8,8 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -69,18 +69,21 @@ class Exchange(NamedTuple):
     said: list[Said]
     results: list[bytes]
     texts: list[bytes]
+    following: int | None
+    """Number of the turn that begins the next exchange; `None` for the last, which may yet grow."""
 
 
-def exchanges(turns: Iterable[Turn], no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
+def exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
     """The conversation as every provider wants it: roles alternate, each call has its result, results before text.
 
-    A call without a result gets `no_result` of its id; a result without a call is left out.
+    It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
     """
     said: list[Said] = []
     calls: list[str] = []
     results: dict[str, bytes] = {}
     texts: list[bytes] = []
-    for turn in turns:
+    for number in range(begin, len(turns)):
+        turn = turns[number]
         if isinstance(turn, Told):
             texts.extend(turn.texts)
             for call, result in turn.results:
@@ -88,15 +91,23 @@ def exchanges(turns: Iterable[Turn], no_result: Callable[[str], bytes]) -> Itera
                     results.setdefault(call, result)
         elif turn.items:
             if texts or calls:
-                yield Exchange(said, _paired(calls, results, no_result), texts)
+                yield Exchange(said, _paired(calls, results, no_result), texts, number)
                 said, calls, results, texts = [], [], {}, []
             said.append(turn)
             calls.extend(turn.calls)
-    yield Exchange(said, _paired(calls, results, no_result), texts)
+    yield Exchange(said, _paired(calls, results, no_result), texts, None)
 
 
 def _paired(calls: list[str], results: dict[str, bytes], no_result: Callable[[str], bytes]) -> list[bytes]:
     return [results[call] if call in results else no_result(call) for call in calls]
+
+
+@dataclass(slots=True)
+class _Written:
+    """Exchanges of a conversation that are over, as they are sent."""
+
+    turns: int = 0
+    items: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +121,25 @@ class Dialect:
     rebuilt: Callable[[AssistantMessage], Said]
     """An answer from its parts, with ids and names that every protocol accepts."""
 
-    def exchanges(self, prompt: Prompt) -> Iterator[Exchange]:
-        """The conversation in this protocol; a message is encoded once, however often it is sent."""
-        model = prompt.model
-        turns = prompt.conversation.mapped(
-            f"{self.protocol}:{model}", lambda message, asked: self._turn(message, asked, model)
-        )
-        return exchanges(turns, lambda call_id: self.result(call_id, NO_RESULT, True))  # noqa: FBT003 - an error
+    def written(self, prompt: Prompt, write: Callable[[Exchange], Iterable[bytes]]) -> list[bytes]:
+        """The conversation in this protocol; a message is encoded once, and written once when its exchange is over."""
+        model, key = prompt.model, f"{self.protocol}:{prompt.model}"
+        turns = prompt.conversation.mapped(key, lambda message, asked: self._turn(message, asked, model))
+        over = prompt.conversation.kept(f"{key}:written", _Written)
+        if over.turns > len(turns):
+            # An earlier view of a conversation that has gone on.
+            over = _Written()
+        rest: list[bytes] = []
+        for exchange in exchanges(turns, over.turns, self._no_result):
+            if exchange.following is None:
+                rest = list(write(exchange))
+            else:
+                over.items.extend(write(exchange))
+                over.turns = exchange.following
+        return over.items + rest
+
+    def _no_result(self, call_id: str) -> bytes:
+        return self.result(call_id, NO_RESULT, True)  # noqa: FBT003 - an error
 
     def _turn(self, message: Message, asked: AssistantMessage | None, model: str) -> Turn:
         if isinstance(message, AssistantMessage):
