@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from temporalio.client import Client, WorkflowHandle
 from temporalio.envconfig import ClientConfig
 
 from workers.converter import data_converter
 from workflows.contracts import queues
 from workflows.contracts.run import RunRequest, RunResult
+from workflows.rules import refusals
 
 # The SDK's threads may still hold Python objects when the interpreter goes down: without this pause before it does,
 # one process in ten aborts at exit.
@@ -67,21 +69,23 @@ class AgentClient:
             steps: a lower limit of model calls than the agent file's.
 
         Raises:
-            pydantic.ValidationError: a value does not fit `RunRequest`.
+            ValueError: a value does not fit `RunRequest`; the sentence names the field and what is allowed.
             WorkflowAlreadyStartedError: a run with this id is still running.
         """
-        request = RunRequest.model_validate(
-            {
-                "agent": agent,
-                "input": input if isinstance(input, str) else dict(input),
-                "requester": requester,
-                "labels": dict(labels or {}),
-                "budget": {"steps": steps} if steps is not None else None,
-            }
-        )
+        given = {
+            "agent": agent,
+            "input": input if isinstance(input, str) else dict(input),
+            "requester": requester,
+            "labels": dict(labels or {}),
+            "budget": {"steps": steps} if steps is not None else None,
+        }
+        try:
+            request = RunRequest.model_validate(given)
+        except ValidationError as error:
+            raise ValueError(refusals.sentences(error, RunRequest, unshown=("input",))) from None
         return await self.client.start_workflow(
             "AgentWorkflow",
-            request,
+            request.model_dump(mode="json", exclude_defaults=True),
             id=workflow_id or new_workflow_id(agent),
             task_queue=self._task_queue,
             result_type=RunResult,

@@ -1,6 +1,7 @@
 """Which providers a worker has, each imported only when it is made."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from activities.providers.base import MakeProvider, Provider
 from workers.settings import ProviderSettings, Settings
@@ -20,32 +21,45 @@ def makers(settings: Settings) -> Mapping[str, MakeProvider]:
     async def openai() -> Provider:
         from activities.providers.openai_responses import OpenAiResponses
 
-        its = settings.providers["openai"]
-        return OpenAiResponses(api_key=_key(its, "openai", "OPENAI_API_KEY"), base_url=its.base_url)
+        its = _demand(settings, "openai")
+        return OpenAiResponses(api_key=its.api_key or "", base_url=its.base_url)
 
     async def vllm() -> Provider:
         from activities.providers.openai_chat import OpenAiChat
 
-        its = settings.providers["vllm"]
-        if its.base_url is None:
-            raise MissingKey("models named 'vllm:...' need VLLM_BASE_URL, for example http://localhost:8000/v1")
-        return OpenAiChat(api_key=its.api_key or "none", base_url=its.base_url)
+        its = _demand(settings, "vllm")
+        return OpenAiChat(api_key=its.api_key or "none", base_url=its.base_url or "")
 
     async def anthropic() -> Provider:
         from activities.providers.anthropic import AnthropicMessages
 
-        its = settings.providers["anthropic"]
-        return AnthropicMessages(api_key=_key(its, "anthropic", "ANTHROPIC_API_KEY"), base_url=its.base_url)
+        its = _demand(settings, "anthropic")
+        return AnthropicMessages(api_key=its.api_key or "", base_url=its.base_url)
 
     async def scripted() -> Provider:
         from activities.providers.scripted import ScriptedProvider
 
-        return ScriptedProvider([settings.agents])
+        return ScriptedProvider([script_folder(settings)])
 
     return {"openai": openai, "vllm": vllm, "anthropic": anthropic, "scripted": scripted}
 
 
-def _key(its: ProviderSettings, provider: str, variable: str) -> str:
-    if not its.api_key:
-        raise MissingKey(f"models named '{provider}:...' need the environment variable {variable}")
-    return its.api_key
+def script_folder(settings: Settings) -> Path:
+    """Where scripts are looked for after the working directory: beside the agents."""
+    return settings.agents.parent if settings.agents.is_file() else settings.agents
+
+
+def lacking(settings: Settings, provider: str) -> str | None:
+    """What the environment does not say and models of `provider` need, as a sentence; `None` when it says all."""
+    match provider:
+        case "openai" | "anthropic" if not settings.providers[provider].api_key:
+            return f"models named '{provider}:...' need the environment variable {provider.upper()}_API_KEY"
+        case "vllm" if settings.providers[provider].base_url is None:
+            return "models named 'vllm:...' need VLLM_BASE_URL, for example http://localhost:8000/v1"
+    return None
+
+
+def _demand(settings: Settings, provider: str) -> ProviderSettings:
+    if (why := lacking(settings, provider)) is not None:
+        raise MissingKey(why)
+    return settings.providers[provider]

@@ -3,9 +3,9 @@
 import compileall
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,12 +25,15 @@ from activities.toolbox.base import Toolbox
 from activities.toolbox.http import HttpToolbox
 from activities.toolbox.python import PythonToolbox
 from activities.transcript import TranscriptLog
-from workers import providers, search_attributes
+from workers import providers, readiness, search_attributes
+from workers.agent_files import AgentFileError
 from workers.catalog import Catalog
 from workers.interceptor import LogContext
 from workers.lazy_mcp import LazyMcpToolbox
+from workers.mcp_waits import AnnouncedWaits
 from workers.secrets import Secrets
 from workers.settings import Settings
+from workers.tool_entries import McpDefinitions
 from workflows.agent import AgentWorkflow
 
 STICKY = timedelta(milliseconds=500)
@@ -67,12 +70,18 @@ class AgentWorker(Worker):
 
 @asynccontextmanager
 async def open_worker(
-    client: Client, settings: Settings, options: WorkerOptions | None = None
+    client: Client,
+    settings: Settings,
+    options: WorkerOptions | None = None,
+    *,
+    on_progress: Callable[[str], None] | None = None,
 ) -> AsyncIterator[AgentWorker]:
     """A worker that is not running yet, with all that it needs open; `await worker.run()` to serve.
 
+    `on_progress` is told in one line what takes long.
+
     Raises:
-        AgentFileError: agent files that cannot be used, with all their faults.
+        AgentFileError: agent files or scripts that cannot be used, with all their faults.
         MissingKey, WrongSearchAttribute, StoreUnavailable: see there.
         ValueError: the store's address or an allowed host is none.
     """
@@ -88,7 +97,7 @@ async def open_worker(
         }
         for toolbox in toolboxes.values():
             stack.push_async_callback(toolbox.close)
-        catalog = await Catalog.load(settings.agents, mcp, secrets=resolve)
+        catalog = await _checked_catalog(settings, resolve, AnnouncedWaits(mcp, on_progress) if on_progress else mcp)
         blobs = Blobs(open_store(settings.store))
         stack.push_async_callback(blobs.close)
         await blobs.identity()
@@ -119,6 +128,16 @@ async def open_worker(
         )
         worker.catalog = catalog
         yield worker
+
+
+async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:
+    """The agents, each with all that it needs, warnings included of what its calls will be refused for."""
+    catalog = await Catalog.load(settings.agents, mcp, secrets=resolve)
+    if faults := readiness.script_faults(catalog, settings):
+        raise AgentFileError(faults)
+    if lacking := readiness.missing_keys(catalog, settings):
+        raise providers.MissingKey("; ".join(map(str, lacking)))
+    return replace(catalog, warnings=(*catalog.warnings, *await readiness.closed_hosts(catalog, settings)))
 
 
 def _deployment(options: WorkerOptions) -> WorkerDeploymentConfig | None:

@@ -1,10 +1,16 @@
 """`mandate demo` as somebody sees it who has just cloned the project."""
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import sys
+import termios
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -13,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import PROJECT, Process, Processes, children, lives, processes
+from tests.support.processes import MANDATE, PROJECT, Process, Processes, children, lives, processes
 from workers import server_lease
 from workers.client import AgentClient, connect
 from workers.dev_server import share_dev_server
@@ -95,12 +101,43 @@ async def test_demo_tells_what_the_agent_does_and_proves_it(shown: Shown) -> Non
         "FIL-02 on the shelf: 14 before, 16 now",
         "no voucher",
         "8 model calls",
-        "Look at the run: http://127.0.0.1:",
+        "The server ends with this command. To bring it and its runs back:",
+        "Look at the run:",
+        "workflow describe -w",
     ]
     places = [next((index for index, line in enumerate(lines) if words in line), -1) for words in order]
     assert -1 not in places, dict(zip(order, places, strict=True))
     assert places == sorted(places)
+    assert lines[lines.index("Look at the run:") + 1].startswith("http://127.0.0.1:")
     assert shown.first.stderr() == ""
+
+
+async def test_lines_fit_the_terminal(tmp_path: Path) -> None:
+    columns = 80
+    told = {"MANDATE_FOLDER": str(tmp_path / "state"), "TERM": "xterm", **npx(tmp_path, "exit 1")}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(PROJECT)
+        os.execve(MANDATE[0], [*MANDATE, "demo", "--fast"], {**os.environ, **told})
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    said = await asyncio.to_thread(_all_of, terminal)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said).replace("\r", "").split("\n")
+    paths = (str(tmp_path), str(Path.home()))
+    assert "A small coffee shop has a complaint, and an agent settles it." in lines
+    assert [line for line in lines if len(line) > columns and not any(path in line for path in paths)] == []
+    assert [line for line in lines if re.fullmatch(r"\d+\.\s*", line)] == []
+
+
+def _all_of(terminal: int) -> str:
+    """What is written to a terminal until nobody has it open any more."""
+    said = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 65536):
+            said += part
+    return said.decode()
 
 
 async def test_second_demo_starts_within_seconds_and_in_a_new_shop(shown: Shown) -> None:

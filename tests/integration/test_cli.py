@@ -78,6 +78,10 @@ conversations:
       - say: This takes long.
         call: [{look: {order: 1}}, {dawdle: {seconds: 40}}]
       - say: At last.
+  - match: "gone*"
+    turns:
+      - call: [{look: {order: 3}}, {burn: {house: mine}}]
+      - {fail: [{status: 401}, {status: 401}, {status: 401}], say: never}
   - match: "ship*"
     turns:
       - call: [{Ship: {order: 5}}]
@@ -197,7 +201,8 @@ async def test_json_is_exactly_the_result(place: Place, worker: object) -> None:
 
     assert done.code == 0, done.err
     result = RunResult.model_validate(json.loads(done.out))
-    assert set(json.loads(done.out)) == set(RunResult.model_fields)
+    assert json.loads(done.out)["workflow_id"].startswith("till-")
+    assert set(json.loads(done.out)) == {"workflow_id", "run_id", *RunResult.model_fields}
     assert (result.status, result.output, result.effects.count) == ("completed", "Paid seven.", 1)
 
 
@@ -315,6 +320,52 @@ async def test_running_and_cancelled_runs_are_shown(place: Place, worker: object
     assert "cancelled" in followed.out
     assert record["status"] == "cancelled"
     assert [entry["call"] for entry in record["uncertain"]] == ["dawdle seconds=40"]
+
+
+async def test_results_that_no_model_took_are_shown(place: Place, worker: object) -> None:
+    done = await place.run("run", "till", "gone", "--id", "gone", "-o", "json")
+    record = json.loads((await place.run("show", "gone", "-o", "json")).out)
+
+    assert done.code == 1
+    assert json.loads(done.out)["run_id"] == record["run_id"]
+    assert record["status"] == "declined"
+    assert [(call["line"], call["state"]) for call in record["pending"]] == [
+        ("look order=3", "done"),
+        ("burn house=mine", "refused"),
+    ]
+    assert record["pending"][0]["result"]["text"] == "order 3 " + "x" * 900
+
+
+async def test_effect_that_was_going_on_at_a_termination_is_uncertain(place: Place, worker: object) -> None:
+    following = await place.start("run", "till", "dawdle", "--id", "cut")
+    await line_with(following.stdout, "look")
+    await place.client.get_workflow_handle("cut").terminate(reason="enough")
+    await following.communicate()
+
+    record = json.loads((await place.run("show", "cut", "-o", "json")).out)
+    told = await place.run("show", "cut")
+
+    assert [(call["line"], call["state"]) for call in record["pending"]] == [
+        ("look order=1", "done"),
+        ("dawdle seconds=40", "unknown"),
+    ]
+    assert [entry["call"] for entry in record["uncertain"]] == ["dawdle seconds=40"]
+    assert "unknown whether it happened: step 1  dawdle seconds=40" in told.out
+
+
+async def test_server_that_a_command_starts_for_itself_is_named(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+
+    missing = await place.run("show", "x", TEMPORAL_ADDRESS="", MANDATE_FOLDER=str(folder))
+    detached = await place.run("run", "till", "hi", "-d", TEMPORAL_ADDRESS="", MANDATE_FOLDER=f"{folder}2")
+
+    assert missing.code == 2
+    assert f"started a local Temporal server in {folder}; it ends with this command\n" in missing.err
+    assert f"a server that was just started in {folder}; runs of another folder are found with MANDATE_FOLDER" in (
+        missing.err
+    )
+    assert detached.code == 0
+    assert f"the run goes on when `mandate worker` is started with MANDATE_FOLDER={folder}2\n" in detached.err
 
 
 async def test_run_that_continues_as_new_is_followed_and_shown(place: Place, worker: object) -> None:

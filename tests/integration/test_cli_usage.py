@@ -1,10 +1,13 @@
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import PROJECT, lives
 from workers.cli import endings
 from workers.cli.errors import CliError
 from workers.cli.happenings import Ended
@@ -95,7 +98,7 @@ def test_unreachable_server_is_named_with_a_way_out(capsys: pytest.CaptureFixtur
     code, said = refused(capsys, "show", "x", "--address", "127.0.0.1:1")
 
     assert code == 2
-    assert said.startswith("error: no Temporal server at '127.0.0.1:1': ")
+    assert said.startswith("error: no Temporal server at '127.0.0.1:1': connection refused; name")
     assert said.endswith("; name another with --address, or start one with `mandate server`\n")
     assert said.count("\n") == 1
 
@@ -203,6 +206,7 @@ def test_faults_of_agent_files_are_told_one_a_line(capsys: pytest.CaptureFixture
 
 
 def test_validation_says_what_no_rule_allows(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("turns: [{say: Hello.}]")
     (tmp_path / "desk.yaml").write_text(
         "name: desk\ninstructions: x\nmodels: [scripted:x.yaml]\ntools:\n"
         "  - http: {method: POST, url: 'https://example.com/tickets'}\n    name: create_ticket\n"
@@ -215,10 +219,106 @@ def test_validation_says_what_no_rule_allows(capsys: pytest.CaptureFixture[str],
         main(["validate", str(tmp_path / "desk.yaml"), "-o", "json"])
 
     assert ended.value.code == 0
-    (agent,) = json.loads(capsys.readouterr().out)["agents"]
+    told = json.loads(capsys.readouterr().out)
+    (agent,) = told["agents"]
+    assert [warning.partition(": ")[2] for warning in told["warnings"]] == [
+        f"tool '{name}': every call is refused: host 'example.com:443' is not allowed; "
+        "MANDATE_HTTP_HOSTS of the worker allows: none"
+        for name in ("create_ticket", "find_ticket")
+    ]
     assert agent["models"] == ["scripted:x.yaml"]
     assert agent["open"] == ["create_ticket"]
     assert [tool["name"] for tool in agent["tools"] if tool["allowed"]] == ["find_ticket", "read_result"]
+
+
+def test_script_that_cannot_be_played_is_a_fault(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "a.yaml").write_text("name: a\ninstructions: x\nmodels: [scripted:none.script.yaml]\n")
+    (tmp_path / "agents" / "b.yaml").write_text("name: b\ninstructions: x\nmodels: [scripted:b.script.yaml]\n")
+    (tmp_path / "agents" / "b.script.yaml").write_text("turns: [{say: Hi., cal: [x]}]\n")
+
+    code, said = refused(capsys, "validate", str(tmp_path / "agents"))
+
+    lines = said.splitlines()
+    assert code == 2
+    assert f"{tmp_path}/agents/a.yaml:3:" in lines[0]
+    assert "models[0]: there is no script 'none.script.yaml'; it was looked for in " in lines[0]
+    assert f"{tmp_path}/agents/b.script.yaml:1:" in lines[1]
+    assert "turns[0].cal: is not a key that is known here" in lines[1]
+
+
+def test_model_without_its_key_is_a_warning(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_BASE_URL", raising=False)
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\ninstructions: x\nmodels: [vllm:qwen]\n")
+
+    with pytest.raises(SystemExit) as ended:
+        main(["validate", str(path), "-o", "json", "--color", "never"])
+
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == [
+        (
+            f"{path}:3:10: models[0]: agent 'a', model 'vllm:qwen': models named 'vllm:...' need VLLM_BASE_URL, "
+            "for example http://localhost:8000/v1"
+        )
+    ]
+
+
+def test_place_without_agents_is_refused_with_a_way_out(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "nope.yaml"
+    monkeypatch.setenv("MANDATE_AGENTS", str(tmp_path))
+    way = "has no agent files (*.yaml); "
+
+    assert refused(capsys, "validate", str(missing)) == (2, f"{missing}: does not exist\n")
+    assert refused(capsys, "validate") == (
+        2,
+        f"{tmp_path}: {way}write one, name it or another folder as FILE, or set MANDATE_AGENTS\n",
+    )
+    assert refused(capsys, "worker") == (
+        2,
+        (
+            f"error: the folder '{tmp_path}' {way}write one, or name another folder or file "
+            "with --agents or MANDATE_AGENTS\n"
+        ),
+    )
+
+
+def test_sigterm_ends_a_validation_and_the_servers_it_waits_for(tmp_path: Path) -> None:
+    stub = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
+    server = json.dumps({"name": "slow", "command": [sys.executable, "-c", stub]})
+    (tmp_path / "x.yaml").write_text("turns: [{say: Hello.}]")
+    (tmp_path / "a.yaml").write_text(
+        f"name: a\ninstructions: x\nmodels: [scripted:x.yaml]\ntools: [{{mcp: {server}}}]\n"
+    )
+
+    validation = subprocess.Popen(
+        [sys.executable, "-m", "workers.cli.main", "validate", "a.yaml"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    assert validation.stderr is not None
+    waiting = validation.stderr.readline()
+    pid = int((tmp_path / "pid").read_text())
+    validation.terminate()
+    said = validation.communicate(timeout=20)
+
+    assert waiting == "waiting for MCP servers: slow\n"
+    assert (validation.returncode, said) == (130, ("", ""))
+    assert not lives(pid)
+
+
+def test_port_of_the_web_ui_that_is_taken_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        code, said = refused(capsys, "server", "--ui-port", str(port), "--folder", str(tmp_path / "state"))
+
+    assert code == 2
+    assert said.startswith(f"error: --ui-port {port} is taken (address already in use)")
 
 
 def test_control_characters_of_models_and_tools_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

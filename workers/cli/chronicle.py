@@ -47,6 +47,7 @@ class Chronicle:
     effects: EffectLog = field(default_factory=EffectLog)
     uncertain: tuple[EffectEntry, ...] = ()
     calls: list[Call] = field(default_factory=list)
+    """Of the last turn, until the model has answered to their results."""
     ended: Ended | None = None
     agent: str | None = None
     """The agent's name as it was asked for."""
@@ -219,7 +220,6 @@ class Chronicle:
             if call.state == "waiting":
                 call.state, call.result = "refused", result
                 happened.append(Returned(self.step, call))
-        self.calls = []
         return happened
 
     def _call(self, request: CallRequest) -> Call:
@@ -232,9 +232,22 @@ class Chronicle:
 
     def _end(self, ended: Ended) -> None:
         self.ended = ended
+        if ended.continued_as is None:
+            self._cut_short()
         if (result := ended.result) is not None:
             self.head = result.head or self.head
             self.usage, self.effects, self.uncertain = result.usage, result.effects, result.uncertain
+
+    def _cut_short(self) -> None:
+        """Calls that were going on when the run was closed, of which nothing more will be heard."""
+        for call in self.calls:
+            if call.state not in {"running", "cancelled"}:
+                continue
+            call.state = "stopped" if call.key is None else "unknown"
+            if call.key is not None:
+                reason = "the run ended while it ran"
+                entry = EffectEntry(step=self.step, tool=call.request.tool, call=call.line, key=call.key, reason=reason)
+                self.uncertain = (*self.uncertain, entry)
 
     async def _decode(self, payloads: Sequence[Payload], kind: type[T]) -> list[T]:
         return await self.converter.decode(payloads, [kind] * len(payloads))

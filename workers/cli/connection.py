@@ -32,6 +32,8 @@ class Connection:
     """The embedded server, if nothing named another."""
     options: str = ""
     """What another command of ours must be told to get here, beginning with a space; empty when nothing."""
+    started_in: Path | None = None
+    """The folder of the embedded server, when this command has started it and does not share a running one."""
     temporal_options: str = ""
     """The same for Temporal's CLI, which does not know the embedded server."""
 
@@ -59,13 +61,15 @@ async def connected(
     """
     settings = settings or Settings.from_environment()
     config = configured(call, settings.environment)
-    address, server, ui_url = config.get("target_host"), None, None
+    address, server, ui_url, started_in = config.get("target_host"), None, None, None
     async with AsyncExitStack() as stack:
         if address is None:
             if config.get("tls") or config.get("api_key"):
                 raise CliError("TLS or an API key is set, but no address: give --address or set TEMPORAL_ADDRESS")
+            from workers import server_lease
             from workers.dev_server import share_dev_server
 
+            started_in = None if server_lease.keeper_lives(settings.folder) else settings.folder.absolute()
             server = stack.enter_context(await share_dev_server(settings.folder, on_progress=call.out.note))
             address, ui_url = server.address, server.ui_url
         client = await _connect({**config, "target_host": address, "identity": identity}, call)
@@ -73,7 +77,7 @@ async def connected(
         options = _options(call)
         embedded = f" --address {address}" if server is not None else ""
         await _check_namespace(client, address)
-        yield Connection(client, settings, address, ui_url, server, options, embedded + options)
+        yield Connection(client, settings, address, ui_url, server, options, started_in, embedded + options)
 
 
 def configured(call: Invocation, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -176,8 +180,36 @@ async def _check_namespace(client: "Client", address: str) -> None:
             ) from None
 
 
+def note_start(call: Invocation, connection: Connection, *, goes_on: bool = False) -> None:
+    """Says on stderr that this command has a server of its own, if it has; with `goes_on`, what becomes of its runs."""
+    if connection.started_in is None:
+        return
+    folder = connection.started_in
+    call.out.note(f"started a local Temporal server in {folder}; it ends with this command")
+    if goes_on:
+        call.out.note(f"the run goes on when `{call.program} worker` is started with MANDATE_FOLDER={folder}")
+
+
+def elsewhere(connection: Connection) -> str:
+    """The end of a sentence that something is not there: where else it may be; empty for a server that ran already."""
+    if connection.started_in is None:
+        return ""
+    return (
+        f", a server that was just started in {connection.started_in}; runs of another folder are found with "
+        "MANDATE_FOLDER, those of another server with --address"
+    )
+
+
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    """What went wrong; of Temporal's transport errors, whose text is for debugging, the innermost cause."""
+    import re
+
+    text = " ".join(str(error).split())
+    if "Connect" in text and (causes := re.findall(r'(?:message|error): "([^"]+)"', text)):
+        cause = str(causes[-1])
+        unknown = "failed to lookup address" in cause
+        return f"no such host ({cause.rpartition(': ')[2]})" if unknown else cause[:1].lower() + cause[1:]
+    return text[:300]
 
 
 def _known_ui(folder: Path, address: str) -> str | None:

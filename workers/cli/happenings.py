@@ -7,7 +7,8 @@ from typing import Literal
 from workflows.contracts.run import RunResult
 from workflows.contracts.tool import CallRequest, ToolResult
 
-CallState = Literal["waiting", "running", "done", "failed", "refused", "misfit", "unknown", "cancelled"]
+CallState = Literal["waiting", "running", "done", "failed", "refused", "misfit", "unknown", "cancelled", "stopped"]
+"""At its run's end a call that is going on becomes `stopped` if it only reads, else `unknown`."""
 
 
 @dataclass(slots=True)

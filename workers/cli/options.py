@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -104,9 +105,10 @@ def _output_options(
         str | None, typer.Option(help="debug, info, warn, error or never.", rich_help_panel=OUTPUT)
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.", rich_help_panel=OUTPUT)] = None,
+    color: Annotated[Color | None, typer.Option(help="When to use colours.", rich_help_panel=OUTPUT)] = None,
 ) -> dict[str, str]:
     """Options that may stand on either side of the verb: those that were given after it."""
-    given = {"output": output, "log_level": log_level, "log_format": log_format}
+    given = {"output": output, "log_level": log_level, "log_format": log_format, "color": color}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -152,7 +154,17 @@ def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | No
     # Not above: a third of the time that `--help` takes.
     import asyncio
 
+    told = asyncio.Event()
+
+    def end(task: "asyncio.Task[Any] | None") -> None:
+        if told.is_set() or task is None:
+            os._exit(INTERRUPTED)
+        told.set()
+        task.cancel()
+
     async def bounded() -> int | None:
+        # As Ctrl-C does: the verb is cancelled and closes what it has opened, child processes above all.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end, asyncio.current_task())
         try:
             async with asyncio.timeout(limit) as scope:
                 return await answer
@@ -164,7 +176,7 @@ def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | No
     with asyncio.Runner() as runner:
         try:
             return runner.run(bounded())
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             # All is closed by now but threads, which may be building a server for minutes: nobody waits for them.
             sys.stdout.flush()
             sys.stderr.flush()

@@ -28,7 +28,8 @@ def print_heading(out: Output, record: Record, url: str | None) -> None:
 
 
 def print_message(out: Output, message: Said, *, full: bool) -> None:
-    """One message with its parts."""
+    """One message with its parts; an answer without calls is never cut."""
+    full = full or (message.role == "assistant" and all(part["kind"] != "call" for part in message.parts))
     answers = [part for part in message.parts if part["kind"] == "result"]
     if message.role == "assistant":
         title = Text.assemble((f"step {message.step}", "bold"), (f"  {message.model}", "dim"))
@@ -60,7 +61,8 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         for entry in its.effects.last:
             out.print(f"  step {entry.step}  {entry.call}")
     for entry in its.uncertain:
-        out.print(Text(f"unknown whether it happened: step {entry.step}  {entry.call}", style="bold red"))
+        why = f" ({entry.reason})" if entry.reason else ""
+        out.print(Text(f"unknown whether it happened: step {entry.step}  {entry.call}{why}", style="bold red"))
     out.print(Text.assemble(("used", "bold"), f"  {wording.usage(its.usage)}"))
 
 

@@ -15,7 +15,7 @@ from activities.pinned import PinnedAgents
 from activities.stores.locate import open_store
 from activities.transcript import TranscriptLog
 from workers.cli.chronicle import Chronicle
-from workers.cli.connection import Connection
+from workers.cli.connection import Connection, elsewhere
 from workers.cli.errors import CliError
 from workers.cli.follow import events
 from workers.cli.happenings import Call
@@ -68,7 +68,8 @@ async def read_record(connection: Connection, workflow_id: str, run_id: str | No
         if error.status not in {RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT}:
             raise
         which = f"run {workflow_id!r}" + (f" with run id {run_id!r}" if run_id else "")
-        raise CliError(f"there is no {which} in namespace {client.namespace!r} at {connection.address}") from None
+        where = f"namespace {client.namespace!r} at {connection.address}{elsewhere(connection)}"
+        raise CliError(f"there is no {which} in {where}") from None
     if described.workflow_type != "AgentWorkflow":
         raise CliError(f"{workflow_id!r} is a {described.workflow_type!r} and not the run of an agent")
     chronicle = Chronicle(client.data_converter)

@@ -39,9 +39,10 @@ async def run(
     """
     asked = read_input(text, input_file, input_json)
     labels = dict(map(_label, label or ()))
-    from workers.cli.connection import connected
+    from workers.cli.connection import connected, note_start
 
     async with connected(call) as connection:
+        note_start(call, connection, goes_on=detach)
         from workers.client import AgentClient
 
         queue = task_queue or connection.settings.task_queue
@@ -78,7 +79,7 @@ async def watch(call: Invocation, connection: "Connection", workflow_id: str, ru
         raise
     code = endings.exit_code(ended)
     if ended.result is not None and call.out.as_json:
-        call.out.json(ended.result.model_dump(mode="json"))
+        call.out.json({"workflow_id": workflow_id, "run_id": run_id, **ended.result.model_dump(mode="json")})
     elif ended.bad_input:
         raise CliError(ended.reason or "the run was asked for wrongly", code)
     elif call.out.as_json:
@@ -135,16 +136,13 @@ def _label(written: str) -> tuple[str, str]:
 async def _start(
     client: Any, call: Invocation, *, asked: str | dict[str, Any], **request: Any
 ) -> "WorkflowHandle[Any, RunResult]":
-    from pydantic import ValidationError
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
     agent = request.pop("agent")
     try:
         handle: WorkflowHandle[Any, RunResult] = await client.start(agent, asked, **request)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)
-        said = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'request'}: {fault['msg']}" for fault in faults)
-        raise CliError(f"start request: {said}") from None
+    except ValueError as error:
+        raise CliError(f"start request: {error}") from None
     except WorkflowAlreadyStartedError as error:
         taken = error.workflow_id
         raise CliError(

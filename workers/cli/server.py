@@ -33,6 +33,8 @@ async def server(
     from workers.settings import Settings
 
     folder = folder or Settings.from_environment().folder
+    if ui and ui_port is not None and not server_lease.keeper_lives(folder):
+        _demand_free(ui_port)
     with stop_signals(lambda: None) as stopped:
         starting = asyncio.create_task(
             share_dev_server(folder, on_progress=call.out.note, port=port, ui_port=ui_port, ui=ui)
@@ -54,6 +56,18 @@ async def server(
         except TimeoutError:
             call.out.note("the server goes on: other processes use it")
     return 0
+
+
+def _demand_free(ui_port: int) -> None:
+    import socket
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", ui_port))
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise CliError(f"--ui-port {ui_port} is taken ({why}); name one that nothing else listens on") from None
 
 
 def _introduce(call: Invocation, running: "DevServer") -> None:

@@ -25,9 +25,10 @@ async def show(
     With `-o json` one object: workflow_id, run_id, status, reason, agent, version, step, head, usage, effects,
     uncertain, messages, and pending: calls of the last turn whose results the model was not told yet.
     """
-    from workers.cli.connection import connected
+    from workers.cli.connection import connected, note_start
 
     async with connected(call) as connection:
+        note_start(call, connection)
         if follow:
             return await _follow(call, connection, run, run_id)
         await _show(call, connection, run, run_id, full=full)

@@ -1,17 +1,20 @@
 """`mandate validate`: what is wrong with agent files, and what they allow."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workers.cli.errors import DONE, REFUSED
+from workers.cli.errors import DONE, REFUSED, CliError
 from workers.cli.options import Invocation, offline_verb
 
 if TYPE_CHECKING:
     from activities.documents import Fault
     from workers.catalog import Catalog, Loaded
+    from workers.mcp_waits import AnnouncedWaits
+    from workers.secrets import Secrets
     from workers.settings import Settings
     from workflows.contracts.policy import Verdict
     from workflows.contracts.tool import ToolDefinition
@@ -30,7 +33,7 @@ async def validate(
 ) -> int:
     """Check agent files with all their tools, and say what each agent may do.
 
-    MCP servers are started and asked for their tools; secrets must be there.
+    MCP servers are started and asked for their tools; secrets and scripts must be there, keys of models should.
     Exit code 0: all can be served. 2: something is wrong; all faults are told.
     """
     if schema:
@@ -41,7 +44,7 @@ async def validate(
     from workers.settings import Settings
 
     settings = Settings.from_environment()
-    catalogs, faults = await _load(settings, files or [settings.agents])
+    catalogs, faults = await _load(call, settings, files)
     if call.out.as_json:
         agents = [_agent_json(loaded) for catalog in catalogs for loaded in catalog.agents.values()]
         warnings = [str(warning) for catalog in catalogs for warning in catalog.warnings]
@@ -54,26 +57,60 @@ async def validate(
     return REFUSED if faults else DONE
 
 
-async def _load(settings: "Settings", sources: list[Path]) -> "tuple[list[Catalog], list[Fault]]":
-    """What can be served, and all that cannot."""
-    from activities.toolbox.mcp import McpToolbox
+async def _load(
+    call: Invocation, settings: "Settings", files: list[Path] | None
+) -> "tuple[list[Catalog], list[Fault]]":
+    """What can be served, with warnings of what will not go well, and all that cannot."""
     from workers.agent_files import AgentFileError
-    from workers.catalog import Catalog
+    from workers.lazy_mcp import LazyMcpToolbox
+    from workers.mcp_waits import AnnouncedWaits
     from workers.secrets import Secrets
 
     secrets = Secrets(settings.environment, settings.secrets)
-    mcp = McpToolbox(secrets)
+    mcp = LazyMcpToolbox(secrets)
+    waits = AnnouncedWaits(mcp, call.out.note)
     catalogs: list[Catalog] = []
     faults: list[Fault] = []
     try:
-        for source in sources:
+        for source in files or [settings.agents]:
+            if (fault := _nothing_there(source, named=bool(files))) is not None:
+                faults.append(fault)
+                continue
             try:
-                catalogs.append(await Catalog.load(source, mcp, secrets=secrets))
+                catalogs.append(await _catalog(replace(settings, agents=source), waits, secrets))
             except AgentFileError as error:
                 faults.extend(error.faults)
+    except ValueError as error:
+        raise CliError(str(error)) from error
     finally:
         await mcp.close()
     return catalogs, faults
+
+
+async def _catalog(settings: "Settings", mcp: "AnnouncedWaits", secrets: "Secrets") -> "Catalog":
+    from workers import readiness
+    from workers.agent_files import AgentFileError
+    from workers.catalog import Catalog
+
+    catalog = await Catalog.load(settings.agents, mcp, secrets=secrets)
+    if faults := readiness.script_faults(catalog, settings):
+        raise AgentFileError(faults)
+    more = (*readiness.missing_keys(catalog, settings), *await readiness.closed_hosts(catalog, settings))
+    return replace(catalog, warnings=(*catalog.warnings, *more))
+
+
+def _nothing_there(source: Path, *, named: bool) -> "Fault | None":
+    """Why there are no agents at `source` at all; `named` is whether the command line names it."""
+    from activities.documents import Fault
+    from workers.agent_files import agent_paths
+
+    if not source.exists():
+        way = "" if named else "; name agent files as FILE, or set MANDATE_AGENTS to their folder"
+        return Fault(str(source), 0, 0, "", "", f"does not exist{way}")
+    if source.is_dir() and not agent_paths(source):
+        way = "write one, name it or another folder as FILE, or set MANDATE_AGENTS"
+        return Fault(str(source), 0, 0, "", "", f"has no agent files (*.yaml); {way}")
+    return None
 
 
 def _print(call: Invocation, catalog: "Catalog") -> None:

@@ -34,6 +34,7 @@ async def worker(
 
     settings = Settings.from_environment()
     settings = replace(settings, agents=agents or settings.agents, task_queue=task_queue or settings.task_queue)
+    _demand_agents(settings.agents)
     configure_logs(call.root)
     options = WorkerOptions(
         identity=identity,
@@ -45,6 +46,17 @@ async def worker(
     async with connected(call, settings, identity=identity) as connection:
         await _serve(call, connection, options)
     return 0
+
+
+def _demand_agents(source: Path) -> None:
+    """Refuses a folder that has nothing to serve, before a server is started for it."""
+    from workers.agent_files import agent_paths
+
+    if source.is_dir() and not agent_paths(source):
+        raise CliError(
+            f"the folder {str(source)!r} has no agent files (*.yaml); write one, or name another folder or file "
+            "with --agents or MANDATE_AGENTS"
+        )
 
 
 def configure_logs(root: RootOptions) -> None:
@@ -70,9 +82,9 @@ async def _serve(call: Invocation, connection: "Connection", options: "WorkerOpt
 
     log = structlog.stdlib.get_logger("workers.cli.worker")
     try:
-        opening = open_worker(connection.client, connection.settings, options)
+        opening = open_worker(connection.client, connection.settings, options, on_progress=call.out.note)
         async with opening as serving:
-            with stop_signals(lambda: log.info("worker_stopping", again="ends it at once")) as stopped:
+            with stop_signals(lambda: log.info("worker_stopping", hint="a second signal ends it at once")) as stopped:
                 running = asyncio.create_task(serving.run())
                 waiting = asyncio.create_task(stopped.wait())
                 _introduce(call, connection, serving)

@@ -1,5 +1,6 @@
 """Commands as one types them in the shell that started this process."""
 
+import re
 import shlex
 import shutil
 import sys
@@ -19,6 +20,17 @@ def own(program: str) -> str:
 def temporal(binary: Path | None) -> str:
     """What starts Temporal's CLI; `binary` is the one that is known, if any is."""
     return "temporal" if binary is None or shutil.which("temporal") else typed(binary)
+
+
+def broken(command: str, columns: int) -> str:
+    """`command` after two blanks, on as many lines as `columns` demand; as a shell takes it, with backslashes."""
+    lines = [""]
+    # A quoted word is one word, whatever it holds.
+    for word in re.findall(r"(?:'[^']*'|\S)+", command):
+        if lines[-1] and len(lines[-1]) + len(word) > columns - 7:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "  " + " \\\n    ".join(lines)
 
 
 def typed(path: Path) -> str:

@@ -1,14 +1,17 @@
 """The end of the demo: the answer, what was done and how one knows, what it cost, where to look."""
 
+import re
 from dataclasses import dataclass
 
 from workers.cli.happenings import Call
 from workers.cli.output import Output
 from workers.demo.books import Books, euros
 from workers.demo.kill import TOOL, Killing
-from workers.demo.voice import Answered, Step, indented
+from workers.demo.voice import Answered, Step, indented, width
 from workflows.contracts.run import RunResult
 from workflows.rules import wording
+
+DEED_COLUMNS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +108,24 @@ def _call(answered: Answered) -> dict[str, object]:
 def tell(facts: Facts, out: Output) -> None:
     """The report for people."""
     out.print("")
+    columns = width(out)
     answer = facts.result.output if isinstance(facts.result.output, str) else facts.result.reason
     _heading(out, "The agent's answer" if facts.result.status == "completed" else f"The run is {facts.result.status}")
-    for line in str(answer or facts.result.reason).strip().splitlines():
-        out.print(indented(line, 2))
+    # The later lines of a list item are one paragraph with its first, to be wrapped anew.
+    for line in re.sub(r"\n +(?=[^\s*-])", " ", str(answer or facts.result.reason).strip()).splitlines():
+        out.print(indented(line, 2, columns))
     out.print("")
     _heading(out, "What it did, by its record; and what the shop's database says")
     for line in _deeds(facts):
-        out.print(indented(line, 2))
+        out.print(indented(line, 2, columns, hang=DEED_COLUMNS))
     if facts.killing is not None:
         out.print("")
         _heading(out, "The worker was killed")
         for line in _death(facts, facts.killing):
-            out.print(indented(line, 2))
+            out.print(indented(line, 2, columns))
     out.print("")
-    out.print(f"{wording.usage(facts.result.usage)}; {facts.seconds:.1f} s from question to answer.")
+    used = f"{wording.usage(facts.result.usage)}; {facts.seconds:.1f} s from question to answer."
+    out.print(indented(used, 0, columns))
 
 
 def _deeds(facts: Facts) -> list[str]:

@@ -23,7 +23,7 @@ from workers.demo.books import Books, read_books
 from workers.demo.kill import Crew, Killing
 from workers.demo.report import Facts
 from workers.demo.stage import AGENT, RulesServer, Stage
-from workers.demo.voice import Voice
+from workers.demo.voice import Voice, width
 from workers.demo.worker import start_worker
 from workers.examples.shop_data import DEMO_INPUT
 from workflows.contracts.run import RunResult, RunStatus
@@ -80,7 +80,7 @@ class Demo:
             self._voice.introduce(
                 server=self._connection.address,
                 url=self._connection.run_url(self._workflow_id),
-                worker=f"process {crew.worker.pid}, its log: {self._stage.log}",
+                worker=f"process {crew.worker.pid}, its log: {commands.typed(self._stage.log)}",
                 model=model,
                 rules=self._rules.name,
                 asked=DEMO_INPUT,
@@ -207,12 +207,15 @@ class Demo:
         if self._wishes.kill and self._killing is None:
             self._out.print("No worker was killed: the agent issued no refund.")
         self._out.print("")
-        if facts.run_url:
-            self._out.print(f"Look at the run: {facts.run_url}")
-        for command in facts.look:
-            self._out.print(f"  {command}")
+        columns = width(self._out)
         if self._connection.server is not None and not self._wishes.keep:
-            self._out.print(f"The server ends with this command; `{self._program} server` brings it and its runs back.")
+            self._out.print("The server ends with this command. To bring it and its runs back:")
+            self._out.print(commands.broken(f"{self._program} server", columns), "")
+        # Without the run id, with which it does not fit into a line; the newest run of the id is this one.
+        if (url := self._connection.run_url(facts.workflow_id)) is not None:
+            self._out.print("Look at the run:", f"  {url}")
+        for command in facts.look:
+            self._out.print(commands.broken(command, columns))
 
     async def _stay(self) -> None:
         self._out.note("Server and Web UI stay until Ctrl-C.")

@@ -14,8 +14,6 @@ from workflows.rules import wording
 WIDTH = 100
 NAME_COLUMNS = 8
 RESULT_CHARACTERS = 400
-SHOWN_CHARACTERS = 96
-"""Of a result, on the terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +43,8 @@ class Voice:
         self.steps: list[Step] = []
         self._out = out
         self._transcript = transcript
+        self._width = width(out)
+        self._numbered = True
 
     def introduce(self, *, server: str, url: str | None, worker: str, model: str, rules: str, asked: str) -> None:
         """Who takes part, and where one can watch."""
@@ -58,18 +58,21 @@ class Voice:
         }
         self._say("A small coffee shop has a complaint, and an agent settles it.\n")
         for name, value in rows.items():
-            self._say(f"  {name:<{NAME_COLUMNS}}{value}")
+            lines = indented(value, 2 + NAME_COLUMNS, self._width).lstrip()
+            self._say(f"  {name:<{NAME_COLUMNS}}{lines}")
         self._say("")
-        self._say(indented(f"Asked: {asked}", 2))
+        self._say(indented(f"Asked: {asked}", 2, self._width))
         self._say("")
 
     async def hear(self, happening: Happening, chronicle: Chronicle) -> None:
         """Tell of the next happening of a run of which `chronicle` is known."""
         match happening:
-            case Said(number, beginning) if chronicle.calls and chronicle.head is not None:
+            case Said(number, beginning) if chronicle.calls and chronicle.head is not None and number == chronicle.step:
                 said = (await self._transcript.load(chronicle.head)).conversation.last_assistant()
                 self.steps.append(Step(number, said.text.strip() if said is not None else beginning))
-                self._say(indented(f"{number}. {self.steps[-1].says}", 0), "bold")
+                self._numbered = bool(self.steps[-1].says)
+                if self._numbered:
+                    self._say(indented(f"{number}. {self.steps[-1].says}", 0, self._width), "bold")
             case Returned(_, call) if call.result is not None:
                 text = wording.shorten(await self._whole(call.result), RESULT_CHARACTERS)
                 answered = Answered(call, text, call.result.error)
@@ -84,24 +87,42 @@ class Voice:
     def _answer(self, answered: Answered) -> None:
         call = answered.call
         again = f" (attempt {call.attempts})" if call.attempts > 1 else ""
-        self._say(f"     {call.line}{again}", "cyan")
+        # A step without words has its number here.
+        number, self._numbered = ("" if self._numbered else f"{self.steps[-1].number}."), True
+        self._say(f"{number:<5}{wording.shorten(call.line, self._width - 5 - len(again))}{again}", "cyan")
         mark, style = ("✗", "yellow") if answered.is_error else ("→", "dim")
-        self._say(f"       {mark} {answered.text[:SHOWN_CHARACTERS]}", style)
+        self._say(f"       {mark} {wording.shorten(answered.text, self._width - 9)}", style)
 
     def killed(self, killing: Killing) -> None:
-        self._say(
-            f"     Worker {killing.killed_pid} was killed (SIGKILL): {TOOL} had paid, and nobody had been told.\n"
-            f"     Worker {killing.new_pid} is started; it gets the call when no heartbeat has come for 10 s.",
-            "red",
-        )
+        for line in (
+            f"Worker {killing.killed_pid} was killed (SIGKILL): {TOOL} had paid, and nobody had been told.",
+            f"Worker {killing.new_pid} is started; it gets the call when no heartbeat has come for 10 s.",
+        ):
+            self._say(indented(line, 5, self._width), "red")
 
     def _say(self, text: str, style: str | None = None) -> None:
         if not self._out.as_json:
             self._out.result.print(text, style=style, markup=False, highlight=False)
 
 
-def indented(text: str, columns: int) -> str:
-    """`text`, wrapped at `WIDTH`, every line after `columns` blanks; a list item's later lines stand under its text."""
-    hang = 2 if text.lstrip().startswith("- ") else 0
+def width(out: Output) -> int:
+    """How long a line may be: up to `WIDTH`, and no longer than the terminal."""
+    return min(WIDTH, out.result.width) if out.result.is_terminal else WIDTH
+
+
+def indented(text: str, columns: int, limit: int, *, hang: int | None = None) -> str:
+    """`text`, wrapped at `limit`, every line after `columns` blanks, later ones after `hang` more.
+
+    Without `hang` a list item's later lines stand under its text. Words are never broken: links and paths stay whole.
+    """
+    if hang is None:
+        hang = 2 if text.lstrip().startswith("- ") else 0
     blanks = " " * columns
-    return textwrap.fill(text, WIDTH, initial_indent=blanks, subsequent_indent=blanks + " " * hang) or ""
+    return textwrap.fill(
+        text,
+        limit,
+        initial_indent=blanks,
+        subsequent_indent=blanks + " " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
