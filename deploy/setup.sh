@@ -47,4 +47,6 @@ fi
 # Without build isolation the build backend is pinned like everything else, and not fetched a second time.
 install hatchling editables
 install --no-build-isolation --editable "$target"
+# Where the environment forbids Python to write bytecode, every start would compile all of it.
+.venv/bin/python -m compileall -q workflows activities workers
 echo "$wanted" >".venv/setup-$extra"

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activities.documents import Fault, in_order, read_document
-from activities.providers.script import load_script
-from activities.providers.script_faults import ScriptError
 from workers import providers
 from workers.catalog import Catalog, Loaded
 from workers.settings import Settings
@@ -28,6 +26,10 @@ def script_faults(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
             looked = " and ".join(dict.fromkeys(repr(str(folder.absolute())) for folder in folders))
             found.append(_fault(loaded, index, f"there is no script {name!r}; it was looked for in {looked}"))
             continue
+        # Only workers whose agents play scripts pay for the import.
+        from activities.providers.script import load_script
+        from activities.providers.script_faults import ScriptError
+
         try:
             load_script(path)
         except ScriptError as error:

@@ -1,5 +1,7 @@
 """The search attributes that runs use, created where that is allowed."""
 
+from collections.abc import Mapping
+
 import structlog
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
@@ -40,7 +42,8 @@ async def ensure(client: Client) -> tuple[str, ...]:
         if name in existing and existing[name] != kind:
             raise WrongSearchAttribute(f"search attribute {name!r} exists, but is not a {word}; remove or rename it")
     missing = [name for name in wanted if name not in existing]
-    refused = [name for name in missing if not await _created(client, name, wanted[name][0])]
+    kinds = {name: kind for name, (kind, _) in wanted.items() if name in missing}
+    refused = [] if not missing or await _created(client, kinds) else await _refused(client, kinds)
     if refused:
         commands = [f"temporal operator search-attribute create --name {n} --type {wanted[n][1]}" for n in refused]
         log.warning("search_attributes_missing", names=refused, create_with=commands)
@@ -52,10 +55,15 @@ async def _existing(client: Client) -> dict[str, int]:
     return dict((await client.operator_service.list_search_attributes(request)).custom_attributes)
 
 
-async def _created(client: Client, name: str, kind: "IndexedValueType.ValueType") -> bool:
-    request = AddSearchAttributesRequest(namespace=client.namespace, search_attributes={name: kind})
+async def _created(client: Client, kinds: "Mapping[str, IndexedValueType.ValueType]") -> bool:
+    request = AddSearchAttributesRequest(namespace=client.namespace, search_attributes=kinds)
     try:
         await client.operator_service.add_search_attributes(request)
     except RPCError:
-        return name in await _existing(client)
+        return kinds.keys() <= (await _existing(client)).keys()
     return True
+
+
+async def _refused(client: Client, kinds: "Mapping[str, IndexedValueType.ValueType]") -> list[str]:
+    """Those that cannot be created one by one; all at once, the first that is refused stops the rest."""
+    return [name for name, kind in kinds.items() if not await _created(client, {name: kind})]
