@@ -5,7 +5,6 @@ import inspect
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -36,7 +35,6 @@ class PythonToolbox:
 
     def __init__(self, threads: int = 100) -> None:
         """`threads` bounds the sync tools that run at once; a call beyond them is not sent."""
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="tool")
         self._free = threading.Semaphore(threads)
         self._loaded: dict[str, tuple[Function, Signature]] = {}
 
@@ -74,8 +72,7 @@ class PythonToolbox:
         return ToolText(_text(returned, returns_nothing=takes.returns_nothing))
 
     async def close(self) -> None:
-        """Start no more calls; threads that run are not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Nothing to close: threads that still run are not waited for, also not when the process ends."""
 
     def _load(self, definition: ToolDefinition) -> tuple[Function, Signature]:
         assert isinstance(definition.binding, PythonBinding)
@@ -90,10 +87,20 @@ class PythonToolbox:
 
     async def _in_thread(self, function: Function, cancellation: threading.Event) -> object:
         """Run `function` in a thread that sees this task's context variables."""
-        running = self._threads.submit(copy_context().run, _captured, function)
-        running.add_done_callback(lambda _: self._free.release())
+        loop, within = asyncio.get_running_loop(), copy_context()
+        ended: asyncio.Future[tuple[object, Exception | None]] = loop.create_future()
+
+        def run() -> None:
+            outcome = within.run(_captured, function)
+            self._free.release()
+            # The loop may be gone: a thread can outlive its worker.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(outcome))
+
+        # A daemon, so that a tool that never returns cannot keep a worker from ending.
+        threading.Thread(target=run, name="tool", daemon=True).start()
         try:
-            returned, error = await asyncio.wrap_future(running)
+            returned, error = await ended
         except asyncio.CancelledError:
             cancellation.set()
             raise
