@@ -4,27 +4,23 @@ import asyncio
 import json
 from typing import Any, NoReturn
 
-from pydantic import ValidationError
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from workflows import display, steps
+from workflows import display, starting, steps
 from workflows.contracts.agent import PinRequest
-from workflows.contracts.budget import BudgetRequest
-from workflows.contracts.failures import FailureType, Outcome, Unreadable
+from workflows.contracts.failures import FailureType, Outcome
 from workflows.contracts.model import ModelReply, ModelRequest
 from workflows.contracts.policy import Verdict
 from workflows.contracts.run import EffectEntry, Progress, RunRequest, RunResult, RunState, RunStatus
 from workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Tool, ToolRequest, ToolResult
-from workflows.rules import effects, policy, recovery, refusals, routing, wording
+from workflows.rules import effects, policy, recovery, routing, wording
 
 RECENT = 8
 """Steps that the current details show."""
 
 RESULT_BYTES = 31 * 1024
 """Most that a result takes; the list of the last effects is shortened for it."""
-
-JSON_KINDS = {str: "a text", list: "a list", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 
 PARALLEL_READS = 64
 """Reads of one turn that are in flight at once."""
@@ -41,11 +37,11 @@ class AgentWorkflow:
         self._in_flight: dict[int, EffectEntry] = {}
         self._state: RunState | None = None
         self._request: RunRequest | ApplicationError | None = None
-        if _is_continued(args):
+        if starting.is_continued(args):
             self._state = RunState.model_validate(args[0])
             self._answers = list(self._state.answers)
         else:
-            self._request = _parse_request(args)
+            self._request = starting.request_of(args)
 
     @workflow.run
     async def run(self, *_: Any) -> RunResult:
@@ -73,7 +69,7 @@ class AgentWorkflow:
             head=pinned.head,
             requester=request.requester,
             labels=request.labels,
-            step_limit=_step_limit(request.budget, pinned.agent.budget.steps),
+            step_limit=starting.step_limit(request.budget, pinned.agent.budget.steps),
         )
         display.announce(state)
         return state
@@ -310,52 +306,6 @@ class AgentWorkflow:
             uncertain=state.uncertain,
             recent=state.recent,
         )
-
-
-def _is_continued(args: tuple[Any, ...]) -> bool:
-    """Whether the input is a `RunState` of our own: nobody can start a run with one.
-
-    A cron schedule and a workflow retry continue a run with the input that its client gave.
-    """
-    info = workflow.info()
-    if info.continued_run_id is None or info.cron_schedule or info.attempt > 1 or len(args) != 1:
-        return False
-    return isinstance(args[0], dict) and isinstance(args[0].get("agent"), dict)
-
-
-def _parse_request(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
-    """The request, or why the run fails at once; raised in `run`, since the SDK leaves an odd trace otherwise."""
-    if workflow.info().cron_schedule:
-        # All runs of a cron chain would share their idempotency keys.
-        return _bad_input("a cron schedule is not supported; make a Temporal schedule, which starts a run of its own")
-    if len(args) != 1:
-        return _bad_input(f"AgentWorkflow takes one JSON object, got {len(args)} arguments")
-    if isinstance(args[0], Unreadable):
-        return _bad_input(f"the argument is no JSON that can be read: {args[0].reason}")
-    if not isinstance(args[0], dict):
-        kind = JSON_KINDS.get(type(args[0]), "nothing")
-        return _bad_input(f"AgentWorkflow takes one JSON object, got {kind}")
-    try:
-        return RunRequest.model_validate(args[0])
-    except ValidationError as error:
-        return _bad_input(refusals.sentences(error, RunRequest, unshown=("input",)))
-
-
-def _bad_input(reason: str) -> ApplicationError:
-    allowed = ", ".join(RunRequest.model_fields)
-    return ApplicationError(
-        f"start request: {wording.shorten(reason, 600)} (allowed keys: {allowed})",
-        type=FailureType.BAD_INPUT,
-        non_retryable=True,
-    )
-
-
-def _used_up(limit: int) -> str:
-    return f"the limit of {limit} steps is used up" if limit != 1 else "the limit of 1 step is used up"
-
-
-def _step_limit(asked: BudgetRequest | None, allowed: int) -> int:
-    return allowed if asked is None or asked.steps is None else min(asked.steps, allowed)
 
 
 def _another_model_may_help(error: ActivityError) -> bool:

@@ -1,0 +1,60 @@
+"""How a run begins: its input read, or refused with a sentence."""
+
+from typing import Any
+
+from pydantic import ValidationError
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+from workflows.contracts.budget import BudgetRequest
+from workflows.contracts.failures import FailureType, Unreadable
+from workflows.contracts.run import RunRequest
+from workflows.rules import refusals, wording
+
+JSON_KINDS = {str: "a text", list: "a list", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+
+
+def is_continued(args: tuple[Any, ...]) -> bool:
+    """Whether the input is a `RunState` of our own: nobody can start a run with one.
+
+    A cron schedule and a workflow retry continue a run with the input that its client gave.
+    """
+    info = workflow.info()
+    if info.continued_run_id is None or info.cron_schedule or info.attempt > 1 or len(args) != 1:
+        return False
+    return isinstance(args[0], dict) and isinstance(args[0].get("agent"), dict)
+
+
+def request_of(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
+    """The request, or why the run fails at once; raised in `run`, since the SDK leaves an odd trace otherwise."""
+    if workflow.info().cron_schedule:
+        # All runs of a cron chain would share their idempotency keys.
+        return _bad_input("a cron schedule is not supported; make a Temporal schedule, which starts a run of its own")
+    if len(args) != 1:
+        return _bad_input(f"AgentWorkflow takes one JSON object, got {len(args)} arguments")
+    if isinstance(args[0], Unreadable):
+        return _bad_input(f"the argument is no JSON that can be read: {args[0].reason}")
+    if not isinstance(args[0], dict):
+        kind = JSON_KINDS.get(type(args[0]), "nothing")
+        return _bad_input(f"AgentWorkflow takes one JSON object, got {kind}")
+    try:
+        return RunRequest.model_validate(args[0])
+    except ValidationError as error:
+        return _bad_input(refusals.sentences(error, RunRequest, unshown=("input",)))
+
+
+def _bad_input(reason: str) -> ApplicationError:
+    allowed = ", ".join(RunRequest.model_fields)
+    return ApplicationError(
+        f"start request: {wording.shorten(reason, 600)} (allowed keys: {allowed})",
+        type=FailureType.BAD_INPUT,
+        non_retryable=True,
+    )
+
+
+def used_up(limit: int) -> str:
+    return f"the limit of {limit} steps is used up" if limit != 1 else "the limit of 1 step is used up"
+
+
+def step_limit(asked: BudgetRequest | None, allowed: int) -> int:
+    return allowed if asked is None or asked.steps is None else min(asked.steps, allowed)
