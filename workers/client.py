@@ -3,15 +3,18 @@
 import atexit
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
 from temporalio.client import Client, WorkflowHandle
 from temporalio.envconfig import ClientConfig
 
+from workers import inbox, messages
 from workers.converter import data_converter
 from workflows.contracts import queues
+from workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Told
 from workflows.contracts.run import RunRequest, RunResult
 from workflows.rules import refusals
 
@@ -20,6 +23,14 @@ from workflows.rules import refusals
 atexit.register(time.sleep, 0.05)
 
 DEFAULT_ADDRESS = "localhost:7233"
+
+TASK_TIMEOUT = timedelta(seconds=5)
+"""How long a worker may take for one workflow task of a run, a replay of its history included.
+
+A task that is handed to a worker as it dies is handed out again only after this, so it is as short as the heartbeat
+timeout of a model call. It is no shorter because the longest history, of about 4,000 events, takes three seconds to
+replay, and four on a busy machine.
+"""
 
 
 async def connect(
@@ -42,7 +53,7 @@ async def connect(
 
 
 class AgentClient:
-    """Starts runs and reads their results; any other Temporal client can do the same with one JSON argument."""
+    """Starts runs, reads their results, talks to them; any other Temporal client can do the same with JSON objects."""
 
     def __init__(self, client: Client, task_queue: str = queues.AGENTS) -> None:
         self.client = client
@@ -88,6 +99,7 @@ class AgentClient:
             request.model_dump(mode="json", exclude_defaults=True),
             id=workflow_id or new_workflow_id(agent),
             task_queue=self._task_queue,
+            task_timeout=TASK_TIMEOUT,
             result_type=RunResult,
             static_summary=f"{agent}: {_first_words(request.input)}",
         )
@@ -95,6 +107,38 @@ class AgentClient:
     def handle(self, workflow_id: str, run_id: str | None = None) -> WorkflowHandle[Any, RunResult]:
         """A run by its workflow id."""
         return self.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=RunResult)
+
+    async def inbox(self, *, group: str | None = None, agent: str | None = None) -> inbox.Inbox:
+        """All that runs want from people now; see `inbox.read_inbox`."""
+        return await inbox.read_inbox(self.client, group=group, agent=agent)
+
+    async def open_requests(self, workflow_id: str) -> OpenRequests:
+        """What one run wants from people; raises as `inbox.open_requests`."""
+        return await inbox.open_requests(self.client, workflow_id)
+
+    async def decide(self, workflow_id: str, decision: Decision) -> Receipt:
+        """Answer one request of a run; raises as `messages.decide`."""
+        return await messages.decide(self.client, workflow_id, decision)
+
+    async def decide_many(self, decisions: Sequence[tuple[str, Decision]]) -> list[messages.Outcome]:
+        """Answer many requests of many runs, each with its own digest; see `messages.decide_many`."""
+        return await messages.decide_many(self.client, decisions)
+
+    async def steer(self, workflow_id: str, text: str, *, by: str) -> Told:
+        """Tell the model something at its next step; raises as `messages.decide`, as those after it do."""
+        return await messages.steer(self.client, workflow_id, Steering(text=text, by=by))
+
+    async def pause(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
+        """Let a run begin nothing new until it is resumed."""
+        return await messages.pause(self.client, workflow_id, Halt(by=by, reason=reason))
+
+    async def resume(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
+        """Let a paused run go on."""
+        return await messages.resume(self.client, workflow_id, Halt(by=by, reason=reason))
+
+    async def stop(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
+        """Let a run finish the call in hand and end as `stopped`."""
+        return await messages.stop(self.client, workflow_id, Halt(by=by, reason=reason))
 
 
 def new_workflow_id(agent: str) -> str:

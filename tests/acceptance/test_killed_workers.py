@@ -4,20 +4,22 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio import activity
-from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.enums.v1 import PendingActivityState, TimeoutType
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
 from tests.acceptance.killed_tools import JOURNAL
 from tests.support.agents import ALLOW_ALL, Site, new_site
-from tests.support.processes import Processes, processes
+from tests.support.processes import Process, Processes, processes
+from workers.client import TASK_TIMEOUT
 from workers.dev_server import DevServer
 from workflows.contracts.run import RunResult, RunStatus
 from workflows.steps import EFFECT_HEARTBEAT, HEARTBEAT
@@ -49,11 +51,22 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Handed:
+    """A workflow task that the server handed to a worker."""
+
+    at: datetime
+    worker: str
+    lost: bool
+    """The worker never answered, and the task's time ran out."""
+
+
+@dataclass(frozen=True)
 class Ending:
     """What became of one run whose worker was killed."""
 
     result: RunResult
     attempts: list[Attempt]
+    tasks: list[Handed]
     journal: list[dict[str, Any]]
     closed: datetime
 
@@ -71,9 +84,13 @@ class Scene:
 
     def taken_up(self, name: str) -> tuple[Attempt, timedelta]:
         """The first activity that began after the kill, and how long after it was due."""
-        after = [attempt for attempt in self.endings[name].attempts if attempt.began > self.killed_at]
-        first = min(after, key=lambda attempt: attempt.began)
+        first = first_after(self.killed_at, self.endings[name].attempts)
         return first, first.began - (self.released_at if name == "idle" else self.killed_at)
+
+    def at_most(self, name: str, heartbeat: timedelta) -> timedelta:
+        """How long a run may wait: what the server hands to a connection as it breaks costs the task's own time."""
+        lost = any(task.lost and not task.worker.startswith(self.successor) for task in self.endings[name].tasks)
+        return (max(heartbeat, TASK_TIMEOUT) if lost else heartbeat) + MARGIN
 
 
 def write(site: Site, name: str, turn: dict[str, Any], remote: str) -> None:
@@ -104,6 +121,30 @@ async def in_the_middle(handle: WorkflowHandle[Any, Any], kind: str) -> None:
             await asyncio.sleep(0.05)
 
 
+def first_after(moment: datetime, attempts: list[Attempt]) -> Attempt:
+    return min((attempt for attempt in attempts if attempt.began > moment), key=lambda attempt: attempt.began)
+
+
+async def handed_to(handle: WorkflowHandle[Any, Any], worker: Process, since: datetime) -> None:
+    """Wait until the server has handed `worker` a workflow task of this run after `since`."""
+    async with asyncio.timeout(10):
+        while not any(task.at > since and task.worker.startswith(f"{worker.pid}@") for task in await tasks_of(handle)):
+            await asyncio.sleep(0.05)
+
+
+async def tasks_of(handle: WorkflowHandle[Any, Any]) -> list[Handed]:
+    found: dict[int, Handed] = {}
+    async for event in handle.fetch_history_events():
+        if event.HasField("workflow_task_started_event_attributes"):
+            began = event.event_time.ToDatetime(UTC)
+            found[event.event_id] = Handed(began, event.workflow_task_started_event_attributes.identity, lost=False)
+        if event.HasField("workflow_task_timed_out_event_attributes"):
+            timed_out = event.workflow_task_timed_out_event_attributes
+            if timed_out.timeout_type == TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE:
+                found[timed_out.started_event_id] = replace(found[timed_out.started_event_id], lost=True)
+    return list(found.values())
+
+
 async def attempts_of(handle: WorkflowHandle[Any, Any]) -> list[Attempt]:
     kinds: dict[int, str] = {}
     found = []
@@ -123,7 +164,11 @@ async def ending(handle: WorkflowHandle[Any, RunResult], journal: Path) -> Endin
     described = await handle.describe()
     assert described.close_time is not None
     return Ending(
-        result, await attempts_of(handle), [one for one in entries if one["run"] == handle.id], described.close_time
+        result,
+        await attempts_of(handle),
+        await tasks_of(handle),
+        [one for one in entries if one["run"] == handle.id],
+        described.close_time,
     )
 
 
@@ -137,20 +182,35 @@ def running(site: Site, temporal: DevServer, **environment: str) -> Any:
     return processes(site.folder / "processes", **settings, **environment)
 
 
-@pytest.fixture(scope="module")
-async def scene(tmp_path_factory: pytest.TempPathFactory, client: Client, temporal: DevServer) -> AsyncIterator[Scene]:
-    site = new_site(tmp_path_factory.mktemp("killed"), client)
-    journal, remote, release = site.folder / "journal", f"{site.queue}-remote", asyncio.Event()
+@asynccontextmanager
+async def other_side(client: Client, queue: str) -> AsyncIterator[asyncio.Event]:
+    """A worker of somebody else whose activity `elsewhere` is done once the event is set."""
+    release = asyncio.Event()
 
     @activity.defn
     async def elsewhere(arguments: dict[str, str]) -> str:
         await release.wait()
         return arguments["word"]
 
+    async with Worker(client, task_queue=queue, activities=[elsewhere]):
+        yield release
+
+
+async def second_worker(started: Processes) -> Process:
+    worker = await started.worker()
+    # It says that it is there just before it polls for the first time.
+    await asyncio.sleep(1)
+    return worker
+
+
+@pytest.fixture(scope="module")
+async def scene(tmp_path_factory: pytest.TempPathFactory, client: Client, temporal: DevServer) -> AsyncIterator[Scene]:
+    site = new_site(tmp_path_factory.mktemp("killed"), client)
+    journal, remote = site.folder / "journal", f"{site.queue}-remote"
     for name, turn in TURNS.items():
         write(site, name, turn, remote)
     with running(site, temporal, **{JOURNAL: str(journal)}) as started:
-        async with Worker(client, task_queue=remote, activities=[elsewhere]):
+        async with other_side(client, remote) as release:
             yield await play(site, started, release, journal)
 
 
@@ -159,14 +219,11 @@ async def play(site: Site, started: Processes, release: asyncio.Event, journal: 
     runs = {name: await site.start(name) for name in TURNS}
     kinds = {"model": "call_model", "idle": "elsewhere"}
     await asyncio.gather(*(in_the_middle(runs[name], kinds.get(name, "run_tool")) for name in TURNS))
-    successor = await started.worker()
-    # It says that it is there just before it polls for the first time.
-    await asyncio.sleep(1)
+    successor = await second_worker(started)
 
     killed_at = datetime.now(UTC)
     doomed.send(signal.SIGKILL)
-    # What the server hands to a connection in the very moment in which it breaks comes back only when the workflow
-    # task's own time is up, which is for whoever starts the run to set.
+    # Time for the server to see the connection break: what it hands over before that is lost, which is another test's.
     await asyncio.sleep(0.3)
     released_at = datetime.now(UTC)
     release.set()
@@ -193,7 +250,38 @@ async def test_another_worker_goes_on_within_the_heartbeat_timeout_and_a_second(
     print(f"{name}: taken up {waited.total_seconds():.2f} s late, heartbeat timeout {heartbeat}")
     assert (first.kind, first.number) == (kind, attempt)
     assert first.worker.startswith(scene.successor)
-    assert waited <= heartbeat + MARGIN
+    assert waited <= scene.at_most(name, heartbeat)
+
+
+async def test_task_that_was_handed_to_a_dying_worker_is_taken_up_within_the_heartbeat_timeout_and_a_second(
+    tmp_path: Path, client: Client, temporal: DevServer
+) -> None:
+    """A process that stands still keeps its polls open: what the server hands it then dies with it."""
+    site, journal = new_site(tmp_path, client), tmp_path / "journal"
+    remote = f"{site.queue}-remote"
+    write(site, "idle", TURNS["idle"], remote)
+    with running(site, temporal, **{JOURNAL: str(journal)}) as started:
+        async with other_side(client, remote) as release, asyncio.timeout(90):
+            doomed = await started.worker()
+            run = await site.start("idle")
+            await in_the_middle(run, "elsewhere")
+            successor = await second_worker(started)
+
+            doomed.send(signal.SIGSTOP)
+            released_at = datetime.now(UTC)
+            release.set()
+            await handed_to(run, doomed, released_at)
+            doomed.send(signal.SIGKILL)
+            ended = await ending(run, journal)
+
+    first = first_after(released_at, ended.attempts)
+    waited = first.began - released_at
+    print(f"handed to the dying: taken up {waited.total_seconds():.2f} s late, heartbeat timeout {HEARTBEAT}")
+    assert [task.worker.partition("@")[0] for task in ended.tasks if task.lost] == [str(doomed.pid)]
+    assert first.worker.startswith(f"{successor.pid}@")
+    assert waited <= HEARTBEAT + MARGIN
+    assert [entry["word"] for entry in ended.journal] == ["before", "after"]
+    assert ended.result.status is RunStatus.COMPLETED
 
 
 @pytest.mark.parametrize("name", ["model", "read", "keyed", "idle"])
