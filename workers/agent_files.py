@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
-from pydantic_core import ErrorDetails, to_json
+from pydantic_core import ErrorDetails, from_json, to_json
 
 from activities.documents import Document, Fault, in_order, read_document
+from workers.agent_parts import Parts, is_told_apart, parts_of
+from workers.fault_choices import settled
 from workers.fault_texts import place_of, says, shown
-from workflows.contracts.agent import AgentSpec, same_rule_ids
-from workflows.contracts.faults import Located
-from workflows.contracts.tool_entry import entry_name, same_tool_names
+from workflows.contracts.agent import AgentSpec
+from workflows.contracts.tool_checks import is_name
 
 SCRIPT_SUFFIXES = (".script.yaml", ".script.yml")
 """Files of the scripted provider, which may stand beside the agents that use them."""
@@ -34,6 +35,17 @@ class AgentFile:
     document: Document
 
 
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a folder or a file of agents holds."""
+
+    files: tuple[AgentFile, ...]
+    others: tuple[Parts, ...]
+    """What can be read of files that are not valid."""
+    faults: tuple[Fault, ...]
+    """All that the files themselves tell; what their tools are is not known yet."""
+
+
 def read_agent(path: Path) -> AgentSpec:
     """The agent in one file.
 
@@ -46,10 +58,10 @@ def read_agent(path: Path) -> AgentSpec:
 def read_agent_file(path: Path) -> AgentFile:
     """One agent file with its places; raises as `read_agent`."""
     document = read_document(path)
-    spec, faults = _spec(document)
-    if spec is None or faults:
+    read, faults = _read(document)
+    if not isinstance(read, AgentFile):
         raise AgentFileError(faults)
-    return AgentFile(path, spec, document)
+    return read
 
 
 def read_agents(folder: Path) -> tuple[AgentFile, ...]:
@@ -58,25 +70,29 @@ def read_agents(folder: Path) -> tuple[AgentFile, ...]:
     Raises:
         AgentFileError: all faults of all files, a name that two files give included; or no such folder.
     """
-    files, faults = scan_agents(folder)
-    if faults:
-        raise AgentFileError(faults)
-    return files
+    scan = scan_agents(folder)
+    if scan.faults:
+        raise AgentFileError(scan.faults)
+    return scan.files
 
 
-def scan_agents(path: Path) -> tuple[tuple[AgentFile, ...], tuple[Fault, ...]]:
-    """The valid agents of a folder or in one file, and all that is wrong with the others."""
+def scan_agents(path: Path) -> Scan:
+    """The agents of a folder or in one file; faults are collected, never raised."""
     if not path.exists():
-        return (), (Fault(str(path), 0, 0, "", "", "does not exist; MANDATE_AGENTS names the folder of agent files"),)
+        why = "does not exist; MANDATE_AGENTS names the folder of agent files"
+        return Scan((), (), (Fault(str(path), 0, 0, "", "", why),))
     documents = [read_document(found) for found in (agent_paths(path) if path.is_dir() else [path])]
-    files: list[AgentFile] = []
+    found: list[AgentFile | Parts | None] = []
     faults: list[Fault] = []
     for document in documents:
-        spec, found = _spec(document)
-        faults.extend(found)
-        if spec is not None:
-            files.append(AgentFile(Path(document.file), spec, document))
-    return tuple(files), in_order([*faults, *_same_names(documents)])
+        read, its = _read(document)
+        found.append(read)
+        faults.extend(its)
+    return Scan(
+        tuple(read for read in found if isinstance(read, AgentFile)),
+        tuple(read for read in found if isinstance(read, Parts)),
+        in_order([*faults, *_same_names(documents)]),
+    )
 
 
 def agent_paths(folder: Path) -> list[Path]:
@@ -94,20 +110,31 @@ def agent_schema() -> dict[str, JsonValue]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "Mandate agent file"}
 
 
-def _spec(document: Document) -> tuple[AgentSpec | None, list[Fault]]:
-    """What a document says, or all that is wrong with it."""
+def _read(document: Document) -> tuple[AgentFile | Parts | None, list[Fault]]:
+    """What a document says; when that is no agent, all that is wrong with it and what can be read of the rest."""
     faults = list(document.faults)
     if document.value is None and faults:
         return None, faults
     if not isinstance(document.value, dict):
         return None, [*faults, document.fault((), "an agent file is a mapping, beginning for example with 'name: ...'")]
     try:
+        written = to_json(document.value)
+        from_json(written)
+    except ValueError:
+        why = "JSON cannot say it: it is nested too deep, or has half of a surrogate pair ('\\ud800' to '\\udfff')"
+        return None, [*faults, document.fault((), why)]
+    details: list[ErrorDetails] = []
+    try:
         # Strict, and as JSON: a list is a tuple here, but the text 'no' is no boolean.
-        spec = AgentSpec.model_validate_json(to_json(document.value), strict=True)
+        spec = AgentSpec.model_validate_json(written, strict=True)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        return None, [*faults, *_faults(document, details), *_repetitions(document)]
-    return (None if faults else spec), faults
+        details = settled(error.errors(include_url=False))
+    else:
+        if not faults:
+            return AgentFile(Path(document.file), spec, document), []
+    parts, between = parts_of(document, details)
+    alone = [detail for detail in details if not is_told_apart(detail)]
+    return parts, [*faults, *_faults(document, alone), *between]
 
 
 def _faults(document: Document, details: Sequence[ErrorDetails]) -> list[Fault]:
@@ -121,23 +148,12 @@ def _faults(document: Document, details: Sequence[ErrorDetails]) -> list[Fault]:
     return faults
 
 
-def _repetitions(document: Document) -> list[Fault]:
-    """Names given twice, in a file whose other faults kept its validators from looking."""
-    tools, rules = _entries(document, "tools"), _entries(document, "policy")
-    ids = [_text(rule.get("id")) if isinstance(rule, dict) else None for rule in rules]
-    found: list[tuple[str, Located]] = [
-        ("tools", fault) for fault in same_tool_names([entry_name(tool) for tool in tools])
-    ]
-    found += [("policy", fault) for fault in same_rule_ids(ids)]
-    return [document.fault((key, *place), message) for key, (place, message) in found]
-
-
 def _same_names(documents: Sequence[Document]) -> list[Fault]:
     first: dict[str, str] = {}
     faults = []
     for document in documents:
-        name = _text(document.value.get("name")) if isinstance(document.value, dict) else None
-        if name is None:
+        name = document.value.get("name") if isinstance(document.value, dict) else None
+        if not isinstance(name, str) or not is_name(name):
             continue
         if name in first:
             faults.append(
@@ -145,12 +161,3 @@ def _same_names(documents: Sequence[Document]) -> list[Fault]:
             )
         first.setdefault(name, f"{document.file}:{document.mark(('name',))[0]}")
     return faults
-
-
-def _entries(document: Document, key: str) -> list[JsonValue]:
-    value = document.value.get(key) if isinstance(document.value, dict) else None
-    return value if isinstance(value, list) else []
-
-
-def _text(value: JsonValue) -> str | None:
-    return value if isinstance(value, str) else None

@@ -1,12 +1,26 @@
 """Faults that a validator finds inside its value, each at its own place."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Located = tuple[tuple[str | int, ...], str]
 """Where in the value, and one sentence that says what is wrong and what is allowed."""
+
+
+class Unreadable:
+    """Stands in plain values for a part that has a fault of its own."""
+
+    __slots__ = ()
+
+
+UNREADABLE: Final = Unreadable()
+"""Something is there, or must be, and what it says is not known."""
+
+MISSPELT: Final = Unreadable()
+"""Nothing is there, and an unknown key beside it was probably meant to be it."""
 
 
 def refuse(faults: Sequence[Located]) -> None:
@@ -25,6 +39,10 @@ def refuse(faults: Sequence[Located]) -> None:
                 for loc, message in faults
             ],
         )
+
+
+def given_twice(names: Sequence[str | None]) -> list[Located]:
+    return [((again,), f"{name!r} is given twice") for again, name, _ in repeated(names)]
 
 
 def repeated(names: Sequence[str | None]) -> list[tuple[int, str, int]]:

@@ -1,20 +1,11 @@
 """The tools of an agent file, as people write them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from workflows.contracts import tool_checks
 from workflows.contracts.base import Duration, JsonObject, Name, Spec
 from workflows.contracts.faults import Located, refuse, repeated
 from workflows.contracts.templates import SECRET_START, secret_names, url_arguments
@@ -22,8 +13,6 @@ from workflows.contracts.tool import Effect
 
 PYTHON_PATH = r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 HTTP_ADDRESS = r"^https?://"
-
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def _spelt(value: str) -> str:
@@ -48,25 +37,6 @@ def _open_address(value: str) -> str:
     return value
 
 
-def _properties(schema: object) -> Mapping[str, object]:
-    """Arguments of a JSON Schema; none when it is not known, as after a fault of its own."""
-    found = schema.get("properties") if isinstance(schema, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _check_input_schema(schema: JsonObject, info: ValidationInfo) -> JsonObject:
-    faults: list[Located] = []
-    if schema.get("type") != "object":
-        faults.append(((), "must be the JSON Schema of an object, with 'type: object'"))
-    faults.extend(
-        ((), f"the sensitive argument {argument!r} is not one of its properties")
-        for argument in info.data.get("sensitive") or ()
-        if argument not in _properties(schema)
-    )
-    refuse(faults)
-    return schema
-
-
 class ToolSettings(Spec):
     """What any tool may say of itself; for Python tools each overrides the decorated function."""
 
@@ -75,6 +45,9 @@ class ToolSettings(Spec):
     retries: int | None = Field(default=None, ge=0, le=20, description="Attempts after the first; never for `once`.")
     untrusted: bool | None = Field(default=None, description="Whether its results come from outside.")
     tags: tuple[str, ...] | None = Field(default=None, description="Words that policy rules can match.")
+    risk: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="How much harm a call can do, on a scale of your own."
+    )
     sensitive: tuple[str, ...] | None = Field(default=None, description="Arguments that are shown nowhere.")
     result_limit: int | None = Field(default=None, ge=256, description="Bytes of a result that the model is shown.")
 
@@ -108,13 +81,8 @@ class McpConnection(Spec):
     headers: dict[str, Confidential] = Field(default={}, description="Sent to `url`; `${secret:NAME}` is resolved.")
 
     @model_validator(mode="after")
-    def _one_transport(self) -> "McpConnection":
-        if (self.command is None) == (self.url is None):
-            raise ValueError("an MCP server needs exactly one of 'command' and 'url'")
-        if self.env and self.command is None:
-            refuse([(("env",), "belongs to 'command'; a server at a 'url' has its own environment")])
-        if self.headers and self.url is None:
-            refuse([(("headers",), "belongs to 'url'; a server started by 'command' has no headers")])
+    def _one_transport(self) -> Self:
+        refuse(tool_checks.connection_faults(vars(self)))
         return self
 
 
@@ -125,14 +93,10 @@ class McpTools(ToolSettings):
     only: tuple[str, ...] | None = Field(default=None, min_length=1, description="Take these tools and no others.")
     effects: dict[str, Effect] = Field(default={}, description="Effect by tool; not named: `effect`, else `once`.")
 
-    @field_validator("effects")
-    @classmethod
-    def _effects_are_of_taken_tools(cls, effects: dict[str, Effect], info: ValidationInfo) -> dict[str, Effect]:
-        only: tuple[str, ...] | None = info.data.get("only")
-        refuse(
-            [((tool,), "is not one of the tools that 'only' takes") for tool in effects if only and tool not in only]
-        )
-        return effects
+    @model_validator(mode="after")
+    def _effects_are_of_taken_tools(self) -> Self:
+        refuse(tool_checks.effect_faults(vars(self)))
+        return self
 
 
 class ActivityConnection(Spec):
@@ -157,40 +121,10 @@ class ActivityTool(NamedToolSettings):
     arguments: tuple[str, ...] | None = Field(default=None, description="Positional order; without it one object.")
     failed_types: tuple[str, ...] = Field(default=(), description="Application errors that mean: not done.")
 
-    @field_validator("activity")
-    @classmethod
-    def _has_a_name(cls, activity: ActivityConnection, info: ValidationInfo) -> ActivityConnection:
-        """The activity type is the tool's name unless that is set."""
-        try:
-            if "name" in info.data and info.data["name"] is None:
-                _NAME.validate_python(activity.name)
-        except ValidationError:
-            refuse([(("name",), f"{activity.name!r} cannot be the name of a tool; set the tool's 'name'")])
-        return activity
-
-    _input_schema = field_validator("input_schema")(_check_input_schema)
-
-    @field_validator("arguments")
-    @classmethod
-    def _arguments_are_the_properties(
-        cls, arguments: tuple[str, ...] | None, info: ValidationInfo
-    ) -> tuple[str, ...] | None:
-        if arguments is None or "input_schema" not in info.data:
-            return arguments
-        known = _properties(info.data["input_schema"])
-        faults: list[Located] = [
-            ((index,), f"{argument!r} is not a property of input_schema")
-            for index, argument in enumerate(arguments)
-            if argument not in known
-        ]
-        faults.extend(((index,), f"{name!r} is given twice") for index, name, _ in repeated(arguments))
-        faults.extend(
-            ((), f"the property {name!r} of input_schema has no position and would be lost")
-            for name in known
-            if name not in arguments
-        )
-        refuse(faults)
-        return arguments
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> Self:
+        refuse(tool_checks.activity_faults(self.model_dump()))
+        return self
 
 
 class HttpConnection(Spec):
@@ -217,51 +151,26 @@ class HttpTool(NamedToolSettings):
     headers: dict[str, Confidential] = Field(default={}, description="`${secret:NAME}` is resolved by the worker.")
     query: tuple[str, ...] = Field(default=(), description="Arguments that go into the query.")
 
-    _input_schema = field_validator("input_schema")(_check_input_schema)
-
-    @field_validator("http")
-    @classmethod
-    def _path_is_known(cls, http: HttpConnection, info: ValidationInfo) -> HttpConnection:
-        if "input_schema" in info.data:
-            schema: JsonObject = info.data["input_schema"]
-            required = schema.get("required")
-            refuse(
-                [
-                    (("url",), f"the argument {argument!r} must be a required property of input_schema")
-                    for argument in url_arguments(http.url)
-                    if argument not in _properties(schema) or not isinstance(required, list) or argument not in required
-                ]
-            )
-        return http
-
-    @field_validator("query")
-    @classmethod
-    def _query_is_known(cls, query: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        http: HttpConnection | None = info.data.get("http")
-        faults: list[Located] = []
-        for index, argument in enumerate(query):
-            if "input_schema" in info.data and argument not in _properties(info.data["input_schema"]):
-                faults.append(((index,), f"{argument!r} is not a property of input_schema"))
-            elif http is not None and argument in url_arguments(http.url):
-                faults.append(((index,), f"{argument!r} is in the address already"))
-        refuse(faults)
-        return query
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> Self:
+        refuse(tool_checks.http_faults(self.model_dump()))
+        return self
 
 
 TOOL_KINDS = ("python", "mcp", "activity", "http")
 
 
 def entry_name(entry: Any) -> str | None:
-    """The name of an entry of `tools` as far as it is known without loading anything; `entry` may be plain values."""
+    """The name of an entry of `tools`, if one is known without loading anything; `entry` may be plain values."""
     found = entry if isinstance(entry, dict) else getattr(entry, "__dict__", {})
     name = found.get("name")
     if name is None and "activity" in found:
         activity = found["activity"]
         name = activity.get("name") if isinstance(activity, dict) else getattr(activity, "name", None)
-    return name if isinstance(name, str) else None
+    return name if isinstance(name, str) and tool_checks.is_name(name) else None
 
 
-def _tool_kind(entry: Any) -> str | None:
+def tool_kind(entry: Any) -> str | None:
     """Which of `TOOL_KINDS` an entry of `tools` is, by the key that names its source."""
     keys = entry if isinstance(entry, dict) else getattr(entry, "model_fields_set", ())
     kinds = [kind for kind in TOOL_KINDS if kind in keys]
@@ -274,7 +183,7 @@ ToolEntry = Annotated[
     | Annotated[ActivityTool, Tag("activity")]
     | Annotated[HttpTool, Tag("http")],
     Discriminator(
-        _tool_kind,
+        tool_kind,
         custom_error_type="tool_kind",
         custom_error_message="a tool has exactly one of the keys 'python', 'mcp', 'activity' and 'http'",
     ),

@@ -1,0 +1,161 @@
+"""What the keys of one entry of `tools` must say of each other: pure functions over plain values.
+
+A part that has a fault of its own is `UNREADABLE`; nothing is concluded from it, and the rest is judged all the same.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter, ValidationError
+
+from workflows.contracts.base import Name
+from workflows.contracts.faults import MISSPELT, UNREADABLE, Located, given_twice
+from workflows.contracts.templates import url_arguments
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def is_name(value: object) -> bool:
+    """Whether `value` can name a tool or an agent."""
+    try:
+        _NAME.validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+def entry_faults(kind: str | None, entry: Mapping[str, object]) -> list[Located]:
+    """All that the keys of an entry of this kind have against each other; places are within the entry."""
+    match kind:
+        case "mcp":
+            server = entry.get("mcp")
+            found = connection_faults(server) if isinstance(server, dict) else []
+            return [*((("mcp", *place), message) for place, message in found), *effect_faults(entry)]
+        case "activity":
+            return activity_faults(entry)
+        case "http":
+            return http_faults(entry)
+    return []
+
+
+def connection_faults(server: Mapping[str, object]) -> list[Located]:
+    """A transport is chosen, one only, and nothing is said that the other one would need."""
+    command, url = server.get("command"), server.get("url")
+    given = [value for value in (command, url) if value is not None]
+    certain = [value for value in given if value is not MISSPELT]
+    if not given or len(certain) > 1:
+        return [((), "an MCP server needs exactly one of 'command' and 'url'")]
+    if command is None and _filled(server.get("env")):
+        return [(("env",), "belongs to 'command'; a server at a 'url' has its own environment")]
+    if url is None and _filled(server.get("headers")):
+        return [(("headers",), "belongs to 'url'; a server started by 'command' has no headers")]
+    return []
+
+
+def effect_faults(entry: Mapping[str, object]) -> list[Located]:
+    """Effects are those of tools that are taken."""
+    only, effects = _texts(entry.get("only")), entry.get("effects")
+    if not only or not isinstance(effects, dict):
+        return []
+    return [(("effects", tool), "is not one of the tools that 'only' takes") for tool in effects if tool not in only]
+
+
+def activity_faults(entry: Mapping[str, object]) -> list[Located]:
+    """The tool has a name, its schema is that of arguments, and each of these has its position."""
+    activity = entry.get("activity")
+    type_name = activity.get("name") if isinstance(activity, dict) else None
+    found: list[Located] = []
+    if entry.get("name") is None and isinstance(type_name, str) and not is_name(type_name):
+        found.append((("activity", "name"), f"{type_name!r} cannot be the name of a tool; set the tool's 'name'"))
+    return [*found, *_schema_faults(entry), *_position_faults(entry)]
+
+
+def http_faults(entry: Mapping[str, object]) -> list[Located]:
+    """The schema is that of arguments, and those in address and query are known."""
+    schema = entry.get("input_schema")
+    known, in_url = _properties(schema), _url_arguments(entry)
+    found = _schema_faults(entry)
+    if known is not None and isinstance(schema, dict):
+        required = _texts(schema.get("required", ()))
+        found += [
+            (("http", "url"), f"the argument {argument!r} must be a required property of input_schema")
+            for argument in in_url
+            if argument not in known or (required is not None and argument not in required)
+        ]
+    for index, argument in enumerate(_items(entry.get("query"))):
+        if not isinstance(argument, str):
+            continue
+        if known is not None and argument not in known:
+            found.append((("query", index), f"{argument!r} is not a property of input_schema"))
+        elif argument in in_url:
+            found.append((("query", index), f"{argument!r} is in the address already"))
+    return found
+
+
+def _schema_faults(entry: Mapping[str, object]) -> list[Located]:
+    schema = entry.get("input_schema")
+    if not isinstance(schema, dict):
+        return []
+    found: list[Located] = []
+    if schema.get("type") not in ("object", UNREADABLE):
+        found.append((("input_schema",), "must be the JSON Schema of an object, with 'type: object'"))
+    known = _properties(schema)
+    if known is not None:
+        found += [
+            (("input_schema",), f"the sensitive argument {argument!r} is not one of its properties")
+            for argument in _items(entry.get("sensitive"))
+            if isinstance(argument, str) and argument not in known
+        ]
+    return found
+
+
+def _position_faults(entry: Mapping[str, object]) -> list[Located]:
+    known, arguments = _properties(entry.get("input_schema")), entry.get("arguments")
+    if not isinstance(arguments, list | tuple):
+        return []
+    names = [argument if isinstance(argument, str) else None for argument in arguments]
+    found: list[Located] = [
+        (("arguments", index), f"{name!r} is not a property of input_schema")
+        for index, name in enumerate(names)
+        if known is not None and name is not None and name not in known
+    ]
+    found += [(("arguments", *place), message) for place, message in given_twice(names)]
+    if known is not None and None not in names:
+        found += [
+            (("arguments",), f"the property {name!r} of input_schema has no position and would be lost")
+            for name in known
+            if name not in names
+        ]
+    return found
+
+
+def _properties(schema: object) -> Mapping[str, object] | None:
+    """Arguments of a JSON Schema; `None` when they are not known, as when it is for no object."""
+    if not isinstance(schema, dict):
+        return None
+    nothing: dict[str, object] | None = {} if schema.get("type", "object") == "object" else None
+    found = schema.get("properties", nothing)
+    return found if isinstance(found, dict) else None
+
+
+def _url_arguments(entry: Mapping[str, object]) -> tuple[str, ...]:
+    """The arguments that the address takes; none when it cannot be read."""
+    http = entry.get("http")
+    url = http.get("url") if isinstance(http, dict) else None
+    try:
+        return url_arguments(url) if isinstance(url, str) else ()
+    except ValueError:
+        return ()
+
+
+def _items(value: object) -> list[object] | tuple[object, ...]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _texts(value: object) -> list[str] | None:
+    """`None` unless all of it can be read."""
+    texts = [item for item in _items(value) if isinstance(item, str)]
+    return texts if isinstance(value, list | tuple) and len(texts) == len(value) else None
+
+
+def _filled(value: object) -> bool:
+    return isinstance(value, dict) and bool(value)
