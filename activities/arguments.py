@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from activities.toolbox import schema
+from activities.toolbox import declared, schema
 from workflows.contracts.base import JsonObject, canonical_json, digest_of
 from workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference, ToolDefinition
 
@@ -32,15 +32,27 @@ def call_digest(tool: str, arguments: JsonObject) -> str:
     return digest_of(canonical_json({"tool": tool, "arguments": arguments}))
 
 
+def seen(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
+    """`arguments` as rules see them: numbers in the form that the tool's schema declares, all texts whole."""
+    return declared.as_declared(definition.input_schema, arguments)
+
+
 def shown(arguments: JsonObject, limit_bytes: int = SHOWN_BYTES) -> JsonObject:
-    """`arguments` with long texts replaced by references, at most about `limit_bytes` of JSON in all."""
+    """`arguments` with long texts replaced by references, and more of them until they take `limit_bytes` of JSON.
+
+    What is smaller than a reference stays, so many small ones may take more.
+    """
     view = {name: _shortened(value) for name, value in arguments.items()}
     sizes = {name: len(canonical_json(value)) for name, value in view.items()}
+    total = sum(sizes.values())
     for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
-        if sum(sizes.values()) <= limit_bytes:
+        if total <= limit_bytes:
             break
-        view[name] = _reference(canonical_json(view[name]).decode())
-        sizes[name] = len(canonical_json(view[name]))
+        reference = _reference(canonical_json(arguments[name]).decode())
+        saved = sizes[name] - len(canonical_json(reference))
+        if saved > 0:
+            view[name] = reference
+            total -= saved
     return view
 
 

@@ -11,19 +11,16 @@ from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
 from workflows.contracts.budget import Budget
 from workflows.contracts.faults import Located, refuse, repeated
 from workflows.contracts.model import ModelName
-from workflows.contracts.policy import Rule
+from workflows.contracts.policy import Asking, Rule
 from workflows.contracts.tool import Tool, ToolDefinition
 from workflows.contracts.tool_entry import ToolEntry, entry_name, same_tool_names
 
 NOT_YET_AVAILABLE = {
     "agent": ("checks", "memory", "context"),
-    "tool": ("agent", "probe", "compensate", "risk", "key_valid"),
+    "tool": ("agent", "probe", "compensate", "key_valid"),
     "budget": ("model_calls", "tool_calls", "tokens", "cost_usd", "wall_time", "depth", "children"),
-    "rule": ("when", "approvers", "quorum", "expires", "signature"),
-    "verdict": ("ask",),
 }
-"""Keys of the design that this version refuses by name, so that nobody relies on a limit that is not enforced;
-under `verdict`, values of that key."""
+"""Keys of the design that this version refuses by name, so that nobody relies on a limit that is not enforced."""
 
 
 def same_rule_ids(ids: Sequence[str | None]) -> list[Located]:
@@ -40,7 +37,15 @@ class AgentSpec(Spec):
     instructions: str = Field(min_length=1, description="The system text of every model call.")
     models: tuple[ModelName, ...] = Field(min_length=1, description="A route: preferred first, the rest are fallbacks.")
     tools: tuple[ToolEntry, ...] = Field(default=(), description="What the agent can do.")
-    policy: tuple[Rule, ...] = Field(default=(), description="Which calls may run; unmatched calls only if they read.")
+    policy: tuple[Rule, ...] = Field(
+        default=(), description="Which calls run, are asked for or refused; unmatched calls run only if they read."
+    )
+    policies: tuple[Name, ...] = Field(
+        default=(), description="Shared policy files whose rules count too, for example `escalation`."
+    )
+    people: Asking = Field(
+        default=Asking(), description="How people are asked where no rule says it: unmatched calls and questions."
+    )
     attempts: int = Field(default=3, ge=1, le=20, description="Tries at a final answer that fits `output_schema`.")
     budget: Budget = Field(default=Budget(), description="Limits of one run.")
     output_schema: JsonObject | None = Field(default=None, description="JSON Schema that the final answer must fit.")
@@ -60,6 +65,12 @@ class AgentSpec(Spec):
         refuse(same_tool_names([entry_name(entry) for entry in tools]))
         return tools
 
+    @field_validator("policies")
+    @classmethod
+    def _policies_differ(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        refuse([((again,), f"{name!r} is given twice") for again, name, _ in repeated(names)])
+        return names
+
     @field_validator("policy")
     @classmethod
     def _rule_ids_differ(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
@@ -75,6 +86,8 @@ class PinnedAgent(Record):
     models: tuple[ModelName, ...]
     tools: tuple[ToolDefinition, ...]
     policy: tuple[Rule, ...]
+    """Its own rules, then those of the shared files that it names."""
+    people: Asking = Asking()
     attempts: int
     budget: Budget
     output_schema: JsonObject | None
@@ -93,6 +106,10 @@ class AgentPin(Record):
     models: tuple[ModelName, ...]
     tools: tuple[Tool, ...]
     policy: tuple[Rule, ...]
+    """Its own rules, then those of the shared files that it names."""
+    asks: bool = False
+    """Calls that no rule matched are asked for; false in runs that began when they were refused."""
+    people: Asking = Asking()
     attempts: int
     budget: Budget
     structured: bool = False

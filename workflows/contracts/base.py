@@ -76,3 +76,19 @@ def canonical_json(value: JsonValue | Mapping[str, Any]) -> bytes:
         ValueError: a number that JSON has no form for (NaN, infinities).
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def check_storable(value: Any) -> None:
+    """Nothing when `value` can be stored as JSON.
+
+    Raises:
+        ValueError: it holds half of a surrogate pair, NaN or an infinity; the message begins with "holds".
+    """
+    try:
+        canonical_json(value)
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no text") from None
+    except ValueError:
+        raise ValueError("holds NaN or an infinity, which JSON has no form for") from None
+    except RecursionError:
+        raise ValueError("is nested too deep") from None

@@ -11,6 +11,10 @@ class FailureType(StrEnum):
     BAD_INPUT = "BadInput"
     """A start request or message that does not fit; the message names the field."""
     UNKNOWN_AGENT = "UnknownAgent"
+    DECISION_REFUSED = "DecisionRefused"
+    """A person's decision or message that does not count; the message says why."""
+    CHECK_UNAVAILABLE = "CheckUnavailable"
+    """A decision could not be checked; it used nothing up."""
     MODEL_REJECTED = "ModelRejected"
     """The provider refused the request: the same request will be refused again."""
     MODEL_UNAVAILABLE = "ModelUnavailable"
@@ -23,6 +27,8 @@ class FailureType(StrEnum):
     BLOB_MISSING = "BlobMissing"
     BLOB_CORRUPTED = "BlobCorrupted"
     STORE_UNAVAILABLE = "StoreUnavailable"
+    CHANNEL_BROKEN = "ChannelBroken"
+    """A fault of ours in telling people; the other channels were told."""
 
 
 class Outcome(StrEnum):

@@ -49,6 +49,13 @@ class Finish(StrEnum):
     """The provider wants the same conversation again to go on."""
 
 
+class Words(Record):
+    """What a person told a running agent."""
+
+    by: str
+    text: str
+
+
 class ModelRequest(Record):
     """Input of `call_model`: go on from `head` with the answers to its calls."""
 
@@ -60,6 +67,8 @@ class ModelRequest(Record):
     """One for each call of the turn at `head`, in its order."""
     note: str | None = None
     """What the runtime tells the model, after the results."""
+    words: tuple[Words, ...] = ()
+    """What people tell the model, last."""
     step: int
 
 

@@ -7,9 +7,11 @@ from typing import Annotated
 from pydantic import Field, JsonValue, StringConstraints, field_validator
 
 from workflows.contracts.agent import AgentPin
-from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, canonical_json
+from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, check_storable
 from workflows.contracts.budget import BudgetRequest
-from workflows.contracts.model import Usage
+from workflows.contracts.model import Usage, Words
+from workflows.contracts.policy import ToolTotals, Verdict
+from workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
 from workflows.contracts.tool import CallRequest, ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -32,12 +34,7 @@ class RunRequest(Spec):
     def _says_something(cls, value: str | JsonObject) -> str | JsonObject:
         if not value or (isinstance(value, str) and not value.strip()):
             raise ValueError("must not be empty")
-        try:
-            canonical_json(value)
-        except UnicodeEncodeError:
-            raise ValueError("holds half of a surrogate pair, which is no text") from None
-        except ValueError:
-            raise ValueError("holds NaN or an infinity, which JSON has no form for") from None
+        check_storable(value)
         return value
 
     @field_validator("requester")
@@ -106,6 +103,35 @@ class RunResult(Record):
     """Calls whose outcome is unknown: they may have happened."""
 
 
+class Edit(Record):
+    """Other arguments for a call of the open turn, and the request under which a person gave them."""
+
+    call: EditedCall
+    request: str
+
+
+class PeopleState(Record):
+    """What a run wants from people, and what they said."""
+
+    made: int = 0
+    """Requests so far; the next one is `r{made + 1}`."""
+    open: tuple[Request, ...] = ()
+    closed: tuple[Closed, ...] = ()
+    """The last 256."""
+    refused: tuple[Refusal, ...] = ()
+    """The last 20."""
+    refusals: int = 0
+
+
+class ControlState(Record):
+    """What people want of the run as a whole."""
+
+    paused: Halt | None = None
+    stopped: Halt | None = None
+    words: tuple[Words, ...] = ()
+    """Not told to the model yet."""
+
+
 class RunState(Record):
     """All that a run carries over continue-as-new; bounded whatever the length of the run."""
 
@@ -122,6 +148,18 @@ class RunState(Record):
     """Calls of the turn at `head`."""
     answers: tuple[ToolResult | None, ...] = ()
     """One for each of `calls`; `None` while it is open."""
+    verdicts: tuple[Verdict | None, ...] = ()
+    """One for each of `calls` once the turn is judged; `ask` while people have not decided."""
+    edits: dict[int, Edit] = {}
+    """By position in `calls`."""
+    notes: dict[int, str] = {}
+    """What people said when they approved, by position in `calls`; told with the result."""
+    totals: dict[str, ToolTotals] = {}
+    """By tool; calls that were refused or failed are left out."""
+    tainted: bool = False
+    """Content of an untrusted tool has entered the conversation."""
+    people: PeopleState = PeopleState()
+    control: ControlState = ControlState()
     note: str | None = None
     misfits: int = 0
     """Final answers in a row that could not be taken."""

@@ -51,8 +51,12 @@ class Tool(Record):
     retries: int = 2
     """Attempts after the first; `once` tools have none whatever this says."""
     tags: tuple[str, ...] = ()
+    risk: float = 0.0
+    """How much harm a call can do, on a scale of the agent's author; rules and people see it."""
     untrusted: bool = False
     """Its results come from outside and may try to instruct the model."""
+    numeric: tuple[str, ...] = ()
+    """Arguments that are numbers by its schema, of which the run keeps sums."""
     sensitive: tuple[str, ...] = ()
     """Arguments that are shown nowhere but to the tool and the model."""
     remote: RemoteActivity | None = None
@@ -144,6 +148,8 @@ class ToolRequest(Record):
     index: int = 0
     key: str | None = None
     """Idempotency key; set for calls that change the world."""
+    edited: Digest | None = None
+    """Address of the arguments that a person put in place of the model's."""
     step: int
 
 
@@ -157,6 +163,8 @@ class ToolResult(Record):
     preview: str = ""
     """Its beginning, for people; left out when the result travels on."""
     error: bool = False
+    note: str | None = None
+    """What the model is told before the text: that a person changed the call, or what they said of it."""
 
 
 INLINE_BYTES = 128

@@ -6,11 +6,12 @@ from workflows.contracts.run import EffectEntry, EffectLog
 KEPT = 50
 
 
-def idempotency_key(first_execution_run_id: str, call: Digest, repeat: int) -> str:
+def idempotency_key(first_execution_run_id: str, call: Digest, repeat: int | str) -> str:
     """The name of one intended action: 43 characters of base64url.
 
     It survives retries, crashes, continue-as-new and a reset after which the model asks for the same again; two
-    intended identical calls differ in `repeat`. A new run of the same workflow id is a new intention.
+    intended identical calls differ in `repeat`: how many came before, or for arguments that a person gave, the request
+    under which they did. A new run of the same workflow id is a new intention.
     """
     return digest_of(canonical_json([first_execution_run_id, call, repeat]))
 

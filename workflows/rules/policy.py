@@ -1,44 +1,193 @@
 """Judging calls: the only way to a verdict."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Literal, NamedTuple
 
-from workflows.contracts.policy import Match, Rule, Verdict
+from pydantic import JsonValue
+
+from workflows.contracts.policy import Match, Reading, Rule, RunFacts, Verdict
 from workflows.contracts.tool import Tool
+from workflows.rules import cel, wording
+
+REASON_CHARACTERS = 600
+
+_SAYS = {"allow": "allows", "ask": "asks people about", "deny": "denies"}
 
 
-def judge(rules: Sequence[Rule], tool: Tool) -> Verdict:
-    """What becomes of a call of `tool`: all matching rules are read and the strictest wins.
+class _Read(NamedTuple):
+    """A rule as it was read."""
 
-    A call that no rule matches runs only if the tool reads; anything else is refused.
+    rule: Rule
+    matched: bool
+    unfit: str | None = None
+    """The key of `match` that does not fit the tool."""
+    fault: str | None = None
+    """Why its condition could not be evaluated."""
+
+
+def judge(
+    rules: Sequence[Rule],
+    tool: Tool,
+    arguments: Mapping[str, JsonValue],
+    run: RunFacts,
+    *,
+    tools: Sequence[Tool] = (),
+) -> Verdict:
+    """What becomes of one call: all matching rules are read and the strictest wins, deny before ask before allow.
+
+    A call that no rule matches runs only if the tool reads; anything else is asked for. A rule whose condition
+    cannot be evaluated matches if it asks or denies, and does not if it allows.
+
+    `arguments` are as the workflow sees them, long texts as references; `run` is without this call; `tools` are all
+    of the agent's, so that conditions find calls and totals of each from the beginning.
     """
-    matching = [rule for rule in rules if matches(rule.match, tool)]
-    denying = next((rule for rule in matching if rule.verdict == "deny"), None)
-    if denying is not None:
-        return Verdict(allowed=False, rule=denying.id, reason=f"rule {denying.id!r} denies {tool.name!r}")
-    if matching:
-        return Verdict(allowed=True, rule=matching[0].id, reason=f"rule {matching[0].id!r} allows {tool.name!r}")
-    if tool.effect.changes_world:
-        return Verdict(allowed=False, reason=f"no rule names {tool.name!r}, which changes the world")
-    return Verdict(allowed=True, reason=f"no rule names {tool.name!r}, which only reads")
+    readings = _readings(rules, tool, arguments, run, tools)
+    for kind in ("deny", "ask", "allow"):
+        deciding = [read for read in readings if read.matched and read.rule.verdict == kind]
+        if deciding:
+            return _verdict(kind, deciding, tool)
+    return _unmatched(readings, tool)
+
+
+def read(
+    rules: Sequence[Rule],
+    tool: Tool,
+    arguments: Mapping[str, JsonValue],
+    run: RunFacts,
+    *,
+    tools: Sequence[Tool] = (),
+) -> tuple[Reading, ...]:
+    """Every rule as `judge` reads it for this call, in order, and why it did or did not match."""
+    return tuple(
+        Reading(rule=read.rule.id, verdict=read.rule.verdict, matched=read.matched, why=_why(read))
+        for read in _readings(rules, tool, arguments, run, tools)
+    )
 
 
 def matches(match: Match, tool: Tool) -> bool:
     """Whether every key of `match` fits `tool`."""
-    return (
-        (match.tools is None or any_name_fits(match.tools, tool.name))
-        and (match.effects is None or tool.effect in match.effects)
-        and (match.tags is None or not set(match.tags).isdisjoint(tool.tags))
-        and (match.sources is None or tool.source in match.sources)
-    )
+    return _unfit(match, tool) is None
 
 
 def any_name_fits(patterns: Iterable[str], name: str) -> bool:
     """Whether `name` is one of `patterns`, in which `*` stands for any text."""
-    return any(pattern == name or ("*" in pattern and _compiled(pattern).fullmatch(name)) for pattern in patterns)
+    for pattern in patterns:  # noqa: SIM110 - a generator for each rule costs as much as all the rest of matching
+        if pattern == name or _fits(pattern, name):
+            return True
+    return False
 
 
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
+@lru_cache(maxsize=8192)
+def _fits(pattern: str, name: str) -> bool:
+    parts = pattern.split("*")
+    return len(parts) > 1 and re.fullmatch(".*".join(map(re.escape, parts)), name, re.DOTALL) is not None
+
+
+def _unfit(match: Match, tool: Tool) -> str | None:
+    """The first key of `match` that does not fit `tool`."""
+    if match.tools is not None and not any_name_fits(match.tools, tool.name):
+        return "tools"
+    if match.effects is not None and tool.effect not in match.effects:
+        return "effects"
+    if match.tags is not None and set(match.tags).isdisjoint(tool.tags):
+        return "tags"
+    if match.sources is not None and tool.source not in match.sources:
+        return "sources"
+    return None
+
+
+def _readings(
+    rules: Sequence[Rule], tool: Tool, arguments: Mapping[str, JsonValue], run: RunFacts, tools: Sequence[Tool]
+) -> list[_Read]:
+    facts: cel.Facts | None = None
+    readings = []
+    for rule in rules:
+        unfit = _unfit(rule.match, tool)
+        if unfit is not None or rule.when is None:
+            readings.append(_Read(rule, unfit is None, unfit))
+            continue
+        facts = facts or cel.Facts(_variables(tool, arguments, run, tools))
+        outcome = facts.evaluate(rule.when)
+        if type(outcome) is cel.Unevaluable:
+            readings.append(_Read(rule, rule.verdict != "allow", None, outcome.reason))
+        else:
+            readings.append(_Read(rule, outcome is True))
+    return readings
+
+
+def _variables(
+    tool: Tool, arguments: Mapping[str, JsonValue], run: RunFacts, tools: Sequence[Tool]
+) -> dict[str, object]:
+    """What conditions see; each tool has its calls and totals from the beginning."""
+    calls = {known.name: 0 for known in (*tools, tool)}
+    sums = {known.name: dict.fromkeys(known.numeric, 0.0) for known in (*tools, tool)}
+    for name, total in run.totals.items():
+        calls[name] = total.calls
+        sums[name] = sums.get(name, {}) | {argument: float(value) for argument, value in total.sums.items()}
+    return {
+        "tool": {
+            "name": tool.name,
+            "effect": str(tool.effect),
+            "source": tool.source,
+            "tags": tool.tags,
+            "risk": float(tool.risk),
+            "untrusted": tool.untrusted,
+        },
+        "args": arguments,
+        "agent": {"name": run.agent, "version": run.version},
+        "run": {
+            "id": run.id,
+            "requester": run.requester or "",
+            "labels": run.labels,
+            "depth": run.depth,
+            "step": run.step,
+            "cost_usd": run.cost_usd,
+            "now": run.now,
+            "tainted": run.tainted,
+            "calls": calls,
+            "totals": sums,
+        },
+    }
+
+
+def _verdict(kind: Literal["allow", "ask", "deny"], deciding: Sequence[_Read], tool: Tool) -> Verdict:
+    first, *others = deciding if kind == "ask" else deciding[:1]
+    reason = f"rule {first.rule.id!r} {_SAYS[kind]} {tool.name!r}{_because(first)}"
+    for other in others:
+        reason += f"; so does rule {other.rule.id!r}{_because(other)}"
+    return Verdict(
+        kind=kind,
+        rule=first.rule.id,
+        reason=wording.shorten(reason, REASON_CHARACTERS),
+        asking=tuple(read.rule.id for read in deciding) if kind == "ask" else (),
+    )
+
+
+def _because(read: _Read) -> str:
+    """Why the rule is there, and why its condition could not be evaluated."""
+    why = f": {read.rule.because.strip().rstrip('.')}" if read.rule.because else ""
+    return f"{why} (its condition could not be evaluated: {read.fault})" if read.fault else why
+
+
+def _unmatched(readings: Sequence[_Read], tool: Tool) -> Verdict:
+    named = any(read.unfit is None for read in readings)
+    reason = f"no rule {'matches this call of' if named else 'names'} {tool.name!r}, which "
+    reason += "changes the world" if tool.effect.changes_world else "only reads"
+    for read in readings:
+        if read.fault:
+            reason += f"; the condition of rule {read.rule.id!r} could not be evaluated: {read.fault}"
+    kind: Literal["ask", "allow"] = "ask" if tool.effect.changes_world else "allow"
+    return Verdict(kind=kind, reason=wording.shorten(reason, REASON_CHARACTERS))
+
+
+def _why(read: _Read) -> str:
+    if read.unfit is not None:
+        return f"its {read.unfit!r} do not fit the tool"
+    if read.fault:
+        counts = "does not allow" if read.rule.verdict == "allow" else "matches"
+        return f"its condition could not be evaluated, so it {counts}: {read.fault}"
+    if read.rule.when is None:
+        return "it has no condition, and the tool fits"
+    return f"its condition is {'true' if read.matched else 'false'}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from types import MappingProxyType
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,11 +19,24 @@ _MUST = {
 }
 
 
-def sentences(error: ValidationError, model: type[BaseModel], *, unshown: Sequence[str] = ()) -> str:
-    """Each fault once, by its field, with the value and what is allowed; values of `unshown` fields are left out."""
+def sentences(
+    error: ValidationError,
+    model: type[BaseModel],
+    *,
+    unshown: Sequence[str] = (),
+    forms: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Each fault once, by its field, with the value and what is allowed.
+
+    Values of `unshown` fields are left out; a field of `forms` has that form, whatever is wrong with it.
+    """
     told: dict[str, str] = {}
     for fault in error.errors(include_url=False, include_context=False):
-        field = str(fault["loc"][0]) if fault["loc"] else "the request"
+        field = str(fault["loc"][0]) if fault["loc"] else "it"
+        if field in forms and fault["type"] not in {"missing", "extra_forbidden"}:
+            shown = "" if field in unshown else f"{_short(fault['input'])} "
+            told.setdefault(field, f"{shown}must be {forms[field]}")
+            continue
         union = field in unshown and len(fault["loc"]) > 1
         path = field if union else ".".join(str(part) for part in fault["loc"]) or field
         told.setdefault(path, _sentence(fault, path, model, union=union, shown=field not in unshown))
@@ -43,5 +57,9 @@ def _sentence(fault: Mapping[str, object], path: str, model: type[BaseModel], *,
     value = fault["input"]
     if not shown or not isinstance(value, str | int | float) or kind == "value_error":
         return says
+    return f"{_short(value)} {says}"
+
+
+def _short(value: object) -> str:
     text = repr(value)
-    return f"{text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + '…'} {says}"
+    return text if len(text) <= VALUE_CHARACTERS else f"{text[: VALUE_CHARACTERS - 1]}…"

@@ -37,6 +37,11 @@ def _value(value: JsonValue) -> str:
     return shorten(json.dumps(value, ensure_ascii=False), 40)
 
 
+def arguments(values: Mapping[str, JsonValue]) -> str:
+    """All arguments as one line of JSON."""
+    return json.dumps(values, ensure_ascii=False)
+
+
 def result(answer: ToolResult) -> str:
     """The beginning of a result, or that it is an error."""
     text = shorten(answer.text if answer.text is not None else answer.preview, 80)

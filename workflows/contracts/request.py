@@ -1,0 +1,313 @@
+"""Requests: all that a run wants from people; and decisions: all that people say to it."""
+
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, field_validator, model_validator
+
+from workflows.contracts.base import Digest, JsonObject, Record, Spec, check_storable
+from workflows.contracts.policy import Person
+from workflows.contracts.tool import Tool, ToolResult
+
+RequestKind = Literal["approval", "question", "escalation", "outcome", "budget"]
+"""May this exact call run? | The agent asks. | Attempts are used up. | Did this effect happen? | Raise the limit?"""
+
+REJECT = "reject"
+"""The safe choice of requests that have it; the only one that may be made for all requests of a run at once."""
+
+EVERY = "*"
+"""Names all open requests of a run."""
+
+CHOICES: dict[RequestKind, tuple[str, ...]] = {
+    "approval": ("approve", REJECT),
+    "question": ("answer", REJECT),
+}
+"""What can be chosen, the safe choice last."""
+
+VALUE_BYTES = 64 * 1024
+"""Most that the value of one decision takes as JSON."""
+
+RequestId = Annotated[str, StringConstraints(pattern=r"^r[1-9][0-9]{0,8}$")]
+"""`r1`, `r2`, ... in the order in which a run asked."""
+
+
+class Message(Spec):
+    """Something that a person says to a run; whatever is taken in must fit into its history and state."""
+
+    @field_validator("*")
+    @classmethod
+    def _is_storable(cls, value: JsonValue) -> JsonValue:
+        check_storable(value)
+        return value
+
+
+class Decision(Message):
+    """What a person says to one request: the argument of `decide`, as update and as signal."""
+
+    request: Literal["*"] | RequestId = Field(description="Id of the request; `*` for all, with `reject` only.")
+    digest: Digest | None = Field(default=None, description="The request's digest; left out for `*` only.")
+    choice: str = Field(min_length=1, max_length=40, description="One of the request's choices.")
+    by: Person | None = Field(default=None, description="Who decides; may be left out for `*` only.")
+    comment: str = Field(default="", max_length=2000, description="Why, for the record and for the model.")
+    value: JsonValue = Field(
+        default=None, description="With `approve`: the arguments to run with instead. With `answer`: the answer."
+    )
+    token: str | None = Field(
+        default=None, max_length=8192, repr=False, description="Signed token, where the request wants a signature."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.request == EVERY:
+            if self.choice != REJECT:
+                raise ValueError(f"'request: *' goes with 'choice: {REJECT}' only, not {self.choice!r}")
+            if self.value is not None or self.digest is not None:
+                raise ValueError("'request: *' goes without 'digest' and 'value'")
+            return self
+        for key in ("digest", "by"):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key!r} is missing; only 'request: *' goes without it")
+        return self
+
+
+class Need(Record):
+    """One condition of a request: so many of these people must approve. All needs of a request must be met."""
+
+    rule: str | None
+    """The rule that asks; `None` for calls that no rule matched, and for questions."""
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    """With neither users nor groups: everybody in the file of people."""
+    quorum: int = 1
+    rejections: int = 1
+    signature: bool = False
+    expires_at: AwareDatetime
+    then: "Then | None" = None
+    """Whom to ask at `expires_at`; `None` denies."""
+    remind: timedelta | None = None
+    remind_at: AwareDatetime | None = None
+    approved_by: tuple[str, ...] = ()
+    rejected_by: tuple[str, ...] = ()
+
+    @property
+    def is_met(self) -> bool:
+        return len(self.approved_by) >= self.quorum
+
+
+class Then(Record):
+    """Whom a need goes to when it expires."""
+
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    expires: timedelta
+
+
+class Recorded(Record):
+    """A decision that counts."""
+
+    by: str
+    choice: str
+    comment: str = ""
+    at: AwareDatetime
+    signed: bool = False
+    edited: bool = False
+    """It came with other arguments, which need the approval of all from then on."""
+    key: Digest
+    """Of what the person said, so that the same decision twice is recorded once."""
+
+
+class Refusal(Record):
+    """A decision that does not count, and why."""
+
+    request: str
+    by: str
+    choice: str
+    reason: str
+    at: AwareDatetime
+    via: Literal["update", "signal"]
+
+
+class EditedCall(Record):
+    """The arguments that a person put in place of the model's."""
+
+    by: str
+    arguments: JsonObject
+    """As the workflow sees them; a remote activity's are whole."""
+    digest: Digest
+    """Of the tool's name and the canonical whole arguments."""
+    blob: Digest
+    """Address of the whole arguments as JSON, from which `run_tool` reads them."""
+
+
+class Request(Record):
+    """One thing that a run wants from people."""
+
+    id: RequestId
+    kind: RequestKind
+    digest: Digest
+    """Over run chain, id, kind, tool, canonical arguments and agent: what a decision must name."""
+    title: str
+    """What is asked, in one line of up to 160 characters, without sensitive values."""
+    tool: str | None = None
+    arguments: JsonObject = {}
+    """As people may see them: sensitive values are `***`, long texts `{"digest", "size", "preview"}`."""
+    question: str | None = None
+    """The text of a question, up to 4,000 characters."""
+    options: tuple[str, ...] = ()
+    """Answers that the agent suggests."""
+    reason: str
+    """Why people are asked, in one sentence."""
+    effect: str | None = None
+    risk: float = 0.0
+    tainted: bool = False
+    """Content of an untrusted tool had been read when it was asked."""
+    step: int
+    head: Digest
+    index: int
+    """Which call of the turn at `head` it is about."""
+    choices: tuple[str, ...]
+    needs: tuple[Need, ...]
+    requested_at: AwareDatetime
+    decisions: tuple[Recorded, ...] = ()
+    edited: EditedCall | None = None
+    """What runs if it is approved now."""
+
+    @property
+    def expires_at(self) -> AwareDatetime:
+        """When the first of its needs that are not met expires."""
+        unmet = [need.expires_at for need in self.needs if not need.is_met]
+        return min(unmet or [need.expires_at for need in self.needs])
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Groups and users of needs that are not met; `anyone` for a need that names nobody."""
+        names: dict[str, None] = {}
+        for need in self.needs:
+            if not need.is_met:
+                names.update(dict.fromkeys((*need.groups, *need.users) or (ANYONE,)))
+        return tuple(names)
+
+
+ANYONE = "anyone"
+
+
+class Closed(Record):
+    """What became of a request that is not open any more."""
+
+    id: RequestId
+    kind: RequestKind
+    digest: Digest
+    outcome: Literal["approved", "rejected", "answered", "expired", "withdrawn"]
+    reason: str
+    """One sentence: who decided and why."""
+    by: tuple[str, ...] = ()
+    decided: tuple[Digest, ...] = ()
+    """Digests of the decisions that counted, so that one that comes again is known."""
+
+
+class OpenRequests(Record):
+    """Answer of the query `open_requests`."""
+
+    workflow_id: str
+    run_id: str
+    """The first of the chain: decisions go to the workflow id."""
+    agent: str
+    version: str
+    status: Literal["running", "waiting", "paused", "done"]
+    requester: str | None = None
+    store: str | None = None
+    """Id of the blob store that holds whole arguments."""
+    requests: tuple[Request, ...]
+    closed: tuple[Closed, ...] = ()
+    """The last few that were decided or expired."""
+    refused: tuple[Refusal, ...] = ()
+    """The last few decisions that did not count."""
+    refusals: int = 0
+    """How many did not count in all."""
+
+
+class Receipt(Record):
+    """Answer of the update `decide`."""
+
+    request: str
+    status: Literal["recorded", "approved", "rejected", "answered"]
+    """`recorded`: it counts, and more people must decide."""
+    message: str
+    """One sentence for the person."""
+
+
+class DecisionCheck(Record):
+    """Input of `check_decision`."""
+
+    decision: Decision
+    request: Request
+    tool: Tool | None
+    """Set for approvals."""
+    agent: Digest
+    requester: str | None
+    workflow_id: str
+    at: AwareDatetime
+    """When the decision came: a token must be valid then."""
+
+
+class Checked(Record):
+    """Output of `check_decision`: what a decision counts for, or why it does not."""
+
+    refusal: str | None = None
+    """One sentence; the decision counts for nothing then."""
+    needs: tuple[int, ...] = ()
+    """Positions of the request's needs for which the person may decide."""
+    person: str | None = None
+    """The person's name in the file of people, however they spelt it; `None` when there is no file."""
+    signed: bool = False
+    edited: EditedCall | None = None
+    answer: ToolResult | None = None
+    """What a question's tool call returns."""
+
+
+class Notice(Record):
+    """One request as people are notified of it."""
+
+    request: Request
+    occasion: Literal["asked", "reminder", "escalated"]
+    number: int = 0
+    """Counts reminders and escalations, so that each notice has its own idempotency key."""
+
+
+class NotifyRequest(Record):
+    """Input of `notify_people`."""
+
+    workflow_id: str
+    run_id: str
+    agent: str
+    requester: str | None
+    labels: dict[str, str] = {}
+    notices: tuple[Notice, ...]
+
+
+class Notified(Record):
+    """Output of `notify_people`."""
+
+    failures: tuple[str, ...] = ()
+    """One sentence a channel that could not be reached; never holds a secret."""
+
+
+class Steering(Message):
+    """What a person tells the agent: the argument of `steer`."""
+
+    text: str = Field(min_length=1, max_length=8000, description="The words, which the model is told as this person's.")
+    by: Person = Field(description="Who says it.")
+
+
+class Halt(Message):
+    """The argument of `pause`, `resume` and `stop`."""
+
+    by: Person = Field(description="Who wants it.")
+    reason: str = Field(default="", max_length=1000, description="Why.")
+
+
+class Told(Record):
+    """Answer of the updates `steer`, `pause`, `resume` and `stop`."""
+
+    status: str
+    message: str

@@ -1,0 +1,52 @@
+"""What the calls of a run come to, by tool and numeric argument: exact decimals."""
+
+import math
+from collections.abc import Iterator, Mapping
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+
+from pydantic import JsonValue
+
+from workflows.contracts.policy import ToolTotals
+from workflows.contracts.tool import Tool
+
+_EXACT = Context(prec=1200, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+"""More digits than any sum of doubles has."""
+
+
+def reserve(totals: Mapping[str, ToolTotals], tool: Tool, arguments: Mapping[str, JsonValue]) -> dict[str, ToolTotals]:
+    """`totals` with one more call of `tool` and its numeric arguments."""
+    return _changed(totals, tool, arguments, 1)
+
+
+def give_back(
+    totals: Mapping[str, ToolTotals], tool: Tool, arguments: Mapping[str, JsonValue]
+) -> dict[str, ToolTotals]:
+    """`totals` as they are without the share that `reserve` added for this call."""
+    return _changed(totals, tool, arguments, -1)
+
+
+def _changed(
+    totals: Mapping[str, ToolTotals], tool: Tool, arguments: Mapping[str, JsonValue], sign: int
+) -> dict[str, ToolTotals]:
+    """What comes to nothing is left out, so that giving back leaves no trace."""
+    before = totals.get(tool.name, ToolTotals())
+    sums = dict(before.sums)
+    for name, value in _amounts(tool, arguments):
+        sums[name] = _EXACT.add(sums.get(name, Decimal(0)), value * sign)
+    after = ToolTotals(calls=before.calls + sign, sums={name: value for name, value in sums.items() if value})
+    changed = {**totals, tool.name: after}
+    if not after.calls and not after.sums:
+        del changed[tool.name]
+    return changed
+
+
+def _amounts(tool: Tool, arguments: Mapping[str, JsonValue]) -> Iterator[tuple[str, Decimal]]:
+    for name in tool.numeric:
+        match arguments.get(name):
+            case bool():
+                continue
+            case int() as value:
+                yield name, Decimal(value)
+            case float() as value if math.isfinite(value):
+                # The shortest text that is this double: what was written, so that 0.1 is a tenth.
+                yield name, Decimal(repr(value))
