@@ -1,0 +1,101 @@
+"""Signs a decision, in the place of an identity provider: `mandate approve --token-command` runs it.
+
+    python -m workers.examples.sign_decision --make-key --key issuer.pem --jwks issuer.jwks.json
+    MANDATE_JWKS=issuer.jwks.json MANDATE_TOKEN_ISSUER=example mandate worker
+    mandate approve r1 --token-command "python -m workers.examples.sign_decision --key issuer.pem --issuer example"
+
+Whoever has the key can sign for everybody. A real issuer asks first who is there, and shows what is signed.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+from workflows.contracts.base import canonical_json, digest_of
+
+SECONDS_VALID = 300
+
+
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
+    """Print a token, or make the key that signs it; what is signed comes from the environment unless it is given."""
+    env = os.environ if environment is None else environment
+    options = _parser(env).parse_args(arguments)
+    try:
+        if options.make_key:
+            _make_key(options.key, options.jwks)
+            return 0
+        lacking = [name for name in ("issuer", "digest", "choice", "by") if not getattr(options, name)]
+        if lacking:
+            print(f"missing: {', '.join(f'--{name}' for name in lacking)}", file=sys.stderr)
+            return 2
+        print(_token(options))
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sign_decision", description="Sign a decision on a request of an agent.")
+    parser.add_argument("--key", type=Path, required=True, help="private key, PEM")
+    parser.add_argument("--make-key", action="store_true", help="make the key and write its public half to --jwks")
+    parser.add_argument("--jwks", type=Path, default=Path("jwks.json"), help="key set, for MANDATE_JWKS")
+    parser.add_argument("--issuer", default="", help="who signs, as in MANDATE_TOKEN_ISSUER")
+    parser.add_argument("--audience", default="mandate", help="as in MANDATE_TOKEN_AUDIENCE")
+    parser.add_argument("--digest", default=env.get("MANDATE_REQUEST_DIGEST", ""), help="the request's digest")
+    parser.add_argument("--choice", default=env.get("MANDATE_CHOICE", ""), help="what is chosen")
+    parser.add_argument("--by", default=env.get("MANDATE_BY", ""), help="who decides")
+    parser.add_argument("--value-digest", default=env.get("MANDATE_VALUE_DIGEST", ""), help="of the value, if any")
+    return parser
+
+
+def _token(options: argparse.Namespace) -> str:
+    key = serialization.load_pem_private_key(options.key.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError(f"{options.key} is not a private key of the curve P-256")
+    now = int(time.time())
+    claims = {
+        "iss": options.issuer,
+        "aud": options.audience,
+        "sub": options.by,
+        "iat": now,
+        "exp": now + SECONDS_VALID,
+        "request_digest": options.digest,
+        "choice": options.choice,
+    }
+    if options.value_digest:
+        claims["value_digest"] = options.value_digest
+    return jwt.encode(claims, key, algorithm="ES256", headers={"kid": _key_id(key)})
+
+
+def _make_key(path: Path, jwks: Path) -> None:
+    """A new private key at `path`, which must not exist, and its public half as a key set at `jwks`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+    public = {**_public(key), "kid": _key_id(key), "use": "sig", "alg": "ES256"}
+    jwks.write_text(f"{json.dumps({'keys': [public]}, indent=2)}\n", encoding="utf-8")
+
+
+def _key_id(key: ec.EllipticCurvePrivateKey) -> str:
+    """The thumbprint of RFC 7638, so that nobody has to keep a name beside the key."""
+    return digest_of(canonical_json(_public(key)))
+
+
+def _public(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
+    found = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    return {name: str(found[name]) for name in ("crv", "kty", "x", "y")}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
