@@ -1,0 +1,38 @@
+"""Notices as lines of the worker's log."""
+
+import structlog
+
+from activities.channels.base import Parcel
+from workflows.contracts.request import Notice
+from workflows.rules import answering
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class LogSender:
+    """One line `people_asked` a notice."""
+
+    at_once = 1
+
+    def bundled(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
+        return tuple((notice,) for notice in notices)
+
+    async def send(self, parcel: Parcel) -> None:
+        for notice in parcel.notices:
+            request = notice.request
+            found = answering.ways(parcel.run.workflow_id, request, namespace=parcel.namespace)
+            log.info(
+                "people_asked",
+                workflow_id=parcel.run.workflow_id,
+                agent=parcel.run.agent,
+                request=request.id,
+                kind=request.kind,
+                occasion=notice.occasion,
+                title=request.title,
+                waits_for=list(request.waits_for),
+                expires_at=request.expires_at.isoformat(),
+                answer={way.choice: way.mandate for way in found},
+            )
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,122 @@
+"""Notices as signed JSON, posted to a receiver of the operator's."""
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from activities.channels.base import DeliveryFailed, Parcel
+from activities.channels.http_post import HttpPost
+from activities.toolbox.base import ResolveSecrets
+from workflows.contracts.base import JsonObject
+from workflows.contracts.request import Notice, Request
+from workflows.rules import answering
+
+VERSION = 1
+"""Of the body; a receiver may rely on it until this number changes."""
+
+_PLAIN = (
+    "id", "kind", "digest", "title", "tool", "arguments", "question", "options", "reason", "effect", "risk", "tainted",
+    "choices",
+)  # fmt: skip
+
+
+class WebhookSender:
+    """One POST a notice, with `Idempotency-Key` and `Mandate-Signature`."""
+
+    at_once = 8
+
+    def __init__(
+        self, post: HttpPost, resolve: ResolveSecrets, *, url: str, secret: str, now: Callable[[], float] = time.time
+    ) -> None:
+        """`url` and `secret` may hold `${secret:NAME}`, resolved at each attempt."""
+        self._post = post
+        self._resolve = resolve
+        self._url = url
+        self._secret = secret
+        self._now = now
+
+    def bundled(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
+        return tuple((notice,) for notice in notices)
+
+    async def send(self, parcel: Parcel) -> None:
+        url, secret = resolved(self._resolve, self._url), resolved(self._resolve, self._secret)
+        (notice,) = parcel.notices
+        body = json.dumps(body_of(parcel, notice), separators=(",", ":"), allow_nan=False).encode()
+        headers = {
+            "Idempotency-Key": parcel.key,
+            "Mandate-Signature": signature(secret, int(self._now()), body),
+        }
+        await self._post(url, body, headers)
+
+    async def close(self) -> None:
+        await self._post.close()
+
+
+def resolved(resolve: ResolveSecrets, text: str) -> str:
+    """`text` with its secrets in place.
+
+    Raises:
+        DeliveryFailed: a secret is missing; names it.
+    """
+    try:
+        return resolve(text)
+    except LookupError as error:
+        raise DeliveryFailed(str(error.args[0] if error.args else error), retry=False) from None
+
+
+def signature(secret: str, at: int, body: bytes) -> str:
+    """`t=<unix seconds>,v1=<hex>`: HMAC-SHA256 over the time, a dot and the body as it is sent."""
+    signed = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={signed}"
+
+
+def body_of(parcel: Parcel, notice: Notice) -> JsonObject:
+    """What a receiver is told of one notice."""
+    run, request = parcel.run, notice.request
+    found = answering.ways(run.workflow_id, request, namespace=parcel.namespace)
+    return {
+        "version": VERSION,
+        "occasion": notice.occasion,
+        "number": notice.number,
+        "namespace": parcel.namespace,
+        "workflow_id": run.workflow_id,
+        "run_id": run.run_id,
+        "agent": run.agent,
+        "requester": run.requester,
+        "labels": {**run.labels},
+        "request": _request(request),
+        "answer": {
+            "mandate": {way.choice: way.mandate for way in found},
+            "temporal": {way.choice: way.temporal for way in found},
+        },
+    }
+
+
+def _request(request: Request) -> JsonObject:
+    told: JsonObject = request.model_dump(mode="json", include=set(_PLAIN))
+    return {
+        **told,
+        "waits_for": list(request.waits_for),
+        "needs": [
+            {
+                "rule": need.rule,
+                "groups": list(need.groups),
+                "users": list(need.users),
+                "quorum": need.quorum,
+                "approved_by": list(need.approved_by),
+                "signature": need.signature,
+                "expires_at": _instant(need.expires_at),
+            }
+            for need in request.needs
+        ],
+        "requested_at": _instant(request.requested_at),
+        "expires_at": _instant(request.expires_at),
+    }
+
+
+def _instant(at: datetime) -> str:
+    """`2026-11-02T09:00:00Z`."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,90 @@
+"""Telling people that a run waits for them: on all channels at once, none of which can hold another back."""
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.channels.base import Channel, Parcel, wants
+from activities.channels.delivery import Pace, deliver, sentence
+from activities.heartbeat import beating
+from workflows.contracts.failures import FailureType
+from workflows.contracts.request import Notified, NotifyRequest
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class NotificationActivities:
+    """The channels of this worker."""
+
+    def __init__(self, channels: Sequence[Channel], pace: Pace | None = None) -> None:
+        self._channels = tuple(channels)
+        self._pace = pace or Pace()
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.sender.close()
+
+    @activity.defn
+    async def notify_people(self, request: NotifyRequest) -> Notified:
+        """Tell of each notice on every channel that takes it, within 45 seconds.
+
+        A worker that is lost makes Temporal run it again: every message carries a key by which its receiver knows it.
+
+        Raises:
+            ApplicationError: a fault of ours, after all other channels have been told; not retried.
+        """
+        namespace = activity.info().namespace
+        self._warn_of_untold(request)
+        async with beating():
+            found = await asyncio.gather(
+                *(self._tell(channel, channel.parcels(request, namespace)) for channel in self._channels),
+                return_exceptions=True,
+            )
+        for channel, outcome in zip(self._channels, found, strict=True):
+            if isinstance(outcome, BaseException):
+                raise _our_fault(channel, outcome)
+        return Notified(failures=tuple(failure for failure in found if isinstance(failure, str)))
+
+    async def _tell(self, channel: Channel, parcels: Sequence[Parcel]) -> str | None:
+        """One sentence if anything did not arrive."""
+        lost = await deliver(channel, parcels, self._pace)
+        if not lost:
+            return None
+        log.warning(
+            "channel_failed",
+            channel=channel.name,
+            requests=[notice.request.id for one in lost for notice in one.parcel.notices],
+            reason=lost[0].reason,
+            attempts=lost[0].attempts,
+        )
+        return sentence(channel, lost)
+
+    def _warn_of_untold(self, request: NotifyRequest) -> None:
+        """Filters may let a request fall through, which its operator should hear of."""
+        for notice in request.notices:
+            if not any(wants(channel.filters, notice) for channel in self._channels):
+                told = notice.request
+                log.warning(
+                    "no_channel_for_request",
+                    request=told.id,
+                    kind=told.kind,
+                    occasion=notice.occasion,
+                    waits_for=list(told.waits_for),
+                )
+
+
+def _our_fault(channel: Channel, error: BaseException) -> ApplicationError:
+    """The failure for an error that no channel may raise; its text may hold a secret, so the log has only its place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
+    log.error("channel_broken", channel=channel.name, error=type(error).__name__, at=place)
+    return ApplicationError(
+        f"channel {channel.name!r} broke with {type(error).__name__} at {place}; the other channels were told",
+        type=FailureType.CHANNEL_BROKEN,
+        non_retryable=True,
+    )
