@@ -70,6 +70,8 @@ def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...]) 
         models=pinned.models,
         tools=tuple(definition.tool for definition in pinned.tools),
         policy=pinned.policy,
+        people=pinned.people,
+        asks=True,
         attempts=pinned.attempts,
         budget=pinned.budget,
         structured=pinned.output_schema is not None,

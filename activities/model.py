@@ -65,7 +65,7 @@ class ModelActivities:
                 return await self._reply(agent, chain, told, request, completion)
 
     async def _told(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
-        """The results of the last turn's calls and the runtime's note, as one message."""
+        """The results of the last turn's calls, the runtime's note and what people say, as one message."""
         last = chain.conversation.last_assistant()
         calls = last.calls if last is not None else ()
         parts = [
@@ -73,7 +73,9 @@ class ModelActivities:
             for call, result in zip(calls, request.results, strict=True)
         ]
         note = (TextPart(kind="text", text=f"[Note from the runtime] {request.note}"),) if request.note else ()
-        return (UserMessage(role="user", parts=(*parts, *note)),) if parts or note else ()
+        words = tuple(TextPart(kind="text", text=f"[{said.by} says] {said.text}") for said in request.words)
+        told = (*parts, *note, *words)
+        return (UserMessage(role="user", parts=told),) if told else ()
 
     async def _complete(
         self, agent: PinnedAgent, chain: Chain, told: tuple[Message, ...], request: ModelRequest
@@ -185,15 +187,17 @@ def _calls(
     for index, part in enumerate(message.calls):
         call = _call(agent, part, finish) if index < CALLS_PER_TURN else _misfit(part.tool, _TOO_MANY)
         definition = agent.definition(part.tool)
-        if call.misfit is None and definition is not None and definition.tool.remote is None:
-            call = call.model_copy(
-                update={"arguments": arguments.shown(call.arguments, min(share, arguments.SHOWN_BYTES))}
-            )
-        elif call.misfit is None:
-            size = len(canonical_json(call.arguments))
-            remote_bytes += size
-            if size > REMOTE_LIMIT_BYTES or remote_bytes > TURN_LIMIT_BYTES // 2:
-                call = _misfit(part.tool, f"its arguments have {size} bytes; the limit is {REMOTE_LIMIT_BYTES}")
+        if call.misfit is None and definition is not None:
+            remote = definition.tool.remote is not None
+            view = arguments.seen(definition, call.arguments)
+            if not remote:
+                view = arguments.shown(view, min(share, arguments.SHOWN_BYTES))
+            size = len(canonical_json(view))
+            remote_bytes += size if remote else 0
+            limit = REMOTE_LIMIT_BYTES if remote else min(share, REMOTE_LIMIT_BYTES)
+            call = call.model_copy(update={"arguments": view})
+            if size > limit or (remote and remote_bytes > TURN_LIMIT_BYTES // 2):
+                call = _misfit(part.tool, f"its arguments have {size} bytes; the limit is {limit}")
         if call.digest is not None:
             seen.append(call.digest)
             call = call.model_copy(update={"repeat": seen.count(call.digest) - 1})

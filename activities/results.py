@@ -22,17 +22,17 @@ async def store(blobs: Blobs, text: str, *, error: bool = False) -> ToolResult:
 
 async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: ToolDefinition | None) -> ResultPart:
     """What the model is told in answer to `call`."""
+    note = f"[{result.note}]\n" if result.note else ""
     if result.digest is None:
-        return ResultPart(
-            kind="result", call_id=call.call_id, tool=call.tool, text=result.text or "", error=result.error
-        )
+        text = f"{note}{result.text or ''}"
+        return ResultPart(kind="result", call_id=call.call_id, tool=call.tool, text=text, error=result.error)
     limit = definition.result_limit_bytes if definition is not None else INLINE_BYTES
     text = excerpt(await blobs.get(result.digest), 0, limit, result.digest)
     return ResultPart(
         kind="result",
         call_id=call.call_id,
         tool=call.tool,
-        text=text,
+        text=f"{note}{text}",
         error=result.error,
         digest=result.digest,
         size=result.size,

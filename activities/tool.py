@@ -62,6 +62,7 @@ class ToolActivities:
         try:
             agent = await self._agents.get(request.agent)
             chain = await self._transcript.load(request.head)
+            given = await self._transcript.blobs.get(request.edited) if request.edited is not None else None
         except failures.STORE_ERRORS as error:
             raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
         last = chain.conversation.last_assistant()
@@ -70,7 +71,8 @@ class ToolActivities:
         if part is None or definition is None:
             raise ToolError(Outcome.NOT_SENT, f"the conversation at {request.head} has no call {request.index}")
         try:
-            return chain, definition, arguments.read(definition, part.arguments)
+            written = part.arguments if given is None else given.decode()
+            return chain, definition, arguments.read(definition, written)
         except ValueError as error:
             raise ToolError(Outcome.NOT_SENT, str(error)) from None
 

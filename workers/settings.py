@@ -38,6 +38,20 @@ class Settings:
     providers: Mapping[str, ProviderSettings]
     environment: Mapping[str, str] = field(repr=False)
     """Where secrets are looked up first."""
+    policies: Path | None = None
+    """`MANDATE_POLICIES`: the folder of shared policies; left out, `policies` beside the folder of agent files."""
+    channels: Path | None = None
+    """`MANDATE_CHANNELS`: the file of channels; left out, `deploy/channels.yaml` if it exists, else the log alone."""
+    people: Path | None = None
+    """`MANDATE_PEOPLE`: the file of people; left out, `deploy/people.yaml` if it exists, else nobody is known."""
+    jwks: Path | None = None
+    """`MANDATE_JWKS`: the public keys that sign decisions, as a JSON Web Key Set."""
+    token_issuer: str | None = None
+    """`MANDATE_TOKEN_ISSUER`: who signed decisions must be from; wanted with `MANDATE_JWKS`."""
+    token_audience: str = "mandate"  # noqa: S105 - a name, not a password
+    """`MANDATE_TOKEN_AUDIENCE`: whom signed decisions must be for; `mandate`."""
+    user: str | None = None
+    """`MANDATE_USER`: who decides on the command line; left out, git's `user.email`, else the login name and host."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -59,6 +73,13 @@ class Settings:
                 "vllm": ProviderSettings(env.get("VLLM_API_KEY"), env.get("VLLM_BASE_URL") or None),
             },
             environment=env,
+            policies=Path(env["MANDATE_POLICIES"]) if env.get("MANDATE_POLICIES") else None,
+            channels=Path(env["MANDATE_CHANNELS"]) if env.get("MANDATE_CHANNELS") else None,
+            people=Path(env["MANDATE_PEOPLE"]) if env.get("MANDATE_PEOPLE") else None,
+            jwks=Path(env["MANDATE_JWKS"]) if env.get("MANDATE_JWKS") else None,
+            token_issuer=env.get("MANDATE_TOKEN_ISSUER") or None,
+            token_audience=env.get("MANDATE_TOKEN_AUDIENCE") or "mandate",
+            user=env.get("MANDATE_USER") or None,
         )
 
 

@@ -25,7 +25,7 @@ from activities.toolbox.base import Toolbox
 from activities.toolbox.http import HttpToolbox
 from activities.toolbox.python import PythonToolbox
 from activities.transcript import TranscriptLog
-from workers import providers, readiness, search_attributes
+from workers import channels, people_files, providers, readiness, search_attributes
 from workers.agent_files import AgentFileError
 from workers.catalog import Catalog
 from workers.interceptor import LogContext
@@ -44,8 +44,11 @@ GRACE = timedelta(seconds=30)
 
 ACTIVITY_SLOTS = 100
 
-PASSED_THROUGH = ("workflows.contracts", "workflows.rules")
-"""Imported once a process and not once a run: they are plain values and pure functions."""
+WORKFLOW_TASKS = 4
+"""Replays at once: they share one interpreter, and the time of each runs from the moment it is handed over."""
+
+PASSED_THROUGH = ("workflows.contracts", "workflows.rules", "cel_expr_python", "google.protobuf")
+"""Imported once a process and not once a run: they are plain values and pure functions, and the library of rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +114,25 @@ async def open_worker(
         }
         opening = AgentActivities(offered, transcript, await search_attributes.ensure(client))
         tools = ToolActivities(toolboxes, agents, transcript)
+        people = people_files.people_activities(settings, agents, transcript)
+        notifying = channels.notification_activities(settings)
+        stack.push_async_callback(notifying.close)
         worker = AgentWorker(
             client,
             task_queue=settings.task_queue,
             workflows=[AgentWorkflow],
-            activities=[opening.pin_agent, models.call_model, tools.run_tool],
+            activities=[
+                opening.pin_agent,
+                models.call_model,
+                tools.run_tool,
+                people.check_decision,
+                notifying.notify_people,
+            ],
             workflow_runner=workflow_runner(sandboxed=options.sandboxed),
             interceptors=[LogContext()],
             identity=options.identity or f"{os.getpid()}@{socket.gethostname()}",
             max_cached_workflows=options.max_cached_workflows,
+            max_concurrent_workflow_tasks=WORKFLOW_TASKS,
             max_concurrent_activities=ACTIVITY_SLOTS,
             sticky_queue_schedule_to_start_timeout=STICKY,
             max_heartbeat_throttle_interval=timedelta(seconds=1),
@@ -132,12 +145,14 @@ async def open_worker(
 
 async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:
     """The agents, each with all that it needs, warnings included of what its calls will be refused for."""
-    catalog = await Catalog.load(settings.agents, mcp, secrets=resolve)
-    if faults := readiness.script_faults(catalog, settings):
+    catalog = await Catalog.load(settings.agents, mcp, secrets=resolve, policies=settings.policies)
+    agents = catalog.agents.values()
+    if faults := (*readiness.script_faults(catalog, settings), *people_files.faults_for(agents, settings)):
         raise AgentFileError(faults)
     if lacking := readiness.missing_keys(catalog, settings):
         raise providers.MissingKey("; ".join(map(str, lacking)))
-    return replace(catalog, warnings=(*catalog.warnings, *await readiness.closed_hosts(catalog, settings)))
+    more = (*people_files.warnings_for(agents, settings), *await readiness.closed_hosts(catalog, settings))
+    return replace(catalog, warnings=(*catalog.warnings, *more))
 
 
 def _deployment(options: WorkerOptions) -> WorkerDeploymentConfig | None:

@@ -1,12 +1,15 @@
 """What people see of a run in Temporal: search attributes, current details, memo."""
 
+import json
+from dataclasses import dataclass
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
-from workflows.contracts.run import RunState
-from workflows.rules import wording
+from workflows.contracts.request import Request
+from workflows.contracts.run import ATTRIBUTE_BYTES, RunState
+from workflows.rules import answering, decisions, wording
 
 AGENT_NAME = SearchAttributeKey.for_keyword("AgentName")
 AGENT_VERSION = SearchAttributeKey.for_keyword("AgentVersion")
@@ -27,6 +30,22 @@ SEARCH_ATTRIBUTES = (
 )
 
 
+REQUESTS_SHOWN = 10
+"""Open requests that the current details show with the commands that answer them; the others have a line each."""
+
+REQUESTS_LISTED = 60
+
+REFUSALS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands, for lists."""
+
+    status: str
+    waits_for: tuple[str, ...]
+
+
 def announce(state: RunState) -> None:
     """Make the run findable; once, when it begins."""
     updates: list[SearchAttributeUpdate[Any]] = [
@@ -41,13 +60,30 @@ def announce(state: RunState) -> None:
     _upsert(state, updates)
 
 
+def stand(state: RunState, standing: Standing) -> None:
+    """For `AgentStatus="waiting"` and `AgentWaitingFor="finance"`."""
+    waits: list[str] = []
+    for name in standing.waits_for:
+        if len(json.dumps([*waits, name])) > ATTRIBUTE_BYTES:
+            break
+        waits.append(name)
+    _upsert(state, [AGENT_STATUS.value_set(standing.status), AGENT_WAITING_FOR.value_set(waits)])
+
+
 def note_cost(state: RunState) -> None:
     _upsert(state, [AGENT_COST_USD.value_set(float(state.usage.cost_usd))])
 
 
 def close(state: RunState, *, memo: bool = False) -> None:
     """Mark the run as done; with `memo`, leave there what a result would have told."""
-    _upsert(state, [AGENT_STATUS.value_set("done"), AGENT_COST_USD.value_set(float(state.usage.cost_usd))])
+    _upsert(
+        state,
+        [
+            AGENT_STATUS.value_set("done"),
+            AGENT_COST_USD.value_set(float(state.usage.cost_usd)),
+            *([AGENT_WAITING_FOR.value_set([])] if state.people.made else []),
+        ],
+    )
     if memo:
         told = state.model_dump(mode="json", include={"head", "step", "usage", "effects", "uncertain"})
         workflow.upsert_memo({"mandate": told})
@@ -66,6 +102,7 @@ def details(state: RunState, doing: str) -> None:
         "",
         f"Now: `{_code(doing)}`",
         "",
+        *_open_requests(state),
         *(f"- `{_code(line)}`" for line in reversed(state.recent)),
         "",
         f"Used: {wording.usage(state.usage)}",
@@ -75,6 +112,45 @@ def details(state: RunState, doing: str) -> None:
         lines += ["", f"Changed the world {times}, last: `{_code(state.effects.last[-1].call)}`"]
     lines += [f"- **unknown outcome**: `{_code(entry.call)}`" for entry in state.uncertain]
     workflow.set_current_details("\n".join(lines))
+
+
+def _open_requests(state: RunState) -> list[str]:
+    """What people are asked, of whom, until when, and how to answer; refused decisions after it."""
+    asked = state.people.open
+    lines: list[str] = []
+    for number, request in enumerate(asked[:REQUESTS_LISTED]):
+        lines += _request(request) if number < REQUESTS_SHOWN else [f"- `{request.id}` {_plain(request.title)}"]
+    if len(asked) > REQUESTS_LISTED:
+        lines.append(f"- and {len(asked) - REQUESTS_LISTED} more")
+    if state.people.refused:
+        lines += ["", f"Decisions that did not count: {state.people.refusals}, the last of them:", ""]
+        lines += [
+            f"- `{_code(refused.request)}` `{_code(refused.choice)}` by `{_code(refused.by)}`: {_plain(refused.reason)}"
+            for refused in reversed(state.people.refused[-REFUSALS_SHOWN:])
+        ]
+    return [*lines, ""] if lines else []
+
+
+def _request(request: Request) -> list[str]:
+    lines = [
+        f"### {request.id}: {_plain(request.title)}",
+        "",
+        f"- why: {_plain(request.reason)}",
+        f"- waits for: `{_code(', '.join(request.waits_for))}`, until {decisions.moment(request.expires_at)}",
+    ]
+    lines += [
+        f"- {recorded.choice} by `{_code(recorded.by)}`{f': {_plain(recorded.comment)}' if recorded.comment else ''}"
+        for recorded in request.decisions
+    ]
+    lines.append(f"- digest: `{request.digest}`")
+    commands = answering.commands(workflow.info().workflow_id, request)
+    return [*lines, *(f"- {label}: `{_code(command)}`" for label, command in commands), ""]
+
+
+def _plain(text: str) -> str:
+    """`text` on one line, without anything that Markdown or HTML would read."""
+    line = wording.shorten(text, 300)
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>#|!" else sign for sign in line)
 
 
 def _code(text: str) -> str:

@@ -17,6 +17,7 @@ from workflows.contracts.agent import Pinned, PinRequest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from workflows.contracts.model import ModelReply, ModelRequest
 from workflows.contracts.policy import Verdict
+from workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
 from workflows.contracts.tool import (
     REMOTE_LIMIT_BYTES,
     CallRequest,
@@ -57,8 +58,8 @@ async def pin_agent(request: PinRequest) -> Pinned:
         "pin_agent",
         request,
         result_type=Pinned,
-        start_to_close_timeout=timedelta(seconds=30),
-        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=10),
+        start_to_close_timeout=HEARTBEAT,
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=20),
         summary=f"pin_agent {request.agent}",
     )
     return pinned
@@ -80,6 +81,47 @@ async def call_model(request: ModelRequest, model: str) -> ModelReply:
         summary=wording.shorten(f"call_model {model}, step {request.step}", wording.SUMMARY_CHARACTERS),
     )
     return reply
+
+
+async def check_decision(check: DecisionCheck) -> Checked:
+    """Look up what a decision counts for: who may decide as things are now, signature, edited arguments.
+
+    Raises:
+        ActivityError: the check could not be made; the decision has used nothing up.
+    """
+    checked: Checked = await workflow.execute_activity(
+        "check_decision",
+        check,
+        result_type=Checked,
+        start_to_close_timeout=HEARTBEAT,
+        schedule_to_close_timeout=timedelta(minutes=1),
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=2), maximum_attempts=4),
+        summary=wording.shorten(
+            f"check_decision {check.request.id} {check.decision.choice} by {check.decision.by}",
+            wording.SUMMARY_CHARACTERS,
+        ),
+    )
+    return checked
+
+
+async def notify_people(request: NotifyRequest) -> Notified:
+    """Tell people of requests through all channels of the worker.
+
+    Raises:
+        ActivityError: no worker could try.
+    """
+    asked = ", ".join(notice.request.id for notice in request.notices)
+    notified: Notified = await workflow.execute_activity(
+        "notify_people",
+        request,
+        result_type=Notified,
+        start_to_close_timeout=timedelta(minutes=2),
+        schedule_to_close_timeout=timedelta(minutes=15),
+        heartbeat_timeout=EFFECT_HEARTBEAT,
+        retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=5),
+        summary=wording.shorten(f"notify_people {request.notices[0].occasion}: {asked}", wording.SUMMARY_CHARACTERS),
+    )
+    return notified
 
 
 async def run_tool(request: ToolRequest, call: CallRequest, tool: Tool, verdict: Verdict) -> Attempted:

@@ -30,7 +30,34 @@ READ_RESULT = ToolDefinition(
     result_limit_bytes=CHUNK_BYTES + 1024,
 )
 
-DEFINITIONS = (READ_RESULT,)
+ASK_PERSON = ToolDefinition(
+    tool=Tool(name="ask_person", source="builtin", effect=Effect.READ),
+    description="Ask a person what only a person can know or decide, and wait for the answer, which may take hours. "
+    "Use it when you cannot go on without it, not for permission: calls that need permission ask for it themselves.",
+    input_schema={
+        "type": "object",
+        "properties": {
+            "question": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 4000,
+                "description": "The question, with all that is needed to answer it.",
+            },
+            "options": {
+                "type": "array",
+                "items": {"type": "string", "minLength": 1, "maxLength": 200},
+                "maxItems": 10,
+                "description": "Answers to choose from, where there are such.",
+            },
+        },
+        "required": ["question"],
+        "additionalProperties": False,
+    },
+    binding=BuiltinBinding(kind="builtin"),
+)
+"""Answered by the workflow itself, from a request to people."""
+
+DEFINITIONS = (READ_RESULT, ASK_PERSON)
 
 
 async def read_result(blobs: Blobs, conversation: Conversation, arguments: JsonObject) -> ToolText:

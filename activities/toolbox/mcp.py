@@ -198,7 +198,7 @@ def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolD
         raise ValueError(f"MCP server {server.name!r}, tool {listed.name!r}: {error}") from None
     settings: dict[str, object] = {
         name: value
-        for name in ("timeout", "retries", "tags", "sensitive")
+        for name in ("timeout", "retries", "tags", "risk", "sensitive")
         if (value := getattr(entry, name)) is not None
     }
     tool = Tool(

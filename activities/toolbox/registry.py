@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class ToolSettings:
     retries: int = 2
     untrusted: bool = False
     tags: tuple[str, ...] = ()
+    risk: float = 0.0
     sensitive: tuple[str, ...] = ()
     name: str | None = None
     description: str | None = None
@@ -59,6 +61,7 @@ def tool(
     retries: int = ...,
     untrusted: bool = ...,
     tags: Sequence[str] = ...,
+    risk: float = ...,
     sensitive: Sequence[str] = ...,
     name: str | None = ...,
     description: str | None = ...,
@@ -72,6 +75,7 @@ def tool(
     retries: int = 2,
     untrusted: bool = False,
     tags: Sequence[str] = (),
+    risk: float = 0.0,
     sensitive: Sequence[str] = (),
     name: str | None = None,
     description: str | None = None,
@@ -89,6 +93,7 @@ def tool(
         retries: Attempts after the first, 0 to 20; `once` tools have none.
         untrusted: Its results come from outside and may try to instruct the model.
         tags: Words that policy rules can match.
+        risk: How much harm a call can do, from 0 on, on a scale of your own; rules and people see it.
         sensitive: Arguments that are shown nowhere but to the tool and the model.
         name: What the model and the policy call it, if not the function's name.
         description: What the model is told, if not the docstring.
@@ -102,6 +107,7 @@ def tool(
         retries=_retries(retries),
         untrusted=untrusted,
         tags=_texts("tags", tags),
+        risk=_risk(risk),
         sensitive=_texts("sensitive", sensitive),
         name=name,
         description=description,
@@ -173,6 +179,7 @@ def definition(function: Function, settings: PythonTool | None = None) -> ToolDe
         timeout=entry.timeout or marked.timeout,
         retries=marked.retries if entry.retries is None else entry.retries,
         tags=marked.tags if entry.tags is None else entry.tags,
+        risk=marked.risk if entry.risk is None else entry.risk,
         untrusted=marked.untrusted if entry.untrusted is None else entry.untrusted,
         sensitive=sensitive,
     )
@@ -206,6 +213,12 @@ def _retries(value: int) -> int:
     if not isinstance(value, int) or not 0 <= value <= 20:
         raise InvalidTool(f"retries {value!r} is not a number from 0 to 20")
     return value
+
+
+def _risk(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InvalidTool(f"risk {value!r} is not a number from 0 on, for example 0.7")
+    return float(value)
 
 
 def _texts(setting: str, values: Sequence[str]) -> tuple[str, ...]:

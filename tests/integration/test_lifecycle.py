@@ -154,7 +154,7 @@ async def test_cancelling_stops_what_is_in_flight_and_the_memo_says_what_was_don
     assert took < 2
     assert calls_of(handle.id, "pay")[1].ended is None
     assert [entry["call"] for entry in memo["mandate"]["effects"]["last"]] == ["pay order=1"]
-    assert [entry["call"] for entry in memo["mandate"]["uncertain"]] == ["pay order=2 seconds=15"]
+    assert [entry["call"] for entry in memo["mandate"]["uncertain"]] == ["pay order=2 seconds=15.0"]
 
 
 async def test_route_goes_on_when_a_model_is_gone(site: Site) -> None:

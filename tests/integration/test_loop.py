@@ -95,14 +95,15 @@ async def test_denied_call_never_reaches_the_tool_and_the_model_is_told_the_rule
     assert result.effects.count == 0
 
 
-async def test_without_rules_only_reads_run(site: Site) -> None:
-    site.write("unruled", [{"call": [{"look": {"what": "a"}}, {"pay": {"order": 1}}]}, {"say": "done"}], policy=[])
+async def test_without_rules_and_people_only_reads_run(site: Site) -> None:
+    turns = [{"call": [{"look": {"what": "a"}}, {"pay": {"order": 1}}]}, {"say": "done"}]
+    site.write("unruled", turns, policy=[], people={"expires": "1s"})
 
     result, run = await site.run("unruled")
 
     assert [call.tool for call in calls_of(run)] == ["look"]
     told = await results_told(site, result.head or "")
-    assert told[1].text == "refused: no rule names 'pay', which changes the world"
+    assert told[1].text.startswith("refused: nobody decided before ")
 
 
 async def test_keyed_call_is_retried_with_the_same_key(site: Site) -> None:

@@ -117,15 +117,18 @@ async def test_each_kind_is_called_with_its_idempotency_key(tmp_path: Path, clie
     assert b"t0p-secret" not in (tmp_path / "store.db").read_bytes()
 
 
+DENY_ALL: list[dict[str, Any]] = [{"id": "none", "match": {}, "verdict": "deny"}]
+
+
 async def test_denied_calls_reach_no_source(tmp_path: Path, client: Client, peers: Peers) -> None:
     site = site_with(tmp_path, client, peers, TICKETS="t0p-secret")
-    site.write("sources", [{"call": CALLS}, {"say": "done"}], tools=peers.tools(), policy=[])
+    site.write("sources", [{"call": CALLS}, {"say": "done"}], tools=peers.tools(), policy=DENY_ALL)
 
     result, run = await site.run("sources")
 
     told = await results_told(site, result.head or "")
     assert [part.text for part in told] == [
-        f"refused: no rule names {name!r}, which changes the world"
+        f"refused: rule 'none' denies {name!r}"
         for name in ("pay", "echo", "charge", "create_ticket")
     ]
     assert calls_of(run) == []

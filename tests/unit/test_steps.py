@@ -10,6 +10,8 @@ from temporalio import activity
 
 from activities.agent import AgentActivities
 from activities.model import ModelActivities
+from activities.notification import NotificationActivities
+from activities.people import PeopleActivities
 from activities.tool import ToolActivities
 from workflows import steps
 from workflows.contracts.tool import ToolResult
@@ -17,7 +19,7 @@ from workflows.steps import Attempted
 
 ACTIVITIES: dict[str, Callable[..., Any]] = {
     activity._Definition.must_from_callable(function).name or "": function
-    for holder in (AgentActivities, ModelActivities, ToolActivities)
+    for holder in (AgentActivities, ModelActivities, NotificationActivities, PeopleActivities, ToolActivities)
     for _, function in inspect.getmembers(holder, inspect.isfunction)
     if activity._Definition.from_callable(function) is not None
 }
@@ -41,9 +43,10 @@ def test_step_and_activity_take_and_return_the_same_types(name: str) -> None:
     step, act = typing.get_type_hints(STEPS[name]), typing.get_type_hints(ACTIVITIES[name])
     returned = ToolResult if step["return"] is Attempted else step["return"]
 
-    assert step["request"] == act["request"]
+    first, *_ = inspect.signature(STEPS[name]).parameters
+    assert list(inspect.signature(ACTIVITIES[name]).parameters) == ["self", first]
+    assert step[first] == act[first]
     assert returned == act["return"]
-    assert list(inspect.signature(ACTIVITIES[name]).parameters) == ["self", "request"]
 
 
 @pytest.mark.parametrize("name", ["run_tool", REMOTE])

@@ -1,0 +1,74 @@
+"""People who answer a run: what a test needs to ask it, and to decide."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+
+from workflows.contracts.request import OpenRequests, Receipt, Request, Told
+
+PEOPLE = {
+    "people": [
+        {"name": "ann@example.com", "addresses": ["ann"], "groups": ["finance"]},
+        {"name": "bob@example.com", "groups": ["finance", "leads"]},
+        {"name": "cleo@example.com", "groups": ["legal"]},
+        {"name": "dan@example.com", "groups": []},
+    ]
+}
+
+ASK_ALL: list[dict[str, Any]] = [
+    {"id": "asked", "match": {"tools": ["pay", "send"]}, "verdict": "ask", "approvers": {"groups": ["finance"]}},
+    {"id": "rest", "match": {"tools": ["look*", "big", "hang", "write_note"]}, "verdict": "allow"},
+]
+
+
+def write_people(folder: Path, people: dict[str, Any] | None = None) -> Path:
+    path = folder / "people.yaml"
+    path.write_text(json.dumps(people or PEOPLE))
+    return path
+
+
+async def open_requests(handle: WorkflowHandle[Any, Any]) -> OpenRequests:
+    return await handle.query("open_requests", result_type=OpenRequests)
+
+
+async def asked(handle: WorkflowHandle[Any, Any], count: int = 1) -> tuple[Request, ...]:
+    """The open requests, once there are so many."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                found = (await open_requests(handle)).requests
+            except Exception as error:
+                if "not begun" not in str(error):
+                    raise
+                found = ()
+            if len(found) >= count:
+                return found
+            await asyncio.sleep(0.05)
+
+
+def decision(request: Request, choice: str = "approve", by: str = "ann@example.com", **more: Any) -> dict[str, Any]:
+    return {"request": request.id, "digest": request.digest, "choice": choice, "by": by, **more}
+
+
+async def decide(
+    handle: WorkflowHandle[Any, Any],
+    request: Request,
+    choice: str = "approve",
+    by: str = "ann@example.com",
+    **more: Any,
+) -> Receipt:
+    return await handle.execute_update("decide", decision(request, choice, by, **more), result_type=Receipt)
+
+
+async def refusal_of(handle: WorkflowHandle[Any, Any], verb: str, *arguments: Any) -> str:
+    """The sentence with which an update is refused."""
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await handle.execute_update(verb, args=list(arguments), result_type=Told)
+    assert isinstance(refused.value.cause, ApplicationError)
+    assert refused.value.cause.type == "DecisionRefused"
+    return refused.value.cause.message

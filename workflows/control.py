@@ -1,0 +1,104 @@
+"""What people want of a run as a whole: steer, pause, resume, stop."""
+
+from collections.abc import Callable
+
+from temporalio import workflow
+
+from workflows.contracts.model import Words
+from workflows.contracts.request import Halt, Steering, Told
+from workflows.current import Current
+from workflows.rules import wording
+
+WORDS_BYTES = 32 * 1024
+"""Most that people's words take which the model has not been told yet."""
+
+
+class Control:
+    """The wishes of people for one run; they survive in its state."""
+
+    def __init__(self, current: Current) -> None:
+        self._current = current
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._current.now.control.stopped is not None
+
+    @property
+    def is_paused(self) -> bool:
+        return self._current.now.control.paused is not None
+
+    @property
+    def has_words(self) -> bool:
+        return bool(self._current.now.control.words)
+
+    def refusal(self, steering: Steering) -> str | None:
+        """Why the model cannot be told these words, in one sentence."""
+        if self.is_stopping:
+            return "the run is being stopped"
+        waiting = sum(len(words.text.encode()) for words in self._current.now.control.words)
+        size = len(steering.text.encode())
+        if waiting + size > WORDS_BYTES:
+            return f"text: with its {size} bytes, more than {WORDS_BYTES} would wait for the model's next step"
+        return None
+
+    def steer(self, steering: Steering) -> Told:
+        words = Words(by=steering.by, text=steering.text)
+        self._set(words=(*self._current.now.control.words, words))
+        self._current.recall(f"{steering.by} says: {wording.shorten(steering.text, 80)}")
+        return Told(status=self._current.status, message="the model is told at its next step")
+
+    def take_words(self) -> tuple[Words, ...]:
+        """What the model is to be told now; it is not told again."""
+        words = self._current.now.control.words
+        if words:
+            self._set(words=())
+        return words
+
+    def pause(self, halt: Halt) -> Told:
+        if self.is_paused:
+            return Told(status=self._current.status, message="the run is paused already")
+        self._set(paused=halt)
+        self._current.recall(_said("paused", halt))
+        self._current.stand()
+        return Told(status=self._current.status, message="the call in hand is finished; no new one begins")
+
+    def resume(self, halt: Halt) -> Told:
+        if not self.is_paused:
+            return Told(status=self._current.status, message="the run is not paused")
+        self._set(paused=None)
+        self._current.recall(_said("resumed", halt))
+        self._current.stand()
+        return Told(status=self._current.status, message="the run goes on")
+
+    def stop(self, halt: Halt) -> Told:
+        if self.is_stopping:
+            return Told(status=self._current.status, message="the run is being stopped already")
+        self._set(stopped=halt)
+        self._current.recall(_said("stopped", halt))
+        return Told(status=self._current.status, message="the call in hand is finished, then the run ends")
+
+    async def go_ahead(self, is_leaving: Callable[[], bool]) -> bool:
+        """Returns when the run is not paused, or has to leave; whether it may begin something new."""
+        if self.is_paused and not self.is_stopping:
+            self._current.show(f"paused by {self._paused_by}")
+            await workflow.wait_condition(lambda: not self.is_paused or self.is_stopping or is_leaving())
+        return not self.is_stopping and not self.is_paused and not is_leaving()
+
+    @property
+    def _paused_by(self) -> str:
+        paused = self._current.now.control.paused
+        return paused.by if paused is not None else ""
+
+    @property
+    def stop_reason(self) -> str:
+        """Who stopped the run, and why."""
+        stopped = self._current.now.control.stopped
+        assert stopped is not None
+        return _said("stopped", stopped)
+
+    def _set(self, **changes: object) -> None:
+        self._current.update(control=self._current.now.control.model_copy(update=changes))
+
+
+def _said(what: str, halt: Halt) -> str:
+    return f"{what} by {halt.by}{f': {halt.reason}' if halt.reason else ''}"

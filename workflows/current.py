@@ -1,0 +1,73 @@
+"""The state of a run, and what people see of it while it changes."""
+
+from typing import Any, Literal
+
+from workflows import display
+from workflows.contracts.run import RunState
+from workflows.rules import wording
+
+RECENT = 8
+"""Steps that the current details show."""
+
+RUNNING = display.Standing("running", ())
+
+Status = Literal["running", "waiting", "paused", "done"]
+
+
+class Current:
+    """All that a run must not lose is in `now`; whatever changes it goes through here."""
+
+    def __init__(self, state: RunState | None = None) -> None:
+        self.doing = "starting"
+        self._state = state
+        self._shown = RUNNING
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a state yet: not before the agent is pinned."""
+        return self._state is not None
+
+    @property
+    def now(self) -> RunState:
+        assert self._state is not None
+        return self._state
+
+    def begin(self, state: RunState) -> None:
+        self._state = state
+        display.announce(state)
+
+    def update(self, **changes: Any) -> None:
+        self._state = self.now.model_copy(update=changes)
+
+    @property
+    def status(self) -> Status:
+        if self.now.control.paused is not None:
+            return "paused"
+        return "waiting" if self.now.people.open else "running"
+
+    def recall(self, line: str) -> None:
+        """Keep `line` among the last few steps and show them."""
+        shown = f"step {self.now.step}: {wording.shorten(line, 300)}"
+        self.update(recent=(*self.now.recent, shown)[-RECENT:])
+        self.refresh()
+
+    def show(self, doing: str) -> None:
+        self.doing = doing
+        self.refresh()
+
+    def refresh(self) -> None:
+        display.details(self.now, self.doing)
+
+    def stand(self) -> None:
+        """Let lists of runs know whether it waits, and for whom; an upsert only when that has changed."""
+        waits = dict.fromkeys(name for request in self.now.people.open for name in request.waits_for)
+        standing = display.Standing(self.status, tuple(waits))
+        if standing != self._shown:
+            self._shown = standing
+            display.stand(self.now, standing)
+
+    def leave(self) -> None:
+        """Before it continues as new: the closed part of a run waits for nobody."""
+        display.note_cost(self.now)
+        if self._shown != RUNNING:
+            display.stand(self.now, RUNNING)

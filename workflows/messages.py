@@ -1,0 +1,191 @@
+"""What people say to a run: each word an update, which answers, and a signal of the same name and payload.
+
+Signals are for batches, for the Web UI and for programs that do not wait. A signal cannot answer, so a refusal of one
+is kept where people look. Handlers take the raw arguments: a typed signal that does not fit would be dropped silently.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+from workflows.contracts.failures import FailureType, Unreadable
+from workflows.contracts.request import Decision, Halt, Receipt, Steering, Told
+from workflows.control import Control
+from workflows.current import Current
+from workflows.rules import refusals, wording
+from workflows.turn import Turn
+
+M = TypeVar("M", bound=BaseModel)
+
+DECIDE = "Decide on an open request: {request, digest, choice, by, comment, value}; {request: '*', choice: reject}"
+STEER = "Tell the agent something at its next step: {text, by}"
+PAUSE = "Begin nothing new until it is resumed: {by, reason}"
+RESUME = "Go on after a pause: {by, reason}"
+STOP = "Finish the call in hand, then end: {by, reason}"
+
+FORMS = {
+    "request": "a request's id such as 'r3', or '*'",
+    "digest": "the request's digest, 43 letters, digits, '-' and '_'",
+    "by": "a name of 1 to 200 characters without spaces around it",
+    "token": "a text of at most 8192 characters",
+}
+"""What fields hold, in words."""
+
+
+class Messages:
+    """The handlers of a run's messages."""
+
+    _current: Current
+    _control: Control
+    _turn: Turn
+    _is_over: bool
+
+    @workflow.update(name="decide", description=DECIDE)
+    async def decide(self, *args: Any) -> Receipt:
+        at = workflow.now()
+        decision = _parsed(Decision, args)
+        await self._begun()
+        return await self._turn.gate.decide(decision, at, "update")
+
+    @decide.validator
+    def _validate_decide(self, *args: Any) -> None:
+        decision = _parsed(Decision, args)
+        if self._current.is_begun and (reason := self._turn.gate.refusal(decision, workflow.now())) is not None:
+            _refuse(reason)
+
+    @workflow.signal(name="decide", description=DECIDE)
+    async def _signal_decide(self, *args: Any) -> None:
+        at = workflow.now()
+        with self._kept("decide", args):
+            await self._begun()
+            decision = _parsed(Decision, args)
+            with _already_kept():
+                await self._turn.gate.decide(decision, at, "signal")
+
+    @workflow.update(name="steer", description=STEER)
+    async def steer(self, *args: Any) -> Told:
+        await self._begun()
+        return self._steered(args)
+
+    @steer.validator
+    def _validate_steer(self, *args: Any) -> None:
+        steering = _parsed(Steering, args)
+        if self._current.is_begun and (reason := self._control.refusal(steering)) is not None:
+            _refuse(reason)
+
+    @workflow.signal(name="steer", description=STEER)
+    async def _signal_steer(self, *args: Any) -> None:
+        with self._kept("steer", args):
+            await self._begun()
+            self._steered(args)
+
+    @workflow.update(name="pause", description=PAUSE)
+    async def pause(self, *args: Any) -> Told:
+        await self._begun()
+        return self._control.pause(_parsed(Halt, args))
+
+    @pause.validator
+    def _validate_pause(self, *args: Any) -> None:
+        _parsed(Halt, args)
+
+    @workflow.signal(name="pause", description=PAUSE)
+    async def _signal_pause(self, *args: Any) -> None:
+        with self._kept("pause", args):
+            await self._begun()
+            self._control.pause(_parsed(Halt, args))
+
+    @workflow.update(name="resume", description=RESUME)
+    async def resume(self, *args: Any) -> Told:
+        await self._begun()
+        return self._control.resume(_parsed(Halt, args))
+
+    @resume.validator
+    def _validate_resume(self, *args: Any) -> None:
+        _parsed(Halt, args)
+
+    @workflow.signal(name="resume", description=RESUME)
+    async def _signal_resume(self, *args: Any) -> None:
+        with self._kept("resume", args):
+            await self._begun()
+            self._control.resume(_parsed(Halt, args))
+
+    @workflow.update(name="stop", description=STOP)
+    async def stop(self, *args: Any) -> Told:
+        await self._begun()
+        return self._control.stop(_parsed(Halt, args))
+
+    @stop.validator
+    def _validate_stop(self, *args: Any) -> None:
+        _parsed(Halt, args)
+
+    @workflow.signal(name="stop", description=STOP)
+    async def _signal_stop(self, *args: Any) -> None:
+        with self._kept("stop", args):
+            await self._begun()
+            self._control.stop(_parsed(Halt, args))
+
+    def _steered(self, args: tuple[Any, ...]) -> Told:
+        steering = _parsed(Steering, args)
+        if (reason := self._control.refusal(steering)) is not None:
+            _refuse(reason)
+        return self._control.steer(steering)
+
+    async def _begun(self) -> None:
+        """Returns when there is a run to talk to, which takes until its agent is pinned."""
+        await workflow.wait_condition(lambda: self._current.is_begun or self._is_over)
+        if not self._current.is_begun:
+            _refuse("the run ended before it began its work")
+
+    @contextmanager
+    def _kept(self, verb: str, args: tuple[Any, ...]) -> Iterator[None]:
+        """Keeps the refusal of a signal; raising it would fail the run."""
+        try:
+            yield
+        except ApplicationError as error:
+            if self._current.is_begun:
+                given = args[0] if len(args) == 1 and isinstance(args[0], dict) else {}
+                self._turn.gate.note_refusal(
+                    request=_word(given.get("request")),
+                    choice=_word(given.get("choice")) if verb == "decide" else verb,
+                    by=_word(given.get("by")),
+                    reason=error.message,
+                    via="signal",
+                )
+
+
+@contextmanager
+def _already_kept() -> Iterator[None]:
+    """The gate has kept its refusal."""
+    try:
+        yield
+    except ApplicationError as error:
+        if error.type != FailureType.DECISION_REFUSED:
+            raise
+
+
+def _parsed(model: type[M], args: tuple[Any, ...]) -> M:
+    """The one argument of a message, or why it does not fit."""
+    if len(args) != 1:
+        _refuse(f"takes one JSON object, got {len(args)} arguments")
+    if isinstance(args[0], Unreadable):
+        _refuse(f"the argument is no JSON that can be read: {args[0].reason}")
+    if not isinstance(args[0], dict):
+        _refuse("takes one JSON object")
+    try:
+        return model.model_validate(args[0])
+    except ValidationError as error:
+        allowed = ", ".join(model.model_fields)
+        said = refusals.sentences(error, model, unshown=("token", "value"), forms=FORMS)
+        _refuse(f"{wording.shorten(said, 400)} (allowed keys: {allowed})")
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise ApplicationError(reason, type=FailureType.DECISION_REFUSED, non_retryable=True)
+
+
+def _word(value: object) -> str:
+    return wording.shorten(value, 60) if isinstance(value, str) else "?"

@@ -1,0 +1,361 @@
+"""What a run wants from people: open requests, decisions on them, and the clock that ends them."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, NoReturn, Protocol
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+from workflows import steps
+from workflows.contracts.base import Digest
+from workflows.contracts.directory import same_person
+from workflows.contracts.failures import FailureType
+from workflows.contracts.policy import Verdict
+from workflows.contracts.request import (
+    EVERY,
+    Checked,
+    Decision,
+    DecisionCheck,
+    EditedCall,
+    Need,
+    Notice,
+    NotifyRequest,
+    Receipt,
+    Refusal,
+    Request,
+)
+from workflows.contracts.run import PeopleState
+from workflows.contracts.tool import Tool, ToolResult
+from workflows.current import Current
+from workflows.rules import asking, decisions, wording
+
+Via = Literal["update", "signal"]
+
+MESSAGES = 1000
+"""After so many accepted decisions a parked run continues as new: the server takes 2,000 updates of one run."""
+
+
+NOTICES = 25
+"""Requests that one activity tells people of."""
+
+
+class Desk(Protocol):
+    """What a gate needs of its run."""
+
+    def tool_of(self, request: Request) -> Tool | None:
+        """The tool that an approval is about."""
+        ...
+
+    def judged(self, request: Request, edited: EditedCall) -> tuple[Verdict, Sequence[Need]]:
+        """What the policy says of other arguments, and what it then needs."""
+        ...
+
+    def digest_of(self, request: Request, edited: EditedCall) -> Digest:
+        """The digest of `request` about these other arguments."""
+        ...
+
+    def view(self, request: Request) -> Request:
+        """`request` with its arguments as people may see them, which the state does not hold a second time."""
+        ...
+
+    def settle(self, settled: "Settled") -> None:
+        """A request is not open any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a request."""
+
+    request: Request
+    outcome: Literal["approved", "rejected", "answered", "expired", "withdrawn"]
+    reason: str
+    comment: str = ""
+    answer: ToolResult | None = None
+
+
+class PeopleGate:
+    """The open requests of one run."""
+
+    def __init__(self, current: Current, desk: Desk) -> None:
+        self.messages = 0
+        """Decisions taken in since the run last continued as new."""
+        self._current = current
+        self._desk = desk
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._checks: dict[str, int] = {}
+        self._notices: set[asyncio.Task[None]] = set()
+
+    @property
+    def state(self) -> PeopleState:
+        return self._current.now.people
+
+    def next_id(self) -> str:
+        return f"r{self.state.made + 1}"
+
+    def ask(self, request: Request) -> None:
+        """Open `request`, whose id is `next_id()`; people are told of all that opened together by `tell`."""
+        self._set(made=self.state.made + 1, open=(*self.state.open, request))
+
+    def tell(self, requests: Sequence[Request], occasion: Literal["asked", "reminder", "escalated"]) -> None:
+        """Notify people, in the background: nothing waits for it."""
+        number = 0 if occasion == "asked" else int(workflow.now().timestamp())
+        its = self._current.now
+        for first in range(0, len(requests), NOTICES):
+            told = NotifyRequest(
+                workflow_id=workflow.info().workflow_id,
+                run_id=workflow.info().first_execution_run_id,
+                agent=its.agent.name,
+                requester=its.requester,
+                labels=its.labels,
+                notices=tuple(
+                    Notice(request=self._desk.view(request), occasion=occasion, number=number)
+                    for request in requests[first : first + NOTICES]
+                ),
+            )
+            task = asyncio.create_task(self._notify(told))
+            self._notices.add(task)
+            task.add_done_callback(self._notices.discard)
+
+    async def _notify(self, told: NotifyRequest) -> None:
+        try:
+            notified = await steps.notify_people(told)
+            failures = notified.failures
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                return
+            failures = (f"people could not be notified: {error.cause or error}",)
+        for failure in failures:
+            self._current.recall(failure)
+
+    async def quiet(self) -> None:
+        """Returns when no notification is on its way."""
+        await workflow.wait_condition(lambda: not self._notices)
+
+    def withdraw(self, reason: str) -> None:
+        """Close all requests that are still open: the run ends."""
+        for request in self.state.open:
+            self._close(request, "withdrawn", reason)
+        for task in self._notices:
+            task.cancel()
+
+    def refusal(self, decision: Decision, at: datetime) -> str | None:
+        """Why a decision cannot count, as far as that needs no look-up."""
+        if decisions.is_repeated(self.state, decision):
+            return None
+        return decisions.refusal(self.state, decision, at, self._current.now.requester)
+
+    async def decide(self, decision: Decision, at: datetime, via: Via) -> Receipt:
+        """Check one decision and count it; decisions of one request are taken in the order in which they came.
+
+        Raises:
+            ApplicationError: `DecisionRefused`, with the sentence that is also recorded.
+        """
+        self.messages += 1
+        self._end_expired(at)
+        if (reason := self.refusal(decision, at)) is not None:
+            self._refuse(decision, reason, via)
+        if decisions.is_repeated(self.state, decision):
+            return Receipt(request=decision.request, status="recorded", message="this decision counts already")
+        if decision.request == EVERY:
+            return self._reject_all(decision)
+        with self._checking(decision.request):
+            async with self._locks.setdefault(decision.request, asyncio.Lock()):
+                # Another decision may have been taken, or the same one again, while this one waited for its turn.
+                if (reason := self.refusal(decision, at)) is not None:
+                    self._refuse(decision, reason, via)
+                return await self._take(decision, at, via)
+
+    @contextmanager
+    def _checking(self, request: str) -> Iterator[None]:
+        """Nothing expires while a decision on it that came in time is being checked."""
+        self._checks[request] = self._checks.get(request, 0) + 1
+        try:
+            yield
+        finally:
+            self._checks[request] -= 1
+            if not self._checks[request]:
+                del self._checks[request]
+                self._locks.pop(request, None)
+
+    async def _take(self, decision: Decision, at: datetime, via: Via) -> Receipt:
+        if decisions.is_repeated(self.state, decision):
+            return Receipt(request=decision.request, status="recorded", message="this decision counts already")
+        request = self._found(decision)
+        checked = await self._checked(decision, request, at, via)
+        if (reason := checked.refusal or self.refusal(decision, at)) is not None:
+            self._refuse(decision, reason, via)
+        request = self._found(decision)
+        person = checked.person or decision.by or ""
+        if decisions.has_decided(request, same_person(person)):
+            self._refuse(decision, f"by: {decision.by!r} has decided on {request.id} already, as {person!r}", via)
+        if checked.answer is not None:
+            self._replace(decisions.counted(request, decision, checked, at))
+            return self._settled(self._found(decision), "answered", f"{person} answered", decision, checked.answer)
+        if checked.edited is not None:
+            before = len(request.needs)
+            request = self._edited(request, decision, checked.edited, via)
+            if len(request.needs) > before:
+                # Whether the person may decide for the new needs is not known: they approve once more, or others do.
+                checked = checked.model_copy(update={"needs": ()})
+        request = decisions.counted(request, decision, checked, at)
+        self._replace(request)
+        match decisions.outcome(request):
+            case "approved":
+                return self._settled(request, "approved", f"{_names(request, 'approve')} approved it", decision)
+            case "rejected":
+                return self._settled(request, "rejected", f"{_names(request, 'reject')} rejected it", decision)
+            case _:
+                wants = decisions.missing(request)
+                self._current.recall(f"{person} chose {decision.choice} on {request.id}; it still needs {wants}")
+                return Receipt(
+                    request=request.id, status="recorded", message=f"recorded; {request.id} still needs {wants}"
+                )
+
+    async def _checked(self, decision: Decision, request: Request, at: datetime, via: Via) -> Checked:
+        check = DecisionCheck(
+            decision=decision,
+            request=self._desk.view(request),
+            tool=self._desk.tool_of(request),
+            agent=self._current.now.agent.digest,
+            requester=self._current.now.requester,
+            workflow_id=workflow.info().workflow_id,
+            at=at,
+        )
+        try:
+            return await steps.check_decision(check)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            cause = error.cause
+            why = cause.message if isinstance(cause, ApplicationError) else "no worker answered in time"
+            self._refuse(decision, f"the decision could not be checked ({why}) and used nothing up; try again", via)
+
+    def _edited(self, request: Request, decision: Decision, call: EditedCall, via: Via) -> Request:
+        verdict, needs = self._desk.judged(request, call)
+        if verdict.kind == "deny":
+            self._refuse(decision, f"value: {verdict.reason}", via)
+        return decisions.edited(
+            request,
+            call,
+            self._desk.digest_of(request, call),
+            decisions.needs_after_edit(request, needs),
+        )
+
+    def _reject_all(self, decision: Decision) -> Receipt:
+        by = decision.by or "somebody who signalled the run"
+        rejected = [request for request in self.state.open if decision.choice in request.choices]
+        for request in rejected:
+            self._settled(request, "rejected", f"{by} rejected all open requests", decision)
+        count = len(rejected)
+        return Receipt(request=EVERY, status="rejected", message=f"{count} request{'s' * (count != 1)} rejected")
+
+    def _settled(
+        self,
+        request: Request,
+        outcome: Literal["approved", "rejected", "answered"],
+        reason: str,
+        decision: Decision,
+        answer: ToolResult | None = None,
+    ) -> Receipt:
+        self._close(request, outcome, reason, comment=decision.comment, answer=answer)
+        return Receipt(request=request.id, status=outcome, message=f"{request.id} is {outcome}: {reason}")
+
+    def _close(
+        self, request: Request, outcome: Any, reason: str, *, comment: str = "", answer: ToolResult | None = None
+    ) -> None:
+        left = tuple(one for one in self.state.open if one.id != request.id)
+        closed = (*self.state.closed, decisions.closed(request, outcome, reason))[-decisions.CLOSED_KEPT :]
+        self._set(open=left, closed=closed)
+        self._desk.settle(Settled(request, outcome, reason, comment, answer))
+
+    def note_refusal(self, *, request: str, choice: str, by: str, reason: str, via: Via) -> None:
+        """Keep a decision that does not count where people look."""
+        refusal = Refusal(
+            request=request, by=by, choice=choice, reason=wording.shorten(reason, 300), at=workflow.now(), via=via
+        )
+        kept = (*self.state.refused, refusal)[-decisions.REFUSED_KEPT :]
+        self._set(refused=kept, refusals=self.state.refusals + 1)
+        self._current.refresh()
+
+    def _refuse(self, decision: Decision, reason: str, via: Via) -> NoReturn:
+        self.note_refusal(
+            request=decision.request, choice=decision.choice, by=decision.by or "unknown", reason=reason, via=via
+        )
+        raise ApplicationError(reason, type=FailureType.DECISION_REFUSED, non_retryable=True)
+
+    async def keep_time(self) -> None:
+        """Let requests expire, go on to the next group and be reminded of; runs as long as its run."""
+        while True:
+            await workflow.wait_condition(lambda: self._due() is not None)
+            due = self._due()
+            assert due is not None
+            wait = due - workflow.now()
+            if wait.total_seconds() > 0:
+                try:
+                    await workflow.wait_condition(
+                        _sooner(self._due, due), timeout=wait, timeout_summary=f"until {decisions.moment(due)}"
+                    )
+                    continue
+                except TimeoutError:
+                    pass
+            self._tick(workflow.now())
+
+    def _due(self) -> datetime | None:
+        return decisions.next_due([request for request in self.state.open if request.id not in self._checks])
+
+    def _tick(self, now: datetime) -> None:
+        self._end_expired(now)
+        escalated, reminded = [], []
+        for request in self.state.open:
+            if request.id in self._checks:
+                continue
+            needs = tuple(asking.after_expiry(need, now) or need for need in request.needs)
+            going_on = request.model_copy(update={"needs": needs})
+            if needs != request.needs:
+                escalated.append(going_on)
+            later = going_on.model_copy(update={"needs": tuple(decisions.reminded(need, now) for need in needs)})
+            if later.needs != going_on.needs and needs == request.needs:
+                reminded.append(later)
+            self._replace(later)
+        if escalated:
+            self.tell(escalated, "escalated")
+        if reminded:
+            self.tell(reminded, "reminder")
+        if escalated:
+            ids = ", ".join(request.id for request in escalated)
+            self._current.recall(f"nobody answered {ids} in time; it went on to the next people")
+
+    def _end_expired(self, now: datetime) -> None:
+        for request in self.state.open:
+            if request.id not in self._checks and decisions.expired(request, now):
+                self._close(request, "expired", f"nobody decided before {decisions.moment(request.expires_at)}")
+
+    def _found(self, decision: Decision) -> Request:
+        found = decisions.find(self.state, decision.request)
+        assert found is not None
+        return found
+
+    def _replace(self, request: Request) -> None:
+        self._set(open=tuple(request if one.id == request.id else one for one in self.state.open))
+
+    def _set(self, **changes: Any) -> None:
+        self._current.update(people=self.state.model_copy(update=changes))
+
+
+def _sooner(due: Callable[[], datetime | None], than: datetime) -> Callable[[], bool]:
+    """Whether there is nothing to wait for any more, or something earlier."""
+
+    def is_sooner() -> bool:
+        now_due = due()
+        return now_due is None or now_due < than
+
+    return is_sooner
+
+
+def _names(request: Request, choice: str) -> str:
+    return " and ".join(dict.fromkeys(one.by for one in request.decisions if one.choice == choice))

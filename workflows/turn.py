@@ -1,0 +1,354 @@
+"""The calls of one turn: judged in order, asked for, made, answered."""
+
+import asyncio
+from collections.abc import Sequence
+
+from temporalio import workflow
+
+from workflows import steps
+from workflows.contracts.base import Digest, JsonObject
+from workflows.contracts.failures import Outcome
+from workflows.contracts.policy import Rule, RunFacts, Verdict
+from workflows.contracts.request import CHOICES, EditedCall, Need, Request, RequestKind
+from workflows.contracts.run import Edit, EffectEntry
+from workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, Tool, ToolRequest, ToolResult
+from workflows.control import Control
+from workflows.current import Current
+from workflows.people import MESSAGES, PeopleGate, Settled
+from workflows.rules import asking, decisions, effects, policy, totals, wording
+
+PARALLEL_READS = 64
+"""Reads of one turn that are in flight at once."""
+
+ASK_PERSON = "ask_person"
+
+EVENTS = 1500
+"""Events after which a run continues as new, so that another worker replays it within a second or two."""
+
+NOTE_CHARACTERS = 2000
+
+
+class Turn:
+    """What the model asked for last, until each of its calls has an answer."""
+
+    def __init__(self, current: Current, control: Control) -> None:
+        self.gate = PeopleGate(current, self)
+        self._current = current
+        self._control = control
+        self._in_flight: dict[int, EffectEntry] = {}
+
+    @property
+    def is_answered(self) -> bool:
+        return all(answer is not None for answer in self._current.now.answers)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the run continues as new as soon as nothing is in flight."""
+        info = workflow.info()
+        return (
+            info.is_continue_as_new_suggested()
+            or info.get_current_history_length() >= EVENTS
+            or self.gate.messages >= MESSAGES
+        )
+
+    @property
+    def lost(self) -> tuple[EffectEntry, ...]:
+        """Calls that were sent out and whose end the run will not see."""
+        return tuple(self._in_flight.values())
+
+    def reopen(self) -> None:
+        """Go on with a turn that was open when the run continued as new; older runs kept no verdicts."""
+        missing = len(self._current.now.calls) - len(self._current.now.verdicts)
+        self._current.update(verdicts=(*self._current.now.verdicts, *[None] * missing))
+
+    def open(self, calls: tuple[CallRequest, ...]) -> None:
+        """Begin a turn; what does not fit has its answer already."""
+        answers = tuple(ToolResult(text=call.misfit, error=True) if call.misfit else None for call in calls)
+        self._current.update(calls=calls, answers=answers, verdicts=tuple(None for _ in calls), edits={}, notes={})
+
+    async def act(self) -> None:
+        """Answer the open calls: reads side by side, effects one by one in the model's order.
+
+        Returns early when the run stops, has to continue as new, or does not know what became of an effect.
+        """
+        self._judge()
+        calls, answers = self._current.now.calls, self._current.now.answers
+        open_calls = [index for index, answer in enumerate(answers) if answer is None]
+        acting = [index for index in open_calls if self._tool(calls[index].tool).effect.changes_world]
+        reading = [index for index in open_calls if index not in acting]
+        slots = asyncio.Semaphore(PARALLEL_READS)
+        if open_calls:
+            await asyncio.gather(*(self._read(index, slots) for index in reading), self._act_in_order(acting))
+
+    def _judge(self) -> None:
+        """Judge each call that is not judged yet, one after another, and ask people for all that need it at once."""
+        asked = []
+        for index, call in enumerate(self._current.now.calls):
+            if self._current.now.answers[index] is not None or self._current.now.verdicts[index] is not None:
+                continue
+            tool = self._tool(call.tool)
+            verdict = policy.judge(self._rules, tool, call.arguments, self._facts, tools=self._current.now.agent.tools)
+            if verdict.kind == "deny" or (verdict.kind == "ask" and not self._current.now.agent.asks):
+                self._deny(index, verdict.reason)
+                continue
+            self._set_verdict(index, verdict)
+            self._current.update(totals=totals.reserve(self._current.now.totals, tool, call.arguments))
+            if verdict.kind == "ask" or _is_question(tool):
+                self._set_verdict(index, verdict.model_copy(update={"kind": "ask"}))
+                asked.append(self._request(index, call, tool, verdict))
+        if asked:
+            self._current.stand()
+            self._current.refresh()
+            self.gate.tell(asked, "asked")
+
+    @property
+    def _rules(self) -> Sequence[Rule]:
+        return self._current.now.agent.policy
+
+    @property
+    def _facts(self) -> RunFacts:
+        its = self._current.now
+        return RunFacts(
+            id=workflow.info().first_execution_run_id,
+            agent=its.agent.name,
+            version=its.agent.version,
+            requester=its.requester,
+            labels=its.labels,
+            step=its.step,
+            cost_usd=its.usage.cost_usd,
+            now=workflow.now(),
+            tainted=its.tainted,
+            totals=its.totals,
+        )
+
+    def _request(self, index: int, call: CallRequest, tool: Tool, verdict: Verdict) -> Request:
+        """Open the request that asks people for one call, or that passes on the agent's question."""
+        question = str(call.arguments.get("question", "")) if _is_question(tool) else None
+        options = call.arguments.get("options")
+        kind: RequestKind = "approval" if question is None else "question"
+        line = wording.call(call.tool, call.arguments, tool.sensitive)
+        request_id = self.gate.next_id()
+        request = Request(
+            id=request_id,
+            kind=kind,
+            digest=self._digest(request_id, kind, call.tool, call.digest or call.arguments),
+            title=wording.shorten(f"{line}?" if question is None else question, 160),
+            tool=call.tool,
+            question=question,
+            options=tuple(map(str, options)) if isinstance(options, list) else (),
+            reason=verdict.reason if question is None else f"the agent {self._current.now.agent.name!r} asks",
+            effect=str(tool.effect),
+            risk=tool.risk,
+            tainted=self._current.now.tainted,
+            step=self._current.now.step,
+            head=self._current.now.head,
+            index=index,
+            choices=CHOICES[kind],
+            needs=asking.needs_of(verdict, self._rules, self._current.now.agent.people, workflow.now()),
+            requested_at=workflow.now(),
+        )
+        self.gate.ask(request)
+        self._current.recall(f"asks {', '.join(request.waits_for)}: {request.title} ({request_id})")
+        return request
+
+    def _digest(self, request: str, kind: RequestKind, tool: str, arguments: Digest | JsonObject) -> Digest:
+        run = workflow.info().first_execution_run_id
+        agent = self._current.now.agent.digest
+        return decisions.request_digest(run, request, kind=kind, tool=tool, arguments=arguments, agent=agent)
+
+    async def _read(self, index: int, slots: asyncio.Semaphore) -> None:
+        if await self._is_cleared(index):
+            async with slots:
+                if await self._may_begin():
+                    await self._make(index)
+
+    async def _act_in_order(self, indexes: list[int]) -> None:
+        for index in indexes:
+            if self._is_halting:
+                return
+            if await self._is_cleared(index) and await self._may_begin():
+                await self._make(index)
+
+    @property
+    def _is_halting(self) -> bool:
+        return self._control.is_stopping or bool(self._current.now.uncertain) or self.is_leaving
+
+    async def _is_cleared(self, index: int) -> bool:
+        """Whether a call may run: at once, or when people have decided; false also when the run has to halt before."""
+
+        def is_decided() -> bool:
+            verdict = self._current.now.verdicts[index]
+            return self._current.now.answers[index] is not None or verdict is None or verdict.kind != "ask"
+
+        if not is_decided():
+            self._wait_for_people()
+            await workflow.wait_condition(lambda: is_decided() or self._is_halting)
+        verdict = self._current.now.verdicts[index]
+        return self._current.now.answers[index] is None and verdict is not None and verdict.allowed
+
+    def _wait_for_people(self) -> None:
+        if not self._in_flight:
+            names = dict.fromkeys(name for request in self.gate.state.open for name in request.waits_for)
+            self._current.show(f"waiting for {', '.join(names)}")
+
+    async def _may_begin(self) -> bool:
+        return await self._control.go_ahead(lambda: self.is_leaving) and not self._is_halting
+
+    async def _make(self, index: int) -> None:
+        """Make one call that may run, and keep its answer."""
+        call, edit = self._current.now.calls[index], self._current.now.edits.get(index)
+        tool, verdict = self._tool(call.tool), self._current.now.verdicts[index]
+        assert verdict is not None
+        if edit is not None:
+            call = call.model_copy(update={"arguments": edit.call.arguments, "digest": edit.call.digest})
+        line = wording.call(call.tool, call.arguments, tool.sensitive)
+        self._current.show(line)
+        attempted = await self._attempt(index, call, tool, verdict, edit)
+        if attempted.outcome in {Outcome.NOT_DONE, Outcome.NOT_SENT}:
+            self._give_back(tool, call.arguments)
+        # A result may repeat what the arguments hold.
+        told = attempted.outcome.value.replace("_", " ") if tool.sensitive else wording.result(attempted.answer)
+        self._current.update(tainted=self._current.now.tainted or tool.untrusted)
+        self._answer(index, attempted.answer)
+        self._current.recall(f"{line} → {told}")
+
+    async def _attempt(
+        self, index: int, call: CallRequest, tool: Tool, verdict: Verdict, edit: Edit | None
+    ) -> steps.Attempted:
+        entry = self._effect_entry(call, tool, edit) if tool.effect.changes_world else None
+        key = entry.key if entry else None
+        if entry is not None:
+            self._in_flight[index] = entry
+        if tool.remote is not None:
+            attempted = self._carried(await steps.call_remote_activity(tool.remote, call, tool, key, verdict))
+        else:
+            request = ToolRequest(
+                agent=self._current.now.agent.digest,
+                head=self._current.now.head,
+                index=index,
+                key=key,
+                edited=edit.call.blob if edit is not None else None,
+                step=self._current.now.step,
+            )
+            attempted = await steps.run_tool(request, call, tool, verdict)
+        if entry is not None:
+            del self._in_flight[index]
+            self._account(entry, attempted)
+        return attempted
+
+    def _carried(self, attempted: steps.Attempted) -> steps.Attempted:
+        """`attempted`, without its result if Temporal could not carry all inline results of the turn together."""
+        size = len(attempted.answer.text or "")
+        held = sum(len(answer.text or "") for answer in self._current.now.answers if answer is not None)
+        if held + size <= TURN_LIMIT_BYTES // 2:
+            return attempted
+        text = f"done, but its result of {size} characters is more than one turn can return; ask for fewer at once"
+        return steps.Attempted(attempted.outcome, ToolResult(text=text))
+
+    def _effect_entry(self, call: CallRequest, tool: Tool, edit: Edit | None) -> EffectEntry:
+        assert call.digest is not None
+        run = workflow.info().first_execution_run_id
+        return EffectEntry(
+            step=self._current.now.step,
+            tool=tool.name,
+            call=wording.call(call.tool, call.arguments, tool.sensitive),
+            key=effects.idempotency_key(run, call.digest, call.repeat if edit is None else edit.request),
+        )
+
+    def _account(self, entry: EffectEntry, attempted: steps.Attempted) -> None:
+        if attempted.outcome is Outcome.DONE:
+            self._current.update(effects=effects.logged(self._current.now.effects, entry))
+        elif attempted.outcome is Outcome.UNKNOWN:
+            unclear = entry.model_copy(update={"reason": attempted.answer.text})
+            self._current.update(uncertain=(*self._current.now.uncertain, unclear))
+
+    def _deny(self, index: int, reason: str) -> None:
+        call = self._current.now.calls[index]
+        line = wording.call(call.tool, call.arguments, self._tool(call.tool).sensitive)
+        self._answer(index, ToolResult(text=f"refused: {reason}", error=True))
+        self._current.recall(f"refused: {line} ({reason})")
+
+    def _answer(self, index: int, answer: ToolResult) -> None:
+        note = self._current.now.notes.get(index)
+        told = answer if note is None else answer.model_copy(update={"note": note})
+        answers = list(self._current.now.answers)
+        answers[index] = told
+        self._current.update(answers=tuple(answers))
+
+    def _set_verdict(self, index: int, verdict: Verdict) -> None:
+        verdicts = list(self._current.now.verdicts)
+        verdicts[index] = verdict
+        self._current.update(verdicts=tuple(verdicts))
+
+    def _give_back(self, tool: Tool, arguments: JsonObject) -> None:
+        self._current.update(totals=totals.give_back(self._current.now.totals, tool, arguments))
+
+    def _tool(self, name: str) -> Tool:
+        tool = self._current.now.agent.tool(name)
+        assert tool is not None, name
+        return tool
+
+    # What the gate asks of its run.
+
+    def tool_of(self, request: Request) -> Tool | None:
+        return self._tool(request.tool) if request.kind == "approval" and request.tool is not None else None
+
+    def judged(self, request: Request, edited: EditedCall) -> tuple[Verdict, Sequence[Need]]:
+        """The call with other arguments, as if the one that is open were not there."""
+        call, tool = self._current.now.calls[request.index], self._tool(request.tool or "")
+        held = request.edited.arguments if request.edited is not None else call.arguments
+        before = totals.give_back(self._current.now.totals, tool, held)
+        facts = self._facts.model_copy(update={"totals": before})
+        verdict = policy.judge(self._rules, tool, edited.arguments, facts, tools=self._current.now.agent.tools)
+        if verdict.kind == "deny":
+            return verdict, ()
+        self._current.update(totals=totals.reserve(before, tool, edited.arguments))
+        if verdict.kind == "allow":
+            return verdict, ()
+        return verdict, asking.needs_of(verdict, self._rules, self._current.now.agent.people, workflow.now())
+
+    def digest_of(self, request: Request, edited: EditedCall) -> Digest:
+        return self._digest(request.id, request.kind, request.tool or "", edited.digest)
+
+    def view(self, request: Request) -> Request:
+        call, tool = self._current.now.calls[request.index], self._tool(request.tool or "")
+        arguments = request.edited.arguments if request.edited is not None else call.arguments
+        hidden = {name: wording.HIDDEN if name in tool.sensitive else value for name, value in arguments.items()}
+        return request.model_copy(update={"arguments": hidden})
+
+    def settle(self, settled: Settled) -> None:
+        """A request is closed: its call may run, or has its answer."""
+        request, index = settled.request, settled.request.index
+        call, tool = self._current.now.calls[index], self._tool(settled.request.tool or "")
+        said = f" ({settled.comment})" if settled.comment else ""
+        match settled.outcome:
+            case "approved":
+                self._clear(settled)
+            case "answered":
+                assert settled.answer is not None
+                self._answer(index, settled.answer)
+            case "withdrawn":
+                pass
+            case "rejected" | "expired":
+                held = request.edited.arguments if request.edited is not None else call.arguments
+                self._give_back(tool, held)
+                self._answer(index, ToolResult(text=f"refused: {settled.reason}{said}", error=True))
+        self._current.recall(f"{request.id}: {settled.reason}{said}")
+        self._current.stand()
+
+    def _clear(self, settled: Settled) -> None:
+        request, index = settled.request, settled.request.index
+        notes = [f"{settled.reason}: {settled.comment}"] if settled.comment else []
+        if request.edited is not None:
+            edits = {**self._current.now.edits, index: Edit(call=request.edited, request=request.id)}
+            self._current.update(edits=edits)
+            ran = wording.shorten(wording.arguments(request.edited.arguments), NOTE_CHARACTERS)
+            notes.insert(0, f"{request.edited.by} changed this call before it ran; it ran with {ran}")
+        if notes:
+            self._current.update(notes={**self._current.now.notes, index: "; ".join(notes)})
+        rule = request.needs[0].rule
+        self._set_verdict(index, Verdict(kind="allow", rule=rule, reason=settled.reason))
+
+
+def _is_question(tool: Tool) -> bool:
+    return tool.source == "builtin" and tool.name == ASK_PERSON and tool.effect is Effect.READ
