@@ -2,22 +2,25 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from activities.documents import Document, Fault, Place, in_order
 from activities.toolbox import builtin
-from activities.toolbox.schema import check_schema
-from workers.agent_files import AgentFile, AgentFileError, scan_agents
+from workers.agent_files import AgentFile, AgentFileError, Scan, scan_agents
+from workers.policy_files import Policies, PolicyFile, policy_folder
 from workers.secrets import Secrets
-from workers.tool_entries import McpDefinitions, definitions, secret_texts, source_of
+from workers.tool_entries import McpDefinitions
+from workers.tool_search import ToolSearch
 from workflows.contracts.agent import AgentSpec, PinnedAgent
-from workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
+from workflows.contracts.base import Digest, canonical_json, digest_of
 from workflows.contracts.policy import Match
 from workflows.contracts.tool import Tool, ToolDefinition
-from workflows.contracts.tool_entry import McpTools
 from workflows.rules import policy
+
+AGENTS = Path("deploy/agents")
+"""Where agents that are made in code would be, if they had files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class Loaded:
     """What is stored as a blob: `pinned` as canonical JSON, whose address is `digest`."""
     path: Path | None
     """Its file; `None` for an agent that was made in code."""
+    policies: tuple[str, ...] = ()
+    """The shared policies whose rules it has after its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Catalog:
     agents: Mapping[str, Loaded]
     warnings: tuple[Fault, ...] = ()
     """What is allowed and yet probably not meant."""
+    policies: Mapping[str, PolicyFile] = field(default_factory=dict)
+    """The shared policies that the agents name."""
 
     @classmethod
     async def load(
@@ -48,6 +55,7 @@ class Catalog:
         *,
         secrets: Secrets,
         builtins: tuple[ToolDefinition, ...] = builtin.DEFINITIONS,
+        policies: Path | None = None,
     ) -> "Catalog":
         """The agents of a folder, of one file, or made in code, with all their tools.
 
@@ -58,18 +66,24 @@ class Catalog:
             mcp: Asks MCP servers for their tools; each entry once, at the same time.
             secrets: Where the secrets that the agents name must be.
             builtins: Tools that every agent has.
+            policies: Folder of shared policies; `None`: `policies` beside the folder of the agents.
 
         Raises:
             AgentFileError: all faults of all agents; none of them is loaded then.
         """
-        files, faults = _files(source)
-        drafts = [_Draft(file, secrets) for file in files]
-        await asyncio.gather(*(draft.resolve(mcp, builtins) for draft in drafts))
-        found = [*faults, *(fault for draft in drafts for fault in draft.faults)]
+        scan = _scan(source)
+        shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
+        drafts = [_Draft(file, secrets, shared) for file in scan.files]
+        others = [(ToolSearch(parts.document, parts.tools, secrets), parts.output_schema) for parts in scan.others]
+        searches = [(draft.search, draft.spec.output_schema) for draft in drafts] + others
+        await asyncio.gather(*(search.run(mcp, builtins, schema) for search, schema in searches))
+        found = [*scan.faults, *(fault for search, _ in searches for fault in search.faults), *shared.faults()]
+        found += [fault for draft in drafts for fault in draft.rule_faults()]
         if found:
             raise AgentFileError(found)
         warnings = in_order([warning for draft in drafts for warning in draft.warnings()])
-        return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings)
+        named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
+        return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named)
 
     def providers(self) -> set[str]:
         """Names of the model providers that the agents use."""
@@ -77,35 +91,26 @@ class Catalog:
 
 
 class _Draft:
-    """One agent on its way into the catalog; its faults are collected, never raised."""
+    """One valid agent on its way into the catalog."""
 
-    def __init__(self, file: AgentFile, secrets: Secrets) -> None:
+    def __init__(self, file: AgentFile, secrets: Secrets, shared: Policies) -> None:
         self.spec = file.spec
-        self.faults: list[Fault] = []
+        self._rules, self._faults = shared.merged(file)
+        self.search = ToolSearch(file.document, file.spec.tools, secrets)
         self._path = file.path
         self._document = file.document
-        self._secrets = secrets
-        self._tools: list[ToolDefinition] = []
 
-    async def resolve(self, mcp: McpDefinitions, builtins: tuple[ToolDefinition, ...]) -> None:
-        """Find every tool of every entry."""
-        found = await asyncio.gather(*(self._entry(index, mcp) for index in range(len(self.spec.tools))))
-        taken = dict.fromkeys((made.tool.name for made in builtins), "a built-in tool")
-        for index, tools in enumerate(found):
-            for made in tools:
-                name = made.tool.name
-                if name in taken:
-                    way = (
-                        "choose tools by 'only'"
-                        if isinstance(self.spec.tools[index], McpTools)
-                        else "set another 'name'"
-                    )
-                    self._fault(("tools", index), f"the name {name!r} is taken by {taken[name]}; {way}")
-                taken.setdefault(name, f"tools[{index}]")
-                self._tools.append(made)
-        self._tools.extend(builtins)
-        if self.spec.output_schema is not None:
-            self._check(("output_schema",), self.spec.output_schema)
+    def rule_faults(self) -> Iterator[Fault]:
+        """What is wrong with the rules; their conditions are looked at once all tools are there."""
+        yield from self._faults
+        if self.search.faults or all(placed.rule.when is None for placed in self._rules):
+            return
+        # Agents without conditions do without the library.
+        from workers.condition_checks import Conditions
+
+        conditions = Conditions(self.search.tools, agent=self.spec.name)
+        for placed in self._rules:
+            yield from conditions.faults(placed)
 
     def pin(self) -> Loaded:
         """The agent as runs keep it."""
@@ -113,8 +118,9 @@ class _Draft:
             name=self.spec.name,
             instructions=self.spec.instructions,
             models=self.spec.models,
-            tools=tuple(self._tools),
-            policy=self.spec.policy,
+            tools=tuple(self.search.tools),
+            policy=tuple(placed.rule for placed in self._rules),
+            people=self.spec.people,
             attempts=self.spec.attempts,
             budget=self.spec.budget,
             output_schema=self.spec.output_schema,
@@ -123,52 +129,33 @@ class _Draft:
         content = canonical_json(whole.model_dump(mode="json"))
         path = self._path if self._document.value is not None else None
         # Read back, so that this worker has it in no other form than one that loads the blob.
-        return Loaded(PinnedAgent.model_validate_json(content), digest_of(content), content, path)
+        return Loaded(PinnedAgent.model_validate_json(content), digest_of(content), content, path, self.spec.policies)
 
     def warnings(self) -> list[Fault]:
-        """Rules that fit no tool: one that denies a misspelt name denies nothing."""
-        tools = [made.tool for made in self._tools]
+        """Rules of its own that fit no tool, as one that denies a misspelt name; policies of which no rule does."""
+        tools = [made.tool for made in self.search.tools]
         return [
             self._document.fault(("policy", index, "match", *place), message)
             for index, rule in enumerate(self.spec.policy)
             for place, message in _unmatched(rule.match, tools)
+        ] + [
+            self._document.fault(("policies", index), f"no rule of policy {name!r} is about a tool of this agent")
+            for index, name in enumerate(self.spec.policies)
+            if not any(
+                policy.matches(placed.rule.match, tool)
+                for placed in self._rules
+                if placed.policy == name
+                for tool in tools
+            )
         ]
 
-    async def _entry(self, index: int, mcp: McpDefinitions) -> tuple[ToolDefinition, ...]:
-        """The tools of one entry; none when something is wrong with it."""
-        entry = self.spec.tools[index]
-        before = len(self.faults)
-        for place, text in secret_texts(entry):
-            for name in self._secrets.missing([text]):
-                self._fault(("tools", index, *place), self._secrets.explain(name))
-        if len(self.faults) > before:
-            return ()
-        try:
-            found = await definitions(entry, mcp)
-        except ValueError as error:
-            self._fault(("tools", index, source_of(entry)), str(error))
-            return ()
-        for made in found:
-            own = ("input_schema",) if "input_schema" in type(entry).model_fields else ()
-            self._check(("tools", index, *own), made.input_schema, "" if own else f"{made.tool.name}: ")
-        return found
 
-    def _check(self, place: Place, schema: JsonObject, of: str = "") -> None:
-        try:
-            check_schema(schema)
-        except ValueError as error:
-            self._fault(place, f"{of}{error}")
-
-    def _fault(self, place: Place, message: str) -> None:
-        self.faults.append(self._document.fault(place, message))
-
-
-def _files(source: Path | Iterable[AgentSpec]) -> tuple[tuple[AgentFile, ...], tuple[Fault, ...]]:
+def _scan(source: Path | Iterable[AgentSpec]) -> Scan:
     if isinstance(source, Path):
         _look_for_modules(source.absolute().parent if source.is_dir() else source.absolute().parent.parent)
         return scan_agents(source)
     made = [AgentFile(Path(), spec, Document(f"agent {spec.name!r}", None, (), {})) for spec in source]
-    return tuple(made), ()
+    return Scan(tuple(made), (), ())
 
 
 def _look_for_modules(folder: Path) -> None:

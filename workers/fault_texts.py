@@ -1,4 +1,4 @@
-"""What pydantic says of an agent file, in the words of the file: no types of Python, no tags, no secrets."""
+"""What pydantic says of a file, in the words of the file: no types of Python, no tags, no secrets."""
 
 import re
 from collections.abc import Mapping
@@ -12,11 +12,37 @@ from workflows.contracts import agent, tool_entry
 from workflows.contracts.base import Name
 from workflows.contracts.budget import Budget
 from workflows.contracts.model import PROVIDERS, ModelName
-from workflows.contracts.policy import Match, Rule
+from workflows.contracts.policy import (
+    Approvers,
+    Asking,
+    Escalation,
+    Example,
+    ExampleCall,
+    ExampleRun,
+    Group,
+    Match,
+    OnExpiry,
+    Person,
+    PolicySpec,
+    Rule,
+)
 
 VALUE_CHARACTERS = 60
 
-_MODELS: Mapping[tuple[str, ...], tuple[type[BaseModel], str]] = {
+Models = Mapping[tuple[str, ...], tuple[type[BaseModel], str]]
+"""Model, and its group of `NOT_YET_AVAILABLE`, by the place of a mapping with list positions left out."""
+
+
+def _asking(place: str, model: type[Asking]) -> Models:
+    return {
+        (place,): (model, ""),
+        (place, "approvers"): (Approvers, ""),
+        (place, "on_expiry"): (OnExpiry, ""),
+        (place, "on_expiry", "escalate"): (Escalation, ""),
+    }
+
+
+_MODELS: Models = {
     (): (agent.AgentSpec, "agent"),
     ("tools", "python"): (tool_entry.PythonTool, "tool"),
     ("tools", "mcp"): (tool_entry.McpTools, "tool"),
@@ -25,20 +51,36 @@ _MODELS: Mapping[tuple[str, ...], tuple[type[BaseModel], str]] = {
     ("tools", "activity", "activity"): (tool_entry.ActivityConnection, ""),
     ("tools", "http"): (tool_entry.HttpTool, "tool"),
     ("tools", "http", "http"): (tool_entry.HttpConnection, ""),
-    ("policy",): (Rule, "rule"),
+    **_asking("policy", Rule),
     ("policy", "match"): (Match, ""),
+    **_asking("people", Asking),
     ("budget",): (Budget, "budget"),
 }
-"""Model, and its group of `NOT_YET_AVAILABLE`, by the place of a mapping with list positions left out."""
+"""Of an agent file."""
+
+POLICY_FILE: Models = {
+    (): (PolicySpec, ""),
+    **_asking("rules", Rule),
+    ("rules", "match"): (Match, ""),
+    ("examples",): (Example, ""),
+    ("examples", "call"): (ExampleCall, ""),
+    ("examples", "run"): (ExampleRun, ""),
+}
 
 _CONFIDENTIAL = ("env", "headers")
 """Values under these keys may be secrets, so they are never shown."""
 
+_TIME = "is not a time with its zone, for example 2026-11-02T09:00:00Z"
 _TYPES = {
     "string_type": "is not a text; put it in quotes",
     "int_type": "is not a whole number",
     "int_from_float": "is not a whole number",
     "bool_type": "is not true or false",
+    "float_type": "is not a number",
+    "datetime_type": _TIME,
+    "datetime_parsing": _TIME,
+    "datetime_from_date_parsing": _TIME,
+    "timezone_aware": _TIME,
     "tuple_type": "is not a list",
     "list_type": "is not a list",
     "dict_type": "is not a mapping",
@@ -63,6 +105,8 @@ def _pattern(annotated: object) -> str:
 _PATTERNS = {
     _pattern(Name): "is not a letter followed by up to 63 letters, digits, '_' and '-'",
     _pattern(ModelName): f"is not 'provider:model' with one of the providers {', '.join(PROVIDERS)}",
+    _pattern(Group): "is not a letter or digit followed by up to 63 letters, digits, '_', '.', '@', '/' and '-'",
+    _pattern(Person): "is not a name of 1 to 200 characters without spaces around it",
     tool_entry.PYTHON_PATH: "is not 'module:function', for example 'shop.tools:lookup_order'",
     tool_entry.HTTP_ADDRESS: "does not begin with http:// or https://",
 }
@@ -73,32 +117,43 @@ def place_of(loc: tuple[str | int, ...]) -> Place:
     return loc[:2] + loc[3:] if loc[:1] == ("tools",) and len(loc) > 2 else loc
 
 
-def says(detail: ErrorDetails) -> str:
-    """What is wrong and what is allowed, in one sentence that goes on after the key."""
+def says(detail: ErrorDetails, models: Models = _MODELS) -> str:
+    """What is wrong and what is allowed, in one sentence that goes on after the key; `models` are the file's."""
     kind, loc, ctx = detail["type"], detail["loc"], detail.get("ctx", {})
     value = shown(detail)
     match kind:
         case "missing":
-            return f"is missing{_description(loc)}"
+            return f"is missing{_description(loc, models)}"
         case "extra_forbidden":
-            return _unknown_key(loc)
+            return _unknown_key(loc, models)
         case "tool_kind":
             return _no_kind(detail["input"])
         case "enum" | "literal_error":
             allowed = ", ".join(re.findall(r"'([^']*)'", str(ctx["expected"])))
-            if loc[-1:] == ("verdict",) and detail["input"] in agent.NOT_YET_AVAILABLE["verdict"]:
-                return f"{value} is not available in this version; allowed are {allowed}"
             return f"{value} is not one of {allowed}".lstrip()
         case "string_pattern_mismatch":
             return f"{value} {_PATTERNS.get(str(ctx['pattern']), 'does not match ' + str(ctx['pattern']))}".lstrip()
+        case "string_too_long":
+            return _of(value, f"must have at most {ctx['max_length']} characters")
         case "value_error":
             return _of(value, str(ctx["error"]))
         case "fault":
             return detail["msg"]
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        return _of(value, f"{words} {ctx[key]}")
+        bound = ctx[key]
+        return _of(value, f"{words} {f'{bound:g}' if isinstance(bound, float) else bound}")
     return f"{value} {_TYPES[kind]}".lstrip() if kind in _TYPES else _of(value, detail["msg"])
+
+
+def meant(detail: ErrorDetails) -> str | None:
+    """The key that an unknown one was probably meant to be."""
+    found = _model(detail["loc"], _MODELS) if detail["type"] == "extra_forbidden" else None
+    if found is None:
+        return None
+    model, group = found
+    key = str(detail["loc"][-1])
+    return None if key in agent.NOT_YET_AVAILABLE.get(group, ()) else _closest(key, list(model.model_fields))
 
 
 def shown(detail: ErrorDetails) -> str:
@@ -118,19 +173,19 @@ def _of(value: str, sentence: str) -> str:
     return f"{value}: {sentence}" if value else sentence
 
 
-def _model(loc: tuple[str | int, ...]) -> tuple[type[BaseModel], str] | None:
+def _model(loc: tuple[str | int, ...], models: Models) -> tuple[type[BaseModel], str] | None:
     """The model that the key at the end of `loc` is, or would be, a field of."""
-    return _MODELS.get(tuple(part for part in loc[:-1] if isinstance(part, str)))
+    return models.get(tuple(part for part in loc[:-1] if isinstance(part, str)))
 
 
-def _description(loc: tuple[str | int, ...]) -> str:
-    found = _model(loc)
+def _description(loc: tuple[str | int, ...], models: Models) -> str:
+    found = _model(loc, models)
     field = found[0].model_fields.get(str(loc[-1])) if found else None
     return f": {field.description}" if field is not None and field.description else ""
 
 
-def _unknown_key(loc: tuple[str | int, ...]) -> str:
-    found = _model(loc)
+def _unknown_key(loc: tuple[str | int, ...], models: Models) -> str:
+    found = _model(loc, models)
     key = str(loc[-1])
     if found is None:
         return "is not allowed here"
@@ -154,5 +209,9 @@ def _no_kind(entry: object) -> str:
 
 
 def _suggestion(key: str, known: list[str]) -> str:
-    close = get_close_matches(key, known, n=1)
-    return (f"; did you mean {close[0]!r}?" if close else ";") + f" allowed are {', '.join(sorted(known))}"
+    close = _closest(key, known)
+    return (f"; did you mean {close!r}?" if close else ";") + f" allowed are {', '.join(sorted(known))}"
+
+
+def _closest(key: str, known: list[str]) -> str | None:
+    return next(iter(get_close_matches(key, known, n=1)), None)

@@ -1,10 +1,16 @@
 """Entries of `tools` in an agent file as tools in full."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Protocol, assert_never
+
+from pydantic import ValidationError
+from pydantic_core import to_json
 
 from activities.documents import Place
 from activities.toolbox import registry
+from activities.toolbox.signature import Function
+from workers.agent_parts import FaultyEntry, without_blanks
 from workflows.contracts.tool import (
     ActivityBinding,
     Effect,
@@ -14,7 +20,16 @@ from workflows.contracts.tool import (
     ToolDefinition,
     ToolSource,
 )
-from workflows.contracts.tool_entry import ActivityTool, HttpTool, McpTools, NamedToolSettings, PythonTool, ToolEntry
+from workflows.contracts.tool_checks import is_name
+from workflows.contracts.tool_entry import (
+    ActivityTool,
+    HttpTool,
+    McpTools,
+    NamedToolSettings,
+    PythonTool,
+    ToolEntry,
+    entry_name,
+)
 
 
 class McpDefinitions(Protocol):
@@ -60,14 +75,62 @@ async def definitions(entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefini
     assert_never(entry)
 
 
-def secret_texts(entry: ToolEntry) -> Iterator[tuple[Place, str]]:
-    """The texts of `entry` that may name secrets, each with its place in the entry."""
-    match entry:
-        case McpTools(mcp=server):
-            yield from ((("mcp", "env", key), text) for key, text in server.env.items())
-            yield from ((("mcp", "headers", key), text) for key, text in server.headers.items())
-        case HttpTool():
-            yield from ((("headers", key), text) for key, text in entry.headers.items())
+def reasons(entry: ToolEntry, error: ValueError) -> tuple[str, ...]:
+    """Why there are no tools of `entry`: `error`, and what a Python function would be refused for after it."""
+    function = _function(entry)
+    if not isinstance(entry, PythonTool) or function is None:
+        return (str(error),)
+    sensitive = _settings(function).sensitive if entry.sensitive is None else entry.sensitive
+    found = [str(error)]
+    for arguments in ((), *((argument,) for argument in sensitive)):
+        try:
+            registry.definition(function, entry.model_copy(update={"sensitive": arguments}))
+        except registry.InvalidTool as another:
+            found.append(str(another))
+    return tuple(dict.fromkeys(found))
+
+
+def name_of(entry: ToolEntry) -> str | None:
+    """The name of the tool of `entry`, as far as one is known although there is no tool."""
+    function = _function(entry)
+    if entry_name(entry) is not None or function is None:
+        return entry_name(entry)
+    name = _settings(function).name or getattr(function, "__name__", None)
+    return name if is_name(name) else None
+
+
+def _function(entry: ToolEntry) -> Function | None:
+    """The function of a Python tool; a module that does not import is not tried once more."""
+    if not isinstance(entry, PythonTool) or entry.python.partition(":")[0] not in sys.modules:
+        return None
+    try:
+        return registry.load_function(entry.python)
+    except registry.InvalidTool:
+        return None
+
+
+def _settings(function: Function) -> registry.ToolSettings:
+    return registry.settings_of(function) or registry.ToolSettings()
+
+
+def readable_python(entry: FaultyEntry) -> PythonTool | None:
+    """`entry` without the settings that cannot be read, if it is a Python tool and says which."""
+    known = {key: value for key, value in entry.items() if key in PythonTool.model_fields}
+    try:
+        return PythonTool.model_validate_json(to_json(without_blanks(known)), strict=True)
+    except ValidationError:
+        return None
+
+
+def secret_texts(entry: ToolEntry | FaultyEntry) -> Iterator[tuple[Place, str]]:
+    """The texts of `entry` that may name secrets, each with its place in the entry; those that cannot be read not."""
+    keys = entry if isinstance(entry, Mapping) else entry.model_dump()
+    for place in (("mcp", "env"), ("mcp", "headers")) if "mcp" in keys else (("headers",),):
+        found: object = keys
+        for key in place:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        texts = found if isinstance(found, Mapping) else {}
+        yield from (((*place, key), text) for key, text in texts.items() if isinstance(text, str))
 
 
 def _activity(entry: ActivityTool) -> ToolDefinition:
@@ -110,7 +173,9 @@ def _tool(entry: NamedToolSettings, name: str, source: ToolSource) -> Tool:
         "timeout": entry.timeout,
         "retries": entry.retries,
         "tags": entry.tags,
-        "untrusted": entry.untrusted,
+        "risk": entry.risk,
+        # What an address answers with is foreign until somebody says otherwise.
+        "untrusted": source == "http" if entry.untrusted is None else entry.untrusted,
         "sensitive": entry.sensitive,
     }
     return Tool.model_validate(

@@ -223,13 +223,16 @@ async def test_all_pages_become_tools_and_no_annotation_is_believed(bench: Bench
 
 
 async def test_an_entry_chooses_tools_and_their_effect(bench: Bench) -> None:
-    tools = await bench.tools(only=["echo", "fails"], effect="read", effects={"fails": "keyed"}, untrusted=False)
+    tools = await bench.tools(
+        only=["echo", "fails"], effect="read", effects={"fails": "keyed"}, untrusted=False, risk=0.5
+    )
 
     assert {name: definition.tool.effect for name, definition in tools.items()} == {
         "echo": Effect.READ,
         "fails": Effect.KEYED,
     }
     assert not tools["echo"].tool.untrusted
+    assert tools["echo"].tool.risk == 0.5
 
 
 @pytest.mark.parametrize("settings", [{"only": ["ehco"]}, {"effects": {"ehco": "read"}}])

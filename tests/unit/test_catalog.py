@@ -120,10 +120,15 @@ tools:
 
     catalog = await load(folder, StubServers(files=("read_file", "move")), TICKETS="s3cr3t")
 
-    look_up, read_file, move, charge, ticket, read_result = catalog.agents["shop"].pinned.tools
+    look_up, read_file, move, charge, ticket, read_result, ask_person = catalog.agents["shop"].pinned.tools
     remote = RemoteActivity(name="Charge", task_queue="payments", arguments=("amount",), failed_types=("CardDeclined",))
     assert look_up.tool == Tool(
-        name="look_up", source="python", effect=Effect.READ, timeout=timedelta(seconds=5), tags=("shop",)
+        name="look_up",
+        source="python",
+        effect=Effect.READ,
+        timeout=timedelta(seconds=5),
+        tags=("shop",),
+        numeric=("order",),
     )
     assert (look_up.description, look_up.binding) == (
         "Find an order.",
@@ -134,10 +139,10 @@ tools:
         ("move", Effect.ONCE),
     ]
     assert charge.tool == Tool(
-        name="Charge", source="activity", effect=Effect.KEYED, sensitive=("amount",), remote=remote
+        name="Charge", source="activity", effect=Effect.KEYED, numeric=("amount",), sensitive=("amount",), remote=remote
     )
     assert charge.binding == ActivityBinding(kind="activity", activity=remote)
-    assert ticket.tool == Tool(name="create_ticket", source="http", retries=0, tags=("desk",))
+    assert ticket.tool == Tool(name="create_ticket", source="http", retries=0, tags=("desk",), untrusted=True)
     assert (ticket.description, ticket.result_limit_bytes) == ("Open a ticket.", 1024)
     assert ticket.binding == HttpBinding(
         kind="http",
@@ -146,8 +151,32 @@ tools:
         headers={"Authorization": "Bearer ${secret:TICKETS}"},
         query=("notify",),
     )
-    assert read_result == builtin.READ_RESULT
+    start = builtin.READ_RESULT.tool.model_copy(update={"numeric": ("start",)})
+    assert (read_result, ask_person) == (builtin.READ_RESULT.model_copy(update={"tool": start}), builtin.ASK_PERSON)
     assert b"s3cr3t" not in catalog.agents["shop"].content
+
+
+async def test_http_tool_is_trusted_only_where_the_file_says_so(folder: Path) -> None:
+    (folder / "shop.yaml").write_text(
+        "name: shop\n"
+        + HEAD
+        + """\
+tools:
+  - http: {method: GET, url: "https://x.example/"}
+    name: own
+    untrusted: false
+    risk: 0.25
+    input_schema: {type: object, properties: {page: {type: integer}, size: {type: [number, "null"]}}}
+  - activity: {name: Charge, task_queue: payments}
+    risk: 3
+    input_schema: {type: object}
+"""
+    )
+
+    own, charge, *_ = (await load(folder)).agents["shop"].pinned.tools
+
+    assert (own.tool.untrusted, own.tool.risk, own.tool.numeric) == (False, 0.25, ("page", "size"))
+    assert (charge.tool.untrusted, charge.tool.risk, charge.tool.numeric) == (False, 3.0, ())
 
 
 async def test_content_gives_the_agent_back_and_names_it(folder: Path) -> None:
@@ -306,9 +335,10 @@ policy:
 
     catalog = await load(folder)
 
+    has = "is no tool of this agent; it has ask_person, look_up, read_result"
     assert [str(warning).removeprefix(f"{folder}/") for warning in catalog.warnings] == [
-        "a.yaml:7:41: policy[0].match.tools[1]: 'lookup' is no tool of this agent; it has look_up, read_result",
-        "a.yaml:8:42: policy[1].match.tools[1]: 'pay_*' is no tool of this agent; it has look_up, read_result",
+        f"a.yaml:7:41: policy[0].match.tools[1]: 'lookup' {has}",
+        f"a.yaml:8:42: policy[1].match.tools[1]: 'pay_*' {has}",
         "a.yaml:8:65: policy[1].match.tags[1]: 'shops' is a tag of no tool of this agent; they have shop",
     ]
 

@@ -21,7 +21,7 @@ class Refund(BaseModel):
     reason: Annotated[str, Field(description="Told to the customer.")] = "return"
 
 
-@tool(effect="keyed", timeout="30s", retries=4, untrusted=True, tags=["money"], sensitive=["note"])
+@tool(effect="keyed", timeout="30s", retries=4, untrusted=True, tags=["money"], risk=0.5, sensitive=["note"])
 async def issue_refund(  # noqa: D417
     order: int,
     amount: Annotated[float, Field(gt=0)],
@@ -70,6 +70,7 @@ def test_decorator_settings_reach_the_tool() -> None:
     assert (made.name, made.source, made.effect) == ("issue_refund", "python", Effect.KEYED)
     assert (made.timeout, made.retries) == (timedelta(seconds=30), 4)
     assert (made.untrusted, made.tags, made.sensitive) == (True, ("money",), ("note",))
+    assert made.risk == 0.5
 
 
 def test_agent_file_overrides_the_decorator() -> None:
@@ -83,6 +84,7 @@ def test_agent_file_overrides_the_decorator() -> None:
             "retries": 0,
             "untrusted": False,
             "tags": [],
+            "risk": 0.25,
             "sensitive": [],
             "result_limit": 512,
         }
@@ -90,13 +92,14 @@ def test_agent_file_overrides_the_decorator() -> None:
 
     made = definition(issue_refund, entry)
 
-    assert made.tool.model_dump(exclude={"remote"}) == {
+    assert made.tool.model_dump(exclude={"remote", "numeric"}) == {
         "name": "refund",
         "source": "python",
         "effect": Effect.ONCE,
         "timeout": timedelta(seconds=5),
         "retries": 0,
         "tags": (),
+        "risk": 0.25,
         "untrusted": False,
         "sensitive": (),
     }
@@ -213,6 +216,11 @@ def test_function_without_a_schema_is_refused_where_it_is_decorated(
         ({"timeout": 5}, "timeout 5: a duration needs a unit, for example '30s', '5m', '2h' or '1d'"),
         ({"timeout": "0s"}, "timeout '0s' is not a positive duration, for example '30s'"),
         ({"retries": 21}, "retries 21 is not a number from 0 to 20"),
+        ({"risk": -0.1}, "risk -0.1 is not a number from 0 on, for example 0.7"),
+        ({"risk": float("nan")}, "risk nan is not a number from 0 on, for example 0.7"),
+        ({"risk": float("inf")}, "risk inf is not a number from 0 on, for example 0.7"),
+        ({"risk": "high"}, "risk 'high' is not a number from 0 on, for example 0.7"),
+        ({"risk": True}, "risk True is not a number from 0 on, for example 0.7"),
         ({"tags": "money"}, "tags 'money' is not a list of texts, for example tags=['a']"),
     ],
 )

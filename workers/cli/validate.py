@@ -1,7 +1,7 @@
-"""`mandate validate`: what is wrong with agent files, and what they allow."""
+"""`mandate validate`: what is wrong with agent files and policies, and what they allow."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,57 +9,122 @@ import typer
 
 from workers.cli.errors import DONE, REFUSED, CliError
 from workers.cli.options import Invocation, offline_verb
+from workers.cli.validate_agents import agent_json, print_catalog
+from workers.cli.validate_call import call_json, judge_call, print_call
+from workers.cli.validate_policies import check_policies, policy_json, print_policies
 
 if TYPE_CHECKING:
     from activities.documents import Fault
-    from workers.catalog import Catalog, Loaded
+    from workers.catalog import Catalog
     from workers.mcp_waits import AnnouncedWaits
     from workers.secrets import Secrets
     from workers.settings import Settings
-    from workflows.contracts.policy import Verdict
-    from workflows.contracts.tool import ToolDefinition
 
 
 @offline_verb
 async def validate(
     call: Invocation,
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Agent files or folders; MANDATE_AGENTS if left out.", metavar="FILE")
+        list[Path] | None,
+        typer.Argument(
+            help="Agent files, policy files, or folders of them; MANDATE_AGENTS and MANDATE_POLICIES if left out.",
+            metavar="FILE",
+        ),
     ] = None,
     *,
+    judged: Annotated[
+        Path | None, typer.Option("--call", help="Say what becomes of the call in this file.", metavar="FILE")
+    ] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of agent files, for editors.")
+        bool, typer.Option("--schema", help="Print the JSON Schema of agent files (or: of `policy` or `call` files).")
     ] = False,
 ) -> int:
-    """Check agent files with all their tools, and say what each agent may do.
+    """Check agent files with all their tools, and say what each agent may do; run the examples of policies.
 
     MCP servers are started and asked for their tools; secrets and scripts must be there, keys of models should.
-    Exit code 0: all can be served. 2: something is wrong; all faults are told.
+    Exit code 0: all can be served, and all examples come out as written. 2: something is wrong; all of it is told.
     """
     if schema:
-        from workers.agent_files import agent_schema
-
-        call.out.json(agent_schema())
+        call.out.json(_schema(files or []))
         return DONE
     from workers.settings import Settings
 
     settings = Settings.from_environment()
-    catalogs, faults = await _load(call, settings, files)
+    sources = _sources(settings, files)
+    catalogs, faults = await _load(call, settings, sources)
+    if judged is not None and not faults:
+        return _judge(call, judged, catalogs)
+    policies, wrong = check_policies(sources.policies, catalogs, complete=bool(sources.agents) and not faults)
+    # What is wrong with a policy for an agent is told with the agent's name, and not once more without.
+    places = {(fault.file, fault.line, fault.key) for fault in faults}
+    faults += [fault for fault in wrong if (fault.file, fault.line, fault.key) not in places]
     if call.out.as_json:
-        agents = [_agent_json(loaded) for catalog in catalogs for loaded in catalog.agents.values()]
+        agents = [agent_json(loaded) for catalog in catalogs for loaded in catalog.agents.values()]
         warnings = [str(warning) for catalog in catalogs for warning in catalog.warnings]
-        call.out.json({"valid": not faults, "agents": agents, "warnings": warnings, "faults": list(map(str, faults))})
+        told = {"agents": agents, "policies": list(map(policy_json, policies)), "warnings": warnings}
+        call.out.json({"valid": not faults, **told, "faults": list(map(str, faults))})
     else:
         for catalog in catalogs:
-            _print(call, catalog)
+            print_catalog(call.out, catalog)
+        print_policies(call.out, policies)
         sys.stdout.flush()
         sys.stderr.writelines(f"{fault}\n" for fault in faults)
     return REFUSED if faults else DONE
 
 
-async def _load(
-    call: Invocation, settings: "Settings", files: list[Path] | None
-) -> "tuple[list[Catalog], list[Fault]]":
+def _schema(words: list[Path]) -> dict[str, object]:
+    """Which schema is wanted: `--schema`, `--schema policy` or `--schema call`."""
+    from workers.agent_files import agent_schema
+    from workers.policy_examples import call_schema
+    from workers.policy_files import policy_schema
+
+    known = {"agent": agent_schema, "policy": policy_schema, "call": call_schema}
+    wanted = [str(word) for word in words] or ["agent"]
+    if len(wanted) > 1 or wanted[0] not in known:
+        raise CliError(f"--schema prints the schema of {', '.join(known)} files, not {' '.join(wanted)!r}")
+    return dict(known[wanted[0]]())
+
+
+def _judge(call: Invocation, path: Path, catalogs: "list[Catalog]") -> int:
+    loaded, judged = judge_call(path, catalogs)
+    if call.out.as_json:
+        call.out.json(call_json(loaded, judged))
+    else:
+        print_call(call.out, loaded, judged)
+    return DONE
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """What is to be checked."""
+
+    agents: list[Path]
+    policies: list[Path]
+    faults: "list[Fault]"
+
+
+def _sources(settings: "Settings", files: list[Path] | None) -> _Sources:
+    """The agents and the policies that the command line names, or all of the settings'."""
+    from activities.documents import read_document
+    from workers.agent_files import agent_paths
+    from workers.policy_files import is_policy, policy_folder, policy_paths
+
+    found = _Sources([], [], [])
+    if not files:
+        folder = policy_folder(settings.agents, settings.policies)
+        found.policies.extend(policy_paths(folder) if folder.is_dir() else [])
+    for source in files or [settings.agents]:
+        inside = agent_paths(source) if source.is_dir() else [source] * source.exists()
+        if files and inside and all(is_policy(read_document(path)) for path in inside):
+            found.policies.extend(inside)
+        elif (fault := _nothing_there(source, named=bool(files))) is not None:
+            found.faults.append(fault)
+        else:
+            found.agents.append(source)
+    return found
+
+
+async def _load(call: Invocation, settings: "Settings", sources: _Sources) -> "tuple[list[Catalog], list[Fault]]":
     """What can be served, with warnings of what will not go well, and all that cannot."""
     from workers.agent_files import AgentFileError
     from workers.lazy_mcp import LazyMcpToolbox
@@ -70,12 +135,9 @@ async def _load(
     mcp = LazyMcpToolbox(secrets)
     waits = AnnouncedWaits(mcp, call.out.note)
     catalogs: list[Catalog] = []
-    faults: list[Fault] = []
+    faults = list(sources.faults)
     try:
-        for source in files or [settings.agents]:
-            if (fault := _nothing_there(source, named=bool(files))) is not None:
-                faults.append(fault)
-                continue
+        for source in sources.agents:
             try:
                 catalogs.append(await _catalog(replace(settings, agents=source), waits, secrets))
             except AgentFileError as error:
@@ -88,14 +150,19 @@ async def _load(
 
 
 async def _catalog(settings: "Settings", mcp: "AnnouncedWaits", secrets: "Secrets") -> "Catalog":
-    from workers import readiness
+    from workers import people_files, readiness
     from workers.agent_files import AgentFileError
     from workers.catalog import Catalog
 
-    catalog = await Catalog.load(settings.agents, mcp, secrets=secrets)
-    if faults := readiness.script_faults(catalog, settings):
+    catalog = await Catalog.load(settings.agents, mcp, secrets=secrets, policies=settings.policies)
+    agents = catalog.agents.values()
+    if faults := (*readiness.script_faults(catalog, settings), *people_files.faults_for(agents, settings)):
         raise AgentFileError(faults)
-    more = (*readiness.missing_keys(catalog, settings), *await readiness.closed_hosts(catalog, settings))
+    more = [
+        *readiness.missing_keys(catalog, settings),
+        *await readiness.closed_hosts(catalog, settings),
+        *people_files.warnings_for(agents, settings),
+    ]
     return replace(catalog, warnings=(*catalog.warnings, *more))
 
 
@@ -111,77 +178,3 @@ def _nothing_there(source: Path, *, named: bool) -> "Fault | None":
         way = "write one, name it or another folder as FILE, or set MANDATE_AGENTS"
         return Fault(str(source), 0, 0, "", "", f"has no agent files (*.yaml); {way}")
     return None
-
-
-def _print(call: Invocation, catalog: "Catalog") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    for warning in catalog.warnings:
-        call.out.print(Text(f"warning: {warning}", style="yellow"))
-    for loaded in catalog.agents.values():
-        pinned = loaded.pinned
-        call.out.print(Text.assemble((pinned.name, "bold"), f" {loaded.digest[:12]}  {loaded.path or ''}"))
-        call.out.print(f"  models  {', '.join(pinned.models)}")
-        table = Table("tool", "effect", "from", "when called", box=None, padding=(0, 2, 0, 2), header_style="dim")
-        refused = []
-        for definition in pinned.tools:
-            tool = definition.tool
-            verdict = _verdict(loaded, tool.name)
-            style = "" if verdict.allowed else "yellow"
-            table.add_row(tool.name, str(tool.effect), _origin(definition), Text(_words(verdict), style=style))
-            if not verdict.allowed and verdict.rule is None:
-                refused.append(tool.name)
-        call.out.print(table)
-        if refused:
-            names = ", ".join(refused)
-            call.out.print(
-                Text(f"  no rule allows {names}: each call is refused; allow it in `policy`", style="yellow")
-            )
-
-
-def _agent_json(loaded: "Loaded") -> dict[str, object]:
-    tools = []
-    for definition in loaded.pinned.tools:
-        tool = definition.tool
-        verdict = _verdict(loaded, tool.name)
-        its = {
-            "name": tool.name,
-            "effect": str(tool.effect),
-            "source": tool.source,
-            "claims": list(_claims(definition)),
-        }
-        tools.append({**its, "allowed": verdict.allowed, "rule": verdict.rule})
-    return {
-        "name": loaded.pinned.name,
-        "version": loaded.digest[:12],
-        "path": str(loaded.path) if loaded.path is not None else None,
-        "models": list(loaded.pinned.models),
-        "tools": tools,
-        "open": [tool["name"] for tool in tools if not tool["allowed"] and tool["rule"] is None],
-    }
-
-
-def _claims(definition: "ToolDefinition") -> tuple[str, ...]:
-    """What a foreign server says of the tool's effect."""
-    return definition.binding.claims if definition.binding.kind == "mcp" else ()
-
-
-def _origin(definition: "ToolDefinition") -> str:
-    claims = _claims(definition)
-    return f"{definition.tool.source}, says: {', '.join(claims)}" if claims else definition.tool.source
-
-
-def _verdict(loaded: "Loaded", name: str) -> "Verdict":
-    from workflows.rules import policy
-
-    definition = loaded.pinned.definition(name)
-    assert definition is not None
-    return policy.judge(loaded.pinned.policy, definition.tool)
-
-
-def _words(verdict: "Verdict") -> str:
-    word = "runs" if verdict.allowed else "refused"
-    if verdict.rule is not None:
-        return f"{word}: rule {verdict.rule}"
-    return f"{word}: only reads" if verdict.allowed else f"{word}: no rule allows it"

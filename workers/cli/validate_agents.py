@@ -1,0 +1,125 @@
+"""What `mandate validate` says of agents: their tools, and what becomes of calls of each."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from workers.cli.output import Output
+
+if TYPE_CHECKING:
+    from workers.catalog import Catalog, Loaded
+    from workers.policy_outcomes import Outcome
+    from workflows.contracts.tool import ToolDefinition
+
+
+def print_catalog(out: Output, catalog: "Catalog") -> None:
+    """Warnings, then each agent as a table of its tools."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for warning in catalog.warnings:
+        out.print(Text(f"warning: {warning}", style="yellow"))
+    for loaded in catalog.agents.values():
+        pinned = loaded.pinned
+        out.print(Text.assemble((pinned.name, "bold"), f" {loaded.digest[:12]}  {loaded.path or ''}"))
+        out.print(f"  models    {', '.join(pinned.models)}")
+        if loaded.policies:
+            out.print(f"  policies  {', '.join(loaded.policies)}")
+        table = Table("tool", "effect", "from", "when called", box=None, padding=(0, 2, 0, 2), header_style="dim")
+        for definition in pinned.tools:
+            outcomes = _outcomes(loaded, definition)
+            style = "" if outcomes[0].kind == "allow" else "yellow"
+            words = Text("; ".join(map(str, outcomes)), style=style)
+            table.add_row(definition.tool.name, str(definition.tool.effect), _origin(definition), words)
+        out.print(table)
+        for line in _openings(loaded):
+            out.print(Text(f"  {line}", style="yellow"))
+
+
+def agent_json(loaded: "Loaded") -> dict[str, object]:
+    """One agent, for `-o json`."""
+    tools: list[dict[str, object]] = []
+    for definition in loaded.pinned.tools:
+        tool, outcomes = definition.tool, _outcomes(loaded, definition)
+        tools.append(
+            {
+                "name": tool.name,
+                "effect": str(tool.effect),
+                "source": tool.source,
+                "claims": list(_claims(definition)),
+                "risk": tool.risk,
+                "tags": list(tool.tags),
+                "untrusted": tool.untrusted,
+                "allowed": outcomes[0].kind == "allow",
+                "rule": outcomes[0].rule,
+                "outcomes": [_outcome_json(outcome) for outcome in outcomes],
+            }
+        )
+    return {
+        "name": loaded.pinned.name,
+        "version": loaded.digest[:12],
+        "path": str(loaded.path) if loaded.path is not None else None,
+        "models": list(loaded.pinned.models),
+        "policies": list(loaded.policies),
+        "tools": tools,
+        "open": _unnamed(loaded),
+        "unasked": _unasked(loaded),
+    }
+
+
+def _outcome_json(outcome: "Outcome") -> dict[str, object]:
+    return {
+        "verdict": outcome.kind,
+        "rule": outcome.rule,
+        "when": outcome.when,
+        "asks": list(outcome.who),
+        "quorum": outcome.quorum if outcome.kind == "ask" else None,
+    }
+
+
+def _openings(loaded: "Loaded") -> list[str]:
+    """What the policy leaves open, a line each."""
+    lines = [
+        f"rule {rule} lets {_listed(tools)} change the world without a person and without a condition"
+        for rule, tools in _unasked(loaded).items()
+    ]
+    if unnamed := _unnamed(loaded):
+        lines.append(f"no rule allows {_listed(unnamed)}: each call waits for a person; allow it in `policy`")
+    return lines
+
+
+def _unnamed(loaded: "Loaded") -> list[str]:
+    """Tools that change the world and that nothing but people can allow, since no rule is about them."""
+    return [
+        definition.tool.name
+        for definition in loaded.pinned.tools
+        if len(outcomes := _outcomes(loaded, definition)) == 1
+        and outcomes[0].kind == "ask"
+        and outcomes[0].rule is None
+    ]
+
+
+def _unasked(loaded: "Loaded") -> dict[str, list[str]]:
+    from workers.policy_outcomes import runs_unasked
+
+    pinned = loaded.pinned
+    return runs_unasked(pinned.policy, pinned.people, [definition.tool for definition in pinned.tools])
+
+
+def _outcomes(loaded: "Loaded", definition: "ToolDefinition") -> "Sequence[Outcome]":
+    from workers.policy_outcomes import outcomes
+
+    return outcomes(loaded.pinned.policy, loaded.pinned.people, definition.tool)
+
+
+def _claims(definition: "ToolDefinition") -> tuple[str, ...]:
+    """What a foreign server says of the tool's effect."""
+    return definition.binding.claims if definition.binding.kind == "mcp" else ()
+
+
+def _origin(definition: "ToolDefinition") -> str:
+    claims = _claims(definition)
+    return f"{definition.tool.source}, says: {', '.join(claims)}" if claims else definition.tool.source
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)

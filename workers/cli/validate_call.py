@@ -1,0 +1,95 @@
+"""`mandate validate --call`: what becomes of one call that a person wrote down."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workers.cli.errors import CliError
+from workers.cli.output import Output
+
+if TYPE_CHECKING:
+    from activities.documents import Document
+    from workers.catalog import Catalog, Loaded
+    from workers.policy_examples import CallFile, Judged
+
+_WORDS = {"allow": "runs", "ask": "asks people", "deny": "refused"}
+
+
+def judge_call(path: Path, catalogs: "Sequence[Catalog]") -> "tuple[Loaded, Judged]":
+    """The verdict on the call in a file.
+
+    Raises:
+        CliError: the file cannot be read, the agent or the tool is not known, or the arguments do not fit.
+    """
+    from workers.policy_examples import CALL_FILE, CallFile, judge
+    from workers.policy_files import read_spec
+
+    wanted, faults = read_spec(_document(path), CallFile, CALL_FILE, "a call")
+    if wanted is None or faults:
+        raise CliError("; ".join(map(str, faults)))
+    loaded = _agent(path, wanted, catalogs)
+    pinned = loaded.pinned
+    try:
+        judged = judge(pinned.policy, wanted.call, wanted.run, agent=pinned, version=loaded.digest[:12])
+    except ValueError as error:
+        raise CliError(f"{path}: {error}") from None
+    return loaded, judged
+
+
+def print_call(out: Output, loaded: "Loaded", judged: "Judged") -> None:
+    """The verdict, then every rule in the order in which it was read."""
+    from rich.table import Table
+    from rich.text import Text
+
+    verdict = judged.verdict
+    style = {"allow": "green", "ask": "yellow", "deny": "red"}[verdict.kind]
+    out.print(Text.assemble((_WORDS[verdict.kind], f"bold {style}"), f": {verdict.reason}"))
+    out.print(f"  agent  {loaded.pinned.name} {loaded.digest[:12]}")
+    if not judged.readings:
+        out.print("  there are no rules")
+        return
+    table = Table("rule", "verdict", "matches", "why", box=None, padding=(0, 2, 0, 2), header_style="dim")
+    for reading in judged.readings:
+        table.add_row(reading.rule, reading.verdict, "yes" if reading.matched else "no", Text(reading.why))
+    out.print(table)
+
+
+def call_json(loaded: "Loaded", judged: "Judged") -> dict[str, object]:
+    """The same for `-o json`."""
+    verdict = judged.verdict
+    return {
+        "agent": loaded.pinned.name,
+        "version": loaded.digest[:12],
+        "tool": judged.tool.name,
+        "verdict": verdict.kind,
+        "rule": verdict.rule,
+        "reason": verdict.reason,
+        "asking": list(verdict.asking),
+        "rules": [reading.model_dump(mode="json") for reading in judged.readings],
+    }
+
+
+def _document(path: Path) -> "Document":
+    from activities.documents import Document, read_document
+
+    if path.suffix != ".json":
+        return read_document(path)
+    try:
+        return Document(str(path), json.loads(path.read_text()), (), {})
+    except OSError as error:
+        raise CliError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CliError(f"{path}: is not JSON: {error}") from None
+
+
+def _agent(path: Path, wanted: "CallFile", catalogs: "Sequence[Catalog]") -> "Loaded":
+    known = {name: loaded for catalog in catalogs for name, loaded in catalog.agents.items()}
+    if wanted.agent is None and len(known) == 1:
+        return next(iter(known.values()))
+    names = ", ".join(sorted(known)) or "none"
+    if wanted.agent is None:
+        raise CliError(f"{path}: agent: is missing; there are {names}")
+    if wanted.agent not in known:
+        raise CliError(f"{path}: agent: {wanted.agent!r} is no agent that is known here; there are {names}")
+    return known[wanted.agent]

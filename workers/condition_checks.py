@@ -1,0 +1,148 @@
+"""Conditions of rules checked against the tools that they are about, before any call is judged."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from cel_expr_python import cel
+
+from activities.documents import Fault
+from workers.condition_kinds import Struct, field_of
+from workers.condition_texts import Problem, problems, wrong_result
+from workers.condition_types import THIS_TOOL, Types
+from workers.policy_files import PlacedRule
+from workflows.contracts.tool import Tool, ToolDefinition
+from workflows.rules import policy
+
+MOST_NAMED = 3
+"""Tools that one fault names; of more it gives the number."""
+
+_TRUTHS = (cel.Type.BOOL, cel.Type.DYN)
+_ABOUT_THE_CALL = re.compile(r"\bargs\b|\[\s*tool\s*\.\s*name\s*\]")
+_TEXT = r"""\"\"\".*?\"\"\" | '''.*?''' | "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*'"""
+_CONSTANTS = re.compile(
+    rf"(?P<function>matches|timestamp|duration) \s*\(\s* (?P<text>{_TEXT}) \s*\) | {_TEXT} | //[^\n]*",
+    re.VERBOSE | re.DOTALL,
+)
+_TAKES = {
+    "matches": "regular expression",
+    "timestamp": "time, for example '2026-11-02T09:00:00Z'",
+    "duration": "duration, for example '90m'",
+}
+_PLAIN = cel.NewEnv()
+_NAMES = re.compile(
+    rf"""
+    (?P<skip> {_TEXT} | //[^\n]* )
+    | (?<=[\w)\]`]) (?<!\bin) (?P<space>\s*) \[ \s*
+      (?: (?P<quote>["']) (?P<constant>[^"'\\\n]*) (?P=quote) | (?P<this>tool\s*\.\s*name) ) \s* \]
+    | \.`(?P<quoted>[^`\n]*)`
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+class Conditions:
+    """The conditions that rules of one agent may have, by the tools it has; compiles nothing before it is asked."""
+
+    def __init__(self, tools: Sequence[ToolDefinition], *, agent: str = "") -> None:
+        self._tools = {made.tool.name: made for made in tools}
+        self._agent = agent
+        self._types = Types()
+        self._environments: dict[str, cel.Env] = {}
+
+    def faults(self, placed: PlacedRule) -> list[Fault]:
+        """All that is wrong with the condition of one rule, for each tool that the rule is about.
+
+        A rule that is about no tool of the agent is checked as one of a policy file that stands alone.
+        """
+        rule = placed.rule
+        if rule.when is None:
+            return []
+        matching = [made.tool for made in self._tools.values() if policy.matches(rule.match, made.tool)]
+        of_itself = _unreadable(rule.when) if matching else check(rule.when)
+        if of_itself or not matching:
+            return [_fault(placed, problem) for problem in of_itself]
+        about_the_call = _ABOUT_THE_CALL.search(rule.when) is not None
+        found: dict[Problem, list[str]] = {}
+        for tool in matching if about_the_call else matching[:1]:
+            for problem in _typed(rule.when, self._environment(tool), self._types):
+                found.setdefault(problem, []).extend([tool.name] * about_the_call)
+        agent = f"agent {self._agent!r}, " if placed.policy else ""
+        return [_fault(placed, problem, f"{agent}{_named(names)}") for problem, names in found.items()]
+
+    def _environment(self, tool: Tool) -> cel.Env:
+        if tool.name not in self._environments:
+            args = self._types.arguments(self._tools[tool.name].input_schema)
+            facts = self._types.facts([made.tool for made in self._tools.values()], this=tool)
+            self._environments[tool.name] = _environment(self._types, facts, args)
+        return self._environments[tool.name]
+
+
+def _fault(placed: PlacedRule, problem: Problem, of: str = "") -> Fault:
+    assert placed.rule.when is not None
+    where = problem.place(placed.rule.when)
+    return placed.fault(f"rule {placed.rule.id!r}, {of}{where}: {problem.message}", "when")
+
+
+def check(when: str) -> tuple[Problem, ...]:
+    """What is wrong with a condition whatever the tools are."""
+    types = Types()
+    facts = types.facts((), this=None)
+    return _unreadable(when) or _typed(when, _environment(types, facts, None), types)
+
+
+def _unreadable(when: str) -> tuple[Problem, ...]:
+    """Syntax, and constants that are not what a function takes."""
+    try:
+        _PLAIN.compile(when, disable_check=True)
+    except RuntimeError as error:
+        return problems(when, str(error), {})
+    return tuple(
+        Problem(
+            when.count("\n", 0, found.start()) + 1, found.start("text") - when.rfind("\n", 0, found.start()), message
+        )
+        for found in _CONSTANTS.finditer(when)
+        if found["text"] and (message := _no_constant(found["function"], found["text"]))
+    )
+
+
+def _no_constant(function: str, text: str) -> str | None:
+    """Why the function always fails for this text."""
+    call = f"''.matches({text})" if function == "matches" else f"{function}({text})"
+    if _PLAIN.compile(call).eval().type() != cel.Type.ERROR:
+        return None
+    return f"{text} is no {_TAKES[function]}"
+
+
+def _typed(when: str, environment: cel.Env, types: Types) -> tuple[Problem, ...]:
+    return _compiled(environment, when, _NAMES.sub(_as_field, when), types.structs)
+
+
+def _environment(types: Types, facts: Mapping[str, str], args: str | None) -> cel.Env:
+    kinds = {name: cel.Type(kind) for name, kind in facts.items()}
+    return cel.NewEnv(types.pool, variables={**kinds, "args": cel.Type.DYN if args is None else cel.Type(args)})
+
+
+def _compiled(environment: cel.Env, when: str, text: str, structs: Mapping[str, Struct]) -> tuple[Problem, ...]:
+    """What is wrong with `text`, in which each name stands where it does in `when`."""
+    try:
+        result = environment.compile(text).return_type()
+    except RuntimeError as error:
+        return problems(when, str(error), structs)
+    return () if result in _TRUTHS else (wrong_result(result.name()),)
+
+
+def _as_field(found: re.Match[str]) -> str:
+    """A name in brackets as a field of the same length: objects of a known type have no other way to it."""
+    if found["skip"] is not None:
+        return found[0]
+    if found["quoted"] is not None:
+        return f".{field_of(found['quoted'])}".ljust(len(found[0]))
+    field = THIS_TOOL if found["this"] else field_of(found["constant"])
+    return f"{found['space']}.{field}".ljust(len(found[0]))
+
+
+def _named(tools: Sequence[str]) -> str:
+    if not tools:
+        return ""
+    more = f" and {len(tools) - MOST_NAMED} more" if len(tools) > MOST_NAMED else ""
+    return f"tool{'s' * (len(tools) > 1)} {', '.join(map(repr, tools[:MOST_NAMED]))}{more}, "
