@@ -130,11 +130,14 @@ async def test_arguments_beyond_what_temporal_carries_are_refused(site: Site, pa
     assert "the limit is 262144" in (await results_told(site, result.head or ""))[0].text
 
 
+DENY = [{"id": "none", "match": {"sources": ["activity"]}, "verdict": "deny"}]
+
+
 async def test_denied_activity_is_never_scheduled(site: Site, payments: str) -> None:
     turns = [{"call": [{"charge": {"amount": 77.5, "currency": "EUR"}}]}, {"say": "done"}]
-    site.write("remote", turns, tools=[entry(payments, "keyed")], policy=[])
+    site.write("remote", turns, tools=[entry(payments, "keyed")], policy=DENY)
 
     result, _ = await site.run("remote")
 
     assert seen_with("EUR", 77.5) == []
-    assert "which changes the world" in (await results_told(site, result.head or ""))[0].text
+    assert "rule 'none' denies 'charge'" in (await results_told(site, result.head or ""))[0].text

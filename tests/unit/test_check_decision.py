@@ -705,9 +705,7 @@ class TestEdits:
             ("80", "the arguments must be a JSON object, not a text"),
             (False, "the arguments must be a JSON object, not a boolean"),
             (0, "the arguments must be a JSON object, not a number"),
-            ({"amount": float("nan")}, "amount: NaN, infinities and numbers beyond 1.8e308 are not allowed"),
             ({"amount": 2**70}, "amount: the integer is beyond 64 bits; write it as a text"),
-            ({"amount": 1, "note": "\ud800"}, "note: the text holds \\ud800, half of a surrogate pair"),
         ],
     )
     async def test_arguments_that_do_not_fit_are_refused(self, asked: World, value: Any, says: str) -> None:
