@@ -1,6 +1,7 @@
 """An agent: as people write it, as a run pins it, and as the workflow holds it."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import (
     Field,
@@ -14,9 +15,10 @@ from workflows.contracts.model import ModelName
 from workflows.contracts.policy import Asking, Rule
 from workflows.contracts.tool import Tool, ToolDefinition
 from workflows.contracts.tool_entry import ToolEntry, entry_name, same_tool_names
+from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 
 NOT_YET_AVAILABLE = {
-    "agent": ("checks", "memory", "context"),
+    "agent": ("memory", "context"),
     "tool": ("agent", "probe", "compensate", "key_valid"),
     "budget": ("model_calls", "tool_calls", "tokens", "cost_usd", "wall_time", "depth", "children"),
 }
@@ -46,7 +48,16 @@ class AgentSpec(Spec):
     people: Asking = Field(
         default=Asking(), description="How people are asked where no rule says it: unmatched calls and questions."
     )
-    attempts: int = Field(default=3, ge=1, le=20, description="Tries at a final answer that fits `output_schema`.")
+    checks: tuple[CheckSpec, ...] = Field(default=(), description="What results and the final answer must pass.")
+    attempts: int = Field(
+        default=3, ge=1, le=20, description="Failures of a tool since its last success, or of the answer, then people."
+    )
+    after_failure: Literal["same_model", "next_model"] = Field(
+        default="same_model", description="Who tries after a failed check: the same model, or the next of the route."
+    )
+    same_call: int = Field(
+        default=5, ge=2, le=100, description="Identical calls with identical results until the model is told to stop."
+    )
     budget: Budget = Field(default=Budget(), description="Limits of one run.")
     output_schema: JsonObject | None = Field(default=None, description="JSON Schema that the final answer must fit.")
     max_output_tokens: int = Field(
@@ -88,7 +99,12 @@ class PinnedAgent(Record):
     policy: tuple[Rule, ...]
     """Its own rules, then those of the shared files that it names."""
     people: Asking = Asking()
+    checks: tuple[CheckSpec, ...] = ()
+    probes: dict[str, ProbeSpec] = {}
+    """By the tool that they are about."""
     attempts: int
+    after_failure: Literal["same_model", "next_model"] = "same_model"
+    same_call: int = 5
     budget: Budget
     output_schema: JsonObject | None
     max_output_tokens: int
@@ -110,7 +126,14 @@ class AgentPin(Record):
     asks: bool = False
     """Calls that no rule matched are asked for; false in runs that began when they were refused."""
     people: Asking = Asking()
+    checks: tuple[CheckPin, ...] = ()
+    probes: dict[str, ProbePin] = {}
+    """By the tool that they are about."""
     attempts: int
+    after_failure: Literal["same_model", "next_model"] = "same_model"
+    same_call: int = 5
+    recovers: bool = False
+    """Failures that retries cannot mend go to people; false in runs that began when they ended the run."""
     budget: Budget
     structured: bool = False
     """The final answer is JSON that fits the agent's `output_schema`."""

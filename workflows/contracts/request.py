@@ -21,6 +21,8 @@ EVERY = "*"
 CHOICES: dict[RequestKind, tuple[str, ...]] = {
     "approval": ("approve", REJECT),
     "question": ("answer", REJECT),
+    "escalation": ("retry", "accept", "supply", "stop"),
+    "outcome": ("happened", "not_happened", "stop"),
 }
 """What can be chosen, the safe choice last."""
 
@@ -155,6 +157,10 @@ class Request(Record):
     """The text of a question, up to 4,000 characters."""
     options: tuple[str, ...] = ()
     """Answers that the agent suggests."""
+    goal: str | None = None
+    """What the run was asked to do, its beginning; of escalations and outcomes."""
+    evidence: tuple[str, ...] = ()
+    """Attempts and what became of them, one line each, the oldest first."""
     reason: str
     """Why people are asked, in one sentence."""
     effect: str | None = None
