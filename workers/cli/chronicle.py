@@ -17,6 +17,7 @@ from temporalio.exceptions import ApplicationError
 
 from workers.cli import closing
 from workers.cli.happenings import Asked, Call, Called, Ended, Happening, Returned, Said
+from workers.cli.parked import CHECK, NOTIFY, Parked
 from workflows.contracts.agent import AgentPin, Pinned
 from workflows.contracts.base import Digest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
@@ -52,11 +53,19 @@ class Chronicle:
     agent: str | None = None
     """The agent's name as it was asked for."""
     task_queue: str = ""
+    parked: Parked = field(init=False)
+    """What it wants from people."""
     _first_run: str = ""
     _open: dict[int, _Activity] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.parked = Parked(self.converter)
+
     async def add(self, event: HistoryEvent) -> list[Happening]:
         """Take in the next event; what a person would want to hear of it."""
+        return [*await self._add(event), *await self.parked.add(event, self.step)]
+
+    async def _add(self, event: HistoryEvent) -> list[Happening]:
         match event.WhichOneof("attributes"):
             case "workflow_execution_started_event_attributes":
                 await self._start(event.workflow_execution_started_event_attributes)
@@ -85,7 +94,8 @@ class Chronicle:
     @property
     def doing(self) -> str:
         """What is going on, in words; empty when nothing is known to be."""
-        return ", ".join(activity.line for activity in self._open.values())
+        going_on = [activity.line for activity in self._open.values() if activity.kind != NOTIFY]
+        return ", ".join(going_on) or self.parked.doing
 
     async def _start(self, attributes: WorkflowExecutionStartedEventAttributes) -> None:
         self.task_queue = attributes.task_queue.name
@@ -104,6 +114,7 @@ class Chronicle:
         for call, answer in zip(self.calls, state.answers, strict=False):
             if answer is not None:
                 call.state, call.result = ("failed" if answer.error else "done"), answer
+        self.parked.carry_over(state)
 
     async def _scheduled(self, event: HistoryEvent) -> list[Happening]:
         attributes = event.activity_task_scheduled_event_attributes
@@ -112,27 +123,37 @@ class Chronicle:
         activity = self._open[event.event_id] = _Activity(kind, line)
         if kind == "call_model":
             (request,) = await self._decode(attributes.input.payloads, ModelRequest)
-            return [*self._refused(request.results), Asked(request.step, line)]
-        if kind == "pin_agent":
+            self.parked.close_all()
+            return [*self._unmade(request.results), Asked(request.step, line)]
+        if kind in {"pin_agent", NOTIFY, CHECK}:
             return []
-        activity.call = await self._call_of(attributes)
+        activity.call = await self._call_of(attributes, line)
         if activity.call is None:
             return []
         activity.call.state = "running"
+        self.parked.close_call(next(index for index, call in enumerate(self.calls) if call is activity.call))
         return [Called(self.step, activity.call)]
 
-    async def _call_of(self, attributes: ActivityTaskScheduledEventAttributes) -> Call | None:
-        """The call that an activity answers: by its index, else by its key, else by the name of the activity."""
+    async def _call_of(self, attributes: ActivityTaskScheduledEventAttributes, line: str) -> Call | None:
+        """The call that an activity answers: by its index, else by its key, else by the name of the activity.
+
+        A person may have changed it: then `line` says what is called, and the key is another one.
+        """
         if attributes.activity_type.name == "run_tool":
             (request,) = await self._decode(attributes.input.payloads, ToolRequest)
-            return self.calls[request.index] if request.index < len(self.calls) else None
-        for call in self.calls:
-            tool = self.pin.tool(call.request.tool) if self.pin is not None else None
-            remote = tool.remote if tool is not None else None
-            named = remote is not None and remote.name == attributes.activity_type.name
-            if call.state == "waiting" and named and call.key in {None, attributes.activity_id}:
+            if request.index >= len(self.calls):
+                return None
+            call = self.calls[request.index]
+            return _changed(call, line, request.key) if request.edited is not None else call
+        waiting = [call for call in self.calls if call.state == "waiting" and self._goes_to(call, attributes)]
+        for call in waiting:
+            if call.key in {None, attributes.activity_id}:
                 return call
-        return None
+        return _changed(waiting[0], line, attributes.activity_id) if waiting else None
+
+    def _goes_to(self, call: Call, attributes: ActivityTaskScheduledEventAttributes) -> bool:
+        tool = self.pin.tool(call.request.tool) if self.pin is not None else None
+        return tool is not None and tool.remote is not None and tool.remote.name == attributes.activity_type.name
 
     def _taken_up(self, event: HistoryEvent) -> None:
         """Temporal tells of the last attempt of an activity only, and that when it is over."""
@@ -213,12 +234,12 @@ class Chronicle:
                 happened.append(Returned(self.step, call))
         return happened
 
-    def _refused(self, results: Sequence[ToolResult]) -> list[Happening]:
-        """Calls that got an answer without an activity: the verdict refused them."""
+    def _unmade(self, results: Sequence[ToolResult]) -> list[Happening]:
+        """Calls that got an answer without an activity: by the verdict, from people, or because nobody answered."""
         happened: list[Happening] = []
         for call, result in zip(self.calls, results, strict=False):
             if call.state == "waiting":
-                call.state, call.result = "refused", result
+                call.state, call.result = ("refused" if result.error else "done"), result
                 happened.append(Returned(self.step, call))
         return happened
 
@@ -234,6 +255,7 @@ class Chronicle:
         self.ended = ended
         if ended.continued_as is None:
             self._cut_short()
+            self.parked.close_all()
         if (result := ended.result) is not None:
             self.head = result.head or self.head
             self.usage, self.effects, self.uncertain = result.usage, result.effects, result.uncertain
@@ -241,6 +263,8 @@ class Chronicle:
     def _cut_short(self) -> None:
         """Calls that were going on when the run was closed, of which nothing more will be heard."""
         for call in self.calls:
+            if call.state == "waiting":
+                call.state = "not made"
             if call.state not in {"running", "cancelled"}:
                 continue
             call.state = "stopped" if call.key is None else "unknown"
@@ -251,3 +275,8 @@ class Chronicle:
 
     async def _decode(self, payloads: Sequence[Payload], kind: type[T]) -> list[T]:
         return await self.converter.decode(payloads, [kind] * len(payloads))
+
+
+def _changed(call: Call, line: str, key: str | None) -> Call:
+    call.line, call.key = line, key
+    return call

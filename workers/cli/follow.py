@@ -1,6 +1,7 @@
 """Watching a run: a line a step, from Temporal's history, which needs no worker."""
 
 import asyncio
+import shlex
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,11 +18,13 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, Describe
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from workers.cli import asking
 from workers.cli.chronicle import Chronicle
 from workers.cli.connection import Connection
-from workers.cli.happenings import Asked, Call, Called, Ended, Happening, Returned, Said
+from workers.cli.happenings import Asked, Call, Called, Ended, Happening, Heard, Returned, Said, Wanted
 from workers.cli.output import Output
-from workflows.rules import wording
+from workflows.contracts.request import Request
+from workflows.rules import decisions, wording
 
 QUIET_SECONDS = 2.0
 """After so long without news it is looked up why."""
@@ -29,6 +32,10 @@ LOOK_SECONDS = 5.0
 PREVIEW_CHARACTERS = 80
 """So much of what a model says beside its calls is in the history."""
 LINE_CHARACTERS = 160
+HINT_SECONDS = 0.7
+"""After so long without news people are told how to answer what is open: what is told of the past is answered."""
+HINTS = 5
+"""Of so many requests at once it is said how each is answered."""
 
 _STYLES = {"done": "green", "failed": "red", "refused": "yellow", "misfit": "yellow", "unknown": "bold red"}
 
@@ -83,6 +90,8 @@ class _Watcher:
     chronicle: Chronicle | None = None
     heard_at: float = field(default_factory=time.monotonic)
     warned: bool = False
+    hinted: set[str] = field(default_factory=set)
+    """Requests of which it was said how they are answered."""
     _status: Status | None = None
 
     def hear(self, chronicle: Chronicle, happened: Sequence[Happening]) -> None:
@@ -98,11 +107,12 @@ class _Watcher:
         if (screen := self.out.screen) is not None:
             self._status = screen.status(Text("starting"))
             self._status.start()
-        looker = asyncio.create_task(self._look())
+        lookers = [asyncio.create_task(self._look()), asyncio.create_task(self._hint())]
         try:
             yield
         finally:
-            looker.cancel()
+            for looker in lookers:
+                looker.cancel()
             if self._status is not None:
                 self._status.stop()
 
@@ -136,12 +146,56 @@ class _Watcher:
                     self._line(step, Text(wording.shorten(note, LINE_CHARACTERS), style="yellow"))
             case Returned(step, call):
                 self._line(step, call_line(call))
+            case Wanted(step, request, occasion):
+                self._person(step, Text(_asks(request, occasion), style="bold yellow"))
+            case Heard(step, line, counts):
+                self._person(step, Text(wording.shorten(line, 2 * LINE_CHARACTERS), style="" if counts else "yellow"))
             case _:
                 assert_never(happening)
+
+    async def _hint(self) -> None:
+        """Say how requests that stay open can be answered, each once."""
+        while True:
+            await asyncio.sleep(max(HINT_SECONDS - (time.monotonic() - self.heard_at), 0.1))
+            if self.chronicle is None or time.monotonic() - self.heard_at < HINT_SECONDS:
+                continue
+            fresh = [its for name, its in self.chronicle.parked.requests.items() if name not in self.hinted]
+            self.hinted.update(request.id for request in fresh)
+            if len(fresh) > HINTS:
+                self.out.note(f"{len(fresh)} requests wait; see `{self.program} inbox{self.connection.options}`")
+                continue
+            for request in fresh:
+                self.out.note(self._how(request))
+
+    def _how(self, request: Request) -> str:
+        ways = asking.ways(self.connection, self.workflow_id, request, program=self.program)
+        name = shlex.quote(f"{self.workflow_id}:{request.id}")
+        answers = "` or `".join(way.mandate for way in ways)
+        return f"answer {request.id} with `{answers}`; all of it: `{self.program} show {name}{self.connection.options}`"
+
+    def _person(self, step: int, line: Text) -> None:
+        """What people are asked or say; with `-o json` on stderr, so that somebody learns why nothing goes on."""
+        if self.out.as_json:
+            self.out.note(line.plain)
+        else:
+            self._line(step, line)
 
     def _line(self, step: int, line: Text | None) -> None:
         if line is not None:
             self.out.print(Text.assemble((f"step {step:<3} ", "dim"), line))
+
+
+def _asks(request: Request, occasion: str) -> str:
+    """Who is asked what and until when, in one line."""
+    who, until = asking.waits_for(request), decisions.moment(request.expires_at)
+    title = wording.shorten(request.title, LINE_CHARACTERS)
+    match occasion:
+        case "asked":
+            return f"asks {who}: {title} ({request.id}, until {until})"
+        case "escalated":
+            return f"asks {who} now, since nobody has answered: {title} ({request.id}, until {until})"
+        case _:
+            return f"still waits for {who}: {title} ({request.id}, until {until})"
 
 
 def call_line(call: Call) -> Text:

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from workflows.contracts.request import Request
 from workflows.contracts.run import RunResult
 from workflows.contracts.tool import CallRequest, ToolResult
 
-CallState = Literal["waiting", "running", "done", "failed", "refused", "misfit", "unknown", "cancelled", "stopped"]
-"""At its run's end a call that is going on becomes `stopped` if it only reads, else `unknown`."""
+CallState = Literal[
+    "waiting", "running", "done", "failed", "refused", "misfit", "unknown", "cancelled", "stopped", "not made"
+]
+"""At its run's end a call that is going on becomes `stopped` if it only reads, else `unknown`; one that waits becomes
+`not made`."""
 
 
 @dataclass(slots=True)
@@ -33,7 +37,7 @@ class Call:
     @property
     def is_made(self) -> bool:
         """Whether it got as far as its tool, which calls that are refused or do not fit never do."""
-        return self.state not in {"waiting", "refused", "misfit"}
+        return self.state not in {"waiting", "refused", "misfit", "not made"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,26 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """People are asked, reminded, or other people are asked too."""
+
+    step: int
+    request: Request
+    occasion: Literal["asked", "reminder", "escalated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Somebody has said something to the run, or nobody has in time."""
+
+    step: int
+    line: str
+    """Who said what, in one sentence."""
+    counts: bool = True
+    """Whether it is what the person wanted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The run is over, or goes on as `continued_as`."""
 
@@ -84,4 +108,4 @@ class Ended:
     continued_as: str | None = None
 
 
-Happening = Asked | Said | Called | Returned | Ended
+Happening = Asked | Said | Called | Returned | Wanted | Heard | Ended

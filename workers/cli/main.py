@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from workers.cli import run, server, show, validate, worker
+from workers.cli import decide, inbox, run, server, show, talk, validate, worker
 from workers.cli.errors import INTERRUPTED, CliError, SilentExit
 from workers.cli.options import OutputFormat, RootOptions
 from workers.cli.output import Color
@@ -92,6 +92,15 @@ def root(
 for _name, _command in (
     ("run", run.run),
     ("show", show.show),
+    ("inbox", inbox.inbox),
+    ("approve", decide.approve),
+    ("reject", decide.reject),
+    ("decide", decide.decide),
+    ("answer", decide.answer),
+    ("steer", talk.steer),
+    ("pause", talk.pause),
+    ("resume", talk.resume),
+    ("stop", talk.stop),
     ("worker", worker.worker),
     ("server", server.server),
     ("validate", validate.validate),

@@ -54,6 +54,21 @@ class Output:
         console = self.screen if self.screen is not None and self.notes.is_terminal else self.notes
         console.print(_harmless(line), markup=False, highlight=False, style="dim")
 
+    def refusal(self, line: str) -> None:
+        """One thing of several that was not done, and why; on stderr, nothing with `-o json`, whose result says it."""
+        if not self.as_json:
+            self.notes.print(_harmless(line), markup=False, highlight=False, style="bold red")
+
+    async def confirm(self, question: str) -> bool:
+        """Whether the person at the terminal says yes; asked on stderr, and Ctrl-C still ends the command."""
+        import asyncio
+
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        # A thread, because nothing interrupts a read in this one.
+        answer = await asyncio.to_thread(sys.stdin.readline)
+        return answer.strip().lower() in {"y", "yes"}
+
     def json(self, value: object) -> None:
         """The whole result of `-o json`: one JSON value on stdout."""
         text = json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from workers.cli.output import Output
 from workers.cli.record import Json, Record, Said
-from workflows.rules import wording
+from workflows.rules import decisions, wording
 
 LINES = 6
 CHARACTERS = 600
@@ -53,6 +53,13 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         result = call.get("result")
         text = f" {shown(str(result['text']), full=full)}" if isinstance(result, dict) else ""
         out.print(_indented(Text.assemble(str(call["line"]), (f"  {call['state']}", "yellow"), text)))
+    if its.parked.requests:
+        out.print("")
+        out.print(Text("waits for people", style="bold"))
+    for request in its.parked.requests.values():
+        who, until = ", ".join(request.waits_for), decisions.moment(request.expires_at)
+        name = f"{record.workflow_id}:{request.id}"
+        out.print(_indented(Text.assemble((name, "yellow"), f"  {request.title} ({who}, until {until})")))
     out.print("")
     if its.effects.count:
         hidden = its.effects.count - len(its.effects.last)

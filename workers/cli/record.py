@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.blobs import BlobMissing, Blobs
@@ -53,6 +53,17 @@ class Record:
             "effects": its.effects.model_dump(mode="json"),
             "uncertain": [entry.model_dump(mode="json") for entry in its.uncertain],
         }
+
+
+async def exists(client: Client, workflow_id: str) -> bool:
+    """Whether there is any workflow of this id."""
+    try:
+        await client.get_workflow_handle(workflow_id).describe()
+    except RPCError as error:
+        if error.status not in {RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT}:
+            raise
+        return False
+    return True
 
 
 async def read_record(connection: Connection, workflow_id: str, run_id: str | None) -> Record:
@@ -175,15 +186,22 @@ def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:
 
 @asynccontextmanager
 async def conversation(store: str, record: Record) -> AsyncIterator[Conversation]:
-    """The conversation of `record`, from the store at `store`.
+    """The conversation of `record`, from the store at `store`. Raises as `stored`."""
+    pin = record.chronicle.pin
+    async with stored(store, pin.store if pin is not None else None) as blobs:
+        yield Conversation(blobs)
+
+
+@asynccontextmanager
+async def stored(store: str, wanted: str | None) -> AsyncIterator[Blobs]:
+    """The blobs in the store at `store`, which must have the id `wanted`.
 
     Raises:
         CliError: the store is another than the run's, or does not have all of it.
     """
-    pin = record.chronicle.pin
     path = Path(store.removeprefix("sqlite:///")) if store.startswith("sqlite:///") else None
     name = store if path is not None else f"{store.partition('://')[0]}://..."
-    mine = f"store {pin.store}" if pin is not None else "another store"
+    mine = f"store {wanted}" if wanted is not None else "another store"
     if path is not None and not path.is_file():
         raise CliError(
             f"the conversation is in {mine}, and there is no {name}; set MANDATE_STORE to the workers' store"
@@ -194,9 +212,9 @@ async def conversation(store: str, record: Record) -> AsyncIterator[Conversation
         raise CliError(f"MANDATE_STORE: {error}") from None
     try:
         identity = await blobs.identity()
-        if pin is not None and identity != pin.store:
+        if wanted is not None and identity != wanted:
             raise CliError(f"the conversation is in {mine}, and {name} is store {identity}; set MANDATE_STORE to it")
-        yield Conversation(blobs)
+        yield blobs
     except BlobMissing as error:
         raise CliError(f"{error}, though the run's conversation is in {mine}; set MANDATE_STORE to it") from None
     finally:

@@ -1,20 +1,29 @@
-"""`mandate show`: read a run, its conversation included."""
+"""`mandate show`: read a run, its conversation included, or a request to people."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workers.cli import naming
+from workers.cli.errors import CliError
 from workers.cli.options import Invocation, verb
 
 if TYPE_CHECKING:
     from workers.cli.connection import Connection
     from workers.cli.record import Json
+    from workflows.contracts.request import OpenRequests, Request
 
 
 @verb
 async def show(
     call: Invocation,
-    run: Annotated[str, typer.Argument(help="Workflow id of the run.", metavar="RUN")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Workflow id of a run; or a request, as `<workflow id>:<request>` or a number of the last inbox.",
+            metavar="RUN|REQUEST",
+        ),
+    ],
     *,
     run_id: Annotated[str | None, typer.Option(help="One Temporal run of it; the newest if left out.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Long texts and results whole.")] = False,
@@ -24,15 +33,87 @@ async def show(
 
     With `-o json` one object: workflow_id, run_id, status, reason, agent, version, step, head, usage, effects,
     uncertain, messages, and pending: calls of the last turn whose results the model was not told yet.
+
+    Of a request it shows all that a person must know to decide on it, and the commands that do.
     """
     from workers.cli.connection import connected, note_start
 
     async with connected(call) as connection:
         note_start(call, connection)
+        if not follow and run_id is None and await _is_request(call, connection, run):
+            return await _show_request(call, connection, run)
         if follow:
             return await _follow(call, connection, run, run_id)
         await _show(call, connection, run, run_id, full=full)
     return 0
+
+
+async def _is_request(call: Invocation, connection: "Connection", name: str) -> bool:
+    """Whether `name` is a request's; the workflow id of a run may look like one."""
+    if naming.parsed(name) is None and not naming.is_number(name):
+        return False
+    from workers.cli.record import exists
+
+    if await exists(connection.client, name):
+        call.out.note(f"{name!r} is the workflow id of a run")
+        return False
+    return True
+
+
+async def _show_request(call: Invocation, connection: "Connection", name: str) -> int:
+    from datetime import UTC, datetime
+
+    from workers.cli import asking, deciding, whole
+
+    (target,) = await naming.targets(connection, [name], program=call.program)
+    (found,) = await deciding.look_up(call, connection, [target])
+    request = next((one for one in found.run.requests if one.id == target.request), None)
+    if request is None:
+        raise CliError(f"{target.shown}: {deciding.not_open(found.run, target.request)}")
+    if found.error is not None:
+        call.out.note(f"{target.shown}: it has changed since the inbox")
+    known = await whole.arguments(connection.settings.store, found.run.store, request)
+    if call.out.as_json:
+        call.out.json(_as_json(connection, found.run, request, known.values, call.program))
+        return 0
+    asking.print_request(call.out, found.run, request, known.values, datetime.now(UTC))
+    if known.missing is not None:
+        call.out.note(f"\nlong texts are shown by their beginning: {known.missing}")
+    _print_commands(call, connection, found.run, request)
+    return 0
+
+
+def _as_json(
+    connection: "Connection", run: "OpenRequests", request: "Request", arguments: "Json", program: str
+) -> dict[str, object]:
+    from workers.cli import asking
+    from workers.cli.inbox import entry
+
+    return {
+        **entry(run, request),
+        "arguments": arguments,
+        "status": run.status,
+        "refused": [one.model_dump(mode="json") for one in run.refused if one.request == request.id],
+        "commands": [
+            {"choice": way.choice, "mandate": way.mandate, "temporal": way.temporal}
+            for way in asking.ways(connection, run.workflow_id, request, program=program)
+        ],
+    }
+
+
+def _print_commands(call: Invocation, connection: "Connection", run: "OpenRequests", request: "Request") -> None:
+    from rich.text import Text
+
+    from workers.cli import asking
+
+    ways = asking.ways(connection, run.workflow_id, request, program=call.program)
+    call.out.print("", Text("to answer", style="bold"))
+    call.out.print(*(f"  {way.mandate}" for way in ways))
+    if request.kind == "approval":
+        name = ways[0].mandate
+        call.out.print(f"  {name} --edit", f"  {name} --set NAME=VALUE")
+    call.out.print("", Text("or with Temporal's CLI", style="bold"))
+    call.out.print(*(f"  {way.temporal}" for way in ways))
 
 
 async def _follow(call: Invocation, connection: "Connection", run: str, run_id: str | None) -> int:

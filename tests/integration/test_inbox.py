@@ -1,0 +1,170 @@
+"""What client code does with runs that wait for people, against a real server."""
+
+import asyncio
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from tests.support.agents import Site, new_site
+from tests.support.asking_workflow import AskingWorkflow
+from tests.support.people import ASK_ALL, asked, write_people
+from workers import inbox, messages
+from workers.client import AgentClient, connect
+from workers.dev_server import run_private_server
+from workflows.contracts.request import Decision, Request
+
+
+@pytest.fixture
+def site(tmp_path: Path, client: Client) -> Site:
+    return new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)))
+
+
+def approval(request: Request, by: str = "ann@example.com", choice: str = "approve") -> Decision:
+    return Decision(request=request.id, digest=request.digest, choice=choice, by=by)
+
+
+async def test_run_that_waits_is_found_by_group_and_agent_and_approved(site: Site) -> None:
+    site.write("payer", [{"call": [{"pay": {"order": 1, "amount": 7}}]}, {"say": "Paid."}], policy=ASK_ALL)
+    async with site.serving():
+        handle = await site.start("payer")
+        (request,) = await asked(handle)
+        found = await _found(site.agents, handle.id, agent="payer", group="finance")
+        others = await site.agents.inbox(agent="payer", group="legal")
+
+        receipt = await site.agents.decide(handle.id, approval(request))
+        result = await handle.result()
+
+    assert not found.scanned
+    assert [run.requests for run in found.runs if run.workflow_id == handle.id] == [(request,)]
+    assert handle.id not in [run.workflow_id for run in others.runs]
+    assert (receipt.status, receipt.message) == ("approved", "r1 is approved: ann@example.com approved it")
+    assert (result.status, result.effects.count) == ("completed", 1)
+
+
+async def _found(agents: AgentClient, workflow_id: str, **wanted: str) -> inbox.Inbox:
+    """The inbox, once the run is listed: what a run upserts is listed a moment later."""
+    async with asyncio.timeout(20):
+        while True:
+            found = await agents.inbox(**wanted)
+            if workflow_id in [run.workflow_id for run in found.runs]:
+                return found
+            await asyncio.sleep(0.1)
+
+
+async def test_refusals_are_sentences_and_the_same_words_can_be_sent_again(site: Site) -> None:
+    site.write("payer", [{"call": [{"pay": {"order": 1, "amount": 7}}]}, {"say": "Paid."}], policy=ASK_ALL)
+    people = Path(site.environment["MANDATE_PEOPLE"])
+    everybody = people.read_text()
+    async with site.serving():
+        handle = await site.start("payer", requester="cleo@example.com")
+        (request,) = await asked(handle)
+        refused = [
+            await _refusal(site, handle.id, approval(request, "dan@example.com")),
+            await _refusal(site, handle.id, approval(request, "cleo@example.com")),
+            await _refusal(site, handle.id, approval(request.model_copy(update={"id": "r9"}))),
+        ]
+        # A person joins the group: what was refused before counts now.
+        people.write_text(
+            everybody.replace(
+                '"name": "dan@example.com", "groups": []', '"name": "dan@example.com", "groups": ["finance"]'
+            )
+        )
+        receipt = await site.agents.decide(handle.id, approval(request, "dan@example.com"))
+        await handle.result()
+        late = await _refusal(site, handle.id, approval(request))
+
+    assert refused == [
+        "by: 'dan@example.com' may not decide on r1: group finance",
+        "by: 'cleo@example.com' asked for this run and cannot decide for it",
+        "request: 'r9' is not a request of this run; open are: r1",
+    ]
+    assert receipt.status == "approved"
+    assert late == f"run {handle.id!r} is over"
+    assert await _refusal(site, "no-such-run", approval(request)) == "there is no run 'no-such-run'"
+
+
+async def _refusal(site: Site, workflow_id: str, decision: Decision) -> str:
+    with pytest.raises(messages.MessageError) as refused:
+        await site.agents.decide(workflow_id, decision)
+    return str(refused.value)
+
+
+async def test_many_requests_of_one_run_are_decided_by_two_people_at_once(site: Site) -> None:
+    count = 60
+    calls = [{"pay": {"order": amount, "amount": 1}} for amount in range(count)]
+    site.write("payer", [{"call": calls}, {"say": "Paid."}], policy=[{**ASK_ALL[0], "quorum": 2}, ASK_ALL[1]])
+    async with site.serving():
+        handle = await site.start("payer")
+        requests = await asked(handle, count)
+
+        # Together more than the ten updates that the server takes at a time.
+        outcomes = await asyncio.gather(
+            *(
+                site.agents.decide_many([(handle.id, approval(request, by)) for request in requests])
+                for by in ("ann@example.com", "bob@example.com")
+            )
+        )
+        result = await handle.result()
+
+    told = [outcome for person in outcomes for outcome in person]
+    assert [outcome.error for outcome in told if outcome.error is not None] == []
+    statuses = [outcome.receipt.status for outcome in told if outcome.receipt is not None]
+    assert (statuses.count("recorded"), statuses.count("approved")) == (count, count)
+    assert result.effects.count == count
+
+
+async def test_run_is_steered_paused_resumed_and_stopped(site: Site) -> None:
+    site.write("payer", [{"call": [{"pay": {"order": 1, "amount": 7}}]}, {"say": "Paid."}], policy=ASK_ALL)
+    async with site.serving():
+        handle = await site.start("payer")
+        await asked(handle)
+
+        steered = await site.agents.steer(handle.id, "Be kind.", by="ann@example.com")
+        paused = await site.agents.pause(handle.id, by="ann@example.com", reason="lunch")
+        resumed = await site.agents.resume(handle.id, by="ann@example.com")
+        await site.agents.stop(handle.id, by="ann@example.com", reason="enough")
+        result = await handle.result()
+
+    assert (steered.status, paused.status, resumed.status) == ("waiting", "paused", "waiting")
+    assert (result.status, result.reason) == ("stopped", "stopped by ann@example.com: enough")
+
+
+async def test_runs_are_scanned_where_search_attributes_are_missing_and_silent_ones_are_named() -> None:
+    async with run_private_server() as server:
+        client = await connect(address=server.address)
+        queue, nobodys = f"asking-{uuid4().hex[:8]}", f"nobody-{uuid4().hex[:8]}"
+        async with Worker(client, task_queue=queue, workflows=[AskingWorkflow]):
+            for name, group, served in (("a", "finance", queue), ("b", "legal", queue), ("c", "legal", nobodys)):
+                await client.start_workflow("AgentWorkflow", {"group": group}, id=name, task_queue=served)
+            progress: list[tuple[int, int]] = []
+
+            everything = await inbox.read_inbox(client, on_progress=lambda asked, of: progress.append((asked, of)))
+            legal = await inbox.read_inbox(client, group="legal")
+
+    assert everything.scanned
+    assert sorted(run.workflow_id for run in everything.runs) == ["a", "b"]
+    assert [run.workflow_id for run in legal.runs] == ["b"]
+    assert [(one.workflow_id, one.reason) for one in everything.silent] == [("c", "no worker polls its task queue")]
+    assert progress[-1] == (3, 3)
+
+
+async def test_name_that_would_change_the_query_is_refused(client: Client) -> None:
+    with pytest.raises(ValueError, match="quotes and backslashes are not allowed"):
+        await inbox.open_runs(client, group='x" OR WorkflowType="Other')
+
+
+async def test_decision_that_no_worker_takes_in_says_that_it_may_still_be(client: Client) -> None:
+    name = f"unserved-{uuid4().hex[:8]}"
+    await client.start_workflow("AgentWorkflow", {}, id=name, task_queue=name)
+    decision = Decision(request="*", choice="reject")
+
+    with pytest.raises(messages.NoAnswer) as refused:
+        await messages.decide(client, name, decision, patience_seconds=1)
+
+    assert str(refused.value) == (
+        f"no worker has answered for run {name!r} within 1 s; "
+        "the message may still be taken in when one does, and sending it again is safe"
+    )

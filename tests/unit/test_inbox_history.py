@@ -1,0 +1,269 @@
+"""What a run's history tells of requests and decisions, also a history that nobody expects."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.history.v1 import HistoryEvent
+
+from workers.cli.chronicle import Chronicle
+from workers.cli.happenings import Call, Heard, Wanted
+from workers.cli.parked import Parked
+from workers.converter import data_converter
+from workflows.contracts.agent import AgentPin
+from workflows.contracts.budget import Budget
+from workflows.contracts.request import (
+    Checked,
+    Decision,
+    DecisionCheck,
+    Halt,
+    Need,
+    Notice,
+    NotifyRequest,
+    Receipt,
+    Request,
+    Steering,
+    Then,
+)
+from workflows.contracts.run import ControlState, PeopleState, RunState
+from workflows.contracts.tool import CallRequest, ToolResult
+
+NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
+DIGEST = "d" * 43
+CONVERTER = data_converter()
+
+
+def request(id_: str = "r1", index: int = 0, **need: Any) -> Request:
+    return Request(
+        id=id_,
+        kind="approval",
+        digest=DIGEST,
+        title="pay amount=120?",
+        reason="rule 'large' asks",
+        step=1,
+        head=DIGEST,
+        index=index,
+        choices=("approve", "reject"),
+        needs=(Need(**{"rule": "large", "groups": ("finance",), "expires_at": NOW + timedelta(hours=1), **need}),),
+        requested_at=NOW,
+    )
+
+
+async def payloads(value: Any) -> Payloads:
+    return Payloads(payloads=await CONVERTER.encode([value]))
+
+
+def event(number: int, at: datetime = NOW) -> HistoryEvent:
+    moment = Timestamp()
+    moment.FromDatetime(at)
+    return HistoryEvent(event_id=number, event_time=moment)
+
+
+async def scheduled(number: int, kind: str, value: Any) -> HistoryEvent:
+    its = event(number)
+    its.activity_task_scheduled_event_attributes.activity_type.name = kind
+    its.activity_task_scheduled_event_attributes.input.CopyFrom(await payloads(value))
+    return its
+
+
+async def completed(number: int, of: int, value: Any) -> HistoryEvent:
+    its = event(number)
+    its.activity_task_completed_event_attributes.scheduled_event_id = of
+    its.activity_task_completed_event_attributes.result.CopyFrom(await payloads(value))
+    return its
+
+
+async def accepted(number: int, name: str, value: Any) -> HistoryEvent:
+    its = event(number)
+    update = its.workflow_execution_update_accepted_event_attributes.accepted_request.input
+    update.name = name
+    update.args.CopyFrom(await payloads(value))
+    return its
+
+
+async def answered(number: int, of: int, value: Any = None, *, failure: str | None = None) -> HistoryEvent:
+    its = event(number)
+    told = its.workflow_execution_update_completed_event_attributes
+    told.accepted_event_id = of
+    if failure is None:
+        told.outcome.success.CopyFrom(await payloads(value))
+    else:
+        told.outcome.failure.message = failure
+        told.outcome.failure.application_failure_info.type = "DecisionRefused"
+    return its
+
+
+async def signaled(number: int, name: str, value: Any) -> HistoryEvent:
+    its = event(number)
+    its.workflow_execution_signaled_event_attributes.signal_name = name
+    its.workflow_execution_signaled_event_attributes.input.CopyFrom(await payloads(value))
+    return its
+
+
+async def parked(*requests: Request) -> Parked:
+    its = Parked(CONVERTER)
+    notices = tuple(Notice(request=one, occasion="asked") for one in requests)
+    told = NotifyRequest(workflow_id="wf", run_id="x", agent="till", requester=None, notices=notices)
+    happened = await its.add(await scheduled(1, "notify_people", told), 1)
+    assert happened == [Wanted(1, one, "asked") for one in requests]
+    return its
+
+
+def decision(choice: str = "approve", by: str = "ann", **given: Any) -> Decision:
+    return Decision(**{"request": "r1", "digest": DIGEST, "choice": choice, "by": by, **given})
+
+
+async def test_requests_are_open_until_they_are_answered() -> None:
+    its = await parked(request(), request("r2", 1))
+    before = its.doing
+
+    await its.add(await accepted(5, "decide", decision()), 1)
+    receipt = Receipt(request="r1", status="approved", message="r1 is approved: ann approved it")
+    happened = await its.add(await answered(6, 5, receipt), 1)
+
+    assert before == "waiting for finance (r1, r2)"
+    assert happened == [Heard(1, "r1 is approved: ann approved it")]
+    assert its.doing == "waiting for finance (r2)"
+
+
+async def test_decision_that_does_not_count_leaves_its_request_open() -> None:
+    its = await parked(request())
+
+    await its.add(await accepted(5, "decide", decision(by="bob", value={"amount": 1})), 1)
+    happened = await its.add(await answered(6, 5, failure="by: 'bob' may not decide"), 1)
+
+    line = "bob chose approve with other arguments on r1, which does not count: by: 'bob' may not decide"
+    assert happened == [Heard(1, line, counts=False)]
+    assert list(its.requests) == ["r1"]
+
+
+async def test_decision_by_signal_is_told_when_it_was_checked() -> None:
+    its = await parked(request(quorum=2))
+    for number, by, checked in (
+        (5, "ann", Checked(needs=(0,), person="ann")),
+        (8, "eve", Checked(refusal="by: 'eve' may not decide")),
+    ):
+        assert await its.add(await signaled(number, "decide", decision(by=by)), 1) == []
+        check = DecisionCheck(
+            decision=decision(by=by), request=its.requests["r1"], tool=None, agent=DIGEST, requester=None,
+            workflow_id="wf", at=NOW,
+        )  # fmt: skip
+        await its.add(await scheduled(number + 1, "check_decision", check), 1)
+        (heard,) = await its.add(await completed(number + 2, number + 1, checked), 1)
+        assert heard.counts is (by == "ann")  # type: ignore[union-attr]
+    assert its.requests["r1"].needs[0].approved_by == ("ann",)
+
+    check = DecisionCheck(
+        decision=decision(by="bob"), request=its.requests["r1"], tool=None, agent=DIGEST, requester=None,
+        workflow_id="wf", at=NOW,
+    )  # fmt: skip
+    await its.add(await scheduled(20, "check_decision", check), 1)
+    happened = await its.add(await completed(21, 20, Checked(needs=(0,), person="bob")), 1)
+
+    assert happened == [Heard(1, "bob chose approve on r1")]
+    assert its.requests == {}
+
+
+async def test_rejection_of_all_by_signal_closes_all() -> None:
+    its = await parked(request(), request("r2", 1))
+
+    happened = await its.add(await signaled(5, "decide", Decision(request="*", choice="reject", by="ann")), 1)
+
+    assert happened == [Heard(1, "ann rejects all open requests")]
+    assert its.doing == ""
+
+
+async def test_request_that_expires_is_closed_unless_others_are_asked() -> None:
+    its = await parked(request(), request("r2", 1, then=Then(groups=("leads",), expires=timedelta(hours=1))))
+    fired = event(9, NOW + timedelta(hours=1))
+    fired.timer_fired_event_attributes.timer_id = "1"
+
+    happened = await its.add(fired, 1)
+
+    assert happened == [Heard(1, "r1 has expired: nobody decided in time", counts=False)]
+    assert list(its.requests) == ["r2"]
+
+
+async def test_words_of_people_are_told() -> None:
+    its = await parked(request())
+    said = []
+    for number, name, message in (
+        (5, "steer", Steering(text="Be kind.", by="ann")),
+        (6, "pause", Halt(by="ann", reason="lunch")),
+        (7, "resume", Halt(by="bob")),
+        (8, "pause", Halt(by="cy")),
+    ):
+        said += await its.add(await signaled(number, name, message), 2)
+
+    assert [heard.line for heard in said if isinstance(heard, Heard)] == [
+        "ann says: Be kind.",
+        "ann pauses the run: lunch",
+        "bob lets the run go on",
+        "cy pauses the run",
+    ]
+    assert its.doing == "paused by cy"
+
+
+async def test_run_that_does_not_wait_any_more_has_no_open_requests() -> None:
+    its = await parked(request())
+    upsert = event(9)
+    fields = upsert.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
+    fields["AgentStatus"].CopyFrom(Payload(metadata={"encoding": b"json/plain"}, data=b'"running"'))
+
+    await its.add(upsert, 1)
+
+    assert its.requests == {}
+
+
+@pytest.mark.parametrize("value", ["text", 7, None, [], {}, {"request": "r1"}, {"notices": 1}, {"by": "\x00" * 300}])
+async def test_messages_that_do_not_fit_are_passed_over(value: Any) -> None:
+    its = Parked(CONVERTER)
+
+    for name in ("decide", "steer", "pause", "something_else"):
+        assert await its.add(await signaled(5, name, value), 1) == []
+        assert await its.add(await accepted(6, name, value), 1) == []
+        assert await its.add(await answered(7, 6, value), 1) == []
+    for kind in ("notify_people", "check_decision"):
+        assert await its.add(await scheduled(8, kind, value), 1) == []
+        assert await its.add(await completed(9, 8, value), 1) == []
+    nothing = event(10)
+    nothing.workflow_execution_signaled_event_attributes.signal_name = "decide"
+    assert await its.add(nothing, 1) == []
+    unreadable = event(11)
+    unreadable.workflow_execution_signaled_event_attributes.signal_name = "decide"
+    unreadable.workflow_execution_signaled_event_attributes.input.payloads.append(
+        Payload(metadata={"encoding": b"json/plain"}, data=b"{")
+    )
+    assert await its.add(unreadable, 1) == []
+    assert await its.add(await answered(12, 99, value), 1) == []
+    assert its.doing == ""
+
+
+async def test_open_requests_are_known_after_continue_as_new() -> None:
+    pin = AgentPin(
+        name="till", digest=DIGEST, models=("scripted:x",), tools=(), policy=(), attempts=3, budget=Budget(), store="s"
+    )
+    state = RunState(
+        agent=pin,
+        head=DIGEST,
+        step_limit=9,
+        people=PeopleState(made=1, open=(request(),)),
+        control=ControlState(paused=Halt(by="ann")),
+    )
+    started = event(1)
+    started.workflow_execution_started_event_attributes.input.CopyFrom(await payloads(state))
+    started.workflow_execution_started_event_attributes.continued_execution_run_id = "before"
+    chronicle = Chronicle(CONVERTER)
+
+    await chronicle.add(started)
+
+    assert list(chronicle.parked.requests) == ["r1"]
+    assert chronicle.doing == "paused by ann"
+
+
+def test_call_that_was_never_made_is_not_one_of_the_calls_that_were() -> None:
+    call = Call(CallRequest(tool="pay"), "pay", None, state="not made", result=ToolResult(text="x", error=True))
+
+    assert not call.is_made

@@ -1,0 +1,181 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from activities.directory import People
+from workers.cli import asking, identity
+from workers.cli.entitled import Entitled
+from workers.cli.errors import CliError
+from workers.settings import Settings
+from workflows.contracts.directory import PeopleSpec
+from workflows.contracts.request import Need, OpenRequests, Request, Then
+
+NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
+LATER = NOW + timedelta(hours=2)
+DIGEST = "d" * 43
+
+PEOPLE = People(
+    PeopleSpec.model_validate(
+        {
+            "people": [
+                {"name": "ann@example.com", "addresses": ["slack:ann"], "groups": ["finance"]},
+                {"name": "bob@example.com"},
+            ]
+        }
+    )
+)
+
+
+def need(**given: Any) -> Need:
+    return Need(**{"rule": "large", "expires_at": LATER, **given})
+
+
+def request(*needs: Need, **given: Any) -> Request:
+    return Request(
+        **{
+            "id": "r1",
+            "kind": "approval",
+            "digest": DIGEST,
+            "title": "pay amount=120?",
+            "tool": "pay",
+            "arguments": {"amount": 120},
+            "reason": "rule 'large' asks people about 'pay'",
+            "step": 1,
+            "head": DIGEST,
+            "index": 0,
+            "choices": ("approve", "reject"),
+            "needs": needs,
+            "requested_at": NOW,
+            **given,
+        }
+    )
+
+
+def run(*requests: Request, requester: str | None = None) -> OpenRequests:
+    return OpenRequests(
+        workflow_id="wf",
+        run_id="x",
+        agent="till",
+        version="v1",
+        status="waiting",
+        requester=requester,
+        requests=requests,
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "0 s"),
+        (0, "0 s"),
+        (89, "89 s"),
+        (90, "2 min"),
+        (119, "2 min"),
+        (3600, "60 min"),
+        (5400, "2 h"),
+        (86390, "24 h"),
+        (172800, "2 d"),
+    ],
+)
+def test_lengths_are_rounded_to_a_unit_that_says_enough(seconds: float, words: str) -> None:
+    assert asking.length(timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        (need(groups=("finance",)), "1 of finance (rule 'large'): nobody has decided"),
+        (
+            need(groups=("finance",), users=("cy",), quorum=2, signature=True, approved_by=("ann",)),
+            "2 of finance, cy (rule 'large'), signed: ann has approved",
+        ),
+        (
+            need(rule=None, rejections=2, rejected_by=("ann",), approved_by=("bob", "cy")),
+            "1 of everybody in the file of people; 2 rejections reject: bob and cy have approved; ann has rejected",
+        ),
+    ],
+)
+def test_needs_say_who_how_many_and_who_has(need: Need, words: str) -> None:
+    assert asking.needed(need) == words
+
+
+def test_expiry_says_what_it_means() -> None:
+    goes_on = Then(groups=("leads",), users=("cy",), expires=timedelta(hours=4))
+
+    assert asking.expiry(request(need())) == "it counts as rejected"
+    assert asking.expiry(request(need(then=goes_on))) == "leads, cy can answer too, for 4h"
+    assert asking.expiry(request(need(expires_at=LATER + timedelta(1)), need(then=goes_on))) == (
+        "leads, cy can answer too, for 4h"
+    )
+    assert asking.remaining(request(need()), NOW) == "2 h"
+    assert asking.remaining(request(need()), LATER) == "over"
+
+
+@pytest.mark.parametrize(
+    ("person", "needs", "requester", "mine"),
+    [
+        ("ann@example.com", [need(groups=("finance",))], None, True),
+        ("SLACK:Ann", [need(groups=("Finance",))], None, True),
+        ("bob@example.com", [need(groups=("finance",))], None, False),
+        ("bob@example.com", [need(groups=("finance",)), need(users=("Bob@example.com",))], None, True),
+        ("bob@example.com", [need()], None, True),
+        ("ann@example.com", [need()], "slack:ann", False),
+        ("ann@example.com", [need(quorum=2, approved_by=("ann@example.com",))], None, False),
+        (
+            "ann@example.com",
+            [need(groups=("finance",), approved_by=("cy",)), need(users=("bob@example.com",))],
+            None,
+            False,
+        ),
+    ],
+)
+def test_mine_is_what_my_decision_would_bring_further(
+    person: str, needs: list[Need], requester: str | None, mine: bool
+) -> None:
+    asked = request(*needs)
+
+    assert Entitled(person, PEOPLE).may_decide(run(asked, requester=requester), asked) is mine
+
+
+def test_without_a_file_of_people_groups_are_what_one_says(tmp_path: Path) -> None:
+    asked = request(need(groups=("finance",)))
+
+    assert not Entitled("ann", None).may_decide(run(asked), asked)
+    assert Entitled("ann", None, ("finance",)).may_decide(run(asked), asked)
+
+
+def test_person_whom_the_file_does_not_have_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "people.yaml"
+    path.write_text("people: [{name: ann@example.com}]")
+    settings = Settings.from_environment({"MANDATE_PEOPLE": str(path)})
+
+    with pytest.raises(CliError) as refusal:
+        Entitled.of(settings, "cy@example.com")
+
+    assert str(refusal.value) == f"'cy@example.com' is not in {path}; say who you are with --by or MANDATE_USER"
+    assert Entitled.of(settings, "Ann@example.com").note is None
+
+
+def test_who_acts_is_what_was_given_then_the_environment_then_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_COUNT", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    named = Settings.from_environment({"MANDATE_USER": "ann@example.com"})
+    unnamed = Settings.from_environment({})
+
+    system = identity.person(unnamed, None)
+    (tmp_path / ".gitconfig").write_text("[user]\nemail = git@example.com\n")
+
+    assert identity.person(named, "bob") == "bob"
+    assert identity.person(named, None) == "ann@example.com"
+    assert identity.person(unnamed, None) == "git@example.com"
+    assert "@" in system
+    assert system != "git@example.com"
+    with pytest.raises(CliError, match="stands for your own name"):
+        identity.person(named, "<your name>")

@@ -1,0 +1,217 @@
+"""`mandate inbox`: all that runs want from people."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workers.cli.errors import CliError
+from workers.cli.options import Invocation, verb
+
+if TYPE_CHECKING:
+    from workers.cli.connection import Connection
+    from workers.cli.output import Output
+    from workers.inbox import Inbox
+    from workflows.contracts.request import OpenRequests, Request
+
+SILENT_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One open request and its run."""
+
+    run: "OpenRequests"
+    request: "Request"
+
+    @property
+    def name(self) -> str:
+        return f"{self.run.workflow_id}:{self.request.id}"
+
+
+@verb
+async def inbox(
+    call: Invocation,
+    *,
+    mine: Annotated[bool, typer.Option("--mine", help="Only those that you may decide on.")] = False,
+    group: Annotated[str | None, typer.Option(help="Only those that wait for this group or user.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only of this kind: approval or question.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only of this agent.")] = None,
+    by: Annotated[str | None, typer.Option(help="Who you are, for --mine; MANDATE_USER or git's if left out.")] = None,
+    scan: Annotated[
+        bool, typer.Option("--scan", help="Ask all running runs, not only those that are listed as waiting.")
+    ] = False,
+) -> int:
+    """List all open requests over all runs, those that expire first at the top.
+
+    The number of a request stands for its name in the commands that follow. With `-o json` one object: requests, each
+    with number, name, workflow_id, agent, version, requester, waits_for and expires_at beside all that the run says of
+    it; silent: runs that did not answer; scanned.
+    """
+    _check_kind(kind)
+    from workers.cli.connection import connected, note_start
+
+    async with connected(call) as connection:
+        note_start(call, connection)
+        found = await _asked(call, connection, group=group, agent=agent, scan=scan)
+        rows = [row for row in rows_of(found) if kind is None or row.request.kind == kind]
+        if mine:
+            rows = _of(rows, call, connection, by, group)
+        await _keep(connection, rows)
+        if call.out.as_json:
+            call.out.json(_as_json(rows, found))
+        else:
+            _print(call, rows, found)
+    return 0
+
+
+def _check_kind(kind: str | None) -> None:
+    if kind is None:
+        return
+    from typing import get_args
+
+    from workflows.contracts.request import RequestKind
+
+    if kind not in get_args(RequestKind):
+        raise CliError(f"--kind {kind!r} is not one of {', '.join(get_args(RequestKind))}")
+
+
+async def _asked(
+    call: Invocation, connection: "Connection", *, group: str | None, agent: str | None, scan: bool
+) -> "Inbox":
+    from workers.inbox import read_inbox
+
+    with _progress(call.out) as on_progress:
+        try:
+            return await read_inbox(connection.client, group=group, agent=agent, scan=scan, on_progress=on_progress)
+        except ValueError as error:
+            raise CliError(str(error)) from None
+
+
+@contextmanager
+def _progress(out: "Output") -> "Iterator[Callable[[int, int], None] | None]":
+    """A spinner that counts, where somebody watches."""
+    if (screen := out.screen) is None:
+        yield None
+        return
+    with screen.status("looking for runs that wait") as status:
+        yield lambda asked, of: status.update(f"asked {asked} of {of} runs")
+
+
+def rows_of(found: "Inbox") -> list[Row]:
+    """Those that expire first at the top; of the same moment, in the order in which they were asked."""
+    rows = [Row(run, request) for run in found.runs for request in run.requests]
+    return sorted(
+        rows, key=lambda row: (row.request.expires_at, row.run.workflow_id, int(row.request.id.removeprefix("r")))
+    )
+
+
+def _of(
+    rows: Sequence[Row], call: Invocation, connection: "Connection", by: str | None, group: str | None
+) -> list[Row]:
+    """Those that the person who calls may decide on, as the file of people here says."""
+    from workers.cli import identity
+    from workers.cli.entitled import Entitled
+
+    person = identity.person(connection.settings, by)
+    identity.announce(call.out, person)
+    entitled = Entitled.of(connection.settings, person, groups=(group,) if group else ())
+    if entitled.note is not None:
+        call.out.note(entitled.note)
+    return [row for row in rows if entitled.may_decide(row.run, row.request)]
+
+
+async def _keep(connection: "Connection", rows: Sequence[Row]) -> None:
+    from datetime import UTC
+
+    from workers.cli import naming
+
+    numbered = naming.Numbered(
+        await naming.server_of(connection),
+        f"namespace {connection.client.namespace!r} at {connection.address}",
+        datetime.now(UTC),
+        tuple((row.run.workflow_id, row.request.id, row.request.digest) for row in rows),
+    )
+    try:
+        naming.save(connection.settings.folder, numbered)
+    except OSError as error:
+        raise CliError(
+            f"the numbers of this inbox cannot be kept in {str(connection.settings.folder)!r}: {error.strerror}; "
+            "MANDATE_FOLDER names another folder"
+        ) from None
+
+
+def _as_json(rows: Sequence[Row], found: "Inbox") -> dict[str, object]:
+    return {
+        "requests": [{"number": number, **entry(row.run, row.request)} for number, row in enumerate(rows, 1)],
+        "silent": [{"workflow_id": one.workflow_id, "reason": one.reason} for one in found.silent],
+        "scanned": found.scanned,
+    }
+
+
+def entry(run: "OpenRequests", request: "Request") -> dict[str, object]:
+    """One request as programs read it."""
+    return {
+        "name": f"{run.workflow_id}:{request.id}",
+        "workflow_id": run.workflow_id,
+        "agent": run.agent,
+        "version": run.version,
+        "requester": run.requester,
+        "waits_for": list(request.waits_for),
+        "expires_at": request.expires_at.isoformat(),
+        **request.model_dump(mode="json"),
+    }
+
+
+def _print(call: Invocation, rows: Sequence[Row], found: "Inbox") -> None:
+    from datetime import UTC
+
+    out, now = call.out, datetime.now(UTC)
+    if rows:
+        _print_table(out, rows, now)
+        out.note(f"\nlook at one with `{call.program} show 1`, answer with `{call.program} approve 1` or `reject 1`")
+    else:
+        out.print("nothing is open" if not found.silent else "nothing is known to be open")
+    if found.scanned:
+        out.note("all running runs were asked: the namespace has no search attributes that tell which of them wait")
+    if found.silent:
+        count = len(found.silent)
+        out.note(f"{count} run{'s' * (count != 1)} did not answer, and may wait too:")
+        for one in found.silent[:SILENT_SHOWN]:
+            out.note(f"  {one.workflow_id}: {one.reason}")
+        if count > SILENT_SHOWN:
+            out.note(f"  and {count - SILENT_SHOWN} more")
+
+
+def _print_table(out: "Output", rows: Sequence[Row], now: datetime) -> None:
+    from rich.text import Text
+
+    from workers.cli.asking import length, remaining, waits_for
+    from workflows.rules import wording
+
+    head = ("", "age", "expires", "request", "agent", "waits for", "asked")
+    table = [
+        (
+            str(number),
+            length(now - row.request.requested_at),
+            remaining(row.request, now),
+            row.name,
+            row.run.agent,
+            wording.shorten(waits_for(row.request), 40),
+            wording.shorten(row.request.title, 160),
+        )
+        for number, row in enumerate(rows, 1)
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *table, strict=True)]
+    out.print(Text(_line(head, widths), style="bold"))
+    for cells in table:
+        out.print(_line(cells, widths))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """The number to the right, everything else to the left."""
+    padded = [cell.ljust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return "  ".join((cells[0].rjust(widths[0]), *padded)).rstrip()

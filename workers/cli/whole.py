@@ -1,0 +1,58 @@
+"""What a request is about in full: long texts that the run knows by reference only, from the store."""
+
+import json
+from dataclasses import dataclass
+
+from pydantic import JsonValue, ValidationError
+
+from activities.blobs import BlobCorrupted, Blobs
+from workers.cli import editing
+from workers.cli.errors import CliError
+from workers.cli.record import stored
+from workflows.contracts.base import JsonObject
+from workflows.contracts.request import Request
+from workflows.contracts.transcript import AssistantMessage, Segment
+from workflows.rules import wording
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments of the call that a request is about; sensitive ones are `***`."""
+
+    values: JsonObject
+    missing: str | None = None
+    """Why long texts are shown by their beginning only; `None` when they are whole."""
+
+
+async def arguments(store: str, identity: str | None, request: Request) -> Arguments:
+    """All arguments in full, as far as the store at `store` can be read; the run's store has the id `identity`."""
+    if not editing.has_references(request.arguments):
+        return Arguments(request.arguments)
+    try:
+        async with stored(store, identity) as blobs:
+            whole = await _whole(blobs, request)
+    except (CliError, BlobCorrupted) as error:
+        return Arguments(request.arguments, str(error))
+    except (OSError, ValidationError, ValueError) as error:
+        return Arguments(request.arguments, f"the store cannot be read: {wording.shorten(str(error), 200)}")
+    return Arguments(_hidden(whole, request.arguments))
+
+
+async def _whole(blobs: Blobs, request: Request) -> JsonObject:
+    if request.edited is not None:
+        found = json.loads(await blobs.get(request.edited.blob))
+    else:
+        segment = Segment.model_validate_json(await blobs.get(request.head))
+        answers = [message for message in segment.messages if isinstance(message, AssistantMessage)]
+        if not answers or request.index >= len(answers[-1].calls):
+            raise ValueError(f"segment {request.head} has no call {request.index}")
+        found = json.loads(answers[-1].calls[request.index].arguments)
+    if not isinstance(found, dict):
+        raise ValueError("its arguments are no object")
+    return found
+
+
+def _hidden(whole: JsonObject, shown: JsonObject) -> JsonObject:
+    """`whole` without what people are not shown."""
+    hidden: JsonValue = wording.HIDDEN
+    return {name: hidden if shown.get(name, hidden) == hidden else value for name, value in whole.items()}

@@ -1,0 +1,195 @@
+"""What people say to runs: decisions and words as Temporal updates, sent until they are answered."""
+
+import asyncio
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from temporalio.client import (
+    Client,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from workflows.contracts.base import digest_of
+from workflows.contracts.request import Decision, Halt, Receipt, Steering, Told
+
+T = TypeVar("T", Receipt, Told)
+
+PATIENCE_SECONDS = 60.0
+"""How long one message is sent again and waited for."""
+
+PER_RUN = 8
+"""Messages in flight to one run; the server refuses the eleventh."""
+IN_ALL = 32
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 2.0
+
+_PASSING = (RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.UNAVAILABLE, RPCStatusCode.ABORTED)
+_ABORTED = "update was aborted"
+"""What the server says to an update that came while the run continued as new."""
+
+
+class MessageError(Exception):
+    """A message that did not do what it was sent for; the text is one sentence for the person."""
+
+
+class Refused(MessageError):
+    """The run has read the message and does not act on it."""
+
+
+class NoRun(MessageError):
+    """There is no such run, or it is over."""
+
+
+class NoAnswer(MessageError):
+    """Nobody answered in time; the message may still be taken in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one decision of many."""
+
+    workflow_id: str
+    decision: Decision
+    receipt: Receipt | None = None
+    """`None` when it did not count."""
+    error: str | None = None
+    """Why it did not count, in one sentence."""
+
+
+async def decide(
+    client: Client, workflow_id: str, decision: Decision, *, patience_seconds: float = PATIENCE_SECONDS
+) -> Receipt:
+    """Answer a request of a run; the run is asked by its workflow id, so that it may continue as new meanwhile.
+
+    Raises:
+        MessageError: it does not count: `Refused`, `NoRun` or `NoAnswer`.
+    """
+    return await _sent(client, workflow_id, _Message("decide", decision, Receipt), patience_seconds)
+
+
+async def decide_many(
+    client: Client,
+    decisions: Sequence[tuple[str, Decision]],
+    *,
+    on_outcome: Callable[[Outcome], None] | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> list[Outcome]:
+    """Decisions by workflow id, at most `PER_RUN` at a time for one run and `IN_ALL` in all; outcomes in their order.
+
+    `on_outcome` is told of each as it comes. One that does not count does not keep the others back.
+    """
+    everywhere = asyncio.Semaphore(IN_ALL)
+    runs: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PER_RUN))
+
+    async def one(workflow_id: str, decision: Decision) -> Outcome:
+        # Those of a busy run queue up before they take a place of all.
+        async with runs[workflow_id], everywhere:
+            try:
+                receipt = await decide(client, workflow_id, decision, patience_seconds=patience_seconds)
+                outcome = Outcome(workflow_id, decision, receipt)
+            except MessageError as error:
+                outcome = Outcome(workflow_id, decision, error=str(error))
+            except RPCError as error:
+                outcome = Outcome(workflow_id, decision, error=f"Temporal refused: {' '.join(error.message.split())}")
+        if on_outcome is not None:
+            on_outcome(outcome)
+        return outcome
+
+    return await asyncio.gather(*(one(workflow_id, decision) for workflow_id, decision in decisions))
+
+
+async def steer(client: Client, workflow_id: str, steering: Steering) -> Told:
+    """Tell the model something at its next step, as this person's words. Raises as `decide`."""
+    return await _sent(client, workflow_id, _Message("steer", steering, Told))
+
+
+async def pause(client: Client, workflow_id: str, halt: Halt) -> Told:
+    """Let a run begin nothing new until it is resumed. Raises as `decide`."""
+    return await _sent(client, workflow_id, _Message("pause", halt, Told))
+
+
+async def resume(client: Client, workflow_id: str, halt: Halt) -> Told:
+    """Let a paused run go on. Raises as `decide`."""
+    return await _sent(client, workflow_id, _Message("resume", halt, Told))
+
+
+async def stop(client: Client, workflow_id: str, halt: Halt) -> Told:
+    """Let a run finish the call in hand and end as `stopped`. Raises as `decide`."""
+    return await _sent(client, workflow_id, _Message("stop", halt, Told))
+
+
+@dataclass(frozen=True, slots=True)
+class _Message(Generic[T]):
+    verb: str
+    payload: Decision | Steering | Halt
+    answer: type[T]
+
+    def new_update_id(self) -> str:
+        """Another one for each call.
+
+        All attempts of one call have the same, so that it is taken in once; but the server repeats its answer to a
+        known id, and who is told to try again must be able to, with the same words.
+        """
+        said = digest_of(self.payload.model_dump_json(exclude={"token"}).encode())
+        return f"{self.verb}-{said[:22]}-{secrets.token_hex(6)}"
+
+
+async def _sent(
+    client: Client, workflow_id: str, message: _Message[T], patience_seconds: float = PATIENCE_SECONDS
+) -> T:
+    """The answer to an update, which is sent again under the same id while the server cannot take it."""
+    update = asyncio.create_task(_until_answered(client, workflow_id, message))
+    try:
+        # Not a timeout around the call, which the SDK would report as an error of its own.
+        await asyncio.wait({update}, timeout=patience_seconds)
+        if not update.done():
+            raise NoAnswer(
+                f"no worker has answered for run {workflow_id!r} within {patience_seconds:g} s; "
+                "the message may still be taken in when one does, and sending it again is safe"
+            )
+        return update.result()
+    finally:
+        update.cancel()
+
+
+async def _until_answered(client: Client, workflow_id: str, message: _Message[T]) -> T:
+    handle = client.get_workflow_handle(workflow_id)
+    update_id = message.new_update_id()
+    pause_seconds = FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            told: T = await handle.execute_update(
+                message.verb, message.payload, id=update_id, result_type=message.answer
+            )
+            return told
+        except WorkflowUpdateFailedError as error:
+            raise Refused(_sentence(error.cause)) from None
+        except WorkflowUpdateRPCTimeoutOrCancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from None
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise NoRun(_no_run(workflow_id, error)) from None
+            if error.status not in _PASSING and _ABORTED not in error.message:
+                raise
+        await asyncio.sleep(pause_seconds)
+        pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _sentence(cause: BaseException) -> str:
+    if isinstance(cause, ApplicationError):
+        return cause.message
+    return str(cause) or type(cause).__name__
+
+
+def _no_run(workflow_id: str, error: RPCError) -> str:
+    over = "already completed" in error.message
+    return f"run {workflow_id!r} is over" if over else f"there is no run {workflow_id!r}"
