@@ -1,5 +1,6 @@
 """The state of a run, and what people see of it while it changes."""
 
+import asyncio
 from typing import Any, Literal
 
 from workflows import display
@@ -21,6 +22,7 @@ class Current:
         self.doing = "starting"
         self._state = state
         self._shown = RUNNING
+        self._is_stale = False
 
     @property
     def is_begun(self) -> bool:
@@ -56,6 +58,16 @@ class Current:
         self.refresh()
 
     def refresh(self) -> None:
+        """Bring the current details up to date once all that is ready has happened: rendering costs most of a signal.
+
+        A thousand refused decisions that come together would otherwise take longer than a workflow task may.
+        """
+        if not self._is_stale:
+            self._is_stale = True
+            asyncio.get_running_loop().call_soon(self._render)
+
+    def _render(self) -> None:
+        self._is_stale = False
         display.details(self.now, self.doing)
 
     def stand(self) -> None:

@@ -54,8 +54,10 @@ class Messages:
     @decide.validator
     def _validate_decide(self, *args: Any) -> None:
         decision = _parsed(Decision, args)
-        if self._current.is_begun and (reason := self._turn.gate.refusal(decision, workflow.now())) is not None:
-            _refuse(reason)
+        if self._current.is_begun:
+            gate = self._turn.gate
+            if (reason := gate.turned_away(decision) or gate.refusal(decision, workflow.now())) is not None:
+                _refuse(reason)
 
     @workflow.signal(name="decide", description=DECIDE)
     async def _signal_decide(self, *args: Any) -> None:

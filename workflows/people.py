@@ -38,6 +38,11 @@ Via = Literal["update", "signal"]
 MESSAGES = 1000
 """After so many accepted decisions a parked run continues as new: the server takes 2,000 updates of one run."""
 
+CROWD = 1500
+"""After so many, none is taken in until it has: it cannot continue as new while others are being checked."""
+
+CROWDED = "too many decisions came to the run at once; send it again in a moment"
+
 
 NOTICES = 25
 """Requests that one activity tells people of."""
@@ -88,7 +93,8 @@ class PeopleGate:
         self._desk = desk
         self._locks: dict[str, asyncio.Lock] = {}
         self._checks: dict[str, int] = {}
-        self._notices: set[asyncio.Task[None]] = set()
+        # In the order in which they began: a replay has to cancel them in the same one.
+        self._notices: dict[asyncio.Task[None], None] = {}
 
     @property
     def state(self) -> PeopleState:
@@ -118,8 +124,8 @@ class PeopleGate:
                 ),
             )
             task = asyncio.create_task(self._notify(told))
-            self._notices.add(task)
-            task.add_done_callback(self._notices.discard)
+            self._notices[task] = None
+            task.add_done_callback(self._notices.pop)
 
     async def _notify(self, told: NotifyRequest) -> None:
         try:
@@ -140,8 +146,12 @@ class PeopleGate:
         """Close all requests that are still open: the run ends."""
         for request in self.state.open:
             self._close(request, "withdrawn", reason)
-        for task in self._notices:
+        for task in tuple(self._notices):
             task.cancel()
+
+    def turned_away(self, decision: Decision) -> str | None:
+        """Why a decision is not taken in at all, in one sentence; the one that rejects everything always is."""
+        return CROWDED if self.messages >= CROWD and decision.request != EVERY else None
 
     def refusal(self, decision: Decision, at: datetime) -> str | None:
         """Why a decision cannot count, as far as that needs no look-up."""
@@ -155,9 +165,10 @@ class PeopleGate:
         Raises:
             ApplicationError: `DecisionRefused`, with the sentence that is also recorded.
         """
-        self.messages += 1
         self._end_expired(at)
-        if (reason := self.refusal(decision, at)) is not None:
+        reason = self.turned_away(decision) or self.refusal(decision, at)
+        self.messages += 1
+        if reason is not None:
             self._refuse(decision, reason, via)
         if decisions.is_repeated(self.state, decision):
             return Receipt(request=decision.request, status="recorded", message="this decision counts already")
@@ -358,4 +369,4 @@ def _sooner(due: Callable[[], datetime | None], than: datetime) -> Callable[[], 
 
 
 def _names(request: Request, choice: str) -> str:
-    return " and ".join(dict.fromkeys(one.by for one in request.decisions if one.choice == choice))
+    return " and ".join(dict.fromkeys(one.by for one in decisions.counting(request) if one.choice == choice))

@@ -313,8 +313,7 @@ class Turn:
     def view(self, request: Request) -> Request:
         call, tool = self._current.now.calls[request.index], self._tool(request.tool or "")
         arguments = request.edited.arguments if request.edited is not None else call.arguments
-        hidden = {name: wording.HIDDEN if name in tool.sensitive else value for name, value in arguments.items()}
-        return request.model_copy(update={"arguments": hidden})
+        return request.model_copy(update={"arguments": wording.masked(arguments, tool.sensitive)})
 
     def settle(self, settled: Settled) -> None:
         """A request is closed: its call may run, or has its answer."""
@@ -342,7 +341,8 @@ class Turn:
         if request.edited is not None:
             edits = {**self._current.now.edits, index: Edit(call=request.edited, request=request.id)}
             self._current.update(edits=edits)
-            ran = wording.shorten(wording.arguments(request.edited.arguments), NOTE_CHARACTERS)
+            sensitive = self._tool(request.tool or "").sensitive
+            ran = wording.shorten(wording.arguments(request.edited.arguments, sensitive), NOTE_CHARACTERS)
             notes.insert(0, f"{request.edited.by} changed this call before it ran; it ran with {ran}")
         if notes:
             self._current.update(notes={**self._current.now.notes, index: "; ".join(notes)})

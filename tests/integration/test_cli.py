@@ -308,7 +308,7 @@ async def test_running_and_cancelled_runs_are_shown(place: Place, worker: object
     assert record["status"] == "running"
     assert [(call["line"], call["state"]) for call in record["pending"]] == [
         ("look order=1", "done"),
-        ("dawdle seconds=40", "running"),
+        ("dawdle seconds=40.0", "running"),
     ]
     assert record["pending"][0]["result"]["text"] == "order 1 " + "x" * 900
 
@@ -319,7 +319,7 @@ async def test_running_and_cancelled_runs_are_shown(place: Place, worker: object
     assert followed.code == 1
     assert "cancelled" in followed.out
     assert record["status"] == "cancelled"
-    assert [entry["call"] for entry in record["uncertain"]] == ["dawdle seconds=40"]
+    assert [entry["call"] for entry in record["uncertain"]] == ["dawdle seconds=40.0"]
 
 
 async def test_results_that_no_model_took_are_shown(place: Place, worker: object) -> None:
@@ -347,10 +347,10 @@ async def test_effect_that_was_going_on_at_a_termination_is_uncertain(place: Pla
 
     assert [(call["line"], call["state"]) for call in record["pending"]] == [
         ("look order=1", "done"),
-        ("dawdle seconds=40", "unknown"),
+        ("dawdle seconds=40.0", "unknown"),
     ]
-    assert [entry["call"] for entry in record["uncertain"]] == ["dawdle seconds=40"]
-    assert "unknown whether it happened: step 1  dawdle seconds=40" in told.out
+    assert [entry["call"] for entry in record["uncertain"]] == ["dawdle seconds=40.0"]
+    assert "unknown whether it happened: step 1  dawdle seconds=40.0" in told.out
 
 
 async def test_server_that_a_command_starts_for_itself_is_named(place: Place, tmp_path: Path) -> None:

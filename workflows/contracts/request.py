@@ -203,7 +203,7 @@ class Closed(Record):
     id: RequestId
     kind: RequestKind
     digest: Digest
-    outcome: Literal["approved", "rejected", "answered", "expired", "withdrawn"]
+    outcome: Literal["approved", "rejected", "answered", "settled", "expired", "withdrawn"]
     reason: str
     """One sentence: who decided and why."""
     by: tuple[str, ...] = ()
@@ -236,7 +236,7 @@ class Receipt(Record):
     """Answer of the update `decide`."""
 
     request: str
-    status: Literal["recorded", "approved", "rejected", "answered"]
+    status: Literal["recorded", "approved", "rejected", "answered", "settled"]
     """`recorded`: it counts, and more people must decide."""
     message: str
     """One sentence for the person."""

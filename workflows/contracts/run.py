@@ -2,14 +2,14 @@
 
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, field_validator
 
 from workflows.contracts.agent import AgentPin
 from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, check_storable
 from workflows.contracts.budget import BudgetRequest
-from workflows.contracts.model import Usage, Words
+from workflows.contracts.model import ModelReply, Usage, Words
 from workflows.contracts.policy import ToolTotals, Verdict
 from workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
 from workflows.contracts.tool import CallRequest, ToolResult
@@ -73,7 +73,7 @@ class EffectEntry(Record):
     key: str
     """Idempotency key."""
     reason: str | None = None
-    """Why its outcome is unknown."""
+    """Why its outcome is unknown, or how it became known after it was."""
 
 
 class EffectLog(Record):
@@ -132,6 +132,62 @@ class ControlState(Record):
     """Not told to the model yet."""
 
 
+class Resolution(Record):
+    """What a person chose on an escalation or an unknown outcome; `expired` when nobody did."""
+
+    choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "expired"]
+    by: str = ""
+    comment: str = ""
+    reason: str
+    """One sentence."""
+    value: JsonValue = None
+    """Guidance, a result or an answer in the person's words."""
+    answer: ToolResult | None = None
+    """`value` as a call's result."""
+
+
+class Unclear(Record):
+    """A call whose outcome is unknown, while that is being found out."""
+
+    entry: EffectEntry
+    request: str | None = None
+    """Of kind `outcome`; `None` before people are asked."""
+    reruns: int = 0
+    """How often it was found not to have happened, and made again."""
+
+
+class Trouble(Record):
+    """Failures of one tool since its last success, of turns in a row, or of the final answer."""
+
+    failures: int = 0
+    lines: tuple[str, ...] = ()
+    """What was tried and why it failed, the last ten."""
+    index: int | None = None
+    """The call of the open turn that failed last."""
+
+
+class RecoveryState(Record):
+    """What went wrong lately, as far as it decides on what comes next."""
+
+    troubles: dict[str, Trouble] = {}
+    """By tool; `final` for the answer, `turns` for turns in a row without a success."""
+    failed: dict[str, str] = {}
+    """Why calls failed for good, by their digest: the same call again is not made. The last 64."""
+    same: dict[str, int] = {}
+    """How often a call came with the same result, by the digest of both. The last 64."""
+
+
+class Rescue(Record):
+    """A run that waits for a person to say how it goes on."""
+
+    request: str
+    about: str
+    """A tool, `turns`, `final`, `model` or `same`."""
+    reason: str
+    reply: ModelReply | None = None
+    """The answer that could not be taken."""
+
+
 class RunState(Record):
     """All that a run carries over continue-as-new; bounded whatever the length of the run."""
 
@@ -158,6 +214,14 @@ class RunState(Record):
     """By tool; calls that were refused or failed are left out."""
     tainted: bool = False
     """Content of an untrusted tool has entered the conversation."""
+    unclear: dict[int, Unclear] = {}
+    """By position in `calls`."""
+    resolutions: dict[str, Resolution] = {}
+    """By request, until what waits for it has taken it."""
+    recovery: RecoveryState = RecoveryState()
+    rescue: Rescue | None = None
+    goal: str = ""
+    """What the run was asked, its beginning."""
     people: PeopleState = PeopleState()
     control: ControlState = ControlState()
     note: str | None = None

@@ -52,7 +52,7 @@ def is_repeated(people: PeopleState, decision: Decision) -> bool:
     key = key_of(decision)
     found = find(people, decision.request)
     if found is not None:
-        return any(recorded.key == key for recorded in found.decisions)
+        return any(recorded.key == key for recorded in counting(found))
     return any(key in closed.decided for closed in people.closed if closed.id == decision.request)
 
 
@@ -120,6 +120,12 @@ def has_decided(request: Request, by: str) -> bool:
     return any(by in map(same_person, (*need.approved_by, *need.rejected_by)) for need in request.needs)
 
 
+def counting(request: Request) -> tuple[Recorded, ...]:
+    """The decisions that count now: approvals from before the last edit were for other arguments."""
+    last = max((position for position, one in enumerate(request.decisions) if one.edited), default=0)
+    return tuple(one for position, one in enumerate(request.decisions) if position >= last or one.choice == REJECT)
+
+
 def counted(request: Request, decision: Decision, checked: Checked, at: datetime) -> Request:
     """`request` with one more approval or rejection."""
     person = checked.person or decision.by or ""
@@ -179,8 +185,8 @@ def closed(request: Request, outcome: str, reason: str) -> Closed:
         digest=request.digest,
         outcome=outcome,
         reason=reason,
-        by=tuple(recorded.by for recorded in request.decisions),
-        decided=tuple(recorded.key for recorded in request.decisions),
+        by=tuple(recorded.by for recorded in counting(request)),
+        decided=tuple(recorded.key for recorded in counting(request)),
     )
 
 

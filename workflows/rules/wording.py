@@ -37,9 +37,14 @@ def _value(value: JsonValue) -> str:
     return shorten(json.dumps(value, ensure_ascii=False), 40)
 
 
-def arguments(values: Mapping[str, JsonValue]) -> str:
-    """All arguments as one line of JSON."""
-    return json.dumps(values, ensure_ascii=False)
+def masked(values: Mapping[str, JsonValue], sensitive: Sequence[str]) -> dict[str, JsonValue]:
+    """All arguments, without the values of `sensitive` ones."""
+    return {name: HIDDEN if name in sensitive else value for name, value in values.items()}
+
+
+def arguments(values: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
+    """All arguments as one line of JSON, without the values of `sensitive` ones."""
+    return json.dumps(masked(values, sensitive), ensure_ascii=False)
 
 
 def result(answer: ToolResult) -> str:
