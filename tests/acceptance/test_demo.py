@@ -9,6 +9,7 @@ import pty
 import re
 import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -77,11 +78,11 @@ class Shown:
 async def shown(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shown]:
     folder = tmp_path_factory.mktemp("demo")
     with processes(folder / "processes", MANDATE_FOLDER=str(folder / "state"), **npx(folder, "exit 1")) as started:
-        first = started.mandate("demo", "--fast")
-        killed = await facts_of(started.mandate("demo", "--fast", "--kill", "-o", "json"))
+        first = started.mandate("demo", "--fast", "--yes")
+        killed = await facts_of(started.mandate("demo", "--fast", "--yes", "--kill", "-o", "json"))
         assert await first.ended() == 0, first.stderr()
         began = time.monotonic()
-        second = await facts_of(started.mandate("demo", "--fast", "-o", "json"))
+        second = await facts_of(started.mandate("demo", "--fast", "--yes", "-o", "json"))
         yield Shown(first, killed, second, time.monotonic() - began, folder / "state")
 
 
@@ -93,10 +94,17 @@ async def test_demo_tells_what_the_agent_does_and_proves_it(shown: Shown) -> Non
         "rules   read from an MCP server: the one that ships with the demo",
         "lookup_order order=1042",
         "read_text_file path=damaged-goods.md",
-        "issue_refund order=1042 amount_cents=10690 reason=Kettle arrived damaged",
+        "asked   issue_refund order=1042 amount_cents=10690 reason=Kettle arrived damaged?",
+        "of      finance; in this demo that is you, ",
+        "until   2",
+        "Answered by this command itself, since it was called with --yes.",
+        "r1 is approved: ",
+        '→ {"refund":1,"order":1042,"amount_cents":10690,"method":"PayPal","amount":"106.90 EUR"}',
         "✗ refused: rule 'vouchers' denies 'issue_voucher'",
         "sent to ada.brandt@example.com",
         "Order 1042 is settled.",
+        "approved  issue_refund order=1042 amount_cents=10690 reason=Kettle arrived damaged;",
+        "unattended: --yes",
         "refund 1: 106.90 EUR of order 1042 to PayPal; the record has the same idempotency key",
         "FIL-02 on the shelf: 14 before, 16 now",
         "no voucher",
@@ -112,7 +120,7 @@ async def test_demo_tells_what_the_agent_does_and_proves_it(shown: Shown) -> Non
     assert shown.first.stderr() == ""
 
 
-async def test_lines_fit_the_terminal(tmp_path: Path) -> None:
+async def test_lines_fit_the_terminal_in_which_the_refund_is_approved(tmp_path: Path) -> None:
     columns = 80
     told = {"MANDATE_FOLDER": str(tmp_path / "state"), "TERM": "xterm", **npx(tmp_path, "exit 1")}
     pid, terminal = pty.fork()
@@ -121,22 +129,28 @@ async def test_lines_fit_the_terminal(tmp_path: Path) -> None:
         os.execve(MANDATE[0], [*MANDATE, "demo", "--fast"], {**os.environ, **told})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
-    said = await asyncio.to_thread(_all_of, terminal)
+    said = await asyncio.to_thread(_all_of, terminal, b"with y or n and Enter", b"y\n")
 
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said).replace("\r", "").split("\n")
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said))
     paths = (str(tmp_path), str(Path.home()))
+    # A decision in JSON is one word of a shell.
+    whole = (*paths, "--input '{")
+    assert [line for line in lines if "waiting for finance" in line]
     assert "A small coffee shop has a complaint, and an agent settles it." in lines
-    assert [line for line in lines if len(line) > columns and not any(path in line for path in paths)] == []
+    assert [line for line in lines if len(line) > columns and not any(words in line for words in whole)] == []
     assert [line for line in lines if re.fullmatch(r"\d+\.\s*", line)] == []
 
 
-def _all_of(terminal: int) -> str:
-    """What is written to a terminal until nobody has it open any more."""
-    said = b""
+def _all_of(terminal: int, cue: bytes, answer: bytes) -> str:
+    """What is written to a terminal until nobody has it open any more; at `cue`, `answer` is typed."""
+    said, typed = b"", False
     with contextlib.suppress(OSError):
         while part := os.read(terminal, 65536):
             said += part
+            if cue in said and not typed:
+                typed = True
+                os.write(terminal, answer)
     return said.decode()
 
 
@@ -155,7 +169,75 @@ async def test_second_demo_starts_within_seconds_and_in_a_new_shop(shown: Shown)
     assert [call["call"] for step in facts["steps"] for call in step["calls"] if not call["made"]] == [
         "issue_voucher order=1042 amount_cents=1000"
     ]
+    assert [(asked["outcome"], asked["unattended"]) for asked in facts["requests"]] == [("approved", True)]
     assert facts["kill"] is None
+
+
+def command_of(said: str, words: str) -> str:
+    """The command with `words` as it was printed, on however many lines."""
+    commands = re.findall(r"^  \S(?:.*\\\n)*.*$", said, re.MULTILINE)
+    return next(command.strip() for command in commands if words in command)
+
+
+async def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What comes of a command in another terminal, whose user has another name and knows of no state folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MANDATE_", "TEMPORAL_"))}
+    environment |= {"MANDATE_USER": "somebody@else.example", "HOME": str(folder)}
+    return await asyncio.to_thread(
+        subprocess.run, ["sh", "-c", command], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+async def test_refund_waits_for_the_command_that_is_printed(started: Processes, tmp_path: Path) -> None:
+    demo = started.mandate("demo", "--fast", MANDATE_USER="ann@example.com")
+    await demo.said("Or in the Web UI")
+    await asyncio.sleep(1)
+    assert "record    " not in demo.stdout()
+
+    approved = await typed(command_of(demo.stdout(), " approve ") + " --comment 'Well deserved.'", tmp_path)
+
+    assert approved.returncode == 0, approved.stderr
+    assert "r1 is approved: ann@example.com approved it" in approved.stdout
+    assert await demo.ended() == 0, demo.stderr()
+    assert "r1 is approved: ann@example.com approved it (Well deserved.)" in demo.stdout()
+    assert "Order 1042 is settled." in demo.stdout()
+    assert "ann@example.com approved it\n" in demo.stdout()
+    assert "unattended" not in demo.stdout()
+
+
+async def test_refund_is_approved_with_temporals_own_command(started: Processes, tmp_path: Path) -> None:
+    """With `-o json` what is asked is told on stderr."""
+    demo = started.mandate("demo", "--fast", "-o", "json", MANDATE_USER="ann@example.com")
+    while "Or in the Web UI" not in demo.stderr():
+        assert demo.process.poll() is None, demo.stderr()
+        await asyncio.sleep(0.05)
+
+    approved = await typed(command_of(demo.stderr(), "workflow update execute"), tmp_path)
+
+    assert approved.returncode == 0, approved.stderr
+    (request,) = (await facts_of(demo))["requests"]
+    assert request["request"].endswith(":r1")
+    assert request["waits_for"] == ["finance"]
+    assert request["arguments"] == {"order": 1042, "amount_cents": 10690, "reason": "Kettle arrived damaged"}
+    assert (request["outcome"], request["decision"]) == ("approved", "ann@example.com approved it")
+    assert (request["by"], request["unattended"]) == (["ann@example.com"], False)
+
+
+async def test_rejected_refund_ends_the_story_as_it_is(started: Processes, tmp_path: Path) -> None:
+    demo = started.mandate("demo", "--fast", MANDATE_USER="ann@example.com")
+    await demo.said("Or in the Web UI")
+
+    rejected = await typed(command_of(demo.stdout(), " reject ") + " --comment 'Ask her for a photo.'", tmp_path)
+
+    assert rejected.returncode == 0, rejected.stderr
+    assert await demo.ended() == 0, demo.stderr()
+    lines = [line.strip() for line in demo.stdout().splitlines()]
+    answer = lines[lines.index("The agent's answer") :]
+    assert answer[1].startswith("I leave order 1042 as it is now.")
+    assert "refused: ann@example.com rejected it (Ask her for a photo.)" in answer
+    assert "rejected  issue_refund order=1042 amount_cents=10690 reason=Kettle arrived damaged;" in answer
+    assert {"database  no refund", "database  no voucher"} <= set(answer)
+    assert not [line for line in answer if line.startswith("record ")]
 
 
 async def test_killed_worker_pays_once(shown: Shown) -> None:
@@ -185,7 +267,7 @@ async def test_server_started_again_shows_the_runs_of_demos(shown: Shown) -> Non
 
 
 async def test_server_stays_when_it_is_to_be_kept(started: Processes, tmp_path: Path) -> None:
-    demo = started.mandate("demo", "--fast", "--keep")
+    demo = started.mandate("demo", "--fast", "--yes", "--keep")
     await demo.said("Look at the run")
     assert server_lease.keeper_lives(tmp_path / "state")
 
@@ -199,14 +281,14 @@ async def test_filesystem_server_is_used_when_npx_has_it(started: Processes, tmp
     asked = """[ "$1" != --prefer-offline ] || { read -r _; echo '{"jsonrpc": "2.0", "id": 1, "result": {}}'; exit; }"""
     server = f'{asked}\ncd "{PROJECT}" && exec "{sys.executable}" -m workers.examples.shop_rules_server'
 
-    facts = await facts_of(started.mandate("demo", "--fast", "-o", "json", **npx(tmp_path, server)))
+    facts = await facts_of(started.mandate("demo", "--fast", "--yes", "-o", "json", **npx(tmp_path, server)))
 
     assert facts["rules_server"] == "the filesystem server, through npx"
     assert facts["status"] == "completed"
 
 
 async def test_slow_npx_does_not_hold_the_demo_up(started: Processes, tmp_path: Path) -> None:
-    facts = await facts_of(started.mandate("demo", "--fast", "-o", "json", **npx(tmp_path, "exec sleep 60")))
+    facts = await facts_of(started.mandate("demo", "--fast", "--yes", "-o", "json", **npx(tmp_path, "exec sleep 60")))
 
     assert facts["rules_server"] == "the one that ships with the demo"
     assert facts["startup_seconds"] < SECONDS
@@ -235,12 +317,19 @@ async def test_model_that_cannot_be_used_is_refused_in_a_sentence(
     assert not (tmp_path / "state").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "cue"),
+    [
+        (signal.SIGINT, "1. I start with the order"),
+        (signal.SIGTERM, "1. I start with the order"),
+        (signal.SIGINT, "Or in the Web UI"),
+    ],
+)
 async def test_interrupted_demo_leaves_nothing_behind(
-    started: Processes, tmp_path: Path, number: signal.Signals
+    started: Processes, tmp_path: Path, number: signal.Signals, cue: str
 ) -> None:
-    demo = started.mandate("demo")
-    await demo.said("1. I start with the order")
+    demo = started.mandate("demo", "--fast")
+    await demo.said(cue)
     workers = children(demo.pid)
 
     demo.send(number)

@@ -12,7 +12,7 @@ from tests.support.processes import PROJECT, processes
 
 async def test_commands_it_names_work_as_typed(tmp_path: Path) -> None:
     with processes(tmp_path / "processes", MANDATE_FOLDER=str(tmp_path / "state")) as started:
-        demo = started.mandate("demo", "--fast", "--keep", "-o", "json")
+        demo = started.mandate("demo", "--fast", "--yes", "--keep", "-o", "json")
         await demo.said('"look"')
         look = json.loads(demo.stdout())["look"]
 

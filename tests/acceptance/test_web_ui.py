@@ -1,39 +1,25 @@
-"""What operators see of a run in Temporal's Web UI, in a real browser."""
+"""What operators see of a run in Temporal's Web UI and can do there, in a real browser."""
 
 import asyncio
-import os
-import shutil
-import tempfile
+import json
 from pathlib import Path
+from typing import Any
 
-import pytest
+from temporalio.client import WorkflowHandle
 
 from tests.support.agents import new_site
+from tests.support.browser import Page, needs_browser, new_page
+from tests.support.people import ASK_ALL, asked, decision, open_requests, write_people
 from tests.support.toolkit import calls_of
 from workers.client import connect
-from workers.dev_server import run_private_server
+from workers.dev_server import DevServer, run_private_server
+from workflows.rules import decisions
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = pytest.mark.skipif(
-    BROWSER is None and "CI" not in os.environ, reason="needs Chromium; on Debian: apt-get install chromium"
-)
+pytestmark = needs_browser
 
 
-async def page(url: str) -> str:
-    """The page as the browser has it after its scripts have run for some seconds."""
-    assert BROWSER is not None, "needs Chromium"
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        browser = await asyncio.create_subprocess_exec(
-            BROWSER,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            *(f"--user-data-dir={profile}", "--virtual-time-budget=10000", "--dump-dom", url),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        content, _ = await asyncio.wait_for(browser.communicate(), 60)
-        return content.decode()
+def address(server: DevServer, run: WorkflowHandle[Any, Any]) -> str:
+    return f"{server.ui_url}/namespaces/default/workflows/{run.id}/{run.first_execution_run_id}"
 
 
 async def test_a_run_is_readable_while_it_goes_on(tmp_path: Path) -> None:
@@ -42,20 +28,84 @@ async def test_a_run_is_readable_while_it_goes_on(tmp_path: Path) -> None:
         {"call": [{"look": {"what": "slow", "seconds": 15}}]},
         {"say": "."},
     ]
-    async with run_private_server(ui=True) as server:
+    async with run_private_server(ui=True) as server, new_page() as page:
         site = new_site(tmp_path, await connect(address=server.address))
         site.write("watched", turns)
         async with site.serving():
-            handle = await site.start("watched", "Look twice.", requester="ann@example.com")
-            while len(calls_of(handle.id, "look")) < 2:
+            run = await site.start("watched", "Look twice.", requester="ann@example.com")
+            while len(calls_of(run.id, "look")) < 2:
                 await asyncio.sleep(0.05)
-            base = f"{server.ui_url}/namespaces/default/workflows/{handle.id}/{handle.first_execution_run_id}"
-            history = await page(f"{base}/history")
-            attributes = await page(f"{base}/search-attributes")
-            await handle.cancel()
+            await page.open(f"{address(server, run)}/history")
+            await page.shows("call_model scripted:watched.script.yaml, step 1", "look what=slow seconds=15")
+            await page.open(f"{address(server, run)}/search-attributes")
+            await page.shows("ann@example.com", "AgentStatus")
+            await run.cancel()
 
-    # The current details are Markdown in a frame of their own, which is not part of the dumped page.
-    assert "call_model scripted:watched.script.yaml, step 1" in history
-    assert "look what=slow seconds=15" in history
-    assert "ann@example.com" in attributes
-    assert "AgentStatus" in attributes
+
+async def test_a_waiting_run_says_what_it_asks_and_is_answered_on_its_page(tmp_path: Path) -> None:
+    turns = [{"say": "I pay.", "call": [{"pay": {"order": 81, "amount": 120.0}}]}, {"say": "Paid."}]
+    async with run_private_server(ui=True) as server, new_page() as page:
+        client = await connect(address=server.address)
+        site = new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)))
+        site.write("paying", turns, policy=ASK_ALL)
+        async with site.serving():
+            run = await site.start("paying", "Pay order 81.", requester="dan@example.com")
+            (request,) = await asked(run)
+
+            await page.open(f"{server.ui_url}/namespaces/default/workflows")
+            await page.shows(run.id)
+            await page.open(f"{address(server, run)}/user-metadata")
+            await page.shows(
+                "pay order=81 amount=120.0?",
+                "finance",
+                f"until {decisions.moment(request.expires_at)}",
+                f"mandate approve {run.id}:r1",
+                f"mandate reject {run.id}:r1",
+                "temporal workflow update execute",
+                request.digest,
+            )
+            await page.photograph(tmp_path / "waiting.png")
+
+            await send(page, "update", "decide", decision(request, by="dan@example.com"))
+            await page.shows("by: 'dan@example.com' asked for this run and cannot decide for it")
+            await page.fill(DATA, json.dumps(decision(request, by="ann@example.com")))
+            await page.click(SUBMIT)
+            await page.shows("Update successful")
+            result = await run.result()
+
+    assert result.output == "Paid."
+    assert [call.arguments for call in calls_of(run.id, "pay")] == [{"order": 81, "amount": 120.0}]
+
+
+async def test_a_waiting_run_takes_a_signal_from_its_page(tmp_path: Path) -> None:
+    turns = [{"call": [{"pay": {"order": 82}}]}, {"say": "Not paid."}]
+    async with run_private_server(ui=True) as server, new_page() as page:
+        client = await connect(address=server.address)
+        site = new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)))
+        site.write("paying", turns, policy=ASK_ALL)
+        async with site.serving():
+            run = await site.start("paying", "Pay order 82.", requester="dan@example.com")
+            (request,) = await asked(run)
+
+            await page.open(f"{address(server, run)}/user-metadata")
+            await send(page, "signal", "decide", decision(request, "reject", "ann@example.com", comment="Too much."))
+            result = await run.result()
+            (closed,) = (await open_requests(run)).closed
+
+    assert result.output == "Not paid."
+    assert (closed.outcome, closed.reason) == ("rejected", "ann@example.com rejected it")
+    assert calls_of(run.id, "pay") == []
+
+
+DATA = "dialog[open] [contenteditable=true]"
+SUBMIT = "dialog[open] [data-testid=confirm-modal-button]"
+
+
+async def send(page: Page, kind: str, name: str, value: object) -> None:
+    """Send a `signal` or an `update` by the form of the run's page."""
+    await page.click("button", "More Actions")
+    await page.click(f"[data-testid={kind}-button]")
+    await page.click(f"dialog[open] [data-testid={kind}-select-button]")
+    await page.click("dialog[open] li[role=option]", name)
+    await page.fill(DATA, json.dumps(value))
+    await page.click(SUBMIT)

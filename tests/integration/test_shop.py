@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from mcp import Client, StdioServerParameters
 from pydantic_core import to_json
+from temporalio.exceptions import ApplicationError
 
 from activities.conversation import Conversation
 from activities.documents import read_document
@@ -26,7 +27,7 @@ from workers.examples.shop_data import DEMO_INPUT, create_shop
 from workflows.contracts.agent import AgentSpec
 from workflows.contracts.tool import Effect
 from workflows.contracts.tool_entry import PythonTool
-from workflows.contracts.transcript import CallPart, ResultPart, TextPart, UserMessage
+from workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 
 AGENTS = Path(__file__).parents[2] / "deploy" / "agents"
 
@@ -245,27 +246,67 @@ async def carried_out(call: CallPart, spec: AgentSpec) -> ResultPart:
     return ResultPart(kind="result", call_id=call.call_id, tool=call.tool, text=text, error=answer == VOUCHER_DENIED)
 
 
+def demo_agent() -> AgentSpec:
+    return AgentSpec.model_validate(read_document(AGENTS / "shop.yaml").value)
+
+
+ASKED = Conversation([UserMessage(role="user", parts=(TextPart(kind="text", text=DEMO_INPUT),))])
+
+
+async def answered(model: str, conversation: Conversation) -> AssistantMessage:
+    prompt = Prompt(
+        model.removeprefix("scripted:"), "", (), "a" * 43, conversation, 100, timedelta(seconds=5), attempt=1
+    )
+    return (await ScriptedProvider([AGENTS]).complete(prompt)).message
+
+
 async def test_demo_is_played_from_the_order_to_the_answer(database: Path) -> None:
-    spec = AgentSpec.model_validate(read_document(AGENTS / "shop.yaml").value)
-    model = spec.models[0].removeprefix("scripted:")
-    conversation = Conversation([UserMessage(role="user", parts=(TextPart(kind="text", text=DEMO_INPUT),))])
+    spec, conversation = demo_agent(), ASKED
     calls: list[str] = []
-    while True:
-        prompt = Prompt(model, spec.instructions, (), "a" * 43, conversation, 100, timedelta(seconds=5), 1)
-        message = (await ScriptedProvider([AGENTS]).complete(prompt)).message
-        if not message.calls:
-            break
+    while (message := await answered(spec.models[0], conversation)).calls:
         calls += [call.tool for call in message.calls]
         results = tuple([await carried_out(call, spec) for call in message.calls])
         conversation = conversation.extended(message, UserMessage(role="user", parts=results))
 
     assert len(conversation) == 15
     assert calls.count("issue_voucher") == 1
-    assert "Refunded 106.90 EUR to PayPal (refund 1)" in message.text
+    assert "Refunded 106.90 EUR to PayPal, to which finance agreed" in message.text
     assert rows(database, "SELECT amount_cents FROM refunds") == [(10690,)]
     assert rows(database, "SELECT on_hand FROM stock WHERE sku IN ('KET-01', 'FIL-02') ORDER BY sku") == [(16,), (6,)]
     assert rows(database, "SELECT count(*) FROM vouchers") == [(0,)]
     assert rows(database, 'SELECT "order", recipient FROM outbox') == [(1042, "ada.brandt@example.com")]
+
+
+@pytest.mark.parametrize(
+    ("told", "is_expected"),
+    [
+        ('{"refund":1,"order":1042,"amount_cents":10690,"method":"PayPal","amount":"106.90 EUR"}', True),
+        ('[ann approved it: fine]\n{"refund":1,"order":1042,"amount_cents":10690,"method":"PayPal"}', True),
+        ('[ann changed this call]\n{"refund":1,"order":1042,"amount_cents":8900,"method":"PayPal"}', False),
+        ("refused: ann rejected it (no photo)", False),
+        ("refused: nobody decided before 2026-11-02 09:00 UTC", False),
+    ],
+)
+async def test_second_script_goes_on_when_the_refund_is_not_what_the_first_expects(
+    database: Path, told: str, is_expected: bool
+) -> None:
+    spec, conversation = demo_agent(), ASKED
+    while (message := await answered(spec.models[0], conversation)).calls[0].tool != "issue_refund":
+        results = tuple([await carried_out(call, spec) for call in message.calls])
+        conversation = conversation.extended(message, UserMessage(role="user", parts=results))
+    (call,) = message.calls
+    refused = told.startswith("refused")
+    part = ResultPart(kind="result", call_id=call.call_id, tool=call.tool, text=told, error=refused)
+    conversation = conversation.extended(message, UserMessage(role="user", parts=(part,)))
+
+    if is_expected:
+        assert (await answered(spec.models[0], conversation)).calls
+        return
+    with pytest.raises(ApplicationError, match=r"turn 5: issue_refund: expected"):
+        await answered(spec.models[0], conversation)
+    message = await answered(spec.models[1], conversation)
+    assert not message.calls
+    assert told in message.text
 
 
 async def test_another_question_is_told_what_the_script_is() -> None:

@@ -30,6 +30,14 @@ def test_long_command_is_broken_between_its_words_as_a_shell_takes_it() -> None:
     assert commands.broken(command, 44) == ("  '/my agents/mandate' show shop-1234 \\\n    --address 127.0.0.1:7233")
 
 
+def test_option_stays_with_its_value() -> None:
+    command = "mandate approve shop-1234:r1 --address 127.0.0.1:7233 --by ann@example.com"
+
+    assert commands.broken(command, 70) == (
+        "  mandate approve shop-1234:r1 --address 127.0.0.1:7233 \\\n    --by ann@example.com"
+    )
+
+
 def test_path_elsewhere_is_typed_whole_and_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -16,11 +16,17 @@ async def demo(
     ] = "scripted",
     kill: Annotated[bool, typer.Option("--kill", help="Kill the worker while it pays, and start another.")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Without pauses for reading.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Answer what the agent asks, nobody looking; for unattended use.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep server and Web UI up at the end, until Ctrl-C.")] = False,
 ) -> int:
-    """Watch an agent settle a complaint in a small shop; server, worker and shop are made for it."""
+    """Watch an agent settle a complaint in a small shop; server, worker and shop are made for it.
+
+    Its refund needs somebody of finance, who is you: answer here, from another terminal, or with --yes.
+    """
     began = time.monotonic()
     from workers.demo.play import play
     from workers.demo.run import Wishes
 
-    return await play(call, Wishes(model=model, kill=kill, fast=fast, keep=keep), began)
+    return await play(call, Wishes(model=model, kill=kill, fast=fast, keep=keep, yes=yes), began)

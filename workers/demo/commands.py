@@ -25,8 +25,8 @@ def temporal(binary: Path | None) -> str:
 def broken(command: str, columns: int) -> str:
     """`command` after two blanks, on as many lines as `columns` demand; as a shell takes it, with backslashes."""
     lines = [""]
-    # A quoted word is one word, whatever it holds.
-    for word in re.findall(r"(?:'[^']*'|\S)+", command):
+    # A quoted word is one word, whatever it holds, and an option stays with its value.
+    for word in re.findall(r"(?:--?[\w-]+ +)?(?:'[^']*'|\S)+", command):
         if lines[-1] and len(lines[-1]) + len(word) > columns - 7:
             lines.append("")
         lines[-1] += f" {word}" if lines[-1] else word

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from workers import providers
+from workers.cli import identity
 from workers.cli.connection import connected
 from workers.cli.errors import INTERRUPTED, CliError, SilentExit
 from workers.cli.options import Invocation
@@ -58,8 +59,9 @@ async def _play(call: Invocation, wishes: Wishes, began: float) -> int:
         try:
             async with connected(call, settings) as connection:
                 rules = await _found_in_time(looking, began)
-                stage.prepare(claimed, source, model=model, rules=rules, paced=not wishes.fast)
-                demo = Demo(call, wishes, connection, stage=claimed, rules=rules, began=began)
+                person = identity.person(settings, None)
+                stage.prepare(claimed, source, model=model, rules=rules, paced=not wishes.fast, person=person)
+                demo = Demo(call, wishes, connection, stage=claimed, rules=rules, person=person, began=began)
                 return await demo.run(model)
         finally:
             looking.cancel()

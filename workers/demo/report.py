@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from workers.cli.happenings import Call
 from workers.cli.output import Output
 from workers.demo.books import Books, euros
+from workers.demo.desk import Settled
 from workers.demo.kill import TOOL, Killing
 from workers.demo.voice import Answered, Step, indented, width
 from workflows.contracts.run import RunResult
@@ -28,6 +29,8 @@ class Facts:
     look: tuple[str, ...]
     """Commands that show the run."""
     steps: tuple[Step, ...]
+    requests: tuple[Settled, ...]
+    """What people were asked, and what came of it."""
     result: RunResult
     before: Books
     books: Books
@@ -61,6 +64,7 @@ class Facts:
                 {"step": step.number, "says": step.says, "calls": [_call(answered) for answered in step.calls]}
                 for step in self.steps
             ],
+            "requests": [self._request(settled) for settled in self.requests],
             "shop": {
                 "refunds": self.books.refunds,
                 "restocked": {
@@ -75,6 +79,24 @@ class Facts:
             "address": self.address,
             "url": self.run_url,
             "look": list(self.look),
+        }
+
+    def _request(self, settled: Settled) -> dict[str, object]:
+        asked, closed = settled.request, settled.closed
+        return {
+            "request": f"{self.workflow_id}:{asked.id}",
+            "title": asked.title,
+            "reason": asked.reason,
+            "tool": asked.tool,
+            "arguments": asked.arguments,
+            "digest": asked.digest,
+            "waits_for": list(asked.waits_for),
+            "requested_at": asked.requested_at.isoformat(),
+            "expires_at": asked.expires_at.isoformat(),
+            "outcome": closed.outcome if closed is not None else None,
+            "decision": closed.reason if closed is not None else None,
+            "by": list(closed.by) if closed is not None else [],
+            "unattended": settled.unattended,
         }
 
     def _kill(self) -> dict[str, object] | None:
@@ -129,9 +151,12 @@ def tell(facts: Facts, out: Output) -> None:
 
 
 def _deeds(facts: Facts) -> list[str]:
+    asked = facts.requests
     lines = [f"record    {entry.call}" for entry in facts.result.effects.last]
     lines += [f"unknown   {entry.call}" for entry in facts.result.uncertain]
-    lines += [f"refused   {call.line}" for call in facts.calls if not call.is_made]
+    lines += [f"{_outcome(settled):<10}{settled.request.title.removesuffix('?')}" + _by(settled) for settled in asked]
+    titles = {settled.request.title for settled in asked}
+    lines += [f"refused   {call.line}" for call in facts.calls if not call.is_made and f"{call.line}?" not in titles]
     keys = {entry.key for entry in facts.result.effects.last}
     for refund in facts.books.refunds:
         same = "; the record has the same idempotency key" if refund["key"] in keys else ""
@@ -142,9 +167,22 @@ def _deeds(facts: Facts) -> list[str]:
     for sku, (was, now) in facts.books.restocked(facts.before).items():
         lines.append(f"database  {sku} on the shelf: {was} before, {now} now")
     lines += [f"database  1 email to {email['recipient']}" for email in facts.books.outbox]
+    if not facts.books.refunds:
+        lines.append("database  no refund")
     if not facts.books.vouchers:
         lines.append("database  no voucher")
     return lines
+
+
+def _outcome(settled: Settled) -> str:
+    return settled.closed.outcome if settled.closed is not None else "asked"
+
+
+def _by(settled: Settled) -> str:
+    """Who decided, after the call that it was about."""
+    if settled.closed is None:
+        return ""
+    return f"; {settled.closed.reason}{', unattended: --yes' if settled.unattended else ''}"
 
 
 def _death(facts: Facts, killing: Killing) -> list[str]:

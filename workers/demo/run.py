@@ -20,9 +20,10 @@ from workers.cli.signals import stop_signals
 from workers.client import AgentClient, new_workflow_id
 from workers.demo import commands, report
 from workers.demo.books import Books, read_books
+from workers.demo.desk import Desk
 from workers.demo.kill import Crew, Killing
 from workers.demo.report import Facts
-from workers.demo.stage import AGENT, RulesServer, Stage
+from workers.demo.stage import AGENT, REQUESTER, RulesServer, Stage
 from workers.demo.voice import Voice, width
 from workers.demo.worker import start_worker
 from workers.examples.shop_data import DEMO_INPUT
@@ -39,10 +40,14 @@ class Wishes:
     kill: bool
     fast: bool
     keep: bool
+    yes: bool
 
 
 class Demo:
-    """One demo whose stage and server are ready; `began` is when its command started, by `time.monotonic`."""
+    """One demo whose stage and server are ready.
+
+    `person` is who decides at this terminal; `began` is when the command started, by `time.monotonic`.
+    """
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class Demo:
         *,
         stage: Stage,
         rules: RulesServer,
+        person: str,
         began: float,
     ) -> None:
         self._call = call
@@ -67,6 +73,15 @@ class Demo:
         self._program = commands.own(call.program)
         self._blobs = _opened(connection.settings.store)
         self._voice = Voice(call.out, TranscriptLog(self._blobs))
+        self._desk = Desk(
+            connection,
+            call.out,
+            self._voice,
+            workflow_id=self._workflow_id,
+            program=self._program,
+            by=person,
+            answers_itself=wishes.yes,
+        )
 
     async def run(self, model: str) -> int:
         """The exit code."""
@@ -74,7 +89,7 @@ class Demo:
         crew = Crew(lambda extra: start_worker(self._environment() | extra, self._stage.log), doomed=self._wishes.kill)
         try:
             handle = await AgentClient(self._connection.client, self._queue).start(
-                AGENT, DEMO_INPUT, workflow_id=self._workflow_id
+                AGENT, DEMO_INPUT, workflow_id=self._workflow_id, requester=REQUESTER
             )
             startup_seconds = time.monotonic() - self._began
             self._voice.introduce(
@@ -110,6 +125,8 @@ class Demo:
             "TEMPORAL_TLS_SERVER_CA_CERT_PATH": flags.tls_ca_path,
             "TEMPORAL_TLS_SERVER_NAME": flags.tls_server_name,
             "MANDATE_AGENTS": str(self._stage.agents),
+            "MANDATE_CHANNELS": str(self._stage.channels),
+            "MANDATE_PEOPLE": str(self._stage.people),
             "MANDATE_DEMO_SHOP": str(self._stage.shop),
             "MANDATE_TASK_QUEUE": self._queue,
         }
@@ -119,7 +136,7 @@ class Demo:
         """The result of the run, while its story is told and the worker is watched, and killed if that is wished."""
         following = asyncio.create_task(self._listen(handle))
         ending = asyncio.create_task(crew.ended())
-        tasks: set[asyncio.Task[Any]] = {following, ending}
+        tasks: set[asyncio.Task[Any]] = {following, ending, asyncio.create_task(self._desk.attend())}
         if self._wishes.kill:
             tasks.add(asyncio.create_task(self._kill(crew)))
         running = set(tasks)
@@ -138,9 +155,11 @@ class Demo:
         except WorkflowFailureError as error:
             raise CliError(f"the run failed: {error.cause}", ENDED_OTHERWISE) from None
         except BaseException:
+            self._desk.close()
             await self._give_up(handle)
             raise
         finally:
+            self._desk.close()
             for task in tasks:
                 task.cancel()
 
@@ -148,6 +167,7 @@ class Demo:
         async for chronicle, happened in unfolding(self._connection.client, handle.id, handle.first_execution_run_id):
             for happening in happened:
                 await self._voice.hear(happening, chronicle)
+                self._desk.hear(happening, chronicle)
 
     async def _kill(self, crew: Crew) -> None:
         self._killing = await crew.kill_when_paid(self._stage.shop)
@@ -183,6 +203,7 @@ class Demo:
             run_url=self._connection.run_url(handle.id, closed.run_id),
             look=self._commands(handle.id),
             steps=tuple(self._voice.steps),
+            requests=await self._desk.settled(),
             result=result,
             before=before,
             books=read_books(self._stage.shop),

@@ -18,6 +18,11 @@ from workers.server_lease import try_lock
 from workflows.contracts.base import JsonObject
 
 AGENT = "shop"
+GROUP = "finance"
+"""Whom the agent asks."""
+REQUESTER = "support@coffee.example"
+"""Who starts the run, and may therefore not decide on what it asks."""
+
 PACE = "400ms"
 """How long the scripted model takes to answer, so that a person can read along."""
 
@@ -52,6 +57,14 @@ class Stage:
     @property
     def agents(self) -> Path:
         return self.folder / "agents"
+
+    @property
+    def people(self) -> Path:
+        return self.folder / "people.yaml"
+
+    @property
+    def channels(self) -> Path:
+        return self.folder / "channels.yaml"
 
     @property
     def log(self) -> Path:
@@ -96,14 +109,18 @@ def claimed(folder: Path) -> Iterator[Stage]:
         number += 1
 
 
-def prepare(stage: Stage, source: Path, *, model: str, rules: RulesServer, paced: bool) -> None:
-    """Write a shop as on its first day, and the agent of `source` with `model` and `rules`."""
+def prepare(stage: Stage, source: Path, *, model: str, rules: RulesServer, paced: bool, person: str) -> None:
+    """Write a shop as on its first day, the agent of `source` with `model` and `rules`, and `person` as its finance."""
     create_shop(stage.shop)
     stage.log.unlink(missing_ok=True)
     shutil.rmtree(stage.agents, ignore_errors=True)
     stage.agents.mkdir()
-    script = (source / "shop.script.yaml").read_text(encoding="utf-8")
-    (stage.agents / "shop.script.yaml").write_text(f"delay: {PACE}\n{script}" if paced else script, encoding="utf-8")
+    for file in source.glob("shop*.script.yaml"):
+        script = file.read_text(encoding="utf-8")
+        (stage.agents / file.name).write_text(f"delay: {PACE}\n{script}" if paced else script, encoding="utf-8")
+    _write(stage.people, {"people": [{"name": person, "groups": [GROUP]}]})
+    # Nobody outside is to hear of a demo, whatever channels there are.
+    _write(stage.channels, {"channels": [{"name": "log", "kind": "log"}]})
     agent = read_document(source / "shop.yaml").value
     assert isinstance(agent, dict)
     tools = agent["tools"]
@@ -111,9 +128,12 @@ def prepare(stage: Stage, source: Path, *, model: str, rules: RulesServer, paced
     for tool in tools:
         if isinstance(tool, dict) and isinstance(server := tool.get("mcp"), dict):
             server["command"] = list(rules.command)
+    _write(stage.agents / "shop.yaml", agent if model.startswith("scripted:") else agent | {"models": [model]})
+
+
+def _write(path: Path, value: JsonObject) -> None:
     # JSON is YAML.
-    text = json.dumps(agent | {"models": [model]}, indent=2, ensure_ascii=False)
-    (stage.agents / "shop.yaml").write_text(f"{text}\n", encoding="utf-8")
+    path.write_text(f"{json.dumps(value, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
 
 
 async def find_rules_server(*, may_download: bool) -> RulesServer:

@@ -1,6 +1,7 @@
 """The demo's lines while the run goes on, and the steps that they tell of."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from activities.transcript import TranscriptLog
@@ -43,7 +44,7 @@ class Voice:
         self.steps: list[Step] = []
         self._out = out
         self._transcript = transcript
-        self._width = width(out)
+        self.columns = width(out)
         self._numbered = True
 
     def introduce(self, *, server: str, url: str | None, worker: str, model: str, rules: str, asked: str) -> None:
@@ -58,10 +59,10 @@ class Voice:
         }
         self._say("A small coffee shop has a complaint, and an agent settles it.\n")
         for name, value in rows.items():
-            lines = indented(value, 2 + NAME_COLUMNS, self._width).lstrip()
+            lines = indented(value, 2 + NAME_COLUMNS, self.columns).lstrip()
             self._say(f"  {name:<{NAME_COLUMNS}}{lines}")
         self._say("")
-        self._say(indented(f"Asked: {asked}", 2, self._width))
+        self._say(indented(f"Asked: {asked}", 2, self.columns))
         self._say("")
 
     async def hear(self, happening: Happening, chronicle: Chronicle) -> None:
@@ -72,7 +73,7 @@ class Voice:
                 self.steps.append(Step(number, said.text.strip() if said is not None else beginning))
                 self._numbered = bool(self.steps[-1].says)
                 if self._numbered:
-                    self._say(indented(f"{number}. {self.steps[-1].says}", 0, self._width), "bold")
+                    self._say(indented(f"{number}. {self.steps[-1].says}", 0, self.columns), "bold")
             case Returned(_, call) if call.result is not None:
                 text = wording.shorten(await self._whole(call.result), RESULT_CHARACTERS)
                 answered = Answered(call, text, call.result.error)
@@ -89,16 +90,38 @@ class Voice:
         again = f" (attempt {call.attempts})" if call.attempts > 1 else ""
         # A step without words has its number here.
         number, self._numbered = ("" if self._numbered else f"{self.steps[-1].number}."), True
-        self._say(f"{number:<5}{wording.shorten(call.line, self._width - 5 - len(again))}{again}", "cyan")
+        self._say(f"{number:<5}{wording.shorten(call.line, self.columns - 5 - len(again))}{again}", "cyan")
         mark, style = ("✗", "yellow") if answered.is_error else ("→", "dim")
-        self._say(f"       {mark} {wording.shorten(answered.text, self._width - 9)}", style)
+        self._say(f"       {mark} {wording.shorten(answered.text, self.columns - 9)}", style)
 
     def killed(self, killing: Killing) -> None:
         for line in (
             f"Worker {killing.killed_pid} was killed (SIGKILL): {TOOL} had paid, and nobody had been told.",
             f"Worker {killing.new_pid} is started; it gets the call when no heartbeat has come for 10 s.",
         ):
-            self._say(indented(line, 5, self._width), "red")
+            self._say(indented(line, 5, self.columns), "red")
+
+    def ask(self, rows: Sequence[tuple[str, str]]) -> None:
+        """What people are asked, in rows of heading and text; a row without heading is printed as it is.
+
+        With `-o json` on stderr, so that somebody learns why nothing goes on.
+        """
+        for name, value in rows:
+            if name:
+                lines = indented(value, 5 + NAME_COLUMNS, self.columns).lstrip()
+                self._tell(f"     {name:<{NAME_COLUMNS}}{lines}", "bold yellow" if name == "asked" else "yellow")
+            else:
+                self._tell(value if value.startswith(" ") else indented(value, 5, self.columns), None)
+
+    def answer(self, line: str, *, counts: bool) -> None:
+        """What somebody has said to the run."""
+        self._tell(indented(line, 5, self.columns), "green" if counts else "red")
+
+    def _tell(self, text: str, style: str | None) -> None:
+        if self._out.as_json:
+            self._out.note(text)
+        else:
+            self._say(text, style)
 
     def _say(self, text: str, style: str | None = None) -> None:
         if not self._out.as_json:

@@ -1,0 +1,235 @@
+"""What the demo's run wants from people: said, waited for with a spinner, and answered from here if that is wished."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.status import Status
+from rich.text import Text
+
+from workers import inbox, messages
+from workers.cli import asking
+from workers.cli.chronicle import Chronicle
+from workers.cli.connection import Connection
+from workers.cli.errors import ENDED_OTHERWISE, CliError
+from workers.cli.happenings import Happening, Heard, Wanted
+from workers.cli.output import Output
+from workers.demo import commands
+from workers.demo.voice import Voice
+from workflows.contracts.request import REJECT, Closed, Decision, Request
+from workflows.rules import answering, decisions
+
+YES_COMMENT = "mandate demo --yes: no person has looked at it"
+YES_ANSWER = "Nobody is here to answer. Do what the rules say, and leave what they do not say."
+
+_KEYS = {"y": "approve", "yes": "approve", "n": REJECT, "no": REJECT}
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One request, and what became of it."""
+
+    request: Request
+    closed: Closed | None
+    """`None` when nobody could be asked how it ended."""
+    unattended: bool
+    """It was answered by `--yes`."""
+
+
+class Desk:
+    """Where the requests of one run are answered; `by` is the person at this terminal.
+
+    Args:
+        connection: to the server of the run.
+        out: of the command.
+        voice: tells the story, of which the requests are a part.
+        workflow_id: of the run.
+        program: how one calls us in this shell.
+        by: under whose name is answered from here.
+        answers_itself: approve everything at once, as that person, without anybody looking.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        out: Output,
+        voice: Voice,
+        *,
+        workflow_id: str,
+        program: str,
+        by: str,
+        answers_itself: bool,
+    ) -> None:
+        self.requests: list[Request] = []
+        """All that were made, in that order."""
+        self._connection = connection
+        self._out = out
+        self._voice = voice
+        self._workflow_id = workflow_id
+        self._program = program
+        self._by = by
+        self._answers_itself = answers_itself
+        self._keyboard = not answers_itself and _is_attended(out)
+        self._made: asyncio.Queue[Request] = asyncio.Queue()
+        self._open: tuple[Request, ...] = ()
+        self._status: Status | None = None
+
+    def hear(self, happening: Happening, chronicle: Chronicle) -> None:
+        """Say what is asked, and how to answer, and what was answered."""
+        match happening:
+            case Wanted(_, request, "asked"):
+                self.requests.append(request)
+                self._voice.ask(self._asked(request))
+                self._made.put_nowait(request)
+            case Heard(_, line, counts):
+                self._voice.answer(line, counts=counts)
+        self._open = tuple(chronicle.parked.requests.values())
+        self._spin()
+
+    async def attend(self) -> None:
+        """Answer from here, as far as that is wished.
+
+        Raises:
+            CliError: an answer that should be given without a person does not count.
+        """
+        if self._answers_itself:
+            while True:
+                request = await self._made.get()
+                value = YES_ANSWER if request.kind == "question" else None
+                decision = self._decision(request, request.choices[0], value=value, comment=YES_COMMENT)
+                try:
+                    await messages.decide(self._connection.client, self._workflow_id, decision)
+                except messages.MessageError as error:
+                    raise CliError(f"--yes could not answer {request.id}: {error}", ENDED_OTHERWISE) from None
+        elif self._keyboard:
+            with _typed() as lines:
+                while True:
+                    await self._hear_person((await lines.get()).strip())
+
+    def close(self) -> None:
+        """Nothing is waited for any more."""
+        self._open = ()
+        self._spin()
+
+    async def settled(self) -> tuple[Settled, ...]:
+        """What became of the requests; while a worker can still be asked."""
+        if not self.requests:
+            return ()
+        closed: dict[str, Closed] = {}
+        with contextlib.suppress(inbox.NotAnswering, inbox.Unknown):
+            told = await inbox.open_requests(self._connection.client, self._workflow_id)
+            closed = {one.id: one for one in told.closed}
+        return tuple(Settled(request, closed.get(request.id), self._answers_itself) for request in self.requests)
+
+    async def _hear_person(self, said: str) -> None:
+        """One line that was typed here: the answer to the oldest open request."""
+        if not self._open or not said:
+            return
+        request = self._open[0]
+        choice = "answer" if request.kind == "question" else _KEYS.get(said.lower())
+        if choice is None:
+            self._voice.answer(f"{said!r} is neither y nor n", counts=False)
+            return
+        decision = self._decision(request, choice, value=said if choice == "answer" else None)
+        try:
+            await messages.decide(self._connection.client, self._workflow_id, decision)
+        except messages.MessageError as error:
+            self._voice.answer(str(error), counts=False)
+
+    def _decision(self, request: Request, choice: str, *, value: str | None = None, comment: str = "") -> Decision:
+        return Decision(
+            request=request.id, digest=request.digest, choice=choice, by=self._by, value=value, comment=comment
+        )
+
+    def _asked(self, request: Request) -> list[tuple[str, str]]:
+        """What a person should know, by headings; what has none, commands above all, stands on lines of its own."""
+        rows = [
+            ("asked", request.question or request.title),
+            ("why", request.reason),
+            ("of", f"{asking.waits_for(request)}; in this demo that is you, {self._by}"),
+            ("until", f"{decisions.moment(request.expires_at)}; then {asking.expiry(request)}"),
+        ]
+        ways = self._ways(request)
+        if self._answers_itself:
+            first = "Answered by this command itself, since it was called with --yes. A person would type:"
+            return [*rows, ("", first), ("", self._broken(ways[0].mandate))]
+        keys = "with any text" if request.kind == "question" else "with y or n"
+        here = f"here {keys} and Enter, or " if self._keyboard else ""
+        rows.append(("", f"The run waits until somebody answers, {here}from another terminal in this folder:"))
+        rows += [("", self._broken(way.mandate)) for way in ways]
+        rows.append(("", f"Or with Temporal's own CLI, for example to {ways[0].choice}:"))
+        rows.append(("", self._broken(ways[0].temporal)))
+        if (url := self._connection.run_url(self._workflow_id)) is not None:
+            rows += [("", "Or in the Web UI, by More Actions, Send an Update; tab User Metadata:"), ("", f"  {url}")]
+        return rows
+
+    def _ways(self, request: Request) -> list[answering.Way]:
+        """Commands that work as they stand, in any shell that is in this folder."""
+        connection = self._connection
+        options = connection.temporal_options
+        if "--address" not in options:
+            options = f" --address {shlex.quote(connection.address)}{options}"
+        elsewhere = dataclasses.replace(connection, options=options, temporal_options=options)
+        binary = commands.temporal(connection.server.binary if connection.server is not None else None)
+        return [
+            dataclasses.replace(
+                way,
+                mandate=f"{way.mandate} --by {shlex.quote(self._by)}",
+                temporal=self._signed(way.temporal.replace("temporal", binary, 1)),
+            )
+            for way in asking.ways(elsewhere, self._workflow_id, request, program=self._program)
+        ]
+
+    def _signed(self, command: str) -> str:
+        """`command` with the person's name where it goes, unless that needs more than to be put there."""
+        return command.replace(answering.YOUR_NAME, self._by) if re.fullmatch(r"[\w.@+:/-]+", self._by) else command
+
+    def _broken(self, command: str) -> str:
+        return commands.broken(command, self._voice.columns)
+
+    def _spin(self) -> None:
+        if self._open and self._status is None and (screen := self._out.screen) is not None:
+            names = dict.fromkeys(name for request in self._open for name in request.waits_for)
+            keys = "; type your answer" if self._keyboard else ""
+            self._status = screen.status(Text(f"waiting for {', '.join(names)}{keys}", style="dim"))
+            self._status.start()
+        elif not self._open and self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+def _is_attended(out: Output) -> bool:
+    """Whether a person can type here; a process in the background would be stopped for reading."""
+    if out.as_json or not out.live or not sys.stdin.isatty():
+        return False
+    with contextlib.suppress(OSError):
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    return False
+
+
+@contextlib.contextmanager
+def _typed() -> Iterator[asyncio.Queue[str]]:
+    """The lines that are typed from now on."""
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def read() -> None:
+        said = b""
+        with contextlib.suppress(OSError):
+            said = os.read(stdin, 4096)
+        if not said:
+            loop.remove_reader(stdin)
+        for line in said.decode(errors="replace").splitlines():
+            lines.put_nowait(line)
+
+    loop.add_reader(stdin, read)
+    try:
+        yield lines
+    finally:
+        loop.remove_reader(stdin)
