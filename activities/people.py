@@ -22,6 +22,11 @@ from workflows.contracts.tool import ToolResult
 
 log = structlog.stdlib.get_logger(__name__)
 
+_GIVING = {"answer": "answer", "supply": "result", "happened": "result"}
+"""Choices that come with a result, and what it is called."""
+
+_GIVEN = {"answer": "answered by", "supply": "supplied by", "happened": "it happened, says"}
+
 NAMES_SHOWN = 10
 """Users and groups that a refusal names at most."""
 
@@ -112,14 +117,17 @@ class PeopleActivities:
             raise Refused(f"value: {refused}") from None
 
     async def _answer(self, check: DecisionCheck, known: Known | None) -> ToolResult | None:
+        """What a person gives as a result: always with `answer` and `supply`, if they like with `happened`."""
         decision = check.decision
-        if check.request.kind != "question" or decision.choice == REJECT:
+        if decision.choice not in _GIVING:
             return None
         text = _text(decision.value)
         if not text.strip():
-            raise Refused("value: is empty; with 'answer' it is the answer, as a text")
+            if decision.choice == "happened":
+                return None
+            raise Refused(f"value: is empty; with {decision.choice!r} it is the {_GIVING[decision.choice]}, as a text")
         stored = await results.store(self._transcript.blobs, text)
-        return stored.model_copy(update={"note": f"answered by {_name(check, known)}"})
+        return stored.model_copy(update={"note": f"{_GIVEN[decision.choice]} {_name(check, known)}"})
 
 
 def _refuse_agents(check: DecisionCheck, agent: PinnedAgent) -> None:

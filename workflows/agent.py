@@ -1,6 +1,7 @@
 """`AgentWorkflow`: decide, judge, ask people, act, until there is an answer."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any, NoReturn
 
@@ -10,13 +11,14 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from workflows import display, starting, steps
 from workflows.contracts.agent import PinRequest
 from workflows.contracts.failures import FailureType
-from workflows.contracts.model import ModelReply, ModelRequest, Words
+from workflows.contracts.model import OUTPUT_INLINE_BYTES, ModelReply, ModelRequest, Words
 from workflows.contracts.request import OpenRequests
-from workflows.contracts.run import Progress, RunRequest, RunResult, RunState, RunStatus
+from workflows.contracts.run import Progress, Rescue, Resolution, RunRequest, RunResult, RunState, RunStatus, Trouble
+from workflows.contracts.tool import ToolResult
 from workflows.control import Control
 from workflows.current import Current
 from workflows.messages import Messages
-from workflows.rules import recovery, routing, wording
+from workflows.rules import recovery, routing, troubles, wording
 from workflows.turn import Turn
 
 RESULT_BYTES = 31 * 1024
@@ -74,34 +76,74 @@ class AgentWorkflow(Messages):
             head=pinned.head,
             requester=request.requester,
             labels=request.labels,
+            goal=starting.goal_of(request.input),
             step_limit=starting.step_limit(request.budget, pinned.agent.budget.steps),
         )
 
     async def _work(self) -> RunResult:
         while True:
             if self._turn.is_answered and await self._control.go_ahead(lambda: self._turn.is_leaving):
-                if self._now.step >= self._now.step_limit:
-                    return await self._end(
-                        RunStatus.EXHAUSTED, reason=f"the limit of {self._now.step_limit} steps is used up"
-                    )
-                result = await self._decide()
+                result = await self._go_on()
                 if result is not None:
                     return result
             if not self._control.is_stopping:
                 await self._turn.act()
             if self._now.uncertain:
-                lost = "; ".join(f"{entry.call} ({entry.reason})" for entry in self._now.uncertain)
-                return await self._end(RunStatus.DECLINED, reason=f"it is unknown whether this happened: {lost}")
+                return await self._end(*self._unknown())
             if self._control.is_stopping:
-                return await self._end(RunStatus.STOPPED, reason=self._control.stop_reason)
+                return await self._end(RunStatus.STOPPED, self._control.stop_reason)
             if self._turn.is_leaving:
                 await self._continue_as_new()
 
+    def _unknown(self) -> tuple[RunStatus, str]:
+        """How a run ends that does not know what it did: nobody could say, or somebody stopped it over it."""
+        if self._control.is_stopping:
+            return RunStatus.STOPPED, self._control.stop_reason
+        lost = "; ".join(f"{entry.call} ({entry.reason})" for entry in self._now.uncertain)
+        return RunStatus.DECLINED, f"it is unknown whether this happened: {lost}"
+
+    async def _go_on(self) -> RunResult | None:
+        """The next step of the model, once people have said how to go on where that is needed."""
+        self._turn.count()
+        about = troubles.used_up(self._now.recovery, self._now.agent.attempts)
+        if self._now.rescue is None and about is not None and self._now.agent.recovers:
+            failures = self._now.recovery.troubles[about].failures
+            self._turn.rescuer.escalate(about, troubles.in_words(about, failures))
+        if self._now.rescue is not None:
+            return await self._rescued(self._now.rescue)
+        if self._now.step >= self._now.step_limit:
+            return await self._end(RunStatus.EXHAUSTED, starting.used_up(self._now.step_limit))
+        return await self._decide()
+
+    async def _rescued(self, rescue: Rescue) -> RunResult | None:
+        """Wait for a person, and do as they say; nothing when the run has to halt before they have."""
+        said = await self._turn.rescuer.resolution(rescue.request)
+        if said is None:
+            return None
+        match said.choice:
+            case "stop":
+                self._turn.rescuer.stop(said)
+                return None
+            case "expired":
+                return await self._end(RunStatus.DECLINED, f"{rescue.reason}; {said.reason}", rescue.reply)
+            case "accept" if rescue.reply is not None:
+                return await self._end(RunStatus.COMPLETED, f"as it is: {said.reason}", rescue.reply)
+            case "supply" if rescue.about in {troubles.FINAL, troubles.MODEL}:
+                return await self._end(RunStatus.COMPLETED, f"its answer is a person's: {said.reason}", said)
+            case "supply" if said.answer is not None:
+                self._turn.supply(self._now.recovery.troubles.get(rescue.about, Trouble()).index, said.answer)
+        if rescue.about == troubles.MODEL:
+            self._current.update(model=None)
+        self._turn.rescuer.guide(said)
+        return None
+
     async def _decide(self) -> RunResult | None:
         """Ask the model what to do next; the result of the run when there is nothing more to do."""
-        reply = await self._ask_model(self._control.take_words())
+        words = self._control.take_words()
+        reply = await self._ask_model(words)
         if isinstance(reply, str):
-            return await self._end(RunStatus.DECLINED, reason=reply)
+            self._control.give_back_words(words)
+            return await self._give_up(troubles.MODEL, reply)
         move = recovery.next_after(reply, self._now.misfits, self._now.agent.attempts)
         counted = isinstance(move, recovery.AskAgain) and move.counts
         self._current.update(
@@ -115,13 +157,32 @@ class AgentWorkflow(Messages):
         self._remember(reply)
         match move:
             case recovery.Done() if self._control.is_stopping:
-                return await self._end(RunStatus.STOPPED, reason=self._control.stop_reason, reply=reply)
+                return await self._end(RunStatus.STOPPED, self._control.stop_reason, reply)
             case recovery.Done() if not self._control.has_words:
-                return await self._end(RunStatus.COMPLETED, reply=reply)
+                return await self._finish(reply)
             case recovery.GiveUp(reason):
-                return await self._end(RunStatus.DECLINED, reason=reason, reply=reply)
+                return await self._give_up(troubles.FINAL, reason, reply)
             case _:
                 return None
+
+    async def _finish(self, reply: ModelReply) -> RunResult | None:
+        """The run's end if its answer passes all checks; else the model is told what did not."""
+        failed = await self._turn.failed_final_check()
+        if failed is None:
+            return await self._end(RunStatus.COMPLETED, None, reply)
+        self._current.update(recovery=troubles.failed(self._now.recovery, troubles.FINAL, failed))
+        failures = self._now.recovery.troubles[troubles.FINAL].failures
+        if failures >= self._now.agent.attempts:
+            return await self._give_up(troubles.FINAL, troubles.in_words(troubles.FINAL, failures), reply)
+        self._current.update(note=f"Your answer was not taken: {failed}. Put that right, then answer again.")
+        return None
+
+    async def _give_up(self, about: str, reason: str, reply: ModelReply | None = None) -> RunResult | None:
+        """Ask a person how to go on; a run that began before people were asked ends."""
+        if not self._now.agent.recovers:
+            return await self._end(RunStatus.DECLINED, reason, reply)
+        self._turn.rescuer.escalate(about, reason, reply)
+        return None
 
     async def _ask_model(self, words: tuple[Words, ...]) -> ModelReply | str:
         """The answer of the first model of the route that gives one, from the run's current model on; else why none."""
@@ -159,23 +220,33 @@ class AgentWorkflow(Messages):
         self._current.leave()
         workflow.continue_as_new(self._now)
 
-    async def _end(self, status: RunStatus, *, reason: str | None = None, reply: ModelReply | None = None) -> RunResult:
+    async def _end(
+        self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None
+    ) -> RunResult:
+        """The run's result; `answer` is the model's, or a person's in its place."""
         self._current.doing = f"{status}: {reason}" if reason else str(status)
         self._turn.gate.withdraw(f"the run ended: {reason or status}")
         # A decision that is being checked gets its answer, that the run has ended.
         await workflow.wait_condition(workflow.all_handlers_finished)
+        if self._turn.lost:
+            self._current.update(uncertain=(*self._now.uncertain, *self._turn.lost), unclear={})
         self._current.recall(self._current.doing)
         display.close(self._now)
-        return self._result(status, reason, reply)
+        return self._result(status, reason, answer)
 
-    def _result(self, status: RunStatus, reason: str | None, reply: ModelReply | None = None) -> RunResult:
-        output: Any = reply.text or None if reply else None
+    def _result(self, status: RunStatus, reason: str | None, answer: ModelReply | Resolution | None) -> RunResult:
+        reply = answer if isinstance(answer, ModelReply) else None
+        output: Any = (reply.text or None) if reply is not None else None
+        output_digest = reply.output_digest if reply is not None else None
+        if isinstance(answer, Resolution) and answer.answer is not None:
+            output, output_digest = _supplied(answer, answer.answer)
         if reply and self._now.agent.structured and status == RunStatus.COMPLETED and reply.output_digest is None:
-            output = json.loads(reply.text)
+            with contextlib.suppress(ValueError):
+                output = json.loads(reply.text)
         result = RunResult(
             status=status,
             output=output,
-            output_digest=reply.output_digest if reply else None,
+            output_digest=output_digest,
             reason=wording.shorten(reason, 500) if reason else None,
             usage=self._now.usage,
             head=self._now.head,
@@ -246,6 +317,13 @@ class AgentWorkflow(Messages):
     def _require_begun(self) -> None:
         if not self._current.is_begun:
             raise ApplicationError("the run has not begun its work yet", non_retryable=True)
+
+
+def _supplied(said: Resolution, stored: ToolResult) -> tuple[Any, str | None]:
+    """A person's answer as the run's: whole, or its beginning and the address of all of it."""
+    if stored.size is None or stored.size <= OUTPUT_INLINE_BYTES:
+        return said.value, None
+    return stored.preview, stored.digest
 
 
 def _another_model_may_help(error: ActivityError) -> bool:

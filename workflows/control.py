@@ -42,10 +42,17 @@ class Control:
         return None
 
     def steer(self, steering: Steering) -> Told:
-        words = Words(by=steering.by, text=steering.text)
-        self._set(words=(*self._current.now.control.words, words))
+        self.add_words(Words(by=steering.by, text=steering.text))
         self._current.recall(f"{steering.by} says: {wording.shorten(steering.text, 80)}")
         return Told(status=self._current.status, message="the model is told at its next step")
+
+    def add_words(self, words: Words) -> None:
+        self._set(words=(*self._current.now.control.words, words))
+
+    def give_back_words(self, words: tuple[Words, ...]) -> None:
+        """No model could be told them: they come first next time."""
+        if words:
+            self._set(words=(*words, *self._current.now.control.words))
 
     def take_words(self) -> tuple[Words, ...]:
         """What the model is to be told now; it is not told again."""

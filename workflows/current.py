@@ -3,7 +3,10 @@
 import asyncio
 from typing import Any, Literal
 
+from temporalio import workflow
+
 from workflows import display
+from workflows.contracts.policy import RunFacts
 from workflows.contracts.run import RunState
 from workflows.rules import wording
 
@@ -46,6 +49,22 @@ class Current:
         if self.now.control.paused is not None:
             return "paused"
         return "waiting" if self.now.people.open else "running"
+
+    @property
+    def facts(self) -> RunFacts:
+        """What conditions see of the run."""
+        return RunFacts(
+            id=workflow.info().first_execution_run_id,
+            agent=self.now.agent.name,
+            version=self.now.agent.version,
+            requester=self.now.requester,
+            labels=self.now.labels,
+            step=self.now.step,
+            cost_usd=self.now.usage.cost_usd,
+            now=workflow.now(),
+            tainted=self.now.tainted,
+            totals=self.now.totals,
+        )
 
     def recall(self, line: str) -> None:
         """Keep `line` among the last few steps and show them."""

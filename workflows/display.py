@@ -30,7 +30,7 @@ SEARCH_ATTRIBUTES = (
 )
 
 
-REQUESTS_SHOWN = 10
+REQUESTS_SHOWN = 5
 """Open requests that the current details show with the commands that answer them; the others have a line each."""
 
 REQUESTS_LISTED = 60
@@ -103,6 +103,8 @@ def details(state: RunState, doing: str) -> None:
         f"Now: `{_code(doing)}`",
         "",
         *_open_requests(state),
+        "### Last steps",
+        "",
         *(f"- `{_code(line)}`" for line in reversed(state.recent)),
         "",
         f"Used: {wording.usage(state.usage)}",
@@ -132,19 +134,32 @@ def _open_requests(state: RunState) -> list[str]:
 
 
 def _request(request: Request) -> list[str]:
+    until = f"until {decisions.moment(request.expires_at)}, {decisions.expiry(request)}"
     lines = [
         f"### {request.id}: {_plain(request.title)}",
         "",
         f"- why: {_plain(request.reason)}",
-        f"- waits for: `{_code(', '.join(request.waits_for))}`, until {decisions.moment(request.expires_at)}",
+        f"- waits for: `{_code(', '.join(request.waits_for))}`, {until}",
     ]
     lines += [
         f"- {recorded.choice} by `{_code(recorded.by)}`{f': {_plain(recorded.comment)}' if recorded.comment else ''}"
         for recorded in request.decisions
     ]
-    lines.append(f"- digest: `{request.digest}`")
-    commands = answering.commands(workflow.info().workflow_id, request)
-    return [*lines, *(f"- {label}: `{_code(command)}`" for label, command in commands), ""]
+    lines += [f"- {_plain(line)}" for line in request.evidence]
+    way = answering.ways(workflow.info().workflow_id, request)[0]
+    others = ", ".join(f"`{choice}`" for choice in request.choices[1:])
+    decision = answering.decision_json(request, way.choice)
+    return [
+        *lines,
+        f"- with Mandate: `{_code(way.mandate)}` (or {others})",
+        f"- with Temporal's CLI: `{_code(way.temporal)}`",
+        f"- here: *More Actions*, *Send an Update*, `decide`, with this as data, your name put in (or {others}):",
+        "",
+        "```",
+        decision,
+        "```",
+        "",
+    ]
 
 
 def _plain(text: str) -> str:

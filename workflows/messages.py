@@ -27,6 +27,10 @@ PAUSE = "Begin nothing new until it is resumed: {by, reason}"
 RESUME = "Go on after a pause: {by, reason}"
 STOP = "Finish the call in hand, then end: {by, reason}"
 
+MOST_KEYS = 50
+MOST_CHARACTERS = 128 * 1024
+"""A message with more is not read: to refuse it field by field would take longer than a workflow task may."""
+
 FORMS = {
     "request": "a request's id such as 'r3', or '*'",
     "digest": "the request's digest, 43 letters, digits, '-' and '_'",
@@ -177,6 +181,8 @@ def _parsed(model: type[M], args: tuple[Any, ...]) -> M:
         _refuse(f"the argument is no JSON that can be read: {args[0].reason}")
     if not isinstance(args[0], dict):
         _refuse("takes one JSON object")
+    if len(args[0]) > MOST_KEYS or refusals.is_vast(args[0], MOST_CHARACTERS):
+        _refuse(f"takes one JSON object of at most {MOST_KEYS} keys and {MOST_CHARACTERS} characters in all")
     try:
         return model.model_validate(args[0])
     except ValidationError as error:

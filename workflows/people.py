@@ -17,6 +17,7 @@ from workflows.contracts.failures import FailureType
 from workflows.contracts.policy import Verdict
 from workflows.contracts.request import (
     EVERY,
+    REJECT,
     Checked,
     Decision,
     DecisionCheck,
@@ -77,10 +78,15 @@ class Settled:
     """What became of a request."""
 
     request: Request
-    outcome: Literal["approved", "rejected", "answered", "expired", "withdrawn"]
+    outcome: Literal["approved", "rejected", "answered", "settled", "expired", "withdrawn"]
     reason: str
-    comment: str = ""
+    decision: Decision | None = None
+    by: str = ""
     answer: ToolResult | None = None
+
+    @property
+    def comment(self) -> str:
+        return self.decision.comment if self.decision is not None else ""
 
 
 class PeopleGate:
@@ -204,9 +210,8 @@ class PeopleGate:
         person = checked.person or decision.by or ""
         if decisions.has_decided(request, same_person(person)):
             self._refuse(decision, f"by: {decision.by!r} has decided on {request.id} already, as {person!r}", via)
-        if checked.answer is not None:
-            self._replace(decisions.counted(request, decision, checked, at))
-            return self._settled(self._found(decision), "answered", f"{person} answered", decision, checked.answer)
+        if request.kind != "approval":
+            return self._told(request, decision, checked, at)
         if checked.edited is not None:
             before = len(request.needs)
             request = self._edited(request, decision, checked.edited, via)
@@ -226,6 +231,18 @@ class PeopleGate:
                 return Receipt(
                     request=request.id, status="recorded", message=f"recorded; {request.id} still needs {wants}"
                 )
+
+    def _told(self, request: Request, decision: Decision, checked: Checked, at: datetime) -> Receipt:
+        """One person's word is enough for what is no approval."""
+        request = decisions.counted(request, decision, checked, at)
+        self._replace(request)
+        person = checked.person or decision.by or ""
+        if decision.choice == REJECT:
+            return self._settled(request, "rejected", f"{person} rejected it", decision, by=person)
+        if request.kind == "question":
+            return self._settled(request, "answered", f"{person} answered", decision, by=person, answer=checked.answer)
+        reason = f"{person} chose {decision.choice.replace('_', ' ')}"
+        return self._settled(request, "settled", reason, decision, by=person, answer=checked.answer)
 
     async def _checked(self, decision: Decision, request: Request, at: datetime, via: Via) -> Checked:
         check = DecisionCheck(
@@ -268,21 +285,30 @@ class PeopleGate:
     def _settled(
         self,
         request: Request,
-        outcome: Literal["approved", "rejected", "answered"],
+        outcome: Literal["approved", "rejected", "answered", "settled"],
         reason: str,
         decision: Decision,
+        *,
+        by: str = "",
         answer: ToolResult | None = None,
     ) -> Receipt:
-        self._close(request, outcome, reason, comment=decision.comment, answer=answer)
+        self._close(request, outcome, reason, decision=decision, by=by, answer=answer)
         return Receipt(request=request.id, status=outcome, message=f"{request.id} is {outcome}: {reason}")
 
     def _close(
-        self, request: Request, outcome: Any, reason: str, *, comment: str = "", answer: ToolResult | None = None
+        self,
+        request: Request,
+        outcome: Literal["approved", "rejected", "answered", "settled", "expired", "withdrawn"],
+        reason: str,
+        *,
+        decision: Decision | None = None,
+        by: str = "",
+        answer: ToolResult | None = None,
     ) -> None:
         left = tuple(one for one in self.state.open if one.id != request.id)
         closed = (*self.state.closed, decisions.closed(request, outcome, reason))[-decisions.CLOSED_KEPT :]
         self._set(open=left, closed=closed)
-        self._desk.settle(Settled(request, outcome, reason, comment, answer))
+        self._desk.settle(Settled(request, outcome, reason, decision, by, answer))
 
     def note_refusal(self, *, request: str, choice: str, by: str, reason: str, via: Via) -> None:
         """Keep a decision that does not count where people look."""

@@ -6,10 +6,13 @@ from pydantic import ValidationError
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
+from workflows.contracts.base import JsonObject, canonical_json
 from workflows.contracts.budget import BudgetRequest
 from workflows.contracts.failures import FailureType, Unreadable
 from workflows.contracts.run import RunRequest
 from workflows.rules import refusals, wording
+
+GOAL_CHARACTERS = 500
 
 JSON_KINDS = {str: "a text", list: "a list", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 
@@ -50,6 +53,12 @@ def _bad_input(reason: str) -> ApplicationError:
         type=FailureType.BAD_INPUT,
         non_retryable=True,
     )
+
+
+def goal_of(asked: str | JsonObject) -> str:
+    """What the run was asked, its beginning: for people who are to help it."""
+    text = asked if isinstance(asked, str) else canonical_json(asked).decode()
+    return wording.shorten(text, GOAL_CHARACTERS)
 
 
 def used_up(limit: int) -> str:

@@ -11,7 +11,14 @@ from pydantic import JsonValue
 from temporalio import exceptions, workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutType, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    RetryState,
+    TimeoutType,
+    is_cancelled_exception,
+)
 
 from workflows.contracts.agent import Pinned, PinRequest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
@@ -26,6 +33,14 @@ from workflows.contracts.tool import (
     Tool,
     ToolRequest,
     ToolResult,
+)
+from workflows.contracts.verification import (
+    CheckPin,
+    CheckRequest,
+    CheckResult,
+    Probed,
+    ProbePin,
+    ProbeRequest,
 )
 from workflows.rules import wording
 
@@ -50,6 +65,8 @@ class Attempted:
 
     outcome: Outcome
     answer: ToolResult
+    attempts: int = 1
+    """How many it is known to have had; see `_attempts`."""
 
 
 async def pin_agent(request: PinRequest) -> Pinned:
@@ -124,6 +141,45 @@ async def notify_people(request: NotifyRequest) -> Notified:
     return notified
 
 
+async def verify_result(request: CheckRequest, check: CheckPin) -> CheckResult:
+    """Check a call's result or the final answer.
+
+    Raises:
+        ActivityError: no worker could make the check within its attempts.
+    """
+    found: CheckResult = await workflow.execute_activity(
+        "verify_result",
+        request,
+        result_type=CheckResult,
+        start_to_close_timeout=check.timeout,
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=RetryPolicy(
+            initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=check.retries + 1
+        ),
+        summary=wording.shorten(f"verify_result {check.name}, step {request.step}", wording.SUMMARY_CHARACTERS),
+    )
+    return found
+
+
+async def probe_call(request: ProbeRequest, probe: ProbePin, tool: str, verdict: Verdict) -> Probed:
+    """Look up, by a read that `verdict` allows, whether a call of `tool` has happened.
+
+    Raises:
+        ActivityError: no worker could look it up.
+    """
+    assert verdict.allowed, verdict.reason
+    probed: Probed = await workflow.execute_activity(
+        "probe_call",
+        request,
+        result_type=Probed,
+        start_to_close_timeout=probe.patience + timedelta(minutes=1),
+        heartbeat_timeout=HEARTBEAT,
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=5),
+        summary=wording.shorten(f"probe_call {tool} by {probe.tool}", wording.SUMMARY_CHARACTERS),
+    )
+    return probed
+
+
 async def run_tool(request: ToolRequest, call: CallRequest, tool: Tool, verdict: Verdict) -> Attempted:
     """Make a call that `verdict` allows, in a worker of ours."""
     assert verdict.allowed, verdict.reason
@@ -134,12 +190,14 @@ async def run_tool(request: ToolRequest, call: CallRequest, tool: Tool, verdict:
             result_type=ToolResult,
             start_to_close_timeout=tool.timeout,
             heartbeat_timeout=EFFECT_HEARTBEAT if tool.effect.changes_world else HEARTBEAT,
+            schedule_to_close_timeout=_key_valid(tool),
             retry_policy=_retries(tool),
             summary=wording.call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
-        return _given_up(error, ours=True)
-    return Attempted(Outcome.NOT_DONE if answer.error else Outcome.DONE, answer)
+        return _given_up(error, tool, ours=True)
+    outcome = Outcome.NOT_DONE if answer.error else Outcome.DONE
+    return Attempted(outcome, answer.model_copy(update={"attempts": 1}), answer.attempts)
 
 
 async def call_remote_activity(
@@ -159,22 +217,31 @@ async def call_remote_activity(
             result_type=RawValue,
             start_to_close_timeout=tool.timeout,
             schedule_to_start_timeout=QUEUED_AT_MOST,
+            schedule_to_close_timeout=_key_valid(tool),
             retry_policy=_retries(tool, remote.failed_types),
             summary=wording.call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
-        return _given_up(error, failed_types=remote.failed_types)
+        return _given_up(error, tool, failed_types=remote.failed_types)
     return Attempted(Outcome.DONE, _returned(returned.payload))
 
 
 def _retries(tool: Tool, never: tuple[str, ...] = ()) -> RetryPolicy:
-    attempts = 1 if tool.effect is Effect.ONCE else tool.retries + 1
     return RetryPolicy(
         initial_interval=SOON,
         maximum_interval=timedelta(seconds=30),
-        maximum_attempts=attempts,
+        maximum_attempts=_attempts_at_most(tool),
         non_retryable_error_types=never or None,
     )
+
+
+def _attempts_at_most(tool: Tool) -> int:
+    return 1 if tool.effect is Effect.ONCE else tool.retries + 1
+
+
+def _key_valid(tool: Tool) -> timedelta | None:
+    """The time within which a call must have its answer: after it the other side may have forgotten the key."""
+    return tool.key_valid if tool.effect is Effect.KEYED else None
 
 
 def _returned(payload: Payload) -> ToolResult:
@@ -192,13 +259,31 @@ def _returned(payload: Payload) -> ToolResult:
     return ToolResult(text=text or f"done; its result is {len(payload.data)} bytes of {encoding or 'no encoding'}")
 
 
-def _given_up(error: ActivityError, *, ours: bool = False, failed_types: tuple[str, ...] = ()) -> Attempted:
+def _given_up(error: ActivityError, tool: Tool, *, ours: bool = False, failed_types: tuple[str, ...] = ()) -> Attempted:
     """What is known of a call whose last attempt failed; only an activity of `ours` may say so itself."""
     if is_cancelled_exception(error):
         raise error
     told = _told_by_us(error.cause) if ours else None
     failure = told or _failure_of(error.cause, failed_types)
-    return Attempted(failure.outcome, ToolResult(text=wording.shorten(failure.reason, 300), error=True))
+    answer = ToolResult(text=wording.shorten(failure.reason, 300), error=True)
+    return Attempted(failure.outcome, answer, told.attempts if told else _attempts(error, tool, ours=ours))
+
+
+def _attempts(error: ActivityError, tool: Tool, *, ours: bool) -> int:
+    """How many attempts a call had whose last one says nothing of it; Temporal tells a workflow only so much.
+
+    All that the tool may have, when these were used up; else those that the failure shows: the last one and, if it is
+    a timeout, the one before, which knows its number when it is of `ours`.
+    """
+    if error.retry_state is RetryState.MAXIMUM_ATTEMPTS_REACHED:
+        return _attempts_at_most(tool)
+    timed_out = error.cause if isinstance(error.cause, exceptions.TimeoutError) else None
+    if timed_out is None or timed_out.cause is None:
+        return 1
+    before = _told_by_us(timed_out.cause) if ours else None
+    known = before.attempts if before else 1
+    # One that waited for a worker in vain is none.
+    return known if timed_out.type is TimeoutType.SCHEDULE_TO_START else known + 1
 
 
 def _told_by_us(cause: BaseException | None) -> ToolFailure | None:
@@ -217,6 +302,9 @@ def _failure_of(cause: BaseException | None, failed_types: tuple[str, ...]) -> T
             return ToolFailure(outcome=outcome, reason="no worker took the call in time")
         case exceptions.TimeoutError(type=TimeoutType.HEARTBEAT):
             return ToolFailure(outcome=Outcome.UNKNOWN, reason="the worker that made the call was lost")
+        case exceptions.TimeoutError(type=TimeoutType.SCHEDULE_TO_CLOSE):
+            reason = "the call had no answer while the other side knew its key"
+            return ToolFailure(outcome=Outcome.UNKNOWN, reason=reason)
         case exceptions.TimeoutError():
             return ToolFailure(outcome=Outcome.UNKNOWN, reason="the call took longer than its timeout")
         case ApplicationError():

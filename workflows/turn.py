@@ -5,20 +5,24 @@ from collections.abc import Sequence
 
 from temporalio import workflow
 
-from workflows import steps
+from workflows.calls import Calls, Made, Placed
 from workflows.contracts.base import Digest, JsonObject
 from workflows.contracts.failures import Outcome
-from workflows.contracts.policy import Rule, RunFacts, Verdict
+from workflows.contracts.policy import Rule, Verdict
 from workflows.contracts.request import CHOICES, EditedCall, Need, Request, RequestKind
 from workflows.contracts.run import Edit, EffectEntry
-from workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, Tool, ToolRequest, ToolResult
+from workflows.contracts.tool import CallRequest, Effect, Tool, ToolResult
 from workflows.control import Control
 from workflows.current import Current
 from workflows.people import MESSAGES, PeopleGate, Settled
-from workflows.rules import asking, decisions, effects, policy, totals, wording
+from workflows.rescue import Rescuer
+from workflows.rules import asking, decisions, policy, routing, totals, troubles, wording
 
 PARALLEL_READS = 64
 """Reads of one turn that are in flight at once."""
+
+RESCUES = ("escalation", "outcome")
+"""Kinds of requests that say how a run goes on."""
 
 ASK_PERSON = "ask_person"
 
@@ -26,6 +30,8 @@ EVENTS = 1500
 """Events after which a run continues as new, so that another worker replays it within a second or two."""
 
 NOTE_CHARACTERS = 2000
+NOTES_CHARACTERS = 64 * 1024
+"""Of what people say to the calls of one turn, all that the model is told: its results travel together."""
 
 
 class Turn:
@@ -33,9 +39,10 @@ class Turn:
 
     def __init__(self, current: Current, control: Control) -> None:
         self.gate = PeopleGate(current, self)
+        self.rescuer = Rescuer(current, control, self.gate, lambda: self.is_leaving)
         self._current = current
         self._control = control
-        self._in_flight: dict[int, EffectEntry] = {}
+        self._calls = Calls(current, control, self.rescuer)
 
     @property
     def is_answered(self) -> bool:
@@ -54,7 +61,7 @@ class Turn:
     @property
     def lost(self) -> tuple[EffectEntry, ...]:
         """Calls that were sent out and whose end the run will not see."""
-        return tuple(self._in_flight.values())
+        return self._calls.lost
 
     def reopen(self) -> None:
         """Go on with a turn that was open when the run continued as new; older runs kept no verdicts."""
@@ -64,7 +71,14 @@ class Turn:
     def open(self, calls: tuple[CallRequest, ...]) -> None:
         """Begin a turn; what does not fit has its answer already."""
         answers = tuple(ToolResult(text=call.misfit, error=True) if call.misfit else None for call in calls)
-        self._current.update(calls=calls, answers=answers, verdicts=tuple(None for _ in calls), edits={}, notes={})
+        self._current.update(
+            calls=calls,
+            answers=answers,
+            verdicts=tuple(None for _ in calls),
+            edits={},
+            notes={},
+            turn_counted=False,
+        )
 
     async def act(self) -> None:
         """Answer the open calls: reads side by side, effects one by one in the model's order.
@@ -87,9 +101,14 @@ class Turn:
             if self._current.now.answers[index] is not None or self._current.now.verdicts[index] is not None:
                 continue
             tool = self._tool(call.tool)
-            verdict = policy.judge(self._rules, tool, call.arguments, self._facts, tools=self._current.now.agent.tools)
+            verdict = policy.judge(
+                self._rules, tool, call.arguments, self._current.facts, tools=self._current.now.agent.tools
+            )
             if verdict.kind == "deny" or (verdict.kind == "ask" and not self._current.now.agent.asks):
                 self._deny(index, verdict.reason)
+                continue
+            if (before := self._failed_before(call)) is not None:
+                self._repeat(index, call, before)
                 continue
             self._set_verdict(index, verdict)
             self._current.update(totals=totals.reserve(self._current.now.totals, tool, call.arguments))
@@ -104,22 +123,6 @@ class Turn:
     @property
     def _rules(self) -> Sequence[Rule]:
         return self._current.now.agent.policy
-
-    @property
-    def _facts(self) -> RunFacts:
-        its = self._current.now
-        return RunFacts(
-            id=workflow.info().first_execution_run_id,
-            agent=its.agent.name,
-            version=its.agent.version,
-            requester=its.requester,
-            labels=its.labels,
-            step=its.step,
-            cost_usd=its.usage.cost_usd,
-            now=workflow.now(),
-            tainted=its.tainted,
-            totals=its.totals,
-        )
 
     def _request(self, index: int, call: CallRequest, tool: Tool, verdict: Verdict) -> Request:
         """Open the request that asks people for one call, or that passes on the agent's question."""
@@ -187,7 +190,7 @@ class Turn:
         return self._current.now.answers[index] is None and verdict is not None and verdict.allowed
 
     def _wait_for_people(self) -> None:
-        if not self._in_flight:
+        if not self._calls.is_busy:
             names = dict.fromkeys(name for request in self.gate.state.open for name in request.waits_for)
             self._current.show(f"waiting for {', '.join(names)}")
 
@@ -201,66 +204,99 @@ class Turn:
         assert verdict is not None
         if edit is not None:
             call = call.model_copy(update={"arguments": edit.call.arguments, "digest": edit.call.digest})
-        line = wording.call(call.tool, call.arguments, tool.sensitive)
-        self._current.show(line)
-        attempted = await self._attempt(index, call, tool, verdict, edit)
-        if attempted.outcome in {Outcome.NOT_DONE, Outcome.NOT_SENT}:
-            self._give_back(tool, call.arguments)
-        # A result may repeat what the arguments hold.
-        told = attempted.outcome.value.replace("_", " ") if tool.sensitive else wording.result(attempted.answer)
+        placed = Placed(index, call, tool, verdict, edit)
+        self._current.show(placed.line)
+        made = await self._calls.make(placed)
         self._current.update(tainted=self._current.now.tainted or tool.untrusted)
-        self._answer(index, attempted.answer)
-        self._current.recall(f"{line} → {told}")
+        if made is None:
+            return
+        if made.outcome in {Outcome.NOT_DONE, Outcome.NOT_SENT}:
+            self._give_back(tool, call.arguments)
+        answer = self._judged_by_result(placed, made)
+        # A result may repeat what the arguments hold.
+        told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.result(made.answer)
+        self._answer(index, answer)
+        self._current.recall(f"{placed.line} → {told}")
 
-    async def _attempt(
-        self, index: int, call: CallRequest, tool: Tool, verdict: Verdict, edit: Edit | None
-    ) -> steps.Attempted:
-        entry = self._effect_entry(call, tool, edit) if tool.effect.changes_world else None
-        key = entry.key if entry else None
-        if entry is not None:
-            self._in_flight[index] = entry
-        if tool.remote is not None:
-            attempted = self._carried(await steps.call_remote_activity(tool.remote, call, tool, key, verdict))
-        else:
-            request = ToolRequest(
-                agent=self._current.now.agent.digest,
-                head=self._current.now.head,
-                index=index,
-                key=key,
-                edited=edit.call.blob if edit is not None else None,
-                step=self._current.now.step,
+    def _judged_by_result(self, placed: Placed, made: Made) -> ToolResult:
+        """The answer as the model is told it, its failure counted if it is one."""
+        digest = troubles.call_digest(placed.call.tool, placed.call.arguments)
+        recovery = self._current.now.recovery
+        if made.failed is not None:
+            recovery = troubles.failed(
+                recovery, placed.tool.name, f"{placed.line}: {made.failed}", call=digest, index=placed.index
             )
-            attempted = await steps.run_tool(request, call, tool, verdict)
-        if entry is not None:
-            del self._in_flight[index]
-            self._account(entry, attempted)
-        return attempted
+            self._current.update(recovery=recovery)
+            self._try_next_model()
+            return made.answer.model_copy(
+                update={"note": wording.failed_check(made.failed, changed_world=placed.tool.effect.changes_world)}
+            )
+        if made.answer.error:
+            # What was not sent may go through another time; a definite no stays one.
+            again = None if made.outcome is Outcome.NOT_SENT or made.outcome is Outcome.UNKNOWN else digest
+            line = f"{placed.line}: {made.outcome.value if placed.tool.sensitive else wording.result(made.answer)}"
+            self._current.update(
+                recovery=troubles.failed(recovery, placed.tool.name, line, call=again, index=placed.index)
+            )
+            return made.answer
+        recovery = troubles.succeeded(recovery, placed.tool.name, changed_world=placed.tool.effect.changes_world)
+        recovery, times = troubles.seen(recovery, digest, made.answer)
+        limit = self._current.now.agent.same_call
+        if times >= 2 * limit:
+            reason = f"{placed.line}, {times} times with the same result"
+            for _ in range(self._current.now.agent.attempts):
+                recovery = troubles.failed(recovery, troubles.SAME, reason, index=placed.index)
+        self._current.update(recovery=recovery)
+        if times != limit:
+            return made.answer
+        note = f"you have made this call {times} times with the same result; do something else, or give your answer"
+        return made.answer.model_copy(update={"note": note})
 
-    def _carried(self, attempted: steps.Attempted) -> steps.Attempted:
-        """`attempted`, without its result if Temporal could not carry all inline results of the turn together."""
-        size = len(attempted.answer.text or "")
-        held = sum(len(answer.text or "") for answer in self._current.now.answers if answer is not None)
-        if held + size <= TURN_LIMIT_BYTES // 2:
-            return attempted
-        text = f"done, but its result of {size} characters is more than one turn can return; ask for fewer at once"
-        return steps.Attempted(attempted.outcome, ToolResult(text=text))
+    def _try_next_model(self) -> None:
+        """After a failed check the next model of the route goes on, if the agent file wants it."""
+        its = self._current.now
+        if its.agent.after_failure == "next_model":
+            following = routing.after(its.agent.models, its.model or its.agent.models[0])
+            if following is not None:
+                self._current.update(model=following)
 
-    def _effect_entry(self, call: CallRequest, tool: Tool, edit: Edit | None) -> EffectEntry:
-        assert call.digest is not None
-        run = workflow.info().first_execution_run_id
-        return EffectEntry(
-            step=self._current.now.step,
-            tool=tool.name,
-            call=wording.call(call.tool, call.arguments, tool.sensitive),
-            key=effects.idempotency_key(run, call.digest, call.repeat if edit is None else edit.request),
+    async def failed_final_check(self) -> str | None:
+        """Which check the final answer does not pass and why; `None` when it passes all."""
+        return await self._calls.failed_final_check()
+
+    def count(self) -> None:
+        """Once a turn: whether none of its calls has worked, as so many turns in a row as there are attempts."""
+        its = self._current.now
+        if its.turn_counted or not its.calls or not its.agent.recovers:
+            return
+        recovery = its.recovery
+        if all(answer is not None and answer.error for answer in its.answers):
+            lines = "; ".join(wording.result(answer) for answer in its.answers if answer is not None)
+            recovery = troubles.failed(recovery, troubles.TURNS, lines, index=len(its.calls) - 1)
+        else:
+            recovery = troubles.succeeded(recovery, troubles.TURNS, changed_world=False)
+        self._current.update(recovery=recovery, turn_counted=True)
+
+    def supply(self, index: int | None, answer: ToolResult) -> None:
+        """Put a person's result in place of what a call of the open turn returned."""
+        if index is not None and index < len(self._current.now.answers):
+            self._answer(index, answer)
+
+    def _failed_before(self, call: CallRequest) -> str | None:
+        """Why the same call is not made again as it is."""
+        failed = self._current.now.recovery.failed
+        if not failed or not self._current.now.agent.recovers:
+            return None
+        return failed.get(troubles.call_digest(call.tool, call.arguments))
+
+    def _repeat(self, index: int, call: CallRequest, before: str) -> None:
+        line = wording.call(call.tool, call.arguments, self._tool(call.tool).sensitive)
+        text = f"not made again: the same call failed before ({before}); try another way"
+        self._current.update(
+            recovery=troubles.failed(self._current.now.recovery, call.tool, f"{line}: repeated", index=index)
         )
-
-    def _account(self, entry: EffectEntry, attempted: steps.Attempted) -> None:
-        if attempted.outcome is Outcome.DONE:
-            self._current.update(effects=effects.logged(self._current.now.effects, entry))
-        elif attempted.outcome is Outcome.UNKNOWN:
-            unclear = entry.model_copy(update={"reason": attempted.answer.text})
-            self._current.update(uncertain=(*self._current.now.uncertain, unclear))
+        self._answer(index, ToolResult(text=text, error=True))
+        self._current.recall(f"not made again: {line}")
 
     def _deny(self, index: int, reason: str) -> None:
         call = self._current.now.calls[index]
@@ -298,7 +334,7 @@ class Turn:
         call, tool = self._current.now.calls[request.index], self._tool(request.tool or "")
         held = request.edited.arguments if request.edited is not None else call.arguments
         before = totals.give_back(self._current.now.totals, tool, held)
-        facts = self._facts.model_copy(update={"totals": before})
+        facts = self._current.facts.model_copy(update={"totals": before})
         verdict = policy.judge(self._rules, tool, edited.arguments, facts, tools=self._current.now.agent.tools)
         if verdict.kind == "deny":
             return verdict, ()
@@ -311,22 +347,29 @@ class Turn:
         return self._digest(request.id, request.kind, request.tool or "", edited.digest)
 
     def view(self, request: Request) -> Request:
+        if request.tool is None or request.index >= len(self._current.now.calls):
+            return request
         call, tool = self._current.now.calls[request.index], self._tool(request.tool or "")
         arguments = request.edited.arguments if request.edited is not None else call.arguments
         return request.model_copy(update={"arguments": wording.masked(arguments, tool.sensitive)})
 
     def settle(self, settled: Settled) -> None:
         """A request is closed: its call may run, or has its answer."""
+        if settled.request.kind in RESCUES:
+            self.rescuer.resolve(settled)
+            self._current.recall(f"{settled.request.id}: {settled.reason}")
+            self._current.stand()
+            return
         request, index = settled.request, settled.request.index
         call, tool = self._current.now.calls[index], self._tool(settled.request.tool or "")
-        said = f" ({settled.comment})" if settled.comment else ""
+        said = f" ({self._noted(settled.comment)})" if settled.comment else ""
         match settled.outcome:
             case "approved":
                 self._clear(settled)
             case "answered":
                 assert settled.answer is not None
                 self._answer(index, settled.answer)
-            case "withdrawn":
+            case "withdrawn" | "settled":
                 pass
             case "rejected" | "expired":
                 held = request.edited.arguments if request.edited is not None else call.arguments
@@ -337,17 +380,22 @@ class Turn:
 
     def _clear(self, settled: Settled) -> None:
         request, index = settled.request, settled.request.index
-        notes = [f"{settled.reason}: {settled.comment}"] if settled.comment else []
+        notes = [f"{settled.reason}: {self._noted(settled.comment)}"] if settled.comment else []
         if request.edited is not None:
             edits = {**self._current.now.edits, index: Edit(call=request.edited, request=request.id)}
             self._current.update(edits=edits)
             sensitive = self._tool(request.tool or "").sensitive
-            ran = wording.shorten(wording.arguments(request.edited.arguments, sensitive), NOTE_CHARACTERS)
+            ran = self._noted(wording.arguments(request.edited.arguments, sensitive))
             notes.insert(0, f"{request.edited.by} changed this call before it ran; it ran with {ran}")
         if notes:
             self._current.update(notes={**self._current.now.notes, index: "; ".join(notes)})
         rule = request.needs[0].rule
         self._set_verdict(index, Verdict(kind="allow", rule=rule, reason=settled.reason))
+
+    def _noted(self, text: str) -> str:
+        """`text` as long as Temporal can carry such a text for each call of the turn."""
+        share = min(NOTE_CHARACTERS, NOTES_CHARACTERS // len(self._current.now.calls))
+        return text if len(text) <= share else f"{text[: share - 1]}…"
 
 
 def _is_question(tool: Tool) -> bool:

@@ -96,7 +96,7 @@ async def test_an_unmatched_effect_is_asked_for_and_an_unmatched_read_runs(site:
         ({"by": " EVE@example.com"}, "by: ' EVE@example.com' must be a name of 1 to 200 characters without spaces"),
         ({"by": "EVE@Example.com"}, "by: 'EVE@Example.com' asked for this run and cannot decide for it"),
         ({"by": None}, "it: 'by' is missing; only 'request: *' goes without it"),
-        ({"choice": "reject", "value": {"a": 1}}, "value: goes with approve or answer, not with 'reject'"),
+        ({"choice": "reject", "value": {"a": 1}}, "value: goes with approve, not with 'reject'"),
         ({"colour": "red"}, "colour: is not a known key (allowed keys: request, digest, choice, by, comment, value"),
         ({"request": "*"}, "it: 'request: *' goes with 'choice: reject' only, not 'approve'"),
     ],

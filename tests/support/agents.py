@@ -54,6 +54,8 @@ class Site:
             "models": [f"scripted:{name}.script.yaml"],
             "tools": [{"python": f"tests.support.toolkit:{tool}"} for tool in TOOLKIT],
             "policy": ALLOW_ALL,
+            "same_call": 1_000_000,
+            "people": {"expires": "60s"},
             **keys,
         }
         (self.folder / "agents" / f"{name}.yaml").write_text(json.dumps(agent))

@@ -5,6 +5,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from activities.toolbox.checks import check
 from activities.toolbox.registry import NotDone, ToolContext, tool
 
 
@@ -46,7 +47,7 @@ async def look(what: str, context: ToolContext, seconds: float = 0.0) -> str:
 
 
 @tool(effect="read", retries=2, timeout="20s")
-def look_bad(context: ToolContext) -> str:
+def look_bad(context: ToolContext, shelf: int = 0) -> str:
     """Fail always."""
     keep("look_bad", context)
     raise ValueError("the shelf is empty")
@@ -73,14 +74,21 @@ async def pay(
 
 
 @tool(effect="once", retries=3, timeout="20s")
-def send(to: str, context: ToolContext, lose_reply: bool = False, refuse: bool = False, card: str = "") -> str:
+def send(
+    to: str,
+    context: ToolContext,
+    lose_reply: bool = False,
+    refuse: bool = False,
+    card: str = "",
+    lose_first: bool = False,
+) -> str:
     """Send a letter."""
     call = keep("send", context, to=to)
     time.sleep(0.05)
     call.ended = time.monotonic()
     if refuse:
         raise NotDone("there is no such address")
-    if lose_reply:
+    if lose_reply or (lose_first and len(calls_of(context.workflow_id, "send")) == 1):
         raise ConnectionError("the line broke")
     return f"sent to {to}"
 
@@ -98,3 +106,25 @@ def write_note(text: str, context: ToolContext) -> str:
     """Keep a text."""
     keep("write_note", context, text=text)
     return f"kept {len(text)} characters"
+
+
+BOOKED: set[str] = set()
+"""Whom a letter has reached, as `find_letter` sees it."""
+
+
+@tool(effect="read", timeout="20s")
+def find_letter(to: str, context: ToolContext) -> dict[str, object]:
+    """Whether a letter was sent."""
+    keep("find_letter", context, to=to)
+    return {"done": to in BOOKED, "to": to}
+
+
+TOOLKIT_CHECKS: list[str] = []
+"""Python checks that were made."""
+
+
+@check
+def is_paid(result: dict[str, object]) -> bool:
+    """Whether the payment says so."""
+    TOOLKIT_CHECKS.append("is_paid")
+    return "paid" in result

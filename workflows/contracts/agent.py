@@ -19,7 +19,7 @@ from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, Prob
 
 NOT_YET_AVAILABLE = {
     "agent": ("memory", "context"),
-    "tool": ("agent", "probe", "compensate", "key_valid"),
+    "tool": ("agent", "compensate"),
     "budget": ("model_calls", "tool_calls", "tokens", "cost_usd", "wall_time", "depth", "children"),
 }
 """Keys of the design that this version refuses by name, so that nobody relies on a limit that is not enforced."""
@@ -56,7 +56,10 @@ class AgentSpec(Spec):
         default="same_model", description="Who tries after a failed check: the same model, or the next of the route."
     )
     same_call: int = Field(
-        default=5, ge=2, le=100, description="Identical calls with identical results until the model is told to stop."
+        default=5,
+        ge=2,
+        le=1_000_000,
+        description="Identical calls with identical results until the model is told to stop.",
     )
     budget: Budget = Field(default=Budget(), description="Limits of one run.")
     output_schema: JsonObject | None = Field(default=None, description="JSON Schema that the final answer must fit.")

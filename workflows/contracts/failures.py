@@ -15,6 +15,8 @@ class FailureType(StrEnum):
     """A person's decision or message that does not count; the message says why."""
     CHECK_UNAVAILABLE = "CheckUnavailable"
     """A decision could not be checked; it used nothing up."""
+    CHECK_UNABLE = "CheckUnable"
+    """A check of a result could not be made this time; after its last attempt it is a finding and no failure."""
     MODEL_REJECTED = "ModelRejected"
     """The provider refused the request: the same request will be refused again."""
     MODEL_UNAVAILABLE = "ModelUnavailable"
@@ -55,3 +57,5 @@ class ToolFailure(Record):
     outcome: Outcome
     reason: str
     """One short sentence for the model; never holds a secret."""
+    attempts: int = 1
+    """Number of the attempt that says so."""

@@ -74,6 +74,8 @@ class EffectEntry(Record):
     """Idempotency key."""
     reason: str | None = None
     """Why its outcome is unknown, or how it became known after it was."""
+    attempts: int = 1
+    """How many attempts it is known to have had; at least, where only the other side counts them."""
 
 
 class EffectLog(Record):
@@ -219,6 +221,8 @@ class RunState(Record):
     resolutions: dict[str, Resolution] = {}
     """By request, until what waits for it has taken it."""
     recovery: RecoveryState = RecoveryState()
+    turn_counted: bool = False
+    """Whether the open turn is counted among those that failed or not."""
     rescue: Rescue | None = None
     goal: str = ""
     """What the run was asked, its beginning."""

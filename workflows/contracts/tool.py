@@ -26,6 +26,9 @@ class Effect(StrEnum):
         return self is not Effect.READ
 
 
+ErrorMeaning = Literal["not_done", "unknown"]
+"""What is known of a call whose tool says that it failed, and may have acted before it did."""
+
 ToolSource = Literal["python", "mcp", "http", "activity", "builtin"]
 
 
@@ -50,6 +53,8 @@ class Tool(Record):
     """Of one attempt."""
     retries: int = 2
     """Attempts after the first; `once` tools have none whatever this says."""
+    key_valid: timedelta | None = None
+    """For `keyed`: how long the other side knows the idempotency key; `None` for ever. No attempt begins later."""
     tags: tuple[str, ...] = ()
     risk: float = 0.0
     """How much harm a call can do, on a scale of the agent's author; rules and people see it."""
@@ -86,6 +91,8 @@ class McpBinding(Record):
     """The server's own name for it."""
     claims: tuple[str, ...] = ()
     """What the server says of the tool's effect, in words; shown to people and never trusted."""
+    error: ErrorMeaning | None = None
+    """What it means that the tool says it failed; `None` for unknown if it is `once`, else not done."""
 
 
 class HttpBinding(Record):
@@ -165,6 +172,8 @@ class ToolResult(Record):
     error: bool = False
     note: str | None = None
     """What the model is told before the text: that a person changed the call, or what they said of it."""
+    attempts: int = 1
+    """How many attempts the call is known to have had; at least, where only the other side counts them."""
 
 
 INLINE_BYTES = 128

@@ -3,12 +3,12 @@
 A part that has a fault of its own is `UNREADABLE`; nothing is concluded from it, and the rest is judged all the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
 from workflows.contracts.base import Name
-from workflows.contracts.faults import MISSPELT, UNREADABLE, Located, given_twice
+from workflows.contracts.faults import MISSPELT, UNREADABLE, Located, Unreadable, given_twice
 from workflows.contracts.templates import url_arguments
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -29,7 +29,7 @@ def entry_faults(kind: str | None, entry: Mapping[str, object]) -> list[Located]
         case "mcp":
             server = entry.get("mcp")
             found = connection_faults(server) if isinstance(server, dict) else []
-            return [*((("mcp", *place), message) for place, message in found), *effect_faults(entry)]
+            return [*((("mcp", *place), message) for place, message in found), *mcp_faults(entry)]
         case "activity":
             return activity_faults(entry)
         case "http":
@@ -51,12 +51,25 @@ def connection_faults(server: Mapping[str, object]) -> list[Located]:
     return []
 
 
-def effect_faults(entry: Mapping[str, object]) -> list[Located]:
-    """Effects are those of tools that are taken."""
+def mcp_faults(entry: Mapping[str, object]) -> list[Located]:
+    """What is said by tool is said of tools that are taken, and keys have a tool that sends them."""
     only, effects = _texts(entry.get("only")), entry.get("effects")
-    if not only or not isinstance(effects, dict):
+    found: list[Located] = [
+        ((key, tool), "is not one of the tools that 'only' takes")
+        for key in ("effects", "errors")
+        for tool in _mapping(entry.get(key))
+        if only and tool not in only
+    ]
+    named = list(_mapping(effects).values()) if isinstance(effects, dict | None) else [UNREADABLE]
+    return [*found, *_key_faults(entry, [entry.get("effect"), *named])]
+
+
+def _key_faults(entry: Mapping[str, object], effects: Sequence[object]) -> list[Located]:
+    """A validity of keys is that of keys that are sent; `effects` are all that the entry names."""
+    unknown = any(isinstance(effect, Unreadable) for effect in effects)
+    if entry.get("key_valid") is None or unknown or "keyed" in effects:
         return []
-    return [(("effects", tool), "is not one of the tools that 'only' takes") for tool in effects if tool not in only]
+    return [(("key_valid",), "belongs to the effect 'keyed'; the other side knows no key of other tools")]
 
 
 def activity_faults(entry: Mapping[str, object]) -> list[Located]:
@@ -66,14 +79,14 @@ def activity_faults(entry: Mapping[str, object]) -> list[Located]:
     found: list[Located] = []
     if entry.get("name") is None and isinstance(type_name, str) and not is_name(type_name):
         found.append((("activity", "name"), f"{type_name!r} cannot be the name of a tool; set the tool's 'name'"))
-    return [*found, *_schema_faults(entry), *_position_faults(entry)]
+    return [*found, *_key_faults(entry, [entry.get("effect")]), *_schema_faults(entry), *_position_faults(entry)]
 
 
 def http_faults(entry: Mapping[str, object]) -> list[Located]:
     """The schema is that of arguments, and those in address and query are known."""
     schema = entry.get("input_schema")
     known, in_url = _properties(schema), _url_arguments(entry)
-    found = _schema_faults(entry)
+    found = [*_key_faults(entry, [entry.get("effect")]), *_schema_faults(entry)]
     if known is not None and isinstance(schema, dict):
         required = _texts(schema.get("required", ()))
         found += [
@@ -155,6 +168,10 @@ def _texts(value: object) -> list[str] | None:
     """`None` unless all of it can be read."""
     texts = [item for item in _items(value) if isinstance(item, str)]
     return texts if isinstance(value, list | tuple) and len(texts) == len(value) else None
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
 
 
 def _filled(value: object) -> bool:

@@ -9,7 +9,8 @@ from workflows.contracts import tool_checks
 from workflows.contracts.base import Duration, JsonObject, Name, Spec
 from workflows.contracts.faults import Located, refuse, repeated
 from workflows.contracts.templates import SECRET_START, secret_names, url_arguments
-from workflows.contracts.tool import Effect
+from workflows.contracts.tool import Effect, ErrorMeaning
+from workflows.contracts.verification import ProbeSpec
 
 PYTHON_PATH = r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 HTTP_ADDRESS = r"^https?://"
@@ -43,6 +44,11 @@ class ToolSettings(Spec):
     effect: Effect | None = Field(default=None, description="What a call does to the world; `once` if nothing says.")
     timeout: Duration | None = Field(default=None, description="Longest time of one attempt, for example `30s`.")
     retries: int | None = Field(default=None, ge=0, le=20, description="Attempts after the first; never for `once`.")
+    key_valid: Duration | None = Field(
+        default=None,
+        description="For `keyed`: how long the other side knows the idempotency key, for example `24h`; "
+        "after that no attempt is made.",
+    )
     untrusted: bool | None = Field(default=None, description="Whether its results come from outside.")
     tags: tuple[str, ...] | None = Field(default=None, description="Words that policy rules can match.")
     risk: float | None = Field(
@@ -50,6 +56,11 @@ class ToolSettings(Spec):
     )
     sensitive: tuple[str, ...] | None = Field(default=None, description="Arguments that are shown nowhere.")
     result_limit: int | None = Field(default=None, ge=256, description="Bytes of a result that the model is shown.")
+    probe: Name | ProbeSpec | None = Field(
+        default=None,
+        description="How to find out whether a call happened whose outcome is unknown: a read tool of the agent, "
+        "which is given the arguments that it shares with the call, or a mapping.",
+    )
 
 
 class NamedToolSettings(ToolSettings):
@@ -92,10 +103,16 @@ class McpTools(ToolSettings):
     mcp: McpConnection = Field(description="The server.")
     only: tuple[str, ...] | None = Field(default=None, min_length=1, description="Take these tools and no others.")
     effects: dict[str, Effect] = Field(default={}, description="Effect by tool; not named: `effect`, else `once`.")
+    error: ErrorMeaning | None = Field(
+        default=None,
+        description="What it means that a tool says it failed: `not_done` or `unknown`; "
+        "if nothing says, `unknown` for `once` and `not_done` for the rest.",
+    )
+    errors: dict[str, ErrorMeaning] = Field(default={}, description="The same by tool; not named: `error`.")
 
     @model_validator(mode="after")
-    def _effects_are_of_taken_tools(self) -> Self:
-        refuse(tool_checks.effect_faults(vars(self)))
+    def _keys_fit_together(self) -> Self:
+        refuse(tool_checks.mcp_faults(vars(self)))
         return self
 
 

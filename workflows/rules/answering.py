@@ -56,6 +56,12 @@ def commands(
     return (*ours, *((f"{way.choice}, with Temporal's CLI", way.temporal) for way in found))
 
 
+def decision_json(request: Request, choice: str) -> str:
+    """The argument of `decide` for `choice`, one field a line, with `YOUR_NAME` where a name goes."""
+    fields = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in _decision(request, choice).items())
+    return "{" + ",\n ".join(fields) + "}"
+
+
 def quote(text: str) -> str:
     """`text` as one word of a shell; what cannot be seen or would end a code block is written as an escape."""
     if text.isprintable() and _PLAIN.fullmatch(text):
@@ -81,15 +87,20 @@ def _mandate(workflow_id: str, request: Request, choice: str, *, program: str, n
 
 
 def _temporal(workflow_id: str, request: Request, choice: str, *, namespace: str) -> str:
+    decision = _decision(request, choice)
+    words = ["--workflow-id", workflow_id, "--name", "decide", "--input", json.dumps(decision)]
+    if namespace != DEFAULT_NAMESPACE:
+        words += ["--namespace", namespace]
+    return " ".join(("temporal workflow update execute", *map(quote, words)))
+
+
+def _decision(request: Request, choice: str) -> dict[str, str]:
     decision = {"request": request.id, "digest": request.digest, "choice": choice, "by": YOUR_NAME}
     if choice == "answer":
         decision["value"] = YOUR_ANSWER
     if _is_signed(request):
         decision["token"] = YOUR_TOKEN
-    words = ["--workflow-id", workflow_id, "--name", "decide", "--input", json.dumps(decision)]
-    if namespace != DEFAULT_NAMESPACE:
-        words += ["--namespace", namespace]
-    return " ".join(("temporal workflow update execute", *map(quote, words)))
+    return decision
 
 
 def _is_signed(request: Request) -> bool:

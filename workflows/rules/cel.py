@@ -1,4 +1,4 @@
-"""Conditions in CEL: true, false, or why they cannot be evaluated.
+"""Expressions in CEL: true or false, or a value, or why they cannot be evaluated.
 
 The library is imported when the first condition is evaluated, so that processes without conditions do without it.
 What runs for each rule and value calls no `isinstance`: in workflows the sandbox makes it 20 times slower.
@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+from pydantic import JsonValue
 
 from workflows.rules import cel_cost, cel_values, cel_words
 
@@ -24,7 +26,7 @@ CACHED = 4096
 @final
 @dataclass(frozen=True, slots=True)
 class Unevaluable:
-    """A condition came to neither true nor false."""
+    """A condition came to neither true nor false, or an expression to no value of JSON."""
 
     reason: str
     """Part of a sentence, without values of the call."""
@@ -59,11 +61,9 @@ class Facts:
 
     def evaluate(self, text: str) -> Outcome:
         """What the condition `text` comes to; never raises."""
-        program = _compiled(text, self._names)
+        program = self._program(text)
         if type(program) is Unevaluable:
             return program
-        if program.loops is not None and self._costs_too_much(program.loops):
-            return Unevaluable("it is too costly for arguments of this size")
         try:
             value = program.expression.eval(self._activation)
             outcome = value.value()
@@ -74,7 +74,37 @@ class Facts:
             kind, outcome = _ERROR, str(error)
         if kind != _ERROR:
             return Unevaluable(f"it comes to {cel_words.kind(kind)}, not to true or false")
-        return Unevaluable(self._unread(outcome) or cel_words.reason(outcome, text))
+        return self._failed(outcome, text)
+
+    def value(self, text: str) -> JsonValue | Unevaluable:
+        """What the expression `text` comes to, as JSON; never raises.
+
+        Keys are in order, since those of the library differ from process to process. What JSON has no form for
+        cannot be used: times, durations, bytes, NaN, integers beyond 64 bits, and texts that are only references.
+        """
+        program = self._program(text)
+        if type(program) is Unevaluable:
+            return program
+        try:
+            found = program.expression.eval(self._activation)
+            kind, plain = found.type().name(), found.plain_value()
+        except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
+            kind, plain = _ERROR, str(error)
+        if kind == _ERROR:
+            return self._failed(plain, text)
+        try:
+            return cel_values.as_json(plain)
+        except cel_values.Unreadable as error:
+            return Unevaluable(str(error))
+
+    def _program(self, text: str) -> _Program | Unevaluable:
+        program = _compiled(text, self._names)
+        if type(program) is not Unevaluable and program.loops is not None and self._costs_too_much(program.loops):
+            return Unevaluable("it is too costly for arguments of this size")
+        return program
+
+    def _failed(self, message: str, text: str) -> Unevaluable:
+        return Unevaluable(self._unread(message) or cel_words.reason(message, text))
 
     def _costs_too_much(self, loops: cel_cost.Loops) -> bool:
         if self._size is None:

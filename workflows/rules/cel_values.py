@@ -1,10 +1,13 @@
 """Plain values as the library of conditions takes them: what it would misread is kept away from it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue
 
 from workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference
 
@@ -16,6 +19,15 @@ REFERENCE = "mandate.LongText"
 
 LEVELS = 100
 _INT64_END = 2**63
+_JSON = frozenset({str, int, float, bool, type(None)})
+_NO_JSON = {
+    "LongText": "a text of which only the beginning is known",
+    "bytearray": "bytes",
+    "datetime": "a time",
+    "float": "NaN or an infinity",
+    "int": "an integer beyond 64 bits",
+    "timedelta": "a duration",
+}
 _AS_THEY_ARE = frozenset({float, bool, type(None)})
 _REFERENCE_KEYS = set(LeafReference.model_fields)
 _PATH_CHARACTERS = 60
@@ -36,7 +48,8 @@ class Unreadable(ValueError):
 
     def __str__(self) -> str:
         path = "".join(letter if letter.isprintable() else "?" for letter in "".join(self._path))
-        return f"{path if len(path) <= _PATH_CHARACTERS else path[: _PATH_CHARACTERS - 1] + '…'} {self._problem}"
+        shown = path if len(path) <= _PATH_CHARACTERS else path[: _PATH_CHARACTERS - 1] + "…"
+        return f"{shown} {self._problem}".lstrip()
 
 
 def converted(value: object, name: str) -> Any:
@@ -73,6 +86,26 @@ def _converted(value: Any, level: int) -> Any:
     if isinstance(value, datetime):
         return _timestamp(value)
     raise Unreadable("is no plain value")
+
+
+def as_json(value: Any) -> JsonValue:
+    """A value of the library, its lists and maps made plain, as JSON with sorted keys.
+
+    Raises:
+        Unreadable: JSON has no form for it.
+    """
+    kind = type(value)
+    if kind is list:
+        return [as_json(item) for item in value]
+    if kind is dict:
+        if any(type(key) is not str for key in value):
+            raise Unreadable("it comes to an object with a key that is no text")
+        return {key: as_json(value[key]) for key in sorted(value)}
+    finite = kind is not float or math.isfinite(value)
+    if kind not in _JSON or not finite or (kind is int and value >= _INT64_END):
+        raise Unreadable(f"it comes to {_NO_JSON.get(kind.__name__, 'something')}, which is no value of JSON")
+    made: JsonValue = value
+    return made
 
 
 def _list(values: Sequence[object], level: int) -> list[Any]:

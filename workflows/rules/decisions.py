@@ -27,7 +27,7 @@ from workflows.rules import answering, asking
 CLOSED_KEPT = 256
 REFUSED_KEPT = 20
 
-WITH_VALUE = ("approve", "answer")
+WITH_VALUE = ("approve", "answer", "retry", "supply", "happened")
 
 
 def request_digest(
@@ -71,7 +71,8 @@ def refusal(people: PeopleState, decision: Decision, at: datetime, requester: st
         return f"choice: {decision.choice!r} is not one of {', '.join(found.choices)}"
     if decision.value is not None:
         if decision.choice not in WITH_VALUE:
-            return f"value: goes with {' or '.join(WITH_VALUE)}, not with {decision.choice!r}"
+            allowed = " or ".join(choice for choice in found.choices if choice in WITH_VALUE)
+            return f"value: goes with {allowed}, not with {decision.choice!r}"
         size = len(canonical_json(decision.value))
         if size > VALUE_BYTES:
             return f"value: has {size} bytes as JSON; at most {VALUE_BYTES} are allowed"
@@ -204,6 +205,14 @@ def reminded(need: Need, now: datetime) -> Need:
     while following <= now:
         following += need.remind
     return need.model_copy(update={"remind_at": following if following < need.expires_at else None})
+
+
+def expiry(request: Request) -> str:
+    """What it means that nobody decides in time, in words."""
+    last = min((need for need in request.needs if not need.is_met), key=lambda need: need.expires_at, default=None)
+    if last is not None and last.then is not None:
+        return f"then it goes on to {', '.join((*last.then.groups, *last.then.users))}"
+    return "then it counts as rejected" if REJECT in request.choices else "then the run ends"
 
 
 def moment(at: datetime) -> str:

@@ -18,5 +18,7 @@ def idempotency_key(first_execution_run_id: str, call: Digest, repeat: int | str
 
 def logged(log: EffectLog, entry: EffectEntry) -> EffectLog:
     """`log` with one more effect; bounded whatever the length of the run."""
-    content = canonical_json([log.digest, entry.model_dump(mode="json")])
+    # The usual entry keeps the digest that it had before attempts were counted.
+    left_out = {"attempts"} if entry.attempts == 1 else None
+    content = canonical_json([log.digest, entry.model_dump(mode="json", exclude=left_out)])
     return EffectLog(count=log.count + 1, digest=digest_of(content), last=(*log.last, entry)[-KEPT:])

@@ -108,7 +108,7 @@ def _readings(
         if unfit is not None or rule.when is None:
             readings.append(_Read(rule, unfit is None, unfit))
             continue
-        facts = facts or cel.Facts(_variables(tool, arguments, run, tools))
+        facts = facts or cel.Facts(variables(tool, arguments, run, tools))
         outcome = facts.evaluate(rule.when)
         if type(outcome) is cel.Unevaluable:
             readings.append(_Read(rule, rule.verdict != "allow", None, outcome.reason))
@@ -117,25 +117,29 @@ def _readings(
     return readings
 
 
-def _variables(
+def variables(
     tool: Tool, arguments: Mapping[str, JsonValue], run: RunFacts, tools: Sequence[Tool]
 ) -> dict[str, object]:
-    """What conditions see; each tool has its calls and totals from the beginning."""
-    calls = {known.name: 0 for known in (*tools, tool)}
-    sums = {known.name: dict.fromkeys(known.numeric, 0.0) for known in (*tools, tool)}
+    """What conditions about a call see; each tool has its calls and totals from the beginning."""
+    its = {
+        "name": tool.name,
+        "effect": str(tool.effect),
+        "source": tool.source,
+        "tags": tool.tags,
+        "risk": float(tool.risk),
+        "untrusted": tool.untrusted,
+    }
+    return {"tool": its, "args": arguments, **variables_of_run(run, (*tools, tool))}
+
+
+def variables_of_run(run: RunFacts, tools: Sequence[Tool]) -> dict[str, object]:
+    """What conditions see that are about no call: `agent` and `run`."""
+    calls = {known.name: 0 for known in tools}
+    sums = {known.name: dict.fromkeys(known.numeric, 0.0) for known in tools}
     for name, total in run.totals.items():
         calls[name] = total.calls
         sums[name] = sums.get(name, {}) | {argument: float(value) for argument, value in total.sums.items()}
     return {
-        "tool": {
-            "name": tool.name,
-            "effect": str(tool.effect),
-            "source": tool.source,
-            "tags": tool.tags,
-            "risk": float(tool.risk),
-            "untrusted": tool.untrusted,
-        },
-        "args": arguments,
         "agent": {"name": run.agent, "version": run.version},
         "run": {
             "id": run.id,

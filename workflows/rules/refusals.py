@@ -8,6 +8,11 @@ from pydantic import BaseModel, ValidationError
 
 VALUE_CHARACTERS = 40
 
+FAULTS_TOLD = 20
+"""Most faults of one object that are put into words: a hundred thousand take longer than a workflow task may."""
+
+PATH_CHARACTERS = 80
+
 _MUST = {
     "string_type": "must be a text",
     "dict_type": "must be an object",
@@ -31,14 +36,14 @@ def sentences(
     Values of `unshown` fields are left out; a field of `forms` has that form, whatever is wrong with it.
     """
     told: dict[str, str] = {}
-    for fault in error.errors(include_url=False, include_context=False):
+    for fault in error.errors(include_url=False, include_context=False)[:FAULTS_TOLD]:
         field = str(fault["loc"][0]) if fault["loc"] else "it"
         if field in forms and fault["type"] not in {"missing", "extra_forbidden"}:
             shown = "" if field in unshown else f"{_short(fault['input'])} "
             told.setdefault(field, f"{shown}must be {forms[field]}")
             continue
         union = field in unshown and len(fault["loc"]) > 1
-        path = field if union else ".".join(str(part) for part in fault["loc"]) or field
+        path = field if union else _cut(".".join(str(part) for part in fault["loc"]) or field, PATH_CHARACTERS)
         told.setdefault(path, _sentence(fault, path, model, union=union, shown=field not in unshown))
     return "; ".join(f"{path}: {sentence}" for path, sentence in told.items())
 
@@ -60,6 +65,25 @@ def _sentence(fault: Mapping[str, object], path: str, model: type[BaseModel], *,
     return f"{_short(value)} {says}"
 
 
+def is_vast(value: object, characters: int) -> bool:
+    """Whether the keys, texts and items of a JSON value are more than `characters` in all; told without reading on."""
+    waiting, left = [value], characters
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str | list | dict):
+            left -= len(one)
+        if isinstance(one, dict):
+            left -= sum(map(len, one))
+        if left < 0:
+            return True
+        if isinstance(one, list | dict):
+            waiting.extend(one.values() if isinstance(one, dict) else one)
+    return False
+
+
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= VALUE_CHARACTERS else f"{text[: VALUE_CHARACTERS - 1]}…"
+    return _cut(repr(value), VALUE_CHARACTERS)
+
+
+def _cut(text: str, characters: int) -> str:
+    return text if len(text) <= characters else f"{text[: characters - 1]}…"

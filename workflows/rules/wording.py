@@ -70,3 +70,10 @@ def cost(total: Usage) -> str:
     if total.unpriced_calls == total.model_calls:
         return "price unknown"
     return f"{amount} and {total.unpriced_calls} calls of unknown price"
+
+
+def failed_check(failed: str, *, changed_world: bool) -> str:
+    """What the model is told of a call that was made and did not pass; an effect is never to be repeated for it."""
+    if changed_world:
+        return f"it was done, but {failed}; do not make this call again, put it right in another way"
+    return f"{failed}; try another way"

@@ -1,0 +1,75 @@
+"""What went wrong lately in a run, and when that is for a person to settle."""
+
+from workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
+from workflows.contracts.run import RecoveryState, Trouble
+from workflows.contracts.tool import ToolResult
+from workflows.rules import wording
+
+FINAL = "final"
+TURNS = "turns"
+SAME = "same"
+MODEL = "model"
+
+KEPT = 64
+LINES = 10
+
+
+def call_digest(tool: str, arguments: JsonObject) -> Digest:
+    """What makes two calls the same."""
+    return digest_of(canonical_json([tool, arguments]))
+
+
+def failed(
+    state: RecoveryState, name: str, line: str, *, call: Digest | None = None, index: int | None = None
+) -> RecoveryState:
+    """One more failure of `name`; with `call`, that call is not made again as it is."""
+    before = state.troubles.get(name, Trouble())
+    told = wording.shorten(line, 300)
+    after = Trouble(failures=before.failures + 1, lines=(*before.lines, told)[-LINES:], index=index)
+    changes: dict[str, object] = {"troubles": {**state.troubles, name: after}}
+    if call is not None:
+        changes["failed"] = _bounded({**state.failed, call: told})
+    return state.model_copy(update=changes)
+
+
+def succeeded(state: RecoveryState, name: str, *, changed_world: bool) -> RecoveryState:
+    """`name` has worked; what failed before a change of the world may work after it."""
+    if name not in state.troubles and not (changed_world and state.failed):
+        return state
+    troubles = {other: trouble for other, trouble in state.troubles.items() if other != name}
+    return state.model_copy(update={"troubles": troubles, "failed": {} if changed_world else state.failed})
+
+
+def seen(state: RecoveryState, call: Digest, answer: ToolResult) -> tuple[RecoveryState, int]:
+    """Counts a call with this result; how often it came so far, this time included."""
+    key = digest_of(canonical_json([call, answer.digest or answer.text, answer.error]))
+    count = state.same.get(key, 0) + 1
+    rest = {other: number for other, number in state.same.items() if other != key}
+    return state.model_copy(update={"same": _bounded({**rest, key: count})}), count
+
+
+def used_up(state: RecoveryState, attempts: int) -> str | None:
+    """The name of what has failed `attempts` times, or `same` for a call that goes round in circles."""
+    return next((name for name, trouble in state.troubles.items() if trouble.failures >= attempts), None)
+
+
+def in_words(name: str, failures: int) -> str:
+    """Why a person is asked, in one sentence."""
+    times = "once" if failures == 1 else f"{failures} times"
+    match name:
+        case "final":
+            return f"the final answer could not be taken {times}"
+        case "turns":
+            return f"{failures} turns in a row had no call that worked"
+        case "same":
+            return "the agent makes the same call again and again, with the same result"
+        case "model":
+            return "no model of the route gives an answer"
+        case _:
+            return f"{name!r} failed {times}"
+
+
+def _bounded(entries: dict[str, object]) -> dict[str, object]:
+    """The newest `KEPT` of `entries`."""
+    names = list(entries)[-KEPT:]
+    return {name: entries[name] for name in names}
