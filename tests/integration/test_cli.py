@@ -350,7 +350,7 @@ async def test_effect_that_was_going_on_at_a_termination_is_uncertain(place: Pla
         ("dawdle seconds=40.0", "unknown"),
     ]
     assert [entry["call"] for entry in record["uncertain"]] == ["dawdle seconds=40.0"]
-    assert "unknown whether it happened: step 1  dawdle seconds=40.0" in told.out
+    assert "unknown whether it happened\n  step 1  dawdle seconds=40.0" in told.out
 
 
 async def test_server_that_a_command_starts_for_itself_is_named(place: Place, tmp_path: Path) -> None:

@@ -8,12 +8,27 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 from rich.text import Text
 
-from workflows.contracts.request import ANYONE, Need, OpenRequests, Request
+from workflows.contracts.request import ANYONE, REJECT, Need, OpenRequests, Request
 from workflows.rules import answering, decisions, wording
 
 if TYPE_CHECKING:
     from workers.cli.connection import Connection
     from workers.cli.output import Output
+
+MEANINGS: dict[str, dict[str, str]] = {
+    "escalation": {
+        "retry": "the agent tries again; with --value it is told your guidance, and all attempts count anew",
+        "accept": "what there is counts as good",
+        "supply": "--value takes the place of the result that could not be had",
+        "stop": "the run ends",
+    },
+    "outcome": {
+        "happened": "it was done; with --value this is what it returned",
+        "not_happened": "it was not done, and is made again",
+        "stop": "the run ends, with the call among its uncertain ones",
+    },
+}
+"""What the choices of a request mean, by its kind."""
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -44,6 +59,13 @@ def print_request(out: "Output", run: OpenRequests, request: Request, arguments:
     width = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
         out.print(Text.assemble((f"{name:<{width}}", "dim"), value))
+    if request.goal:
+        out.print("", Text("what the run was asked", style="bold"), f"  {request.goal}")
+    if request.evidence:
+        out.print("", Text("what it tried and did", style="bold"), *(f"  {line}" for line in request.evidence))
+    if request.kind in MEANINGS:
+        out.print("", Text("what can be chosen", style="bold"))
+        out.print(*(f"  {choice:<13} {MEANINGS[request.kind][choice]}" for choice in request.choices))
     if request.tool is not None and request.kind != "question":
         out.print("", Text(f"arguments of {request.tool}", style="bold"))
         out.print(_indented(written(arguments)))
@@ -94,7 +116,7 @@ def expiry(request: Request) -> str:
     unmet = [need for need in request.needs if not need.is_met] or list(request.needs)
     first = min(unmet, key=lambda need: need.expires_at)
     if first.then is None:
-        return "it counts as rejected"
+        return "it counts as rejected" if REJECT in request.choices else "the run ends as declined"
     others = ", ".join((*first.then.groups, *first.then.users)) or ANYONE
     return f"{others} can answer too, for {decisions.span(first.then.expires)}"
 

@@ -216,12 +216,17 @@ class Chronicle:
         call.result, call.state = result, "failed" if result.error else "done"
         if call.key is None:
             return
+        self._know(call)
         entry = EffectEntry(step=self.step, tool=call.request.tool, call=call.line, key=call.key)
         if outcome is Outcome.DONE:
             self.effects = effects.logged(self.effects, entry)
         elif outcome is Outcome.UNKNOWN:
             call.state = "unknown"
             self.uncertain = (*self.uncertain, entry)
+
+    def _know(self, call: Call) -> None:
+        """What was uncertain of a call is so no more: it is made again, or somebody knew what became of it."""
+        self.uncertain = tuple(entry for entry in self.uncertain if (entry.step, entry.call) != (self.step, call.line))
 
     def _replied(self, reply: ModelReply) -> list[Happening]:
         self.step += 1
@@ -240,6 +245,14 @@ class Chronicle:
         for call, result in zip(self.calls, results, strict=False):
             if call.state == "waiting":
                 call.state, call.result = ("refused" if result.error else "done"), result
+                happened.append(Returned(self.step, call))
+            elif call.state == "unknown" and call.key is not None:
+                # A probe or a person knew what became of it.
+                self._know(call)
+                call.state, call.result = ("failed" if result.error else "done"), result
+                if not result.error:
+                    entry = EffectEntry(step=self.step, tool=call.request.tool, call=call.line, key=call.key)
+                    self.effects = effects.logged(self.effects, entry)
                 happened.append(Returned(self.step, call))
         return happened
 

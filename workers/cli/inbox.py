@@ -38,7 +38,9 @@ async def inbox(
     *,
     mine: Annotated[bool, typer.Option("--mine", help="Only those that you may decide on.")] = False,
     group: Annotated[str | None, typer.Option(help="Only those that wait for this group or user.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only of this kind: approval or question.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only of this kind: approval, question, escalation or outcome.")
+    ] = None,
     agent: Annotated[str | None, typer.Option(help="Only of this agent.")] = None,
     by: Annotated[str | None, typer.Option(help="Who you are, for --mine; MANDATE_USER or git's if left out.")] = None,
     scan: Annotated[

@@ -4,10 +4,12 @@ import json
 from collections.abc import Sequence
 
 from pydantic import JsonValue
+from rich.table import Table
 from rich.text import Text
 
 from workers.cli.output import Output
 from workers.cli.record import Json, Record, Said
+from workflows.contracts.run import EffectEntry
 from workflows.rules import decisions, wording
 
 LINES = 6
@@ -64,13 +66,22 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
     if its.effects.count:
         hidden = its.effects.count - len(its.effects.last)
         before = f", the last {len(its.effects.last)}" if hidden else ""
-        out.print(Text(f"changed the world {its.effects.count} times{before}", style="bold"))
-        for entry in its.effects.last:
-            out.print(f"  step {entry.step}  {entry.call}")
-    for entry in its.uncertain:
-        why = f" ({entry.reason})" if entry.reason else ""
-        out.print(Text(f"unknown whether it happened: step {entry.step}  {entry.call}{why}", style="bold red"))
+        times = "once" if its.effects.count == 1 else f"{its.effects.count} times"
+        out.print(Text(f"changed the world {times}{before}", style="bold"))
+        out.print(_effects(its.effects.last))
+    if its.uncertain:
+        out.print(Text("unknown whether it happened", style="bold red"))
+        out.print(_effects(its.uncertain))
     out.print(Text.assemble(("used", "bold"), f"  {wording.usage(its.usage)}"))
+
+
+def _effects(entries: Sequence[EffectEntry]) -> Table:
+    """One line a call, with its attempts and what is to be said of its outcome."""
+    table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+    for entry in entries:
+        attempts = "" if entry.attempts == 1 else f"{entry.attempts} attempts"
+        table.add_row(f"step {entry.step}", Text(entry.call), attempts, Text(entry.reason or "", style="yellow"))
+    return table
 
 
 def shown(text: str, *, full: bool) -> str:

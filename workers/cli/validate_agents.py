@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 from workers.cli.output import Output
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from workers.catalog import Catalog, Loaded
     from workers.policy_outcomes import Outcome
     from workflows.contracts.tool import ToolDefinition
+    from workflows.contracts.verification import CheckSpec
 
 
 def print_catalog(out: Output, catalog: "Catalog") -> None:
@@ -24,13 +27,17 @@ def print_catalog(out: Output, catalog: "Catalog") -> None:
         out.print(f"  models    {', '.join(pinned.models)}")
         if loaded.policies:
             out.print(f"  policies  {', '.join(loaded.policies)}")
-        table = Table("tool", "effect", "from", "when called", box=None, padding=(0, 2, 0, 2), header_style="dim")
+        columns = ("tool", "effect", "from", "when called", *(("probe",) if pinned.probes else ()))
+        table = Table(*columns, box=None, padding=(0, 2, 0, 2), header_style="dim")
         for definition in pinned.tools:
             outcomes = _outcomes(loaded, definition)
             style = "" if outcomes[0].kind == "allow" else "yellow"
             words = Text("; ".join(map(str, outcomes)), style=style)
-            table.add_row(definition.tool.name, str(definition.tool.effect), _origin(definition), words)
+            probe = (_probe(loaded, definition),) if pinned.probes else ()
+            table.add_row(definition.tool.name, str(definition.tool.effect), _origin(definition), words, *probe)
         out.print(table)
+        if pinned.checks:
+            out.print(_checks(pinned.checks))
         for line in _openings(loaded):
             out.print(Text(f"  {line}", style="yellow"))
 
@@ -52,6 +59,8 @@ def agent_json(loaded: "Loaded") -> dict[str, object]:
                 "allowed": outcomes[0].kind == "allow",
                 "rule": outcomes[0].rule,
                 "outcomes": [_outcome_json(outcome) for outcome in outcomes],
+                "checks": [check.name for check in loaded.pinned.checks if check.after == tool.name],
+                "probe": _probe_json(loaded, definition),
             }
         )
     return {
@@ -61,6 +70,7 @@ def agent_json(loaded: "Loaded") -> dict[str, object]:
         "models": list(loaded.pinned.models),
         "policies": list(loaded.policies),
         "tools": tools,
+        "checks": [_check_json(check) for check in loaded.pinned.checks],
         "open": _unnamed(loaded),
         "unasked": _unasked(loaded),
     }
@@ -74,6 +84,51 @@ def _outcome_json(outcome: "Outcome") -> dict[str, object]:
         "asks": list(outcome.who),
         "quorum": outcome.quorum if outcome.kind == "ask" else None,
     }
+
+
+def _checks(checks: "Sequence[CheckSpec]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("after", "is checked", box=None, padding=(0, 2, 0, 2), header_style="dim")
+    for check in checks:
+        when = f", when {' '.join(check.when.split())}" if check.when is not None else ""
+        unable = "; passes if that cannot be found out" if check.unable == "pass" else ""
+        table.add_row(check.after, Text.assemble((f"{check.name}: ", "dim"), f"{_by(check)}{when}{unable}"))
+    return table
+
+
+def _by(check: "CheckSpec") -> str:
+    """`by find_refund: result.status == 'settled'`."""
+    expect = " ".join((check.expect or "").split())
+    match check.kind:
+        case "python":
+            return f"by {check.python}"
+        case "tool":
+            return f"by {check.tool}: {expect}"
+        case "expect":
+            return expect
+        case "model":
+            return f"by {check.model}"
+        case "schema":
+            return "by a schema"
+
+
+def _probe(loaded: "Loaded", definition: "ToolDefinition") -> str:
+    probe = loaded.pinned.probes.get(definition.tool.name)
+    if probe is not None:
+        return probe.tool
+    return "people" if definition.tool.effect.changes_world else ""
+
+
+def _probe_json(loaded: "Loaded", definition: "ToolDefinition") -> dict[str, object] | None:
+    probe = loaded.pinned.probes.get(definition.tool.name)
+    return None if probe is None else probe.model_dump(mode="json", by_alias=True)
+
+
+def _check_json(check: "CheckSpec") -> dict[str, object]:
+    written = check.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {"name": check.name, "after": check.after, "by": check.kind, **written}
 
 
 def _openings(loaded: "Loaded") -> list[str]:
