@@ -13,6 +13,7 @@ from workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, PinRequest
 from workflows.contracts.base import Digest, canonical_json
 from workflows.contracts.failures import FailureType
 from workflows.contracts.transcript import TextPart, UserMessage
+from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -72,9 +73,33 @@ def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...]) 
         policy=pinned.policy,
         people=pinned.people,
         asks=True,
+        checks=tuple(_check(check) for check in pinned.checks),
+        probes={tool: _probe(probe) for tool, probe in pinned.probes.items()},
         attempts=pinned.attempts,
+        after_failure=pinned.after_failure,
+        same_call=pinned.same_call,
+        recovers=True,
         budget=pinned.budget,
         structured=pinned.output_schema is not None,
         store=store,
         search_attributes=search_attributes,
     )
+
+
+def _check(check: CheckSpec) -> CheckPin:
+    assert check.name is not None
+    return CheckPin(
+        name=check.name,
+        after=check.after,
+        kind=check.kind,
+        when=check.when,
+        tool=check.tool,
+        arguments=check.arguments,
+        unable=check.unable,
+        timeout=check.timeout,
+        retries=check.retries,
+    )
+
+
+def _probe(probe: ProbeSpec) -> ProbePin:
+    return ProbePin(tool=probe.tool, arguments=probe.arguments, patience=probe.patience)

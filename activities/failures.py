@@ -68,41 +68,50 @@ def model_failure(
 class ToolError(Exception):
     """One attempt of a tool that did not return a result; raised by the toolbox, one table a source of tools."""
 
-    def __init__(self, outcome: Outcome, reason: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, outcome: Outcome, reason: str, *, retry_after: float | None = None, is_of_key: bool = True
+    ) -> None:
         super().__init__(reason)
         self.outcome = outcome
         self.reason = shorten(reason)
         self.retry_after = retry_after
         """Seconds that the other side asked for; makes a definite `not done` worth another attempt."""
+        self.is_of_key = is_of_key and retry_after is None
+        """Whether a definite `not done` is the answer to the key, and so one for earlier attempts too."""
 
 
 def tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before: bool) -> ApplicationError:
     """What `run_tool` raises for `error`: retried by Temporal where repeating is safe and may help.
 
-    `sent_before` says that an earlier attempt may have reached the other side: then "not sent" says nothing.
+    `sent_before` says that an earlier attempt may have reached the other side: then "not sent" says nothing. A
+    `keyed` tool whose key is forgotten is `once` here.
     """
     outcome = error.outcome
-    if sent_before and outcome is Outcome.NOT_SENT and effect.changes_world:
-        outcome = Outcome.UNKNOWN
-    if sent_before and outcome is Outcome.NOT_DONE and effect is Effect.IDEMPOTENT:
-        # No key ties this answer to the attempt that may have acted: "no such row" may be its very effect.
-        return ApplicationError(
-            error.reason,
-            ToolFailure(outcome=Outcome.UNKNOWN, reason=error.reason),
-            type=FailureType.TOOL_FAILED,
-            non_retryable=True,
-            category=EXPECTED,
-        )
     repeatable = effect is not Effect.ONCE and (outcome is not Outcome.NOT_DONE or error.retry_after is not None)
-    delay = timedelta(seconds=min(error.retry_after, 300.0)) if error.retry_after is not None else None
+    if sent_before and not tells_of_all(error, effect):
+        outcome = Outcome.UNKNOWN
+    asked = error.retry_after
+    wait = min(asked, 300.0) if asked is not None else min(0.2 * 4.0 ** (attempt - 1), 30.0)
     return ApplicationError(
         error.reason,
-        ToolFailure(outcome=outcome, reason=error.reason),
+        ToolFailure(outcome=outcome, reason=error.reason, attempts=attempt),
         type=FailureType.TOOL_FAILED,
         non_retryable=not repeatable,
         category=EXPECTED,
-        next_retry_delay=delay if repeatable else timedelta(seconds=min(0.2 * 4.0 ** (attempt - 1), 30.0)),
+        next_retry_delay=timedelta(seconds=wait),
     )
+
+
+def tells_of_all(error: ToolError, effect: Effect) -> bool:
+    """Whether what is known of an attempt is known of those before it, which may have acted."""
+    match error.outcome:
+        case Outcome.NOT_SENT:
+            return not effect.changes_world
+        case Outcome.NOT_DONE:
+            # Without a key nothing ties an answer to the attempt that may have acted: "no such row" may be its effect.
+            return error.is_of_key if effect is Effect.KEYED else effect is not Effect.IDEMPOTENT
+        case _:
+            return True
 
 
 STORE_ERRORS = (BlobMissing, BlobCorrupted, StoreUnavailable)

@@ -40,7 +40,7 @@ class ModelActivities:
         """Make the named providers now, so that their imports hold up no call."""
         for name in names:
             if name in self._makers:
-                await self._provider(name)
+                await self.provider(name)
 
     async def close(self) -> None:
         for made in self._providers.values():
@@ -92,7 +92,7 @@ class ModelActivities:
             timeout=(info.start_to_close_timeout or timedelta(minutes=10)) - SPARE,
             attempt=info.attempt,
         )
-        completion = await (await self._provider(provider)).complete(prompt)
+        completion = await (await self.provider(provider)).complete(prompt)
         log.info(
             "model_answered",
             model=f"{provider}:{model}",
@@ -131,7 +131,8 @@ class ModelActivities:
             problem=problem,
         )
 
-    async def _provider(self, name: str) -> Provider:
+    async def provider(self, name: str) -> Provider:
+        """The provider of this name, made at its first use; raises as `call_model` does when there is none."""
         if name not in self._makers:
             configured = ", ".join(sorted(self._makers)) or "none"
             raise failures.model_failure(
@@ -155,7 +156,7 @@ def _final(agent: PinnedAgent, completion: Completion) -> tuple[str, Finish, str
     if completion.finish is not Finish.COMPLETE or agent.output_schema is None:
         return text, completion.finish, completion.problem
     try:
-        value = schema.parse_arguments(_unfenced(text))
+        value = schema.parse_arguments(schema.unfenced(text))
     except ValueError as error:
         return (
             text,
@@ -166,14 +167,6 @@ def _final(agent: PinnedAgent, completion: Completion) -> tuple[str, Finish, str
     if fault is not None:
         return text, Finish.MISFIT, fault
     return json.dumps(value, ensure_ascii=False), Finish.COMPLETE, None
-
-
-def _unfenced(text: str) -> str:
-    """`text` without a Markdown code fence around it."""
-    stripped = text.strip()
-    if stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped:
-        return stripped[stripped.index("\n") + 1 : -3]
-    return stripped
 
 
 def _calls(

@@ -9,6 +9,7 @@ from pathlib import Path
 from activities.documents import Document, Fault, Place, in_order
 from activities.toolbox import builtin
 from workers.agent_files import AgentFile, AgentFileError, Scan, scan_agents
+from workers.check_files import CheckedFile
 from workers.policy_files import Policies, PolicyFile, policy_folder
 from workers.secrets import Secrets
 from workers.tool_entries import McpDefinitions
@@ -35,6 +36,13 @@ class Loaded:
     """Its file; `None` for an agent that was made in code."""
     policies: tuple[str, ...] = ()
     """The shared policies whose rules it has after its own."""
+
+    def models(self) -> Iterator[tuple[Place, str]]:
+        """Each model that it may ask, those of its checks included, and where its file says so."""
+        yield from ((("models", index), model) for index, model in enumerate(self.pinned.models))
+        for index, check in enumerate(self.pinned.checks):
+            if check.model is not None:
+                yield ("checks", index, "model"), check.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ class Catalog:
         searches = [(draft.search, draft.spec.output_schema) for draft in drafts] + others
         await asyncio.gather(*(search.run(mcp, builtins, schema) for search, schema in searches))
         found = [*scan.faults, *(fault for search, _ in searches for fault in search.faults), *shared.faults()]
-        found += [fault for draft in drafts for fault in draft.rule_faults()]
+        found += [fault for draft in drafts for fault in (*draft.rule_faults(), *draft.checked.faults())]
         if found:
             raise AgentFileError(found)
         warnings = in_order([warning for draft in drafts for warning in draft.warnings()])
@@ -86,8 +94,8 @@ class Catalog:
         return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named)
 
     def providers(self) -> set[str]:
-        """Names of the model providers that the agents use."""
-        return {model.partition(":")[0] for loaded in self.agents.values() for model in loaded.pinned.models}
+        """Names of the model providers that the agents and their checks use."""
+        return {model.partition(":")[0] for loaded in self.agents.values() for _, model in loaded.models()}
 
 
 class _Draft:
@@ -97,6 +105,7 @@ class _Draft:
         self.spec = file.spec
         self._rules, self._faults = shared.merged(file)
         self.search = ToolSearch(file.document, file.spec.tools, secrets)
+        self.checked = CheckedFile(file.spec, file.document, self.search)
         self._path = file.path
         self._document = file.document
 
@@ -121,7 +130,11 @@ class _Draft:
             tools=tuple(self.search.tools),
             policy=tuple(placed.rule for placed in self._rules),
             people=self.spec.people,
+            checks=self.checked.checks,
+            probes=self.checked.probes,
             attempts=self.spec.attempts,
+            after_failure=self.spec.after_failure,
+            same_call=self.spec.same_call,
             budget=self.spec.budget,
             output_schema=self.spec.output_schema,
             max_output_tokens=self.spec.max_output_tokens,

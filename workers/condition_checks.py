@@ -1,4 +1,4 @@
-"""Conditions of rules checked against the tools that they are about, before any call is judged."""
+"""Conditions checked against the tools that they are about, before any call is judged."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from cel_expr_python import cel
 
 from activities.documents import Fault
-from workers.condition_kinds import Struct, field_of
-from workers.condition_texts import Problem, problems, wrong_result
+from workers.condition_kinds import field_of
+from workers.condition_texts import VARIABLES, Problem, problems, words, wrong_result
 from workers.condition_types import THIS_TOOL, Types
 from workers.policy_files import PlacedRule
 from workflows.contracts.tool import Tool, ToolDefinition
@@ -17,6 +17,15 @@ MOST_NAMED = 3
 """Tools that one fault names; of more it gives the number."""
 
 _TRUTHS = (cel.Type.BOOL, cel.Type.DYN)
+_JSON_TYPES = {
+    "bool": {"boolean"},
+    "double": {"integer", "number"},
+    "int": {"integer", "number"},
+    "string": {"string"},
+    "uint": {"integer", "number"},
+}
+"""By kind of CEL, whose numbers are all one in JSON."""
+
 _ABOUT_THE_CALL = re.compile(r"\bargs\b|\[\s*tool\s*\.\s*name\s*\]")
 _TEXT = r"""\"\"\".*?\"\"\" | '''.*?''' | "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*'"""
 _CONSTANTS = re.compile(
@@ -48,6 +57,7 @@ class Conditions:
         self._agent = agent
         self._types = Types()
         self._environments: dict[str, cel.Env] = {}
+        self._arguments: dict[str, cel.Type] = {}
 
     def faults(self, placed: PlacedRule) -> list[Fault]:
         """All that is wrong with the condition of one rule, for each tool that the rule is about.
@@ -68,6 +78,37 @@ class Conditions:
                 found.setdefault(problem, []).extend([tool.name] * about_the_call)
         agent = f"agent {self._agent!r}, " if placed.policy else ""
         return [_fault(placed, problem, f"{agent}{_named(names)}") for problem, names in found.items()]
+
+    def of_call(self, when: str, tool: str | None) -> tuple[Problem, ...]:
+        """What is wrong with a condition over a call of `tool`; over the run alone, without a tool."""
+        if tool is not None:
+            return _unreadable(when) or _typed(when, self._environment(self._tools[tool].tool), self._types)
+        facts = self._types.facts([made.tool for made in self._tools.values()], this=None)
+        kinds = {name: cel.Type(facts[name]) for name in ("agent", "run")}
+        return self._wrong(when, kinds)
+
+    def of_result(self, expect: str, tool: str | None) -> tuple[Problem, ...]:
+        """What is wrong with a condition over a result, and over the arguments of a call of `tool` if there is one."""
+        return self._wrong(expect, {**self._args(tool), "result": cel.Type.DYN})
+
+    def of_arguments(self, text: str, tool: str | None, takes: Sequence[str]) -> tuple[Problem, ...]:
+        """What is wrong with an expression for an argument of one of the types `takes`, of JSON; empty for any."""
+        kinds = {**self._args(tool), **({"key": cel.Type.STRING} if tool is not None else {})}
+        return self._wrong(text, kinds, takes)
+
+    def _args(self, tool: str | None) -> dict[str, cel.Type]:
+        if tool is None:
+            return {}
+        if tool not in self._arguments:
+            kind = self._types.arguments(self._tools[tool].input_schema)
+            self._arguments[tool] = cel.Type.DYN if kind is None else cel.Type(kind)
+        return {"args": self._arguments[tool]}
+
+    def _wrong(
+        self, text: str, kinds: Mapping[str, cel.Type], takes: Sequence[str] | None = None
+    ) -> tuple[Problem, ...]:
+        environment = cel.NewEnv(self._types.pool, variables=dict(kinds))
+        return _unreadable(text) or _typed(text, environment, self._types, variables=sorted(kinds), takes=takes)
 
     def _environment(self, tool: Tool) -> cel.Env:
         if tool.name not in self._environments:
@@ -113,22 +154,36 @@ def _no_constant(function: str, text: str) -> str | None:
     return f"{text} is no {_TAKES[function]}"
 
 
-def _typed(when: str, environment: cel.Env, types: Types) -> tuple[Problem, ...]:
-    return _compiled(environment, when, _NAMES.sub(_as_field, when), types.structs)
+def _typed(
+    when: str,
+    environment: cel.Env,
+    types: Types,
+    *,
+    variables: Sequence[str] = VARIABLES,
+    takes: Sequence[str] | None = None,
+) -> tuple[Problem, ...]:
+    """What is wrong with a condition, or with an expression for a value of one of the types `takes`, of JSON."""
+    text = _NAMES.sub(_as_field, when)
+    try:
+        result = environment.compile(text).return_type()
+    except RuntimeError as error:
+        return problems(when, str(error), types.structs, variables)
+    if takes is None:
+        return () if result in _TRUTHS else (wrong_result(result.name()),)
+    return _not_taken(result.name().lower(), takes)
+
+
+def _not_taken(kind: str, takes: Sequence[str]) -> tuple[Problem, ...]:
+    """A value of one plain kind where only others fit; what may be of several kinds is seen when it is there."""
+    fits = _JSON_TYPES.get(kind)
+    if fits is None or not takes or not fits.isdisjoint(takes):
+        return ()
+    return (Problem(1, 1, f"comes to {words(kind)}, which is no {' or '.join(takes)}"),)
 
 
 def _environment(types: Types, facts: Mapping[str, str], args: str | None) -> cel.Env:
     kinds = {name: cel.Type(kind) for name, kind in facts.items()}
     return cel.NewEnv(types.pool, variables={**kinds, "args": cel.Type.DYN if args is None else cel.Type(args)})
-
-
-def _compiled(environment: cel.Env, when: str, text: str, structs: Mapping[str, Struct]) -> tuple[Problem, ...]:
-    """What is wrong with `text`, in which each name stands where it does in `when`."""
-    try:
-        result = environment.compile(text).return_type()
-    except RuntimeError as error:
-        return problems(when, str(error), structs)
-    return () if result in _TRUTHS else (wrong_result(result.name()),)
 
 
 def _as_field(found: re.Match[str]) -> str:

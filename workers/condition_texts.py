@@ -63,13 +63,15 @@ class Problem:
         return f"line {self.line}, column {self.column}" if "\n" in when.strip("\n") else f"column {self.column}"
 
 
-def problems(when: str, says: str, structs: Mapping[str, Struct]) -> tuple[Problem, ...]:
+def problems(
+    when: str, says: str, structs: Mapping[str, Struct], variables: Sequence[str] = VARIABLES
+) -> tuple[Problem, ...]:
     """The faults that the library names in `says`, those left out that only follow from others."""
     found: list[Problem] = []
     for line, column, text in _FAULT.findall(says):
         if "'*error*'" in text:
             continue
-        at = _Place(when, int(line), int(column))
+        at = _Place(when, int(line), int(column), variables)
         if "Syntax error: " in text:
             return (*found, at.problem(_syntax(text.partition("Syntax error: ")[2], at)))
         found.append(_problem(text, at, structs))
@@ -97,6 +99,8 @@ class _Place:
     when: str
     line: int
     column: int
+    variables: Sequence[str]
+    """What the condition sees."""
 
     @property
     def before(self) -> str:
@@ -159,11 +163,12 @@ def _undeclared(name: str, at: _Place) -> Problem:
     # For what is selected from, the library points behind the name, and for `has` before it.
     found = re.search(rf"\b{re.escape(first)}\b", at.after)
     skip = found.start() if found else -len(first) * at.before.endswith(first)
-    if first in VARIABLES:
+    if first in at.variables:
         return at.problem(f"{first!r} cannot be used in this way", skip)
-    close = get_close_matches(first, VARIABLES, n=1)
+    close = get_close_matches(first, at.variables, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return at.problem(f"there is no {first!r}; {hint}a condition sees {', '.join(VARIABLES)}", skip)
+    here = "a condition" if at.variables is VARIABLES else "it"
+    return at.problem(f"there is no {first!r}; {hint}{here} sees {', '.join(at.variables) or 'nothing'}", skip)
 
 
 def _unknown_function(name: str) -> str:

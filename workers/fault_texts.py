@@ -26,6 +26,7 @@ from workflows.contracts.policy import (
     PolicySpec,
     Rule,
 )
+from workflows.contracts.verification import CheckSpec, ProbeSpec
 
 VALUE_CHARACTERS = 60
 
@@ -54,6 +55,8 @@ _MODELS: Models = {
     **_asking("policy", Rule),
     ("policy", "match"): (Match, ""),
     **_asking("people", Asking),
+    ("checks",): (CheckSpec, ""),
+    **{("tools", kind, "probe"): (ProbeSpec, "") for kind in tool_entry.TOOL_KINDS},
     ("budget",): (Budget, "budget"),
 }
 """Of an agent file."""
@@ -137,7 +140,7 @@ def says(detail: ErrorDetails, models: Models = _MODELS) -> str:
             return _of(value, f"must have at most {ctx['max_length']} characters")
         case "value_error":
             return _of(value, str(ctx["error"]))
-        case "fault":
+        case "fault" | "choice":
             return detail["msg"]
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
@@ -153,13 +156,13 @@ def meant(detail: ErrorDetails) -> str | None:
         return None
     model, group = found
     key = str(detail["loc"][-1])
-    return None if key in agent.NOT_YET_AVAILABLE.get(group, ()) else _closest(key, list(model.model_fields))
+    return None if key in agent.NOT_YET_AVAILABLE.get(group, ()) else _closest(key, _keys(model))
 
 
 def shown(detail: ErrorDetails) -> str:
     """The value shortened; empty for mappings, lists, and what may be secret."""
     value = detail["input"]
-    if any(part in _CONFIDENTIAL for part in detail["loc"]) or detail["type"] in {"missing", "fault"}:
+    if any(part in _CONFIDENTIAL for part in detail["loc"]) or detail["type"] in {"missing", "fault", "choice"}:
         return ""
     if isinstance(value, dict):
         return "a mapping" if detail["type"] in _TYPES else ""
@@ -192,7 +195,11 @@ def _unknown_key(loc: tuple[str | int, ...], models: Models) -> str:
     model, group = found
     if key in agent.NOT_YET_AVAILABLE.get(group, ()):
         return "is not available in this version; remove it"
-    return f"is not a key that is known here{_suggestion(key, list(model.model_fields))}"
+    return f"is not a key that is known here{_suggestion(key, _keys(model))}"
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _no_kind(entry: object) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activities.documents import Fault, in_order, read_document
+from activities.documents import Fault, Place, in_order, key_path, read_document
 from workers import providers
 from workers.catalog import Catalog, Loaded
 from workers.settings import Settings
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def script_faults(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
     """What is wrong with the scripts that play models: one that is not there, or all faults of one that is."""
     found: list[Fault] = []
-    for loaded, index, model in _models(catalog):
+    for loaded, place, model in _models(catalog):
         provider, _, name = model.partition(":")
         if provider != "scripted":
             continue
@@ -24,7 +24,7 @@ def script_faults(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
             looked = " and ".join(dict.fromkeys(repr(str(folder.absolute())) for folder in folders))
-            found.append(_fault(loaded, index, f"there is no script {name!r}; it was looked for in {looked}"))
+            found.append(_fault(loaded, place, f"there is no script {name!r}; it was looked for in {looked}"))
             continue
         # Only workers whose agents play scripts pay for the import.
         from activities.providers.script import load_script
@@ -42,8 +42,8 @@ def missing_keys(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
     lacking = {provider: providers.lacking(settings, provider) for provider in catalog.providers()}
     return in_order(
         [
-            _fault(loaded, index, f"agent {loaded.pinned.name!r}, model {model!r}: {why}")
-            for loaded, index, model in _models(catalog)
+            _fault(loaded, place, f"agent {loaded.pinned.name!r}, model {model!r}: {why}")
+            for loaded, place, model in _models(catalog)
             if (why := lacking[model.partition(":")[0]]) is not None
         ]
     )
@@ -91,13 +91,13 @@ async def _refusal(allowed: "AllowedHosts", url: str) -> str | None:
     return None
 
 
-def _models(catalog: Catalog) -> Iterator[tuple[Loaded, int, str]]:
+def _models(catalog: Catalog) -> Iterator[tuple[Loaded, Place, str]]:
     for loaded in catalog.agents.values():
-        for index, model in enumerate(loaded.pinned.models):
-            yield loaded, index, model
+        for place, model in loaded.models():
+            yield loaded, place, model
 
 
-def _fault(loaded: Loaded, index: int, message: str) -> Fault:
+def _fault(loaded: Loaded, place: Place, message: str) -> Fault:
     if loaded.path is None:
-        return Fault(f"agent {loaded.pinned.name!r}", 0, 0, f"models[{index}]", "", message)
-    return read_document(loaded.path).fault(("models", index), message)
+        return Fault(f"agent {loaded.pinned.name!r}", 0, 0, key_path(place), "", message)
+    return read_document(loaded.path).fault(place, message)

@@ -31,6 +31,8 @@ class ToolSearch:
     def __init__(self, document: Document, entries: Sequence[ToolEntry | FaultyEntry], secrets: Secrets) -> None:
         self.tools: list[ToolDefinition] = []
         self.faults: list[Fault] = []
+        self.entry_of: dict[str, int] = {}
+        """Position of the entry that a tool is from; built-in tools have none."""
         self._document = document
         self._entries = entries
         self._secrets = secrets
@@ -103,6 +105,7 @@ class ToolSearch:
                 taken.setdefault(name, f"tools[{index}]")
                 if not isinstance(made, str):
                     self.tools.append(made)
+                    self.entry_of.setdefault(name, index)
 
     def _check(self, place: Place, schema: JsonObject, of: str = "") -> None:
         try:

@@ -25,6 +25,7 @@ from activities.toolbox.base import Toolbox
 from activities.toolbox.http import HttpToolbox
 from activities.toolbox.python import PythonToolbox
 from activities.transcript import TranscriptLog
+from activities.verification import VerificationActivities
 from workers import channels, people_files, providers, readiness, search_attributes
 from workers.agent_files import AgentFileError
 from workers.catalog import Catalog
@@ -114,6 +115,7 @@ async def open_worker(
         }
         opening = AgentActivities(offered, transcript, await search_attributes.ensure(client))
         tools = ToolActivities(toolboxes, agents, transcript)
+        checks = VerificationActivities(toolboxes, agents, transcript, models.provider)
         people = people_files.people_activities(settings, agents, transcript)
         notifying = channels.notification_activities(settings)
         stack.push_async_callback(notifying.close)
@@ -125,6 +127,8 @@ async def open_worker(
                 opening.pin_agent,
                 models.call_model,
                 tools.run_tool,
+                checks.verify_result,
+                checks.probe_call,
                 people.check_decision,
                 notifying.notify_people,
             ],

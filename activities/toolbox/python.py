@@ -4,14 +4,13 @@ import asyncio
 import inspect
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import NoReturn
 
 import structlog
-from pydantic import JsonValue
 from pydantic_core import to_json
 from temporalio import activity
 
@@ -19,15 +18,14 @@ from activities.failures import ToolError
 from activities.toolbox.base import CallContext, ToolText
 from activities.toolbox.context import NotDone, ToolContext
 from activities.toolbox.registry import load_function
+from activities.toolbox.sensitive import without_sensitive
 from activities.toolbox.signature import Function, InvalidTool, Signature, signature
+from activities.toolbox.threads import in_thread
 from workflows.contracts.base import JsonObject
 from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
 
 log = structlog.get_logger(__name__)
-
-SHORTEST_HIDDEN = 4
-"""Characters from which a sensitive argument is struck out of what an exception says; shorter ones are anywhere."""
 
 
 class PythonToolbox:
@@ -50,20 +48,20 @@ class PythonToolbox:
         function, takes = self._load(definition)
         cancellation = threading.Event()
         try:
-            bound = takes.bind(arguments, _tool_context(context, cancellation))
+            bound = takes.bind(arguments, tool_context(context, cancellation))
         except Exception as error:  # noqa: BLE001 - validators of the tool's own types run any code
             reason = f"arguments of {definition.tool.name!r} do not fit: {_message(error)}"
-            raise ToolError(Outcome.NOT_SENT, _without_sensitive(reason, definition.tool, arguments)) from None
+            raise ToolError(Outcome.NOT_SENT, without_sensitive(reason, definition.tool, arguments)) from None
         if not inspect.iscoroutinefunction(function) and not self._free.acquire(blocking=False):
             raise ToolError(Outcome.NOT_SENT, "all threads of this worker are busy with tools that have not returned")
         try:
             if inspect.iscoroutinefunction(function):
                 returned = await function(**bound)
             else:
-                returned = await self._in_thread(partial(function, **bound), cancellation)
+                returned = await in_thread(partial(function, **bound), cancellation, ended=self._free.release)
                 returned = await returned if inspect.isawaitable(returned) else returned
         except asyncio.CancelledError as error:
-            if _is_cancelled():
+            if is_cancelled():
                 cancellation.set()
                 raise
             _raise_failure(error, definition.tool, arguments)
@@ -85,41 +83,9 @@ class PythonToolbox:
                 raise ToolError(Outcome.NOT_SENT, f"this worker cannot load the tool: {error}") from None
         return self._loaded[path]
 
-    async def _in_thread(self, function: Function, cancellation: threading.Event) -> object:
-        """Run `function` in a thread that sees this task's context variables."""
-        loop, within = asyncio.get_running_loop(), copy_context()
-        ended: asyncio.Future[tuple[object, Exception | None]] = loop.create_future()
 
-        def run() -> None:
-            outcome = within.run(_captured, function)
-            self._free.release()
-            # The loop may be gone: a thread can outlive its worker.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(outcome))
-
-        # A daemon, so that a tool that never returns cannot keep a worker from ending.
-        threading.Thread(target=run, name="tool", daemon=True).start()
-        try:
-            returned, error = await ended
-        except asyncio.CancelledError:
-            cancellation.set()
-            raise
-        if error is not None:
-            raise error
-        return returned
-
-
-def _captured(function: Function) -> tuple[object, Exception | None]:
-    """What `function` returned or raised; as a value, since futures do not carry every exception."""
-    try:
-        return function(), None
-    except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
-        if isinstance(error, Exception) and not isinstance(error, StopIteration):
-            return None, error
-        return None, RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
-
-
-def _tool_context(call: CallContext, cancellation: threading.Event) -> ToolContext:
+def tool_context(call: CallContext, cancellation: threading.Event) -> ToolContext:
+    """What a function may know of the call that the running task serves."""
     return ToolContext(
         workflow_id=call.workflow_id,
         run_id=call.run_id,
@@ -149,37 +115,22 @@ def _heartbeat_from_anywhere() -> Callable[..., None]:
     return heartbeat
 
 
-def _is_cancelled() -> bool:
+def is_cancelled() -> bool:
+    """Whether the running task was cancelled, and not only something that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _raise_failure(error: BaseException, tool: Tool, arguments: JsonObject) -> NoReturn:
     """The row "Python" of the table of outcomes."""
-    message = _without_sensitive(_message(error), tool, arguments)
+    message = without_sensitive(_message(error), tool, arguments)
     if isinstance(error, NotDone):
         raise ToolError(Outcome.NOT_DONE, message or "not done", retry_after=error.retry_after) from None
     kind = type(error).__name__
     # As text: what renders an exception for people may print local variables, which hold arguments.
-    trace = _without_sensitive("".join(traceback.format_exception(error)), tool, arguments)
+    trace = without_sensitive("".join(traceback.format_exception(error)), tool, arguments)
     log.warning("tool_raised", tool=tool.name, error=kind, traceback=trace)
     raise ToolError(Outcome.UNKNOWN, f"{kind}: {message}" if message else kind) from None
-
-
-def _leaves(value: JsonValue) -> Iterator[str]:
-    """The texts and numbers in `value` that are long enough to be told apart from others."""
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(item)
-    elif value is not None and not isinstance(value, bool) and len(str(value)) >= SHORTEST_HIDDEN:
-        yield str(value)
-
-
-def _without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
-    hidden = [leaf for name in tool.sensitive if name in arguments for leaf in _leaves(arguments[name])]
-    for value in sorted(hidden, key=len, reverse=True):
-        text = text.replace(value, "***")
-    return text
 
 
 def _message(error: BaseException) -> str:

@@ -58,14 +58,24 @@ def parse_arguments(text: str) -> JsonObject:
     return value  # type: ignore[return-value]  # the walk has found no duplicate
 
 
-def check_schema(schema: JsonObject) -> None:
-    """Refuse a schema that arguments cannot be checked against; 2020-12 unless `$schema` names another draft.
+def unfenced(text: str) -> str:
+    """`text` without a Markdown code fence around it."""
+    stripped = text.strip()
+    if stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped:
+        return stripped[stripped.index("\n") + 1 : -3]
+    return stripped
+
+
+def check_schema(schema: JsonObject, *, of_object: bool = True) -> None:
+    """Refuse a schema that values cannot be checked against; 2020-12 unless `$schema` names another draft.
+
+    `of_object` is false for the schema of a result, which may be any value.
 
     Raises:
         ValueError: it is not for an object, breaks the rules of its draft, or refers to anything outside itself.
     """
     kind = schema.get("type", "object")
-    if kind != "object":
+    if of_object and kind != "object":
         raise ValueError(f"the schema must be for an object, not type {kind!r}")
     try:
         for path, reference in _references(schema, ()):

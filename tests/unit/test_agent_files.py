@@ -34,9 +34,13 @@ tools:
     tags: [money]
     sensitive: [card]
     result_limit: 4096
+    key_valid: 24h
   - mcp: {name: files, command: [npx, -y, server, ./data], env: {TOKEN: "${secret:FILES_TOKEN}"}}
     only: [read_text_file, write_file]
-    effects: {read_text_file: read, write_file: idempotent}
+    effects: {read_text_file: read, write_file: keyed}
+    error: unknown
+    errors: {write_file: not_done}
+    key_valid: 1h
   - mcp: {name: search, url: "https://search.example.com/mcp", headers: {Authorization: "Bearer ${secret:SEARCH}"}}
     untrusted: true
     effect: read
@@ -48,6 +52,7 @@ tools:
       required: [amount]
     arguments: [amount, currency]
     effect: keyed
+    key_valid: 1d12h
     failed_types: [CardDeclined]
   - http: {method: POST, url: "https://tickets.example.com/api/{queue}/tickets"}
     name: create_ticket
@@ -58,6 +63,7 @@ tools:
       properties: {queue: {type: string}, notify: {type: boolean}, text: {type: string}}
       required: [queue, text]
     effect: keyed
+    key_valid: 24h
 policy:
   - {id: small, match: {tools: [refund], effects: [keyed], tags: [money], sources: [python]}, verdict: allow}
   - {id: rest, match: {tools: ["*"]}, verdict: deny}
@@ -89,6 +95,12 @@ def test_full_file_is_read(tmp_path: Path) -> None:
     refund = spec.tools[1]
     assert isinstance(refund, PythonTool)
     assert (refund.timeout, refund.effect, refund.sensitive) == (timedelta(seconds=90), Effect.KEYED, ("card",))
+    assert [entry.key_valid for entry in spec.tools] == [
+        None if hours is None else timedelta(hours=hours) for hours in (None, 24, 1, None, 36, 24)
+    ]
+    files = spec.tools[2]
+    assert isinstance(files, McpTools)
+    assert (files.error, files.errors) == ("unknown", {"write_file": "not_done"})
     assert spec.budget.steps == 12
 
 
@@ -100,9 +112,13 @@ def test_smallest_file_has_the_defaults(tmp_path: Path) -> None:
 
 
 KINDS = "python, mcp, activity, http"
-TOOL_KEYS = "description, effect, name, python, result_limit, retries, risk, sensitive, tags, timeout, untrusted"
+TOOL_KEYS = (
+    "description, effect, key_valid, name, probe, python, result_limit, retries, risk, sensitive, tags, timeout, "
+    "untrusted"
+)
 AGENT_KEYS = (
-    "attempts, budget, instructions, max_output_tokens, models, name, output_schema, people, policies, policy, tools"
+    "after_failure, attempts, budget, checks, instructions, max_output_tokens, models, name, output_schema, people, "
+    "policies, policy, same_call, tools"
 )
 ACTIVITY = "tools:\n  - activity: {name: Charge, task_queue: pay}\n"
 HTTP = "tools:\n  - name: t\n    http: {method: GET, url: "
@@ -129,7 +145,7 @@ SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required:
         ("attempts:\n", ["4:1: attempts: null is not a whole number"]),
         ("attempts: 0\n", ["4:1: attempts: 0: must be at least 1"]),
         ("attempts: 21\n", ["4:1: attempts: 21: must be at most 20"]),
-        ("checks: []\n", ["4:1: checks: is not available in this version; remove it"]),
+        ("checks: {}\n", ["4:1: checks: a mapping is not a list"]),
         ("memory: {}\n", ["4:1: memory: is not available in this version; remove it"]),
         ("budget: {cost_usd: '2.00'}\n", ["4:10: budget.cost_usd: is not available in this version; remove it"]),
         (
@@ -157,12 +173,12 @@ SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required:
         (
             (
                 "tools:\n  - python: a:b\n"
-                "  - python: a:c\n    effect: onc\n    timeout: 30\n    probe: find\n    tag: []\n"
+                "  - python: a:c\n    effect: onc\n    timeout: 30\n    probe: [find]\n    tag: []\n"
             ),
             [
                 "7:5: tools[1].effect: 'onc' is not one of read, idempotent, keyed, once",
                 "8:5: tools[1].timeout: 30: a duration needs a unit, for example '30s', '5m', '2h' or '1d'",
-                "9:5: tools[1].probe: is not available in this version; remove it",
+                "9:5: tools[1].probe: a list is neither the name of a tool nor a mapping with 'tool'",
                 f"10:5: tools[1].tag: is not a key that is known here; did you mean 'tags'? allowed are {TOOL_KEYS}",
             ],
         ),

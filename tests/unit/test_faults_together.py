@@ -99,6 +99,28 @@ BETWEEN = [
         ],
     ),
     (
+        "tools:\n  - mcp: {name: f, command: [x]}\n    only: [a]\n    errors: {a: unknown, b: not_done}\n"
+        "    effects: {a: once}\n    key_valid: 1h\n",
+        [
+            "tools[0].errors.b: is not one of the tools that 'only' takes",
+            "tools[0].key_valid: belongs to the effect 'keyed'; the other side knows no key of other tools",
+        ],
+    ),
+    (
+        "tools:\n  - mcp: {name: f, command: [x]}\n    key_valid: 1h\n    effect: read\n",
+        ["tools[0].key_valid: belongs to the effect 'keyed'; the other side knows no key of other tools"],
+    ),
+    (
+        "tools:\n  - http: {method: GET, url: 'https://x.example/'}\n    name: t\n"
+        + SCHEMA
+        + "    effect: idempotent\n    key_valid: 1h\n",
+        ["tools[0].key_valid: belongs to the effect 'keyed'; the other side knows no key of other tools"],
+    ),
+    (
+        ACTIVITY + SCHEMA + "    key_valid: 1h\n",
+        ["tools[0].key_valid: belongs to the effect 'keyed'; the other side knows no key of other tools"],
+    ),
+    (
         "tools:\n  - activity: {name: a.B, task_queue: t}\n"
         + SCHEMA
         + "    arguments: [z, q, q]\n    sensitive: [card]\n",

@@ -13,13 +13,21 @@ from activities.model import ModelActivities
 from activities.notification import NotificationActivities
 from activities.people import PeopleActivities
 from activities.tool import ToolActivities
+from activities.verification import VerificationActivities
 from workflows import steps
 from workflows.contracts.tool import ToolResult
 from workflows.steps import Attempted
 
 ACTIVITIES: dict[str, Callable[..., Any]] = {
     activity._Definition.must_from_callable(function).name or "": function
-    for holder in (AgentActivities, ModelActivities, NotificationActivities, PeopleActivities, ToolActivities)
+    for holder in (
+        AgentActivities,
+        ModelActivities,
+        NotificationActivities,
+        PeopleActivities,
+        ToolActivities,
+        VerificationActivities,
+    )
     for _, function in inspect.getmembers(holder, inspect.isfunction)
     if activity._Definition.from_callable(function) is not None
 }

@@ -1,0 +1,99 @@
+"""Whether a call whose outcome is unknown has happened: a read tool is asked until its answer says so."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+from activities.failures import ToolError, shorten
+from activities.findings import SHOWN_CHARACTERS, facts
+from activities.reading import Question, ReadTools, Unaskable
+from workflows.contracts.agent import PinnedAgent
+from workflows.contracts.base import JsonObject
+from workflows.contracts.failures import Outcome
+from workflows.contracts.verification import ProbeSpec
+from workflows.rules import cel
+
+FIRST_WAIT = 1.0
+LONGEST_WAIT = 30.0
+SHORTEST_LOOK = 1.0
+"""All in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look said."""
+
+    outcome: Outcome
+    """`done`, `not_done` or `unknown`."""
+    reason: str
+    text: str | None = None
+    """What the probe's tool returned; `None` when it did not."""
+    lasting: bool = False
+    """Another look would say the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prober:
+    """Looks for one call."""
+
+    tools: ReadTools
+    agent: PinnedAgent
+    probe: ProbeSpec
+    question: Question
+    args: JsonObject
+    """Of the call that is looked for."""
+    shown: bool
+    """Whether reasons may hold the beginning of results."""
+
+    async def look_until(self, patience: timedelta, time: timedelta) -> Seen:
+        """Look at once, and again after growing waits while nothing is known and `patience` lasts.
+
+        `time` is all that there is: the last look is cut off there.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, end = (loop.time() + span.total_seconds() for span in (patience, time))
+        wait, last = FIRST_WAIT, None
+        while True:
+            seen = await self._look(max(end - loop.time(), SHORTEST_LOOK))
+            if seen.outcome is not Outcome.UNKNOWN or seen.lasting:
+                return seen
+            # What was once returned tells people more than that the tool failed afterwards.
+            last = seen if last is None or last.text is None or seen.text is not None else last
+            left = min(deadline, end) - loop.time()
+            if left <= 0:
+                return last
+            await asyncio.sleep(min(wait, left))
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _look(self, within: float) -> Seen:
+        try:
+            text = await self.tools.ask(self.agent, self.question, within=timedelta(seconds=within))
+        except ToolError as error:
+            reason = f"the probe {self.question.tool!r} failed: {error.reason}"
+            return Seen(Outcome.UNKNOWN, reason, lasting=isinstance(error, Unaskable))
+        return self._read(text)
+
+    def _read(self, text: str) -> Seen:
+        """What a result says; only one of two conditions that can both be evaluated may hold."""
+        seen = facts(text, self.args)
+        said = f"; {self.question.tool!r} returned {shorten(text, SHOWN_CHARACTERS)}" if self.shown else ""
+        outcomes = {}
+        for key, condition in (("done", self.probe.done), ("not_done", self.probe.not_done)):
+            outcome = seen.evaluate(condition)
+            if type(outcome) is cel.Unevaluable:
+                reason = f"{key!r} of the probe cannot be evaluated: {outcome.reason}{said}"
+                return Seen(Outcome.UNKNOWN, reason, text)
+            outcomes[key] = outcome is True
+        match outcomes["done"], outcomes["not_done"]:
+            case True, False:
+                return Seen(Outcome.DONE, f"{_quoted(self.probe.done)} holds{said}", text)
+            case False, True:
+                return Seen(Outcome.NOT_DONE, f"{_quoted(self.probe.not_done)} holds{said}", text)
+            case True, True:
+                reason = f"'done' and 'not_done' of the probe both hold{said}"
+                return Seen(Outcome.UNKNOWN, reason, text, lasting=True)
+        return Seen(Outcome.UNKNOWN, f"neither 'done' nor 'not_done' of the probe holds{said}", text)
+
+
+def _quoted(condition: str) -> str:
+    return repr(shorten(condition, SHOWN_CHARACTERS))

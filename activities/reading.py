@@ -1,0 +1,87 @@
+"""Calls of read tools that the runtime makes itself, to find out what is true of the world."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio import activity
+
+from activities.failures import ToolError
+from activities.toolbox import schema
+from activities.toolbox.base import CallContext, Toolbox
+from workflows.contracts.agent import PinnedAgent
+from workflows.contracts.base import JsonObject, canonical_json, digest_of
+from workflows.contracts.failures import Outcome
+from workflows.contracts.tool import Effect, Tool
+
+SOURCES = ("python", "mcp", "http")
+"""Where the tools of checks and probes may be from: those that this process calls itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One call of a read tool."""
+
+    tool: str
+    arguments: JsonObject
+    about: tuple[str, ...]
+    """Names what is asked about; equal in every attempt."""
+    step: int
+
+
+class ReadTools:
+    """The toolboxes of `run_tool`, for reads only."""
+
+    def __init__(self, toolboxes: Mapping[str, Toolbox]) -> None:
+        self._toolboxes = toolboxes
+
+    async def ask(self, agent: PinnedAgent, question: Question, *, within: timedelta) -> str:
+        """What the tool returns.
+
+        Raises:
+            ToolError: not done when it may not be called at all or not so, or says itself that it failed; else as
+                its toolbox says, or it took too long.
+        """
+        definition = agent.definition(question.tool)
+        toolbox = self._toolboxes.get(definition.binding.kind) if definition is not None else None
+        if definition is None or toolbox is None or not is_read(definition.tool):
+            raise Unaskable(f"{question.tool!r} is no read tool that this worker can call")
+        fault = schema.misfit(definition.input_schema, question.arguments, sensitive=definition.tool.sensitive)
+        if fault is not None:
+            raise Unaskable(f"the arguments for {question.tool!r} do not fit: {fault}")
+        timeout = min(definition.tool.timeout, within)
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                said = await toolbox.call(definition, question.arguments, _context(question, timeout))
+        except TimeoutError:
+            reason = f"{question.tool!r} did not answer within {timeout.total_seconds():g} s"
+            raise ToolError(Outcome.UNKNOWN, reason) from None
+        if said.error:
+            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
+        return said.text
+
+
+class Unaskable(ToolError):
+    """A question that will never be answered as it is."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(Outcome.NOT_SENT, reason)
+
+
+def is_read(tool: Tool) -> bool:
+    """Whether checks and probes may call the tool."""
+    return tool.effect is Effect.READ and tool.source in SOURCES
+
+
+def _context(question: Question, timeout: timedelta) -> CallContext:
+    info = activity.info()
+    run = info.workflow_run_id or ""
+    return CallContext(
+        workflow_id=info.workflow_id or "",
+        run_id=run,
+        step=question.step,
+        idempotency_key=digest_of(canonical_json([run, *question.about, question.arguments])),
+        attempt=info.attempt,
+        timeout=timeout,
+    )

@@ -1,0 +1,48 @@
+"""Sync functions of users in threads of their own."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
+
+
+async def in_thread(
+    function: Callable[[], object], cancellation: threading.Event, *, ended: Callable[[], object]
+) -> object:
+    """What `function` returns in a thread that sees this task's context variables; `ended` is called in it last.
+
+    Raises:
+        Exception: whatever `function` raised.
+        asyncio.CancelledError: the caller was cancelled; `cancellation` is set, and the thread goes on.
+    """
+    loop, within = asyncio.get_running_loop(), copy_context()
+    came: asyncio.Future[tuple[object, Exception | None]] = loop.create_future()
+
+    def run() -> None:
+        outcome = within.run(_captured, function)
+        ended()
+        # The loop may be gone: a thread can outlive its worker.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(lambda: None if came.done() else came.set_result(outcome))
+
+    # A daemon, so that a function that never returns cannot keep a worker from ending.
+    threading.Thread(target=run, name="tool", daemon=True).start()
+    try:
+        returned, error = await came
+    except asyncio.CancelledError:
+        cancellation.set()
+        raise
+    if error is not None:
+        raise error
+    return returned
+
+
+def _captured(function: Callable[[], object]) -> tuple[object, Exception | None]:
+    """What `function` returned or raised; as a value, since futures do not carry every exception."""
+    try:
+        return function(), None
+    except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            return None, error
+        return None, RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)

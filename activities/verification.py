@@ -1,0 +1,252 @@
+"""Checks of what was done, and probes of what may have been done."""
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import structlog
+from pydantic import ValidationError
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities import failures, heartbeat, judging, results
+from activities.failures import ToolError
+from activities.findings import Unable, expected, failed, found, read_json, value_of
+from activities.judging import GetProvider
+from activities.pinned import PinnedAgents
+from activities.probing import Prober, Seen
+from activities.reading import Question, ReadTools, Unaskable
+from activities.toolbox import checks, schema
+from activities.toolbox.base import CallContext, Toolbox
+from activities.toolbox.python import tool_context
+from activities.toolbox.sensitive import without_sensitive
+from activities.toolbox.signature import InvalidTool
+from activities.transcript import TranscriptLog
+from activities.work import Work, call_of, shows_results, work_of
+from workflows.contracts.agent import PinnedAgent
+from workflows.contracts.base import JsonObject
+from workflows.contracts.failures import FailureType, Outcome
+from workflows.contracts.model import Usage
+from workflows.contracts.tool import ToolDefinition, ToolResult
+from workflows.contracts.verification import CheckRequest, CheckResult, CheckSpec, Probed, ProbeRequest
+
+log = structlog.stdlib.get_logger(__name__)
+
+SPENT_MARK = "mandate:spent"
+"""Tells what attempts before this one cost from other heartbeat details."""
+
+LONGEST_WAIT = timedelta(minutes=2)
+"""Before another attempt, also where a provider asks for more."""
+
+
+class VerificationActivities:
+    """The toolboxes of `run_tool` for reads, and the providers of `call_model`."""
+
+    def __init__(
+        self,
+        toolboxes: Mapping[str, Toolbox],
+        agents: PinnedAgents,
+        transcript: TranscriptLog,
+        provider: GetProvider,
+    ) -> None:
+        self._tools = ReadTools(toolboxes)
+        self._agents = agents
+        self._transcript = transcript
+        self._provider = provider
+
+    @activity.defn
+    async def verify_result(self, request: CheckRequest) -> CheckResult:
+        """What one check finds; the last of its attempts finds `unable` where those before it fail.
+
+        Raises:
+            ApplicationError: `CheckUnable`, retried after a while; a store failure before the check is known, retried.
+        """
+        structlog.contextvars.bind_contextvars(step=request.step, call=request.index, check=request.check)
+        spent = _spent_before()
+        check: CheckSpec | None = None
+        try:
+            async with heartbeat.beating():
+                with failures.of_store():
+                    agent = await self._agents.get(request.agent)
+                check = next((one for one in agent.checks if one.name == request.check), None)
+                if check is None:
+                    raise Unable(f"the agent has no check {request.check!r}", lasting=True)
+                async with asyncio.timeout(_within().total_seconds()):
+                    finding = await self._find(agent, check, request)
+        except TimeoutError:
+            return _unable(check, Unable(f"it took longer than {_within().total_seconds():g} s"), spent)
+        except Unable as unable:
+            return _unable(check, unable, spent)
+        log.info("result_checked", finding=finding.finding)
+        return finding.model_copy(update={"usage": spent + finding.usage})
+
+    @activity.defn
+    async def probe_call(self, request: ProbeRequest) -> Probed:
+        """Whether a call has happened, as far as the probe of its tool can tell; what it returned last.
+
+        Raises:
+            ApplicationError: a store failure, retried.
+        """
+        structlog.contextvars.bind_contextvars(step=request.step, call=request.index)
+        async with heartbeat.beating():
+            with failures.of_store():
+                agent = await self._agents.get(request.agent)
+                chain = await self._transcript.load(request.head)
+                try:
+                    definition, args = await call_of(self._transcript, agent, chain, request.index, request.edited)
+                except Unable as unable:
+                    return Probed(outcome=Outcome.UNKNOWN, reason=failures.shorten(unable.reason))
+            probe = agent.probes.get(definition.tool.name)
+            if probe is None:
+                return Probed(outcome=Outcome.UNKNOWN, reason=f"{definition.tool.name!r} has no probe")
+            shown = shows_results(definition) and shows_results(agent.definition(probe.tool))
+            about = ("probe", request.head, str(request.index), request.key)
+            question = Question(probe.tool, request.arguments, about, request.step)
+            prober = Prober(self._tools, agent, probe, question, args, shown)
+            seen = await prober.look_until(_left_of(probe.patience), _within())
+            log.info("call_probed", tool=definition.tool.name, probe=probe.tool, outcome=str(seen.outcome))
+            hidden = [(definition, args), (agent.definition(probe.tool), request.arguments)]
+            return await self._probed(seen, _told(seen.reason, hidden), shown=shown)
+
+    async def _probed(self, seen: Seen, reason: str, *, shown: bool) -> Probed:
+        result: ToolResult | None = None
+        if seen.text is not None:
+            with failures.of_store():
+                result = await results.store(self._transcript.blobs, seen.text)
+            result = result if shown else result.model_copy(update={"preview": ""})
+        return Probed(outcome=seen.outcome, reason=reason, result=result)
+
+    async def _find(self, agent: PinnedAgent, check: CheckSpec, request: CheckRequest) -> CheckResult:
+        """One attempt; nothing sensitive is in its reason."""
+        try:
+            work = await work_of(self._transcript, agent, request)
+        except failures.STORE_ERRORS as error:
+            raise Unable(str(error)) from None
+        hidden = [(work.definition, work.args), (agent.definition(check.tool or ""), request.arguments)]
+        try:
+            finding = await self._checked(check, request, work)
+        except Unable as unable:
+            unable.reason = _told(unable.reason, hidden)
+            raise
+        return finding.model_copy(update={"reason": _told(finding.reason, hidden)})
+
+    async def _checked(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
+        match check.kind:
+            case "python":
+                return await _by_python(check, request, work)
+            case "tool":
+                return await self._by_tool(check, request, work)
+            case "expect":
+                assert check.expect is not None
+                return expected(check.expect, work.text, work.args, shown=work.is_shown, lasting=True)
+            case "schema":
+                return _by_schema(check, work)
+            case "model":
+                assert check.model is not None
+                assert check.rubric is not None
+                within, attempt = _within(), activity.info().attempt
+                return await judging.judge(
+                    check.model, check.rubric, work, provider=self._provider, within=within, attempt=attempt
+                )
+
+    async def _by_tool(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
+        assert check.tool is not None
+        assert check.expect is not None
+        about = ("check", request.check, request.head, str(request.index))
+        question = Question(check.tool, request.arguments, about, request.step)
+        try:
+            text = await self._tools.ask(work.agent, question, within=_within())
+        except ToolError as error:
+            raise Unable(error.reason, lasting=isinstance(error, Unaskable), retry_after=error.retry_after) from None
+        shown = work.is_shown and shows_results(work.agent.definition(check.tool))
+        return expected(check.expect, text, work.args, shown=shown)
+
+
+async def _by_python(check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
+    assert check.python is not None
+    info, cancellation = activity.info(), threading.Event()
+    call = CallContext(
+        workflow_id=info.workflow_id or "",
+        run_id=info.workflow_run_id or "",
+        step=request.step,
+        idempotency_key=request.key or "",
+        attempt=info.attempt,
+        timeout=_within(),
+    )
+    value = value_of(work.text)
+    structured = work.agent.output_schema is not None
+    given = {
+        "result": value,
+        "args": work.args,
+        "answer": value if structured else work.text,
+        "context": tool_context(call, cancellation),
+    }
+    try:
+        function = checks.load_check(check.python, check.after)
+    except InvalidTool as error:
+        raise Unable(f"this worker cannot load the check: {error}") from None
+    return await checks.run_check(function, given, cancellation)
+
+
+def _by_schema(check: CheckSpec, work: Work) -> CheckResult:
+    assert check.result_schema is not None
+    try:
+        value = read_json(work.text)
+    except ValueError as error:
+        return failed(f"the result is not JSON: {error}")
+    fault = schema.misfit(check.result_schema, value)
+    if fault is not None and not work.is_shown:
+        fault = "it does not fit its schema"
+    return found(fault is None, f"the result: {fault}" if fault else "the result fits its schema")
+
+
+def _told(reason: str, calls: Sequence[tuple[ToolDefinition | None, JsonObject]]) -> str:
+    """`reason` in one short sentence, without the sensitive arguments of `calls`."""
+    for definition, args in calls:
+        reason = reason if definition is None else without_sensitive(reason, definition.tool, args)
+    return failures.shorten(reason)
+
+
+def _unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> CheckResult:
+    """The finding `unable` after the last attempt.
+
+    Raises:
+        ApplicationError: `CheckUnable`, while there is another attempt; what this one cost is kept for it.
+    """
+    attempt, spent = activity.info().attempt, spent + unable.usage
+    log.warning("check_unable", reason=unable.reason, attempt=attempt)
+    if check is None or unable.lasting or attempt > check.retries:
+        return CheckResult(finding="unable", reason=unable.reason, usage=spent)
+    if spent != Usage():
+        activity.heartbeat(SPENT_MARK, spent.model_dump(mode="json"))
+    wait = unable.retry_after if unable.retry_after is not None else 2.0 ** min(attempt - 1, 5)
+    raise ApplicationError(
+        unable.reason,
+        type=FailureType.CHECK_UNABLE,
+        category=failures.EXPECTED,
+        next_retry_delay=min(timedelta(seconds=wait), LONGEST_WAIT),
+    ) from None
+
+
+def _spent_before() -> Usage:
+    """What the attempts before this one cost, as far as they could leave it behind."""
+    match tuple(activity.info().heartbeat_details):
+        case (str(mark), dict(usage)) if mark == SPENT_MARK:
+            try:
+                return Usage.model_validate(usage)
+            except ValidationError:
+                return Usage()
+    return Usage()
+
+
+def _within() -> timedelta:
+    """How long the work of one attempt may take, so that it says itself why it ended."""
+    whole = activity.info().start_to_close_timeout or timedelta(minutes=10)
+    return whole - min(whole / 10, timedelta(seconds=2))
+
+
+def _left_of(patience: timedelta) -> timedelta:
+    """What earlier attempts have left of it; both times are the server's, so clocks that differ do not matter."""
+    info = activity.info()
+    return patience - (info.started_time - info.scheduled_time)

@@ -1,0 +1,228 @@
+"""The checks and probes of an agent file, made whole, and all that is wrong with them."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from activities.documents import Document, Fault, Place
+from activities.reading import SOURCES, is_read
+from activities.toolbox.checks import load_check
+from activities.toolbox.schema import check_schema
+from activities.toolbox.signature import InvalidTool
+from workers.tool_search import ToolSearch
+from workflows.contracts.agent import AgentSpec
+from workflows.contracts.base import JsonObject
+from workflows.contracts.faults import repeated
+from workflows.contracts.tool import ToolDefinition
+from workflows.contracts.tool_entry import ToolSettings
+from workflows.contracts.verification import FINAL, CheckSpec, ProbeSpec
+from workflows.rules.checking import argument_text
+
+if TYPE_CHECKING:
+    from workers.condition_checks import Conditions
+    from workers.condition_texts import Problem
+
+NAME_CHARACTERS = 64
+
+
+def named(checks: tuple[CheckSpec, ...]) -> tuple[CheckSpec, ...]:
+    """`checks`, each with a name: its own, or one that is made from what it is after and its kind."""
+    taken = {check.name for check in checks if check.name is not None}
+    made = []
+    for check in checks:
+        name, number = check.name, 0
+        while name is None:
+            number += 1
+            end = f"_{check.kind}_{number}"
+            wanted = check.after[: NAME_CHARACTERS - len(end)] + end
+            name = wanted if wanted not in taken else None
+        taken.add(name)
+        made.append(check.model_copy(update={"name": name}))
+    return tuple(made)
+
+
+class CheckedFile:
+    """The checks and probes of one valid agent file; its tools are there when they are asked for."""
+
+    def __init__(self, spec: AgentSpec, document: Document, search: ToolSearch) -> None:
+        self.checks = named(spec.checks)
+        self._spec = spec
+        self._document = document
+        self._search = search
+        self._known: Conditions | None = None
+
+    @property
+    def probes(self) -> dict[str, ProbeSpec]:
+        """By the tool that they are about; a short form is spelt out."""
+        return {tool: probe for tool, _, probe in self._probes()}
+
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong with them; what depends on the tools is not looked at while those have faults."""
+        yield from self._names()
+        for index, check in enumerate(self._spec.checks):
+            yield from self._of_itself(check, ("checks", index))
+        if self._search.faults:
+            return
+        for index, check in enumerate(self._spec.checks):
+            yield from self._with_tools(check, ("checks", index))
+        yield from self._idle_probes()
+        for tool, place, probe in self._probes():
+            yield from self._of_probe(tool, place, probe)
+
+    def _names(self) -> Iterator[Fault]:
+        for again, name, first in repeated([check.name for check in self._spec.checks]):
+            message = f"{name!r} is the name of checks[{first}] too; each check has its own"
+            yield self._document.fault(("checks", again, "name"), message)
+
+    def _of_itself(self, check: CheckSpec, place: Place) -> Iterator[Fault]:
+        try:
+            if check.python is not None:
+                load_check(check.python, check.after)
+            if check.result_schema is not None:
+                check_schema(check.result_schema, of_object=False)
+        except InvalidTool as error:
+            yield self._document.fault((*place, "python"), str(error))
+        except ValueError as error:
+            yield self._document.fault((*place, "schema"), str(error))
+
+    def _with_tools(self, check: CheckSpec, place: Place) -> Iterator[Fault]:
+        tools = self._tools
+        about = None if check.after == FINAL else check.after
+        if (why := _wrong_after(check.after, tools)) is not None:
+            yield self._document.fault((*place, "after"), why)
+        # What is said of the call of a tool that does not exist is wrong in another way.
+        known = about is None or about in tools
+        if check.when is not None and known:
+            yield from self._told((*place, "when"), check.when, self._conditions.of_call(check.when, about))
+        if check.expect is not None and known:
+            yield from self._told((*place, "expect"), check.expect, self._conditions.of_result(check.expect, about))
+        if check.tool is not None:
+            yield from self._of_read(check.tool, check.arguments, place, about if known else "", "a check")
+
+    def _idle_probes(self) -> Iterator[Fault]:
+        """Probes of tools that need none."""
+        probed = {self._search.entry_of[tool] for tool, _, _ in self._probes()}
+        for index, entry in enumerate(self._spec.tools):
+            if entry.probe is not None and index not in probed:
+                message = "belongs to tools that change the world; a call that only reads is made again"
+                yield self._document.fault(("tools", index, "probe"), message)
+
+    def _of_probe(self, tool: str, place: Place, probe: ProbeSpec) -> Iterator[Fault]:
+        for key, condition in (("done", probe.done), ("not_done", probe.not_done)):
+            yield from self._told((*place, key), condition, self._conditions.of_result(condition, tool))
+        short = not isinstance(self._entry(tool).probe, ProbeSpec)
+        yield from self._of_read(probe.tool, probe.arguments, place, tool, "a probe", short=short)
+
+    def _of_read(
+        self,
+        name: str,
+        arguments: Mapping[str, str],
+        place: Place,
+        about: str | None,
+        what: str,
+        *,
+        short: bool = False,
+    ) -> Iterator[Fault]:
+        """What is wrong with the read tool of a check or probe, and with what it is given.
+
+        `about` is the tool whose call it follows, empty for one that does not exist.
+        """
+        at = place if short else (*place, "tool")
+        reader = self._tools.get(name)
+        if reader is None:
+            yield self._document.fault(at, f"{name!r} is no tool of this agent{_there_are(name, self._tools)}")
+            return
+        if (why := _unaskable(reader, what)) is not None:
+            yield self._document.fault(at, why)
+        properties, required = _properties(reader.input_schema), _required(reader.input_schema)
+        where = place if short or not arguments else (*place, "with")
+        for needed in required:
+            if needed not in arguments:
+                share = f", which calls of {about!r} do not have; give it by 'tool' and 'with'" if short else ""
+                yield self._document.fault(where, f"{name!r} needs the argument {needed!r}{share}")
+        for argument, text in arguments.items():
+            if properties is not None and argument not in properties:
+                message = f"is no argument of {name!r}{_there_are(argument, properties)}"
+                yield self._document.fault((*place, "with", argument), message)
+            elif about != "":
+                takes = _types((properties or {}).get(argument))
+                problems = self._conditions.of_arguments(text, about, takes)
+                yield from self._told((*place, "with", argument), text, problems)
+
+    def _told(self, place: Place, text: str, problems: "tuple[Problem, ...]") -> Iterator[Fault]:
+        for problem in problems:
+            yield self._document.fault(place, f"{problem.place(text)}: {problem.message}")
+
+    def _probes(self) -> Iterator[tuple[str, Place, ProbeSpec]]:
+        """The tools with a probe, where it is written, and the probe spelt out."""
+        for name, index in self._search.entry_of.items():
+            probe = self._entry(name).probe
+            if probe is not None and self._tools[name].tool.effect.changes_world:
+                whole = probe if isinstance(probe, ProbeSpec) else self._spelt_out(probe, self._tools[name])
+                yield name, ("tools", index, "probe"), whole
+
+    def _spelt_out(self, probe: str, called: ToolDefinition) -> ProbeSpec:
+        reader = self._tools.get(probe)
+        takes = _properties(reader.input_schema) if reader is not None else None
+        shared = [name for name in _properties(called.input_schema) or {} if name in (takes or {})]
+        return ProbeSpec(tool=probe, arguments={name: argument_text(name) for name in shared})
+
+    def _entry(self, tool: str) -> ToolSettings:
+        return self._spec.tools[self._search.entry_of[tool]]
+
+    @property
+    def _tools(self) -> dict[str, ToolDefinition]:
+        return {made.tool.name: made for made in self._search.tools}
+
+    @property
+    def _conditions(self) -> "Conditions":
+        if self._known is None:
+            # Agents without conditions do without the library.
+            from workers.condition_checks import Conditions
+
+            self._known = Conditions(self._search.tools, agent=self._spec.name)
+        return self._known
+
+
+def _wrong_after(after: str, tools: Mapping[str, ToolDefinition]) -> str | None:
+    if after == FINAL:
+        return (
+            f"{FINAL!r} is the final answer, and a tool has that name too; set another 'name'" * (FINAL in tools)
+            or None
+        )
+    if after not in tools:
+        return f"{after!r} is neither {FINAL!r} nor a tool of this agent{_there_are(after, tools)}"
+    return f"{after!r} is built in and has no checks" if tools[after].tool.source == "builtin" else None
+
+
+def _unaskable(reader: ToolDefinition, what: str) -> str | None:
+    tool = reader.tool
+    if is_read(tool):
+        return None
+    if tool.effect.changes_world:
+        return f"{tool.name!r} is {str(tool.effect)!r}; {what} only reads, so its tool has 'effect: read'"
+    return f"{tool.name!r} is a tool of kind {tool.source!r}; {what} can call those of {', '.join(SOURCES)}"
+
+
+def _there_are(name: str, known: Mapping[str, object]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return (f"; did you mean {close[0]!r}?" if close else ";") + f" it has {', '.join(sorted(known)) or 'none'}"
+
+
+def _properties(schema: JsonObject) -> Mapping[str, object] | None:
+    """The arguments of a schema that says all of them."""
+    found = schema.get("properties", {})
+    is_open = schema.get("additionalProperties", False) is not False or "patternProperties" in schema
+    return found if isinstance(found, dict) and not is_open and not {"$ref", "allOf"} & schema.keys() else None
+
+
+def _required(schema: JsonObject) -> list[str]:
+    found = schema.get("required")
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def _types(schema: object) -> list[str]:
+    """The types that a property says it takes; none when it does not say so plainly."""
+    said = schema.get("type") if isinstance(schema, dict) else None
+    types = said if isinstance(said, list) else [said]
+    return [word for word in types if isinstance(word, str)] if all(isinstance(word, str) for word in types) else []
