@@ -46,6 +46,10 @@ class Blobs:
             self._identity = await self.store.identity()
         return self._identity
 
+    async def claim(self, key: str) -> bool:
+        """Enter a call's key into the store's ledger; see `BlobStore.claim`."""
+        return await self.store.claim(key)
+
     async def put(self, *contents: bytes) -> tuple[Digest, ...]:
         """Store each of `contents` in one write; their addresses in the same order."""
         plain = {digest_of(content): content for content in contents}

@@ -13,12 +13,12 @@ from activities.toolbox.base import CallContext, Toolbox, ToolText
 from activities.transcript import Chain, TranscriptLog
 from workflows.contracts.base import JsonObject, canonical_json, digest_of
 from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import Effect, ToolDefinition, ToolRequest, ToolResult
+from workflows.contracts.tool import Effect, Tool, ToolDefinition, ToolRequest, ToolResult
 
 log = structlog.stdlib.get_logger(__name__)
 
 NOT_SENT_MARK = "mandate:not-sent"
-"""Tells our heartbeat details from those that a tool sends."""
+"""Left in the heartbeat by an attempt that sent nothing, or was told definitely that nothing was done."""
 
 STORE_PATIENCE = 15.0
 """Seconds before another attempt when the store does not have what it should: another worker may have it."""
@@ -47,14 +47,19 @@ class ToolActivities:
             async with heartbeat.beating():
                 chain, definition, whole = await self._read(request)
                 effect = definition.tool.effect
+                if _is_forgotten(definition.tool):
+                    effect = Effect.ONCE
+                    raise ToolError(Outcome.NOT_SENT, "the other side may have forgotten the idempotency key by now")
                 text = await self._call(request, chain, definition, whole)
-                if text.error and effect is Effect.IDEMPOTENT and not _nothing_sent_before():
-                    raise ToolError(Outcome.NOT_DONE, text.text)
-                return await self._store(text, definition)
+                refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
+                if text.error and not _nothing_sent_before() and not failures.tells_of_all(refusal, effect):
+                    raise refusal
+                stored = await self._store(text, definition)
+                return stored if attempt == 1 else stored.model_copy(update={"attempts": attempt})
         except ToolError as error:
             log.warning("tool_failed", outcome=str(error.outcome), reason=error.reason)
             sent_before = not _nothing_sent_before()
-            if error.outcome is Outcome.NOT_SENT and not sent_before:
+            if error.outcome in (Outcome.NOT_SENT, Outcome.NOT_DONE) and not sent_before:
                 activity.heartbeat(NOT_SENT_MARK, attempt)
             raise failures.tool_failure(error, effect, attempt, sent_before=sent_before) from None
 
@@ -89,7 +94,20 @@ class ToolActivities:
         toolbox = self._toolboxes.get(definition.binding.kind)
         if toolbox is None:
             raise ToolError(Outcome.NOT_SENT, f"this worker cannot call tools of kind {definition.binding.kind!r}")
-        return await toolbox.call(definition, whole, _context(request, definition))
+        context = _context(request, definition)
+        if definition.tool.effect is Effect.ONCE:
+            await self._claim(context.idempotency_key)
+        return await toolbox.call(definition, whole, context)
+
+    async def _claim(self, key: str) -> None:
+        """Enter a call that must not be repeated into the ledger, directly before it acts."""
+        try:
+            is_first = await self._transcript.blobs.claim(key)
+        except failures.STORE_ERRORS as error:
+            raise ToolError(Outcome.NOT_SENT, str(error)) from None
+        if not is_first:
+            reason = "the call was begun before, and what became of it then is not known; it was not made again"
+            raise ToolError(Outcome.UNKNOWN, reason)
 
     async def _store(self, text: ToolText, definition: ToolDefinition) -> ToolResult:
         """The result as it travels; an effect that is done stays done when its result cannot be stored."""
@@ -116,8 +134,21 @@ def _context(request: ToolRequest, definition: ToolDefinition) -> CallContext:
     )
 
 
+def _is_forgotten(tool: Tool) -> bool:
+    """Whether this attempt began after the time for which the other side knows the key of the first one.
+
+    Both times are the server's, so clocks that differ do not matter.
+    """
+    info = activity.info()
+    return (
+        tool.effect is Effect.KEYED
+        and tool.key_valid is not None
+        and info.started_time - info.scheduled_time > tool.key_valid
+    )
+
+
 def _nothing_sent_before() -> bool:
-    """Whether each attempt before this one is known to have sent nothing: the last one left its number behind.
+    """Whether each attempt before this one is known to have changed nothing: the last one left its number behind.
 
     An attempt that was lost leaves none of its own, and the number of the one before it does not fit.
     """

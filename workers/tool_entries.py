@@ -172,6 +172,7 @@ def _tool(entry: NamedToolSettings, name: str, source: ToolSource) -> Tool:
     its = {
         "timeout": entry.timeout,
         "retries": entry.retries,
+        "key_valid": entry.key_valid,
         "tags": entry.tags,
         "risk": entry.risk,
         # What an address answers with is foreign until somebody says otherwise.

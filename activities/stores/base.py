@@ -33,4 +33,14 @@ class BlobStore(Protocol):
         """
         ...
 
+    async def claim(self, key: str) -> bool:
+        """Enter `key` into the ledger for ever; whether this caller did so, and not an earlier one.
+
+        Of callers in any number of processes exactly one is told so, and only when the entry survives a power loss.
+
+        Raises:
+            StoreUnavailable: nobody may act on `key`: it may be entered or not.
+        """
+        ...
+
     async def close(self) -> None: ...

@@ -23,10 +23,21 @@ _SCHEMA_LOCK = 0x4D4E4454
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS mandate_blobs (digest text COLLATE "C" PRIMARY KEY, content bytea NOT NULL);
 CREATE TABLE IF NOT EXISTS mandate_store (id integer PRIMARY KEY CHECK (id = 1), identity text NOT NULL);
+CREATE TABLE IF NOT EXISTS mandate_claims (
+    key text COLLATE "C" PRIMARY KEY, claimed_at timestamptz NOT NULL DEFAULT now()
+);
 """
-_EXISTS = "SELECT to_regclass('mandate_blobs') IS NOT NULL AND to_regclass('mandate_store') IS NOT NULL"
+_EXISTS = """
+SELECT bool_and(to_regclass(made) IS NOT NULL)
+FROM unnest('{mandate_blobs, mandate_store, mandate_claims}'::text[]) AS made
+"""
 _PUT = """
 INSERT INTO mandate_blobs (digest, content) SELECT * FROM unnest($1::text[], $2::bytea[]) ON CONFLICT DO NOTHING
+"""
+# Whatever the server's setting is, the commit of this one statement waits until it is on disk.
+_CLAIM = """
+INSERT INTO mandate_claims (key) SELECT $1 FROM set_config('synchronous_commit', 'on', true)
+ON CONFLICT DO NOTHING RETURNING true
 """
 _GET = "SELECT digest, content FROM mandate_blobs WHERE digest = ANY($1::text[])"
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[\w.-]*)(?::\d{1,5})?")
@@ -37,7 +48,7 @@ _MISSHAPEN = (
 
 
 class PostgresStore:
-    """The `BlobStore` in the database at `dsn`, in two tables that are made at the first call.
+    """The `BlobStore` in the database at `dsn`, in three tables that are made at the first call.
 
     Connections belong to the event loop of the first call. A lost one is an error for the calls that it carried;
     the next call opens another.
@@ -75,6 +86,10 @@ class PostgresStore:
                 rows = await connection.fetch(_GET, digests[start : start + ROWS])
             found.update((row["digest"], row["content"]) for row in rows)
         return found
+
+    async def claim(self, key: str) -> bool:
+        async with self._connection() as connection:
+            return await connection.fetchval(_CLAIM, key) is True
 
     async def close(self) -> None:
         """Close the connections; more than once does no harm."""

@@ -26,8 +26,11 @@ APPLICATION_ID = 0x4D4E4454
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS blobs (digest TEXT PRIMARY KEY, content BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS store (id INTEGER PRIMARY KEY CHECK (id = 1), identity TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, claimed_at TEXT NOT NULL)",
 )
-_FOREIGN_TABLES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT IN ('blobs', 'store')"
+SCHEMA_VERSION = 1
+"""In the file's `user_version`; the files of version 0 have no claims."""
+_FOREIGN_TABLES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT IN ('blobs', 'store', 'claims')"
 
 
 class SqliteStore:
@@ -54,6 +57,9 @@ class SqliteStore:
         wanted = tuple(digests)
         return await self._reader.ask(lambda connection: _select(connection, wanted)) if wanted else {}
 
+    async def claim(self, key: str) -> bool:
+        return await self._writer.ask(lambda connection: _enter(connection, key))
+
     async def close(self) -> None:
         await self._writer.close()
         await self._reader.close()
@@ -79,6 +85,10 @@ def _select(connection: sqlite3.Connection, digests: Sequence[Digest]) -> dict[D
         statement = f"SELECT digest, content FROM blobs WHERE digest IN ({marks})"  # noqa: S608 - question marks only
         found.update(connection.execute(statement, part))
     return found
+
+
+def _enter(connection: sqlite3.Connection, key: str) -> bool:
+    return connection.execute("INSERT OR IGNORE INTO claims VALUES (?, datetime('now'))", (key,)).rowcount == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +161,7 @@ class _Lane:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         if self._connection is None:
-            self._connection = _connect(self._path)
+            self._connection = _connect(self._path, is_writer=self._is_writer)
         if not self._is_writer:
             yield self._connection
             return
@@ -190,14 +200,14 @@ class _ForeignFile(Exception):
     """A SQLite database of another program."""
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, *, is_writer: bool) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         # Used by one thread at a time: by its lane, and by nobody once that has ended.
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(connection)
+            _prepare(connection, is_writer=is_writer)
         except sqlite3.OperationalError as error:
             connection.close()
             # The switch to the write-ahead log does not wait for other processes by itself.
@@ -211,8 +221,11 @@ def _connect(path: Path) -> sqlite3.Connection:
             return connection
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Settings of the connection, and the tables and the identity if the file is new."""
+def _prepare(connection: sqlite3.Connection, *, is_writer: bool) -> None:
+    """Settings of the connection, and what is missing of tables and identity if the file is new or an older version's.
+
+    Who only reads leaves an older version's file as it is, which may be all that it is allowed to.
+    """
     (owner,) = connection.execute("PRAGMA application_id").fetchone()
     if owner not in (0, APPLICATION_ID):
         raise _ForeignFile
@@ -220,13 +233,15 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise _ForeignFile
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    if owner == APPLICATION_ID:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if owner == APPLICATION_ID and (version >= SCHEMA_VERSION or not is_writer):
         return
     connection.execute("BEGIN IMMEDIATE")
     for statement in _SCHEMA:
         connection.execute(statement)
     connection.execute("INSERT OR IGNORE INTO store VALUES (1, ?)", (secrets.token_hex(12),))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
 
 

@@ -15,6 +15,8 @@ class ToolText:
     text: str
     error: bool = False
     """A definite answer that the call failed and changed nothing, in the tool's own words."""
+    is_of_key: bool = True
+    """Whether an `error` is the answer to the key: then it also says that earlier attempts changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)

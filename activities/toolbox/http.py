@@ -81,7 +81,8 @@ class HttpToolbox:
                 await response.aclose()
             return result(response, body, effect=definition.tool.effect, secrets=secrets, head=call.method == "HEAD")
         except ToolError as error:
-            raise ToolError(error.outcome, secrets.strike(error.reason), retry_after=error.retry_after) from None
+            reason, wait = secrets.strike(error.reason), error.retry_after
+            raise ToolError(error.outcome, reason, retry_after=wait, is_of_key=error.is_of_key) from None
 
     async def close(self) -> None:
         if self._transport is not None:

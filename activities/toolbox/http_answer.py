@@ -20,6 +20,8 @@ ERROR_BYTES = 32 * 1024
 """Most that is read of an answer that is no result."""
 
 _BUSY_SECONDS = 1.0
+_BEFORE_THE_KEY = (401, 403, 407)
+"""Refusals by whoever lets requests in, who does not look the key up."""
 _TEXT_TYPES = ("json", "xml", "javascript", "yaml", "x-www-form-urlencoded", "csv")
 _FAULTS = {
     "too large": "it is larger than the worker's limit",
@@ -84,9 +86,10 @@ def result(
         case Outcome.NOT_DONE if response.status_code == 429:
             raise ToolError(Outcome.NOT_DONE, said, retry_after=_BUSY_SECONDS if wait is None else wait)
         case Outcome.NOT_DONE if response.status_code == 422 and effect is Effect.KEYED:
-            raise ToolError(Outcome.NOT_DONE, f"the server refused the idempotency key or the request: {said}")
+            reason = f"the server refused the idempotency key or the request: {said}"
+            raise ToolError(Outcome.NOT_DONE, reason, is_of_key=False)
         case Outcome.NOT_DONE:
-            return ToolText(said, error=True)
+            return ToolText(said, error=True, is_of_key=response.status_code not in _BEFORE_THE_KEY)
     raise ToolError(Outcome.UNKNOWN, said, retry_after=wait)
 
 

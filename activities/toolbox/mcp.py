@@ -26,7 +26,7 @@ from activities.toolbox.mcp_transport import NOT_CONNECTED
 from activities.toolbox.schema import check_schema
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import Effect, McpBinding, McpServer, Tool, ToolDefinition
+from workflows.contracts.tool import Effect, ErrorMeaning, McpBinding, McpServer, Tool, ToolDefinition
 from workflows.contracts.tool_entry import McpTools
 
 KEY_META = "mandate/idempotency-key"
@@ -35,13 +35,15 @@ _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToo
 _CHECK_SECONDS = 5.0
 
 
-def outcome(answer: CallToolResult | Exception, effect: Effect) -> Outcome:
-    """What is known of an attempt by what came back of it.
+def outcome(answer: CallToolResult | Exception, effect: Effect, error_means: ErrorMeaning | None = None) -> Outcome:
+    """What is known of an attempt by what came back of it; `error_means` is what the agent file says of errors.
 
-    A tool that says it failed may have acted before: for a `once` tool that is unknown. Where repeating does no harm
-    it is taken at its word.
+    A tool that says it failed may have acted before: for a `once` tool that is unknown unless the agent file says
+    otherwise. Where repeating does no harm it is taken at its word.
     """
     match answer:
+        case CallToolResult(is_error=True) if error_means is not None:
+            return Outcome(error_means)
         case CallToolResult(is_error=True):
             return Outcome.UNKNOWN if effect is Effect.ONCE else Outcome.NOT_DONE
         case CallToolResult():
@@ -101,7 +103,7 @@ class McpToolbox:
             done = "it was done, but" if effect.changes_world else "but"
             unusable = f"The call was answered; {done} its result cannot be used: {connection.strike(fault)}"
             return ToolText(unusable, error=not effect.changes_world)
-        if outcome(answer, effect) is Outcome.UNKNOWN:
+        if outcome(answer, effect, binding.error) is Outcome.UNKNOWN:
             raise ToolError(Outcome.UNKNOWN, f"the tool says that it failed, and may have acted: {text}")
         return ToolText(text, error=answer.is_error)
 
@@ -184,7 +186,8 @@ def _reason(error: Exception, binding: McpBinding) -> str:
 
 
 def _check_names(entry: McpTools, server: McpServer, offered: Sequence[str]) -> None:
-    for key, names in (("only", entry.only or ()), ("effects", tuple(entry.effects))):
+    said = (("only", entry.only or ()), ("effects", tuple(entry.effects)), ("errors", tuple(entry.errors)))
+    for key, names in said:
         for name in names:
             if name not in offered:
                 has = ", ".join(sorted(offered)) or "no tools"
@@ -201,10 +204,13 @@ def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolD
         for name in ("timeout", "retries", "tags", "risk", "sensitive")
         if (value := getattr(entry, name)) is not None
     }
+    effect = entry.effects.get(listed.name) or entry.effect or Effect.ONCE
+    failing = entry.errors.get(listed.name) or entry.error
     tool = Tool(
         name=_model_name(listed.name),
         source="mcp",
-        effect=entry.effects.get(listed.name) or entry.effect or Effect.ONCE,
+        effect=effect,
+        key_valid=entry.key_valid if effect is Effect.KEYED else None,
         untrusted=entry.untrusted is not False,
         **settings,
     )
@@ -213,7 +219,7 @@ def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolD
         tool=tool,
         description=listed.description or listed.title or "",
         input_schema=listed.input_schema,
-        binding=McpBinding(kind="mcp", server=server, tool=listed.name, claims=_claims(listed)),
+        binding=McpBinding(kind="mcp", server=server, tool=listed.name, claims=_claims(listed), error=failing),
         **limit,
     )
 

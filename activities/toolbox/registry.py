@@ -43,6 +43,7 @@ class ToolSettings:
     effect: Effect = Effect.ONCE
     timeout: timedelta = timedelta(seconds=60)
     retries: int = 2
+    key_valid: timedelta | None = None
     untrusted: bool = False
     tags: tuple[str, ...] = ()
     risk: float = 0.0
@@ -59,6 +60,7 @@ def tool(
     effect: Effect | EffectName = ...,
     timeout: timedelta | str = ...,
     retries: int = ...,
+    key_valid: timedelta | str | None = ...,
     untrusted: bool = ...,
     tags: Sequence[str] = ...,
     risk: float = ...,
@@ -73,6 +75,7 @@ def tool(
     effect: Effect | EffectName = Effect.ONCE,
     timeout: timedelta | str = timedelta(seconds=60),
     retries: int = 2,
+    key_valid: timedelta | str | None = None,
     untrusted: bool = False,
     tags: Sequence[str] = (),
     risk: float = 0.0,
@@ -91,6 +94,8 @@ def tool(
             `once`, which is never repeated on a guess.
         timeout: Longest time of one attempt, for example `"30s"`.
         retries: Attempts after the first, 0 to 20; `once` tools have none.
+        key_valid: For `keyed`: how long the other side knows the idempotency key, for example `"24h"`; no attempt
+            begins later.
         untrusted: Its results come from outside and may try to instruct the model.
         tags: Words that policy rules can match.
         risk: How much harm a call can do, from 0 on, on a scale of your own; rules and people see it.
@@ -99,12 +104,16 @@ def tool(
         description: What the model is told, if not the docstring.
 
     Raises:
-        InvalidTool: a setting out of range, or a function whose arguments can have no schema.
+        InvalidTool: a setting out of range or without use, or a function whose arguments can have no schema.
     """
+    known = _effect(effect)
+    if key_valid is not None:
+        _check_keyed("key_valid", known)
     made = ToolSettings(
-        effect=_effect(effect),
-        timeout=_timeout(timeout),
+        effect=known,
+        timeout=_duration("timeout", timeout),
         retries=_retries(retries),
+        key_valid=None if key_valid is None else _duration("key_valid", key_valid),
         untrusted=untrusted,
         tags=_texts("tags", tags),
         risk=_risk(risk),
@@ -172,12 +181,16 @@ def definition(function: Function, settings: PythonTool | None = None) -> ToolDe
         if not isinstance(known, dict) or argument not in known:
             raise InvalidTool(f"{path}: sensitive argument {argument!r} is not one of its arguments")
     described = entry.description if entry.description is not None else marked.description
+    effect = entry.effect or marked.effect
+    if entry.key_valid is not None:
+        _check_keyed(f"{path}: key_valid", effect)
     made = Tool(
         name=_name(entry.name or marked.name or str(getattr(function, "__name__", ""))),
         source="python",
-        effect=entry.effect or marked.effect,
+        effect=effect,
         timeout=entry.timeout or marked.timeout,
         retries=marked.retries if entry.retries is None else entry.retries,
+        key_valid=(entry.key_valid or marked.key_valid) if effect is Effect.KEYED else None,
         tags=marked.tags if entry.tags is None else entry.tags,
         risk=marked.risk if entry.risk is None else entry.risk,
         untrusted=marked.untrusted if entry.untrusted is None else entry.untrusted,
@@ -199,13 +212,18 @@ def _effect(value: Effect | str) -> Effect:
         raise InvalidTool(f"effect {value!r} is not one of {', '.join(Effect)}") from None
 
 
-def _timeout(value: timedelta | str) -> timedelta:
+def _check_keyed(setting: str, effect: Effect) -> None:
+    if effect is not Effect.KEYED:
+        raise InvalidTool(f"{setting} belongs to the effect 'keyed'; this tool is {str(effect)!r}")
+
+
+def _duration(setting: str, value: timedelta | str) -> timedelta:
     try:
         parsed = parse_duration(value)
     except ValueError as error:
-        raise InvalidTool(f"timeout {value!r}: {error}") from None
+        raise InvalidTool(f"{setting} {value!r}: {error}") from None
     if not isinstance(parsed, timedelta) or parsed <= timedelta(0):
-        raise InvalidTool(f"timeout {value!r} is not a positive duration, for example '30s'")
+        raise InvalidTool(f"{setting} {value!r} is not a positive duration, for example '30s'")
     return parsed
 
 

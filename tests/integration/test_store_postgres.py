@@ -34,6 +34,15 @@ class TestPostgresStore(StoreConformance):
         flip = "UPDATE mandate_blobs SET content = set_byte(content, 0, get_byte(content, 0) # 1) WHERE digest = $1"
         await execute(url, flip, digest)
 
+    async def outdate(self, url: str) -> None:
+        await execute(url, "DROP TABLE mandate_claims")
+
+    async def forbid_writing(self, url: str) -> None:
+        await execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
+
+    async def break_claims(self, url: str) -> None:
+        await execute(url, "ALTER TABLE mandate_claims ADD CHECK (key = '')")
+
 
 async def execute(url: str, statement: str, *arguments: str) -> None:
     connection = await asyncpg.connect(url)

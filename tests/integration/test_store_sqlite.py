@@ -31,6 +31,25 @@ class TestSqliteStore(StoreConformance):
             connection.execute("UPDATE blobs SET content = ? WHERE digest = ?", (flipped, digest))
         connection.close()
 
+    async def outdate(self, url: str) -> None:
+        execute(url, "DROP TABLE claims", "PRAGMA user_version = 0")
+
+    async def forbid_writing(self, url: str) -> None:
+        # A file whose write version SQLite does not know is only read, also by root.
+        with Path(url.removeprefix("sqlite:///")).open("r+b") as file:
+            file.seek(18)
+            file.write(b"\x03")
+
+    async def break_claims(self, url: str) -> None:
+        execute(url, "CREATE TRIGGER broken BEFORE INSERT ON claims BEGIN SELECT RAISE(ABORT, 'no more'); END")
+
+
+def execute(url: str, *statements: str) -> None:
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
 
 async def refusal(store: SqliteStore) -> str:
     with pytest.raises(StoreUnavailable) as raised:

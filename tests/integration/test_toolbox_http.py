@@ -133,8 +133,19 @@ async def test_a_conflict_over_a_key_means_ask_again(tools: HttpToolbox, peer: H
 async def test_a_reused_key_stops(tools: HttpToolbox, peer: HttpPeer) -> None:
     error = await failure(tools, definition(f"{peer.url}/status/422", "POST", effect=Effect.KEYED))
 
-    assert (error.outcome, error.retry_after) == (Outcome.NOT_DONE, None)
+    assert (error.outcome, error.retry_after, error.is_of_key) == (Outcome.NOT_DONE, None, False)
     assert "idempotency key" in error.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "is_of_key"), [(400, True), (401, False), (403, False), (404, True), (407, False), (410, True)]
+)
+async def test_who_refuses_before_the_key_is_looked_up_says_nothing_of_it(
+    tools: HttpToolbox, peer: HttpPeer, status: int, is_of_key: bool
+) -> None:
+    result = await tools.call(definition(f"{peer.url}/status/{status}", "POST", effect=Effect.KEYED), {}, CONTEXT)
+
+    assert (result.error, result.is_of_key) == (True, is_of_key)
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,12 @@ def test_an_answer_says_what_became_of_the_call(
     answer: CallToolResult | Exception, once: Outcome, other: Outcome
 ) -> None:
     assert outcome(answer, Effect.ONCE) is once
+    failed = isinstance(answer, CallToolResult) and answer.is_error
+    for said in (Outcome.NOT_DONE, Outcome.UNKNOWN):
+        means = "not_done" if said is Outcome.NOT_DONE else "unknown"
+        assert [outcome(answer, effect, means) for effect in (Effect.ONCE, Effect.KEYED)] == (
+            [said] * 2 if failed else [once, other]
+        )
     assert [outcome(answer, effect) for effect in (Effect.READ, Effect.IDEMPOTENT, Effect.KEYED)] == [other] * 3
 
 
@@ -235,7 +241,17 @@ async def test_an_entry_chooses_tools_and_their_effect(bench: Bench) -> None:
     assert tools["echo"].tool.risk == 0.5
 
 
-@pytest.mark.parametrize("settings", [{"only": ["ehco"]}, {"effects": {"ehco": "read"}}])
+async def test_an_entry_says_what_errors_mean_and_how_long_keys_are_known(bench: Bench) -> None:
+    tools = await bench.tools(effects={"echo": "keyed"}, key_valid="1h", error="unknown", errors={"fails": "not_done"})
+
+    meanings = {name: definition.binding.error for name, definition in tools.items()}  # type: ignore[union-attr]
+    assert (meanings["fails"], meanings["echo"]) == ("not_done", "unknown")
+    assert (tools["echo"].tool.key_valid, tools["fails"].tool.key_valid) == (timedelta(hours=1), None)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"only": ["ehco"]}, {"effects": {"ehco": "read"}}, {"errors": {"ehco": "unknown"}}]
+)
 async def test_a_tool_that_the_server_lacks_is_refused_with_those_it_has(
     bench: Bench, settings: dict[str, object]
 ) -> None:
@@ -293,6 +309,34 @@ async def test_failures_of_a_once_tool_read_as_the_table_says(bench: Bench, tool
     error = await bench.failure((await bench.tools())[tool])
 
     assert error.outcome is expected
+
+
+@pytest.mark.parametrize(
+    ("tool", "expected"),
+    [
+        ("t_-32601", Outcome.NOT_SENT),
+        ("t_-32602", Outcome.NOT_SENT),
+        ("t_-32603", Outcome.UNKNOWN),
+        ("dies", Outcome.UNKNOWN),
+    ],
+)
+async def test_failures_of_a_keyed_tool_read_as_the_table_says(bench: Bench, tool: str, expected: Outcome) -> None:
+    error = await bench.failure((await bench.tools(effect="keyed"))[tool])
+
+    assert error.outcome is expected
+
+
+@pytest.mark.parametrize("effect", ["idempotent", "keyed", "once"])
+async def test_an_error_is_what_the_agent_file_says_of_it(bench: Bench, effect: str) -> None:
+    marked = (await bench.tools(effect=effect, errors={"fails": "not_done"}))["fails"]
+    doubted = (await bench.tools(effect=effect, error="unknown"))["fails"]
+
+    assert await bench.toolbox.call(marked, {}, CONTEXT) == ToolText("no such order", error=True)
+    error = await bench.failure(doubted)
+    assert (error.outcome, error.reason) == (
+        Outcome.UNKNOWN,
+        "the tool says that it failed, and may have acted: no such order",
+    )
 
 
 async def test_a_failed_read_is_a_result_in_the_tools_words(bench: Bench) -> None:

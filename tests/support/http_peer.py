@@ -26,11 +26,16 @@ class Seen:
 
 @dataclass(slots=True)
 class HttpPeer:
-    """`/status/N` answers so, `/cut` before and `/cut-body` in the body, `/slow`, `/slow-body`, `/large`, `/to?...`."""
+    """`/status/N` answers so, `/cut` before and `/cut-body` in the body, `/slow`, `/slow-body`, `/large`, `/to?...`.
+
+    `/plan/503/cut/200` answers the first request with a key so, then so, and from the last on always so.
+    """
 
     port: int = 0
     seen: list[Seen] = field(default_factory=list)
     answer_headers: dict[str, str] = field(default_factory=dict)
+    large: int = 5000
+    """Bytes of a large answer."""
 
     @property
     def host(self) -> str:
@@ -44,6 +49,17 @@ class HttpPeer:
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.seen.append(Seen(request.method, request.raw_path, headers, await request.read()))
         verb, _, rest = request.path.lstrip("/").partition("/")
+        if verb == "plan":
+            steps = rest.split("/")
+            step = steps[min(len(self.with_key(headers.get("idempotency-key"))), len(steps)) - 1]
+            verb, rest = ("status", step) if step.isdecimal() else (step, "")
+        return await self._answer(request, headers, verb, rest)
+
+    def with_key(self, key: str | None) -> list[Seen]:
+        """The requests with this idempotency key."""
+        return [seen for seen in self.seen if seen.headers.get("idempotency-key") == key]
+
+    async def _answer(self, request: web.Request, headers: dict[str, str], verb: str, rest: str) -> web.StreamResponse:
         match verb:
             case "status":
                 return web.Response(status=int(rest), text=f"said {rest}", headers=self.answer_headers)
@@ -58,13 +74,13 @@ class HttpPeer:
             case "echo-token":
                 return web.Response(text=f"you are {headers.get('authorization')}", status=int(rest))
             case "large":
-                return web.Response(text="x" * 5000, status=int(rest or 200))
+                return web.Response(text="x" * self.large, status=int(rest or 200))
             case "circle":
                 return web.Response(status=302, headers={"Location": "/circle"})
             case "to":
                 return web.Response(status=int(rest or 302), headers={"Location": request.query["url"]})
             case "slow":
-                await asyncio.sleep(float(rest))
+                await asyncio.sleep(float(rest or 10))
                 return web.Response(text="late")
             case "cut":
                 assert request.transport is not None

@@ -16,6 +16,8 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.utilities.types import Image
 from pydantic import BaseModel, Field
 
+SELF = (sys.executable, "-m", "tests.support.mcp_server")
+"""Starts it, from the project's folder."""
 JOURNAL = Path(sys.argv[2]) if len(sys.argv) > 2 else None
 server = MCPServer("test")
 

@@ -8,6 +8,7 @@ class MemoryStore:
         self.held: dict[str, bytes] = {}
         self.puts: list[tuple[str, ...]] = []
         self.gets: list[tuple[str, ...]] = []
+        self.claims: list[str] = []
 
     async def identity(self) -> str:
         return "memory-1"
@@ -20,5 +21,9 @@ class MemoryStore:
     async def get(self, digests: Sequence[str]) -> dict[str, bytes]:
         self.gets.append(tuple(digests))
         return {digest: self.held[digest] for digest in digests if digest in self.held}
+
+    async def claim(self, key: str) -> bool:
+        self.claims.append(key)
+        return self.claims.count(key) == 1
 
     async def close(self) -> None: ...

@@ -9,7 +9,7 @@ import pytest
 from activities.blobs import BlobCorrupted, Blobs
 from activities.stores.base import BlobStore, StoreUnavailable
 from activities.stores.locate import open_store
-from tests.support.store_writer import finished, numbered, start_writer
+from tests.support.store_writer import finished, key, numbered, start_writer
 from workflows.contracts.base import digest_of
 
 
@@ -24,6 +24,18 @@ class StoreConformance:
 
     async def corrupt(self, url: str, digest: str) -> None:
         """Flip a bit of the stored blob behind the store's back."""
+        raise NotImplementedError
+
+    async def outdate(self, url: str) -> None:
+        """Make the store, which nobody has open, one of the version before claims."""
+        raise NotImplementedError
+
+    async def forbid_writing(self, url: str) -> None:
+        """Make the store, which nobody has open, one that can only be read."""
+        raise NotImplementedError
+
+    async def break_claims(self, url: str) -> None:
+        """Let every claim fail behind the store's back."""
         raise NotImplementedError
 
     async def test_what_was_put_is_got(self, store: BlobStore) -> None:
@@ -151,3 +163,92 @@ class StoreConformance:
 
         with pytest.raises(BlobCorrupted, match=f"blob {digest} in store {await store.identity()} was changed"):
             await Blobs(store).get(digest)
+
+    async def test_key_is_claimed_once_and_for_ever(self, store: BlobStore, url: str) -> None:
+        claimed = [await store.claim(key(0)) for _ in range(3)]
+        await store.close()
+        again = open_store(url)
+
+        assert claimed == [True, False, False]
+        assert await again.claim(key(0)) is False
+        assert await again.claim(key(1)) is True
+        await again.close()
+
+    async def test_exactly_one_of_many_claimers_gets_a_key(self, store: BlobStore, url: str) -> None:
+        stores = [store, *(open_store(url) for _ in range(4))]
+
+        claims = await asyncio.gather(*(one.claim(key(number)) for number in range(20) for one in stores * 2))
+
+        assert [sum(claims[start : start + 10]) for start in range(0, 200, 10)] == [1] * 20
+        for one in stores[1:]:
+            await one.close()
+
+    async def test_exactly_one_of_many_processes_gets_a_key(self, url: str) -> None:
+        claimers = [await start_writer(url, "claim", 40) for _ in range(4)]
+
+        got = [(await finished(claimer)).split() for claimer in claimers]
+
+        assert sorted(int(number) for numbers in got for number in numbers) == list(range(40))
+
+    async def test_what_a_killed_process_claimed_stays_claimed(self, store: BlobStore, url: str) -> None:
+        claimer = await start_writer(url, "hold", 100_000)
+        assert claimer.stdout is not None
+        for _ in range(30):
+            claimed = int(await claimer.stdout.readline())
+        claimer.kill()
+        claimed = max([claimed, *(int(n) for n in (await claimer.stdout.read()).splitlines(keepends=True)[:-1])])
+        await claimer.wait()
+
+        assert [number for number in range(claimed + 1) if await store.claim(key(number))] == []
+        # The claim that the process may have died in is there or not; nothing after it is.
+        assert await store.claim(key(claimed + 2))
+
+    async def test_claims_and_blobs_are_apart(self, store: BlobStore) -> None:
+        ((digest, content),) = numbered(1)
+
+        assert await store.claim(digest)
+        assert await store.get([digest]) == {}
+        await store.put({digest: content})
+        assert await store.claim(digest) is False
+
+    async def test_store_of_an_older_version_is_brought_up_to_date(self, store: BlobStore, url: str) -> None:
+        blobs, identity = dict(numbered(3)), await store.identity()
+        await store.put(blobs)
+        await store.close()
+        await self.outdate(url)
+        newer = open_store(url)
+
+        assert await newer.claim(key(0))
+        assert (await newer.identity(), await newer.get(list(blobs))) == (identity, blobs)
+        await newer.close()
+
+    async def test_processes_may_bring_a_store_up_to_date_at_once(self, store: BlobStore, url: str) -> None:
+        identity = await store.identity()
+        await store.close()
+        await self.outdate(url)
+
+        openers = [await start_writer(url, "claim", 5) for _ in range(3)]
+        openers += [await start_writer(url, "identity") for _ in range(2)]
+        said = [(await finished(opener)).split() for opener in openers]
+
+        assert sorted(int(number) for numbers in said[:3] for number in numbers) == list(range(5))
+        assert said[3:] == [[identity]] * 2
+
+    async def test_claim_in_a_store_that_can_only_be_read_is_refused(self, store: BlobStore, url: str) -> None:
+        ((digest, content),) = numbered(1)
+        await store.put({digest: content})
+        await store.close()
+        await self.forbid_writing(url)
+        reading = open_store(url)
+
+        with pytest.raises(StoreUnavailable):
+            await reading.claim(key(0))
+        assert await reading.get([digest]) == {digest: content}
+        await reading.close()
+
+    async def test_claim_that_fails_is_no_claim(self, store: BlobStore, url: str) -> None:
+        await store.identity()
+        await self.break_claims(url)
+
+        with pytest.raises(StoreUnavailable):
+            await store.claim(key(0))

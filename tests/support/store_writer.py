@@ -1,6 +1,7 @@
-"""Another process that uses a store: `python -m tests.support.store_writer URL identity|put|stream COUNT`.
+"""Another process that uses a store: `python -m tests.support.store_writer URL identity|put|stream|claim|hold COUNT`.
 
 `put` stores blobs 0 to COUNT - 1; `stream` does the same, prints each number once it is stored, and never ends.
+`claim` claims keys 0 to COUNT - 1 and prints those that it got; `hold` prints each once it has it, and never ends.
 """
 
 import asyncio
@@ -21,6 +22,11 @@ def numbered(count: int) -> Iterator[tuple[str, bytes]]:
         yield digest_of(content), content
 
 
+def key(number: int) -> str:
+    """A key as calls have them: the same in every process."""
+    return digest_of(f"key {number}".encode())
+
+
 async def start_writer(url: str, action: str, count: int = 0) -> asyncio.subprocess.Process:
     arguments = ("-m", "tests.support.store_writer", url, action, str(count))
     return await asyncio.create_subprocess_exec(
@@ -39,11 +45,16 @@ async def _main(url: str, action: str, count: int) -> None:
     store = open_store(url)
     if action == "identity":
         print(await store.identity())
-    for number, (digest, content) in enumerate(numbered(count)):
-        await store.put({digest: content})
-        if action == "stream":
-            print(number, flush=True)
-    while action == "stream":
+    if action in ("claim", "hold"):
+        for number in range(count):
+            if await store.claim(key(number)):
+                print(number, flush=True)
+    else:
+        for number, (digest, content) in enumerate(numbered(count)):
+            await store.put({digest: content})
+            if action == "stream":
+                print(number, flush=True)
+    while action in ("stream", "hold"):
         await asyncio.sleep(1)
     await store.close()
 

@@ -21,7 +21,16 @@ class Refund(BaseModel):
     reason: Annotated[str, Field(description="Told to the customer.")] = "return"
 
 
-@tool(effect="keyed", timeout="30s", retries=4, untrusted=True, tags=["money"], risk=0.5, sensitive=["note"])
+@tool(
+    effect="keyed",
+    timeout="30s",
+    retries=4,
+    key_valid="24h",
+    untrusted=True,
+    tags=["money"],
+    risk=0.5,
+    sensitive=["note"],
+)
 async def issue_refund(  # noqa: D417
     order: int,
     amount: Annotated[float, Field(gt=0)],
@@ -68,7 +77,7 @@ def test_decorator_settings_reach_the_tool() -> None:
     made = definition(issue_refund).tool
 
     assert (made.name, made.source, made.effect) == ("issue_refund", "python", Effect.KEYED)
-    assert (made.timeout, made.retries) == (timedelta(seconds=30), 4)
+    assert (made.timeout, made.retries, made.key_valid) == (timedelta(seconds=30), 4, timedelta(days=1))
     assert (made.untrusted, made.tags, made.sensitive) == (True, ("money",), ("note",))
     assert made.risk == 0.5
 
@@ -98,12 +107,39 @@ def test_agent_file_overrides_the_decorator() -> None:
         "effect": Effect.ONCE,
         "timeout": timedelta(seconds=5),
         "retries": 0,
+        "key_valid": None,
         "tags": (),
         "risk": 0.25,
         "untrusted": False,
         "sensitive": (),
     }
     assert (made.description, made.result_limit_bytes) == ("Refund.", 512)
+
+
+@pytest.mark.parametrize(
+    ("settings", "valid"),
+    [
+        ({"key_valid": "1h"}, timedelta(hours=1)),
+        ({}, timedelta(days=1)),
+        ({"effect": "idempotent"}, None),
+    ],
+)
+def test_key_is_valid_as_long_as_the_agent_file_says_or_the_decorator(
+    settings: dict[str, object], valid: timedelta | None
+) -> None:
+    entry = PythonTool.model_validate({"python": "shop:issue_refund", **settings})
+
+    assert definition(issue_refund, entry).tool.key_valid == valid
+
+
+def test_validity_of_a_key_that_is_not_sent_is_refused() -> None:
+    def rename(order: int) -> None:
+        pass
+
+    with pytest.raises(InvalidTool) as refused:
+        definition(rename, PythonTool(python="shop:rename", key_valid=timedelta(hours=1)))
+
+    assert str(refused.value) == "shop:rename: key_valid belongs to the effect 'keyed'; this tool is 'once'"
 
 
 def test_undecorated_function_has_the_careful_defaults() -> None:
@@ -215,6 +251,8 @@ def test_function_without_a_schema_is_refused_where_it_is_decorated(
         ({"timeout": "5"}, "timeout '5': a duration is a number and a unit, for example '30s', '5m', '1h30m' or '2d'"),
         ({"timeout": 5}, "timeout 5: a duration needs a unit, for example '30s', '5m', '2h' or '1d'"),
         ({"timeout": "0s"}, "timeout '0s' is not a positive duration, for example '30s'"),
+        ({"effect": "keyed", "key_valid": "0s"}, "key_valid '0s' is not a positive duration, for example '30s'"),
+        ({"key_valid": "1h"}, "key_valid belongs to the effect 'keyed'; this tool is 'once'"),
         ({"retries": 21}, "retries 21 is not a number from 0 to 20"),
         ({"risk": -0.1}, "risk -0.1 is not a number from 0 on, for example 0.7"),
         ({"risk": float("nan")}, "risk nan is not a number from 0 on, for example 0.7"),

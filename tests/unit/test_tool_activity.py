@@ -1,6 +1,7 @@
 """What `run_tool` makes of an attempt: the outcome over all attempts, and whether Temporal may repeat it."""
 
 import dataclasses
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -11,10 +12,12 @@ from temporalio.testing import ActivityEnvironment
 from activities.blobs import Blobs
 from activities.failures import ToolError
 from activities.pinned import PinnedAgents
+from activities.stores.base import StoreUnavailable
 from activities.tool import ToolActivities
 from activities.toolbox.base import CallContext, ToolText
 from activities.transcript import TranscriptLog
 from tests.support.memory_store import MemoryStore
+from workers.converter import SlimJsonConverter
 from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.contracts.budget import Budget
@@ -40,12 +43,22 @@ class Box:
         pass
 
 
+KEY = "k" * 43
+
+
 async def attempt(
-    answer: ToolText | Exception, effect: Effect, *, number: int = 1, details: tuple[Any, ...] = ()
+    answer: ToolText | Exception | Box,
+    effect: Effect,
+    *,
+    number: int = 1,
+    details: tuple[Any, ...] = (),
+    store: MemoryStore | None = None,
+    key_valid: timedelta | None = None,
+    began_after: timedelta = timedelta(0),
 ) -> tuple[ToolResult | ApplicationError, list[tuple[Any, ...]]]:
     """One attempt of a tool, and the heartbeats that it sent."""
     definition = ToolDefinition(
-        tool=Tool(name="act", source="python", effect=effect),
+        tool=Tool(name="act", source="python", effect=effect, key_valid=key_valid),
         input_schema={"type": "object"},
         binding=PythonBinding(kind="python", function="a:b"),
     )
@@ -53,7 +66,7 @@ async def attempt(
         name="a", instructions="i", models=("scripted:x",), tools=(definition,), policy=(), attempts=3,
         budget=Budget(), output_schema=None, max_output_tokens=10,
     )  # fmt: skip
-    blobs = Blobs(MemoryStore())
+    blobs = Blobs(store or MemoryStore())
     (agent,) = await blobs.put(canonical_json(pinned.model_dump(mode="json")))
     log = TranscriptLog(blobs)
     chain = await log.start(agent, UserMessage(role="user", parts=(TextPart(kind="text", text="go"),)))
@@ -61,17 +74,20 @@ async def attempt(
     chain = await log.append(
         chain, agent, [AssistantMessage(role="assistant", parts=(call,), protocol="scripted", model="x")]
     )
-    activities = ToolActivities({"python": Box(answer)}, PinnedAgents(blobs), log)
+    box = answer if isinstance(answer, Box) else Box(answer)
+    activities = ToolActivities({"python": box}, PinnedAgents(blobs), log)
     environment = ActivityEnvironment()
+    usual = ActivityEnvironment.default_info()
     environment.info = dataclasses.replace(
-        ActivityEnvironment.default_info(),
+        usual,
         attempt=number,
+        started_time=usual.scheduled_time + began_after,
         heartbeat_details=list(details),
         heartbeat_timeout=timedelta(seconds=5),
     )
     beats: list[tuple[Any, ...]] = []
     environment.on_heartbeat = lambda *beat: beats.append(beat)
-    request = ToolRequest(agent=agent, head=chain.head, step=1, key="k" * 43)
+    request = ToolRequest(agent=agent, head=chain.head, step=1, key=KEY)
     try:
         return await environment.run(activities.run_tool, request), beats
     except ApplicationError as error:
@@ -79,6 +95,8 @@ async def attempt(
 
 
 NOT_SENT, NOT_DONE, UNKNOWN = Outcome.NOT_SENT, Outcome.NOT_DONE, Outcome.UNKNOWN
+BUSY = ToolError(NOT_DONE, "why", retry_after=3.0)
+REFUSED = ToolError(NOT_DONE, "why", is_of_key=False)
 
 
 @pytest.mark.parametrize(
@@ -108,24 +126,70 @@ NOT_SENT, NOT_DONE, UNKNOWN = Outcome.NOT_SENT, Outcome.NOT_DONE, Outcome.UNKNOW
         # without a key, "no such row" may be the effect of the attempt that was lost
         (Effect.IDEMPOTENT, 2, (), NOT_DONE, UNKNOWN, False),
         (Effect.IDEMPOTENT, 2, ("mandate:not-sent", 1), NOT_DONE, NOT_DONE, False),
+        # asked to wait, refused by whoever looks before the key: nothing is said of the attempt that was lost
+        (Effect.KEYED, 2, (), BUSY, UNKNOWN, True),
+        (Effect.KEYED, 2, (), REFUSED, UNKNOWN, False),
+        (Effect.KEYED, 1, (), BUSY, NOT_DONE, True),
+        (Effect.KEYED, 1, (), REFUSED, NOT_DONE, False),
+        (Effect.KEYED, 2, ("mandate:not-sent", 1), BUSY, NOT_DONE, True),
+        (Effect.READ, 2, (), REFUSED, NOT_DONE, False),
         # for a read it does not matter
         (Effect.READ, 2, (), NOT_SENT, NOT_SENT, True),
     ],
 )
 async def test_outcome_over_attempts(
-    effect: Effect, number: int, details: tuple[Any, ...], raised: Outcome, known: Outcome, repeated: bool
+    effect: Effect, number: int, details: tuple[Any, ...], raised: Outcome | ToolError, known: Outcome, repeated: bool
 ) -> None:
-    error, _ = await attempt(ToolError(raised, "why"), effect, number=number, details=details)
+    failed = raised if isinstance(raised, ToolError) else ToolError(raised, "why")
+
+    error, _ = await attempt(failed, effect, number=number, details=details)
 
     assert isinstance(error, ApplicationError)
-    assert ToolFailure.model_validate(error.details[0]) == ToolFailure(outcome=known, reason="why")
+    assert ToolFailure.model_validate(error.details[0]) == ToolFailure(outcome=known, reason="why", attempts=number)
     assert error.non_retryable is not repeated
 
 
-async def test_an_attempt_that_sent_nothing_leaves_its_number_for_the_next() -> None:
-    _, beats = await attempt(ToolError(NOT_SENT, "no connection"), Effect.KEYED)
+@pytest.mark.parametrize(
+    ("failed", "number", "details", "left"),
+    [
+        (ToolError(NOT_SENT, "no connection"), 1, (), [("mandate:not-sent", 1)]),
+        (BUSY, 1, (), [("mandate:not-sent", 1)]),
+        (BUSY, 2, ("mandate:not-sent", 1), [("mandate:not-sent", 2)]),
+        (BUSY, 2, (), []),
+        (ToolError(UNKNOWN, "cut"), 1, (), []),
+    ],
+)
+async def test_an_attempt_after_which_nothing_can_have_happened_leaves_its_number_for_the_next(
+    failed: ToolError, number: int, details: tuple[Any, ...], left: list[tuple[Any, ...]]
+) -> None:
+    _, beats = await attempt(failed, Effect.KEYED, number=number, details=details)
 
-    assert beats == [("mandate:not-sent", 1)]
+    assert beats == left
+
+
+@pytest.mark.parametrize(
+    ("effect", "number", "details", "is_of_key", "known"),
+    [
+        (Effect.KEYED, 2, (), True, None),
+        (Effect.KEYED, 2, (), False, UNKNOWN),
+        (Effect.KEYED, 2, ("mandate:not-sent", 1), False, None),
+        (Effect.KEYED, 1, (), False, None),
+        (Effect.IDEMPOTENT, 2, (), True, UNKNOWN),
+        (Effect.IDEMPOTENT, 2, ("mandate:not-sent", 1), True, None),
+        (Effect.READ, 2, (), False, None),
+    ],
+)
+async def test_a_refusal_in_the_servers_words_says_only_so_much_of_attempts_before(
+    effect: Effect, number: int, details: tuple[Any, ...], is_of_key: bool, known: Outcome | None
+) -> None:
+    refusal = ToolText("HTTP 401", error=True, is_of_key=is_of_key)
+
+    result, _ = await attempt(refusal, effect, number=number, details=details)
+
+    if known is None:
+        assert result == ToolResult(text="HTTP 401", error=True, attempts=number)
+    else:
+        assert failure_of(result) == (known, "HTTP 401", False)
 
 
 async def test_short_results_are_inline_and_long_ones_by_reference() -> None:
@@ -143,3 +207,148 @@ async def test_a_definite_retry_after_makes_not_done_worth_another_attempt() -> 
     assert isinstance(error, ApplicationError)
     assert not error.non_retryable
     assert error.next_retry_delay == timedelta(seconds=3)
+
+
+BEGUN_BEFORE = "the call was begun before, and what became of it then is not known; it was not made again"
+
+
+def failure_of(result: ToolResult | ApplicationError) -> tuple[Outcome, str, bool]:
+    """What a failed attempt says, and whether Temporal may repeat it."""
+    assert isinstance(result, ApplicationError)
+    failure = ToolFailure.model_validate(result.details[0])
+    return failure.outcome, failure.reason, not result.non_retryable
+
+
+async def test_once_call_is_in_the_ledger_before_it_acts() -> None:
+    store = MemoryStore()
+
+    class Looking(Box):
+        async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
+            assert store.claims == [context.idempotency_key] == [KEY]
+            return await super().call(definition, arguments, context)
+
+    result, _ = await attempt(Looking(ToolText("sent")), Effect.ONCE, store=store)
+
+    assert result == ToolResult(text="sent")
+
+
+async def test_once_call_that_is_in_the_ledger_does_not_act_again() -> None:
+    store, box = MemoryStore(), Box(ToolText("sent"))
+    await attempt(box, Effect.ONCE, store=store)
+
+    again, beats = await attempt(box, Effect.ONCE, store=store)
+
+    assert failure_of(again) == (UNKNOWN, BEGUN_BEFORE, False)
+    assert len(box.contexts) == 1
+    assert beats == []
+
+
+@pytest.mark.parametrize("raised", [NOT_SENT, NOT_DONE, UNKNOWN])
+async def test_ledger_keeps_calls_whatever_became_of_them(raised: Outcome) -> None:
+    store, box = MemoryStore(), Box(ToolError(raised, "why"))
+    await attempt(box, Effect.ONCE, store=store)
+
+    again, _ = await attempt(box, Effect.ONCE, store=store)
+
+    assert failure_of(again)[0] is UNKNOWN
+    assert len(box.contexts) == 1
+
+
+async def test_once_call_that_cannot_be_entered_is_not_sent() -> None:
+    class Failing(MemoryStore):
+        async def claim(self, key: str) -> bool:
+            raise StoreUnavailable("the store mandate.db cannot be written")
+
+    box = Box(ToolText("sent"))
+
+    result, _ = await attempt(box, Effect.ONCE, store=Failing())
+
+    assert failure_of(result) == (NOT_SENT, "the store mandate.db cannot be written", False)
+    assert box.contexts == []
+
+
+@pytest.mark.parametrize("effect", [Effect.READ, Effect.IDEMPOTENT, Effect.KEYED])
+async def test_calls_that_may_be_repeated_are_not_in_the_ledger(effect: Effect) -> None:
+    store = MemoryStore()
+
+    await attempt(ToolText("done"), effect, store=store)
+
+    assert store.claims == []
+
+
+HOUR = timedelta(hours=1)
+SECOND = timedelta(seconds=1)
+FORGOTTEN = "the other side may have forgotten the idempotency key by now"
+
+
+@pytest.mark.parametrize(
+    ("effect", "number", "details", "began_after", "known"),
+    [
+        # on time, to the second
+        (Effect.KEYED, 2, (), HOUR, None),
+        # the first attempt waited too long for a worker: nothing was sent
+        (Effect.KEYED, 1, (), HOUR + SECOND, NOT_SENT),
+        # attempt 1 may have acted, and a repetition could act again
+        (Effect.KEYED, 2, (), HOUR + SECOND, UNKNOWN),
+        # attempt 1 is known to have sent nothing
+        (Effect.KEYED, 2, ("mandate:not-sent", 1), HOUR + SECOND, NOT_SENT),
+        # attempt 1 sent nothing, attempt 2 was lost
+        (Effect.KEYED, 3, ("mandate:not-sent", 1), HOUR + SECOND, UNKNOWN),
+        # no key is sent
+        (Effect.IDEMPOTENT, 2, (), HOUR + SECOND, None),
+    ],
+)
+async def test_no_attempt_acts_after_its_key_may_be_forgotten(
+    effect: Effect, number: int, details: tuple[Any, ...], began_after: timedelta, known: Outcome | None
+) -> None:
+    box = Box(ToolText("paid"))
+
+    result, _ = await attempt(box, effect, number=number, details=details, key_valid=HOUR, began_after=began_after)
+
+    assert len(box.contexts) == (1 if known is None else 0)
+    if known is None:
+        assert result == ToolResult(text="paid", attempts=number)
+    else:
+        assert failure_of(result) == (known, FORGOTTEN, False)
+
+
+async def test_a_result_says_which_attempt_brought_it() -> None:
+    first, _ = await attempt(ToolText("paid"), Effect.KEYED)
+    third, _ = await attempt(ToolText("x" * 200), Effect.KEYED, number=3)
+
+    assert isinstance(first, ToolResult)
+    assert isinstance(third, ToolResult)
+    assert (first.attempts, third.attempts) == (1, 3)
+
+
+async def test_first_attempts_travel_without_their_number() -> None:
+    result, _ = await attempt(ToolText("paid"), Effect.KEYED)
+    failed, _ = await attempt(ToolError(UNKNOWN, "why"), Effect.KEYED)
+
+    payload = SlimJsonConverter().to_payload(result)
+    assert payload is not None
+    assert payload.data == b'{"text":"paid"}'
+    assert isinstance(failed, ApplicationError)
+    details = SlimJsonConverter().to_payload(failed.details[0])
+    assert details is not None
+    assert details.data == b'{"outcome":"unknown","reason":"why"}'
+
+
+async def test_once_call_whose_result_the_store_does_not_take_was_done() -> None:
+    class Full(MemoryStore):
+        async def put(self, blobs: Mapping[str, bytes]) -> None:
+            if self.claims:
+                raise StoreUnavailable("the disk is full")
+            await super().put(blobs)
+
+    result, _ = await attempt(ToolText("x" * 500), Effect.ONCE, store=Full())
+
+    assert result == ToolResult(text="done, but its result was lost: the store did not take it")
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(1, 0.2), (2, 0.8), (3, 3.2), (9, 30.0)])
+async def test_attempts_are_made_at_growing_distances(number: int, seconds: float) -> None:
+    error, _ = await attempt(ToolError(UNKNOWN, "HTTP 503"), Effect.KEYED, number=number)
+
+    assert isinstance(error, ApplicationError)
+    assert error.next_retry_delay == timedelta(seconds=seconds)
