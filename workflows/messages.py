@@ -142,7 +142,8 @@ class Messages:
 
     async def _begun(self) -> None:
         """Returns when there is a run to talk to, which takes until its agent is pinned."""
-        await workflow.wait_condition(lambda: self._current.is_begun or self._is_over)
+        if not self._current.is_begun:
+            await workflow.wait_condition(lambda: self._current.is_begun or self._is_over)
         if not self._current.is_begun:
             _refuse("the run ended before it began its work")
 

@@ -171,7 +171,7 @@ class PeopleGate:
         Raises:
             ApplicationError: `DecisionRefused`, with the sentence that is also recorded.
         """
-        self._end_expired(at)
+        self._end_expired(at, decision.request)
         reason = self.turned_away(decision) or self.refusal(decision, at)
         self.messages += 1
         if reason is not None:
@@ -367,8 +367,8 @@ class PeopleGate:
             ids = ", ".join(request.id for request in escalated)
             self._current.recall(f"nobody answered {ids} in time; it went on to the next people")
 
-    def _end_expired(self, now: datetime) -> None:
-        for request in self.state.open:
+    def _end_expired(self, now: datetime, which: str = EVERY) -> None:
+        for request in [one for one in self.state.open if which in (EVERY, one.id)]:
             if request.id not in self._checks and decisions.expired(request, now):
                 self._close(request, "expired", f"nobody decided before {decisions.moment(request.expires_at)}")
 
