@@ -162,8 +162,8 @@ class Calls:
                 return attempted
 
     def _rerun_entry(self, placed: Placed, unclear: Unclear) -> EffectEntry:
-        """The same key where the other side knows keys; a call that is made at most once needs one of its own."""
-        if placed.tool.effect is not Effect.ONCE:
+        """The same key where the other side knows keys for ever; else one of its own, which was never sent."""
+        if placed.tool.effect is not Effect.ONCE and placed.tool.key_valid is None:
             return unclear.entry.model_copy(update={"reason": None})
         entry = self._entry(placed, rerun=f"{unclear.reruns + 1}")
         assert entry is not None

@@ -1,0 +1,74 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from workers.demo import answers
+from workers.demo.answers import Answer
+from workers.demo.books import Evidence
+from workflows.contracts.request import CHOICES, Request, RequestKind
+
+
+def request(kind: RequestKind) -> Request:
+    return Request(
+        id="r1",
+        kind=kind,
+        digest="d" * 43,
+        title="?",
+        reason="because",
+        step=1,
+        index=0,
+        head="h" * 43,
+        choices=CHOICES[kind],
+        needs=(),
+        requested_at=datetime(2026, 11, 2, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "answer"),
+    [
+        ("approval", "y", Answer("approve")),
+        ("approval", "NO", Answer("reject")),
+        ("approval", "stop", None),
+        ("outcome", "y", Answer("happened")),
+        ("outcome", "n", Answer("not_happened")),
+        ("outcome", "stop", Answer("stop")),
+        ("outcome", "perhaps", None),
+        ("question", "y", Answer("answer", "y")),
+        ("escalation", "retry", Answer("retry")),
+        ("escalation", "y", None),
+        ("escalation", "supply", None),
+    ],
+)
+def test_typed_line_is_a_choice_or_nothing(kind: RequestKind, said: str, answer: Answer | None) -> None:
+    assert answers.typed(request(kind), said) == answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("approval", "y or n"),
+        ("outcome", "y (it happened), n (it did not) or stop"),
+        ("question", "any text"),
+        ("escalation", "retry or accept or stop"),
+    ],
+)
+def test_keys_name_what_can_be_typed(kind: RequestKind, keys: str) -> None:
+    assert answers.keys(request(kind)) == keys
+
+
+@pytest.mark.parametrize(
+    ("kind", "evidence", "answer"),
+    [
+        ("approval", None, Answer("approve", comment=answers.YES_COMMENT)),
+        ("question", None, Answer("answer", answers.YES_ANSWER, answers.YES_COMMENT)),
+        ("outcome", Evidence("there", "sent to ada"), Answer("happened", "sent to ada", answers.YES_LOOKED)),
+        ("outcome", Evidence("not there", is_done=False), Answer("not_happened", comment=answers.YES_LOOKED)),
+        ("outcome", None, Answer("stop", comment=answers.YES_COMMENT)),
+        ("escalation", None, Answer("stop", comment=answers.YES_COMMENT)),
+    ],
+)
+def test_unattended_answer_is_true_and_never_a_guess(
+    kind: RequestKind, evidence: Evidence | None, answer: Answer
+) -> None:
+    assert answers.unattended(request(kind), evidence) == answer

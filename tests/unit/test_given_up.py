@@ -1,0 +1,128 @@
+"""What a step knows of a call whose last attempt failed, from what Temporal tells a workflow of it."""
+
+import pytest
+from temporalio import exceptions
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    FailureError,
+    RetryState,
+    TerminatedError,
+    TimeoutType,
+)
+
+from workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from workflows.contracts.tool import Effect, Tool
+from workflows.steps import _given_up
+
+KEYED = Tool(name="pay", source="activity", effect=Effect.KEYED, retries=4)
+ONCE = KEYED.model_copy(update={"effect": Effect.ONCE})
+BROKE = ApplicationError("the line broke", type="RuntimeError")
+DECLINED = ApplicationError("no money on it", type="CardDeclined")
+NOT_SENT, NOT_DONE, UNKNOWN = Outcome.NOT_SENT, Outcome.NOT_DONE, Outcome.UNKNOWN
+REFUSED, TIMEOUT, USED_UP = (
+    RetryState.NON_RETRYABLE_FAILURE,
+    RetryState.TIMEOUT,
+    RetryState.MAXIMUM_ATTEMPTS_REACHED,
+)
+
+
+def timed_out(kind: TimeoutType, before: FailureError | None = None) -> exceptions.TimeoutError:
+    error = exceptions.TimeoutError("in Temporal's words", type=kind, last_heartbeat_details=[])
+    error.__cause__ = before
+    return error
+
+
+def told(outcome: Outcome, attempts: int = 1) -> ApplicationError:
+    failure = ToolFailure(outcome=outcome, reason="why", attempts=attempts)
+    return ApplicationError("why", failure.model_dump(mode="json"), type=FailureType.TOOL_FAILED)
+
+
+def failed(cause: FailureError, state: RetryState | None) -> ActivityError:
+    error = ActivityError(
+        "activity failed",
+        scheduled_event_id=5,
+        started_event_id=6,
+        identity="worker",
+        activity_type="Charge",
+        activity_id="key",
+        retry_state=state,
+    )
+    error.__cause__ = cause
+    return error
+
+
+START, CLOSE, BEAT, ALL = (
+    TimeoutType.SCHEDULE_TO_START,
+    TimeoutType.START_TO_CLOSE,
+    TimeoutType.HEARTBEAT,
+    TimeoutType.SCHEDULE_TO_CLOSE,
+)
+
+
+@pytest.mark.parametrize(
+    ("cause", "state", "outcome", "attempts", "reason"),
+    [
+        # Nobody took the call, at all or again.
+        (timed_out(START), TIMEOUT, NOT_SENT, 1, "no worker took the call in time"),
+        (timed_out(START, BROKE), TIMEOUT, UNKNOWN, 1, "no worker took the call in time"),
+        # It began, and did not come to an end in time.
+        (timed_out(CLOSE), USED_UP, UNKNOWN, 5, "the call took longer than its timeout"),
+        (timed_out(BEAT), USED_UP, UNKNOWN, 5, "the worker that made the call was lost"),
+        (timed_out(BEAT, BROKE), TIMEOUT, UNKNOWN, 2, "the worker that made the call was lost"),
+        (timed_out(ALL), TIMEOUT, UNKNOWN, 1, "the call had no answer while the other side knew its key"),
+        (timed_out(ALL, BROKE), TIMEOUT, UNKNOWN, 2, "the call had no answer while the other side knew its key"),
+        # An error of the other side, known or not.
+        (DECLINED, REFUSED, NOT_DONE, 1, "CardDeclined: no money on it"),
+        (BROKE, USED_UP, UNKNOWN, 5, "RuntimeError: the line broke"),
+        (BROKE, REFUSED, UNKNOWN, 1, "RuntimeError: the line broke"),
+        (ApplicationError("the line broke"), USED_UP, UNKNOWN, 5, "error: the line broke"),
+        (TerminatedError("gone"), None, UNKNOWN, 1, "gone"),
+        # What only an activity of ours may say of itself.
+        (told(NOT_DONE, 2), REFUSED, UNKNOWN, 1, "ToolFailed: why"),
+    ],
+)
+def test_remote_activity(
+    cause: FailureError, state: RetryState | None, outcome: Outcome, attempts: int, reason: str
+) -> None:
+    attempted = _given_up(failed(cause, state), KEYED, failed_types=("CardDeclined",))
+
+    assert (attempted.outcome, attempted.attempts, attempted.answer.text) == (outcome, attempts, reason)
+    assert attempted.answer.error
+
+
+@pytest.mark.parametrize(
+    ("cause", "state", "outcome", "attempts"),
+    [
+        (told(NOT_SENT), REFUSED, NOT_SENT, 1),
+        (told(NOT_DONE, 2), REFUSED, NOT_DONE, 2),
+        (told(UNKNOWN, 5), USED_UP, UNKNOWN, 5),
+        (told(UNKNOWN, 3), TIMEOUT, UNKNOWN, 3),
+        (timed_out(BEAT), USED_UP, UNKNOWN, 5),
+        # The third attempt was lost with its worker, and no time was left for a fourth.
+        (timed_out(BEAT, told(UNKNOWN, 2)), TIMEOUT, UNKNOWN, 3),
+        # The third attempt waited for a worker until no time was left.
+        (timed_out(START, told(UNKNOWN, 2)), TIMEOUT, UNKNOWN, 2),
+        (timed_out(START), TIMEOUT, NOT_SENT, 1),
+    ],
+)
+def test_tool_of_ours(cause: FailureError, state: RetryState, outcome: Outcome, attempts: int) -> None:
+    attempted = _given_up(failed(cause, state), KEYED, ours=True)
+
+    assert (attempted.outcome, attempted.attempts) == (outcome, attempts)
+
+
+def test_once_tool_had_its_one_attempt() -> None:
+    attempted = _given_up(failed(timed_out(BEAT), USED_UP), ONCE, ours=True)
+
+    assert (attempted.outcome, attempted.attempts) == (UNKNOWN, 1)
+
+
+def test_cancellation_is_no_outcome() -> None:
+    error = failed(CancelledError("cancelled"), None)
+
+    with pytest.raises(ActivityError) as raised:
+        _given_up(error, KEYED)
+
+    assert raised.value is error

@@ -1,0 +1,87 @@
+"""Commands of ours in the README and the runbook: verbs and options exist, and what is printed can be typed."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+from typer._click.exceptions import UsageError
+from typer.main import get_command
+
+from workers.cli.main import app
+
+PROJECT = Path(__file__).parents[2]
+PAGES = ("README.md", "deploy/README.md")
+
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HERE_DOCUMENT = re.compile(r"<<'(\w+)'\n.*?^\1$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`mandate ([^`]+)`")
+ASSIGNMENT = re.compile(r"[A-Z_]+=.*", re.DOTALL)
+
+
+def written(page: str) -> Iterator[list[str]]:
+    """The words after `mandate` of each command that stands in a shell block."""
+    for block in BLOCK.findall((PROJECT / page).read_text()):
+        lines = HERE_DOCUMENT.sub("", block).replace("\\\n", " ").splitlines()
+        for line in lines:
+            words = shlex.split(line, comments=True)
+            command = words[len(list(takewhile(ASSIGNMENT.fullmatch, words))) :]
+            if command[:1] == ["mandate"]:
+                yield command[1:]
+
+
+def mentioned(page: str) -> Iterator[list[str]]:
+    """The words after `mandate` of each command that a sentence names; values may be left out."""
+    text = BLOCK.sub("", (PROJECT / page).read_text())
+    return (shlex.split(found) for found in INLINE.findall(text))
+
+
+def parse(words: list[str]) -> None:
+    """Everything that happens before the verb is called.
+
+    Raises:
+        UsageError: there is no such verb or option, or something is missing.
+    """
+    group = get_command(app)
+    context = group.make_context("mandate", list(words))
+    name, verb, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+    verb.make_context(name, rest, parent=context)
+
+
+def unknown(words: list[str]) -> list[str]:
+    """Options among `words` that the verb does not have; the verb itself if there is none of this name."""
+    group = get_command(app)
+    verb = group.commands.get(words[0])
+    if verb is None:
+        return words[:1]
+    known = {name for parameter in verb.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return [word for word in words[1:] if word.startswith("-") and word not in known]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_can_be_typed_as_printed(page: str) -> None:
+    commands = list(written(page))
+
+    for words in commands:
+        try:
+            parse(words)
+        except UsageError as error:
+            pytest.fail(f"{page}: mandate {shlex.join(words)}: {error.format_message()}")
+    assert commands
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_in_sentences_exist(page: str) -> None:
+    wrong = {shlex.join(words): unknown(words) for words in mentioned(page) if unknown(words)}
+
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    "words", [["aprove", "1"], ["approve", "1", "--edits"], ["inbox", "--group"], ["steer", "--by"], ["decide", "1"]]
+)
+def test_what_does_not_exist_is_found(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parse(words)
