@@ -64,6 +64,10 @@ class Desk(Protocol):
         """The digest of `request` about these other arguments."""
         ...
 
+    def title_of(self, request: Request, edited: EditedCall) -> str:
+        """The title of `request` about these other arguments."""
+        ...
+
     def view(self, request: Request) -> Request:
         """`request` with its arguments as people may see them, which the state does not hold a second time."""
         ...
@@ -272,6 +276,7 @@ class PeopleGate:
             call,
             self._desk.digest_of(request, call),
             decisions.needs_after_edit(request, needs),
+            self._desk.title_of(request, call),
         )
 
     def _reject_all(self, decision: Decision) -> Receipt:

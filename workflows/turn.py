@@ -135,7 +135,7 @@ class Turn:
             id=request_id,
             kind=kind,
             digest=self._digest(request_id, kind, call.tool, call.digest or call.arguments),
-            title=wording.shorten(f"{line}?" if question is None else question, 160),
+            title=_title(line) if question is None else wording.shorten(question, 160),
             tool=call.tool,
             question=question,
             options=tuple(map(str, options)) if isinstance(options, list) else (),
@@ -346,6 +346,9 @@ class Turn:
     def digest_of(self, request: Request, edited: EditedCall) -> Digest:
         return self._digest(request.id, request.kind, request.tool or "", edited.digest)
 
+    def title_of(self, request: Request, edited: EditedCall) -> str:
+        return _title(wording.call(request.tool or "", edited.arguments, self._tool(request.tool or "").sensitive))
+
     def view(self, request: Request) -> Request:
         if request.tool is None or request.index >= len(self._current.now.calls):
             return request
@@ -396,6 +399,10 @@ class Turn:
         """`text` as long as Temporal can carry such a text for each call of the turn."""
         share = min(NOTE_CHARACTERS, NOTES_CHARACTERS // len(self._current.now.calls))
         return text if len(text) <= share else f"{text[: share - 1]}…"
+
+
+def _title(line: str) -> str:
+    return wording.shorten(f"{line}?", 160)
 
 
 def _is_question(tool: Tool) -> bool:

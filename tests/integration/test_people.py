@@ -204,6 +204,7 @@ async def test_what_runs_is_what_was_approved_last(site: Site) -> None:
     assert changed.message == "recorded; r1 still needs 1 of finance"
     assert stale == "digest: the arguments of r1 were changed by ann@example.com; look at it again"
     assert edited.arguments == {"order": 1, "amount": 80.0}
+    assert edited.title == "pay order=1 amount=80.0?"
     (call,) = calls_of(handle.id, "pay")
     assert call.arguments == {"order": 1, "amount": 80}
     (told,) = await results_told(site, result.head or "")
