@@ -147,10 +147,13 @@ def counted(request: Request, decision: Decision, checked: Checked, at: datetime
     return request.model_copy(update={"needs": needs, "decisions": (*request.decisions, recorded)})
 
 
-def edited(request: Request, call: EditedCall, digest: Digest, needs: Sequence[Need], title: str) -> Request:
+def edited(
+    request: Request, call: EditedCall, digest: Digest, needs: Sequence[Need], title: str | None = None
+) -> Request:
     """`request` about other arguments: earlier approvals were for the old ones and count no more."""
     cleared = tuple(need.model_copy(update={"approved_by": ()}) for need in needs)
-    return request.model_copy(update={"edited": call, "digest": digest, "needs": cleared, "title": title})
+    changes = {"edited": call, "digest": digest, "needs": cleared, "title": title or request.title}
+    return request.model_copy(update=changes)
 
 
 def needs_after_edit(request: Request, wanted: Sequence[Need]) -> tuple[Need, ...]:
