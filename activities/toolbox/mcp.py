@@ -38,14 +38,15 @@ _CHECK_SECONDS = 5.0
 def outcome(answer: CallToolResult | Exception, effect: Effect, error_means: ErrorMeaning | None = None) -> Outcome:
     """What is known of an attempt by what came back of it; `error_means` is what the agent file says of errors.
 
-    A tool that says it failed may have acted before: for a `once` tool that is unknown unless the agent file says
-    otherwise. Where repeating does no harm it is taken at its word.
+    A tool that says it failed may have acted before, since servers answer so to every exception, a lost reply
+    included: for `once` and `keyed` tools that is unknown unless the agent file says otherwise, and the latter are
+    asked again under their key. Where repeating does no harm it is taken at its word.
     """
     match answer:
         case CallToolResult(is_error=True) if error_means is not None:
             return Outcome(error_means)
         case CallToolResult(is_error=True):
-            return Outcome.UNKNOWN if effect is Effect.ONCE else Outcome.NOT_DONE
+            return Outcome.UNKNOWN if effect in {Effect.ONCE, Effect.KEYED} else Outcome.NOT_DONE
         case CallToolResult():
             return Outcome.DONE
         case McpUnavailable():
