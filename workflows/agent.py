@@ -132,9 +132,14 @@ class AgentWorkflow(Messages):
                 return await self._end(RunStatus.COMPLETED, f"its answer is a person's: {said.reason}", said)
             case "supply" if said.answer is not None:
                 self._turn.supply(self._now.recovery.troubles.get(rescue.about, Trouble()).index, said.answer)
+                self._turn.rescuer.settle(said, f"I have supplied the result. {said.comment}")
+            case "accept":
+                self._turn.rescuer.settle(said, f"I accept it as it is; go on. {said.comment}")
+            case _:
+                guidance = said.value if isinstance(said.value, str) else said.comment
+                self._turn.rescuer.settle(said, f"Try again. {guidance}")
         if rescue.about == troubles.MODEL:
             self._current.update(model=None)
-        self._turn.rescuer.guide(said)
         return None
 
     async def _decide(self) -> RunResult | None:
@@ -174,6 +179,7 @@ class AgentWorkflow(Messages):
         failures = self._now.recovery.troubles[troubles.FINAL].failures
         if failures >= self._now.agent.attempts:
             return await self._give_up(troubles.FINAL, troubles.in_words(troubles.FINAL, failures), reply)
+        self._turn.try_next_model()
         self._current.update(note=f"Your answer was not taken: {failed}. Put that right, then answer again.")
         return None
 

@@ -52,7 +52,7 @@ class Rescuer:
             "outcome",
             title=f"did this happen? {entry.call}",
             reason=reason,
-            evidence=(f"{entry.call}: {entry.reason}", f"idempotency key {entry.key}, {entry.attempts} attempts"),
+            evidence=(f"{entry.call}: {entry.reason}", f"idempotency key {entry.key}, {_times(entry.attempts)}"),
             arguments={"key": entry.key},
             index=index,
             tool=tool,
@@ -156,9 +156,11 @@ class Rescuer:
     def stop(self, said: Resolution) -> None:
         self._control.stop(Halt(by=said.by or "somebody", reason=said.comment))
 
-    def guide(self, said: Resolution) -> None:
-        """Everything counts anew, and the model is told what the person says."""
+    def settle(self, said: Resolution, text: str) -> None:
+        """Everything counts anew, and the model is told `text` as that person's words."""
         self._current.update(recovery=RecoveryState(), misfits=0, rescue=None)
-        text = said.value if isinstance(said.value, str) else said.comment
-        told = f"Try again. {text}".strip()
-        self._control.add_words(Words(by=said.by or "somebody", text=told))
+        self._control.add_words(Words(by=said.by or "somebody", text=text.strip()))
+
+
+def _times(attempts: int) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"

@@ -227,7 +227,7 @@ class Turn:
                 recovery, placed.tool.name, f"{placed.line}: {made.failed}", call=digest, index=placed.index
             )
             self._current.update(recovery=recovery)
-            self._try_next_model()
+            self.try_next_model()
             return made.answer.model_copy(
                 update={"note": wording.failed_check(made.failed, changed_world=placed.tool.effect.changes_world)}
             )
@@ -252,7 +252,7 @@ class Turn:
         note = f"you have made this call {times} times with the same result; do something else, or give your answer"
         return made.answer.model_copy(update={"note": note})
 
-    def _try_next_model(self) -> None:
+    def try_next_model(self) -> None:
         """After a failed check the next model of the route goes on, if the agent file wants it."""
         its = self._current.now
         if its.agent.after_failure == "next_model":

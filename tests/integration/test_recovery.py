@@ -200,6 +200,8 @@ async def test_a_loop_is_told_to_the_model_once_and_then_to_a_person(site: Site)
     texts = await told(site, result.head)
     assert [n for n, text in enumerate(texts, 1) if "with the same result; do something else" in text] == [3]
     assert request.title == "the agent makes the same call again and again, with the same result"
+    said = [part.text for m in await conversation(site, result.head or "") if m.role == "user" for part in m.parts]
+    assert "[ann@example.com says] I accept it as it is; go on." in said
     assert result.status is RunStatus.COMPLETED
 
 
@@ -289,7 +291,7 @@ async def test_the_next_model_tries_after_a_failed_check(site: Site) -> None:
     site.write("second", [{"say": "{}"}, {"say": "{}"}])
     models = ["scripted:first.script.yaml", "scripted:second.script.yaml"]
     checks = [{"after": "final", "schema": {"type": "object"}}]
-    site.write("first", [{"say": "no json"}], models=models, checks=checks, after_failure="next_model")
+    site.write("first", [{"repeat": 5, "say": "no json"}], models=models, checks=checks, after_failure="next_model")
 
     result, _ = await site.run("first")
 

@@ -20,6 +20,9 @@ DEFAULT_NAMESPACE = "default"
 _OWN_VERBS = ("approve", REJECT)
 """Choices with a verb of their own; the others go through `decide --choice`."""
 
+_WITH_ANSWER = ("answer", "supply")
+"""Choices that need a value."""
+
 _PLAIN = re.compile(r"[^`\x00-\x1f\x7f]*")
 
 
@@ -74,7 +77,7 @@ def _mandate(workflow_id: str, request: Request, choice: str, *, program: str, n
     options: list[str] = []
     if choice not in _OWN_VERBS:
         options += ["--choice", choice]
-    if choice == "answer":
+    if choice in _WITH_ANSWER:
         options += ["--value", YOUR_ANSWER]
     if _is_signed(request):
         options += ["--token-command", YOUR_TOKEN_COMMAND]
@@ -96,7 +99,7 @@ def _temporal(workflow_id: str, request: Request, choice: str, *, namespace: str
 
 def _decision(request: Request, choice: str) -> dict[str, str]:
     decision = {"request": request.id, "digest": request.digest, "choice": choice, "by": YOUR_NAME}
-    if choice == "answer":
+    if choice in _WITH_ANSWER:
         decision["value"] = YOUR_ANSWER
     if _is_signed(request):
         decision["token"] = YOUR_TOKEN
