@@ -19,6 +19,8 @@ def test_there_are_histories() -> None:
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 async def test_history_replays(path: Path) -> None:
-    replayer = Replayer(workflows=[AgentWorkflow], data_converter=data_converter(), workflow_runner=workflow_runner())
+    replayer = Replayer(
+        workflows=[AgentWorkflow], data_converter=data_converter(), workflow_runner=workflow_runner(strict=True)
+    )
 
     await replayer.replay_workflow(WorkflowHistory.from_json(path.stem, path.read_text()))

@@ -21,7 +21,7 @@ async def worker(
     agents: Annotated[Path | None, typer.Option(help="Folder of agent files, or one file.")] = None,
     task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Where it polls.")] = None,
     identity: Annotated[str | None, typer.Option(help="Its name in Temporal.")] = None,
-    max_cached_workflows: Annotated[int, typer.Option(min=0, help="Runs kept in memory, 100 KB each.")] = 1000,
+    max_cached_workflows: Annotated[int, typer.Option(min=0, help="Runs kept in memory, 150 KB each.")] = 1000,
     deployment: Annotated[str | None, typer.Option(help="Worker deployment; needs --build-id.")] = None,
     build_id: Annotated[str | None, typer.Option(help="Version of the deployment; runs stay on theirs.")] = None,
 ) -> int:
