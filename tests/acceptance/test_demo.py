@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 import pty
 import re
 import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -20,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.demo import command_of, facts_of, npx, typed
 from tests.support.processes import MANDATE, PROJECT, Process, Processes, children, lives, processes
 from workers import server_lease
 from workers.client import AgentClient, connect
@@ -38,21 +37,6 @@ def started(tmp_path: Path) -> Iterator[Processes]:
     """Processes with a state folder of their own; `npx` fails, so that nothing is downloaded."""
     with processes(tmp_path / "processes", MANDATE_FOLDER=str(tmp_path / "state"), **npx(tmp_path, "exit 1")) as made:
         yield made
-
-
-def npx(folder: Path, does: str) -> dict[str, str]:
-    """An environment whose `npx` is a script."""
-    found = folder / "bin" / "npx"
-    found.parent.mkdir(exist_ok=True)
-    found.write_text(f"#!/bin/sh\n{does}\n")
-    found.chmod(0o755)
-    return {"PATH": f"{found.parent}:{os.environ['PATH']}"}
-
-
-async def facts_of(demo: Process) -> dict[str, Any]:
-    assert await demo.ended() == 0, demo.stderr()
-    found: dict[str, Any] = json.loads(demo.stdout())
-    return found
 
 
 async def server_is_gone(folder: Path, seconds: float = 5.0) -> bool:
@@ -102,6 +86,7 @@ async def test_demo_tells_what_the_agent_does_and_proves_it(shown: Shown) -> Non
         '→ {"refund":1,"order":1042,"amount_cents":10690,"method":"PayPal","amount":"106.90 EUR"}',
         "✗ refused: rule 'vouchers' denies 'issue_voucher'",
         "sent to ada.brandt@example.com",
+        "✓ check refunds_are_told passed: the answer names what the books show as refunded",
         "Order 1042 is settled.",
         "approved  issue_refund order=1042 amount_cents=10690 reason=Kettle arrived damaged;",
         "unattended: --yes",
@@ -171,21 +156,7 @@ async def test_second_demo_starts_within_seconds_and_in_a_new_shop(shown: Shown)
     ]
     assert [(asked["outcome"], asked["unattended"]) for asked in facts["requests"]] == [("approved", True)]
     assert facts["kill"] is None
-
-
-def command_of(said: str, words: str) -> str:
-    """The command with `words` as it was printed, on however many lines."""
-    commands = re.findall(r"^  \S(?:.*\\\n)*.*$", said, re.MULTILINE)
-    return next(command.strip() for command in commands if words in command)
-
-
-async def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """What comes of a command in another terminal, whose user has another name and knows of no state folder."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MANDATE_", "TEMPORAL_"))}
-    environment |= {"MANDATE_USER": "somebody@else.example", "HOME": str(folder)}
-    return await asyncio.to_thread(
-        subprocess.run, ["sh", "-c", command], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
-    )
+    assert facts["broken"] is None
 
 
 async def test_refund_waits_for_the_command_that_is_printed(started: Processes, tmp_path: Path) -> None:

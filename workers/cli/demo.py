@@ -15,6 +15,9 @@ async def demo(
         str, typer.Option(help="`openai:MODEL`, `anthropic:MODEL`, `vllm:MODEL`, or `scripted`, which needs no key.")
     ] = "scripted",
     kill: Annotated[bool, typer.Option("--kill", help="Kill the worker while it pays, and start another.")] = False,
+    breaks: Annotated[
+        bool, typer.Option("--break", help="Lose replies, answer wrongly, and see how the run finds out and goes on.")
+    ] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Without pauses for reading.")] = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Answer what the agent asks, nobody looking; for unattended use.")
@@ -29,4 +32,4 @@ async def demo(
     from workers.demo.play import play
     from workers.demo.run import Wishes
 
-    return await play(call, Wishes(model=model, kill=kill, fast=fast, keep=keep, yes=yes), began)
+    return await play(call, Wishes(model=model, kill=kill, breaks=breaks, fast=fast, keep=keep, yes=yes), began)

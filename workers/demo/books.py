@@ -1,9 +1,12 @@
 """What the shop's own database says: the proof of what the agent did."""
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import JsonValue
 
 REFUNDS = """
 SELECT refunds.id AS refund, "order", refunds.amount_cents, method, reason, key
@@ -25,6 +28,39 @@ class Books:
         """Articles whose number changed: what it was and what it is."""
         return {sku: (before.stock[sku], now) for sku, now in self.stock.items() if before.stock[sku] != now}
 
+    def evidence(self, tool: str | None, arguments: Mapping[str, JsonValue]) -> "Evidence | None":
+        """Whether such a call is in the books; `None` for tools that leave nothing in them that tells."""
+        order = arguments.get("order")
+        match tool:
+            case "send_customer_note":
+                for email in self.outbox:
+                    if email["order"] == order and _is_of(arguments.get("text"), str(email["text"])):
+                        told = f"sent to {email['recipient']}"
+                        return Evidence(f"the shop's outbox has the email to {email['recipient']}", told)
+                return Evidence("the shop's outbox has no such email", is_done=False)
+            case "issue_refund":
+                for refund in self.refunds:
+                    if refund["order"] == order and refund["amount_cents"] == arguments.get("amount_cents"):
+                        told = f"refund {refund['refund']}: {euros(refund['amount_cents'])} of order {order}"
+                        return Evidence(f"the shop's books have {told}", told)
+                return Evidence("the shop's books have no such refund", is_done=False)
+            case "restock_item":
+                sku, on_hand = str(arguments.get("sku")), arguments.get("on_hand")
+                counted = f"{self.stock.get(sku, 0)} of {sku} on the shelf"
+                return Evidence(f"the shop's books have {counted}", counted, is_done=self.stock.get(sku) == on_hand)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the books say of a call."""
+
+    says: str
+    """In words for people."""
+    returned: str | None = None
+    """What stands for the reply that was lost."""
+    is_done: bool = field(default=True, kw_only=True)
+
 
 def read_books(path: Path) -> Books:
     """The books as they are now; waits for nobody who writes."""
@@ -36,6 +72,13 @@ def read_books(path: Path) -> Books:
             outbox=[dict(row) for row in database.execute('SELECT "order", recipient, text FROM outbox ORDER BY id')],
             vouchers=int(database.execute("SELECT count(*) FROM vouchers").fetchone()[0]),
         )
+
+
+def _is_of(argument: JsonValue, text: str) -> bool:
+    """Whether `text` is the value of an argument, of which a long one is shown by its beginning only."""
+    if isinstance(argument, dict):
+        return text.startswith(str(argument.get("preview")))
+    return argument == text
 
 
 def euros(cents: object) -> str:

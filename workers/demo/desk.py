@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.status import Status
 from rich.text import Text
@@ -20,15 +21,12 @@ from workers.cli.connection import Connection
 from workers.cli.errors import ENDED_OTHERWISE, CliError
 from workers.cli.happenings import Happening, Heard, Wanted
 from workers.cli.output import Output
-from workers.demo import commands
+from workers.demo import answers, commands
+from workers.demo.answers import Answer
+from workers.demo.books import Evidence, read_books
 from workers.demo.voice import Voice
-from workflows.contracts.request import REJECT, Closed, Decision, Request
+from workflows.contracts.request import Closed, Decision, Request
 from workflows.rules import answering, decisions
-
-YES_COMMENT = "mandate demo --yes: no person has looked at it"
-YES_ANSWER = "Nobody is here to answer. Do what the rules say, and leave what they do not say."
-
-_KEYS = {"y": "approve", "yes": "approve", "n": REJECT, "no": REJECT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,8 @@ class Desk:
         workflow_id: of the run.
         program: how one calls us in this shell.
         by: under whose name is answered from here.
-        answers_itself: approve everything at once, as that person, without anybody looking.
+        answers_itself: answer everything at once, as that person, without anybody looking.
+        shop: whose books say what happened.
     """
 
     def __init__(
@@ -65,6 +64,7 @@ class Desk:
         program: str,
         by: str,
         answers_itself: bool,
+        shop: Path,
     ) -> None:
         self.requests: list[Request] = []
         """All that were made, in that order."""
@@ -75,6 +75,7 @@ class Desk:
         self._program = program
         self._by = by
         self._answers_itself = answers_itself
+        self._shop = shop
         self._keyboard = not answers_itself and _is_attended(out)
         self._made: asyncio.Queue[Request] = asyncio.Queue()
         self._open: tuple[Request, ...] = ()
@@ -101,8 +102,7 @@ class Desk:
         if self._answers_itself:
             while True:
                 request = await self._made.get()
-                value = YES_ANSWER if request.kind == "question" else None
-                decision = self._decision(request, request.choices[0], value=value, comment=YES_COMMENT)
+                decision = self._decision(request, answers.unattended(request, self._evidence(request)))
                 try:
                     await messages.decide(self._connection.client, self._workflow_id, decision)
                 except messages.MessageError as error:
@@ -132,20 +132,23 @@ class Desk:
         if not self._open or not said:
             return
         request = self._open[0]
-        choice = "answer" if request.kind == "question" else _KEYS.get(said.lower())
-        if choice is None:
-            self._voice.answer(f"{said!r} is neither y nor n", counts=False)
+        answer = answers.typed(request, said)
+        if answer is None:
+            self._voice.answer(f"{said!r} is not {answers.keys(request)}", counts=False)
             return
-        decision = self._decision(request, choice, value=said if choice == "answer" else None)
         try:
-            await messages.decide(self._connection.client, self._workflow_id, decision)
+            await messages.decide(self._connection.client, self._workflow_id, self._decision(request, answer))
         except messages.MessageError as error:
             self._voice.answer(str(error), counts=False)
 
-    def _decision(self, request: Request, choice: str, *, value: str | None = None, comment: str = "") -> Decision:
-        return Decision(
-            request=request.id, digest=request.digest, choice=choice, by=self._by, value=value, comment=comment
-        )
+    def _decision(self, request: Request, answer: Answer) -> Decision:
+        return Decision(request=request.id, digest=request.digest, by=self._by, **dataclasses.asdict(answer))
+
+    def _evidence(self, request: Request) -> Evidence | None:
+        """What a person finds in the shop's books who is asked whether a call has happened."""
+        if request.kind != "outcome":
+            return None
+        return read_books(self._shop).evidence(request.tool, request.arguments)
 
     def _asked(self, request: Request) -> list[tuple[str, str]]:
         """What a person should know, by headings; what has none, commands above all, stands on lines of its own."""
@@ -155,15 +158,19 @@ class Desk:
             ("of", f"{asking.waits_for(request)}; in this demo that is you, {self._by}"),
             ("until", f"{decisions.moment(request.expires_at)}; then {asking.expiry(request)}"),
         ]
+        evidence = self._evidence(request)
+        if evidence is not None:
+            rows.append(("look", evidence.says))
         ways = self._ways(request)
         if self._answers_itself:
+            chosen = answers.unattended(request, evidence).choice
             first = "Answered by this command itself, since it was called with --yes. A person would type:"
-            return [*rows, ("", first), ("", self._broken(ways[0].mandate))]
-        keys = "with any text" if request.kind == "question" else "with y or n"
-        here = f"here {keys} and Enter, or " if self._keyboard else ""
+            return [*rows, ("", first), *(("", self._broken(way.mandate)) for way in ways if way.choice == chosen)]
+        here = f"here with {answers.keys(request)} and Enter, or " if self._keyboard else ""
         rows.append(("", f"The run waits until somebody answers, {here}from another terminal in this folder:"))
         rows += [("", self._broken(way.mandate)) for way in ways]
-        rows.append(("", f"Or with Temporal's own CLI, for example to {ways[0].choice}:"))
+        choose = ways[0].choice if request.kind == "approval" else f"choose {ways[0].choice}"
+        rows.append(("", f"Or with Temporal's own CLI, for example to {choose}:"))
         rows.append(("", self._broken(ways[0].temporal)))
         if (url := self._connection.run_url(self._workflow_id)) is not None:
             rows += [("", "Or in the Web UI, by More Actions, Send an Update; tab User Metadata:"), ("", f"  {url}")]

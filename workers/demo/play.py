@@ -52,7 +52,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 async def _play(call: Invocation, wishes: Wishes, began: float) -> int:
     settings = Settings.from_environment()
-    model = await _usable(wishes.model, settings)
+    model = await _usable(wishes.model, settings, breaks=wishes.breaks)
     source = stage.shipped_agents()
     with stage.claimed(private_folder(settings.folder)) as claimed:
         looking = asyncio.create_task(stage.find_rules_server(may_download=claimed.is_new))
@@ -68,10 +68,10 @@ async def _play(call: Invocation, wishes: Wishes, began: float) -> int:
             await asyncio.gather(looking, return_exceptions=True)
 
 
-async def _usable(model: str, settings: Settings) -> str:
+async def _usable(model: str, settings: Settings, *, breaks: bool) -> str:
     """`model`, which has all that it needs."""
     if model == "scripted":
-        return "scripted:shop.script.yaml"
+        return "scripted:shop-broken.script.yaml" if breaks else "scripted:shop.script.yaml"
     provider, separator, name = model.partition(":")
     if provider not in PROVIDERS or not separator or not name or " " in model:
         forms = ", ".join(f"{known}:MODEL" for known in PROVIDERS if known != "scripted")

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from workers.cli.happenings import Call
 from workers.cli.output import Output
+from workers.demo import breakage
 from workers.demo.books import Books, euros
 from workers.demo.desk import Settled
 from workers.demo.kill import TOOL, Killing
+from workers.demo.mending import Mended
 from workers.demo.voice import Answered, Step, indented, width
 from workflows.contracts.run import RunResult
 from workflows.rules import wording
@@ -35,6 +37,10 @@ class Facts:
     before: Books
     books: Books
     killing: Killing | None
+    mended: tuple[Mended, ...]
+    """What was looked up and what was checked."""
+    breaks: bool
+    """Replies were to get lost."""
     startup_seconds: float
     """From the start of the command to the start of the run."""
     seconds: float
@@ -74,6 +80,7 @@ class Facts:
                 "vouchers": self.books.vouchers,
             },
             "kill": self._kill(),
+            "broken": breakage.as_json(self.result, self.mended, self.books) if self.breaks else None,
             "startup_seconds": round(self.startup_seconds, 3),
             "seconds": round(self.seconds, 3),
             "address": self.address,
@@ -145,6 +152,11 @@ def tell(facts: Facts, out: Output) -> None:
         _heading(out, "The worker was killed")
         for line in _death(facts, facts.killing):
             out.print(indented(line, 2, columns))
+    if facts.breaks:
+        out.print("")
+        _heading(out, "What broke, and what Mandate did")
+        for line in breakage.told(facts.result, facts.mended, facts.books):
+            out.print(indented(line, 2, columns))
     out.print("")
     used = f"{wording.usage(facts.result.usage)}; {facts.seconds:.1f} s from question to answer."
     out.print(indented(used, 0, columns))
@@ -175,6 +187,8 @@ def _deeds(facts: Facts) -> list[str]:
 
 
 def _outcome(settled: Settled) -> str:
+    if settled.request.kind != "approval":
+        return "asked"
     return settled.closed.outcome if settled.closed is not None else "asked"
 
 
@@ -193,10 +207,12 @@ def _death(facts: Facts, killing: Killing) -> list[str]:
     refunds = len(facts.books.refunds)
     again = [other.line for other in facts.calls if other is not call and other.attempts > 1]
     others = f"Made again, too: {', '.join(again)}." if again else "No other call was made a second time."
+    # Temporal tells when the last attempt began, which is not the first of the worker where replies get lost, too.
+    took = "took it up" if call.attempts == 2 else "made its last attempt"
     once = "exactly one" if refunds == 1 else str(refunds)
     return [
         f"In flight: {call.line}. The refund was in the database; nobody had been told.",
-        f"Process {killing.new_pid} took it up {wait:.1f} s later: attempt {call.attempts}, same idempotency key.",
+        f"Process {killing.new_pid} {took} {wait:.1f} s later: attempt {call.attempts}, same idempotency key.",
         f"The database has {once} refund. {others}",
     ]
 

@@ -14,14 +14,14 @@ from activities.stores.locate import open_store
 from activities.transcript import TranscriptLog
 from workers.cli.connection import Connection
 from workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
-from workers.cli.follow import unfolding
 from workers.cli.options import Invocation
 from workers.cli.signals import stop_signals
 from workers.client import AgentClient, new_workflow_id
-from workers.demo import commands, report
+from workers.demo import breakage, commands, environment, report
 from workers.demo.books import Books, read_books
 from workers.demo.desk import Desk
 from workers.demo.kill import Crew, Killing
+from workers.demo.mending import Checked, Looked, unfolding
 from workers.demo.report import Facts
 from workers.demo.stage import AGENT, REQUESTER, RulesServer, Stage
 from workers.demo.voice import Voice, width
@@ -38,6 +38,8 @@ class Wishes:
 
     model: str
     kill: bool
+    breaks: bool
+    """Replies get lost."""
     fast: bool
     keep: bool
     yes: bool
@@ -81,12 +83,16 @@ class Demo:
             program=self._program,
             by=person,
             answers_itself=wishes.yes,
+            shop=stage.shop,
         )
 
     async def run(self, model: str) -> int:
         """The exit code."""
         before = read_books(self._stage.shop)
-        crew = Crew(lambda extra: start_worker(self._environment() | extra, self._stage.log), doomed=self._wishes.kill)
+        told = environment.of_worker(
+            self._call, self._connection, self._stage, task_queue=self._queue, breaks=self._wishes.breaks
+        )
+        crew = Crew(lambda extra: start_worker(told | extra, self._stage.log), doomed=self._wishes.kill)
         try:
             handle = await AgentClient(self._connection.client, self._queue).start(
                 AGENT, DEMO_INPUT, workflow_id=self._workflow_id, requester=REQUESTER
@@ -99,6 +105,7 @@ class Demo:
                 model=model,
                 rules=self._rules.name,
                 asked=DEMO_INPUT,
+                broken=breakage.ANNOUNCED if self._wishes.breaks else None,
             )
             result = await self._watched(crew, handle)
             facts = await self._facts(handle, model, result, before, startup_seconds)
@@ -109,28 +116,6 @@ class Demo:
         finally:
             await crew.worker.stop()
             await self._blobs.close()
-
-    def _environment(self) -> dict[str, str]:
-        """What the worker is told beside this process's own environment."""
-        flags, root, client = self._call.flags, self._call.root, self._connection.client
-        told = {
-            "TEMPORAL_ADDRESS": self._connection.address,
-            "TEMPORAL_NAMESPACE": client.namespace,
-            "TEMPORAL_PROFILE": root.profile,
-            "TEMPORAL_CONFIG_FILE": root.config_file,
-            "TEMPORAL_API_KEY": flags.api_key,
-            "TEMPORAL_TLS": None if flags.tls is None else str(flags.tls).lower(),
-            "TEMPORAL_TLS_CLIENT_CERT_PATH": flags.tls_cert_path,
-            "TEMPORAL_TLS_CLIENT_KEY_PATH": flags.tls_key_path,
-            "TEMPORAL_TLS_SERVER_CA_CERT_PATH": flags.tls_ca_path,
-            "TEMPORAL_TLS_SERVER_NAME": flags.tls_server_name,
-            "MANDATE_AGENTS": str(self._stage.agents),
-            "MANDATE_CHANNELS": str(self._stage.channels),
-            "MANDATE_PEOPLE": str(self._stage.people),
-            "MANDATE_DEMO_SHOP": str(self._stage.shop),
-            "MANDATE_TASK_QUEUE": self._queue,
-        }
-        return {name: value for name, value in told.items() if value is not None}
 
     async def _watched(self, crew: Crew, handle: WorkflowHandle[Any, RunResult]) -> RunResult:
         """The result of the run, while its story is told and the worker is watched, and killed if that is wished."""
@@ -167,7 +152,8 @@ class Demo:
         async for chronicle, happened in unfolding(self._connection.client, handle.id, handle.first_execution_run_id):
             for happening in happened:
                 await self._voice.hear(happening, chronicle)
-                self._desk.hear(happening, chronicle)
+                if not isinstance(happening, Looked | Checked):
+                    self._desk.hear(happening, chronicle)
 
     async def _kill(self, crew: Crew) -> None:
         self._killing = await crew.kill_when_paid(self._stage.shop)
@@ -208,6 +194,8 @@ class Demo:
             before=before,
             books=read_books(self._stage.shop),
             killing=self._killing,
+            mended=tuple(self._voice.mended),
+            breaks=self._wishes.breaks,
             startup_seconds=startup_seconds,
             seconds=(closed.close_time - closed.start_time).total_seconds(),
         )

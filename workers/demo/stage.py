@@ -128,7 +128,10 @@ def prepare(stage: Stage, source: Path, *, model: str, rules: RulesServer, paced
     for tool in tools:
         if isinstance(tool, dict) and isinstance(server := tool.get("mcp"), dict):
             server["command"] = list(rules.command)
-    _write(stage.agents / "shop.yaml", agent if model.startswith("scripted:") else agent | {"models": [model]})
+    # After a script comes the one that goes on where it does not.
+    following = agent["models"] if model.startswith("scripted:") else []
+    assert isinstance(following, list)
+    _write(stage.agents / "shop.yaml", agent | {"models": [model, *following[1:]]})
 
 
 def _write(path: Path, value: JsonObject) -> None:

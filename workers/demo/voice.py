@@ -8,7 +8,10 @@ from activities.transcript import TranscriptLog
 from workers.cli.chronicle import Chronicle
 from workers.cli.happenings import Call, Happening, Returned, Said
 from workers.cli.output import Output
+from workers.demo import breakage
 from workers.demo.kill import TOOL, Killing
+from workers.demo.mending import Checked, Looked, Mended
+from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import ToolResult
 from workflows.rules import wording
 
@@ -29,7 +32,7 @@ class Answered:
 
 @dataclass(slots=True)
 class Step:
-    """One answer of the model with calls."""
+    """One answer of the model with calls, or one that was not taken."""
 
     number: int
     says: str
@@ -42,12 +45,17 @@ class Voice:
 
     def __init__(self, out: Output, transcript: TranscriptLog) -> None:
         self.steps: list[Step] = []
+        self.mended: list[Mended] = []
+        """What was looked up and what was checked."""
         self._out = out
         self._transcript = transcript
         self.columns = width(out)
         self._numbered = True
+        self._final = Said(0, "")
 
-    def introduce(self, *, server: str, url: str | None, worker: str, model: str, rules: str, asked: str) -> None:
+    def introduce(
+        self, *, server: str, url: str | None, worker: str, model: str, rules: str, asked: str, broken: str | None
+    ) -> None:
         """Who takes part, and where one can watch."""
         scripted = model.startswith("scripted:")
         rows = {
@@ -57,6 +65,8 @@ class Voice:
             "model": f"{model}, a script that needs no key; --model openai:... asks a real one" if scripted else model,
             "rules": f"read from an MCP server: {rules}",
         }
+        if broken is not None:
+            rows["broken"] = broken
         self._say("A small coffee shop has a complaint, and an agent settles it.\n")
         for name, value in rows.items():
             lines = indented(value, 2 + NAME_COLUMNS, self.columns).lstrip()
@@ -65,7 +75,7 @@ class Voice:
         self._say(indented(f"Asked: {asked}", 2, self.columns))
         self._say("")
 
-    async def hear(self, happening: Happening, chronicle: Chronicle) -> None:
+    async def hear(self, happening: Happening | Mended, chronicle: Chronicle) -> None:
         """Tell of the next happening of a run of which `chronicle` is known."""
         match happening:
             case Said(number, beginning) if chronicle.calls and chronicle.head is not None and number == chronicle.step:
@@ -74,16 +84,59 @@ class Voice:
                 self._numbered = bool(self.steps[-1].says)
                 if self._numbered:
                     self._say(indented(f"{number}. {self.steps[-1].says}", 0, self.columns), "bold")
+            case Said(final=True):
+                self._final = happening
             case Returned(_, call) if call.result is not None:
                 text = wording.shorten(await self._whole(call.result), RESULT_CHARACTERS)
-                answered = Answered(call, text, call.result.error)
-                self.steps[-1].calls.append(answered)
-                self._answer(answered)
+                self._returned(Answered(call, text, call.result.error))
+            case Looked():
+                self._looked(happening)
+            case Checked():
+                self._checked(happening, chronicle.pin.attempts if chronicle.pin is not None else 0)
 
     async def _whole(self, result: ToolResult) -> str:
         if result.digest is None:
             return result.text or ""
         return (await self._transcript.blobs.get(result.digest)).decode(errors="replace")
+
+    def _returned(self, answered: Answered) -> None:
+        """A call has its answer; once more if it had been lost."""
+        calls = self.steps[-1].calls
+        earlier = [index for index, before in enumerate(calls) if before.call is answered.call]
+        if earlier:
+            calls[earlier[0]] = answered
+            self._result(answered)
+            return
+        calls.append(answered)
+        self._answer(answered)
+        if answered.call.state == "unknown":
+            times = "in one attempt" if answered.call.attempts == 1 else f"in {answered.call.attempts} attempts"
+            self._say(
+                indented(f"No reply {times}: it may have happened, or not. It is not guessed.", 5, self.columns), "red"
+            )
+
+    def _looked(self, looked: Looked) -> None:
+        self.mended.append(looked)
+        found = {
+            Outcome.DONE: ("it was done, and is not made again", "green"),
+            Outcome.NOT_DONE: ("it was not done, and is made again", "green"),
+        }
+        words, style = found.get(looked.outcome, ("it is still unknown", "yellow"))
+        self._say(indented(f"{looked.probe} is asked, by the call's idempotency key: {words}.", 5, self.columns), style)
+
+    def _checked(self, checked: Checked, attempts: int) -> None:
+        self.mended.append(checked)
+        passed = checked.finding == "pass"
+        if checked.call is None and not passed:
+            self.steps.append(Step(self._final.step, self._final.text.strip()))
+            self._say(indented(f"{self._final.step}. {self._final.text.strip()}", 0, self.columns), "bold")
+        words = "passed" if passed else "failed" if checked.finding == "fail" else "could not be made"
+        line = f"{'✓' if passed else '✗'} check {checked.check} {words}: {checked.reason}"
+        self._say(indented(line, 5, self.columns, hang=2), "green" if passed else "yellow")
+        failures = len(breakage.failed(self.mended))
+        if checked.call is None and not passed:
+            then = "the model is told why" if failures < attempts else "a person is asked"
+            self._say(indented(f"Attempt {failures} of {attempts} was not taken; {then}.", 5, self.columns), "dim")
 
     def _answer(self, answered: Answered) -> None:
         call = answered.call
@@ -91,6 +144,9 @@ class Voice:
         # A step without words has its number here.
         number, self._numbered = ("" if self._numbered else f"{self.steps[-1].number}."), True
         self._say(f"{number:<5}{wording.shorten(call.line, self.columns - 5 - len(again))}{again}", "cyan")
+        self._result(answered)
+
+    def _result(self, answered: Answered) -> None:
         mark, style = ("✗", "yellow") if answered.is_error else ("→", "dim")
         self._say(f"       {mark} {wording.shorten(answered.text, self.columns - 9)}", style)
 

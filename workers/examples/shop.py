@@ -1,13 +1,13 @@
 """Tools of the demo's shop: ordinary functions over a SQLite file, each with what a call does to the world."""
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from pydantic import Field
 
 from activities.toolbox.registry import NotDone, ToolContext, tool
-from workers.examples.shop_data import bank_seconds, shop
+from workers.examples.shop_data import bank_seconds, lose_reply, shop
 
 Order = Annotated[int, Field(ge=1, description="Number of the order.")]
 Sku = Annotated[str, Field(pattern=r"^[A-Z]{3}-\d{2}$", description="Article number, for example `MUG-11`.")]
@@ -62,6 +62,18 @@ class Refund:
     amount: str
 
 
+@dataclass(frozen=True, slots=True)
+class FoundRefund:
+    """Whether a call of `issue_refund` was done; what it returned follows where it was."""
+
+    done: bool
+    refund: int | None = None
+    order: int | None = None
+    amount_cents: int | None = None
+    method: str | None = None
+    amount: str | None = None
+
+
 @tool(effect="read", timeout="10s")
 def lookup_order(order: Order) -> OrderDetails:
     """An order: who ordered what and when, what it cost, and whether it was delivered."""
@@ -112,20 +124,27 @@ def issue_refund(
     """Pay money of an order back to where it came from; never more than was paid."""
     with shop() as database:
         _order(database, order)
-        done = database.execute("SELECT id FROM refunds WHERE key = ?", (context.idempotency_key,)).fetchone()
-        if done is None:
+        if _refund(database, context.idempotency_key) is None:
             payment = _payment_for(database, order, amount_cents)
-            done = database.execute(
-                "INSERT INTO refunds (key, payment, amount_cents, reason) VALUES (?, ?, ?, ?) RETURNING id",
+            database.execute(
+                "INSERT INTO refunds (key, payment, amount_cents, reason) VALUES (?, ?, ?, ?)",
                 (context.idempotency_key, payment, amount_cents, reason),
-            ).fetchone()
-        refund = database.execute(
-            'SELECT refunds.id AS refund, "order", refunds.amount_cents, method FROM refunds'
-            " JOIN payments ON payment = payments.id WHERE refunds.id = ?",
-            (done["id"],),
-        ).fetchone()
+            )
+        refund = _refund(database, context.idempotency_key)
     context.wait(bank_seconds())
-    return Refund(**dict(refund), amount=_euros(refund["amount_cents"]))
+    assert refund is not None
+    lose_reply("issue_refund")
+    return refund
+
+
+@tool(effect="read", timeout="10s")
+def find_refund(
+    key: Annotated[str, Field(min_length=1, max_length=200, description="Idempotency key of the refund.")],
+) -> FoundRefund:
+    """Look into the books whether a refund was made under this idempotency key."""
+    with shop() as database:
+        refund = _refund(database, key)
+    return FoundRefund(done=False) if refund is None else FoundRefund(done=True, **asdict(refund))
 
 
 @tool(effect="keyed", timeout="20s", tags=["money"])
@@ -159,6 +178,9 @@ def send_customer_note(
     with shop() as database:
         recipient = _order(database, order)["email"]
         database.execute('INSERT INTO outbox ("order", recipient, text) VALUES (?, ?, ?)', (order, recipient, text))
+        sent = database.execute("SELECT count(*) FROM outbox").fetchone()[0]
+    if sent == 1:
+        lose_reply("send_customer_note")
     return f"sent to {recipient}"
 
 
@@ -195,6 +217,15 @@ def _payment_for(database: sqlite3.Connection, order: int, amount_cents: int) ->
             return int(payment["payment"])
     left = max((payment["amount_cents"] - payment["refunded_cents"] for payment in payments), default=0)
     raise NotDone(f"{_euros(amount_cents)} is more than order {order} can be given back: {_euros(left)}")
+
+
+def _refund(database: sqlite3.Connection, key: str) -> Refund | None:
+    found = database.execute(
+        'SELECT refunds.id AS refund, "order", refunds.amount_cents, method FROM refunds'
+        " JOIN payments ON payment = payments.id WHERE key = ?",
+        (key,),
+    ).fetchone()
+    return None if found is None else Refund(**dict(found), amount=_euros(found["amount_cents"]))
 
 
 def _euros(cents: int) -> str:

@@ -106,6 +106,16 @@ def bank_seconds() -> float:
     return float(os.environ.get("MANDATE_DEMO_BANK_SECONDS") or 0)
 
 
+def lose_reply(tool: str) -> None:
+    """Fail as a broken line does, after everything was done, if `MANDATE_DEMO_LOST_REPLIES` names `tool`.
+
+    Raises:
+        ConnectionError: whoever made the call is not told what came of it.
+    """
+    if tool in (os.environ.get("MANDATE_DEMO_LOST_REPLIES") or "").split(","):
+        raise ConnectionError("the line broke before the reply came")
+
+
 def create_shop(path: Path) -> None:
     """A shop as on its first day at `path`; one that is there is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
