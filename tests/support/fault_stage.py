@@ -1,0 +1,186 @@
+"""Tool server, workers and remote workers of one crash suite, each of which may die at any time."""
+
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tests.support.fault_client import CALLER, METHODS, URL
+from tests.support.fault_crew import Crew, Post, at_work
+from tests.support.fault_model import FaultModel
+from tests.support.fault_plan import EFFECTS, Task
+from tests.support.fault_remote import READY
+from tests.support.processes import MANDATE, PROJECT
+
+AGENT = "crash"
+
+PRODUCT = (*MANDATE, "worker")
+"""The command of a worker as it is."""
+
+RETRYING = (sys.executable, "-m", "tests.support.retrying_worker", "worker")
+"""The command of a worker that repeats whatever fails."""
+
+_SCHEMA = {
+    "type": "object",
+    "properties": {"task": {"type": "string"}, "item": {"type": "string"}},
+    "required": ["task", "item"],
+}
+_CALLER = f"${{secret:{CALLER}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a stage is set up."""
+
+    address: str
+    """Of the Temporal server."""
+    folder: Path
+    no_keys: tuple[str, ...] = ()
+    """The tool server ignores keys of runs whose names begin so; `""` fits all."""
+    worker: Sequence[str] = PRODUCT
+    workers: int = 3
+    """Two can be killed at once: the third goes on."""
+    remote_workers: int = 3
+    mcp_environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """All that a suite needs, at work."""
+
+    queue: str
+    model: FaultModel
+    workers: Crew
+    remote_workers: Crew
+
+    async def doomed(self, name: str) -> int | None:
+        """The pid of a worker of either crew, once it may be killed; see `Crew`."""
+        crew = self.remote_workers if name.startswith(self.remote_workers.post.kind) else self.workers
+        return await crew.doomed(name)
+
+
+@asynccontextmanager
+async def open_stage(setting: Setting, tasks: Sequence[Task]) -> AsyncIterator[Stage]:
+    """Everything started and ready; all of it is gone after the block."""
+    queue, port = f"crash-{uuid4().hex[:8]}", _free_port()
+    url = f"http://127.0.0.1:{port}"
+    _write_agent(setting, queue, url)
+    plan = setting.folder / "plan.json"
+    faults = {f"{task.name}/{item}": points for task in tasks for item, points in task.points.items()}
+    plan.write_text(json.dumps(faults))
+    async with AsyncExitStack() as stack:
+        crews: list[Crew] = []
+
+        async def doomed(name: str) -> int | None:
+            return await Stage(queue, model, crews[0], crews[1]).doomed(name)
+
+        model = await stack.enter_async_context(FaultModel({task.name: task for task in tasks}, doomed))
+        processes = setting.folder / "processes"
+        server = at_work(_server(setting, plan, port, f"{model.url}/doomed"), processes)
+        await stack.enter_async_context(server)
+        for post in (_workers(setting, queue, url, model.url), _remote_workers(setting, queue, url)):
+            crews.append(await stack.enter_async_context(at_work(post, processes)))
+        yield Stage(queue, model, crews[0], crews[1])
+
+
+def _server(setting: Setting, plan: Path, port: int, ask: str) -> Post:
+    command = [sys.executable, "-m", "tests.support.fault_server", "--database", str(setting.folder / "faults.db")]
+    command += ["--port", str(port), "--plan", str(plan), "--ask", ask]
+    if setting.no_keys:
+        command += ["--no-keys", *setting.no_keys]
+    return Post("server", command, "http://", 1, lambda _: {})
+
+
+def _workers(setting: Setting, queue: str, url: str, model: str) -> Post:
+    environment = {
+        "MANDATE_FOLDER": str(setting.folder),
+        "MANDATE_AGENTS": str(setting.folder / "agents"),
+        "MANDATE_TASK_QUEUE": queue,
+        "MANDATE_HTTP_HOSTS": url.removeprefix("http://"),
+        "TEMPORAL_ADDRESS": setting.address,
+        "VLLM_BASE_URL": f"{model}/v1",
+        URL: url,
+    }
+    return Post(
+        "worker",
+        setting.worker,
+        "Task queue",
+        setting.workers,
+        lambda name: {**environment, "VLLM_API_KEY": name, CALLER: name},
+    )
+
+
+def _remote_workers(setting: Setting, queue: str, url: str) -> Post:
+    return Post(
+        "remote",
+        (sys.executable, "-m", "tests.support.fault_remote", f"{queue}-remote"),
+        READY,
+        setting.remote_workers,
+        lambda name: {"TEMPORAL_ADDRESS": setting.address, URL: url, CALLER: name},
+    )
+
+
+def _write_agent(setting: Setting, queue: str, url: str) -> None:
+    """One agent with every effect of every source."""
+    command = ["python", "-m", "tests.support.fault_mcp"]
+    environment = {"PYTHONPATH": str(PROJECT), CALLER: _CALLER, URL: url, **setting.mcp_environment}
+    tools: list[dict[str, Any]] = [
+        {
+            "mcp": {"name": "faults", "command": command, "env": environment},
+            "effects": {f"{name}_mcp": effect for name, effect in EFFECTS.items()},
+            "timeout": "60s",
+            "retries": 5,
+        }
+    ]
+    for name, effect in EFFECTS.items():
+        tools.append({"python": f"tests.support.fault_tools:{name}_python"})
+        tools.append(_http(name, effect, url))
+        tools.append(_activity(name, effect, f"{queue}-remote"))
+    agent = {
+        "name": AGENT,
+        "instructions": "Do what you are told.",
+        "models": ["vllm:crash"],
+        "tools": tools,
+        "policy": [{"id": "all", "match": {}, "verdict": "allow"}],
+        "people": {"expires": "2s"},
+        "budget": {"steps": 60},
+    }
+    (setting.folder / "agents").mkdir(parents=True, exist_ok=True)
+    (setting.folder / "agents" / f"{AGENT}.yaml").write_text(json.dumps(agent))
+
+
+def _http(name: str, effect: str, url: str) -> dict[str, Any]:
+    return {
+        "name": f"{name}_http",
+        "http": {"method": METHODS[effect], "url": f"{url}/{name}_http/{{task}}/{{item}}"},
+        "headers": {"X-Caller": _CALLER},
+        "input_schema": _SCHEMA,
+        "effect": effect,
+        "timeout": "60s",
+        "retries": 5,
+    }
+
+
+def _activity(name: str, effect: str, queue: str) -> dict[str, Any]:
+    return {
+        "name": f"{name}_activity",
+        "activity": {"name": f"{name}_activity", "task_queue": queue},
+        "input_schema": _SCHEMA,
+        "effect": effect,
+        "failed_types": ["Busy"],
+        # Nothing else tells that a remote worker was killed.
+        "timeout": "12s",
+        "retries": 5,
+    }
+
+
+def _free_port() -> int:
+    """A port that is free now, and that the server gets back whenever it is started again."""
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        return int(tried.getsockname()[1])
