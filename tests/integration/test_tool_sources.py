@@ -128,8 +128,7 @@ async def test_denied_calls_reach_no_source(tmp_path: Path, client: Client, peer
 
     told = await results_told(site, result.head or "")
     assert [part.text for part in told] == [
-        f"refused: rule 'none' denies {name!r}"
-        for name in ("pay", "echo", "charge", "create_ticket")
+        f"refused: rule 'none' denies {name!r}" for name in ("pay", "echo", "charge", "create_ticket")
     ]
     assert calls_of(run) == []
     assert peers.journalled() == []

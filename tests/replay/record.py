@@ -17,6 +17,8 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.worker import Worker
 
 from tests.support.agents import Site, new_site
+from tests.support.hook_peer import Reply, hook_peer
+from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import calls_of
 from workers.client import connect
 from workers.dev_server import run_private_server
@@ -113,14 +115,100 @@ async def continued(site: Site) -> Started:
     """The second of several runs: it begins in the middle of a turn."""
     calls = [{"pay": {"order": n}} for n in range(6)]
     site.write("continued", [{"repeat": 6, "call": calls}, {"say": "done"}])
-    handle = await ended(site, "continued")
+    return await second_run(site, await ended(site, "continued"))
+
+
+async def second_run(site: Site, handle: Started) -> Started:
     first = await site.client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id).fetch_history()
     last = first.events[-1].workflow_execution_continued_as_new_event_attributes
     return site.client.get_workflow_handle(handle.id, run_id=last.new_execution_run_id)
 
 
+def asking(**keys: Any) -> list[dict[str, Any]]:
+    return [{**ASK_ALL[0], **keys}, ASK_ALL[1]]
+
+
+async def decided(site: Site) -> Started:
+    """Requests of all outcomes: a quorum with a repeat, an edit, an answer, a rejection, refusals of both stages."""
+    calls = [{"pay": {"order": 1}}, {"pay": {"order": 2}}, {"send": {"to": "Ann"}}, {"look": {"what": "a"}}]
+    question = {"ask_person": {"question": "Which colour?", "options": ["red"]}}
+    site.write("decided", [{"call": [*calls, question]}, {"say": "done"}], policy=asking(quorum=2))
+    async with site.serving(identity="worker"):
+        handle = await site.start("decided", requester="eve@example.com")
+        first, second, letter, asked_for = await asked(handle, 4)
+        await decide(handle, asked_for, "answer", value="blue")
+        await handle.signal("decide", decision(first, "maybe"))
+        await refusal_of(handle, "decide", decision(first, by="cleo@example.com"))
+        await decide(handle, first)
+        await decide(handle, first)
+        await decide(handle, first, by="bob@example.com", value={"order": 1, "amount": 7})
+        (edited, *_) = await asked(handle, 3)
+        await decide(handle, edited)
+        await asyncio.gather(decide(handle, second), decide(handle, second, by="bob@example.com"))
+        await handle.signal("decide", decision(letter, "reject", comment="too dear"))
+        await handle.result()
+    return handle
+
+
+async def carried(site: Site) -> Started:
+    """The second of several runs: it begins with open requests, one of them half approved, and decides them."""
+    calls = [{"pay": {"order": 1}}, {"pay": {"order": 2}}, {"send": {"to": "Ann"}}]
+    site.write("carried", [{"call": calls}, {"say": "done"}], policy=asking(quorum=2, expires="2h", remind="30m"))
+    async with site.serving(identity="worker"):
+        handle = await site.start("carried")
+        first, second, _ = await asked(handle, 3)
+        await decide(handle, first)
+        for number in range(30):
+            await handle.signal("decide", decision(first, by=f"nobody-{number}"))
+        while (await handle.describe()).run_id == handle.first_execution_run_id:
+            await asyncio.sleep(0.1)
+        await asked(handle, 3)
+        await decide(handle, first)
+        await decide(handle, first, by="bob@example.com")
+        await decide(handle, second, value={"order": 3})
+        (edited, *_) = await asked(handle, 2)
+        await decide(handle, edited, by="bob@example.com")
+        await handle.signal("decide", {"request": "*", "choice": "reject"})
+        await handle.result()
+    return await second_run(site, handle)
+
+
+async def parked(site: Site) -> Started:
+    """Paused, steered, decided while paused, resumed; the next request goes on to others and expires."""
+    escalate = {"escalate": {"groups": ["legal"], "expires": "1s"}}
+    turns = [{"call": [{"pay": {"order": 1}}]}, {"call": [{"pay": {"order": 2}}]}, {"say": "done"}]
+    site.write("parked", turns, policy=asking(expires="3s", remind="1s", on_expiry=escalate))
+    async with site.serving(identity="worker"):
+        handle = await site.start("parked")
+        (request,) = await asked(handle)
+        await handle.execute_update("pause", {"by": "ann@example.com"})
+        await handle.execute_update("steer", {"by": "bob@example.com", "text": "Be brief."})
+        await decide(handle, request)
+        await handle.signal("resume", {"by": "ann@example.com"})
+        await handle.result()
+    return handle
+
+
+async def stopped(site: Site) -> Started:
+    """Stopped while requests are open and people are still being told of them."""
+    calls = [{"pay": {"order": number}} for number in range(60)]
+    site.write("stopped", [{"call": calls}, {"say": "done"}], policy=asking())
+    async with hook_peer(Reply(late=1.0)) as peer:
+        hook = {"name": "slow", "kind": "webhook", "url": peer.url, "secret": "${secret:HOOK}"}
+        (site.folder / "channels.yaml").write_text(json.dumps({"channels": [hook]}))
+        site.environment.update(MANDATE_CHANNELS=str(site.folder / "channels.yaml"), HOOK="hook-secret-0123456789")
+        async with site.serving(identity="worker"):
+            handle = await site.start("stopped")
+            await handle.signal("stop", "by nobody")
+            await asked(handle, 60)
+            await handle.signal("stop", {"by": "ann@example.com", "reason": "enough"})
+            await handle.result()
+    return handle
+
+
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
+    decided, carried, parked, stopped,
 )  # fmt: skip
 
 
@@ -129,10 +217,11 @@ async def record(version: str, names: list[str]) -> None:
     for play in RUNS:
         if names and play.__name__ not in names:
             continue
-        config = {"limit.historyCount.suggestContinueAsNew": "40"} if play is continued else {}
+        config = {"limit.historyCount.suggestContinueAsNew": "40"} if play in {continued, carried} else {}
         with tempfile.TemporaryDirectory() as folder:
             async with run_private_server(extra_dynamic_config=config) as server:
-                site = new_site(Path(folder), await connect(address=server.address, identity="client"))
+                client = await connect(address=server.address, identity="client")
+                site = new_site(Path(folder), client, MANDATE_PEOPLE=str(write_people(Path(folder))))
                 handle = await play(site)
                 history = json.loads((await handle.fetch_history()).to_json())
         path = HISTORIES / f"{version}-{play.__name__}.json"

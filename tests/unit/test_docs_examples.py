@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from activities.documents import parse_document
 from activities.providers.script import load_script
 from tests.unit.test_catalog import StubServers
 from workers.agent_files import AgentFileError, read_agent
@@ -41,7 +41,7 @@ class Example:
 
     @property
     def value(self) -> Any:
-        return yaml.safe_load(self.text)
+        return parse_document(self.place, self.text).value
 
     @property
     def kind(self) -> str:
@@ -97,8 +97,8 @@ def write(folder: Path, text: str) -> Path:
 def test_agent_files_and_parts_of_them_are_valid(example: Example, tmp_path: Path) -> None:
     spec = read_agent(write(tmp_path, example.agent()))
 
-    conditions = [one.when for one in (*spec.policy, *spec.checks) if one.when is not None]
-    assert [(when, problem.message) for when in conditions for problem in check(when)] == []
+    conditions = [*(rule.when for rule in spec.policy), *(one.when for one in spec.checks)]
+    assert [(when, problem.message) for when in conditions if when for problem in check(when)] == []
 
 
 @pytest.mark.parametrize("example", WHOLE, ids=place)

@@ -99,8 +99,10 @@ BETWEEN = [
         ],
     ),
     (
-        "tools:\n  - mcp: {name: f, command: [x]}\n    only: [a]\n    errors: {a: unknown, b: not_done}\n"
-        "    effects: {a: once}\n    key_valid: 1h\n",
+        (
+            "tools:\n  - mcp: {name: f, command: [x]}\n    only: [a]\n    errors: {a: unknown, b: not_done}\n"
+            "    effects: {a: once}\n    key_valid: 1h\n"
+        ),
         [
             "tools[0].errors.b: is not one of the tools that 'only' takes",
             "tools[0].key_valid: belongs to the effect 'keyed'; the other side knows no key of other tools",
