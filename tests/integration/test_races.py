@@ -13,13 +13,14 @@ from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from tests.support.agents import Site, new_site
-from tests.support.attacks import failed_tasks, held_up, place, whole_history
+from tests.support.attacks import failed_tasks, held_up, kept, place, whole_history
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, write_people
 from tests.support.toolkit import calls_of
 from workers.client import connect
 from workers.dev_server import DevServer, run_private_server
 from workers.messages import NoRun, Refused
 from workers.messages import decide as decide_patiently
+from workflows import people, turn
 from workflows.contracts.request import Decision, OpenRequests, Receipt, Request
 from workflows.contracts.run import RunResult
 
@@ -274,6 +275,36 @@ async def test_decisions_while_the_run_continues_as_new_again_and_again(tmp_path
     assert {one.outcome for one in found.closed} == {"approved"}
     assert result.effects.count == count
     assert len({call.key for call in calls_of(handle.id)}) == count
+
+
+async def test_a_crowd_cannot_keep_a_run_from_continuing_as_new(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks in progress hold it back: after so many decisions it takes in no more until it has left."""
+    monkeypatch.setattr(turn, "MESSAGES", 10)
+    monkeypatch.setattr(people, "CROWD", 15)
+    site.write("crowd", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], policy=rule())
+
+    async with site.serving(sandboxed=False):
+        handle = await site.start("crowd")
+        (request,) = await asked(handle)
+        with held_up(site.folder / "people.yaml"):
+            for number in range(15):
+                await handle.signal("decide", decision(request, by="cleo@example.com", comment=str(number)))
+            await being_checked(handle)
+            with pytest.raises(WorkflowUpdateFailedError) as crowded:
+                await handle.execute_update("decide", decision(request))
+            await handle.signal("decide", decision(request))
+            await asyncio.sleep(0.3)
+        found = await kept(handle, 16)
+        said = await say(site.client, handle.id, decision(request))
+        result = await handle.result()
+        parts = await whole_history(site.client, handle)
+
+    assert str(crowded.value.cause) == f"DecisionRefused: {people.CROWDED}"
+    assert people.CROWDED in [one.reason for one in found.refused]
+    assert [one.digest for one in found.requests] == [request.digest]
+    assert len(parts) == 2
+    assert said.receipt is not None
+    assert result.effects.count == len(calls_of(handle.id)) == 1
 
 
 async def test_a_worker_that_dies_between_check_and_record(tmp_path: Path, client: Client, temporal: DevServer) -> None:
