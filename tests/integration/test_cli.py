@@ -48,6 +48,7 @@ async def dawdle(seconds: float) -> str:
 
 AGENT = """
 name: till
+people: {expires: 1s}
 instructions: Serve.
 models: [scripted:till.script.yaml]
 tools:

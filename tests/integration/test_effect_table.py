@@ -125,7 +125,7 @@ MCP = [
     ("echo", "once", done(), 1, "hi"),
     ("fail", "once", unknown(), 1, "the tool says that it failed, and may have acted"),
     ("fail, error: not_done", "once", NOT_DONE, 1, ERROR),
-    ("fail", "keyed", NOT_DONE, 1, ERROR),
+    ("fail", "keyed", unknown(3), 3, "may have acted"),
     ("fail, error: unknown", "keyed", unknown(3), 3, "may have acted"),
     ("crash", "once", unknown(), 1, ENDED),
     ("crash", "keyed", unknown(3), 3, ENDED),

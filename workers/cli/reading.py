@@ -77,7 +77,7 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
 
 def _effects(entries: Sequence[EffectEntry]) -> Table:
     """One line a call, with its attempts and what is to be said of its outcome."""
-    table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+    table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
     for entry in entries:
         attempts = "" if entry.attempts == 1 else f"{entry.attempts} attempts"
         table.add_row(f"step {entry.step}", Text(entry.call), attempts, Text(entry.reason or "", style="yellow"))
