@@ -60,7 +60,7 @@ async def test_a_waiting_run_says_what_it_asks_and_is_answered_on_its_page(tmp_p
                 "finance",
                 f"until {decisions.moment(request.expires_at)}",
                 f"mandate approve {run.id}:r1",
-                f"mandate reject {run.id}:r1",
+                "(or reject)",
                 "temporal workflow update execute",
                 request.digest,
             )
