@@ -142,8 +142,6 @@ def _refuse_agents(check: DecisionCheck, agent: PinnedAgent) -> None:
 def _person(check: DecisionCheck, people: People | None) -> Known | None:
     """Who decides, as the file of people knows them; never the requester under any of their names."""
     by, requester = check.decision.by or "", check.requester
-    if not by.isprintable():
-        raise Refused(f"by: {by!r} holds characters that cannot be seen")
     known = people.find(by) if people is not None else None
     if requester is not None:
         if same_person(by) == same_person(requester):

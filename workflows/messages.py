@@ -34,7 +34,7 @@ MOST_CHARACTERS = 128 * 1024
 FORMS = {
     "request": "a request's id such as 'r3', or '*'",
     "digest": "the request's digest, 43 letters, digits, '-' and '_'",
-    "by": "a name of 1 to 200 characters without spaces around it",
+    "by": "a name of 1 to 200 characters that can all be seen, without spaces around it",
     "token": "a text of at most 8192 characters",
 }
 """What fields hold, in words."""

@@ -93,7 +93,14 @@ async def test_an_unmatched_effect_is_asked_for_and_an_unmatched_read_runs(site:
         ({"digest": "short"}, "digest: 'short' must be the request's digest, 43 letters, digits, '-' and '_'"),
         ({"digest": "of r2"}, "digest: it is that of request r2, not of r1"),
         ({"by": "eve@example.com"}, "by: 'eve@example.com' asked for this run and cannot decide for it"),
-        ({"by": " EVE@example.com"}, "by: ' EVE@example.com' must be a name of 1 to 200 characters without spaces"),
+        (
+            {"by": " EVE@example.com"},
+            "by: ' EVE@example.com' must be a name of 1 to 200 characters that can all be seen",
+        ),
+        (
+            {"by": "ann\u200b@example.com"},
+            "by: 'ann\\u200b@example.com' must be a name of 1 to 200 characters that can",
+        ),
         ({"by": "EVE@Example.com"}, "by: 'EVE@Example.com' asked for this run and cannot decide for it"),
         ({"by": None}, "it: 'by' is missing; only 'request: *' goes without it"),
         ({"choice": "reject", "value": {"a": 1}}, "value: goes with approve, not with 'reject'"),

@@ -32,6 +32,13 @@ def test_words_that_no_history_could_hold_are_none() -> None:
         Halt.model_validate({"by": "ann", "reason": "\ud800"})
 
 
+@pytest.mark.parametrize("by", ["ann\x1b[2J", "ann\u202etxt", "a\u200bnn", "ann\nbob", "ann\x00", " ann", "ann "])
+def test_a_name_that_is_not_what_it_looks_like_is_none(by: str) -> None:
+    for message, rest in ((Halt, {}), (Steering, {"text": "x"}), (Decision, GOOD)):
+        with pytest.raises(ValidationError):
+            message.model_validate({**rest, "by": by})
+
+
 def test_a_token_is_in_no_text_of_a_decision() -> None:
     decision = Decision.model_validate({**GOOD, "token": "s3cret"})
 

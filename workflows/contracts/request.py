@@ -3,7 +3,15 @@
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from workflows.contracts.base import Digest, JsonObject, Record, Spec, check_storable
 from workflows.contracts.policy import Person
@@ -33,6 +41,16 @@ RequestId = Annotated[str, StringConstraints(pattern=r"^r[1-9][0-9]{0,8}$")]
 """`r1`, `r2`, ... in the order in which a run asked."""
 
 
+def _seen(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("holds characters that cannot be seen")
+    return name
+
+
+By = Annotated[Person, AfterValidator(_seen)]
+"""Who says something; where names are shown, this one looks like no other and moves nothing."""
+
+
 class Message(Spec):
     """Something that a person says to a run; whatever is taken in must fit into its history and state."""
 
@@ -49,7 +67,7 @@ class Decision(Message):
     request: Literal["*"] | RequestId = Field(description="Id of the request; `*` for all, with `reject` only.")
     digest: Digest | None = Field(default=None, description="The request's digest; left out for `*` only.")
     choice: str = Field(min_length=1, max_length=40, description="One of the request's choices.")
-    by: Person | None = Field(default=None, description="Who decides; may be left out for `*` only.")
+    by: By | None = Field(default=None, description="Who decides; may be left out for `*` only.")
     comment: str = Field(default="", max_length=2000, description="Why, for the record and for the model.")
     value: JsonValue = Field(
         default=None, description="With `approve`: the arguments to run with instead. With `answer`: the answer."
@@ -302,13 +320,13 @@ class Steering(Message):
     """What a person tells the agent: the argument of `steer`."""
 
     text: str = Field(min_length=1, max_length=8000, description="The words, which the model is told as this person's.")
-    by: Person = Field(description="Who says it.")
+    by: By = Field(description="Who says it.")
 
 
 class Halt(Message):
     """The argument of `pause`, `resume` and `stop`."""
 
-    by: Person = Field(description="Who wants it.")
+    by: By = Field(description="Who wants it.")
     reason: str = Field(default="", max_length=1000, description="Why.")
 
 
