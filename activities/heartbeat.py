@@ -1,27 +1,50 @@
 """Heartbeats from a background task, so that a lost worker is noticed and a cancellation arrives."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from temporalio import activity
 
 
+class Heart:
+    """What the server has heard of this attempt, as far as this process can tell."""
+
+    def __init__(self, timeout_seconds: float | None) -> None:
+        self._timeout = timeout_seconds
+        self._last = time.monotonic()
+        self._stood_still = False
+
+    @property
+    def has_stood_still(self) -> bool:
+        """Whether the server heard nothing for longer than it waits: the attempt is given up, and all is told so."""
+        if self._timeout is not None and time.monotonic() - self._last > self._timeout:
+            self._stood_still = True
+        return self._stood_still
+
+    def beat(self) -> None:
+        if not self.has_stood_still:
+            self._last = time.monotonic()
+        activity.heartbeat()
+
+
 @asynccontextmanager
-async def beating() -> AsyncIterator[None]:
+async def beating() -> AsyncIterator[Heart]:
     """Beat four times within the activity's heartbeat timeout for as long as the body runs."""
     timeout = activity.info().heartbeat_timeout
+    heart = Heart(timeout.total_seconds() if timeout is not None else None)
     if timeout is None:
-        yield
+        yield heart
         return
-    beats = asyncio.create_task(_beat(timeout.total_seconds() / 4))
+    beats = asyncio.create_task(_beat(heart, timeout.total_seconds() / 4))
     try:
-        yield
+        yield heart
     finally:
         beats.cancel()
 
 
-async def _beat(interval: float) -> None:
+async def _beat(heart: Heart, interval: float) -> None:
     while True:
         await asyncio.sleep(interval)
-        activity.heartbeat()
+        heart.beat()

@@ -7,6 +7,7 @@ from temporalio import activity
 
 from activities import arguments, failures, heartbeat, results
 from activities.failures import ToolError
+from activities.heartbeat import Heart
 from activities.pinned import PinnedAgents
 from activities.toolbox import builtin
 from activities.toolbox.base import CallContext, Toolbox, ToolText
@@ -44,13 +45,13 @@ class ToolActivities:
         effect = Effect.KEYED
         structlog.contextvars.bind_contextvars(step=request.step, call=request.index)
         try:
-            async with heartbeat.beating():
+            async with heartbeat.beating() as heart:
                 chain, definition, whole = await self._read(request)
                 effect = definition.tool.effect
                 if _is_forgotten(definition.tool):
                     effect = Effect.ONCE
                     raise ToolError(Outcome.NOT_SENT, "the other side may have forgotten the idempotency key by now")
-                text = await self._call(request, chain, definition, whole)
+                text = await self._call(request, chain, definition, whole, heart)
                 refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
                 if text.error and not _nothing_sent_before() and not failures.tells_of_all(refusal, effect):
                     raise refusal
@@ -82,7 +83,7 @@ class ToolActivities:
             raise ToolError(Outcome.NOT_SENT, str(error)) from None
 
     async def _call(
-        self, request: ToolRequest, chain: Chain, definition: ToolDefinition, whole: JsonObject
+        self, request: ToolRequest, chain: Chain, definition: ToolDefinition, whole: JsonObject, heart: Heart
     ) -> ToolText:
         structlog.contextvars.bind_contextvars(tool=definition.tool.name)
         log.info("tool_called")
@@ -96,12 +97,20 @@ class ToolActivities:
             raise ToolError(Outcome.NOT_SENT, f"this worker cannot call tools of kind {definition.binding.kind!r}")
         context = _context(request, definition)
         if definition.tool.effect is Effect.ONCE:
-            await self._claim(context.idempotency_key)
+            await self._claim(context.idempotency_key, request.instead_of)
+        if definition.tool.effect.changes_world and heart.has_stood_still:
+            raise ToolError(Outcome.NOT_SENT, "this worker stood still for so long that the attempt was given up")
         return await toolbox.call(definition, whole, context)
 
-    async def _claim(self, key: str) -> None:
-        """Enter a call that must not be repeated into the ledger, directly before it acts."""
+    async def _claim(self, key: str, instead_of: str | None) -> None:
+        """Enter a call that must not be repeated into the ledger, directly before it acts.
+
+        With the key of the attempt that it replaces: a worker that was frozen before it entered that one finds it
+        there when it wakes.
+        """
         try:
+            if instead_of is not None:
+                await self._transcript.blobs.claim(instead_of)
             is_first = await self._transcript.blobs.claim(key)
         except failures.STORE_ERRORS as error:
             raise ToolError(Outcome.NOT_SENT, str(error)) from None

@@ -85,7 +85,9 @@ class Calls:
     def _is_cleared_up(self, tool: Tool) -> bool:
         return tool.effect.changes_world and self._current.now.agent.recovers
 
-    async def _attempt(self, placed: Placed, entry: EffectEntry | None) -> steps.Attempted:
+    async def _attempt(
+        self, placed: Placed, entry: EffectEntry | None, instead_of: str | None = None
+    ) -> steps.Attempted:
         key = entry.key if entry is not None else None
         if entry is not None:
             self._in_flight[placed.index] = entry
@@ -98,6 +100,7 @@ class Calls:
                 head=self._current.now.head,
                 index=placed.index,
                 key=key,
+                instead_of=instead_of if instead_of != key else None,
                 edited=placed.edit.call.blob if placed.edit is not None else None,
                 step=self._current.now.step,
             )
@@ -157,7 +160,7 @@ class Calls:
                 return said
             entry = self._rerun_entry(placed, unclear)
             self._doubt(placed.index, Unclear(entry=entry, reruns=unclear.reruns + 1))
-            attempted = await self._attempt(placed, entry)
+            attempted = await self._attempt(placed, entry, instead_of=unclear.entry.key)
             if attempted.outcome is not Outcome.UNKNOWN:
                 return attempted
 

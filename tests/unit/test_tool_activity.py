@@ -1,6 +1,8 @@
 """What `run_tool` makes of an attempt: the outcome over all attempts, and whether Temporal may repeat it."""
 
+import asyncio
 import dataclasses
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -55,6 +57,10 @@ async def attempt(
     store: MemoryStore | None = None,
     key_valid: timedelta | None = None,
     began_after: timedelta = timedelta(0),
+    heartbeat: timedelta = timedelta(seconds=5),
+    agents: type[PinnedAgents] = PinnedAgents,
+    key: str = KEY,
+    instead_of: str | None = None,
 ) -> tuple[ToolResult | ApplicationError, list[tuple[Any, ...]]]:
     """One attempt of a tool, and the heartbeats that it sent."""
     definition = ToolDefinition(
@@ -75,7 +81,7 @@ async def attempt(
         chain, agent, [AssistantMessage(role="assistant", parts=(call,), protocol="scripted", model="x")]
     )
     box = answer if isinstance(answer, Box) else Box(answer)
-    activities = ToolActivities({"python": box}, PinnedAgents(blobs), log)
+    activities = ToolActivities({"python": box}, agents(blobs), log)
     environment = ActivityEnvironment()
     usual = ActivityEnvironment.default_info()
     environment.info = dataclasses.replace(
@@ -83,11 +89,11 @@ async def attempt(
         attempt=number,
         started_time=usual.scheduled_time + began_after,
         heartbeat_details=list(details),
-        heartbeat_timeout=timedelta(seconds=5),
+        heartbeat_timeout=heartbeat,
     )
     beats: list[tuple[Any, ...]] = []
     environment.on_heartbeat = lambda *beat: beats.append(beat)
-    request = ToolRequest(agent=agent, head=chain.head, step=1, key=KEY)
+    request = ToolRequest(agent=agent, head=chain.head, step=1, key=key, instead_of=instead_of)
     try:
         return await environment.run(activities.run_tool, request), beats
     except ApplicationError as error:
@@ -265,6 +271,52 @@ async def test_once_call_that_cannot_be_entered_is_not_sent() -> None:
 
     assert failure_of(result) == (NOT_SENT, "the store mandate.db cannot be written", False)
     assert box.contexts == []
+
+
+async def test_attempt_that_was_replaced_does_not_act_however_late_it_comes() -> None:
+    """A worker that was frozen before it entered its call, and wakes after a person had it made again."""
+    store, box = MemoryStore(), Box(ToolText("sent"))
+    again, _ = await attempt(box, Effect.ONCE, store=store, key="n" * 43, instead_of=KEY)
+
+    late, _ = await attempt(box, Effect.ONCE, store=store)
+
+    assert again == ToolResult(text="sent")
+    assert failure_of(late) == (UNKNOWN, BEGUN_BEFORE, False)
+    assert [context.idempotency_key for context in box.contexts] == ["n" * 43]
+
+
+async def test_attempt_in_place_of_one_that_was_entered_acts() -> None:
+    store, box = MemoryStore(), Box(ToolText("sent"))
+    await attempt(box, Effect.ONCE, store=store)
+
+    again, _ = await attempt(box, Effect.ONCE, store=store, key="n" * 43, instead_of=KEY)
+
+    assert again == ToolResult(text="sent")
+
+
+@pytest.mark.parametrize(
+    ("effect", "calls"), [(Effect.READ, 1), (Effect.IDEMPOTENT, 0), (Effect.KEYED, 0), (Effect.ONCE, 0)]
+)
+async def test_worker_that_stood_still_does_not_act_when_it_wakes(effect: Effect, calls: int) -> None:
+    class Frozen(PinnedAgents):
+        """The whole process stands still before it has read the agent."""
+
+        async def get(self, digest: str) -> PinnedAgent:
+            await asyncio.sleep(0)
+            time.sleep(0.15)
+            await asyncio.sleep(0)
+            return await super().get(digest)
+
+    box = Box(ToolText("done"))
+
+    result, _ = await attempt(box, effect, agents=Frozen, heartbeat=timedelta(milliseconds=100))
+
+    assert len(box.contexts) == calls
+    if not calls:
+        assert failure_of(result)[:2] == (
+            NOT_SENT,
+            "this worker stood still for so long that the attempt was given up",
+        )
 
 
 @pytest.mark.parametrize("effect", [Effect.READ, Effect.IDEMPOTENT, Effect.KEYED])

@@ -155,6 +155,8 @@ class ToolRequest(Record):
     index: int = 0
     key: str | None = None
     """Idempotency key; set for calls that change the world."""
+    instead_of: str | None = None
+    """Key of the attempt in whose place this one is made: it must not act any more, however late it comes."""
     edited: Digest | None = None
     """Address of the arguments that a person put in place of the model's."""
     step: int
