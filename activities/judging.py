@@ -1,6 +1,6 @@
 """A check by a model: a prompt of its own that holds the rubric and the evidence, and the verdict that comes back."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from temporalio.exceptions import ApplicationError
@@ -12,7 +12,7 @@ from activities.providers.base import Completion, Prompt, Provider
 from activities.toolbox import schema
 from activities.work import Work
 from workflows.contracts.base import digest_of
-from workflows.contracts.model import Finish
+from workflows.contracts.model import Finish, Usage
 from workflows.contracts.transcript import TextPart, UserMessage
 from workflows.contracts.verification import CheckResult
 
@@ -36,13 +36,46 @@ Rubric:
 
 
 async def judge(
-    model: str, rubric: str, work: Work, *, provider: GetProvider, within: timedelta, attempt: int
+    route: Sequence[str], rubric: str, work: Work, *, provider: GetProvider, within: timedelta, attempt: int
 ) -> CheckResult:
-    """What `model` finds by `rubric`, and what it cost.
+    """What a model finds by `rubric`, and what that cost, models that gave no verdict included.
+
+    The models of `route` are asked in its order until one has a verdict. Each attempt of the check begins with
+    another one, since one that hangs takes all the time there is.
 
     Raises:
-        Unable: the model gave no answer, none that is a verdict, or says that it cannot tell.
+        Unable: no model gave a verdict, or one says that it cannot tell.
     """
+    first = (attempt - 1) % len(route)
+    spent, without = Usage(), []
+    for model in (*route[first:], *route[:first]):
+        try:
+            completion = await _completed(model, rubric, work, provider=provider, within=within, attempt=attempt)
+            verdict = _verdict(model, completion)
+        except _NoVerdict as none:
+            spent += none.usage
+            without.append(none)
+            continue
+        spent += completion.usage
+        if verdict.finding == "unable":
+            raise Unable(verdict.reason, usage=spent)
+        return verdict.model_copy(update={"usage": spent})
+    waits = [none.retry_after for none in without]
+    raise Unable(
+        "; ".join(none.reason for none in without),
+        lasting=all(none.lasting for none in without),
+        retry_after=None if None in waits else min(wait for wait in waits if wait is not None),
+        usage=spent,
+    )
+
+
+class _NoVerdict(Unable):
+    """One model said nothing that counts: another may."""
+
+
+async def _completed(
+    model: str, rubric: str, work: Work, *, provider: GetProvider, within: timedelta, attempt: int
+) -> Completion:
     name, _, its = model.partition(":")
     instructions = _INSTRUCTIONS + rubric
     shown = UserMessage(role="user", parts=(TextPart(kind="text", text=evidence.of_work(work)),))
@@ -57,25 +90,24 @@ async def judge(
         attempt=attempt,
     )
     try:
-        completion = await (await provider(name)).complete(prompt)
+        return await (await provider(name)).complete(prompt)
     except ApplicationError as error:
         wait = error.next_retry_delay.total_seconds() if error.next_retry_delay is not None else None
         reason = f"{model} gave no answer: {error.message}"
-        raise Unable(reason, lasting=error.non_retryable, retry_after=wait) from None
-    return _verdict(model, completion)
+        raise _NoVerdict(reason, lasting=error.non_retryable, retry_after=wait) from None
 
 
 def _verdict(model: str, completion: Completion) -> CheckResult:
     usage = completion.usage
     if completion.finish is not Finish.COMPLETE:
-        raise Unable(f"{model} gave no verdict: {completion.problem or completion.finish}", usage=usage)
+        raise _NoVerdict(f"{model} gave no verdict: {completion.problem or completion.finish}", usage=usage)
     try:
         said = schema.parse_arguments(schema.unfenced(completion.message.text))
     except ValueError:
         said = {}
     verdict, reason = said.get("verdict"), said.get("reason")
     if verdict not in VERDICTS or not isinstance(reason, str) or not reason.strip():
-        raise Unable(f"{model} gave no verdict: its answer is not the JSON object that was asked for", usage=usage)
+        raise _NoVerdict(f"{model} gave no verdict: its answer is not the JSON object that was asked for", usage=usage)
     if verdict == "unable":
-        raise Unable(f"{model} cannot tell: {reason}", usage=usage)
-    return found(verdict == "pass", f"{model}: {reason}", usage)
+        return CheckResult(finding="unable", reason=f"{model} cannot tell: {reason}")
+    return found(verdict == "pass", f"{model}: {reason}")

@@ -1,7 +1,7 @@
 """Whether a call whose outcome is unknown has happened: a read tool is asked until its answer says so."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from activities.failures import ToolError, shorten
@@ -30,6 +30,8 @@ class Seen:
     """What the probe's tool returned; `None` when it did not."""
     lasting: bool = False
     """Another look would say the same."""
+    is_absent: bool = False
+    """There is nothing yet; that it did not happen, if this stays so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Prober:
     async def look_until(self, patience: timedelta, time: timedelta) -> Seen:
         """Look at once, and again after growing waits while nothing is known and `patience` lasts.
 
+        Absence is believed when `patience` is over: until then it may only be that the call is still on its way.
         `time` is all that there is: the last look is cut off there.
         """
         loop = asyncio.get_running_loop()
@@ -61,38 +64,43 @@ class Prober:
             last = seen if last is None or last.text is None or seen.text is not None else last
             left = min(deadline, end) - loop.time()
             if left <= 0:
-                return last
+                return replace(seen, outcome=Outcome.NOT_DONE) if seen.is_absent and end >= deadline else last
             await asyncio.sleep(min(wait, left))
             wait = min(2 * wait, LONGEST_WAIT)
 
     async def _look(self, within: float) -> Seen:
         try:
-            text = await self.tools.ask(self.agent, self.question, within=timedelta(seconds=within))
+            text = await self.tools.look(self.agent, self.question, within=timedelta(seconds=within))
         except ToolError as error:
             reason = f"the probe {self.question.tool!r} failed: {error.reason}"
             return Seen(Outcome.UNKNOWN, reason, lasting=isinstance(error, Unaskable))
         return self._read(text)
 
     def _read(self, text: str) -> Seen:
-        """What a result says; only one of two conditions that can both be evaluated may hold."""
+        """What a result says: the one condition that holds; one that cannot be evaluated does not."""
         seen = facts(text, self.args)
         said = f"; {self.question.tool!r} returned {shorten(text, SHOWN_CHARACTERS)}" if self.shown else ""
-        outcomes = {}
-        for key, condition in (("done", self.probe.done), ("not_done", self.probe.not_done)):
-            outcome = seen.evaluate(condition)
+        holding, faults = [], []
+        for name in ("done", "not_done", "absent"):
+            condition: str | None = getattr(self.probe, name)
+            outcome = seen.evaluate(condition) if condition is not None else False
             if type(outcome) is cel.Unevaluable:
-                reason = f"{key!r} of the probe cannot be evaluated: {outcome.reason}{said}"
-                return Seen(Outcome.UNKNOWN, reason, text)
-            outcomes[key] = outcome is True
-        match outcomes["done"], outcomes["not_done"]:
-            case True, False:
+                faults.append(f"{name!r} cannot be evaluated: {outcome.reason}")
+            elif outcome is True:
+                holding.append(name)
+        match holding:
+            case ["done"]:
                 return Seen(Outcome.DONE, f"{_quoted(self.probe.done)} holds{said}", text)
-            case False, True:
+            case ["not_done"] | ["not_done", "absent"]:
                 return Seen(Outcome.NOT_DONE, f"{_quoted(self.probe.not_done)} holds{said}", text)
-            case True, True:
-                reason = f"'done' and 'not_done' of the probe both hold{said}"
+            case ["absent"]:
+                reason = f"{_quoted(self.probe.absent or '')} holds{said}"
+                return Seen(Outcome.UNKNOWN, reason, text, is_absent=True)
+            case [first, second, *_]:
+                reason = f"{first!r} and {second!r} of the probe both hold{said}"
                 return Seen(Outcome.UNKNOWN, reason, text, lasting=True)
-        return Seen(Outcome.UNKNOWN, f"neither 'done' nor 'not_done' of the probe holds{said}", text)
+        why = f" ({'; '.join(faults)})" if faults else ""
+        return Seen(Outcome.UNKNOWN, f"no condition of the probe holds{why}{said}", text)
 
 
 def _quoted(condition: str) -> str:

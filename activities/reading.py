@@ -9,7 +9,7 @@ from temporalio import activity
 
 from activities.failures import ToolError
 from activities.toolbox import schema
-from activities.toolbox.base import CallContext, Toolbox
+from activities.toolbox.base import CallContext, Toolbox, ToolText
 from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.base import JsonObject, canonical_json, digest_of
 from workflows.contracts.failures import Outcome
@@ -43,6 +43,19 @@ class ReadTools:
             ToolError: not done when it may not be called at all or not so, or says itself that it failed; else as
                 its toolbox says, or it took too long.
         """
+        said = await self._said(agent, question, within)
+        if said.error:
+            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
+        return said.text
+
+    async def look(self, agent: PinnedAgent, question: Question, *, within: timedelta) -> str:
+        """As `ask`, and `null` where the tool says that there is no such thing."""
+        said = await self._said(agent, question, within)
+        if said.error and not said.is_missing:
+            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
+        return "null" if said.error else said.text
+
+    async def _said(self, agent: PinnedAgent, question: Question, within: timedelta) -> ToolText:
         definition = agent.definition(question.tool)
         toolbox = self._toolboxes.get(definition.binding.kind) if definition is not None else None
         if definition is None or toolbox is None or not is_read(definition.tool):
@@ -53,13 +66,10 @@ class ReadTools:
         timeout = min(definition.tool.timeout, within)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                said = await toolbox.call(definition, question.arguments, _context(question, timeout))
+                return await toolbox.call(definition, question.arguments, _context(question, timeout))
         except TimeoutError:
             reason = f"{question.tool!r} did not answer within {timeout.total_seconds():g} s"
             raise ToolError(Outcome.UNKNOWN, reason) from None
-        if said.error:
-            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
-        return said.text
 
 
 class Unaskable(ToolError):

@@ -143,11 +143,10 @@ class VerificationActivities:
             case "schema":
                 return _by_schema(check, work)
             case "model":
-                assert check.model is not None
                 assert check.rubric is not None
                 within, attempt = _within(), activity.info().attempt
                 return await judging.judge(
-                    check.model, check.rubric, work, provider=self._provider, within=within, attempt=attempt
+                    check.route, check.rubric, work, provider=self._provider, within=within, attempt=attempt
                 )
 
     async def _by_tool(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:

@@ -43,6 +43,7 @@ class Loaded:
         for index, check in enumerate(self.pinned.checks):
             if check.model is not None:
                 yield ("checks", index, "model"), check.model
+            yield from ((("checks", index, "models", place), model) for place, model in enumerate(check.models))
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,10 @@ class CheckedFile:
                 yield self._document.fault(("tools", index, "probe"), message)
 
     def _of_probe(self, tool: str, place: Place, probe: ProbeSpec) -> Iterator[Fault]:
-        for key, condition in (("done", probe.done), ("not_done", probe.not_done)):
+        for key in ("done", "not_done", "absent"):
+            condition: str | None = getattr(probe, key)
+            if condition is None:
+                continue
             yield from self._told((*place, key), condition, self._conditions.of_result(condition, tool))
         short = not isinstance(self._entry(tool).probe, ProbeSpec)
         yield from self._of_read(probe.tool, probe.arguments, place, tool, "a probe", short=short)

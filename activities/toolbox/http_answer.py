@@ -22,6 +22,7 @@ ERROR_BYTES = 32 * 1024
 _BUSY_SECONDS = 1.0
 _BEFORE_THE_KEY = (401, 403, 407)
 """Refusals by whoever lets requests in, who does not look the key up."""
+_MISSING = (404, 410)
 _TEXT_TYPES = ("json", "xml", "javascript", "yaml", "x-www-form-urlencoded", "csv")
 _FAULTS = {
     "too large": "it is larger than the worker's limit",
@@ -89,7 +90,12 @@ def result(
             reason = f"the server refused the idempotency key or the request: {said}"
             raise ToolError(Outcome.NOT_DONE, reason, is_of_key=False)
         case Outcome.NOT_DONE:
-            return ToolText(said, error=True, is_of_key=response.status_code not in _BEFORE_THE_KEY)
+            return ToolText(
+                said,
+                error=True,
+                is_of_key=response.status_code not in _BEFORE_THE_KEY,
+                is_missing=response.status_code in _MISSING,
+            )
     raise ToolError(Outcome.UNKNOWN, said, retry_after=wait)
 
 

@@ -36,10 +36,13 @@ async def played(tmp_path_factory: pytest.TempPathFactory, client: Client, tempo
     honest = [
         *tasks("keyed", "pay", cells("pay")),
         *tasks("once", "send", cells("send")),
+        *tasks("probed", "send", [Hurt(point, f"send_{SOURCES[i % 4]}") for i, point in enumerate(TOOL_POINTS)]),
         *tasks("wrong", "pay", [Hurt(Point.LOSE_REPLY, f"pay_{source}") for source in SOURCES]),
     ]
     repeating = tasks("repeating", "send", [Hurt(Point.LOSE_REPLY, f"send_{source}") for source in SOURCES])
-    setting = Setting(temporal.address, tmp_path_factory.mktemp("honest"), no_keys=("once", "wrong"))
+    setting = Setting(
+        temporal.address, tmp_path_factory.mktemp("honest"), no_keys=("once", "probed", "wrong"), probed=("probed",)
+    )
     again = replace(setting, folder=tmp_path_factory.mktemp("again"))
     # Nobody is killed there.
     alone = Setting(temporal.address, tmp_path_factory.mktemp("repeating"), ("",), RETRYING, 1, 1)
@@ -84,6 +87,14 @@ def test_run_whose_once_call_is_unknown_says_so_and_ends(played: dict[str, Playe
     assert hurt
     assert hurt <= set(unclear)
     assert {result.status for result in unclear.values()} == {RunStatus.DECLINED}
+
+
+def test_once_tools_with_a_probe_leave_nothing_unknown(played: dict[str, Played]) -> None:
+    judgement = played["honest"].judged("probed")
+
+    ended = [ran.result for ran in played["honest"].runs if ran.task.name.startswith("probed") and ran.result]
+    assert replace(judgement, repeated=0) == Judgement()
+    assert {(result.status, result.uncertain) for result in ended} == {(RunStatus.COMPLETED, ())}
 
 
 def test_keyed_tools_against_a_server_that_ignores_keys_are_caught(played: dict[str, Played]) -> None:

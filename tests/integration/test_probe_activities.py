@@ -35,12 +35,15 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         (
             {"done": "soon"},
             Outcome.UNKNOWN,
-            "neither 'done' nor 'not_done' of the probe holds; 'find_plain' returned {\"done\":\"soon\"}",
+            'no condition of the probe holds; \'find_plain\' returned {"done":"soon"}',
         ),
         (
             {},
             Outcome.UNKNOWN,
-            "'done' of the probe cannot be evaluated: the key 'done' is missing; 'find_plain' returned {}",
+            (
+                "no condition of the probe holds ('done' cannot be evaluated: the key 'done' is missing; "
+                "'not_done' cannot be evaluated: the key 'done' is missing); 'find_plain' returned {}"
+            ),
         ),
         (
             ConnectionError("the line broke"),
@@ -70,8 +73,10 @@ async def test_conditions_see_the_call(bench: Bench) -> None:
     ("spec", "reason"),
     [
         ({"done": "true", "not_done": "true"}, "'done' and 'not_done' of the probe both hold"),
-        ({"done": "true", "not_done": "result.x"}, "'not_done' of the probe cannot be evaluated"),
-        ({"done": "result.x", "not_done": "true"}, "'done' of the probe cannot be evaluated"),
+        ({"done": "true", "absent": "true"}, "'done' and 'absent' of the probe both hold"),
+        ({"done": "true", "not_done": "true", "absent": "true"}, "'done' and 'not_done' of the probe both hold"),
+        ({"done": "false", "not_done": "result.x"}, "no condition of the probe holds ('not_done' cannot be evaluated"),
+        ({"done": "result.x", "not_done": "false"}, "no condition of the probe holds ('done' cannot be evaluated"),
     ],
 )
 async def test_conditions_that_do_not_agree_leave_it_unknown(bench: Bench, spec: dict[str, Any], reason: str) -> None:
@@ -81,6 +86,58 @@ async def test_conditions_that_do_not_agree_leave_it_unknown(bench: Bench, spec:
 
     assert probed.outcome is Outcome.UNKNOWN
     assert probed.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("says", "outcome"),
+    [({"refund": {"id": 7}}, Outcome.DONE), ({"error": "no such key"}, Outcome.NOT_DONE), ({}, Outcome.UNKNOWN)],
+)
+async def test_condition_that_does_not_fit_a_result_does_not_hold(
+    bench: Bench, says: dict[str, Any], outcome: Outcome
+) -> None:
+    """What a service answers when it knows the call and when it does not has seldom the same fields."""
+    say(says)
+
+    probed = await bench.probe({"done": "result.refund.id > 0", "not_done": "result.error == 'no such key'"})
+
+    assert probed.outcome is outcome
+
+
+async def test_absence_is_believed_when_it_has_lasted(bench: Bench) -> None:
+    say([])
+
+    probed = await bench.probe({"done": "size(result) > 0", "absent": "size(result) == 0", "patience": "1500ms"})
+
+    assert (probed.outcome, probed.reason) == (
+        Outcome.NOT_DONE,
+        "'size(result) == 0' holds; 'find_plain' returned []",
+    )
+    assert len(CALLED) == 3
+
+
+async def test_call_that_was_still_on_its_way_is_done(bench: Bench) -> None:
+    say([], [{"refund": 7}])
+
+    probed = await bench.probe({"done": "size(result) > 0", "absent": "size(result) == 0", "patience": "1h"})
+
+    assert probed.outcome is Outcome.DONE
+
+
+async def test_absence_before_a_failure_is_not_believed(bench: Bench) -> None:
+    say([], ConnectionError("the line broke"))
+
+    probed = await bench.probe({"done": "size(result) > 0", "absent": "size(result) == 0", "patience": "500ms"})
+
+    assert probed.outcome is Outcome.UNKNOWN
+
+
+async def test_absence_is_not_believed_when_time_ends_before_patience(bench: Bench) -> None:
+    say([])
+    spec = {"done": "size(result) > 0", "absent": "size(result) == 0", "patience": "1h"}
+
+    probed = await bench.probe(spec, start_to_close_timeout=timedelta(milliseconds=1500))
+
+    assert probed.outcome is Outcome.UNKNOWN
 
 
 async def test_conditions_that_both_hold_are_not_tried_again(bench: Bench) -> None:
@@ -108,7 +165,7 @@ async def test_patience_ends(bench: Bench) -> None:
 
     assert probed.outcome is Outcome.UNKNOWN
     assert len(CALLED) == 3
-    assert probed.reason.startswith("neither 'done' nor 'not_done' of the probe holds")
+    assert probed.reason.startswith("no condition of the probe holds")
     assert await bench.text(probed.result) == '{"done":null}'
 
 
@@ -198,11 +255,14 @@ async def test_probe_may_be_an_http_request(bench: Bench) -> None:
 
         here = await bench.probe({"done": "has(result.ok)", "not_done": "!has(result.ok)"}, tool="look_up")
         gone = await bench.probe(tool="gone")
+        absent = await bench.probe({"absent": "result == null"}, tool="gone")
         await bench.toolboxes["http"].close()
 
     assert here.outcome is not Outcome.UNKNOWN
     assert gone.outcome is Outcome.UNKNOWN
-    assert gone.reason.startswith("the probe 'gone' failed: 'gone' says: HTTP 404 Not Found")
+    assert gone.reason.startswith("no condition of the probe holds")
+    assert gone.reason.endswith("'gone' returned null")
+    assert (absent.outcome, absent.reason) == (Outcome.NOT_DONE, "'result == null' holds; 'gone' returned null")
 
 
 def _http(peer: HttpPeer, name: str, path: str) -> ToolDefinition:

@@ -399,6 +399,47 @@ async def test_provider_that_is_down_is_unable_and_asked_again_when_it_says(benc
     assert result.reason.startswith("openai:judge gave no answer: ")
 
 
+ROUTE = {"models": ["openai:cheap", "openai:strong"], "rubric": RUBRIC["rubric"]}
+
+
+@pytest.mark.parametrize(
+    "silent", [Problem(401, "invalid_api_key", "no"), Broken("drop"), Answer(text="It looks good to me.")]
+)
+async def test_next_model_of_the_route_judges_when_one_gives_no_verdict(bench: Bench, silent: Any) -> None:
+    bench.fake.will(silent, verdict("pass"))
+
+    result = await bench.check(ROUTE)
+
+    assert found(result) == ("pass", "openai:strong: it is all there")
+    assert result.usage.model_calls == (2 if isinstance(silent, Answer) else 1)
+
+
+async def test_each_attempt_begins_with_another_model(bench: Bench) -> None:
+    bench.fake.will(verdict("pass"), verdict("pass"), verdict("pass"))
+
+    reasons = [(await bench.check(ROUTE, attempt=attempt)).reason for attempt in (1, 2, 3)]
+
+    assert reasons == [f"openai:{model}: it is all there" for model in ("cheap", "strong", "cheap")]
+
+
+async def test_verdict_that_nobody_can_tell_is_one(bench: Bench) -> None:
+    bench.fake.will(verdict("unable", "no receipt"))
+
+    assert found(await bench.check(ROUTE)) == ("unable", "openai:cheap cannot tell: no receipt")
+    assert len(bench.fake.requests) == 1
+
+
+async def test_route_without_a_verdict_says_why_of_each(bench: Bench) -> None:
+    bench.fake.will(Problem(401, "invalid_api_key", "no"), Answer(text="Fine."))
+
+    result = await bench.check(ROUTE | {"retries": 0})
+
+    assert result.finding == "unable"
+    assert result.reason.startswith("openai:cheap gave no answer: ")
+    assert "; openai:strong gave no verdict: " in result.reason
+    assert result.usage.model_calls == 1
+
+
 async def test_provider_that_refuses_for_good_is_not_asked_again(bench: Bench) -> None:
     bench.fake.will(Problem(401, "invalid_api_key", "Incorrect API key provided: sk-secret"))
 

@@ -89,6 +89,11 @@ class FaultLog:
         finally:
             self._database.execute("commit")
 
+    def found(self, key: str) -> int | None:
+        """The receipt of the call that came with this key."""
+        row = self._database.execute("select number from calls where key = ?", [key]).fetchone()
+        return int(row[0]) if row is not None else None
+
     def hit(self, asked: Asked, point: Point, pid: int | None = None) -> None:
         """Write down that a call is hurt now."""
         self._database.execute(

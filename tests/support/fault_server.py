@@ -2,6 +2,7 @@
 
 `METHOD /TOOL/RUN/ITEM` carries out one call and answers with a receipt. GET reads, PUT may be repeated, and to POST
 the header `Idempotency-Key` is known: the same key gets the stored answer, unless the server runs with `--no-keys`.
+`GET /calls/KEY` answers with the receipt of a call, or 404: keys are written down whether they are known or not.
 Every call that is carried out is a row of a SQLite file that is on the disk before anything is answered.
 
 **Faults** come from the file `--plan`: JSON, by `RUN/ITEM` a list of points (`fault_plan.Point`), one for each time
@@ -85,6 +86,12 @@ class FaultServer:
                 finally:
                     self._held.remove((asked.run, asked.item))
 
+    async def find(self, request: web.Request) -> web.Response:
+        receipt = self._log.found(request.match_info["key"])
+        if receipt is None:
+            return web.json_response({"error": "there is no such call"}, status=404)
+        return web.json_response({"receipt": receipt})
+
     def _due(self, asked: Asked) -> Point | None:
         """What is to happen to a call; nothing to one that comes again while it is held."""
         points = self._plan.get(f"{asked.run}/{asked.item}", [])
@@ -163,6 +170,7 @@ async def _serve_forever(options: argparse.Namespace) -> None:
     plan = json.loads(options.plan.read_text()) if options.plan else {}
     server = FaultServer(FaultLog(options.database, no_keys=_ignored(options.no_keys)), plan, options.ask)
     application = web.Application()
+    application.router.add_get("/calls/{key}", server.find)
     application.router.add_route("*", "/{tool}/{run}/{item}", server.serve)
     # A caller that went away changes nothing: what it asked for goes on.
     runner = web.AppRunner(application, handler_cancellation=False, access_log=None)

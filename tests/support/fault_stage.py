@@ -19,6 +19,19 @@ from tests.support.processes import MANDATE, PROJECT
 
 AGENT = "crash"
 
+PROBED = "crash_probed"
+"""The same agent, whose `once` tools have a probe."""
+
+ONCE = next(name for name, effect in EFFECTS.items() if effect == "once")
+
+_PROBE: dict[str, Any] = {
+    "tool": "find_call",
+    "with": {"key": "key"},
+    "done": "result.receipt > 0",
+    "absent": "result == null",
+    "patience": "3s",
+}
+
 PRODUCT = (*MANDATE, "worker")
 """The command of a worker as it is."""
 
@@ -42,6 +55,8 @@ class Setting:
     folder: Path
     no_keys: tuple[str, ...] = ()
     """The tool server ignores keys of runs whose names begin so; `""` fits all."""
+    probed: tuple[str, ...] = ()
+    """Runs whose names begin so are of the agent `PROBED`."""
     worker: Sequence[str] = PRODUCT
     workers: int = 3
     """Two can be killed at once: the third goes on."""
@@ -69,7 +84,8 @@ async def open_stage(setting: Setting, tasks: Sequence[Task]) -> AsyncIterator[S
     """Everything started and ready; all of it is gone after the block."""
     queue, port = f"crash-{uuid4().hex[:8]}", _free_port()
     url = f"http://127.0.0.1:{port}"
-    _write_agent(setting, queue, url)
+    for agent, probe in ((AGENT, None), (PROBED, _PROBE)):
+        _write_agent(setting, queue, url, agent, probe)
     plan = setting.folder / "plan.json"
     faults = {f"{task.name}/{item}": points for task in tasks for item, points in task.points.items()}
     plan.write_text(json.dumps(faults))
@@ -125,7 +141,7 @@ def _remote_workers(setting: Setting, queue: str, url: str) -> Post:
     )
 
 
-def _write_agent(setting: Setting, queue: str, url: str) -> None:
+def _write_agent(setting: Setting, queue: str, url: str, name: str, probe: dict[str, Any] | None) -> None:
     """One agent with every effect of every source."""
     command = ["python", "-m", "tests.support.fault_mcp"]
     environment = {"PYTHONPATH": str(PROJECT), CALLER: _CALLER, URL: url, **setting.mcp_environment}
@@ -137,12 +153,18 @@ def _write_agent(setting: Setting, queue: str, url: str) -> None:
             "retries": 5,
         }
     ]
-    for name, effect in EFFECTS.items():
-        tools.append({"python": f"tests.support.fault_tools:{name}_python"})
-        tools.append(_http(name, effect, url))
-        tools.append(_activity(name, effect, f"{queue}-remote"))
+    for tool, effect in EFFECTS.items():
+        tools.append({"python": f"tests.support.fault_tools:{tool}_python"})
+        tools.append(_http(tool, effect, url))
+        tools.append(_activity(tool, effect, f"{queue}-remote"))
+    if probe is not None:
+        # An entry of a server is all of its tools: there the probe is of those that are `keyed` too.
+        for entry in tools:
+            if "mcp" in entry or any(ONCE in str(entry.get(key)) for key in ("python", "name")):
+                entry["probe"] = probe
+        tools.append(_find(url))
     agent = {
-        "name": AGENT,
+        "name": name,
         "instructions": "Do what you are told.",
         "models": ["vllm:crash"],
         "tools": tools,
@@ -151,7 +173,16 @@ def _write_agent(setting: Setting, queue: str, url: str) -> None:
         "budget": {"steps": 60},
     }
     (setting.folder / "agents").mkdir(parents=True, exist_ok=True)
-    (setting.folder / "agents" / f"{AGENT}.yaml").write_text(json.dumps(agent))
+    (setting.folder / "agents" / f"{name}.yaml").write_text(json.dumps(agent))
+
+
+def _find(url: str) -> dict[str, Any]:
+    return {
+        "name": _PROBE["tool"],
+        "http": {"method": "GET", "url": f"{url}/calls/{{key}}"},
+        "input_schema": {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]},
+        "effect": "read",
+    }
 
 
 def _http(name: str, effect: str, url: str) -> dict[str, Any]:

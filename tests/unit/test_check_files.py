@@ -319,6 +319,19 @@ ALL = "it has ask_person, find_refund, issue_refund, look_around, read_result"
             ],
         ),
         (
+            "{after: final, model: 'openai:a', models: ['openai:b'], rubric: x}",
+            [
+                (
+                    "11:5: checks[0]: a check has exactly one of 'python', 'tool', 'model', 'models', 'schema', "
+                    "or 'expect' alone"
+                )
+            ],
+        ),
+        (
+            "{after: final, models: ['openai:b', 'openai:b'], rubric: x}",
+            ["11:41: checks[0].models[1]: 'openai:b' is given twice"],
+        ),
+        (
             "{name: x, after: final, expect: 'true'}\n  - {name: x, after: find_refund, expect: 'true'}",
             ["12:6: checks[1].name: 'x' is the name of checks[0] too; each check has its own"],
         ),
@@ -334,6 +347,10 @@ async def test_fault_of_a_check_is_told_with_its_place(folder: Path, check: str,
         (
             "find_refnd",
             [f"7:5: tools[1].probe: 'find_refnd' is no tool of this agent; did you mean 'find_refund'? {ALL}"],
+        ),
+        (
+            "{tool: find_refund, with: {order: args.order}, absent: 'size(reslt) == 0'}",
+            ["7:59: tools[1].probe.absent: column 6: there is no 'reslt'; did you mean result? it sees args, result"],
         ),
         ("issue_refund", [f"7:5: tools[1].probe: 'issue_refund' is 'once'; a probe only reads, {READ}"]),
         (
@@ -395,15 +412,20 @@ async def test_models_of_checks_must_be_ready_too(folder: Path) -> None:
 checks:
   - {after: final, model: "openai:gpt-6-sol", rubric: x}
   - {after: final, model: "scripted:judge.script.yaml", rubric: x}
+  - {after: final, models: ["scripted:judge.script.yaml", "anthropic:b"], rubric: x}
 """
     )
     (folder / "shop.script.yaml").write_text("turns: []\n")
     catalog = await Catalog.load(folder, StubServers(), secrets=Secrets({}))
     settings = Settings.from_environment({"MANDATE_AGENTS": str(folder)})
 
-    assert catalog.providers() == {"openai", "scripted"}
-    assert [(fault.line, fault.key) for fault in missing_keys(catalog, settings)] == [(11, "checks[0].model")]
-    assert (12, "checks[1].model") in [(fault.line, fault.key) for fault in script_faults(catalog, settings)]
+    assert catalog.providers() == {"openai", "scripted", "anthropic"}
+    assert [(fault.line, fault.key) for fault in missing_keys(catalog, settings)] == [
+        (11, "checks[0].model"),
+        (13, "checks[2].models[1]"),
+    ]
+    scripts = [(fault.line, fault.key) for fault in script_faults(catalog, settings)]
+    assert {(12, "checks[1].model"), (13, "checks[2].models[0]")} <= set(scripts)
 
 
 def test_validate_shows_checks_and_probes(

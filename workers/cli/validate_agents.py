@@ -109,7 +109,7 @@ def _by(check: "CheckSpec") -> str:
         case "expect":
             return expect
         case "model":
-            return f"by {check.model}"
+            return f"by {', else '.join(check.route)}"
         case "schema":
             return "by a schema"
 

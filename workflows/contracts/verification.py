@@ -3,10 +3,11 @@
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec
 from workflows.contracts.failures import Outcome
+from workflows.contracts.faults import refuse, repeated
 from workflows.contracts.model import ModelName, Usage
 from workflows.contracts.tool import ToolResult
 
@@ -34,8 +35,13 @@ class ProbeSpec(Spec):
     not_done: Condition = Field(
         default="result.done == false", description="In CEL over `result` and `args`: it did not happen."
     )
+    absent: Condition | None = Field(
+        default=None,
+        description="In CEL over `result` and `args`: there is no trace of it. It did not happen, if this still holds "
+        "at the end of `patience`. A 404 of an HTTP tool is `null`: `result == null`.",
+    )
     patience: Duration = Field(
-        default=timedelta(minutes=2), description="How long it is asked again while neither holds."
+        default=timedelta(minutes=2), description="How long it is asked again while nothing is known."
     )
 
 
@@ -59,7 +65,10 @@ class CheckSpec(Spec):
     expect: Condition | None = Field(
         default=None, description="In CEL over `result` and `args`; without `tool`, over the call's own result."
     )
-    model: ModelName | None = Field(default=None, description="A model that judges by `rubric`, on a route of its own.")
+    model: ModelName | None = Field(default=None, description="A model that judges by `rubric`.")
+    models: tuple[ModelName, ...] = Field(
+        default=(), description="In place of `model`: a route of its own; the next judges when one gives no verdict."
+    )
     rubric: str | None = Field(default=None, min_length=1, max_length=8000, description="What must hold, in words.")
     result_schema: JsonObject | None = Field(
         default=None, alias="schema", description="JSON Schema that the result, read as JSON, must fit."
@@ -74,9 +83,20 @@ class CheckSpec(Spec):
             return "python"
         if self.tool is not None:
             return "tool"
-        if self.model is not None:
+        if self.route:
             return "model"
         return "expect" if self.expect is not None else "schema"
+
+    @property
+    def route(self) -> tuple[ModelName, ...]:
+        """The models that may judge, the preferred one first."""
+        return (self.model,) if self.model is not None else self.models
+
+    @field_validator("models")
+    @classmethod
+    def _models_differ(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
+        refuse([((again,), f"{name!r} is given twice") for again, name, _ in repeated(models)])
+        return models
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -86,19 +106,22 @@ class CheckSpec(Spec):
                 ("python", self.python),
                 ("tool", self.tool),
                 ("model", self.model),
+                ("models", self.models or None),
                 ("schema", self.result_schema),
             )
             if value is not None
         ]
         if len(given) > 1 or (not given and self.expect is None):
-            raise ValueError("a check has exactly one of 'python', 'tool', 'model', 'schema', or 'expect' alone")
+            raise ValueError(
+                "a check has exactly one of 'python', 'tool', 'model', 'models', 'schema', or 'expect' alone"
+            )
         if self.tool is not None and self.expect is None:
             raise ValueError("'tool' goes with 'expect', which says what its result must be")
         if self.expect is not None and given and given != ["tool"]:
             raise ValueError(f"'expect' goes with 'tool' or stands alone, not with {given[0]!r}")
         if self.arguments and self.tool is None:
             raise ValueError("'with' goes with 'tool'")
-        if (self.model is None) != (self.rubric is None):
+        if bool(self.route) != (self.rubric is not None):
             raise ValueError("'model' and 'rubric' go together")
         return self
 
