@@ -172,7 +172,8 @@ class RecoveryState(Record):
     """What went wrong lately, as far as it decides on what comes next."""
 
     troubles: dict[str, Trouble] = {}
-    """By tool; `final` for the answer, `turns` for turns in a row without a success."""
+    """By tool; `*final` for the answer, `*turns` for turns in a row without a success, `*same` for calls that are made
+    again and again, `*model` for models that give no answer."""
     failed: dict[str, str] = {}
     """Why calls failed for good, by their digest: the same call again is not made. The last 64."""
     same: dict[str, int] = {}
@@ -184,7 +185,7 @@ class Rescue(Record):
 
     request: str
     about: str
-    """A tool, `turns`, `final`, `model` or `same`."""
+    """A tool, or one of the other names in `RecoveryState.troubles`."""
     reason: str
     reply: ModelReply | None = None
     """The answer that could not be taken."""

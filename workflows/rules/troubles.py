@@ -5,10 +5,11 @@ from workflows.contracts.run import RecoveryState, Trouble
 from workflows.contracts.tool import ToolResult
 from workflows.rules import wording
 
-FINAL = "final"
-TURNS = "turns"
-SAME = "same"
-MODEL = "model"
+FINAL = "*final"
+TURNS = "*turns"
+SAME = "*same"
+MODEL = "*model"
+"""What goes wrong beside tools, under names that no tool can have."""
 
 KEPT = 64
 LINES = 10
@@ -49,7 +50,7 @@ def seen(state: RecoveryState, call: Digest, answer: ToolResult) -> tuple[Recove
 
 
 def used_up(state: RecoveryState, attempts: int) -> str | None:
-    """The name of what has failed `attempts` times, or `same` for a call that goes round in circles."""
+    """The name of what has failed `attempts` times: a tool, or one of the names above."""
     return next((name for name, trouble in state.troubles.items() if trouble.failures >= attempts), None)
 
 
@@ -57,13 +58,13 @@ def in_words(name: str, failures: int) -> str:
     """Why a person is asked, in one sentence."""
     times = "once" if failures == 1 else f"{failures} times"
     match name:
-        case "final":
+        case "*final":
             return f"the final answer could not be taken {times}"
-        case "turns":
+        case "*turns":
             return f"{failures} turns in a row had no call that worked"
-        case "same":
+        case "*same":
             return "the agent makes the same call again and again, with the same result"
-        case "model":
+        case "*model":
             return "no model of the route gives an answer"
         case _:
             return f"{name!r} failed {times}"
