@@ -79,6 +79,7 @@ class PeopleActivities:
         people = await self._directory.people()
         _refuse_agents(check, agent)
         known = _person(check, people)
+        _refuse_again(check, people, known)
         needs = _needs(check, people, known)
         signed = await self._signed(check, needs)
         return Checked(
@@ -151,6 +152,15 @@ def _person(check: DecisionCheck, people: People | None) -> Known | None:
     if people is not None and known is None:
         raise Refused(f"by: {by!r} is not in the file of people; who may decide on {_who(check.request)}")
     return known
+
+
+def _refuse_again(check: DecisionCheck, people: People | None, known: Known | None) -> None:
+    """One person counts once, also when the file has given them another name since they decided."""
+    if people is None or known is None:
+        return
+    for name in (name for need in check.request.needs for name in (*need.approved_by, *need.rejected_by)):
+        if people.find(name) is known:
+            raise Refused(f"by: {check.decision.by!r} has decided on {check.request.id} already, as {name!r}")
 
 
 def _name(check: DecisionCheck, known: Known | None) -> str:

@@ -74,54 +74,57 @@ class Messages:
 
     @workflow.update(name="steer", description=STEER)
     async def steer(self, *args: Any) -> Told:
-        await self._begun()
+        await self._heard()
         return self._steered(args)
 
     @steer.validator
     def _validate_steer(self, *args: Any) -> None:
         steering = _parsed(Steering, args)
+        self._refuse_crowd()
         if self._current.is_begun and (reason := self._control.refusal(steering)) is not None:
             _refuse(reason)
 
     @workflow.signal(name="steer", description=STEER)
     async def _signal_steer(self, *args: Any) -> None:
         with self._kept("steer", args):
-            await self._begun()
+            await self._heard()
             self._steered(args)
 
     @workflow.update(name="pause", description=PAUSE)
     async def pause(self, *args: Any) -> Told:
-        await self._begun()
+        await self._heard()
         return self._control.pause(_parsed(Halt, args))
 
     @pause.validator
     def _validate_pause(self, *args: Any) -> None:
         _parsed(Halt, args)
+        self._refuse_crowd()
 
     @workflow.signal(name="pause", description=PAUSE)
     async def _signal_pause(self, *args: Any) -> None:
         with self._kept("pause", args):
-            await self._begun()
+            await self._heard()
             self._control.pause(_parsed(Halt, args))
 
     @workflow.update(name="resume", description=RESUME)
     async def resume(self, *args: Any) -> Told:
-        await self._begun()
+        await self._heard()
         return self._control.resume(_parsed(Halt, args))
 
     @resume.validator
     def _validate_resume(self, *args: Any) -> None:
         _parsed(Halt, args)
+        self._refuse_crowd()
 
     @workflow.signal(name="resume", description=RESUME)
     async def _signal_resume(self, *args: Any) -> None:
         with self._kept("resume", args):
-            await self._begun()
+            await self._heard()
             self._control.resume(_parsed(Halt, args))
 
     @workflow.update(name="stop", description=STOP)
     async def stop(self, *args: Any) -> Told:
-        await self._begun()
+        await self._heard()
         return self._control.stop(_parsed(Halt, args))
 
     @stop.validator
@@ -131,14 +134,25 @@ class Messages:
     @workflow.signal(name="stop", description=STOP)
     async def _signal_stop(self, *args: Any) -> None:
         with self._kept("stop", args):
-            await self._begun()
+            await self._heard()
             self._control.stop(_parsed(Halt, args))
+
+    def _refuse_crowd(self) -> None:
+        """A stop is taken in always; all else while the server will still take one."""
+        if self._current.is_begun and (reason := self._turn.gate.crowd) is not None:
+            _refuse(reason)
 
     def _steered(self, args: tuple[Any, ...]) -> Told:
         steering = _parsed(Steering, args)
         if (reason := self._control.refusal(steering)) is not None:
             _refuse(reason)
         return self._control.steer(steering)
+
+    async def _heard(self) -> None:
+        """As `_begun`, for what is no decision; it counts for the server as one does."""
+        await self._begun()
+        if self._current.is_current_loop:
+            self._turn.gate.messages += 1
 
     async def _begun(self) -> None:
         """Returns when there is a run to talk to, which takes until its agent is pinned."""
