@@ -9,7 +9,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import failures
 from activities.transcript import TranscriptLog
-from workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, PinRequest
+from workflows.contracts.agent import LOOP, AgentPin, Pinned, PinnedAgent, PinRequest
 from workflows.contracts.base import Digest, canonical_json
 from workflows.contracts.failures import FailureType
 from workflows.contracts.transcript import TextPart, UserMessage
@@ -79,6 +79,7 @@ def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...]) 
         after_failure=pinned.after_failure,
         same_call=pinned.same_call,
         recovers=True,
+        loop=LOOP,
         budget=pinned.budget,
         structured=pinned.output_schema is not None,
         store=store,

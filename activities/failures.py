@@ -94,7 +94,7 @@ def tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before:
     wait = min(asked, 300.0) if asked is not None else min(0.2 * 4.0 ** (attempt - 1), 30.0)
     return ApplicationError(
         error.reason,
-        ToolFailure(outcome=outcome, reason=error.reason, attempts=attempt),
+        ToolFailure(outcome=outcome, reason=error.reason, attempts=attempt, passing=error.retry_after is not None),
         type=FailureType.TOOL_FAILED,
         non_retryable=not repeatable,
         category=EXPECTED,

@@ -11,6 +11,7 @@ from activities.heartbeat import Heart
 from activities.pinned import PinnedAgents
 from activities.toolbox import builtin
 from activities.toolbox.base import CallContext, Toolbox, ToolText
+from activities.toolbox.sensitive import without_sensitive
 from activities.transcript import Chain, TranscriptLog
 from workflows.contracts.base import JsonObject, canonical_json, digest_of
 from workflows.contracts.failures import Outcome
@@ -43,6 +44,8 @@ class ToolActivities:
         attempt = activity.info().attempt
         # Until the definition is read, repeating is bounded by the workflow alone, which has no retries for `once`.
         effect = Effect.KEYED
+        definition: ToolDefinition | None = None
+        whole: JsonObject = {}
         structlog.contextvars.bind_contextvars(step=request.step, call=request.index)
         try:
             async with heartbeat.beating() as heart:
@@ -55,9 +58,10 @@ class ToolActivities:
                 refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
                 if text.error and not _nothing_sent_before() and not failures.tells_of_all(refusal, effect):
                     raise refusal
-                stored = await self._store(text, definition)
+                stored = await self._store(text, definition, attempt)
                 return stored if attempt == 1 else stored.model_copy(update={"attempts": attempt})
-        except ToolError as error:
+        except ToolError as failed:
+            error = failed if definition is None else _told(failed, definition.tool, whole)
             log.warning("tool_failed", outcome=str(error.outcome), reason=error.reason)
             sent_before = not _nothing_sent_before()
             if error.outcome in (Outcome.NOT_SENT, Outcome.NOT_DONE) and not sent_before:
@@ -118,16 +122,26 @@ class ToolActivities:
             reason = "the call was begun before, and what became of it then is not known; it was not made again"
             raise ToolError(Outcome.UNKNOWN, reason)
 
-    async def _store(self, text: ToolText, definition: ToolDefinition) -> ToolResult:
+    async def _store(self, text: ToolText, definition: ToolDefinition, attempt: int) -> ToolResult:
         """The result as it travels; an effect that is done stays done when its result cannot be stored."""
+        tool = definition.tool
         try:
             stored = await results.store(self._transcript.blobs, text.text, error=text.error)
-            return stored.model_copy(update={"preview": ""}) if definition.tool.sensitive else stored
+            return stored.model_copy(update={"stands_in": text.is_lost, **({"preview": ""} if tool.sensitive else {})})
         except failures.STORE_ERRORS as error:
-            if definition.tool.effect is not Effect.ONCE:
+            # The same key gets the same answer: another attempt may find the store again.
+            if not tool.effect.changes_world or (tool.effect is not Effect.ONCE and attempt <= tool.retries):
                 raise ToolError(Outcome.UNKNOWN, str(error)) from None
             log.warning("result_lost", reason=str(error))
-            return ToolResult(text="done, but its result was lost: the store did not take it", error=text.error)
+            lost = "done, but its result was lost: the store did not take it"
+            return ToolResult(text=lost, error=text.error, stands_in=not text.error)
+
+
+def _told(error: ToolError, tool: Tool, whole: JsonObject) -> ToolError:
+    """`error` without the call's sensitive arguments, which the other side may have repeated."""
+    if tool.sensitive:
+        error.reason = without_sensitive(error.reason, tool, whole)
+    return error
 
 
 def _context(request: ToolRequest, definition: ToolDefinition) -> CallContext:

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from temporalio.client import Client
 
@@ -26,6 +27,10 @@ def _apart() -> None:
 
 
 _apart()
+
+# Nothing is asserted on seconds: how long an example takes says what else the machine does.
+hypothesis.settings.register_profile("mandate", deadline=None)
+hypothesis.settings.load_profile("mandate")
 
 
 def pytest_configure(config: pytest.Config) -> None:

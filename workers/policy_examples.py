@@ -159,7 +159,9 @@ def _fitting(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
     why = misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
     if why is not None:
         raise ValueError(f"the arguments do not fit tool {definition.tool.name!r}, so no rule is read: {why}")
-    return shown_arguments(as_declared(definition.input_schema, arguments))
+    declared = as_declared(definition.input_schema, arguments)
+    # A remote activity's arguments are whole, since Temporal carries them.
+    return declared if definition.tool.remote is not None else shown_arguments(declared)
 
 
 def _tool(known: Tool, call: ExampleCall) -> Tool:

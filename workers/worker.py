@@ -54,7 +54,8 @@ PASSED_THROUGH = ("workflows.contracts", "workflows.rules", "cel_expr_python", "
 PARTS = tuple(
     f"workflows.{name}"
     for name in (
-        "calls", "control", "current", "display", "messages", "people", "rescue", "starting", "steps", "turn",
+        "attempts", "calls", "checks", "control", "current", "display", "doubts", "messages", "people", "rescue",
+        "starting", "steps", "turn",
     )
 )  # fmt: skip
 """Parts of the loop, which hold no state of their own: a waiting run takes a third of the memory when they are

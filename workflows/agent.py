@@ -42,6 +42,7 @@ class AgentWorkflow(Messages):
         if continued:
             self._turn.reopen()
         self._is_over = False
+        self._misfits: tuple[str, ...] = ()
 
     @workflow.run
     async def run(self, *_: Any) -> RunResult:
@@ -136,8 +137,7 @@ class AgentWorkflow(Messages):
             case "accept":
                 self._turn.rescuer.settle(said, f"I accept it as it is; go on. {said.comment}")
             case _:
-                guidance = said.value if isinstance(said.value, str) else said.comment
-                self._turn.rescuer.settle(said, f"Try again. {guidance}")
+                self._turn.rescuer.settle(said, f"Try again. {said.guidance}")
         if rescue.about == troubles.MODEL:
             self._current.update(model=None)
         return None
@@ -146,11 +146,12 @@ class AgentWorkflow(Messages):
         """Ask the model what to do next; the result of the run when there is nothing more to do."""
         words = self._control.take_words()
         reply = await self._ask_model(words)
-        if isinstance(reply, str):
+        if not isinstance(reply, ModelReply):
             self._control.give_back_words(words)
-            return await self._give_up(troubles.MODEL, reply)
+            return await self._give_up(troubles.MODEL, reply[-1], tried=reply) if reply else None
         move = recovery.next_after(reply, self._now.misfits, self._now.agent.attempts)
         counted = isinstance(move, recovery.AskAgain) and move.counts
+        self._keep_misfit(reply, move)
         self._current.update(
             head=reply.head,
             step=self._now.step + 1,
@@ -163,36 +164,61 @@ class AgentWorkflow(Messages):
         match move:
             case recovery.Done() if self._control.is_stopping:
                 return await self._end(RunStatus.STOPPED, self._control.stop_reason, reply)
-            case recovery.Done() if not self._control.has_words:
+            case recovery.Done() if not self._is_told_more:
                 return await self._finish(reply)
             case recovery.GiveUp(reason):
-                return await self._give_up(troubles.FINAL, reason, reply)
+                return await self._give_up(troubles.FINAL, reason, reply, tried=self._misfits)
             case _:
                 return None
 
     async def _finish(self, reply: ModelReply) -> RunResult | None:
         """The run's end if its answer passes all checks; else the model is told what did not."""
         failed = await self._turn.failed_final_check()
+        if self._current.is_current_loop and self._control.is_stopping:
+            return await self._end(RunStatus.STOPPED, self._control.stop_reason, reply)
+        if failed is None and self._current.is_current_loop and self._is_told_more:
+            return None
         if failed is None:
             return await self._end(RunStatus.COMPLETED, None, reply)
         self._current.update(recovery=troubles.failed(self._now.recovery, troubles.FINAL, failed))
         failures = self._now.recovery.troubles[troubles.FINAL].failures
+        self._current.update(note=f"Your answer was not taken: {failed}. Put that right, then answer again.")
         if failures >= self._now.agent.attempts:
             return await self._give_up(troubles.FINAL, troubles.in_words(troubles.FINAL, failures), reply)
         self._turn.try_next_model()
-        self._current.update(note=f"Your answer was not taken: {failed}. Put that right, then answer again.")
         return None
 
-    async def _give_up(self, about: str, reason: str, reply: ModelReply | None = None) -> RunResult | None:
+    def _keep_misfit(self, reply: ModelReply, move: recovery.Next) -> None:
+        """What was wrong with answers in a row that could not be taken, for whoever is asked in the end."""
+        match move:
+            case recovery.AskAgain(note=str()) | recovery.GiveUp():
+                self._misfits = (*self._misfits, f"answer not taken: {reply.problem or reply.finish}")[
+                    -troubles.LINES :
+                ]
+                self._turn.try_next_model()
+            case recovery.Done() | recovery.Act():
+                self._misfits = ()
+
+    @property
+    def _is_told_more(self) -> bool:
+        """Whether people have said something that the model can still be told."""
+        return self._control.has_words and self._now.step < self._now.step_limit
+
+    async def _give_up(
+        self, about: str, reason: str, reply: ModelReply | None = None, tried: tuple[str, ...] = ()
+    ) -> RunResult | None:
         """Ask a person how to go on; a run that began before people were asked ends."""
         if not self._now.agent.recovers:
             return await self._end(RunStatus.DECLINED, reason, reply)
-        self._turn.rescuer.escalate(about, reason, reply)
+        self._turn.rescuer.escalate(about, reason, reply, tried)
         return None
 
-    async def _ask_model(self, words: tuple[Words, ...]) -> ModelReply | str:
-        """The answer of the first model of the route that gives one, from the run's current model on; else why none."""
-        route = self._now.agent.models
+    async def _ask_model(self, words: tuple[Words, ...]) -> ModelReply | tuple[str, ...]:
+        """The answer of the first model of the route that gives one, from the run's current model on.
+
+        Else why each gave none; nothing when the run has to halt before another one may be asked.
+        """
+        route, silent = self._now.agent.models, list[str]()
         while True:
             model = self._now.model or route[0]
             self._current.show(f"asking {model}")
@@ -202,11 +228,14 @@ class AgentWorkflow(Messages):
                 if is_cancelled_exception(error):
                     raise
                 reason = _reason(error, self._now.agent.store)
+                silent.append(f"{model} gave no answer: {reason}")
                 following = routing.after(route, model) if _another_model_may_help(error) else None
                 if following is None:
-                    return f"{model} gave no answer: {reason}"
+                    return tuple(silent)
                 self._current.recall(f"{model} gave no answer ({reason}); going on with {following}")
                 self._current.update(model=following)
+                if self._current.is_current_loop and not await self._control.go_ahead(lambda: self._turn.is_leaving):
+                    return ()
 
     def _model_request(self, words: tuple[Words, ...]) -> ModelRequest:
         answers = (answer for answer in self._now.answers if answer is not None)
@@ -221,8 +250,8 @@ class AgentWorkflow(Messages):
         )
 
     async def _continue_as_new(self) -> NoReturn:
-        await self._turn.gate.quiet()
-        await workflow.wait_condition(workflow.all_handlers_finished)
+        # Either may begin while the other is waited for.
+        await workflow.wait_condition(lambda: self._turn.gate.is_quiet and workflow.all_handlers_finished())
         self._current.leave()
         workflow.continue_as_new(self._now)
 
@@ -230,6 +259,7 @@ class AgentWorkflow(Messages):
         self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None
     ) -> RunResult:
         """The run's result; `answer` is the model's, or a person's in its place."""
+        self._control.is_ending = True
         self._current.doing = f"{status}: {reason}" if reason else str(status)
         self._turn.gate.withdraw(f"the run ended: {reason or status}")
         # A decision that is being checked gets its answer, that the run has ended.
@@ -268,7 +298,8 @@ class AgentWorkflow(Messages):
     def _close_cancelled(self) -> None:
         """A cancelled run has no result: what it did, and what may have happened, is in its memo."""
         for entry in self._turn.lost:
-            unclear = entry.model_copy(update={"reason": "the run was cancelled while it ran"})
+            reason = entry.reason or "the run was cancelled while it ran"
+            unclear = entry.model_copy(update={"reason": reason})
             self._current.update(uncertain=(*self._now.uncertain, unclear))
         self._current.doing = "cancelled"
         self._current.recall("cancelled")

@@ -9,6 +9,7 @@ from workflows.contracts.request import Halt, Steering, Told
 from workflows.current import Current
 from workflows.rules import wording
 
+WORDS_WAITING = 100
 WORDS_BYTES = 32 * 1024
 """Most that people's words take which the model has not been told yet."""
 
@@ -17,6 +18,8 @@ class Control:
     """The wishes of people for one run; they survive in its state."""
 
     def __init__(self, current: Current) -> None:
+        self.is_ending = False
+        """Nothing is told to the model any more."""
         self._current = current
 
     @property
@@ -35,7 +38,12 @@ class Control:
         """Why the model cannot be told these words, in one sentence."""
         if self.is_stopping:
             return "the run is being stopped"
-        waiting = sum(len(words.text.encode()) for words in self._current.now.control.words)
+        if self.is_ending:
+            return "the run is ending"
+        words = self._current.now.control.words
+        if len(words) >= WORDS_WAITING:
+            return f"{WORDS_WAITING} texts wait for the model's next step already; it takes no more before"
+        waiting = sum(len(one.text.encode()) for one in words)
         size = len(steering.text.encode())
         if waiting + size > WORDS_BYTES:
             return f"text: with its {size} bytes, more than {WORDS_BYTES} would wait for the model's next step"

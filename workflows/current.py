@@ -6,8 +6,10 @@ from typing import Any, Literal
 from temporalio import workflow
 
 from workflows import display
+from workflows.contracts.agent import LOOP
 from workflows.contracts.policy import RunFacts
 from workflows.contracts.run import RunState
+from workflows.contracts.tool import Tool
 from workflows.rules import wording
 
 RECENT = 8
@@ -45,6 +47,11 @@ class Current:
         self._state = self.now.model_copy(update=changes)
 
     @property
+    def is_current_loop(self) -> bool:
+        """Whether the run began on this order of commands; older ones keep theirs."""
+        return self.now.agent.loop >= LOOP
+
+    @property
     def status(self) -> Status:
         if self.now.control.paused is not None:
             return "paused"
@@ -65,6 +72,11 @@ class Current:
             tainted=self.now.tainted,
             totals=self.now.totals,
         )
+
+    def taint(self, tool: Tool) -> None:
+        """What `tool` returned enters the conversation."""
+        if self.is_current_loop and tool.untrusted and not self.now.tainted:
+            self.update(tainted=True)
 
     def recall(self, line: str) -> None:
         """Keep `line` among the last few steps and show them."""

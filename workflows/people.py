@@ -32,17 +32,17 @@ from workflows.contracts.request import (
 from workflows.contracts.run import PeopleState
 from workflows.contracts.tool import Tool, ToolResult
 from workflows.current import Current
-from workflows.rules import asking, decisions, wording
+from workflows.rules import decisions, wording
 
 Via = Literal["update", "signal"]
 
 MESSAGES = 1000
-"""After so many accepted decisions a parked run continues as new: the server takes 2,000 updates of one run."""
+"""After so many accepted messages a parked run continues as new: the server takes 2,000 updates of one run."""
 
 CROWD = 1500
 """After so many, none is taken in until it has: it cannot continue as new while others are being checked."""
 
-CROWDED = "too many decisions came to the run at once; send it again in a moment"
+CROWDED = "too many messages came to the run at once; send it again in a moment"
 
 
 NOTICES = 25
@@ -98,7 +98,7 @@ class PeopleGate:
 
     def __init__(self, current: Current, desk: Desk) -> None:
         self.messages = 0
-        """Decisions taken in since the run last continued as new."""
+        """What people said since the run last continued as new."""
         self._current = current
         self._desk = desk
         self._locks: dict[str, asyncio.Lock] = {}
@@ -148,9 +148,10 @@ class PeopleGate:
         for failure in failures:
             self._current.recall(failure)
 
-    async def quiet(self) -> None:
-        """Returns when no notification is on its way."""
-        await workflow.wait_condition(lambda: not self._notices)
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no notification is on its way."""
+        return not self._notices
 
     def withdraw(self, reason: str) -> None:
         """Close all requests that are still open: the run ends."""
@@ -161,7 +162,12 @@ class PeopleGate:
 
     def turned_away(self, decision: Decision) -> str | None:
         """Why a decision is not taken in at all, in one sentence; the one that rejects everything always is."""
-        return CROWDED if self.messages >= CROWD and decision.request != EVERY else None
+        return self.crowd if decision.request != EVERY else None
+
+    @property
+    def crowd(self) -> str | None:
+        """Why nothing is taken in now, in one sentence: the server ends at 2,000 updates of one run."""
+        return CROWDED if self.messages >= CROWD else None
 
     def refusal(self, decision: Decision, at: datetime) -> str | None:
         """Why a decision cannot count, as far as that needs no look-up."""
@@ -206,7 +212,7 @@ class PeopleGate:
     async def _take(self, decision: Decision, at: datetime, via: Via) -> Receipt:
         if decisions.is_repeated(self.state, decision):
             return Receipt(request=decision.request, status="recorded", message="this decision counts already")
-        request = self._found(decision)
+        request = self._escalated(self._found(decision), at)
         checked = await self._checked(decision, request, at, via)
         if (reason := checked.refusal or self.refusal(decision, at)) is not None:
             self._refuse(decision, reason, via)
@@ -230,6 +236,7 @@ class PeopleGate:
             case "rejected":
                 return self._settled(request, "rejected", f"{_names(request, 'reject')} rejected it", decision)
             case _:
+                self._stand()
                 wants = decisions.missing(request)
                 self._current.recall(f"{person} chose {decision.choice} on {request.id}; it still needs {wants}")
                 return Receipt(
@@ -356,21 +363,40 @@ class PeopleGate:
         for request in self.state.open:
             if request.id in self._checks:
                 continue
-            needs = tuple(asking.after_expiry(need, now) or need for need in request.needs)
-            going_on = request.model_copy(update={"needs": needs})
-            if needs != request.needs:
+            going_on = decisions.going_on(request, now)
+            later = going_on.model_copy(
+                update={"needs": tuple(decisions.reminded(need, now) for need in going_on.needs)}
+            )
+            if going_on.needs != request.needs:
                 escalated.append(going_on)
-            later = going_on.model_copy(update={"needs": tuple(decisions.reminded(need, now) for need in needs)})
-            if later.needs != going_on.needs and needs == request.needs:
+            elif later.needs != going_on.needs:
                 reminded.append(later)
             self._replace(later)
-        if escalated:
-            self.tell(escalated, "escalated")
+        self._tell_escalated(escalated)
         if reminded:
             self.tell(reminded, "reminder")
-        if escalated:
-            ids = ", ".join(request.id for request in escalated)
-            self._current.recall(f"nobody answered {ids} in time; it went on to the next people")
+
+    def _escalated(self, request: Request, at: datetime) -> Request:
+        """`request` as it is at `at`: who may decide by then is not turned away since the timer comes second."""
+        going_on = decisions.going_on(request, at)
+        if going_on.needs != request.needs and self._current.is_current_loop:
+            self._replace(going_on)
+            self._tell_escalated([going_on])
+            return going_on
+        return request
+
+    def _tell_escalated(self, requests: Sequence[Request]) -> None:
+        if not requests:
+            return
+        self.tell(requests, "escalated")
+        ids = ", ".join(request.id for request in requests)
+        self._current.recall(f"nobody answered {ids} in time; it went on to the next people")
+        self._stand()
+
+    def _stand(self) -> None:
+        """Whom requests wait for has changed while they are open."""
+        if self._current.is_current_loop:
+            self._current.stand()
 
     def _end_expired(self, now: datetime, which: str = EVERY) -> None:
         for request in [one for one in self.state.open if which in (EVERY, one.id)]:

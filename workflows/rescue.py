@@ -1,6 +1,6 @@
 """When retries cannot mend it: checks that fail, outcomes that nobody knows, attempts that are used up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
@@ -10,7 +10,7 @@ from workflows.contracts.base import JsonObject
 from workflows.contracts.model import ModelReply, Words
 from workflows.contracts.policy import Verdict
 from workflows.contracts.request import CHOICES, Halt, Request, RequestKind
-from workflows.contracts.run import EffectEntry, RecoveryState, Rescue, Resolution
+from workflows.contracts.run import EffectEntry, Rescue, Resolution, Trouble
 from workflows.contracts.tool import Tool
 from workflows.contracts.verification import CheckPin, CheckRequest, CheckResult
 from workflows.control import Control
@@ -19,6 +19,9 @@ from workflows.people import PeopleGate, Settled
 from workflows.rules import asking, decisions, troubles, wording
 
 EFFECTS_SHOWN = 10
+
+REASON_CHARACTERS = 1000
+"""Longest reason that a halt takes; a decision's comment may be longer."""
 
 
 class Rescuer:
@@ -58,10 +61,16 @@ class Rescuer:
             tool=tool,
         )
 
-    def escalate(self, about: str, reason: str, reply: ModelReply | None = None) -> Rescue:
-        """Ask how the run goes on after `about` has failed too often."""
-        trouble = self._current.now.recovery.troubles.get(about)
-        lines = [f"attempt {number}: {line}" for number, line in enumerate(trouble.lines if trouble else (), 1)]
+    async def go_ahead(self) -> bool:
+        """Returns when the run is not paused, or has to halt; whether it may begin something new."""
+        return await self._control.go_ahead(self._is_leaving)
+
+    def escalate(self, about: str, reason: str, reply: ModelReply | None = None, tried: Sequence[str] = ()) -> Rescue:
+        """Ask how the run goes on after `about` has failed too often; `tried` is what no attempt counts."""
+        trouble = self._current.now.recovery.troubles.get(about, Trouble())
+        first = trouble.failures - len(trouble.lines) + 1
+        lines = [f"attempt {number}: {line}" for number, line in enumerate(trouble.lines, first)]
+        lines += tried
         lines += [f"done so far: {entry.call}" for entry in self._current.now.effects.last[-EFFECTS_SHOWN:]]
         if reply is not None and reply.text:
             lines.append(f"its answer: {wording.shorten(reply.text, 1000)}")
@@ -154,11 +163,11 @@ class Rescuer:
         self._current.update(resolutions={**self._current.now.resolutions, settled.request.id: resolution})
 
     def stop(self, said: Resolution) -> None:
-        self._control.stop(Halt(by=said.by or "somebody", reason=said.comment))
+        self._control.stop(Halt(by=said.by or "somebody", reason=wording.shorten(said.comment, REASON_CHARACTERS)))
 
     def settle(self, said: Resolution, text: str) -> None:
         """Everything counts anew, and the model is told `text` as that person's words."""
-        self._current.update(recovery=RecoveryState(), misfits=0, rescue=None)
+        self._current.update(recovery=troubles.afresh(self._current.now.recovery), misfits=0, rescue=None)
         self._control.add_words(Words(by=said.by or "somebody", text=text.strip()))
 
 

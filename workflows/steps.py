@@ -67,6 +67,10 @@ class Attempted:
     answer: ToolResult
     attempts: int = 1
     """How many it is known to have had; see `_attempts`."""
+    key: str | None = None
+    """The idempotency key that it was made under."""
+    is_passing: bool = False
+    """It was not done for a reason that may be gone another time."""
 
 
 async def pin_agent(request: PinRequest) -> Pinned:
@@ -180,8 +184,10 @@ async def probe_call(request: ProbeRequest, probe: ProbePin, tool: str, verdict:
     return probed
 
 
-async def run_tool(request: ToolRequest, call: CallRequest, tool: Tool, verdict: Verdict) -> Attempted:
-    """Make a call that `verdict` allows, in a worker of ours."""
+async def run_tool(
+    request: ToolRequest, call: CallRequest, tool: Tool, verdict: Verdict, *, valid: timedelta | None = None
+) -> Attempted:
+    """Make a call that `verdict` allows, in a worker of ours; its key is known to the other side for `valid`."""
     assert verdict.allowed, verdict.reason
     try:
         answer = await workflow.execute_activity(
@@ -190,7 +196,7 @@ async def run_tool(request: ToolRequest, call: CallRequest, tool: Tool, verdict:
             result_type=ToolResult,
             start_to_close_timeout=tool.timeout,
             heartbeat_timeout=EFFECT_HEARTBEAT if tool.effect.changes_world else HEARTBEAT,
-            schedule_to_close_timeout=_key_valid(tool),
+            schedule_to_close_timeout=valid,
             retry_policy=_retries(tool),
             summary=wording.call(tool.name, call.arguments, tool.sensitive),
         )
@@ -201,7 +207,13 @@ async def run_tool(request: ToolRequest, call: CallRequest, tool: Tool, verdict:
 
 
 async def call_remote_activity(
-    remote: RemoteActivity, call: CallRequest, tool: Tool, key: str | None, verdict: Verdict
+    remote: RemoteActivity,
+    call: CallRequest,
+    tool: Tool,
+    key: str | None,
+    verdict: Verdict,
+    *,
+    valid: timedelta | None = None,
 ) -> Attempted:
     """Make a call that `verdict` allows, in a worker of somebody else; `key` is the activity id."""
     assert verdict.allowed, verdict.reason
@@ -217,7 +229,7 @@ async def call_remote_activity(
             result_type=RawValue,
             start_to_close_timeout=tool.timeout,
             schedule_to_start_timeout=QUEUED_AT_MOST,
-            schedule_to_close_timeout=_key_valid(tool),
+            schedule_to_close_timeout=valid,
             retry_policy=_retries(tool, remote.failed_types),
             summary=wording.call(tool.name, call.arguments, tool.sensitive),
         )
@@ -239,16 +251,11 @@ def _attempts_at_most(tool: Tool) -> int:
     return 1 if tool.effect is Effect.ONCE else tool.retries + 1
 
 
-def _key_valid(tool: Tool) -> timedelta | None:
-    """The time within which a call must have its answer: after it the other side may have forgotten the key."""
-    return tool.key_valid if tool.effect is Effect.KEYED else None
-
-
 def _returned(payload: Payload) -> ToolResult:
     """A remote activity's result as text; it has no blob, since Temporal carried it here."""
     if len(payload.data) > REMOTE_LIMIT_BYTES:
         text = f"done, but its result of {len(payload.data)} bytes is over the limit of {REMOTE_LIMIT_BYTES}"
-        return ToolResult(text=text)
+        return ToolResult(text=text, stands_in=True)
     encoding = payload.metadata.get("encoding", b"").decode()
     if encoding == "binary/null":
         return ToolResult(text="null")
@@ -265,8 +272,12 @@ def _given_up(error: ActivityError, tool: Tool, *, ours: bool = False, failed_ty
         raise error
     told = _told_by_us(error.cause) if ours else None
     failure = told or _failure_of(error.cause, failed_types)
+    if told is None and tool.sensitive and isinstance(error.cause, ApplicationError):
+        # Whatever else it says may repeat arguments that are shown nowhere.
+        failure = failure.model_copy(update={"reason": error.cause.type or "error"})
     answer = ToolResult(text=wording.shorten(failure.reason, 300), error=True)
-    return Attempted(failure.outcome, answer, told.attempts if told else _attempts(error, tool, ours=ours))
+    attempts = told.attempts if told else _attempts(error, tool, ours=ours)
+    return Attempted(failure.outcome, answer, attempts, is_passing=failure.passing)
 
 
 def _attempts(error: ActivityError, tool: Tool, *, ours: bool) -> int:

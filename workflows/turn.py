@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from temporalio import workflow
 
-from workflows.calls import Calls, Made, Placed
+from workflows.attempts import Placed
+from workflows.calls import Calls, Made
 from workflows.contracts.base import Digest, JsonObject
 from workflows.contracts.failures import Outcome
-from workflows.contracts.policy import Rule, Verdict
+from workflows.contracts.policy import Rule, RunFacts, Verdict
 from workflows.contracts.request import CHOICES, EditedCall, Need, Request, RequestKind
 from workflows.contracts.run import Edit, EffectEntry
 from workflows.contracts.tool import CallRequest, Effect, Tool, ToolResult
@@ -43,6 +44,7 @@ class Turn:
         self._current = current
         self._control = control
         self._calls = Calls(current, control, self.rescuer)
+        self._switched_at: int | None = None
 
     @property
     def is_answered(self) -> bool:
@@ -79,6 +81,11 @@ class Turn:
             notes={},
             turn_counted=False,
         )
+        if not self._current.is_current_loop:
+            return
+        for index, call in enumerate(calls):
+            if call.misfit and self._current.now.agent.tool(call.tool) is not None:
+                self._failed(call.tool, f"{call.tool}: {call.misfit}", index=index)
 
     async def act(self) -> None:
         """Answer the open calls: reads side by side, effects one by one in the model's order.
@@ -204,7 +211,11 @@ class Turn:
         assert verdict is not None
         if edit is not None:
             call = call.model_copy(update={"arguments": edit.call.arguments, "digest": edit.call.digest})
-        placed = Placed(index, call, tool, verdict, edit)
+        if (before := self._spoiled_meanwhile(index, call)) is not None:
+            self._give_back(tool, call.arguments)
+            self._repeat(index, call, before)
+            return
+        placed = Placed(index, call, tool, verdict, edit, self._facts_before(index))
         self._current.show(placed.line)
         made = await self._calls.make(placed)
         self._current.update(tainted=self._current.now.tainted or tool.untrusted)
@@ -221,24 +232,19 @@ class Turn:
     def _judged_by_result(self, placed: Placed, made: Made) -> ToolResult:
         """The answer as the model is told it, its failure counted if it is one."""
         digest = troubles.call_digest(placed.call.tool, placed.call.arguments)
-        recovery = self._current.now.recovery
         if made.failed is not None:
-            recovery = troubles.failed(
-                recovery, placed.tool.name, f"{placed.line}: {made.failed}", call=digest, index=placed.index
-            )
-            self._current.update(recovery=recovery)
-            self.try_next_model()
-            return made.answer.model_copy(
-                update={"note": wording.failed_check(made.failed, changed_world=placed.tool.effect.changes_world)}
-            )
+            is_effect = placed.tool.effect.changes_world
+            line = f"{placed.line}: {made.failed}"
+            attempt = self._failed(placed.tool.name, line, call=digest, index=placed.index, spoiled=is_effect)
+            note = _joined(made.answer.note, wording.failed_check(made.failed, changed_world=is_effect), attempt)
+            return made.answer.model_copy(update={"note": note, "unfit": True})
         if made.answer.error:
-            # What was not sent may go through another time; a definite no stays one.
-            again = None if made.outcome is Outcome.NOT_SENT or made.outcome is Outcome.UNKNOWN else digest
+            # What was not sent may go through another time, and so may what is busy; a definite no stays one.
+            is_final = made.outcome is Outcome.NOT_DONE and not made.is_passing
             line = f"{placed.line}: {made.outcome.value if placed.tool.sensitive else wording.result(made.answer)}"
-            self._current.update(
-                recovery=troubles.failed(recovery, placed.tool.name, line, call=again, index=placed.index)
-            )
-            return made.answer
+            attempt = self._failed(placed.tool.name, line, call=digest if is_final else None, index=placed.index)
+            return made.answer.model_copy(update={"note": _joined(made.answer.note, attempt)})
+        recovery = self._current.now.recovery
         recovery = troubles.succeeded(recovery, placed.tool.name, changed_world=placed.tool.effect.changes_world)
         recovery, times = troubles.seen(recovery, digest, made.answer)
         limit = self._current.now.agent.same_call
@@ -250,12 +256,25 @@ class Turn:
         if times != limit:
             return made.answer
         note = f"you have made this call {times} times with the same result; do something else, or give your answer"
-        return made.answer.model_copy(update={"note": note})
+        return made.answer.model_copy(update={"note": _joined(made.answer.note, note)})
+
+    def _failed(
+        self, tool: str, line: str, *, index: int, call: Digest | None = None, spoiled: bool = False
+    ) -> str | None:
+        """Counts a failure of a tool; what the model is told of it, if people help once attempts are used up."""
+        recovery = troubles.failed(self._current.now.recovery, tool, line, call=call, index=index, spoiled=spoiled)
+        self._current.update(recovery=recovery)
+        self.try_next_model()
+        its = self._current.now.agent
+        if not its.recovers or not self._current.is_current_loop:
+            return None
+        return wording.attempt(recovery.troubles[tool].failures, its.attempts, tool)
 
     def try_next_model(self) -> None:
-        """After a failed check the next model of the route goes on, if the agent file wants it."""
+        """After a failure the next model of the route goes on, if the agent file wants it; once a step."""
         its = self._current.now
-        if its.agent.after_failure == "next_model":
+        if its.agent.after_failure == "next_model" and self._switched_at != its.step:
+            self._switched_at = its.step
             following = routing.after(its.agent.models, its.model or its.agent.models[0])
             if following is not None:
                 self._current.update(model=following)
@@ -270,12 +289,21 @@ class Turn:
         if its.turn_counted or not its.calls or not its.agent.recovers:
             return
         recovery = its.recovery
-        if all(answer is not None and answer.error for answer in its.answers):
-            lines = "; ".join(wording.result(answer) for answer in its.answers if answer is not None)
+        if all(answer is not None and (answer.error or answer.unfit) for answer in its.answers):
+            lines = "; ".join(map(self._failure_in_words, its.calls, its.answers))
             recovery = troubles.failed(recovery, troubles.TURNS, lines, index=len(its.calls) - 1)
         else:
             recovery = troubles.succeeded(recovery, troubles.TURNS, changed_world=False)
         self._current.update(recovery=recovery, turn_counted=True)
+
+    def _failure_in_words(self, call: CallRequest, answer: ToolResult | None) -> str:
+        """Why a call of the turn did not work, without anything sensitive."""
+        if answer is None:
+            return "no answer"
+        tool = self._current.now.agent.tool(call.tool)
+        if tool is not None and tool.sensitive and not call.misfit:
+            return "failed"
+        return wording.shorten(answer.note or "", 200) if answer.unfit else wording.result(answer)
 
     def supply(self, index: int | None, answer: ToolResult) -> None:
         """Put a person's result in place of what a call of the open turn returned."""
@@ -284,18 +312,35 @@ class Turn:
 
     def _failed_before(self, call: CallRequest) -> str | None:
         """Why the same call is not made again as it is."""
-        failed = self._current.now.recovery.failed
-        if not failed or not self._current.now.agent.recovers:
+        recovery = self._current.now.recovery
+        if not (recovery.failed or recovery.spoiled) or not self._current.now.agent.recovers:
             return None
-        return failed.get(troubles.call_digest(call.tool, call.arguments))
+        return troubles.failed_before(recovery, troubles.call_digest(call.tool, call.arguments))
+
+    def _spoiled_meanwhile(self, index: int, call: CallRequest) -> str | None:
+        """Why a call is not made that was judged before the same one of its turn was made, and was done wrongly."""
+        if not self._current.is_current_loop or index in self._current.now.unclear:
+            return None
+        spoiled = self._current.now.recovery.spoiled
+        return spoiled.get(troubles.call_digest(call.tool, call.arguments)) if spoiled else None
+
+    def _facts_before(self, index: int) -> RunFacts:
+        """What rules saw of the run: without this call, and without those that come after it and are not made yet."""
+        its = self._current.now
+        before = its.totals
+        for other in range(index, len(its.calls)):
+            verdict, answer = its.verdicts[other], its.answers[other]
+            if answer is None and verdict is not None and verdict.kind != "deny":
+                edit = its.edits.get(other)
+                arguments = its.calls[other].arguments if edit is None else edit.call.arguments
+                before = totals.give_back(before, self._tool(its.calls[other].tool), arguments)
+        return self._current.facts.model_copy(update={"totals": before})
 
     def _repeat(self, index: int, call: CallRequest, before: str) -> None:
         line = wording.call(call.tool, call.arguments, self._tool(call.tool).sensitive)
         text = f"not made again: the same call failed before ({before}); try another way"
-        self._current.update(
-            recovery=troubles.failed(self._current.now.recovery, call.tool, f"{line}: repeated", index=index)
-        )
-        self._answer(index, ToolResult(text=text, error=True))
+        attempt = self._failed(call.tool, f"{line}: repeated", index=index)
+        self._answer(index, ToolResult(text=text, error=True, note=attempt))
         self._current.recall(f"not made again: {line}")
 
     def _deny(self, index: int, reason: str) -> None:
@@ -306,7 +351,7 @@ class Turn:
 
     def _answer(self, index: int, answer: ToolResult) -> None:
         note = self._current.now.notes.get(index)
-        told = answer if note is None else answer.model_copy(update={"note": note})
+        told = answer if note is None else answer.model_copy(update={"note": _joined(note, answer.note)})
         answers = list(self._current.now.answers)
         answers[index] = told
         self._current.update(answers=tuple(answers))
@@ -353,8 +398,10 @@ class Turn:
         if request.tool is None or request.index >= len(self._current.now.calls):
             return request
         call, tool = self._current.now.calls[request.index], self._tool(request.tool or "")
-        arguments = request.edited.arguments if request.edited is not None else call.arguments
-        return request.model_copy(update={"arguments": wording.masked(arguments, tool.sensitive)})
+        edit = self._current.now.edits.get(request.index)
+        edited = request.edited or (edit.call if edit is not None else None)
+        arguments = edited.arguments if edited is not None else call.arguments
+        return request.model_copy(update={"arguments": wording.masked(arguments, tool.sensitive), "edited": edited})
 
     def settle(self, settled: Settled) -> None:
         """A request is closed: its call may run, or has its answer."""
@@ -399,6 +446,10 @@ class Turn:
         """`text` as long as Temporal can carry such a text for each call of the turn."""
         share = min(NOTE_CHARACTERS, NOTES_CHARACTERS // len(self._current.now.calls))
         return text if len(text) <= share else f"{text[: share - 1]}…"
+
+
+def _joined(*notes: str | None) -> str | None:
+    return "; ".join(note for note in notes if note) or None
 
 
 def _title(line: str) -> str:

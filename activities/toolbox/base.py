@@ -17,6 +17,8 @@ class ToolText:
     """A definite answer that the call failed and changed nothing, in the tool's own words."""
     is_of_key: bool = True
     """Whether an `error` is the answer to the key: then it also says that earlier attempts changed nothing."""
+    is_lost: bool = False
+    """The call was done, and this says only that what it returned did not arrive."""
     is_missing: bool = False
     """Whether an `error` says that what was asked for does not exist."""
 

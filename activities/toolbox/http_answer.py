@@ -102,7 +102,7 @@ def result(
 def _lost(status: str, fault: str, effect: Effect) -> ToolText:
     """A call that was done but whose answer is not whole; a read whose answer was cut is worth another attempt."""
     if effect.changes_world:
-        return ToolText(f"{status}: it was done, but the answer is lost: {_FAULTS[fault]}.")
+        return ToolText(f"{status}: it was done, but the answer is lost: {_FAULTS[fault]}.", is_lost=True)
     if fault == "too large":
         return ToolText(f"{status}: the answer cannot be used: {_FAULTS[fault]}.", error=True)
     raise ToolError(Outcome.UNKNOWN, f"{status}, but the answer is lost: {_FAULTS[fault]}")

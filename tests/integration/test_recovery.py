@@ -174,7 +174,8 @@ async def test_the_same_call_that_failed_for_good_is_not_made_again(site: Site) 
     result, run = await site.run("again")
 
     assert len(calls_of(run, "send")) == 1
-    assert (await told(site, result.head))[2].startswith("not made again: the same call failed before (")
+    again = (await told(site, result.head))[2]
+    assert again.startswith("[attempt 2 of 3 of 'send' failed]\nnot made again: the same call failed before (")
     assert result.status is RunStatus.COMPLETED
 
 
@@ -250,7 +251,7 @@ async def test_a_failed_check_of_an_effect_is_no_reason_to_repeat_it(site: Site)
     texts = await told(site, result.head)
     assert "it was done, but check 'pay_expect_1' failed" in texts[0]
     assert "do not make this call again" in texts[0]
-    assert texts[1].startswith("not made again: ")
+    assert texts[1].startswith("[attempt 2 of 3 of 'pay' failed]\nnot made again: ")
     assert len(calls_of(run, "pay")) == 1
     assert result.effects.count == 1
 

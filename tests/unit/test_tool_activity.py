@@ -151,7 +151,8 @@ async def test_outcome_over_attempts(
     error, _ = await attempt(failed, effect, number=number, details=details)
 
     assert isinstance(error, ApplicationError)
-    assert ToolFailure.model_validate(error.details[0]) == ToolFailure(outcome=known, reason="why", attempts=number)
+    told = ToolFailure(outcome=known, reason="why", attempts=number, passing=raised is BUSY)
+    assert ToolFailure.model_validate(error.details[0]) == told
     assert error.non_retryable is not repeated
 
 
@@ -395,7 +396,35 @@ async def test_once_call_whose_result_the_store_does_not_take_was_done() -> None
 
     result, _ = await attempt(ToolText("x" * 500), Effect.ONCE, store=Full())
 
-    assert result == ToolResult(text="done, but its result was lost: the store did not take it")
+    assert result == ToolResult(text="done, but its result was lost: the store did not take it", stands_in=True)
+
+
+@pytest.mark.parametrize(("number", "is_done"), [(1, False), (2, False), (3, True)])
+async def test_keyed_call_whose_result_is_lost_is_asked_for_again_and_was_done_in_the_end(
+    number: int, is_done: bool
+) -> None:
+    class Full(MemoryStore):
+        full = False
+
+        async def put(self, blobs: Mapping[str, bytes]) -> None:
+            if self.full:
+                raise StoreUnavailable("the disk is full")
+            await super().put(blobs)
+
+    class Filling(Box):
+        async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
+            store.full = True
+            return await super().call(definition, arguments, context)
+
+    store = Full()
+
+    result, _ = await attempt(Filling(ToolText("x" * 500)), Effect.KEYED, store=store, number=number)
+
+    if is_done:
+        lost = "done, but its result was lost: the store did not take it"
+        assert result == ToolResult(text=lost, stands_in=True, attempts=3)
+    else:
+        assert failure_of(result) == (UNKNOWN, "the disk is full", True)
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(1, 0.2), (2, 0.8), (3, 3.2), (9, 30.0)])

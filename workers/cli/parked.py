@@ -37,7 +37,7 @@ _MESSAGES: Mapping[str, type[Decision] | type[Steering] | type[Halt]] = {
     "resume": Halt,
     "stop": Halt,
 }
-_SETTLED = ("approved", "rejected", "answered")
+_SETTLED = ("approved", "rejected", "answered", "settled")
 _DOES = {"pause": "pauses the run", "resume": "lets the run go on", "stop": "stops the run"}
 
 

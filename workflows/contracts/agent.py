@@ -17,6 +17,10 @@ from workflows.contracts.tool import Tool, ToolDefinition
 from workflows.contracts.tool_entry import ToolEntry, entry_name, same_tool_names
 from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 
+LOOP = 1
+"""1: lists of runs follow whom a request waits for now; results of probes and checks taint; a stop or a pause holds
+before each new attempt; who escalates late decides in time."""
+
 NOT_YET_AVAILABLE = {
     "agent": ("memory", "context"),
     "tool": ("agent", "compensate"),
@@ -137,6 +141,8 @@ class AgentPin(Record):
     same_call: int = 5
     recovers: bool = False
     """Failures that retries cannot mend go to people; false in runs that began when they ended the run."""
+    loop: int = 0
+    """`LOOP` when the run began: what changed the order of its commands since is for newer runs only."""
     budget: Budget
     structured: bool = False
     """The final answer is JSON that fits the agent's `output_schema`."""

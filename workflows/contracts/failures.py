@@ -59,3 +59,5 @@ class ToolFailure(Record):
     """One short sentence for the model; never holds a secret."""
     attempts: int = 1
     """Number of the attempt that says so."""
+    passing: bool = False
+    """The other side asked to come again later."""

@@ -4,10 +4,10 @@ import json
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, field_validator
+from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, field_validator
 
 from workflows.contracts.agent import AgentPin
-from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, check_storable
+from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, canonical_json, check_storable
 from workflows.contracts.budget import BudgetRequest
 from workflows.contracts.model import ModelReply, Usage, Words
 from workflows.contracts.policy import ToolTotals, Verdict
@@ -147,6 +147,12 @@ class Resolution(Record):
     answer: ToolResult | None = None
     """`value` as a call's result."""
 
+    @property
+    def guidance(self) -> str:
+        """All that the person says to the model."""
+        value = self.value if isinstance(self.value, str | None) else canonical_json(self.value).decode()
+        return " ".join(text for text in (value, self.comment) if text)
+
 
 class Unclear(Record):
     """A call whose outcome is unknown, while that is being found out."""
@@ -156,6 +162,10 @@ class Unclear(Record):
     """Of kind `outcome`; `None` before people are asked."""
     reruns: int = 0
     """How often it was found not to have happened, and made again."""
+    begun_at: AwareDatetime | None = None
+    """When its key was first sent."""
+    is_not_done: bool = False
+    """It is known that it has not happened, and is to be made again."""
 
 
 class Trouble(Record):
@@ -176,6 +186,8 @@ class RecoveryState(Record):
     again and again, `*model` for models that give no answer."""
     failed: dict[str, str] = {}
     """Why calls failed for good, by their digest: the same call again is not made. The last 64."""
+    spoiled: dict[str, str] = {}
+    """Why calls that changed the world did not pass a check: they are never made again as they are. The last 64."""
     same: dict[str, int] = {}
     """How often a call came with the same result, by the digest of both. The last 64."""
 

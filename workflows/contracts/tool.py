@@ -174,6 +174,10 @@ class ToolResult(Record):
     error: bool = False
     note: str | None = None
     """What the model is told before the text: that a person changed the call, or what they said of it."""
+    stands_in: bool = False
+    """The call was done, and this is not what its tool returned, which is lost."""
+    unfit: bool = False
+    """It did not pass a check."""
     attempts: int = 1
     """How many attempts the call is known to have had; at least, where only the other side counts them."""
 

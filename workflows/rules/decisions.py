@@ -194,6 +194,11 @@ def closed(request: Request, outcome: str, reason: str) -> Closed:
     )
 
 
+def going_on(request: Request, at: datetime) -> Request:
+    """`request` at `at`: needs that have expired by then are with those that they escalate to."""
+    return request.model_copy(update={"needs": tuple(asking.after_expiry(need, at) or need for need in request.needs)})
+
+
 def next_due(requests: Sequence[Request]) -> datetime | None:
     """When the first of `requests` expires or is to be reminded of."""
     unmet = [need for request in requests for need in request.needs if not need.is_met]

@@ -21,15 +21,25 @@ def call_digest(tool: str, arguments: JsonObject) -> Digest:
 
 
 def failed(
-    state: RecoveryState, name: str, line: str, *, call: Digest | None = None, index: int | None = None
+    state: RecoveryState,
+    name: str,
+    line: str,
+    *,
+    call: Digest | None = None,
+    index: int | None = None,
+    spoiled: bool = False,
 ) -> RecoveryState:
-    """One more failure of `name`; with `call`, that call is not made again as it is."""
+    """One more failure of `name`; with `call`, that call is not made again as it is.
+
+    Until the world has changed; never again if it is `spoiled`: done, and done wrongly.
+    """
     before = state.troubles.get(name, Trouble())
     told = wording.shorten(line, 300)
     after = Trouble(failures=before.failures + 1, lines=(*before.lines, told)[-LINES:], index=index)
     changes: dict[str, object] = {"troubles": {**state.troubles, name: after}}
     if call is not None:
-        changes["failed"] = _bounded({**state.failed, call: told})
+        kept = "spoiled" if spoiled else "failed"
+        changes[kept] = _bounded({**getattr(state, kept), call: told})
     return state.model_copy(update=changes)
 
 
@@ -47,6 +57,16 @@ def seen(state: RecoveryState, call: Digest, answer: ToolResult) -> tuple[Recove
     count = state.same.get(key, 0) + 1
     rest = {other: number for other, number in state.same.items() if other != key}
     return state.model_copy(update={"same": _bounded({**rest, key: count})}), count
+
+
+def failed_before(state: RecoveryState, call: Digest) -> str | None:
+    """Why a call is not to be made again as it is."""
+    return state.spoiled.get(call) or state.failed.get(call)
+
+
+def afresh(state: RecoveryState) -> RecoveryState:
+    """Everything counts anew after a person has helped; what was done wrongly stays done."""
+    return RecoveryState(spoiled=state.spoiled)
 
 
 def used_up(state: RecoveryState, attempts: int) -> str | None:

@@ -77,3 +77,10 @@ def failed_check(failed: str, *, changed_world: bool) -> str:
     if changed_world:
         return f"it was done, but {failed}; do not make this call again, put it right in another way"
     return f"{failed}; try another way"
+
+
+def attempt(number: int, most: int, tool: str) -> str | None:
+    """What the model is told beside a failure that is not the first."""
+    if number < 2:
+        return None
+    return f"attempt {number} of {most} of {tool!r} failed" + ("; a person is asked" if number >= most else "")
