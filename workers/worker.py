@@ -54,8 +54,8 @@ PASSED_THROUGH = ("workflows.contracts", "workflows.rules", "cel_expr_python", "
 PARTS = tuple(
     f"workflows.{name}"
     for name in (
-        "attempts", "calls", "checks", "control", "current", "display", "doubts", "messages", "people", "rescue",
-        "starting", "steps", "turn",
+        "approvals", "attempts", "calls", "checks", "control", "current", "display", "doubts", "messages",
+        "open_calls", "people", "rescue", "starting", "steps", "tries", "turn",
     )
 )  # fmt: skip
 """Parts of the loop, which hold no state of their own: a waiting run takes a third of the memory when they are

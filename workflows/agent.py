@@ -105,7 +105,7 @@ class AgentWorkflow(Messages):
 
     async def _go_on(self) -> RunResult | None:
         """The next step of the model, once people have said how to go on where that is needed."""
-        self._turn.count()
+        self._turn.tries.count()
         about = troubles.used_up(self._now.recovery, self._now.agent.attempts)
         if self._now.rescue is None and about is not None and self._now.agent.recovers:
             failures = self._now.recovery.troubles[about].failures
@@ -185,7 +185,7 @@ class AgentWorkflow(Messages):
         self._current.update(note=f"Your answer was not taken: {failed}. Put that right, then answer again.")
         if failures >= self._now.agent.attempts:
             return await self._give_up(troubles.FINAL, troubles.in_words(troubles.FINAL, failures), reply)
-        self._turn.try_next_model()
+        self._turn.tries.try_next_model()
         return None
 
     def _keep_misfit(self, reply: ModelReply, move: recovery.Next) -> None:
@@ -195,14 +195,15 @@ class AgentWorkflow(Messages):
                 self._misfits = (*self._misfits, f"answer not taken: {reply.problem or reply.finish}")[
                     -troubles.LINES :
                 ]
-                self._turn.try_next_model()
+                self._turn.tries.try_next_model()
             case recovery.Done() | recovery.Act():
                 self._misfits = ()
 
     @property
     def _is_told_more(self) -> bool:
         """Whether people have said something that the model can still be told."""
-        return self._control.has_words and self._now.step < self._now.step_limit
+        can_be_told = self._now.step < self._now.step_limit or not self._current.is_current_loop
+        return self._control.has_words and can_be_told
 
     async def _give_up(
         self, about: str, reason: str, reply: ModelReply | None = None, tried: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from temporalio import workflow
 
 from workflows import steps
 from workflows.contracts.failures import Outcome
-from workflows.contracts.policy import RunFacts, Verdict
+from workflows.contracts.policy import Verdict
 from workflows.contracts.run import Edit, EffectEntry, Unclear
 from workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, Tool, ToolRequest, ToolResult
 from workflows.current import Current
@@ -27,8 +27,6 @@ class Placed:
     tool: Tool
     verdict: Verdict
     edit: Edit | None
-    facts: RunFacts
-    """Of the run as rules saw it: without this call and those of its turn that come after it."""
 
     @property
     def line(self) -> str:

@@ -10,6 +10,7 @@ from workflows.contracts.tool import ToolResult
 from workflows.control import Control
 from workflows.current import Current
 from workflows.doubts import Doubts
+from workflows.open_calls import OpenCalls
 from workflows.rescue import Rescuer
 
 
@@ -28,11 +29,11 @@ class Made:
 class Calls:
     """Makes the calls of one run."""
 
-    def __init__(self, current: Current, control: Control, rescuer: Rescuer) -> None:
+    def __init__(self, current: Current, control: Control, rescuer: Rescuer, calls: OpenCalls) -> None:
         self._current = current
         self._attempts = Attempts(current)
         self._doubts = Doubts(current, control, rescuer, self._attempts)
-        self._checks = Checks(current, control, rescuer)
+        self._checks = Checks(current, control, rescuer, calls)
 
     @property
     def is_busy(self) -> bool:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from workflows import steps
 from workflows.attempts import Placed
 from workflows.contracts.base import JsonObject
-from workflows.contracts.policy import RunFacts
 from workflows.contracts.tool import Tool
 from workflows.contracts.verification import FINAL, CheckPin, CheckRequest, CheckResult
 from workflows.control import Control
 from workflows.current import Current
+from workflows.open_calls import OpenCalls
 from workflows.rescue import Rescuer
 from workflows.rules import checking, policy
 from workflows.rules.cel import Unevaluable
@@ -20,7 +20,8 @@ LOST = CheckResult(finding="unable", reason="what the call returned is not known
 class Checks:
     """Makes the checks that the agent file names."""
 
-    def __init__(self, current: Current, control: Control, rescuer: Rescuer) -> None:
+    def __init__(self, current: Current, control: Control, rescuer: Rescuer, calls: OpenCalls) -> None:
+        self._calls = calls
         self._current = current
         self._control = control
         self._rescuer = rescuer
@@ -29,7 +30,6 @@ class Checks:
         """Which check the call does not pass and why; `None` when it passes all that are made before a stop."""
         is_new = self._current.is_current_loop
         arguments = placed.call.arguments
-        facts = placed.facts if is_new else self._current.facts
         request = CheckRequest(
             agent=self._current.now.agent.digest,
             check="",
@@ -40,7 +40,7 @@ class Checks:
             edited=placed.edit.call.blob if placed.edit is not None else None,
             key=attempted.key if is_new else None,
         )
-        for check in self._due(placed.tool.name, placed.tool, arguments, facts):
+        for check in self._due(placed.tool.name, placed.tool, arguments, placed.index):
             if is_new and attempted.answer.stands_in and check.kind != "tool":
                 found = LOST
                 self._current.recall(f"check {check.name}: {found.finding}, {found.reason}")
@@ -52,17 +52,21 @@ class Checks:
 
     async def failed_final(self) -> str | None:
         """The same of the final answer."""
-        facts = self._current.facts
-        for check in self._due(FINAL, None, {}, facts):
+        for check in self._due(FINAL, None, {}, None):
             now = self._current.now
             request = CheckRequest(agent=now.agent.digest, check="", head=now.head, step=now.step)
             if (failed := _failure(check, await self._verified(check, request, {}))) is not None:
                 return failed
         return None
 
-    def _due(self, after: str, tool: Tool | None, arguments: JsonObject, facts: RunFacts) -> Iterator[CheckPin]:
+    def _due(self, after: str, tool: Tool | None, arguments: JsonObject, index: int | None) -> Iterator[CheckPin]:
+        """Those whose condition holds, for the run as rules saw it when call `index` was judged."""
         pin = self._current.now.agent
-        for check in checking.checks_after(pin.checks, after):
+        checks = checking.checks_after(pin.checks, after)
+        facts = self._current.facts
+        if index is not None and self._current.is_current_loop and any(check.when is not None for check in checks):
+            facts = self._calls.facts_before(index)
+        for check in checks:
             if self._current.is_current_loop and self._control.is_stopping:
                 return
             if checking.applies(check, tool, arguments, facts, tools=pin.tools) is not False:

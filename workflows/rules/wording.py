@@ -79,6 +79,10 @@ def failed_check(failed: str, *, changed_world: bool) -> str:
     return f"{failed}; try another way"
 
 
+def joined(*notes: str | None) -> str | None:
+    return "; ".join(note for note in notes if note) or None
+
+
 def attempt(number: int, most: int, tool: str) -> str | None:
     """What the model is told beside a failure that is not the first."""
     if number < 2:
