@@ -113,14 +113,29 @@ BOOKED: set[str] = set()
 
 
 @tool(effect="read", timeout="20s")
-def find_letter(to: str, context: ToolContext) -> dict[str, object]:
+def find_letter(to: str, context: ToolContext, seconds: float = 0.0) -> dict[str, object]:
     """Whether a letter was sent."""
     keep("find_letter", context, to=to)
+    time.sleep(seconds)
     return {"done": to in BOOKED, "to": to}
 
 
 TOOLKIT_CHECKS: list[str] = []
 """Python checks that were made."""
+
+
+@check
+def is_slowly_true() -> bool:
+    """Whether a second has gone by."""
+    time.sleep(1)
+    return True
+
+
+@check
+def is_slowly_false() -> bool:
+    """Whether no second has gone by."""
+    time.sleep(1)
+    return False
 
 
 @check
