@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 from temporalio import workflow
 
-from workflows.contracts.base import Digest, JsonObject
+from workflows.contracts.base import Digest, JsonObject, canonical_json
 from workflows.contracts.policy import Verdict
 from workflows.contracts.request import CHOICES, EditedCall, Need, Request, RequestKind
 from workflows.contracts.run import Edit
-from workflows.contracts.tool import CallRequest, Effect, Tool, ToolResult
+from workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, Tool, ToolResult
 from workflows.current import Current
 from workflows.open_calls import OpenCalls
 from workflows.people import PeopleGate, Settled
@@ -80,10 +80,18 @@ class Approvals:
         verdict = policy.judge(self._calls.rules, tool, edited.arguments, facts, tools=self._current.now.agent.tools)
         if verdict.kind == "deny":
             return verdict, ()
+        if tool.remote is not None and self._held(request.id) + _size(edited) > TURN_LIMIT_BYTES // 2:
+            reason = f"the changed arguments of this turn's calls would be over {TURN_LIMIT_BYTES // 2} bytes together"
+            return Verdict(kind="deny", reason=reason), ()
         self._current.update(totals=totals.reserve(before, tool, edited.arguments))
         if verdict.kind == "allow":
             return verdict, ()
         return verdict, asking.needs_of(verdict, self._calls.rules, self._current.now.agent.people, workflow.now())
+
+    def _held(self, but: str) -> int:
+        """Bytes that changed arguments take in the state, those of one request left out."""
+        asked = [one.edited for one in self._current.now.people.open if one.edited is not None and one.id != but]
+        return sum(map(_size, [*asked, *(edit.call for edit in self._current.now.edits.values())]))
 
     def digest_of(self, request: Request, edited: EditedCall) -> Digest:
         return self._digest(request.id, request.kind, request.tool or "", edited.digest)
@@ -145,6 +153,10 @@ class Approvals:
         """`text` as long as Temporal can carry such a text for each call of the turn."""
         share = min(NOTE_CHARACTERS, NOTES_CHARACTERS // len(self._current.now.calls))
         return text if len(text) <= share else f"{text[: share - 1]}…"
+
+
+def _size(edited: EditedCall) -> int:
+    return len(canonical_json(edited.arguments))
 
 
 def is_question(tool: Tool) -> bool:

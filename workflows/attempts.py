@@ -9,12 +9,24 @@ from workflows import steps
 from workflows.contracts.failures import Outcome
 from workflows.contracts.policy import Verdict
 from workflows.contracts.run import Edit, EffectEntry, Unclear
-from workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, Tool, ToolRequest, ToolResult
+from workflows.contracts.tool import (
+    TURN_LIMIT_BYTES,
+    CallRequest,
+    Effect,
+    RemoteActivity,
+    Tool,
+    ToolRequest,
+    ToolResult,
+)
 from workflows.current import Current
 from workflows.rules import effects, wording
 
 SHORTEST_VALIDITY = timedelta(seconds=1)
 """A key that is known for less is not used again."""
+
+FIRST_WAIT = timedelta(milliseconds=100)
+LONGEST_WAIT = timedelta(seconds=30)
+"""Between attempts that are made one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +112,7 @@ class Attempts:
             self._in_flight[placed.index] = entry
         valid = _left(placed.tool, begun_at)
         if placed.tool.remote is not None:
-            sent = await steps.call_remote_activity(
-                placed.tool.remote, placed.call, placed.tool, key, placed.verdict, valid=valid
-            )
-            attempted = self._carried(sent)
+            attempted = self._carried(await self._sent(placed, placed.tool.remote, key, valid))
         else:
             request = ToolRequest(
                 agent=self._current.now.agent.digest,
@@ -120,6 +129,30 @@ class Attempts:
             counted = entry.model_copy(update={"attempts": before + attempted.attempts})
             self._account(placed, counted, attempted, begun_at)
         return replace(attempted, key=key)
+
+    async def _sent(
+        self, placed: Placed, remote: RemoteActivity, key: str | None, valid: timedelta | None
+    ) -> steps.Attempted:
+        """Make a call of somebody else's activity.
+
+        Without a key nothing ties the answer "no" to an attempt, and Temporal does not tell how many there were: those
+        of `idempotent` tools are made one by one, and joined here.
+        """
+        call, tool, verdict = placed.call, placed.tool, placed.verdict
+        joins = tool.effect is Effect.IDEMPOTENT and remote.failed_types and self._current.is_current_loop
+        if not joins:
+            return await steps.call_remote_activity(remote, call, tool, key, verdict, valid=valid)
+        was_lost, wait = False, FIRST_WAIT
+        for number in range(1, steps.attempts_at_most(tool) + 1):
+            if number > 1:
+                await workflow.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+            sent = await steps.call_remote_activity(remote, call, tool, key, verdict, valid=valid, at_once=True)
+            if sent.outcome is not Outcome.UNKNOWN:
+                break
+            was_lost = True
+        outcome = Outcome.UNKNOWN if was_lost and sent.outcome is not Outcome.DONE else sent.outcome
+        return replace(sent, outcome=outcome, attempts=number)
 
     def _account(
         self, placed: Placed, counted: EffectEntry, attempted: steps.Attempted, begun_at: datetime | None

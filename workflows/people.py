@@ -228,7 +228,7 @@ class PeopleGate:
             if len(request.needs) > before:
                 # Whether the person may decide for the new needs is not known: they approve once more, or others do.
                 checked = checked.model_copy(update={"needs": ()})
-        request = decisions.counted(request, decision, checked, at)
+        request = decisions.counted(request, decision, checked, at, beside=len(self.state.open))
         self._replace(request)
         match decisions.outcome(request):
             case "approved":
@@ -245,7 +245,7 @@ class PeopleGate:
 
     def _told(self, request: Request, decision: Decision, checked: Checked, at: datetime) -> Receipt:
         """One person's word is enough for what is no approval."""
-        request = decisions.counted(request, decision, checked, at)
+        request = decisions.counted(request, decision, checked, at, beside=len(self.state.open))
         self._replace(request)
         person = checked.person or decision.by or ""
         if decision.choice == REJECT:

@@ -214,8 +214,12 @@ async def call_remote_activity(
     verdict: Verdict,
     *,
     valid: timedelta | None = None,
+    at_once: bool = False,
 ) -> Attempted:
-    """Make a call that `verdict` allows, in a worker of somebody else; `key` is the activity id."""
+    """Make a call that `verdict` allows, in a worker of somebody else; `key` is the activity id.
+
+    With `at_once` there is one attempt and no other after it.
+    """
     assert verdict.allowed, verdict.reason
     arguments: list[JsonValue] = [dict(call.arguments)]
     if remote.arguments is not None:
@@ -230,7 +234,7 @@ async def call_remote_activity(
             start_to_close_timeout=tool.timeout,
             schedule_to_start_timeout=QUEUED_AT_MOST,
             schedule_to_close_timeout=valid,
-            retry_policy=_retries(tool, remote.failed_types),
+            retry_policy=RetryPolicy(maximum_attempts=1) if at_once else _retries(tool, remote.failed_types),
             summary=wording.call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
@@ -242,12 +246,13 @@ def _retries(tool: Tool, never: tuple[str, ...] = ()) -> RetryPolicy:
     return RetryPolicy(
         initial_interval=SOON,
         maximum_interval=timedelta(seconds=30),
-        maximum_attempts=_attempts_at_most(tool),
+        maximum_attempts=attempts_at_most(tool),
         non_retryable_error_types=never or None,
     )
 
 
-def _attempts_at_most(tool: Tool) -> int:
+def attempts_at_most(tool: Tool) -> int:
+    """How many attempts a call may have."""
     return 1 if tool.effect is Effect.ONCE else tool.retries + 1
 
 
@@ -287,7 +292,7 @@ def _attempts(error: ActivityError, tool: Tool, *, ours: bool) -> int:
     a timeout, the one before, which knows its number when it is of `ours`.
     """
     if error.retry_state is RetryState.MAXIMUM_ATTEMPTS_REACHED:
-        return _attempts_at_most(tool)
+        return attempts_at_most(tool)
     timed_out = error.cause if isinstance(error.cause, exceptions.TimeoutError) else None
     if timed_out is None or timed_out.cause is None:
         return 1

@@ -136,6 +136,11 @@ REMOTE = [
     ("raise, return", "keyed", done(), 2, '"did it"'),
     ("not done", "once", NOT_DONE, 1, "CardDeclined: no money on it"),
     ("raise, not done", "keyed", NOT_DONE, 2, "CardDeclined: no money on it"),
+    # Without a key "no such row" may be the effect of the attempt that was lost.
+    ("raise, not done", "idempotent", unknown(2), 2, "CardDeclined: no money on it"),
+    ("not done", "idempotent", NOT_DONE, 1, "CardDeclined: no money on it"),
+    ("raise, return", "idempotent", done(2), 2, '"did it"'),
+    ("raise", "idempotent", unknown(3), 3, "RuntimeError: the line broke"),
     ("raise", "once", unknown(), 1, "RuntimeError: the line broke"),
     ("raise", "keyed", unknown(3), 3, "RuntimeError: the line broke"),
     ("hang", "once", unknown(), 1, TIMED_OUT),
@@ -212,7 +217,7 @@ class Peers:
         async def act(how: str, order: int) -> str:
             self.remote.setdefault(order, []).append(activity.info().activity_id)
             steps = how.split(", ")
-            match steps[min(activity.info().attempt, len(steps)) - 1]:
+            match steps[min(len(self.remote[order]), len(steps)) - 1]:
                 case "raise":
                     raise RuntimeError("the line broke")
                 case "not done":

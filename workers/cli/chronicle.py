@@ -144,7 +144,8 @@ class Chronicle:
             if request.index >= len(self.calls):
                 return None
             call = self.calls[request.index]
-            return _changed(call, line, request.key) if request.edited is not None else call
+            # A call that is made again has another key, and one that a person changed another line too.
+            return _changed(call, line if request.edited is not None else call.line, request.key)
         waiting = [call for call in self.calls if call.state == "waiting" and self._goes_to(call, attributes)]
         for call in waiting:
             if call.key in {None, attributes.activity_id}:
@@ -217,12 +218,18 @@ class Chronicle:
         if call.key is None:
             return
         self._know(call)
-        entry = EffectEntry(step=self.step, tool=call.request.tool, call=call.line, key=call.key)
+        entry = self._entry(call)
         if outcome is Outcome.DONE:
             self.effects = effects.logged(self.effects, entry)
         elif outcome is Outcome.UNKNOWN:
             call.state = "unknown"
-            self.uncertain = (*self.uncertain, entry)
+            self.uncertain = (*self.uncertain, entry.model_copy(update={"reason": result.text}))
+
+    def _entry(self, call: Call) -> EffectEntry:
+        assert call.key is not None
+        return EffectEntry(
+            step=self.step, tool=call.request.tool, call=call.line, key=call.key, attempts=max(call.attempts or 1, 1)
+        )
 
     def _know(self, call: Call) -> None:
         """What was uncertain of a call is so no more: it is made again, or somebody knew what became of it."""
@@ -251,8 +258,7 @@ class Chronicle:
                 self._know(call)
                 call.state, call.result = ("failed" if result.error else "done"), result
                 if not result.error:
-                    entry = EffectEntry(step=self.step, tool=call.request.tool, call=call.line, key=call.key)
-                    self.effects = effects.logged(self.effects, entry)
+                    self.effects = effects.logged(self.effects, self._entry(call))
                 happened.append(Returned(self.step, call))
         return happened
 
@@ -283,8 +289,7 @@ class Chronicle:
             call.state = "stopped" if call.key is None else "unknown"
             if call.key is not None:
                 reason = "the run ended while it ran"
-                entry = EffectEntry(step=self.step, tool=call.request.tool, call=call.line, key=call.key, reason=reason)
-                self.uncertain = (*self.uncertain, entry)
+                self.uncertain = (*self.uncertain, self._entry(call).model_copy(update={"reason": reason}))
 
     async def _decode(self, payloads: Sequence[Payload], kind: type[T]) -> list[T]:
         return await self.converter.decode(payloads, [kind] * len(payloads))

@@ -27,6 +27,10 @@ from workflows.rules import answering, asking
 CLOSED_KEPT = 256
 REFUSED_KEPT = 20
 
+COMMENTS_CHARACTERS = 128 * 1024
+SHORTEST_COMMENT = 200
+"""Of comments on open requests, all that a run holds: they are carried over together."""
+
 WITH_VALUE = ("approve", "answer", "retry", "supply", "happened")
 
 
@@ -127,8 +131,9 @@ def counting(request: Request) -> tuple[Recorded, ...]:
     return tuple(one for position, one in enumerate(request.decisions) if position >= last or one.choice == REJECT)
 
 
-def counted(request: Request, decision: Decision, checked: Checked, at: datetime) -> Request:
-    """`request` with one more approval or rejection."""
+def counted(request: Request, decision: Decision, checked: Checked, at: datetime, *, beside: int = 1) -> Request:
+    """`request` with one more approval or rejection; of `beside` open requests each keeps its share of comments."""
+    most = max(SHORTEST_COMMENT, COMMENTS_CHARACTERS // max(beside, 1))
     person = checked.person or decision.by or ""
     name = "rejected_by" if decision.choice == REJECT else "approved_by"
     needs = tuple(
@@ -138,7 +143,7 @@ def counted(request: Request, decision: Decision, checked: Checked, at: datetime
     recorded = Recorded(
         by=person,
         choice=decision.choice,
-        comment=decision.comment,
+        comment=decision.comment[:most],
         at=at,
         signed=checked.signed,
         edited=checked.edited is not None,
