@@ -75,6 +75,7 @@ def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...]) 
         asks=True,
         checks=tuple(_check(check) for check in pinned.checks),
         probes={tool: _probe(probe) for tool, probe in pinned.probes.items()},
+        compensable=tuple(pinned.compensations),
         attempts=pinned.attempts,
         after_failure=pinned.after_failure,
         same_call=pinned.same_call,

@@ -8,21 +8,19 @@ from datetime import timedelta
 import structlog
 from temporalio import activity
 
-from activities import arguments, failures, heartbeat, results
+from activities import failures, heartbeat, results, turns
 from activities.pinned import PinnedAgents
 from activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from activities.toolbox import schema
 from activities.transcript import Chain, TranscriptLog
 from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import Digest, canonical_json, digest_of
+from workflows.contracts.base import digest_of
 from workflows.contracts.model import OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
-from workflows.contracts.tool import CALLS_PER_TURN, REMOTE_LIMIT_BYTES, TURN_LIMIT_BYTES, CallRequest
-from workflows.contracts.transcript import AssistantMessage, CallPart, Message, TextPart, UserMessage
+from workflows.contracts.transcript import Message, TextPart, UserMessage
 
 log = structlog.stdlib.get_logger(__name__)
 
 TEXT_PREVIEW_CHARACTERS = 80
-MISFIT_CHARACTERS = 300
 SPARE = timedelta(seconds=10)
 """What is left of the activity's time after the longest model call, to store the answer."""
 
@@ -66,12 +64,7 @@ class ModelActivities:
 
     async def _told(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
         """The results of the last turn's calls, the runtime's note and what people say, as one message."""
-        last = chain.conversation.last_assistant()
-        calls = last.calls if last is not None else ()
-        parts = [
-            await results.tell(self._transcript.blobs, call, result, agent.definition(call.tool))
-            for call, result in zip(calls, request.results, strict=True)
-        ]
+        parts = await results.parts(self._transcript.blobs, agent, chain.conversation, request.results)
         note = (TextPart(kind="text", text=f"[Note from the runtime] {request.note}"),) if request.note else ()
         words = tuple(TextPart(kind="text", text=f"[{said.by} says] {said.text}") for said in request.words)
         told = (*parts, *note, *words)
@@ -114,7 +107,7 @@ class ModelActivities:
     ) -> ModelReply:
         message = completion.message
         if message.calls:
-            calls = _calls(agent, _digests(agent, chain), message, completion.finish)
+            calls = turns.calls_of(agent, turns.digests(agent, chain), message, completion.finish)
             extended = await self._transcript.append(chain, request.agent, (*told, message))
             text = message.text[:TEXT_PREVIEW_CHARACTERS]
             return ModelReply(head=extended.head, text=text, calls=calls, usage=completion.usage)
@@ -167,68 +160,3 @@ def _final(agent: PinnedAgent, completion: Completion) -> tuple[str, Finish, str
     if fault is not None:
         return text, Finish.MISFIT, fault
     return json.dumps(value, ensure_ascii=False), Finish.COMPLETE, None
-
-
-def _calls(
-    agent: PinnedAgent, earlier: Sequence[Digest], message: AssistantMessage, finish: Finish
-) -> tuple[CallRequest, ...]:
-    """What the workflow is told of each call, within what Temporal carries for a turn."""
-    seen = list(earlier)
-    share = TURN_LIMIT_BYTES // 2 // min(len(message.calls), CALLS_PER_TURN)
-    remote_bytes = 0
-    requests = []
-    for index, part in enumerate(message.calls):
-        call = _call(agent, part, finish) if index < CALLS_PER_TURN else _misfit(part.tool, _TOO_MANY)
-        definition = agent.definition(part.tool)
-        if call.misfit is None and definition is not None:
-            remote = definition.tool.remote is not None
-            view = arguments.seen(definition, call.arguments)
-            if not remote:
-                view = arguments.shown(view, min(share, arguments.SHOWN_BYTES))
-            size = len(canonical_json(view))
-            remote_bytes += size if remote else 0
-            limit = REMOTE_LIMIT_BYTES if remote else min(share, REMOTE_LIMIT_BYTES)
-            call = call.model_copy(update={"arguments": view})
-            if size > limit or (remote and remote_bytes > TURN_LIMIT_BYTES // 2):
-                call = _misfit(part.tool, f"its arguments have {size} bytes; the limit is {limit}")
-        if call.digest is not None:
-            seen.append(call.digest)
-            call = call.model_copy(update={"repeat": seen.count(call.digest) - 1})
-        requests.append(call)
-    return tuple(requests)
-
-
-_TOO_MANY = f"an answer may hold at most {CALLS_PER_TURN} calls"
-
-
-def _call(agent: PinnedAgent, part: CallPart, finish: Finish) -> CallRequest:
-    """One call with its whole arguments, or why it cannot be made."""
-    definition = agent.definition(part.tool)
-    if definition is None:
-        known = ", ".join(definition.tool.name for definition in agent.tools)
-        return _misfit(part.tool, f"there is no tool {part.tool[:64]!r}; there are: {known}")
-    if finish is Finish.TRUNCATED:
-        return _misfit(part.tool, "the answer was cut off at the output limit; call it again")
-    try:
-        whole = arguments.read(definition, part.arguments)
-    except ValueError as error:
-        return _misfit(part.tool, str(error))
-    digest = arguments.call_digest(part.tool, whole) if definition.tool.effect.changes_world else None
-    return CallRequest(tool=part.tool, arguments=whole, digest=digest)
-
-
-def _misfit(tool: str, reason: str) -> CallRequest:
-    return CallRequest(tool=tool[:64], misfit=failures.shorten(f"not called: {reason}", MISFIT_CHARACTERS))
-
-
-def _digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
-    """Digests of all earlier calls that change the world, invalid ones left out."""
-
-    def of_message(message: Message, _: AssistantMessage | None) -> tuple[Digest, ...]:
-        if not isinstance(message, AssistantMessage):
-            return ()
-        calls = (_call(agent, part, Finish.COMPLETE) for part in message.calls)
-        return tuple(call.digest for call in calls if call.digest is not None)
-
-    by_message = chain.conversation.mapped("effects", of_message)
-    return [digest for digests in by_message for digest in digests]

@@ -1,6 +1,10 @@
 """Results of calls: stored where they were made, shown to the model up to a limit, read on from there."""
 
+from collections.abc import Sequence
+
 from activities.blobs import Blobs
+from activities.conversation import Conversation
+from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.tool import INLINE_BYTES, ToolDefinition, ToolResult
 from workflows.contracts.transcript import CallPart, ResultPart
 
@@ -18,6 +22,18 @@ async def store(blobs: Blobs, text: str, *, error: bool = False) -> ToolResult:
         return ToolResult(text=text, error=error)
     (digest,) = await blobs.put(content)
     return ToolResult(digest=digest, size=len(content), preview=text[:PREVIEW_CHARACTERS], error=error)
+
+
+async def parts(
+    blobs: Blobs, agent: PinnedAgent, conversation: Conversation, results: Sequence[ToolResult]
+) -> list[ResultPart]:
+    """What the model is told in answer to the calls of the last turn."""
+    last = conversation.last_assistant()
+    calls = last.calls if last is not None else ()
+    return [
+        await tell(blobs, call, result, agent.definition(call.tool))
+        for call, result in zip(calls, results, strict=True)
+    ]
 
 
 async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: ToolDefinition | None) -> ResultPart:

@@ -48,7 +48,7 @@ async def work_of(transcript: TranscriptLog, agent: PinnedAgent, request: CheckR
     if request.index is not None:
         definition, args = await call_of(transcript, agent, chain, request.index, request.edited)
     if request.result is not None:
-        text = await _text(transcript, request.result)
+        text = await text_of(transcript, request.result)
     elif definition is None and (last := chain.conversation.last_assistant()) is not None:
         text = last.text
     else:
@@ -72,7 +72,8 @@ async def call_of(
         raise Unable(str(error), lasting=True) from None
 
 
-async def _text(transcript: TranscriptLog, result: ToolResult) -> str:
+async def text_of(transcript: TranscriptLog, result: ToolResult) -> str:
+    """All that a call returned."""
     if result.digest is None:
         return result.text or ""
     return (await transcript.blobs.get(result.digest)).decode(errors="replace")

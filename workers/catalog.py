@@ -133,6 +133,7 @@ class _Draft:
             people=self.spec.people,
             checks=self.checked.checks,
             probes=self.checked.probes,
+            compensations=self.checked.compensations,
             attempts=self.spec.attempts,
             after_failure=self.spec.after_failure,
             same_call=self.spec.same_call,

@@ -1,4 +1,4 @@
-"""The checks and probes of an agent file, made whole, and all that is wrong with them."""
+"""The checks, probes and compensations of an agent file, made whole, and all that is wrong with them."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -12,6 +12,7 @@ from activities.toolbox.signature import InvalidTool
 from workers.tool_search import ToolSearch
 from workflows.contracts.agent import AgentSpec
 from workflows.contracts.base import JsonObject
+from workflows.contracts.compensation import CompensationSpec
 from workflows.contracts.faults import repeated
 from workflows.contracts.tool import ToolDefinition
 from workflows.contracts.tool_entry import ToolSettings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from workers.condition_texts import Problem
 
 NAME_CHARACTERS = 64
+COMPENSATION = "a compensation"
 
 
 def named(checks: tuple[CheckSpec, ...]) -> tuple[CheckSpec, ...]:
@@ -56,6 +58,11 @@ class CheckedFile:
         """By the tool that they are about; a short form is spelt out."""
         return {tool: probe for tool, _, probe in self._probes()}
 
+    @property
+    def compensations(self) -> dict[str, CompensationSpec]:
+        """By the tool whose calls they take back; a short form is spelt out."""
+        return {tool: spec for tool, _, spec in self._compensations()}
+
     def faults(self) -> Iterator[Fault]:
         """What is wrong with them; what depends on the tools is not looked at while those have faults."""
         yield from self._names()
@@ -65,9 +72,12 @@ class CheckedFile:
             return
         for index, check in enumerate(self._spec.checks):
             yield from self._with_tools(check, ("checks", index))
-        yield from self._idle_probes()
+        yield from self._idle_settings()
         for tool, place, probe in self._probes():
             yield from self._of_probe(tool, place, probe)
+        for tool, place, spec in self._compensations():
+            short = not isinstance(self._entry(tool).compensate, CompensationSpec)
+            yield from self._of_call(spec.tool, spec.arguments, place, tool, COMPENSATION, short=short)
 
     def _names(self) -> Iterator[Fault]:
         for again, name, first in repeated([check.name for check in self._spec.checks]):
@@ -97,15 +107,23 @@ class CheckedFile:
         if check.expect is not None and known:
             yield from self._told((*place, "expect"), check.expect, self._conditions.of_result(check.expect, about))
         if check.tool is not None:
-            yield from self._of_read(check.tool, check.arguments, place, about if known else "", "a check")
+            yield from self._of_call(check.tool, check.arguments, place, about if known else "", "a check")
 
-    def _idle_probes(self) -> Iterator[Fault]:
-        """Probes of tools that need none."""
-        probed = {self._search.entry_of[tool] for tool, _, _ in self._probes()}
+    def _idle_settings(self) -> Iterator[Fault]:
+        """Probes and compensations of tools that need none."""
+        changing = {self._search.entry_of[name] for name in self._search.entry_of if self._changes_world(name)}
         for index, entry in enumerate(self._spec.tools):
-            if entry.probe is not None and index not in probed:
+            if index in changing:
+                continue
+            if entry.probe is not None:
                 message = "belongs to tools that change the world; a call that only reads is made again"
                 yield self._document.fault(("tools", index, "probe"), message)
+            if entry.compensate is not None:
+                message = "belongs to tools that change the world; of a call that only reads nothing can be taken back"
+                yield self._document.fault(("tools", index, "compensate"), message)
+
+    def _changes_world(self, tool: str) -> bool:
+        return self._tools[tool].tool.effect.changes_world
 
     def _of_probe(self, tool: str, place: Place, probe: ProbeSpec) -> Iterator[Fault]:
         for key in ("done", "not_done", "absent"):
@@ -114,9 +132,9 @@ class CheckedFile:
                 continue
             yield from self._told((*place, key), condition, self._conditions.of_result(condition, tool))
         short = not isinstance(self._entry(tool).probe, ProbeSpec)
-        yield from self._of_read(probe.tool, probe.arguments, place, tool, "a probe", short=short)
+        yield from self._of_call(probe.tool, probe.arguments, place, tool, "a probe", short=short)
 
-    def _of_read(
+    def _of_call(
         self,
         name: str,
         arguments: Mapping[str, str],
@@ -126,7 +144,7 @@ class CheckedFile:
         *,
         short: bool = False,
     ) -> Iterator[Fault]:
-        """What is wrong with the read tool of a check or probe, and with what it is given.
+        """What is wrong with the tool of a check, probe or compensation, and with what it is given.
 
         `about` is the tool whose call it follows, empty for one that does not exist.
         """
@@ -135,7 +153,8 @@ class CheckedFile:
         if reader is None:
             yield self._document.fault(at, f"{name!r} is no tool of this agent{_there_are(name, self._tools)}")
             return
-        if (why := _unaskable(reader, what)) is not None:
+        why = _not_undoing(reader, about) if what is COMPENSATION else _unaskable(reader, what)
+        if why is not None:
             yield self._document.fault(at, why)
         properties, required = _properties(reader.input_schema), _required(reader.input_schema)
         where = place if short or not arguments else (*place, "with")
@@ -149,7 +168,7 @@ class CheckedFile:
                 yield self._document.fault((*place, "with", argument), message)
             elif about != "":
                 takes = _types((properties or {}).get(argument))
-                problems = self._conditions.of_arguments(text, about, takes)
+                problems = self._conditions.of_arguments(text, about, takes, with_result=what is COMPENSATION)
                 yield from self._told((*place, "with", argument), text, problems)
 
     def _told(self, place: Place, text: str, problems: "tuple[Problem, ...]") -> Iterator[Fault]:
@@ -160,15 +179,26 @@ class CheckedFile:
         """The tools with a probe, where it is written, and the probe spelt out."""
         for name, index in self._search.entry_of.items():
             probe = self._entry(name).probe
-            if probe is not None and self._tools[name].tool.effect.changes_world:
-                whole = probe if isinstance(probe, ProbeSpec) else self._spelt_out(probe, self._tools[name])
-                yield name, ("tools", index, "probe"), whole
+            if probe is not None and self._changes_world(name):
+                if not isinstance(probe, ProbeSpec):
+                    probe = ProbeSpec(tool=probe, arguments=self._shared(probe, name))
+                yield name, ("tools", index, "probe"), probe
 
-    def _spelt_out(self, probe: str, called: ToolDefinition) -> ProbeSpec:
-        reader = self._tools.get(probe)
+    def _compensations(self) -> Iterator[tuple[str, Place, CompensationSpec]]:
+        """The same of compensations."""
+        for name, index in self._search.entry_of.items():
+            spec = self._entry(name).compensate
+            if spec is not None and self._changes_world(name):
+                if not isinstance(spec, CompensationSpec):
+                    spec = CompensationSpec(tool=spec, arguments=self._shared(spec, name))
+                yield name, ("tools", index, "compensate"), spec
+
+    def _shared(self, given: str, called: str) -> dict[str, str]:
+        """The arguments of the call `called` that the tool `given` has too, as expressions."""
+        reader = self._tools.get(given)
         takes = _properties(reader.input_schema) if reader is not None else None
-        shared = [name for name in _properties(called.input_schema) or {} if name in (takes or {})]
-        return ProbeSpec(tool=probe, arguments={name: argument_text(name) for name in shared})
+        shared = [name for name in _properties(self._tools[called].input_schema) or {} if name in (takes or {})]
+        return {name: argument_text(name) for name in shared}
 
     def _entry(self, tool: str) -> ToolSettings:
         return self._spec.tools[self._search.entry_of[tool]]
@@ -205,6 +235,13 @@ def _unaskable(reader: ToolDefinition, what: str) -> str | None:
     if tool.effect.changes_world:
         return f"{tool.name!r} is {str(tool.effect)!r}; {what} only reads, so its tool has 'effect: read'"
     return f"{tool.name!r} is a tool of kind {tool.source!r}; {what} can call those of {', '.join(SOURCES)}"
+
+
+def _not_undoing(undoing: ToolDefinition, about: str | None) -> str | None:
+    tool = undoing.tool
+    if tool.name == about:
+        return "takes its own calls back, which would be taken back in turn; name another tool"
+    return None if tool.effect.changes_world else f"{tool.name!r} only reads, which takes nothing back"
 
 
 def _there_are(name: str, known: Mapping[str, object]) -> str:

@@ -91,9 +91,13 @@ class Conditions:
         """What is wrong with a condition over a result, and over the arguments of a call of `tool` if there is one."""
         return self._wrong(expect, {**self._args(tool), "result": cel.Type.DYN})
 
-    def of_arguments(self, text: str, tool: str | None, takes: Sequence[str]) -> tuple[Problem, ...]:
+    def of_arguments(
+        self, text: str, tool: str | None, takes: Sequence[str], *, with_result: bool = False
+    ) -> tuple[Problem, ...]:
         """What is wrong with an expression for an argument of one of the types `takes`, of JSON; empty for any."""
         kinds = {**self._args(tool), **({"key": cel.Type.STRING} if tool is not None else {})}
+        if with_result:
+            kinds["result"] = cel.Type.DYN
         return self._wrong(text, kinds, takes)
 
     def _args(self, tool: str | None) -> dict[str, cel.Type]:

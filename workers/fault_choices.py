@@ -24,6 +24,9 @@ _CHOICES = {
     "probe": _Choice(
         "constrained-str", "ProbeSpec", "is neither the name of a tool nor a mapping with 'tool'", any_text=True
     ),
+    "compensate": _Choice(
+        "constrained-str", "CompensationSpec", "is neither the name of a tool nor a mapping with 'tool'", any_text=True
+    ),
 }
 
 

@@ -11,6 +11,7 @@ from activities.documents import Place
 from workflows.contracts import agent, tool_entry
 from workflows.contracts.base import Name
 from workflows.contracts.budget import Budget
+from workflows.contracts.compensation import CompensationSpec
 from workflows.contracts.model import PROVIDERS, ModelName
 from workflows.contracts.policy import (
     Approvers,
@@ -57,6 +58,7 @@ _MODELS: Models = {
     **_asking("people", Asking),
     ("checks",): (CheckSpec, ""),
     **{("tools", kind, "probe"): (ProbeSpec, "") for kind in tool_entry.TOOL_KINDS},
+    **{("tools", kind, "compensate"): (CompensationSpec, "") for kind in tool_entry.TOOL_KINDS},
     ("budget",): (Budget, "budget"),
 }
 """Of an agent file."""

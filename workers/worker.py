@@ -17,6 +17,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 import workflows
 from activities.agent import AgentActivities, OfferedAgent
 from activities.blobs import Blobs
+from activities.compensation import CompensationActivities
 from activities.model import ModelActivities
 from activities.pinned import PinnedAgents
 from activities.stores.locate import open_store
@@ -55,7 +56,7 @@ PARTS = tuple(
     f"workflows.{name}"
     for name in (
         "approvals", "attempts", "calls", "checks", "control", "current", "display", "doubts", "messages",
-        "open_calls", "people", "rescue", "starting", "steps", "tries", "turn",
+        "open_calls", "people", "rescue", "starting", "steps", "tries", "turn", "undoing",
     )
 )  # fmt: skip
 """Parts of the loop, which hold no state of their own: a waiting run takes a third of the memory when they are
@@ -127,6 +128,7 @@ async def open_worker(
         tools = ToolActivities(toolboxes, agents, transcript)
         checks = VerificationActivities(toolboxes, agents, transcript, models.provider)
         people = people_files.people_activities(settings, agents, transcript)
+        undoing = CompensationActivities(agents, transcript)
         notifying = channels.notification_activities(settings)
         stack.push_async_callback(notifying.close)
         worker = AgentWorker(
@@ -140,6 +142,7 @@ async def open_worker(
                 checks.verify_result,
                 checks.probe_call,
                 people.check_decision,
+                undoing.plan_compensation,
                 notifying.notify_people,
             ],
             workflow_runner=workflow_runner(sandboxed=options.sandboxed),

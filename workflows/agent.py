@@ -20,6 +20,7 @@ from workflows.current import Current
 from workflows.messages import Messages
 from workflows.rules import recovery, routing, troubles, wording
 from workflows.turn import Turn
+from workflows.undoing import Undoing
 
 RESULT_BYTES = 31 * 1024
 """Most that a result takes; the list of the last effects is shortened for it."""
@@ -38,11 +39,14 @@ class AgentWorkflow(Messages):
         self._current = Current(RunState.model_validate(args[0]) if continued else None)
         self._control = Control(self._current)
         self._turn = Turn(self._current, self._control)
+        self._undoing = Undoing(self._current, self._control)
         self._request = None if continued else starting.request_of(args)
         if continued:
             self._turn.reopen()
         self._is_over = False
         self._misfits: tuple[str, ...] = ()
+        self._last_answer: ModelReply | None = None
+        """That of a run which was stopped as it came."""
 
     @workflow.run
     async def run(self, *_: Any) -> RunResult:
@@ -83,6 +87,8 @@ class AgentWorkflow(Messages):
 
     async def _work(self) -> RunResult:
         while True:
+            if self._control.is_undoing and self._turn.is_answered:
+                return await self._end(RunStatus.STOPPED, self._stop_reason, self._last_answer)
             if self._turn.is_answered and await self._control.go_ahead(lambda: self._turn.is_leaving):
                 result = await self._go_on()
                 if result is not None:
@@ -92,14 +98,36 @@ class AgentWorkflow(Messages):
             if self._now.uncertain:
                 return await self._end(*self._unknown())
             if self._control.is_stopping:
-                return await self._end(RunStatus.STOPPED, self._control.stop_reason)
+                if not self._undoing.is_wanted:
+                    return await self._end(RunStatus.STOPPED, self._stop_reason, self._last_answer)
+                await self._take_back()
             if self._turn.is_leaving:
                 await self._continue_as_new()
+
+    async def _take_back(self) -> None:
+        """Begin the last turn of a stopped run, in which what it did is taken back."""
+        self._turn.gate.withdraw("the run is being stopped")
+        try:
+            reply = await self._undoing.begin()
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            self._control.end_undoing()
+            self._current.recall(f"nothing could be taken back: {_reason(error, self._now.agent.store)}")
+            return
+        self._current.update(head=reply.head, step=self._now.step + 1, rescue=None)
+        self._turn.open(reply.calls)
+
+    @property
+    def _stop_reason(self) -> str:
+        """Who stopped the run and why, and how much of it was taken back."""
+        reason = self._control.stop_reason
+        return f"{reason}; {self._undoing.outcome}" if self._now.control.undo is not None else reason
 
     def _unknown(self) -> tuple[RunStatus, str]:
         """How a run ends that does not know what it did: nobody could say, or somebody stopped it over it."""
         if self._control.is_stopping:
-            return RunStatus.STOPPED, self._control.stop_reason
+            return RunStatus.STOPPED, self._stop_reason
         lost = "; ".join(f"{entry.call} ({entry.reason})" for entry in self._now.uncertain)
         return RunStatus.DECLINED, f"it is unknown whether this happened: {lost}"
 
@@ -163,7 +191,8 @@ class AgentWorkflow(Messages):
         self._remember(reply)
         match move:
             case recovery.Done() if self._control.is_stopping:
-                return await self._end(RunStatus.STOPPED, self._control.stop_reason, reply)
+                self._last_answer = reply
+                return None
             case recovery.Done() if not self._is_told_more:
                 return await self._finish(reply)
             case recovery.GiveUp(reason):
@@ -175,7 +204,8 @@ class AgentWorkflow(Messages):
         """The run's end if its answer passes all checks; else the model is told what did not."""
         failed = await self._turn.failed_final_check()
         if self._current.is_current_loop and self._control.is_stopping:
-            return await self._end(RunStatus.STOPPED, self._control.stop_reason, reply)
+            self._last_answer = reply
+            return None
         if failed is None and self._current.is_current_loop and self._is_told_more:
             return None
         if failed is None:

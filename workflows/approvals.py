@@ -48,7 +48,9 @@ class Approvals:
             tool=call.tool,
             question=question,
             options=tuple(map(str, options)) if isinstance(options, list) else (),
-            reason=verdict.reason if question is None else f"the agent {self._current.now.agent.name!r} asks",
+            reason=self._reason(call, verdict)
+            if question is None
+            else f"the agent {self._current.now.agent.name!r} asks",
             effect=str(tool.effect),
             risk=tool.risk,
             tainted=self._current.now.tainted,
@@ -62,6 +64,12 @@ class Approvals:
         gate.ask(request)
         self._current.recall(f"asks {', '.join(request.waits_for)}: {request.title} ({request_id})")
         return request
+
+    def _reason(self, call: CallRequest, verdict: Verdict) -> str:
+        undone = next((done for done in self._current.now.compensable if done.key == call.undoes), None)
+        if undone is None:
+            return verdict.reason
+        return f"the run was stopped, and this takes back {undone.line}; {verdict.reason}"
 
     def _digest(self, request: str, kind: RequestKind, tool: str, arguments: Digest | JsonObject) -> Digest:
         run = workflow.info().first_execution_run_id

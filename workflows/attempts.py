@@ -180,6 +180,7 @@ class Attempts:
             step=self._current.now.step,
             tool=placed.tool.name,
             call=placed.line,
+            undoes=placed.call.undoes,
             key=effects.idempotency_key(run, placed.call.digest, f"{repeat}/{rerun}" if rerun else repeat),
         )
 

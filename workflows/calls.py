@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from workflows import undoing
 from workflows.attempts import Attempts, Placed
 from workflows.checks import Checks
 from workflows.contracts.failures import Outcome
@@ -55,6 +56,7 @@ class Calls:
                 attempted = await self._doubts.cleared_up(placed)
         if attempted is None:
             return None
+        undoing.kept(self._current, placed, attempted)
         failed = None
         if attempted.outcome is Outcome.DONE and not attempted.answer.error:
             failed = await self._checks.failed_after(placed, attempted)

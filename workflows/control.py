@@ -24,7 +24,18 @@ class Control:
 
     @property
     def is_stopping(self) -> bool:
-        return self._current.now.control.stopped is not None
+        """Whether nothing new is to begin; a run that takes back what it did goes on with that."""
+        return self._current.now.control.stopped is not None and not self.is_undoing
+
+    @property
+    def is_undoing(self) -> bool:
+        return self._current.now.control.undo == "begun"
+
+    def begin_undoing(self) -> None:
+        self._set(undo="begun")
+
+    def end_undoing(self) -> None:
+        self._set(undo="ended")
 
     @property
     def is_paused(self) -> bool:
@@ -36,7 +47,7 @@ class Control:
 
     def refusal(self, steering: Steering) -> str | None:
         """Why the model cannot be told these words, in one sentence."""
-        if self.is_stopping:
+        if self._current.now.control.stopped is not None:
             return "the run is being stopped"
         if self.is_ending:
             return "the run is ending"
@@ -86,6 +97,10 @@ class Control:
         return Told(status=self._current.status, message="the run goes on")
 
     def stop(self, halt: Halt) -> Told:
+        if self.is_undoing:
+            self._set(undo="ended")
+            self._current.recall(_said("stopped for good", halt))
+            return Told(status=self._current.status, message="nothing more is taken back; the run ends")
         if self.is_stopping:
             return Told(status=self._current.status, message="the run is being stopped already")
         self._set(stopped=halt)

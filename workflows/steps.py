@@ -21,6 +21,7 @@ from temporalio.exceptions import (
 )
 
 from workflows.contracts.agent import Pinned, PinRequest
+from workflows.contracts.compensation import CompensationRequest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from workflows.contracts.model import ModelReply, ModelRequest
 from workflows.contracts.policy import Verdict
@@ -100,6 +101,19 @@ async def call_model(request: ModelRequest, model: str) -> ModelReply:
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=6),
         summary=wording.shorten(f"call_model {model}, step {request.step}", wording.SUMMARY_CHARACTERS),
+    )
+    return reply
+
+
+async def plan_compensation(request: CompensationRequest) -> ModelReply:
+    """Begin the turn that takes back what a stopped run has done."""
+    reply: ModelReply = await workflow.execute_activity(
+        "plan_compensation",
+        request,
+        result_type=ModelReply,
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=20),
+        summary=f"plan_compensation of {len(request.calls)}, step {request.step}",
     )
     return reply
 

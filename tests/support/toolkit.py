@@ -108,6 +108,13 @@ def write_note(text: str, context: ToolContext) -> str:
     return f"kept {len(text)} characters"
 
 
+@tool(effect="keyed", timeout="20s")
+def give_back(order: int, paid: float, key: str, context: ToolContext) -> str:
+    """Pay back what was paid."""
+    keep("give_back", context, order=order, paid=paid, key=key)
+    return "paid back"
+
+
 BOOKED: set[str] = set()
 """Whom a letter has reached, as `find_letter` sees it."""
 

@@ -9,6 +9,7 @@ import pytest
 from temporalio import activity
 
 from activities.agent import AgentActivities
+from activities.compensation import CompensationActivities
 from activities.model import ModelActivities
 from activities.notification import NotificationActivities
 from activities.people import PeopleActivities
@@ -22,6 +23,7 @@ ACTIVITIES: dict[str, Callable[..., Any]] = {
     activity._Definition.must_from_callable(function).name or "": function
     for holder in (
         AgentActivities,
+        CompensationActivities,
         ModelActivities,
         NotificationActivities,
         PeopleActivities,

@@ -20,6 +20,7 @@ from workers.cli.happenings import Asked, Call, Called, Ended, Happening, Return
 from workers.cli.parked import CHECK, NOTIFY, Parked
 from workflows.contracts.agent import AgentPin, Pinned
 from workflows.contracts.base import Digest
+from workflows.contracts.compensation import CompensationRequest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from workflows.contracts.model import ModelReply, ModelRequest, Usage
 from workflows.contracts.run import EffectEntry, EffectLog, RunState
@@ -125,6 +126,10 @@ class Chronicle:
             (request,) = await self._decode(attributes.input.payloads, ModelRequest)
             self.parked.close_all()
             return [*self._unmade(request.results), Asked(request.step, line)]
+        if kind == "plan_compensation":
+            (planned,) = await self._decode(attributes.input.payloads, CompensationRequest)
+            self.parked.close_all()
+            return self._unmade(planned.results)
         if kind in {"pin_agent", NOTIFY, CHECK}:
             return []
         activity.call = await self._call_of(attributes, line)
@@ -181,7 +186,7 @@ class Chronicle:
             (pinned,) = await self._decode(payloads, Pinned)
             self.pin, self.head = pinned.agent, pinned.head
             return []
-        if activity.kind == "call_model":
+        if activity.kind in {"call_model", "plan_compensation"}:
             (reply,) = await self._decode(payloads, ModelReply)
             return self._replied(reply)
         if activity.call is None:
@@ -228,7 +233,12 @@ class Chronicle:
     def _entry(self, call: Call) -> EffectEntry:
         assert call.key is not None
         return EffectEntry(
-            step=self.step, tool=call.request.tool, call=call.line, key=call.key, attempts=max(call.attempts or 1, 1)
+            step=self.step,
+            tool=call.request.tool,
+            call=call.line,
+            key=call.key,
+            attempts=max(call.attempts or 1, 1),
+            undoes=call.request.undoes,
         )
 
     def _know(self, call: Call) -> None:

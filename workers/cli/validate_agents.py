@@ -27,14 +27,17 @@ def print_catalog(out: Output, catalog: "Catalog") -> None:
         out.print(f"  models    {', '.join(pinned.models)}")
         if loaded.policies:
             out.print(f"  policies  {', '.join(loaded.policies)}")
-        columns = ("tool", "effect", "from", "when called", *(("probe",) if pinned.probes else ()))
+        more = (*(("probe",) if pinned.probes else ()), *(("taken back by",) if pinned.compensations else ()))
+        columns = ("tool", "effect", "from", "when called", *more)
         table = Table(*columns, box=None, padding=(0, 2, 0, 2), header_style="dim")
         for definition in pinned.tools:
             outcomes = _outcomes(loaded, definition)
             style = "" if outcomes[0].kind == "allow" else "yellow"
             words = Text("; ".join(map(str, outcomes)), style=style)
             probe = (_probe(loaded, definition),) if pinned.probes else ()
-            table.add_row(definition.tool.name, str(definition.tool.effect), _origin(definition), words, *probe)
+            undone = pinned.compensations.get(definition.tool.name)
+            by = ((undone.tool if undone is not None else ""),) if pinned.compensations else ()
+            table.add_row(definition.tool.name, str(definition.tool.effect), _origin(definition), words, *probe, *by)
         out.print(table)
         if pinned.checks:
             out.print(_checks(pinned.checks))
@@ -61,6 +64,7 @@ def agent_json(loaded: "Loaded") -> dict[str, object]:
                 "outcomes": [_outcome_json(outcome) for outcome in outcomes],
                 "checks": [check.name for check in loaded.pinned.checks if check.after == tool.name],
                 "probe": _probe_json(loaded, definition),
+                "compensate": _compensation_json(loaded, definition),
             }
         )
     return {
@@ -119,6 +123,11 @@ def _probe(loaded: "Loaded", definition: "ToolDefinition") -> str:
     if probe is not None:
         return probe.tool
     return "people" if definition.tool.effect.changes_world else ""
+
+
+def _compensation_json(loaded: "Loaded", definition: "ToolDefinition") -> dict[str, object] | None:
+    spec = loaded.pinned.compensations.get(definition.tool.name)
+    return None if spec is None else spec.model_dump(mode="json", by_alias=True)
 
 
 def _probe_json(loaded: "Loaded", definition: "ToolDefinition") -> dict[str, object] | None:

@@ -10,6 +10,7 @@ from pydantic import (
 
 from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
 from workflows.contracts.budget import Budget
+from workflows.contracts.compensation import CompensationSpec
 from workflows.contracts.faults import Located, refuse, repeated
 from workflows.contracts.model import ModelName
 from workflows.contracts.policy import Asking, Rule
@@ -23,7 +24,7 @@ before each new attempt; who escalates late decides in time."""
 
 NOT_YET_AVAILABLE = {
     "agent": ("memory", "context"),
-    "tool": ("agent", "compensate"),
+    "tool": ("agent",),
     "budget": ("model_calls", "tool_calls", "tokens", "cost_usd", "wall_time", "depth", "children"),
 }
 """Keys of the design that this version refuses by name, so that nobody relies on a limit that is not enforced."""
@@ -109,6 +110,8 @@ class PinnedAgent(Record):
     checks: tuple[CheckSpec, ...] = ()
     probes: dict[str, ProbeSpec] = {}
     """By the tool that they are about."""
+    compensations: dict[str, CompensationSpec] = {}
+    """By the tool whose calls they take back."""
     attempts: int
     after_failure: Literal["same_model", "next_model"] = "same_model"
     same_call: int = 5
@@ -136,6 +139,8 @@ class AgentPin(Record):
     checks: tuple[CheckPin, ...] = ()
     probes: dict[str, ProbePin] = {}
     """By the tool that they are about."""
+    compensable: tuple[str, ...] = ()
+    """Tools whose calls can be taken back."""
     attempts: int
     after_failure: Literal["same_model", "next_model"] = "same_model"
     same_call: int = 5

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, field_v
 from workflows.contracts.agent import AgentPin
 from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, canonical_json, check_storable
 from workflows.contracts.budget import BudgetRequest
+from workflows.contracts.compensation import Compensable
 from workflows.contracts.model import ModelReply, Usage, Words
 from workflows.contracts.policy import ToolTotals, Verdict
 from workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
@@ -76,6 +77,8 @@ class EffectEntry(Record):
     """Why its outcome is unknown, or how it became known after it was."""
     attempts: int = 1
     """How many attempts it is known to have had; at least, where only the other side counts them."""
+    undoes: str | None = None
+    """Idempotency key of the call that this one took back."""
 
 
 class EffectLog(Record):
@@ -132,6 +135,8 @@ class ControlState(Record):
     stopped: Halt | None = None
     words: tuple[Words, ...] = ()
     """Not told to the model yet."""
+    undo: Literal["begun", "ended"] | None = None
+    """Whether a stopped run takes back what it did; `ended` when a second stop ended that."""
 
 
 class Resolution(Record):
@@ -247,6 +252,8 @@ class RunState(Record):
     usage: Usage = Usage()
     effects: EffectLog = EffectLog()
     uncertain: tuple[EffectEntry, ...] = ()
+    compensable: tuple[Compensable, ...] = ()
+    """The last 50 calls that can be taken back, the oldest first."""
     recent: tuple[str, ...] = ()
     """The last few steps in words, for the current details."""
 

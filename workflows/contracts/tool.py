@@ -145,6 +145,8 @@ class CallRequest(Record):
     """Of the tool's name and canonical arguments; set for calls that change the world."""
     repeat: int = 0
     """How many calls with this digest came before it in the run."""
+    undoes: str | None = None
+    """Idempotency key of the call that this one takes back."""
 
 
 class ToolRequest(Record):

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 
 from workflows.contracts import tool_checks
 from workflows.contracts.base import Duration, JsonObject, Name, Spec
+from workflows.contracts.compensation import CompensationSpec
 from workflows.contracts.faults import Located, refuse, repeated
 from workflows.contracts.templates import SECRET_START, secret_names, url_arguments
 from workflows.contracts.tool import Effect, ErrorMeaning
@@ -60,6 +61,11 @@ class ToolSettings(Spec):
         default=None,
         description="How to find out whether a call happened whose outcome is unknown: a read tool of the agent, "
         "which is given the arguments that it shares with the call, or a mapping.",
+    )
+    compensate: Name | CompensationSpec | None = Field(
+        default=None,
+        description="The tool that takes a call back when the run is stopped: its name, if it is given the arguments "
+        "that it shares with the call, or a mapping.",
     )
 
 

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from workflows.contracts.base import Digest, Record
 
-Protocol = Literal["openai.responses", "openai.chat", "anthropic.messages", "scripted"]
+Protocol = Literal["openai.responses", "openai.chat", "anthropic.messages", "scripted", "runtime"]
+"""`runtime` is what no model said: calls that take back what a stopped run did."""
 
 
 class TextPart(Record):

@@ -19,14 +19,16 @@ _IDENTIFIER = re.compile(r"(?!(?:in|true|false|null)$)[A-Za-z_]\w*", re.ASCII)
 
 
 def arguments_of(
-    expressions: Mapping[str, str], args: Mapping[str, JsonValue], key: str | None
+    expressions: Mapping[str, str], args: Mapping[str, JsonValue], key: str | None, **more: JsonValue
 ) -> JsonObject | cel.Unevaluable:
-    """What a check or a probe calls its tool with: each of `expressions` over the call's `args` and its `key`.
+    """What a check, a probe or a compensation calls its tool with: each of `expressions` over `args` and `key`.
+
+    They are the call's; `more` is what else the expressions see.
 
     An expression that is just an argument which the call left out is left out too, as its tool's default is then
     meant. One that cannot be evaluated makes all of them unusable, since a call without it asks for something else.
     """
-    facts = cel.Facts({"args": args, "key": key or ""})
+    facts = cel.Facts({"args": args, "key": key or "", **more})
     made: JsonObject = {}
     for name, text in expressions.items():
         if named_argument(text) not in {None, *args}:

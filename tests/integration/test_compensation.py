@@ -1,0 +1,222 @@
+"""What a stopped run did is taken back: the last call first, by policy and by people, and never on a guess."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowHandle
+
+from tests.support.agents import ALLOW_ALL, Site, conversation, new_site, results_told
+from tests.support.people import asked, decide, write_people
+from tests.support.toolkit import calls_of
+from workers.client import connect
+from workers.dev_server import run_private_server
+from workflows.contracts.run import RunResult, RunStatus
+
+BY = {"by": "ann@example.com"}
+STOP = {**BY, "reason": "wrong customer"}
+TOOLS: list[dict[str, Any]] = [
+    {
+        "python": "tests.support.toolkit:pay",
+        "compensate": {"tool": "give_back", "with": {"order": "args.order", "paid": "result.paid", "key": "key"}},
+    },
+    {"python": "tests.support.toolkit:send", "compensate": {"tool": "write_note", "with": {"text": "args.to"}}},
+    {"python": "tests.support.toolkit:give_back"},
+    {"python": "tests.support.toolkit:write_note"},
+    {"python": "tests.support.toolkit:look"},
+]
+DONE = [{"pay": {"order": 1, "amount": 20}}, {"send": {"to": "ann"}}, {"pay": {"order": 2, "amount": 30}}]
+WAITS = {"call": [{"look": {"what": "x", "seconds": 2.0}}]}
+ASK = {
+    "id": "back",
+    "match": {"tools": ["give_back", "write_note"]},
+    "verdict": "ask",
+    "approvers": {"groups": ["finance"]},
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path, client: Client) -> Site:
+    return new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)))
+
+
+def write(site: Site, *more: Any, policy: list[dict[str, Any]] | None = None, **keys: Any) -> None:
+    """An agent that makes three calls and is then busy."""
+    turns = [{"call": DONE}, *(more or (WAITS,)), {"say": "done"}]
+    site.write("undone", turns, **{"tools": TOOLS, "policy": policy or ALLOW_ALL, **keys})
+
+
+async def until_busy(handle: WorkflowHandle[Any, Any], tool: str = "look") -> None:
+    async with asyncio.timeout(20):
+        while not calls_of(handle.id, tool):
+            await asyncio.sleep(0.05)
+
+
+async def stopped(site: Site, tool: str = "look") -> tuple[RunResult, str]:
+    async with site.serving():
+        handle = await site.start("undone")
+        await until_busy(handle, tool)
+        await handle.execute_update("stop", STOP)
+        return await handle.result(), handle.id
+
+
+async def test_what_was_done_is_taken_back_the_last_call_first(site: Site) -> None:
+    write(site)
+
+    result, run = await stopped(site)
+
+    first, letter, second = result.effects.last[:3]
+    made = [(call.tool, call.arguments) for call in calls_of(run)[4:]]
+    assert made == [
+        ("give_back", {"order": 2, "paid": 30.0, "key": second.key}),
+        ("write_note", {"text": "ann"}),
+        ("give_back", {"order": 1, "paid": 20.0, "key": first.key}),
+    ]
+    assert [entry.undoes for entry in result.effects.last[3:]] == [second.key, letter.key, first.key]
+    assert (result.status, result.reason) == (
+        RunStatus.STOPPED,
+        "stopped by ann@example.com: wrong customer; 3 of 3 calls that can be taken back were",
+    )
+
+
+async def test_the_conversation_says_what_was_taken_back(site: Site) -> None:
+    write(site)
+
+    result, _ = await stopped(site)
+
+    last = [message for message in await conversation(site, result.head or "") if message.role == "assistant"][-1]
+    assert (last.protocol, last.text.startswith("The run was stopped.")) == ("runtime", True)
+    assert [call.tool for call in last.calls] == ["give_back", "write_note", "give_back"]
+
+
+async def test_people_are_asked_where_the_policy_says_so(site: Site) -> None:
+    write(site, policy=[*ALLOW_ALL, ASK])
+
+    async with site.serving():
+        handle = await site.start("undone")
+        await until_busy(handle)
+        await handle.execute_update("stop", STOP)
+        requests = await asked(handle, 3)
+        for request, choice in zip(requests, ("approve", "reject", "approve"), strict=True):
+            await decide(handle, request, choice)
+        result = await handle.result()
+
+    assert [call.tool for call in calls_of(handle.id)[4:]] == ["give_back", "give_back"]
+    assert requests[1].reason == (
+        "the run was stopped, and this takes back send to=ann; rule 'back' asks people about 'write_note'"
+    )
+    assert (result.reason or "").endswith("; 2 of 3 calls that can be taken back were")
+
+
+async def test_a_denied_compensation_never_reaches_its_tool(site: Site) -> None:
+    write(site, policy=[*ALLOW_ALL, {"id": "never", "match": {"tools": ["give_back"]}, "verdict": "deny"}])
+
+    result, run = await stopped(site)
+
+    assert [call.tool for call in calls_of(run)[4:]] == ["write_note"]
+    assert (result.reason or "").endswith("; 1 of 3 calls that can be taken back were")
+
+
+async def test_nobody_answers_and_the_run_ends_all_the_same(site: Site) -> None:
+    write(site, policy=[*ALLOW_ALL, {**ASK, "expires": "1s"}])
+
+    result, run = await stopped(site)
+
+    assert len(calls_of(run)) == 4
+    assert (result.status, result.effects.count) == (RunStatus.STOPPED, 3)
+
+
+async def test_a_second_stop_ends_it(site: Site) -> None:
+    write(site, policy=[*ALLOW_ALL, ASK])
+
+    async with site.serving():
+        handle = await site.start("undone")
+        await until_busy(handle)
+        await handle.execute_update("stop", STOP)
+        requests = await asked(handle, 3)
+        await decide(handle, requests[0])
+        await until_busy(handle, "give_back")
+        told = await handle.execute_update("stop", BY)
+        result = await handle.result()
+
+    assert told["message"] == "nothing more is taken back; the run ends"
+    assert (result.reason or "").endswith("wrong customer; 1 of 3 calls that can be taken back were")
+
+
+async def test_nothing_is_taken_back_while_it_is_unknown_what_was_done(site: Site) -> None:
+    write(site, {"call": [{"send": {"to": "bob", "lose_reply": True}}]})
+
+    async with site.serving():
+        handle = await site.start("undone")
+        (request,) = await asked(handle)
+        await decide(handle, request, "stop")
+        result = await handle.result()
+
+    assert [call.tool for call in calls_of(handle.id)] == ["pay", "send", "pay", "send"]
+    assert [entry.call for entry in result.uncertain] == ["send to=bob lose_reply=true"]
+
+
+async def test_calls_that_were_not_made_are_told_so_and_their_requests_withdrawn(site: Site) -> None:
+    waiting = {"call": [{"look": {"what": "x"}}, {"write_note": {"text": "never"}}]}
+    ask = {"id": "note", "match": {"tools": ["write_note"]}, "when": "args.text == 'never'", "verdict": "ask"}
+    write(site, waiting, policy=[*ALLOW_ALL, ask])
+
+    async with site.serving():
+        handle = await site.start("undone")
+        await asked(handle)
+        await handle.execute_update("stop", STOP)
+        result = await handle.result()
+
+    texts = [part.text for part in await results_told(site, result.head or "")]
+    assert "not made: the run is being stopped" in texts
+    assert [call.arguments for call in calls_of(handle.id, "write_note")] == [{"text": "ann"}]
+
+
+async def test_a_call_whose_result_is_lost_is_taken_back_only_if_that_needs_no_result(site: Site) -> None:
+    lost = {"call": [{"send": {"to": "bob", "lose_reply": True}}]}
+    tools = [
+        {**tool, "compensate": {"tool": "write_note", "with": {"text": "result"}}} if "send" in tool["python"] else tool
+        for tool in TOOLS
+    ]
+    write(site, lost, WAITS, tools=tools)
+
+    async with site.serving():
+        handle = await site.start("undone")
+        (request,) = await asked(handle)
+        await decide(handle, request, "happened")
+        await until_busy(handle)
+        await handle.execute_update("stop", STOP)
+        result = await handle.result()
+
+    assert [call.arguments for call in calls_of(handle.id, "write_note")] == [{"text": "sent to ann"}]
+    assert (result.reason or "").endswith("; 3 of 4 calls that can be taken back were")
+
+
+async def test_a_completed_run_takes_nothing_back(site: Site) -> None:
+    site.write("undone", [{"call": DONE}, {"say": "done"}], tools=TOOLS)
+
+    result, run = await site.run("undone")
+
+    assert (result.status, len(calls_of(run))) == (RunStatus.COMPLETED, 3)
+
+
+async def test_it_survives_continue_as_new_and_restarts(tmp_path: Path) -> None:
+    async with run_private_server(extra_dynamic_config={"limit.historyCount.suggestContinueAsNew": "40"}) as server:
+        people = str(write_people(tmp_path))
+        site = new_site(tmp_path, await connect(address=server.address), MANDATE_PEOPLE=people)
+        write(site, policy=[*ALLOW_ALL, ASK])
+        async with site.serving():
+            handle = await site.start("undone")
+            await until_busy(handle)
+            await handle.execute_update("stop", STOP)
+            requests = await asked(handle, 3)
+        async with site.serving():
+            for request in requests:
+                await decide(handle, request)
+            result = await handle.result()
+            runs = [run async for run in site.client.list_workflows(f'WorkflowId="{handle.id}"')]
+
+    assert len(runs) > 1
+    assert [call.tool for call in calls_of(handle.id)[4:]] == ["give_back", "write_note", "give_back"]
+    assert (result.reason or "").endswith("; 3 of 3 calls that can be taken back were")
