@@ -53,12 +53,10 @@ PASSED_THROUGH = ("workflows.contracts", "workflows.rules", "cel_expr_python", "
 """Imported once a process and not once a run: they are plain values and pure functions, and the library of rules."""
 
 PARTS = tuple(
-    f"workflows.{name}"
-    for name in (
-        "approvals", "attempts", "calls", "checks", "control", "current", "display", "doubts", "messages",
-        "open_calls", "people", "rescue", "starting", "steps", "tries", "turn", "undoing",
-    )
-)  # fmt: skip
+    f"workflows.{part.stem}"
+    for part in sorted(Path(workflows.__file__).parent.glob("*.py"))
+    if part.stem not in {"__init__", "agent"}
+)
 """Parts of the loop, which hold no state of their own: a waiting run takes a third of the memory when they are
 imported once a process. Replays of stored histories in tests import them anew, so that the sandbox watches them."""
 

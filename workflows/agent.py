@@ -1,29 +1,23 @@
 """`AgentWorkflow`: decide, judge, ask people, act, until there is an answer."""
 
 import asyncio
-import contextlib
-import json
 from typing import Any, NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from workflows import display, starting, steps
+from workflows import display, ending, starting, steps
 from workflows.contracts.agent import PinRequest
 from workflows.contracts.failures import FailureType
-from workflows.contracts.model import OUTPUT_INLINE_BYTES, ModelReply, ModelRequest, Words
+from workflows.contracts.model import ModelReply, ModelRequest, Words
 from workflows.contracts.request import OpenRequests
 from workflows.contracts.run import Progress, Rescue, Resolution, RunRequest, RunResult, RunState, RunStatus, Trouble
-from workflows.contracts.tool import ToolResult
 from workflows.control import Control
 from workflows.current import Current
 from workflows.messages import Messages
 from workflows.rules import recovery, routing, troubles, wording
 from workflows.turn import Turn
 from workflows.undoing import Undoing
-
-RESULT_BYTES = 31 * 1024
-"""Most that a result takes; the list of the last effects is shortened for it."""
 
 CLOSED_SHOWN = 20
 """Decided requests that the query `open_requests` tells of."""
@@ -282,7 +276,7 @@ class AgentWorkflow(Messages):
 
     async def _continue_as_new(self) -> NoReturn:
         # Either may begin while the other is waited for.
-        await workflow.wait_condition(lambda: self._turn.gate.is_quiet and workflow.all_handlers_finished())
+        await workflow.wait_condition(lambda: self._turn.gate.notices.is_quiet and workflow.all_handlers_finished())
         self._current.leave()
         workflow.continue_as_new(self._now)
 
@@ -299,32 +293,7 @@ class AgentWorkflow(Messages):
             self._current.update(uncertain=(*self._now.uncertain, *self._turn.lost), unclear={})
         self._current.recall(self._current.doing)
         display.close(self._now)
-        return self._result(status, reason, answer)
-
-    def _result(self, status: RunStatus, reason: str | None, answer: ModelReply | Resolution | None) -> RunResult:
-        reply = answer if isinstance(answer, ModelReply) else None
-        output: Any = (reply.text or None) if reply is not None else None
-        output_digest = reply.output_digest if reply is not None else None
-        if isinstance(answer, Resolution) and answer.answer is not None:
-            output, output_digest = _supplied(answer, answer.answer)
-        if reply and self._now.agent.structured and status == RunStatus.COMPLETED and reply.output_digest is None:
-            with contextlib.suppress(ValueError):
-                output = json.loads(reply.text)
-        result = RunResult(
-            status=status,
-            output=output,
-            output_digest=output_digest,
-            reason=wording.shorten(reason, 500) if reason else None,
-            usage=self._now.usage,
-            head=self._now.head,
-            audit_head=None,
-            effects=self._now.effects,
-            uncertain=self._now.uncertain,
-        )
-        while len(result.model_dump_json()) > RESULT_BYTES and result.effects.last:
-            fewer = result.effects.last[len(result.effects.last) // 2 + 1 :]
-            result = result.model_copy(update={"effects": result.effects.model_copy(update={"last": fewer})})
-        return result
+        return ending.result_of(self._now, status, reason, answer)
 
     def _close_cancelled(self) -> None:
         """A cancelled run has no result: what it did, and what may have happened, is in its memo."""
@@ -385,13 +354,6 @@ class AgentWorkflow(Messages):
     def _require_begun(self) -> None:
         if not self._current.is_begun:
             raise ApplicationError("the run has not begun its work yet", non_retryable=True)
-
-
-def _supplied(said: Resolution, stored: ToolResult) -> tuple[Any, str | None]:
-    """A person's answer as the run's: whole, or its beginning and the address of all of it."""
-    if stored.size is None or stored.size <= OUTPUT_INLINE_BYTES:
-        return said.value, None
-    return stored.preview, stored.digest
 
 
 def _another_model_may_help(error: ActivityError) -> bool:

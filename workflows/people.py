@@ -23,8 +23,6 @@ from workflows.contracts.request import (
     DecisionCheck,
     EditedCall,
     Need,
-    Notice,
-    NotifyRequest,
     Receipt,
     Refusal,
     Request,
@@ -32,6 +30,7 @@ from workflows.contracts.request import (
 from workflows.contracts.run import PeopleState
 from workflows.contracts.tool import Tool, ToolResult
 from workflows.current import Current
+from workflows.notices import Notices
 from workflows.rules import decisions, wording
 
 Via = Literal["update", "signal"]
@@ -43,10 +42,6 @@ CROWD = 1500
 """After so many, none is taken in until it has: it cannot continue as new while others are being checked."""
 
 CROWDED = "too many messages came to the run at once; send it again in a moment"
-
-
-NOTICES = 25
-"""Requests that one activity tells people of."""
 
 
 class Desk(Protocol):
@@ -103,8 +98,7 @@ class PeopleGate:
         self._desk = desk
         self._locks: dict[str, asyncio.Lock] = {}
         self._checks: dict[str, int] = {}
-        # In the order in which they began: a replay has to cancel them in the same one.
-        self._notices: dict[asyncio.Task[None], None] = {}
+        self.notices = Notices(current, desk.view)
 
     @property
     def state(self) -> PeopleState:
@@ -114,51 +108,14 @@ class PeopleGate:
         return f"r{self.state.made + 1}"
 
     def ask(self, request: Request) -> None:
-        """Open `request`, whose id is `next_id()`; people are told of all that opened together by `tell`."""
+        """Open `request`, whose id is `next_id()`; people are told of all that opened together by `notices`."""
         self._set(made=self.state.made + 1, open=(*self.state.open, request))
-
-    def tell(self, requests: Sequence[Request], occasion: Literal["asked", "reminder", "escalated"]) -> None:
-        """Notify people, in the background: nothing waits for it."""
-        number = 0 if occasion == "asked" else int(workflow.now().timestamp())
-        its = self._current.now
-        for first in range(0, len(requests), NOTICES):
-            told = NotifyRequest(
-                workflow_id=workflow.info().workflow_id,
-                run_id=workflow.info().first_execution_run_id,
-                agent=its.agent.name,
-                requester=its.requester,
-                labels=its.labels,
-                notices=tuple(
-                    Notice(request=self._desk.view(request), occasion=occasion, number=number)
-                    for request in requests[first : first + NOTICES]
-                ),
-            )
-            task = asyncio.create_task(self._notify(told))
-            self._notices[task] = None
-            task.add_done_callback(self._notices.pop)
-
-    async def _notify(self, told: NotifyRequest) -> None:
-        try:
-            notified = await steps.notify_people(told)
-            failures = notified.failures
-        except ActivityError as error:
-            if is_cancelled_exception(error):
-                return
-            failures = (f"people could not be notified: {error.cause or error}",)
-        for failure in failures:
-            self._current.recall(failure)
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether no notification is on its way."""
-        return not self._notices
 
     def withdraw(self, reason: str) -> None:
         """Close all requests that are still open: the run ends."""
         for request in self.state.open:
             self._close(request, "withdrawn", reason)
-        for task in tuple(self._notices):
-            task.cancel()
+        self.notices.cancel()
 
     def turned_away(self, decision: Decision) -> str | None:
         """Why a decision is not taken in at all, in one sentence; the one that rejects everything always is."""
@@ -374,7 +331,7 @@ class PeopleGate:
             self._replace(later)
         self._tell_escalated(escalated)
         if reminded:
-            self.tell(reminded, "reminder")
+            self.notices.tell(reminded, "reminder")
 
     def _escalated(self, request: Request, at: datetime) -> Request:
         """`request` as it is at `at`: who may decide by then is not turned away since the timer comes second."""
@@ -388,7 +345,7 @@ class PeopleGate:
     def _tell_escalated(self, requests: Sequence[Request]) -> None:
         if not requests:
             return
-        self.tell(requests, "escalated")
+        self.notices.tell(requests, "escalated")
         ids = ", ".join(request.id for request in requests)
         self._current.recall(f"nobody answered {ids} in time; it went on to the next people")
         self._stand()

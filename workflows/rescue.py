@@ -128,7 +128,7 @@ class Rescuer:
         self._gate.ask(request)
         self._current.recall(f"asks {', '.join(request.waits_for)}: {request.title} ({request_id})")
         self._current.stand()
-        self._gate.tell([request], "asked")
+        self._gate.notices.tell([request], "asked")
         return request_id
 
     async def resolution(self, request: str) -> Resolution | None:

@@ -118,7 +118,7 @@ class Turn:
         if asked:
             self._current.stand()
             self._current.refresh()
-            self.gate.tell(asked, "asked")
+            self.gate.notices.tell(asked, "asked")
 
     async def _read(self, index: int, slots: asyncio.Semaphore) -> None:
         if await self._is_cleared(index):
