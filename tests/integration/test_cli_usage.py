@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -302,7 +303,11 @@ def test_sigterm_ends_a_validation_and_the_servers_it_waits_for(tmp_path: Path) 
     )  # fmt: skip
     assert validation.stderr is not None
     waiting = validation.stderr.readline()
-    pid = int((tmp_path / "pid").read_text())
+    # It waits for the server from before that runs.
+    deadline = time.monotonic() + 20
+    while not ((written := tmp_path / "pid").exists() and written.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    pid = int(written.read_text())
     validation.terminate()
     said = validation.communicate(timeout=20)
 

@@ -196,7 +196,8 @@ class StoreConformance:
         for _ in range(30):
             claimed = int(await claimer.stdout.readline())
         claimer.kill()
-        claimed = max([claimed, *(int(n) for n in (await claimer.stdout.read()).splitlines(keepends=True)[:-1])])
+        told = (await claimer.stdout.read()).splitlines(keepends=True)
+        claimed = max([claimed, *(int(number) for number in told if number.endswith(b"\n"))])
         await claimer.wait()
 
         assert [number for number in range(claimed + 1) if await store.claim(key(number))] == []
