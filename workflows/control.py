@@ -105,7 +105,9 @@ class Control:
             return Told(status=self._current.status, message="the run is being stopped already")
         self._set(stopped=halt)
         self._current.recall(_said("stopped", halt))
-        return Told(status=self._current.status, message="the call in hand is finished, then the run ends")
+        then = "what it did is taken back as far as that may be, and the run ends"
+        message = f"the call in hand is finished, then {then if self._current.now.compensable else 'the run ends'}"
+        return Told(status=self._current.status, message=message)
 
     async def go_ahead(self, is_leaving: Callable[[], bool]) -> bool:
         """Returns when the run is not paused, or has to leave; whether it may begin something new."""

@@ -57,7 +57,8 @@ async def stopped(site: Site, tool: str = "look") -> tuple[RunResult, str]:
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle, tool)
-        await handle.execute_update("stop", STOP)
+        told = await handle.execute_update("stop", STOP)
+        assert told["message"].endswith(", then what it did is taken back as far as that may be, and the run ends")
         return await handle.result(), handle.id
 
 

@@ -78,9 +78,15 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
 def _effects(entries: Sequence[EffectEntry]) -> Table:
     """One line a call, with its attempts and what is to be said of its outcome."""
     table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
+    calls = {entry.key: entry.call for entry in entries}
+    undone = {entry.undoes for entry in entries}
     for entry in entries:
         attempts = "" if entry.attempts == 1 else f"{entry.attempts} attempts"
-        table.add_row(f"step {entry.step}", Text(entry.call), attempts, Text(entry.reason or "", style="yellow"))
+        said = [entry.reason or "", "taken back" if entry.key in undone else ""]
+        if entry.undoes is not None:
+            said.append(f"takes back {calls.get(entry.undoes, 'an earlier call')}")
+        told = Text("; ".join(filter(None, said)), style="yellow")
+        table.add_row(f"step {entry.step}", Text(entry.call), attempts, told)
     return table
 
 

@@ -66,7 +66,10 @@ async def resume(
 async def stop(
     call: Invocation, runs: Runs = None, *, reason: Reason = "", query: Query = None, by: By = None, yes: Yes = False
 ) -> int:
-    """Let runs finish the call in hand and end as `stopped`. Exit codes as of `steer`."""
+    """Let runs finish the call in hand, take back what has a compensation, and end as `stopped`.
+
+    A second stop ends the taking back. Exit codes as of `steer`.
+    """
     return await _tell(call, runs, "stop", reason=reason, query=query, by=by, yes=yes)
 
 
