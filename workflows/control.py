@@ -32,7 +32,9 @@ class Control:
         return self._current.now.control.undo == "begun"
 
     def begin_undoing(self) -> None:
-        self._set(undo="begun")
+        """A pause before the stop holds nothing back any more."""
+        self._set(undo="begun", paused=None)
+        self._current.stand()
 
     def end_undoing(self) -> None:
         self._set(undo="ended")

@@ -17,7 +17,9 @@ KEPT = 50
 def kept(current: Current, placed: Placed, attempted: Attempted) -> None:
     """Remember a call that was done, if its tool has a compensation."""
     its = current.now
-    if attempted.outcome is not Outcome.DONE or placed.tool.name not in its.agent.compensable or not attempted.key:
+    if attempted.outcome is not Outcome.DONE or not attempted.key or placed.call.undoes is not None:
+        return
+    if placed.tool.name not in its.agent.compensable:
         return
     done = Compensable(
         key=attempted.key,

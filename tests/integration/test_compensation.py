@@ -194,6 +194,29 @@ async def test_a_call_whose_result_is_lost_is_taken_back_only_if_that_needs_no_r
     assert (result.reason or "").endswith("; 3 of 4 calls that can be taken back were")
 
 
+async def test_a_paused_run_that_is_stopped_takes_it_back(site: Site) -> None:
+    write(site)
+
+    async with site.serving():
+        handle = await site.start("undone")
+        await until_busy(handle)
+        await handle.execute_update("pause", BY)
+        await handle.execute_update("stop", STOP)
+        result = await handle.result()
+
+    assert (result.reason or "").endswith("; 3 of 3 calls that can be taken back were")
+
+
+async def test_what_takes_back_is_not_taken_back(site: Site) -> None:
+    back = {"python": "tests.support.toolkit:give_back", "compensate": {"tool": "write_note", "with": {"text": "key"}}}
+    write(site, tools=[back if "give_back" in tool["python"] else tool for tool in TOOLS])
+
+    result, run = await stopped(site)
+
+    assert [call.tool for call in calls_of(run)[4:]] == ["give_back", "write_note", "give_back"]
+    assert (result.reason or "").endswith("; 3 of 3 calls that can be taken back were")
+
+
 async def test_a_completed_run_takes_nothing_back(site: Site) -> None:
     site.write("undone", [{"call": DONE}, {"say": "done"}], tools=TOOLS)
 
