@@ -233,6 +233,44 @@ async def test_one_person_is_one_person_under_every_name(there: Place) -> None:
     assert (before, len(there.moved(handle.id))) == ([], 1)
 
 
+async def test_what_is_decided_is_not_decided_again(there: Place) -> None:
+    """Nobody turns an approval into a rejection, a rejection into an approval, or either into another call."""
+    approved, rejected = await there.site.start("again"), await there.site.start("again")
+    (first,), (second,) = await asked(approved), await asked(rejected)
+    await decide(approved, first)
+    await decide(rejected, second, "reject")
+    await next_request(approved, "r2")
+    await next_request(rejected, "r2")
+    turned: list[dict[str, Any]] = [
+        {"choice": "reject"},
+        {"choice": "approve"},
+        {"choice": "approve", "value": {"order": 2}},
+        {"choice": "approve", "digest": "A" * 43},
+    ]
+
+    too_late = [
+        [await refused(handle, "decide", [decision(request, by="bob@example.com") | change]) for change in turned]
+        for handle, request in ((approved, first), (rejected, second))
+    ]
+    for change in turned:
+        await approved.signal("decide", decision(first, by="bob@example.com") | change)
+        await rejected.signal("decide", decision(second, by="bob@example.com") | change)
+    found = [await kept(handle, 4) for handle in (approved, rejected)]
+
+    says = [
+        "request r1 is approved already: ann@example.com approved it",
+        "request r1 is rejected already: ann@example.com rejected it",
+    ]
+    assert too_late == [[sentence] * 4 for sentence in says]
+    assert [[one.reason for one in each.refused] for each in found] == [[sentence] * 4 for sentence in says]
+    assert [[(one.id, one.outcome) for one in each.closed] for each in found] == [
+        [("r1", "approved")],
+        [("r1", "rejected")],
+    ]
+    assert ([one["order"] for one in there.moved(approved.id)], there.moved(rejected.id)) == ([1], [])
+    await asyncio.gather(approved.terminate(), rejected.terminate())
+
+
 async def test_a_removed_persons_first_approval_is_kept_and_theirs_alone(there: Place) -> None:
     """What counted when it was given stays; nobody who is gone can add to it."""
     handle = await there.site.start("pair")

@@ -93,7 +93,7 @@ async def _refusal(site: Site, workflow_id: str, decision: Decision) -> str:
 
 
 async def test_many_requests_of_one_run_are_decided_by_two_people_at_once(site: Site) -> None:
-    count = 60
+    count = 200
     calls = [{"pay": {"order": amount, "amount": 1}} for amount in range(count)]
     site.write("payer", [{"call": calls}, {"say": "Paid."}], policy=[{**ASK_ALL[0], "quorum": 2}, ASK_ALL[1]])
     async with site.serving():

@@ -1,0 +1,167 @@
+"""Runs that tell people on their channels: what a dead one holds up, when they are reminded, and the timers of days."""
+
+import asyncio
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowHandle
+
+from tests.support.agents import Site, new_site
+from tests.support.hook_peer import HookPeer, Reply, hook_peer
+from tests.support.people import ASK_ALL, asked, decide, write_people
+from tests.support.toolkit import calls_of
+from workflows.contracts.run import Progress, RunStatus
+
+Handle = WorkflowHandle[Any, Any]
+
+PAY = {"call": [{"pay": {"order": 1, "amount": 120.0}}]}
+ASK = {"call": [{"ask_person": {"question": "Anything else?"}}]}
+DONE = {"say": "done"}
+
+BUSY = Reply(503, headers={"Retry-After": "1"})
+
+
+@pytest.fixture
+def site(tmp_path: Path, client: Client) -> Site:
+    return new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)), HOOK="s3cr3t-of-the-hook")
+
+
+def put_up(site: Site, **peers: HookPeer) -> None:
+    """A file of channels, one for each peer, which tell of approvals only."""
+    channels = [
+        {"name": name, "kind": "webhook", "url": peer.url, "secret": "${secret:HOOK}", "kinds": ["approval"]}
+        for name, peer in peers.items()
+    ]
+    file = site.folder / "channels.yaml"
+    file.write_text(json.dumps({"channels": channels}))
+    site.environment["MANDATE_CHANNELS"] = str(file)
+
+
+def asking(**keys: Any) -> list[dict[str, Any]]:
+    return [{**ASK_ALL[0], **keys}, ASK_ALL[1]]
+
+
+async def seen_by(peer: HookPeer, count: int) -> None:
+    """Returns when so many messages have come."""
+    async with asyncio.timeout(30):
+        while len(peer.seen) < count:
+            await asyncio.sleep(0.02)
+
+
+def told(peer: HookPeer) -> list[tuple[object, object]]:
+    """Request and occasion of each message."""
+    return [(body["request"]["id"], body["occasion"]) for body in bodies(peer)]
+
+
+def bodies(peer: HookPeer) -> list[Any]:
+    return [seen.json() for seen in peer.seen]
+
+
+async def recent(handle: Handle) -> tuple[str, ...]:
+    progress: Progress = await handle.query("progress", result_type=Progress)
+    return progress.recent
+
+
+async def test_a_dead_channel_holds_up_neither_the_decision_nor_the_call(site: Site) -> None:
+    async with hook_peer() as good, hook_peer(BUSY) as dead:
+        put_up(site, good=good, dead=dead)
+        site.write("asks", [PAY, ASK, DONE], policy=asking())
+
+        async with site.serving():
+            handle = await site.start("asks")
+            (request,) = await asked(handle)
+            await asyncio.gather(seen_by(good, 1), seen_by(dead, 1))
+            receipt = await decide(handle, request)
+            question = await next_request(handle, "r2")
+            attempts, meanwhile, calls = len(dead.seen), await recent(handle), len(calls_of(handle.id, "pay"))
+            await seen_by(dead, 4)
+            afterwards = await failure_in(handle)
+            await decide(handle, question, "answer", value="no")
+            result = await handle.result()
+
+    assert receipt.status == "approved"
+    assert (attempts < 4, calls) == (True, 1)
+    assert [line for line in meanwhile if "channel" in line] == []
+    assert afterwards == ["step 2: channel 'dead' did not tell of r1: HTTP 503 Service Unavailable (4 attempts)"]
+    assert told(good) == [("r1", "asked")]
+    assert told(dead) == [("r1", "asked")] * 4
+    assert (result.status, result.effects.count) == (RunStatus.COMPLETED, 1)
+
+
+async def next_request(handle: Handle, name: str) -> Any:
+    async with asyncio.timeout(20):
+        while (found := (await asked(handle))[0]).id != name:
+            await asyncio.sleep(0.05)
+    return found
+
+
+async def failure_in(handle: Handle) -> list[str]:
+    """What the last steps say of channels, once they say anything."""
+    async with asyncio.timeout(20):
+        while not (lines := [line for line in await recent(handle) if "channel" in line]):
+            await asyncio.sleep(0.05)
+    return lines
+
+
+async def test_people_are_reminded_until_they_decide_and_not_after(site: Site) -> None:
+    async with hook_peer() as peer:
+        put_up(site, oncall=peer)
+        site.write("asks", [PAY, ASK, DONE], policy=asking(expires="40s", remind="1s"))
+
+        async with site.serving():
+            handle = await site.start("asks")
+            (request,) = await asked(handle)
+            await seen_by(peer, 3)
+            await decide(handle, request)
+            question = await next_request(handle, "r2")
+            # A reminder of the second in which it was decided may still be on its way.
+            await asyncio.sleep(0.5)
+            by_then = told(peer)
+            await asyncio.sleep(2.5)
+            await decide(handle, question, "answer", value="no")
+            result = await handle.result()
+
+    assert by_then[:3] == [("r1", "asked"), ("r1", "reminder"), ("r1", "reminder")]
+    assert told(peer) == by_then
+    assert len({seen.headers["idempotency-key"] for seen in peer.seen}) == len(by_then)
+    seconds = [body["number"] - int(request.requested_at.timestamp()) for body in bodies(peer)[1:]]
+    assert seconds[0] >= 1
+    assert seconds[1] >= 2
+    assert (result.status, result.effects.count) == (RunStatus.COMPLETED, 1)
+
+
+@pytest.mark.parametrize(("keys", "hours"), [({"remind": "24h"}, 24), ({}, 72)])
+async def test_a_run_that_waits_for_days_has_one_timer_and_nothing_else(
+    site: Site, keys: dict[str, str], hours: int
+) -> None:
+    """Its worker is not asked for anything until the first reminder, or the end if there is none."""
+    site.write("asks", [PAY, DONE], policy=asking(expires="3d", **keys))
+
+    async with site.serving():
+        handle = await site.start("asks")
+        (request,) = await asked(handle)
+        await asyncio.sleep(0.5)
+        begun, length = await durations(handle), (await handle.describe()).history_length
+        await asyncio.sleep(1.5)
+        later = (await handle.describe()).history_length
+        await decide(handle, request)
+        result = await handle.result()
+
+    (duration,) = begun
+    assert timedelta() <= timedelta(hours=hours) - duration < timedelta(seconds=5)
+    assert request.expires_at - request.requested_at == timedelta(days=3)
+    assert later == length
+    assert await durations(handle) == begun
+    assert (result.status, result.effects.count) == (RunStatus.COMPLETED, 1)
+
+
+async def durations(handle: Handle) -> list[timedelta]:
+    """How long the timers of a run are, in the order in which they began."""
+    return [
+        event.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
+        async for event in handle.fetch_history_events()
+        if event.HasField("timer_started_event_attributes")
+    ]
