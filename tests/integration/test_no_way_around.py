@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +23,7 @@ from temporalio.worker import Worker
 from tests.integration.test_tool_sources import Peers
 from tests.support.agents import ALLOW_ALL, Site, new_site, results_told
 from tests.support.http_peer import http_peer
+from tests.support.mcp_server import SELF
 from tests.support.people import asked, decide, decision, open_requests, refusal_of, write_people
 from tests.support.toolkit import calls_of
 from workers.client import connect
@@ -81,8 +82,10 @@ class World:
     site: Site
     peers: Peers
 
-    def write(self, name: str, turns: list[Any], policy: list[dict[str, Any]], **keys: Any) -> None:
-        tools = [*self.peers.tools(), {"python": "tests.support.toolkit:send"}]
+    def write(
+        self, name: str, turns: list[Any], policy: list[dict[str, Any]], more: Sequence[Any] = (), **keys: Any
+    ) -> None:
+        tools = [*self.peers.tools(), {"python": "tests.support.toolkit:send"}, *more]
         for tool in tools:
             tool.pop("headers", None)
         self.site.write(name, turns, policy=policy, tools=tools, **keys)
@@ -136,11 +139,11 @@ async def told(world: World, head: str | None) -> list[str]:
 
 
 async def test_a_person_cannot_change_a_call_into_a_denied_one(world: World) -> None:
-    world.write("edited", [{"call": calls(1)[:4]}, {"say": "done"}], [*DENY_13, *ASK])
+    world.write("edited", [{"call": calls(1)[:5]}, {"say": "done"}], [*DENY_13, *ASK])
 
     async with world.site.serving():
         handle = await world.site.start("edited")
-        requests = await asked(handle, 4)
+        requests = await asked(handle, 5)
         values = [next(iter(call.values())) for call in calls(13)]
         refused = [
             await refusal_of(handle, "decide", decision(request, value=value))
@@ -152,31 +155,77 @@ async def test_a_person_cannot_change_a_call_into_a_denied_one(world: World) -> 
             await decide(handle, request, by="bob@example.com")
         result = await handle.result()
 
-    assert refused == [f"value: {sentence.removeprefix('refused: ')}" for sentence in DENIED[:4]]
+    assert refused == [f"value: {sentence.removeprefix('refused: ')}" for sentence in DENIED[:5]]
     assert [request.digest for request in kept.requests] == [request.digest for request in requests]
     assert before == NOTHING
     # What runs after the refused edits are the calls that people saw.
     assert [call.arguments["order"] for call in calls_of(handle.id)] == [1]
     assert CHARGED == [1.0]
     assert [seen.target for seen in world.peers.http.seen] == ["/json/1"]
-    assert (await told(world, result.head))[1] == "number 1"
+    sentences = await told(world, result.head)
+    assert (sentences[1], sentences[4]) == ("number 1", "no stored result is called 'none'; the latest are: none")
+
+
+async def test_a_question_cannot_be_changed(world: World) -> None:
+    """What a rule asks about `ask_person` is the question itself: there is no approval that could change it."""
+    world.write("asking", [{"call": calls(1)[5:]}, {"say": "done"}], [*DENY_13, *ASK])
+
+    async with world.site.serving():
+        handle = await world.site.start("asking")
+        (question,) = await asked(handle)
+        value = {"question": "number 2"}
+        refused = await refusal_of(handle, "decide", decision(question, value=value))
+        (still,) = await asked(handle)
+        await decide(handle, question, "answer", value="yes")
+        result = await handle.result()
+
+    assert refused == "choice: 'approve' is not one of answer, reject"
+    assert (still.kind, still.question, still.digest) == ("question", "number 1", question.digest)
+    assert await told(world, result.head) == ["[answered by ann@example.com]\nyes"]
 
 
 async def test_every_attempt_of_a_changed_call_runs_what_was_approved(world: World) -> None:
+    """The built-in tools are not here: a read of the run's own conversation and a question reach nothing outside."""
     FAIL_FIRST.add(2.0)
-    turns = [{"call": [{"pay": {"order": 1}}, {"charge": {"amount": 1.0}}]}, {"say": "done"}]
-    world.write("retried", turns, [*DENY_13, *ASK])
+    peers = world.peers
+    server = [*SELF, "stdio", str(peers.journal)]
+    failing = [
+        {
+            "mcp": {"name": "crashing", "command": server},
+            "only": ["crash_at_first"],
+            "effects": {"crash_at_first": "keyed"},
+        },
+        {
+            "http": {"method": "POST", "url": f"{peers.http.url}/plan/503/cut/200"},
+            "name": "file_order",
+            "input_schema": {"type": "object", "properties": {"order": {"type": "integer"}}},
+            "effect": "keyed",
+        },
+    ]
+    changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"pay": {"order": 1}}, {"order": 2, "fail_first": 2}),
+        ({"charge": {"amount": 1.0}}, {"amount": 2}),
+        ({"crash_at_first": {"text": "number 1"}}, {"text": "number 2"}),
+        ({"file_order": {"order": 1}}, {"order": 2}),
+    ]
+    turns = [{"call": [call for call, _ in changes]}, {"say": "done"}]
+    world.write("retried", turns, [*DENY_13, *ASK], failing)
 
     async with world.site.serving():
         handle = await world.site.start("retried")
-        pay, charged = await asked(handle, 2)
-        await decide(handle, pay, value={"order": 2, "fail_first": 2})
-        await decide(handle, charged, value={"amount": 2})
-        await handle.result()
+        requests = await asked(handle, 4)
+        for request, (_, value) in zip(requests, changes, strict=True):
+            await decide(handle, request, value=value)
+        result = await handle.result()
 
     assert [(call.arguments["order"], call.attempt) for call in calls_of(handle.id)] == [(2, 1), (2, 2), (2, 3)]
-    assert len({call.key for call in calls_of(handle.id)}) == 1
     assert CHARGED == [2.0, 2.0]
+    assert [entry["text"] for entry in peers.journalled()] == ["number 2"] * 2
+    assert [seen.json() for seen in peers.http.seen] == [{"order": 2}] * 3
+    keys = [entry.key for entry in result.effects.last]
+    assert {call.key for call in calls_of(handle.id)} == {keys[0]}
+    assert {entry["key"] for entry in peers.journalled()} == {keys[2]}
+    assert {seen.headers["idempotency-key"] for seen in peers.http.seen} == {keys[3]}
 
 
 async def test_retries_beside_denied_calls_repeat_none_of_them(world: World) -> None:

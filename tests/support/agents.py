@@ -1,5 +1,6 @@
 """A worker in this process for agents that a test writes."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -100,3 +101,22 @@ async def results_told(site: Site, head: str) -> list[Any]:
     """Every answer to a call that the model was told, in order."""
     messages = await conversation(site, head)
     return [part for message in messages if message.role == "user" for part in message.parts if part.kind == "result"]
+
+
+async def texts_told(site: Site, head: str | None) -> list[str]:
+    """The texts of `results_told`."""
+    return [part.text for part in await results_told(site, head or "")]
+
+
+async def part_of(handle: WorkflowHandle[Any, Any]) -> str:
+    """Id of the newest part of a run: another one each time that it continues as new."""
+    return (await handle.describe()).run_id
+
+
+async def continued(handle: WorkflowHandle[Any, Any]) -> None:
+    """Make a run that waits continue as new: decisions that do not count fill its history."""
+    before = await part_of(handle)
+    async with asyncio.timeout(30):
+        while await part_of(handle) == before:
+            await handle.signal("decide", {"request": "r99", "choice": "approve"})
+            await asyncio.sleep(0.05)

@@ -26,9 +26,9 @@ class Weather(BaseModel):
     degrees: int
 
 
-def record(tool: str, context: Context[Any, Any]) -> None:
+def record(tool: str, context: Context[Any, Any], **more: str) -> None:
     meta = context.request_context.meta or {}
-    entry = {"tool": tool, "key": dict(meta).get("mandate/idempotency-key"), "pid": os.getpid()}
+    entry = {"tool": tool, "key": dict(meta).get("mandate/idempotency-key"), "pid": os.getpid(), **more}
     if JOURNAL is not None:
         with JOURNAL.open("a") as journal:
             journal.write(json.dumps(entry) + "\n")
@@ -65,6 +65,17 @@ async def fail(context: Context[Any, Any]) -> str:
 async def crash(context: Context[Any, Any]) -> str:
     record("crash", context)
     os._exit(3)
+
+
+@server.tool(structured_output=False)
+async def crash_at_first(text: str, context: Context[Any, Any]) -> str:
+    """Say the same again, but not to the first call in the journal."""
+    assert JOURNAL is not None
+    is_first = not JOURNAL.exists()
+    record("crash_at_first", context, text=text)
+    if is_first:
+        os._exit(3)
+    return text
 
 
 @server.tool(structured_output=False)
