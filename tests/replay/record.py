@@ -19,7 +19,7 @@ from temporalio.worker import Worker
 from tests.support.agents import Site, new_site
 from tests.support.hook_peer import Reply, hook_peer
 from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people
-from tests.support.toolkit import calls_of
+from tests.support.toolkit import BOOKED, calls_of
 from workers.client import connect
 from workers.dev_server import run_private_server
 
@@ -206,9 +206,69 @@ async def stopped(site: Site) -> Started:
     return handle
 
 
+def only(*names: str, **probe: Any) -> list[dict[str, Any]]:
+    """These tools of the toolkit, so that the history is short; with `probe`, of `send`."""
+    entries = [{"python": f"tests.support.toolkit:{name}"} for name in names]
+    return [{**entry, "probe": probe} if probe and entry["python"].endswith(":send") else entry for entry in entries]
+
+
+async def escalated(site: Site) -> Started:
+    """A tool that fails, then the same call again, which is not made; a person lets it try again, and it works."""
+    bad = {"call": [{"send": {"to": "Ann", "refuse": True}}, {"look": {"what": "a"}}]}
+    site.write(
+        "escalated",
+        [bad, bad, {"call": [{"send": {"to": "Bob"}}]}, {"say": "done"}],
+        tools=only("send", "look"),
+        attempts=2,
+    )
+    async with site.serving(identity="worker"):
+        handle = await site.start("escalated")
+        (request,) = await asked(handle)
+        await decide(handle, request, "retry", value={"to": "Bob"}, comment="Ann has moved")
+        await handle.result()
+    return handle
+
+
+async def probed(site: Site) -> Started:
+    """Two calls whose replies are lost: the probe finds that one happened, and not the other, which is made again."""
+    BOOKED.add("Ann")
+    calls = [{"send": {"to": "Bob", "lose_first": True}}, {"send": {"to": "Ann", "lose_reply": True}}]
+    tools = only("send", "find_letter", tool="find_letter", patience="1s", **{"with": {"to": "args.to"}})
+    site.write("probed", [{"call": calls}, {"say": "done"}], tools=tools)
+    return await ended(site, "probed")
+
+
+async def doubted(site: Site) -> Started:
+    """The same two without a probe: a person says what became of them, the second time by a signal."""
+    calls = [{"send": {"to": "Bob", "lose_first": True}}, {"send": {"to": "Ann", "lose_reply": True}}]
+    site.write("doubted", [{"call": calls}, {"say": "done"}], tools=only("send"))
+    async with site.serving(identity="worker"):
+        handle = await site.start("doubted")
+        (first,) = await asked(handle)
+        await decide(handle, first, "not_happened")
+        while (second := (await asked(handle))[0]).id == first.id:
+            await asyncio.sleep(0.05)
+        await handle.signal("decide", decision(second, "happened", value="letter 7"))
+        await handle.result()
+    return handle
+
+
+async def checked(site: Site) -> Started:
+    """A check of an effect fails, and so does one of the answer, until it is taken."""
+    checks = [
+        {"after": "pay", "expect": "result.paid > 5.0"},
+        {"after": "pay", "expect": "false", "when": "args.amount > 5.0"},
+        {"after": "final", "schema": {"type": "object"}},
+    ]
+    pay = {"call": [{"pay": {"order": 1, "amount": 2}}]}
+    site.write("checked", [pay, pay, {"say": "paid"}, {"say": "{}"}], tools=only("pay"), checks=checks)
+    return await ended(site, "checked")
+
+
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
     decided, carried, parked, stopped,
+    escalated, probed, doubted, checked,
 )  # fmt: skip
 
 
