@@ -12,12 +12,14 @@ call of every run may be hurt, several times, as `--seed` says, and workers are 
 Calls of one worker that are to be hurt at the same time die together, once another worker stands ready; a dead worker
 is always replaced.
 
-**Wanted**, and exit code 0: nothing lost, doubled, out of order or silent, and no run that hangs. By default the tools
-that matter are `keyed` and the server knows keys; with `--no-keys` they are `once` and it knows none, and with
-`--probes` beside it the runs find out by themselves what became of a call: none ends uncertain. Two cases that must
-fail: `--bad keyed` declares tools `keyed` although the server ignores keys, and `--bad retrying` has a worker that
-repeats whatever fails. `--naive-mcp` lets the MCP server report a lost reply as `isError`, as SDKs do by themselves:
-against that a `keyed` MCP tool is doubled.
+**Wanted**, and exit code 0: nothing lost, doubled, out of order or silent, no run that hangs, none that ends without
+need before it is completed, and with `--points all` no point that was never hit. By default the tools that matter are
+`keyed` and the server knows keys; with `--no-keys` they are `once` and it knows none, and with `--probes` beside it the
+runs find out by themselves what became of a call: none ends uncertain. Two cases that must fail: `--bad keyed` declares
+tools `keyed` although the server ignores keys, and `--bad retrying` has a worker that repeats whatever fails. With
+`--naive-mcp` the MCP server reports a lost reply as `isError`, as SDKs do by themselves; that is no answer to a `keyed`
+or `once` call, and nothing may be lost or doubled by it. Reads and `idempotent` calls are believed to have failed, and
+are not made again as they are: such a run may end declined. MCP tools stand third in the table: `--tasks 26` and more.
 """
 
 import argparse
@@ -66,6 +68,8 @@ class Played:
     killed: int = 0
     """Workers."""
     model_calls_repeated: int = 0
+    missed: list[Hurt] = field(default_factory=list)
+    """Cells of the table that no run was hurt at."""
     seconds: float = 0.0
 
     def and_then(self, other: "Played") -> "Played":
@@ -73,9 +77,10 @@ class Played:
         pairs = {name: getattr(self, name) + getattr(other, name) for name in vars(self)}
         return Played(**pairs)
 
-    def judged(self, prefix: str = "") -> Judgement:
+    def judged(self, prefix: str = "", *, naive_mcp: bool = False) -> Judgement:
         """The runs whose names begin so."""
-        return judge([ran for ran in self.runs if ran.task.name.startswith(prefix)], self.log)
+        runs = [ran for ran in self.runs if ran.task.name.startswith(prefix)]
+        return judge(runs, self.log, self.hits, naive_mcp=naive_mcp)
 
 
 async def play(client: Client, setting: Setting, tasks: Sequence[Task], reaping: random.Random | None = None) -> Played:
@@ -171,10 +176,10 @@ async def play_all_points(client: Client, address: str, folder: Path, case: Case
         name = f"{case.main}{number}-{int(time.time()):x}"
         more = await play_points(client, case.setting(address, its), case, cells, name)
         played = played.and_then(more)
-        cells = [cell for index, cell in enumerate(cells) if not _is_hit(more, f"{name}-{index}", cell)]
+        cells = not_hit(more, cells, name)
         if not cells:
             break
-    return played
+    return replace(played, missed=list(cells))
 
 
 async def play_at_random(client: Client, setting: Setting, case: Case, tasks: int, seed: int) -> Played:
@@ -184,8 +189,10 @@ async def play_at_random(client: Client, setting: Setting, case: Case, tasks: in
     return await play(client, setting, made, random.Random(seed))
 
 
-def _is_hit(played: Played, run: str, cell: Hurt) -> bool:
-    return any(hit.run == run and hit.point is cell.point for hit in played.hits)
+def not_hit(played: Played, cells: Sequence[Hurt], name: str) -> list[Hurt]:
+    """Those of `cells` that none of the runs of this name was hurt at, each by its number."""
+    hits = {(hit.run, hit.point) for hit in played.hits}
+    return [cell for number, cell in enumerate(cells) if (f"{name}-{number}", cell.point) not in hits]
 
 
 def report(played: Played, judgement: Judgement) -> dict[str, Any]:
@@ -193,7 +200,7 @@ def report(played: Played, judgement: Judgement) -> dict[str, Any]:
     faults = {name: value for name, value in asdict(judgement).items() if isinstance(value, list)}
     waits = sorted(seconds for _, seconds in played.waits)
     return {
-        "good": judgement.is_good,
+        "good": judgement.is_good and not played.missed,
         "runs": len(played.runs),
         "status": dict(Counter(str(ran.result.status) if ran.result else "none" for ran in played.runs)),
         "declined_without_uncertain": {
@@ -205,6 +212,7 @@ def report(played: Played, judgement: Judgement) -> dict[str, Any]:
         "calls_executed": len(played.log),
         **{name: len(value) for name, value in faults.items()},
         "idempotent_repeated": judgement.repeated,
+        "missed": list(map(str, played.missed)),
         "hits": dict(Counter(str(hit.point) for hit in played.hits)),
         "workers_killed": played.killed,
         "model_calls_repeated": played.model_calls_repeated,
@@ -233,6 +241,14 @@ def show(found: dict[str, Any], played: Played) -> None:
         print(f"{name.replace('_', ' ')}: {len(lines)}")
         for line in lines:
             print(f"  {line}")
+    if found["missed"]:
+        print(f"points that were not hit: {len(found['missed'])}")
+        print(*(f"  {cell}" for cell in found["missed"]), sep="\n")
+
+
+def exit_code(found: dict[str, Any], case: Case) -> int:
+    """Runs that can find out everything by themselves must."""
+    return 0 if found["good"] and not (case.probes and found["uncertain"]) else 1
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -255,11 +271,11 @@ async def _run(options: argparse.Namespace, folder: Path) -> int:
         else:
             setting = case.setting(server.address, folder)
             played = await play_at_random(client, setting, case, options.tasks or 50, options.seed)
-    found = report(played, played.judged())
+    found = report(played, played.judged(naive_mcp=case.naive_mcp))
     show(found, played)
     if options.json:
         print(json.dumps(found))
-    return 0 if found["good"] and not (case.probes and found["uncertain"]) else 1
+    return exit_code(found, case)
 
 
 def main() -> int:

@@ -45,7 +45,8 @@ async def played(tmp_path_factory: pytest.TempPathFactory, client: Client, tempo
     )
     again = replace(setting, folder=tmp_path_factory.mktemp("again"))
     # Nobody is killed there.
-    alone = Setting(temporal.address, tmp_path_factory.mktemp("repeating"), ("",), RETRYING, 1, 1)
+    folder = tmp_path_factory.mktemp("repeating")
+    alone = Setting(temporal.address, folder, no_keys=("",), worker=RETRYING, workers=1, remote_workers=1)
     first, repeated = await asyncio.gather(play(client, setting, honest), play(client, alone, repeating))
     # A run that lost its worker for another's sake may have ended before its own point.
     late = [replace(each, name=f"{each.name}-again") for each in honest if missed(first, each)]
@@ -95,6 +96,34 @@ def test_once_tools_with_a_probe_leave_nothing_unknown(played: dict[str, Played]
     ended = [ran.result for ran in played["honest"].runs if ran.task.name.startswith("probed") and ran.result]
     assert replace(judgement, repeated=0) == Judgement()
     assert {(result.status, result.uncertain) for result in ended} == {(RunStatus.COMPLETED, ())}
+    # What was not known was found out, and was not just always known.
+    found_out = [entry for result in ended for entry in result.effects.last if entry.reason == "as find_call shows"]
+    assert {entry.tool.partition("_")[0] for entry in found_out} == {"send"}
+
+
+def test_keyed_tools_leave_nothing_to_people(played: dict[str, Played]) -> None:
+    ended = [ran.result for ran in played["honest"].runs if ran.task.name.startswith("keyed") and ran.result]
+
+    assert {(result.status, result.uncertain) for result in ended} == {(RunStatus.COMPLETED, ())}
+
+
+def test_once_tools_leave_nothing_to_people_when_only_models_are_hurt(played: dict[str, Played]) -> None:
+    runs = [ran for ran in played["honest"].runs if ran.task.name.startswith("once") and not ran.task.points]
+
+    statuses = [ran.result.status for ran in runs if ran.result]
+    assert len(statuses) == len(runs) >= len(MODEL)
+    # A worker that dies for another run may take a call of theirs with it, which the judge lets pass.
+    assert statuses.count(RunStatus.COMPLETED) > len(statuses) / 2
+
+
+def test_time_to_go_on_and_repeated_model_calls_are_measured(played: dict[str, Played]) -> None:
+    found = report(played["honest"], played["honest"].judged())
+
+    assert found["workers_killed"] >= 1
+    assert {hit.point for hit, _ in played["honest"].waits} == {point for point in Point if point.kills_worker}
+    assert 0 < found["seconds_to_go_on"]["median"] <= found["seconds_to_go_on"]["most"] < 60
+    # A killed worker had one call of the model in hand for each of its runs at the most.
+    assert 0 < found["model_calls_repeated_per_kill"] <= 3
 
 
 def test_keyed_tools_against_a_server_that_ignores_keys_are_caught(played: dict[str, Played]) -> None:

@@ -4,10 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.support.fault_log import Executed
+from tests.support.fault_log import Executed, Hit
 from tests.support.fault_model import Told
-from tests.support.fault_plan import Call, Task
+from tests.support.fault_plan import Call, Point, Task
 from workflows.contracts.run import EffectEntry, RunResult, RunStatus
+
+BYSTANDER_SECONDS = 5.0
+"""A worker that is killed takes calls of other runs with it: those that it made so shortly before or after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +37,72 @@ class Judgement:
     """Lost or doubled, and not among what the run reports as uncertain."""
     unfinished: list[str] = field(default_factory=list)
     """Runs that hang or failed."""
+    declined: list[str] = field(default_factory=list)
+    """Runs that did not complete although nothing kept them from it."""
     repeated: int = 0
     """`idempotent` calls that were carried out again, which does no harm."""
 
     @property
     def is_good(self) -> bool:
-        return not (self.lost or self.doubled or self.out_of_order or self.silent or self.unfinished)
+        wrong = (self.lost, self.doubled, self.out_of_order, self.silent, self.unfinished, self.declined)
+        return not any(wrong)
 
 
-def judge(runs: Sequence[Ran], log: Sequence[Executed]) -> Judgement:
+def judge(
+    runs: Sequence[Ran], log: Sequence[Executed], hits: Sequence[Hit] = (), *, naive_mcp: bool = False
+) -> Judgement:
+    """What was wrong; with `naive_mcp`, MCP tools say that they failed when they do not know."""
     found = Judgement()
     for ran in runs:
         executed = [entry for entry in log if entry.run == ran.task.name]
         _judge_run(found, ran, executed)
+        if ran.result is not None and not _may_end_so(ran, ran.result, executed, hits, naive_mcp=naive_mcp):
+            found.declined.append(f"{ran.task.name}: {ran.result.status}, {ran.result.reason}")
     return found
+
+
+def _may_end_so(
+    ran: Ran, result: RunResult, executed: Sequence[Executed], hits: Sequence[Hit], *, naive_mcp: bool
+) -> bool:
+    """Whether a run has done all that it could: completed, or stands before what only a person can settle.
+
+    That is a `once` call that was hurt and is reported as uncertain, or a call of which its tool said for good that
+    it is not done: the same call again is not made then, and what an `idempotent` one did before stays unknown. All
+    others can be made again until they have an answer, and so can calls of the model.
+    """
+    if result.status is RunStatus.COMPLETED:
+        return True
+    if result.status is not RunStatus.DECLINED:
+        return False
+    refused = {call for call in ran.task.calls if _says_no(call, ran.task.points.get(call.item, ()), naive_mcp)}
+    if result.uncertain:
+        return all(
+            _was_hurt(ran, entry, executed, hits)
+            if Call(entry.tool, "").effect == "once"
+            else any(_is_of(entry, call) for call in refused if call.effect == "idempotent")
+            for entry in result.uncertain
+        )
+    return any(told.call in refused and not told.done for told in ran.told)
+
+
+def _says_no(call: Call, points: Sequence[Point], naive_mcp: bool) -> bool:
+    """Whether one of these makes the tool say for good that it did nothing."""
+    if Point.REFUSE in points:
+        return True
+    taken_at_its_word = naive_mcp and call.tool.endswith("_mcp") and call.effect in {"read", "idempotent"}
+    return taken_at_its_word and not {Point.LOSE_REPLY, Point.DIE_BEFORE, Point.DIE_COMMITTED}.isdisjoint(points)
+
+
+def _was_hurt(ran: Ran, entry: EffectEntry, executed: Sequence[Executed], hits: Sequence[Hit]) -> bool:
+    """Whether a call was hurt, by itself or as one of those that died for the sake of other runs.
+
+    Where the model of a run is hurt, no call of that run is on its way.
+    """
+    if any(hit.run == ran.task.name and f"item={hit.item}" in entry.call.split() for hit in hits):
+        return True
+    deaths = [hit.at for hit in hits if hit.point.kills and hit.run != ran.task.name]
+    made = [one.at for one in executed if one.key == entry.key]
+    return any(abs(at - death) <= BYSTANDER_SECONDS for at in made for death in deaths) if made else bool(deaths)
 
 
 def _judge_run(found: Judgement, ran: Ran, executed: list[Executed]) -> None:

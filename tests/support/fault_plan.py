@@ -40,6 +40,11 @@ class Point(StrEnum):
     def kills_worker(self) -> bool:
         return self.value.startswith("killed")
 
+    @property
+    def kills(self) -> bool:
+        """Whether a process dies, with whatever else it was at."""
+        return self.kills_worker or self in {Point.DIE_BEFORE, Point.DIE_COMMITTED}
+
 
 TOOL_POINTS = tuple(point for point in Point if not point.of_model)
 
@@ -88,6 +93,9 @@ class Hurt:
     point: Point
     tool: str | None = None
     """`None` for points in a call of the model."""
+
+    def __str__(self) -> str:
+        return f"{self.point}: {self.tool or 'the model'}"
 
 
 def every_point(main: str, *, keys: bool) -> list[Hurt]:

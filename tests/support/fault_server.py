@@ -54,7 +54,8 @@ class FaultServer:
         self._plan = plan
         self._ask = ask
         self._held: set[tuple[str, str]] = set()
-        self._dying: list[tuple[Asked, Point]] = []
+        self._dying: dict[tuple[str, str], tuple[Asked, Point]] = {}
+        """By run and item: a call that comes again has one effect in the end, as if it had come once."""
         self._arrived_at = 0.0
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -94,9 +95,10 @@ class FaultServer:
 
     def _due(self, asked: Asked) -> Point | None:
         """What is to happen to a call; nothing to one that comes again while it is held."""
+        if (waiting := self._dying.get((asked.run, asked.item))) is not None:
+            return waiting[1]
         points = self._plan.get(f"{asked.run}/{asked.item}", [])
-        is_waiting = any((each.run, each.item) == (asked.run, asked.item) for each, _ in self._dying)
-        if not points or is_waiting or (asked.run, asked.item) in self._held:
+        if not points or (asked.run, asked.item) in self._held:
             return None
         used = self._log.times_hit(asked)
         return Point(points[used]) if used < len(points) else None
@@ -107,12 +109,12 @@ class FaultServer:
 
     async def _die(self, asked: Asked, point: Point) -> web.Response:
         """Kill this process, with all calls that it is to die in."""
-        self._dying.append((asked, point))
+        self._dying[asked.run, asked.item] = (asked, point)
         async with asyncio.timeout(QUIET_AT_MOST):
             # Calls that are held for another fault would be cut off before it.
             while self._held or time.monotonic() < self._arrived_at + QUIET_SECONDS:
                 await asyncio.sleep(0.02)
-        for each, its_point in self._dying:
+        for each, its_point in self._dying.values():
             self._log.hit(each, its_point)
             if its_point is Point.DIE_COMMITTED:
                 self._execute(each)

@@ -29,7 +29,8 @@ _PROBE: dict[str, Any] = {
     "with": {"key": "key"},
     "done": "result.receipt > 0",
     "absent": "result == null",
-    "patience": "3s",
+    # The server may have to be started again first.
+    "patience": "8s",
 }
 
 PRODUCT = (*MANDATE, "worker")

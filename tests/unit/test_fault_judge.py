@@ -1,4 +1,4 @@
-"""The judge of the crash suite: what it calls lost, doubled, out of order and silent."""
+"""The judge of the crash suite: what it calls lost, doubled, out of order, silent and declined without need."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from tests.support.fault_judge import Ran, judge
-from tests.support.fault_log import Executed
+from tests.support.fault_log import Executed, Hit
 from tests.support.fault_model import Told
-from tests.support.fault_plan import Call, Task
+from tests.support.fault_plan import Call, Point, Task
 from workflows.contracts.model import Usage
 from workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
 
 PAY, SEND, SET, LOOK = Call("pay_http", "a"), Call("send_http", "b"), Call("set_http", "c"), Call("look_http", "d")
 TASK = Task("run", ((PAY, LOOK), (SEND, SET)))
+REPLY_LOST = Hit(0.0, "run", "b", Point.LOSE_REPLY, None)
+"""Of the call of `SEND`."""
 
 
 def result(*done: Call, unclear: tuple[Call, ...] = (), status: str = "completed") -> RunResult:
@@ -49,9 +51,9 @@ def log(*calls: Call, keys: str = "") -> list[Executed]:
         ((PAY, LOOK, LOOK, SEND, SET, SET), result(PAY, SEND, SET), {"repeated": 1}),
         ((PAY, LOOK, SEND, SET), None, {"unfinished": ["run"]}),
         ((PAY, LOOK, SET), result(PAY, SET), {"lost": 1, "silent": ["run: send_http b"]}),
-        ((LOOK,), result(status="declined"), {}),
-        ((LOOK,), result(PAY, status="declined"), {"lost": 1, "silent": ["run: pay_http a"]}),
-        ((LOOK,), result(PAY, unclear=(PAY,), status="declined"), {"lost": 1}),
+        ((LOOK,), result(status="declined"), {"declined": ["run: declined, None"]}),
+        ((LOOK,), result(PAY, status="declined"), {"lost": 1, "silent": ["run: pay_http a"], "declined": 1}),
+        ((LOOK,), result(PAY, unclear=(PAY,), status="declined"), {"lost": 1, "declined": 1}),
         ((PAY, PAY, LOOK, SEND, SET), result(PAY, SEND, SET), {"doubled": 1, "silent": ["run: pay_http a"]}),
         ((PAY, LOOK, SEND, SEND), result(PAY, unclear=(SEND,), status="declined"), {"doubled": 1}),
         ((PAY, LOOK, SEND), result(PAY, unclear=(SEND,), status="declined"), {}),
@@ -60,7 +62,7 @@ def log(*calls: Call, keys: str = "") -> list[Executed]:
     ],
 )  # fmt: skip
 def test_faults_of_one_run(calls: tuple[Call, ...], its: RunResult | None, faults: dict[str, Any]) -> None:
-    found = judge([Ran(TASK, its, TASK.calls)], log(*calls))
+    found = judge([Ran(TASK, its, TASK.calls)], log(*calls), [REPLY_LOST])
 
     shown = {name: value for name, value in vars(found).items() if value}
     assert {name: value if isinstance(faults.get(name), list) else _size(value) for name, value in shown.items()} == (
@@ -71,6 +73,110 @@ def test_faults_of_one_run(calls: tuple[Call, ...], its: RunResult | None, fault
 
 def _size(value: object) -> object:
     return len(value) if isinstance(value, list) else value
+
+
+LATER = 100.0
+"""Seconds: nothing that dies then takes anything with it that was done at 0."""
+
+
+def test_once_call_that_was_hurt_is_for_people() -> None:
+    its = result(PAY, unclear=(SEND,), status="declined")
+
+    assert judge([Ran(TASK, its, TASK.calls)], log(PAY, LOOK, SEND), [REPLY_LOST]).is_good
+
+
+@pytest.mark.parametrize(
+    ("its", "hits"),
+    [
+        # Nothing was hurt, or not this call.
+        (result(PAY, unclear=(SEND,), status="declined"), []),
+        (result(PAY, unclear=(SEND,), status="declined"), [Hit(0.0, "run", "a", Point.LOSE_REPLY, None)]),
+        (result(PAY, unclear=(SEND,), status="declined"), [Hit(0.0, "other", "b", Point.LOSE_REPLY, None)]),
+        # Only the model of the run was hurt: none of its calls was on its way.
+        (result(PAY, unclear=(SEND,), status="declined"), [Hit(0.0, "run", "turn 3", Point.MODEL_BEFORE, 7)]),
+        (result(PAY, status="declined"), [Hit(0.0, "run", "turn 3", Point.MODEL_BEFORE, 7)]),
+        # Long after it, a worker died for the sake of another run.
+        (result(PAY, unclear=(SEND,), status="declined"), [Hit(LATER, "other", "b", Point.KILL_BEFORE, 7)]),
+        # What has a key, and what may be repeated, can be made until it has an answer.
+        (result(unclear=(PAY,), status="declined"), [Hit(0.0, "run", "a", Point.LOSE_REPLY, None)]),
+        (result(unclear=(SET,), status="declined"), [Hit(0.0, "run", "c", Point.KILL_COMMITTED, 7)]),
+        (result(PAY, unclear=(SEND, PAY), status="declined"), [REPLY_LOST]),
+        # Not how a run ends that could not go on.
+        (result(PAY, unclear=(SEND,), status="stopped"), [REPLY_LOST]),
+        (result(PAY, status="exhausted"), [REPLY_LOST]),
+    ],
+)  # fmt: skip
+def test_run_that_could_have_gone_on_is_no_good(its: RunResult, hits: list[Hit]) -> None:
+    found = judge([Ran(TASK, its, TASK.calls)], log(PAY, LOOK, SEND, SET, keys="adkc"), hits)
+
+    assert found.declined == [f"run: {its.status}, None"]
+    assert not found.is_good
+
+
+@pytest.mark.parametrize("point", [point for point in Point if point.kills])
+@pytest.mark.parametrize("calls", [(PAY, LOOK, SEND), (PAY, LOOK)], ids=["done", "not done"])
+def test_once_call_that_died_with_others_is_for_people(calls: tuple[Call, ...], point: Point) -> None:
+    its = result(PAY, unclear=(SEND,), status="declined")
+    assert judge([Ran(TASK, its, TASK.calls)], log(*calls, keys="adk"), [Hit(2.0, "other", "b", point, 7)]).is_good
+
+
+@pytest.mark.parametrize(
+    ("points", "text", "is_good"),
+    [
+        # The same call again is not made then, and people are asked in the end.
+        ({"b": (Point.REFUSE,)}, "ERROR: busy, nothing was done", True),
+        ({"b": (Point.REFUSE,)}, '{"receipt": 1}', False),
+        ({"a": (Point.REFUSE,)}, "ERROR: busy, nothing was done", False),
+        ({"b": (Point.LOSE_REPLY,)}, "ERROR: busy, nothing was done", False),
+        ({}, "ERROR: busy, nothing was done", False),
+    ],
+)
+def test_call_that_its_tool_refused_for_good_is_for_people(
+    points: dict[str, tuple[Point, ...]], text: str, is_good: bool
+) -> None:
+    ran = Ran(replace(TASK, points=points), result(PAY, status="declined"), TASK.calls, [Told(SEND, text)])
+
+    found = judge([ran], log(PAY, LOOK, SEND))
+
+    assert (found.declined == []) == is_good
+
+
+@pytest.mark.parametrize(
+    ("call", "points", "naive", "is_good"),
+    [
+        (SET, (Point.REFUSE,), False, True),
+        (SET, (Point.LOSE_REPLY,), False, False),
+        # Only tools that are believed: of an MCP server, and none whose repetition does harm.
+        (SET, (Point.LOSE_REPLY,), True, False),
+        (Call("set_mcp", "c"), (Point.LOSE_REPLY,), True, True),
+        (Call("set_mcp", "c"), (Point.LOSE_REPLY,), False, False),
+        (Call("set_mcp", "c"), (Point.KILL_COMMITTED,), True, False),
+        (Call("pay_mcp", "c"), (Point.LOSE_REPLY,), True, False),
+        (Call("pay_mcp", "c"), (Point.REFUSE,), False, False),
+    ],
+)
+def test_idempotent_call_that_was_refused_after_it_was_begun_is_for_people(
+    call: Call, points: tuple[Point, ...], naive: bool, is_good: bool
+) -> None:
+    task = Task("run", ((call,),), {"c": points})
+    hits = [Hit(0.0, "run", "c", point, None) for point in points]
+
+    ran = Ran(task, result(unclear=(call,), status="declined"), task.calls)
+
+    found = judge([ran], log(call), hits, naive_mcp=naive)
+
+    assert found.is_good == is_good
+
+
+def test_everything_declined_is_no_good() -> None:
+    """Nothing is lost or doubled by a runtime that never acts."""
+    tasks = [replace(TASK, name=f"run-{number}") for number in range(3)]
+
+    found = judge([Ran(task, result(status="declined")) for task in tasks], [], [REPLY_LOST])
+
+    assert len(found.declined) == 3
+    assert (found.lost, found.doubled, found.silent) == ([], [], [])
+    assert not found.is_good
 
 
 def test_what_the_model_was_told_is_done_must_be_in_the_log() -> None:
