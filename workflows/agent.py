@@ -38,7 +38,6 @@ class AgentWorkflow(Messages):
         if continued:
             self._turn.reopen()
         self._is_over = False
-        self._misfits: tuple[str, ...] = ()
         self._last_answer: ModelReply | None = None
         """That of a run which was stopped as it came."""
 
@@ -190,7 +189,7 @@ class AgentWorkflow(Messages):
             case recovery.Done() if not self._is_told_more:
                 return await self._finish(reply)
             case recovery.GiveUp(reason):
-                return await self._give_up(troubles.FINAL, reason, reply, tried=self._misfits)
+                return await self._give_up(troubles.FINAL, reason, reply, tried=self._now.untaken)
             case _:
                 return None
 
@@ -216,12 +215,11 @@ class AgentWorkflow(Messages):
         """What was wrong with answers in a row that could not be taken, for whoever is asked in the end."""
         match move:
             case recovery.AskAgain(note=str()) | recovery.GiveUp():
-                self._misfits = (*self._misfits, f"answer not taken: {reply.problem or reply.finish}")[
-                    -troubles.LINES :
-                ]
+                line = wording.shorten(f"answer not taken: {reply.problem or reply.finish}", 300)
+                self._current.update(untaken=(*self._now.untaken, line)[-troubles.LINES :])
                 self._turn.tries.try_next_model()
             case recovery.Done() | recovery.Act():
-                self._misfits = ()
+                self._current.update(untaken=())
 
     @property
     def _is_told_more(self) -> bool:

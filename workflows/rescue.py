@@ -72,10 +72,10 @@ class Rescuer:
         lines = [f"attempt {number}: {line}" for number, line in enumerate(trouble.lines, first)]
         lines += tried
         lines += [f"done so far: {entry.call}" for entry in self._current.now.effects.last[-EFFECTS_SHOWN:]]
-        if reply is not None and reply.text:
+        if reply is not None and reply.text.strip():
             lines.append(f"its answer: {wording.shorten(reply.text, 1000)}")
         choices = CHOICES["escalation"]
-        if about == troubles.MODEL or (about == troubles.FINAL and reply is not None and not reply.text):
+        if about == troubles.MODEL or (about == troubles.FINAL and reply is not None and not reply.text.strip()):
             choices = tuple(choice for choice in choices if choice != "accept")
         request = self._ask("escalation", title=reason, reason=reason, evidence=tuple(lines), choices=choices)
         rescue = Rescue(request=request, about=about, reason=reason, reply=reply)
@@ -167,7 +167,7 @@ class Rescuer:
 
     def settle(self, said: Resolution, text: str) -> None:
         """Everything counts anew, and the model is told `text` as that person's words."""
-        self._current.update(recovery=troubles.afresh(self._current.now.recovery), misfits=0, rescue=None)
+        self._current.update(recovery=troubles.afresh(self._current.now.recovery), misfits=0, untaken=(), rescue=None)
         self._control.add_words(Words(by=said.by or "somebody", text=text.strip()))
 
 

@@ -225,7 +225,6 @@ async def test_same_call_is_counted_on(site: Site) -> None:
     assert [number for number, text in enumerate(texts, 1) if "do something else" in text] == [6]
 
 
-@pytest.mark.xfail(strict=True, reason="answers that were not taken are forgotten when the run continues as new")
 async def test_answers_that_were_not_taken_are_carried_over(site: Site) -> None:
     site.write("empty", [{"repeat": 10, "finish": "empty"}], attempts=10)
 

@@ -80,9 +80,6 @@ async def test_each_answer_that_was_not_taken(
     assert request.reason == LAST + lines[-1].removeprefix("answer not taken: ")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an answer of blanks is empty, but 'accept' is offered, and 'its answer: ' shown"
-)
 async def test_blank_answer_cannot_be_accepted(site: Site) -> None:
     site.write("blank", [BLANK[0]] * 3)
 

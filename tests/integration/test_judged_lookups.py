@@ -155,10 +155,7 @@ DENY_TAINTED = {"id": "tainted", "match": {"tools": ["pay"]}, "when": "run.taint
 DENIED = "refused: rule 'tainted' denies 'pay'"
 
 
-NOT_TAINTED = pytest.mark.xfail(strict=True, reason="only what the agent itself calls taints its run")
-
-
-@pytest.mark.parametrize(("untrusted", "paid"), [(False, 1), pytest.param(True, 0, marks=NOT_TAINTED)])
+@pytest.mark.parametrize(("untrusted", "paid"), [(False, 1), (True, 0)])
 async def test_what_an_untrusted_probe_tells_the_model_taints(site: Site, untrusted: bool, paid: int) -> None:
     policy = [DENY_TAINTED, *ALLOW_ALL]
     site.write("prober", [lost("Greta"), PAY_13, DONE], policy=policy, tools=tools(PROBE, untrusted=untrusted))
@@ -170,7 +167,7 @@ async def test_what_an_untrusted_probe_tells_the_model_taints(site: Site, untrus
     assert len(calls_of(run, "pay")) == paid
 
 
-@pytest.mark.parametrize(("untrusted", "paid"), [(False, [12, 13]), pytest.param(True, [12], marks=NOT_TAINTED)])
+@pytest.mark.parametrize(("untrusted", "paid"), [(False, [12, 13]), (True, [12])])
 async def test_what_an_untrusted_check_tells_the_model_taints(site: Site, untrusted: bool, paid: list[int]) -> None:
     turns = [{"call": [{"pay": {"order": 12}}]}, PAY_13, DONE]
     policy = [DENY_TAINTED, *ALLOW_ALL]
@@ -182,7 +179,7 @@ async def test_what_an_untrusted_check_tells_the_model_taints(site: Site, untrus
     assert [call.arguments["order"] for call in calls_of(run, "pay")] == paid
 
 
-@pytest.mark.parametrize(("untrusted", "paid"), [(False, 1), pytest.param(True, 0, marks=NOT_TAINTED)])
+@pytest.mark.parametrize(("untrusted", "paid"), [(False, 1), (True, 0)])
 async def test_what_an_untrusted_check_of_the_answer_tells_the_model_taints(
     site: Site, untrusted: bool, paid: int
 ) -> None:

@@ -249,6 +249,8 @@ class RunState(Record):
     note: str | None = None
     misfits: int = 0
     """Final answers in a row that could not be taken."""
+    untaken: tuple[str, ...] = ()
+    """What was wrong with the last of them."""
     usage: Usage = Usage()
     effects: EffectLog = EffectLog()
     uncertain: tuple[EffectEntry, ...] = ()
