@@ -265,10 +265,50 @@ async def checked(site: Site) -> Started:
     return await ended(site, "checked")
 
 
+async def undone(site: Site) -> Started:
+    """Stopped while a request is open: two calls are taken back, one by a person's leave; a request escalates."""
+    back = {"tool": "give_back", "with": {"order": "args.order", "paid": "result.paid", "key": "key"}}
+    pay, send, *rest = only("pay", "send", "give_back", "write_note", "look")
+    tools = [
+        {**pay, "compensate": back},
+        {**send, "compensate": {"tool": "write_note", "with": {"text": "key"}}},
+        *rest,
+    ]
+    escalate = {"escalate": {"groups": ["legal"], "expires": "60s"}}
+    ask = {
+        "id": "asked",
+        "match": {"tools": ["give_back", "pay"]},
+        "when": "args.order > 1",
+        "verdict": "ask",
+        "approvers": {"groups": ["finance"]},
+        "expires": "1s",
+        "on_expiry": escalate,
+    }
+    calls = [{"pay": {"order": 1}}, {"send": {"to": "Ann"}}, {"pay": {"order": 2}}]
+    allow = {"id": "all", "match": {}, "verdict": "allow"}
+    look = {"call": [{"look": {"what": "x", "seconds": 1.0}}]}
+    site.write("undone", [{"call": calls}, look, {"say": "done"}], tools=tools, policy=[allow, ask])
+    async with site.serving(identity="worker"):
+        handle = await site.start("undone")
+        (request,) = await asked(handle)
+        await decide(handle, request)
+        while not calls_of(handle.id, "look"):
+            await asyncio.sleep(0.05)
+        await handle.signal("stop", {"by": "ann@example.com", "reason": "enough"})
+        (back_again,) = await asked(handle)
+        async with asyncio.timeout(20):
+            while "legal" not in back_again.waits_for:
+                await asyncio.sleep(0.05)
+                (back_again,) = await asked(handle)
+        await decide(handle, back_again, by="cleo@example.com")
+        await handle.result()
+    return handle
+
+
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
     decided, carried, parked, stopped,
-    escalated, probed, doubted, checked,
+    escalated, probed, doubted, checked, undone,
 )  # fmt: skip
 
 
