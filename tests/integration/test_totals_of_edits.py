@@ -1,10 +1,11 @@
 """Sums that rules see when people change the calls that they decide on."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 
 from tests.support.agents import Site, new_site
 from tests.support.money import (
@@ -134,3 +135,31 @@ async def test_what_one_call_gives_up_another_may_take(site: Site) -> None:
     assert early == f"value: {OVER_LIMIT}"
     assert late.status == "approved"
     assert moved(handle.id) == [60, 40, 0]
+
+
+async def test_other_calls_are_judged_with_the_share_of_an_unknown_one(site: Site) -> None:
+    """While nobody knows, a person can raise another call of the turn by no more than what is left."""
+    unsure, other = transfers(80, how="lost, refused"), transfers(15)
+    turn = {"call": [*unsure["call"], *other["call"]]}
+    write_payer(site, [turn], [{**ASK_90, "when": "args.amount == 15.0"}, *UNASKED], 1)
+
+    async with site.serving():
+        handle = await site.start("payer")
+        approval, outcome = await asked(handle, 2)
+        unknown = await refusal_of(handle, "decide", decision(approval, value={"amount": 21}))
+        await decide(handle, outcome, "not_happened")
+        await answered(handle)
+        known = await decide(handle, approval, value={"amount": 99})
+        told = await told_before_the_end(site, handle, 1)
+
+    assert unknown == f"value: {OVER_LIMIT}"
+    assert known.status == "approved"
+    assert told[0] == REFUSED
+    assert moved(handle.id) == [80, 80, 99, 1]
+
+
+async def answered(handle: WorkflowHandle[Any, Any]) -> None:
+    """Returns once the first call of the open turn has its answer."""
+    async with asyncio.timeout(20):
+        while (await handle.query("progress"))["answers"][0] is None:
+            await asyncio.sleep(0.05)
