@@ -73,6 +73,8 @@ class ToolError(Exception):
     ) -> None:
         super().__init__(reason)
         self.outcome = outcome
+        self.whole = reason
+        """The reason before it is cut: what must not be told is struck out of it first."""
         self.reason = shorten(reason)
         self.retry_after = retry_after
         """Seconds that the other side asked for; makes a definite `not done` worth another attempt."""

@@ -140,7 +140,7 @@ class ToolActivities:
 def _told(error: ToolError, tool: Tool, whole: JsonObject) -> ToolError:
     """`error` without the call's sensitive arguments, which the other side may have repeated."""
     if tool.sensitive:
-        error.reason = without_sensitive(error.reason, tool, whole)
+        error.reason = failures.shorten(without_sensitive(error.whole, tool, whole))
     return error
 
 

@@ -18,7 +18,7 @@ def calls_of(
 ) -> tuple[CallRequest, ...]:
     """What the workflow is told of each call, within what Temporal carries for a turn."""
     seen = list(earlier)
-    share = TURN_LIMIT_BYTES // 2 // min(len(message.calls), CALLS_PER_TURN)
+    share = TURN_LIMIT_BYTES // 2 // max(min(len(message.calls), CALLS_PER_TURN), 1)
     remote_bytes = 0
     requests = []
     for index, part in enumerate(message.calls):

@@ -1,5 +1,6 @@
 """The checks, probes and compensations of an agent file, made whole, and all that is wrong with them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -78,6 +79,7 @@ class CheckedFile:
         for tool, place, spec in self._compensations():
             short = not isinstance(self._entry(tool).compensate, CompensationSpec)
             yield from self._of_call(spec.tool, spec.arguments, place, tool, COMPENSATION, short=short)
+            yield from self._of_sensitive(tool, spec, place)
 
     def _names(self) -> Iterator[Fault]:
         for again, name, first in repeated([check.name for check in self._spec.checks]):
@@ -170,6 +172,20 @@ class CheckedFile:
                 takes = _types((properties or {}).get(argument))
                 problems = self._conditions.of_arguments(text, about, takes, with_result=what is COMPENSATION)
                 yield from self._told((*place, "with", argument), text, problems)
+
+    def _of_sensitive(self, about: str, spec: CompensationSpec, place: Place) -> Iterator[Fault]:
+        """What is shown nowhere must not be handed to an argument that is."""
+        hidden, undoing = self._tools[about].tool.sensitive, self._tools.get(spec.tool)
+        if not hidden or undoing is None:
+            return
+        for argument, text in spec.arguments.items():
+            used = next((name for name in (*hidden, "result") if re.search(rf"\b{re.escape(name)}\b", text)), None)
+            if used is not None and argument not in undoing.tool.sensitive:
+                what = (
+                    "the result of a tool with sensitive arguments" if used == "result" else f"the sensitive {used!r}"
+                )
+                message = f"is made from {what}; name {argument!r} under 'sensitive' of {spec.tool!r}"
+                yield self._document.fault((*place, "with", argument), message)
 
     def _told(self, place: Place, text: str, problems: "tuple[Problem, ...]") -> Iterator[Fault]:
         for problem in problems:

@@ -33,13 +33,11 @@ class AgentWorkflow(Messages):
         self._current = Current(RunState.model_validate(args[0]) if continued else None)
         self._control = Control(self._current)
         self._turn = Turn(self._current, self._control)
-        self._undoing = Undoing(self._current, self._control)
+        self._undoing = Undoing(self._current, self._control, self._turn.calls)
         self._request = None if continued else starting.request_of(args)
         if continued:
             self._turn.reopen()
         self._is_over = False
-        self._last_answer: ModelReply | None = None
-        """That of a run which was stopped as it came."""
 
     @workflow.run
     async def run(self, *_: Any) -> RunResult:
@@ -81,7 +79,7 @@ class AgentWorkflow(Messages):
     async def _work(self) -> RunResult:
         while True:
             if self._control.is_undoing and self._turn.is_answered:
-                return await self._end(RunStatus.STOPPED, self._stop_reason, self._last_answer)
+                return await self._end(RunStatus.STOPPED, self._stop_reason, self._now.last_answer)
             if self._turn.is_answered and await self._control.go_ahead(lambda: self._turn.is_leaving):
                 result = await self._go_on()
                 if result is not None:
@@ -92,7 +90,7 @@ class AgentWorkflow(Messages):
                 return await self._end(*self._unknown())
             if self._control.is_stopping:
                 if not self._undoing.is_wanted:
-                    return await self._end(RunStatus.STOPPED, self._stop_reason, self._last_answer)
+                    return await self._end(RunStatus.STOPPED, self._stop_reason, self._now.last_answer)
                 await self._take_back()
             if self._turn.is_leaving:
                 await self._continue_as_new()
@@ -119,10 +117,13 @@ class AgentWorkflow(Messages):
 
     def _unknown(self) -> tuple[RunStatus, str]:
         """How a run ends that does not know what it did: nobody could say, or somebody stopped it over it."""
+        lost = "; ".join(f"{entry.call} ({entry.reason})" for entry in self._now.uncertain)
+        unknown = f"it is unknown whether this happened: {lost}"
+        if self._control.is_undoing:
+            return RunStatus.STOPPED, f"{self._stop_reason}; {unknown}"
         if self._control.is_stopping:
             return RunStatus.STOPPED, self._stop_reason
-        lost = "; ".join(f"{entry.call} ({entry.reason})" for entry in self._now.uncertain)
-        return RunStatus.DECLINED, f"it is unknown whether this happened: {lost}"
+        return RunStatus.DECLINED, unknown
 
     async def _go_on(self) -> RunResult | None:
         """The next step of the model, once people have said how to go on where that is needed."""
@@ -184,7 +185,7 @@ class AgentWorkflow(Messages):
         self._remember(reply)
         match move:
             case recovery.Done() if self._control.is_stopping:
-                self._last_answer = reply
+                self._current.update(last_answer=reply)
                 return None
             case recovery.Done() if not self._is_told_more:
                 return await self._finish(reply)
@@ -197,7 +198,7 @@ class AgentWorkflow(Messages):
         """The run's end if its answer passes all checks; else the model is told what did not."""
         failed = await self._turn.failed_final_check()
         if self._current.is_current_loop and self._control.is_stopping:
-            self._last_answer = reply
+            self._current.update(last_answer=reply)
             return None
         if failed is None and self._current.is_current_loop and self._is_told_more:
             return None
@@ -324,7 +325,7 @@ class AgentWorkflow(Messages):
             doing=self._current.doing,
             step=its.step,
             head=its.head,
-            answers=its.answers,
+            answers=tuple(map(self._turn.calls.shown, its.calls, its.answers)),
             usage=its.usage,
             effects=its.effects,
             uncertain=its.uncertain,

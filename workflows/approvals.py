@@ -88,7 +88,7 @@ class Approvals:
         verdict = policy.judge(self._calls.rules, tool, edited.arguments, facts, tools=self._current.now.agent.tools)
         if verdict.kind == "deny":
             return verdict, ()
-        if tool.remote is not None and self._held(request.id) + _size(edited) > TURN_LIMIT_BYTES // 2:
+        if self._current.is_current_loop and self._held(request.id) + _size(edited) > TURN_LIMIT_BYTES // 2:
             reason = f"the changed arguments of this turn's calls would be over {TURN_LIMIT_BYTES // 2} bytes together"
             return Verdict(kind="deny", reason=reason), ()
         self._current.update(totals=totals.reserve(before, tool, edited.arguments))

@@ -6,6 +6,7 @@ is kept where people look. Handlers take the raw arguments: a typed signal that 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -31,6 +32,9 @@ MOST_KEYS = 50
 MOST_CHARACTERS = 128 * 1024
 """A message with more is not read: to refuse it field by field would take longer than a workflow task may."""
 
+MOST_AT_ONCE = 12 * MOST_CHARACTERS
+"""Of signals that come together, all that is read: the SDK gives up a workflow task after two seconds."""
+
 FORMS = {
     "request": "a request's id such as 'r3', or '*'",
     "digest": "the request's digest, 43 letters, digits, '-' and '_'",
@@ -47,6 +51,8 @@ class Messages:
     _control: Control
     _turn: Turn
     _is_over: bool
+    _weighed_at: datetime | None = None
+    _weighed: int = 0
 
     @workflow.update(name="decide", description=DECIDE)
     async def decide(self, *args: Any) -> Receipt:
@@ -161,10 +167,20 @@ class Messages:
         if not self._current.is_begun:
             _refuse("the run ended before it began its work")
 
+    def _weigh(self, verb: str, args: tuple[Any, ...]) -> None:
+        """Refuse a signal that cannot be read beside those that came with it; a stop is read always."""
+        if workflow.now() != self._weighed_at:
+            self._weighed_at, self._weighed = workflow.now(), 0
+        self._weighed += refusals.weight(args[0] if args else None, max(MOST_AT_ONCE - self._weighed, 0))
+        if self._weighed > MOST_AT_ONCE and verb != "stop":
+            _refuse("too much came to the run at once; send it again in a moment")
+
     @contextmanager
     def _kept(self, verb: str, args: tuple[Any, ...]) -> Iterator[None]:
         """Keeps the refusal of a signal; raising it would fail the run."""
         try:
+            if self._current.is_begun and self._current.is_current_loop:
+                self._weigh(verb, args)
             yield
         except ApplicationError as error:
             if self._current.is_begun:
@@ -196,8 +212,9 @@ def _parsed(model: type[M], args: tuple[Any, ...]) -> M:
         _refuse(f"the argument is no JSON that can be read: {args[0].reason}")
     if not isinstance(args[0], dict):
         _refuse("takes one JSON object")
-    if len(args[0]) > MOST_KEYS or refusals.is_vast(args[0], MOST_CHARACTERS):
-        _refuse(f"takes one JSON object of at most {MOST_KEYS} keys and {MOST_CHARACTERS} characters in all")
+    most = MOST_CHARACTERS if model is Decision else MOST_CHARACTERS // 4
+    if len(args[0]) > MOST_KEYS or refusals.is_vast(args[0], most):
+        _refuse(f"takes one JSON object of at most {MOST_KEYS} keys and {most} characters in all")
     try:
         return model.model_validate(args[0])
     except ValidationError as error:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from workflows.contracts.base import JsonObject
 from workflows.contracts.policy import Rule, RunFacts, Verdict
-from workflows.contracts.tool import Tool, ToolResult
+from workflows.contracts.tool import CallRequest, Tool, ToolResult
 from workflows.current import Current
 from workflows.rules import totals, wording
 
@@ -32,6 +32,13 @@ class OpenCalls:
         answers[index] = told
         self._current.update(answers=tuple(answers))
 
+    def shown(self, call: CallRequest, answer: ToolResult | None) -> ToolResult | None:
+        """An answer as people may see it: what a tool returns may repeat what it was given."""
+        tool = self._current.now.agent.tool(call.tool)
+        if answer is None or answer.text is None or call.misfit or tool is None or not tool.sensitive:
+            return answer
+        return answer.model_copy(update={"text": wording.HIDDEN})
+
     def deny(self, index: int, reason: str) -> None:
         call = self._current.now.calls[index]
         line = wording.call(call.tool, call.arguments, self.tool(call.tool).sensitive)
@@ -49,6 +56,15 @@ class OpenCalls:
     def give_back(self, tool: Tool, arguments: JsonObject) -> None:
         """Take out of the totals what `reserve` put in for this call."""
         self._current.update(totals=totals.give_back(self._current.now.totals, tool, arguments))
+
+    def drop(self) -> None:
+        """What has no answer yet is not made: its share goes back."""
+        its = self._current.now
+        for index, call in enumerate(its.calls):
+            verdict = its.verdicts[index]
+            if its.answers[index] is None and verdict is not None and verdict.kind != "deny":
+                edit = its.edits.get(index)
+                self.give_back(self.tool(call.tool), call.arguments if edit is None else edit.call.arguments)
 
     def facts_before(self, index: int) -> RunFacts:
         """What rules saw of the run: without this call, and without those that come after it and are not made yet."""

@@ -99,7 +99,7 @@ class Tries:
 
     def spoiled_meanwhile(self, index: int, call: CallRequest) -> str | None:
         """Why a call is not made that was judged before the same one of its turn was made, and was done wrongly."""
-        if not self._current.is_current_loop or index in self._current.now.unclear:
+        if not self._current.is_current_loop or index in self._current.now.unclear or call.undoes is not None:
             return None
         spoiled = self._current.now.recovery.spoiled
         return spoiled.get(troubles.call_digest(call.tool, call.arguments)) if spoiled else None

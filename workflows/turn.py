@@ -30,14 +30,14 @@ class Turn:
     """What the model asked for last, until each of its calls has an answer."""
 
     def __init__(self, current: Current, control: Control) -> None:
-        self._open = OpenCalls(current)
-        self._approvals = Approvals(current, self._open, self._resolve)
+        self.calls = OpenCalls(current)
+        self._approvals = Approvals(current, self.calls, self._resolve)
         self.gate = PeopleGate(current, self._approvals)
         self.rescuer = Rescuer(current, control, self.gate, lambda: self.is_leaving)
         self._current = current
         self._control = control
-        self._calls = Calls(current, control, self.rescuer, self._open)
-        self.tries = Tries(current, self._open)
+        self._maker = Calls(current, control, self.rescuer, self.calls)
+        self.tries = Tries(current, self.calls)
 
     @property
     def is_answered(self) -> bool:
@@ -56,7 +56,7 @@ class Turn:
     @property
     def lost(self) -> tuple[EffectEntry, ...]:
         """Calls that were sent out and whose end the run will not see."""
-        return self._calls.lost
+        return self._maker.lost
 
     def reopen(self) -> None:
         """Go on with a turn that was open when the run continued as new; older runs kept no verdicts."""
@@ -76,8 +76,9 @@ class Turn:
         )
         if not self._current.is_current_loop:
             return
-        for index, call in enumerate(calls):
-            if call.misfit and self._current.now.agent.tool(call.tool) is not None:
+        # Once a tool: of three hundred calls at once those beyond the limit are one mistake.
+        for index, call in {call.tool: (index, call) for index, call in enumerate(calls) if call.misfit}.values():
+            if self._current.now.agent.tool(call.tool) is not None:
                 self.tries.failed(call.tool, f"{call.tool}: {call.misfit}", index=index)
 
     async def act(self) -> None:
@@ -88,7 +89,7 @@ class Turn:
         self._judge()
         calls, answers = self._current.now.calls, self._current.now.answers
         open_calls = [index for index, answer in enumerate(answers) if answer is None]
-        acting = [index for index in open_calls if self._open.tool(calls[index].tool).effect.changes_world]
+        acting = [index for index in open_calls if self.calls.tool(calls[index].tool).effect.changes_world]
         reading = [index for index in open_calls if index not in acting]
         slots = asyncio.Semaphore(PARALLEL_READS)
         if open_calls:
@@ -100,20 +101,20 @@ class Turn:
         for index, call in enumerate(self._current.now.calls):
             if self._current.now.answers[index] is not None or self._current.now.verdicts[index] is not None:
                 continue
-            tool = self._open.tool(call.tool)
+            tool = self.calls.tool(call.tool)
             verdict = policy.judge(
-                self._open.rules, tool, call.arguments, self._current.facts, tools=self._current.now.agent.tools
+                self.calls.rules, tool, call.arguments, self._current.facts, tools=self._current.now.agent.tools
             )
             if verdict.kind == "deny" or (verdict.kind == "ask" and not self._current.now.agent.asks):
-                self._open.deny(index, verdict.reason)
+                self.calls.deny(index, verdict.reason)
                 continue
-            if (before := self.tries.barred(call)) is not None:
+            if call.undoes is None and (before := self.tries.barred(call)) is not None:
                 self.tries.refuse(index, call, before)
                 continue
-            self._open.set_verdict(index, verdict)
-            self._open.reserve(tool, call.arguments)
+            self.calls.set_verdict(index, verdict)
+            self.calls.reserve(tool, call.arguments)
             if verdict.kind == "ask" or is_question(tool):
-                self._open.set_verdict(index, verdict.model_copy(update={"kind": "ask"}))
+                self.calls.set_verdict(index, verdict.model_copy(update={"kind": "ask"}))
                 asked.append(self._approvals.ask(self.gate, index, call, tool, verdict))
         if asked:
             self._current.stand()
@@ -151,7 +152,7 @@ class Turn:
         return self._current.now.answers[index] is None and verdict is not None and verdict.allowed
 
     def _wait_for_people(self) -> None:
-        if not self._calls.is_busy:
+        if not self._maker.is_busy:
             names = dict.fromkeys(name for request in self.gate.state.open for name in request.waits_for)
             self._current.show(f"waiting for {', '.join(names)}")
 
@@ -161,26 +162,26 @@ class Turn:
     async def _make(self, index: int) -> None:
         """Make one call that may run, and keep its answer."""
         call, edit = self._current.now.calls[index], self._current.now.edits.get(index)
-        tool, verdict = self._open.tool(call.tool), self._current.now.verdicts[index]
+        tool, verdict = self.calls.tool(call.tool), self._current.now.verdicts[index]
         assert verdict is not None
         if edit is not None:
             call = call.model_copy(update={"arguments": edit.call.arguments, "digest": edit.call.digest})
         if (before := self.tries.spoiled_meanwhile(index, call)) is not None:
-            self._open.give_back(tool, call.arguments)
+            self.calls.give_back(tool, call.arguments)
             self.tries.refuse(index, call, before)
             return
         placed = Placed(index, call, tool, verdict, edit)
         self._current.show(placed.line)
-        made = await self._calls.make(placed)
+        made = await self._maker.make(placed)
         self._current.update(tainted=self._current.now.tainted or tool.untrusted)
         if made is None:
             return
         if made.outcome in {Outcome.NOT_DONE, Outcome.NOT_SENT}:
-            self._open.give_back(tool, call.arguments)
+            self.calls.give_back(tool, call.arguments)
         answer = self.tries.told(placed, made)
         # A result may repeat what the arguments hold.
         told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.result(made.answer)
-        self._open.answer(index, answer)
+        self.calls.answer(index, answer)
         self._current.recall(f"{placed.line} → {told}")
 
     def _resolve(self, settled: Settled) -> None:
@@ -192,9 +193,9 @@ class Turn:
 
     async def failed_final_check(self) -> str | None:
         """Which check the final answer does not pass and why; `None` when it passes all."""
-        return await self._calls.failed_final_check()
+        return await self._maker.failed_final_check()
 
     def supply(self, index: int | None, answer: ToolResult) -> None:
         """Put a person's result in place of what a call of the open turn returned."""
         if index is not None and index < len(self._current.now.answers):
-            self._open.answer(index, answer)
+            self.calls.answer(index, answer)

@@ -5,11 +5,18 @@ from workflows.attempts import Placed
 from workflows.contracts.compensation import Compensable, CompensationRequest
 from workflows.contracts.failures import Outcome
 from workflows.contracts.model import ModelReply
+from workflows.contracts.run import RecoveryState
 from workflows.contracts.tool import ToolResult
 from workflows.control import Control
 from workflows.current import Current
+from workflows.open_calls import OpenCalls
+from workflows.rules import wording
 from workflows.steps import Attempted
 
+RESULT_CHARACTERS = 2000
+"""Longest result of a remote activity, which is in no store, that its compensation can use."""
+
+LEFT_SHOWN = 4
 KEPT = 50
 """Calls that a run can take back: the last of them."""
 
@@ -21,6 +28,9 @@ def kept(current: Current, placed: Placed, attempted: Attempted) -> None:
         return
     if placed.tool.name not in its.agent.compensable:
         return
+    result = attempted.answer.model_copy(update={"preview": "", "note": None})
+    if len(result.text or "") > RESULT_CHARACTERS:
+        result = ToolResult(text="its result is too long to be kept", stands_in=True)
     done = Compensable(
         key=attempted.key,
         tool=placed.tool.name,
@@ -28,15 +38,16 @@ def kept(current: Current, placed: Placed, attempted: Attempted) -> None:
         head=its.head,
         index=placed.index,
         edited=placed.edit.call.blob if placed.edit is not None else None,
-        result=attempted.answer.model_copy(update={"preview": "", "note": None}),
+        result=result,
     )
-    current.update(compensable=(*its.compensable, done)[-KEPT:])
+    current.update(compensable=(*its.compensable, done)[-KEPT:], compensable_count=its.compensable_count + 1)
 
 
 class Undoing:
     """The last turn of a stopped run."""
 
-    def __init__(self, current: Current, control: Control) -> None:
+    def __init__(self, current: Current, control: Control, calls: OpenCalls) -> None:
+        self._calls = calls
         self._current = current
         self._control = control
 
@@ -50,6 +61,8 @@ class Undoing:
         """The turn that takes it back; the open one ends without what it has not done."""
         its = self._current.now
         self._control.begin_undoing()
+        self._calls.drop()
+        self._current.update(recovery=RecoveryState())
         self._current.show("taking back what was done")
         unmade = ToolResult(text="not made: the run is being stopped", error=True)
         answers = (answer or unmade for answer in its.answers)
@@ -65,8 +78,14 @@ class Undoing:
 
     @property
     def outcome(self) -> str:
-        """How much was taken back, in words."""
-        its = self._current.now
-        undone = {entry.undoes for entry in its.effects.last if entry.undoes is not None}
-        count = sum(done.key in undone for done in its.compensable)
-        return f"{count} of {len(its.compensable)} calls that can be taken back were"
+        """How much was taken back, and what was not and why, in words."""
+        its, left = self._current.now, list[str]()
+        lines = {done.key: done.line for done in its.compensable}
+        undoing = [(call, answer) for call, answer in zip(its.calls, its.answers, strict=True) if call.undoes]
+        for call, answer in undoing:
+            if answer is None or answer.error or answer.unfit:
+                why = "not made" if answer is None else answer.note or answer.text or "it failed"
+                left.append(f"{lines.get(call.undoes or '', call.tool)} ({wording.shorten(why, 80)})")
+        said = f"{len(undoing) - len(left)} of {its.compensable_count} calls that can be taken back were"
+        more = f"; and {len(left) - LEFT_SHOWN} more" if len(left) > LEFT_SHOWN else ""
+        return f"{said}; not: {'; '.join(left[:LEFT_SHOWN])}{more}" if left else said

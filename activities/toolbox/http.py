@@ -81,7 +81,7 @@ class HttpToolbox:
                 await response.aclose()
             return result(response, body, effect=definition.tool.effect, secrets=secrets, head=call.method == "HEAD")
         except ToolError as error:
-            reason, wait = secrets.strike(error.reason), error.retry_after
+            reason, wait = secrets.strike(error.whole), error.retry_after
             raise ToolError(error.outcome, reason, retry_after=wait, is_of_key=error.is_of_key) from None
 
     async def close(self) -> None:

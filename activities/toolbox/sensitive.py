@@ -1,6 +1,9 @@
 """Sensitive arguments of a call, struck out of what is told of it."""
 
+import json
+import re
 from collections.abc import Iterator
+from urllib.parse import quote, quote_plus
 
 from pydantic import JsonValue
 
@@ -8,21 +11,37 @@ from workflows.contracts.base import JsonObject
 from workflows.contracts.tool import Tool
 
 SHORTEST_HIDDEN = 4
-"""Characters from which a sensitive argument is struck out; shorter ones are anywhere."""
+"""Characters from which a sensitive argument is struck out wherever it stands; shorter ones only as a word."""
 
 
 def without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
-    """`text` with each value of the tool's sensitive `arguments` replaced by `***`."""
-    hidden = [leaf for name in tool.sensitive if name in arguments for leaf in _leaves(arguments[name])]
-    for value in sorted(hidden, key=len, reverse=True):
-        text = text.replace(value, "***")
+    """`text` with each value of the tool's sensitive `arguments`, in the forms that it may come back in, as `***`."""
+    values = {leaf for name in tool.sensitive if name in arguments for leaf in _leaves(arguments[name])}
+    forms = {form for value in values for form in _forms(value)}
+    for form in sorted(forms, key=len, reverse=True):
+        if len(form) >= SHORTEST_HIDDEN:
+            text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
+        elif form:
+            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "***", text, flags=re.IGNORECASE)
     return text
 
 
+def _forms(value: str) -> Iterator[str]:
+    """As it is, without outer spaces, inside JSON and Python texts, and in addresses."""
+    for text in {value, value.strip()}:
+        yield text
+        yield from (json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
+        yield repr(text)[1:-1]
+        yield quote(text, safe="", errors="replace")
+        yield quote_plus(text, errors="replace")
+        if re.fullmatch(r"-?\d+\.0", text):
+            yield text[:-2]
+
+
 def _leaves(value: JsonValue) -> Iterator[str]:
-    """The texts and numbers in `value` that are long enough to be told apart from others."""
+    """The texts and numbers in `value`."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _leaves(item)
-    elif value is not None and not isinstance(value, bool) and len(str(value)) >= SHORTEST_HIDDEN:
+    elif value is not None and not isinstance(value, bool) and str(value).strip():
         yield str(value)

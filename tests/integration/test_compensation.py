@@ -107,7 +107,9 @@ async def test_people_are_asked_where_the_policy_says_so(site: Site) -> None:
     assert requests[1].reason == (
         "the run was stopped, and this takes back send to=ann; rule 'back' asks people about 'write_note'"
     )
-    assert (result.reason or "").endswith("; 2 of 3 calls that can be taken back were")
+    assert (result.reason or "").endswith(
+        "; 2 of 3 calls that can be taken back were; not: send to=ann (refused: ann@example.com rejected it)"
+    )
 
 
 async def test_a_denied_compensation_never_reaches_its_tool(site: Site) -> None:
@@ -116,7 +118,9 @@ async def test_a_denied_compensation_never_reaches_its_tool(site: Site) -> None:
     result, run = await stopped(site)
 
     assert [call.tool for call in calls_of(run)[4:]] == ["write_note"]
-    assert (result.reason or "").endswith("; 1 of 3 calls that can be taken back were")
+    assert "; 1 of 3 calls that can be taken back were; not: pay order=2 amount=30.0 (refused: rule 'never' " in (
+        result.reason or ""
+    )
 
 
 async def test_nobody_answers_and_the_run_ends_all_the_same(site: Site) -> None:
@@ -142,7 +146,10 @@ async def test_a_second_stop_ends_it(site: Site) -> None:
         result = await handle.result()
 
     assert told["message"] == "nothing more is taken back; the run ends"
-    assert (result.reason or "").endswith("wrong customer; 1 of 3 calls that can be taken back were")
+    assert (result.reason or "").endswith(
+        "wrong customer; 1 of 3 calls that can be taken back were; "
+        "not: send to=ann (not made); pay order=1 amount=20.0 (not made)"
+    )
 
 
 async def test_nothing_is_taken_back_while_it_is_unknown_what_was_done(site: Site) -> None:
@@ -191,7 +198,7 @@ async def test_a_call_whose_result_is_lost_is_taken_back_only_if_that_needs_no_r
         result = await handle.result()
 
     assert [call.arguments for call in calls_of(handle.id, "write_note")] == [{"text": "sent to ann"}]
-    assert (result.reason or "").endswith("; 3 of 4 calls that can be taken back were")
+    assert "; 3 of 4 calls that can be taken back were; not: send to=bob lose_reply=true (" in (result.reason or "")
 
 
 async def test_a_paused_run_that_is_stopped_takes_it_back(site: Site) -> None:

@@ -54,3 +54,26 @@ async def test_of_a_read_nothing_can_be_taken_back(folder: Path) -> None:
             "of a call that only reads nothing can be taken back"
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ("args.note", "is made from the sensitive 'note'; name 'reason' under 'sensitive' of 'cancel_refund'"),
+        (
+            "result.text",
+            (
+                "is made from the result of a tool with sensitive arguments; name 'reason' under 'sensitive' "
+                "of 'cancel_refund'"
+            ),
+        ),
+    ],
+)
+async def test_what_is_shown_nowhere_is_handed_to_nothing_that_is(folder: Path, given: str, fault: str) -> None:
+    spec = f"{{tool: cancel_refund, with: {{order: args.order, reason: {given}}}}}\n    sensitive: [note]"
+
+    told = await faults_of(folder, "", tools(spec))
+    hidden = tools(spec) + "    sensitive: [reason]\n"
+
+    assert [line for line in told if fault in line], told
+    assert (await load(folder, "", hidden)).pinned.compensations

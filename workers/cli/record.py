@@ -13,6 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.blobs import BlobMissing, Blobs
 from activities.pinned import PinnedAgents
 from activities.stores.locate import open_store
+from activities.toolbox.sensitive import without_sensitive
 from activities.transcript import TranscriptLog
 from workers.cli.chronicle import Chronicle
 from workers.cli.connection import Connection, elsewhere
@@ -125,6 +126,8 @@ class Conversation:
         self._blobs = blobs
         self._agents = PinnedAgents(blobs)
         self._transcript = TranscriptLog(blobs)
+        self._given: dict[str, Json] = {}
+        """Arguments of the calls so far, by the provider's id."""
 
     async def messages(self, head: str, *, full: bool = False) -> AsyncIterator[Said]:
         """Oldest first; sensitive arguments are hidden. With `full`, whole results and not what the model was shown."""
@@ -144,12 +147,16 @@ class Conversation:
         self, part: TextPart | ResultPart | CallPart | RefusalPart | OpaquePart, agent: PinnedAgent, *, full: bool
     ) -> Json:
         if isinstance(part, CallPart):
+            self._given[part.call_id] = _read(part.arguments)
             arguments = _arguments(part, agent)
             return {"kind": "call", "call_id": part.call_id, "tool": part.tool, "arguments": arguments}
         if isinstance(part, ResultPart):
             text = part.text
             if full and part.digest is not None:
                 text = (await self._blobs.get(part.digest)).decode(errors="replace")
+            definition = agent.definition(part.tool)
+            if definition is not None and definition.tool.sensitive:
+                text = without_sensitive(text, definition.tool, self._given.get(part.call_id, {}))
             return {**part.model_dump(mode="json"), "text": text}
         return part.model_dump(mode="json")
 
@@ -167,8 +174,19 @@ class Conversation:
             text = call.result.text if call.result.text is not None else call.result.preview
             if call.result.digest is not None:
                 text = (await self._blobs.get(call.result.digest)).decode(errors="replace")
+            if tool is not None and tool.sensitive:
+                text = without_sensitive(text, tool, call.request.arguments)
             its["result"] = {**call.result.model_dump(mode="json", exclude={"preview"}), "text": text}
         return its
+
+
+def _read(arguments: str) -> Json:
+    """The arguments that the model wrote, if they are some."""
+    try:
+        read = json.loads(arguments)
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:

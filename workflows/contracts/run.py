@@ -256,6 +256,10 @@ class RunState(Record):
     uncertain: tuple[EffectEntry, ...] = ()
     compensable: tuple[Compensable, ...] = ()
     """The last 50 calls that can be taken back, the oldest first."""
+    compensable_count: int = 0
+    """How many there were in all."""
+    last_answer: ModelReply | None = None
+    """That of a run which was stopped as it came."""
     recent: tuple[str, ...] = ()
     """The last few steps in words, for the current details."""
 

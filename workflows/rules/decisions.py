@@ -65,7 +65,7 @@ def refusal(people: PeopleState, decision: Decision, at: datetime, requester: st
     if (left := _placeholder(decision)) is not None:
         return f"{left[0]}: {left[1]!r} is where your own words go"
     if decision.request == EVERY:
-        return None if people.open else "the run has no open requests"
+        return _nothing_to_reject(people)
     found = find(people, decision.request)
     if found is None:
         return _not_open(people, decision)
@@ -88,6 +88,15 @@ def refusal(people: PeopleState, decision: Decision, at: datetime, requester: st
     if has_decided(found, by):
         return f"by: {decision.by!r} has decided on {found.id} already; it waits for somebody else"
     return None
+
+
+def _nothing_to_reject(people: PeopleState) -> str | None:
+    if not people.open:
+        return "the run has no open requests"
+    if any(REJECT in request.choices for request in people.open):
+        return None
+    kinds = sorted({f"{request.kind}s" for request in people.open})
+    return f"the run has no open approvals or questions, only {' and '.join(kinds)}"
 
 
 def _placeholder(decision: Decision) -> tuple[str, str] | None:

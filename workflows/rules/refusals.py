@@ -13,6 +13,9 @@ FAULTS_TOLD = 20
 
 PATH_CHARACTERS = 80
 
+CONTAINER = 30
+"""What a list or an object weighs, in characters."""
+
 _MUST = {
     "string_type": "must be a text",
     "dict_type": "must be an object",
@@ -67,18 +70,26 @@ def _sentence(fault: Mapping[str, object], path: str, model: type[BaseModel], *,
 
 def is_vast(value: object, characters: int) -> bool:
     """Whether the keys, texts and items of a JSON value are more than `characters` in all; told without reading on."""
-    waiting, left = [value], characters
-    while waiting:
+    return weight(value, characters) > characters
+
+
+def weight(value: object, most: int) -> int:
+    """The characters and items of a JSON value, and what its containers cost to read; more than `most` is not counted.
+
+    A container takes about as long as thirty characters.
+    """
+    waiting, sum_ = [value], 0
+    while waiting and sum_ <= most:
         one = waiting.pop()
-        if isinstance(one, str | list | dict):
-            left -= len(one)
-        if isinstance(one, dict):
-            left -= sum(map(len, one))
-        if left < 0:
-            return True
-        if isinstance(one, list | dict):
-            waiting.extend(one.values() if isinstance(one, dict) else one)
-    return False
+        if isinstance(one, str):
+            sum_ += len(one)
+        elif isinstance(one, dict):
+            sum_ += CONTAINER + len(one) + sum(map(len, one))
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            sum_ += CONTAINER + len(one)
+            waiting.extend(one)
+    return sum_
 
 
 def _short(value: object) -> str:
