@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import Client, WorkflowQueryFailedError, WorkflowQueryRejectedError
+from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, WorkflowQueryRejectedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from workflows.contracts.request import OpenRequests, Request
@@ -20,6 +21,9 @@ found no answer within `QUERY_SECONDS`."""
 
 QUERY_SECONDS = 10.0
 """How long one run may take to answer."""
+
+FORGOTTEN_PAUSES = (0.2, 0.5, 1.0)
+"""Seconds between questions to a run whose workers the server has forgotten."""
 
 NO_WORKER = "no worker polls its task queue"
 
@@ -114,8 +118,7 @@ async def open_requests(
     limit = timedelta(seconds=timeout_seconds)
     try:
         async with asyncio.timeout(timeout_seconds + 1):
-            told: OpenRequests = await handle.query("open_requests", result_type=OpenRequests, rpc_timeout=limit)
-            return told
+            return await _asked(handle, limit)
     except WorkflowQueryFailedError as error:
         raise NotAnswering(_first_sentence(error.message)) from None
     except WorkflowQueryRejectedError as error:
@@ -130,6 +133,22 @@ async def open_requests(
         if error.status is RPCStatusCode.FAILED_PRECONDITION:
             raise NotAnswering(NO_WORKER) from None
         raise NotAnswering(f"Temporal refused: {_first_sentence(error.message)}") from None
+
+
+async def _asked(handle: WorkflowHandle[Any, Any], limit: timedelta) -> OpenRequests:
+    """The answer of a run; asked again for a moment where the server knows of no poller.
+
+    After minutes in which nobody needed a queue it has forgotten who polls it, until the next poll begins.
+    """
+    for pause in (*FORGOTTEN_PAUSES, None):
+        try:
+            told: OpenRequests = await handle.query("open_requests", result_type=OpenRequests, rpc_timeout=limit)
+            return told
+        except RPCError as error:
+            if error.status is not RPCStatusCode.FAILED_PRECONDITION or pause is None:
+                raise
+        await asyncio.sleep(pause)
+    raise AssertionError("the last one returns or raises")
 
 
 async def read_inbox(
@@ -214,10 +233,14 @@ async def _is_polled(client: Client, queue: str) -> bool:
         task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
     )
     try:
-        return bool((await client.workflow_service.describe_task_queue(request)).pollers)
+        for pause in (*FORGOTTEN_PAUSES, 0.0):
+            if (await client.workflow_service.describe_task_queue(request)).pollers:
+                return True
+            await asyncio.sleep(pause)
     except RPCError:
         # Whoever may not look tries.
         return True
+    return False
 
 
 def _fitting(run: OpenRequests, group: str | None) -> OpenRequests:

@@ -73,6 +73,7 @@ class Messages:
     async def _signal_decide(self, *args: Any) -> None:
         at = workflow.now()
         with self._kept("decide", args):
+            self._weigh("decide", args)
             await self._begun()
             decision = _parsed(Decision, args)
             with _already_kept():
@@ -93,6 +94,7 @@ class Messages:
     @workflow.signal(name="steer", description=STEER)
     async def _signal_steer(self, *args: Any) -> None:
         with self._kept("steer", args):
+            self._weigh("steer", args)
             await self._heard()
             self._steered(args)
 
@@ -109,6 +111,7 @@ class Messages:
     @workflow.signal(name="pause", description=PAUSE)
     async def _signal_pause(self, *args: Any) -> None:
         with self._kept("pause", args):
+            self._weigh("pause", args)
             await self._heard()
             self._control.pause(_parsed(Halt, args))
 
@@ -125,6 +128,7 @@ class Messages:
     @workflow.signal(name="resume", description=RESUME)
     async def _signal_resume(self, *args: Any) -> None:
         with self._kept("resume", args):
+            self._weigh("resume", args)
             await self._heard()
             self._control.resume(_parsed(Halt, args))
 
@@ -140,6 +144,7 @@ class Messages:
     @workflow.signal(name="stop", description=STOP)
     async def _signal_stop(self, *args: Any) -> None:
         with self._kept("stop", args):
+            self._weigh("stop", args)
             await self._heard()
             self._control.stop(_parsed(Halt, args))
 
@@ -169,6 +174,8 @@ class Messages:
 
     def _weigh(self, verb: str, args: tuple[Any, ...]) -> None:
         """Refuse a signal that cannot be read beside those that came with it; a stop is read always."""
+        if not self._current.is_begun or not self._current.is_current_loop:
+            return
         if workflow.now() != self._weighed_at:
             self._weighed_at, self._weighed = workflow.now(), 0
         self._weighed += refusals.weight(args[0] if args else None, max(MOST_AT_ONCE - self._weighed, 0))
@@ -179,8 +186,6 @@ class Messages:
     def _kept(self, verb: str, args: tuple[Any, ...]) -> Iterator[None]:
         """Keeps the refusal of a signal; raising it would fail the run."""
         try:
-            if self._current.is_begun and self._current.is_current_loop:
-                self._weigh(verb, args)
             yield
         except ApplicationError as error:
             if self._current.is_begun:
@@ -218,9 +223,10 @@ def _parsed(model: type[M], args: tuple[Any, ...]) -> M:
     try:
         return model.model_validate(args[0])
     except ValidationError as error:
-        allowed = ", ".join(model.model_fields)
         said = refusals.sentences(error, model, unshown=("token", "value"), forms=FORMS)
-        _refuse(f"{wording.shorten(said, 400)} (allowed keys: {allowed})")
+    # Not from within: Temporal would send what pydantic says along as the cause.
+    reason = f"{wording.shorten(said, 400)} (allowed keys: {', '.join(model.model_fields)})"
+    raise ApplicationError(reason, type=FailureType.DECISION_REFUSED, non_retryable=True)
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -115,13 +115,6 @@ def give_back(order: int, paid: float, key: str, context: ToolContext) -> str:
     return "paid back"
 
 
-@tool(effect="keyed", timeout="20s")
-def write_open(order: int, context: ToolContext, rest: dict[str, int] | None = None) -> str:
-    """Keep whatever comes."""
-    keep("write_open", context, order=order)
-    return "kept"
-
-
 @tool(effect="once", timeout="20s")
 def fail_once(to: str, context: ToolContext) -> str:
     """Do something and lose the reply."""

@@ -20,7 +20,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "retry": "the agent tries again; with --value it is told your guidance, and all attempts count anew",
         "accept": "what there is counts as good",
         "supply": "--value takes the place of the result that could not be had",
-        "stop": "the run ends",
+        "stop": "the run ends; what has a compensation is taken back first",
     },
     "outcome": {
         "happened": "it was done; with --value this is what it returned",

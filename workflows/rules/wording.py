@@ -74,6 +74,8 @@ def cost(total: Usage) -> str:
 
 def failed_check(failed: str, *, changed_world: bool) -> str:
     """What the model is told of a call that was made and did not pass; an effect is never to be repeated for it."""
+    if changed_world and "could not be made" in failed:
+        return f"it was done, and {failed}; do not make this call again"
     if changed_world:
         return f"it was done, but {failed}; do not make this call again, put it right in another way"
     return f"{failed}; try another way"

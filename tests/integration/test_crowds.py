@@ -1,0 +1,82 @@
+"""Messages that are many or heavy: a run takes what it can, refuses the rest in words, and lives."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowUpdateFailedError
+
+from tests.support.agents import Site, new_site
+from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people
+from workflows.contracts.run import RunStatus
+
+HEAVY = [{"k0": 0}] * 3500
+"""About a hundred milliseconds of work in all for each twenty of it."""
+
+
+@pytest.fixture
+def site(tmp_path: Path, client: Client) -> Site:
+    return new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)))
+
+
+async def test_heavy_signals_that_come_together_do_not_kill_a_run(site: Site) -> None:
+    site.write("asks", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], policy=ASK_ALL)
+    async with site.serving():
+        handle = await site.start("asks")
+        (request,) = await asked(handle)
+    heavy = decision(request, "reject", value=HEAVY)
+
+    await asyncio.gather(*(handle.signal("decide", heavy) for _ in range(100)))
+    await handle.signal("stop", {"by": "ann@example.com", "reason": "enough"})
+    async with site.serving():
+        result = await handle.result()
+        refused = await open_requests(handle)
+
+    assert (result.status, result.reason) == (RunStatus.STOPPED, "stopped by ann@example.com: enough")
+    assert refused.refusals == 100
+    assert refused.refused[-1].reason == "too much came to the run at once; send it again in a moment"
+    failed = [event async for event in handle.fetch_history_events() if _has_failed(event)]
+    assert failed == []
+
+
+def _has_failed(event: Any) -> bool:
+    return bool(event.HasField("workflow_task_failed_event_attributes"))
+
+
+async def test_a_message_in_too_many_pieces_is_not_read(site: Site) -> None:
+    site.write("asks", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], policy=ASK_ALL)
+
+    async with site.serving():
+        handle = await site.start("asks")
+        (request,) = await asked(handle)
+        said = await refusal_of(handle, "decide", decision(request, "reject", value=[{"k": 0}] * 6000))
+        await decide(handle, request)
+        await handle.result()
+
+    assert said == "takes one JSON object of at most 50 keys and 131072 characters in all"
+
+
+async def test_changed_arguments_of_a_turn_stay_within_what_a_run_can_carry(site: Site) -> None:
+    """Many small values, which no reference can stand for."""
+    act = {"http": {"method": "POST", "url": "http://127.0.0.1:9/"}, "name": "act", "input_schema": {"type": "object"}}
+    calls, tools = [{"act": {"order": number}} for number in range(12)], [{**act, "effect": "keyed"}]
+    ask = {"id": "two", "match": {}, "verdict": "ask", "quorum": 2, "approvers": {"groups": ["finance"]}}
+    site.write("asks", [{"call": calls}, {"say": "done"}], tools=tools, policy=[ask])
+    value = {f"k{number}": number for number in range(4500)}
+
+    async with site.serving():
+        handle = await site.start("asks")
+        requests = await asked(handle, 12)
+        said = []
+        for request in requests:
+            try:
+                await decide(handle, request, value=value)
+            except WorkflowUpdateFailedError as error:
+                said.append(getattr(error.cause, "message", ""))
+        await handle.execute_update("stop", {"by": "ann@example.com"})
+        result = await handle.result()
+
+    assert result.status is RunStatus.STOPPED
+    assert said
+    assert set(said) == {"value: the changed arguments of this turn's calls would be over 524288 bytes together"}
