@@ -288,7 +288,19 @@ async def test_show_prints_the_whole_conversation(place: Place, worker: object) 
         assert "✗ burn refused: rule 'houses' denies 'burn'" in text
         assert "  step 2  pay amount=7 card=***" in text
     assert list(record) == [
-        *("workflow_id", "run_id", "status", "reason", "agent", "version", "step", "head", "usage", "effects"),
+        *(
+            "workflow_id",
+            "run_id",
+            "status",
+            "reason",
+            "output",
+            "agent",
+            "version",
+            "step",
+            "head",
+            "usage",
+            "effects",
+        ),
         *("uncertain", "messages", "pending"),
     ]
     assert (record["status"], record["step"], record["pending"]) == ("completed", 3, [])

@@ -57,6 +57,7 @@ SCRIPT: dict[str, Any] = {
     "conversations": [
         {"match": "fetch*", "turns": [*FETCH, {"say": "Fetched."}]},
         {"match": "post*", "turns": [{"call": [{"pay": {"order": 7}}, {"post": {"to": "Ada"}}]}, {"say": "Posted."}]},
+        {"match": "dumb*", "turns": [{"fail": [{"status": 401}] * 9, "say": "never"}]},
         {"match": "both*", "turns": [{"call": [{"post": {"to": "Ada"}}, {"note": {"text": "a"}}]}, {"say": "Both."}]},
     ],
 }
@@ -257,3 +258,15 @@ async def test_answered_outcome_is_not_waited_for(desk: Place, way: str) -> None
     assert [row[0] for row in after] == [f"{name}:r1"]
     assert [request for request in still if request.startswith(name)] == [f"{name}:r1"]
     assert [entry["tool"] for entry in result["effects"]["last"]] == ["post", "note"]
+
+
+async def test_answer_that_a_person_supplied_is_shown(desk: Place) -> None:
+    """Only the result has it: the conversation ends before it."""
+    run = await parked(desk, "dumb")
+
+    await desk.run("decide", f"{run}:r1", "--choice", "supply", "--value", "All is well.")
+    await ended(desk, run)
+    plain, told = await desk.run("show", run), json.loads((await desk.run("show", run, "-o", "json")).out)
+
+    assert "answer\n  All is well.\n" in plain.out
+    assert told["output"] == "All is well."

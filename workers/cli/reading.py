@@ -12,6 +12,9 @@ from workers.cli.record import Json, Record, Said
 from workflows.contracts.run import EffectEntry
 from workflows.rules import decisions, wording
 
+SUPPLIED = "its answer is a person's"
+"""How the reason of a run begins whose final answer a person supplied."""
+
 LINES = 6
 CHARACTERS = 600
 """What is shown of a text unless all of it is wanted."""
@@ -50,7 +53,7 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
     its = record.chronicle
     if pending:
         out.print("")
-        out.print(Text("not told to the model yet", style="bold"))
+        out.print(Text("not told to the model" + " yet" * (its.ended is None), style="bold"))
     for call in pending:
         result = call.get("result")
         text = f" {shown(str(result['text']), full=full)}" if isinstance(result, dict) else ""
@@ -63,6 +66,9 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         name = f"{record.workflow_id}:{request.id}"
         out.print(_indented(Text.assemble((name, "yellow"), f"  {request.title} ({who}, until {until})")))
     out.print("")
+    if (supplied := _supplied(record)) is not None:
+        out.print(Text("answer", style="bold"))
+        out.print(_indented(Text(shown(supplied, full=True))))
     if its.effects.count:
         hidden = its.effects.count - len(its.effects.last)
         before = f", the last {len(its.effects.last)}" if hidden else ""
@@ -73,6 +79,14 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         out.print(Text("unknown whether it happened", style="bold red"))
         out.print(_effects(its.uncertain))
     out.print(Text.assemble(("used", "bold"), f"  {wording.usage(its.usage)}"))
+
+
+def _supplied(record: Record) -> str | None:
+    """A person's answer, which the conversation does not have."""
+    ended = record.chronicle.ended
+    if ended is None or record.output is None or not (ended.reason or "").startswith(SUPPLIED):
+        return None
+    return record.output if isinstance(record.output, str) else json.dumps(record.output, ensure_ascii=False)
 
 
 def _effects(entries: Sequence[EffectEntry]) -> Table:

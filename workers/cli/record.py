@@ -38,6 +38,12 @@ class Record:
     """`running`, or how it ended; see `happenings.Ended`."""
     chronicle: Chronicle
 
+    @property
+    def output(self) -> JsonValue:
+        """The run's answer once it has one: its model's, or a person's in its place."""
+        ended = self.chronicle.ended
+        return ended.result.output if ended is not None and ended.result is not None else None
+
     def to_json(self) -> Json:
         """The stable part of `mandate show -o json`."""
         its = self.chronicle
@@ -46,6 +52,7 @@ class Record:
             "run_id": self.run_id,
             "status": self.status,
             "reason": its.ended.reason if its.ended is not None else None,
+            "output": self.output,
             "agent": its.agent,
             "version": its.pin.version if its.pin is not None else None,
             "step": its.step,
