@@ -1,7 +1,8 @@
 """The turn of a stopped run in which what it did is taken back: written into the conversation like a model's."""
 
 import json
-from collections import Counter
+from collections import defaultdict
+from dataclasses import dataclass
 
 import structlog
 from temporalio import activity
@@ -27,6 +28,22 @@ log = structlog.stdlib.get_logger(__name__)
 SAYS = "The run was stopped. What it did is taken back, the last first, as far as policy and people allow it."
 
 
+Place = tuple[int, int]
+"""Of a result: message of the conversation, and which of its parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The call that takes another one back."""
+
+    tool: str
+    arguments: JsonObject
+    fault: str | None = None
+    """Why its arguments cannot be computed."""
+    done_at: Place = (0, 0)
+    """Where the result of the other one is."""
+
+
 class CompensationActivities:
     """The agents and conversations that compensations are made from."""
 
@@ -50,8 +67,13 @@ class CompensationActivities:
             planned = [await self._planned(agent, done) for done in request.calls]
             taken_back = _made_by_the_agent(agent, chain.conversation.extended(*before))
             parts = [
-                CallPart(kind="call", call_id=f"undo-{request.step}-{number}", tool=tool, arguments=json.dumps(given))
-                for number, (tool, given, _) in enumerate(planned)
+                CallPart(
+                    kind="call",
+                    call_id=f"undo-{request.step}-{number}",
+                    tool=one.tool,
+                    arguments=json.dumps(one.arguments),
+                )
+                for number, one in enumerate(planned)
             ]
             message = AssistantMessage(
                 role="assistant",
@@ -63,35 +85,36 @@ class CompensationActivities:
             extended = await self._transcript.append(chain, request.agent, (*before, message))
         log.info("compensation_planned", calls=len(calls))
         undoing = [
-            call.model_copy(update={"undoes": done.key, "misfit": fault or call.misfit or _own(call, taken_back)})
-            for call, done, (_, _, fault) in zip(calls, request.calls, planned, strict=True)
+            call.model_copy(
+                update={"undoes": done.key, "misfit": one.fault or call.misfit or _own(call, taken_back, one.done_at)}
+            )
+            for call, done, one in zip(calls, request.calls, planned, strict=True)
         ]
         return ModelReply(head=extended.head, text=SAYS, calls=tuple(undoing))
 
-    async def _planned(self, agent: PinnedAgent, done: Compensable) -> tuple[str, JsonObject, str | None]:
-        """Tool and arguments that take a call back, and why they cannot be computed."""
+    async def _planned(self, agent: PinnedAgent, done: Compensable) -> Planned:
         spec = agent.compensations.get(done.tool)
         if spec is None:
-            return done.tool, {}, "the agent has no compensation for it"
+            return Planned(done.tool, {}, fault="the agent has no compensation for it")
         try:
             earlier = await self._transcript.load(done.head)
             _, args = await call_of(self._transcript, agent, earlier, done.index, done.edited)
             text = "null" if done.result.stands_in else await text_of(self._transcript, done.result)
         except Unable as unable:
-            return spec.tool, {}, unable.reason
+            return Planned(spec.tool, {}, fault=unable.reason)
         except (BlobMissing, BlobCorrupted) as error:
             # What the other calls need is there; a store that does not answer is asked again.
-            return spec.tool, {}, str(error)
+            return Planned(spec.tool, {}, fault=str(error))
         made = checking.arguments_of(spec.arguments, args, done.key, result=value_of(text))
         if isinstance(made, Unevaluable):
-            return spec.tool, {}, made.reason
-        return spec.tool, made, None
+            return Planned(spec.tool, {}, fault=made.reason)
+        return Planned(spec.tool, made, done_at=(len(earlier.conversation), done.index))
 
 
-def _made_by_the_agent(agent: PinnedAgent, conversation: Conversation) -> Counter[Digest]:
-    """How often each call that changes the world was made in the conversation, and not refused or failed."""
-    made, open_calls = Counter[Digest](), dict[str, Digest]()
-    for message in conversation:
+def _made_by_the_agent(agent: PinnedAgent, conversation: Conversation) -> dict[Digest, list[Place]]:
+    """Where in the conversation each call that changes the world was made, and not refused or failed."""
+    made, open_calls = defaultdict[Digest, list[Place]](list), dict[str, Digest]()
+    for position, message in enumerate(conversation):
         if isinstance(message, AssistantMessage):
             found = turns.calls_of(agent, (), message, Finish.COMPLETE)
             open_calls = {
@@ -100,15 +123,16 @@ def _made_by_the_agent(agent: PinnedAgent, conversation: Conversation) -> Counte
                 if call.digest is not None
             }
             continue
-        for part in message.parts:
+        for index, part in enumerate(message.parts):
             if isinstance(part, ResultPart) and not part.error and part.call_id in open_calls:
-                made[open_calls[part.call_id]] += 1
+                made[open_calls[part.call_id]].append((position, index))
     return made
 
 
-def _own(call: CallRequest, made: Counter[Digest]) -> str | None:
-    """Why a call is not made: the agent itself has made the same one, for one call that would be taken back."""
-    if call.digest is None or not made[call.digest]:
+def _own(call: CallRequest, made: dict[Digest, list[Place]], done_at: Place) -> str | None:
+    """Why a call is not made: the agent itself has made the same one since, for one call that it takes back."""
+    since = made.get(call.digest or "", [])
+    if not since or since[-1] < done_at:
         return None
-    made[call.digest] -= 1
+    since.pop()
     return "the agent has taken it back itself"

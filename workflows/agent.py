@@ -152,7 +152,7 @@ class AgentWorkflow(Messages):
             case "accept" if rescue.reply is not None:
                 return await self._end(RunStatus.COMPLETED, f"as it is: {said.reason}", rescue.reply)
             case "supply" if rescue.about in {troubles.FINAL, troubles.MODEL}:
-                return await self._end(RunStatus.COMPLETED, f"its answer is a person's: {said.reason}", said)
+                return await self._end(RunStatus.COMPLETED, f"{wording.SUPPLIED}: {said.reason}", said)
             case "supply" if said.answer is not None:
                 self._turn.supply(self._now.recovery.troubles.get(rescue.about, Trouble()).index, said.answer)
                 self._turn.rescuer.settle(said, f"I have supplied the result. {said.comment}")

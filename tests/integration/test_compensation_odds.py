@@ -43,6 +43,15 @@ async def test_what_the_agent_took_back_itself_is_not_taken_back_again(site: Sit
     )
 
 
+async def test_the_same_call_before_what_it_would_take_back_took_nothing_back(site: Site) -> None:
+    site.write("undone", [OWN, {"call": DONE}, WAITS, {"say": "done"}], tools=TOOLS, policy=ALLOW_ALL)
+
+    result, run = await stopped(site)
+
+    assert [call.arguments for call in calls_of(run, "write_note")] == [{"text": "ann"}] * 2
+    assert (result.reason or "").endswith("; 3 of 3 calls that can be taken back were")
+
+
 async def test_a_failure_before_the_stop_does_not_bar_it(site: Site) -> None:
     """The model's own note to Bob failed its check; the same call takes Bob's letter back."""
     refused = {"after": "write_note", "expect": "false"}
@@ -51,7 +60,7 @@ async def test_a_failure_before_the_stop_does_not_bar_it(site: Site) -> None:
 
     result, run = await stopped(site)
 
-    assert [call.arguments["text"] for call in calls_of(run, "write_note")] == ["bob", "cleo", "ann"]
+    assert [call.arguments["text"] for call in calls_of(run, "write_note")] == ["bob", "cleo", "bob", "ann"]
     assert "2 of 5 calls that can be taken back were; not: send to=cleo (it was done, but check" in (
         result.reason or ""
     )

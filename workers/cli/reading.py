@@ -12,9 +12,6 @@ from workers.cli.record import Json, Record, Said
 from workflows.contracts.run import EffectEntry
 from workflows.rules import decisions, wording
 
-SUPPLIED = "its answer is a person's"
-"""How the reason of a run begins whose final answer a person supplied."""
-
 LINES = 6
 CHARACTERS = 600
 """What is shown of a text unless all of it is wanted."""
@@ -84,7 +81,7 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
 def _supplied(record: Record) -> str | None:
     """A person's answer, which the conversation does not have."""
     ended = record.chronicle.ended
-    if ended is None or record.output is None or not (ended.reason or "").startswith(SUPPLIED):
+    if ended is None or record.output is None or not (ended.reason or "").startswith(wording.SUPPLIED):
         return None
     return record.output if isinstance(record.output, str) else json.dumps(record.output, ensure_ascii=False)
 

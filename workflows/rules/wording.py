@@ -9,6 +9,9 @@ from pydantic import JsonValue
 from workflows.contracts.model import Usage
 from workflows.contracts.tool import ToolResult
 
+SUPPLIED = "its answer is a person's"
+"""How the reason of a run begins whose final answer a person supplied."""
+
 SUMMARY_CHARACTERS = 100
 HIDDEN = "***"
 
