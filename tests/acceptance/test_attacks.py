@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
@@ -380,6 +381,7 @@ async def test_a_decision_that_comes_together_with_the_expiry_is_late(there: Pla
     try:
         # What is sent first is handed to the worker at once; all that follows comes in one task, with the timer.
         await handle.signal("decide", decision(request, "maybe"))
+        await task_started(handle)
         await handle.signal("decide", decision(request))
         updating = asyncio.create_task(refused(handle, "decide", [decision(request, by="bob@example.com")]))
         await asyncio.sleep(max(0.0, request.expires_at.timestamp() - time.time()) + 0.3)
@@ -395,6 +397,16 @@ async def test_a_decision_that_comes_together_with_the_expiry_is_late(there: Pla
     assert found.closed[0].outcome == "expired"
     assert result.status is RunStatus.COMPLETED
     await unharmed(there, handle)
+
+
+async def task_started(handle: Handle) -> None:
+    """A worker has a workflow task of the run in hand: what is sent from now on comes in the next one."""
+    async with asyncio.timeout(3):
+        while True:
+            events = [event async for event in handle.fetch_history_events()]
+            if events[-1].event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
+                return
+            await asyncio.sleep(0.02)
 
 
 OBJECTS: dict[str, Any] = {
