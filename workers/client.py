@@ -14,7 +14,7 @@ from temporalio.envconfig import ClientConfig
 from workers import inbox, messages
 from workers.converter import data_converter
 from workflows.contracts import queues
-from workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Told
+from workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
 from workflows.contracts.run import RunRequest, RunResult
 from workflows.rules import refusals
 
@@ -136,9 +136,9 @@ class AgentClient:
         """Let a paused run go on."""
         return await messages.resume(self.client, workflow_id, Halt(by=by, reason=reason))
 
-    async def stop(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
-        """Let a run finish the call in hand and end as `stopped`."""
-        return await messages.stop(self.client, workflow_id, Halt(by=by, reason=reason))
+    async def stop(self, workflow_id: str, *, by: str, reason: str = "", keep: bool = False) -> Told:
+        """Let a run finish the call in hand and end as `stopped`; what it did is taken back where it may, or kept."""
+        return await messages.stop(self.client, workflow_id, Stop(by=by, reason=reason, keep=keep))
 
 
 def new_workflow_id(agent: str) -> str:

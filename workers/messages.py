@@ -16,7 +16,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from workflows.contracts.base import digest_of
-from workflows.contracts.request import Decision, Halt, Receipt, Steering, Told
+from workflows.contracts.request import Decision, Halt, Receipt, Steering, Stop, Told
 
 T = TypeVar("T", Receipt, Told)
 
@@ -120,9 +120,9 @@ async def resume(client: Client, workflow_id: str, halt: Halt) -> Told:
     return await _sent(client, workflow_id, _Message("resume", halt, Told))
 
 
-async def stop(client: Client, workflow_id: str, halt: Halt) -> Told:
-    """Let a run finish the call in hand and end as `stopped`. Raises as `decide`."""
-    return await _sent(client, workflow_id, _Message("stop", halt, Told))
+async def stop(client: Client, workflow_id: str, stop: Stop) -> Told:
+    """Let a run finish the call in hand, take back what it may, and end as `stopped`. Raises as `decide`."""
+    return await _sent(client, workflow_id, _Message("stop", stop, Told))
 
 
 @dataclass(frozen=True, slots=True)

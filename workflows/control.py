@@ -5,9 +5,12 @@ from collections.abc import Callable
 from temporalio import workflow
 
 from workflows.contracts.model import Words
-from workflows.contracts.request import Halt, Steering, Told
+from workflows.contracts.request import Halt, Steering, Stop, Told
 from workflows.current import Current
 from workflows.rules import wording
+
+LINES = 5
+"""Calls that the answer to a stop names."""
 
 WORDS_WAITING = 100
 WORDS_BYTES = 32 * 1024
@@ -98,18 +101,32 @@ class Control:
         self._current.stand()
         return Told(status=self._current.status, message="the run goes on")
 
-    def stop(self, halt: Halt) -> Told:
+    def stop(self, stop: Stop) -> Told:
+        its = self._current.now
         if self.is_undoing:
             self._set(undo="ended")
-            self._current.recall(_said("stopped for good", halt))
+            self._current.recall(_said("stopped for good", stop))
             return Told(status=self._current.status, message="nothing more is taken back; the run ends")
-        if self.is_stopping:
+        if self.is_stopping and (its.control.undo is not None or not stop.keep):
             return Told(status=self._current.status, message="the run is being stopped already")
-        self._set(stopped=halt)
-        self._current.recall(_said("stopped", halt))
-        then = "what it did is taken back as far as that may be, and the run ends"
-        message = f"the call in hand is finished, then {then if self._current.now.compensable else 'the run ends'}"
+        if not self.is_stopping:
+            self._set(stopped=Halt(by=stop.by, reason=stop.reason))
+        if stop.keep:
+            self._set(undo="kept")
+        self._current.recall(_said("stopped, and what was done is kept" if stop.keep else "stopped", stop))
+        message = f"the call in hand is finished, then {self._then(stop)}"
         return Told(status=self._current.status, message=message)
+
+    def _then(self, stop: Stop) -> str:
+        """What becomes of what the run did, and of the run."""
+        done = self._current.now.compensable
+        if stop.keep:
+            return "the run ends; what it did is kept"
+        if not done:
+            return "the run ends"
+        lines = "; ".join(one.line for one in reversed(done[-LINES:]))
+        more = f"; and {len(done) - LINES} more" if len(done) > LINES else ""
+        return f"what it did is taken back as far as that may be, the last call first ({lines}{more}), and the run ends"
 
     async def go_ahead(self, is_leaving: Callable[[], bool]) -> bool:
         """Returns when the run is not paused, or has to leave; whether it may begin something new."""

@@ -14,7 +14,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from workflows.contracts.failures import FailureType, Unreadable
-from workflows.contracts.request import Decision, Halt, Receipt, Steering, Told
+from workflows.contracts.request import Decision, Halt, Receipt, Steering, Stop, Told
 from workflows.control import Control
 from workflows.current import Current
 from workflows.rules import refusals, wording
@@ -26,7 +26,7 @@ DECIDE = "Decide on an open request: {request, digest, choice, by, comment, valu
 STEER = "Tell the agent something at its next step: {text, by}"
 PAUSE = "Begin nothing new until it is resumed: {by, reason}"
 RESUME = "Go on after a pause: {by, reason}"
-STOP = "Finish the call in hand, then end: {by, reason}"
+STOP = "Finish the call in hand, take back what can be unless it is to be kept, end: {by, reason, keep: true}"
 
 MOST_KEYS = 50
 MOST_CHARACTERS = 128 * 1024
@@ -135,18 +135,18 @@ class Messages:
     @workflow.update(name="stop", description=STOP)
     async def stop(self, *args: Any) -> Told:
         await self._heard()
-        return self._control.stop(_parsed(Halt, args))
+        return self._control.stop(_parsed(Stop, args))
 
     @stop.validator
     def _validate_stop(self, *args: Any) -> None:
-        _parsed(Halt, args)
+        _parsed(Stop, args)
 
     @workflow.signal(name="stop", description=STOP)
     async def _signal_stop(self, *args: Any) -> None:
         with self._kept("stop", args):
             self._weigh("stop", args)
             await self._heard()
-            self._control.stop(_parsed(Halt, args))
+            self._control.stop(_parsed(Stop, args))
 
     def _refuse_crowd(self) -> None:
         """A stop is taken in always; all else while the server will still take one."""

@@ -9,7 +9,7 @@ from workflows import steps
 from workflows.contracts.base import JsonObject
 from workflows.contracts.model import ModelReply, Words
 from workflows.contracts.policy import Verdict
-from workflows.contracts.request import CHOICES, Halt, Request, RequestKind
+from workflows.contracts.request import CHOICES, Request, RequestKind, Stop
 from workflows.contracts.run import EffectEntry, Rescue, Resolution, Trouble
 from workflows.contracts.tool import Tool
 from workflows.contracts.verification import CheckPin, CheckRequest, CheckResult
@@ -163,7 +163,7 @@ class Rescuer:
         self._current.update(resolutions={**self._current.now.resolutions, settled.request.id: resolution})
 
     def stop(self, said: Resolution) -> None:
-        self._control.stop(Halt(by=said.by or "somebody", reason=wording.shorten(said.comment, REASON_CHARACTERS)))
+        self._control.stop(Stop(by=said.by or "somebody", reason=wording.shorten(said.comment, REASON_CHARACTERS)))
 
     def settle(self, said: Resolution, text: str) -> None:
         """Everything counts anew, and the model is told `text` as that person's words."""

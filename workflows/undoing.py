@@ -80,6 +80,8 @@ class Undoing:
     def outcome(self) -> str:
         """How much was taken back, and what was not and why, in words."""
         its, left = self._current.now, list[str]()
+        if its.control.undo == "kept":
+            return "what it did is kept"
         lines = {done.key: done.line for done in its.compensable}
         undoing = [(call, answer) for call, answer in zip(its.calls, its.answers, strict=True) if call.undoes]
         for call, answer in undoing:

@@ -58,7 +58,10 @@ async def stopped(site: Site, tool: str = "look") -> tuple[RunResult, str]:
         handle = await site.start("undone")
         await until_busy(handle, tool)
         told = await handle.execute_update("stop", STOP)
-        assert told["message"].endswith(", then what it did is taken back as far as that may be, and the run ends")
+        assert told["message"] == (
+            "the call in hand is finished, then what it did is taken back as far as that may be, the last call first "
+            "(pay order=2 amount=30.0; send to=ann; pay order=1 amount=20.0), and the run ends"
+        )
         return await handle.result(), handle.id
 
 
@@ -130,6 +133,40 @@ async def test_nobody_answers_and_the_run_ends_all_the_same(site: Site) -> None:
 
     assert len(calls_of(run)) == 4
     assert (result.status, result.effects.count) == (RunStatus.STOPPED, 3)
+
+
+async def test_a_stop_may_keep_what_was_done(site: Site) -> None:
+    write(site)
+
+    async with site.serving():
+        handle = await site.start("undone")
+        await until_busy(handle)
+        told = await handle.execute_update("stop", {**STOP, "keep": True})
+        result = await handle.result()
+
+    assert told["message"] == "the call in hand is finished, then the run ends; what it did is kept"
+    assert (result.status, result.reason) == (
+        RunStatus.STOPPED,
+        "stopped by ann@example.com: wrong customer; what it did is kept",
+    )
+    assert [call.tool for call in calls_of(handle.id)] == ["pay", "send", "pay", "look"]
+    assert result.effects.count == 3
+
+
+async def test_a_second_stop_may_still_keep_it(site: Site) -> None:
+    write(site)
+
+    async with site.serving():
+        handle = await site.start("undone")
+        await until_busy(handle)
+        await handle.execute_update("stop", STOP)
+        await handle.execute_update("stop", {**BY, "keep": True})
+        again = await handle.execute_update("stop", {**BY, "keep": True})
+        result = await handle.result()
+
+    assert again["message"] == "the run is being stopped already"
+    assert (result.reason or "").endswith("stopped by ann@example.com: wrong customer; what it did is kept")
+    assert len(calls_of(handle.id)) == 4
 
 
 async def test_a_second_stop_ends_it(site: Site) -> None:

@@ -22,6 +22,7 @@ from workflows.contracts.request import (
     Receipt,
     Request,
     Steering,
+    Stop,
 )
 from workflows.contracts.run import RunState
 from workflows.rules import decisions
@@ -35,7 +36,7 @@ _MESSAGES: Mapping[str, type[Decision] | type[Steering] | type[Halt]] = {
     "steer": Steering,
     "pause": Halt,
     "resume": Halt,
-    "stop": Halt,
+    "stop": Stop,
 }
 _SETTLED = ("approved", "rejected", "answered", "settled")
 _DOES = {"pause": "pauses the run", "resume": "lets the run go on", "stop": "stops the run"}

@@ -1,7 +1,7 @@
 """`mandate steer`, `pause`, `resume`, `stop`: what people say to runs as a whole."""
 
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from temporalio.client import Client
 
     from workers.cli.connection import Connection
-    from workflows.contracts.request import Halt, Steering, Told
+    from workflows.contracts.request import Halt, Steering, Stop, Told
 
     Send = Callable[[Client, str], Awaitable[Told]]
 
@@ -64,13 +64,20 @@ async def resume(
 
 @verb
 async def stop(
-    call: Invocation, runs: Runs = None, *, reason: Reason = "", query: Query = None, by: By = None, yes: Yes = False
+    call: Invocation,
+    runs: Runs = None,
+    *,
+    reason: Reason = "",
+    keep: Annotated[bool, typer.Option("--keep", help="Take nothing back: what was done stays.")] = False,
+    query: Query = None,
+    by: By = None,
+    yes: Yes = False,
 ) -> int:
     """Let runs finish the call in hand, take back what has a compensation, and end as `stopped`.
 
     A second stop ends the taking back. Exit codes as of `steer`.
     """
-    return await _tell(call, runs, "stop", reason=reason, query=query, by=by, yes=yes)
+    return await _tell(call, runs, "stop", query=query, by=by, yes=yes, reason=reason, keep=keep or None)
 
 
 async def _tell(
@@ -81,8 +88,7 @@ async def _tell(
     query: str | None,
     by: str | None,
     yes: bool,
-    text: str | None = None,
-    reason: str = "",
+    **said: str | bool | None,
 ) -> int:
     if bool(runs) == (query is not None):
         raise CliError("name the runs by their workflow ids, or give a --query; one of the two")
@@ -93,7 +99,7 @@ async def _tell(
         from workers.cli import identity
 
         person = identity.person(connection.settings, by)
-        message = _message(person, text, reason)
+        message = _message(what, {"by": person, **{name: value for name, value in said.items() if value is not None}})
         identity.announce(call.out, person)
         ids = list(dict.fromkeys(runs or ()))
         if query is not None:
@@ -102,21 +108,21 @@ async def _tell(
         return await _sent(call, connection, person, ids, _sender(what, message))
 
 
-def _message(person: str, text: str | None, reason: str) -> "Steering | Halt":
+def _message(what: str, given: Mapping[str, object]) -> "Steering | Halt | Stop":
     from pydantic import ValidationError
 
-    from workflows.contracts.request import Halt, Steering
+    from workflows.contracts.request import Halt, Steering, Stop
     from workflows.rules import refusals
 
-    model = Steering if text is not None else Halt
-    given = {"by": person, "text": text} if text is not None else {"by": person, "reason": reason}
+    models: dict[str, type[Steering | Halt | Stop]] = {"steer": Steering, "stop": Stop}
+    model = models.get(what, Halt)
     try:
         return model.model_validate(given)
     except ValidationError as error:
         raise CliError(f"{refusals.sentences(error, model, unshown=('text',))}; nothing was sent") from None
 
 
-def _sender(what: str, message: "Steering | Halt") -> "Send":
+def _sender(what: str, message: "Steering | Halt | Stop") -> "Send":
     from workers import messages
 
     send = {"steer": messages.steer, "pause": messages.pause, "resume": messages.resume, "stop": messages.stop}[what]

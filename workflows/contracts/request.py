@@ -324,10 +324,16 @@ class Steering(Message):
 
 
 class Halt(Message):
-    """The argument of `pause`, `resume` and `stop`."""
+    """The argument of `pause` and `resume`."""
 
     by: By = Field(description="Who wants it.")
     reason: str = Field(default="", max_length=1000, description="Why.")
+
+
+class Stop(Halt):
+    """The argument of `stop`."""
+
+    keep: bool = Field(default=False, strict=True, description="Whether what was done is left as it is.")
 
 
 class Told(Record):

@@ -135,8 +135,9 @@ class ControlState(Record):
     stopped: Halt | None = None
     words: tuple[Words, ...] = ()
     """Not told to the model yet."""
-    undo: Literal["begun", "ended"] | None = None
-    """Whether a stopped run takes back what it did; `ended` when a second stop ended that."""
+    undo: Literal["begun", "ended", "kept"] | None = None
+    """Whether a stopped run takes back what it did; `ended` when a second stop ended that, `kept` when it was never to
+    begin."""
 
 
 class Resolution(Record):
