@@ -51,7 +51,8 @@ class Settings:
     token_audience: str = "mandate"  # noqa: S105 - a name, not a password
     """`MANDATE_TOKEN_AUDIENCE`: whom signed decisions must be for; `mandate`."""
     user: str | None = None
-    """`MANDATE_USER`: who decides on the command line; left out, git's `user.email`, else the login name and host."""
+    """`MANDATE_USER`: who asks and decides on the command line; left out, nobody asks, and who decides is git's
+    `user.email`, else the login name and host."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":

@@ -219,6 +219,20 @@ async def test_detached_run_is_followed_later(place: Place, worker: object) -> N
     assert "Hello." in done.out
 
 
+@pytest.mark.parametrize(
+    ("words", "requester"),
+    [((), "ann@example.com"), (("--requester", "bob@example.com"), "bob@example.com"), (("--requester", ""), None)],
+)
+async def test_who_runs_an_agent_asks_for_it(
+    place: Place, worker: object, words: tuple[str, ...], requester: str | None
+) -> None:
+    done = await place.run("run", "till", "hi", "-d", "-o", "json", *words, MANDATE_USER="ann@example.com")
+    run = place.client.get_workflow_handle(json.loads(done.out)["workflow_id"])
+    await run.result()
+
+    assert (await run.query("open_requests")).get("requester") == requester
+
+
 async def test_run_that_ends_otherwise_exits_with_one(place: Place, worker: object) -> None:
     done = await place.run("run", "till", "long", "--steps", "2", "--id", "exhausted", "-o", "json")
 

@@ -27,7 +27,10 @@ async def run(
     input_file: Annotated[Path | None, typer.Option(help="What it is asked: a text, or an object in `.json`.")] = None,
     input_json: Annotated[str | None, typer.Option("--input", help="What it is asked, as a JSON object.")] = None,
     workflow_id: Annotated[str | None, typer.Option("--id", help="Workflow id; made up if left out.")] = None,
-    requester: Annotated[str | None, typer.Option(help="Who asks.")] = None,
+    requester: Annotated[
+        str | None,
+        typer.Option(help="Who asks, and so decides on nothing that it asks people; MANDATE_USER if left out."),
+    ] = None,
     label: Annotated[list[str] | None, typer.Option(help="`key=value`, for finding it; can be repeated.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="A lower limit than the agent file's.")] = None,
     task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Of the workers.")] = None,
@@ -46,13 +49,16 @@ async def run(
         from workers.client import AgentClient
 
         queue = task_queue or connection.settings.task_queue
+        if requester is None and connection.settings.user:
+            requester = connection.settings.user
+            call.out.note(f"asked for by {requester}")
         handle = await _start(
             AgentClient(connection.client, queue),
             call,
             agent=agent,
             asked=asked,
             workflow_id=workflow_id,
-            requester=requester,
+            requester=requester or None,
             labels=labels,
             steps=steps,
         )
