@@ -104,7 +104,7 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]
 async def parked(desk: Place, what: str, *words: str) -> str:
     """The workflow id of a new run that waits for people, listed as waiting."""
     name = f"{what}-{uuid4().hex[:6]}"
-    await desk.run("run", "till", f"{what} it", "--id", name, "--detach", *words)
+    await desk.run("run", "till", f"{what} it", "--id", name, "--detach", *words, MANDATE_USER="")
     async with asyncio.timeout(30):
         while name not in [entry["workflow_id"] for entry in await inbox(desk)]:
             await asyncio.sleep(0.1)
@@ -304,6 +304,32 @@ async def test_question_is_answered_in_two_ways(desk: Place) -> None:
     assert "← ask_person [answered by ann@example.com]\n    blue" in told.out
 
 
+async def test_run_says_how_it_stands_and_what_people_said(desk: Place) -> None:
+    name = await parked(desk, "ask")
+
+    waiting = json.loads((await desk.run("show", name, "-o", "json")).out)
+    await desk.run("pause", name, "--reason", "lunch")
+    paused = json.loads((await desk.run("show", name, "-o", "json")).out)
+    heading = (await desk.run("show", name)).out.splitlines()[0]
+    await desk.run("answer", f"{name}:r1", "blue", "--comment", "as ever")
+    await desk.run("resume", name)
+    await result(desk, name)
+    ended = json.loads((await desk.run("show", name, "-o", "json")).out)
+    text = (await desk.run("show", name)).out
+
+    assert [told["status"] for told in (waiting, paused, ended)] == ["waiting", "paused", "completed"]
+    assert heading == f"{name}  paused"
+    asked, *said = [told["line"] for told in ended["people"]]
+    assert asked.startswith("asks anyone: Which? (r1, until ")
+    assert said == [
+        "ann@example.com pauses the run: lunch",
+        "r1 is answered: ann@example.com answered (as ever)",
+        "ann@example.com lets the run go on",
+    ]
+    assert "\nasked of people, and said by them\n  step 1   asks anyone: Which? (r1, until " in text
+    assert "\n  step 1   r1 is answered: ann@example.com answered (as ever)\n" in text
+
+
 async def test_person_at_a_terminal_is_asked_before_several_are_decided_on(desk: Place) -> None:
     name = await parked(desk, "notes")
 
@@ -465,7 +491,7 @@ async def test_runs_are_told_one_by_one_and_by_a_query(desk: Place) -> None:
 async def test_who_follows_a_run_learns_what_it_waits_for_and_who_answered(desk: Place) -> None:
     name = f"followed-{uuid4().hex[:6]}"
 
-    following = await desk.start("run", "till", "notes please", "--id", name)
+    following = await desk.start("run", "till", "notes please", "--id", name, MANDATE_USER="")
     hint = await line_with(following.stderr, "answer r1")
     waiting = (await desk.run("show", name)).out
     await desk.run("steer", name, "Be kind.")
@@ -499,7 +525,7 @@ async def test_who_follows_a_run_learns_what_it_waits_for_and_who_answered(desk:
 async def test_json_of_a_run_that_waits_is_only_its_result_and_stderr_says_why(desk: Place) -> None:
     name = f"json-{uuid4().hex[:6]}"
 
-    following = await desk.start("run", "till", "pay it", "--id", name, "-o", "json")
+    following = await desk.start("run", "till", "pay it", "--id", name, "-o", "json", MANDATE_USER="")
     said = await line_with(following.stderr, "asks finance")
     await line_with(following.stderr, "answer r1")
     await desk.run("approve", f"{name}:r1")

@@ -24,7 +24,7 @@ from workers.cli.connection import Connection
 from workers.cli.happenings import Asked, Call, Called, Ended, Happening, Heard, Returned, Said, Wanted
 from workers.cli.output import Output
 from workflows.contracts.request import Request
-from workflows.rules import decisions, wording
+from workflows.rules import wording
 
 QUIET_SECONDS = 2.0
 """After so long without news it is looked up why."""
@@ -147,7 +147,7 @@ class _Watcher:
             case Returned(step, call):
                 self._line(step, call_line(call))
             case Wanted(step, request, occasion):
-                self._person(step, Text(_asks(request, occasion), style="bold yellow"))
+                self._person(step, Text(asking.asks(request, occasion), style="bold yellow"))
             case Heard(step, line, counts):
                 self._person(step, Text(wording.shorten(line, 2 * LINE_CHARACTERS), style="" if counts else "yellow"))
             case _:
@@ -183,19 +183,6 @@ class _Watcher:
     def _line(self, step: int, line: Text | None) -> None:
         if line is not None:
             self.out.print(Text.assemble((f"step {step:<3} ", "dim"), line))
-
-
-def _asks(request: Request, occasion: str) -> str:
-    """Who is asked what and until when, in one line."""
-    who, until = asking.waits_for(request), decisions.moment(request.expires_at)
-    title = wording.shorten(request.title, LINE_CHARACTERS)
-    match occasion:
-        case "asked":
-            return f"asks {who}: {title} ({request.id}, until {until})"
-        case "escalated":
-            return f"asks {who} now, since nobody has answered: {title} ({request.id}, until {until})"
-        case _:
-            return f"still waits for {who}: {title} ({request.id}, until {until})"
 
 
 def call_line(call: Call) -> Text:

@@ -15,6 +15,7 @@ from workers.cli.happenings import Happening, Heard, Wanted
 from workflows.contracts.request import (
     EVERY,
     Checked,
+    Closed,
     Decision,
     DecisionCheck,
     Halt,
@@ -50,6 +51,8 @@ class Parked:
     requests: dict[str, Request] = field(default_factory=dict)
     """Open ones by their ids, in the order in which they were asked."""
     paused_by: str | None = None
+    earlier: tuple[Closed, ...] = ()
+    """What became of requests before the run last continued as new."""
     _updates: dict[int, tuple[str, Any]] = field(default_factory=dict)
     """Messages that are being taken in, by the event that accepted them."""
     _checks: dict[int, DecisionCheck] = field(default_factory=dict)
@@ -57,7 +60,15 @@ class Parked:
     def carry_over(self, state: RunState) -> None:
         """Go on as the run did when it continued as new."""
         self.requests = {request.id: request for request in state.people.open}
+        self.earlier = state.people.closed
         self.paused_by = state.control.paused.by if state.control.paused is not None else None
+
+    @property
+    def status(self) -> str:
+        """`paused`, `waiting` for people or `running`, of a run that is going on."""
+        if self.paused_by is not None:
+            return "paused"
+        return "waiting" if self.requests else "running"
 
     @property
     def doing(self) -> str:

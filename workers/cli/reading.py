@@ -62,6 +62,12 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         who, until = ", ".join(request.waits_for), decisions.moment(request.expires_at)
         name = f"{record.workflow_id}:{request.id}"
         out.print(_indented(Text.assemble((name, "yellow"), f"  {request.title} ({who}, until {until})")))
+    if record.people:
+        out.print("")
+        out.print(Text("asked of people, and said by them", style="bold"))
+    for told in record.people:
+        step = "earlier " if told.step is None else f"step {told.step:<3}"
+        out.print(_indented(Text.assemble((f"{step} ", "dim"), told.line)))
     out.print("")
     if (supplied := _supplied(record)) is not None:
         out.print(Text("answer", style="bold"))

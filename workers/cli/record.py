@@ -1,7 +1,7 @@
 """What `mandate show` knows of a run: Temporal's history, and the conversation from the store."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ from activities.pinned import PinnedAgents
 from activities.stores.locate import open_store
 from activities.toolbox.sensitive import without_sensitive
 from activities.transcript import TranscriptLog
+from workers.cli import asking
 from workers.cli.chronicle import Chronicle
 from workers.cli.connection import Connection, elsewhere
 from workers.cli.errors import CliError
 from workers.cli.follow import events
-from workers.cli.happenings import Call
+from workers.cli.happenings import Call, Happening, Heard, Wanted
 from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.run import EffectEntry, EffectLog
 from workflows.contracts.transcript import CallPart, Message, OpaquePart, RefusalPart, ResultPart, TextPart, UserMessage
@@ -29,14 +30,25 @@ Json = dict[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What people were asked or said, in one line."""
+
+    step: int | None
+    """`None` before the run last continued as new."""
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One run, without its conversation."""
 
     workflow_id: str
     run_id: str
     status: str
-    """`running`, or how it ended; see `happenings.Ended`."""
+    """`running`, `waiting` for people, `paused`, or how it ended; see `happenings.Ended`."""
     chronicle: Chronicle
+    people: tuple[Told, ...]
+    """What people were asked and said, oldest first."""
 
     @property
     def output(self) -> JsonValue:
@@ -60,6 +72,7 @@ class Record:
             "usage": its.usage.model_dump(mode="json"),
             "effects": its.effects.model_dump(mode="json"),
             "uncertain": [entry.model_dump(mode="json") for entry in its.uncertain],
+            "people": [{"step": told.step, "line": told.line} for told in self.people],
         }
 
 
@@ -92,12 +105,22 @@ async def read_record(connection: Connection, workflow_id: str, run_id: str | No
     if described.workflow_type != "AgentWorkflow":
         raise CliError(f"{workflow_id!r} is a {described.workflow_type!r} and not the run of an agent")
     chronicle = Chronicle(client.data_converter)
+    people: list[Told] = []
     async for event in events(client, workflow_id, described.run_id, wait=False):
-        await chronicle.add(event)
+        people += _told(await chronicle.add(event))
     if described.status is WorkflowExecutionStatus.CANCELED:
         _take_memo(chronicle, await described.memo())
-    status = chronicle.ended.status if chronicle.ended is not None else "running"
-    return Record(workflow_id, described.run_id, status, chronicle)
+    status = chronicle.ended.status if chronicle.ended is not None else chronicle.parked.status
+    earlier = [Told(None, f"{closed.id} is {closed.outcome}: {closed.reason}") for closed in chronicle.parked.earlier]
+    return Record(workflow_id, described.run_id, status, chronicle, (*earlier, *people))
+
+
+def _told(happened: Sequence[Happening]) -> Iterator[Told]:
+    for happening in happened:
+        if isinstance(happening, Wanted):
+            yield Told(happening.step, asking.asks(happening.request, happening.occasion))
+        elif isinstance(happening, Heard):
+            yield Told(happening.step, happening.line)
 
 
 def _take_memo(chronicle: Chronicle, memo: Mapping[str, object]) -> None:

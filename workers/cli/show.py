@@ -31,8 +31,9 @@ async def show(
 ) -> int:
     """Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.
 
-    With `-o json` one object: workflow_id, run_id, status, reason, agent, version, step, head, usage, effects,
-    uncertain, messages, and pending: calls of the last turn whose results the model was not told yet.
+    With `-o json` one object: workflow_id, run_id, status (running, waiting, paused, or how it ended), reason, output,
+    agent, version, step, head, usage, effects, uncertain, people (what they were asked and said: step, line), messages,
+    and pending: calls of the last turn whose results the model was not told yet.
 
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """
