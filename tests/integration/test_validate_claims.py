@@ -51,7 +51,6 @@ def validated(capsys: pytest.CaptureFixture[str], path: Path, *more: str) -> str
 def test_claims_are_printed_beside_the_source(
     agent: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
 
     lines = validated(capsys, agent).splitlines()
 

@@ -432,7 +432,6 @@ def test_validate_shows_checks_and_probes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder.parent)
-    monkeypatch.setenv("COLUMNS", "200")
     probed = TOOLS.replace("issue_refund\n", "issue_refund\n    probe: find_refund\n")
     (folder / "shop.yaml").write_text(HEAD + probed + CHECKS)
     turn = {"turns": [{"say": "done"}]}

@@ -83,7 +83,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(sys.modules, "validate_shop", raising=False)
     for name in ("MANDATE_POLICIES", "MANDATE_JWKS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("MANDATE_AGENTS", "agents")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "validate_shop.py").write_text(SHOP)
@@ -116,18 +115,17 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
 def test_each_tool_says_what_can_become_of_its_calls(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, errors = run(capsys)
 
-    rows = {line.split()[0]: line.partition("python")[2].strip() for line in out.splitlines() if " python " in line}
+    table = out[out.index("  tool ") : out.index("  read_result ")].splitlines()
+    at = table[0].index("when called")
     assert (code, errors) == (0, [])
-    assert rows == {
-        "look_up": "runs: only reads",
-        "issue_refund": (
-            "runs: rule small; "
-            "asks 2 of finance: rule large when run.totals.issue_refund.amount + args.amount > 100.0; "
-            "refused: rule lunch when run.now.getHours() == 12"
-        ),
-        "pay_salary": "refused: rule payroll",
-        "send_note": "asks anyone: no rule allows it",
-    }
+    assert [(line[:at].split()[:1], line[at:]) for line in table[1:]] == [
+        (["look_up"], "runs: only reads"),
+        (["issue_refund"], "runs: rule small"),
+        ([], "asks 2 of finance: rule large when run.totals.issue_refund.amount + args.amount > 100.0"),
+        ([], "refused: rule lunch when run.now.getHours() == 12"),
+        (["pay_salary"], "refused: rule payroll"),
+        (["send_note"], "asks anyone: no rule allows it"),
+    ]
     assert "  no rule allows send_note: each call waits for a person; allow it in `policy`\n" in out
     assert "  policies  limits\n" in out
     assert out.endswith("limits  policies/limits.yaml\n  2 rules, 3 examples: 3 of 3 as written\n")

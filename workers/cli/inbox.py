@@ -189,9 +189,8 @@ def _print(call: Invocation, rows: Sequence[Row], found: "Inbox") -> None:
 
 
 def _print_table(out: "Output", rows: Sequence[Row], now: datetime) -> None:
-    from rich.text import Text
-
     from workers.cli.asking import length, remaining, waits_for
+    from workers.cli.columns import print_table
     from workflows.rules import wording
 
     head = ("", "age", "expires", "request", "agent", "waits for", "asked")
@@ -207,13 +206,4 @@ def _print_table(out: "Output", rows: Sequence[Row], now: datetime) -> None:
         )
         for number, row in enumerate(rows, 1)
     ]
-    widths = [max(map(len, column)) for column in zip(head, *table, strict=True)]
-    out.print(Text(_line(head, widths), style="bold"))
-    for cells in table:
-        out.print(_line(cells, widths))
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """The number to the right, everything else to the left."""
-    padded = [cell.ljust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-    return "  ".join((cells[0].rjust(widths[0]), *padded)).rstrip()
+    print_table(out, table, head, numbered=True)

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 
 from pydantic import JsonValue
-from rich.table import Table
 from rich.text import Text
 
+from workers.cli.columns import print_table
 from workers.cli.output import Output
 from workers.cli.record import Json, Record, Said
 from workflows.contracts.run import EffectEntry
@@ -77,10 +77,10 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         before = f", the last {len(its.effects.last)}" if hidden else ""
         times = "once" if its.effects.count == 1 else f"{its.effects.count} times"
         out.print(Text(f"changed the world {times}{before}", style="bold"))
-        out.print(_effects(its.effects.last))
+        print_table(out, _effects(its.effects.last), indent=2)
     if its.uncertain:
         out.print(Text("unknown whether it happened", style="bold red"))
-        out.print(_effects(its.uncertain))
+        print_table(out, _effects(its.uncertain), indent=2)
     out.print(Text.assemble(("used", "bold"), f"  {wording.usage(its.usage)}"))
 
 
@@ -92,9 +92,9 @@ def _supplied(record: Record) -> str | None:
     return record.output if isinstance(record.output, str) else json.dumps(record.output, ensure_ascii=False)
 
 
-def _effects(entries: Sequence[EffectEntry]) -> Table:
+def _effects(entries: Sequence[EffectEntry]) -> list[tuple[str | Text, ...]]:
     """One line a call, with its attempts and what is to be said of its outcome."""
-    table = Table(box=None, padding=(0, 0, 0, 2), show_header=False)
+    rows: list[tuple[str | Text, ...]] = []
     calls = {entry.key: entry.call for entry in entries}
     undone = {entry.undoes for entry in entries}
     for entry in entries:
@@ -103,8 +103,8 @@ def _effects(entries: Sequence[EffectEntry]) -> Table:
         if entry.undoes is not None:
             said.append(f"takes back {calls.get(entry.undoes, 'an earlier call')}")
         told = Text("; ".join(filter(None, said)), style="yellow")
-        table.add_row(f"step {entry.step}", Text(entry.call), attempts, told)
-    return table
+        rows.append((f"step {entry.step}", entry.call, attempts, told))
+    return rows
 
 
 def shown(text: str, *, full: bool) -> str:

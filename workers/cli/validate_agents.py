@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from workers.cli.output import Output
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.text import Text
 
     from workers.catalog import Catalog, Loaded
     from workers.policy_outcomes import Outcome
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def print_catalog(out: Output, catalog: "Catalog") -> None:
     """Warnings, then each agent as a table of its tools."""
-    from rich.table import Table
     from rich.text import Text
+
+    from workers.cli.columns import print_table
 
     for warning in catalog.warnings:
         out.print(Text(f"warning: {warning}", style="yellow"))
@@ -28,21 +29,23 @@ def print_catalog(out: Output, catalog: "Catalog") -> None:
         if loaded.policies:
             out.print(f"  policies  {', '.join(loaded.policies)}")
         more = (*(("probe",) if pinned.probes else ()), *(("taken back by",) if pinned.compensations else ()))
-        columns = ("tool", "effect", "from", "when called", *more)
-        table = Table(*columns, box=None, padding=(0, 2, 0, 2), header_style="dim")
-        for definition in pinned.tools:
-            outcomes = _outcomes(loaded, definition)
-            style = "" if outcomes[0].kind == "allow" else "yellow"
-            words = Text("; ".join(map(str, outcomes)), style=style)
-            probe = (_probe(loaded, definition),) if pinned.probes else ()
-            undone = pinned.compensations.get(definition.tool.name)
-            by = ((undone.tool if undone is not None else ""),) if pinned.compensations else ()
-            table.add_row(definition.tool.name, str(definition.tool.effect), _origin(definition), words, *probe, *by)
-        out.print(table)
+        rows = [_row(loaded, definition) for definition in pinned.tools]
+        print_table(out, rows, ("tool", "effect", "from", *more, "when called"), indent=2)
         if pinned.checks:
-            out.print(_checks(pinned.checks))
+            print_table(out, [_checked(check) for check in pinned.checks], ("after", "is checked"), indent=2)
         for line in _openings(loaded):
             out.print(Text(f"  {line}", style="yellow"))
+
+
+def _row(loaded: "Loaded", definition: "ToolDefinition") -> "tuple[str | Text, ...]":
+    from rich.text import Text
+
+    pinned, outcomes = loaded.pinned, _outcomes(loaded, definition)
+    words = Text("\n".join(map(str, outcomes)), style="" if outcomes[0].kind == "allow" else "yellow")
+    probe = (_probe(loaded, definition),) if pinned.probes else ()
+    undone = pinned.compensations.get(definition.tool.name)
+    by = ((undone.tool if undone is not None else ""),) if pinned.compensations else ()
+    return (definition.tool.name, str(definition.tool.effect), _origin(definition), *probe, *by, words)
 
 
 def agent_json(loaded: "Loaded") -> dict[str, object]:
@@ -90,16 +93,12 @@ def _outcome_json(outcome: "Outcome") -> dict[str, object]:
     }
 
 
-def _checks(checks: "Sequence[CheckSpec]") -> "Table":
-    from rich.table import Table
+def _checked(check: "CheckSpec") -> "tuple[str, Text]":
     from rich.text import Text
 
-    table = Table("after", "is checked", box=None, padding=(0, 2, 0, 2), header_style="dim")
-    for check in checks:
-        when = f", when {' '.join(check.when.split())}" if check.when is not None else ""
-        unable = "; passes if that cannot be found out" if check.unable == "pass" else ""
-        table.add_row(check.after, Text.assemble((f"{check.name}: ", "dim"), f"{_by(check)}{when}{unable}"))
-    return table
+    when = f", when {' '.join(check.when.split())}" if check.when is not None else ""
+    unable = "; passes if that cannot be found out" if check.unable == "pass" else ""
+    return check.after, Text.assemble((f"{check.name}: ", "dim"), f"{_by(check)}{when}{unable}")
 
 
 def _by(check: "CheckSpec") -> str:

@@ -39,8 +39,9 @@ def judge_call(path: Path, catalogs: "Sequence[Catalog]") -> "tuple[Loaded, Judg
 
 def print_call(out: Output, loaded: "Loaded", judged: "Judged") -> None:
     """The verdict, then every rule in the order in which it was read."""
-    from rich.table import Table
     from rich.text import Text
+
+    from workers.cli.columns import print_table
 
     verdict = judged.verdict
     style = {"allow": "green", "ask": "yellow", "deny": "red"}[verdict.kind]
@@ -49,10 +50,8 @@ def print_call(out: Output, loaded: "Loaded", judged: "Judged") -> None:
     if not judged.readings:
         out.print("  there are no rules")
         return
-    table = Table("rule", "verdict", "matches", "why", box=None, padding=(0, 2, 0, 2), header_style="dim")
-    for reading in judged.readings:
-        table.add_row(reading.rule, reading.verdict, "yes" if reading.matched else "no", Text(reading.why))
-    out.print(table)
+    rows = [(one.rule, one.verdict, "yes" if one.matched else "no", one.why) for one in judged.readings]
+    print_table(out, rows, ("rule", "verdict", "matches", "why"), indent=2)
 
 
 def call_json(loaded: "Loaded", judged: "Judged") -> dict[str, object]:
