@@ -56,19 +56,20 @@ class Doubts:
         return unclear.reruns < RERUNS and not self._control.is_stopping
 
     async def _found_out(self, placed: Placed, unclear: Unclear) -> steps.Attempted | None:
-        said = await self._probed(placed, unclear) if unclear.request is None else None
-        return said if said is not None else await self._asked(placed, unclear)
+        said = await self._probed(placed, unclear) if unclear.request is None else ""
+        return said if isinstance(said, steps.Attempted) else await self._asked(placed, unclear, said)
 
-    async def _probed(self, placed: Placed, unclear: Unclear) -> steps.Attempted | None:
-        """What the tool's probe says; `None` when there is none or it cannot tell."""
+    async def _probed(self, placed: Placed, unclear: Unclear) -> steps.Attempted | str:
+        """What the tool's probe says, or why it cannot tell; empty when there is none."""
         pin = self._current.now.agent
         probe = pin.probes.get(placed.tool.name)
         tool = pin.tool(probe.tool) if probe is not None else None
         if probe is None or tool is None:
-            return None
+            return ""
         probed = await self._looked_up(placed, unclear, probe, tool)
-        if probed is None:
-            return None
+        if isinstance(probed, str):
+            self._current.recall(f"the probe {probe.tool} of {placed.line} {probed}")
+            return f"the probe {probe.tool} {probed}"
         self._current.taint(tool)
         self._current.recall(f"the probe {probe.tool} of {placed.line}: {probed.reason}")
         match probed.outcome:
@@ -83,19 +84,17 @@ class Doubts:
             case Outcome.NOT_DONE | Outcome.NOT_SENT:
                 return _not_done(probed.reason)
             case _:
-                return None
+                return f"the probe {probe.tool} could not tell: {probed.reason}"
 
-    async def _looked_up(self, placed: Placed, unclear: Unclear, probe: ProbePin, tool: Tool) -> Probed | None:
-        """What the probe saw; `None` when it could not be asked."""
+    async def _looked_up(self, placed: Placed, unclear: Unclear, probe: ProbePin, tool: Tool) -> Probed | str:
+        """What the probe saw, or that it could not be asked and why."""
         pin, its = self._current.now.agent, self._current.now
         arguments = checking.arguments_of(probe.arguments, placed.call.arguments, unclear.entry.key)
         if isinstance(arguments, Unevaluable):
-            self._current.recall(f"the probe {probe.tool} of {placed.line} cannot be called: {arguments.reason}")
-            return None
+            return f"cannot be called: {arguments.reason}"
         verdict = policy.judge(pin.policy, tool, arguments, self._current.facts, tools=pin.tools)
         if not verdict.allowed:
-            self._current.recall(f"the probe {probe.tool} of {placed.line} may not be called: {verdict.reason}")
-            return None
+            return f"may not be called: {verdict.reason}"
         self._current.show(f"looking up whether {placed.line} happened")
         request = ProbeRequest(
             agent=pin.digest,
@@ -111,13 +110,12 @@ class Doubts:
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            self._current.recall(f"the probe {probe.tool} of {placed.line} gave no answer")
-            return None
+            return "gave no answer"
 
-    async def _asked(self, placed: Placed, unclear: Unclear) -> steps.Attempted | None:
-        """What a person says; `None` when the run halts instead."""
+    async def _asked(self, placed: Placed, unclear: Unclear, seen: str) -> steps.Attempted | None:
+        """What a person says, who is told what the probe has `seen`; `None` when the run halts instead."""
         if unclear.request is None:
-            request = self._rescuer.ask_outcome(placed.index, unclear.entry, placed.tool)
+            request = self._rescuer.ask_outcome(placed.index, unclear.entry, placed.tool, seen)
             unclear = unclear.model_copy(update={"request": request})
             self._attempts.doubt(placed.index, unclear)
         said = await self._rescuer.resolution(unclear.request or "")

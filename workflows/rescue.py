@@ -48,14 +48,15 @@ class Rescuer:
         self._current.recall(f"check {check.name}: {found.finding}{f', {found.reason}' if found.reason else ''}")
         return found
 
-    def ask_outcome(self, index: int, entry: EffectEntry, tool: Tool) -> str:
-        """Ask whether a call has happened; the request's id."""
+    def ask_outcome(self, index: int, entry: EffectEntry, tool: Tool, seen: str) -> str:
+        """Ask whether a call has happened, telling what its probe has `seen` if it has one; the request's id."""
         reason = f"it is unknown whether this happened: {entry.reason or 'no answer came'}"
+        key = f"idempotency key {entry.key}, {_times(entry.attempts)}"
         return self._ask(
             "outcome",
             title=f"did this happen? {entry.call}",
             reason=reason,
-            evidence=(f"{entry.call}: {entry.reason}", f"idempotency key {entry.key}, {_times(entry.attempts)}"),
+            evidence=tuple(filter(None, (f"{entry.call}: {entry.reason}", key, wording.shorten(seen, 500)))),
             arguments={"key": entry.key},
             index=index,
             tool=tool,

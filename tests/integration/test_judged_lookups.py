@@ -62,6 +62,7 @@ async def test_probe_that_may_not_be_called_is_not_and_a_person_is_asked(site: S
         result = await handle.result()
 
     assert (request.kind, request.tool) == ("outcome", "send")
+    assert request.evidence[-1] == f"the probe find_letter may not be called: {said}"
     assert f"step 1: the probe find_letter of send to=Emil lose_reply=true may not be called: {said}" in shown
     assert [call.tool for call in calls_of(handle.id)] == ["send"]
     assert await activities(handle, "probe_call") == 0

@@ -50,6 +50,24 @@ async def test_three_reruns_and_then_the_model_is_told(site: Site) -> None:
     assert await told(site, result.head) == [no, "kept 1 characters"]
 
 
+async def test_person_is_told_what_the_probe_saw(site: Site) -> None:
+    probe = {**PROBE, "done": "false", "not_done": "false", "patience": "100ms"}
+    site.write(
+        "unclear", [{"call": [{"send": {"to": "x", "lose_reply": True}}]}, {"say": "done"}], tools=probed(probe=probe)
+    )
+
+    async with site.serving():
+        handle = await site.start("unclear")
+        (request,) = await asked(handle)
+        await decide(handle, request, "happened")
+        await handle.result()
+
+    lost, key, saw = request.evidence
+    assert (lost, key[:16]) == ("send to=x lose_reply=true: ConnectionError: the line broke", "idempotency key ")
+    assert saw.startswith("the probe find_letter could not tell: ")
+    assert '{"done":false,"to":"x"}' in saw
+
+
 async def test_a_person_may_say_so_four_times(site: Site) -> None:
     site.write("bound", [{"call": [{"send": {"to": "nobody", "lose_reply": True}}]}, {"say": "done"}])
 
