@@ -78,7 +78,8 @@ def judge(
         version: What the rules see of the agent's version.
 
     Raises:
-        ValueError: the agent has no such tool, or the arguments do not fit it; one sentence.
+        ValueError: the agent has no such tool, the arguments do not fit it, or the run sums up what the agent has not;
+            one sentence.
     """
     known = {made.tool.name: made.tool for made in agent.tools} if agent is not None else {}
     if agent is None:
@@ -86,6 +87,8 @@ def judge(
     definition = agent.definition(call.tool) if agent is not None else None
     if agent is not None and definition is None:
         raise ValueError(f"agent {agent.name!r} has no tool {call.tool!r}; it has {', '.join(sorted(known))}")
+    if agent is not None:
+        _check_sums(run, agent.name, known)
     arguments = call.args if definition is None else _fitting(definition, call.args)
     tool = _tool(known[call.tool], call)
     facts = _facts(run, agent.name if agent is not None else "", version)
@@ -95,6 +98,20 @@ def judge(
         policy.judge(rules, tool, arguments, facts, tools=tools),
         policy.read(rules, tool, arguments, facts, tools=tools),
     )
+
+
+def _check_sums(run: ExampleRun, agent: str, tools: Mapping[str, Tool]) -> None:
+    """Raises `ValueError` when calls are counted or sums given of what the agent's runs have none of."""
+    for key, names in (("calls", run.calls), ("totals", run.totals)):
+        if unknown := [name for name in names if name not in tools]:
+            raise ValueError(
+                f"run.{key}: agent {agent!r} has no tool {unknown[0]!r}; it has {', '.join(sorted(tools))}"
+            )
+    for name, sums in run.totals.items():
+        numeric = tools[name].numeric
+        if unknown := [argument for argument in sums if argument not in numeric]:
+            has = f"it has {', '.join(numeric)}" if numeric else "it has none"
+            raise ValueError(f"run.totals.{name}: the tool has no number {unknown[0]!r}; {has}")
 
 
 def run_examples(file: PolicyFile, agents: Mapping[str, PinnedAgent], *, complete: bool) -> list[Result]:

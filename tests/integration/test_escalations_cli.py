@@ -227,6 +227,8 @@ async def test_inbox_lists_both_kinds(desk: Place) -> None:
     )
     await desk.run("stop", escalation, outcome)
 
+    assert "answer with `mandate decide " in listed.err
+    assert "approve" not in listed.err
     wanted = {f"{escalation}:r1": "escalation", f"{outcome}:r1": "outcome"}
     assert wanted.items() <= every.items()
     assert [name for kind in (escalations, outcomes) for name in kind if name in wanted] == list(wanted)

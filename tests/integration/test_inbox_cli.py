@@ -405,6 +405,10 @@ async def test_token_command_is_told_what_it_signs(desk: Place) -> None:
             ),
         ),
         (["approve", "nobody:r1"], "there is no run 'nobody' in namespace 'default' at "),
+        (
+            ["approve", "a:r1", "--digest", "abc"],
+            "--digest 'abc' is no digest, 43 letters, digits, '-' and '_' as `show a:r1 -o json` has under `digest`",
+        ),
         (["approve", "a:r1", "b:r1", "--digest", "x"], "--digest is that of one request; decide on them one by one"),
         (
             ["approve", "a:r1", "--edit", "--set", "a=1"],

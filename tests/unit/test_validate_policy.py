@@ -313,6 +313,19 @@ def test_single_call_is_told_to_programs(project: Path, capsys: pytest.CaptureFi
             "call: {tool: look_up, args: {order: x}}\n",
             "call.yaml: the arguments do not fit tool 'look_up', so no rule is read: ",
         ),
+        (
+            "call: {tool: look_up, args: {order: 1}}\nrun: {totals: {isue_refund: {amount: 1.0}}}\n",
+            ("call.yaml: run.totals: agent 'refunds' has no tool 'isue_refund'; "
+            "it has ask_person, issue_refund, look_up, pay_salary, read_result, send_note"),
+        ),
+        (
+            "call: {tool: look_up, args: {order: 1}}\nrun: {totals: {issue_refund: {amuont: 1.0}}}\n",
+            "call.yaml: run.totals.issue_refund: the tool has no number 'amuont'; it has order, amount",
+        ),
+        (
+            "call: {tool: look_up, args: {order: 1}}\nrun: {calls: {look: 1}}\n",
+            "call.yaml: run.calls: agent 'refunds' has no tool 'look'; it has ",
+        ),
         ("call: {tol: x}\n", "call.yaml:1:1: call.tool: is missing: Name of the tool.; call.yaml:1:8: "),
         ("- a\n", "call.yaml:1:1: a call is a mapping"),
     ],

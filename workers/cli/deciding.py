@@ -1,6 +1,7 @@
 """Decisions from the command line: looked up, filled in, signed, sent, told."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from workers.cli import asking, editing, identity, naming, whole
 from workers.cli.connection import Connection, elsewhere
 from workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from workers.cli.options import Invocation
-from workflows.contracts.base import canonical_json, digest_of
+from workflows.contracts.base import DIGEST_PATTERN, canonical_json, digest_of
 from workflows.contracts.request import EVERY, REJECT, Decision, OpenRequests, Request
 from workflows.rules import refusals
 from workflows.rules.answering import PLACEHOLDERS
@@ -110,6 +111,11 @@ def _check(names: Sequence[str], wish: Wish) -> None:
         raise CliError("give the requests to decide on, for example 'refund-81:r1', or numbers of the last inbox")
     if wish.digest is not None and len(names) > 1:
         raise CliError("--digest is that of one request; decide on them one by one")
+    if wish.digest is not None and re.fullmatch(DIGEST_PATTERN, wish.digest) is None:
+        raise CliError(
+            f"--digest {wish.digest!r} is no digest, 43 letters, digits, '-' and '_' as `show {names[0]} -o json` has "
+            "under `digest`; nothing was sent"
+        )
     if wish.edit and (wish.file is not None or wish.settings):
         raise CliError("--edit goes without --set and --from: what they say can be written in the editor")
     if wish.changes_arguments and wish.value is not None:

@@ -174,7 +174,7 @@ def _print(call: Invocation, rows: Sequence[Row], found: "Inbox") -> None:
     out, now = call.out, datetime.now(UTC)
     if rows:
         _print_table(out, rows, now)
-        out.note(f"\nlook at one with `{call.program} show 1`, answer with `{call.program} approve 1` or `reject 1`")
+        out.note(f"\n{_how(rows, call.program)}")
     else:
         out.print("nothing is open" if not found.silent else "nothing is known to be open")
     if found.scanned:
@@ -186,6 +186,20 @@ def _print(call: Invocation, rows: Sequence[Row], found: "Inbox") -> None:
             out.note(f"  {one.workflow_id}: {one.reason}")
         if count > SILENT_SHOWN:
             out.note(f"  and {count - SILENT_SHOWN} more")
+
+
+def _how(rows: Sequence[Row], program: str) -> str:
+    """How each kind of request is answered, by the number of the first one."""
+    ways: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        match row.request.kind:
+            case "approval":
+                ways.setdefault("approve", f"`{program} approve {number}` or `reject {number}`")
+            case "question":
+                ways.setdefault("answer", f'`{program} answer {number} "..."`')
+            case _:
+                ways.setdefault("decide", f"`{program} decide {number} --choice CHOICE`")
+    return f"all of one, and its choices: `{program} show 1`; answer with {', '.join(ways.values())}"
 
 
 def _print_table(out: "Output", rows: Sequence[Row], now: datetime) -> None:

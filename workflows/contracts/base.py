@@ -25,7 +25,9 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
+DIGEST_PATTERN = r"^[A-Za-z0-9_-]{43}$"
+
+Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 """The sha256 of some bytes in base64url without padding: 43 characters."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$")]
