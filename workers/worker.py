@@ -36,6 +36,7 @@ from workers.mcp_waits import AnnouncedWaits
 from workers.secrets import Secrets
 from workers.settings import Settings
 from workers.tool_entries import McpDefinitions
+from workers.workflow_threads import WorkflowThreads
 from workflows.agent import AgentWorkflow
 
 STICKY = timedelta(milliseconds=500)
@@ -129,6 +130,8 @@ async def open_worker(
         undoing = CompensationActivities(agents, transcript)
         notifying = channels.notification_activities(settings)
         stack.push_async_callback(notifying.close)
+        threads = WorkflowThreads(2 * WORKFLOW_TASKS)
+        stack.callback(threads.shutdown, wait=False)
         worker = AgentWorker(
             client,
             task_queue=settings.task_queue,
@@ -148,6 +151,7 @@ async def open_worker(
             identity=options.identity or f"{os.getpid()}@{socket.gethostname()}",
             max_cached_workflows=options.max_cached_workflows,
             max_concurrent_workflow_tasks=WORKFLOW_TASKS,
+            workflow_task_executor=threads,
             max_concurrent_activities=ACTIVITY_SLOTS,
             sticky_queue_schedule_to_start_timeout=STICKY,
             max_heartbeat_throttle_interval=timedelta(seconds=1),

@@ -44,6 +44,28 @@ def _has_failed(event: Any) -> bool:
     return bool(event.HasField("workflow_task_failed_event_attributes"))
 
 
+async def test_a_task_that_took_too_long_is_tried_again(site: Site) -> None:
+    """The SDK gives up a task after two seconds, here sooner, while its thread goes on; then the run is evicted."""
+    calls = [{"pay": {"order": number}} for number in range(100)]
+    site.write("many", [{"call": calls}, {"say": "done"}], policy=ASK_ALL)
+    async with site.serving() as worker:
+        given_up = worker._workflow_worker
+        assert given_up is not None
+        for _ in range(3):
+            handle = await site.start("many")
+            requests = await asked(handle, 100)
+            given_up._deadlock_timeout_seconds = 0.02  # type: ignore[assignment]
+            await asyncio.gather(*(handle.signal("decide", decision(request)) for request in requests))
+            async with asyncio.timeout(30):
+                while not any([_has_failed(event) async for event in handle.fetch_history_events()]):
+                    await asyncio.sleep(0.05)
+            given_up._deadlock_timeout_seconds = 2
+            async with asyncio.timeout(60):
+                result = await handle.result()
+
+            assert (result.status, result.effects.count) == (RunStatus.COMPLETED, 100)
+
+
 async def test_a_message_in_too_many_pieces_is_not_read(site: Site) -> None:
     site.write("asks", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], policy=ASK_ALL)
 
