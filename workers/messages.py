@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ async def decide(
     Raises:
         MessageError: it does not count: `Refused`, `NoRun` or `NoAnswer`.
     """
-    return await _sent(client, workflow_id, _Message("decide", decision, Receipt), patience_seconds)
+    return await _sent(client, workflow_id, _Message("decide", decision, Receipt), _Patience(patience_seconds))
 
 
 async def decide_many(
@@ -83,16 +84,19 @@ async def decide_many(
 ) -> list[Outcome]:
     """Decisions by workflow id, at most `PER_RUN` at a time for one run and `IN_ALL` in all; outcomes in their order.
 
-    `on_outcome` is told of each as it comes. One that does not count does not keep the others back.
+    `on_outcome` is told of each as it comes. One that does not count does not keep the others back. For each answer of
+    a run the others are waited for `patience_seconds` more: it takes so many at a time, and others send it some too.
     """
     everywhere = asyncio.Semaphore(IN_ALL)
     runs: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PER_RUN))
+    patience: dict[str, _Patience] = defaultdict(lambda: _Patience(patience_seconds))
 
     async def one(workflow_id: str, decision: Decision) -> Outcome:
         # Those of a busy run queue up before they take a place of all.
         async with runs[workflow_id], everywhere:
             try:
-                receipt = await decide(client, workflow_id, decision, patience_seconds=patience_seconds)
+                message = _Message("decide", decision, Receipt)
+                receipt = await _sent(client, workflow_id, message, patience[workflow_id])
                 outcome = Outcome(workflow_id, decision, receipt)
             except MessageError as error:
                 outcome = Outcome(workflow_id, decision, error=str(error))
@@ -141,19 +145,37 @@ class _Message(Generic[T]):
         return f"{self.verb}-{said[:22]}-{secrets.token_hex(6)}"
 
 
-async def _sent(
-    client: Client, workflow_id: str, message: _Message[T], patience_seconds: float = PATIENCE_SECONDS
-) -> T:
+class _Patience:
+    """How long a run is waited for since it last answered, or was first asked."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._since = time.monotonic()
+
+    def renew(self) -> None:
+        self._since = time.monotonic()
+
+    @property
+    def left_seconds(self) -> float:
+        return self._since + self.seconds - time.monotonic()
+
+
+async def _sent(client: Client, workflow_id: str, message: _Message[T], patience: _Patience | None = None) -> T:
     """The answer to an update, which is sent again under the same id while the server cannot take it."""
+    patience = patience or _Patience(PATIENCE_SECONDS)
+    if patience.left_seconds <= 0:
+        raise NoAnswer(f"no worker answers for run {workflow_id!r}; the message was not sent")
     update = asyncio.create_task(_until_answered(client, workflow_id, message))
     try:
         # Not a timeout around the call, which the SDK would report as an error of its own.
-        await asyncio.wait({update}, timeout=patience_seconds)
+        while not update.done() and patience.left_seconds > 0:
+            await asyncio.wait({update}, timeout=patience.left_seconds)
         if not update.done():
             raise NoAnswer(
-                f"no worker has answered for run {workflow_id!r} within {patience_seconds:g} s; "
+                f"no worker has answered for run {workflow_id!r} within {patience.seconds:g} s; "
                 "the message may still be taken in when one does, and sending it again is safe"
             )
+        patience.renew()
         return update.result()
     finally:
         update.cancel()
