@@ -32,8 +32,9 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 
 _PASSING = (RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.UNAVAILABLE, RPCStatusCode.ABORTED)
-_ABORTED = "update was aborted"
-"""What the server says to an update that came while the run continued as new."""
+_ABORTED = ("update was aborted", "due to unexpected workflow task failure")
+"""What the server says to an update that came while the run continued as new, or in a task that is done again since
+something else came meanwhile."""
 
 
 class MessageError(Exception):
@@ -200,7 +201,7 @@ async def _until_answered(client: Client, workflow_id: str, message: _Message[T]
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise NoRun(_no_run(workflow_id, error)) from None
-            if error.status not in _PASSING and _ABORTED not in error.message:
+            if error.status not in _PASSING and not any(words in error.message for words in _ABORTED):
                 raise
         await asyncio.sleep(pause_seconds)
         pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)

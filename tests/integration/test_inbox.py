@@ -5,11 +5,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from tests.support import interrupted_workflow
 from tests.support.agents import Site, new_site
 from tests.support.asking_workflow import AskingWorkflow
+from tests.support.interrupted_workflow import InterruptedWorkflow
 from tests.support.people import ASK_ALL, asked, write_people
 from workers import inbox, messages
 from workers.client import AgentClient, connect
@@ -168,3 +171,25 @@ async def test_decision_that_no_worker_takes_in_says_that_it_may_still_be(client
         f"no worker has answered for run {name!r} within 1 s; "
         "the message may still be taken in when one does, and sending it again is safe"
     )
+
+
+async def test_decision_is_sent_again_when_the_task_that_had_it_is_done_again(client: Client) -> None:
+    name = f"interrupted-{uuid4().hex[:8]}"
+    handle = await client.start_workflow("AgentWorkflow", 2, id=name, task_queue=name)
+    deciding = asyncio.create_task(messages.decide(client, name, Decision(request="*", choice="reject")))
+    # Nothing tells when the server has it, which without a worker is soon.
+    await asyncio.sleep(0.5)
+
+    # What holds the task up is beyond the sandbox.
+    runner = UnsandboxedWorkflowRunner()
+    async with Worker(client, task_queue=name, workflows=[InterruptedWorkflow], workflow_runner=runner):
+        await asyncio.to_thread(interrupted_workflow.BEGUN.wait, 30)
+        await handle.signal("pause", {})
+        interrupted_workflow.GO_ON.set()
+        receipt = await deciding
+        await handle.result()
+
+    first = client.get_workflow_handle(name, run_id=handle.first_execution_run_id)
+    kinds = [event.event_type async for event in first.fetch_history_events()]
+    assert kinds.count(EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED) == 1
+    assert receipt == interrupted_workflow.RECEIPT

@@ -1,0 +1,39 @@
+"""A stand-in for a run that continues as new in a task that the server has done again, since something else came."""
+
+import threading
+from typing import Any
+
+from temporalio import workflow
+
+from workflows.contracts.request import Receipt
+
+BEGUN, GO_ON = threading.Event(), threading.Event()
+"""The first task has begun; it may end."""
+
+RECEIPT = Receipt(request="*", status="rejected", message="0 requests rejected")
+
+
+@workflow.defn(name="AgentWorkflow")
+class InterruptedWorkflow:
+    """Takes so many parts, and in the last of them one decision."""
+
+    def __init__(self) -> None:
+        self._is_told = False
+
+    @workflow.run
+    async def run(self, parts: int) -> None:
+        if parts > 1:
+            BEGUN.set()
+            # Less than the SDK lets a task take.
+            GO_ON.wait(1.5)
+            workflow.continue_as_new(parts - 1)
+        await workflow.wait_condition(lambda: self._is_told and workflow.all_handlers_finished())
+
+    @workflow.signal
+    def pause(self, halt: Any) -> None:
+        """It only has to come."""
+
+    @workflow.update
+    def decide(self, decision: Any) -> Receipt:
+        self._is_told = True
+        return RECEIPT
