@@ -1,6 +1,5 @@
 """Unknown outcomes, escalations and counts of failures in runs that continue as new meanwhile."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 from temporalio.client import Client, WorkflowHandle
 
-from tests.support.agents import Site, conversation, new_site, results_told
+from tests.support.agents import Site, continued, conversation, new_site, parts_taken, results_told
 from tests.support.people import asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import BOOKED, calls_of
 from workers.client import connect
@@ -31,20 +30,10 @@ def site(tmp_path: Path, brief: Client) -> Site:
     return new_site(tmp_path, brief, MANDATE_PEOPLE=str(write_people(tmp_path)))
 
 
-async def runs_of(site: Site, handle: WorkflowHandle[Any, Any]) -> int:
-    """How many Temporal runs it has taken so far."""
-    return len([run async for run in site.client.list_workflows(f'WorkflowId="{handle.id}"')])
-
-
-async def continued(site: Site, handle: WorkflowHandle[Any, Any]) -> Request:
+async def asked_anew(handle: WorkflowHandle[Any, Any]) -> Request:
     """What the run asks, the same before and after it has continued as new for what people tell it."""
     (before,) = await asked(handle)
-    first = (await handle.describe()).run_id
-    async with asyncio.timeout(30):
-        while (await handle.describe()).run_id == first:
-            for _ in range(5):
-                await handle.signal("decide", {"request": "r999", "choice": "approve"})
-            await asyncio.sleep(0.1)
+    await continued(handle)
     (after,) = await asked(handle)
     assert after == before
     return after
@@ -56,7 +45,7 @@ async def test_outcome_that_is_told_afterwards_counts(site: Site) -> None:
 
     async with site.serving():
         handle = await site.start("lost")
-        request = await continued(site, handle)
+        request = await asked_anew(handle)
         stale = await refusal_of(handle, "decide", decision(request, "happened") | {"digest": "x" * 43})
         await decide(handle, request, "happened", value="letter 7")
         result = await handle.result()
@@ -77,7 +66,7 @@ async def test_what_did_not_happen_is_made_again_afterwards(site: Site) -> None:
 
     async with site.serving():
         handle = await site.start("lost")
-        await decide(handle, await continued(site, handle), "not_happened")
+        await decide(handle, await asked_anew(handle), "not_happened")
         result = await handle.result()
 
     first, second = calls_of(handle.id, "send")
@@ -88,11 +77,11 @@ async def test_what_did_not_happen_is_made_again_afterwards(site: Site) -> None:
 
 async def test_outcome_expires_afterwards(site: Site) -> None:
     turns = [{"call": [{"send": {"to": "ann", "lose_reply": True}}]}, {"say": "done"}]
-    site.write("lost", turns, people={"expires": "4s"})
+    site.write("lost", turns, people={"expires": "10s"})
 
     async with site.serving():
         handle = await site.start("lost")
-        request = await continued(site, handle)
+        request = await asked_anew(handle)
         result = await handle.result()
 
     assert result.status is RunStatus.DECLINED
@@ -118,7 +107,7 @@ async def test_probe_of_a_second_call_is_asked_afterwards(site: Site) -> None:
 
     async with site.serving():
         handle = await site.start("probed")
-        await decide(handle, await continued(site, handle))
+        await decide(handle, await asked_anew(handle))
         result = await handle.result()
 
     assert [(entry.tool, entry.reason) for entry in result.effects.last] == [
@@ -140,7 +129,7 @@ async def test_escalation_that_is_decided_afterwards_counts(site: Site, choice: 
 
     async with site.serving():
         handle = await site.start("bad")
-        request = await continued(site, handle)
+        request = await asked_anew(handle)
         await decide(handle, request, choice, value="it is in the cellar")
         result = await handle.result()
 
@@ -161,7 +150,7 @@ async def test_answer_that_failed_its_check_is_accepted_afterwards(site: Site) -
 
     async with site.serving():
         handle = await site.start("form")
-        request = await continued(site, handle)
+        request = await asked_anew(handle)
         await decide(handle, request, "accept")
         result = await handle.result()
 
@@ -177,7 +166,7 @@ async def test_failures_and_bars_are_carried_over(site: Site) -> None:
     async with site.serving():
         handle = await site.start("long")
         (request,) = await asked(handle)
-        runs = await runs_of(site, handle)
+        runs = await parts_taken(site.client, handle.id)
         await decide(handle, request, "stop")
         await handle.result()
 
@@ -199,7 +188,7 @@ async def test_call_that_was_done_wrongly_stays_barred(site: Site) -> None:
     async with site.serving():
         handle = await site.start("long")
         result = await handle.result()
-        runs = await runs_of(site, handle)
+        runs = await parts_taken(site.client, handle.id)
 
     assert runs > 1
     assert (len(calls_of(handle.id, "pay")), result.effects.count) == (1, 1)
@@ -213,7 +202,7 @@ async def test_same_call_is_counted_on(site: Site) -> None:
     async with site.serving():
         handle = await site.start("loop")
         (request,) = await asked(handle)
-        runs = await runs_of(site, handle)
+        runs = await parts_taken(site.client, handle.id)
         await decide(handle, request, "stop")
         result = await handle.result()
 
@@ -231,7 +220,7 @@ async def test_answers_that_were_not_taken_are_carried_over(site: Site) -> None:
     async with site.serving():
         handle = await site.start("empty")
         (request,) = await asked(handle)
-        runs = await runs_of(site, handle)
+        runs = await parts_taken(site.client, handle.id)
         await decide(handle, request, "stop")
         await handle.result()
 

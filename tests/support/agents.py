@@ -113,6 +113,17 @@ async def part_of(handle: WorkflowHandle[Any, Any]) -> str:
     return (await handle.describe()).run_id
 
 
+async def parts_taken(client: Client, workflow_id: str) -> int:
+    """How many Temporal runs a run has taken so far, as their histories say: lists of runs lag behind."""
+    count, run_id = 0, None
+    while run_id != "":
+        events = client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history_events(page_size=1)
+        first = await anext(events)
+        run_id = first.workflow_execution_started_event_attributes.continued_execution_run_id
+        count += 1
+    return count
+
+
 async def continued(handle: WorkflowHandle[Any, Any]) -> None:
     """Make a run that waits continue as new: decisions that do not count fill its history."""
     before = await part_of(handle)
