@@ -13,7 +13,7 @@ from tests.integration.test_compensation import ASK, BY, DONE, STOP, TOOLS, WAIT
 from tests.integration.test_halting import until_it
 from tests.support.agents import ALLOW_ALL, Site, new_site
 from tests.support.people import asked, decide, refusal_of, write_people
-from tests.support.toolkit import calls_of
+from tests.support.toolkit import LET_GO, calls_of
 from workers.client import connect
 from workers.dev_server import run_private_server
 from workflows.contracts.run import RunResult, RunStatus
@@ -29,6 +29,7 @@ async def stopped(site: Site) -> tuple[RunResult, str]:
         handle = await site.start("undone")
         await until_busy(handle)
         await handle.execute_update("stop", STOP)
+        LET_GO.add(handle.id)
         return await handle.result(), handle.id
 
 
@@ -112,6 +113,9 @@ async def test_one_result_that_is_gone_costs_that_call_only(site: Site) -> None:
         handle = await site.start("undone")
         await until_busy(handle)
         answers = (await handle.query("progress"))["effects"]["count"]
+        # Else it might go on, and be over, before it is told to stop.
+        await handle.execute_update("pause", BY)
+        LET_GO.add(handle.id)
     with sqlite3.connect(site.settings.store.removeprefix("sqlite:///")) as store:
         store.execute("delete from blobs where instr(content, x'3030303030303030300a') = 1")
     async with site.serving():
@@ -153,13 +157,14 @@ async def test_its_answer_survives_continue_as_new(tmp_path: Path) -> None:
     async with run_private_server(extra_dynamic_config={"limit.historyCount.suggestContinueAsNew": "40"}) as server:
         people = str(write_people(tmp_path))
         site = new_site(tmp_path, await connect(address=server.address), MANDATE_PEOPLE=people)
-        checks = [{"after": "final", "python": "tests.support.toolkit:is_slowly_true"}]
+        checks = [{"after": "final", "python": "tests.support.toolkit:is_true_in_the_end"}]
         turns = [{"call": DONE}, {"say": "THE ANSWER"}]
         site.write("undone", turns, tools=TOOLS, checks=checks, policy=[*ALLOW_ALL, ASK])
         async with site.serving():
             handle = await site.start("undone")
             await until_it(handle, "verify_result")
             await handle.execute_update("stop", STOP)
+            LET_GO.add(handle.id)
             for request in await asked(handle, 3):
                 await decide(handle, request)
             result = await handle.result()
@@ -179,7 +184,7 @@ async def test_reject_all_of_nothing_that_can_be_rejected_is_refused(site: Site,
             said = await refusal_of(handle, "decide", every)
         else:
             await handle.signal("decide", every)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not (refused := (await handle.query("open_requests")).get("refused")):
                     await asyncio.sleep(0.05)
             said = refused[0]["reason"]

@@ -24,6 +24,9 @@ class Call:
 CALLS: list[Call] = []
 _lock = threading.Lock()
 
+LET_GO: set[str] = set()
+"""Workflow ids of runs whose held calls and checks may end."""
+
 
 def calls_of(workflow_id: str, name: str | None = None) -> list[Call]:
     """Calls of one run in the order in which they began."""
@@ -38,10 +41,12 @@ def keep(name: str, context: ToolContext, **arguments: object) -> Call:
 
 
 @tool(effect="read", retries=1, timeout="20s")
-async def look(what: str, context: ToolContext, seconds: float = 0.0) -> str:
+async def look(what: str, context: ToolContext, seconds: float = 0.0, held: bool = False) -> str:
     """Look at something."""
     call = keep("look", context, what=what)
     await asyncio.sleep(seconds)
+    while held and context.workflow_id not in LET_GO:
+        await asyncio.sleep(0.02)
     call.ended = time.monotonic()
     return f"looked at {what}"
 
@@ -127,10 +132,11 @@ BOOKED: set[str] = set()
 
 
 @tool(effect="read", timeout="20s")
-def find_letter(to: str, context: ToolContext, seconds: float = 0.0) -> dict[str, object]:
+def find_letter(to: str, context: ToolContext, held: bool = False) -> dict[str, object]:
     """Whether a letter was sent."""
     keep("find_letter", context, to=to)
-    time.sleep(seconds)
+    if held:
+        _hold(context)
     return {"done": to in BOOKED, "to": to}
 
 
@@ -139,17 +145,22 @@ TOOLKIT_CHECKS: list[str] = []
 
 
 @check
-def is_slowly_true() -> bool:
-    """Whether a second has gone by."""
-    time.sleep(1)
+def is_true_in_the_end(context: ToolContext) -> bool:
+    """True, once the run is let go."""
+    _hold(context)
     return True
 
 
 @check
-def is_slowly_false() -> bool:
-    """Whether no second has gone by."""
-    time.sleep(1)
+def is_false_in_the_end(context: ToolContext) -> bool:
+    """False, once the run is let go."""
+    _hold(context)
     return False
+
+
+def _hold(context: ToolContext) -> None:
+    while context.workflow_id not in LET_GO and not context.wait(0.02):
+        pass
 
 
 @check
