@@ -10,7 +10,7 @@ import pytest
 from temporalio.client import Client
 
 from tests.support.agents import Site, conversation, new_site
-from tests.support.people import asked, decide, decision, open_requests, refusal_of, write_people
+from tests.support.people import asked, decide, decision, open_requests, refusal_of, told_of, write_people
 from tests.support.toolkit import calls_of
 from workflows.contracts.request import Request
 from workflows.contracts.run import RunResult, RunStatus
@@ -122,7 +122,7 @@ async def endings(tmp_path_factory: pytest.TempPathFactory, client: Client) -> A
     folder = tmp_path_factory.mktemp("escalations")
     site = new_site(folder, client, MANDATE_PEOPLE=str(write_people(folder)))
     for name, trouble in TROUBLES.items():
-        for agent, people in ((name, {}), (f"{name}_late", {"people": {"expires": "1500ms"}})):
+        for agent, people in ((name, {}), (f"{name}_late", {"people": {"expires": "1s"}})):
             models = {"models": [f"scripted:{name}.script.yaml"]}
             site.write(agent, trouble.turns, **models, **(trouble.settings or {}), **people)
     async with site.serving():
@@ -133,11 +133,13 @@ async def endings(tmp_path_factory: pytest.TempPathFactory, client: Client) -> A
 async def _ending(site: Site, row: Row) -> Ending:
     is_late = row.choice == "expired"
     handle = await site.start(f"{row.trouble}_late" if is_late else row.trouble, "Find the kettle.")
-    (request,) = await asked(handle)
     if not is_late:
+        (request,) = await asked(handle)
         value = {"value": "Look in the cellar."} if row.choice in {"retry", "supply"} else {}
         await decide(handle, request, row.choice, comment="enough", **value)
     result = await handle.result()
+    if is_late:
+        (request,) = await told_of(site.client, handle)
     parts = [part for message in await conversation(site, result.head or "") for part in message.parts]
     words = [part.text for part in parts if part.kind == "text"]
     return Ending(handle.id, request, result, words, [part.text for part in parts if part.kind == "result"])
@@ -205,23 +207,23 @@ async def test_a_model_that_answers_again_is_told_the_guidance(tmp_path: Path, c
     assert (result.status, result.output, result.usage.model_calls) == (DONE, "done", 1)
 
 
-async def escalating(tmp_path: Path, client: Client) -> Site:
-    """A run of which finance is asked for a second, then legal too."""
+async def escalating(tmp_path: Path, client: Client, *, first: str, then: str) -> Site:
+    """A run of which finance is asked for a while, then legal too."""
     site = new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)))
-    further = {"escalate": {"groups": ["legal"], "expires": "1500ms"}}
-    people = {"approvers": {"groups": ["finance"]}, "expires": "1s", "on_expiry": further}
+    further = {"escalate": {"groups": ["legal"], "expires": then}}
+    people = {"approvers": {"groups": ["finance"]}, "expires": first, "on_expiry": further}
     site.write("tool", TROUBLES["tool"].turns, people=people)
     return site
 
 
 async def test_nobody_of_the_next_group_either(tmp_path: Path, client: Client) -> None:
-    site = await escalating(tmp_path, client)
+    site = await escalating(tmp_path, client, first="5s", then="4s")
 
     async with site.serving():
         handle = await site.start("tool")
         (first,) = await asked(handle)
         refusal = await refusal_of(handle, "decide", decision(first, "accept", "cleo@example.com"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (second := (await open_requests(handle)).requests[0]).waits_for == first.waits_for:
                 await asyncio.sleep(0.05)
         result = await handle.result()
@@ -235,11 +237,11 @@ async def test_nobody_of_the_next_group_either(tmp_path: Path, client: Client) -
 
 
 async def test_the_next_group_helps(tmp_path: Path, client: Client) -> None:
-    site = await escalating(tmp_path, client)
+    site = await escalating(tmp_path, client, first="1s", then="1m")
 
     async with site.serving():
         handle = await site.start("tool")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (request := (await asked(handle))[0]).waits_for == ("finance",):
                 await asyncio.sleep(0.05)
         await decide(handle, request, "accept", "cleo@example.com")

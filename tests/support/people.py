@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
-from workflows.contracts.request import OpenRequests, Receipt, Request, Told
+from workflows.contracts.request import NotifyRequest, OpenRequests, Receipt, Request, Told
 
 PEOPLE = {
     "people": [
@@ -49,6 +49,17 @@ async def asked(handle: WorkflowHandle[Any, Any], count: int = 1) -> tuple[Reque
             if len(found) >= count:
                 return found
             await asyncio.sleep(0.05)
+
+
+async def told_of(client: Client, handle: WorkflowHandle[Any, Any]) -> tuple[Request, ...]:
+    """The requests that people were told of, those included that nobody could see because they have expired already."""
+    found: list[Request] = []
+    async for event in handle.fetch_history_events():
+        scheduled = event.activity_task_scheduled_event_attributes
+        if scheduled.activity_type.name == "notify_people":
+            (told,) = await client.data_converter.decode(scheduled.input.payloads, [NotifyRequest])
+            found += [notice.request for notice in told.notices]
+    return tuple(found)
 
 
 def decision(request: Request, choice: str = "approve", by: str = "ann@example.com", **more: Any) -> dict[str, Any]:
