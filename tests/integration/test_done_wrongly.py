@@ -110,21 +110,21 @@ async def test_what_a_person_said_of_a_call_does_not_hide_its_failed_check(site:
     assert text.startswith("[ann@example.com approved it: as agreed; it was done, but check 'pay_expect_1' failed: ")
 
 
-@pytest.mark.parametrize(("valid", "keys"), [(None, 1), ("1h", 1), ("1s", 2)], ids=["for ever", "known", "forgotten"])
+@pytest.mark.parametrize(("valid", "keys"), [(None, 1), ("1h", 1), ("3s", 2)], ids=["for ever", "known", "forgotten"])
 async def test_a_call_that_did_not_happen_is_made_again_under_its_key_while_it_is_known(
     site: Site, valid: str | None, keys: int
 ) -> None:
     order = hash(("rerun", valid, str(site.folder))) % 10**9
     tool = {"python": "tests.support.effect_tools:act", "effect": "keyed", "retries": 1}
-    how = "raise, raise" if valid != "1s" else "raise"
+    how = "raise, raise" if valid != "3s" else "raise"
     tools = [{**tool, "retries": how.count(","), **({"key_valid": valid} if valid else {})}]
     site.write("rerun", [{"call": [{"act": {"order": order, "how": how}}]}, {"say": "done"}], tools=tools)
 
     async with site.serving():
         handle = await site.start("rerun")
         (request,) = await asked(handle)
-        if valid == "1s":
-            await asyncio.sleep(1.2)
+        if valid == "3s":
+            await asyncio.sleep(3.2)
         await decide(handle, request, "not_happened")
         again = await _request(handle, "r2")
         await decide(handle, again, "happened")
@@ -139,7 +139,7 @@ async def test_a_call_that_did_not_happen_is_made_again_under_its_key_while_it_i
 
 async def _request(handle: WorkflowHandle[Any, Any], name: str) -> Request:
     """The open request of this name, once there is one."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             found = [one for one in await asked(handle) if one.id == name]
             if found:

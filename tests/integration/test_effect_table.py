@@ -20,7 +20,7 @@ from tests.support.mcp_server import SELF
 from workflows.contracts.run import EffectEntry, RunResult, RunStatus
 
 PATIENCE = "20s"
-HASTE = "1s"
+HASTE = "3s"
 """Longest time of one attempt, for tools that answer and for those that do not."""
 
 

@@ -16,7 +16,7 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
-from tests.support.agents import Site, new_site, results_told
+from tests.support.agents import Site, new_site, parts_taken, results_told
 from tests.support.effect_tools import KEYS, written
 from tests.support.processes import Process, processes
 from tests.support.toolkit import calls_of
@@ -95,9 +95,9 @@ async def test_same_call_after_continue_as_new_is_another(tmp_path: Path) -> Non
         async with site.serving():
             handle = await site.start("long")
             result = await handle.result()
-            runs = [run async for run in site.client.list_workflows(f'WorkflowId="{handle.id}"')]
+            parts = await parts_taken(site.client, handle.id)
 
-    assert len(runs) > 2
+    assert parts > 2
     assert (result.status, result.effects.count) == (RunStatus.COMPLETED, 25)
     assert len({call.key for call in calls_of(handle.id, "send")}) == 25
 
@@ -241,7 +241,7 @@ async def test_worker_that_comes_back_changes_nothing_of_what_was_given_up(site:
 
 
 async def test_no_attempt_begins_after_the_key_may_be_forgotten(site: Site) -> None:
-    tools = [{"python": "tests.support.toolkit:pay", "key_valid": "1500ms", "retries": 9}]
+    tools = [{"python": "tests.support.toolkit:pay", "key_valid": "4s", "retries": 9}]
     turns = [{"call": [{"pay": {"order": 1, "fail_first": 9}}]}, {"say": "done"}]
     site.write("forgotten", turns, tools=tools, people=NOBODY)
 
@@ -250,13 +250,13 @@ async def test_no_attempt_begins_after_the_key_may_be_forgotten(site: Site) -> N
     pays, entry = calls_of(run, "pay"), only_doubt(result)
     # They begin after 0, 0.2 and 1 second; the next would after 4.2.
     assert 1 <= len(pays) <= 3
-    assert pays[-1].began - pays[0].began <= 1.5
+    assert pays[-1].began - pays[0].began <= 4
     assert (entry.reason, entry.attempts) == ("ConnectionError: the line broke", len(pays))
 
 
 async def test_attempt_that_outlives_its_key_is_unknown(site: Site) -> None:
     order = time.monotonic_ns()
-    tools = [{"python": "tests.support.effect_tools:act", "effect": "keyed", "key_valid": "1s"}]
+    tools = [{"python": "tests.support.effect_tools:act", "effect": "keyed", "key_valid": "3s"}]
     turns = [{"call": [{"act": {"order": order, "how": "hang"}}]}, {"say": "done"}]
     site.write("outlived", turns, tools=tools, people=NOBODY)
 
@@ -280,7 +280,7 @@ async def test_remote_activity_is_not_repeated_after_its_key_may_be_forgotten(si
         "name": "charge",
         "input_schema": {"type": "object"},
         "effect": "keyed",
-        "key_valid": "1s",
+        "key_valid": "3s",
         "retries": 9,
     }
     site.write("remote", [{"call": [{"charge": {}}]}, {"say": "done"}], tools=[tool], people=NOBODY)
@@ -288,7 +288,7 @@ async def test_remote_activity_is_not_repeated_after_its_key_may_be_forgotten(si
     async with Worker(site.client, task_queue=queue, activities=[charge]):
         result, _ = await site.run("remote")
 
-    # They begin after 0, 0.1, 0.3 and 0.7 seconds; the next would after 1.5.
-    assert 1 <= len(began) <= 4
-    assert began[-1] - began[0] <= 1
+    # They begin after 0, 0.1, 0.3, 0.7 and 1.5 seconds; the next would after 3.1.
+    assert 1 <= len(began) <= 5
+    assert began[-1] - began[0] <= 3
     assert only_doubt(result).reason == "RuntimeError: the line broke"
