@@ -304,12 +304,12 @@ def test_sigterm_ends_a_validation_and_the_servers_it_waits_for(tmp_path: Path) 
     assert validation.stderr is not None
     waiting = validation.stderr.readline()
     # It waits for the server from before that runs.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not ((written := tmp_path / "pid").exists() and written.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
     pid = int(written.read_text())
     validation.terminate()
-    said = validation.communicate(timeout=20)
+    said = validation.communicate(timeout=60)
 
     assert waiting == "waiting for MCP servers: slow\n"
     assert (validation.returncode, said) == (130, ("", ""))
@@ -349,7 +349,7 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 
     said = talker.stderr.read()
     talker.stderr.close()
-    assert (talker.wait(20), said) == (130, "")
+    assert (talker.wait(60), said) == (130, "")
 
 
 def test_defects_are_one_sentence_unless_they_are_searched_for(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ async def parked(desk: Place, what: str, *words: str) -> str:
     """The workflow id of a new run that waits for people, listed as waiting."""
     name = f"{what}-{uuid4().hex[:6]}"
     await desk.run("run", "till", f"{what} it", "--id", name, "--detach", *words, MANDATE_USER="")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while name not in [entry["workflow_id"] for entry in await inbox(desk)]:
             await asyncio.sleep(0.1)
     return name
@@ -357,7 +357,7 @@ async def at_a_terminal(desk: Place, typed: str, *words: str) -> Done:
         process = await asyncio.create_subprocess_exec(
             str(BIN / "mandate"), *words, stdin=theirs, stdout=pipe, stderr=pipe, env=desk.env, cwd=desk.folder
         )
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -502,7 +502,7 @@ async def test_who_follows_a_run_learns_what_it_waits_for_and_who_answered(desk:
     await desk.run("approve", f"{name}:r1")
     await desk.run("approve", f"{name}:r1", "--by", "req@example.com")
     await desk.run("reject", f"{name}:r1", f"{name}:r2", "--by", "bob@example.com", "--comment", "no")
-    out, _ = await asyncio.wait_for(following.communicate(), 30)
+    out, _ = await asyncio.wait_for(following.communicate(), 60)
     later = await desk.run("show", name, "--follow")
 
     lines = out.decode().splitlines()
@@ -533,7 +533,7 @@ async def test_json_of_a_run_that_waits_is_only_its_result_and_stderr_says_why(d
     said = await line_with(following.stderr, "asks finance")
     await line_with(following.stderr, "answer r1")
     await desk.run("approve", f"{name}:r1")
-    out, _ = await asyncio.wait_for(following.communicate(), 30)
+    out, _ = await asyncio.wait_for(following.communicate(), 60)
 
     assert said.startswith("asks finance: pay amount=120.5 card=***? (r1, until ")
     assert json.loads(out)["status"] == "completed"
