@@ -4,9 +4,10 @@ Needs node and npm; the package is installed once into a folder under the system
 """
 
 import asyncio
+import fcntl
 import json
+import re
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from temporalio.exceptions import ApplicationError
 
@@ -26,6 +26,8 @@ from workflows.contracts.model import Finish
 VERSION = "1.43.0"
 FOLDER = Path(tempfile.gettempdir()) / f"mandate-aimock-{VERSION}"
 PROGRAM = FOLDER / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
+COMPLETE = FOLDER / "node_modules" / ".package-lock.json"
+"""What npm writes last."""
 
 CALLS = [
     {"id": "call_a", "name": "get_weather", "arguments": {"city": "Rome"}},
@@ -69,24 +71,22 @@ async def aimock(*options: str) -> AsyncIterator[str]:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("aimock needs node and npm")
-    if not PROGRAM.exists():
-        await _install(npm)
-    fixtures = FOLDER / "fixtures.json"
-    fixtures.write_text(json.dumps({"fixtures": FIXTURES}))
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        *(node, str(PROGRAM), "-p", str(port), "-h", "127.0.0.1", "-f", str(fixtures), "--strict", *options),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        await _healthy(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await process.wait()
+    await _installed(npm)
+    with tempfile.TemporaryDirectory(prefix="mandate-aimock-") as name:
+        fixtures, log = Path(name) / "fixtures.json", Path(name) / "log"
+        fixtures.write_text(json.dumps({"fixtures": FIXTURES}))
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(node, str(PROGRAM), "-p", "0", "-h", "127.0.0.1", "-f", str(fixtures), "--strict", *options),
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            yield await _address(process, log)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,16 @@ async def server() -> AsyncIterator[str]:
         yield url
 
 
-async def _install(npm: str) -> None:
+async def _installed(npm: str) -> None:
+    """Sessions of one machine share the folder: the first of them fills it, and the others wait for that."""
     FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        if not COMPLETE.exists():
+            await _install(npm)
+
+
+async def _install(npm: str) -> None:
     install = await asyncio.create_subprocess_exec(
         *(npm, "install", "--no-audit", "--no-fund", "--prefix", str(FOLDER), f"@copilotkit/aimock@{VERSION}"),
         stdout=asyncio.subprocess.DEVNULL,
@@ -107,15 +115,13 @@ async def _install(npm: str) -> None:
         pytest.skip(f"npm could not install aimock: {error.decode()[-300:]}")
 
 
-async def _healthy(url: str) -> None:
-    async with httpx2.AsyncClient(trust_env=False) as client, asyncio.timeout(30):
-        while True:
-            try:
-                if (await client.get(url)).status_code == 200:
-                    return
-            except httpx2.TransportError:
-                pass
+async def _address(process: asyncio.subprocess.Process, log: Path) -> str:
+    """Where the server says that it listens."""
+    async with asyncio.timeout(60):
+        while (found := re.search(r"listening on (http://\S+)\n", log.read_text())) is None:
+            assert process.returncode is None, log.read_text()
             await asyncio.sleep(0.05)
+    return found[1]
 
 
 @pytest.fixture(params=[RESPONSES, CHAT, MESSAGES])

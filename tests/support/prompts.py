@@ -65,7 +65,7 @@ def prompt(
     model: str = "fake",
     tools: tuple[ToolDefinition, ...] = TOOLS,
     instructions: str = "You answer with the weather. Ünïcode",
-    timeout: float = 5.0,
+    timeout: float = 30.0,
     attempt: int = 1,
 ) -> Prompt:
     names = ",".join(definition.tool.name for definition in tools)
