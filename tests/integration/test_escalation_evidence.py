@@ -148,7 +148,7 @@ async def test_a_long_comment_stops_the_run(site: Site, kind: str) -> None:
         handle = await site.start("long")
         (request,) = await asked(handle)
         receipt = await decide(handle, request, "stop", comment=comment)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             result = await handle.result()
 
     assert (request.kind, receipt.status) == (kind, "settled")

@@ -34,7 +34,7 @@ async def refusal(site: Site, argument: Any, **options: Any) -> str:
     handle = await site.client.start_workflow(
         "AgentWorkflow", argument, id=f"bad-{time.monotonic_ns()}", task_queue=site.queue, **options
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         with pytest.raises(WorkflowFailureError) as failure:
             await handle.result(follow_runs=False)
     assert isinstance(failure.value.cause, ApplicationError)
@@ -144,7 +144,7 @@ def foreign_tool(queue: str) -> dict[str, Any]:
 async def test_a_foreign_worker_cannot_say_for_us_that_nothing_was_sent(site: Site, queue: str, how: str) -> None:
     site.write("remote", [{"call": [{"act": {"how": how}}]}, {"say": "done"}], tools=[foreign_tool(queue)])
 
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         result, _ = await site.run("remote")
 
     assert result.status is RunStatus.DECLINED

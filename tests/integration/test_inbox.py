@@ -49,7 +49,7 @@ async def test_run_that_waits_is_found_by_group_and_agent_and_approved(site: Sit
 
 async def _found(agents: AgentClient, workflow_id: str, **wanted: str) -> inbox.Inbox:
     """The inbox, once the run is listed: what a run upserts is listed a moment later."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             found = await agents.inbox(**wanted)
             if workflow_id in [run.workflow_id for run in found.runs]:
@@ -98,7 +98,8 @@ async def _refusal(site: Site, workflow_id: str, decision: Decision) -> str:
 async def test_many_requests_of_one_run_are_decided_by_two_people_at_once(site: Site) -> None:
     count = 200
     calls = [{"pay": {"order": amount, "amount": 1}} for amount in range(count)]
-    site.write("payer", [{"call": calls}, {"say": "Paid."}], policy=[{**ASK_ALL[0], "quorum": 2}, ASK_ALL[1]])
+    rule = {**ASK_ALL[0], "quorum": 2, "expires": "10m"}
+    site.write("payer", [{"call": calls}, {"say": "Paid."}], policy=[rule, ASK_ALL[1]])
     async with site.serving():
         handle = await site.start("payer")
         requests = await asked(handle, count)
@@ -143,6 +144,10 @@ async def test_runs_are_scanned_where_search_attributes_are_missing_and_silent_o
             for name, group, served in (("a", "finance", queue), ("b", "legal", queue), ("c", "legal", nobodys)):
                 await client.start_workflow("AgentWorkflow", {"group": group}, id=name, task_queue=served)
             progress: list[tuple[int, int]] = []
+            # What has just begun is listed a moment later.
+            async with asyncio.timeout(30):
+                while len([run async for run in client.list_workflows(inbox.RUNNING)]) < 3:
+                    await asyncio.sleep(0.05)
 
             everything = await inbox.read_inbox(client, on_progress=lambda asked, of: progress.append((asked, of)))
             legal = await inbox.read_inbox(client, group="legal")

@@ -232,17 +232,17 @@ async def test_cancelled_sync_tool_sees_it_and_the_caller_does_not_wait() -> Non
 
     def slow(context: ToolContext) -> None:
         started.set()
-        if context.wait(10) and context.cancelled:
+        if context.wait(60) and context.cancelled:
             seen.set()
         context.raise_if_cancelled()
 
     running = asyncio.create_task(call(slow))
-    await asyncio.to_thread(started.wait, 5)
+    await asyncio.to_thread(started.wait, 30)
     running.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert await asyncio.to_thread(seen.wait, 5)
+    assert await asyncio.to_thread(seen.wait, 30)
 
 
 async def test_cancelled_async_tool_can_clean_up() -> None:
@@ -270,7 +270,7 @@ async def test_a_call_that_finds_no_free_thread_is_not_sent() -> None:
     release = threading.Event()
 
     def hold() -> None:
-        release.wait(10)
+        release.wait(60)
 
     def act() -> None:
         ran.append(1)
