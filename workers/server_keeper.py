@@ -29,6 +29,8 @@ STATE = "server.json"
 LOG = "temporal.log"
 
 READY_SECONDS = 30.0
+SILENT_SECONDS = 15.0
+"""After so long a server that lives has the port on which somebody listens, though it has not said so."""
 STOP_SECONDS = 1.5
 POLL_SECONDS = 0.2
 TRIES = 5
@@ -186,8 +188,8 @@ def wait_ready(
 ) -> int | None:
     """The exit code of a server that ended, or `None` once it listens on `port`.
 
-    That somebody listens is not enough, since it might be a stranger who was quicker: the server's own banner, or
-    having lived for three seconds, tells that it got the port.
+    That somebody listens is not enough, since it might be a stranger who was quicker, and on a busy machine it takes
+    seconds until a server finds its port taken: its own banner tells that it got the port, or `SILENT_SECONDS` do.
     """
     started_at = time.monotonic()
     banner = re.compile(rb"Server:\s+\S+:%d\b" % port)
@@ -197,7 +199,7 @@ def wait_ready(
         with socket.socket() as client:
             client.settimeout(1)
             listens = client.connect_ex(("127.0.0.1", port)) == 0
-        if listens and (banner.search(said()) or time.monotonic() - started_at > 3):
+        if listens and (banner.search(said()) or time.monotonic() - started_at > SILENT_SECONDS):
             return None
         time.sleep(0.02)
     server.kill()

@@ -276,7 +276,7 @@ async def test_stranger_who_was_quicker_is_not_taken_for_the_server(tmp_path: Pa
     """The port is taken between the look and the start: the stranger listens, our process has not said that it does."""
     with listener() as stranger:
         port = stranger.getsockname()[1]
-        loser = subprocess.Popen(["sh", "-c", "sleep 0.3; exit 1"])
+        loser = subprocess.Popen(["sh", "-c", "sleep 3.5; exit 1"])
 
         code = server_keeper.wait_ready(loser, port, lambda: b"bind: address already in use", lambda: True)
 
