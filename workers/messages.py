@@ -33,8 +33,8 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 _PASSING = (RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.UNAVAILABLE, RPCStatusCode.ABORTED)
 _ABORTED = ("update was aborted", "due to unexpected workflow task failure")
-"""What the server says to an update that came while the run continued as new, or in a task that is done again since
-something else came meanwhile."""
+"""What the server says, also as `NOT_FOUND`, to an update that came while the run ended or continued as new, or in a task
+that is done again since something else came meanwhile."""
 
 
 class MessageError(Exception):
@@ -199,9 +199,10 @@ async def _until_answered(client: Client, workflow_id: str, message: _Message[T]
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError from None
         except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
+            aborted = any(words in error.message for words in _ABORTED)
+            if error.status is RPCStatusCode.NOT_FOUND and not aborted:
                 raise NoRun(_no_run(workflow_id, error)) from None
-            if error.status not in _PASSING and not any(words in error.message for words in _ABORTED):
+            if error.status not in _PASSING and not aborted:
                 raise
         await asyncio.sleep(pause_seconds)
         pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)

@@ -22,12 +22,15 @@ from temporalio.worker import Worker
 
 from tests.integration.test_tool_sources import Peers
 from tests.support.agents import ALLOW_ALL, Site, new_site, results_told
+from tests.support.attacks import whole_history
 from tests.support.http_peer import http_peer
 from tests.support.mcp_server import SELF
 from tests.support.people import asked, decide, decision, open_requests, refusal_of, write_people
 from tests.support.toolkit import calls_of
 from workers.client import connect
 from workers.dev_server import run_private_server
+from workers.messages import decide as decide_patiently
+from workflows.contracts.request import Decision
 from workflows.contracts.run import RunStatus
 
 CHARGED: list[float] = []
@@ -125,12 +128,10 @@ async def world_on(folder: Path, client: Client) -> AsyncIterator[World]:
 async def tools_run(world: World, handle: WorkflowHandle[Any, Any]) -> list[str]:
     """Summaries of all tool activities that any part of the run has scheduled."""
     found = []
-    for run in [run async for run in world.site.client.list_workflows(f'WorkflowId="{handle.id}"')]:
-        part = world.site.client.get_workflow_handle(handle.id, run_id=run.run_id)
-        async for event in part.fetch_history_events():
-            scheduled = event.activity_task_scheduled_event_attributes
-            if scheduled.activity_type.name in {"run_tool", "Charge"}:
-                found.append(json.loads(event.user_metadata.summary.data))
+    for event in [event for part in await whole_history(world.site.client, handle) for event in part]:
+        scheduled = event.activity_task_scheduled_event_attributes
+        if scheduled.activity_type.name in {"run_tool", "Charge"}:
+            found.append(json.loads(event.user_metadata.summary.data))
     return sorted(found)
 
 
@@ -319,10 +320,13 @@ async def test_nothing_denied_gets_through_where_a_run_continues_as_new(tmp_path
                 request = await asked_next(handle, number)
                 for attempt in range(5):
                     await handle.signal("decide", decision(request, by=f"nobody{attempt}"))
-                await decide(handle, request, "reject" if number % 2 else "approve", by="bob@example.com")
+                choice = "reject" if number % 2 else "approve"
+                # The run may continue as new just then.
+                said = Decision.model_validate(decision(request, choice, by="bob@example.com"))
+                await decide_patiently(world.site.client, handle.id, said)
             result = await handle.result()
         ran = await tools_run(world, handle)
-        parts = [run async for run in world.site.client.list_workflows(f'WorkflowId="{handle.id}"')]
+        parts = await whole_history(world.site.client, handle)
         sentences = await told(world, result.head)
 
     assert len(parts) >= 3
@@ -333,7 +337,7 @@ async def test_nothing_denied_gets_through_where_a_run_continues_as_new(tmp_path
 
 
 async def asked_next(handle: WorkflowHandle[Any, Any], number: int) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             (request,) = await asked(handle)
             if request.id == f"r{number}":

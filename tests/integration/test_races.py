@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ async def test_two_people_on_the_last_place_of_a_quorum(site: Site) -> None:
     refused = [one.refusal or "" for one in said if one.receipt is None]
     assert len(refused) == 2 * ROUNDS
     told = " is approved already: cleo@example.com and "
-    assert all(told in sentence or sentence.endswith(" is over") for sentence in refused)
+    assert [sentence for sentence in refused if told not in sentence and not sentence.endswith(" is over")] == []
 
 
 async def test_approvals_and_rejections_at_once(site: Site) -> None:
@@ -150,7 +151,7 @@ async def test_decisions_wait_for_the_one_that_is_being_checked(site: Site) -> N
                 say(site.client, handle.id, decision(request, "reject")),
             )
             await handle.signal("decide", decision(request, by="bob@example.com"))
-            await asyncio.sleep(0.5)
+            await accepted(handle, 3)
         said = [await first, *await others]
         result = await handle.result()
         found = await open_requests(handle)
@@ -164,8 +165,18 @@ async def test_decisions_wait_for_the_one_that_is_being_checked(site: Site) -> N
     assert {(one.via, one.reason) for one in found.refused} == {(via, said[1].refusal) for via in ("update", "signal")}
 
 
+async def accepted(handle: Handle, count: int) -> None:
+    """Returns when a run has taken in so many updates."""
+    async with asyncio.timeout(30):
+        while True:
+            events = [event async for event in handle.fetch_history_events()]
+            if sum(event.HasField("workflow_execution_update_accepted_event_attributes") for event in events) >= count:
+                return
+            await asyncio.sleep(0.02)
+
+
 async def being_checked(handle: Handle) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             pending = (await handle.describe()).raw_description.pending_activities
             if any(one.activity_type.name == "check_decision" for one in pending):
@@ -213,16 +224,15 @@ async def test_a_run_that_is_stopped_answers_whoever_is_being_checked(site: Site
 async def test_decisions_at_the_moment_of_expiry(site: Site) -> None:
     """Ten requests that expire while they are decided: each is one or the other, and its sender knows which."""
     calls = [{"pay": {"order": number}} for number in range(10)]
-    site.write("moment", [{"call": calls}, {"say": "done"}], policy=rule(expires="2s"))
+    site.write("moment", [{"call": calls}, {"say": "done"}], policy=rule(expires="5s"))
 
     async with site.serving():
         handle = await site.start("moment")
         requests = await asked(handle, 10)
-        loop = asyncio.get_running_loop()
-        due = loop.time() + (requests[0].expires_at - requests[0].requested_at).total_seconds()
+        due = requests[0].expires_at.timestamp()
 
         async def late(number: int, request: Request) -> Said:
-            await asyncio.sleep(max(0.0, due - loop.time() - 0.3 + 0.04 * number))
+            await asyncio.sleep(max(0.0, due - time.time() - 0.3 + 0.04 * number))
             return await say(site.client, handle.id, decision(request))
 
         said = await at_once([late(number, request) for number, request in enumerate(requests)])
