@@ -12,7 +12,8 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from tests.support.agents import Site, new_site, results_told
-from tests.support.toolkit import calls_of
+from tests.support.attacks import whole_history
+from tests.support.toolkit import calls_of, held
 from workers.client import connect
 from workers.dev_server import run_private_server
 from workflows.contracts.run import Progress, RunResult, RunStatus
@@ -58,7 +59,7 @@ async def test_bad_input_fails_the_run_at_once_with_one_sentence(site: Site, arg
         handle = await site.client.start_workflow(
             "AgentWorkflow", args=arguments, id=f"bad-{time.monotonic_ns()}", task_queue=site.queue
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             with pytest.raises(WorkflowFailureError) as failure:
                 await handle.result()
 
@@ -151,7 +152,8 @@ async def test_cancelling_stops_what_is_in_flight_and_the_memo_says_what_was_don
         memo = await description.memo()
 
     assert description.status is WorkflowExecutionStatus.CANCELED
-    assert took < 2
+    # Far from the 15 seconds of the call, and from the next heartbeat of an effect, which would tell it late.
+    assert took < 5
     assert calls_of(handle.id, "pay")[1].ended is None
     assert [entry["call"] for entry in memo["mandate"]["effects"]["last"]] == ["pay order=1"]
     assert [entry["call"] for entry in memo["mandate"]["uncertain"]] == ["pay order=2 seconds=15.0"]
@@ -186,27 +188,28 @@ async def test_a_model_that_is_overloaded_is_asked_again(site: Site) -> None:
 
 
 async def test_people_see_what_a_run_does(site: Site) -> None:
-    site.write("shown", [{"say": "I look.", "call": [{"look": {"what": "a", "seconds": 2.0}}]}, {"say": "done"}])
+    site.write("shown", [{"say": "I look.", "call": [{"look": {"what": "a"}}]}, {"say": "done"}])
 
     async with site.serving():
-        handle = await site.start("shown", requester="ann@example.com", labels={"team": "support"})
-        while not calls_of(handle.id, "look"):
-            await asyncio.sleep(0.05)
-        progress = await handle.query("progress", result_type=Progress)
-        metadata = await handle.query("__temporal_workflow_metadata", result_type=RawValue)
+        with held("look"):
+            handle = await site.start("shown", requester="ann@example.com", labels={"team": "support"})
+            while not calls_of(handle.id, "look"):
+                await asyncio.sleep(0.05)
+            progress = await handle.query("progress", result_type=Progress)
+            metadata = await handle.query("__temporal_workflow_metadata", result_type=RawValue)
         await handle.result()
         description = await handle.describe()
         events = [event async for event in handle.fetch_history_events()]
 
     summaries = [json.loads(e.user_metadata.summary.data) for e in events if e.HasField("user_metadata")]
     attributes = {pair.key.name: pair.value for pair in description.typed_search_attributes}
-    assert progress.doing == "look what=a seconds=2.0"
+    assert progress.doing == "look what=a"
     assert progress.recent == ("step 1: says: I look.",)
-    assert b"Now: `look what=a seconds=2.0`" in metadata.payload.data
+    assert b"Now: `look what=a`" in metadata.payload.data
     assert summaries[1:] == [
         "pin_agent shown",
         "call_model scripted:shown.script.yaml, step 1",
-        "look what=a seconds=2.0",
+        "look what=a",
         "call_model scripted:shown.script.yaml, step 2",
     ]
     assert attributes["AgentName"] == "shown"
@@ -229,7 +232,7 @@ async def test_continue_as_new_carries_everything(tmp_path: Path) -> None:
         async with site.serving():
             handle = await site.start("long")
             result = await handle.result()
-            runs = [run async for run in site.client.list_workflows(f'WorkflowId="{handle.id}"')]
+            runs = await whole_history(site.client, handle)
 
     pays = calls_of(handle.id, "pay")
     assert result.status is RunStatus.COMPLETED

@@ -3,6 +3,8 @@
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from activities.toolbox.checks import check
@@ -23,6 +25,24 @@ class Call:
 
 CALLS: list[Call] = []
 _lock = threading.Lock()
+_holds: list[str] = []
+
+
+@contextmanager
+def held(name: str) -> Iterator[None]:
+    """Calls of `look` or `pay`, whichever is named, go on until the end of the block."""
+    _holds.append(name)
+    try:
+        yield
+    finally:
+        _holds.remove(name)
+
+
+async def _work(name: str, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    while name in _holds:
+        await asyncio.sleep(0.02)
+
 
 LET_GO: set[str] = set()
 """Workflow ids of runs whose held calls and checks may end."""
@@ -44,7 +64,7 @@ def keep(name: str, context: ToolContext, **arguments: object) -> Call:
 async def look(what: str, context: ToolContext, seconds: float = 0.0, held: bool = False) -> str:
     """Look at something."""
     call = keep("look", context, what=what)
-    await asyncio.sleep(seconds)
+    await _work("look", seconds)
     while held and context.workflow_id not in LET_GO:
         await asyncio.sleep(0.02)
     call.ended = time.monotonic()
@@ -71,7 +91,7 @@ async def pay(
 ) -> dict[str, object]:
     """Pay."""
     call = keep("pay", context, order=order, amount=amount)
-    await asyncio.sleep(seconds)
+    await _work("pay", seconds)
     call.ended = time.monotonic()
     if context.attempt <= fail_first:
         raise ConnectionError("the line broke")
