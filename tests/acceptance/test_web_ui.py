@@ -10,7 +10,7 @@ from temporalio.client import WorkflowHandle
 from tests.support.agents import new_site
 from tests.support.browser import Page, needs_browser, new_page
 from tests.support.people import ASK_ALL, asked, decision, open_requests, write_people
-from tests.support.toolkit import calls_of
+from tests.support.toolkit import calls_of, held
 from workers.client import connect
 from workers.dev_server import DevServer, run_private_server
 from workflows.rules import decisions
@@ -25,21 +25,22 @@ def address(server: DevServer, run: WorkflowHandle[Any, Any]) -> str:
 async def test_a_run_is_readable_while_it_goes_on(tmp_path: Path) -> None:
     turns = [
         {"call": [{"look": {"what": "first"}}]},
-        {"call": [{"look": {"what": "slow", "seconds": 15}}]},
+        {"call": [{"pay": {"order": 81}}]},
         {"say": "."},
     ]
     async with run_private_server(ui=True) as server, new_page() as page:
         site = new_site(tmp_path, await connect(address=server.address))
         site.write("watched", turns)
         async with site.serving():
-            run = await site.start("watched", "Look twice.", requester="ann@example.com")
-            while len(calls_of(run.id, "look")) < 2:
-                await asyncio.sleep(0.05)
-            await page.open(f"{address(server, run)}/history")
-            await page.shows("call_model scripted:watched.script.yaml, step 1", "look what=slow seconds=15")
-            await page.open(f"{address(server, run)}/search-attributes")
-            await page.shows("ann@example.com", "AgentStatus")
-            await run.cancel()
+            with held("pay"):
+                run = await site.start("watched", "Look, and pay.", requester="ann@example.com")
+                while not calls_of(run.id, "pay"):
+                    await asyncio.sleep(0.05)
+                await page.open(f"{address(server, run)}/history")
+                await page.shows("call_model scripted:watched.script.yaml, step 1", "pay order=81")
+                await page.open(f"{address(server, run)}/search-attributes")
+                await page.shows("ann@example.com", "AgentStatus")
+                await run.cancel()
 
 
 async def test_a_waiting_run_says_what_it_asks_and_is_answered_on_its_page(tmp_path: Path) -> None:

@@ -74,9 +74,17 @@ class Page:
 
     async def fill(self, selector: str, text: str) -> None:
         """Put `text` in place of what stands in a text field."""
-        await self.click(selector)
-        await self._value("document.execCommand('selectAll')")
-        await self._call("Input.insertText", text=text)
+        deadline = time.monotonic() + SECONDS
+        field = f"document.querySelector({json.dumps(selector)}).innerText"
+        while True:
+            await self.click(selector)
+            await self._value("document.execCommand('selectAll')")
+            await self._call("Input.insertText", text=text)
+            await asyncio.sleep(0.1)
+            # An editor that has only just got the focus may not have selected anything.
+            if "".join(str(await self._value(field)).split()) == "".join(text.split()):
+                return
+            assert time.monotonic() < deadline, f"{selector} does not take {text!r}: {await self.text()}"
 
     async def photograph(self, file: Path) -> None:
         """The page as a person sees it, as PNG."""
@@ -111,11 +119,11 @@ async def new_page() -> AsyncIterator[Page]:
         )
         try:
             port = await _port(Path(profile) / "DevToolsActivePort")
-            async with aiohttp.ClientSession() as session:
-                async with session.get(f"http://127.0.0.1:{port}/json") as listed:
-                    (page, *_) = [target for target in await listed.json() if target["type"] == "page"]
-                async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                    yield Page(socket)
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(await _page(session, port), max_msg_size=0) as socket,
+            ):
+                yield Page(socket)
         finally:
             chromium.kill()
             await chromium.wait()
@@ -128,3 +136,15 @@ async def _port(file: Path) -> int:
         assert time.monotonic() < deadline, "the browser does not start"
         await asyncio.sleep(0.05)
     return int(lines[0])
+
+
+async def _page(session: aiohttp.ClientSession, port: int) -> str:
+    """Address of the first page, which comes a moment after the browser listens."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        async with session.get(f"http://127.0.0.1:{port}/json") as listed:
+            for target in await listed.json():
+                if target["type"] == "page":
+                    return str(target["webSocketDebuggerUrl"])
+        assert time.monotonic() < deadline, "the browser opens no page"
+        await asyncio.sleep(0.05)
