@@ -45,6 +45,6 @@ async def test_waiting_runs_survive_a_restart_and_are_decided_in_bulk(site: Site
 
 async def _all_wait(site: Site) -> None:
     """Returns when all runs are listed as waiting; asking each would bring it back into memory."""
-    async with asyncio.timeout(50):
+    async with asyncio.timeout(150):
         while (await site.client.count_workflows('AgentName="waits" AND AgentStatus="waiting"')).count < RUNS:
             await asyncio.sleep(0.2)
