@@ -12,13 +12,14 @@ from tests.support.http_peer import Seen
 
 @dataclass(slots=True)
 class Reply:
-    """One answer; `cut` closes the connection instead, `late` seconds pass before it."""
+    """One answer; `cut` closes the connection instead, `late` seconds pass before it, and it waits for `until`."""
 
     status: int = 200
     text: str = "ok"
     headers: dict[str, str] = field(default_factory=dict)
     late: float = 0.0
     cut: bool = False
+    until: asyncio.Event | None = None
 
 
 @dataclass(slots=True)
@@ -41,6 +42,8 @@ class HookPeer:
         self.at.append(asyncio.get_running_loop().time())
         reply = self.replies.pop(0) if len(self.replies) > 1 else (self.replies or [Reply()])[0]
         await asyncio.sleep(reply.late)
+        if reply.until is not None:
+            await reply.until.wait()
         if reply.cut:
             assert request.transport is not None
             request.transport.close()
