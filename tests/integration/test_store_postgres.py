@@ -50,6 +50,16 @@ async def execute(url: str, statement: str, *arguments: str) -> None:
     await connection.close()
 
 
+async def backends(postgres: PostgresServer, database: str, *, count: int = 1, waiting_for: str = "%") -> None:
+    """Returns when a database has so many connections, of those that wait for such a thing."""
+    connection = await asyncpg.connect(postgres.dsn("postgres"))
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND coalesce(wait_event_type, '') LIKE $2"
+    async with asyncio.timeout(30):
+        while await connection.fetchval(query, database, waiting_for) != count:
+            await asyncio.sleep(0.02)
+    await connection.close()
+
+
 async def test_store_works_again_after_its_connections_were_cut(postgres: PostgresServer) -> None:
     url = await postgres.new_database()
     store = PostgresStore(url)
@@ -59,6 +69,8 @@ async def test_store_works_again_after_its_connections_were_cut(postgres: Postgr
     await execute(
         postgres.dsn("postgres"), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
     )
+    # The store sees the end of its connections in its own time.
+    await backends(postgres, name, count=0)
     await asyncio.sleep(0.1)
 
     assert await store.get([digest for digest, _ in numbered(2)]) == dict(numbered(2))
@@ -90,7 +102,7 @@ async def test_connection_lost_in_a_call_is_unavailable(postgres: PostgresServer
     await blocker.execute("LOCK TABLE mandate_blobs")
 
     waiting = asyncio.create_task(store.put(dict(numbered(1))))
-    await asyncio.sleep(0.1)
+    await backends(postgres, url.rpartition("/")[2], waiting_for="Lock")
     await blocker.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
