@@ -42,7 +42,7 @@ AGENTS: dict[str, dict[str, Any]] = {
     "again": {"turns": [SAME, SAME, DONE], "policy": asks()},
     "two": {"turns": [TWO, DONE], "policy": asks()},
     "pair": {"turns": [SAME, DONE], "policy": asks(quorum=2)},
-    "brief": {"turns": [SAME, DONE], "policy": asks(expires="4s")},
+    "brief": {"turns": [SAME, DONE], "policy": asks(expires="6s")},
     "signed": {"turns": [SAME, DONE], "policy": asks(signature="required")},
     "many": {
         "turns": [{"call": [{"transfer": {"order": number}} for number in range(MANY)]}, DONE],
@@ -191,7 +191,7 @@ async def accepted(there: Place, handle: Handle) -> dict[str, Any]:
 
 
 async def next_request(handle: Handle, name: str) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while (found := (await asked(handle))[0]).id != name:
             await asyncio.sleep(0.05)
     return found
@@ -377,6 +377,8 @@ async def test_a_decision_that_comes_together_with_the_expiry_is_late(there: Pla
     """Sent in time, but no worker took it in: what counts is the clock of the run when it comes to the decision."""
     handle = await there.site.start("brief")
     (request,) = await asked(handle)
+    # The task that the worker then has in hand lives for five seconds: the end comes in that time.
+    await asyncio.sleep(max(0.0, request.expires_at.timestamp() - time.time() - 3.5))
     there.worker.send(signal.SIGSTOP)
     try:
         # What is sent first is handed to the worker at once; all that follows comes in one task, with the timer.
@@ -530,29 +532,38 @@ async def test_a_flood_of_checked_decisions_does_not_wear_a_run_out(tmp_path: Pa
             answers: list[str] = []
 
             async def attack(number: int) -> None:
-                for attempt in range(50):
-                    try:
-                        said = decision(request, by="cleo@example.com", comment=f"{number}.{attempt}")
-                        await handle.execute_update("decide", said)
-                        answers.append("taken")
-                    except WorkflowUpdateFailedError as error:
-                        answers.append(str(error.cause))
-                    except RPCError as error:
-                        answers.append(error.status.name)
+                for attempt in range(30):
+                    said = decision(request, by="cleo@example.com", comment=f"{number}.{attempt}")
+                    # While the run continues as new it may hear nobody.
+                    while not await answered(handle, said, answers):
                         await asyncio.sleep(0.1)
 
-            await asyncio.gather(*(attack(number) for number in range(8)))
+            async with asyncio.timeout(120):
+                await asyncio.gather(*(attack(number) for number in range(8)))
             found = await kept(handle, 1)
             approval = Decision.model_validate(decision(request))
             receipt = await decide_patiently(client, handle.id, approval, patience_seconds=20)
             result = await handle.result()
             parts = await whole_history(client, handle)
 
-    assert len(answers) == 400
-    assert "taken" not in answers
-    assert sum("may not decide on r1" in answer for answer in answers) > 200
+    assert len(answers) == 240
+    assert all("may not decide on r1" in answer for answer in answers)
     assert [one.digest for one in found.requests] == [request.digest]
     assert len(parts) > 1
     assert failed_tasks(parts) == []
     assert receipt.status == "approved"
     assert result.effects.count == len(there.moved(handle.id)) == 1
+
+
+async def answered(handle: Handle, said: dict[str, Any], answers: list[str]) -> bool:
+    """Whether the run has answered a decision, with what is then the last of `answers`."""
+    try:
+        await handle.execute_update("decide", said)
+        answers.append("taken")
+    except WorkflowUpdateFailedError as error:
+        if "aborted" in str(error.cause):
+            return False
+        answers.append(str(error.cause))
+    except RPCError:
+        return False
+    return True

@@ -25,10 +25,10 @@ from workers.client import AgentClient, connect
 from workers.dev_server import share_dev_server
 from workflows.steps import EFFECT_HEARTBEAT
 
-SECONDS = 30.0
+SECONDS = 45.0
 """A demo without pauses, from the command to its exit: 7 s on two idle cores; the rest is for busy ones."""
 
-START_SECONDS = 10.0
+START_SECONDS = 20.0
 """For the worker that is started after the kill to be there, on a busy machine."""
 
 
@@ -39,7 +39,7 @@ def started(tmp_path: Path) -> Iterator[Processes]:
         yield made
 
 
-async def server_is_gone(folder: Path, seconds: float = 5.0) -> bool:
+async def server_is_gone(folder: Path, seconds: float = 30.0) -> bool:
     deadline = time.monotonic() + seconds
     while server_lease.keeper_lives(folder) and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
@@ -110,9 +110,9 @@ async def test_lines_fit_the_terminal_in_which_the_refund_is_approved(tmp_path: 
     told = {"MANDATE_FOLDER": str(tmp_path / "state"), "TERM": "xterm", **npx(tmp_path, "exit 1")}
     pid, terminal = pty.fork()
     if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         os.chdir(PROJECT)
         os.execve(MANDATE[0], [*MANDATE, "demo", "--fast"], {**os.environ, **told})
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     said = await asyncio.to_thread(_all_of, terminal, b"with y or n and Enter", b"y\n")
 
@@ -244,7 +244,7 @@ async def test_server_stays_when_it_is_to_be_kept(started: Processes, tmp_path: 
 
     demo.send(signal.SIGINT)
 
-    assert await demo.ended(15) == 0
+    assert await demo.ended() == 0
     assert await server_is_gone(tmp_path / "state")
 
 
@@ -305,7 +305,7 @@ async def test_interrupted_demo_leaves_nothing_behind(
 
     demo.send(number)
 
-    assert await demo.ended(15) == 130
+    assert await demo.ended() == 130
     assert workers
     assert not any(lives(pid) for pid in workers)
     assert "was cancelled" in demo.stderr()
@@ -320,7 +320,7 @@ async def test_worker_and_server_end_with_a_killed_demo(started: Processes, tmp_
 
     demo.send(signal.SIGKILL)
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while any(lives(pid) for pid in workers) and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     assert workers

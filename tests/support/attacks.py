@@ -133,7 +133,7 @@ def failed_tasks(parts: Sequence[Sequence[HistoryEvent]]) -> list[str]:
 async def refused(handle: WorkflowHandle[Any, Any], verb: str, arguments: Sequence[Any]) -> str:
     """The sentence with which an update is refused."""
     with pytest.raises(WorkflowUpdateFailedError) as error:
-        await asyncio.wait_for(handle.execute_update(verb, args=list(arguments)), 20)
+        await asyncio.wait_for(handle.execute_update(verb, args=list(arguments)), 60)
     assert isinstance(error.value.cause, ApplicationError)
     assert error.value.cause.type == "DecisionRefused"
     return error.value.cause.message
