@@ -138,7 +138,7 @@ async def test_a_dead_provider_ends_in_a_sentence_without_the_key(site: Site, fa
 
 async def test_cancelling_a_run_cancels_its_model_call(site: Site, fake: FakeProvider) -> None:
     site.write("asks", [], models=["openai:gpt-6-sol"])
-    fake.will(Answer(text="late", delay=20.0))
+    fake.will(Answer(text="late", delay=60.0))
 
     async with site.serving():
         handle = await site.start("asks")
@@ -148,10 +148,10 @@ async def test_cancelling_a_run_cancels_its_model_call(site: Site, fake: FakePro
         await handle.cancel()
         with pytest.raises(WorkflowFailureError):
             await handle.result()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         while not fake.dropped:
             await asyncio.sleep(0.05)
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 12
 
 
 async def test_a_cut_connection_is_retried(site: Site, fake: FakeProvider) -> None:

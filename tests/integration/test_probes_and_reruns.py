@@ -74,7 +74,7 @@ async def test_a_person_may_say_so_four_times(site: Site) -> None:
     async with site.serving():
         handle = await site.start("bound")
         for number in range(1, 5):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while (request := (await asked(handle))[0]).id != f"r{number}":
                     await asyncio.sleep(0.05)
             await decide(handle, request, "not_happened")
@@ -125,7 +125,7 @@ async def test_read_that_is_approved_meanwhile_is_made(site: Site) -> None:
         approval, outcome = await asked(handle, 2)
         before = [call.tool for call in calls_of(handle.id)]
         await decide(handle, approval)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not calls_of(handle.id, "look"):
                 await asyncio.sleep(0.05)
         still_open = [request.id for request in (await open_requests(handle)).requests]

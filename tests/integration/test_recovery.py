@@ -41,6 +41,8 @@ async def test_an_unknown_outcome_is_asked_of_a_person_and_holds_back_later_effe
     async with site.serving():
         handle = await site.start("lost")
         (request,) = await asked(handle)
+        while not calls_of(handle.id, "look"):
+            await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
         before = {call.tool for call in calls_of(handle.id)}
         await decide(handle, request, "happened", value="letter 7")
@@ -213,7 +215,7 @@ async def test_a_model_that_gives_no_answer_is_for_a_person(site: Site) -> None:
         handle = await site.start("dead")
         (request,) = await asked(handle)
         await decide(handle, request, "retry")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (again := (await asked(handle))[0]).id == "r1":
                 await asyncio.sleep(0.05)
         await decide(handle, again, "stop")

@@ -1,6 +1,7 @@
 import fcntl
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -252,9 +253,9 @@ def test_name_look_up_that_hangs_is_given_up() -> None:
     started_at = time.monotonic()
 
     with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
-        server_sources.within(0.05, lambda: time.sleep(1))
+        server_sources.within(0.05, lambda: time.sleep(30))
 
-    assert time.monotonic() - started_at < 0.5
+    assert time.monotonic() - started_at < 10
 
 
 # Builds
@@ -271,14 +272,19 @@ def test_offline_the_binary_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_build_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_go(tmp_path / "go", build="sleep 0.3")
+    fake_go(tmp_path / "go", build=f"while [ ! -e {tmp_path}/told ]; do sleep 0.05; done")
     monkeypatch.setenv("PATH", f"{tmp_path}/go:{TOOLS}")
     monkeypatch.setattr(server_sources, "TELL_SECONDS", 0.1)
     told: list[str] = []
 
-    ensure_binary(told.append, search(tmp_path, module=module(tmp_path)))
+    def tell(line: str) -> None:
+        told.append(line)
+        if " 2 of 3 " in line:
+            (tmp_path / "told").touch()
 
-    assert told[-1] == "building the Temporal server: 2 of 3 packages, 0 s"
+    ensure_binary(tell, search(tmp_path, module=module(tmp_path)))
+
+    assert re.fullmatch(r"building the Temporal server: 2 of 3 packages, \d+ s", told[-1])
 
 
 @pytest.mark.parametrize(
@@ -321,7 +327,7 @@ def test_two_processes_at_once_build_once(tmp_path: Path, monkeypatch: pytest.Mo
     )
 
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = {process.communicate(timeout=20)[0].strip() for process in both}
+    said = {process.communicate(timeout=60)[0].strip() for process in both}
 
     assert said == {str(tmp_path / "cache" / f"temporal-{VERSION}")}
     assert (tmp_path / "go" / "builds").read_text() == "one\n"
@@ -339,7 +345,8 @@ def test_who_waits_for_another_process_is_told(tmp_path: Path) -> None:
             time.sleep(0.01)
         program(places.cached, SAYS_VERSION)
 
-    waiting.join(5)
+    waiting.join(30)
+    assert not waiting.is_alive()
     assert told == ["waiting for another process that fetches the Temporal server"]
 
 

@@ -1,6 +1,7 @@
 """MCP servers as tools, against a server of a few lines that says what a test wants to hear."""
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -368,6 +369,9 @@ async def test_a_cancelled_call_stops_at_once_and_tells_the_server(bench: Bench)
         await call
 
     assert (await bench.toolbox.call(tools["echo"], {}, CONTEXT)).text == "hi"
+    async with asyncio.timeout(30):
+        while not bench.seen("notifications/cancelled"):
+            await asyncio.sleep(0.01)
     assert len(bench.seen("notifications/cancelled")) == 1
 
 
@@ -394,9 +398,20 @@ async def test_a_server_that_died_is_started_by_the_next_call(bench: Bench) -> N
     assert len(set(bench.started())) == 2
 
 
+async def gone(pid: int) -> None:
+    """Returns when a child has ended and this process knows it."""
+    async with asyncio.timeout(30):
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(pid, 0)
+                await asyncio.sleep(0.01)
+
+
 async def test_a_server_killed_between_calls_costs_the_next_call_nothing(bench: Bench) -> None:
     tools = await bench.tools()
     os.kill(bench.started()[0], 9)
+    # Until its end is known a call is sent to it, and what became of that nobody can say.
+    await gone(bench.started()[0])
     await asyncio.sleep(0.2)
 
     assert (await bench.toolbox.call(tools["echo"], {}, CONTEXT)).text == "hi"
@@ -430,9 +445,9 @@ async def test_a_start_that_takes_too_long_sends_nothing(bench: Bench) -> None:
 
 
 async def test_a_server_that_never_answers_is_given_up_and_ended(bench: Bench) -> None:
-    impatient = McpToolbox(resolve, start_seconds=1)
+    impatient = McpToolbox(resolve, start_seconds=3)
 
-    with pytest.raises(McpUnavailable, match="'peer' did not start: no answer within 1 seconds"):
+    with pytest.raises(McpUnavailable, match="'peer' did not start: no answer within 3 seconds"):
         await impatient.definitions(bench.entry({"start_seconds": 60}))
     await impatient.close()
 
@@ -490,7 +505,7 @@ async def test_failed_starts_are_paced(bench: Bench) -> None:
         with pytest.raises(McpUnavailable):
             await bench.toolbox.definitions(McpTools.model_validate({"mcp": {"name": "m", "command": ["no-such"]}}))
 
-    assert 0.6 < asyncio.get_running_loop().time() - began < 3
+    assert 0.6 < asyncio.get_running_loop().time() - began < 10
 
 
 async def test_a_secret_is_in_no_result(bench: Bench) -> None:

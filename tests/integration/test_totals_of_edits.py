@@ -70,7 +70,7 @@ async def test_refused_change_changes_no_sum(site: Site) -> None:
 async def test_call_that_is_changed_twice_holds_the_last_amount_and_gives_back_no_other(
     site: Site, ending: str, left: int, said: str
 ) -> None:
-    ask = {**TWO, "expires": "3s"} if ending == "nobody" else TWO
+    ask = {**TWO, "expires": "8s"} if ending == "nobody" else TWO
     write_payer(site, [transfers(90)], [ask, *UNASKED], left)
 
     async with site.serving():
@@ -160,6 +160,6 @@ async def test_other_calls_are_judged_with_the_share_of_an_unknown_one(site: Sit
 
 async def answered(handle: WorkflowHandle[Any, Any]) -> None:
     """Returns once the first call of the open turn has its answer."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while (await handle.query("progress"))["answers"][0] is None:
             await asyncio.sleep(0.05)

@@ -98,7 +98,7 @@ class HttpPeer:
             assert request.transport is not None
             request.transport.close()
         else:
-            await asyncio.sleep(5)
+            await asyncio.sleep(30)
         return answer
 
 
