@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 async def answering(port: int) -> None:
-    for _ in range(400):
+    for _ in range(1200):
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.close()

@@ -9,6 +9,8 @@ from temporalio.client import Client
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, decision, write_people
 from tests.support.toolkit import calls_of
+from workers import messages
+from workers.inbox import Inbox
 from workflows.contracts.request import Decision
 from workflows.contracts.run import RunStatus
 
@@ -29,9 +31,9 @@ async def test_waiting_runs_survive_a_restart_and_are_decided_in_bulk(site: Site
     async with site.serving(max_cached_workflows=CACHED):
         handles = await asyncio.gather(*(site.start("waits") for _ in range(RUNS)))
         await _all_wait(site)
-        box = await site.agents.inbox(agent="waits")
+        box = await _inbox_of_all(site)
     decisions = [(run.workflow_id, Decision(**decision(request))) for run in box.runs for request in run.requests]
-    deciding = asyncio.create_task(site.agents.decide_many(decisions))
+    deciding = asyncio.create_task(messages.decide_many(site.client, decisions, patience_seconds=180))
     async with site.serving(max_cached_workflows=CACHED):
         outcomes = await deciding
         results = await asyncio.gather(*(handle.result() for handle in handles))
@@ -48,3 +50,11 @@ async def _all_wait(site: Site) -> None:
     async with asyncio.timeout(150):
         while (await site.client.count_workflows('AgentName="waits" AND AgentStatus="waiting"')).count < RUNS:
             await asyncio.sleep(0.2)
+
+
+async def _inbox_of_all(site: Site) -> Inbox:
+    """The inbox, once each run has answered in the ten seconds that it has for it."""
+    async with asyncio.timeout(150):
+        while (box := await site.agents.inbox(agent="waits")).silent:
+            await asyncio.sleep(1)
+    return box

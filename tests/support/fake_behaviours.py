@@ -105,10 +105,10 @@ NAMED: dict[str, Behaviour] = {
 
 
 def named(model: str) -> Behaviour | None:
-    """The behaviour of model `fake-<name>`; `fake-rate-limit-date` asks to wait until five seconds from now."""
+    """The behaviour of model `fake-<name>`; `fake-rate-limit-date` asks to wait until a minute from now."""
     name = model.removeprefix("fake-")
     if name == "rate-limit-date":
         return Problem(
-            429, "rate_limit_exceeded", "Slow down.", {"retry-after": formatdate(time.time() + 5, usegmt=True)}
+            429, "rate_limit_exceeded", "Slow down.", {"retry-after": formatdate(time.time() + 60, usegmt=True)}
         )
     return NAMED.get(name) if model != name else None
