@@ -78,7 +78,7 @@ class Crew:
         """The pid of a process that may be killed now, since another one stands ready; `None` if it is dead already."""
         began = time.monotonic()
         self._asked_at = began
-        while time.monotonic() < min(self._asked_at + JOIN_SECONDS, began + JOIN_AT_MOST):
+        while time.monotonic() < min(self._asked_at + JOIN_SECONDS, began + JOIN_AT_MOST) and name in self.members:
             await asyncio.sleep(0.02)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SUCCESSOR_SECONDS):

@@ -24,6 +24,7 @@ class Executed:
     number: int
     """Its place in the order of all, and its receipt."""
     at: float
+    """When; of a call that was held until another fault took its caller, when that was seen."""
     run: str
     tool: str
     item: str
@@ -88,6 +89,13 @@ class FaultLog:
             return 200, answer
         finally:
             self._database.execute("commit")
+
+    def orphaned(self, asked: Asked) -> None:
+        """Write down that the caller of a call that was carried out is found dead now."""
+        latest = "select max(number) from calls where run = ? and tool = ? and item = ?"
+        self._database.execute(
+            f"update calls set at = ? where number = ({latest})", [time.time(), asked.run, asked.tool, asked.item]
+        )
 
     def found(self, key: str) -> int | None:
         """The receipt of the call that came with this key."""

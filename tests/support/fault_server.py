@@ -126,6 +126,9 @@ class FaultServer:
         answer = self._execute(asked) if point in {Point.KILL_COMMITTED, Point.KILL_REPLIED} else None
         pid = await self._doomed(request.headers["x-caller"])
         if pid is None:
+            if answer is not None:
+                # It may have been held for long: the fault that took its caller is not near its commit.
+                self._log.orphaned(asked)
             return _cut(request)
         if point is Point.KILL_REPLIED and answer is not None:
             await answer.prepare(request)
