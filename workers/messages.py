@@ -33,8 +33,8 @@ LONGEST_PAUSE_SECONDS = 2.0
 
 _PASSING = (RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.UNAVAILABLE, RPCStatusCode.ABORTED)
 _ABORTED = ("update was aborted", "due to unexpected workflow task failure")
-"""What the server says, also as `NOT_FOUND`, to an update that came while the run ended or continued as new, or in a task
-that is done again since something else came meanwhile."""
+"""What the server says, also as `NOT_FOUND`, to an update that came while the run ended or continued as new, or in a
+task that is done again since something else came meanwhile."""
 
 
 class MessageError(Exception):

@@ -27,6 +27,9 @@ CALLS: list[Call] = []
 _lock = threading.Lock()
 _holds: list[str] = []
 
+LET_GO: set[str] = set()
+"""Workflow ids of runs whose held calls and checks may end."""
+
 
 @contextmanager
 def held(name: str) -> Iterator[None]:
@@ -42,10 +45,6 @@ async def _work(name: str, seconds: float) -> None:
     await asyncio.sleep(seconds)
     while name in _holds:
         await asyncio.sleep(0.02)
-
-
-LET_GO: set[str] = set()
-"""Workflow ids of runs whose held calls and checks may end."""
 
 
 def calls_of(workflow_id: str, name: str | None = None) -> list[Call]:
