@@ -68,7 +68,7 @@ class ReadTools:
             async with asyncio.timeout(timeout.total_seconds()):
                 return await toolbox.call(definition, question.arguments, _context(question, timeout))
         except TimeoutError:
-            reason = f"{question.tool!r} did not answer within {timeout.total_seconds():g} s"
+            reason = f"{question.tool!r} did not answer within {round(timeout.total_seconds(), 1):g} s"
             raise ToolError(Outcome.UNKNOWN, reason) from None
 
 

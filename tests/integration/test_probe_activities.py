@@ -187,7 +187,7 @@ async def test_probe_that_hangs_is_cut_off_and_tried_again(bench: Bench) -> None
     probed = await bench.probe(arguments={"seconds": 30.0}, start_to_close_timeout=timedelta(milliseconds=1200))
 
     assert probed.outcome is Outcome.UNKNOWN
-    assert probed.reason == "the probe 'find_plain' failed: 'find_plain' did not answer within 1.08 s"
+    assert probed.reason == "the probe 'find_plain' failed: 'find_plain' did not answer within 1.1 s"
 
 
 @pytest.mark.parametrize(
