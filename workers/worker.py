@@ -11,8 +11,8 @@ from pathlib import Path
 
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig, WorkflowRunner
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.worker import Worker, WorkerDeploymentConfig, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxRestrictions
 
 import workflows
 from activities.agent import AgentActivities, OfferedAgent
@@ -36,6 +36,7 @@ from workers.mcp_waits import AnnouncedWaits
 from workers.secrets import Secrets
 from workers.settings import Settings
 from workers.tool_entries import McpDefinitions
+from workers.uninterrupted import SandboxedRunner, UnsandboxedRunner
 from workers.workflow_threads import WorkflowThreads
 from workflows.agent import AgentWorkflow
 
@@ -196,6 +197,6 @@ def compile_workflows() -> None:
 def workflow_runner(*, sandboxed: bool = True, strict: bool = False) -> WorkflowRunner:
     """How workflow code runs, in workers and in replays alike; `strict` keeps all of the loop in the sandbox."""
     if not sandboxed:
-        return UnsandboxedWorkflowRunner()
+        return UnsandboxedRunner()
     passed = PASSED_THROUGH if strict else (*PASSED_THROUGH, *PARTS)
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))
+    return SandboxedRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))

