@@ -76,7 +76,7 @@ async def test_a_task_that_took_too_long_is_tried_again(site: Site) -> None:
         for _ in range(3):
             handle = await site.start("many")
             requests = await asked(handle, 100)
-            given_up._deadlock_timeout_seconds = 0.02  # type: ignore[assignment]
+            given_up._deadlock_timeout_seconds = 0.001  # type: ignore[assignment]
             await asyncio.gather(*(handle.signal("decide", decision(request)) for request in requests))
             async with asyncio.timeout(30):
                 while not any([_has_failed(event) async for event in handle.fetch_history_events()]):
