@@ -2,23 +2,18 @@ import asyncio
 import json
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from temporalio import activity
-from temporalio.client import Client
 from temporalio.worker import Worker
 
 from tests.support.agents import parts_taken
-from workers.client import connect
-from workers.dev_server import run_private_server, share_dev_server
+from tests.support.place import BIN, Place, line_with, new_place
+from workers.dev_server import share_dev_server
 from workers.server_binary import ensure_binary
 from workflows.contracts.run import RunResult
-
-BIN = Path(sys.executable).parent
 
 TOOLS = '''
 import time
@@ -99,63 +94,12 @@ conversations:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A server, agent files, and the environment of commands."""
-
-    folder: Path
-    address: str
-    client: Client
-    env: Mapping[str, str]
-
-    async def start(self, *words: str, program: str = str(BIN / "mandate"), **env: str) -> asyncio.subprocess.Process:
-        pipe = asyncio.subprocess.PIPE
-        return await asyncio.create_subprocess_exec(
-            program, *words, stdin=pipe, stdout=pipe, stderr=pipe, env={**self.env, **env}, cwd=self.folder
-        )
-
-    async def run(self, *words: str, stdin: str = "", program: str = str(BIN / "mandate"), **env: str) -> Done:
-        process = await self.start(*words, program=program, **env)
-        async with asyncio.timeout(60):
-            out, err = await process.communicate(stdin.encode())
-        assert process.returncode is not None
-        return Done(process.returncode, out.decode(), err.decode())
-
-
-async def line_with(stream: asyncio.StreamReader | None, text: str) -> str:
-    """The first line that holds `text`."""
-    assert stream is not None
-    async with asyncio.timeout(60):
-        while line := (await stream.readline()).decode():
-            if text in line:
-                return line
-    raise AssertionError(f"no line with {text!r}")
-
-
 @pytest.fixture(scope="module")
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
-    folder = tmp_path_factory.mktemp("cli")
-    (folder / "agents").mkdir()
-    (folder / "cli_till_tools.py").write_text(TOOLS)
-    (folder / "agents" / "till.yaml").write_text(AGENT)
-    (folder / "agents" / "till.script.yaml").write_text(SCRIPT)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "MANDATE_"))}
-    async with run_private_server(extra_dynamic_config={"limit.historyCount.suggestContinueAsNew": "70"}) as server:
-        env = {
-            **kept,
-            "TEMPORAL_ADDRESS": server.address,
-            "MANDATE_AGENTS": str(folder / "agents"),
-            "MANDATE_FOLDER": str(folder / "state"),
-            "TEMPORAL_CONFIG_FILE": str(folder / "none.toml"),
-        }
-        yield Place(folder, server.address, await connect(address=server.address), env)
+    files = {"cli_till_tools.py": TOOLS, "agents/till.yaml": AGENT, "agents/till.script.yaml": SCRIPT}
+    settings = {"limit.historyCount.suggestContinueAsNew": "70"}
+    async with new_place(tmp_path_factory.mktemp("cli"), files, settings) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

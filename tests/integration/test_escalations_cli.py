@@ -9,10 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.integration.test_cli import Done, Place, line_with
 from tests.support.people import asked, open_requests
-from workers.client import AgentClient, connect
-from workers.dev_server import run_private_server
+from tests.support.place import Done, Place, new_place
+from workers.client import AgentClient
 from workers.server_binary import ensure_binary
 
 TOOLS = '''
@@ -66,36 +65,23 @@ SCRIPT: dict[str, Any] = {
 @pytest.fixture(scope="module")
 async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     """A place with a worker that serves `clerk`, and `hasty`, who is given up on; commands are ann's."""
+    files = {
+        "clerk_tools.py": TOOLS,
+        "agents/clerk.script.yaml": json.dumps(SCRIPT),
+        "people.yaml": "people: [{name: ann@example.com}]",
+    }
+    for name, expires in (("clerk", "24h"), ("hasty", "1s")):
+        files[f"agents/{name}.yaml"] = json.dumps({"name": name, "people": {"expires": expires}, **AGENT})
     folder = tmp_path_factory.mktemp("clerk")
-    (folder / "agents").mkdir()
     (folder / "bin").mkdir()
     (folder / "bin" / "temporal").symlink_to(ensure_binary(lambda _: None))
-    (folder / "clerk_tools.py").write_text(TOOLS)
-    for name, expires in (("clerk", "24h"), ("hasty", "1s")):
-        agent = {"name": name, "people": {"expires": expires}, **AGENT}
-        (folder / "agents" / f"{name}.yaml").write_text(json.dumps(agent))
-    (folder / "agents" / "clerk.script.yaml").write_text(json.dumps(SCRIPT))
-    (folder / "people.yaml").write_text("people: [{name: ann@example.com}]")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "MANDATE_"))}
-    async with run_private_server() as server:
-        env = {
-            **kept,
-            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-            "TEMPORAL_ADDRESS": server.address,
-            "MANDATE_AGENTS": str(folder / "agents"),
-            "MANDATE_FOLDER": str(folder / "state"),
-            "MANDATE_PEOPLE": str(folder / "people.yaml"),
-            "MANDATE_USER": "ann@example.com",
-            "TEMPORAL_CONFIG_FILE": str(folder / "none.toml"),
-        }
-        place = Place(folder, server.address, await connect(address=server.address), env)
-        worker = await place.start("worker", "-o", "json", "--log-level", "error")
-        try:
-            await line_with(worker.stdout, "clerk")
-            yield place
-        finally:
-            worker.kill()
-            await worker.wait()
+    env = {
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "MANDATE_PEOPLE": str(folder / "people.yaml"),
+        "MANDATE_USER": "ann@example.com",
+    }
+    async with new_place(folder, files, **env) as place, place.serving("clerk"):
+        yield place
 
 
 async def inbox(desk: Place, *words: str) -> dict[str, str]:

@@ -12,9 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.integration.test_cli import BIN, Done, Place, line_with
-from workers.client import connect
-from workers.dev_server import run_private_server
+from tests.support.place import BIN, Done, Place, line_with, new_place
 
 TOOLS = '''
 from pathlib import Path
@@ -74,31 +72,16 @@ people:
 @pytest.fixture(scope="module")
 async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     """A place with a worker that serves the agent `till`; commands are ann's unless they say otherwise."""
+    files = {
+        "inbox_till_tools.py": TOOLS,
+        "agents/till.yaml": AGENT,
+        "agents/till.script.yaml": json.dumps(SCRIPT),
+        "people.yaml": PEOPLE,
+    }
     folder = tmp_path_factory.mktemp("inbox")
-    (folder / "agents").mkdir()
-    (folder / "inbox_till_tools.py").write_text(TOOLS)
-    (folder / "agents" / "till.yaml").write_text(AGENT)
-    (folder / "agents" / "till.script.yaml").write_text(json.dumps(SCRIPT))
-    (folder / "people.yaml").write_text(PEOPLE)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "MANDATE_"))}
-    async with run_private_server() as server:
-        env = {
-            **kept,
-            "TEMPORAL_ADDRESS": server.address,
-            "MANDATE_AGENTS": str(folder / "agents"),
-            "MANDATE_FOLDER": str(folder / "state"),
-            "MANDATE_PEOPLE": str(folder / "people.yaml"),
-            "MANDATE_USER": "ann@example.com",
-            "TEMPORAL_CONFIG_FILE": str(folder / "none.toml"),
-        }
-        place = Place(folder, server.address, await connect(address=server.address), env)
-        worker = await place.start("worker", "-o", "json", "--log-level", "error")
-        try:
-            await line_with(worker.stdout, "till")
-            yield place
-        finally:
-            worker.kill()
-            await worker.wait()
+    ann = {"MANDATE_PEOPLE": str(folder / "people.yaml"), "MANDATE_USER": "ann@example.com"}
+    async with new_place(folder, files, **ann) as place, place.serving("till"):
+        yield place
 
 
 async def parked(desk: Place, what: str, *words: str) -> str:

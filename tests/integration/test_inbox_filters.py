@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_cli import Done, Place
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, PEOPLE, asked, write_people
+from tests.support.place import Done, Place
 from workers.client import connect
 from workers.dev_server import run_private_server
 
