@@ -6,10 +6,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from temporalio.client import (
     Client,
+    WorkflowHandle,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -136,6 +137,11 @@ class _Message(Generic[T]):
     payload: Decision | Steering | Halt
     answer: type[T]
 
+    @property
+    def names_its_run(self) -> bool:
+        """Whether no other run takes it: the digest of a request holds the run's id."""
+        return isinstance(self.payload, Decision) and self.payload.digest is not None
+
     def new_update_id(self) -> str:
         """Another one for each call.
 
@@ -183,11 +189,12 @@ async def _sent(client: Client, workflow_id: str, message: _Message[T], patience
 
 
 async def _until_answered(client: Client, workflow_id: str, message: _Message[T]) -> T:
-    handle = client.get_workflow_handle(workflow_id)
+    handle = client.get_workflow_handle(workflow_id) if message.names_its_run else None
     update_id = message.new_update_id()
     pause_seconds = FIRST_PAUSE_SECONDS
     while True:
         try:
+            handle = handle or await _run_of_now(client, workflow_id)
             told: T = await handle.execute_update(
                 message.verb, message.payload, id=update_id, result_type=message.answer
             )
@@ -201,11 +208,21 @@ async def _until_answered(client: Client, workflow_id: str, message: _Message[T]
         except RPCError as error:
             aborted = any(words in error.message for words in _ABORTED)
             if error.status is RPCStatusCode.NOT_FOUND and not aborted:
-                raise NoRun(_no_run(workflow_id, error)) from None
+                raise NoRun(
+                    _no_run(workflow_id, error, seen=handle is not None and not message.names_its_run)
+                ) from None
             if error.status not in _PASSING and not aborted:
                 raise
         await asyncio.sleep(pause_seconds)
         pause_seconds = min(pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+
+
+async def _run_of_now(client: Client, workflow_id: str) -> WorkflowHandle[Any, Any]:
+    """The run that has this workflow id now, with all parts in which it goes on; no later run of the same id."""
+    described = await client.get_workflow_handle(workflow_id).describe()
+    first = described.raw_description.workflow_execution_info.first_run_id
+    # A server that does not say it gets the message as one for whatever run has the id.
+    return client.get_workflow_handle(workflow_id, first_execution_run_id=first or None)
 
 
 def _sentence(cause: BaseException) -> str:
@@ -214,6 +231,6 @@ def _sentence(cause: BaseException) -> str:
     return str(cause) or type(cause).__name__
 
 
-def _no_run(workflow_id: str, error: RPCError) -> str:
-    over = "already completed" in error.message
+def _no_run(workflow_id: str, error: RPCError, *, seen: bool) -> str:
+    over = seen or "already completed" in error.message
     return f"run {workflow_id!r} is over" if over else f"there is no run {workflow_id!r}"
