@@ -112,8 +112,7 @@ class AgentWorkflow(Messages):
     @property
     def _stop_reason(self) -> str:
         """Who stopped the run and why, and how much of it was taken back."""
-        reason = self._control.stop_reason
-        return f"{reason}; {self._undoing.outcome}" if self._now.control.undo is not None else reason
+        return "; ".join(filter(None, (self._control.stop_reason, self._undoing.outcome)))
 
     def _unknown(self) -> tuple[RunStatus, str]:
         """How a run ends that does not know what it did: nobody could say, or somebody stopped it over it."""

@@ -12,6 +12,8 @@ from workflows.rules import wording
 LINES = 5
 """Calls that the answer to a stop names."""
 
+STOPPING = "the run is being stopped"
+
 WORDS_WAITING = 100
 WORDS_BYTES = 32 * 1024
 """Most that people's words take which the model has not been told yet."""
@@ -53,7 +55,7 @@ class Control:
     def refusal(self, steering: Steering) -> str | None:
         """Why the model cannot be told these words, in one sentence."""
         if self._current.now.control.stopped is not None:
-            return "the run is being stopped"
+            return STOPPING
         if self.is_ending:
             return "the run is ending"
         words = self._current.now.control.words
@@ -91,7 +93,8 @@ class Control:
         self._set(paused=halt)
         self._current.recall(_said("paused", halt))
         self._current.stand()
-        return Told(status=self._current.status, message="the call in hand is finished; no new one begins")
+        then = STOPPING if self.is_stopping else "the call in hand is finished; no new one begins"
+        return Told(status=self._current.status, message=then)
 
     def resume(self, halt: Halt) -> Told:
         if not self.is_paused:
@@ -99,7 +102,7 @@ class Control:
         self._set(paused=None)
         self._current.recall(_said("resumed", halt))
         self._current.stand()
-        return Told(status=self._current.status, message="the run goes on")
+        return Told(status=self._current.status, message=STOPPING if self.is_stopping else "the run goes on")
 
     def stop(self, stop: Stop) -> Told:
         its = self._current.now
@@ -108,7 +111,8 @@ class Control:
             self._current.recall(_said("stopped for good", stop))
             return Told(status=self._current.status, message="nothing more is taken back; the run ends")
         if self.is_stopping and (its.control.undo is not None or not stop.keep):
-            return Told(status=self._current.status, message="the run is being stopped already")
+            kept = "; what it did is kept" if its.control.undo == "kept" and not stop.keep else ""
+            return Told(status=self._current.status, message=f"{STOPPING} already{kept}")
         if not self.is_stopping:
             self._set(stopped=Halt(by=stop.by, reason=stop.reason))
         if stop.keep:
@@ -119,14 +123,27 @@ class Control:
 
     def _then(self, stop: Stop) -> str:
         """What becomes of what the run did, and of the run."""
-        done = self._current.now.compensable
+        its = self._current.now
+        done = its.compensable
         if stop.keep:
             return "the run ends; what it did is kept"
-        if not done:
+        if not done and not self._may_yet_do:
             return "the run ends"
         lines = "; ".join(one.line for one in reversed(done[-LINES:]))
         more = f"; and {len(done) - LINES} more" if len(done) > LINES else ""
-        return f"what it did is taken back as far as that may be, the last call first ({lines}{more}), and the run ends"
+        which = f", the last call first ({lines}{more})" if done else ""
+        lost = "; ".join(entry.call for entry in (*its.uncertain, *(one.entry for one in its.unclear.values())))
+        unless = f"; nothing is taken back while it is unknown whether this happened: {lost}" if lost else ""
+        return f"what it did is taken back as far as that may be{which}, and the run ends{unless}"
+
+    @property
+    def _may_yet_do(self) -> bool:
+        """Whether the open turn has a call that is not answered and can be taken back once it is done."""
+        its = self._current.now
+        return any(
+            answer is None and call.tool in its.agent.compensable
+            for call, answer in zip(its.calls, its.answers, strict=True)
+        )
 
     async def go_ahead(self, is_leaving: Callable[[], bool]) -> bool:
         """Returns when the run is not paused, or has to leave; whether it may begin something new."""

@@ -16,6 +16,8 @@ from workflows.steps import Attempted
 RESULT_CHARACTERS = 2000
 """Longest result of a remote activity, which is in no store, that its compensation can use."""
 
+NOTHING = "nothing is taken back while it is unknown what was done"
+
 LEFT_SHOWN = 4
 KEPT = 50
 """Calls that a run can take back: the last of them."""
@@ -78,10 +80,12 @@ class Undoing:
 
     @property
     def outcome(self) -> str:
-        """How much was taken back, and what was not and why, in words."""
+        """How much was taken back, and what was not and why, in words; empty when there was nothing to take back."""
         its, left = self._current.now, list[str]()
         if its.control.undo == "kept":
             return "what it did is kept"
+        if its.control.undo is None:
+            return NOTHING if its.compensable else ""
         lines = {done.key: done.line for done in its.compensable}
         undoing = [(call, answer) for call, answer in zip(its.calls, its.answers, strict=True) if call.undoes]
         for call, answer in undoing:

@@ -9,7 +9,7 @@ from temporalio.client import Client, WorkflowHandle
 
 from tests.support.agents import ALLOW_ALL, Site, conversation, new_site, parts_taken, results_told
 from tests.support.people import asked, decide, write_people
-from tests.support.toolkit import LET_GO, calls_of
+from tests.support.toolkit import LET_GO, calls_of, held
 from workers.client import connect
 from workers.dev_server import run_private_server
 from workflows.contracts.run import RunResult, RunStatus
@@ -173,6 +173,40 @@ async def test_a_second_stop_may_still_keep_it(site: Site) -> None:
     assert len(calls_of(handle.id)) == 4
 
 
+async def test_a_stop_after_one_that_keeps_it_is_told_so(site: Site) -> None:
+    write(site)
+
+    async with site.serving():
+        handle = await site.start("undone")
+        await until_busy(handle)
+        await handle.execute_update("stop", {**STOP, "keep": True})
+        told = [await handle.execute_update(verb, BY) for verb in ("stop", "pause", "resume")]
+        LET_GO.add(handle.id)
+        await handle.result()
+
+    assert [one["message"] for one in told] == [
+        "the run is being stopped already; what it did is kept",
+        "the run is being stopped",
+        "the run is being stopped",
+    ]
+
+
+async def test_a_stop_tells_that_the_call_in_hand_is_taken_back(site: Site) -> None:
+    site.write("undone", [{"call": DONE[:1]}, {"say": "done"}], tools=TOOLS)
+
+    async with site.serving():
+        with held("pay"):
+            handle = await site.start("undone")
+            await until_busy(handle, "pay")
+            told = await handle.execute_update("stop", STOP)
+        result = await handle.result()
+
+    assert told["message"] == (
+        "the call in hand is finished, then what it did is taken back as far as that may be, and the run ends"
+    )
+    assert (result.reason or "").endswith("; 1 of 1 calls that can be taken back were")
+
+
 async def test_a_second_stop_ends_it(site: Site) -> None:
     write(site, policy=[*ALLOW_ALL, ASK])
 
@@ -205,6 +239,22 @@ async def test_nothing_is_taken_back_while_it_is_unknown_what_was_done(site: Sit
 
     assert [call.tool for call in calls_of(handle.id)] == ["pay", "send", "pay", "send"]
     assert [entry.call for entry in result.uncertain] == ["send to=bob lose_reply=true"]
+    assert result.reason == "stopped by ann@example.com; nothing is taken back while it is unknown what was done"
+
+
+async def test_a_stop_while_it_is_unknown_what_was_done_says_so(site: Site) -> None:
+    write(site, {"call": [{"send": {"to": "bob", "lose_reply": True}}]})
+
+    async with site.serving():
+        handle = await site.start("undone")
+        await asked(handle)
+        told = await handle.execute_update("stop", STOP)
+        result = await handle.result()
+
+    assert told["message"].endswith(
+        "; nothing is taken back while it is unknown whether this happened: send to=bob lose_reply=true"
+    )
+    assert (result.reason or "").endswith("; nothing is taken back while it is unknown what was done")
 
 
 async def test_calls_that_were_not_made_are_told_so_and_their_requests_withdrawn(site: Site) -> None:
