@@ -14,6 +14,7 @@ from workers.cli.parked import Parked
 from workers.converter import data_converter
 from workflows.contracts.agent import AgentPin
 from workflows.contracts.budget import Budget
+from workflows.contracts.compensation import CompensationRequest
 from workflows.contracts.request import (
     Checked,
     Decision,
@@ -25,6 +26,7 @@ from workflows.contracts.request import (
     Receipt,
     Request,
     Steering,
+    Stop,
     Then,
 )
 from workflows.contracts.run import ControlState, PeopleState, RunState
@@ -261,6 +263,27 @@ async def test_open_requests_are_known_after_continue_as_new() -> None:
 
     assert list(chronicle.parked.requests) == ["r1"]
     assert chronicle.doing == "paused by ann"
+
+
+async def test_run_that_takes_back_what_it_did_is_not_paused_any_more() -> None:
+    chronicle = Chronicle(CONVERTER)
+    chronicle.parked = await parked(request())
+    for verb, said in (("pause", Halt(by="ann")), ("stop", Stop(by="ann"))):
+        await chronicle.add(await signaled(5, verb, said))
+    before = chronicle.parked.status
+
+    planned = CompensationRequest(agent=DIGEST, head=DIGEST, results=(), calls=(), step=2)
+    await chronicle.add(await scheduled(7, "plan_compensation", planned))
+
+    assert (before, chronicle.parked.status) == ("paused", "running")
+
+
+async def test_stop_that_keeps_what_was_done_is_told_as_one() -> None:
+    its = await parked()
+
+    happened = await its.add(await signaled(5, "stop", Stop(by="ann", reason="good enough", keep=True)), 1)
+
+    assert happened == [Heard(1, "ann stops the run, and what it did is kept: good enough")]
 
 
 def test_call_that_was_never_made_is_not_one_of_the_calls_that_were() -> None:

@@ -128,7 +128,7 @@ class Chronicle:
             return [*self._unmade(request.results), Asked(request.step, line)]
         if kind == "plan_compensation":
             (planned,) = await self._decode(attributes.input.payloads, CompensationRequest)
-            self.parked.close_all()
+            self.parked.take_back()
             return self._unmade(planned.results)
         if kind in {"pin_agent", NOTIFY, CHECK}:
             return []

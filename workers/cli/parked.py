@@ -88,6 +88,11 @@ class Parked:
             if request.index == index:
                 del self.requests[request.id]
 
+    def take_back(self) -> None:
+        """The run takes back what it did: no pause holds it back, and nobody is asked about anything else."""
+        self.paused_by = None
+        self.close_all()
+
     def close_all(self) -> None:
         self.requests.clear()
         self._checks.clear()
@@ -223,4 +228,5 @@ def _said(name: str, message: Any) -> str:
         return f"{message.by or 'somebody'} chose {message.choice}{changed} on {which}"
     if isinstance(message, Steering):
         return f"{message.by} says: {message.text}"
-    return f"{message.by} {_DOES[name]}{f': {message.reason}' if message.reason else ''}"
+    kept = ", and what it did is kept" if isinstance(message, Stop) and message.keep else ""
+    return f"{message.by} {_DOES[name]}{kept}{f': {message.reason}' if message.reason else ''}"
