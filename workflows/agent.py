@@ -19,6 +19,9 @@ from workflows.rules import recovery, routing, troubles, wording
 from workflows.turn import Turn
 from workflows.undoing import Undoing
 
+WHY_CHARACTERS = 250
+"""Of why a run was stopped, before how much was taken back: the reason of a result has room for 500."""
+
 CLOSED_SHOWN = 20
 """Decided requests that the query `open_requests` tells of."""
 
@@ -112,7 +115,8 @@ class AgentWorkflow(Messages):
     @property
     def _stop_reason(self) -> str:
         """Who stopped the run and why, and how much of it was taken back."""
-        return "; ".join(filter(None, (self._control.stop_reason, self._undoing.outcome)))
+        reason, outcome = self._control.stop_reason, self._undoing.outcome
+        return f"{wording.shorten(reason, WHY_CHARACTERS)}; {outcome}" if outcome else reason
 
     def _unknown(self) -> tuple[RunStatus, str]:
         """How a run ends that does not know what it did: nobody could say, or somebody stopped it over it."""

@@ -156,6 +156,19 @@ async def test_a_stop_may_keep_what_was_done(site: Site) -> None:
     assert result.effects.count == 3
 
 
+async def test_a_long_reason_leaves_room_for_what_became_of_it(site: Site) -> None:
+    write(site)
+
+    async with site.serving():
+        handle = await site.start("undone")
+        await until_busy(handle)
+        await handle.execute_update("stop", {**BY, "reason": "why " * 249, "keep": True})
+        LET_GO.add(handle.id)
+        result = await handle.result()
+
+    assert (result.reason or "").endswith("…; what it did is kept")
+
+
 async def test_a_second_stop_may_still_keep_it(site: Site) -> None:
     write(site)
 
