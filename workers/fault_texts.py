@@ -82,6 +82,7 @@ _TYPES = {
     "int_from_float": "is not a whole number",
     "bool_type": "is not true or false",
     "float_type": "is not a number",
+    "finite_number": "is not a finite number",
     "datetime_type": _TIME,
     "datetime_parsing": _TIME,
     "datetime_from_date_parsing": _TIME,

@@ -326,6 +326,10 @@ def test_single_call_is_told_to_programs(project: Path, capsys: pytest.CaptureFi
             "call: {tool: look_up, args: {order: 1}}\nrun: {calls: {look: 1}}\n",
             "call.yaml: run.calls: agent 'refunds' has no tool 'look'; it has ",
         ),
+        (
+            "call: {tool: look_up, args: {order: 1}}\nrun: {calls: {look_up: -1}}\n",
+            "call.yaml:2:15: run.calls.look_up: -1: must be at least 0",
+        ),
         ("call: {tol: x}\n", "call.yaml:1:1: call.tool: is missing: Name of the tool.; call.yaml:1:8: "),
         ("- a\n", "call.yaml:1:1: a call is a mapping"),
     ],
@@ -339,6 +343,16 @@ def test_call_that_cannot_be_judged_is_refused(
 
     assert (code, out) == (2, "")
     assert errors[0].startswith(f"error: {sentence}")
+
+
+def test_sum_that_is_no_number_any_more_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    totals = '{"totals": {"issue_refund": {"amount": 1e400}}}'
+    (project / "call.json").write_text(f'{{"call": {{"tool": "look_up", "args": {{"order": 1}}}}, "run": {totals}}}')
+
+    code, out, errors = run(capsys, "--call", "call.json")
+
+    assert (code, out) == (2, "")
+    assert errors == ["error: call.json:1:1: run.totals.issue_refund.amount: inf is not a finite number"]
 
 
 @pytest.mark.parametrize(

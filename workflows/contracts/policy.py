@@ -4,7 +4,16 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from workflows.contracts.base import Duration, JsonObject, Name, Record, Spec
 from workflows.contracts.faults import refuse, repeated
@@ -141,8 +150,10 @@ class ExampleRun(Spec):
     cost_usd: float = Field(default=0.0, ge=0, description="Money spent so far.")
     now: AwareDatetime | None = Field(default=None, description="The time, for example `2026-11-02T09:00:00Z`.")
     tainted: bool = Field(default=False, description="Whether content of an untrusted tool has been read.")
-    calls: dict[str, int] = Field(default={}, description="Calls so far, by tool.")
-    totals: dict[str, dict[str, float]] = Field(default={}, description="Sums so far, by tool and numeric argument.")
+    calls: dict[str, NonNegativeInt] = Field(default={}, description="Calls so far, by tool.")
+    totals: dict[str, dict[str, FiniteFloat]] = Field(
+        default={}, description="Sums so far, by tool and numeric argument."
+    )
 
 
 class Example(Spec):
