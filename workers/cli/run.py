@@ -58,7 +58,7 @@ async def run(
             agent=agent,
             asked=asked,
             workflow_id=workflow_id,
-            requester=requester or None,
+            requester=(requester or "").strip() or None,
             labels=labels,
             steps=steps,
         )
