@@ -13,7 +13,7 @@ from temporalio.envconfig import ClientConfig
 
 from workers import inbox, messages
 from workers.converter import data_converter
-from workflows.contracts import queues
+from workers.settings import Settings
 from workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
 from workflows.contracts.run import RunRequest, RunResult
 from workflows.rules import refusals
@@ -55,9 +55,10 @@ async def connect(
 class AgentClient:
     """Starts runs, reads their results, talks to them; any other Temporal client can do the same with JSON objects."""
 
-    def __init__(self, client: Client, task_queue: str = queues.AGENTS) -> None:
+    def __init__(self, client: Client, task_queue: str | None = None) -> None:
+        """Runs are started on `task_queue`; left out, on `MANDATE_TASK_QUEUE`, else on `agents`."""
         self.client = client
-        self._task_queue = task_queue
+        self._task_queue = task_queue or Settings.from_environment().task_queue
 
     async def start(
         self,

@@ -10,6 +10,7 @@ from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, 
 from temporalio.service import RPCError
 
 from tests.support.agents import Site, new_site
+from tests.support.attacks import failed_tasks, whole_history
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people
 from workflows.contracts.request import OpenRequests
 from workflows.contracts.run import RunStatus
@@ -39,8 +40,8 @@ async def test_heavy_signals_that_come_together_do_not_kill_a_run(site: Site) ->
     assert (result.status, result.reason) == (RunStatus.STOPPED, "stopped by ann@example.com: enough")
     assert refused.refusals == 100
     assert refused.refused[-1].reason == "too much came to the run at once; send it again in a moment"
-    failed = [event async for event in handle.fetch_history_events() if _has_failed(event)]
-    assert [message for message in map(_failure, failed) if GIVEN_UP not in message] == []
+    failed = failed_tasks(await whole_history(site.client, handle))
+    assert [message for message in failed if GIVEN_UP not in message] == []
 
 
 GIVEN_UP = "[TMPRL1101]"
@@ -60,10 +61,6 @@ async def in_time(handle: WorkflowHandle[Any, Any]) -> OpenRequests:
 
 def _has_failed(event: HistoryEvent) -> bool:
     return event.HasField("workflow_task_failed_event_attributes")
-
-
-def _failure(event: HistoryEvent) -> str:
-    return event.workflow_task_failed_event_attributes.failure.message
 
 
 async def test_a_task_that_took_too_long_is_tried_again(site: Site) -> None:

@@ -106,7 +106,7 @@ class Chronicle:
         if not isinstance(given, dict):
             return
         if not attributes.continued_execution_run_id or not isinstance(given.get("agent"), dict):
-            self.agent = str(given.get("agent"))
+            self.agent = str(given["agent"]) if "agent" in given else None
             return
         state = RunState.model_validate(given)
         self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage

@@ -16,11 +16,13 @@ def person(settings: Settings, by: str | None) -> str:
     """`by` if it was given, else `MANDATE_USER`, else git's `user.email`, else the login name and host.
 
     Raises:
-        CliError: it is a placeholder that was not filled in.
+        CliError: it is empty, or a placeholder that was not filled in.
     """
     from workflows.rules.answering import PLACEHOLDERS
 
     name = (by if by is not None else settings.user or _git() or _system()).strip()
+    if not name:
+        raise CliError("--by is empty; say who you are with it, or with MANDATE_USER")
     if name in PLACEHOLDERS:
         raise CliError(f"--by {name!r} stands for your own name; put that in its place")
     return name

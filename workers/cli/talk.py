@@ -43,6 +43,8 @@ async def steer(
     """Tell agents something, as your words. Exit code 0: all were told. 1: some refuse. 2: bad usage."""
     if not text.strip():
         raise CliError("what the agent is told is empty; give it a text after the run")
+    if not runs and query is None:
+        raise CliError(f"name the run, then what the agent is told: `{call.program} steer RUN TEXT`")
     return await _tell(call, runs, "steer", text=text, query=query, by=by, yes=yes)
 
 
