@@ -240,6 +240,9 @@ async def test_server_started_again_shows_the_runs_of_demos(shown: Shown) -> Non
 async def test_server_stays_when_it_is_to_be_kept(started: Processes, tmp_path: Path) -> None:
     demo = started.mandate("demo", "--fast", "--yes", "--keep")
     await demo.said("Look at the run")
+    async with asyncio.timeout(30):
+        while "stay until Ctrl-C" not in demo.stderr():
+            await asyncio.sleep(0.02)
     assert server_lease.keeper_lives(tmp_path / "state")
 
     demo.send(signal.SIGINT)

@@ -227,8 +227,8 @@ class Demo:
             self._out.print(commands.broken(command, columns))
 
     async def _stay(self) -> None:
-        self._out.note("Server and Web UI stay until Ctrl-C.")
         with stop_signals(lambda: None) as stopped:
+            self._out.note("Server and Web UI stay until Ctrl-C.")
             await stopped.wait()
 
 
