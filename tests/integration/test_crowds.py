@@ -12,6 +12,8 @@ from temporalio.service import RPCError
 from tests.support.agents import Site, new_site
 from tests.support.attacks import failed_tasks, whole_history
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people
+from workers.uninterrupted import SandboxedRunner
+from workers.workflow_threads import WorkflowThreads
 from workflows.contracts.request import OpenRequests
 from workflows.contracts.run import RunStatus
 
@@ -68,6 +70,10 @@ async def test_a_task_that_took_too_long_is_tried_again(site: Site) -> None:
     calls = [{"pay": {"order": number}} for number in range(100)]
     site.write("many", [{"call": calls}, {"say": "done"}], policy=ASK_ALL)
     async with site.serving() as worker:
+        # What this takes rarely fails without them: two threads in one run, and an interrupt at the wrong place.
+        settings = worker.config()
+        assert isinstance(settings["workflow_task_executor"], WorkflowThreads)
+        assert isinstance(settings["workflow_runner"], SandboxedRunner)
         given_up = worker._workflow_worker
         assert given_up is not None
         for _ in range(3):

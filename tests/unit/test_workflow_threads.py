@@ -5,10 +5,13 @@ import time
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from threading import Event
+from typing import Any
 
 import pytest
+from temporalio.worker import WorkflowInstance
 
 from workers import workflow_threads
+from workers.uninterrupted import Uninterrupted
 from workers.workflow_threads import WorkflowThreads
 
 
@@ -81,6 +84,32 @@ def test_failures_and_plain_functions_come_through() -> None:
             with pytest.raises(KeyError, match="broken"):
                 threads.submit(broken.activate).result(10)
         assert threads.submit(max, 1, 2).result(10) == 2
+
+
+def test_nothing_says_in_which_thread_a_run_is() -> None:
+    """The SDK interrupts a workflow task in the thread that its instance names."""
+
+    class Inner(WorkflowInstance):
+        def activate(self, act: Any) -> Any:
+            return act
+
+        def get_serialization_context(self, command_info: Any) -> Any:
+            return command_info
+
+        def get_external_store_context(self, command_info: Any) -> Any:
+            return command_info
+
+        def get_info(self) -> Any:
+            return "info"
+
+        def get_thread_id(self) -> int | None:
+            return 7
+
+    run = Uninterrupted(Inner())
+
+    assert run.get_thread_id() is None
+    assert (run.activate("act"), run.get_info()) == ("act", "info")
+    assert (run.get_serialization_context(1), run.get_external_store_context(2)) == (1, 2)  # type: ignore[arg-type]
 
 
 def test_runs_that_are_gone_are_forgotten() -> None:
