@@ -18,6 +18,7 @@ from activities.documents import parse_document
 from workers.cli.errors import CliError
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.rules import wording
+from workflows.rules.plain_text import plain_lines
 
 EDITOR = "vi"
 """Where neither `VISUAL` nor `EDITOR` is set."""
@@ -200,15 +201,15 @@ def as_yaml(value: JsonValue) -> str:
     # A bare value is followed by the end of its document.
     text = stream.getvalue().removesuffix("...\n")
     with contextlib.suppress(ValueError):
-        if canonical_json(_read(text)) == canonical_json(value):
+        if canonical_json(_read(text)) == canonical_json(value) and plain_lines(text) == text:
             return text
-    # All in quotes, and as escapes the characters that YAML changes or refuses.
+    # All in quotes, and as escapes the characters that YAML changes or refuses, or that cannot be seen.
     quoted = json.dumps(value, ensure_ascii=False, indent=2)
     return "".join(map(_escaped, quoted)) + "\n"
 
 
 def _escaped(character: str) -> str:
-    if character.isprintable() or character == "\n":
+    if character == "\n" or (character.isprintable() and plain_lines(character) == character):
         return character
     code = ord(character)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

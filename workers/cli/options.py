@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from workers.cli.errors import INTERRUPTED, CliError
-from workers.cli.output import Color, Output
+from workers.cli.output import Color, Output, plain_logs
 
 OutputFormat = Literal["text", "json"]
 CONNECTION = "Connection"
@@ -154,6 +154,7 @@ def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | No
     # Not above: a third of the time that `--help` takes.
     import asyncio
 
+    plain_logs()
     told = asyncio.Event()
 
     def end(task: "asyncio.Task[Any] | None") -> None:

@@ -9,6 +9,7 @@ import typer
 
 from workers.cli.errors import DONE, REFUSED, CliError
 from workers.cli.options import Invocation, offline_verb
+from workers.cli.output import write_error
 from workers.cli.validate_agents import agent_json, print_catalog
 from workers.cli.validate_call import call_json, judge_call, print_call
 from workers.cli.validate_policies import check_policies, policy_json, print_policies
@@ -68,7 +69,8 @@ async def validate(
             print_catalog(call.out, catalog)
         print_policies(call.out, policies)
         sys.stdout.flush()
-        sys.stderr.writelines(f"{fault}\n" for fault in faults)
+        for fault in faults:
+            write_error(str(fault))
     return REFUSED if faults else DONE
 
 
