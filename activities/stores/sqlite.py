@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from activities import files
 from activities.stores.base import StoreUnavailable
 from workflows.contracts.base import Digest
 
@@ -201,7 +202,11 @@ class _ForeignFile(Exception):
 
 
 def _connect(path: Path, *, is_writer: bool) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
+    # SQLite gives the files beside it the mode that this one has; one that cannot be made or opened it names itself.
+    with suppress(OSError):
+        files.open_own(path, "ab").close()
+    files.tighten(*(path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")))
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         # Used by one thread at a time: by its lane, and by nobody once that has ended.

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from activities import files
 from activities.documents import parse_document
 from workers.cli.errors import CliError
 from workflows.contracts.base import JsonObject, canonical_json
@@ -125,11 +126,13 @@ def _open_editor(path: Path, environment: Mapping[str, str]) -> None:
     command = environment.get("VISUAL") or environment.get("EDITOR") or EDITOR
     try:
         # The terminal is the editor's: its word counts, not ours.
-        code = subprocess.run([*shlex.split(command), str(path)], check=False).returncode  # noqa: S603 - as told
+        # What it writes beside the file, or in its place, holds the arguments too.
+        code = subprocess.run([*shlex.split(command), str(path)], check=False, umask=0o077).returncode  # noqa: S603 - as told
     except (OSError, ValueError) as error:
         path.unlink()
         why = getattr(error, "strerror", None) or error
         raise CliError(f"the editor {command!r} cannot be started: {why}; set VISUAL or EDITOR, or use --set") from None
+    files.tighten(path)
     if code != 0:
         raise CliError(f"the editor {command!r} ended with exit code {code}; nothing was sent; your text is in {path}")
 
