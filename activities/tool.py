@@ -8,6 +8,7 @@ from temporalio import activity
 from activities import arguments, failures, guard, heartbeat, results
 from activities.failures import ToolError
 from activities.heartbeat import Heart
+from activities.own_files import OwnFiles
 from activities.pinned import PinnedAgents
 from activities.toolbox import builtin
 from activities.toolbox.base import CallContext, Toolbox, ToolText
@@ -29,8 +30,16 @@ STORE_PATIENCE = 15.0
 class ToolActivities:
     """Toolboxes by the kind of binding that they serve."""
 
-    def __init__(self, toolboxes: Mapping[str, Toolbox], agents: PinnedAgents, transcript: TranscriptLog) -> None:
+    def __init__(
+        self,
+        toolboxes: Mapping[str, Toolbox],
+        agents: PinnedAgents,
+        transcript: TranscriptLog,
+        own: OwnFiles | None = None,
+    ) -> None:
+        """`own` is what the worker's files name; `None` for all that runs ask for."""
         self._toolboxes = toolboxes
+        self._own = own
         self._agents = agents
         self._transcript = transcript
 
@@ -99,6 +108,8 @@ class ToolActivities:
         toolbox = self._toolboxes.get(definition.binding.kind)
         if toolbox is None:
             raise ToolError(Outcome.NOT_SENT, f"this worker cannot call tools of kind {definition.binding.kind!r}")
+        if self._own is not None:
+            self._own.refuse_others(definition)
         context = _context(request, definition)
         if definition.tool.effect is Effect.ONCE:
             await self._claim(context.idempotency_key, request.instead_of)

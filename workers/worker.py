@@ -22,6 +22,7 @@ from activities.compensation import CompensationActivities
 from activities.guard import Guard
 from activities.keyring import Keyring
 from activities.model import ModelActivities
+from activities.own_files import OwnToolbox, named_by
 from activities.pinned import PinnedAgents
 from activities.stores.locate import open_store
 from activities.tool import ToolActivities
@@ -124,7 +125,8 @@ async def open_worker(
         await keyring.refresh()
         guard = Guard(keyring)
         transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
-        models = ModelActivities(providers.makers(settings), agents, transcript)
+        own = named_by(loaded.pinned for loaded in catalog.agents.values())
+        models = ModelActivities(providers.makers(settings, own), agents, transcript)
         stack.push_async_callback(models.close)
         await models.open(sorted(catalog.providers()))
         offered = {
@@ -132,8 +134,9 @@ async def open_worker(
             for name, loaded in catalog.agents.items()
         }
         opening = AgentActivities(offered, transcript, await search_attributes.ensure(client))
-        tools = ToolActivities(toolboxes, agents, transcript)
-        checks = VerificationActivities(toolboxes, agents, transcript, models.provider)
+        own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
+        tools = ToolActivities(own_tools, agents, transcript, own)
+        checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
         people = people_files.people_activities(settings, agents, transcript)
         undoing = CompensationActivities(agents, transcript)
         notifying = channels.notification_activities(settings)
