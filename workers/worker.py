@@ -135,7 +135,7 @@ async def open_worker(
         }
         opening = AgentActivities(offered, transcript, await search_attributes.ensure(client))
         own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
-        tools = ToolActivities(own_tools, agents, transcript, own)
+        tools = ToolActivities(own_tools, agents, transcript, own, people_files.signatures_of(settings))
         checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
         people = people_files.people_activities(settings, agents, transcript)
         undoing = CompensationActivities(agents, transcript)
