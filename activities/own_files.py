@@ -6,6 +6,7 @@ stands in no file of this worker is not sent: another worker may make it.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import assert_never
 from urllib.parse import urlsplit
 
@@ -110,14 +111,15 @@ class OwnToolbox:
 
 
 class OwnScripts:
-    """The provider of scripted models, for scripts of this worker's own only."""
+    """The provider of scripted models: plays scripts that own files name, and others in this worker's own folders."""
 
     def __init__(self, provider: Provider, own: OwnFiles) -> None:
         self._provider = provider
         self._own = own
 
     async def complete(self, prompt: Prompt) -> Completion:
-        if prompt.model not in self._own.scripts:
+        path = PurePath(prompt.model)
+        if prompt.model not in self._own.scripts and (path.is_absolute() or ".." in path.parts):
             reason = f"the files of this worker do not name the script {prompt.model!r}"
             raise model_failure("script", reason, attempt=prompt.attempt, retryable=True, retry_after=PATIENCE)
         return await self._provider.complete(prompt)

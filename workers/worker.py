@@ -120,10 +120,10 @@ async def open_worker(
         catalog = await _checked_catalog(settings, resolve, AnnouncedWaits(mcp, on_progress) if on_progress else mcp)
         blobs = Blobs(open_store(settings.store))
         stack.push_async_callback(blobs.close)
-        await blobs.identity()
+        store = await blobs.identity()
         keyring = Keyring(blobs.store)
         await keyring.refresh()
-        guard = Guard(keyring)
+        guard = Guard(keyring, store)
         transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
         own = named_by(loaded.pinned for loaded in catalog.agents.values())
         models = ModelActivities(providers.makers(settings, own), agents, transcript)
@@ -160,7 +160,7 @@ async def open_worker(
                 guard.protect(notifying.notify_people),
             ],
             workflow_runner=workflow_runner(sandboxed=options.sandboxed),
-            interceptors=[LogContext(), MarkInterceptor(keyring)],
+            interceptors=[LogContext(), MarkInterceptor(keyring, store)],
             identity=options.identity or f"{os.getpid()}@{socket.gethostname()}",
             max_cached_workflows=options.max_cached_workflows,
             max_concurrent_workflow_tasks=WORKFLOW_TASKS,

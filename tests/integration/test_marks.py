@@ -14,7 +14,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import ActivityFailureError, Client, WorkflowFailureError, WorkflowHandle
-from temporalio.common import RawValue
+from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -94,6 +94,7 @@ async def test_activity_that_somebody_starts_does_nothing(site: Site, client: Cl
                         id=uuid4().hex,
                         task_queue=site.queue,
                         start_to_close_timeout=timedelta(seconds=10),
+                        retry_policy=RetryPolicy(maximum_attempts=1),
                     )
                 assert isinstance(failed.value.cause, ApplicationError)
                 assert NOT_ASKED in failed.value.cause.message
@@ -109,7 +110,12 @@ class Impostor:
     async def run(self, name: str, given: RawValue, queue: str) -> str:
         try:
             await workflow.execute_activity(
-                name, given, activity_id="3", task_queue=queue, start_to_close_timeout=timedelta(seconds=10)
+                name,
+                given,
+                activity_id="3",
+                task_queue=queue,
+                start_to_close_timeout=timedelta(seconds=10),
+                retry_policy=RetryPolicy(maximum_attempts=1),
             )
         except Exception as error:
             return str(getattr(error, "cause", error))
@@ -204,7 +210,7 @@ async def test_forged_agent_is_not_worked_under(site: Site, client: Client) -> N
         task_queue=site.queue,
         workflows=[AgentWorkflow],
         workflow_runner=workflow_runner(),
-        interceptors=[MarkInterceptor(keyring)],
+        interceptors=[MarkInterceptor(keyring, await store.identity())],
     )
     async with deciding, forger:
         again = await site.start("pinned")

@@ -67,18 +67,3 @@ async def test_call_waits_for_the_worker_whose_files_name_its_tool(site: Site) -
         result = await handle.result()
     assert result.status is RunStatus.COMPLETED
     assert len(calls_of(handle.id, "pay")) == 1
-
-
-async def test_script_of_another_workers_agent_is_not_read(site: Site) -> None:
-    site.write("plays", [{"call": [{"look": {"what": "x"}}]}, {"say": "done"}])
-    site.write("decoy", [{"say": "done"}])
-    stranger = other(site, ["look"], "decoy.script.yaml")
-    async with site.serving():
-        handle = await site.start("plays")
-        await handle.signal("pause", {"by": "ann@example.com"})
-        await asyncio.sleep(1)
-
-    async with stranger.serving():
-        await handle.signal("resume", {"by": "ann@example.com"})
-        assert "do not name the script 'plays.script.yaml'" in await refused(handle)
-    await handle.terminate()

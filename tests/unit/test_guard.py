@@ -44,7 +44,7 @@ async def post(**changes: Any) -> tuple[Activities, Any, Any]:
     keyring = Keyring(store)
     await keyring.refresh()
     activities = Activities()
-    guarded = Guard(keyring).protect(activities.run_tool)
+    guarded = Guard(keyring, "memory-1").protect(activities.run_tool)
     environment = ActivityEnvironment()
     environment.payload_converter = SlimPayloadConverter()
     environment.info = dataclasses.replace(
@@ -86,7 +86,6 @@ async def test_unmarked_request_is_refused_before_it_is_read() -> None:
         await perform(b"")
 
     assert refused.value.type == "NotAsked"
-    assert refused.value.non_retryable
     assert activities.asked == []
 
 
@@ -108,7 +107,7 @@ async def test_no_mark_helps_whoever_is_no_run_of_an_agent(changes: dict[str, An
     payload = Payload(metadata={"encoding": b"json/plain", "mark": keyring.sign("input", place, b"{}")}, data=b"{}")
 
     with pytest.raises(ApplicationError, match="no run of an agent"):
-        await environment.run(Guard(keyring).protect(activities.run_tool), RawValue(payload))
+        await environment.run(Guard(keyring, "memory-1").protect(activities.run_tool), RawValue(payload))
 
     assert activities.asked == []
 

@@ -1,8 +1,10 @@
 """What a worker's files name, and calls of tools that only another worker's files name."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from temporalio.exceptions import ApplicationError
 
 from activities.failures import ToolError
 from activities.own_files import OwnFiles, OwnScripts, OwnToolbox, named_by
@@ -98,5 +100,39 @@ async def test_call_of_another_workers_tool_is_not_sent_and_may_be_tried_again()
 
 def test_worker_without_agents_runs_nothing() -> None:
     assert OwnFiles().refusal(definition({"kind": "python", "function": "shop:pay"})) is not None
-    assert OWN.scripts == {"own.yaml"}
-    assert OwnScripts is not None
+
+
+class Player:
+    """Plays every script."""
+
+    async def complete(self, prompt: Any) -> Any:
+        return prompt.model
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Asked:
+    model: str
+    attempt: int = 1
+
+
+@pytest.mark.parametrize(
+    ("script", "played"),
+    [
+        ("own.yaml", True),
+        ("of-an-older-file.yaml", True),
+        ("folder/other.yaml", True),
+        ("/etc/passwd", False),
+        ("../../secrets/keys.yaml", False),
+        ("folder/../../keys.yaml", False),
+    ],
+)
+async def test_scripts_are_read_in_own_folders_only(script: str, played: bool) -> None:
+    player = OwnScripts(Player(), OWN)
+
+    if played:
+        assert await player.complete(Asked(script)) == script  # type: ignore[arg-type]
+        return
+    with pytest.raises(ApplicationError, match=f"the files of this worker do not name the script '{script}'"):
+        await player.complete(Asked(script))  # type: ignore[arg-type]
