@@ -1,5 +1,6 @@
 """A run as Temporal's history tells it: while no worker answers, and after it has ended."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -22,6 +23,7 @@ from workflows.contracts.agent import AgentPin, Pinned
 from workflows.contracts.base import Digest
 from workflows.contracts.compensation import CompensationRequest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from workflows.contracts.marks import Marked
 from workflows.contracts.model import ModelReply, ModelRequest, Usage
 from workflows.contracts.run import EffectEntry, EffectLog, RunState
 from workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
@@ -103,6 +105,8 @@ class Chronicle:
         self._first_run = attributes.first_execution_run_id
         values: list[Any] = await self.converter.decode(attributes.input.payloads)
         given = values[0] if values else None
+        if isinstance(given, Marked):
+            given = json.loads(given.content)
         if not isinstance(given, dict):
             return
         if not attributes.continued_execution_run_id or not isinstance(given.get("agent"), dict):
