@@ -80,7 +80,7 @@ async def test_server_worker_inbox_and_editor_leave_nothing_to_others(
     )
     with await share_dev_server(state, on_progress=lambda _: None, ui=False) as server:
         client = await connect(address=server.address)
-        site = Site(tmp_path, client, "agents", {})
+        site = Site(tmp_path, client, "agents", {"MANDATE_PEOPLE": str(people)})
         site.write("asks", [{"call": [{"pay": {"order": 1, "amount": 120.0}}]}, {"say": "done"}], policy=[])
         settings = {
             "MANDATE_FOLDER": str(state), "MANDATE_AGENTS": str(tmp_path / "agents"), "MANDATE_PEOPLE": str(people),
