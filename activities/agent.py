@@ -82,6 +82,7 @@ def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...]) 
         recovers=True,
         loop=LOOP,
         budget=pinned.budget,
+        tainted=pinned.tainted,
         structured=pinned.output_schema is not None,
         store=store,
         search_attributes=search_attributes,

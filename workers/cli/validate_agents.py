@@ -33,7 +33,7 @@ def print_catalog(out: Output, catalog: "Catalog") -> None:
         print_table(out, rows, ("tool", "effect", "from", *more, "when called"), indent=2)
         if pinned.checks:
             print_table(out, [_checked(check) for check in pinned.checks], ("after", "is checked"), indent=2)
-        for line in _openings(loaded):
+        for line in (*_strange(loaded), *_openings(loaded)):
             out.print(Text(f"  {line}", style="yellow"))
 
 
@@ -78,6 +78,8 @@ def agent_json(loaded: "Loaded") -> dict[str, object]:
         "policies": list(loaded.policies),
         "tools": tools,
         "checks": [_check_json(check) for check in loaded.pinned.checks],
+        "tainted": loaded.pinned.tainted,
+        "unaccepted": list(loaded.strange),
         "open": _unnamed(loaded),
         "unasked": _unasked(loaded),
     }
@@ -148,6 +150,15 @@ def _openings(loaded: "Loaded") -> list[str]:
     if unnamed := _unnamed(loaded):
         lines.append(f"no rule allows {_listed(unnamed)}: each call waits for a person; allow it in `policy`")
     return lines
+
+
+def _strange(loaded: "Loaded") -> list[str]:
+    """The servers whose words nobody has accepted, in one line."""
+    if not loaded.strange:
+        return []
+    which = "; ".join(loaded.strange)
+    told = f"what MCP servers say of their tools taints each run from its beginning ({which})"
+    return [f"{told}; look at it and accept it: mandate validate --accept {loaded.path or 'FILE'}"]
 
 
 def _unnamed(loaded: "Loaded") -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from workflows.contracts import tool_checks
-from workflows.contracts.base import Duration, JsonObject, Name, Spec
+from workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
 from workflows.contracts.compensation import CompensationSpec
 from workflows.contracts.faults import Located, refuse, repeated
 from workflows.contracts.templates import SECRET_START, secret_names, url_arguments
@@ -115,6 +115,12 @@ class McpTools(ToolSettings):
         "if nothing says, `unknown` for `once` and `not_done` for the rest.",
     )
     errors: dict[str, ErrorMeaning] = Field(default={}, description="The same by tool; not named: `error`.")
+    accepted: Digest | None = Field(
+        default=None,
+        description="Digest of what the server says of these tools (names, descriptions, schemas), which `mandate "
+        "validate --accept` writes: other words are refused. Without it they taint each run from its beginning, unless "
+        "`untrusted: false`.",
+    )
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
