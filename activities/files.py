@@ -28,6 +28,16 @@ def write_own(path: Path, text: str) -> None:
         file.write(text)
 
 
+def make_file(path: Path) -> None:
+    """An empty file at `path`, unless something is there, which is not even opened.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
+
+
 def make_folder(folder: Path) -> None:
     """`folder`, and what is missing above it; those that are there stay as they are.
 

@@ -32,7 +32,7 @@ from activities.toolbox.http import HttpToolbox
 from activities.toolbox.python import PythonToolbox
 from activities.transcript import TranscriptLog
 from activities.verification import VerificationActivities
-from workers import channels, people_files, providers, readiness, search_attributes
+from workers import channels, earlier_agents, people_files, providers, readiness, search_attributes
 from workers.agent_files import AgentFileError
 from workers.catalog import Catalog
 from workers.interceptor import LogContext
@@ -128,7 +128,9 @@ async def open_worker(
         await keyring.refresh()
         guard = Guard(keyring, store)
         transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
-        own = named_by(loaded.pinned for loaded in catalog.agents.values())
+        loaded = catalog.agents.values()
+        earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
+        own = named_by([*earlier, *(one.pinned for one in loaded)])
         models = ModelActivities(providers.makers(settings, own), agents, transcript)
         stack.push_async_callback(models.close)
         await models.open(sorted(catalog.providers()))

@@ -11,7 +11,7 @@ from workflows import marks
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.contracts.budget import BudgetRequest
 from workflows.contracts.failures import FailureType, Unreadable
-from workflows.contracts.marks import Marked
+from workflows.contracts.marks import Marked, read_as
 from workflows.contracts.run import RunRequest, RunState
 from workflows.rules import refusals, wording
 
@@ -30,13 +30,12 @@ def carried_state(args: tuple[Any, ...]) -> RunState | ApplicationError | None:
     if info.continued_run_id is None or info.cron_schedule or info.attempt > 1 or len(args) != 1:
         return None
     given = args[0]
-    is_marked = isinstance(given, Marked)
-    if not is_marked and not (isinstance(given, dict) and isinstance(given.get("agent"), dict)):
+    if not isinstance(given, Marked) and not (isinstance(given, dict) and isinstance(given.get("agent"), dict)):
         return None
     if not marks.is_genuine_content("state", marks.state_place(), given, info.start_time):
         marks.leave_to_others(_claimed_store(given))
         return ApplicationError(FOREIGN, type=FailureType.NOT_ASKED, non_retryable=True)
-    return RunState.model_validate_json(given.content) if is_marked else RunState.model_validate(given)
+    return read_as(RunState, given)
 
 
 def _claimed_store(given: object) -> str | None:

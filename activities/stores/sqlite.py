@@ -246,11 +246,15 @@ class _ForeignFile(Exception):
     """A SQLite database of another program."""
 
 
+_making = threading.Lock()
+"""Held while a file is made: one that is closed takes from its process all locks on it, those of a connection too."""
+
+
 def _connect(path: Path, *, is_writer: bool) -> sqlite3.Connection:
     files.make_folder(path.parent)
-    # SQLite gives the files beside it the mode that this one has; one that cannot be made or opened it names itself.
-    with suppress(OSError):
-        files.open_own(path, "ab").close()
+    # SQLite gives the files beside it the mode that this one has; one that cannot be made it names itself.
+    with _making, suppress(OSError):
+        files.make_file(path)
     files.tighten(*(path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")))
     deadline = time.monotonic() + BUSY_SECONDS
     while True:

@@ -1,6 +1,5 @@
 """What a run wants from people and what they say to it, as its history tells it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from temporalio.converter import DataConverter
 
 from workers.cli import closing
 from workers.cli.happenings import Happening, Heard, Wanted
-from workflows.contracts.marks import Marked
 from workflows.contracts.request import (
     EVERY,
     Checked,
@@ -218,8 +216,7 @@ class Parked:
             return None
         try:
             (value,) = await self.converter.decode(payloads)
-            # What a worker of ours has marked is given as its bytes.
-            return model.model_validate(json.loads(value.content) if isinstance(value, Marked) else value)
+            return model.model_validate(value)
         except (ValidationError, ValueError, RuntimeError):
             return None
 
