@@ -33,20 +33,23 @@ OTHER_PARTS = 2000
 ANSWER_TOO_LARGE = -3_209_900_002
 """JSON-RPC code, outside the range of servers, for a result that came and is not taken."""
 
-ENDS_BYTES = 8192
+ENDS_BYTES = 4096
 """What is kept of either end of a message that is too long, to find whose answer it is."""
 
 _UNITS_A_SECOND = 500.0
 _UNIT_BYTES = 10_000
+_REFUSED_BYTES = 1_000_000
+"""What a message that is not read to its end counts for."""
 _OPEN_REQUESTS = 10_000
 
-_STRING = rb'"(?:[^"\\]|\\.)*"'
+_STRING = rb'"(?:[^"\\]|\\.)*+"'
 _MEMBER = rb"(%b)\s*:\s*(%b|-?\d+|null|true|false)" % (_STRING, _STRING)
 _FIRST_MEMBERS = re.compile(rb"\s*\{\s*(?:%b\s*,\s*)*(?:%b\s*:)?" % (_MEMBER, _STRING))
 _LAST_MEMBERS = re.compile(rb"(?:,\s*%b\s*)+\}\s*\Z" % _MEMBER)
 _MEMBERS = re.compile(_MEMBER)
 _KEY = re.compile(rb"(%b)\s*:\Z" % _STRING)
-_STRINGS = re.compile(_STRING, re.DOTALL)
+# One that does not end goes to the end, or each quote in it would be tried as a beginning.
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ class Intake:
         found, kind = ends.identify()
         found = request_id if kind is not None and request_id is not None else found
         if found is None or self._open.pop(str(found), None) is None:
-            self._pass_over(len(ends.head), why)
+            self._pass_over(_REFUSED_BYTES, why)
             return None
         return _error(found, ANSWER_TOO_LARGE if kind == "result" else INTERNAL_ERROR, why)
 

@@ -33,6 +33,8 @@ _FLUSH_SECONDS = 0.5
 _EXIT_SECONDS = 2.0
 """For the child to end by itself when its stdin closes, and again after SIGTERM; then it is killed."""
 _POLL_SECONDS = 0.01
+_WATCH_SECONDS = 0.5
+"""Between two looks whether the child lives; and for its last words to arrive when it does not."""
 
 
 @asynccontextmanager
@@ -59,11 +61,13 @@ async def open_stdio(
     sending, leaving = anyio.create_memory_object_stream[SessionMessage](0)
     reading = asyncio.create_task(_read(process, arriving, intake))
     writing = asyncio.create_task(_write(process, leaving, arriving, intake))
+    watching = asyncio.create_task(_watch(process, arriving))
     try:
         yield received, sending
     finally:
         received.close()
         sending.close()
+        watching.cancel()
         await _completed(_shut_down(process, reading, writing))
 
 
@@ -149,6 +153,14 @@ async def _write(
     except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
         # The server reads no more, but may live: all that wait for it must hear that nothing will come.
         await arriving.aclose()
+
+
+async def _watch(process: Process, arriving: "MemoryObjectSendStream[SessionMessage | Exception]") -> None:
+    """End the connection when the server has ended, though a process that it started may hold its stdout open."""
+    while process.returncode is None:  # noqa: ASYNC110 - an exit sets no event without the pipes' end
+        await asyncio.sleep(_WATCH_SECONDS)
+    await asyncio.sleep(_WATCH_SECONDS)
+    await arriving.aclose()
 
 
 async def _shut_down(process: Process, reading: asyncio.Task[None], writing: asyncio.Task[None]) -> None:
