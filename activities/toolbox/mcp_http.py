@@ -126,6 +126,9 @@ class _Events(httpx2.AsyncByteStream):
             while found := _EVENT_END.search(buffer, searched):
                 event = bytes(buffer[: found.end()])
                 del buffer[: found.end()]
+                if ends is None and len(event) > self._intake.max_bytes:
+                    ends = Ends.of(event)
+                    event = b""
                 taken = self._taken(event) if ends is None else self._refused(ends.head, ends.tail + event)
                 searched, skipped, ends = 0, 0, None
                 if taken is not None:
@@ -142,6 +145,9 @@ class _Events(httpx2.AsyncByteStream):
                 del buffer[:-3]
                 searched = 0
             if skipped > SKIPPED * self._intake.max_bytes:
+                taken = None if ends is None else self._refused(ends.head, b"")
+                if taken is not None:
+                    yield taken
                 raise httpx2.ReadError("an event of the stream does not end")
 
     async def aclose(self) -> None:

@@ -118,7 +118,11 @@ async def _lines(stdout: asyncio.StreamReader, intake: Intake) -> AsyncIterator[
     while chunk := await stdout.read(READ_BYTES):
         *whole, rest = chunk.split(b"\n")
         for piece in whole:
-            yield _joined(pieces, piece) if ends is None else Ends(ends.head, (ends.tail + piece)[-ENDS_BYTES:])
+            if ends is not None:
+                yield Ends(ends.head, (ends.tail + piece)[-ENDS_BYTES:])
+            else:
+                line = _joined(pieces, piece)
+                yield line if len(line) <= intake.max_bytes else Ends.of(line)
             pieces, length, ends = [], 0, None
         length += len(rest)
         if ends is not None:
@@ -129,6 +133,8 @@ async def _lines(stdout: asyncio.StreamReader, intake: Intake) -> AsyncIterator[
             pieces.append(rest)
         if length > SKIPPED * intake.max_bytes:
             log.warning("an mcp server wrote a line of more than %d bytes; it is cut off", SKIPPED * intake.max_bytes)
+            if ends is not None:
+                yield Ends(ends.head, b"")
             return
 
 
