@@ -89,7 +89,16 @@ class McpToolbox:
         usable = [tool for tool in listed if tool.execution is None or tool.execution.task_support != "required"]
         _check_names(entry, server, [tool.name for tool in usable])
         chosen = [tool for tool in usable if entry.only is None or tool.name in entry.only]
-        return _distinct(server, [_definition(entry, server, tool) for tool in chosen])
+        definitions: list[ToolDefinition] = []
+        try:
+            async with asyncio.timeout(self._start_seconds):
+                for tool in chosen:
+                    definitions.append(_definition(entry, server, tool))
+                    # Compiling a schema may take a third of a second: others go on in between, signals too.
+                    await asyncio.sleep(0)
+        except TimeoutError:
+            raise McpUnavailable(f"MCP server {server.name!r}: its tools' schemas take too long to read") from None
+        return _distinct(server, definitions)
 
     async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
         """One attempt; raises as `Toolbox.call`, by `outcome`."""

@@ -16,12 +16,11 @@ from typing import Literal
 import pydantic_core
 from mcp_types import INTERNAL_ERROR
 
+from activities.toolbox.http_answer import MAX_BYTES
 from workflows.contracts.base import JsonObject
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 5 * 1024 * 1024
-"""Of one message, unpacked: as of an HTTP tool's answer."""
 MAX_PARTS = 50_000
 """Objects and lists in one message."""
 MAX_TOOLS = 1000

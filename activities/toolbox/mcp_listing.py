@@ -6,7 +6,8 @@ from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
 
 from activities.failures import shorten
-from activities.toolbox.mcp_intake import ANSWER_TOO_LARGE, MAX_BYTES, MAX_TOOLS
+from activities.toolbox.http_answer import MAX_BYTES
+from activities.toolbox.mcp_intake import ANSWER_TOO_LARGE, MAX_TOOLS
 
 MAX_PAGES = 200
 MAX_NAME = 128

@@ -17,7 +17,7 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from activities.toolbox.mcp_listing import protocol_fault
-from activities.toolbox.schema import check_schema, misfit
+from activities.toolbox.schema import is_checkable, misfit
 from workflows.contracts.base import JsonObject
 
 MAX_CONTENT = 2000
@@ -73,15 +73,12 @@ def schema_fault(answer: CallToolResult, schema: JsonObject | None) -> str | Non
     if answer.structured_content is None and "structured_content" not in answer.model_fields_set:
         return "the tool has an output schema but did not return structured content"
     try:
-        check_schema(schema, of_object=False)
+        if not is_checkable(schema, answer.structured_content):
+            return None
     except ValueError:
         return None
     fault = misfit(schema, answer.structured_content)
-    return (
-        None
-        if fault is None or "too large to be checked" in fault
-        else f"it does not fit the tool's own schema: {fault}"
-    )
+    return None if fault is None else f"it does not fit the tool's own schema: {fault}"
 
 
 def result_text(answer: CallToolResult) -> str:

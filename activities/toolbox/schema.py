@@ -101,6 +101,16 @@ def _schema_fault(error: ValidationError) -> str:
     return where + error.message.replace(_MASK, _json(error.instance))
 
 
+def is_checkable(schema: JsonObject, value: JsonValue) -> bool:
+    """Whether `value` can be checked against `schema` without anybody waiting for it.
+
+    Raises:
+        ValueError: no value can; see `check_schema`.
+    """
+    check_schema(schema, of_object=False)
+    return _validator(schema)[1].is_bearable(value)
+
+
 def misfit(schema: JsonObject, value: JsonValue, *, sensitive: Sequence[str] = ()) -> str | None:
     """Why `value` does not fit `schema`, or `None` when it does: at most 3 faults and 300 characters.
 

@@ -15,7 +15,7 @@ from workflows.contracts.base import JsonObject
 
 MAX_STEPS = 20_000
 """Keywords, names and values of a schema, with all that it refers to in place of each reference."""
-MAX_PATTERN = 500_000
+MAX_PATTERN = 200_000
 """Of all patterns together: characters, times the counts behind them."""
 MAX_CHECK = 20_000_000
 """Steps for each value in what is checked; about a third of a second."""

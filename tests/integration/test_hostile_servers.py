@@ -129,11 +129,12 @@ async def test_a_second_signal_ends_at_once_and_leaves_no_process(tmp_path: Path
         ("schema", "its schema has"),
         ("doubling", "has more than 20,000 parts"),
         ("patterns", "patterns that are too large"),
+        ("compiling", "its tools' schemas take too long to read"),
         ("heir", "did not start"),
     ],
 )
 async def test_a_list_that_is_too_much_is_refused_in_a_sentence(ways: str, said: str) -> None:
-    toolbox = McpToolbox(lambda text: text)
+    toolbox = McpToolbox(lambda text: text, start_seconds=5 if ways == "compiling" else 30)
     server = {"name": "hostile", "command": [sys.executable, "-S", SERVER, ways]}
     longest = Longest()
     try:

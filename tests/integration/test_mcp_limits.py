@@ -14,8 +14,8 @@ from aiohttp import web
 
 from activities.failures import ToolError
 from activities.toolbox.base import CallContext, ToolText
+from activities.toolbox.http_answer import MAX_BYTES
 from activities.toolbox.mcp import McpToolbox
-from activities.toolbox.mcp_intake import MAX_BYTES
 from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import Effect, ToolDefinition
 from workflows.contracts.tool_entry import McpTools

@@ -94,11 +94,10 @@ def doubling(levels: int) -> dict[str, Any]:
     return {"type": "object", "$ref": "#/$defs/d0", "$defs": {**twice, f"d{levels}": {"type": "object"}}}
 
 
-def deep(levels: int) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object"}
-    for _ in range(levels):
-        schema = {"type": "object", "properties": {"x": schema}}
-    return schema
+def compiled(number: int, counts: range) -> dict[str, Any]:
+    """Patterns that take long to compile, and that no other schema has."""
+    patterns = {f"p{number}_{count}": {"pattern": rf"(\w|\p{{L}}){{{count}}}x"} for count in counts}
+    return {"type": "object", "properties": patterns}
 
 
 LISTS: dict[str, Callable[[], list[Any]]] = {
@@ -109,11 +108,8 @@ LISTS: dict[str, Callable[[], list[Any]]] = {
     "description": lambda: [tool("d", description="x" * 100_000)],
     "schema": lambda: [tool("s", inputSchema={"type": "object", "properties": {f"p{n}": {} for n in range(30_000)}})],
     "doubling": lambda: [tool("r", inputSchema=doubling(60))],
-    "deep": lambda: [tool("d", inputSchema=deep(90))],
-    "patterns": lambda: [
-        tool("p", inputSchema={"type": "object", "properties": {f"p{n}": {"pattern": rf"(\w|\p{{L}}){{{n}}}x"}
-                                                                for n in range(300)}})
-    ],
+    "patterns": lambda: [tool("p", inputSchema=compiled(0, range(300)))],
+    "compiling": lambda: [tool(f"c{n}", inputSchema=compiled(n, range(n % 90, n % 90 + 30))) for n in range(1000)],
 }  # fmt: skip
 
 
