@@ -17,12 +17,16 @@ MAX_STEPS = 20_000
 """Keywords, names and values of a schema, with all that it refers to in place of each reference."""
 MAX_PATTERN = 200_000
 """Of all patterns together: characters, times the counts behind them."""
+MAX_VALUES = 200_000
+"""In what is checked: counting more would take too long by itself."""
 MAX_CHECK = 20_000_000
 """Steps for each value in what is checked; about a third of a second."""
 MAX_MATCHED = 100_000_000
 """Pattern for each character in what is checked; about half a second."""
 MAX_TOLD = 5_000_000
 """Steps up to which it is looked up where a value does not fit: that is the dearest of all."""
+
+MAX_TOLD_VALUES = 20_000
 
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _DEFINITIONS = ("$defs", "definitions")
@@ -46,19 +50,20 @@ class Cost:
     def is_bearable(self, value: JsonValue) -> bool:
         """Whether `value` can be checked in less than a second."""
         size = Size.of(value)
-        return self.steps * size.values <= MAX_CHECK and self.pattern * size.characters <= MAX_MATCHED
+        checked, matched = self.steps * size.values, self.pattern * size.characters
+        return size.values <= MAX_VALUES and checked <= MAX_CHECK and matched <= MAX_MATCHED
 
     def is_tellable(self, value: JsonValue) -> bool:
         """Whether it can be said where `value` does not fit."""
         size = Size.of(value)
         places = self.returns**size.depth if self.returns > 1 and size.depth < 40 else 1
         places = MAX_TOLD if self.returns > 1 and size.depth >= 40 else places
-        return self.steps * size.values * places <= MAX_TOLD
+        return size.values <= MAX_TOLD_VALUES and self.steps * size.values * places <= MAX_TOLD
 
 
 @dataclass(slots=True)
 class Size:
-    """Of a value: how many values and characters it has, and how many are inside each other."""
+    """Of a value: how many values and characters it has, and how many are inside each other; up to `MAX_VALUES`."""
 
     values: int = 0
     characters: int = 0
@@ -67,7 +72,7 @@ class Size:
     @classmethod
     def of(cls, value: JsonValue) -> "Size":
         size, waiting = cls(), [(value, 1)]
-        while waiting:
+        while waiting and size.values <= MAX_VALUES:
             part, depth = waiting.pop()
             size.values += 1
             size.depth = max(size.depth, depth)

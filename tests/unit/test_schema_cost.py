@@ -91,12 +91,12 @@ def test_any_text_has_a_weight(pattern: str) -> None:
     ],
 )
 def test_a_schema_that_costs_too_much_is_refused_at_once(schema: JsonObject, reason: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
 
     with pytest.raises(ValueError, match=reason):
         check_schema(schema, of_object=False)
 
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("levels", [10, 30, 60])
@@ -106,12 +106,12 @@ def test_a_schema_that_costs_too_much_is_refused_at_once(schema: JsonObject, rea
 def test_a_schema_that_refers_to_itself_is_checked_in_no_time(node: JsonObject, levels: int) -> None:
     schema = tree(node)
     check_schema(schema)
-    begun = time.monotonic()
+    begun = time.process_time()
 
     assert misfit(schema, nested(levels, {})) is None
     assert misfit(schema, nested(levels, 5)) is not None
 
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_a_fault_deep_in_a_tree_is_still_told() -> None:
@@ -123,13 +123,14 @@ def test_a_fault_deep_in_a_tree_is_still_told() -> None:
     [
         ({"items": {"enum": list(range(5000))}}, [0] * 10_000, "too large to be checked"),
         ({"items": {"pattern": "1[01]{900}2"}}, ["01" * 100_000], "too large to be checked"),
-        ({"items": {"type": "string"}}, [0] * 2_000_000, "too large to look up where"),
+        ({"items": {"type": "string"}}, [0] * 2_000_000, "too large to be checked"),
+        ({"items": {"type": "string"}}, [0] * 100_000, "too large to look up where"),
     ],
 )
 def test_a_value_that_makes_too_much_work_is_not_checked(schema: JsonObject, value: JsonValue, said: str) -> None:
     check_schema(schema, of_object=False)
-    begun = time.monotonic()
+    begun = time.process_time()
 
     assert said in (misfit(schema, value) or "")
 
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 1
