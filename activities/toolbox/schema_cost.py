@@ -32,9 +32,10 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _DEFINITIONS = ("$defs", "definitions")
 _NAMED = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 _COUNT = re.compile(r"\{(\d*),?(\d*)\}")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ATOM = re.compile(r"\\[pP]\{[^}]*\}|\\.|\[(?:\\.|[^\]\\])*\]|.", re.DOTALL)
-_CLASS = 20
-"""States of a class of Unicode characters, roughly."""
+_CLASSES = {"w": 100, "p": 100, "d": 10, "s": 5}
+"""What a class of Unicode characters weighs, by the time that compiling it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,7 @@ def pattern_weight(pattern: str) -> int:
         if text == ")" and len(sums) > 1:
             last = sums.pop()
         else:
-            last = _CLASS if text[:2].lower() in {"\\w", "\\p", "\\d", "\\s"} else 1 + text.count("\\")
+            last = max(1, sum(_CLASSES.get(letter.lower(), 1) for letter in _ESCAPED.findall(text)))
         sums[-1] += last
         if sums[-1] > 10**9:
             return 10**9

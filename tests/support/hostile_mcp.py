@@ -109,7 +109,7 @@ LISTS: dict[str, Callable[[], list[Any]]] = {
     "schema": lambda: [tool("s", inputSchema={"type": "object", "properties": {f"p{n}": {} for n in range(30_000)}})],
     "doubling": lambda: [tool("r", inputSchema=doubling(60))],
     "patterns": lambda: [tool("p", inputSchema=compiled(0, range(300)))],
-    "compiling": lambda: [tool(f"c{n}", inputSchema=compiled(n, range(n % 90, n % 90 + 30))) for n in range(1000)],
+    "compiling": lambda: [tool(f"c{n}", inputSchema=compiled(n, range(n % 40, n % 40 + 15))) for n in range(1000)],
 }  # fmt: skip
 
 
