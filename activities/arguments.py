@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from activities.toolbox import declared, schema
+from activities.toolbox.given_names import name_fault
 from workflows.contracts.base import JsonObject, canonical_json, digest_of
 from workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference, ToolDefinition
 
@@ -18,13 +19,23 @@ def read(definition: ToolDefinition, text: str) -> JsonObject:
     """The arguments that the model wrote.
 
     Raises:
-        ValueError: they are no strict JSON object, or do not fit the tool's schema; the text is for the model.
+        ValueError: they are no strict JSON object, or do not fit the tool; the text is for the model.
     """
     arguments = schema.parse_arguments(text)
-    fault = schema.misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
+    fault = misfit(definition, arguments)
     if fault is not None:
         raise ValueError(fault)
     return arguments
+
+
+def misfit(definition: ToolDefinition, arguments: JsonObject) -> str | None:
+    """Why `arguments` can reach neither rule nor tool, whoever gives them, or `None` when they can.
+
+    What policy and tool could read differently does not fit: names that the schema does not declare and does not open
+    either, and names that receivers may take for one another.
+    """
+    fault = name_fault(definition.input_schema, arguments)
+    return fault or schema.misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
 
 
 def call_digest(tool: str, arguments: JsonObject) -> str:
