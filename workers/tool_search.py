@@ -21,6 +21,7 @@ from workers.tool_entries import (
 from workflows.contracts.base import JsonObject
 from workflows.contracts.tool import ToolDefinition
 from workflows.contracts.tool_entry import McpTools, ToolEntry, entry_name
+from workflows.rules.names import is_sensitive
 
 Found = tuple[ToolDefinition | str, ...]
 """The tools of one entry; only a name where something is wrong with a tool."""
@@ -123,7 +124,9 @@ class ToolSearch:
                 schema = closed(schema, only_file_opens=isinstance(entry, McpTools))
         except ValueError as error:
             self._fault(("tools", self.entry_of[made.tool.name]), f"{made.tool.name}: {error}")
-        tool = made.tool.model_copy(update={"numeric": numeric_arguments(schema)})
+        # The workflow has no value of what is sensitive, and a sum would tell it.
+        numeric = [name for name in numeric_arguments(schema) if not is_sensitive(name, made.tool.sensitive)]
+        tool = made.tool.model_copy(update={"numeric": tuple(numeric)})
         return made.model_copy(update={"tool": tool, "input_schema": schema})
 
     def _entry_of(self, made: ToolDefinition) -> ToolEntry | FaultyEntry | None:

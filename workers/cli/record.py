@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities import references, results
 from activities.blobs import BlobMissing, Blobs
 from activities.pinned import PinnedAgents
 from activities.stores.locate import open_store
@@ -24,7 +25,7 @@ from workers.cli.happenings import Call, Happening, Heard, Wanted
 from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.run import EffectEntry, EffectLog
 from workflows.contracts.transcript import CallPart, Message, OpaquePart, RefusalPart, ResultPart, TextPart, UserMessage
-from workflows.rules import wording
+from workflows.rules.hiding import HIDDEN, masked
 
 Json = dict[str, JsonValue]
 
@@ -183,7 +184,7 @@ class Conversation:
         if isinstance(part, ResultPart):
             text = part.text
             if full and part.digest is not None:
-                text = (await self._blobs.get(part.digest)).decode(errors="replace")
+                text = (await results.content(self._blobs, part)).decode(errors="replace")
             definition = agent.definition(part.tool)
             if definition is not None and definition.tool.sensitive:
                 text = without_sensitive(text, definition.tool, self._given.get(part.call_id, {}))
@@ -198,14 +199,16 @@ class Conversation:
         pin = record.chronicle.pin
         tool = pin.tool(call.request.tool) if pin is not None else None
         hidden = tool.sensitive if tool is not None else ()
-        arguments: Json = {k: wording.HIDDEN if k in hidden else v for k, v in call.request.arguments.items()}
+        arguments: Json = masked(call.request.arguments, hidden)
         its: Json = {"tool": call.request.tool, "arguments": arguments, "line": call.line, "state": call.state}
         if call.result is not None:
             text = call.result.text if call.result.text is not None else call.result.preview
             if call.result.digest is not None:
-                text = (await self._blobs.get(call.result.digest)).decode(errors="replace")
+                text = (await results.content(self._blobs, call.result)).decode(errors="replace")
             if tool is not None and tool.sensitive:
-                text = without_sensitive(text, tool, call.request.arguments)
+                # The history has references, which say nothing of what is to be struck out.
+                unknown = references.has_hidden(call.request.arguments)
+                text = HIDDEN if unknown else without_sensitive(text, tool, call.request.arguments)
             its["result"] = {**call.result.model_dump(mode="json", exclude={"preview"}), "text": text}
         return its
 
@@ -226,10 +229,10 @@ def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:
     try:
         arguments: JsonValue = json.loads(part.arguments)
     except ValueError:
-        return wording.HIDDEN if hidden else part.arguments
+        return HIDDEN if hidden else part.arguments
     if not isinstance(arguments, dict):
-        return wording.HIDDEN if hidden else arguments
-    return {name: wording.HIDDEN if name in hidden else value for name, value in arguments.items()}
+        return HIDDEN if hidden else arguments
+    return masked(arguments, hidden)
 
 
 @asynccontextmanager

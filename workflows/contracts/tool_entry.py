@@ -55,7 +55,9 @@ class ToolSettings(Spec):
     risk: float | None = Field(
         default=None, ge=0, allow_inf_nan=False, description="How much harm a call can do, on a scale of your own."
     )
-    sensitive: tuple[str, ...] | None = Field(default=None, description="Arguments that are shown nowhere.")
+    sensitive: tuple[str, ...] | None = Field(
+        default=None, description="Arguments that are shown nowhere: Temporal and rules have a digest of them."
+    )
     result_limit: int | None = Field(default=None, ge=256, description="Bytes of a result that the model is shown.")
     probe: Name | ProbeSpec | None = Field(
         default=None,
