@@ -37,7 +37,7 @@ async def edited_call(
     if salt is not None and (name := hiding.given_in_clear(value, definition.tool.sensitive)) is not None:
         raise EditRefused(hiding.in_clear(name))
     try:
-        whole = arguments.read(definition, json.dumps(_restored(value, current, definition, salt)))
+        whole = arguments.read(definition, json.dumps(restored(value, current, definition, salt)))
     except ValueError as error:
         raise EditRefused(str(error)) from None
     except RecursionError:
@@ -69,7 +69,7 @@ async def _current(
         raise EditRefused(str(error)) from None
 
 
-def _restored(value: JsonValue, current: JsonObject, definition: ToolDefinition, salt: bytes | None) -> JsonValue:
+def restored(value: JsonValue, current: JsonObject, definition: ToolDefinition, salt: bytes | None) -> JsonValue:
     """`value` with what people were not shown put back in from `current`."""
     if not isinstance(value, dict):
         return value
