@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
 
+from tests.integration.test_signed_decisions import SIGNER, shell
 from tests.support.agents import ALLOW_ALL, Site, continued, new_site, parts_taken, results_told, texts_told
 from tests.support.card_tools import CARD
 from tests.support.people import asked, decide, decision, refusal_of, write_people
@@ -274,3 +276,35 @@ async def test_same_call_in_two_runs_looks_different(site: Site) -> None:
     same = set().union(*words[0]) & set().union(*words[1])
     (agent,) = (word for word in same if b" " not in word)
     assert any(agent in found for found in words[0][:8])
+
+
+async def test_signed_change_by_a_real_command_and_one_with_a_new_value(tmp_path: Path, client: Client) -> None:
+    """What is signed is checked once more where the call is made, over keyed digests."""
+    code, said = await shell(f"{SIGNER} --make-key --key {tmp_path}/issuer.pem --jwks {tmp_path}/jwks.json")
+    assert code == 0, said
+    keys = {"MANDATE_JWKS": str(tmp_path / "jwks.json"), "MANDATE_TOKEN_ISSUER": "example"}
+    site = new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)), **keys)
+    write(site, {}, policy=[{**ASK[0], "signature": "required"}, *ALLOW_ALL])
+    environment = {"MANDATE_STORE": site.settings.store, "MANDATE_FOLDER": str(tmp_path)}
+
+    async with site.serving():
+        handle = await site.start("cards")
+        (request,) = await asked(handle)
+        approve = (
+            f"{sys.executable} -m workers.cli.main approve {handle.id}:{request.id} --by ann@example.com "
+            f"--address {client.service_client.config.target_host} "
+            f"--token-command '{SIGNER} --key {tmp_path}/issuer.pem --issuer example'"
+        )
+        refused = await shell(f"{approve} --set card=5500", **environment)
+        shown = await shell(f"{sys.executable} -m workers.cli.main show {handle.id} --address "
+                            f"{client.service_client.config.target_host} -o json", **environment)  # fmt: skip
+        signed = await shell(f"{approve} --set amount=2", **environment)
+        assert signed[0] == 0, signed[1]
+        await asyncio.wait_for(handle.result(), 30)
+        await assert_hidden(handle, shown[1] + signed[1])
+
+    assert refused[0] == 2
+    assert "'card' is sensitive, and what people send stays in the run's history" in refused[1]
+    assert shown[0] == 0
+    (call,) = calls_of(handle.id, "charge")
+    assert call.arguments == {"card": CARD, "amount": 2.0, "parts": [CARD]}

@@ -24,6 +24,7 @@ from workers.cli.follow import events
 from workers.cli.happenings import Call, Happening, Heard, Wanted
 from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.run import EffectEntry, EffectLog
+from workflows.contracts.tool import Tool
 from workflows.contracts.transcript import CallPart, Message, OpaquePart, RefusalPart, ResultPart, TextPart, UserMessage
 from workflows.rules.hiding import HIDDEN, masked
 
@@ -159,6 +160,8 @@ class Conversation:
         self._transcript = TranscriptLog(blobs)
         self._given: dict[str, Json] = {}
         """Arguments of the calls so far, by the provider's id."""
+        self._sensitive: list[tuple[Tool, Json]] = []
+        """Calls so far that had sensitive arguments."""
 
     async def messages(self, head: str, *, full: bool = False) -> AsyncIterator[Said]:
         """Oldest first; sensitive arguments are hidden. With `full`, whole results and not what the model was shown."""
@@ -170,6 +173,10 @@ class Conversation:
                 step += not isinstance(message, UserMessage)
 
     async def _said(self, message: Message, agent: PinnedAgent, step: int, segment: str, *, full: bool) -> Said:
+        for part in message.parts:
+            definition = agent.definition(part.tool) if isinstance(part, CallPart) else None
+            if isinstance(part, CallPart) and definition is not None and definition.tool.sensitive:
+                self._sensitive.append((definition.tool, _read(part.arguments)))
         parts = [await self._part(part, agent, full=full) for part in message.parts]
         model = None if isinstance(message, UserMessage) else message.model
         return Said(message.role, model, step, segment, tuple(parts))
@@ -189,7 +196,15 @@ class Conversation:
             if definition is not None and definition.tool.sensitive:
                 text = without_sensitive(text, definition.tool, self._given.get(part.call_id, {}))
             return {**part.model_dump(mode="json"), "text": text}
+        if isinstance(part, TextPart):
+            return {**part.model_dump(mode="json"), "text": self._struck(part.text)}
         return part.model_dump(mode="json")
+
+    def _struck(self, text: str) -> str:
+        """`text` without the sensitive arguments of calls, which models may repeat."""
+        for tool, arguments in self._sensitive:
+            text = without_sensitive(text, tool, arguments)
+        return text
 
     async def pending(self, record: Record) -> list[Json]:
         """Calls of the last turn whose results the model was not told."""
