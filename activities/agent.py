@@ -7,7 +7,7 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities import failures
+from activities import failures, references
 from activities.transcript import TranscriptLog
 from workflows.contracts.agent import LOOP, AgentPin, Pinned, PinnedAgent, PinRequest
 from workflows.contracts.base import Digest, canonical_json
@@ -55,12 +55,14 @@ class AgentActivities:
                 category=failures.EXPECTED,
             )
         text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
-        message = UserMessage(role="user", parts=(TextPart(kind="text", text=text),))
+        salt = references.new_salt(offered.pinned.tools)
+        message = UserMessage(role="user", parts=(TextPart(kind="text", text=text),), salt=salt)
         with failures.of_store():
             chain = await self._transcript.start(offered.digest, message, offered.content)
             store = await self._transcript.blobs.identity()
         log.info("agent_pinned", agent=request.agent, digest=offered.digest, head=chain.head)
-        return Pinned(agent=_pin(offered, store, self._search_attributes), head=chain.head)
+        pin = _pin(offered, store, self._search_attributes)
+        return Pinned(agent=pin.model_copy(update={"hides": salt is not None}), head=chain.head)
 
 
 def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...]) -> AgentPin:

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from activities.failures import REASON_CHARACTERS, shorten
 from activities.toolbox.schema_cost import Cost, measure
 from workflows.contracts.base import JsonObject, canonical_json
+from workflows.rules.names import is_sensitive
 
 MAX_DEPTH = 64
 """Objects and lists inside each other, the arguments themselves included."""
@@ -114,8 +115,8 @@ def is_checkable(schema: JsonObject, value: JsonValue) -> bool:
 def misfit(schema: JsonObject, value: JsonValue, *, sensitive: Sequence[str] = ()) -> str | None:
     """Why `value` does not fit `schema`, or `None` when it does: at most 3 faults and 300 characters.
 
-    Names where, the value shortened, and what is allowed; of a `sensitive` top-level argument only its name and what
-    is allowed. `schema` must have passed `check_schema` and must not be changed afterwards.
+    Names where, the value shortened, and what is allowed; of a `sensitive` argument, at whatever depth, only its name
+    and what is allowed. `schema` must have passed `check_schema` and must not be changed afterwards.
     """
     try:
         validator, cost = _validator(schema)
@@ -249,10 +250,13 @@ def _compiled(schema: bytes) -> tuple[jsonschema_rs.Validator, Cost]:
 
 def _fault(error: ValidationError, sensitive: Sequence[str]) -> str:
     path = tuple(error.instance_path)
-    if path and path[0] in sensitive:
-        return f"{_show(path[:1])}: {_says(error, 'the value', hidden=True)}"
-    shown = _json(error.instance) if path else "the value"
-    says = _says(error, shown, hidden=not path and bool(sensitive))
+    for depth, part in enumerate(path, 1):
+        if isinstance(part, str) and is_sensitive(part, sensitive):
+            return f"{_show(path[:depth])}: {_says(error, 'the value', hidden=True)}"
+    # What holds other values may hold a sensitive one.
+    hides = bool(sensitive) and isinstance(error.instance, dict | list)
+    shown = _json(error.instance) if path and not hides else "the value"
+    says = _says(error, shown, hidden=hides or (not path and bool(sensitive)))
     return f"{_show(path)}: {says}" if path else says
 
 

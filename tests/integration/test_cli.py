@@ -133,7 +133,7 @@ async def test_run_is_told_a_line_a_step(place: Place, worker: object) -> None:
         "step 1   burn house=mine → refused: rule 'houses' denies 'burn'",
         "step 1   look order=81 → " + ("order 81 " + "x" * 900)[:60] + " (909 bytes)",
     ]
-    assert lines[3] == "step 2   pay amount=7 card=*** → paid 7"
+    assert lines[3] == "step 2   pay amount=7 card=*** → 6 bytes"
     assert lines[4] == "step 3   answers"
     assert "completed" in lines
     assert "Paid seven." in lines

@@ -17,7 +17,7 @@ from workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from workers.cli.options import Invocation
 from workflows.contracts.base import DIGEST_PATTERN, canonical_json, digest_of
 from workflows.contracts.request import EVERY, REJECT, Decision, OpenRequests, Request
-from workflows.rules import refusals
+from workflows.rules import hiding, refusals
 from workflows.rules.answering import PLACEHOLDERS
 
 if TYPE_CHECKING:
@@ -224,6 +224,7 @@ async def _value(
     What people are not shown is sent as it is shown, `***` or a reference, and the run puts it back in.
     """
     if not wish.changes_arguments:
+        _refuse_in_clear(request, wish.value if request.kind == "approval" else None)
         return wish.value, None
     shown, kept = request.arguments, None
     if wish.edit or wish.file is not None:
@@ -242,9 +243,17 @@ async def _value(
         before = shown
     if wish.file is not None and wish.settings:
         value = after = editing.with_settings(after, wish.settings)
+    _refuse_in_clear(request, value, kept)
     for line in editing.changes(before, after):
         call.out.note(f"{run.workflow_id}:{request.id}  {line}")
     return value, kept
+
+
+def _refuse_in_clear(request: Request, value: JsonValue, kept: Path | None = None) -> None:
+    """Raises `CliError` for a sensitive argument that would be sent as it is: the history keeps what is sent."""
+    if (name := hiding.revealed(request.arguments, value)) is not None:
+        where = f"; your text is in {kept}" if kept is not None else ""
+        raise CliError(f"{hiding.in_clear(name)}; nothing was sent{where}")
 
 
 def _comments(run: OpenRequests, request: Request) -> list[str]:

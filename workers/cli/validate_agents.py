@@ -62,6 +62,7 @@ def agent_json(loaded: "Loaded") -> dict[str, object]:
                 "risk": tool.risk,
                 "tags": list(tool.tags),
                 "untrusted": tool.untrusted,
+                "undeclared": list(_undeclared(definition)),
                 "allowed": outcomes[0].kind == "allow",
                 "rule": outcomes[0].rule,
                 "outcomes": [_outcome_json(outcome) for outcome in outcomes],
@@ -145,9 +146,20 @@ def _openings(loaded: "Loaded") -> list[str]:
         f"rule {rule} lets {_listed(tools)} change the world without a person and without a condition"
         for rule, tools in _unasked(loaded).items()
     ]
+    for definition in loaded.pinned.tools:
+        if places := _undeclared(definition):
+            name, where = definition.tool.name, _listed(places)
+            lines.append(f"{name} takes what its schema does not declare, which no rule can name: in {where}")
     if unnamed := _unnamed(loaded):
         lines.append(f"no rule allows {_listed(unnamed)}: each call waits for a person; allow it in `policy`")
     return lines
+
+
+def _undeclared(definition: "ToolDefinition") -> tuple[str, ...]:
+    """Where a tool takes arguments that its schema does not declare."""
+    from activities.toolbox.closing import open_places
+
+    return open_places(definition.input_schema)
 
 
 def _unnamed(loaded: "Loaded") -> list[str]:

@@ -148,6 +148,8 @@ class AgentPin(Record):
     same_call: int = 5
     recovers: bool = False
     """Failures that retries cannot mend go to people; false in runs that began when they ended the run."""
+    hides: bool = False
+    """Sensitive arguments are here by reference only; false in runs that have none or began when they were in clear."""
     loop: int = 0
     """`LOOP` when the run began: what changed the order of its commands since is for newer runs only."""
     budget: Budget

@@ -158,7 +158,7 @@ class EditedCall(Record):
     digest: Digest
     """Of the tool's name and the canonical whole arguments."""
     blob: Digest
-    """Address of the whole arguments as JSON, from which `run_tool` reads them."""
+    """Address of the whole arguments as JSON, from which `run_tool` reads them; sensitive ones are references there."""
 
 
 class Request(Record):
