@@ -259,7 +259,8 @@ def loaded(tmp_path: Path, text: str) -> Loaded:
 
 def of(spec: AgentSpec, path: Path | None) -> Loaded:
     pinned = PinnedAgent(
-        name=spec.name, instructions="i", models=("scripted:x",), tools=(), policy=spec.policy, people=spec.people, requester=spec.requester,
+        name=spec.name, instructions="i", models=("scripted:x",), tools=(), policy=spec.policy,
+        people=spec.people, requester=spec.requester,
         attempts=3, budget=spec.budget, output_schema=None, max_output_tokens=10,
     )  # fmt: skip
     return Loaded(pinned, "d" * 43, b"", path)
