@@ -229,6 +229,7 @@ class PeopleGate:
             tool=self._desk.tool_of(request),
             agent=self._current.now.agent.digest,
             requester=self._current.now.requester,
+            requester_is=self._current.now.agent.requester,
             workflow_id=workflow.info().workflow_id,
             at=at,
         )

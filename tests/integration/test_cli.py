@@ -166,7 +166,7 @@ async def test_detached_run_is_followed_later(place: Place, worker: object) -> N
 
 @pytest.mark.parametrize(
     ("words", "requester"),
-    [((), "ann@example.com"), (("--requester", "bob@example.com"), "bob@example.com"), (("--requester", ""), None)],
+    [((), "ann@example.com"), (("--requester", "bob@example.com"), "bob@example.com")],
 )
 async def test_who_runs_an_agent_asks_for_it(
     place: Place, worker: object, words: tuple[str, ...], requester: str | None

@@ -118,7 +118,7 @@ TOOL_KEYS = (
 )
 AGENT_KEYS = (
     "after_failure, attempts, budget, checks, instructions, max_output_tokens, models, name, output_schema, people, "
-    "policies, policy, same_call, tools"
+    "policies, policy, requester, same_call, tools"
 )
 ACTIVITY = "tools:\n  - activity: {name: Charge, task_queue: pay}\n"
 HTTP = "tools:\n  - name: t\n    http: {method: GET, url: "

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from workflows.contracts.verification import CheckSpec
 
 
-def print_catalog(out: Output, catalog: "Catalog") -> None:
-    """Warnings, then each agent as a table of its tools."""
+def print_catalog(out: Output, catalog: "Catalog", *, has_people: bool) -> None:
+    """Warnings, then each agent as a table of its tools; `has_people` is whether there is a file of people."""
     from rich.text import Text
 
     from workers.cli.columns import print_table
@@ -26,6 +26,7 @@ def print_catalog(out: Output, catalog: "Catalog") -> None:
         pinned = loaded.pinned
         out.print(Text.assemble((pinned.name, "bold"), f" {loaded.digest[:12]}  {loaded.path or ''}"))
         out.print(f"  models    {', '.join(pinned.models)}")
+        out.print(f"  requester {_requester(loaded, has_people=has_people)}")
         if loaded.policies:
             out.print(f"  policies  {', '.join(loaded.policies)}")
         more = (*(("probe",) if pinned.probes else ()), *(("taken back by",) if pinned.compensations else ()))
@@ -48,7 +49,17 @@ def _row(loaded: "Loaded", definition: "ToolDefinition") -> "tuple[str | Text, .
     return (definition.tool.name, str(definition.tool.effect), _origin(definition), *probe, *by, words)
 
 
-def agent_json(loaded: "Loaded") -> dict[str, object]:
+def _requester(loaded: "Loaded", *, has_people: bool) -> str:
+    """Who may ask for a run of it."""
+    pinned = loaded.pinned
+    if not pinned.wants_requester(has_people=has_people):
+        why = "says the agent file" if pinned.requester else "there is no file of people (MANDATE_PEOPLE)"
+        return f"anyone, who may then approve what they asked for: {why}"
+    who = "required, somebody in the file of people" if has_people else "required, any name: there is no file of people"
+    return f"{who}, with a signed token" if pinned.wants_signed_start else who
+
+
+def agent_json(loaded: "Loaded", *, has_people: bool) -> dict[str, object]:
     """One agent, for `-o json`."""
     tools: list[dict[str, object]] = []
     for definition in loaded.pinned.tools:
@@ -76,6 +87,8 @@ def agent_json(loaded: "Loaded") -> dict[str, object]:
         "version": loaded.digest[:12],
         "path": str(loaded.path) if loaded.path is not None else None,
         "models": list(loaded.pinned.models),
+        "requester": "required" if loaded.pinned.wants_requester(has_people=has_people) else "anyone",
+        "signed_start": loaded.pinned.wants_signed_start,
         "policies": list(loaded.policies),
         "tools": tools,
         "checks": [_check_json(check) for check in loaded.pinned.checks],
