@@ -138,11 +138,13 @@ async def open_worker(
             name: OfferedAgent(digest=loaded.digest, content=loaded.content, pinned=loaded.pinned)
             for name, loaded in catalog.agents.items()
         }
-        opening = AgentActivities(offered, transcript, await search_attributes.ensure(client))
+        identities = people_files.Identities.of(settings)
+        requesters = identities.requesters(blobs)
+        opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client))
         own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
-        tools = ToolActivities(own_tools, agents, transcript, own, people_files.signatures_of(settings))
+        tools = ToolActivities(own_tools, agents, transcript, own, identities.signatures)
         checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
-        people = people_files.people_activities(settings, agents, transcript)
+        people = identities.people_activities(agents, transcript)
         undoing = CompensationActivities(agents, transcript)
         notifying = channels.notification_activities(settings)
         stack.push_async_callback(notifying.close)

@@ -8,6 +8,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from workflows import marks
+from workflows.contracts.agent import PinRequest
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.contracts.budget import BudgetRequest
 from workflows.contracts.failures import FailureType, Unreadable
@@ -67,7 +68,19 @@ def request_of(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
     try:
         return RunRequest.model_validate(args[0])
     except ValidationError as error:
-        return _bad_input(refusals.sentences(error, RunRequest, unshown=("input",)))
+        return _bad_input(refusals.sentences(error, RunRequest, unshown=("input", "token")))
+
+
+def pin_request(request: RunRequest) -> PinRequest:
+    """What `pin_agent` must know of a request to say whether the run may begin."""
+    return PinRequest(
+        agent=request.agent,
+        input=request.input,
+        requester=request.requester,
+        labels=request.labels,
+        token=request.token,
+        run_id=workflow.info().first_execution_run_id,
+    )
 
 
 def _bad_input(reason: str) -> ApplicationError:
