@@ -52,7 +52,7 @@ def make_folder(folder: Path) -> None:
 
 
 def claim_folder(folder: Path) -> None:
-    """A folder that is ours alone, made or made tighter: with older versions others could look into it.
+    """A folder that is ours alone, made or made tighter with the files in it: older versions left them to others.
 
     A folder that holds more than ours (the home or the working folder, one above them, or one that is for all) is left
     as it is; our files in it are tightened by who opens them.
@@ -61,7 +61,7 @@ def claim_folder(folder: Path) -> None:
     here = folder.resolve()
     shared = [place for place in (Path.cwd(), Path.home()) if place == here or here in place.parents]
     if not shared and not here.stat().st_mode & stat.S_ISVTX:
-        tighten(here)
+        tighten(here, *(path for path in here.iterdir() if path.is_file()))
 
 
 def tighten(*paths: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from activities import files
 from activities.blobs import BlobCorrupted, BlobMissing
 from activities.pinned import PinnedAgents
 from workflows.contracts.agent import PinnedAgent
@@ -63,7 +64,7 @@ def _read(path: Path) -> dict[str, list[Digest]]:
 def _write(path: Path, known: dict[str, list[Digest]]) -> None:
     """Put a whole file in place of the old one: another worker of the folder may begin at the same time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w") as file:
             json.dump(known, file, indent=1)

@@ -89,7 +89,9 @@ async def test_server_worker_inbox_and_editor_leave_nothing_to_others(
         }  # fmt: skip
         with processes(tmp_path / "processes", **settings) as started:
             await started.worker()
-            handle = await AgentClient(client, "agents").start("asks", "go", workflow_id="run")
+            handle = await AgentClient(client, "agents").start(
+                "asks", "go", workflow_id="run", requester="bob@example.com"
+            )
             await asked(handle)
             # Lists of runs lag behind.
             for _ in range(20):
