@@ -180,6 +180,11 @@ def _refuse_unless_told_apart(check: DecisionCheck, people: People | None) -> No
                 "this worker has no file of people (MANDATE_PEOPLE), which had the requester when the run began"
             )
         return
+    if check.requester is None:
+        raise Refused(
+            f"requester: nobody is named who asked for this run, so that nobody can be told apart from them; start it "
+            f"again with a requester of the file of people, or choose {request.choices[-1]!r}"
+        )
     if people.find(requester) is None:
         raise Refused(
             f"requester: {requester!r} asked for this run and is not in the file of people, so that nobody can be told "

@@ -57,7 +57,8 @@ class AgentSpec(Spec):
         default=None,
         description="Who may ask for a run. `required`: somebody in the file of people; without such a file, whoever "
         "gives a name. `anyone`: nobody has to say who asks, so that who asks may also approve. Left out: `required` "
-        "where workers have a file of people or decisions are signed, else `anyone`.",
+        "where decisions are signed; else, with a file of people, a run begins, and nothing that it asks can be "
+        "approved while the file does not have its requester; without one, `anyone`.",
     )
     checks: tuple[CheckSpec, ...] = Field(default=(), description="What results and the final answer must pass.")
     attempts: int = Field(
@@ -141,7 +142,8 @@ class PinnedAgent(Record):
         """Whether a run must say who asks; `has_people` is whether there is a file of people.
 
         Every agent can ask people: for calls, with `ask_person`, and when it cannot go on. Who asked for a run decides
-        on none of that, which nobody can hold to without knowing who that is.
+        on none of that, which nobody can hold to without knowing who that is. Where the agent file says `required`, the
+        start is refused; where it says nothing, what the run asks can only be rejected.
         """
         if self.requester is None:
             return has_people or self.wants_signatures
