@@ -11,6 +11,7 @@ from activities.blobs import BlobCorrupted, BlobMissing
 from activities.stores.base import StoreUnavailable
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from workflows.contracts.tool import Effect
+from workflows.rules import plain_text
 
 ModelFault = Literal[
     "rate_limit", "quota", "overloaded", "server", "timeout", "connection", "malformed", "configuration",
@@ -28,9 +29,8 @@ REASON_CHARACTERS = 300
 
 
 def shorten(text: str, limit: int = REASON_CHARACTERS) -> str:
-    """`text` on one line, at most `limit` characters."""
-    line = " ".join(text.encode(errors="replace").decode().split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    """`text` on one line, at most `limit` characters, as people may see it."""
+    return plain_text.shorten(text, limit)
 
 
 def model_failure(

@@ -14,6 +14,8 @@ from activities.channels.delivery import Pace, deliver, sentence
 from activities.heartbeat import beating
 from workflows.contracts.failures import FailureType
 from workflows.contracts.request import Notified, NotifyRequest
+from workflows.rules import asking
+from workflows.rules.plain_text import plain, plain_json
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -39,6 +41,7 @@ class NotificationActivities:
             ApplicationError: a fault of ours, after all other channels have been told; not retried.
         """
         namespace = activity.info().namespace
+        request = _readable(request)
         self._warn_of_untold(request)
         async with beating():
             found = await asyncio.gather(
@@ -76,6 +79,27 @@ class NotificationActivities:
                     occasion=notice.occasion,
                     waits_for=list(told.waits_for),
                 )
+
+
+def _readable(told: NotifyRequest) -> NotifyRequest:
+    """As people may see it; an id stays what it is, since commands name it."""
+    notices = tuple(
+        notice.model_copy(
+            update={
+                "request": asking.readable(notice.request).model_copy(
+                    update={"arguments": plain_json(notice.request.arguments)}
+                )
+            }
+        )
+        for notice in told.notices
+    )
+    return told.model_copy(
+        update={
+            "requester": None if told.requester is None else plain(told.requester),
+            "labels": {plain(name): plain(label) for name, label in told.labels.items()},
+            "notices": notices,
+        }
+    )
 
 
 def _our_fault(channel: Channel, error: BaseException) -> ApplicationError:

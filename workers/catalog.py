@@ -8,6 +8,7 @@ from pathlib import Path
 
 from activities.documents import Document, Fault, Place, in_order
 from activities.toolbox import builtin
+from workers import acceptance
 from workers.agent_files import AgentFile, AgentFileError, Scan, scan_agents
 from workers.check_files import CheckedFile
 from workers.policy_files import Policies, PolicyFile, policy_folder
@@ -18,6 +19,7 @@ from workflows.contracts.agent import AgentSpec, PinnedAgent
 from workflows.contracts.base import Digest, canonical_json, digest_of
 from workflows.contracts.policy import Match
 from workflows.contracts.tool import Tool, ToolDefinition
+from workflows.contracts.tool_entry import McpTools
 from workflows.rules import policy
 
 AGENTS = Path("deploy/agents")
@@ -36,6 +38,8 @@ class Loaded:
     """Its file; `None` for an agent that was made in code."""
     policies: tuple[str, ...] = ()
     """The shared policies whose rules it has after its own."""
+    strange: tuple[str, ...] = ()
+    """Its MCP servers whose words in the prompt nobody has accepted."""
 
     def models(self) -> Iterator[tuple[Place, str]]:
         """Each model that it may ask, those of its checks included, and where its file says so."""
@@ -142,11 +146,16 @@ class _Draft:
             output_schema=self.spec.output_schema,
             max_output_tokens=self.spec.max_output_tokens,
             signed_calls=True,
+            tainted=any(map(acceptance.is_strange, self.spec.tools)),
         )
         content = canonical_json(whole.model_dump(mode="json"))
         path = self._path if self._document.value is not None else None
         # Read back, so that this worker has it in no other form than one that loads the blob.
-        return Loaded(PinnedAgent.model_validate_json(content), digest_of(content), content, path, self.spec.policies)
+        pinned = PinnedAgent.model_validate_json(content)
+        strange = tuple(
+            entry.mcp.name for entry in self.spec.tools if isinstance(entry, McpTools) and acceptance.is_strange(entry)
+        )
+        return Loaded(pinned, digest_of(content), content, path, self.spec.policies, strange)
 
     def warnings(self) -> list[Fault]:
         """Rules of its own that fit no tool, as one that denies a misspelt name; policies of which no rule does."""

@@ -16,7 +16,7 @@ from workers.converter import data_converter
 from workers.settings import Settings
 from workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
 from workflows.contracts.run import RunResult, StartRequest
-from workflows.rules import refusals
+from workflows.rules import refusals, wording
 
 # The SDK's threads may still hold Python objects when the interpreter goes down: without this pause before it does,
 # one process in ten aborts at exit.
@@ -111,7 +111,7 @@ class AgentClient:
             task_queue=self._task_queue,
             task_timeout=TASK_TIMEOUT,
             result_type=RunResult,
-            static_summary=f"{agent}: {_first_words(request.input)}",
+            static_summary=f"{agent}: {wording.shorten(str(request.input), 100)}",
         )
 
     def handle(self, workflow_id: str, run_id: str | None = None) -> WorkflowHandle[Any, RunResult]:
@@ -154,8 +154,3 @@ class AgentClient:
 def new_workflow_id(agent: str) -> str:
     """An id that says whose run it is."""
     return f"{agent}-{secrets.token_hex(4)}"
-
-
-def _first_words(text: object) -> str:
-    line = " ".join(str(text).split())
-    return line if len(line) <= 100 else f"{line[:99]}…"

@@ -17,23 +17,31 @@ from temporalio.converter import (
     PayloadCodec,
     PayloadConverter,
 )
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from workflows.contracts.failures import FailureType, Unreadable
 from workflows.contracts.marks import METADATA_KEY, Marked
 from workflows.contracts.run import Progress, RunResult
+from workflows.rules import plain_text
 
 WHOLE = (RunResult, Progress)
 """Read by clients that have no code of ours, so every key is there."""
 
 
 class SlimJsonConverter(PydanticJSONPlainPayloadConverter):
-    """Pydantic JSON; defaults are left out, which saves a tenth of a run's history."""
+    """Pydantic JSON; defaults are left out, which saves a tenth of a run's history.
+
+    What would steer or mislead who reads it, as programs show queries and histories, is written as JSON's escapes: the
+    values are the same.
+    """
 
     def to_payload(self, value: Any) -> Payload | None:
         if isinstance(value, BaseModel):
             content = value.__pydantic_serializer__.to_json(value, exclude_defaults=not isinstance(value, WHOLE))
         else:
             content = pydantic_core.to_json(value)
+        if not content.isascii() or b"\x7f" in content:
+            content = plain_text.escaped(content.decode()).encode()
         return Payload(metadata={"encoding": b"json/plain"}, data=content)
 
 
@@ -70,14 +78,24 @@ class SlimPayloadConverter(CompositePayloadConverter):
 
 
 class SentenceFailureConverter(DefaultFailureConverter):
-    """Failures that Mandate raises on purpose are one sentence; only unforeseen ones bring their stack along."""
+    """Failures that Mandate raises on purpose are one sentence; only unforeseen ones bring their stack along.
+
+    Whatever raised them, their texts are as people may see them: Temporal's programs print them as they are.
+    """
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
-        super().to_failure(exception, payload_converter, failure)
+        try:
+            super().to_failure(exception, payload_converter, failure)
+        except UnicodeEncodeError:
+            # Half of a surrogate pair, which no failure can hold: whoever waits must be told all the same.
+            failure.Clear()
+            super().to_failure(_readable(exception), payload_converter, failure)
         part = failure
         while True:
             if part.application_failure_info.type in _OURS:
                 part.stack_trace = ""
+            part.message = plain_text.plain_lines(part.message)
+            part.stack_trace = plain_text.plain_lines(part.stack_trace)
             if not part.HasField("cause"):
                 return
             part = part.cause
@@ -97,6 +115,19 @@ class SentenceFailureConverter(DefaultFailureConverter):
                 if not part.HasField("cause"):
                     return super().from_failure(plain, payload_converter)
                 part = part.cause
+
+
+def _readable(exception: BaseException) -> ApplicationError:
+    """`exception` alone, without what it came of."""
+    known = exception if isinstance(exception, ApplicationError) else None
+    return ApplicationError(
+        plain_text.plain_lines(str(exception)),
+        *(known.details if known is not None else ()),
+        type=known.type if known is not None else type(exception).__name__,
+        non_retryable=known is not None and known.non_retryable,
+        next_retry_delay=known.next_retry_delay if known is not None else None,
+        category=known.category if known is not None else ApplicationErrorCategory.UNSPECIFIED,
+    )
 
 
 _FOREIGN_DETAILS: tuple[tuple[Any, str], ...] = (

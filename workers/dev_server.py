@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from activities import files
 from workers import server_keeper, server_lease
 from workers.server_binary import Progress, Search, ServerError, ensure_binary
 
@@ -188,7 +189,7 @@ async def lease_server(
 def private_folder(folder: Path) -> Path:
     """`folder`, there and absolute; only its owner may read what runs have said."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.claim_folder(folder)
         return folder.resolve()
     except OSError as error:
         raise ServerError(unusable(folder, error)) from None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from activities import files
 from workers import server_sources
 from workers.server_sources import Unavailable
 from workers.settings import Settings
@@ -84,6 +85,7 @@ def ensure_binary(on_progress: Progress, search: Search | None = None) -> Path:
         if installed is not None:
             return installed
         tried.append("`temporal` is not on PATH")
+    files.tighten(search.cached)
     if os.access(search.cached, os.X_OK):
         return search.cached
     try:
@@ -146,7 +148,7 @@ def fetch(search: Search, tried: list[str], on_progress: Progress) -> Path:
     for obtain in (download, build):
         try:
             obtain()
-            partial.chmod(0o755)
+            partial.chmod(0o700)
             version_of(partial)
             return partial.replace(search.cached)
         except Unavailable as reason:
@@ -160,8 +162,8 @@ def fetch(search: Search, tried: list[str], on_progress: Progress) -> Path:
 @contextlib.contextmanager
 def fetching(search: Search, on_progress: Progress) -> Iterator[None]:
     """Held by the one process that fetches."""
-    search.cache.mkdir(parents=True, exist_ok=True)
-    with (search.cache / f"{search.cached.name}.lock").open("a") as lock:
+    files.claim_folder(search.cache)
+    with files.open_own(search.cache / f"{search.cached.name}.lock") as lock:
         told_at = None
         while True:
             try:

@@ -73,6 +73,15 @@ class Abandoned(Exception):
     """Nobody waits for the server any more."""
 
 
+def tighten(folder: Path) -> None:
+    """Files of the server that an older version left readable for others are for their owner only."""
+    for pattern in ("server.*", "temporal.*"):
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                if path.is_file() and path.stat().st_uid == os.geteuid():
+                    path.chmod(0o600)
+
+
 def locked(file: IO[str]) -> bool:
     """Whether this process now holds `file` alone."""
     try:
@@ -270,6 +279,9 @@ def keep(folder: Path, orders: Orders, alive: IO[str]) -> None:
 def main() -> int:
     """Takes the place of the keeper of a folder, and leaves the work to a child that nobody waits for."""
     folder = Path(sys.argv[1])
+    # The server inherits it, whose database holds all that runs have said.
+    os.umask(0o077)
+    tighten(folder)
     orders: Orders = json.loads(sys.argv[2])
     with (folder / ALIVE).open("a") as alive:
         deadline = time.monotonic() + 2

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from activities import files
 from workers import server_keeper
 from workers.server_binary import ServerError
 
@@ -47,7 +48,7 @@ async def join(
 
 async def locked(path: Path, kind: int) -> IO[str]:
     """`path`, open and locked."""
-    file = path.open("a")
+    file = files.open_own(path)
     deadline = time.monotonic() + TURN_SECONDS
     try:
         while not try_lock(file, kind):
@@ -102,7 +103,8 @@ def log_file(folder: Path) -> Iterator[IO[bytes]]:
     log = folder / server_keeper.LOG
     if log.exists():
         log.replace(log.with_suffix(".log.1"))
-    with log.open("ab") as file:
+    files.tighten(log.with_suffix(".log.1"))
+    with files.open_own(log, "ab") as file:
         yield file
 
 

@@ -18,6 +18,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO, TypeVar
 
+from activities import files
+
 T = TypeVar("T")
 
 PACKAGE = "github.com/temporalio/cli/cmd/temporal"
@@ -94,7 +96,7 @@ def extract(archive: IO[bytes], name: str, target: Path, on_progress: Callable[[
             content = members.extractfile(member) if member.isfile() and Path(member.name).name == name else None
             if content is None:
                 continue
-            with target.open("wb") as file:
+            with files.open_own(target, "wb") as file:
                 told_at = time.monotonic()
                 while block := content.read(1 << 20):
                     file.write(block)

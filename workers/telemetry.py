@@ -1,12 +1,16 @@
 """Logs of a process: JSON for machines, colours for a terminal."""
 
+import io
 import json
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 from structlog.typing import Processor
 from temporalio import activity, workflow
+
+from workflows.rules.plain_text import plain_lines
 
 LIBRARIES = ("httpx2", "httpcore2", "openai", "anthropic", "mcp", "asyncio")
 """Their messages below WARNING are left out: some of them quote requests."""
@@ -52,12 +56,38 @@ def configure_logging(*, level: str = "INFO", as_json: bool | None = None) -> No
 
 def _rendering(as_json: bool) -> list[Processor]:  # noqa: FBT001 - private, one caller
     if not as_json:
-        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        return [_plain, structlog.dev.ConsoleRenderer(exception_formatter=_plain_traceback)]
     tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     return [
         structlog.processors.ExceptionRenderer(tracebacks),
+        _plain,
         structlog.processors.JSONRenderer(serializer=json.dumps),
     ]
+
+
+def _plain(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Nothing that a model, a tool or a server says steers the terminal of who reads the log."""
+    return {plain_lines(name): value if name == "exc_info" else _plain_value(value) for name, value in event.items()}
+
+
+def _plain_value(value: object) -> object:
+    match value:
+        case str():
+            return plain_lines(value)
+        case dict():
+            return {plain_lines(str(name)): _plain_value(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_plain_value(item) for item in value]
+        case bool() | int() | float() | None:
+            return value
+        case _:
+            return plain_lines(str(value))
+
+
+def _plain_traceback(output: TextIO, failure: structlog.typing.ExcInfo) -> None:
+    written = io.StringIO()
+    structlog.dev.plain_traceback(written, failure)
+    output.write(plain_lines(written.getvalue()))
 
 
 def _flatten_temporal(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

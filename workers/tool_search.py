@@ -7,6 +7,7 @@ from activities.documents import Document, Fault, Place
 from activities.toolbox.closing import closed, opened
 from activities.toolbox.declared import numeric_arguments
 from activities.toolbox.schema import check_schema
+from workers import acceptance
 from workers.agent_parts import FaultyEntry, whole_schema
 from workers.secrets import Secrets
 from workers.tool_entries import (
@@ -58,6 +59,7 @@ class ToolSearch:
         if isinstance(entry, McpTools) and lacking:
             return ()
         found = await self._definitions(index, entry, mcp)
+        self._compare_words(index, entry, found)
         own = ("input_schema",) if "input_schema" in type(entry).model_fields else ()
         for made in found:
             if isinstance(made, ToolDefinition):
@@ -83,6 +85,14 @@ class ToolSearch:
                 self._fault(("tools", index, source_of(entry)), reason)
         name = name_of(entry)
         return () if name is None else (name,)
+
+    def _compare_words(self, index: int, entry: ToolEntry, found: Found) -> None:
+        """Tell that a server says something else of its tools than was accepted."""
+        made = [each for each in found if isinstance(each, ToolDefinition)]
+        if isinstance(entry, McpTools) and len(made) == len(found):
+            why = acceptance.fault(entry, made, self._document.file) if made or entry.accepted else None
+            if why is not None and not any(fault.key.startswith(f"tools[{index}]") for fault in self.faults):
+                self._fault(("tools", index, "accepted"), why)
 
     def _lacks_secrets(self, index: int) -> bool:
         missing = [

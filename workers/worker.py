@@ -16,6 +16,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxRestrictions
 
 import workflows
+from activities import files
 from activities.agent import AgentActivities, OfferedAgent
 from activities.blobs import Blobs
 from activities.compensation import CompensationActivities
@@ -107,6 +108,8 @@ async def open_worker(
     """
     options = options or WorkerOptions()
     compile_workflows()
+    if settings.folder.is_dir():
+        files.claim_folder(settings.folder)
     async with AsyncExitStack() as stack:
         resolve = Secrets(settings.environment, settings.secrets)
         mcp = LazyMcpToolbox(resolve)
@@ -207,7 +210,12 @@ def compile_workflows() -> None:
     The sandbox imports it anew for each run: where the environment forbids Python to write bytecode, as images often
     do, each start of a run would compile it, which costs more than all else of a start.
     """
-    compileall.compile_dir(Path(workflows.__file__).parent, quiet=2)
+    # Whoever may write where bytecode is decides what runs.
+    before = os.umask(0o022)
+    try:
+        compileall.compile_dir(Path(workflows.__file__).parent, quiet=2)
+    finally:
+        os.umask(before)
 
 
 def workflow_runner(*, sandboxed: bool = True, strict: bool = False) -> WorkflowRunner:

@@ -80,6 +80,7 @@ class AgentWorkflow(Messages):
             labels=request.labels,
             goal=starting.goal_of(request.input),
             step_limit=starting.step_limit(request.budget, pinned.agent.budget.steps),
+            tainted=pinned.agent.tainted,
         )
 
     async def _work(self) -> RunResult:

@@ -9,7 +9,7 @@ from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
 from workflows.contracts.request import Request
 from workflows.contracts.run import ATTRIBUTE_BYTES, RunState
-from workflows.rules import answering, decisions, wording
+from workflows.rules import answering, decisions, plain_text, wording
 
 AGENT_NAME = SearchAttributeKey.for_keyword("AgentName")
 AGENT_VERSION = SearchAttributeKey.for_keyword("AgentVersion")
@@ -54,9 +54,10 @@ def announce(state: RunState) -> None:
         AGENT_STATUS.value_set("running"),
     ]
     if state.requester is not None:
-        updates.append(AGENT_REQUESTER.value_set(state.requester))
+        updates.append(AGENT_REQUESTER.value_set(plain_text.plain(state.requester)))
     if state.labels:
-        updates.append(AGENT_LABELS.value_set([f"{name}={value}" for name, value in state.labels.items()]))
+        labels = [plain_text.plain(f"{name}={value}") for name, value in state.labels.items()]
+        updates.append(AGENT_LABELS.value_set(labels))
     _upsert(state, updates)
 
 
@@ -113,7 +114,7 @@ def details(state: RunState, doing: str) -> None:
         times = "once" if state.effects.count == 1 else f"{state.effects.count} times"
         lines += ["", f"Changed the world {times}, last: `{_code(state.effects.last[-1].call)}`"]
     lines += [f"- **unknown outcome**: `{_code(entry.call)}`" for entry in state.uncertain]
-    workflow.set_current_details("\n".join(lines))
+    workflow.set_current_details(plain_text.plain_lines("\n".join(lines)))
 
 
 def _open_requests(state: RunState) -> list[str]:

@@ -31,7 +31,7 @@ from workflows.contracts.run import PeopleState
 from workflows.contracts.tool import Tool, ToolResult
 from workflows.current import Current
 from workflows.notices import Notices
-from workflows.rules import decisions, hiding, wording
+from workflows.rules import asking, decisions, hiding, wording
 
 Via = Literal["update", "signal"]
 
@@ -109,7 +109,7 @@ class PeopleGate:
 
     def ask(self, request: Request) -> None:
         """Open `request`, whose id is `next_id()`; people are told of all that opened together by `notices`."""
-        self._set(made=self.state.made + 1, open=(*self.state.open, request))
+        self._set(made=self.state.made + 1, open=(*self.state.open, asking.readable(request)))
 
     def withdraw(self, reason: str) -> None:
         """Close all requests that are still open: the run ends."""

@@ -139,7 +139,7 @@ async def pin_agent(request: PinRequest) -> Pinned:
         Pinned,
         start_to_close_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=20),
-        summary=f"pin_agent {request.agent}",
+        summary=wording.shorten(f"pin_agent {request.agent}", wording.SUMMARY_CHARACTERS),
     )
 
 

@@ -9,6 +9,7 @@ from activities.channels.base import Parcel
 from workflows.contracts.base import JsonObject
 from workflows.contracts.request import Notice, Request
 from workflows.rules import answering
+from workflows.rules.plain_text import plain_lines
 
 HEADER_CHARACTERS = 150
 FIELD_CHARACTERS = 2000
@@ -53,7 +54,7 @@ def message(parcel: Parcel) -> JsonObject:
 
 def escape(text: str, limit: int) -> str:
     """`text` for Slack, at most `limit` characters with its escapes; what is cut off leaves `…`."""
-    parts = [_ESCAPES.get(character, character) for character in _printable(text)]
+    parts = [_ESCAPES.get(character, character) for character in plain_lines(text)]
     if sum(map(len, parts)) <= limit:
         return "".join(parts)
     kept, size = [], len(_CUT)
@@ -160,7 +161,7 @@ def _said(text: str) -> JsonObject:
     """An agent's own words, in which nothing is markup."""
     return {
         "type": "section",
-        "text": {"type": "plain_text", "text": _cut(_printable(text), LONG_CHARACTERS), "emoji": False},
+        "text": {"type": "plain_text", "text": _cut(plain_lines(text), LONG_CHARACTERS), "emoji": False},
     }
 
 
@@ -179,12 +180,7 @@ def _markup(text: str) -> JsonObject:
 
 
 def _line(text: str) -> str:
-    return " ".join(_printable(text).split())
-
-
-def _printable(text: str) -> str:
-    """Without what cannot be seen, which may reverse or hide what can."""
-    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+    return " ".join(plain_lines(text).split())
 
 
 def _cut(text: str, limit: int) -> str:

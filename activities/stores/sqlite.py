@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from activities import files
 from activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, Key, Keys, StoreUnavailable
 from workflows.contracts.base import Digest
 
@@ -245,8 +246,16 @@ class _ForeignFile(Exception):
     """A SQLite database of another program."""
 
 
+_making = threading.Lock()
+"""Held while a file is made: one that is closed takes from its process all locks on it, those of a connection too."""
+
+
 def _connect(path: Path, *, is_writer: bool) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
+    # SQLite gives the files beside it the mode that this one has; one that cannot be made it names itself.
+    with _making, suppress(OSError):
+        files.make_file(path)
+    files.tighten(*(path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")))
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         # Used by one thread at a time: by its lane, and by nobody once that has ended.

@@ -434,7 +434,7 @@ def test_slack_reads_nothing_of_an_agent_as_markup() -> None:
                 assert part["verbatim"] is True
     assert "\u202e" not in json.dumps(message, ensure_ascii=False)
     texts = [text for text, _ in texts_of(message)]
-    assert "*Why*\n&lt;!channel&gt; &amp; &lt;https://x.example|ok&gt; *Approved* ''' (rule large)" in texts
+    assert "*Why*\n&lt;!channel&gt; &amp; &lt;https://x.example|ok&gt; *Approved*\ufffd''' (rule large)" in texts
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from workflows.rules.plain_text import plain_lines
+
 if TYPE_CHECKING:
     from workers.cli.output import Output
 
@@ -35,7 +37,7 @@ def print_table(
 
 
 def _lines(cell: str | Text) -> list[Text]:
-    text = cell.copy() if isinstance(cell, Text) else Text(cell)
+    text = cell.copy() if isinstance(cell, Text) else Text(plain_lines(cell))
     return list(text.split("\n", allow_blank=True)) or [text]
 
 

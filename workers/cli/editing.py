@@ -14,11 +14,13 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from activities import files
 from activities.documents import parse_document
 from workers.cli.errors import CliError
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.rules import wording
 from workflows.rules.hiding import HIDDEN
+from workflows.rules.plain_text import plain_lines
 
 EDITOR = "vi"
 """Where neither `VISUAL` nor `EDITOR` is set."""
@@ -125,11 +127,13 @@ def _open_editor(path: Path, environment: Mapping[str, str]) -> None:
     command = environment.get("VISUAL") or environment.get("EDITOR") or EDITOR
     try:
         # The terminal is the editor's: its word counts, not ours.
-        code = subprocess.run([*shlex.split(command), str(path)], check=False).returncode  # noqa: S603 - as told
+        # What it writes beside the file, or in its place, holds the arguments too.
+        code = subprocess.run([*shlex.split(command), str(path)], check=False, umask=0o077).returncode  # noqa: S603 - as told
     except (OSError, ValueError) as error:
         path.unlink()
         why = getattr(error, "strerror", None) or error
         raise CliError(f"the editor {command!r} cannot be started: {why}; set VISUAL or EDITOR, or use --set") from None
+    files.tighten(path)
     if code != 0:
         raise CliError(f"the editor {command!r} ended with exit code {code}; nothing was sent; your text is in {path}")
 
@@ -201,15 +205,15 @@ def as_yaml(value: JsonValue) -> str:
     # A bare value is followed by the end of its document.
     text = stream.getvalue().removesuffix("...\n")
     with contextlib.suppress(ValueError):
-        if canonical_json(_read(text)) == canonical_json(value):
+        if canonical_json(_read(text)) == canonical_json(value) and plain_lines(text) == text:
             return text
-    # All in quotes, and as escapes the characters that YAML changes or refuses.
+    # All in quotes, and as escapes the characters that YAML changes or refuses, or that cannot be seen.
     quoted = json.dumps(value, ensure_ascii=False, indent=2)
     return "".join(map(_escaped, quoted)) + "\n"
 
 
 def _escaped(character: str) -> str:
-    if character.isprintable() or character == "\n":
+    if character == "\n" or (character.isprintable() and plain_lines(character) == character):
         return character
     code = ord(character)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from workers.cli.errors import REFUSED, CliError
-from workers.cli.output import print_error
+from workers.cli.output import print_error, write_error
 
 OURS = ("workers", "activities", "workflows")
 
@@ -14,7 +14,7 @@ def report(error: Exception, *, as_json: bool) -> int:
     """Says on stderr what went wrong; the exit code."""
     faults = getattr(error, "faults", None)
     if faults and not as_json:
-        sys.stderr.write(f"{error}\n")
+        write_error(str(error))
         return REFUSED
     code = error.code if isinstance(error, CliError) else REFUSED
     details = {"faults": [str(fault) for fault in faults]} if faults else None

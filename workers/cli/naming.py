@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from activities import files
 from workers.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def save(folder: Path, numbered: Numbered) -> None:
         "at": numbered.at.isoformat(),
         "requests": [list(request) for request in numbered.requests],
     }
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files.claim_folder(folder)
     descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{FILE}.")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(told, file)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from workers.cli.errors import INTERRUPTED, CliError
-from workers.cli.output import Color, Output
+from workers.cli.output import Color, Output, plain_logs
 
 OutputFormat = Literal["text", "json"]
 CONNECTION = "Connection"
@@ -158,6 +158,7 @@ def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | No
 
     from workers.cli.signals import leave
 
+    plain_logs()
     told = asyncio.Event()
 
     def end(task: "asyncio.Task[Any] | None") -> None:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from workflows.rules.plain_text import escaped, plain, plain_lines
+
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from collections.abc import Iterable
+
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 Color = Literal["auto", "always", "never"]
-
-_CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +50,23 @@ class Output:
     def print(self, *parts: "RenderableType") -> None:
         """Lines of the result; nothing with `-o json`. Texts are printed as they are, without markup."""
         if not self.as_json:
-            self.result.print(*map(_harmless, parts), sep="\n", markup=False, highlight=False)
+            self.result.print(*map(_plain, parts), sep="\n", markup=False, highlight=False)
 
     def note(self, line: str) -> None:
         """One line on the way, for example of progress; never on stdout."""
         console = self.screen if self.screen is not None and self.notes.is_terminal else self.notes
-        console.print(_harmless(line), markup=False, highlight=False, style="dim")
+        console.print(plain_lines(line), markup=False, highlight=False, style="dim")
 
     def refusal(self, line: str) -> None:
         """One thing of several that was not done, and why; on stderr, nothing with `-o json`, whose result says it."""
         if not self.as_json:
-            self.notes.print(_harmless(line), markup=False, highlight=False, style="bold red")
+            self.notes.print(plain_lines(line), markup=False, highlight=False, style="bold red")
 
     async def confirm(self, question: str) -> bool:
         """Whether the person at the terminal says yes; asked on stderr, and Ctrl-C still ends the command."""
         import asyncio
 
-        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.write(f"{plain_lines(question)} [y/N] ")
         sys.stderr.flush()
         # A thread, because nothing interrupts a read in this one.
         answer = await asyncio.to_thread(sys.stdin.readline)
@@ -72,38 +75,58 @@ class Output:
     def json(self, value: object) -> None:
         """The whole result of `-o json`: one JSON value on stdout."""
         text = json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{escaped(text)}\n")
 
     def _console(self, *, stderr: bool) -> "Console":
         from rich.console import Console
 
-        class Pipe(Console):
+        class Plain(Console):
+            """Nothing that a model or a tool says steers the terminal, whatever table or line it stands in."""
+
+            def render(
+                self, renderable: "RenderableType", options: "ConsoleOptions | None" = None
+            ) -> "Iterable[Segment]":
+                for segment in super().render(renderable, options):
+                    yield segment if segment.control else segment._replace(text=plain_lines(segment.text))
+
             def on_broken_pipe(self) -> None:
                 raise BrokenPipeError
 
         name = "stderr" if stderr else "stdout"
         if name not in self._consoles:
             forced = {"auto": None, "always": True, "never": False}[self.color]
-            self._consoles[name] = Pipe(
+            self._consoles[name] = Plain(
                 stderr=stderr, force_terminal=forced, no_color=self.color == "never", soft_wrap=True, emoji=False
             )
         return self._consoles[name]
 
 
-def _harmless(part: "RenderableType") -> "RenderableType":
-    """`part` without control characters: what models and tools say must not steer the terminal."""
-    from rich.text import Text
+def _plain(part: "RenderableType") -> "RenderableType":
+    """Before its width is measured; what is no text is made plain as it is printed."""
+    return plain_lines(part) if isinstance(part, str) else part
 
-    if isinstance(part, str):
-        return part.translate(_CONTROLS)
-    if isinstance(part, Text):
-        part.plain = part.plain.translate(_CONTROLS)
-    return part
+
+def write_error(text: str) -> None:
+    """Lines on stderr, where somebody else's words may be part of them."""
+    sys.stderr.write(f"{plain_lines(text)}\n")
 
 
 def print_error(message: str, *, code: int, as_json: bool, details: Mapping[str, object] | None = None) -> None:
     """One sentence on stderr; with `-o json` an object with it and the exit code."""
     if as_json:
-        sys.stderr.write(json.dumps({"error": message, "code": code, **(details or {})}, ensure_ascii=False) + "\n")
+        told = json.dumps({"error": message, "code": code, **(details or {})}, ensure_ascii=False)
+        sys.stderr.write(f"{escaped(told)}\n")
     else:
-        sys.stderr.write(f"error: {message}\n")
+        write_error(f"error: {message}")
+
+
+def plain_logs() -> None:
+    """Let what libraries log in a process without logs of its own be one plain line on stderr, without a traceback."""
+    import logging
+
+    class Sentence(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return plain(f"{record.levelname.lower()}: {record.getMessage()}")
+
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(Sentence())

@@ -9,12 +9,15 @@ import typer
 
 from workers.cli.errors import DONE, REFUSED, CliError
 from workers.cli.options import Invocation, offline_verb
+from workers.cli.output import write_error
+from workers.cli.validate_accept import accept_words, offer_json
 from workers.cli.validate_agents import agent_json, print_catalog
 from workers.cli.validate_call import call_json, judge_call, print_call
 from workers.cli.validate_policies import check_policies, policy_json, print_policies
 
 if TYPE_CHECKING:
     from activities.documents import Fault
+    from workers.acceptance import Offer
     from workers.catalog import Catalog
     from workers.mcp_waits import AnnouncedWaits
     from workers.secrets import Secrets
@@ -35,6 +38,13 @@ async def validate(
     judged: Annotated[
         Path | None, typer.Option("--call", help="Say what becomes of the call in this file.", metavar="FILE")
     ] = None,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="Show what MCP servers say of their tools, and write its digest as `accepted` into the agent files.",
+        ),
+    ] = False,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of agent files (or: of `policy` or `call` files).")
     ] = False,
@@ -42,6 +52,7 @@ async def validate(
     """Check agent files with all their tools, and say what each agent may do; run the examples of policies.
 
     MCP servers are started and asked for their tools; secrets and scripts must be there, keys of models should.
+    What they say of their tools stands in the prompt: it taints runs until --accept has accepted it.
     Exit code 0: all can be served, and all examples come out as written. 2: something is wrong; all of it is told.
     """
     if schema:
@@ -51,7 +62,8 @@ async def validate(
 
     settings = Settings.from_environment()
     sources = _sources(settings, files)
-    catalogs, faults = await _load(call, settings, sources)
+    offers: list[Offer] = []
+    catalogs, faults = await _load(call, settings, sources, offers if accept else None)
     if judged is not None and not faults:
         return _judge(call, judged, catalogs)
     policies, wrong = check_policies(sources.policies, catalogs, complete=bool(sources.agents) and not faults)
@@ -67,13 +79,15 @@ async def validate(
         ]
         warnings = [str(warning) for catalog in catalogs for warning in catalog.warnings]
         told = {"agents": agents, "policies": list(map(policy_json, policies)), "warnings": warnings}
-        call.out.json({"valid": not faults, **told, "faults": list(map(str, faults))})
+        accepted = {"accepted": list(map(offer_json, offers))} if accept else {}
+        call.out.json({"valid": not faults, **told, **accepted, "faults": list(map(str, faults))})
     else:
         for catalog in catalogs:
             print_catalog(call.out, catalog, has_people=has_people)
         print_policies(call.out, policies)
         sys.stdout.flush()
-        sys.stderr.writelines(f"{fault}\n" for fault in faults)
+        for fault in faults:
+            write_error(str(fault))
     return REFUSED if faults else DONE
 
 
@@ -129,8 +143,13 @@ def _sources(settings: "Settings", files: list[Path] | None) -> _Sources:
     return found
 
 
-async def _load(call: Invocation, settings: "Settings", sources: _Sources) -> "tuple[list[Catalog], list[Fault]]":
-    """What can be served, with warnings of what will not go well, and all that cannot."""
+async def _load(
+    call: Invocation, settings: "Settings", sources: _Sources, offers: "list[Offer] | None"
+) -> "tuple[list[Catalog], list[Fault]]":
+    """What can be served, with warnings of what will not go well, and all that cannot.
+
+    With `offers`, what MCP servers say is accepted first, and added there.
+    """
     from workers.agent_files import AgentFileError
     from workers.lazy_mcp import LazyMcpToolbox
     from workers.mcp_waits import AnnouncedWaits
@@ -142,6 +161,8 @@ async def _load(call: Invocation, settings: "Settings", sources: _Sources) -> "t
     catalogs: list[Catalog] = []
     faults = list(sources.faults)
     try:
+        if offers is not None:
+            offers += await accept_words(call.out, sources.agents, waits, secrets)
         for source in sources.agents:
             try:
                 catalogs.append(await _catalog(replace(settings, agents=source), waits, secrets))

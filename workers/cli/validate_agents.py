@@ -34,7 +34,7 @@ def print_catalog(out: Output, catalog: "Catalog", *, has_people: bool) -> None:
         print_table(out, rows, ("tool", "effect", "from", *more, "when called"), indent=2)
         if pinned.checks:
             print_table(out, [_checked(check) for check in pinned.checks], ("after", "is checked"), indent=2)
-        for line in _openings(loaded):
+        for line in (*_strange(loaded), *_openings(loaded)):
             out.print(Text(f"  {line}", style="yellow"))
 
 
@@ -105,6 +105,8 @@ def agent_json(loaded: "Loaded", *, has_people: bool) -> dict[str, object]:
         "policies": list(loaded.policies),
         "tools": tools,
         "checks": [_check_json(check) for check in loaded.pinned.checks],
+        "tainted": loaded.pinned.tainted,
+        "unaccepted": list(loaded.strange),
         "open": _unnamed(loaded),
         "unasked": _unasked(loaded),
     }
@@ -186,6 +188,15 @@ def _undeclared(definition: "ToolDefinition") -> tuple[str, ...]:
     from activities.toolbox.closing import open_places
 
     return open_places(definition.input_schema)
+
+
+def _strange(loaded: "Loaded") -> list[str]:
+    """The servers whose words nobody has accepted, in one line."""
+    if not loaded.strange:
+        return []
+    which = "; ".join(loaded.strange)
+    told = f"what MCP servers say of their tools taints each run from its beginning ({which})"
+    return [f"{told}; look at it and accept it: mandate validate --accept {loaded.path or 'FILE'}"]
 
 
 def _unnamed(loaded: "Loaded") -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from activities import files
 from activities.documents import read_document
 from workers.cli.errors import CliError
 from workers.examples.shop_data import RULES, create_shop
@@ -104,8 +105,8 @@ def claimed(folder: Path) -> Iterator[Stage]:
     while True:
         own = folder / ("demo" if number == 1 else f"demo-{number}")
         is_new = not own.exists()
-        own.mkdir(mode=0o700, exist_ok=True)
-        with (own / "lock").open("a") as lock:
+        files.claim_folder(own)
+        with files.open_own(own / "lock") as lock:
             if try_lock(lock, fcntl.LOCK_EX):
                 yield Stage(own.absolute(), is_new)
                 return
@@ -117,10 +118,10 @@ def prepare(stage: Stage, source: Path, *, model: str, rules: RulesServer, paced
     create_shop(stage.shop)
     stage.log.unlink(missing_ok=True)
     shutil.rmtree(stage.agents, ignore_errors=True)
-    stage.agents.mkdir()
+    files.make_folder(stage.agents)
     for file in source.glob("shop*.script.yaml"):
         script = file.read_text(encoding="utf-8")
-        (stage.agents / file.name).write_text(f"delay: {PACE}\n{script}" if paced else script, encoding="utf-8")
+        files.write_own(stage.agents / file.name, f"delay: {PACE}\n{script}" if paced else script)
     asks: list[JsonValue] = [{"name": REQUESTER}] if same_person(person) != same_person(REQUESTER) else []
     _write(stage.people, {"people": [*asks, {"name": person, "groups": [GROUP]}]})
     # Nobody outside is to hear of a demo, whatever channels there are.
@@ -140,7 +141,7 @@ def prepare(stage: Stage, source: Path, *, model: str, rules: RulesServer, paced
 
 def _write(path: Path, value: JsonObject) -> None:
     # JSON is YAML.
-    path.write_text(f"{json.dumps(value, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
+    files.write_own(path, f"{json.dumps(value, indent=2, ensure_ascii=False)}\n")
 
 
 async def find_rules_server(*, may_download: bool) -> RulesServer:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from activities import files
+
 STOP_SECONDS = 5.0
 
 _LAUNCH = """
@@ -64,7 +66,7 @@ class DemoWorker:
 def start_worker(environment: Mapping[str, str], log: Path) -> DemoWorker:
     """A worker process with `environment` in addition to this one's; its output goes to `log`."""
     command = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), "-m", "workers.cli.main", "worker"]
-    with log.open("ab") as output:
+    with files.open_own(log, "ab") as output:
         process = subprocess.Popen(  # noqa: S603 our own program
             command,
             stdin=subprocess.DEVNULL,

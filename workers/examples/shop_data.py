@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from activities import files
 from activities.toolbox.registry import NotDone
 
 DEMO_INPUT = (
@@ -118,9 +119,10 @@ def lose_reply(tool: str) -> None:
 
 def create_shop(path: Path) -> None:
     """A shop as on its first day at `path`; one that is there is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.unlink(missing_ok=True)
+    files.open_own(fresh, "wb").close()
     with closing(sqlite3.connect(fresh)) as database:
         database.executescript(_SCHEMA)
         _fill(database)

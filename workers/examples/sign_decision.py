@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
+from activities import files
 from workflows.contracts.base import canonical_json, digest_of
 
 SECONDS_VALID = 300
@@ -101,7 +102,8 @@ def _make_key(path: Path, jwks: Path) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(pem)
     public = {**_public(key), "kid": _key_id(key), "use": "sig", "alg": "ES256"}
-    jwks.write_text(f"{json.dumps({'keys': [public]}, indent=2)}\n", encoding="utf-8")
+    # Nothing in it is secret, but whoever writes there decides.
+    files.write_own(jwks, f"{json.dumps({'keys': [public]}, indent=2)}\n")
 
 
 def _key_id(key: ec.EllipticCurvePrivateKey) -> str:

@@ -129,6 +129,8 @@ class PinnedAgent(Record):
     max_output_tokens: int
     signed_calls: bool = False
     """Calls that people sign for bring the signatures along; false in agents that were pinned before they did."""
+    tainted: bool = False
+    """Its prompt holds words of strangers that nobody has accepted."""
 
     def definition(self, tool: str) -> ToolDefinition | None:
         return next((definition for definition in self.tools if definition.tool.name == tool), None)
@@ -185,6 +187,8 @@ class AgentPin(Record):
     loop: int = 0
     """`LOOP` when the run began: what changed the order of its commands since is for newer runs only."""
     budget: Budget
+    tainted: bool = False
+    """Its runs are tainted from their beginning: what its MCP servers say of their tools was not accepted."""
     structured: bool = False
     """The final answer is JSON that fits the agent's `output_schema`."""
     store: str

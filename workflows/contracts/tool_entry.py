@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from workflows.contracts import tool_checks
-from workflows.contracts.base import Duration, JsonObject, Name, Spec
+from workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
 from workflows.contracts.compensation import CompensationSpec
 from workflows.contracts.faults import Located, refuse, repeated
 from workflows.contracts.templates import SECRET_START, secret_names, url_arguments
@@ -121,6 +121,12 @@ class McpTools(ToolSettings):
         default="refuse",
         description="Whether calls may have arguments that the server's schemas do not declare, where these leave it "
         "open: rules cannot know of them.",
+    )
+    accepted: Digest | None = Field(
+        default=None,
+        description="Digest of what the server says of these tools (names, descriptions, schemas), which `mandate "
+        "validate --accept` writes: other words are refused. Without it they taint each run from its beginning, unless "
+        "`untrusted: false`.",
     )
 
     @model_validator(mode="after")

@@ -1,11 +1,11 @@
 """How a request is answered: the commands to type, in the one wording that channels, details and CLI share."""
 
 import json
-import re
 import shlex
 from dataclasses import dataclass
 
 from workflows.contracts.request import REJECT, Request
+from workflows.rules.plain_text import plain
 
 YOUR_NAME = "<your name>"
 YOUR_ANSWER = "<your answer>"
@@ -22,8 +22,6 @@ _OWN_VERBS = ("approve", REJECT)
 
 _WITH_ANSWER = ("answer", "supply")
 """Choices that need a value."""
-
-_PLAIN = re.compile(r"[^`\x00-\x1f\x7f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def decision_json(request: Request, choice: str) -> str:
 
 def quote(text: str) -> str:
     """`text` as one word of a shell; what cannot be seen or would end a code block is written as an escape."""
-    if text.isprintable() and _PLAIN.fullmatch(text):
+    if _is_seen(text):
         return shlex.quote(text)
     return "$'" + "".join(_escaped(character) for character in text) + "'"
 
@@ -113,7 +111,11 @@ def _is_signed(request: Request) -> bool:
 def _escaped(character: str) -> str:
     if character in "\\'":
         return f"\\{character}"
-    if character.isprintable() and character != "`":
+    if _is_seen(character):
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _is_seen(text: str) -> bool:
+    return text.isprintable() and "`" not in text and plain(text) == text

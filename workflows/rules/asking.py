@@ -5,9 +5,24 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from workflows.contracts.policy import EXPIRES, MOST_REMINDERS, Asking, OnExpiry, Rule, Verdict
-from workflows.contracts.request import Need, Then
+from workflows.contracts.request import Need, Request, Then
+from workflows.rules.plain_text import plain, plain_lines
 
 _Value = TypeVar("_Value")
+
+
+def readable(request: Request) -> Request:
+    """`request` with what others wrote as people may see it; its digest is over the call itself, not over its words."""
+    return request.model_copy(
+        update={
+            "title": plain(request.title),
+            "question": None if request.question is None else plain_lines(request.question),
+            "options": tuple(map(plain, request.options)),
+            "goal": None if request.goal is None else plain_lines(request.goal),
+            "evidence": tuple(map(plain, request.evidence)),
+            "reason": plain(request.reason),
+        }
+    )
 
 
 def needs_of(verdict: Verdict, rules: Sequence[Rule], people: Asking, now: datetime) -> tuple[Need, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from pydantic import JsonValue
 
-from workflows.rules import cel_cost, cel_values, cel_words
+from workflows.rules import cel_cost, cel_growth, cel_tree, cel_values, cel_words
 
 if TYPE_CHECKING:
     from cel_expr_python import cel
@@ -38,6 +38,8 @@ Outcome = bool | Unevaluable
 class _Program(NamedTuple):
     expression: "cel.Expression"
     loops: cel_cost.Loops | None
+    growing: cel_tree.Node | None
+    """Set where something is made in a loop."""
 
 
 class Facts:
@@ -61,7 +63,7 @@ class Facts:
 
     def evaluate(self, text: str) -> Outcome:
         """What the condition `text` comes to; never raises."""
-        program = self._program(text)
+        program = self._program(text, is_kept=False)
         if type(program) is Unevaluable:
             return program
         try:
@@ -82,7 +84,7 @@ class Facts:
         Keys are in order, since those of the library differ from process to process. What JSON has no form for
         cannot be used: times, durations, bytes, NaN, integers beyond 64 bits, and texts that are only references.
         """
-        program = self._program(text)
+        program = self._program(text, is_kept=True)
         if type(program) is Unevaluable:
             return program
         try:
@@ -97,9 +99,11 @@ class Facts:
         except cel_values.Unreadable as error:
             return Unevaluable(str(error))
 
-    def _program(self, text: str) -> _Program | Unevaluable:
+    def _program(self, text: str, *, is_kept: bool) -> _Program | Unevaluable:
         program = _compiled(text, self._names)
-        if type(program) is not Unevaluable and program.loops is not None and self._costs_too_much(program.loops):
+        if type(program) is Unevaluable or program.loops is None:
+            return program
+        if self._costs_too_much(program.loops) or self._grows_too_large(program.growing, is_kept=is_kept):
             return Unevaluable("it is too costly for arguments of this size")
         return program
 
@@ -110,6 +114,14 @@ class Facts:
         if self._size is None:
             self._size = cel_cost.Size.of(self._variables)
         return cel_cost.too_costly(loops, self._size)
+
+    def _grows_too_large(self, growing: cel_tree.Node | None, *, is_kept: bool) -> bool:
+        if growing is None:
+            return False
+        assert self._size is not None
+        model = cel_growth.Value(self._size.values, self._size.values, self._size.text_bytes)
+        sizes = {name: cel_growth.BOUNDED if name in cel_cost.BOUNDED else model for name in self._names}
+        return cel_growth.too_large(growing, sizes, is_kept=is_kept)
 
     def _unread(self, message: str) -> str | None:
         """Why the variable that `message` is about cannot be read."""
@@ -122,7 +134,9 @@ class Facts:
 @lru_cache(maxsize=CACHED)
 def _compiled(text: str, names: tuple[str, ...]) -> _Program | Unevaluable:
     try:
-        return _Program(_environment(names).compile(text), cel_cost.loops_of(text))
+        expression = _environment(names).compile(text)
+        tree = cel_tree.read(expression.serialize())
+        return _Program(expression, cel_cost.loops_of(tree), cel_growth.growing(tree))
     except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
         return Unevaluable(cel_words.reason(str(error), text))
 

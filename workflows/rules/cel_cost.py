@@ -1,8 +1,10 @@
 """What evaluating a condition may cost at most, estimated before it is evaluated: nothing can stop it afterwards."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from workflows.rules import cel_tree
+from workflows.rules.cel_tree import CALL, LIST, LOOP, OBJECT, Node
 
 MOST_WORK = 5_000_000
 """Steps of about 40 ns, the cost of comparing two numbers: at most a quarter of a second."""
@@ -15,9 +17,6 @@ PATTERN_WORK = 2_000
 
 BOUNDED = ("agent", "run", "tool")
 """Variables whose size is the agent file's and not a model's."""
-
-_TEXTS = re.compile(r"'''.*?'''|\"\"\".*?\"\"\"|'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"", re.DOTALL)
-_PARTS = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(|[()]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Size:
             count += 1
             match value:
                 case str():
-                    text += len(value)
+                    text += len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
                 case dict():
                     text += sum(len(key) for key in value if type(key) is str)
                     waiting.extend(value.values())
@@ -64,17 +63,22 @@ def too_costly(loops: Loops, size: Size) -> bool:
     return iterations * (values + size.text_bytes // 64 + PATTERN_WORK * loops.matches) > MOST_WORK
 
 
-def loops_of(text: str) -> Loops | None:
-    """How the condition `text` goes through lists and objects; `None` if it does not."""
-    bare = _TEXTS.sub("''", text)
-    opened: list[bool] = []
-    count = depth = 0
-    for part in _PARTS.findall(bare):
-        if part == ")":
-            if opened:
-                opened.pop()
-            continue
-        opened.append(part != "(")
-        count += opened[-1]
-        depth = max(depth, sum(opened))
-    return Loops(count, depth, "matches" in bare, bare.count(",")) if count else None
+def loops_of(condition: Node) -> Loops | None:
+    """How a condition goes through lists and objects; `None` if it does not."""
+    parts = list(cel_tree.inside(condition))
+    count = sum(part.kind == LOOP for part in parts)
+    if not count:
+        return None
+    matches = any(part.kind == CALL and part.name == "matches" for part in parts)
+    return Loops(
+        count, _depth(condition), matches, sum(len(part.parts) for part in parts if part.kind in {LIST, OBJECT})
+    )
+
+
+def _depth(node: Node) -> int:
+    """Most loops that are inside each other: what a loop goes through is made before it begins."""
+    if node.kind != LOOP:
+        return max(map(_depth, node.parts), default=0)
+    before = (node.parts[cel_tree.LOOP_RANGE], node.parts[cel_tree.LOOP_FIRST], node.parts[cel_tree.LOOP_RESULT])
+    within = (node.parts[cel_tree.LOOP_CONDITION], node.parts[cel_tree.LOOP_STEP])
+    return max(*map(_depth, before), 1 + max(map(_depth, within)))

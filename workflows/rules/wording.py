@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from workflows.contracts.model import Usage
 from workflows.contracts.tool import ToolResult
-from workflows.rules import hiding
+from workflows.rules import hiding, plain_text
 
 SUPPLIED = "its answer is a person's"
 """How the reason of a run begins whose final answer a person supplied."""
@@ -17,9 +17,8 @@ SUMMARY_CHARACTERS = 100
 
 
 def shorten(text: str, limit: int) -> str:
-    """`text` on one line, at most `limit` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    """`text` on one line, at most `limit` characters, as people may see it."""
+    return plain_text.shorten(text, limit)
 
 
 def call(tool: str, arguments: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:

@@ -1,0 +1,79 @@
+"""`mandate validate --accept`: what MCP servers say of their tools, shown and then accepted in the agent files."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workers.cli.errors import CliError
+from workers.cli.output import Output
+
+if TYPE_CHECKING:
+    from workers.acceptance import Offer
+    from workers.secrets import Secrets
+    from workers.tool_entries import McpDefinitions
+    from workflows.contracts.tool_entry import ToolEntry
+
+
+async def accept_words(out: Output, sources: list[Path], mcp: "McpDefinitions", secrets: "Secrets") -> list["Offer"]:
+    """Ask the servers of all valid agent files, write the digests of what they say, and show it.
+
+    What is wrong with a file or a server is told by the checks that come after it.
+
+    Raises:
+        CliError: a file cannot be written, or has a form that cannot be edited.
+    """
+    from workers import acceptance
+    from workers.agent_files import scan_agents
+
+    found = []
+    for source in sources:
+        for file in scan_agents(source).files:
+            found += await _offers(file.path, file.spec.tools, mcp, secrets)
+    for offer in found:
+        if offer.before == offer.words.digest:
+            continue
+        _show(out, offer)
+        try:
+            acceptance.accept(offer)
+        except (OSError, ValueError) as error:
+            raise CliError(str(error)) from None
+    return found
+
+
+def offer_json(offer: "Offer") -> dict[str, object]:
+    """One server, for `-o json`."""
+    return {
+        "path": str(offer.path),
+        "server": offer.server,
+        "accepted": offer.words.digest,
+        "before": offer.before,
+        "tools": offer.words.tools,
+    }
+
+
+async def _offers(
+    path: Path, entries: "tuple[ToolEntry, ...]", mcp: "McpDefinitions", secrets: "Secrets"
+) -> list["Offer"]:
+    from workers.acceptance import Offer, Words
+    from workers.tool_entries import definitions, secret_texts
+    from workflows.contracts.tool_entry import McpTools
+
+    found = []
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, McpTools) or secrets.missing([text for _, text in secret_texts(entry)]):
+            continue
+        with contextlib.suppress(ValueError):
+            found.append(Offer(path, index, entry.mcp.name, entry.accepted, Words.of(await definitions(entry, mcp))))
+    return found
+
+
+def _show(out: Output, offer: "Offer") -> None:
+    from rich.text import Text
+
+    from workers import acceptance
+
+    before = acceptance.load(offer.path.parent, offer.before) if offer.before is not None else None
+    what = acceptance.differences(before, offer.words) if before is not None else ()
+    out.print(Text(f"{offer.path}: accepted what MCP server {offer.server!r} says of its tools", style="bold"))
+    out.print(*(f"  {line}" for line in (*what, *acceptance.whole(before, offer.words))))
+    out.print(f"  accepted: {offer.words.digest}", "")

@@ -1,0 +1,140 @@
+"""Conditions as trees: what the library has read, in the few kinds of nodes that its language has."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+CONSTANT, NAME, PART, CALL, LIST, OBJECT, LOOP = range(7)
+
+
+TEXT, BYTES = "text", "bytes"
+"""Names of constants that are no numbers."""
+
+
+class Node(NamedTuple):
+    """One part of a condition; which fields count depends on `kind`."""
+
+    kind: int
+    name: str = ""
+    """Of a variable, a function, or the variable of a loop; `TEXT` or `BYTES` of a constant that is one."""
+    parts: "tuple[Node, ...]" = ()
+    """Operands in their order; of a loop: range, first value, condition, step, result."""
+    sum_name: str = ""
+    """What a loop calls what it has gathered so far."""
+    text_bytes: int = 0
+    """Of a constant."""
+
+
+LOOP_RANGE, LOOP_FIRST, LOOP_CONDITION, LOOP_STEP, LOOP_RESULT = range(5)
+
+
+def read(serialized: bytes) -> Node:
+    """The tree of a compiled expression, as the library serializes it.
+
+    Raises:
+        ValueError: it is in a form that is not known.
+    """
+    from google.protobuf.any_pb2 import Any as Packed
+    from google.protobuf.message import DecodeError
+
+    try:
+        checked: Any = _message_class().FromString(Packed.FromString(serialized).value)
+    except DecodeError:
+        raise ValueError("the library serializes conditions in another form") from None
+    return _node(checked.expr)
+
+
+def inside(node: Node) -> Iterator[Node]:
+    """`node` and all parts of it."""
+    waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        waiting.extend(each.parts)
+
+
+def _node(expr: Any) -> Node:
+    match expr.WhichOneof("kind"):
+        case "const_expr":
+            its = expr.const_expr
+            name = TEXT if its.HasField("string_value") else BYTES if its.HasField("bytes_value") else ""
+            return Node(CONSTANT, name, text_bytes=len(its.string_value.encode()) + len(its.bytes_value))
+        case "ident_expr":
+            return Node(NAME, expr.ident_expr.name)
+        case "select_expr":
+            return Node(PART, expr.select_expr.field, (_node(expr.select_expr.operand),))
+        case "call_expr":
+            call = expr.call_expr
+            operands = [call.target, *call.args] if call.HasField("target") else call.args
+            return Node(CALL, call.function, tuple(map(_node, operands)))
+        case "list_expr":
+            return Node(LIST, parts=tuple(map(_node, expr.list_expr.elements)))
+        case "struct_expr":
+            keys = [_node(entry.map_key) for entry in expr.struct_expr.entries if entry.HasField("map_key")]
+            return Node(OBJECT, parts=(*keys, *(_node(entry.value) for entry in expr.struct_expr.entries)))
+        case "comprehension_expr":
+            loop = expr.comprehension_expr
+            parts = (loop.iter_range, loop.accu_init, loop.loop_condition, loop.loop_step, loop.result)
+            return Node(LOOP, loop.iter_var, tuple(map(_node, parts)), loop.accu_var)
+        case unknown:
+            raise ValueError(f"a condition has a part of unknown kind {unknown!r}")
+
+
+# Source: cel-spec, proto/cel/expr/{syntax,checked}.proto; what is not read here is left out.
+_MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
+    "CheckedExpr": {"expr": (4, "Expr", False)},
+    "Constant": {"string_value": (6, "", False), "bytes_value": (7, "bytes", False)},
+    "Ident": {"name": (1, "", False)},
+    "Select": {"operand": (1, "Expr", False), "field": (2, "", False)},
+    "Call": {"target": (1, "Expr", False), "function": (2, "", False), "args": (3, "Expr", True)},
+    "CreateList": {"elements": (1, "Expr", True)},
+    "CreateStruct": {"message_name": (1, "", False), "entries": (2, "Entry", True)},
+    "Entry": {"map_key": (3, "Expr", False), "value": (4, "Expr", False)},
+    "Comprehension": {
+        "iter_var": (1, "", False),
+        "iter_range": (2, "Expr", False),
+        "accu_var": (3, "", False),
+        "accu_init": (4, "Expr", False),
+        "loop_condition": (5, "Expr", False),
+        "loop_step": (6, "Expr", False),
+        "result": (7, "Expr", False),
+    },
+    "Expr": {
+        "const_expr": (3, "Constant", False),
+        "ident_expr": (4, "Ident", False),
+        "select_expr": (5, "Select", False),
+        "call_expr": (6, "Call", False),
+        "list_expr": (7, "CreateList", False),
+        "struct_expr": (8, "CreateStruct", False),
+        "comprehension_expr": (9, "Comprehension", False),
+    },
+}
+
+_CHOICES = ("Expr", "Constant")
+
+
+@lru_cache(maxsize=1)
+def _message_class() -> "type[Message]":
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="mandate_cel.proto", package="mandate.cel", syntax="proto3")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        if name in _CHOICES:
+            message.oneof_decl.add(name="kind")
+        for field, (number, its, repeated) in fields.items():
+            made = message.field.add(name=field, number=number)
+            made.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
+            if its in _MESSAGES:
+                made.type, made.type_name = kinds.TYPE_MESSAGE, f".mandate.cel.{its}"
+            else:
+                made.type = kinds.TYPE_BYTES if its else kinds.TYPE_STRING
+            if name in _CHOICES:
+                made.oneof_index = 0
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("mandate.cel.CheckedExpr"))

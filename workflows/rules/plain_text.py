@@ -1,0 +1,110 @@
+"""Strangers' text for people's eyes: without what steers a terminal, hides, or reorders what is read.
+
+Whatever a model, a tool, a server or a caller wrote goes through here before a person sees it: titles, details,
+summaries, errors, questions, notices, logs, and what commands print. What tools and models get is never changed.
+"""
+
+import re
+
+from pydantic import JsonValue
+
+REPLACEMENT = "\ufffd"
+
+# Unicode 16: control (Cc), format (Cf), surrogates (Cs), line and paragraph separators (Zl, Zp), all that is to be
+# ignored where it cannot be shown (Default_Ignorable_Code_Point), noncharacters, and two signs that are blank (U+2800,
+# U+1D159). Written down, so that the answer is the same with each version of Python.
+_UNSEEN = (
+    "\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff"
+) + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
+
+_PICTURES = (
+    "\xa9\xae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u2460-\u24ff\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff"
+    "\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+)
+_STYLES = "\ufe0e\ufe0f"
+
+# Left out and not replaced, since nothing is hidden by it: what makes one emoji of several ("woman, laptop"),
+# or says that a sign is to be shown in colour. The parts stay, so the text stays readable.
+_JOINT = re.compile(
+    f"(?<=[{_PICTURES}])[{_STYLES}]|(?<=[0-9#*])[{_STYLES}](?=\u20e3)"
+    f"|(?:(?<=[{_PICTURES}])|(?<=[{_PICTURES}][{_STYLES}]))\u200d(?=[{_PICTURES}])"
+)
+_FOUND = re.compile(f"[{_UNSEEN}]")
+_FOUND_IN_LINES = re.compile(f"(?!\n)[{_UNSEEN}]")
+_FOUND_IN_ASCII = re.compile("[\\x00-\\x09\\x0b-\\x1f\\x7f]")
+_FOUND_IN_JSON = re.compile(f"(?![\t\n\r])[{_UNSEEN}]")
+
+
+def plain(text: str) -> str:
+    """`text` as one line that a person may be shown; what must not be there is seen as U+FFFD."""
+    # Almost all texts: nothing of ASCII that can be printed is replaced.
+    if text.isascii() and text.isprintable():
+        return text
+    return _FOUND.sub(_shown, text)
+
+
+def plain_lines(text: str) -> str:
+    """As `plain`, with its line breaks."""
+    if text.isascii() and _FOUND_IN_ASCII.search(text) is None:
+        return text
+    return _FOUND_IN_LINES.sub(_shown, text)
+
+
+def plain_json(value: JsonValue) -> JsonValue:
+    """`value` with all its texts and keys as `plain_lines` has them; keys that would be equal are numbered."""
+    match value:
+        case str():
+            return plain_lines(value)
+        case list():
+            return [plain_json(item) for item in value]
+        case dict():
+            made: dict[str, JsonValue] = {}
+            for key, item in value.items():
+                shown = name = plain_lines(key)
+                number = 1
+                while name in made:
+                    number += 1
+                    name = f"{shown} ({number})"
+                made[name] = plain_json(item)
+            return made
+        case _:
+            return value
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text` on one line as `plain` has it, at most `limit` characters."""
+    line = plain(" ".join(text.split()))
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def escaped(document: str) -> str:
+    """A JSON document with escapes for what `plain` would replace: the same values, and nothing hides in it."""
+    if document.isascii() and "\x7f" not in document:
+        return document
+    return _FOUND_IN_JSON.sub(_escape, document)
+
+
+def _shown(found: re.Match[str]) -> str:
+    """What is seen in place of one character."""
+    match found[0]:
+        case "\n":
+            return " "
+        case "\t":
+            return "    "
+        case "\r" if found.string.startswith("\n", found.end()):
+            return ""
+        case "\u200d" | "\ufe0e" | "\ufe0f" if _JOINT.match(found.string, found.start()):
+            return ""
+        case _:
+            return REPLACEMENT
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
