@@ -4,26 +4,20 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
 
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, WorkflowQueryRejectedError
+from temporalio.client import Client, WorkflowQueryFailedError, WorkflowQueryRejectedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from workers import queries
+from workers.queries import FORGOTTEN_PAUSES, QUERY_SECONDS
 from workflows.contracts.request import OpenRequests, Request
 
 AT_A_TIME = 4
 """Runs that are asked at once, as many as one worker replays: of 32 at once that had to be replayed, up to one in seven
 found no answer within `QUERY_SECONDS`."""
-
-QUERY_SECONDS = 10.0
-"""How long one run may take to answer."""
-
-FORGOTTEN_PAUSES = (0.2, 0.5, 1.0)
-"""Seconds between questions to a run whose workers the server has forgotten."""
 
 NO_WORKER = "no worker polls its task queue"
 
@@ -115,10 +109,9 @@ async def open_requests(
         NotAnswering: no worker answers for it.
     """
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
-    limit = timedelta(seconds=timeout_seconds)
     try:
         async with asyncio.timeout(timeout_seconds + 1):
-            return await _asked(handle, limit)
+            return await queries.ask(handle, "open_requests", OpenRequests, timeout_seconds=timeout_seconds)
     except WorkflowQueryFailedError as error:
         raise NotAnswering(_first_sentence(error.message)) from None
     except WorkflowQueryRejectedError as error:
@@ -133,22 +126,6 @@ async def open_requests(
         if error.status is RPCStatusCode.FAILED_PRECONDITION:
             raise NotAnswering(NO_WORKER) from None
         raise NotAnswering(f"Temporal refused: {_first_sentence(error.message)}") from None
-
-
-async def _asked(handle: WorkflowHandle[Any, Any], limit: timedelta) -> OpenRequests:
-    """The answer of a run; asked again for a moment where the server knows of no poller.
-
-    After minutes in which nobody needed a queue it has forgotten who polls it, until the next poll begins.
-    """
-    for pause in (*FORGOTTEN_PAUSES, None):
-        try:
-            told: OpenRequests = await handle.query("open_requests", result_type=OpenRequests, rpc_timeout=limit)
-            return told
-        except RPCError as error:
-            if error.status is not RPCStatusCode.FAILED_PRECONDITION or pause is None:
-                raise
-        await asyncio.sleep(pause)
-    raise AssertionError("the last one returns or raises")
 
 
 async def read_inbox(
