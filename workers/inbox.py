@@ -12,6 +12,7 @@ from temporalio.client import Client, WorkflowQueryFailedError, WorkflowQueryRej
 from temporalio.service import RPCError, RPCStatusCode
 
 from workers import queries
+from workers.diagnosis import Diagnosis, diagnose
 from workers.queries import FORGOTTEN_PAUSES, QUERY_SECONDS
 from workflows.contracts.request import OpenRequests, Request
 
@@ -28,6 +29,11 @@ WAITING = f'{RUNNING} AND AgentStatus IN ("waiting", "paused")'
 
 class NotAnswering(Exception):
     """A run that cannot tell what it wants; the text is one sentence."""
+
+    def __init__(self, sentence: str, diagnosis: Diagnosis | None = None) -> None:
+        super().__init__(sentence)
+        self.diagnosis = diagnosis
+        """Of its workflow task, where that is the reason."""
 
 
 class Unknown(Exception):
@@ -48,6 +54,8 @@ class Silent:
 
     workflow_id: str
     reason: str
+    diagnosis: Diagnosis | None = None
+    """Of its workflow task, where that is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ async def open_requests(
 
     Raises:
         Unknown: there is no such run.
-        NotAnswering: no worker answers for it.
+        NotAnswering: no worker answers for it, or its workflow task fails again and again.
     """
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
@@ -117,15 +125,18 @@ async def open_requests(
     except WorkflowQueryRejectedError as error:
         raise NotAnswering(str(error)) from None
     except TimeoutError:
-        raise NotAnswering(f"no worker answered within {timeout_seconds:g} s") from None
+        reason = f"no worker answered within {timeout_seconds:g} s"
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise Unknown(workflow_id) from None
         if error.status in {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
-            raise NotAnswering(f"no worker answered within {timeout_seconds:g} s") from None
-        if error.status is RPCStatusCode.FAILED_PRECONDITION:
-            raise NotAnswering(NO_WORKER) from None
-        raise NotAnswering(f"Temporal refused: {_first_sentence(error.message)}") from None
+            reason = f"no worker answered within {timeout_seconds:g} s"
+        elif error.status is RPCStatusCode.FAILED_PRECONDITION:
+            reason = NO_WORKER
+        else:
+            raise NotAnswering(f"Temporal refused: {_first_sentence(error.message)}") from None
+    found = await diagnose(client, workflow_id, run_id=run_id)
+    raise NotAnswering(found.sentence if found is not None else reason, found)
 
 
 async def read_inbox(
@@ -195,8 +206,10 @@ class _Round:
             self.told.append(await open_requests(self._client, run.workflow_id))
             self._answering.add(run.task_queue)
         except NotAnswering as error:
-            self.silent.append(Silent(run.workflow_id, str(error)))
-            self._timed_out[run.task_queue] += 1
+            self.silent.append(Silent(run.workflow_id, str(error), error.diagnosis))
+            # A workflow task that fails says nothing against those who would answer for other runs.
+            if error.diagnosis is None or not error.diagnosis.is_failing:
+                self._timed_out[run.task_queue] += 1
         except Unknown:
             # It ended and was deleted after it was listed.
             return

@@ -170,8 +170,8 @@ async def test_a_query_that_comes_with_a_workflow_task_has_an_id_of_its_own(clie
 async def test_ordinary_queries_are_answered_at_once(client: Client) -> None:
     """Between signals, updates and refused updates, to one worker, and to one that has to replay the run first."""
     async with parked(client) as (handle, worker):
+        await handle.signal("poke")
         for _ in range(20):
-            await handle.signal("poke")
             await asyncio.gather(*(handle.query("requests") for _ in range(3)))
             with pytest.raises(WorkflowUpdateFailedError):
                 await handle.execute_update("decide_checked", "r9")
