@@ -143,7 +143,8 @@ class Hasty:
     played: Played
     told: set[tuple[str, str]] = field(default_factory=set)
     """Requests that were decided on by an update that counted."""
-    seen: str = "never"
+    seen: str = "never seen"
+    """What the run said last."""
 
     async def play(self, patience_seconds: float) -> None:
         """Act on the run until it has ended, or for so long."""
@@ -154,7 +155,10 @@ class Hasty:
             self.played.ended[str(result.status)] += 1
         except TimeoutError:
             self.played.ended["hangs"] += 1
-            self.played.hung[self.handle.id] = f"{self.seen}; {(await self.handle.describe()).raw_description}"
+            its = (await self.handle.describe()).raw_description
+            activities = [f"{one.activity_type.name} attempt {one.attempt}" for one in its.pending_activities]
+            task = f"workflow task attempt {its.pending_workflow_task.attempt}"
+            self.played.hung[self.handle.id] = f"{self.seen}; {', '.join((task, *activities))}"
         except WorkflowFailureError as error:
             self.played.ended[f"failed: {error.cause}"] += 1
         finally:

@@ -261,7 +261,7 @@ async def test_show_prints_the_whole_conversation(place: Place, worker: object) 
             "usage",
             "effects",
         ),
-        *("uncertain", "people", "messages", "pending"),
+        *("uncertain", "people", "workflow_task", "messages", "pending"),
     ]
     assert (record["status"], record["step"], record["pending"]) == ("completed", 3, [])
     assert [message["role"] for message in record["messages"]] == ["user", "assistant"] * 3
