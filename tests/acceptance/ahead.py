@@ -14,6 +14,7 @@ exit code that is 1.
 
 import argparse
 import asyncio
+import json
 import random
 import sys
 import tempfile
@@ -87,6 +88,9 @@ async def play(client: Client, folder: Path, plan: Plan) -> Played:
     """Play all runs to their end, then replay each of their histories."""
     site = new_site(folder, client, MANDATE_PEOPLE=str(write_people(folder)))
     site.write("asks", TURNS, policy=ASK_ALL)
+    # Who is told something after the last turn is asked for another answer.
+    script = {"turns": TURNS, "otherwise": {"say": "done"}, "strict": False}
+    (folder / "agents" / "asks.script.yaml").write_text(json.dumps(script))
     played, dice, begun = Played(), random.Random(plan.seed), time.monotonic()
     crew = Crew(_post(site, plan), folder / "workers")
     keeping = asyncio.create_task(crew.keep())

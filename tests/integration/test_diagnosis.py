@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ from temporalio.worker import (
 )
 
 from tests.support.agents import Site, new_site
-from tests.support.bare_worker import new_bare_worker
+from tests.support.bare_worker import activity_worker, bare_worker
 from tests.support.gate_workflow import GateWorkflow
 from tests.support.people import asked, decide, write_people
 from tests.support.place import BIN, Done
@@ -32,13 +33,12 @@ from tests.support.processes import PROJECT
 from tests.support.temporal_cli import new_shell
 from tests.support.toolkit import LET_GO, calls_of
 from workers import inbox
-from workers.client import connect
 from workers.converter import data_converter
 from workers.dev_server import DevServer
 from workers.diagnosis import TIMED_OUT, Diagnosis, diagnose
 from workers.inbox import NotAnswering
 from workers.uninterrupted import Uninterrupted
-from workers.worker import open_worker, workflow_runner
+from workers.worker import workflow_runner
 from workflows.agent import AgentWorkflow
 from workflows.contracts.run import RunResult, RunStatus
 
@@ -137,6 +137,18 @@ async def test_a_run_that_no_worker_takes_up_or_that_is_not_there_is_not_diagnos
     assert await diagnose(client, handle.id) is None
 
 
+def environment(site: Site) -> dict[str, str]:
+    """What a process of ours there is told."""
+    return {
+        **os.environ,
+        **site.environment,
+        "TEMPORAL_ADDRESS": site.client.service_client.config.target_host,
+        "MANDATE_FOLDER": str(site.folder),
+        "MANDATE_AGENTS": str(site.folder / "agents"),
+        "MANDATE_TASK_QUEUE": site.queue,
+    }
+
+
 @dataclass(frozen=True)
 class Wedged:
     """A run whose history no replay follows: it was paused on what a query had shown too early."""
@@ -147,18 +159,14 @@ class Wedged:
 
     async def type(self, *words: str) -> Done:
         """What a `mandate` command says."""
-        environment = {
-            **self.site.environment,
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(self.site.folder),
-            "TEMPORAL_ADDRESS": self.site.client.service_client.config.target_host,
-            "MANDATE_FOLDER": str(self.site.folder),
-            "MANDATE_AGENTS": str(self.site.folder / "agents"),
-            "MANDATE_TASK_QUEUE": self.site.queue,
-        }
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            str(BIN / "mandate"), *words, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment
+            str(BIN / "mandate"),
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            env=environment(self.site),
         )
         async with asyncio.timeout(60):
             out, err = await process.communicate()
@@ -173,12 +181,7 @@ async def wedged(
     folder = tmp_path_factory.mktemp("wedged")
     site = new_site(folder, client, MANDATE_PEOPLE=str(write_people(folder)))
     site.write("asks", TURNS, policy=POLICY)
-    # Two workers of one queue cannot share a client.
-    apart = await connect(address=temporal.address)
-    async with (
-        open_worker(apart, site.settings) as made,
-        Worker(client, task_queue=site.queue, activities=made.config()["activities"]),
-    ):
+    async with activity_worker(temporal.address, site.settings):
         for _ in range(4):
             handle = await _taken_in_early(site)
             if await replay_failure(handle) is not None:
@@ -195,8 +198,8 @@ async def _taken_in_early(site: Site) -> WorkflowHandle[Any, RunResult]:
     """A run that is paused after a query has run ahead to a result, each on a worker without receipts."""
     client, name = site.client, f"asks-{uuid4().hex[:6]}"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.bare_worker", client.service_client.config.target_host, site.queue,
-        stdout=asyncio.subprocess.PIPE, cwd=PROJECT,
+        sys.executable, "-m", "tests.support.bare_worker",
+        stdout=asyncio.subprocess.PIPE, cwd=PROJECT, env=environment(site),
     )  # fmt: skip
     assert process.stdout is not None
     assert await process.stdout.readline() == b"ready\n"
@@ -214,7 +217,7 @@ async def _taken_in_early(site: Site) -> WorkflowHandle[Any, RunResult]:
     await asyncio.sleep(0.7)
     LET_GO.add(name)
     await asyncio.sleep(0.3)
-    async with new_bare_worker(client, site.queue):
+    async with bare_worker(client.service_client.config.target_host, site.settings):
         await query
         await handle.execute_update("pause", {"by": BY})
         await asyncio.sleep(1)
