@@ -39,6 +39,7 @@ from workers.client import connect
 from workers.converter import data_converter
 from workers.dev_server import run_private_server
 from workers.messages import MessageError
+from workers.queries import AHEAD
 from workers.worker import workflow_runner
 from workflows.agent import AgentWorkflow
 from workflows.contracts.request import Decision, Halt, OpenRequests, Request, Steering
@@ -73,6 +74,8 @@ class Played:
 
     killed: int = 0
     asked: int = 0
+    refused: int = 0
+    """Queries that ran ahead of a history, as the workers' logs say."""
     ended: Counter[str] = field(default_factory=Counter)
     said: Counter[str] = field(default_factory=Counter)
     """Messages, by verb and way."""
@@ -112,6 +115,8 @@ async def play(client: Client, folder: Path, plan: Plan) -> Played:
     finally:
         keeping.cancel()
         crew.end()
+    logs = [path.read_text(errors="replace") for path in (folder / "workers").iterdir()]
+    played.refused = sum(log.count(AHEAD) for log in logs)
     played.seconds = time.monotonic() - begun
     return played
 
@@ -234,7 +239,8 @@ def show(played: Played) -> str:
     """What was played, in a few lines."""
     runs = sum(played.ended.values())
     lines = [
-        f"{runs} runs in {played.seconds:.0f} s, {played.killed} workers killed, {played.asked} answers",
+        f"{runs} runs in {played.seconds:.0f} s, {played.killed} workers killed",
+        f"{played.asked} queries answered, {played.refused} refused for being ahead",
         f"ended: {', '.join(f'{count} {how}' for how, count in sorted(played.ended.items()))}",
         f"said: {', '.join(f'{count} {what}' for what, count in sorted(played.said.items()))}",
         f"{played.histories} histories, of which {len(played.wedged)} do not replay",

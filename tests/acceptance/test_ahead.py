@@ -12,6 +12,6 @@ async def test_every_history_replays_whatever_was_asked_and_said_when(client: Cl
 
     assert (dict(played.ended), played.wedged) == ({"completed": 24}, {}), show(played)
     assert played.killed > 0
-    assert played.asked > 24
+    assert played.refused > 0, "no query was ahead of a history"
     assert {"decide by update", "decide by signal"} <= set(played.said)
     assert {said.partition(" ")[0] for said in played.said} == {"decide", "steer", "pause", "resume"}
