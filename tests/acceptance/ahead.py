@@ -105,7 +105,7 @@ async def play(client: Client, folder: Path, plan: Plan) -> Played:
         async def one(number: int) -> str:
             run = f"run-{number}-{uuid4().hex[:6]}"
             async with slots:
-                handle = await site.agents.start("asks", f"Pay {number}.", workflow_id=run)
+                handle = await site.agents.start("asks", f"Pay {number}.", workflow_id=run, requester="bob@example.com")
                 await Hasty(client, handle, random.Random(dice.random()), played).play(plan.patience_seconds)
             return run
 
