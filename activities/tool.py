@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import structlog
 from temporalio import activity
 
-from activities import arguments, failures, heartbeat, results
+from activities import arguments, failures, guard, heartbeat, results
 from activities.failures import ToolError
 from activities.heartbeat import Heart
 from activities.pinned import PinnedAgents
@@ -65,7 +65,7 @@ class ToolActivities:
             log.warning("tool_failed", outcome=str(error.outcome), reason=error.reason)
             sent_before = not _nothing_sent_before()
             if error.outcome in (Outcome.NOT_SENT, Outcome.NOT_DONE) and not sent_before:
-                activity.heartbeat(NOT_SENT_MARK, attempt)
+                activity.heartbeat(NOT_SENT_MARK, attempt, guard.sign_heartbeat(_left_behind(attempt)))
             raise failures.tool_failure(error, effect, attempt, sent_before=sent_before) from None
 
     async def _read(self, request: ToolRequest) -> tuple[Chain, ToolDefinition, JsonObject]:
@@ -176,4 +176,13 @@ def _nothing_sent_before() -> bool:
     An attempt that was lost leaves none of its own, and the number of the one before it does not fit.
     """
     info = activity.info()
-    return info.attempt == 1 or tuple(info.heartbeat_details) == (NOT_SENT_MARK, info.attempt - 1)
+    if info.attempt == 1:
+        return True
+    match tuple(info.heartbeat_details):
+        case (str(mark), int(attempt), signature) if mark == NOT_SENT_MARK and attempt == info.attempt - 1:
+            return guard.is_own_heartbeat(_left_behind(attempt), signature)
+    return False
+
+
+def _left_behind(attempt: int) -> str:
+    return f"{NOT_SENT_MARK} {attempt}"

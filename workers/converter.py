@@ -19,6 +19,7 @@ from temporalio.converter import (
 )
 
 from workflows.contracts.failures import FailureType, Unreadable
+from workflows.contracts.marks import METADATA_KEY, Marked
 from workflows.contracts.run import Progress, RunResult
 
 WHOLE = (RunResult, Progress)
@@ -40,7 +41,7 @@ class SlimPayloadConverter(CompositePayloadConverter):
     """The SDK's converters with `SlimJsonConverter` for JSON.
 
     Where no type is wanted, as for start requests, what cannot be read becomes an `Unreadable`: raising would fail the
-    workflow task for ever, and nobody would be told.
+    workflow task for ever, and nobody would be told. What has a mark stays as it came, since its mark is of its bytes.
     """
 
     def __init__(self) -> None:
@@ -53,12 +54,19 @@ class SlimPayloadConverter(CompositePayloadConverter):
         )
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
+        is_typed = any(hint is not Any for hint in type_hints or ())
+        if not is_typed and any(METADATA_KEY in payload.metadata for payload in payloads):
+            return [self._marked(payload) for payload in payloads]
         try:
             return super().from_payloads(payloads, type_hints)
         except Exception as error:
-            if any(hint is not Any for hint in type_hints or ()):
+            if is_typed:
                 raise
             return [Unreadable(reason=f"{type(error).__name__}: {error}"[:200])] * len(payloads)
+
+    def _marked(self, payload: Payload) -> Any:
+        mark = payload.metadata.get(METADATA_KEY)
+        return Marked(payload.data, mark) if mark is not None else self.from_payloads([payload])[0]
 
 
 class SentenceFailureConverter(DefaultFailureConverter):

@@ -1,5 +1,6 @@
 """A worker: stores, tools, providers and the workflow, composed for one task queue."""
 
+import asyncio
 import compileall
 import os
 import socket
@@ -18,6 +19,8 @@ import workflows
 from activities.agent import AgentActivities, OfferedAgent
 from activities.blobs import Blobs
 from activities.compensation import CompensationActivities
+from activities.guard import Guard
+from activities.keyring import Keyring
 from activities.model import ModelActivities
 from activities.pinned import PinnedAgents
 from activities.stores.locate import open_store
@@ -32,6 +35,7 @@ from workers.agent_files import AgentFileError
 from workers.catalog import Catalog
 from workers.interceptor import LogContext
 from workers.lazy_mcp import LazyMcpToolbox
+from workers.marks import MarkInterceptor
 from workers.mcp_waits import AnnouncedWaits
 from workers.secrets import Secrets
 from workers.settings import Settings
@@ -116,6 +120,9 @@ async def open_worker(
         blobs = Blobs(open_store(settings.store))
         stack.push_async_callback(blobs.close)
         await blobs.identity()
+        keyring = Keyring(blobs.store)
+        await keyring.refresh()
+        guard = Guard(keyring)
         transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
         models = ModelActivities(providers.makers(settings), agents, transcript)
         stack.push_async_callback(models.close)
@@ -131,6 +138,8 @@ async def open_worker(
         undoing = CompensationActivities(agents, transcript)
         notifying = channels.notification_activities(settings)
         stack.push_async_callback(notifying.close)
+        refreshing = asyncio.create_task(keyring.keep_fresh())
+        stack.callback(refreshing.cancel)
         threads = WorkflowThreads(2 * WORKFLOW_TASKS)
         stack.callback(threads.shutdown, wait=False)
         worker = AgentWorker(
@@ -138,17 +147,17 @@ async def open_worker(
             task_queue=settings.task_queue,
             workflows=[AgentWorkflow],
             activities=[
-                opening.pin_agent,
-                models.call_model,
-                tools.run_tool,
-                checks.verify_result,
-                checks.probe_call,
-                people.check_decision,
-                undoing.plan_compensation,
-                notifying.notify_people,
+                guard.protect(opening.pin_agent),
+                guard.protect(models.call_model),
+                guard.protect(tools.run_tool),
+                guard.protect(checks.verify_result),
+                guard.protect(checks.probe_call),
+                guard.protect(people.check_decision),
+                guard.protect(undoing.plan_compensation),
+                guard.protect(notifying.notify_people),
             ],
             workflow_runner=workflow_runner(sandboxed=options.sandboxed),
-            interceptors=[LogContext()],
+            interceptors=[LogContext(), MarkInterceptor(keyring)],
             identity=options.identity or f"{os.getpid()}@{socket.gethostname()}",
             max_cached_workflows=options.max_cached_workflows,
             max_concurrent_workflow_tasks=WORKFLOW_TASKS,

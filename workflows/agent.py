@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from workflows import display, ending, starting, steps
+from workflows import display, ending, marks, starting, steps
 from workflows.contracts.agent import PinRequest
 from workflows.contracts.failures import FailureType
 from workflows.contracts.model import ModelReply, ModelRequest, Words
@@ -32,13 +32,15 @@ class AgentWorkflow(Messages):
 
     @workflow.init
     def __init__(self, *args: Any) -> None:
-        continued = starting.is_continued(args)
-        self._current = Current(RunState.model_validate(args[0]) if continued else None)
+        self.activities_begun = 0
+        carried = starting.carried_state(args)
+        self._current = Current(carried if isinstance(carried, RunState) else None)
         self._control = Control(self._current)
         self._turn = Turn(self._current, self._control)
         self._undoing = Undoing(self._current, self._control, self._turn.calls)
-        self._request = None if continued else starting.request_of(args)
-        if continued:
+        self._request = starting.request_of(args) if carried is None else None
+        self._refusal = carried if isinstance(carried, ApplicationError) else None
+        if self._current.is_begun:
             self._turn.reopen()
         self._is_over = False
 
@@ -47,6 +49,8 @@ class AgentWorkflow(Messages):
         """Work on one `RunRequest` until there is an answer, a limit or nothing left to try."""
         clock = None
         try:
+            if self._refusal is not None:
+                raise self._refusal
             if isinstance(self._request, ApplicationError):
                 raise self._request
             if self._request is not None:
@@ -280,7 +284,7 @@ class AgentWorkflow(Messages):
         # Either may begin while the other is waited for.
         await workflow.wait_condition(lambda: self._turn.gate.notices.is_quiet and workflow.all_handlers_finished())
         self._current.leave()
-        workflow.continue_as_new(self._now)
+        workflow.continue_as_new(marks.mark("state", marks.state_place(), self._now))
 
     async def _end(
         self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None

@@ -6,10 +6,12 @@ from pydantic import ValidationError
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
+from workflows import marks
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.contracts.budget import BudgetRequest
 from workflows.contracts.failures import FailureType, Unreadable
-from workflows.contracts.run import RunRequest
+from workflows.contracts.marks import Marked
+from workflows.contracts.run import RunRequest, RunState
 from workflows.rules import refusals, wording
 
 GOAL_CHARACTERS = 500
@@ -17,15 +19,25 @@ GOAL_CHARACTERS = 500
 JSON_KINDS = {str: "a text", list: "a list", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 
 
-def is_continued(args: tuple[Any, ...]) -> bool:
-    """Whether the input is a `RunState` of our own: nobody can start a run with one.
+def carried_state(args: tuple[Any, ...]) -> RunState | ApplicationError | None:
+    """Return the state with which this run goes on, why it may not, or `None` for a run that begins.
 
-    A cron schedule and a workflow retry continue a run with the input that its client gave.
+    A cron schedule and a workflow retry continue a run with the input that its client gave. Any workflow can continue
+    as new as one of ours, so a state counts with the mark of a run of the same chain only.
     """
     info = workflow.info()
     if info.continued_run_id is None or info.cron_schedule or info.attempt > 1 or len(args) != 1:
-        return False
-    return isinstance(args[0], dict) and isinstance(args[0].get("agent"), dict)
+        return None
+    given = args[0]
+    is_marked = isinstance(given, Marked)
+    if not is_marked and not (isinstance(given, dict) and isinstance(given.get("agent"), dict)):
+        return None
+    if not marks.is_genuine_content("state", marks.state_place(), given, info.start_time):
+        return ApplicationError(FOREIGN, type=FailureType.NOT_ASKED, non_retryable=True)
+    return RunState.model_validate_json(given.content) if is_marked else RunState.model_validate(given)
+
+
+FOREIGN = "the state to go on with was not left by a run of an agent of this installation"
 
 
 def request_of(args: tuple[Any, ...]) -> RunRequest | ApplicationError:

@@ -6,8 +6,9 @@ the activity of the same name.
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 from temporalio import exceptions, workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
@@ -20,9 +21,11 @@ from temporalio.exceptions import (
     is_cancelled_exception,
 )
 
+from workflows import marks
 from workflows.contracts.agent import Pinned, PinRequest
 from workflows.contracts.compensation import CompensationRequest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from workflows.contracts.marks import Marked
 from workflows.contracts.model import ModelReply, ModelRequest
 from workflows.contracts.policy import Verdict
 from workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
@@ -44,6 +47,8 @@ from workflows.contracts.verification import (
     ProbeRequest,
 )
 from workflows.rules import wording
+
+R = TypeVar("R", bound=BaseModel)
 
 SOON = timedelta(milliseconds=100)
 """First wait before another attempt: short, since only a lost worker gives none of its own."""
@@ -74,17 +79,66 @@ class Attempted:
     """It was not done for a reason that may be gone another time."""
 
 
+async def _perform(name: str, request: BaseModel, wanted: type[R], **options: Any) -> R:
+    """Let a worker of ours perform an activity, and return what it answers.
+
+    Raises:
+        ActivityError: it failed, or its answer was not made by a worker of this installation.
+    """
+    activity_id = _next_activity_id()
+    place = marks.activity_place(name, activity_id)
+    try:
+        answer: RawValue | None = await workflow.execute_activity(
+            name, marks.mark("input", place, request), result_type=RawValue, activity_id=activity_id, **options
+        )
+    except ActivityError as error:
+        _forget_foreign_reasons(error.cause, place)
+        raise
+    if answer is None or not marks.is_genuine("output", place, answer.payload):
+        foreign = ActivityError(
+            FOREIGN,
+            scheduled_event_id=0,
+            started_event_id=0,
+            identity="",
+            activity_type=name,
+            activity_id=activity_id,
+            retry_state=None,
+        )
+        raise foreign from ApplicationError(FOREIGN, type=FailureType.NOT_ASKED, non_retryable=True)
+    decoded: R = workflow.payload_converter().from_payload(answer.payload, wanted)
+    return decoded
+
+
+FOREIGN = "the answer was not made by a worker of this installation"
+
+
+def _next_activity_id() -> str:
+    """Return the id that the SDK gives the next activity by itself: which of this run's it is."""
+    run = workflow.instance()
+    run.activities_begun += 1
+    return str(run.activities_begun)
+
+
+def _forget_foreign_reasons(cause: BaseException | None, place: marks.Place) -> None:
+    """Take out of a failure what nobody of this installation has said of a call."""
+    while cause is not None:
+        if isinstance(cause, ApplicationError) and cause.details:
+            given = cause.details[0]
+            if cause.type == FailureType.TOOL_FAILED and not marks.is_genuine_content("failure", place, given):
+                cause._details = ()
+        cause = cause.__cause__
+
+
 async def pin_agent(request: PinRequest) -> Pinned:
     """Fix the agent that a run works under and open its conversation."""
-    pinned: Pinned = await workflow.execute_activity(
+    return await _perform(
         "pin_agent",
         request,
-        result_type=Pinned,
+        Pinned,
         start_to_close_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=20),
         summary=f"pin_agent {request.agent}",
     )
-    return pinned
 
 
 async def call_model(request: ModelRequest, model: str) -> ModelReply:
@@ -93,29 +147,27 @@ async def call_model(request: ModelRequest, model: str) -> ModelReply:
     Raises:
         ActivityError: its cause says why the model gave no answer, after all attempts.
     """
-    reply: ModelReply = await workflow.execute_activity(
+    return await _perform(
         "call_model",
         request,
-        result_type=ModelReply,
+        ModelReply,
         start_to_close_timeout=MODEL_TIMEOUT,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=6),
         summary=wording.shorten(f"call_model {model}, step {request.step}", wording.SUMMARY_CHARACTERS),
     )
-    return reply
 
 
 async def plan_compensation(request: CompensationRequest) -> ModelReply:
     """Begin the turn that takes back what a stopped run has done."""
-    reply: ModelReply = await workflow.execute_activity(
+    return await _perform(
         "plan_compensation",
         request,
-        result_type=ModelReply,
+        ModelReply,
         start_to_close_timeout=timedelta(seconds=30),
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=20),
         summary=f"plan_compensation of {len(request.calls)}, step {request.step}",
     )
-    return reply
 
 
 async def check_decision(check: DecisionCheck) -> Checked:
@@ -124,10 +176,10 @@ async def check_decision(check: DecisionCheck) -> Checked:
     Raises:
         ActivityError: the check could not be made; the decision has used nothing up.
     """
-    checked: Checked = await workflow.execute_activity(
+    return await _perform(
         "check_decision",
         check,
-        result_type=Checked,
+        Checked,
         start_to_close_timeout=HEARTBEAT,
         schedule_to_close_timeout=timedelta(minutes=1),
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=2), maximum_attempts=4),
@@ -136,7 +188,6 @@ async def check_decision(check: DecisionCheck) -> Checked:
             wording.SUMMARY_CHARACTERS,
         ),
     )
-    return checked
 
 
 async def notify_people(request: NotifyRequest) -> Notified:
@@ -146,17 +197,16 @@ async def notify_people(request: NotifyRequest) -> Notified:
         ActivityError: no worker could try.
     """
     asked = ", ".join(notice.request.id for notice in request.notices)
-    notified: Notified = await workflow.execute_activity(
+    return await _perform(
         "notify_people",
         request,
-        result_type=Notified,
+        Notified,
         start_to_close_timeout=timedelta(minutes=2),
         schedule_to_close_timeout=timedelta(minutes=15),
         heartbeat_timeout=EFFECT_HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=5),
         summary=wording.shorten(f"notify_people {request.notices[0].occasion}: {asked}", wording.SUMMARY_CHARACTERS),
     )
-    return notified
 
 
 async def verify_result(request: CheckRequest, check: CheckPin) -> CheckResult:
@@ -165,10 +215,10 @@ async def verify_result(request: CheckRequest, check: CheckPin) -> CheckResult:
     Raises:
         ActivityError: no worker could make the check within its attempts.
     """
-    found: CheckResult = await workflow.execute_activity(
+    return await _perform(
         "verify_result",
         request,
-        result_type=CheckResult,
+        CheckResult,
         start_to_close_timeout=check.timeout,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(
@@ -176,7 +226,6 @@ async def verify_result(request: CheckRequest, check: CheckPin) -> CheckResult:
         ),
         summary=wording.shorten(f"verify_result {check.name}, step {request.step}", wording.SUMMARY_CHARACTERS),
     )
-    return found
 
 
 async def probe_call(request: ProbeRequest, probe: ProbePin, tool: str, verdict: Verdict) -> Probed:
@@ -186,16 +235,15 @@ async def probe_call(request: ProbeRequest, probe: ProbePin, tool: str, verdict:
         ActivityError: no worker could look it up.
     """
     assert verdict.allowed, verdict.reason
-    probed: Probed = await workflow.execute_activity(
+    return await _perform(
         "probe_call",
         request,
-        result_type=Probed,
+        Probed,
         start_to_close_timeout=probe.patience + timedelta(minutes=1),
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=5),
         summary=wording.shorten(f"probe_call {tool} by {probe.tool}", wording.SUMMARY_CHARACTERS),
     )
-    return probed
 
 
 async def run_tool(
@@ -204,10 +252,10 @@ async def run_tool(
     """Make a call that `verdict` allows, in a worker of ours; its key is known to the other side for `valid`."""
     assert verdict.allowed, verdict.reason
     try:
-        answer = await workflow.execute_activity(
+        answer = await _perform(
             "run_tool",
             request,
-            result_type=ToolResult,
+            ToolResult,
             start_to_close_timeout=tool.timeout,
             heartbeat_timeout=EFFECT_HEARTBEAT if tool.effect.changes_world else HEARTBEAT,
             schedule_to_close_timeout=valid,
@@ -235,15 +283,16 @@ async def call_remote_activity(
     With `at_once` there is one attempt and no other after it.
     """
     assert verdict.allowed, verdict.reason
+    own_id = _next_activity_id()
     arguments: list[JsonValue] = [dict(call.arguments)]
     if remote.arguments is not None:
         arguments = [call.arguments.get(name) for name in remote.arguments]
     try:
-        returned = await workflow.execute_activity(
+        returned: RawValue | None = await workflow.execute_activity(
             remote.name,
             args=arguments,
             task_queue=remote.task_queue,
-            activity_id=key,
+            activity_id=key or own_id,
             result_type=RawValue,
             start_to_close_timeout=tool.timeout,
             schedule_to_start_timeout=QUEUED_AT_MOST,
@@ -253,7 +302,7 @@ async def call_remote_activity(
         )
     except ActivityError as error:
         return _given_up(error, tool, failed_types=remote.failed_types)
-    return Attempted(Outcome.DONE, _returned(returned.payload))
+    return Attempted(Outcome.DONE, _returned(returned.payload if returned is not None else Payload()))
 
 
 def _retries(tool: Tool, never: tuple[str, ...] = ()) -> RetryPolicy:
@@ -319,7 +368,12 @@ def _attempts(error: ActivityError, tool: Tool, *, ours: bool) -> int:
 def _told_by_us(cause: BaseException | None) -> ToolFailure | None:
     if not isinstance(cause, ApplicationError) or cause.type != FailureType.TOOL_FAILED or not cause.details:
         return None
-    return ToolFailure.model_validate(cause.details[0])
+    given = cause.details[0]
+    return (
+        ToolFailure.model_validate_json(given.content)
+        if isinstance(given, Marked)
+        else ToolFailure.model_validate(given)
+    )
 
 
 def _failure_of(cause: BaseException | None, failed_types: tuple[str, ...]) -> ToolFailure:

@@ -1,6 +1,8 @@
 """What every blob store does; `activities.blobs.Blobs` adds addresses, the payload codec and a cache."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from workflows.contracts.base import Digest
@@ -8,6 +10,39 @@ from workflows.contracts.base import Digest
 
 class StoreUnavailable(Exception):
     """The store did not answer: the same call may succeed later."""
+
+
+KEY_BYTES = 32
+
+FIRST_HOUR = timedelta(hours=1)
+"""How long what has no mark is taken in an installation that is older than marks: its old workers end by then."""
+
+USED_AFTER = timedelta(minutes=2)
+"""From the making of a further key to its use: by then all workers have read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A secret of the installation."""
+
+    number: int
+    """1 for the first; a mark names it."""
+    secret: bytes
+    made_at: datetime
+    used_from: datetime
+    """Workers mark with the newest key whose time has come."""
+
+    def __repr__(self) -> str:
+        return f"Key({self.number})"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """All keys of an installation that count, the oldest first."""
+
+    keys: tuple[Key, ...] = ()
+    unmarked_until: datetime | None = None
+    """Until when what has no mark is taken; `None` where no worker ever worked without marks."""
 
 
 class BlobStore(Protocol):
@@ -40,6 +75,30 @@ class BlobStore(Protocol):
 
         Raises:
             StoreUnavailable: nobody may act on `key`: it may be entered or not.
+        """
+        ...
+
+    async def keys(self) -> Keys:
+        """Return the installation's keys; the first call of all makes the first key.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
+    async def add_key(self) -> Key:
+        """Make one more key, which is used from `USED_AFTER` on.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
+    async def remove_key(self, number: int) -> bool:
+        """Take a key away: its marks count no more. Tell whether there was such a key beside the newest one.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
         """
         ...
 

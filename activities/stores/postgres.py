@@ -5,11 +5,12 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
 
-from activities.stores.base import StoreUnavailable
+from activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, Key, Keys, StoreUnavailable
 from workflows.contracts.base import Digest
 
 CONNECT_SECONDS = 10.0
@@ -26,10 +27,24 @@ CREATE TABLE IF NOT EXISTS mandate_store (id integer PRIMARY KEY CHECK (id = 1),
 CREATE TABLE IF NOT EXISTS mandate_claims (
     key text COLLATE "C" PRIMARY KEY, claimed_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE TABLE IF NOT EXISTS mandate_keys (
+    number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, secret bytea NOT NULL,
+    made_at timestamptz NOT NULL DEFAULT now(), used_from timestamptz NOT NULL
+);
+CREATE TABLE IF NOT EXISTS mandate_unmarked (id integer PRIMARY KEY CHECK (id = 1), until timestamptz NOT NULL);
 """
 _EXISTS = """
 SELECT bool_and(to_regclass(made) IS NOT NULL)
-FROM unnest('{mandate_blobs, mandate_store, mandate_claims}'::text[]) AS made
+FROM unnest('{mandate_blobs, mandate_store, mandate_claims, mandate_keys, mandate_unmarked}'::text[]) AS made
+"""
+_IS_OLDER = "SELECT to_regclass('mandate_store') IS NOT NULL AND to_regclass('mandate_keys') IS NULL"
+_KEYS = "SELECT number, secret, made_at, used_from FROM mandate_keys ORDER BY number"
+_ADD_KEY = """
+INSERT INTO mandate_keys (secret, used_from) VALUES ($1, now() + $2::interval)
+RETURNING number, secret, made_at, used_from
+"""
+_REMOVE_KEY = """
+DELETE FROM mandate_keys WHERE number = $1 AND number < (SELECT max(number) FROM mandate_keys) RETURNING true
 """
 _PUT = """
 INSERT INTO mandate_blobs (digest, content) SELECT * FROM unnest($1::text[], $2::bytea[]) ON CONFLICT DO NOTHING
@@ -48,7 +63,7 @@ _MISSHAPEN = (
 
 
 class PostgresStore:
-    """The `BlobStore` in the database at `dsn`, in three tables that are made at the first call.
+    """The `BlobStore` in the database at `dsn`, in five tables that are made at the first call.
 
     Connections belong to the event loop of the first call. A lost one is an error for the calls that it carried;
     the next call opens another.
@@ -90,6 +105,24 @@ class PostgresStore:
     async def claim(self, key: str) -> bool:
         async with self._connection() as connection:
             return await connection.fetchval(_CLAIM, key) is True
+
+    async def keys(self) -> Keys:
+        async with self._connection() as connection, connection.transaction():
+            rows = await connection.fetch(_KEYS)
+            if not rows:
+                # Two first workers at the same time make one key between them.
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+                rows = await connection.fetch(_KEYS) or [await _insert_key(connection, timedelta(0))]
+            until = await connection.fetchval("SELECT until FROM mandate_unmarked")
+        return Keys(tuple(Key(*row) for row in rows), until)
+
+    async def add_key(self) -> Key:
+        async with self._connection() as connection:
+            return Key(*await _insert_key(connection, USED_AFTER))
+
+    async def remove_key(self, number: int) -> bool:
+        async with self._connection() as connection:
+            return await connection.fetchval(_REMOVE_KEY, number) is True
 
     async def close(self) -> None:
         """Close the connections; more than once does no harm."""
@@ -136,6 +169,10 @@ class PostgresStore:
             return self._pool
 
 
+async def _insert_key(connection: asyncpg.Connection, used_after: timedelta) -> asyncpg.Record:
+    return await connection.fetchrow(_ADD_KEY, secrets.token_bytes(KEY_BYTES), used_after)
+
+
 async def _nothing_to_reset(connection: object) -> None:
     """The store's statements leave nothing behind in a session; the usual reset costs a round trip a call."""
 
@@ -149,7 +186,12 @@ async def _create_tables(pool: asyncpg.Pool) -> None:
         if await connection.fetchval(_EXISTS):
             return
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+        is_older = await connection.fetchval(_IS_OLDER)
         await connection.execute(_SCHEMA)
+        if is_older:
+            await connection.execute(
+                "INSERT INTO mandate_unmarked VALUES (1, now() + $1::interval) ON CONFLICT DO NOTHING", FIRST_HOUR
+            )
         identity = secrets.token_hex(12)
         await connection.execute("INSERT INTO mandate_store VALUES (1, $1) ON CONFLICT DO NOTHING", identity)
 

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
-from activities.stores.base import StoreUnavailable
+from activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, Key, Keys, StoreUnavailable
 from workflows.contracts.base import Digest
 
 R = TypeVar("R")
@@ -27,10 +28,17 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS blobs (digest TEXT PRIMARY KEY, content BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS store (id INTEGER PRIMARY KEY CHECK (id = 1), identity TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, claimed_at TEXT NOT NULL)",
+    """
+    CREATE TABLE IF NOT EXISTS keys (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, secret BLOB NOT NULL, made_at REAL NOT NULL, used_from REAL NOT NULL
+    )
+    """,
+    "CREATE TABLE IF NOT EXISTS unmarked (id INTEGER PRIMARY KEY CHECK (id = 1), until REAL NOT NULL)",
 )
-SCHEMA_VERSION = 1
-"""In the file's `user_version`; the files of version 0 have no claims."""
-_FOREIGN_TABLES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT IN ('blobs', 'store', 'claims')"
+SCHEMA_VERSION = 2
+"""In the file's `user_version`; the files of version 0 have no claims, those of version 1 no keys."""
+_TABLES = ("blobs", "store", "claims", "keys", "unmarked", "sqlite_sequence")
+_FOREIGN_TABLES = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT IN {_TABLES}"  # noqa: S608 - ours
 
 
 class SqliteStore:
@@ -59,6 +67,15 @@ class SqliteStore:
 
     async def claim(self, key: str) -> bool:
         return await self._writer.ask(lambda connection: _enter(connection, key))
+
+    async def keys(self) -> Keys:
+        return await self._writer.ask(_read_keys)
+
+    async def add_key(self) -> Key:
+        return await self._writer.ask(_add_key)
+
+    async def remove_key(self, number: int) -> bool:
+        return await self._writer.ask(lambda connection: _remove_key(connection, number))
 
     async def close(self) -> None:
         await self._writer.close()
@@ -89,6 +106,34 @@ def _select(connection: sqlite3.Connection, digests: Sequence[Digest]) -> dict[D
 
 def _enter(connection: sqlite3.Connection, key: str) -> bool:
     return connection.execute("INSERT OR IGNORE INTO claims VALUES (?, datetime('now'))", (key,)).rowcount == 1
+
+
+def _read_keys(connection: sqlite3.Connection) -> Keys:
+    rows = connection.execute("SELECT number, secret, made_at, used_from FROM keys ORDER BY number").fetchall()
+    until = connection.execute("SELECT until FROM unmarked").fetchone()
+    keys = tuple(Key(number, secret, _moment(made), _moment(used)) for number, secret, made, used in rows)
+    return Keys(keys or (_insert_key(connection, used_after=0.0),), _moment(until[0]) if until else None)
+
+
+def _add_key(connection: sqlite3.Connection) -> Key:
+    return _insert_key(connection, used_after=USED_AFTER.total_seconds())
+
+
+def _insert_key(connection: sqlite3.Connection, *, used_after: float) -> Key:
+    secret, now = secrets.token_bytes(KEY_BYTES), time.time()
+    row = (secret, now, now + used_after)
+    number = connection.execute("INSERT INTO keys (secret, made_at, used_from) VALUES (?, ?, ?)", row).lastrowid
+    assert number is not None
+    return Key(number, secret, _moment(now), _moment(now + used_after))
+
+
+def _remove_key(connection: sqlite3.Connection, number: int) -> bool:
+    statement = "DELETE FROM keys WHERE number = ? AND number < (SELECT max(number) FROM keys)"
+    return connection.execute(statement, (number,)).rowcount == 1
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +284,9 @@ def _prepare(connection: sqlite3.Connection, *, is_writer: bool) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for statement in _SCHEMA:
         connection.execute(statement)
+    if owner == APPLICATION_ID and version < 2:
+        until = time.time() + FIRST_HOUR.total_seconds()
+        connection.execute("INSERT OR IGNORE INTO unmarked VALUES (1, ?)", (until,))
     connection.execute("INSERT OR IGNORE INTO store VALUES (1, ?)", (secrets.token_hex(12),))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -1,6 +1,10 @@
 """A blob store in a dict, which remembers what it was asked for."""
 
+import secrets
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from activities.stores.base import KEY_BYTES, Key, Keys
 
 
 class MemoryStore:
@@ -9,6 +13,8 @@ class MemoryStore:
         self.puts: list[tuple[str, ...]] = []
         self.gets: list[tuple[str, ...]] = []
         self.claims: list[str] = []
+        self.made_keys: list[Key] = []
+        self.unmarked_until: datetime | None = None
 
     async def identity(self) -> str:
         return "memory-1"
@@ -27,3 +33,19 @@ class MemoryStore:
         return self.claims.count(key) == 1
 
     async def close(self) -> None: ...
+
+    async def keys(self) -> Keys:
+        if not self.made_keys:
+            await self.add_key()
+        return Keys(tuple(self.made_keys), self.unmarked_until)
+
+    async def add_key(self) -> Key:
+        now = datetime.now(UTC)
+        number = self.made_keys[-1].number + 1 if self.made_keys else 1
+        self.made_keys.append(Key(number, secrets.token_bytes(KEY_BYTES), now, now))
+        return self.made_keys[-1]
+
+    async def remove_key(self, number: int) -> bool:
+        left = [key for key in self.made_keys if key.number != number or key is self.made_keys[-1]]
+        self.made_keys, before = left, len(self.made_keys)
+        return len(left) < before

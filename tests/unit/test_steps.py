@@ -40,7 +40,7 @@ REMOTE = "call_remote_activity"
 STEPS = {
     name: function
     for name, function in inspect.getmembers(steps, inspect.iscoroutinefunction)
-    if function.__module__ == steps.__name__
+    if function.__module__ == steps.__name__ and not name.startswith("_")
 }
 
 

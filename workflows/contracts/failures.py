@@ -11,6 +11,8 @@ class FailureType(StrEnum):
     BAD_INPUT = "BadInput"
     """A start request or message that does not fit; the message names the field."""
     UNKNOWN_AGENT = "UnknownAgent"
+    NOT_ASKED = "NotAsked"
+    """What was to be done lacks the mark of a run of this installation, or what was answered that of its workers."""
     DECISION_REFUSED = "DecisionRefused"
     """A person's decision or message that does not count; the message says why."""
     CHECK_UNAVAILABLE = "CheckUnavailable"

@@ -1,0 +1,150 @@
+"""Guard of activities: only what a run of this installation asks for is done, and the answer says who gave it.
+
+Anybody who may write in the namespace can start an activity of any type, by itself or in a workflow of their own, and
+can complete, fail or heartbeat the activities of others. So an input without the mark of a worker's workflow code is
+refused before anything of it is read, and results, reasons of failures and what attempts leave behind are marked too.
+"""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
+
+import structlog
+from pydantic import BaseModel
+from temporalio import activity
+from temporalio.api.common.v1 import Payload
+from temporalio.client import Client
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from activities import failures
+from activities.keyring import Keyring
+from workflows.contracts.failures import FailureType, ToolFailure
+from workflows.contracts.marks import METADATA_KEY, MarkKind
+
+log = structlog.stdlib.get_logger(__name__)
+
+R = TypeVar("R", bound=BaseModel)
+
+AGENT_WORKFLOW = "AgentWorkflow"
+
+RESETS_KEPT = 1000
+
+REFUSAL = "no run of an agent of this installation asked for this; nothing was done"
+
+
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """The activity that this task performs, as its marks name it."""
+
+    keyring: Keyring
+    place: tuple[str, ...]
+
+    def payload(self, kind: MarkKind, value: BaseModel) -> RawValue:
+        payload = activity.payload_converter().to_payload(value)
+        payload.metadata[METADATA_KEY] = self.keyring.sign(kind, self.place, payload.data)
+        return RawValue(payload)
+
+
+_POST: ContextVar[_Post | None] = ContextVar("post", default=None)
+
+
+class Guard:
+    """Makes activities that check who asks for them."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._originals: OrderedDict[str, str] = OrderedDict()
+
+    def protect(self, perform: Callable[[Any], Awaitable[BaseModel]]) -> Callable[[RawValue], Awaitable[RawValue]]:
+        """Return the activity of the name of `perform`, a method that takes and returns one contract."""
+        hints = get_type_hints(perform)
+        (parameter,) = inspect.signature(perform).parameters
+        wanted: type[BaseModel] = hints[parameter]
+
+        @activity.defn(name=perform.__name__)
+        async def guarded(request: RawValue) -> RawValue:
+            post = await self._admit(request.payload)
+            token = _POST.set(post)
+            try:
+                return post.payload("output", await perform(_decode(request.payload, wanted)))
+            except ApplicationError as error:
+                raise _marked(error, post) from error.__cause__
+            finally:
+                _POST.reset(token)
+
+        return guarded
+
+    async def _admit(self, payload: Payload) -> _Post:
+        """Return whose request it is.
+
+        Raises:
+            ApplicationError: `NotAsked`, not retried, or the `ToolFailed` of a call that was not sent.
+        """
+        info = activity.info()
+        mark = payload.metadata.get(METADATA_KEY)
+        if info.workflow_id and info.workflow_run_id and info.workflow_type == AGENT_WORKFLOW:
+            runs = (info.workflow_run_id, self._original_run) if mark is not None else (info.workflow_run_id,)
+            for run in runs:
+                run_id = run if isinstance(run, str) else await run(activity.client(), info)
+                place = (info.namespace, info.workflow_id, run_id, info.activity_type, info.activity_id)
+                post = _Post(self._keyring, place)
+                if await self._keyring.is_genuine_now("input", place, payload.data, mark, info.scheduled_time):
+                    return post
+        log.warning("activity_refused", activity_id=info.activity_id, workflow_type=info.workflow_type)
+        raise ApplicationError(REFUSAL, type=FailureType.NOT_ASKED, non_retryable=True, category=failures.EXPECTED)
+
+    async def _original_run(self, client: Client, info: activity.Info) -> str:
+        """Return the run that a reset made this one from: what it had scheduled goes on in the new one."""
+        assert info.workflow_id is not None
+        assert info.workflow_run_id is not None
+        run_id = info.workflow_run_id
+        if run_id not in self._originals:
+            handle = client.get_workflow_handle(info.workflow_id, run_id=run_id)
+            first = await anext(handle.fetch_history_events(page_size=1))
+            original = first.workflow_execution_started_event_attributes.original_execution_run_id
+            self._originals[run_id] = original or run_id
+            if len(self._originals) > RESETS_KEPT:
+                self._originals.popitem(last=False)
+        return self._originals[run_id]
+
+
+def _decode(payload: Payload, wanted: type[R]) -> R:
+    decoded: R = activity.payload_converter().from_payload(payload, wanted)
+    return decoded
+
+
+def _marked(error: ApplicationError, post: _Post) -> ApplicationError:
+    """Return `error`, its reasons marked where the run decides by them."""
+    if error.type != FailureType.TOOL_FAILED or not error.details or not isinstance(error.details[0], ToolFailure):
+        return error
+    return ApplicationError(
+        error.message,
+        post.payload("failure", error.details[0]),
+        type=error.type,
+        non_retryable=error.non_retryable,
+        next_retry_delay=error.next_retry_delay,
+        category=error.category,
+    )
+
+
+def sign_heartbeat(content: str) -> str:
+    """Return the mark of what an attempt leaves behind for the next one; empty for an activity without a guard."""
+    post = _POST.get()
+    return post.keyring.sign("heartbeat", post.place, content.encode()).hex() if post is not None else ""
+
+
+def is_own_heartbeat(content: str, mark: object) -> bool:
+    """Tell whether an earlier attempt of this activity left `content` behind."""
+    post = _POST.get()
+    if post is None:
+        return mark == ""
+    try:
+        found = bytes.fromhex(mark) if isinstance(mark, str) else b""
+    except ValueError:
+        return False
+    at = activity.info().scheduled_time
+    return bool(found) and post.keyring.is_genuine("heartbeat", post.place, content.encode(), found, at)

@@ -1,0 +1,76 @@
+"""The keys of an installation, from its store: they mark what its workers tell each other to do."""
+
+import asyncio
+import hmac
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import structlog
+
+from activities.stores.base import BlobStore, Keys, StoreUnavailable
+from workflows.contracts.marks import MarkKind
+from workflows.rules.marks import compute_mark, key_number
+
+log = structlog.stdlib.get_logger(__name__)
+
+REFRESH_SECONDS = 60.0
+"""Between looks at the store; a new key is used from two minutes after it was made, so all workers know it by then."""
+
+
+class Keyring:
+    """The keys as they were when the store was last looked at; safe for use by many threads."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._keys = Keys()
+        self._refreshed = asyncio.Lock()
+
+    async def refresh(self) -> None:
+        """Read the keys; the first worker of a store makes the first one.
+
+        Raises:
+            StoreUnavailable: see there; the keys stay as they were.
+        """
+        async with self._refreshed:
+            self._keys = await self._store.keys()
+
+    async def keep_fresh(self) -> None:
+        """Read the keys again every minute, until cancelled."""
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            try:
+                await self.refresh()
+            except StoreUnavailable as error:
+                log.warning("keys_not_read", reason=str(error))
+
+    def sign(self, kind: MarkKind, place: Sequence[str], content: bytes) -> bytes:
+        """Return the mark of `content` at `place`, by the newest key that is in use."""
+        now = datetime.now(UTC)
+        keys = self._keys.keys
+        newest = max((key for key in keys if key.used_from <= now), key=lambda key: key.number, default=keys[0])
+        return compute_mark(newest.number, newest.secret, kind, place, content)
+
+    def is_genuine(
+        self, kind: MarkKind, place: Sequence[str], content: bytes, mark: bytes | None, at: datetime
+    ) -> bool:
+        """Tell whether a worker of this installation made `content` for this use and place.
+
+        Without a mark it can only be of a worker from before there were any: taken if it came (`at`, the server's time)
+        before `Keys.unmarked_until`.
+        """
+        if mark is None:
+            return self._keys.unmarked_until is not None and at < self._keys.unmarked_until
+        known = next((key for key in self._keys.keys if key.number == key_number(mark)), None)
+        if known is None:
+            return False
+        return hmac.compare_digest(compute_mark(known.number, known.secret, kind, place, content), mark)
+
+    async def is_genuine_now(
+        self, kind: MarkKind, place: Sequence[str], content: bytes, mark: bytes | None, at: datetime
+    ) -> bool:
+        """As `is_genuine`; the store is looked at again for a key that is not known."""
+        if mark is not None and all(key.number != key_number(mark) for key in self._keys.keys):
+            with suppress(StoreUnavailable):
+                await self.refresh()
+        return self.is_genuine(kind, place, content, mark, at)

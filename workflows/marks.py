@@ -1,0 +1,71 @@
+"""Marks in workflow code: what leaves a run is marked, what comes back is checked against its mark.
+
+The keys stay outside of the sandbox: a worker offers two functions, and only the first execution of a workflow task
+asks them. What a replay reads was checked when it came, whatever became of the keys since.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypedDict, cast
+
+from pydantic import BaseModel
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+
+from workflows.contracts.marks import METADATA_KEY, Marked, MarkKind
+
+Place = tuple[str, ...]
+
+
+class MarkFunctions(TypedDict):
+    """The functions that a worker offers to workflow code, by name."""
+
+    mandate_sign: Callable[[MarkKind, Place, bytes], bytes]
+    mandate_is_genuine: Callable[[MarkKind, Place, bytes, bytes | None, datetime], bool]
+
+
+def activity_place(activity_type: str, activity_id: str) -> Place:
+    """Return where an activity of this run stands; a reset keeps it."""
+    info = workflow.info()
+    return (info.namespace, info.workflow_id, info.original_execution_run_id, activity_type, activity_id)
+
+
+def state_place() -> Place:
+    """Return where the carried state of this run stands: its chain of runs."""
+    info = workflow.info()
+    return (info.namespace, info.workflow_id, info.first_execution_run_id, info.workflow_type)
+
+
+def mark(kind: MarkKind, place: Place, value: BaseModel) -> RawValue:
+    """Return `value` as it travels, with its mark; without one where there are no keys, as in replays of histories."""
+    payload = workflow.payload_converter().to_payload(value)
+    functions = _functions()
+    if functions is not None:
+        payload.metadata[METADATA_KEY] = functions["mandate_sign"](kind, place, payload.data)
+    return RawValue(payload)
+
+
+def is_genuine(kind: MarkKind, place: Place, payload: Payload, at: datetime | None = None) -> bool:
+    """Tell whether a worker of this installation made `payload`, which came at `at` (now if left out)."""
+    return _is_genuine(kind, place, payload.data, payload.metadata.get(METADATA_KEY), at)
+
+
+def is_genuine_content(kind: MarkKind, place: Place, given: object, at: datetime | None = None) -> bool:
+    """As `is_genuine`, for what was decoded without a type; `given` without a mark is anything but `Marked`."""
+    content, found = (given.content, given.mark) if isinstance(given, Marked) else (b"", None)
+    return _is_genuine(kind, place, content, found, at)
+
+
+def _is_genuine(kind: MarkKind, place: Place, content: bytes, found: bytes | None, at: datetime | None) -> bool:
+    if workflow.unsafe.is_replaying():
+        return True
+    functions = _functions()
+    return functions is not None and functions["mandate_is_genuine"](
+        kind, place, content, found, at if at is not None else workflow.now()
+    )
+
+
+def _functions() -> MarkFunctions | None:
+    offered: Any = workflow.extern_functions()
+    return cast(MarkFunctions, offered) if "mandate_sign" in offered else None
