@@ -153,6 +153,7 @@ async def open_worker(
                 guard.protect(checks.verify_result),
                 guard.protect(checks.probe_call),
                 guard.protect(people.check_decision),
+                guard.protect(people.check_decisions),
                 guard.protect(undoing.plan_compensation),
                 guard.protect(notifying.notify_people),
             ],

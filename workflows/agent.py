@@ -281,8 +281,7 @@ class AgentWorkflow(Messages):
         )
 
     async def _continue_as_new(self) -> NoReturn:
-        # Either may begin while the other is waited for.
-        await workflow.wait_condition(lambda: self._turn.gate.notices.is_quiet and workflow.all_handlers_finished())
+        await self._turn.gate.drain()
         self._current.leave()
         workflow.continue_as_new(marks.mark("state", marks.state_place(), self._now))
 

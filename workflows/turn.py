@@ -153,7 +153,7 @@ class Turn:
 
     def _wait_for_people(self) -> None:
         if not self._maker.is_busy:
-            names = dict.fromkeys(name for request in self.gate.state.open for name in request.waits_for)
+            names = self._current.board.waits_for(self.gate.state.open)
             self._current.show(f"waiting for {', '.join(names)}")
 
     async def _may_begin(self) -> bool:

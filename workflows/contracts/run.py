@@ -10,6 +10,7 @@ from workflows.contracts.agent import AgentPin
 from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, canonical_json, check_storable
 from workflows.contracts.budget import BudgetRequest
 from workflows.contracts.compensation import Compensable
+from workflows.contracts.lookups import KeptDecision
 from workflows.contracts.model import ModelReply, Usage, Words
 from workflows.contracts.policy import ToolTotals, Verdict
 from workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
@@ -126,6 +127,8 @@ class PeopleState(Record):
     refused: tuple[Refusal, ...] = ()
     """The last 20."""
     refusals: int = 0
+    kept: tuple[KeptDecision, ...] = ()
+    """Came by signal in a crowd, and are taken in once the run has continued as new."""
 
 
 class ControlState(Record):
