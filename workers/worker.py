@@ -52,8 +52,11 @@ GRACE = timedelta(seconds=30)
 
 ACTIVITY_SLOTS = 100
 
-WORKFLOW_TASKS = 4
-"""Replays at once: they share one interpreter, and the time of each runs from the moment it is handed over."""
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+
+WORKFLOW_TASKS = max(2, min(PROCESSORS, 4))
+"""Workflow tasks at once, replays among them: one a processor, and the two that the SDK wants. All share one
+interpreter, so that more of them only take longer each, and the time of each runs from when it is handed over."""
 
 PASSED_THROUGH = ("workflows.contracts", "workflows.rules", "cel_expr_python", "google.protobuf")
 """Imported once a process and not once a run: they are plain values and pure functions, and the library of rules."""

@@ -1,6 +1,7 @@
 """A run from outside: how it is started, what it returns, and what survives of it."""
 
 import json
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -17,6 +18,14 @@ from workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Reque
 from workflows.contracts.tool import CallRequest, ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+TASK_TIMEOUT = timedelta(seconds=30)
+"""How long a worker may take for one workflow task of a run, a replay of its history included.
+
+A task that takes longer is begun anew, with the same replay: on a worker that has too little of a processor for ever,
+and what is begun anew is more to do. The price is paid by what was handed to a worker as it died, which is handed out
+again only after this.
+"""
 
 ATTRIBUTE_BYTES = 1900
 """Temporal takes at most 2 KiB of ASCII JSON for one search attribute, and ends a run that sets more."""
