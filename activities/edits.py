@@ -34,7 +34,7 @@ async def edited_call(
     """
     current = await _current(transcript, request, definition)
     try:
-        whole = arguments.read(definition, json.dumps(_restored(value, current, definition)))
+        whole = arguments.read(definition, json.dumps(restored(value, current, definition)))
     except ValueError as error:
         raise EditRefused(str(error)) from None
     except RecursionError:
@@ -66,7 +66,7 @@ async def _current(transcript: TranscriptLog, request: Request, definition: Tool
         raise EditRefused(str(error)) from None
 
 
-def _restored(value: JsonValue, current: JsonObject, definition: ToolDefinition) -> JsonValue:
+def restored(value: JsonValue, current: JsonObject, definition: ToolDefinition) -> JsonValue:
     """`value` with what people were not shown put back in from `current`."""
     if not isinstance(value, dict):
         return value

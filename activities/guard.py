@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar, get_type_hints
 
 import structlog
@@ -33,7 +34,7 @@ AGENT_WORKFLOW = "AgentWorkflow"
 
 RESETS_KEPT = 1000
 
-REFUSAL = "no run of an agent of this installation asked for this; nothing was done"
+REFUSAL = "no run of an agent of this installation asked for this; this worker, which has store {}, did nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,10 @@ _POST: ContextVar[_Post | None] = ContextVar("post", default=None)
 class Guard:
     """Makes activities that check who asks for them."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, store: str) -> None:
+        """`store` is the id of the keyring's store."""
         self._keyring = keyring
+        self._refusal = REFUSAL.format(store)
         self._originals: OrderedDict[str, str] = OrderedDict()
 
     def protect(self, perform: Callable[[Any], Awaitable[BaseModel]]) -> Callable[[RawValue], Awaitable[RawValue]]:
@@ -82,7 +85,7 @@ class Guard:
         """Return whose request it is.
 
         Raises:
-            ApplicationError: `NotAsked`, not retried, or the `ToolFailed` of a call that was not sent.
+            ApplicationError: `NotAsked`; another attempt may find the worker that has the run's store.
         """
         info = activity.info()
         mark = payload.metadata.get(METADATA_KEY)
@@ -95,7 +98,9 @@ class Guard:
                 if await self._keyring.is_genuine_now("input", place, payload.data, mark, info.scheduled_time):
                     return post
         log.warning("activity_refused", activity_id=info.activity_id, workflow_type=info.workflow_type)
-        raise ApplicationError(REFUSAL, type=FailureType.NOT_ASKED, non_retryable=True, category=failures.EXPECTED)
+        raise ApplicationError(
+            self._refusal, type=FailureType.NOT_ASKED, category=failures.EXPECTED, next_retry_delay=timedelta(seconds=1)
+        )
 
     async def _original_run(self, client: Client, info: activity.Info) -> str:
         """Return the run that a reset made this one from: what it had scheduled goes on in the new one."""

@@ -16,6 +16,7 @@ from activities.pinned import PinnedAgents
 from activities.signatures import KeysUnavailable, Signatures, TokenRefused
 from activities.transcript import TranscriptLog
 from workflows.contracts.agent import PinnedAgent
+from workflows.contracts.base import Digest
 from workflows.contracts.directory import AGENT_PREFIX, same_person
 from workflows.contracts.failures import FailureType
 from workflows.contracts.lookups import CheckedMany, DecisionChecks
@@ -26,6 +27,7 @@ from workflows.contracts.request import (
     EditedCall,
     Need,
     Request,
+    SignedDecision,
 )
 from workflows.contracts.tool import ToolResult
 
@@ -100,6 +102,7 @@ class PeopleActivities:
             needs=needs,
             person=known.name if known is not None else None,
             signed=signed,
+            evidence=await self._keep(check) if signed else None,
             edited=await self._edited(check, agent, known),
             answer=await self._answer(check, known),
         )
@@ -114,10 +117,19 @@ class PeopleActivities:
         if self._signatures is None:
             raise KeysUnavailable(_NO_KEYS)
         try:
-            await self._signatures.check(token, check.decision, check.request, check.at)
+            await self._signatures.check(token, check.decision, check.request.digest, check.at)
         except TokenRefused as refused:
             raise Refused(f"token: {refused}") from None
         return True
+
+    async def _keep(self, check: DecisionCheck) -> Digest:
+        """Store the decision with its token, for whoever makes the call."""
+        edited = check.request.edited
+        kept = SignedDecision(
+            decision=check.decision, at=check.at, edited_before=edited.blob if edited is not None else None
+        )
+        (address,) = await self._transcript.blobs.put(kept.model_dump_json().encode())
+        return address
 
     async def _edited(self, check: DecisionCheck, agent: PinnedAgent, known: Known | None) -> EditedCall | None:
         decision, request = check.decision, check.request

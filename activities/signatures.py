@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflows.contracts.base import canonical_json, digest_of
+from workflows.contracts.base import Digest, canonical_json, digest_of
 from workflows.contracts.directory import same_person
-from workflows.contracts.request import Decision, Request
+from workflows.contracts.request import Decision
 
 if TYPE_CHECKING:
     import jwt
@@ -50,8 +50,8 @@ class Signatures:
         self._issuer = issuer
         self._audience = audience
 
-    async def check(self, token: str, decision: Decision, request: Request, at: datetime) -> None:
-        """Nothing when `token` is good for `decision` on `request` at `at`.
+    async def check(self, token: str, decision: Decision, request_digest: Digest, at: datetime) -> None:
+        """Nothing when `token` is good for `decision` on the request of this digest at `at`.
 
         Raises:
             TokenRefused: it is not.
@@ -63,7 +63,7 @@ class Signatures:
             raise KeysUnavailable("the key set does not have the key that the token names")
         claims = self._claims(token, key)
         _check_times(claims, at)
-        _check_decision(claims, decision, request)
+        _check_decision(claims, decision, request_digest)
 
     def _claims(self, token: str, key: "jwt.PyJWK") -> Mapping[str, Any]:
         """What the token says, when its signature, issuer and audience are right."""
@@ -181,11 +181,11 @@ def _check_times(claims: Mapping[str, Any], at: datetime) -> None:
         raise TokenRefused("is valid for more than 1 hour; a shorter one is wanted")
 
 
-def _check_decision(claims: Mapping[str, Any], decision: Decision, request: Request) -> None:
+def _check_decision(claims: Mapping[str, Any], decision: Decision, request_digest: Digest) -> None:
     """Refuse a token that was made for anything else than this decision."""
     if same_person(claims["sub"]) != same_person(decision.by or ""):
         raise TokenRefused(f"is not of {decision.by!r}: its claim 'sub' names somebody else")
-    if claims["request_digest"] != request.digest:
+    if claims["request_digest"] != request_digest:
         raise TokenRefused("is for another request: its claim 'request_digest' is not this request's")
     if claims["choice"] != decision.choice:
         raise TokenRefused(f"is for another choice: its claim 'choice' is not {decision.choice!r}")

@@ -8,11 +8,15 @@ from temporalio import activity
 from activities import arguments, failures, guard, heartbeat, results
 from activities.failures import ToolError
 from activities.heartbeat import Heart
+from activities.own_files import OwnFiles
 from activities.pinned import PinnedAgents
+from activities.signatures import KeysUnavailable, Signatures
+from activities.signed_calls import SignedCall, SignedCalls, Unsigned
 from activities.toolbox import builtin
 from activities.toolbox.base import CallContext, Toolbox, ToolText
 from activities.toolbox.sensitive import without_sensitive
 from activities.transcript import Chain, TranscriptLog
+from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.base import JsonObject, canonical_json, digest_of
 from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import Effect, Tool, ToolDefinition, ToolRequest, ToolResult
@@ -29,8 +33,18 @@ STORE_PATIENCE = 15.0
 class ToolActivities:
     """Toolboxes by the kind of binding that they serve."""
 
-    def __init__(self, toolboxes: Mapping[str, Toolbox], agents: PinnedAgents, transcript: TranscriptLog) -> None:
+    def __init__(
+        self,
+        toolboxes: Mapping[str, Toolbox],
+        agents: PinnedAgents,
+        transcript: TranscriptLog,
+        own: OwnFiles | None = None,
+        signatures: Signatures | None = None,
+    ) -> None:
+        """`own` is what the worker's files name; `None` for all that runs ask for. `signatures` are those of people."""
+        self._signed = SignedCalls(signatures, transcript)
         self._toolboxes = toolboxes
+        self._own = own
         self._agents = agents
         self._transcript = transcript
 
@@ -49,11 +63,12 @@ class ToolActivities:
         structlog.contextvars.bind_contextvars(step=request.step, call=request.index)
         try:
             async with heartbeat.beating() as heart:
-                chain, definition, whole = await self._read(request)
+                agent, chain, definition, whole = await self._read(request)
                 effect = definition.tool.effect
                 if _is_forgotten(definition.tool):
                     effect = Effect.ONCE
                     raise ToolError(Outcome.NOT_SENT, "the other side may have forgotten the idempotency key by now")
+                await self._check_signatures(SignedCall(request, agent, chain, definition, whole))
                 text = await self._call(request, chain, definition, whole, heart)
                 refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
                 if text.error and not _nothing_sent_before() and not failures.tells_of_all(refusal, effect):
@@ -68,7 +83,7 @@ class ToolActivities:
                 activity.heartbeat(NOT_SENT_MARK, attempt, guard.sign_heartbeat(_left_behind(attempt)))
             raise failures.tool_failure(error, effect, attempt, sent_before=sent_before) from None
 
-    async def _read(self, request: ToolRequest) -> tuple[Chain, ToolDefinition, JsonObject]:
+    async def _read(self, request: ToolRequest) -> tuple[PinnedAgent, Chain, ToolDefinition, JsonObject]:
         try:
             agent = await self._agents.get(request.agent)
             chain = await self._transcript.load(request.head)
@@ -82,9 +97,17 @@ class ToolActivities:
             raise ToolError(Outcome.NOT_SENT, f"the conversation at {request.head} has no call {request.index}")
         try:
             written = part.arguments if given is None else given.decode()
-            return chain, definition, arguments.read(definition, written)
+            return agent, chain, definition, arguments.read(definition, written)
         except ValueError as error:
             raise ToolError(Outcome.NOT_SENT, str(error)) from None
+
+    async def _check_signatures(self, call: SignedCall) -> None:
+        try:
+            await self._signed.check(call)
+        except Unsigned as unsigned:
+            raise ToolError(Outcome.NOT_SENT, f"not signed: {unsigned}") from None
+        except (KeysUnavailable, *failures.STORE_ERRORS) as error:
+            raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
 
     async def _call(
         self, request: ToolRequest, chain: Chain, definition: ToolDefinition, whole: JsonObject, heart: Heart
@@ -99,6 +122,8 @@ class ToolActivities:
         toolbox = self._toolboxes.get(definition.binding.kind)
         if toolbox is None:
             raise ToolError(Outcome.NOT_SENT, f"this worker cannot call tools of kind {definition.binding.kind!r}")
+        if self._own is not None:
+            self._own.refuse_others(definition)
         context = _context(request, definition)
         if definition.tool.effect is Effect.ONCE:
             await self._claim(context.idempotency_key, request.instead_of)

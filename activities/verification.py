@@ -14,6 +14,7 @@ from activities import failures, heartbeat, judging, results
 from activities.failures import ToolError
 from activities.findings import Unable, expected, failed, found, read_json, value_of
 from activities.judging import GetProvider
+from activities.own_files import PATIENCE, OwnFiles
 from activities.pinned import PinnedAgents
 from activities.probing import Prober, Seen
 from activities.reading import Question, ReadTools, Unaskable
@@ -49,7 +50,10 @@ class VerificationActivities:
         agents: PinnedAgents,
         transcript: TranscriptLog,
         provider: GetProvider,
+        own: OwnFiles | None = None,
     ) -> None:
+        """`own` is what the worker's files name; `None` for all that runs ask for."""
+        self._own = own
         self._tools = ReadTools(toolboxes)
         self._agents = agents
         self._transcript = transcript
@@ -134,6 +138,9 @@ class VerificationActivities:
     async def _checked(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
         match check.kind:
             case "python":
+                if self._own is not None and check.python not in self._own.checks:
+                    reason = f"the files of this worker do not name the check {check.python!r}"
+                    raise Unable(reason, retry_after=PATIENCE)
                 return await _by_python(check, request, work)
             case "tool":
                 return await self._by_tool(check, request, work)

@@ -140,6 +140,7 @@ class _Draft:
             budget=self.spec.budget,
             output_schema=self.spec.output_schema,
             max_output_tokens=self.spec.max_output_tokens,
+            signed_calls=True,
         )
         content = canonical_json(whole.model_dump(mode="json"))
         path = self._path if self._document.value is not None else None

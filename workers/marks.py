@@ -9,8 +9,11 @@ from workflows.marks import MarkFunctions
 class MarkInterceptor(Interceptor):
     """Offers a worker's keyring to its workflow code."""
 
-    def __init__(self, keyring: Keyring) -> None:
-        self._functions = MarkFunctions(mandate_sign=keyring.sign, mandate_is_genuine=keyring.is_genuine)
+    def __init__(self, keyring: Keyring, store: str) -> None:
+        """`store` is the id of the keyring's store."""
+        self._functions = MarkFunctions(
+            mandate_store=lambda: store, mandate_sign=keyring.sign, mandate_is_genuine=keyring.is_genuine
+        )
 
     def workflow_interceptor_class(
         self,

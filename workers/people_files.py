@@ -43,11 +43,15 @@ class PeopleFileError(Exception):
 def people_activities(settings: Settings, agents: PinnedAgents, transcript: TranscriptLog) -> PeopleActivities:
     """The activity that checks decisions by the settings' file of people and keys."""
     path = people_path(settings)
-    signatures = None
-    if settings.jwks is not None and settings.token_issuer is not None:
-        signatures = Signatures(settings.jwks, issuer=settings.token_issuer, audience=settings.token_audience)
     directory = Directory(path or DEFAULT_FILE, needed=path is not None)
-    return PeopleActivities(directory, signatures, agents, transcript)
+    return PeopleActivities(directory, signatures_of(settings), agents, transcript)
+
+
+def signatures_of(settings: Settings) -> Signatures | None:
+    """What checks people's tokens; `None` where no keys are named."""
+    if settings.jwks is None or settings.token_issuer is None:
+        return None
+    return Signatures(settings.jwks, issuer=settings.token_issuer, audience=settings.token_audience)
 
 
 def people_path(settings: Settings) -> Path | None:

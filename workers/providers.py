@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from activities.own_files import OwnFiles, OwnScripts
 from activities.providers.base import MakeProvider, Provider
 from workers.settings import ProviderSettings, Settings
 
@@ -11,8 +12,8 @@ class MissingKey(Exception):
     """A configured model needs a key that this worker does not have."""
 
 
-def makers(settings: Settings) -> Mapping[str, MakeProvider]:
-    """By provider name; making one imports its SDK.
+def makers(settings: Settings, own: OwnFiles) -> Mapping[str, MakeProvider]:
+    """By provider name; making one imports its SDK. Scripts are played that the worker's `own` files name.
 
     Raises (from a maker):
         MissingKey: names the variable that is not set.
@@ -39,7 +40,7 @@ def makers(settings: Settings) -> Mapping[str, MakeProvider]:
     async def scripted() -> Provider:
         from activities.providers.scripted import ScriptedProvider
 
-        return ScriptedProvider([script_folder(settings)])
+        return OwnScripts(ScriptedProvider([script_folder(settings)]), own)
 
     return {"openai": openai, "vllm": vllm, "anthropic": anthropic, "scripted": scripted}
 

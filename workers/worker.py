@@ -22,6 +22,7 @@ from activities.compensation import CompensationActivities
 from activities.guard import Guard
 from activities.keyring import Keyring
 from activities.model import ModelActivities
+from activities.own_files import OwnToolbox, named_by
 from activities.pinned import PinnedAgents
 from activities.stores.locate import open_store
 from activities.tool import ToolActivities
@@ -122,12 +123,13 @@ async def open_worker(
         catalog = await _checked_catalog(settings, resolve, AnnouncedWaits(mcp, on_progress) if on_progress else mcp)
         blobs = Blobs(open_store(settings.store))
         stack.push_async_callback(blobs.close)
-        await blobs.identity()
+        store = await blobs.identity()
         keyring = Keyring(blobs.store)
         await keyring.refresh()
-        guard = Guard(keyring)
+        guard = Guard(keyring, store)
         transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
-        models = ModelActivities(providers.makers(settings), agents, transcript)
+        own = named_by(loaded.pinned for loaded in catalog.agents.values())
+        models = ModelActivities(providers.makers(settings, own), agents, transcript)
         stack.push_async_callback(models.close)
         await models.open(sorted(catalog.providers()))
         offered = {
@@ -135,8 +137,9 @@ async def open_worker(
             for name, loaded in catalog.agents.items()
         }
         opening = AgentActivities(offered, transcript, await search_attributes.ensure(client))
-        tools = ToolActivities(toolboxes, agents, transcript)
-        checks = VerificationActivities(toolboxes, agents, transcript, models.provider)
+        own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
+        tools = ToolActivities(own_tools, agents, transcript, own, people_files.signatures_of(settings))
+        checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
         people = people_files.people_activities(settings, agents, transcript)
         undoing = CompensationActivities(agents, transcript)
         notifying = channels.notification_activities(settings)
@@ -161,7 +164,7 @@ async def open_worker(
                 guard.protect(notifying.notify_people),
             ],
             workflow_runner=workflow_runner(sandboxed=options.sandboxed),
-            interceptors=[LogContext(), MarkInterceptor(keyring)],
+            interceptors=[LogContext(), MarkInterceptor(keyring, store)],
             identity=options.identity or f"{os.getpid()}@{socket.gethostname()}",
             max_cached_workflows=options.max_cached_workflows,
             max_concurrent_workflow_tasks=WORKFLOW_TASKS,

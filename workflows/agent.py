@@ -322,6 +322,11 @@ class AgentWorkflow(Messages):
         display.close(self._now, memo=True)
 
     @property
+    def store(self) -> str | None:
+        """Id of the store of this run; not known before its agent is pinned."""
+        return self._now.agent.store if self._current.is_begun else None
+
+    @property
     def _now(self) -> RunState:
         return self._current.now
 

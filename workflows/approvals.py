@@ -6,9 +6,9 @@ from temporalio import workflow
 
 from workflows.contracts.base import Digest, JsonObject, canonical_json
 from workflows.contracts.policy import Verdict
-from workflows.contracts.request import CHOICES, EditedCall, Need, Request, RequestKind
+from workflows.contracts.request import CHOICES, REJECT, EditedCall, Need, Request, RequestKind
 from workflows.contracts.run import Edit
-from workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, Tool, ToolResult
+from workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, SignedApproval, Tool, ToolResult
 from workflows.current import Current
 from workflows.open_calls import OpenCalls
 from workflows.people import PeopleGate, Settled
@@ -154,8 +154,23 @@ class Approvals:
             notes.insert(0, f"{request.edited.by} changed this call before it ran; it ran with {ran}")
         if notes:
             self._current.update(notes={**self._current.now.notes, index: "; ".join(notes)})
+        if (signed := self._signed(request)) is not None:
+            self._current.update(signed={**self._current.now.signed, index: signed})
         rule = request.needs[0].rule
         self._calls.set_verdict(index, Verdict(kind="allow", rule=rule, reason=settled.reason))
+
+    def _signed(self, request: Request) -> SignedApproval | None:
+        """Return the signatures that whoever makes the call checks again."""
+        rules = tuple(need.rule for need in request.needs if need.signature)
+        if not rules:
+            return None
+        evidence = (recorded.evidence for recorded in decisions.counting(request) if recorded.choice != REJECT)
+        return SignedApproval(
+            run=workflow.info().first_execution_run_id,
+            request=request.id,
+            rules=rules,
+            evidence=tuple(address for address in evidence if address is not None),
+        )
 
     def _noted(self, text: str) -> str:
         """`text` as long as Temporal can carry such a text for each call of the turn."""

@@ -121,6 +121,7 @@ class Attempts:
                 key=key,
                 instead_of=instead_of,
                 edited=placed.edit.call.blob if placed.edit is not None else None,
+                signed=self._current.now.signed.get(placed.index),
                 step=self._current.now.step,
             )
             attempted = await steps.run_tool(request, placed.call, placed.tool, placed.verdict, valid=valid)

@@ -21,6 +21,7 @@ Place = tuple[str, ...]
 class MarkFunctions(TypedDict):
     """The functions that a worker offers to workflow code, by name."""
 
+    mandate_store: Callable[[], str]
     mandate_sign: Callable[[MarkKind, Place, bytes], bytes]
     mandate_is_genuine: Callable[[MarkKind, Place, bytes, bytes | None, datetime], bool]
 
@@ -55,6 +56,21 @@ def is_genuine_content(kind: MarkKind, place: Place, given: object, at: datetime
     """As `is_genuine`, for what was decoded without a type; `given` without a mark is anything but `Marked`."""
     content, found = (given.content, given.mark) if isinstance(given, Marked) else (b"", None)
     return _is_genuine(kind, place, content, found, at)
+
+
+def leave_to_others(store: str | None) -> None:
+    """Return when this worker has the store, hence the keys, of the run.
+
+    Raises:
+        OtherStore: it has another one and cannot tell marks; the workflow task fails, and another worker tries it.
+    """
+    functions = _functions()
+    if functions is not None and store is not None and functions["mandate_store"]() != store:
+        raise OtherStore(f"this worker has store {functions['mandate_store']()}, and the run is of store {store}")
+
+
+class OtherStore(Exception):
+    """A worker that cannot decide for a run; no failure of the run."""
 
 
 def _is_genuine(kind: MarkKind, place: Place, content: bytes, found: bytes | None, at: datetime | None) -> bool:

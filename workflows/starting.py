@@ -1,5 +1,6 @@
 """How a run begins: its input read, or refused with a sentence."""
 
+import json
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,8 +34,20 @@ def carried_state(args: tuple[Any, ...]) -> RunState | ApplicationError | None:
     if not is_marked and not (isinstance(given, dict) and isinstance(given.get("agent"), dict)):
         return None
     if not marks.is_genuine_content("state", marks.state_place(), given, info.start_time):
+        marks.leave_to_others(_claimed_store(given))
         return ApplicationError(FOREIGN, type=FailureType.NOT_ASKED, non_retryable=True)
     return RunState.model_validate_json(given.content) if is_marked else RunState.model_validate(given)
+
+
+def _claimed_store(given: object) -> str | None:
+    """Return the store that a state names, genuine or not."""
+    try:
+        claimed = json.loads(given.content) if isinstance(given, Marked) else given
+    except ValueError:
+        return None
+    agent = claimed.get("agent") if isinstance(claimed, dict) else None
+    store = agent.get("store") if isinstance(agent, dict) else None
+    return store if isinstance(store, str) else None
 
 
 FOREIGN = "the state to go on with was not left by a run of an agent of this installation"

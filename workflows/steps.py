@@ -101,6 +101,7 @@ async def _perform(name: str, request: BaseModel, wanted: type[R], **options: An
         _forget_foreign_reasons(error.cause, place)
         raise
     if answer is None or not marks.is_genuine("output", place, answer.payload):
+        marks.leave_to_others(workflow.instance().store)
         foreign = ActivityError(
             FOREIGN,
             scheduled_event_id=0,
@@ -131,6 +132,7 @@ def _forget_foreign_reasons(cause: BaseException | None, place: marks.Place) -> 
         if isinstance(cause, ApplicationError) and cause.details:
             given = cause.details[0]
             if cause.type == FailureType.TOOL_FAILED and not marks.is_genuine_content("failure", place, given):
+                marks.leave_to_others(workflow.instance().store)
                 cause._details = ()
         cause = cause.__cause__
 

@@ -72,6 +72,7 @@ class Turn:
             verdicts=tuple(None for _ in calls),
             edits={},
             notes={},
+            signed={},
             turn_counted=False,
         )
         if not self._current.is_current_loop:

@@ -3,11 +3,12 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
 from activities.blobs import BlobCorrupted, Blobs
-from activities.stores.base import BlobStore, StoreUnavailable
+from activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, BlobStore, StoreUnavailable
 from activities.stores.locate import open_store
 from tests.support.store_writer import finished, key, numbered, start_writer
 from workflows.contracts.base import digest_of
@@ -27,7 +28,7 @@ class StoreConformance:
         raise NotImplementedError
 
     async def outdate(self, url: str) -> None:
-        """Make the store, which nobody has open, one of the version before claims."""
+        """Make the store, which nobody has open, one of the version before claims and keys."""
         raise NotImplementedError
 
     async def forbid_writing(self, url: str) -> None:
@@ -253,3 +254,44 @@ class StoreConformance:
 
         with pytest.raises(StoreUnavailable):
             await store.claim(key(0))
+
+    async def test_first_callers_of_keys_make_one_between_them(self, store: BlobStore, url: str) -> None:
+        stores = [store, *(open_store(url) for _ in range(4))]
+
+        read = await asyncio.gather(*(one.keys() for one in stores))
+
+        assert len({keys.keys[0].secret for keys in read}) == 1
+        assert [[key.number for key in keys.keys] for keys in read] == [[1]] * 5
+        assert len(read[0].keys[0].secret) == KEY_BYTES
+        assert read[0].unmarked_until is None
+        for one in stores[1:]:
+            await one.close()
+
+    async def test_further_key_is_used_later_and_an_old_one_can_be_taken_away(self, store: BlobStore) -> None:
+        first = (await store.keys()).keys[0]
+
+        second = await store.add_key()
+
+        assert (await store.keys()).keys == (first, second)
+        assert second.used_from - second.made_at == USED_AFTER
+        assert not await store.remove_key(second.number)
+        assert await store.remove_key(first.number)
+        assert not await store.remove_key(first.number)
+        assert (await store.keys()).keys == (second,)
+        assert (await store.add_key()).number == 3
+
+    async def test_store_older_than_keys_takes_what_is_unmarked_for_an_hour(self, store: BlobStore, url: str) -> None:
+        await store.identity()
+        await store.close()
+        await self.outdate(url)
+        newer = open_store(url)
+
+        keys = await newer.keys()
+
+        assert keys.unmarked_until is not None
+        until = keys.unmarked_until - keys.keys[0].made_at
+        assert abs(until - FIRST_HOUR) < timedelta(minutes=5)
+        await newer.close()
+        again = open_store(url)
+        assert await again.keys() == keys
+        await again.close()

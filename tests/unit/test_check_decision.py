@@ -353,7 +353,8 @@ class TestSignature:
     async def test_a_good_token_counts(self, world: World) -> None:
         checked = await world.check(world.request(SIGNED), token=world.token())
 
-        assert checked == Checked(needs=(0,), person="ann@example.com", signed=True)
+        assert checked.evidence is not None
+        assert checked == Checked(needs=(0,), person="ann@example.com", signed=True, evidence=checked.evidence)
 
     @pytest.mark.parametrize(
         "changes",

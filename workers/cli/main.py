@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from workers.cli import decide, inbox, run, server, show, talk, validate, worker
+from workers.cli import decide, inbox, keys, run, server, show, talk, validate, worker
 from workers.cli.errors import INTERRUPTED, CliError, SilentExit
 from workers.cli.options import OutputFormat, RootOptions
 from workers.cli.output import Color
@@ -104,6 +104,7 @@ for _name, _command in (
     ("worker", worker.worker),
     ("server", server.server),
     ("validate", validate.validate),
+    ("keys", keys.keys),
 ):
     app.command(_name)(_command)
 

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 
+from activities.own_files import OwnFiles
 from workers import providers
 from workers.cli import identity
 from workers.cli.connection import connected
@@ -77,7 +78,7 @@ async def _usable(model: str, settings: Settings, *, breaks: bool) -> str:
         forms = ", ".join(f"{known}:MODEL" for known in PROVIDERS if known != "scripted")
         raise CliError(f"--model {model!r}: must be 'scripted' or one of {forms}")
     try:
-        await (await providers.makers(settings)[provider]()).close()
+        await (await providers.makers(settings, OwnFiles())[provider]()).close()
     except providers.MissingKey as error:
         raise CliError(f"--model {model!r}: {error}; without --model a script plays the model") from None
     return model

@@ -119,6 +119,8 @@ class PinnedAgent(Record):
     budget: Budget
     output_schema: JsonObject | None
     max_output_tokens: int
+    signed_calls: bool = False
+    """Calls that people sign for bring the signatures along; false in agents that were pinned before they did."""
 
     def definition(self, tool: str) -> ToolDefinition | None:
         return next((definition for definition in self.tools if definition.tool.name == tool), None)

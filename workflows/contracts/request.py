@@ -148,6 +148,8 @@ class Recorded(Record):
     comment: str = ""
     at: AwareDatetime
     signed: bool = False
+    evidence: Digest | None = None
+    """Address of the `SignedDecision`, where it was signed."""
     edited: bool = False
     """It came with other arguments, which need the approval of all from then on."""
     key: Digest
@@ -308,6 +310,16 @@ class DecisionCheck(Record):
     """When the decision came: a token must be valid then."""
 
 
+class SignedDecision(Record):
+    """A decision that had to be signed, as it is kept in the store with its token."""
+
+    decision: Decision
+    at: AwareDatetime
+    """When it came."""
+    edited_before: Digest | None = None
+    """Address of the arguments that the call had then; `None` for the model's own."""
+
+
 class Checked(Record):
     """Output of `check_decision`: what a decision counts for, or why it does not."""
 
@@ -318,6 +330,8 @@ class Checked(Record):
     person: str | None = None
     """The person's name in the file of people, however they spelt it; `None` when there is no file."""
     signed: bool = False
+    evidence: Digest | None = None
+    """Address of the `SignedDecision`, where a signature was wanted."""
     edited: EditedCall | None = None
     answer: ToolResult | None = None
     """What a question's tool call returns."""

@@ -15,7 +15,7 @@ from workflows.contracts.lookups import KeptDecision
 from workflows.contracts.model import ModelReply, Usage, Words
 from workflows.contracts.policy import ToolTotals, Verdict
 from workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
-from workflows.contracts.tool import CallRequest, ToolResult
+from workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
@@ -243,6 +243,8 @@ class RunState(Record):
     """By position in `calls`."""
     notes: dict[int, str] = {}
     """What people said when they approved, by position in `calls`; told with the result."""
+    signed: dict[int, SignedApproval] = {}
+    """Of calls that people had to sign for, by position in `calls`."""
     totals: dict[str, ToolTotals] = {}
     """By tool; calls that were refused or failed are left out."""
     tainted: bool = False

@@ -149,6 +149,18 @@ class CallRequest(Record):
     """Idempotency key of the call that this one takes back."""
 
 
+class SignedApproval(Record):
+    """What a call needs that people had to sign for: whoever makes it checks the signatures again."""
+
+    run: str
+    """First run id of the chain, which the request's digest holds."""
+    request: str
+    rules: tuple[str | None, ...]
+    """Rules that asked for signatures; `None` for what the agent asks where no rule says it."""
+    evidence: tuple[Digest, ...]
+    """Addresses of the `SignedDecision` of each person."""
+
+
 class ToolRequest(Record):
     """Input of `run_tool`: call number `index` of the turn at `head`."""
 
@@ -161,6 +173,8 @@ class ToolRequest(Record):
     """Key of the attempt in whose place this one is made: it must not act any more, however late it comes."""
     edited: Digest | None = None
     """Address of the arguments that a person put in place of the model's."""
+    signed: SignedApproval | None = None
+    """Set where people had to sign."""
     step: int
 
 

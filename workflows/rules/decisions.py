@@ -194,6 +194,7 @@ def counted(request: Request, decision: Decision, checked: Checked, at: datetime
         comment=decision.comment[:most],
         at=at,
         signed=checked.signed,
+        evidence=checked.evidence,
         edited=checked.edited is not None,
         key=key_of(decision),
     )

@@ -1,0 +1,134 @@
+"""Signatures of a call, checked again by whoever makes it: no run, and nobody who acts as one, can leave them out."""
+
+import json
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from activities import arguments, edits, turns
+from activities.edits import EditRefused
+from activities.signatures import KeysUnavailable, Signatures, TokenRefused
+from activities.transcript import Chain, TranscriptLog
+from workflows.contracts.agent import PinnedAgent
+from workflows.contracts.base import JsonObject
+from workflows.contracts.directory import same_person
+from workflows.contracts.model import Finish
+from workflows.contracts.policy import Asking
+from workflows.contracts.request import SignedDecision
+from workflows.contracts.tool import SignedApproval, ToolDefinition, ToolRequest
+from workflows.rules import decisions, policy
+
+
+class Unsigned(Exception):
+    """A call that lacks signatures which it needs; the message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCall:
+    """A call that is about to be made."""
+
+    request: ToolRequest
+    agent: PinnedAgent
+    chain: Chain
+    definition: ToolDefinition
+    whole: JsonObject
+    """Its arguments."""
+
+    @property
+    def tool(self) -> str:
+        return self.definition.tool.name
+
+
+class SignedCalls:
+    """Checks the tokens of people who approved a call."""
+
+    def __init__(self, signatures: Signatures | None, transcript: TranscriptLog) -> None:
+        """`signatures` is `None` for a worker that has no keys."""
+        self._signatures = signatures
+        self._transcript = transcript
+
+    async def check(self, call: SignedCall) -> None:
+        """Return when enough people have signed for `call`, or nobody has to.
+
+        Raises:
+            Unsigned: they have not.
+            KeysUnavailable: it cannot be told now.
+            BlobMissing, BlobCorrupted, StoreUnavailable: see there.
+        """
+        approval = call.request.signed
+        wanted = _wanted(call.agent, call.definition, approval)
+        if not wanted:
+            return
+        if self._signatures is None:
+            raise KeysUnavailable(
+                "this worker has no keys to check signatures with (MANDATE_JWKS, MANDATE_TOKEN_ISSUER)"
+            )
+        people = set[str]()
+        for address in dict.fromkeys(approval.evidence) if approval is not None else ():
+            assert approval is not None
+            kept = SignedDecision.model_validate_json(await self._transcript.blobs.get(address))
+            await self._check_one(self._signatures, kept, approval, call)
+            people.add(same_person(kept.decision.by or ""))
+        for rule, quorum in wanted.items():
+            if len(people) < quorum:
+                name = f"rule {rule!r}" if rule is not None else "the agent"
+                raise Unsigned(f"{name} wants {quorum} signed approvals of this call, which has {len(people)}")
+
+    async def _check_one(
+        self, signatures: Signatures, kept: SignedDecision, approval: SignedApproval, call: SignedCall
+    ) -> None:
+        decision = kept.decision
+        before, asked = await self._before(kept, call)
+        digest = decisions.request_digest(
+            approval.run,
+            approval.request,
+            kind="approval",
+            tool=call.tool,
+            arguments=asked,
+            agent=call.request.agent,
+        )
+        try:
+            made = before if decision.value is None else edits.restored(decision.value, before, call.definition)
+            read = arguments.read(call.definition, json.dumps(made))
+        except (EditRefused, ValueError):
+            raise Unsigned("a signed approval is of arguments that do not fit the tool") from None
+        is_of_call = arguments.call_digest(call.tool, read) == arguments.call_digest(call.tool, call.whole)
+        if decision.choice != "approve" or decision.digest != digest or not is_of_call:
+            raise Unsigned("a signed approval is of another call")
+        try:
+            await signatures.check(decision.token or "", decision, digest, kept.at)
+        except TokenRefused as refused:
+            raise Unsigned(f"a signed approval does not count: its token {refused}") from None
+
+    async def _before(self, kept: SignedDecision, call: SignedCall) -> tuple[JsonObject, JsonValue]:
+        """Return the arguments that the person saw, whole and in the form that the request's digest holds."""
+        if kept.edited_before is not None:
+            edited: JsonObject = json.loads(await self._transcript.blobs.get(kept.edited_before))
+            return edited, arguments.call_digest(call.tool, edited)
+        last = call.chain.conversation.last_assistant()
+        assert last is not None
+        seen = turns.calls_of(call.agent, (), last, Finish.COMPLETE)[call.request.index]
+        whole = arguments.read(call.definition, last.calls[call.request.index].arguments)
+        return whole, seen.digest or seen.arguments
+
+
+def _wanted(agent: PinnedAgent, definition: ToolDefinition, approval: SignedApproval | None) -> dict[str | None, int]:
+    """Return how many people must have signed, by rule.
+
+    A rule without a condition is known to ask. Of the others, and of calls that no rule matched, the run says it.
+    """
+    if not agent.signed_calls:
+        return {}
+    named = approval.rules if approval is not None else ()
+    wanted: dict[str | None, int] = {}
+    for rule in agent.policy:
+        asks = rule.verdict == "ask" and (rule.signature or agent.people.signature) == "required"
+        if asks and (rule.id in named or (rule.when is None and policy.matches(rule.match, definition.tool))):
+            wanted[rule.id] = _quorum(rule, agent.people)
+    if None in named:
+        wanted[None] = _quorum(agent.people, agent.people)
+    return wanted
+
+
+def _quorum(own: Asking, people: Asking) -> int:
+    return own.quorum or people.quorum or 1

@@ -1,0 +1,301 @@
+"""Attacks of somebody who may write in the namespace and has no key: nothing of theirs is done or believed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from temporalio import activity, workflow
+from temporalio.api.common.v1 import Payload, WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import ActivityFailureError, Client, WorkflowFailureError, WorkflowHandle
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from activities.keyring import Keyring
+from activities.stores.locate import open_store
+from tests.support.agents import Site, continued, new_site
+from tests.support.toolkit import LET_GO, calls_of, held
+from workers.marks import MarkInterceptor
+from workers.worker import WorkerOptions, open_worker, workflow_runner
+from workflows.agent import AgentWorkflow
+from workflows.contracts.run import RunStatus
+
+NOT_ASKED = "no run of an agent of this installation asked for this"
+
+ACTIVITIES = (
+    "pin_agent", "call_model", "run_tool", "verify_result", "probe_call", "check_decision", "plan_compensation",
+    "notify_people",
+)  # fmt: skip
+
+
+@pytest.fixture
+def site(tmp_path: Path, client: Client) -> Site:
+    return new_site(tmp_path, client)
+
+
+async def events(handle: WorkflowHandle[Any, Any]) -> list[HistoryEvent]:
+    return [event async for event in handle.fetch_history_events()]
+
+
+async def scheduled(handle: WorkflowHandle[Any, Any], name: str) -> list[HistoryEvent]:
+    attributes = "activity_task_scheduled_event_attributes"
+    return [
+        event
+        for event in await events(handle)
+        if event.HasField(attributes) and getattr(event, attributes).activity_type.name == name
+    ]
+
+
+async def input_of(handle: WorkflowHandle[Any, Any], name: str) -> Payload:
+    first = (await scheduled(handle, name))[0]
+    return first.activity_task_scheduled_event_attributes.input.payloads[0]
+
+
+async def until(condition: Any, seconds: float = 20) -> Any:
+    async with asyncio.timeout(seconds):
+        while not (found := await condition()):
+            await asyncio.sleep(0.05)
+    return found
+
+
+async def test_worker_serves_no_activity_without_a_guard(site: Site) -> None:
+    """Each activity that a worker serves is attacked below."""
+    site.write("any", [{"say": "done"}])
+
+    async with open_worker(site.client, site.settings, WorkerOptions()) as worker:
+        served = {activity.__name__ for activity in worker.config()["activities"]}  # type: ignore[typeddict-item]
+        names = {activity.__temporal_activity_definition.name for activity in worker.config()["activities"]}  # type: ignore[typeddict-item,attr-defined]
+
+    assert names == set(ACTIVITIES)
+    assert served == {"guarded"}
+
+
+async def test_activity_that_somebody_starts_does_nothing(site: Site, client: Client) -> None:
+    site.write("pays", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}])
+    async with site.serving():
+        handle = await site.start("pays")
+        await handle.result()
+        genuine = await input_of(handle, "run_tool")
+        unmarked = Payload(metadata={"encoding": b"json/plain"}, data=genuine.data)
+
+        for name in ACTIVITIES:
+            for payload in (genuine, unmarked):
+                with pytest.raises(ActivityFailureError) as failed:
+                    await client.execute_activity(
+                        name,
+                        RawValue(payload),
+                        id=uuid4().hex,
+                        task_queue=site.queue,
+                        start_to_close_timeout=timedelta(seconds=10),
+                        retry_policy=RetryPolicy(maximum_attempts=1),
+                    )
+                assert isinstance(failed.value.cause, ApplicationError)
+                assert NOT_ASKED in failed.value.cause.message
+
+    assert len(calls_of(handle.id, "pay")) == 1
+
+
+@workflow.defn(name="AgentWorkflow", sandboxed=False)
+class Impostor:
+    """Runs in a worker of the attacker's under the name of ours, and asks our workers for what it likes."""
+
+    @workflow.run
+    async def run(self, name: str, given: RawValue, queue: str) -> str:
+        try:
+            await workflow.execute_activity(
+                name,
+                given,
+                activity_id="3",
+                task_queue=queue,
+                start_to_close_timeout=timedelta(seconds=10),
+                retry_policy=RetryPolicy(maximum_attempts=1),
+            )
+        except Exception as error:
+            return str(getattr(error, "cause", error))
+        return "done"
+
+
+@workflow.defn(sandboxed=False)
+class Elsewhere:
+    @workflow.run
+    async def run(self, state: RawValue, queue: str) -> None:
+        workflow.continue_as_new(args=[state], workflow="AgentWorkflow", task_queue=queue)
+
+
+@pytest.fixture
+async def foreign(client: Client) -> AsyncIterator[str]:
+    """A task queue of an attacker's worker."""
+    queue = f"foreign-{uuid4().hex[:8]}"
+    async with Worker(
+        client, task_queue=queue, workflows=[Impostor, Elsewhere], workflow_runner=UnsandboxedWorkflowRunner()
+    ):
+        yield queue
+
+
+async def test_workflow_of_our_name_cannot_use_what_another_run_was_allowed(
+    site: Site, client: Client, foreign: str
+) -> None:
+    """Not under an id of its own, and not under that of the run, whose mark it repeats byte for byte."""
+    site.write("pays", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}])
+    async with site.serving():
+        handle = await site.start("pays")
+        await handle.result()
+        genuine = RawValue(await input_of(handle, "run_tool"))
+
+        for workflow_id in (uuid4().hex, handle.id):
+            told = await client.execute_workflow(
+                "AgentWorkflow", args=["run_tool", genuine, site.queue], id=workflow_id, task_queue=foreign
+            )
+            assert NOT_ASKED in told
+
+    assert len(calls_of(handle.id, "pay")) == 1
+
+
+async def test_state_that_no_run_left_is_not_gone_on_with(site: Site, client: Client, foreign: str) -> None:
+    """A made one, and a genuine one of another chain of runs with its mark."""
+    site.write("waits", [{"call": [{"look": {"what": "x", "held": True}}]}, {"say": "done"}])
+    async with site.serving():
+        handle = await site.start("waits")
+        await until(lambda: _begun(handle, "look"))
+        await handle.signal("pause", {"by": "ann@example.com"})
+        LET_GO.add(handle.id)
+        await continued(handle)
+        started = (await events(client.get_workflow_handle(handle.id)))[0]
+        genuine = started.workflow_execution_started_event_attributes.input.payloads[0]
+        assert "mark" in genuine.metadata
+        made = Payload(metadata={"encoding": b"json/plain"}, data=genuine.data)
+        garbled = Payload(metadata={**genuine.metadata, "mark": bytes(18)}, data=genuine.data)
+
+        for state in (made, garbled, genuine):
+            forged = await client.start_workflow(
+                "Elsewhere", args=[RawValue(state), site.queue], id=uuid4().hex, task_queue=foreign
+            )
+            with pytest.raises(WorkflowFailureError) as failed:
+                await forged.result()
+            assert "was not left by a run of an agent of this installation" in str(failed.value.cause)
+        await handle.signal("resume", {"by": "ann@example.com"})
+        assert (await handle.result()).status is RunStatus.COMPLETED
+
+
+async def _begun(handle: WorkflowHandle[Any, Any], tool: str) -> bool:
+    return bool(calls_of(handle.id, tool))
+
+
+async def test_forged_agent_is_not_worked_under(site: Site, client: Client) -> None:
+    """While no worker is there, whoever answers first would choose the policy."""
+    site.write("pinned", [{"say": "done"}])
+    async with site.serving():
+        handle = await site.start("pinned")
+        await handle.result()
+    done = next(e for e in await events(handle) if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED)
+    answer = RawValue(done.activity_task_completed_event_attributes.result.payloads[0])
+
+    @activity.defn(name="pin_agent")
+    async def forge(_: RawValue) -> RawValue:
+        return answer
+
+    store = open_store(site.settings.store)
+    keyring = Keyring(store)
+    await keyring.refresh()
+    forger = Worker(client, task_queue=site.queue, activities=[forge])
+    deciding = Worker(
+        client,
+        task_queue=site.queue,
+        workflows=[AgentWorkflow],
+        workflow_runner=workflow_runner(),
+        interceptors=[MarkInterceptor(keyring, await store.identity())],
+    )
+    async with deciding, forger:
+        again = await site.start("pinned")
+        with pytest.raises(WorkflowFailureError) as failed:
+            await again.result()
+    await store.close()
+
+    assert isinstance(failed.value.cause, ApplicationError)
+    assert failed.value.cause.type == "NotAsked"
+
+
+@pytest.mark.parametrize("forged", ["done", "not done", "nothing"])
+async def test_answer_in_a_workers_place_is_not_believed(site: Site, client: Client, forged: str) -> None:
+    """A call that somebody else reports on has an unknown outcome, and people are asked."""
+    site.write("pays", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], people={"expires": "2s"})
+    async with site.serving():
+        with held("pay"):
+            handle = await site.start("pays")
+            await until(lambda: _begun(handle, "pay"))
+            (event,) = await scheduled(handle, "run_tool")
+            activity_id = event.activity_task_scheduled_event_attributes.activity_id
+            pending = client.get_async_activity_handle(workflow_id=handle.id, run_id=None, activity_id=activity_id)
+            if forged == "done":
+                await pending.complete({"text": "paid 5000"})
+            elif forged == "nothing":
+                await pending.complete()
+            else:
+                said = {"outcome": "not_done", "reason": "refused", "attempts": 1}
+                await pending.fail(ApplicationError("refused", said, type="ToolFailed", non_retryable=True))
+            result = await handle.result()
+
+    assert result.status is RunStatus.DECLINED
+    assert [entry.call for entry in result.uncertain] == ["pay order=1"]
+    assert result.effects.count == 0
+
+
+async def test_activities_have_the_ids_that_the_sdk_gives(site: Site) -> None:
+    """Histories from before replay only if the ids are these."""
+    site.write("some", [{"call": [{"pay": {"order": 1}}, {"look": {"what": "x"}}]}, {"say": "done"}])
+
+    async with site.serving():
+        handle = await site.start("some")
+        await handle.result()
+
+    ids = [
+        event.activity_task_scheduled_event_attributes.activity_id
+        for event in await events(handle)
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
+    assert ids == [str(number) for number in range(1, len(ids) + 1)]
+    assert len(ids) == 5
+
+
+async def test_reset_run_goes_on_with_what_it_had_scheduled(site: Site, client: Client) -> None:
+    """What was under way at the reset has the mark of the run before, and is done all the same."""
+    calls = [{"look": {"what": "slow", "held": True}}, {"look": {"what": "quick"}}]
+    site.write("resets", [{"call": calls}, {"say": "done"}])
+    async with site.serving():
+        handle = await site.start("resets")
+        await until(lambda: _two_looks(handle))
+        done = await until(lambda: _last_task(handle))
+        await client.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=client.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=handle.id),
+                reason="test",
+                workflow_task_finish_event_id=done,
+                request_id=uuid4().hex,
+            )
+        )
+        LET_GO.add(handle.id)
+        result = await client.get_workflow_handle(handle.id).result()
+
+    assert result["status"] == "completed"
+    assert result["effects"]["count"] == 0
+    assert len(await scheduled(client.get_workflow_handle(handle.id), "call_model")) == 2
+
+
+async def _two_looks(handle: WorkflowHandle[Any, Any]) -> bool:
+    return len(calls_of(handle.id, "look")) >= 2
+
+
+async def _last_task(handle: WorkflowHandle[Any, Any]) -> int | None:
+    """The workflow task that took in the quick call's result."""
+    found = await events(handle)
+    done = [event.event_id for event in found if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED]
+    tasks = [event.event_id for event in found if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED]
+    return tasks[-1] if len(done) >= 3 and tasks and tasks[-1] > done[-1] else None

@@ -1,0 +1,96 @@
+"""`mandate keys`: the keys with which workers mark what runs ask for, in the store."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workers.cli.errors import CliError
+from workers.cli.options import Invocation, offline_verb
+
+if TYPE_CHECKING:
+    from activities.stores.base import BlobStore, Keys
+
+
+@offline_verb
+async def keys(
+    call: Invocation,
+    *,
+    new: Annotated[
+        bool, typer.Option("--new", help="Make another key; all workers use it two minutes from now on.")
+    ] = False,
+    remove: Annotated[
+        int | None,
+        typer.Option(help="Number of a key that counts no more. What it marked and is under way is refused.", min=1),
+    ] = None,
+) -> int:
+    """List the keys of the store's installation, make another one, or take one away.
+
+    Workers mark each request of a run to an activity, each answer and each carried state with the newest key, and
+    refuse what has no mark. The keys are in the store of MANDATE_STORE; their values are never shown.
+    """
+    from activities.stores.base import StoreUnavailable
+    from activities.stores.locate import open_store
+    from workers.settings import Settings
+
+    if new and remove is not None:
+        raise CliError("--new and --remove: give one of them; a new key is used two minutes after it was made")
+    try:
+        store = open_store(_existing(Settings.from_environment().store))
+    except ValueError as error:
+        raise CliError(f"MANDATE_STORE: {error}") from None
+    try:
+        if new:
+            await store.keys()
+            await store.add_key()
+        if remove is not None:
+            await _remove(store, remove)
+        _print(call, await store.keys())
+    except StoreUnavailable as error:
+        raise CliError(str(error)) from None
+    finally:
+        await store.close()
+    return 0
+
+
+def _existing(address: str) -> str:
+    """Return the address of a store; looking for keys makes none."""
+    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).is_file():
+        raise CliError(f"there is no {address}; set MANDATE_STORE to the workers' store")
+    return address
+
+
+async def _remove(store: "BlobStore", number: int) -> None:
+    known = (await store.keys()).keys
+    if number == known[-1].number:
+        raise CliError(f"--remove {number}: it is the newest key; make another one with --new first")
+    if not await store.remove_key(number):
+        numbers = ", ".join(str(key.number) for key in known)
+        raise CliError(f"--remove {number}: there is no such key; the store has {numbers}")
+
+
+def _print(call: Invocation, found: "Keys") -> None:
+    from workers.cli.columns import print_table
+
+    if call.out.as_json:
+        call.out.json(
+            {
+                "keys": [
+                    {
+                        "number": key.number,
+                        "made_at": key.made_at.isoformat(),
+                        "used_from": key.used_from.isoformat(),
+                    }
+                    for key in found.keys
+                ],
+                "unmarked_until": found.unmarked_until.isoformat() if found.unmarked_until else None,
+            }
+        )
+        return
+    times = [
+        (str(key.number), f"{key.made_at:%Y-%m-%d %H:%M:%S} UTC", f"{key.used_from:%Y-%m-%d %H:%M:%S} UTC")
+        for key in found.keys
+    ]
+    print_table(call.out, times, ("key", "made", "used from"), numbered=True)
+    if found.unmarked_until is not None:
+        call.out.print(f"what older workers did not mark was taken until {found.unmarked_until:%Y-%m-%d %H:%M:%S} UTC")
