@@ -3,19 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from workflows import steps
-from workflows.contracts.base import Digest
 from workflows.contracts.directory import same_person
 from workflows.contracts.failures import FailureType
 from workflows.contracts.lookups import KeptDecision
-from workflows.contracts.policy import Verdict
 from workflows.contracts.request import (
     EVERY,
     REJECT,
@@ -23,14 +20,14 @@ from workflows.contracts.request import (
     Decision,
     DecisionCheck,
     EditedCall,
-    Need,
     Receipt,
     Refusal,
     Request,
 )
 from workflows.contracts.run import PeopleState
-from workflows.contracts.tool import Tool, ToolResult
+from workflows.contracts.tool import ToolResult
 from workflows.current import Current
+from workflows.desk import Desk, Settled
 from workflows.kept import Kept
 from workflows.lookups import Lookups
 from workflows.notices import Notices
@@ -50,50 +47,6 @@ CROWD_EVENTS = 2000
 many events on."""
 
 CROWDED = "too many messages came to the run at once; send it again in a moment"
-
-
-class Desk(Protocol):
-    """What a gate needs of its run."""
-
-    def tool_of(self, request: Request) -> Tool | None:
-        """The tool that an approval is about."""
-        ...
-
-    def judged(self, request: Request, edited: EditedCall) -> tuple[Verdict, Sequence[Need]]:
-        """What the policy says of other arguments, and what it then needs."""
-        ...
-
-    def digest_of(self, request: Request, edited: EditedCall) -> Digest:
-        """The digest of `request` about these other arguments."""
-        ...
-
-    def title_of(self, request: Request, edited: EditedCall) -> str:
-        """The title of `request` about these other arguments."""
-        ...
-
-    def view(self, request: Request) -> Request:
-        """`request` with its arguments as people may see them, which the state does not hold a second time."""
-        ...
-
-    def settle(self, settled: "Settled") -> None:
-        """A request is not open any more."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What became of a request."""
-
-    request: Request
-    outcome: Literal["approved", "rejected", "answered", "settled", "expired", "withdrawn"]
-    reason: str
-    decision: Decision | None = None
-    by: str = ""
-    answer: ToolResult | None = None
-
-    @property
-    def comment(self) -> str:
-        return self.decision.comment if self.decision is not None else ""
 
 
 class PeopleGate:

@@ -13,8 +13,9 @@ from workflows.contracts.run import EffectEntry
 from workflows.contracts.tool import CallRequest, ToolResult
 from workflows.control import Control
 from workflows.current import Current
+from workflows.desk import Settled
 from workflows.open_calls import OpenCalls
-from workflows.people import MESSAGES, PeopleGate, Settled
+from workflows.people import MESSAGES, PeopleGate
 from workflows.rescue import Rescuer
 from workflows.rules import policy, wording
 from workflows.tries import Tries
