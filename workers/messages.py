@@ -1,6 +1,7 @@
 """What people say to runs: decisions and words, each answered by its run."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from workers.sending import Message, MessageError, NoAnswer, NoRun, Patience, Refused, T, TryAgain, send
-from workers.windows import Pauses
+from workers.windows import PER_RUN, Pauses
 from workflows.contracts.request import (
     DECISIONS_CHARACTERS,
     EVERY,
@@ -159,9 +160,11 @@ class _Many:
         self._patience = patience
         self._on_outcome = on_outcome
         self._everywhere = asyncio.Semaphore(IN_ALL)
+        self._runs: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PER_RUN))
 
     async def send(self, together: Sequence[_Entry]) -> None:
-        async with self._everywhere:
+        # Those of a busy run queue up before they take a place of all.
+        async with self._runs[together[0].workflow_id], self._everywhere:
             await self._send(together)
 
     async def _send(self, together: Sequence[_Entry]) -> None:

@@ -242,9 +242,12 @@ async def test_runs_that_began_before_take_many_decisions(
     assert result.effects.count == 30
 
 
-async def test_a_decision_that_comes_again_is_answered_with_what_it_did(site: Site) -> None:
+async def test_a_decision_that_comes_again_is_answered_with_what_it_did(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also once the run has continued as new."""
     write_payer(site, 4, quorum=2)
-    async with site.serving():
+    async with site.serving(sandboxed=False):
         handle = await site.start("payer")
         first, second, third, fourth = await asked(handle, 4)
         sent = [
@@ -256,7 +259,9 @@ async def test_a_decision_that_comes_again_is_answered_with_what_it_did(site: Si
         ]
         before = await decide_each(handle, *sent)
         again = await decide_each(handle, *sent)
+        monkeypatch.setattr("workflows.turn.EVENTS", 50)
         await continued(handle)
+        monkeypatch.undo()
         later = await decide_each(handle, *sent)
         every = [await handle.execute_update("decide", {"request": "*", "choice": "reject", "by": "ann"})]
         await handle.result()

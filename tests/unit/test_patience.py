@@ -113,6 +113,14 @@ async def test_a_client_has_two_messages_in_flight_to_a_run_whatever_calls_for_t
     assert len(service.log.sent) == 3 * (4 + 2) + 5 + 5
 
 
+async def test_a_busy_run_takes_no_places_that_others_could_have() -> None:
+    service = approving(wait(0.02))
+
+    await messages.decide_many(client_of(service), [*decisions(3000), *decisions(3, "other")])
+
+    assert [sent.workflow_id for sent in service.log.sent].index("other") <= 2
+
+
 async def test_a_stop_goes_before_decisions_that_wait_for_their_turn() -> None:
     service = approving(wait(0.05))
     client = client_of(service)
