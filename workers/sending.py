@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message as Protobuf
 from temporalio.client import (
     Client,
+    WorkflowExecutionStatus,
     WorkflowHandle,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -222,6 +223,8 @@ class _Sending(Generic[T]):
                 if error.status is RPCStatusCode.NOT_FOUND and not is_closing:
                     seen = handle is not None and not message.names_its_run
                     raise NoRun(_no_run(self._workflow_id, error, seen=seen)) from None
+                if is_closing and await _is_over(self._client, self._workflow_id):
+                    raise NoRun(f"run {self._workflow_id!r} is over") from None
                 if not is_closing and not is_passing(error):
                     raise
             await pauses.wait()
@@ -269,6 +272,25 @@ async def _run_of_now(client: Client, workflow_id: str) -> WorkflowHandle[Any, A
     first = described.raw_description.workflow_execution_info.first_run_id
     # A server that does not say it gets the message as one for whatever run has the id.
     return client.get_workflow_handle(workflow_id, first_execution_run_id=first or None)
+
+
+async def _is_over(client: Client, workflow_id: str) -> bool:
+    """Whether a run has ended: of one that ended while a message came, the server says the same of it for an hour."""
+    try:
+        described = await client.get_workflow_handle(workflow_id).describe()
+    except RPCError:
+        # What is wrong is told to whoever sends the message again.
+        return False
+    return described.status in _OVER
+
+
+_OVER = (
+    WorkflowExecutionStatus.COMPLETED,
+    WorkflowExecutionStatus.FAILED,
+    WorkflowExecutionStatus.CANCELED,
+    WorkflowExecutionStatus.TERMINATED,
+    WorkflowExecutionStatus.TIMED_OUT,
+)
 
 
 def _refusal(cause: BaseException) -> Refused:

@@ -59,6 +59,10 @@ WORKFLOW_TASKS = max(2, min(PROCESSORS, 4))
 """Workflow tasks at once, replays among them: one a processor, and the two that the SDK wants. All share one
 interpreter, so that more of them only take longer each, and the time of each runs from when it is handed over."""
 
+TASK_SECONDS = 25
+"""How long one workflow task may take before the SDK gives it up, less than `TASK_TIMEOUT`: of its own it takes two
+seconds for a deadlock, so that a heavy task on a slow worker was begun anew for ever."""
+
 PASSED_THROUGH = ("workflows.contracts", "workflows.rules", "cel_expr_python", "google.protobuf")
 """Imported once a process and not once a run: they are plain values and pure functions, and the library of rules."""
 
@@ -176,6 +180,10 @@ async def open_worker(
             deployment_config=_deployment(options),
         )
         worker.catalog = catalog
+        tasks = worker._workflow_worker
+        assert tasks is not None
+        # No setting of the SDK says so without its debug mode.
+        tasks._deadlock_timeout_seconds = TASK_SECONDS
         yield worker
 
 

@@ -50,7 +50,7 @@ MOST_CHARACTERS = 128 * 1024
 """A message with more is not read: to refuse it field by field would take longer than a workflow task may."""
 
 MOST_AT_ONCE = 12 * MOST_CHARACTERS
-"""Of signals that come together, all that is read: the SDK gives up a workflow task after two seconds."""
+"""Of signals that come together, all that is read: a workflow task must not take long."""
 
 FORMS = {
     "request": "a request's id such as 'r3', or '*'",

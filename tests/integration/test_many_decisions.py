@@ -231,15 +231,15 @@ async def test_runs_that_began_before_take_many_decisions(
     site: Site, loop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "LOOP", loop)
-    write_payer(site, 30)
+    write_payer(site, 8)
     async with site.serving(max_cached_workflows=0):
         handle = await site.start("payer")
-        requests = await asked(handle, 30)
+        requests = await asked(handle, 8)
         answers = await decide_each(handle, *map(decision, requests))
         result = await handle.result()
 
-    assert said(answers) == ["approved"] * 30
-    assert result.effects.count == 30
+    assert said(answers) == ["approved"] * 8
+    assert result.effects.count == 8
 
 
 async def test_a_decision_that_comes_again_is_answered_with_what_it_did(

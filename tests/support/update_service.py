@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from temporalio.api.enums.v1 import UpdateWorkflowExecutionLifecycleStage as Stage
+from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse, UpdateWorkflowExecutionResponse
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
@@ -49,6 +50,7 @@ class UpdateService(ServiceClient):
         super().__init__(ConnectConfig(target_host="none"))
         self.log = Log()
         self.api_key: str | None = None
+        self.status = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING
         self._answer = answer
 
     @property
@@ -73,7 +75,9 @@ class UpdateService(ServiceClient):
         timeout: timedelta | None,
     ) -> Any:
         if rpc == "describe_workflow_execution":
-            return DescribeWorkflowExecutionResponse()
+            described = DescribeWorkflowExecutionResponse()
+            described.workflow_execution_info.status = self.status
+            return described
         assert rpc == "update_workflow_execution"
         (payload,) = await data_converter().decode(req.request.input.args.payloads)
         run = req.workflow_execution.workflow_id

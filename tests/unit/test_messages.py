@@ -2,6 +2,7 @@
 
 import pytest
 from pydantic import BaseModel
+from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -48,6 +49,16 @@ async def test_what_passes_is_waited_for_and_sent_again_under_its_id(passing: RP
 async def test_message_to_a_run_that_ends_meanwhile_is_told_that_it_is_over() -> None:
     with pytest.raises(messages.NoRun, match=r"^run 'shop-7f3a' is over$"):
         await decide(answering(CLOSING, OVER))
+
+
+async def test_message_to_a_run_that_has_ended_is_not_sent_for_ever() -> None:
+    """The server says of such a one that it was aborted, however often it is sent."""
+    service = answering(CLOSING)
+    service.status = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_COMPLETED
+
+    with pytest.raises(messages.NoRun, match=r"^run 'shop-7f3a' is over$"):
+        await decide(service)
+    assert len(service.log.sent) == 1
 
 
 async def test_message_that_a_run_cannot_take_in_now_goes_again_as_another_one() -> None:
