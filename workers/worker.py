@@ -57,7 +57,7 @@ PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") el
 
 WORKFLOW_TASKS = max(2, min(PROCESSORS, 4))
 """Workflow tasks at once, replays among them: one a processor, and the two that the SDK wants. All share one
-interpreter, so that more of them only take longer each, and the time of each runs from when it is handed over."""
+interpreter, so that more of them only take longer each, and more are lost with a worker that is killed."""
 
 TASK_SECONDS = 25
 """How long one workflow task may take before the SDK gives it up, less than `TASK_TIMEOUT`: of its own it takes two

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from temporalio.api.enums.v1 import EventType
@@ -29,11 +29,12 @@ from workers import messages
 from workers.client import connect
 from workers.dev_server import run_private_server
 from workflows.contracts.request import Decision
-from workflows.contracts.run import RunStatus
+from workflows.contracts.run import TASK_TIMEOUT, RunStatus
 
 Handle = WorkflowHandle[Any, Any]
+T = TypeVar("T")
 
-PROCESSOR = max(os.sched_getaffinity(0))
+PROCESSOR = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 PEOPLE = ("ann@example.com", "bob@example.com")
 
 
@@ -103,17 +104,19 @@ class Crowd:
 
 @dataclass
 class Clocked:
-    """Processor time that workers got, and that the hog beside them got, who always wants all of it."""
+    """Processor time that workers and server got, and that the hog got, who always wants all of it."""
 
     hog: int
+    server: int
     seconds: float = 0.0
 
     def add(self, worker: Process) -> None:
         self.seconds += Usage.of(worker.pid).cpu_seconds
 
     def accounts_for(self, wall_seconds: float) -> float:
-        """How long the work takes on the share of a processor that was to be had."""
-        return self.seconds / (Usage.of(self.hog).cpu_seconds / wall_seconds)
+        """How long the work takes on the share of a processor that was to be had: the worker's, or the server's."""
+        share = Usage.of(self.hog).cpu_seconds / wall_seconds
+        return max(self.seconds, Usage.of(self.server).cpu_seconds) / share
 
 
 def write(site: Site, size: Size) -> None:
@@ -139,6 +142,14 @@ async def ended(handles: list[Handle], least: int) -> None:
         await asyncio.sleep(0.5)
 
 
+async def beside(crowd: asyncio.Task[None], waited: asyncio.Future[T]) -> T:
+    """What was waited for; people who stop deciding would be waited for in vain."""
+    await asyncio.wait({crowd, waited}, return_when=asyncio.FIRST_COMPLETED)
+    if crowd.done():
+        crowd.result()
+    return await waited
+
+
 async def timed_out(client: Client, handles: list[Handle]) -> int:
     """Workflow tasks whose worker took too long for them, or died with them."""
     events = [event for handle in handles for part in await whole_history(client, handle) for event in part]
@@ -149,6 +160,7 @@ async def timed_out(client: Client, handles: list[Handle]) -> int:
     )
 
 
+@pytest.mark.timeout(1000)
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be held to a processor here")
 async def test_a_worker_with_half_a_processor_that_is_killed_once_ends_all_runs(tmp_path: Path) -> None:
     size = SIZES[os.environ.get("STARVED", "short")]
@@ -163,18 +175,18 @@ async def test_a_worker_with_half_a_processor_that_is_killed_once_ends_all_runs(
             **site.environment,
         }
         with processes(tmp_path / "processes", **environment) as started, hog() as busy:
-            clocked, begun = Clocked(busy.pid), time.monotonic()
+            clocked, begun = Clocked(busy.pid, server.pid), time.monotonic()
             first = await start_worker(started)
             handles = [await site.start("steps") for _ in range(size.runs)]
             handles += [await site.start("parked") for _ in range(size.turns)]
             crowd = Crowd(site)
             deciding = asyncio.create_task(crowd.work())
             async with asyncio.timeout(size.seconds):
-                await ended(handles, len(handles) // 3)
+                await beside(deciding, asyncio.ensure_future(ended(handles, len(handles) // 3)))
                 clocked.add(first)
                 first.send(signal.SIGKILL)
                 second = await start_worker(started)
-                results = await asyncio.gather(*(handle.result() for handle in handles))
+                results = await beside(deciding, asyncio.gather(*(handle.result() for handle in handles)))
             seconds = time.monotonic() - begun
             clocked.add(second)
             accounted = clocked.accounts_for(seconds)
@@ -183,7 +195,8 @@ async def test_a_worker_with_half_a_processor_that_is_killed_once_ends_all_runs(
             lost = await timed_out(site.client, handles)
 
     print(
-        f"{seconds:.1f} s, of which {clocked.seconds:.1f} s of processor account for {accounted:.1f}; "
+        f"{seconds:.1f} s, with {clocked.seconds:.1f} s of processor in workers; that and the server's account for "
+        f"{accounted:.1f}; "
         f"{lost} workflow tasks timed out"
     )
     assert [(result.status, result.effects.count) for result in results] == [
@@ -192,5 +205,6 @@ async def test_a_worker_with_half_a_processor_that_is_killed_once_ends_all_runs(
     ]
     assert [outcome.error for outcome in crowd.outcomes if outcome.error is not None] == []
     assert len(crowd.outcomes) == len(PEOPLE) * (size.runs + size.turns * size.requests)
-    # In the short form the task that the dead worker had in hand is most of the time.
-    assert seconds <= 1.5 * accounted or size is SIZES["short"]
+    # What the dead worker had in hand is handed out again when its time is over, and then all else may have ended.
+    waited = TASK_TIMEOUT.total_seconds() if lost else 0.0
+    assert seconds <= 1.5 * accounted + waited
