@@ -7,13 +7,19 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities import failures
+from activities import failures, references
+from activities.directory import DirectoryUnavailable
+from activities.requesters import Requester, RequesterRefused, Requesters
+from activities.signatures import KeysUnavailable
 from activities.transcript import TranscriptLog
 from workflows.contracts.agent import LOOP, AgentPin, Pinned, PinnedAgent, PinRequest
 from workflows.contracts.base import Digest, canonical_json
 from workflows.contracts.failures import FailureType
 from workflows.contracts.transcript import TextPart, UserMessage
 from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
+
+KEY_ATTEMPTS = 4
+"""How often keys are looked for before a start is given up; as often as for a decision."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,18 +38,24 @@ class AgentActivities:
     """Agents that the worker's files describe."""
 
     def __init__(
-        self, offered: Mapping[str, OfferedAgent], transcript: TranscriptLog, search_attributes: Sequence[str]
+        self,
+        offered: Mapping[str, OfferedAgent],
+        transcript: TranscriptLog,
+        requesters: Requesters,
+        search_attributes: Sequence[str],
     ) -> None:
         self._offered = offered
         self._transcript = transcript
+        self._requesters = requesters
         self._search_attributes = tuple(search_attributes)
 
     @activity.defn
     async def pin_agent(self, request: PinRequest) -> Pinned:
-        """Store the agent as it is now and open the conversation.
+        """Store the agent as it is now and open the conversation, once it is sure who asks.
 
         Raises:
-            ApplicationError: `UnknownAgent`, not retried; a store failure, retried.
+            ApplicationError: `UnknownAgent`, or `BadInput` when the requester may not ask, not retried; a store
+                failure, or `CheckUnavailable` when the file of people or the keys cannot be read now, retried.
         """
         offered = self._offered.get(request.agent)
         if offered is None:
@@ -54,16 +66,41 @@ class AgentActivities:
                 non_retryable=True,
                 category=failures.EXPECTED,
             )
+        requester = await self._requester(request, offered.pinned)
         text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
-        message = UserMessage(role="user", parts=(TextPart(kind="text", text=text),))
+        salt = references.new_salt(offered.pinned.tools)
+        message = UserMessage(role="user", parts=(TextPart(kind="text", text=text),), salt=salt)
         with failures.of_store():
             chain = await self._transcript.start(offered.digest, message, offered.content)
             store = await self._transcript.blobs.identity()
         log.info("agent_pinned", agent=request.agent, digest=offered.digest, head=chain.head)
-        return Pinned(agent=_pin(offered, store, self._search_attributes), head=chain.head)
+        pin = _pin(offered, store, self._search_attributes, requester).model_copy(update={"hides": salt is not None})
+        return Pinned(agent=pin, head=chain.head, requester=requester.name)
+
+    async def _requester(self, request: PinRequest, agent: PinnedAgent) -> Requester:
+        try:
+            with failures.of_store():
+                return await self._requesters.check(request, agent, activity.info())
+        except RequesterRefused as refused:
+            raise ApplicationError(
+                f"start request: {refused}",
+                type=FailureType.BAD_INPUT,
+                non_retryable=True,
+                category=failures.EXPECTED,
+            ) from None
+        except (DirectoryUnavailable, KeysUnavailable) as error:
+            log.warning("requester_unchecked", agent=request.agent, reason=str(error))
+            # A key that a token names and nobody has may be a new one, and mostly is a wrong one.
+            is_over = isinstance(error, KeysUnavailable) and activity.info().attempt >= KEY_ATTEMPTS
+            raise ApplicationError(
+                f"start request: it cannot be checked now who asks ({error})",
+                type=FailureType.CHECK_UNAVAILABLE,
+                non_retryable=is_over,
+                category=failures.EXPECTED,
+            ) from None
 
 
-def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...]) -> AgentPin:
+def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...], requester: Requester) -> AgentPin:
     pinned = offered.pinned
     return AgentPin(
         name=pinned.name,
@@ -72,6 +109,7 @@ def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...]) 
         tools=tuple(definition.tool for definition in pinned.tools),
         policy=pinned.policy,
         people=pinned.people,
+        requester=requester.standing,
         asks=True,
         checks=tuple(_check(check) for check in pinned.checks),
         probes={tool: _probe(probe) for tool, probe in pinned.probes.items()},

@@ -1,12 +1,19 @@
 """Arguments of a model's call: strictly read, checked against the tool's schema, and shown to the workflow."""
 
+import json
 from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from activities import references
+from activities.blobs import Blobs
+from activities.conversation import Conversation
 from activities.toolbox import declared, schema
-from workflows.contracts.base import JsonObject, canonical_json, digest_of
+from activities.toolbox.given_names import name_fault
+from activities.toolbox.sensitive import without_sensitive
+from workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
 from workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference, ToolDefinition
+from workflows.contracts.transcript import CallPart
 
 SHOWN_BYTES = 4 * 1024
 """Most that the arguments of one call take in the workflow's history."""
@@ -18,23 +25,82 @@ def read(definition: ToolDefinition, text: str) -> JsonObject:
     """The arguments that the model wrote.
 
     Raises:
-        ValueError: they are no strict JSON object, or do not fit the tool's schema; the text is for the model.
+        ValueError: they are no strict JSON object, or do not fit the tool; the text is for the model.
     """
     arguments = schema.parse_arguments(text)
-    fault = schema.misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
+    fault = misfit(definition, arguments)
     if fault is not None:
         raise ValueError(fault)
     return arguments
 
 
-def call_digest(tool: str, arguments: JsonObject) -> str:
-    """What one intended call is, whatever the order and spacing in which the model wrote it."""
-    return digest_of(canonical_json({"tool": tool, "arguments": arguments}))
+def misfit(definition: ToolDefinition, arguments: JsonObject) -> str | None:
+    """Why `arguments` can reach neither rule nor tool, whoever gives them, or `None` when they can.
+
+    What policy and tool could read differently does not fit: names that the schema does not declare and does not open
+    either, and names that receivers may take for one another.
+    """
+    fault = name_fault(definition.input_schema, arguments)
+    fault = fault or schema.misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
+    return fault if fault is None else without_sensitive(fault, definition.tool, arguments)
+
+
+def as_written(text: str) -> JsonObject:
+    """What can be read of arguments that may not fit, for striking them out of what is told."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+async def of_call(
+    blobs: Blobs, conversation: Conversation, definition: ToolDefinition, part: CallPart, edited: Digest | None
+) -> JsonObject:
+    """The whole arguments of a call: the model's, or at `edited` those that a person put in their place.
+
+    Raises:
+        ValueError: as `read`.
+        BlobMissing, BlobCorrupted, StoreUnavailable: see there.
+    """
+    if edited is None:
+        return read(definition, part.arguments)
+    written = (await blobs.get(edited)).decode()
+    salt = salt_for(definition, conversation)
+    if salt is None:
+        return read(definition, written)
+    own = read(definition, part.arguments)
+    known = dict(references.behind(as_stored(definition, own, salt), own))
+    return read(definition, json.dumps(references.filled(json.loads(written), known)))
+
+
+def as_stored(definition: ToolDefinition, whole: JsonObject, salt: bytes | None) -> JsonObject:
+    """`whole` as it is stored outside its conversation, at an address that the workflow knows."""
+    return references.hidden(whole, definition.tool.sensitive, salt, seen=seen(definition, whole))
+
+
+def call_digest(tool: str, arguments: JsonObject, salt: bytes | None = None) -> str:
+    """What one intended call is, whatever the order and spacing in which the model wrote it.
+
+    With a `salt`, which calls with sensitive arguments have, it cannot be found out by trying.
+    """
+    content = canonical_json({"tool": tool, "arguments": arguments})
+    return digest_of(content) if salt is None else references.keyed_digest(salt, content)
 
 
 def seen(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
-    """`arguments` as rules see them: numbers in the form that the tool's schema declares, all texts whole."""
+    """`arguments` as conditions see them: numbers in the form that the tool's schema declares, all texts whole."""
     return declared.as_declared(definition.input_schema, arguments)
+
+
+def told(definition: ToolDefinition, arguments: JsonObject, salt: bytes | None) -> JsonObject:
+    """`arguments` as the workflow and so its rules have them: as `seen`, sensitive ones by reference."""
+    return references.hidden(seen(definition, arguments), definition.tool.sensitive, salt)
+
+
+def salt_for(definition: ToolDefinition, conversation: Conversation) -> bytes | None:
+    """What the digests of calls of this tool are keyed with; `None` where nothing is sensitive."""
+    return references.salt_of(conversation) if definition.tool.sensitive else None
 
 
 def shown(arguments: JsonObject, limit_bytes: int = SHOWN_BYTES) -> JsonObject:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 from temporalio import activity
 
-from activities import failures, results, turns
+from activities import failures, references, results, turns
 from activities.blobs import BlobCorrupted, BlobMissing
 from activities.conversation import Conversation
 from activities.findings import Unable, value_of
@@ -81,7 +81,8 @@ class CompensationActivities:
                 protocol="runtime",
                 model="compensation",
             )
-            calls = turns.calls_of(agent, turns.digests(agent, chain), message, Finish.COMPLETE)
+            salt = references.salt_of(chain.conversation)
+            calls = turns.calls_of(agent, turns.digests(agent, chain), message, Finish.COMPLETE, salt=salt)
             extended = await self._transcript.append(chain, request.agent, (*before, message))
         log.info("compensation_planned", calls=len(calls))
         undoing = [
@@ -113,10 +114,11 @@ class CompensationActivities:
 
 def _made_by_the_agent(agent: PinnedAgent, conversation: Conversation) -> dict[Digest, list[Place]]:
     """Where in the conversation each call that changes the world was made, and not refused or failed."""
+    salt = references.salt_of(conversation)
     made, open_calls = defaultdict[Digest, list[Place]](list), dict[str, Digest]()
     for position, message in enumerate(conversation):
         if isinstance(message, AssistantMessage):
-            found = turns.calls_of(agent, (), message, Finish.COMPLETE)
+            found = turns.calls_of(agent, (), message, Finish.COMPLETE, salt=salt)
             open_calls = {
                 part.call_id: call.digest
                 for part, call in zip(message.calls, found, strict=True)

@@ -12,6 +12,7 @@ from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.base import JsonObject
 from workflows.contracts.tool import ToolDefinition
 from workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
+from workflows.rules import hiding
 
 GOAL_CHARACTERS = 8_000
 WORDS_CHARACTERS = 4_000
@@ -24,7 +25,6 @@ EARLIER_CHARACTERS = 4_000
 ALL_EARLIER_CHARACTERS = 64_000
 
 _NOTE = "[Note from the runtime]"
-_HIDDEN = "***"
 
 
 def of_work(work: Work) -> str:
@@ -102,7 +102,8 @@ def _call(agent: PinnedAgent, call: CallPart, result: ResultPart) -> JsonObject:
         text = without_sensitive(text, definition.tool, arguments)
         written: JsonValue = _masked(arguments, definition)
     else:
-        written = cut(call.arguments, ARGUMENTS_CHARACTERS)
+        is_hidden = definition is not None and bool(definition.tool.sensitive)
+        written = hiding.HIDDEN if is_hidden else cut(call.arguments, ARGUMENTS_CHARACTERS)
     made: JsonObject = {"tool": call.tool, "arguments": written, "result": cut(text, EARLIER_CHARACTERS)}
     return made | ({"failed": True} if result.error else {})
 
@@ -117,8 +118,6 @@ def _read(text: str) -> JsonValue:
 
 def _masked(arguments: JsonObject, definition: ToolDefinition) -> JsonValue:
     """`arguments` without the sensitive ones, as text where they are long."""
-    seen: JsonObject = {
-        name: _HIDDEN if name in definition.tool.sensitive else value for name, value in arguments.items()
-    }
+    seen = hiding.masked(arguments, definition.tool.sensitive)
     written = json.dumps(seen, ensure_ascii=False)
     return seen if len(written) <= ARGUMENTS_CHARACTERS else cut(written, ARGUMENTS_CHARACTERS)

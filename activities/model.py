@@ -8,15 +8,16 @@ from datetime import timedelta
 import structlog
 from temporalio import activity
 
-from activities import failures, heartbeat, results, turns
+from activities import arguments, failures, heartbeat, references, results, turns
 from activities.pinned import PinnedAgents
 from activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from activities.toolbox import schema
+from activities.toolbox.sensitive import without_sensitive
 from activities.transcript import Chain, TranscriptLog
 from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.base import digest_of
 from workflows.contracts.model import OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
-from workflows.contracts.transcript import Message, TextPart, UserMessage
+from workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -107,9 +108,10 @@ class ModelActivities:
     ) -> ModelReply:
         message = completion.message
         if message.calls:
-            calls = turns.calls_of(agent, turns.digests(agent, chain), message, completion.finish)
+            salt = references.salt_of(chain.conversation)
+            calls = turns.calls_of(agent, turns.digests(agent, chain), message, completion.finish, salt=salt)
             extended = await self._transcript.append(chain, request.agent, (*told, message))
-            text = message.text[:TEXT_PREVIEW_CHARACTERS]
+            text = _struck(message, agent)[:TEXT_PREVIEW_CHARACTERS]
             return ModelReply(head=extended.head, text=text, calls=calls, usage=completion.usage)
         text, finish, problem = _final(agent, completion)
         content = text.encode(errors="replace")
@@ -139,6 +141,16 @@ class ModelActivities:
 
 async def _awaited(make: MakeProvider) -> Provider:
     return await make()
+
+
+def _struck(message: AssistantMessage, agent: PinnedAgent) -> str:
+    """What a model says beside its calls, without the sensitive arguments of these."""
+    text = message.text
+    for part in message.calls:
+        definition = agent.definition(part.tool)
+        if definition is not None and definition.tool.sensitive:
+            text = without_sensitive(text, definition.tool, arguments.as_written(part.arguments))
+    return text
 
 
 def _final(agent: PinnedAgent, completion: Completion) -> tuple[str, Finish, str | None]:

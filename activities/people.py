@@ -95,6 +95,7 @@ class PeopleActivities:
         people = await self._directory.people()
         _refuse_agents(check, agent)
         known = _person(check, people)
+        _refuse_unless_told_apart(check, people)
         _refuse_again(check, people, known)
         needs = _needs(check, people, known)
         signed = await self._signed(check, needs)
@@ -178,6 +179,28 @@ def _person(check: DecisionCheck, people: People | None) -> Known | None:
     if people is not None and known is None:
         raise Refused(f"by: {by!r} is not in the file of people; who may decide on {_who(check.request)}")
     return known
+
+
+def _refuse_unless_told_apart(check: DecisionCheck, people: People | None) -> None:
+    """Only refuse what is asked while nobody can be told apart from who asked for the run.
+
+    They may be in the file of people under another name by now, and approve what they asked for themselves.
+    """
+    request, requester = check.request, check.requester or ""
+    if check.requester_is == "anyone" or check.decision.choice == request.choices[-1]:
+        return
+    if people is None:
+        if check.requester_is == "known":
+            raise DirectoryUnavailable(
+                "this worker has no file of people (MANDATE_PEOPLE), which had the requester when the run began"
+            )
+        return
+    if people.find(requester) is None:
+        raise Refused(
+            f"requester: {requester!r} asked for this run and is not in the file of people, so that nobody can be told "
+            f"apart from them; put the name there, as an address of the person if they have another one now, or choose "
+            f"{request.choices[-1]!r}"
+        )
 
 
 def _refuse_again(check: DecisionCheck, people: People | None, known: Known | None) -> None:

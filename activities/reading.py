@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from temporalio import activity
 
+from activities import arguments
 from activities.failures import ToolError
-from activities.toolbox import schema
 from activities.toolbox.base import CallContext, Toolbox, ToolText
 from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.base import JsonObject, canonical_json, digest_of
@@ -60,7 +60,7 @@ class ReadTools:
         toolbox = self._toolboxes.get(definition.binding.kind) if definition is not None else None
         if definition is None or toolbox is None or not is_read(definition.tool):
             raise Unaskable(f"{question.tool!r} is no read tool that this worker can call")
-        fault = schema.misfit(definition.input_schema, question.arguments, sensitive=definition.tool.sensitive)
+        fault = arguments.misfit(definition, question.arguments)
         if fault is not None:
             raise Unaskable(f"the arguments for {question.tool!r} do not fit: {fault}")
         timeout = min(definition.tool.timeout, within)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from activities import references
 from activities.blobs import Blobs
 from activities.conversation import Conversation
 from workflows.contracts.agent import PinnedAgent
@@ -15,13 +16,30 @@ REFERENCE_CHARACTERS = 10
 READ_RESULT = "read_result"
 
 
-async def store(blobs: Blobs, text: str, *, error: bool = False) -> ToolResult:
-    """`text` as it travels through Temporal: inline when short, else by reference."""
+async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | None = None) -> ToolResult:
+    """`text` as it travels through Temporal: inline when short, else by reference.
+
+    With a `salt` it may repeat something sensitive: always by reference, and nothing of it is told. What is stored
+    behind the text makes its address one that cannot be guessed at.
+    """
     content = text.encode(errors="replace")
+    if salt is not None:
+        (digest,) = await blobs.put(content + references.keyed_digest(salt, content).encode())
+        return ToolResult(digest=digest, size=len(content), error=error)
     if len(content) <= INLINE_BYTES:
         return ToolResult(text=text, error=error)
     (digest,) = await blobs.put(content)
     return ToolResult(digest=digest, size=len(content), preview=text[:PREVIEW_CHARACTERS], error=error)
+
+
+async def content(blobs: Blobs, result: ToolResult | ResultPart) -> bytes:
+    """The whole text of a result that is stored.
+
+    Raises:
+        BlobMissing, BlobCorrupted, StoreUnavailable: see there.
+    """
+    assert result.digest is not None
+    return (await blobs.get(result.digest))[: result.size]
 
 
 async def parts(
@@ -43,7 +61,7 @@ async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: Too
         text = f"{note}{result.text or ''}"
         return ResultPart(kind="result", call_id=call.call_id, tool=call.tool, text=text, error=result.error)
     limit = definition.result_limit_bytes if definition is not None else INLINE_BYTES
-    text = excerpt(await blobs.get(result.digest), 0, limit, result.digest)
+    text = excerpt(await content(blobs, result), 0, limit, result.digest)
     return ResultPart(
         kind="result",
         call_id=call.call_id,

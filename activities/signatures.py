@@ -1,8 +1,8 @@
-"""Signed decisions: whether a token was signed by a known key, for this person, this request and this choice."""
+"""Signed decisions and starts: whether a token was signed by a known key, for this person and for just this."""
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from workflows.contracts.base import Digest, canonical_json, digest_of
 from workflows.contracts.directory import same_person
 from workflows.contracts.request import Decision
+from workflows.contracts.start import StartClaims
 
 if TYPE_CHECKING:
     import jwt
@@ -25,8 +26,13 @@ CLOCK_SKEW = timedelta(seconds=60)
 
 LONGEST_LIFE = timedelta(hours=1)
 
-REQUIRED = ("exp", "iat", "iss", "aud", "sub", "request_digest", "choice")
-"""Without `choice`, a token for a rejection could be turned into an approval."""
+_ALWAYS = ("exp", "iat", "iss", "aud", "sub")
+
+REQUIRED = (*_ALWAYS, "request_digest", "choice")
+"""Of a decision. Without `choice`, a token for a rejection could be turned into an approval."""
+
+START_REQUIRED = (*_ALWAYS, "agent", "workflow_id", "input_digest")
+"""Of a start: none that a decision's token has, so that neither passes for the other."""
 
 _LATEST = 253_402_300_799
 """The end of the year 9999 in Unix time."""
@@ -39,7 +45,7 @@ class KeysUnavailable(Exception):
 
 
 class TokenRefused(Exception):
-    """A token that does not count for a decision; the message is for the person and holds nothing of the token."""
+    """A token that does not count; the message is for the person and holds nothing of the token."""
 
 
 class Signatures:
@@ -57,21 +63,30 @@ class Signatures:
             TokenRefused: it is not.
             KeysUnavailable: the key set cannot be read, or does not have the token's key.
         """
+        claims = await self._read(token, REQUIRED)
+        _check_times(claims, at, "the decision came")
+        _check_decision(claims, decision, request_digest)
+
+    async def check_start(self, token: str, start: StartClaims, at: datetime) -> None:
+        """Nothing when `token` is good for `start` at `at`; raises as `check`."""
+        claims = await self._read(token, START_REQUIRED)
+        _check_times(claims, at, "the run began")
+        _check_start(claims, start)
+
+    async def _read(self, token: str, required: Sequence[str]) -> Mapping[str, Any]:
         kid = _key_id(token)
         key = (await asyncio.to_thread(read_keys, self._path)).get(kid)
         if key is None:
             raise KeysUnavailable("the key set does not have the key that the token names")
-        claims = self._claims(token, key)
-        _check_times(claims, at)
-        _check_decision(claims, decision, request_digest)
+        return self._claims(token, key, required)
 
-    def _claims(self, token: str, key: "jwt.PyJWK") -> Mapping[str, Any]:
+    def _claims(self, token: str, key: "jwt.PyJWK", required: Sequence[str]) -> Mapping[str, Any]:
         """What the token says, when its signature, issuer and audience are right."""
         # Only workers that are sent signed decisions pay for the import.
         import jwt
 
-        # Times are held against the decision's own and not against the clock of this process.
-        options: Any = {"require": list(REQUIRED), "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+        # Times are held against the decision's or the start's own and not against the clock of this process.
+        options: Any = {"require": list(required), "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         try:
             return jwt.decode(
                 token, key, algorithms=[ALGORITHM], audience=self._audience, issuer=self._issuer, options=options
@@ -165,8 +180,8 @@ def _key_id(token: str) -> str:
     return kid
 
 
-def _check_times(claims: Mapping[str, Any], at: datetime) -> None:
-    """Refuse a token that is not valid at the time of the decision, or valid for long."""
+def _check_times(claims: Mapping[str, Any], at: datetime, event: str) -> None:
+    """Refuse a token that is not valid at `at`, when `event` happened, or valid for long."""
     for name in ("exp", "iat", "nbf"):
         value = claims.get(name, 0)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _LATEST:
@@ -174,11 +189,31 @@ def _check_times(claims: Mapping[str, Any], at: datetime) -> None:
     exp, iat, nbf = claims["exp"], claims["iat"], claims.get("nbf", 0)
     now, skew = at.timestamp(), CLOCK_SKEW.total_seconds()
     if now >= exp + skew:
-        raise TokenRefused("was expired when the decision came; get another one")
+        raise TokenRefused(f"was expired when {event}; get another one")
     if now < max(nbf, iat) - skew:
-        raise TokenRefused("was not valid yet when the decision came")
+        raise TokenRefused(f"was not valid yet when {event}")
     if exp - iat > LONGEST_LIFE.total_seconds():
         raise TokenRefused("is valid for more than 1 hour; a shorter one is wanted")
+
+
+def _check_start(claims: Mapping[str, Any], start: StartClaims) -> None:
+    """Refuse a token that was made for anything else than this start."""
+    if same_person(claims["sub"]) != same_person(start.sub):
+        raise TokenRefused(f"is not of {start.sub!r}: its claim 'sub' names somebody else")
+    if claims["agent"] != start.agent:
+        raise TokenRefused(f"is for another agent: its claim 'agent' is not {start.agent!r}")
+    if claims["workflow_id"] != start.workflow_id:
+        raise TokenRefused(f"is for another run: its claim 'workflow_id' is not {start.workflow_id!r}")
+    if claims["input_digest"] != start.input_digest:
+        raise TokenRefused("is for another input: its claim 'input_digest' is not that of the input")
+    signed = claims.get("labels_digest")
+    if signed == start.labels_digest:
+        return
+    if start.labels_digest is None:
+        raise TokenRefused("is for a start with labels: its claim 'labels_digest' has nothing to go with")
+    if signed is None:
+        raise TokenRefused("is for a start without labels: it has no claim 'labels_digest'")
+    raise TokenRefused("is for other labels: its claim 'labels_digest' is not that of the labels")
 
 
 def _check_decision(claims: Mapping[str, Any], decision: Decision, request_digest: Digest) -> None:

@@ -10,7 +10,7 @@ from activities.edits import EditRefused
 from activities.signatures import KeysUnavailable, Signatures, TokenRefused
 from activities.transcript import Chain, TranscriptLog
 from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import JsonObject
+from workflows.contracts.base import Digest, JsonObject
 from workflows.contracts.directory import same_person
 from workflows.contracts.model import Finish
 from workflows.contracts.policy import Asking
@@ -37,6 +37,10 @@ class SignedCall:
     @property
     def tool(self) -> str:
         return self.definition.tool.name
+
+    @property
+    def salt(self) -> bytes | None:
+        return arguments.salt_for(self.definition, self.chain.conversation)
 
 
 class SignedCalls:
@@ -88,7 +92,9 @@ class SignedCalls:
             agent=call.request.agent,
         )
         try:
-            made = before if decision.value is None else edits.restored(decision.value, before, call.definition)
+            made = (
+                before if decision.value is None else edits.restored(decision.value, before, call.definition, call.salt)
+            )
             read = arguments.read(call.definition, json.dumps(made))
         except (EditRefused, ValueError):
             raise Unsigned("a signed approval is of arguments that do not fit the tool") from None
@@ -103,13 +109,18 @@ class SignedCalls:
     async def _before(self, kept: SignedDecision, call: SignedCall) -> tuple[JsonObject, JsonValue]:
         """Return the arguments that the person saw, whole and in the form that the request's digest holds."""
         if kept.edited_before is not None:
-            edited: JsonObject = json.loads(await self._transcript.blobs.get(kept.edited_before))
-            return edited, arguments.call_digest(call.tool, edited)
+            edited = await self._of_call(call, kept.edited_before)
+            return edited, arguments.call_digest(call.tool, edited, call.salt)
         last = call.chain.conversation.last_assistant()
         assert last is not None
-        seen = turns.calls_of(call.agent, (), last, Finish.COMPLETE)[call.request.index]
-        whole = arguments.read(call.definition, last.calls[call.request.index].arguments)
-        return whole, seen.digest or seen.arguments
+        seen = turns.calls_of(call.agent, (), last, Finish.COMPLETE, salt=call.salt)[call.request.index]
+        return await self._of_call(call, None), seen.digest or seen.arguments
+
+    async def _of_call(self, call: SignedCall, edited: Digest | None) -> JsonObject:
+        last = call.chain.conversation.last_assistant()
+        assert last is not None
+        part = last.calls[call.request.index]
+        return await arguments.of_call(self._transcript.blobs, call.chain.conversation, call.definition, part, edited)
 
 
 def _wanted(agent: PinnedAgent, definition: ToolDefinition, approval: SignedApproval | None) -> dict[str | None, int]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import structlog
 from temporalio import activity
 
-from activities import arguments, failures, guard, heartbeat, results
+from activities import arguments, failures, guard, heartbeat, references, results
 from activities.failures import ToolError
 from activities.heartbeat import Heart
 from activities.own_files import OwnFiles
@@ -73,7 +73,7 @@ class ToolActivities:
                 refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
                 if text.error and not _nothing_sent_before() and not failures.tells_of_all(refusal, effect):
                     raise refusal
-                stored = await self._store(text, definition, attempt)
+                stored = await self._store(text, definition, attempt, references.salt_of(chain.conversation))
                 return stored if attempt == 1 else stored.model_copy(update={"attempts": attempt})
         except ToolError as failed:
             error = failed if definition is None else _told(failed, definition.tool, whole)
@@ -87,17 +87,16 @@ class ToolActivities:
         try:
             agent = await self._agents.get(request.agent)
             chain = await self._transcript.load(request.head)
-            given = await self._transcript.blobs.get(request.edited) if request.edited is not None else None
+            last = chain.conversation.last_assistant()
+            part = last.calls[request.index] if last is not None else None
+            definition = agent.definition(part.tool) if part is not None else None
+            if part is None or definition is None:
+                raise ToolError(Outcome.NOT_SENT, f"the conversation at {request.head} has no call {request.index}")
+            blobs, conversation = self._transcript.blobs, chain.conversation
+            whole = await arguments.of_call(blobs, conversation, definition, part, request.edited)
+            return agent, chain, definition, whole
         except failures.STORE_ERRORS as error:
             raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
-        last = chain.conversation.last_assistant()
-        part = last.calls[request.index] if last is not None else None
-        definition = agent.definition(part.tool) if part is not None else None
-        if part is None or definition is None:
-            raise ToolError(Outcome.NOT_SENT, f"the conversation at {request.head} has no call {request.index}")
-        try:
-            written = part.arguments if given is None else given.decode()
-            return agent, chain, definition, arguments.read(definition, written)
         except ValueError as error:
             raise ToolError(Outcome.NOT_SENT, str(error)) from None
 
@@ -147,11 +146,12 @@ class ToolActivities:
             reason = "the call was begun before, and what became of it then is not known; it was not made again"
             raise ToolError(Outcome.UNKNOWN, reason)
 
-    async def _store(self, text: ToolText, definition: ToolDefinition, attempt: int) -> ToolResult:
+    async def _store(self, text: ToolText, definition: ToolDefinition, attempt: int, salt: bytes | None) -> ToolResult:
         """The result as it travels; an effect that is done stays done when its result cannot be stored."""
         tool = definition.tool
         try:
-            stored = await results.store(self._transcript.blobs, text.text, error=text.error)
+            salt = salt if tool.sensitive else None
+            stored = await results.store(self._transcript.blobs, text.text, error=text.error, salt=salt)
             return stored.model_copy(update={"stands_in": text.is_lost, **({"preview": ""} if tool.sensitive else {})})
         except failures.STORE_ERRORS as error:
             # The same key gets the same answer: another attempt may find the store again.

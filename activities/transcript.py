@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
+from activities import references
 from activities.blobs import BlobCorrupted, Blobs
 from activities.conversation import Conversation
 from workflows.contracts.base import Digest, Record, digest_of
@@ -64,6 +65,8 @@ class TranscriptLog:
             spine=spine,
             messages=tuple(messages),
         )
+        if (salt := references.salt_of(chain.conversation)) is not None:
+            segment = segment.model_copy(update={"seal": references.keyed_digest(salt, _encode(segment))})
         return await self._write(segment, chain, blocks, extra)
 
     async def load(self, head: Digest) -> Chain:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from activities import arguments, failures
+from activities import arguments, failures, references
 from activities.transcript import Chain
 from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.base import Digest, canonical_json
@@ -14,19 +14,24 @@ MISFIT_CHARACTERS = 300
 
 
 def calls_of(
-    agent: PinnedAgent, earlier: Sequence[Digest], message: AssistantMessage, finish: Finish
+    agent: PinnedAgent,
+    earlier: Sequence[Digest],
+    message: AssistantMessage,
+    finish: Finish,
+    *,
+    salt: bytes | None,
 ) -> tuple[CallRequest, ...]:
-    """What the workflow is told of each call, within what Temporal carries for a turn."""
+    """What the workflow is told of each call, within what Temporal carries for a turn; `salt` is the run's."""
     seen = list(earlier)
     share = TURN_LIMIT_BYTES // 2 // max(min(len(message.calls), CALLS_PER_TURN), 1)
     remote_bytes = 0
     requests = []
     for index, part in enumerate(message.calls):
-        call = _call(agent, part, finish) if index < CALLS_PER_TURN else _misfit(part.tool, _TOO_MANY)
+        call = _call(agent, part, finish, salt) if index < CALLS_PER_TURN else _misfit(part.tool, _TOO_MANY)
         definition = agent.definition(part.tool)
         if call.misfit is None and definition is not None:
             remote = definition.tool.remote is not None
-            view = arguments.seen(definition, call.arguments)
+            view = arguments.told(definition, call.arguments, salt)
             if not remote:
                 view = arguments.shown(view, min(share, arguments.SHOWN_BYTES))
             size = len(canonical_json(view))
@@ -45,7 +50,7 @@ def calls_of(
 _TOO_MANY = f"an answer may hold at most {CALLS_PER_TURN} calls"
 
 
-def _call(agent: PinnedAgent, part: CallPart, finish: Finish) -> CallRequest:
+def _call(agent: PinnedAgent, part: CallPart, finish: Finish, salt: bytes | None) -> CallRequest:
     """One call with its whole arguments, or why it cannot be made."""
     definition = agent.definition(part.tool)
     if definition is None:
@@ -57,7 +62,9 @@ def _call(agent: PinnedAgent, part: CallPart, finish: Finish) -> CallRequest:
         whole = arguments.read(definition, part.arguments)
     except ValueError as error:
         return _misfit(part.tool, str(error))
-    digest = arguments.call_digest(part.tool, whole) if definition.tool.effect.changes_world else None
+    if not definition.tool.effect.changes_world:
+        return CallRequest(tool=part.tool, arguments=whole)
+    digest = arguments.call_digest(part.tool, whole, salt if definition.tool.sensitive else None)
     return CallRequest(tool=part.tool, arguments=whole, digest=digest)
 
 
@@ -67,11 +74,12 @@ def _misfit(tool: str, reason: str) -> CallRequest:
 
 def digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
     """Digests of all earlier calls that change the world, invalid ones left out."""
+    salt = references.salt_of(chain.conversation)
 
     def of_message(message: Message, _: AssistantMessage | None) -> tuple[Digest, ...]:
         if not isinstance(message, AssistantMessage):
             return ()
-        calls = (_call(agent, part, Finish.COMPLETE) for part in message.calls)
+        calls = (_call(agent, part, Finish.COMPLETE, salt) for part in message.calls)
         return tuple(call.digest for call in calls if call.digest is not None)
 
     by_message = chain.conversation.mapped("effects", of_message)

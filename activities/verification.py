@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities import failures, heartbeat, judging, results
+from activities import failures, heartbeat, judging, references, results
 from activities.failures import ToolError
 from activities.findings import Unable, expected, failed, found, read_json, value_of
 from activities.judging import GetProvider
@@ -106,18 +106,20 @@ class VerificationActivities:
                 return Probed(outcome=Outcome.UNKNOWN, reason=f"{definition.tool.name!r} has no probe")
             shown = shows_results(definition) and shows_results(agent.definition(probe.tool))
             about = ("probe", request.head, str(request.index), request.key)
-            question = Question(probe.tool, request.arguments, about, request.step)
+            salt = references.salt_of(chain.conversation)
+            given = _with_values(request.arguments, definition, args, salt)
+            question = Question(probe.tool, given, about, request.step)
             prober = Prober(self._tools, agent, probe, question, args, shown)
             seen = await prober.look_until(_left_of(probe.patience), _within())
             log.info("call_probed", tool=definition.tool.name, probe=probe.tool, outcome=str(seen.outcome))
-            hidden = [(definition, args), (agent.definition(probe.tool), request.arguments)]
-            return await self._probed(seen, _told(seen.reason, hidden), shown=shown)
+            hidden = [(definition, args), (agent.definition(probe.tool), given)]
+            return await self._probed(seen, _told(seen.reason, hidden), shown=shown, salt=None if shown else salt)
 
-    async def _probed(self, seen: Seen, reason: str, *, shown: bool) -> Probed:
+    async def _probed(self, seen: Seen, reason: str, *, shown: bool, salt: bytes | None) -> Probed:
         result: ToolResult | None = None
         if seen.text is not None:
             with failures.of_store():
-                result = await results.store(self._transcript.blobs, seen.text)
+                result = await results.store(self._transcript.blobs, seen.text, salt=salt)
             result = result if shown else result.model_copy(update={"preview": ""})
         return Probed(outcome=seen.outcome, reason=reason, result=result)
 
@@ -127,9 +129,11 @@ class VerificationActivities:
             work = await work_of(self._transcript, agent, request)
         except failures.STORE_ERRORS as error:
             raise Unable(str(error)) from None
-        hidden = [(work.definition, work.args), (agent.definition(check.tool or ""), request.arguments)]
+        salt = references.salt_of(work.conversation)
+        given = _with_values(request.arguments, work.definition, work.args, salt)
+        hidden = [(work.definition, work.args), (agent.definition(check.tool or ""), given)]
         try:
-            finding = await self._checked(check, request, work)
+            finding = await self._checked(check, request.model_copy(update={"arguments": given}), work)
         except Unable as unable:
             unable.reason = _told(unable.reason, hidden)
             raise
@@ -205,6 +209,14 @@ def _by_schema(check: CheckSpec, work: Work) -> CheckResult:
     if fault is not None and not work.is_shown:
         fault = "it does not fit its schema"
     return found(fault is None, f"the result: {fault}" if fault else "the result fits its schema")
+
+
+def _with_values(
+    arguments: JsonObject, definition: ToolDefinition | None, args: JsonObject, salt: bytes | None
+) -> JsonObject:
+    """`arguments` with the values of sensitive arguments of the call in place of their references."""
+    known = references.values(args, definition.tool.sensitive, salt) if definition is not None else {}
+    return {name: references.filled(value, known) for name, value in arguments.items()}
 
 
 def _told(reason: str, calls: Sequence[tuple[ToolDefinition | None, JsonObject]]) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from activities import arguments
+from activities import arguments, results
 from activities.conversation import Conversation
 from activities.findings import Unable
 from activities.toolbox import schema
@@ -65,9 +65,9 @@ async def call_of(
     definition = agent.definition(part.tool) if part is not None else None
     if part is None or definition is None:
         raise Unable(f"the conversation at {chain.head} has no call {index}", lasting=True)
-    written = part.arguments if edited is None else (await transcript.blobs.get(edited)).decode()
     try:
-        return definition, arguments.seen(definition, arguments.read(definition, written))
+        whole = await arguments.of_call(transcript.blobs, chain.conversation, definition, part, edited)
+        return definition, arguments.seen(definition, whole)
     except ValueError as error:
         raise Unable(str(error), lasting=True) from None
 
@@ -76,4 +76,4 @@ async def text_of(transcript: TranscriptLog, result: ToolResult) -> str:
     """All that a call returned."""
     if result.digest is None:
         return result.text or ""
-    return (await transcript.blobs.get(result.digest)).decode(errors="replace")
+    return (await results.content(transcript.blobs, result)).decode(errors="replace")

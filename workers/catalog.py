@@ -131,6 +131,7 @@ class _Draft:
             tools=tuple(self.search.tools),
             policy=tuple(placed.rule for placed in self._rules),
             people=self.spec.people,
+            requester=self.spec.requester,
             checks=self.checked.checks,
             probes=self.checked.probes,
             compensations=self.checked.compensations,

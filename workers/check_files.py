@@ -10,6 +10,7 @@ from activities.reading import SOURCES, is_read
 from activities.toolbox.checks import load_check
 from activities.toolbox.schema import check_schema
 from activities.toolbox.signature import InvalidTool
+from workers.condition_reads import sensitive_reads
 from workers.tool_search import ToolSearch
 from workflows.contracts.agent import AgentSpec
 from workflows.contracts.base import JsonObject
@@ -18,7 +19,8 @@ from workflows.contracts.faults import repeated
 from workflows.contracts.tool import ToolDefinition
 from workflows.contracts.tool_entry import ToolSettings
 from workflows.contracts.verification import FINAL, CheckSpec, ProbeSpec
-from workflows.rules.checking import argument_text
+from workflows.rules.checking import argument_text, named_argument
+from workflows.rules.names import is_sensitive
 
 if TYPE_CHECKING:
     from workers.condition_checks import Conditions
@@ -79,7 +81,6 @@ class CheckedFile:
         for tool, place, spec in self._compensations():
             short = not isinstance(self._entry(tool).compensate, CompensationSpec)
             yield from self._of_call(spec.tool, spec.arguments, place, tool, COMPENSATION, short=short)
-            yield from self._of_sensitive(tool, spec, place)
 
     def _names(self) -> Iterator[Fault]:
         for again, name, first in repeated([check.name for check in self._spec.checks]):
@@ -158,6 +159,8 @@ class CheckedFile:
         why = _not_undoing(reader, about) if what is COMPENSATION else _unaskable(reader, what)
         if why is not None:
             yield self._document.fault(at, why)
+        if about:
+            yield from self._of_sensitive(about, name, arguments, place, what)
         properties, required = _properties(reader.input_schema), _required(reader.input_schema)
         where = place if short or not arguments else (*place, "with")
         for needed in required:
@@ -173,18 +176,32 @@ class CheckedFile:
                 problems = self._conditions.of_arguments(text, about, takes, with_result=what is COMPENSATION)
                 yield from self._told((*place, "with", argument), text, problems)
 
-    def _of_sensitive(self, about: str, spec: CompensationSpec, place: Place) -> Iterator[Fault]:
-        """What is shown nowhere must not be handed to an argument that is."""
-        hidden, undoing = self._tools[about].tool.sensitive, self._tools.get(spec.tool)
-        if not hidden or undoing is None:
+    def _of_sensitive(
+        self, about: str, name: str, arguments: Mapping[str, str], place: Place, what: str
+    ) -> Iterator[Fault]:
+        """What is shown nowhere must not be handed to an argument that is, nor be computed with in the workflow."""
+        called, given = self._tools[about].tool, self._tools.get(name)
+        if not called.sensitive or given is None:
             return
-        for argument, text in spec.arguments.items():
-            used = next((name for name in (*hidden, "result") if re.search(rf"\b{re.escape(name)}\b", text)), None)
-            if used is not None and argument not in undoing.tool.sensitive:
-                what = (
-                    "the result of a tool with sensitive arguments" if used == "result" else f"the sensitive {used!r}"
+        for argument, text in arguments.items():
+            from_result = what is COMPENSATION and re.search(r"\bresult\b", text) is not None
+            reads = sensitive_reads(text, called.sensitive)
+            if not reads and not from_result:
+                continue
+            used = next((read.name for read in reads if read.name is not None), None)
+            source = f"the sensitive {used or called.sensitive[0]!r}"
+            if not reads:
+                source = "the result of a tool with sensitive arguments"
+            if not is_sensitive(argument, given.tool.sensitive):
+                message = f"is made from {source}; name {argument!r} under 'sensitive' of {name!r}"
+                if given.tool.remote is not None:
+                    message = f"is made from {source}, and {name!r} is an activity, whose arguments Temporal keeps"
+                yield self._document.fault((*place, "with", argument), message)
+            elif what is not COMPENSATION and named_argument(text) is None:
+                message = (
+                    f"computes with {source}, of which the workflow has only a digest; hand it on as it is, as in "
+                    f"{argument_text(used or called.sensitive[0])}"
                 )
-                message = f"is made from {what}; name {argument!r} under 'sensitive' of {spec.tool!r}"
                 yield self._document.fault((*place, "with", argument), message)
 
     def _told(self, place: Place, text: str, problems: "tuple[Problem, ...]") -> Iterator[Fault]:

@@ -14,7 +14,7 @@ from workers import inbox, messages
 from workers.converter import data_converter
 from workers.settings import Settings
 from workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
-from workflows.contracts.run import TASK_TIMEOUT, RunRequest, RunResult
+from workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
 from workflows.rules import refusals
 
 # The SDK's threads may still hold Python objects when the interpreter goes down: without this pause before it does,
@@ -22,6 +22,9 @@ from workflows.rules import refusals
 atexit.register(time.sleep, 0.05)
 
 DEFAULT_ADDRESS = "localhost:7233"
+
+NAME = "a name of 1 to 200 characters that can all be seen, without spaces around it"
+"""What names people, in words."""
 
 
 async def connect(
@@ -60,6 +63,7 @@ class AgentClient:
         requester: str | None = None,
         labels: Mapping[str, str] | None = None,
         steps: int | None = None,
+        token: str | None = None,
     ) -> WorkflowHandle[Any, RunResult]:
         """Start a run of `agent`.
 
@@ -67,12 +71,15 @@ class AgentClient:
             agent: name of an agent file of the workers.
             input: what the agent is asked, a text or an object.
             workflow_id: of the run; `<agent>-<8 hex digits>` if left out.
-            requester: who asks, for the record and for finding the run.
+            requester: who asks, and so decides on nothing that the run asks people: a name or address of the workers'
+                file of people, unless the agent file says `requester: anyone`.
             labels: for finding the run.
             steps: a lower limit of model calls than the agent file's.
+            token: signed by the requester's identity provider, where decisions on the agent's runs are signed; its
+                claims are those of `workflows.contracts.start.start_claims`, with the `workflow_id` given here.
 
         Raises:
-            ValueError: a value does not fit `RunRequest`; the sentence names the field and what is allowed.
+            ValueError: a value does not fit `StartRequest`; the sentence names the field and what is allowed.
             WorkflowAlreadyStartedError: a run with this id is still running.
         """
         given = {
@@ -81,11 +88,13 @@ class AgentClient:
             "requester": requester,
             "labels": dict(labels or {}),
             "budget": {"steps": steps} if steps is not None else None,
+            "token": token,
         }
         try:
-            request = RunRequest.model_validate(given)
+            request = StartRequest.model_validate(given)
         except ValidationError as error:
-            raise ValueError(refusals.sentences(error, RunRequest, unshown=("input",))) from None
+            said = refusals.sentences(error, StartRequest, unshown=("input", "token"), forms={"requester": NAME})
+            raise ValueError(said) from None
         return await self.client.start_workflow(
             "AgentWorkflow",
             request.model_dump(mode="json", exclude_defaults=True),

@@ -7,6 +7,7 @@ from cel_expr_python import cel
 
 from activities.documents import Fault
 from workers.condition_kinds import field_of
+from workers.condition_reads import sensitive_reads
 from workers.condition_texts import VARIABLES, Problem, problems, words, wrong_result
 from workers.condition_types import THIS_TOOL, Types
 from workers.policy_files import PlacedRule
@@ -74,7 +75,7 @@ class Conditions:
         about_the_call = _ABOUT_THE_CALL.search(rule.when) is not None
         found: dict[Problem, list[str]] = {}
         for tool in matching if about_the_call else matching[:1]:
-            for problem in _typed(rule.when, self._environment(tool), self._types):
+            for problem in (*hidden_reads(rule.when, tool), *_typed(rule.when, self._environment(tool), self._types)):
                 found.setdefault(problem, []).extend([tool.name] * about_the_call)
         agent = f"agent {self._agent!r}, " if placed.policy else ""
         return [_fault(placed, problem, f"{agent}{_named(names)}") for problem, names in found.items()]
@@ -82,7 +83,8 @@ class Conditions:
     def of_call(self, when: str, tool: str | None) -> tuple[Problem, ...]:
         """What is wrong with a condition over a call of `tool`; over the run alone, without a tool."""
         if tool is not None:
-            return _unreadable(when) or _typed(when, self._environment(self._tools[tool].tool), self._types)
+            its = self._tools[tool].tool
+            return _unreadable(when) or hidden_reads(when, its) or _typed(when, self._environment(its), self._types)
         facts = self._types.facts([made.tool for made in self._tools.values()], this=None)
         kinds = {name: cel.Type(facts[name]) for name in ("agent", "run")}
         return self._wrong(when, kinds)
@@ -120,6 +122,21 @@ class Conditions:
             facts = self._types.facts([made.tool for made in self._tools.values()], this=tool)
             self._environments[tool.name] = _environment(self._types, facts, args)
         return self._environments[tool.name]
+
+
+def hidden_reads(text: str, tool: Tool) -> tuple[Problem, ...]:
+    """Where the workflow would have to read a sensitive argument of `tool`, of which it has only a digest."""
+    found = []
+    for read in sensitive_reads(text, tool.sensitive):
+        if read.name is not None:
+            what = f"reads {read.name!r}, which is sensitive"
+        else:
+            what = f"reads 'args' as a whole, and {', '.join(map(repr, tool.sensitive))} is sensitive"
+        line = text.count("\n", 0, read.offset) + 1
+        column = read.offset - text.rfind("\n", 0, read.offset)
+        why = "the workflow, which evaluates it, has only a digest of that; name arguments that are not sensitive"
+        found.append(Problem(line, column, f"{what}: {why}"))
+    return tuple(found)
 
 
 def _fault(placed: PlacedRule, problem: Problem, of: str = "") -> Fault:

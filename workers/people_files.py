@@ -8,10 +8,12 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from activities.blobs import Blobs
 from activities.directory import Directory, People, people_of
 from activities.documents import Document, Fault, Place, in_order, read_document
 from activities.people import PeopleActivities
 from activities.pinned import PinnedAgents
+from activities.requesters import Requesters
 from activities.signatures import KeysUnavailable, Signatures, read_keys
 from activities.transcript import TranscriptLog
 from workers.catalog import Loaded
@@ -40,18 +42,29 @@ class PeopleFileError(Exception):
         super().__init__("\n".join(map(str, self.faults)))
 
 
-def people_activities(settings: Settings, agents: PinnedAgents, transcript: TranscriptLog) -> PeopleActivities:
-    """The activity that checks decisions by the settings' file of people and keys."""
-    path = people_path(settings)
-    directory = Directory(path or DEFAULT_FILE, needed=path is not None)
-    return PeopleActivities(directory, signatures_of(settings), agents, transcript)
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """The file of people and the keys by which a worker knows who asks and who decides."""
 
+    directory: Directory
+    signatures: Signatures | None
+    """`None` for a worker that has no keys."""
 
-def signatures_of(settings: Settings) -> Signatures | None:
-    """What checks people's tokens; `None` where no keys are named."""
-    if settings.jwks is None or settings.token_issuer is None:
-        return None
-    return Signatures(settings.jwks, issuer=settings.token_issuer, audience=settings.token_audience)
+    @classmethod
+    def of(cls, settings: Settings) -> "Identities":
+        path = people_path(settings)
+        signatures = None
+        if settings.jwks is not None and settings.token_issuer is not None:
+            signatures = Signatures(settings.jwks, issuer=settings.token_issuer, audience=settings.token_audience)
+        return cls(Directory(path or DEFAULT_FILE, needed=path is not None), signatures)
+
+    def requesters(self, blobs: Blobs) -> Requesters:
+        """What starts are checked by."""
+        return Requesters(self.directory, self.signatures, blobs)
+
+    def people_activities(self, agents: PinnedAgents, transcript: TranscriptLog) -> PeopleActivities:
+        """The activity that checks decisions."""
+        return PeopleActivities(self.directory, self.signatures, agents, transcript)
 
 
 def people_path(settings: Settings) -> Path | None:
@@ -95,9 +108,12 @@ def warnings_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, .
     people = read_people(settings)
     warnings: list[Fault] = []
     for loaded in agents:
+        if (why := _unsure_requester(loaded, people)) is not None:
+            warnings.append(_document(loaded).fault(("requester",), why))
         for asking in _askings(loaded):
             if asking.asking.signature is not None and settings.jwks is None:
-                why = "wants signed decisions, and MANDATE_JWKS names no keys: none will count"
+                begins = ", and no run can begin" if loaded.pinned.wants_signed_start else ""
+                why = f"wants signed decisions, and MANDATE_JWKS names no keys: none will count{begins}"
                 warnings.append(asking.fault(("signature",), why))
             if people is not None and (few := _too_few(asking, people)) is not None:
                 warnings.append(asking.fault(("approvers",), few))
@@ -137,13 +153,26 @@ class _Naming:
 
 
 def _askings(loaded: Loaded) -> Iterator[_Asked]:
-    pinned = loaded.pinned
-    document = read_document(loaded.path) if loaded.path is not None else _unwritten(f"agent {pinned.name!r}")
+    pinned, document = loaded.pinned, _document(loaded)
     usual = pinned.people
     yield _Asked("", usual, usual, document, ("people",))
     for rule in pinned.policy:
         if rule.verdict == "ask":
             yield _Asked(f"rule {rule.id!r} ", rule, usual, document, _rule_place(document, rule.id))
+
+
+def _document(loaded: Loaded) -> Document:
+    return read_document(loaded.path) if loaded.path is not None else _unwritten(f"agent {loaded.pinned.name!r}")
+
+
+def _unsure_requester(loaded: Loaded, people: People | None) -> str | None:
+    """Why who asks for a run may approve it all the same, although the agent counts people; or `None`."""
+    pinned = loaded.pinned
+    if pinned.requester == "anyone" and pinned.wants_signatures:
+        return "is 'anyone', and decisions are signed: who asks may sign for what they asked for themselves"
+    if pinned.requester == "required" and people is None:
+        return "is 'required', and there is no file of people (MANDATE_PEOPLE): any name will do"
+    return None
 
 
 def _rule_place(document: Document, rule: str) -> Place:

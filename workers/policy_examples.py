@@ -8,10 +8,10 @@ from decimal import Decimal
 
 from pydantic import Field, JsonValue
 
+from activities.arguments import misfit
 from activities.arguments import shown as shown_arguments
 from activities.documents import Fault
 from activities.toolbox.declared import as_declared
-from activities.toolbox.schema import misfit
 from workers.fault_texts import Models
 from workers.policy_files import PolicyFile
 from workflows.contracts.agent import PinnedAgent
@@ -173,7 +173,7 @@ def _difference(example: Example, got: Verdict) -> str | None:
 
 def _fitting(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
     """The arguments as a run would have them."""
-    why = misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
+    why = misfit(definition, arguments)
     if why is not None:
         raise ValueError(f"the arguments do not fit tool {definition.tool.name!r}, so no rule is read: {why}")
     declared = as_declared(definition.input_schema, arguments)

@@ -45,14 +45,14 @@ class Settings:
     people: Path | None = None
     """`MANDATE_PEOPLE`: the file of people; left out, `deploy/people.yaml` if it exists, else nobody is known."""
     jwks: Path | None = None
-    """`MANDATE_JWKS`: the public keys that sign decisions, as a JSON Web Key Set."""
+    """`MANDATE_JWKS`: the public keys that sign decisions and starts, as a JSON Web Key Set."""
     token_issuer: str | None = None
-    """`MANDATE_TOKEN_ISSUER`: who signed decisions must be from; wanted with `MANDATE_JWKS`."""
+    """`MANDATE_TOKEN_ISSUER`: who they must be from; wanted with `MANDATE_JWKS`."""
     token_audience: str = "mandate"  # noqa: S105 - a name, not a password
-    """`MANDATE_TOKEN_AUDIENCE`: whom signed decisions must be for; `mandate`."""
+    """`MANDATE_TOKEN_AUDIENCE`: whom they must be for; `mandate`."""
     user: str | None = None
-    """`MANDATE_USER`: who asks and decides on the command line; left out, nobody asks, and who decides is git's
-    `user.email`, else the login name and host."""
+    """`MANDATE_USER`: who asks and decides on the command line; left out, git's `user.email`, else the login name and
+    host."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from activities.documents import Document, Fault, Place
+from activities.toolbox.closing import closed, opened
 from activities.toolbox.declared import numeric_arguments
 from activities.toolbox.schema import check_schema
 from workers.agent_parts import FaultyEntry, whole_schema
@@ -20,6 +21,7 @@ from workers.tool_entries import (
 from workflows.contracts.base import JsonObject
 from workflows.contracts.tool import ToolDefinition
 from workflows.contracts.tool_entry import McpTools, ToolEntry, entry_name
+from workflows.rules.names import is_sensitive
 
 Found = tuple[ToolDefinition | str, ...]
 """The tools of one entry; only a name where something is wrong with a tool."""
@@ -43,7 +45,7 @@ class ToolSearch:
         """Ask for all entries at the same time; `builtins` come last, and no other tool may have their names."""
         entries = asyncio.gather(*(self._entry(index, mcp) for index in range(len(self._entries))))
         self._compare(await entries, dict.fromkeys((made.tool.name for made in builtins), "a built-in tool"))
-        self.tools = [_counted(made) for made in (*self.tools, *builtins)]
+        self.tools = [self._finished(made) for made in (*self.tools, *builtins)]
         if output_schema is not None:
             self._check(("output_schema",), output_schema)
 
@@ -107,6 +109,30 @@ class ToolSearch:
                     self.tools.append(made)
                     self.entry_of.setdefault(name, index)
 
+    def _finished(self, made: ToolDefinition) -> ToolDefinition:
+        """`made` with its schema closed where nothing opens it, and with the arguments of which runs keep sums.
+
+        The schema is the one that the model is told, calls are checked against and conditions have their types from.
+        """
+        if self.faults:
+            return made
+        schema, entry = made.input_schema, self._entry_of(made)
+        try:
+            if isinstance(entry, McpTools) and entry.additional_arguments == "allow":
+                schema = opened(schema)
+            else:
+                schema = closed(schema, only_file_opens=isinstance(entry, McpTools))
+        except ValueError as error:
+            self._fault(("tools", self.entry_of[made.tool.name]), f"{made.tool.name}: {error}")
+        # The workflow has no value of what is sensitive, and a sum would tell it.
+        numeric = [name for name in numeric_arguments(schema) if not is_sensitive(name, made.tool.sensitive)]
+        tool = made.tool.model_copy(update={"numeric": tuple(numeric)})
+        return made.model_copy(update={"tool": tool, "input_schema": schema})
+
+    def _entry_of(self, made: ToolDefinition) -> ToolEntry | FaultyEntry | None:
+        index = self.entry_of.get(made.tool.name)
+        return None if index is None else self._entries[index]
+
     def _check(self, place: Place, schema: JsonObject, of: str = "") -> None:
         try:
             check_schema(schema)
@@ -115,12 +141,6 @@ class ToolSearch:
 
     def _fault(self, place: Place, message: str) -> None:
         self.faults.append(self._document.fault(place, message))
-
-
-def _counted(made: ToolDefinition) -> ToolDefinition:
-    """`made` with the arguments of which runs keep sums, which its schema says whatever its source."""
-    numeric = numeric_arguments(made.input_schema)
-    return made.model_copy(update={"tool": made.tool.model_copy(update={"numeric": numeric})})
 
 
 def _name(found: ToolDefinition | str) -> str:

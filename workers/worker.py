@@ -31,7 +31,7 @@ from activities.toolbox.http import HttpToolbox
 from activities.toolbox.python import PythonToolbox
 from activities.transcript import TranscriptLog
 from activities.verification import VerificationActivities
-from workers import channels, people_files, providers, readiness, search_attributes
+from workers import channels, earlier_agents, people_files, providers, readiness, search_attributes
 from workers.agent_files import AgentFileError
 from workers.catalog import Catalog
 from workers.interceptor import LogContext
@@ -132,7 +132,9 @@ async def open_worker(
         await keyring.refresh()
         guard = Guard(keyring, store)
         transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
-        own = named_by(loaded.pinned for loaded in catalog.agents.values())
+        loaded = catalog.agents.values()
+        earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
+        own = named_by([*earlier, *(one.pinned for one in loaded)])
         models = ModelActivities(providers.makers(settings, own), agents, transcript)
         stack.push_async_callback(models.close)
         await models.open(sorted(catalog.providers()))
@@ -140,11 +142,13 @@ async def open_worker(
             name: OfferedAgent(digest=loaded.digest, content=loaded.content, pinned=loaded.pinned)
             for name, loaded in catalog.agents.items()
         }
-        opening = AgentActivities(offered, transcript, await search_attributes.ensure(client))
+        identities = people_files.Identities.of(settings)
+        requesters = identities.requesters(blobs)
+        opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client))
         own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
-        tools = ToolActivities(own_tools, agents, transcript, own, people_files.signatures_of(settings))
+        tools = ToolActivities(own_tools, agents, transcript, own, identities.signatures)
         checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
-        people = people_files.people_activities(settings, agents, transcript)
+        people = identities.people_activities(agents, transcript)
         undoing = CompensationActivities(agents, transcript)
         notifying = channels.notification_activities(settings)
         stack.push_async_callback(notifying.close)

@@ -7,7 +7,6 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from workflows import display, ending, marks, starting, steps
-from workflows.contracts.agent import PinRequest
 from workflows.contracts.failures import FailureType
 from workflows.contracts.model import ModelReply, ModelRequest, Words
 from workflows.contracts.request import OpenRequests
@@ -79,7 +78,7 @@ class AgentWorkflow(Messages):
 
     async def _pinned(self, request: RunRequest) -> RunState:
         try:
-            pinned = await steps.pin_agent(PinRequest(agent=request.agent, input=request.input))
+            pinned = await steps.pin_agent(starting.pin_request(request))
         except ActivityError as error:
             if isinstance(error.cause, ApplicationError) and not is_cancelled_exception(error):
                 raise error.cause from None
@@ -87,7 +86,7 @@ class AgentWorkflow(Messages):
         return RunState(
             agent=pinned.agent,
             head=pinned.head,
-            requester=request.requester,
+            requester=pinned.requester or request.requester,
             labels=request.labels,
             goal=starting.goal_of(request.input),
             step_limit=starting.step_limit(request.budget, pinned.agent.budget.steps),

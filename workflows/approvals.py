@@ -13,7 +13,7 @@ from workflows.current import Current
 from workflows.desk import Settled
 from workflows.open_calls import OpenCalls
 from workflows.people import PeopleGate
-from workflows.rules import asking, decisions, policy, totals, wording
+from workflows.rules import asking, decisions, hiding, policy, totals, wording
 
 RESCUES = ("escalation", "outcome")
 """Kinds of requests that say how a run goes on."""
@@ -117,7 +117,7 @@ class Approvals:
         edit = self._current.now.edits.get(request.index)
         edited = request.edited or (edit.call if edit is not None else None)
         arguments = edited.arguments if edited is not None else call.arguments
-        return request.model_copy(update={"arguments": wording.masked(arguments, tool.sensitive), "edited": edited})
+        return request.model_copy(update={"arguments": hiding.masked(arguments, tool.sensitive), "edited": edited})
 
     def settle(self, settled: Settled) -> None:
         """A request is closed: its call may run, or has its answer."""

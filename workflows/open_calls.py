@@ -6,7 +6,7 @@ from workflows.contracts.base import JsonObject
 from workflows.contracts.policy import Rule, RunFacts, Verdict
 from workflows.contracts.tool import CallRequest, Tool, ToolResult
 from workflows.current import Current
-from workflows.rules import totals, wording
+from workflows.rules import hiding, totals, wording
 
 
 class OpenCalls:
@@ -37,7 +37,7 @@ class OpenCalls:
         tool = self._current.now.agent.tool(call.tool)
         if answer is None or answer.text is None or call.misfit or tool is None or not tool.sensitive:
             return answer
-        return answer.model_copy(update={"text": wording.HIDDEN})
+        return answer.model_copy(update={"text": hiding.HIDDEN})
 
     def deny(self, index: int, reason: str) -> None:
         call = self._current.now.calls[index]

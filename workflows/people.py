@@ -31,7 +31,7 @@ from workflows.desk import Desk, Settled
 from workflows.kept import Kept
 from workflows.lookups import Lookups
 from workflows.notices import Notices
-from workflows.rules import decisions, wording
+from workflows.rules import decisions, hiding, wording
 
 Via = Literal["update", "signal"]
 LookUp = Callable[[DecisionCheck], Awaitable[Checked]]
@@ -110,7 +110,17 @@ class PeopleGate:
         """Why a decision cannot count, as far as that needs no look-up."""
         if decisions.is_repeated(self.state, decision):
             return None
-        return decisions.refusal(self.state, decision, at, self._current.now.requester)
+        reason = decisions.refusal(self.state, decision, at, self._current.now.requester)
+        return reason or self._in_clear(decision)
+
+    def _in_clear(self, decision: Decision) -> str | None:
+        """Why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
+        request = decisions.find(self.state, decision.request)
+        tool = self._desk.tool_of(request) if request is not None and decision.value is not None else None
+        if tool is None or not self._current.now.agent.hides:
+            return None
+        name = hiding.given_in_clear(decision.value, tool.sensitive)
+        return f"value: {hiding.in_clear(name)}" if name is not None else None
 
     async def hear(self, decision: Decision, at: datetime, *, is_one_of_many: bool = False) -> None:
         """As `decide`, for one that came by signal and would not be sent again: a crowded run keeps it for later."""
@@ -227,6 +237,7 @@ class PeopleGate:
             tool=self._desk.tool_of(request),
             agent=self._current.now.agent.digest,
             requester=self._current.now.requester,
+            requester_is=self._current.now.agent.requester,
             workflow_id=workflow.info().workflow_id,
             at=at,
         )

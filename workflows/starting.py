@@ -8,10 +8,11 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from workflows import marks
+from workflows.contracts.agent import PinRequest
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.contracts.budget import BudgetRequest
 from workflows.contracts.failures import FailureType, Unreadable
-from workflows.contracts.marks import Marked
+from workflows.contracts.marks import Marked, read_as
 from workflows.contracts.run import RunRequest, RunState
 from workflows.rules import refusals, wording
 
@@ -30,13 +31,12 @@ def carried_state(args: tuple[Any, ...]) -> RunState | ApplicationError | None:
     if info.continued_run_id is None or info.cron_schedule or info.attempt > 1 or len(args) != 1:
         return None
     given = args[0]
-    is_marked = isinstance(given, Marked)
-    if not is_marked and not (isinstance(given, dict) and isinstance(given.get("agent"), dict)):
+    if not isinstance(given, Marked) and not (isinstance(given, dict) and isinstance(given.get("agent"), dict)):
         return None
     if not marks.is_genuine_content("state", marks.state_place(), given, info.start_time):
         marks.leave_to_others(_claimed_store(given))
         return ApplicationError(FOREIGN, type=FailureType.NOT_ASKED, non_retryable=True)
-    return RunState.model_validate_json(given.content) if is_marked else RunState.model_validate(given)
+    return read_as(RunState, given)
 
 
 def _claimed_store(given: object) -> str | None:
@@ -68,7 +68,19 @@ def request_of(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
     try:
         return RunRequest.model_validate(args[0])
     except ValidationError as error:
-        return _bad_input(refusals.sentences(error, RunRequest, unshown=("input",)))
+        return _bad_input(refusals.sentences(error, RunRequest, unshown=("input", "token")))
+
+
+def pin_request(request: RunRequest) -> PinRequest:
+    """What `pin_agent` must know of a request to say whether the run may begin."""
+    return PinRequest(
+        agent=request.agent,
+        input=request.input,
+        requester=request.requester,
+        labels=request.labels,
+        token=request.token,
+        run_id=workflow.info().first_execution_run_id,
+    )
 
 
 def _bad_input(reason: str) -> ApplicationError:

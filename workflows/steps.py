@@ -26,7 +26,7 @@ from workflows.contracts.agent import Pinned, PinRequest
 from workflows.contracts.compensation import CompensationRequest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from workflows.contracts.lookups import CheckedMany, DecisionChecks
-from workflows.contracts.marks import Marked
+from workflows.contracts.marks import read_as
 from workflows.contracts.model import ModelReply, ModelRequest
 from workflows.contracts.policy import Verdict
 from workflows.contracts.request import (
@@ -395,12 +395,7 @@ def _attempts(error: ActivityError, tool: Tool, *, ours: bool) -> int:
 def _told_by_us(cause: BaseException | None) -> ToolFailure | None:
     if not isinstance(cause, ApplicationError) or cause.type != FailureType.TOOL_FAILED or not cause.details:
         return None
-    given = cause.details[0]
-    return (
-        ToolFailure.model_validate_json(given.content)
-        if isinstance(given, Marked)
-        else ToolFailure.model_validate(given)
-    )
+    return read_as(ToolFailure, cause.details[0])
 
 
 def _failure_of(cause: BaseException | None, failed_types: tuple[str, ...]) -> ToolFailure:

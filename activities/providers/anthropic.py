@@ -9,6 +9,7 @@ import httpx2
 
 from activities.providers import answers, faults
 from activities.providers.base import Completion, Prompt
+from activities.providers.bounded import bound
 from activities.providers.rawjson import Raw
 from activities.providers.wire import (
     DIRECT,
@@ -51,7 +52,7 @@ class AnthropicMessages:
             max_retries=0,
             timeout=TIMEOUT,
             open_telemetry=False,
-            http_client=anthropic.DefaultAsyncHttpxClient(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT),
+            http_client=bound(anthropic.DefaultAsyncHttpxClient(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
         )
         self._agents = AgentPart(_agent_part)
 
@@ -88,7 +89,7 @@ class AnthropicMessages:
             raise faults.of_timeout(peer, seconds, error) from None
         except (anthropic.AnthropicError, httpx2.RequestError) as error:
             raise faults.of_connection(peer, error) from None
-        return faults.document(peer, response)
+        return await faults.document(peer, response)
 
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:

@@ -11,9 +11,11 @@ import httpx2
 from temporalio.exceptions import ApplicationError
 
 from activities.failures import ModelFault, model_failure, shorten
+from activities.providers import bounded
 from activities.providers.rawjson import NOTHING, Raw
 
 EXCERPT_CHARACTERS = 200
+_SHOWN_BYTES = 4096
 
 _TOO_LONG = (
     "context_length_exceeded",
@@ -130,8 +132,14 @@ def of_malformed(peer: Peer, why: str, body: str, content_type: str) -> Applicat
 
 
 def of_connection(peer: Peer, error: BaseException) -> ApplicationError:
-    """No whole answer: refused, dropped, cut, or a name that does not resolve."""
+    """No whole answer: refused, dropped, cut, too long, or a name that does not resolve.
+
+    One that is too long is malformed: `max_output_tokens` bounds every answer that a model gives, so the server or what
+    stands before it is broken, and another attempt or another model of the route may do better.
+    """
     cause = error.__cause__ or error
+    if isinstance(cause, bounded.AnswerTooLarge):
+        return peer.failure("malformed", f"answered with more than {bounded.MAX_BYTES:,} bytes, which are not read")
     detail = shorten(peer.redacted(str(cause)), EXCERPT_CHARACTERS)
     what = f"gave no whole answer at {peer.place!r}: {type(cause).__name__}{f': {detail}' if detail else ''}"
     return peer.failure("connection", what)
@@ -146,19 +154,20 @@ def of_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationE
     return peer.failure("timeout", f"gave no whole answer within {seconds:g} s")
 
 
-def document(peer: Peer, response: httpx2.Response) -> Raw:
+async def document(peer: Peer, response: httpx2.Response) -> Raw:
     """The JSON object in a 2xx answer.
 
     Raises:
         ApplicationError: it is something else, for example a proxy's HTML page.
     """
-    body = response.content.decode("utf-8", "replace")
+    media = response.headers.get("content-type", "")
+    beginning = response.content[:_SHOWN_BYTES].decode("utf-8", "replace")
     try:
-        raw = Raw.read(body)
+        raw = await bounded.parse(response.content)
     except ValueError as error:
-        raise of_malformed(peer, str(error), body, response.headers.get("content-type", "")) from None
+        raise of_malformed(peer, str(error), beginning, media) from None
     if not isinstance(raw.value, dict):
-        raise of_malformed(peer, "it is no JSON object", body, response.headers.get("content-type", ""))
+        raise of_malformed(peer, "it is no JSON object", beginning, media)
     return raw
 
 

@@ -11,6 +11,7 @@ import openai
 
 from activities.providers import faults
 from activities.providers.base import Prompt
+from activities.providers.bounded import bound
 from activities.providers.rawjson import Raw
 from activities.providers.wire import DIRECT, LIMITS, TIMEOUT, timeout_of
 
@@ -30,7 +31,7 @@ class OpenAiClient:
             base_url=base_url,
             max_retries=0,
             timeout=TIMEOUT,
-            http_client=openai.DefaultAsyncHttpx2Client(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT),
+            http_client=bound(openai.DefaultAsyncHttpx2Client(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
         )
 
     async def post(self, prompt: Prompt, body: bytes) -> tuple[Raw, faults.Peer]:
@@ -53,7 +54,7 @@ class OpenAiClient:
             raise faults.of_timeout(peer, seconds, error) from None
         except (openai.OpenAIError, httpx2.RequestError) as error:
             raise faults.of_connection(peer, error) from None
-        return faults.document(peer, response), peer
+        return await faults.document(peer, response), peer
 
     async def close(self) -> None:
         await self._client.close()

@@ -7,7 +7,7 @@ from activities.blobs import Blobs
 from activities.conversation import Conversation
 from activities.failures import ToolError
 from activities.toolbox.base import ToolText
-from workflows.contracts.base import Digest, JsonObject
+from workflows.contracts.base import JsonObject
 from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import BuiltinBinding, Effect, Tool, ToolDefinition
 from workflows.contracts.transcript import AssistantMessage, Message, ResultPart, UserMessage
@@ -68,18 +68,18 @@ async def read_result(blobs: Blobs, conversation: Conversation, arguments: JsonO
     """
     name, start = str(arguments["result"]), int(str(arguments["start"]))
     by_message = conversation.mapped("results", _stored_results)
-    known = [digest for digests in by_message for digest in digests]
+    known = {part.digest: part for parts in by_message for part in parts if part.digest is not None}
     digest = next((digest for digest in known if digest[: results.REFERENCE_CHARACTERS] == name), None)
     if digest is None:
-        names = ", ".join(digest[: results.REFERENCE_CHARACTERS] for digest in known[-5:]) or "none"
+        names = ", ".join(digest[: results.REFERENCE_CHARACTERS] for digest in list(known)[-5:]) or "none"
         raise ToolError(Outcome.NOT_DONE, f"no stored result is called {name!r}; the latest are: {names}")
-    content = await blobs.get(digest)
+    content = await results.content(blobs, known[digest])
     if start >= len(content):
         raise ToolError(Outcome.NOT_DONE, f"start={start} is past the end: the result has {len(content)} bytes")
     return ToolText(results.excerpt(content, start, CHUNK_BYTES, digest))
 
 
-def _stored_results(message: Message, _: AssistantMessage | None) -> tuple[Digest, ...]:
+def _stored_results(message: Message, _: AssistantMessage | None) -> tuple[ResultPart, ...]:
     if not isinstance(message, UserMessage):
         return ()
-    return tuple(part.digest for part in message.parts if isinstance(part, ResultPart) and part.digest is not None)
+    return tuple(part for part in message.parts if isinstance(part, ResultPart) and part.digest is not None)

@@ -9,7 +9,7 @@ import httpx2
 
 from activities.failures import ToolError
 from activities.toolbox.base import CallContext, ResolveSecrets, ToolText
-from activities.toolbox.http_answer import ERROR_BYTES, read_body, result
+from activities.toolbox.http_answer import ERROR_BYTES, MAX_BYTES, read_body, result
 from activities.toolbox.http_hosts import AllowedHosts, HostRefused, LookUp, host_of, look_up
 from activities.toolbox.http_request import HttpCall, build_call, check_header
 from activities.toolbox.secret_values import SecretValues
@@ -17,7 +17,6 @@ from workflows.contracts.base import JsonObject
 from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import Effect, HttpBinding, ToolDefinition
 
-MAX_BYTES = 5 * 1024 * 1024
 MAX_REDIRECTS = 5
 _CONNECT_SECONDS = 10.0
 

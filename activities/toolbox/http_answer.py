@@ -16,6 +16,8 @@ from activities.toolbox.secret_values import SecretValues
 from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import Effect
 
+MAX_BYTES = 5 * 1024 * 1024
+"""Most that is read of a result, unpacked; of an MCP server's too."""
 ERROR_BYTES = 32 * 1024
 """Most that is read of an answer that is no result."""
 

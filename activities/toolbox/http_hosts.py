@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import httpx2
 
+from activities.toolbox.public_address import is_public
+
 _ENTRY = re.compile(r"(private:)?(\*\.)?(\[[0-9a-fA-F:.]+\]|[^\[\]:/@*\s?#]+)(?::(\d{1,5}))?")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a name, best first; raises `OSError` when there are none."""
@@ -84,17 +85,6 @@ class AllowedHosts:
 def host_of(url: httpx2.URL) -> str:
     """Lower-case ASCII name or bare address, without the dot that ends a full name."""
     return url.raw_host.decode("ascii").lower().rstrip(".")
-
-
-def is_public(address: str) -> bool:
-    """Whether an address is on the open internet; IPv6 forms that carry an IPv4 address are judged by that."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour
-        if inner is None and found in _NAT64:
-            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        found = inner or found
-    return found.is_global and not found.is_multicast
 
 
 def _is_address(host: str) -> bool:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from mcp import ClientSession, MCPError
+from mcp import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
     INVALID_PARAMS,
@@ -18,11 +18,13 @@ from mcp_types import (
 from mcp_types import Tool as ListedTool
 from pydantic import TypeAdapter, ValidationError
 
-from activities.failures import ToolError, shorten
+from activities.failures import ToolError
 from activities.toolbox.base import CallContext, ResolveSecrets, ToolText
-from activities.toolbox.mcp_result import result_text
-from activities.toolbox.mcp_server import START_SECONDS, McpUnavailable, ServerConnection, list_tools, protocol_fault
-from activities.toolbox.mcp_transport import NOT_CONNECTED
+from activities.toolbox.mcp_http import NOT_CONNECTED
+from activities.toolbox.mcp_intake import ANSWER_TOO_LARGE
+from activities.toolbox.mcp_listing import McpUnavailable, list_tools, protocol_fault, size_fault
+from activities.toolbox.mcp_result import InputRequired, ResultUnusable, read_result, result_text, schema_fault
+from activities.toolbox.mcp_server import START_SECONDS, ServerConnection
 from activities.toolbox.schema import check_schema
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.contracts.failures import Outcome
@@ -32,7 +34,6 @@ from workflows.contracts.tool_entry import McpTools
 KEY_META = "mandate/idempotency-key"
 _REFUSED = (METHOD_NOT_FOUND, INVALID_PARAMS, NOT_CONNECTED)
 _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
-_CHECK_SECONDS = 5.0
 
 
 def outcome(answer: CallToolResult | Exception, effect: Effect, error_means: ErrorMeaning | None = None) -> Outcome:
@@ -48,6 +49,8 @@ def outcome(answer: CallToolResult | Exception, effect: Effect, error_means: Err
         case CallToolResult(is_error=True):
             return Outcome.UNKNOWN if effect in {Effect.ONCE, Effect.KEYED} else Outcome.NOT_DONE
         case CallToolResult():
+            return Outcome.DONE
+        case ResultUnusable():
             return Outcome.DONE
         case McpUnavailable():
             return Outcome.NOT_SENT
@@ -77,8 +80,8 @@ class McpToolbox:
         server = McpServer(**entry.mcp.model_dump(exclude_none=True))
         connection = self._connection(server)
         try:
-            async with connection.use() as session, asyncio.timeout(self._start_seconds):
-                listed = await list_tools(session)
+            async with connection.use() as link, asyncio.timeout(self._start_seconds):
+                listed = await list_tools(link.session)
         except (MCPError, TimeoutError, ValidationError) as error:
             why = protocol_fault(error) if isinstance(error, ValidationError) else str(error) or "no answer in time"
             raise McpUnavailable(f"MCP server {server.name!r} did not list its tools: {why}") from None
@@ -86,7 +89,16 @@ class McpToolbox:
         usable = [tool for tool in listed if tool.execution is None or tool.execution.task_support != "required"]
         _check_names(entry, server, [tool.name for tool in usable])
         chosen = [tool for tool in usable if entry.only is None or tool.name in entry.only]
-        return _distinct(server, [_definition(entry, server, tool) for tool in chosen])
+        definitions: list[ToolDefinition] = []
+        try:
+            async with asyncio.timeout(self._start_seconds):
+                for tool in chosen:
+                    definitions.append(_definition(entry, server, tool))
+                    # Compiling a schema may take a third of a second: others go on in between, signals too.
+                    await asyncio.sleep(0)
+        except TimeoutError:
+            raise McpUnavailable(f"MCP server {server.name!r}: its tools' schemas take too long to read") from None
+        return _distinct(server, definitions)
 
     async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
         """One attempt; raises as `Toolbox.call`, by `outcome`."""
@@ -96,14 +108,15 @@ class McpToolbox:
         connection = self._connection(binding.server)
         try:
             answer, fault = await self._send(connection, binding, arguments, effect, context)
+        except ResultUnusable as error:
+            connection.worked()
+            return _unusable(connection.strike(str(error)), effect)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the outcome is unknown and must be said
             raise ToolError(outcome(error, effect), connection.strike(_reason(error, binding))) from None
         connection.worked()
-        text = connection.strike(result_text(answer))
         if fault is not None:
-            done = "it was done, but" if effect.changes_world else "but"
-            unusable = f"The call was answered; {done} its result cannot be used: {connection.strike(fault)}"
-            return ToolText(unusable, error=not effect.changes_world)
+            return _unusable(connection.strike(fault), effect)
+        text = connection.strike(result_text(answer))
         if outcome(answer, effect, binding.error) is Outcome.UNKNOWN:
             raise ToolError(Outcome.UNKNOWN, f"the tool says that it failed, and may have acted: {text}")
         return ToolText(text, error=answer.is_error)
@@ -133,36 +146,29 @@ class McpToolbox:
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout_at(deadline):
-                    session = await stack.enter_async_context(connection.use())
+                    link = await stack.enter_async_context(connection.use())
             except TimeoutError:
                 raise McpUnavailable(f"MCP server {binding.server.name!r} did not start in time") from None
             try:
                 async with asyncio.timeout_at(deadline):
-                    answer = await session.send_request(CallToolRequest(params=params), _ANSWER)
+                    answer = await link.session.send_request(CallToolRequest(params=params), _ANSWER)
             except MCPError as error:
+                if error.code == ANSWER_TOO_LARGE:
+                    raise ResultUnusable(error.message) from None
                 # How a server says that it forgot the session differs (400, 404, several codes): a new one cures all.
                 if binding.server.url is not None and error.code not in _REFUSED:
-                    connection.retire(session)
+                    connection.retire(link)
                 raise
-            if isinstance(answer, InputRequiredResult):
-                raise _InputRequired
-            return answer, None if answer.is_error else await _fault(session, binding.tool, answer)
+            result = read_result(answer)
+            listed = link.tools.get(binding.tool)
+            return result, schema_fault(result, None if listed is None else listed.output_schema)
 
 
-class _InputRequired(Exception):
-    """The server asks its client for more, which nobody here can give."""
-
-
-async def _fault(session: ClientSession, tool: str, answer: CallToolResult) -> str | None:
-    """Why a result does not fit the tool's own output schema; `None` also when that cannot be found out."""
-    try:
-        async with asyncio.timeout(_CHECK_SECONDS):
-            await session.validate_tool_result(tool, answer)
-    except RuntimeError as error:
-        return shorten(str(error).partition("\n")[0])
-    except (MCPError, TimeoutError):
-        return None
-    return None
+def _unusable(why: str, effect: Effect) -> ToolText:
+    """A call that was done, and whose result cannot be told."""
+    done = "it was done, but" if effect.changes_world else "but"
+    said = f"The call was answered; {done} its result cannot be used: {why}"
+    return ToolText(said, error=not effect.changes_world, is_lost=effect.changes_world)
 
 
 def _reason(error: Exception, binding: McpBinding) -> str:
@@ -178,7 +184,7 @@ def _reason(error: Exception, binding: McpBinding) -> str:
             return f"MCP server {server!r} refused the call: {error.message} ({error.code})"
         case TimeoutError():
             return f"MCP server {server!r} did not answer in time"
-        case _InputRequired():
+        case InputRequired():
             return f"MCP server {server!r} asks for input that this client cannot give"
         case ValidationError():
             return f"MCP server {server!r}: {protocol_fault(error)}"
@@ -197,6 +203,8 @@ def _check_names(entry: McpTools, server: McpServer, offered: Sequence[str]) -> 
 
 def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolDefinition:
     try:
+        if (fault := size_fault(listed)) is not None:
+            raise ValueError(fault)
         check_schema(listed.input_schema)
     except ValueError as error:
         raise ValueError(f"MCP server {server.name!r}, tool {listed.name!r}: {error}") from None

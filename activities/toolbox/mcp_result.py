@@ -1,17 +1,84 @@
-"""What an MCP result looks like to a model: text, or one line for what is no text."""
+"""What an MCP result is, and what it looks like to a model: text, or one line for what is no text."""
 
 import json
 
+import pydantic_core
 from mcp_types import (
     AudioContent,
     CallToolResult,
     ContentBlock,
     EmbeddedResource,
     ImageContent,
+    InputRequiredResult,
     ResourceLink,
     TextContent,
     TextResourceContents,
 )
+from pydantic import ValidationError
+
+from activities.toolbox.mcp_listing import protocol_fault
+from activities.toolbox.schema import is_checkable, misfit
+from workflows.contracts.base import JsonObject
+
+MAX_CONTENT = 2000
+"""Parts of one result."""
+
+
+class ResultUnusable(Exception):
+    """The server answered with a result that cannot be read: the call was done."""
+
+
+class InputRequired(Exception):
+    """The server asks its client for more, which nobody here can give."""
+
+
+def read_result(answer: CallToolResult | InputRequiredResult) -> CallToolResult:
+    """The server's result inside the text that `mcp_intake` makes of it.
+
+    Raises:
+        ResultUnusable: it is not of the protocol's shape, or has too many parts.
+        InputRequired: it is no result.
+    """
+    if isinstance(answer, InputRequiredResult):
+        raise InputRequired
+    part = answer.content[0] if len(answer.content) == 1 else None
+    try:
+        message = pydantic_core.from_json(part.text) if isinstance(part, TextContent) else None
+    except ValueError:
+        message = None
+    if not isinstance(message, dict) or "result" not in message:
+        # Over HTTP an answer may come where it is not known for one; then the SDK has read it.
+        return answer
+    return _read(message["result"])
+
+
+def _read(result: object) -> CallToolResult:
+    if not isinstance(result, dict):
+        raise ResultUnusable("it is no object")
+    if result.get("resultType") == "input_required":
+        raise InputRequired
+    content = result.get("content", [])
+    if isinstance(content, list) and len(content) > MAX_CONTENT:
+        raise ResultUnusable(f"it has more than {MAX_CONTENT:,} parts")
+    try:
+        return CallToolResult.model_validate(result, by_name=False)
+    except ValidationError as error:
+        raise ResultUnusable(protocol_fault(error)) from None
+
+
+def schema_fault(answer: CallToolResult, schema: JsonObject | None) -> str | None:
+    """Why a result does not fit the tool's own output schema; `None` also when that cannot be found out."""
+    if schema is None or answer.is_error:
+        return None
+    if answer.structured_content is None and "structured_content" not in answer.model_fields_set:
+        return "the tool has an output schema but did not return structured content"
+    try:
+        if not is_checkable(schema, answer.structured_content):
+            return None
+    except ValueError:
+        return None
+    fault = misfit(schema, answer.structured_content)
+    return None if fault is None else f"it does not fit the tool's own schema: {fault}"
 
 
 def result_text(answer: CallToolResult) -> str:

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from mcp import Client, ClientSession, MCPError
-from mcp_types import METHOD_NOT_FOUND, Implementation, PaginatedRequestParams
+from mcp import Client, ClientSession
+from mcp_types import Implementation
 from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
 
 from activities.failures import shorten
 from activities.toolbox.base import ResolveSecrets
+from activities.toolbox.mcp_listing import McpUnavailable, list_tools, protocol_fault
 from activities.toolbox.mcp_transport import Stderr, open_transport
 from activities.toolbox.secret_values import SecretValues
 from workflows.contracts.tool import McpServer
@@ -20,21 +21,20 @@ from workflows.contracts.tool import McpServer
 log = logging.getLogger(__name__)
 
 START_SECONDS = 30.0
-MAX_PAGES = 200
+CLOSE_SECONDS = 8.0
+"""For all that a server may still do when the worker stops; what it has not ended by then is left, and killed."""
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
-class McpUnavailable(Exception):
-    """The server could not be started or reached: nothing was sent to it."""
-
-
 @dataclass(slots=True)
-class _Link:
+class Link:
     """One connection; `over` is set when it has ended or shall end."""
 
     session: ClientSession
     over: asyncio.Event
+    tools: dict[str, ListedTool]
+    """By name, as they were listed when the connection was made."""
     users: int = 0
     retired: bool = False
 
@@ -48,16 +48,16 @@ class ServerConnection:
         self._server = server
         self._secrets = SecretValues(resolve)
         self._start_seconds = start_seconds
-        self._link: _Link | None = None
-        self._starting: asyncio.Task[_Link] | None = None
+        self._link: Link | None = None
+        self._starting: asyncio.Task[Link] | None = None
         self._owners: dict[asyncio.Task[None], asyncio.Event] = {}
         self._fruitless_starts = 0
         self._not_before = 0.0
         self._closing = asyncio.Event()
 
     @asynccontextmanager
-    async def use(self) -> AsyncIterator[ClientSession]:
-        """The live session; callers at the same time share one start.
+    async def use(self) -> AsyncIterator[Link]:
+        """The live connection; callers at the same time share one start.
 
         Raises:
             McpUnavailable: it did not start, for a reason that the message gives.
@@ -65,7 +65,7 @@ class ServerConnection:
         link = await self._live()
         link.users += 1
         try:
-            yield link.session
+            yield link
         finally:
             link.users -= 1
             if link.retired and not link.users:
@@ -79,10 +79,10 @@ class ServerConnection:
         """`text` without the secrets that the server was given."""
         return self._secrets.strike(text)
 
-    def retire(self, session: ClientSession) -> None:
+    def retire(self, link: Link) -> None:
         """Make a new connection for the next call, and end this one after the calls that use it."""
-        if self._link is not None and self._link.session is session:
-            self._link.retired = True
+        if self._link is link:
+            link.retired = True
             self._link = None
 
     async def close(self) -> None:
@@ -92,10 +92,11 @@ class ServerConnection:
             if self._starting is not None and not self._starting.done():
                 owner.cancel()
             over.set()
-        starting = () if self._starting is None else (self._starting,)
-        await asyncio.gather(*self._owners, *starting, return_exceptions=True)
+        ending = {*self._owners, *(() if self._starting is None else (self._starting,))}
+        if ending:
+            await asyncio.wait(ending, timeout=CLOSE_SECONDS)
 
-    async def _live(self) -> _Link:
+    async def _live(self) -> Link:
         if self._link is not None and not self._link.over.is_set():
             return self._link
         if self._starting is None or self._starting.done():
@@ -103,7 +104,7 @@ class ServerConnection:
             self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._starting)
 
-    async def _start(self) -> _Link:
+    async def _start(self) -> Link:
         loop = asyncio.get_running_loop()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._not_before):
@@ -114,14 +115,14 @@ class ServerConnection:
         self._not_before = loop.time() + pause
         self._fruitless_starts = min(self._fruitless_starts + 1, 10)
         over = asyncio.Event()
-        ready: asyncio.Future[_Link] = loop.create_future()
+        ready: asyncio.Future[Link] = loop.create_future()
         owner = asyncio.create_task(self._own(ready, over))
         self._owners[owner] = over
         owner.add_done_callback(self._owners.pop)
         self._link = await ready
         return self._link
 
-    async def _own(self, ready: asyncio.Future[_Link], over: asyncio.Event) -> None:
+    async def _own(self, ready: asyncio.Future[Link], over: asyncio.Event) -> None:
         """Enter the client, keep it until `over`, leave it; `ready` gets the link or why there is none."""
         stderr = Stderr(self._server.name, self._secrets)
         try:
@@ -130,9 +131,9 @@ class ServerConnection:
                     transport = open_transport(self._server, self._secrets, stderr, over)
                     info = Implementation(name="mandate", version="1")
                     client = await stack.enter_async_context(Client(transport, cache=None, client_info=info))
-                    # Listed before any call: the SDK needs the tools' schemas to send and to check a call.
-                    await list_tools(client.session)
-                ready.set_result(_Link(client.session, over))
+                    # Listed before any call: the SDK sends by the tools' schemas, and results are checked by them.
+                    listed = await list_tools(client.session)
+                ready.set_result(Link(client.session, over, {tool.name: tool for tool in listed}))
                 await over.wait()
         except BaseException as error:
             if not ready.done():
@@ -160,36 +161,6 @@ class ServerConnection:
                 why = str(leaf) or type(leaf).__name__
         wrote = f"; it wrote: {' / '.join(stderr.last)}" if stderr.last else ""
         return shorten(self.strike(f"MCP server {self._server.name!r} did not start: {why}{wrote}"))
-
-
-async def list_tools(session: ClientSession) -> list[ListedTool]:
-    """All tools, page by page; none for a server that offers no tools.
-
-    Raises:
-        MCPError: the server refused or the connection ended.
-        McpUnavailable: the pages have no end.
-    """
-    tools: list[ListedTool] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        try:
-            page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
-        except MCPError as error:
-            if error.code == METHOD_NOT_FOUND and cursor is None:
-                return []
-            raise
-        tools += page.tools
-        cursor = page.next_cursor
-        if not cursor:
-            return tools
-    raise McpUnavailable(f"the list of tools has more than {MAX_PAGES} pages")
-
-
-def protocol_fault(error: ValidationError) -> str:
-    """Where an answer breaks the protocol."""
-    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    return f"its answer breaks the protocol: {where}: {fault['msg']}"
 
 
 def _leaf(error: BaseException) -> BaseException:

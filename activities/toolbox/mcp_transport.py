@@ -8,15 +8,14 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Self
 
-import httpx2
-from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
-from mcp_types import CONNECTION_CLOSED
 
 from activities.failures import shorten
+from activities.toolbox.mcp_http import open_http
+from activities.toolbox.mcp_intake import Intake
+from activities.toolbox.mcp_stdio import open_stdio
 from activities.toolbox.secret_values import SecretValues
 from workflows.contracts.tool import McpServer
 
@@ -25,10 +24,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NOT_CONNECTED = -3_209_900_001
-"""JSON-RPC code, outside the range of servers, for a request that found no connection."""
-
-_READ_GAP_SECONDS = 3600.0
+_LINE_BYTES = 8192
+_LINES = 20
+"""Most that is read of one piece of stderr; what stands before them is left out."""
+_CHATTER_BYTES = 16 * 1024
+_CHATTER_SECONDS = 0.1
+"""Pause after a piece of so many bytes."""
 
 
 class Stderr(asyncio.Protocol):
@@ -38,17 +39,30 @@ class Stderr(asyncio.Protocol):
         self._server = server
         self._secrets = secrets
         self._rest = b""
+        self._transport: asyncio.ReadTransport | None = None
         self.last: deque[str] = deque(maxlen=3)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.ReadTransport)
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > 8192:
+        if len(self._rest) > _LINE_BYTES:
             lines, self._rest = [*lines, self._rest], b""
-        for line in lines:
+        for line in lines[-_LINES:]:
             text = shorten(self._secrets.strike(line.decode("utf-8", "replace")))
             if text:
                 self.last.append(text)
                 log.debug("mcp server %s: %s", self._server, text)
+        if len(data) >= _CHATTER_BYTES and self._transport is not None:
+            # A server that floods waits, and not the worker.
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(_CHATTER_SECONDS, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
 
 @asynccontextmanager
@@ -61,69 +75,45 @@ async def open_transport(
         LookupError: a secret is missing; nothing was started.
         OSError: the command cannot be started.
     """
-    opened = _over_http(server, secrets) if server.url is not None else _over_stdio(server, secrets, stderr)
+    intake = Intake()
+    opened = (
+        _over_http(server, secrets, intake) if server.url is not None else _over_stdio(server, secrets, stderr, intake)
+    )
     async with opened as (reading, writing):
         yield _Watched(reading, over), writing
 
 
 @asynccontextmanager
-async def _over_stdio(server: McpServer, secrets: SecretValues, stderr: Stderr) -> "AsyncIterator[TransportStreams]":
+async def _over_http(server: McpServer, secrets: SecretValues, intake: Intake) -> "AsyncIterator[TransportStreams]":
+    assert server.url is not None
+    headers = {name: secrets.fill(value) for name, value in server.headers.items()}
+    async with open_http(server.url, headers, intake) as streams:
+        yield streams
+
+
+@asynccontextmanager
+async def _over_stdio(
+    server: McpServer, secrets: SecretValues, stderr: Stderr, intake: Intake
+) -> "AsyncIterator[TransportStreams]":
     command, *arguments = [secrets.fill(part) for part in server.command]
     command = sys.executable if command == "python" else command
     env = {name: secrets.fill(value) for name, value in server.env.items()}
-    parameters = StdioServerParameters(command=command, args=arguments, env=env)
-    async with _logged(stderr) as errlog, stdio_client(parameters, errlog=errlog) as streams:
+    async with _logged(stderr) as errors, open_stdio((command, *arguments), env, errors, intake) as streams:
         yield streams
 
 
 @asynccontextmanager
-async def _logged(stderr: Stderr) -> AsyncIterator[TextIO]:
+async def _logged(stderr: Stderr) -> AsyncIterator[int]:
+    """A descriptor to write to whose text `stderr` gets."""
     reading, writing = os.pipe()
-    with os.fdopen(writing, "w") as errlog:
+    try:
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: stderr, os.fdopen(reading, "rb"))
         try:
-            yield errlog
+            yield writing
         finally:
             transport.close()
-
-
-@asynccontextmanager
-async def _over_http(server: McpServer, secrets: SecretValues) -> "AsyncIterator[TransportStreams]":
-    assert server.url is not None
-    headers = {name: secrets.fill(value) for name, value in server.headers.items()}
-    # A connection kept open may be closed by the server at the moment of a call, whose outcome is then unknown.
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-    transport = _Contained(httpx2.AsyncHTTPTransport(trust_env=False, limits=limits))
-    timeout = httpx2.Timeout(30.0, read=_READ_GAP_SECONDS)
-    client = httpx2.AsyncClient(transport=transport, trust_env=False, headers=headers, timeout=timeout)
-    async with client, streamable_http_client(server.url, http_client=client) as streams:
-        yield streams
-
-
-class _Contained(httpx2.AsyncBaseTransport):
-    """Answers a message that did not get through with a JSON-RPC error; the SDK would end all calls of the session."""
-
-    def __init__(self, inner: httpx2.AsyncHTTPTransport) -> None:
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        try:
-            return await self._inner.handle_async_request(request)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            if request.method != "POST":
-                raise
-            return _rpc_error(NOT_CONNECTED, "no connection")
-        except httpx2.TransportError as error:
-            if request.method != "POST":
-                raise
-            return _rpc_error(CONNECTION_CLOSED, f"the connection was cut ({type(error).__name__})")
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-def _rpc_error(code: int, message: str) -> httpx2.Response:
-    return httpx2.Response(502, json={"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}})
+    finally:
+        os.close(writing)
 
 
 class _Watched:

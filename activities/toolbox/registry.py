@@ -99,7 +99,7 @@ def tool(
         untrusted: Its results come from outside and may try to instruct the model.
         tags: Words that policy rules can match.
         risk: How much harm a call can do, from 0 on, on a scale of your own; rules and people see it.
-        sensitive: Arguments that are shown nowhere but to the tool and the model.
+        sensitive: Arguments that are shown nowhere but to the tool and the model, and of which rules see nothing.
         name: What the model and the policy call it, if not the function's name.
         description: What the model is told, if not the docstring.
 

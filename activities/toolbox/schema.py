@@ -12,7 +12,9 @@ from jsonschema_rs import ValidationError, ValidationErrorKind
 from pydantic import JsonValue
 
 from activities.failures import REASON_CHARACTERS, shorten
+from activities.toolbox.schema_cost import Cost, measure
 from workflows.contracts.base import JsonObject, canonical_json
+from workflows.rules.names import is_sensitive
 
 MAX_DEPTH = 64
 """Objects and lists inside each other, the arguments themselves included."""
@@ -72,7 +74,8 @@ def check_schema(schema: JsonObject, *, of_object: bool = True) -> None:
     `of_object` is false for the schema of a result, which may be any value.
 
     Raises:
-        ValueError: it is not for an object, breaks the rules of its draft, or refers to anything outside itself.
+        ValueError: it is not for an object, breaks the rules of its draft, refers to anything outside itself, or
+            makes more work than any schema may (`schema_cost`).
     """
     kind = schema.get("type", "object")
     if of_object and kind != "object":
@@ -81,6 +84,7 @@ def check_schema(schema: JsonObject, *, of_object: bool = True) -> None:
         for path, reference in _references(schema, ()):
             if not reference.startswith("#"):
                 raise ValueError(f"{_show(path)}: {shorten(reference, 80)!r} leaves the schema; only '#...' is allowed")
+        measure(schema)
     except RecursionError:
         raise ValueError("the schema is nested too deep") from None
     try:
@@ -98,16 +102,30 @@ def _schema_fault(error: ValidationError) -> str:
     return where + error.message.replace(_MASK, _json(error.instance))
 
 
+def is_checkable(schema: JsonObject, value: JsonValue) -> bool:
+    """Whether `value` can be checked against `schema` without anybody waiting for it.
+
+    Raises:
+        ValueError: no value can; see `check_schema`.
+    """
+    check_schema(schema, of_object=False)
+    return _validator(schema)[1].is_bearable(value)
+
+
 def misfit(schema: JsonObject, value: JsonValue, *, sensitive: Sequence[str] = ()) -> str | None:
     """Why `value` does not fit `schema`, or `None` when it does: at most 3 faults and 300 characters.
 
-    Names where, the value shortened, and what is allowed; of a `sensitive` top-level argument only its name and what
-    is allowed. `schema` must have passed `check_schema` and must not be changed afterwards.
+    Names where, the value shortened, and what is allowed; of a `sensitive` argument, at whatever depth, only its name
+    and what is allowed. `schema` must have passed `check_schema` and must not be changed afterwards.
     """
     try:
-        validator = _validator(schema)
+        validator, cost = _validator(schema)
+        if not cost.is_bearable(value):
+            return "the value is too large to be checked against its schema"
         if validator.is_valid(value):
             return None
+        if not cost.is_tellable(value):
+            return "the value does not fit its schema; it is too large to look up where"
         faults = [_fault(error, sensitive) for error in islice(validator.iter_errors(value), _FAULTS_SHOWN)]
     except ValueError as error:
         detail = "" if sensitive else f": {error}"
@@ -206,34 +224,39 @@ def _references(schema: object, path: Path, *, named: bool = False) -> Iterator[
                 yield from _references(item, (*path, key), named=not named and key in _NAMED_SCHEMAS)
 
 
-_by_identity: dict[int, tuple[JsonObject, jsonschema_rs.Validator]] = {}
+_by_identity: dict[int, tuple[JsonObject, tuple[jsonschema_rs.Validator, Cost]]] = {}
 
 
-def _validator(schema: JsonObject) -> jsonschema_rs.Validator:
+def _validator(schema: JsonObject) -> tuple[jsonschema_rs.Validator, Cost]:
     """By identity first: writing a schema canonically costs more than checking a value against it."""
     known = _by_identity.get(id(schema))
     if known is not None:
         return known[1]
-    validator = _compiled(canonical_json(schema))
+    compiled = _compiled(canonical_json(schema))
     if len(_by_identity) >= 1024:
         _by_identity.clear()
     # The schema is held too, so that its identity is not given to another object.
-    _by_identity[id(schema)] = (schema, validator)
-    return validator
+    _by_identity[id(schema)] = (schema, compiled)
+    return compiled
 
 
 @lru_cache(maxsize=1024)
-def _compiled(schema: bytes) -> jsonschema_rs.Validator:
+def _compiled(schema: bytes) -> tuple[jsonschema_rs.Validator, Cost]:
     """Formats are annotations in every draft; a reference that leaves the schema fails, it is never fetched."""
-    return jsonschema_rs.validator_for(json.loads(schema), mask=_MASK, offline=True, validate_formats=False)
+    value = json.loads(schema)
+    cost = measure(value)
+    return jsonschema_rs.validator_for(value, mask=_MASK, offline=True, validate_formats=False), cost
 
 
 def _fault(error: ValidationError, sensitive: Sequence[str]) -> str:
     path = tuple(error.instance_path)
-    if path and path[0] in sensitive:
-        return f"{_show(path[:1])}: {_says(error, 'the value', hidden=True)}"
-    shown = _json(error.instance) if path else "the value"
-    says = _says(error, shown, hidden=not path and bool(sensitive))
+    for depth, part in enumerate(path, 1):
+        if isinstance(part, str) and is_sensitive(part, sensitive):
+            return f"{_show(path[:depth])}: {_says(error, 'the value', hidden=True)}"
+    # What holds other values may hold a sensitive one.
+    hides = bool(sensitive) and isinstance(error.instance, dict | list)
+    shown = _json(error.instance) if path and not hides else "the value"
+    says = _says(error, shown, hidden=hides or (not path and bool(sensitive)))
     return f"{_show(path)}: {says}" if path else says
 
 

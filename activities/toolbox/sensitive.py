@@ -2,13 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import quote, quote_plus
 
 from pydantic import JsonValue
 
 from workflows.contracts.base import JsonObject
 from workflows.contracts.tool import Tool
+from workflows.rules.hiding import is_hidden
+from workflows.rules.names import is_sensitive
 
 SHORTEST_HIDDEN = 4
 """Characters from which a sensitive argument is struck out wherever it stands; shorter ones only as a word."""
@@ -16,7 +18,7 @@ SHORTEST_HIDDEN = 4
 
 def without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
     """`text` with each value of the tool's sensitive `arguments`, in the forms that it may come back in, as `***`."""
-    values = {leaf for name in tool.sensitive if name in arguments for leaf in _leaves(arguments[name])}
+    values = set(_sensitive_leaves(arguments, tool.sensitive))
     forms = {form for value in values for form in _forms(value)}
     for form in sorted(forms, key=len, reverse=True):
         if len(form) >= SHORTEST_HIDDEN:
@@ -24,6 +26,19 @@ def without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
         elif form:
             text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "***", text, flags=re.IGNORECASE)
     return text
+
+
+def _sensitive_leaves(value: JsonValue, sensitive: Sequence[str]) -> Iterator[str]:
+    """What stands under a sensitive name, at every depth and in every spelling."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not is_sensitive(name, sensitive):
+                yield from _sensitive_leaves(item, sensitive)
+            elif not is_hidden(item):
+                yield from _leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _sensitive_leaves(item, sensitive)
 
 
 def _forms(value: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
+from tests.support.agents import REQUESTER
 from tests.support.attacks import Place, failed_tasks, kept, place, raw, refused, whole_history
 from tests.support.people import PEOPLE, asked, decide, decision, write_people
 from tests.support.signing import Issuer
@@ -164,7 +165,10 @@ async def test_an_approval_copied_from_history_is_good_for_nothing_else(there: P
     await handle.execute_update("stop", {"by": "ann@example.com"})
     await handle.result()
     reborn = await there.client.start_workflow(
-        "AgentWorkflow", {"agent": "again", "input": "Go on."}, id=handle.id, task_queue=there.site.queue
+        "AgentWorkflow",
+        {"agent": "again", "input": "Go on.", "requester": REQUESTER},
+        id=handle.id,
+        task_queue=there.site.queue,
     )
     (anew,) = await asked(reborn)
     in_new_life = await refused(reborn, "decide", [copied])
@@ -301,8 +305,14 @@ def claims(request: Any, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in whole.items() if value is not None}
 
 
+async def signed_start(there: Place, name: str, **changes: Any) -> WorkflowHandle[Any, Any]:
+    """A run of `signed` that eve asks for, or seems to."""
+    token = ISSUER.sign_start("signed", "Go on.", workflow_id=name, requester=REQUESTER, issuer="corp", **changes)
+    return await there.site.start("signed", workflow_id=name, token=token)
+
+
 async def test_tokens_of_others_are_worth_nothing(there: Place) -> None:
-    handle, other = await there.site.start("signed"), await there.site.start("signed")
+    handle, other = await signed_start(there, "signed-1"), await signed_start(there, "signed-2")
     (request,), (elsewhere,) = await asked(handle), await asked(other)
     good = ISSUER.sign(claims(request))
     head, body, _ = good.split(".")

@@ -23,6 +23,7 @@ instructions: You take notes.
 models: ["{model}"]
 tools:
   - python: bench_tools:note
+requester: anyone
 budget: {{steps: 1000000}}
 """
 

@@ -84,6 +84,7 @@ class Case:
             "models": [f"openai:bench.steps={run_steps}.args=40"],
             "tools": [{**note, **({"probe": self.probe} if self.probe else {})}, {"python": "bench_checked:find"}],
             "policy": [{"id": "all", "match": {}, "verdict": "allow"}],
+            "requester": "anyone",
             "checks": [{"after": "note", **self.check}] if self.check else [],
             "budget": {"steps": 1_000_000},
         }

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from temporalio.client import Client, WorkflowHandle
 
 from tests.benchmarks import peers
-from tests.benchmarks.waiting_site import BY, Site, WaitingWorker, progress
+from tests.benchmarks.waiting_site import ASKS, BY, Site, WaitingWorker, progress
 from workers import inbox, messages
 from workers.client import AgentClient
 from workflows.contracts.request import Decision, Request
@@ -42,7 +42,7 @@ class Measuring:
     async def start(self, count: int, worker: WaitingWorker) -> None:
         """Start runs; returns when all wait."""
         before, spent, began = worker.memory_mb, self.spent(worker), time.perf_counter()
-        await each(range(count), STARTED_AT_A_TIME, lambda _: self.agents.start("asks", "Pay."))
+        await each(range(count), STARTED_AT_A_TIME, lambda _: self.agents.start("asks", "Pay.", requester=ASKS))
         started = time.perf_counter() - began
         self.tell(f"{count} started")
         await self.waiting(count)
@@ -170,7 +170,7 @@ class Measuring:
         """So many requests of one turn, decided at once: by the client, and by signals."""
         self.figures["turn"] = count
         for name in ("client", "signals"):
-            handle = await self.agents.start("turn", "Pay.")
+            handle = await self.agents.start("turn", "Pay.", requester=ASKS)
             asked = await self.asked_of(handle, count)
             before, began = await size_of(handle), time.perf_counter()
             if name == "client":
@@ -189,7 +189,7 @@ class Measuring:
         """What a request adds to the history of a run: the same run with and without."""
         sizes: dict[str, list[tuple[int, int]]] = {}
         for agent in ("allows", "asks") * CONTROL_RUNS:
-            handle = await self.agents.start(agent, "Pay.")
+            handle = await self.agents.start(agent, "Pay.", requester=ASKS)
             if agent == "asks":
                 await self.decide(await self.asked_of(handle, 1))
             await self.ended([handle.id])

@@ -16,6 +16,7 @@ from tests.benchmarks import peers
 from workers import dev_server, server_keeper
 
 BY = "ann@example.com"
+ASKS = "bob@example.com"
 """Who decides."""
 
 TOOL = """
@@ -52,7 +53,9 @@ class Site:
         agents = self.folder / "agents"
         agents.mkdir(exist_ok=True)
         (self.folder / "waiting_tools.py").write_text(TOOL)
-        (self.folder / "people.yaml").write_text(json.dumps({"people": [{"name": BY, "groups": ["finance"]}]}))
+        (self.folder / "people.yaml").write_text(
+            json.dumps({"people": [{"name": BY, "groups": ["finance"]}, {"name": ASKS}]})
+        )
         for name, policy, calls in (("asks", ASK, 1), ("allows", ALLOW, 1), ("turn", ASK, turn)):
             agent = {
                 "name": name,

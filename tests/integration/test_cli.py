@@ -133,7 +133,7 @@ async def test_run_is_told_a_line_a_step(place: Place, worker: object) -> None:
         "step 1   burn house=mine → refused: rule 'houses' denies 'burn'",
         "step 1   look order=81 → " + ("order 81 " + "x" * 900)[:60] + " (909 bytes)",
     ]
-    assert lines[3] == "step 2   pay amount=7 card=*** → paid 7"
+    assert lines[3] == "step 2   pay amount=7 card=*** → 6 bytes"
     assert lines[4] == "step 3   answers"
     assert "completed" in lines
     assert "Paid seven." in lines
@@ -166,7 +166,7 @@ async def test_detached_run_is_followed_later(place: Place, worker: object) -> N
 
 @pytest.mark.parametrize(
     ("words", "requester"),
-    [((), "ann@example.com"), (("--requester", "bob@example.com"), "bob@example.com"), (("--requester", ""), None)],
+    [((), "ann@example.com"), (("--requester", "bob@example.com"), "bob@example.com")],
 )
 async def test_who_runs_an_agent_asks_for_it(
     place: Place, worker: object, words: tuple[str, ...], requester: str | None

@@ -68,7 +68,7 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]
     files = {
         "clerk_tools.py": TOOLS,
         "agents/clerk.script.yaml": json.dumps(SCRIPT),
-        "people.yaml": "people: [{name: ann@example.com}]",
+        "people.yaml": "people: [{name: ann@example.com}, {name: cy@example.com}]",
     }
     for name, expires in (("clerk", "24h"), ("hasty", "1s")):
         files[f"agents/{name}.yaml"] = json.dumps({"name": name, "people": {"expires": expires}, **AGENT})
@@ -93,7 +93,9 @@ async def inbox(desk: Place, *words: str) -> dict[str, str]:
 
 async def parked(desk: Place, what: str, requests: int = 1) -> str:
     """The workflow id of a new run that wants so much from people."""
-    run = await AgentClient(desk.client, "agents").start("clerk", f"{what} it", workflow_id=f"{what}-{uuid4().hex[:6]}")
+    name = f"{what}-{uuid4().hex[:6]}"
+    agents = AgentClient(desk.client, "agents")
+    run = await agents.start("clerk", f"{what} it", workflow_id=name, requester="cy@example.com")
     await asked(run, requests)
     return run.id
 

@@ -66,6 +66,7 @@ people:
   - {name: ann@example.com, groups: [finance]}
   - {name: bob@example.com}
   - {name: cy@example.com}
+  - {name: req@example.com}
 """
 
 
@@ -87,7 +88,7 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]
 async def parked(desk: Place, what: str, *words: str) -> str:
     """The workflow id of a new run that waits for people, listed as waiting."""
     name = f"{what}-{uuid4().hex[:6]}"
-    await desk.run("run", "till", f"{what} it", "--id", name, "--detach", *words, MANDATE_USER="")
+    await desk.run("run", "till", f"{what} it", "--id", name, "--detach", *words, MANDATE_USER="req@example.com")
     async with asyncio.timeout(60):
         while name not in [entry["workflow_id"] for entry in await inbox(desk)]:
             await asyncio.sleep(0.1)
@@ -112,7 +113,7 @@ def paid(desk: Place) -> str:
 
 
 async def test_request_is_found_looked_at_and_approved_by_its_number(desk: Place) -> None:
-    name = await parked(desk, "pay", "--requester", "req@example.com")
+    name = await parked(desk, "pay")
 
     listed = await desk.run("inbox", "--mine", "--group", "finance", "--agent", "till", "--kind", "approval")
     number = next(entry["number"] for entry in await inbox(desk) if entry["workflow_id"] == name)
@@ -161,7 +162,7 @@ async def test_request_is_found_looked_at_and_approved_by_its_number(desk: Place
 async def test_refusal_of_the_run_is_its_sentence_on_stderr(
     desk: Place, by: str, words: list[str], sentence: str
 ) -> None:
-    name = await parked(desk, "pay", "--requester", "req@example.com")
+    name = await parked(desk, "pay")
 
     done = await desk.run("approve", f"{name}:r1", "--by", by, *words)
     await desk.run("stop", name)
@@ -479,12 +480,12 @@ async def test_runs_are_told_one_by_one_and_by_a_query(desk: Place) -> None:
 async def test_who_follows_a_run_learns_what_it_waits_for_and_who_answered(desk: Place) -> None:
     name = f"followed-{uuid4().hex[:6]}"
 
-    following = await desk.start("run", "till", "notes please", "--id", name, MANDATE_USER="")
+    following = await desk.start("run", "till", "notes please", "--id", name, MANDATE_USER="req@example.com")
     hint = await line_with(following.stderr, "answer r1")
     waiting = (await desk.run("show", name)).out
     await desk.run("steer", name, "Be kind.")
     await desk.run("approve", f"{name}:r1")
-    await desk.run("approve", f"{name}:r1", "--by", "req@example.com")
+    await desk.run("approve", f"{name}:r1", "--by", "eve@example.com")
     await desk.run("reject", f"{name}:r1", f"{name}:r2", "--by", "bob@example.com", "--comment", "no")
     out, _ = await asyncio.wait_for(following.communicate(), 60)
     later = await desk.run("show", name, "--follow")
@@ -504,7 +505,7 @@ async def test_who_follows_a_run_learns_what_it_waits_for_and_who_answered(desk:
         "step 2   answers",
     ):
         assert line in lines, line
-    assert any("req@example.com chose approve on r1, which does not count: " in line for line in lines)
+    assert any("eve@example.com chose approve on r1, which does not count: " in line for line in lines)
     assert later.code == 0
     assert later.out.splitlines()[: lines.index("step 2   answers")] == lines[: lines.index("step 2   answers")]
     assert "answer r1 with" not in later.err
@@ -513,7 +514,7 @@ async def test_who_follows_a_run_learns_what_it_waits_for_and_who_answered(desk:
 async def test_json_of_a_run_that_waits_is_only_its_result_and_stderr_says_why(desk: Place) -> None:
     name = f"json-{uuid4().hex[:6]}"
 
-    following = await desk.start("run", "till", "pay it", "--id", name, "-o", "json", MANDATE_USER="")
+    following = await desk.start("run", "till", "pay it", "--id", name, "-o", "json", MANDATE_USER="req@example.com")
     said = await line_with(following.stderr, "asks finance")
     await line_with(following.stderr, "answer r1")
     await desk.run("approve", f"{name}:r1")

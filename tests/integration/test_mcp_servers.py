@@ -18,7 +18,7 @@ import pytest
 from activities.failures import ToolError
 from activities.toolbox.base import CallContext, ToolText
 from activities.toolbox.mcp import McpToolbox
-from activities.toolbox.mcp_server import McpUnavailable
+from activities.toolbox.mcp_listing import McpUnavailable
 from workflows.contracts.failures import Outcome
 from workflows.contracts.tool import Effect, ToolDefinition
 from workflows.contracts.tool_entry import McpTools

@@ -21,7 +21,7 @@ from temporalio.common import RetryPolicy
 from temporalio.worker import Worker
 
 from tests.integration.test_tool_sources import Peers
-from tests.support.agents import ALLOW_ALL, Site, new_site, results_told
+from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site, results_told
 from tests.support.attacks import whole_history
 from tests.support.http_peer import http_peer
 from tests.support.mcp_server import SELF
@@ -399,7 +399,7 @@ async def test_a_workflow_retry_begins_with_the_same_policy(world: World) -> Non
     async with world.site.serving():
         handle = await world.site.client.start_workflow(
             "AgentWorkflow",
-            {"agent": "again", "input": "x"},
+            {"agent": "again", "input": "x", "requester": REQUESTER},
             id=f"again-{time.monotonic_ns()}",
             task_queue=world.site.queue,
             retry_policy=retry,

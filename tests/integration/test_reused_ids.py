@@ -14,7 +14,7 @@ from temporalio.client import (
     WorkflowUpdateHandle,
 )
 
-from tests.support.agents import Site, continued, new_site, parts_taken
+from tests.support.agents import REQUESTER, Site, continued, new_site, parts_taken
 from tests.support.people import write_people
 from tests.support.toolkit import LET_GO
 from workers import messages
@@ -47,7 +47,7 @@ class _Reusing(OutboundInterceptor):
         its = self._reusing
         if its.later is None:
             await its.site.client.get_workflow_handle(message.id).terminate()
-            its.later = await its.site.agents.start("busy", "Go on.", workflow_id=message.id)
+            its.later = await its.site.agents.start("busy", "Go on.", workflow_id=message.id, requester=REQUESTER)
         return await super().start_workflow_update(message)
 
 

@@ -136,6 +136,59 @@ async def test_denied_calls_reach_no_source(tmp_path: Path, client: Client, peer
     assert peers.http.seen == []
 
 
+def _beyond(more: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{name: {**arguments, **more}} for call in CALLS for name, arguments in call.items()]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"approved": True}, "'approved' is no argument of this tool; there are: "),
+        ({"Amount": 5000, "amount": 50, "Order": 2, "Text": "x"}, " are one name to many receivers; give only one"),
+    ],
+)
+async def test_arguments_that_policy_does_not_know_reach_no_source(
+    tmp_path: Path, client: Client, peers: Peers, more: dict[str, Any], says: str
+) -> None:
+    site = site_with(tmp_path, client, peers, TICKETS="t0p-secret")
+    site.write("sources", [{"call": _beyond(more)}, {"say": "done"}], tools=peers.tools())
+
+    result, run = await site.run("sources")
+
+    told = [part.text for part in await results_told(site, result.head or "")]
+    assert all(text.startswith("not called: ") and says in text for text in told), told
+    assert calls_of(run) == []
+    assert peers.journalled() == []
+    assert CHARGED == []
+    assert peers.http.seen == []
+
+
+async def test_file_may_open_each_source(tmp_path: Path, client: Client, peers: Peers) -> None:
+    """All but Python functions, which have no place for more; folded names are refused all the same."""
+    site = site_with(tmp_path, client, peers, TICKETS="t0p-secret")
+    _, mcp, activity_tool, http = peers.tools()
+    opened = [
+        {**mcp, "additional_arguments": "allow"},
+        *(
+            {**tool, "input_schema": {**tool["input_schema"], "additionalProperties": True}}
+            for tool in (activity_tool, http)
+        ),
+    ]
+    more = [{name: {**arguments, "approved": True}} for call in CALLS[1:] for name, arguments in call.items()]
+    folding = [
+        {name: {**arguments, "Text": "x", "AMOUNT": 1}} for call in CALLS[1:] for name, arguments in call.items()
+    ]
+    site.write("sources", [{"call": more}, {"call": folding}, {"say": "done"}], tools=opened)
+
+    result, _ = await site.run("sources")
+
+    told = [part.text for part in await results_told(site, result.head or "")]
+    assert told[:3] == ["hello", '"charged 2.5"', '{"b": 1,  "a": [true]}']
+    assert all("receivers" in text for text in told[3:]), told
+    assert peers.http.seen[0].json() == {"text": "broken", "approved": True}
+    assert len(peers.journalled()) == len(CHARGED) == len(peers.http.seen) == 1
+
+
 async def test_a_missing_secret_stops_the_start_and_is_named(tmp_path: Path, client: Client, peers: Peers) -> None:
     site = site_with(tmp_path, client, peers)
     site.write("sources", [{"say": "done"}], tools=peers.tools())

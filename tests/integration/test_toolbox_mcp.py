@@ -25,9 +25,9 @@ from mcp_types import (
 from activities.failures import ToolError
 from activities.toolbox.base import CallContext, ToolText
 from activities.toolbox.mcp import McpToolbox, outcome
+from activities.toolbox.mcp_http import NOT_CONNECTED
+from activities.toolbox.mcp_listing import McpUnavailable
 from activities.toolbox.mcp_result import result_text
-from activities.toolbox.mcp_server import McpUnavailable
-from activities.toolbox.mcp_transport import NOT_CONNECTED
 from tests.support.http_peer import http_peer
 from workflows.contracts.base import JsonObject
 from workflows.contracts.failures import Outcome
@@ -382,8 +382,8 @@ async def test_an_effect_with_a_misshapen_result_was_done(bench: Bench) -> None:
     done = await bench.toolbox.call(effect, {}, CONTEXT)
     lost = await bench.toolbox.call(read, {}, CONTEXT)
 
-    why = "Invalid structured content returned by tool misfit: 'many' is not of type 'integer'"
-    assert done == ToolText(f"The call was answered; it was done, but its result cannot be used: {why}")
+    why = 'it does not fit the tool\'s own schema: n: "many" is not of type "integer"'
+    assert done == ToolText(f"The call was answered; it was done, but its result cannot be used: {why}", is_lost=True)
     assert lost == ToolText(f"The call was answered; but its result cannot be used: {why}", error=True)
 
 

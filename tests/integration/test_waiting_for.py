@@ -9,7 +9,7 @@ import pytest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import SearchAttributeKey
 
-from tests.support.agents import Site, new_site
+from tests.support.agents import REQUESTER, Site, new_site
 from tests.support.people import asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import calls_of
 
@@ -117,6 +117,7 @@ async def test_a_person_counts_once_under_whatever_name(site: Site) -> None:
         "people": [
             {"name": "ann.smith@example.com", "addresses": ["ann@example.com"], "groups": ["finance"]},
             {"name": "bob@example.com", "groups": ["finance"]},
+            {"name": REQUESTER},
         ]
     }
 

@@ -19,6 +19,9 @@ from workflows.contracts.run import RunResult
 
 TOOLKIT = ("look", "look_bad", "big", "pay", "send", "hang", "write_note")
 
+REQUESTER = "eve@example.com"
+"""Decides on nothing in tests' runs, and is in the file of people of `tests.support.people`."""
+
 ALLOW_ALL: list[dict[str, Any]] = [{"id": "all", "match": {}, "verdict": "allow"}]
 
 
@@ -49,6 +52,7 @@ class Site:
     def write(self, name: str, turns: list[Any], **keys: Any) -> None:
         """An agent with the whole toolkit whose model answers with `turns`."""
         (self.folder / "agents").mkdir(exist_ok=True)
+        has_people = "MANDATE_PEOPLE" in self.environment
         agent = {
             "name": name,
             "instructions": "Do it.",
@@ -56,8 +60,8 @@ class Site:
             "tools": [{"python": f"tests.support.toolkit:{tool}"} for tool in TOOLKIT],
             "policy": ALLOW_ALL,
             "same_call": 1_000_000,
-            # Without a file of people nobody is there to answer.
-            "people": {"expires": "60s" if "MANDATE_PEOPLE" in self.environment else "1s"},
+            # Without a file of people nobody is there to answer, or to ask.
+            **({"people": {"expires": "60s"}} if has_people else {"people": {"expires": "1s"}, "requester": "anyone"}),
             **keys,
         }
         (self.folder / "agents" / f"{name}.yaml").write_text(json.dumps(agent))
@@ -71,7 +75,9 @@ class Site:
     async def start(
         self, name: str, text: str | Mapping[str, Any] = "Go on.", **options: Any
     ) -> WorkflowHandle[Any, RunResult]:
-        return await self.agents.start(name, text, workflow_id=f"{name}-{uuid4().hex[:8]}", **options)
+        """A run that `REQUESTER` asks for, unless `options` say otherwise."""
+        asked = {"workflow_id": f"{name}-{uuid4().hex[:8]}", "requester": REQUESTER, **options}
+        return await self.agents.start(name, text, **asked)
 
     async def run(self, name: str, text: str | Mapping[str, Any] = "Go on.", **options: Any) -> tuple[RunResult, str]:
         """The result of one run, served by a worker of its own, and its workflow id."""

@@ -77,14 +77,14 @@ class Place:
 async def place(
     folder: Path, client: Client, server: DevServer, agents: dict[str, dict[str, Any]], **environment: str
 ) -> AsyncIterator[Place]:
-    site = new_site(folder, client)
+    site = new_site(folder, client, MANDATE_PEOPLE=str(write_people(folder)))
     for name, keys in agents.items():
         site.write(name, **{"tools": [TRANSFER], "people": {"expires": "10m"}, **keys})
     settings = {
         "MANDATE_FOLDER": str(folder),
         "MANDATE_AGENTS": str(folder / "agents"),
         "MANDATE_TASK_QUEUE": site.queue,
-        "MANDATE_PEOPLE": str(write_people(folder)),
+        "MANDATE_PEOPLE": site.environment["MANDATE_PEOPLE"],
         "TEMPORAL_ADDRESS": server.address,
         JOURNAL: str(folder / "journal"),
     }

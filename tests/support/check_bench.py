@@ -8,6 +8,7 @@ from typing import Any
 
 from temporalio.testing import ActivityEnvironment
 
+from activities import results
 from activities.blobs import Blobs
 from activities.failures import model_failure
 from activities.pinned import PinnedAgents
@@ -146,7 +147,7 @@ class Bench:
 
     async def text(self, result: ToolResult | None) -> str:
         assert result is not None
-        return result.text if result.text is not None else (await self.blobs.get(result.digest or "")).decode()
+        return result.text if result.text is not None else (await results.content(self.blobs, result)).decode()
 
 
 def said(text: str) -> UserMessage:

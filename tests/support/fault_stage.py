@@ -171,6 +171,7 @@ def _write_agent(setting: Setting, queue: str, url: str, name: str, probe: dict[
         "tools": tools,
         "policy": [{"id": "all", "match": {}, "verdict": "allow"}],
         "people": {"expires": "2s"},
+        "requester": "anyone",
         "budget": {"steps": 60},
     }
     (setting.folder / "agents").mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ PEOPLE = {
         {"name": "bob@example.com", "groups": ["finance", "leads"]},
         {"name": "cleo@example.com", "groups": ["legal"]},
         {"name": "dan@example.com", "groups": []},
+        {"name": "eve@example.com", "groups": []},
     ]
 }
 

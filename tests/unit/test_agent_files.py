@@ -118,7 +118,7 @@ TOOL_KEYS = (
 )
 AGENT_KEYS = (
     "after_failure, attempts, budget, checks, instructions, max_output_tokens, models, name, output_schema, people, "
-    "policies, policy, same_call, tools"
+    "policies, policy, requester, same_call, tools"
 )
 ACTIVITY = "tools:\n  - activity: {name: Charge, task_queue: pay}\n"
 HTTP = "tools:\n  - name: t\n    http: {method: GET, url: "
@@ -243,7 +243,15 @@ SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required:
             "tools:\n  - mcp: {name: f, command: [x]}\n    only: [a]\n    effects: {b: read}\n",
             ["7:15: tools[0].effects.b: is not one of the tools that 'only' takes"],
         ),
-        (ACTIVITY, ["5:5: tools[0].input_schema: is missing: JSON Schema of the arguments: an object."]),
+        (
+            ACTIVITY,
+            [
+                (
+                    "5:5: tools[0].input_schema: is missing: JSON Schema of the arguments: an object. "
+                    "There are no others unless it says `additionalProperties`."
+                )
+            ],
+        ),
         (
             ACTIVITY + "    input_schema: {type: array}\n",
             ["6:5: tools[0].input_schema: must be the JSON Schema of an object, with 'type: object'"],

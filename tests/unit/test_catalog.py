@@ -105,7 +105,6 @@ tools:
     arguments: [amount]
     failed_types: [CardDeclined]
     effect: keyed
-    sensitive: [amount]
   - http: {method: POST, url: "https://x.example/{queue}"}
     name: create_ticket
     description: Open a ticket.
@@ -139,7 +138,7 @@ tools:
         ("move", Effect.ONCE),
     ]
     assert charge.tool == Tool(
-        name="Charge", source="activity", effect=Effect.KEYED, numeric=("amount",), sensitive=("amount",), remote=remote
+        name="Charge", source="activity", effect=Effect.KEYED, numeric=("amount",), remote=remote
     )
     assert charge.binding == ActivityBinding(kind="activity", activity=remote)
     assert ticket.tool == Tool(name="create_ticket", source="http", retries=0, tags=("desk",), untrusted=True)

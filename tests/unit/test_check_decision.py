@@ -106,7 +106,7 @@ class World:
     async def check(
         self, request: Request, choice: str = "approve", by: str = "ann@example.com", **more: Any
     ) -> Checked:
-        told = {name: more.pop(name) for name in ("requester", "workflow_id", "at") if name in more}
+        told = {name: more.pop(name) for name in ("requester", "requester_is", "workflow_id", "at") if name in more}
         decision = Decision(request="r1", digest=DIGEST, choice=choice, by=by, **more)
         check = DecisionCheck(
             decision=decision, request=request, tool=None, agent=self.agent,
@@ -286,6 +286,88 @@ class TestDirectory:
 
         assert before.needs == (0,)
         assert after == "by: 'ann@example.com' is not in the file of people; who may decide on r1: group finance"
+
+    @pytest.mark.parametrize(
+        "later",
+        [
+            pytest.param("{name: ann.b@example.com, groups: [finance]}", id="another name"),
+            pytest.param(
+                '{name: ann.b@example.com, addresses: ["slack:U012AB"], groups: [finance]}', id="an alias left"
+            ),
+            pytest.param("{name: carla@example.com, groups: [finance]}", id="gone"),
+        ],
+    )
+    @pytest.mark.parametrize("requester_is", ["known", "named"])
+    @pytest.mark.parametrize(
+        ("kind", "choice", "more"),
+        [
+            ("approval", "approve", {}),
+            ("question", "answer", {"value": "yes"}),
+            ("escalation", "retry", {}),
+            ("escalation", "accept", {}),
+            ("escalation", "supply", {"value": "7"}),
+            ("outcome", "happened", {}),
+            ("outcome", "not_happened", {}),
+        ],
+    )
+    async def test_who_asked_and_is_not_known_any_more_might_be_anybody(
+        self, world: World, later: str, requester_is: str, kind: str, choice: str, more: dict[str, Any]
+    ) -> None:
+        by = later.split(",", maxsplit=1)[0].removeprefix("{name: ")
+        world.people.write_text(f"people: [{later}, {{name: bob@example.com, groups: [finance]}}]")
+        asked = world.request(kind=kind)
+        safe = CHOICES[kind][-1]
+
+        for person in (by, "bob@example.com"):
+            refusal = await world.refusal(asked, choice, by=person, requester=ANN, requester_is=requester_is, **more)
+            assert refusal == (
+                f"requester: {ANN!r} asked for this run and is not in the file of people, so that nobody can be told "
+                f"apart from them; put the name there, as an address of the person if they have another one now, or "
+                f"choose {safe!r}"
+            )
+            refused = await world.check(asked, safe, by=person, requester=ANN, requester_is=requester_is)
+            assert refused.needs == (0,)
+
+    async def test_a_requester_with_another_name_is_found_by_the_one_before(self, world: World) -> None:
+        world.people.write_text(
+            "people: [{name: ann.b@example.com, addresses: [ann@example.com], groups: [finance]}, "
+            "{name: bob@example.com, groups: [finance]}]"
+        )
+
+        own = await world.refusal(world.request(), by="ann.b@example.com", requester=ANN, requester_is="known")
+        other = await world.check(world.request(), by="bob@example.com", requester=ANN, requester_is="known")
+
+        assert own == f"by: 'ann.b@example.com' is {ANN!r}, who asked for this run and cannot decide for it"
+        assert other.needs == (0,)
+
+    async def test_two_entries_that_become_one_person_are_the_requester(self, world: World) -> None:
+        two = "people: [{name: ann@example.com, groups: [finance]}, {name: ann@home.example, groups: [finance]}]"
+        one = "people: [{name: ann@example.com, addresses: [ann@home.example], groups: [finance]}]"
+
+        world.people.write_text(two)
+        apart = await world.check(world.request(), by="ann@home.example", requester=ANN, requester_is="known")
+        world.people.write_text(one)
+        joined = await world.refusal(world.request(), by="ann@home.example", requester=ANN, requester_is="known")
+
+        assert apart.needs == (0,), "nobody can know that these are one person"
+        assert joined == f"by: 'ann@home.example' is {ANN!r}, who asked for this run and cannot decide for it"
+
+    async def test_a_worker_that_has_no_file_leaves_it_to_those_that_have(self, tmp_path: Path) -> None:
+        world = await make_world(tmp_path, people=None)
+
+        says = await world.unavailable(world.request({}), by="slack:U012AB", requester=ANN, requester_is="known")
+        named = await world.check(world.request({}), by="bob", requester=ANN, requester_is="named")
+
+        assert says == "this worker has no file of people (MANDATE_PEOPLE), which had the requester when the run began"
+        assert named.needs == (0,)
+
+    async def test_where_anyone_may_ask_the_named_requester_still_never_counts(self, world: World) -> None:
+        own = await world.refusal(world.request({}), by="slack:U012AB", requester=ANN, requester_is="anyone")
+        unknown = await world.check(world.request({}), requester="somebody", requester_is="anyone")
+        nobody = await world.check(world.request({}), requester_is="anyone")
+
+        assert own == f"by: 'slack:U012AB' is {ANN!r}, who asked for this run and cannot decide for it"
+        assert (unknown.needs, nobody.needs) == ((0,), (0,))
 
     async def test_groups_are_those_of_the_moment(self, world: World) -> None:
         before = await world.refusal(world.request(), by="bob@example.com")
@@ -699,7 +781,10 @@ class TestEdits:
         [
             ({"amount": 900}, "amount: 900 is greater than the maximum of 500"),
             ({}, '"amount" is a required property'),
-            ({"amount": 1, "colour": "red"}, "Additional properties are not allowed ('colour' was unexpected)"),
+            (
+                {"amount": 1, "colour": "red"},
+                "'colour' is no argument of this tool; there are: amount, card, lines, note",
+            ),
             ({"amount": 1, "card": "1"}, "card: the value is shorter than 4 characters"),
             ([1], "the arguments must be a JSON object, not a list"),
             ("80", "the arguments must be a JSON object, not a text"),

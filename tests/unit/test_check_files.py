@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from activities.agent import _pin
+from activities.requesters import Requester
 from tests.unit.test_catalog import StubServers
 from workers.agent_files import AgentFileError
 from workers.catalog import Catalog, Loaded
@@ -116,7 +117,7 @@ async def test_workflow_holds_of_checks_and_probes_what_it_decides_with(folder: 
     more = CHECKS + "after_failure: next_model\nsame_call: 7\n"
     loaded = await load(folder, more, TOOLS.replace("issue_refund\n", "issue_refund\n    probe: find_refund\n"))
 
-    pin = _pin(_offered(loaded), "memory-1", ())
+    pin = _pin(_offered(loaded), "memory-1", (), Requester("ann", "known"))
 
     assert pin.checks[0] == CheckPin(
         name="issue_refund_tool_1",

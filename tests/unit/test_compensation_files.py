@@ -72,8 +72,12 @@ async def test_of_a_read_nothing_can_be_taken_back(folder: Path) -> None:
 async def test_what_is_shown_nowhere_is_handed_to_nothing_that_is(folder: Path, given: str, fault: str) -> None:
     spec = f"{{tool: cancel_refund, with: {{order: args.order, reason: {given}}}}}\n    sensitive: [note]"
 
-    told = await faults_of(folder, "", tools(spec))
-    hidden = tools(spec) + "    sensitive: [reason]\n"
+    activity = "activity: {name: cancel_refund, task_queue: other}"
+    by_http = tools(spec).replace(activity, "http: {method: POST, url: 'https://x.example/'}\n    name: cancel_refund")
+
+    told = await faults_of(folder, "", by_http)
+    hidden = by_http + "    sensitive: [reason]\n"
 
     assert [line for line in told if fault in line], told
     assert (await load(folder, "", hidden)).pinned.compensations
+    assert any("'cancel_refund' is an activity" in line for line in await faults_of(folder, "", tools(spec)))

@@ -24,6 +24,11 @@ BAD = "    retries: 99\n"
 
 BAD_TOLD = "tools[0].retries: 99: must be at most 20"
 SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required: [q]}\n"
+IN_CLEAR = (
+    "tools[0].sensitive: Temporal carries the arguments of an activity, and its history keeps them as they are; "
+    "call it by 'python' or 'http' instead, or hand on a reference to what is sensitive"
+)
+
 ACTIVITY = "tools:\n  - activity: {name: Charge, task_queue: pay}\n"
 HTTP = "tools:\n  - http: {method: GET, url: 'https://x.example/{q}'}\n    name: t\n"
 NOWHERE = "is not in the environment, and there is no folder of secrets"
@@ -132,6 +137,7 @@ BETWEEN = [
             "tools[0].arguments: the property 's' of input_schema has no position and would be lost",
             "tools[0].arguments[0]: 'z' is not a property of input_schema",
             "tools[0].arguments[2]: 'q' is given twice",
+            IN_CLEAR,
         ],
     ),
     (
@@ -139,6 +145,7 @@ BETWEEN = [
         [
             "tools[0].input_schema: must be the JSON Schema of an object, with 'type: object'",
             "tools[0].input_schema: the sensitive argument 'b' is not one of its properties",
+            IN_CLEAR,
             "tools[0].arguments: the property 'a' of input_schema has no position and would be lost",
             "tools[0].arguments[0]: 'c' is not a property of input_schema",
         ],
@@ -261,16 +268,16 @@ def test_names_given_twice_are_told_beside_faulty_ones(tmp_path: Path) -> None:
         ("tools:\n  - mcp: {name: f, command: [x]}\n    only: a\n    effects: {b: read}\n", ["tools[0].only"]),
         ("tools:\n  - activity: {name: a.B, task_queue: t}\n    nam: b\n" + SCHEMA, ["tools[0].nam"]),
         ("tools:\n  - activity: {name: a.B, task_queue: t}\n    name: 1st\n" + SCHEMA, ["tools[0].name"]),
-        (ACTIVITY + "    arguments: [q]\n    sensitive: [s]\n", ["tools[0].input_schema"]),
-        (ACTIVITY + "    input_schema: q\n    arguments: [q]\n    sensitive: [s]\n", ["tools[0].input_schema"]),
+        (ACTIVITY + "    arguments: [q]\n    sensitive: [.inf]\n", ["tools[0].input_schema", "tools[0].sensitive[0]"]),
+        (ACTIVITY + "    input_schema: q\n    arguments: [q]\n", ["tools[0].input_schema"]),
         (
-            ACTIVITY + "    input_schema: {type: array}\n    arguments: [q]\n    sensitive: [s]\n",
+            HTTP + "    input_schema: {type: array}\n    sensitive: [s]\n",
             ["tools[0].input_schema"],
         ),
         (ACTIVITY + SCHEMA + "    arguments: [q, 3]\n", ["tools[0].arguments[1]"]),
         (ACTIVITY + SCHEMA + "    sensitive: [.inf]\n", ["tools[0].sensitive[0]"]),
         (
-            ACTIVITY + SCHEMA.replace("s: {}", "s: {}, 404: {}") + "    sensitive: [x]\n",
+            HTTP + SCHEMA.replace("s: {}", "s: {}, 404: {}") + "    sensitive: [x]\n",
             ["tools[0].input_schema.properties"],
         ),
         (HTTP.replace("{q}", "{q") + SCHEMA + "    query: [q]\n", ["tools[0].http.url"]),

@@ -172,10 +172,32 @@ def test_who_acts_is_what_was_given_then_the_environment_then_git(
     system = identity.person(unnamed, None)
     (tmp_path / ".gitconfig").write_text("[user]\nemail = git@example.com\n")
 
-    assert identity.person(named, "bob") == "bob"
-    assert identity.person(named, None) == "ann@example.com"
-    assert identity.person(unnamed, None) == "git@example.com"
-    assert "@" in system
-    assert system != "git@example.com"
-    with pytest.raises(CliError, match="stands for your own name"):
-        identity.person(named, "<your name>")
+    assert str(identity.person(named, "bob")) == "bob"
+    assert str(identity.person(named, None)) == "ann@example.com"
+    assert str(identity.person(unnamed, None)) == "git@example.com (from git)"
+    assert identity.person(unnamed, None).name == "git@example.com"
+    assert "@" in system.name
+    assert str(system) == f"{system.name} (from the login name)"
+    assert system.name != "git@example.com"
+
+
+WHO = "; say who you are with it, or with MANDATE_USER"
+NO_NAME = f" is not a name of 1 to 200 characters that can all be seen{WHO}"
+
+
+@pytest.mark.parametrize("option", ["--by", "--requester"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", f" is empty{WHO}"),
+        ("  ", f" is empty{WHO}"),
+        ("<your name>", " '<your name>' stands for your own name; put that in its place"),
+        ("ann\u200b@example.com", f" 'ann\\u200b@example.com'{NO_NAME}"),
+        ("x" * 201, f" '{'x' * 59}\u2026'{NO_NAME}"),
+    ],
+)
+def test_who_asks_and_who_decides_are_named_alike(option: str, name: str, says: str) -> None:
+    with pytest.raises(CliError) as refused:
+        identity.person(Settings.from_environment({}), name, option=option)
+
+    assert str(refused.value) == f"{option}{says}"

@@ -259,7 +259,8 @@ def loaded(tmp_path: Path, text: str) -> Loaded:
 
 def of(spec: AgentSpec, path: Path | None) -> Loaded:
     pinned = PinnedAgent(
-        name=spec.name, instructions="i", models=("scripted:x",), tools=(), policy=spec.policy, people=spec.people,
+        name=spec.name, instructions="i", models=("scripted:x",), tools=(), policy=spec.policy,
+        people=spec.people, requester=spec.requester,
         attempts=3, budget=spec.budget, output_schema=None, max_output_tokens=10,
     )  # fmt: skip
     return Loaded(pinned, "d" * 43, b"", path)
@@ -366,6 +367,9 @@ def test_a_broken_file_is_all_that_is_told(tmp_path: Path) -> None:
     assert [fault.message for fault in faults] == ["must not be empty"]
 
 
+NO_KEYS = "rule 'large' wants signed decisions, and MANDATE_JWKS names no keys: none will count"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -381,14 +385,34 @@ def test_a_broken_file_is_all_that_is_told(tmp_path: Path) -> None:
         ("people: {quorum: 3}\n", ["wants 3 people to approve, and only 2 in the file of people may"]),
         (
             rule("signature: required"),
-            ["rule 'large' wants signed decisions, and MANDATE_JWKS names no keys: none will count"],
+            [
+                f"{NO_KEYS}, and no run can begin",
+            ],
         ),
+        (
+            rule("signature: required") + "requester: anyone\n",
+            [
+                NO_KEYS,
+                "is 'anyone', and decisions are signed: who asks may sign for what they asked for themselves",
+            ],
+        ),
+        ("requester: anyone\n", []),
+        ("requester: required\n", []),
     ],
 )
 def test_requests_that_could_never_be_approved_are_warned_of(tmp_path: Path, text: str, expected: list[str]) -> None:
     agent = loaded(tmp_path, text)
 
     assert [fault.message for fault in warnings_for([agent], settings(tmp_path))] == expected
+
+
+def test_a_requester_whom_nobody_can_know_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    agent = loaded(tmp_path, "requester: required\n")
+
+    assert [fault.message for fault in warnings_for([agent], settings(tmp_path, None))] == [
+        "is 'required', and there is no file of people (MANDATE_PEOPLE): any name will do"
+    ]
 
 
 class TestKeys:

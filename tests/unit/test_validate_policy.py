@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -129,6 +130,44 @@ def test_each_tool_says_what_can_become_of_its_calls(project: Path, capsys: pyte
     assert "  no rule allows send_note: each call waits for a person; allow it in `policy`\n" in out
     assert "  policies  limits\n" in out
     assert out.endswith("limits  policies/limits.yaml\n  2 rules, 3 examples: 3 of 3 as written\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "has_people", "says", "wants", "signed"),
+    [
+        ("", True, "required, somebody in the file of people", "required", False),
+        ("requester: required", True, "required, somebody in the file of people", "required", False),
+        ("people: {signature: required}", True, "required, somebody in the file of people, with a signed token",
+         "required", True),
+        ("requester: anyone", True, "anyone, who may then approve what they asked for: says the agent file",
+         "anyone", False),
+        ("requester: anyone\npeople: {signature: required}", True,
+         "anyone, who may then approve what they asked for: says the agent file", "anyone", False),
+        ("", False, "anyone, who may then approve what they asked for: there is no file of people (MANDATE_PEOPLE)",
+         "anyone", False),
+        ("requester: required", False, "required, any name: there is no file of people", "required", False),
+    ],
+)  # fmt: skip
+def test_each_agent_says_who_may_ask_for_a_run(
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    has_people: bool,
+    says: str,
+    wants: str,
+    signed: bool,
+) -> None:
+    text = AGENT.replace("    approvers: {groups: [finance]}\n", "")
+    (project / "agents" / "refunds.yaml").write_text(f"{text}{line}\n")
+    if not has_people:
+        monkeypatch.delenv("MANDATE_PEOPLE")
+
+    _, out, _ = run(capsys)
+    (agent,) = cast(list[dict[str, object]], told(capsys)["agents"])
+
+    assert f"\n  requester {says}\n" in out
+    assert (agent["requester"], agent["signed_start"]) == (wants, signed)
 
 
 def test_same_is_told_to_programs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

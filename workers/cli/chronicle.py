@@ -22,6 +22,7 @@ from workflows.contracts.agent import AgentPin, Pinned
 from workflows.contracts.base import Digest
 from workflows.contracts.compensation import CompensationRequest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from workflows.contracts.marks import Marked, read_as
 from workflows.contracts.model import ModelReply, ModelRequest, Usage
 from workflows.contracts.run import EffectEntry, EffectLog, RunState
 from workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
@@ -103,12 +104,17 @@ class Chronicle:
         self._first_run = attributes.first_execution_run_id
         values: list[Any] = await self.converter.decode(attributes.input.payloads)
         given = values[0] if values else None
+        if isinstance(given, Marked):
+            self._carry_over(read_as(RunState, given))
+            return
         if not isinstance(given, dict):
             return
         if not attributes.continued_execution_run_id or not isinstance(given.get("agent"), dict):
             self.agent = str(given["agent"]) if "agent" in given else None
             return
-        state = RunState.model_validate(given)
+        self._carry_over(RunState.model_validate(given))
+
+    def _carry_over(self, state: RunState) -> None:
         self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage
         self.agent, self.effects, self.uncertain = state.agent.name, state.effects, state.uncertain
         self.calls = [self._call(call) for call in state.calls]
@@ -207,7 +213,7 @@ class Chronicle:
             return [Said(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
         outcome = Outcome.UNKNOWN
         if isinstance(error, ApplicationError) and error.type == FailureType.TOOL_FAILED and error.details:
-            told = ToolFailure.model_validate(error.details[0])
+            told = read_as(ToolFailure, error.details[0])
             outcome, reason = told.outcome, told.reason
         elif isinstance(error, ApplicationError) and self._means_not_done(activity.call, error):
             outcome = Outcome.NOT_DONE

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue, ValidationError
 
 from workers import inbox, messages
-from workers.cli import asking, editing, identity, naming, whole
+from workers.cli import asking, editing, identity, naming, tokens, whole
 from workers.cli.connection import Connection, elsewhere
 from workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from workers.cli.options import Invocation
 from workflows.contracts.base import DIGEST_PATTERN, canonical_json, digest_of
 from workflows.contracts.request import EVERY, REJECT, Decision, OpenRequests, Request
-from workflows.rules import refusals
+from workflows.rules import hiding, refusals
 from workflows.rules.answering import PLACEHOLDERS
 
 if TYPE_CHECKING:
@@ -84,8 +84,9 @@ async def act(call: Invocation, connection: Connection, names: Sequence[str], wi
         CliError: something is asked for wrongly; then nothing was sent.
     """
     _check(names, wish)
-    by = identity.person(connection.settings, wish.by)
-    identity.announce(call.out, by)
+    who = identity.person(connection.settings, wish.by)
+    identity.announce(call.out, who)
+    by = who.name
     targets = await naming.targets(connection, names, program=call.program)
     found = await look_up(call, connection, targets)
     for one in found:
@@ -98,8 +99,9 @@ async def act(call: Invocation, connection: Connection, names: Sequence[str], wi
 
 async def reject_all(call: Invocation, connection: Connection, runs: Sequence[str], wish: Wish) -> int:
     """Reject all open requests of each of the runs; the exit code."""
-    by = identity.person(connection.settings, wish.by)
-    identity.announce(call.out, by)
+    who = identity.person(connection.settings, wish.by)
+    identity.announce(call.out, who)
+    by = who.name
     await _confirm(call, [f"{run}: all open requests" for run in runs], wish)
     given = {"request": EVERY, "choice": REJECT, "by": by, "comment": wish.comment}
     sending = [Sent(f"{run}:{EVERY}", run, _decision(given)) for run in dict.fromkeys(runs)]
@@ -224,6 +226,7 @@ async def _value(
     What people are not shown is sent as it is shown, `***` or a reference, and the run puts it back in.
     """
     if not wish.changes_arguments:
+        _refuse_in_clear(request, wish.value if request.kind == "approval" else None)
         return wish.value, None
     shown, kept = request.arguments, None
     if wish.edit or wish.file is not None:
@@ -242,9 +245,17 @@ async def _value(
         before = shown
     if wish.file is not None and wish.settings:
         value = after = editing.with_settings(after, wish.settings)
+    _refuse_in_clear(request, value, kept)
     for line in editing.changes(before, after):
         call.out.note(f"{run.workflow_id}:{request.id}  {line}")
     return value, kept
+
+
+def _refuse_in_clear(request: Request, value: JsonValue, kept: Path | None = None) -> None:
+    """Raises `CliError` for a sensitive argument that would be sent as it is: the history keeps what is sent."""
+    if (name := hiding.revealed(request.arguments, value)) is not None:
+        where = f"; your text is in {kept}" if kept is not None else ""
+        raise CliError(f"{hiding.in_clear(name)}; nothing was sent{where}")
 
 
 def _comments(run: OpenRequests, request: Request) -> list[str]:
@@ -267,16 +278,7 @@ async def _token(command: str, target: "Target", decision: Decision, environment
         "MANDATE_BY": decision.by or "",
         "MANDATE_VALUE_DIGEST": digest_of(canonical_json(decision.value)) if decision.value is not None else "",
     }
-    process = await asyncio.create_subprocess_shell(
-        command, stdout=asyncio.subprocess.PIPE, env={**environment, **told}
-    )
-    out, _ = await process.communicate()
-    if process.returncode != 0:
-        raise CliError(f"--token-command ended with exit code {process.returncode}; nothing was sent")
-    token = out.decode(errors="replace").strip()
-    if not token:
-        raise CliError("--token-command printed no token; nothing was sent")
-    return token
+    return await tokens.token(command, told, environment, undone="nothing was sent")
 
 
 def _decision(given: Mapping[str, Any]) -> Decision:

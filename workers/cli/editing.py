@@ -18,6 +18,7 @@ from activities.documents import parse_document
 from workers.cli.errors import CliError
 from workflows.contracts.base import JsonObject, canonical_json
 from workflows.rules import wording
+from workflows.rules.hiding import HIDDEN
 
 EDITOR = "vi"
 """Where neither `VISUAL` nor `EDITOR` is set."""
@@ -177,8 +178,8 @@ def changes(before: JsonValue, after: JsonValue, path: str = "") -> Iterator[str
             else:
                 yield from changes(before[name], after[name], place)
     elif json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
-        if before == wording.HIDDEN:
-            yield f"{path}: {wording.HIDDEN} → another value"
+        if before == HIDDEN:
+            yield f"{path}: {HIDDEN} → another value"
         else:
             yield f"{path}: {_short(before)} → {_short(after)}"
 

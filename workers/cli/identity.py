@@ -1,6 +1,7 @@
-"""Who acts on the command line."""
+"""Who acts on the command line: one name for what is asked and for what is decided."""
 
 import subprocess
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workers.cli.errors import CliError
@@ -12,25 +13,68 @@ if TYPE_CHECKING:
 GIT_SECONDS = 5.0
 
 
-def person(settings: Settings, by: str | None) -> str:
-    """`by` if it was given, else `MANDATE_USER`, else git's `user.email`, else the login name and host.
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The name under which a command acts."""
+
+    name: str
+    guessed_from: str | None = None
+    """Where the name is from when nobody has given it: `git`, or `the login name`."""
+
+    def __str__(self) -> str:
+        """`ann@example.com (from git)`."""
+        return f"{self.name} (from {self.guessed_from})" if self.guessed_from is not None else self.name
+
+
+def person(settings: Settings, given: str | None, *, option: str = "--by") -> Identity:
+    """Who acts: as `option` says, else `MANDATE_USER`, else git's `user.email`, else the login name and host.
 
     Raises:
-        CliError: it is empty, or a placeholder that was not filled in.
+        CliError: the name is empty, a placeholder that was not filled in, or no name that decisions take.
     """
     from workflows.rules.answering import PLACEHOLDERS
 
-    name = (by if by is not None else settings.user or _git() or _system()).strip()
+    found = _found(settings, given)
+    name = found.name.strip()
     if not name:
-        raise CliError("--by is empty; say who you are with it, or with MANDATE_USER")
+        raise CliError(f"{option} is empty; say who you are with it, or with MANDATE_USER")
     if name in PLACEHOLDERS:
-        raise CliError(f"--by {name!r} stands for your own name; put that in its place")
-    return name
+        raise CliError(f"{option} {name!r} stands for your own name; put that in its place")
+    if not _is_name(name):
+        form = "a name of 1 to 200 characters that can all be seen"
+        raise CliError(f"{option} {_cut(name)!r} is not {form}; say who you are with it, or with MANDATE_USER")
+    return Identity(name, found.guessed_from)
 
 
-def announce(out: "Output", by: str) -> None:
+def announce(out: "Output", who: Identity) -> None:
     """Says on stderr under whose name things are done, which nobody has typed as a rule."""
-    out.note(f"as {by}")
+    out.note(f"as {who}")
+
+
+def _found(settings: Settings, given: str | None) -> Identity:
+    if given is not None:
+        return Identity(given)
+    if settings.user:
+        return Identity(settings.user)
+    email = _git()
+    return Identity(email, "git") if email else Identity(_system(), "the login name")
+
+
+def _is_name(name: str) -> bool:
+    """Whether `by` and `requester` take it."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from workflows.contracts.request import By
+
+    try:
+        TypeAdapter(By).validate_python(name)
+    except ValidationError:
+        return False
+    return True
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:59]}…"
 
 
 def _git() -> str | None:

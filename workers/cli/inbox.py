@@ -122,7 +122,7 @@ def _of(
 
     person = identity.person(connection.settings, by)
     identity.announce(call.out, person)
-    entitled = Entitled.of(connection.settings, person, groups=(group,) if group else ())
+    entitled = Entitled.of(connection.settings, person.name, groups=(group,) if group else ())
     if entitled.note is not None:
         call.out.note(entitled.note)
     return [row for row in rows if entitled.may_decide(row.run, row.request)]

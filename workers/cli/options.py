@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +16,8 @@ from workers.cli.output import Color, Output
 OutputFormat = Literal["text", "json"]
 CONNECTION = "Connection"
 OUTPUT = "Output"
+THREADS_SECONDS = 5.0
+"""For threads to end when the verb has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +154,15 @@ def _command(function: Verb, shared: Mapping[str, inspect.Parameter]) -> Callabl
 def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | None) -> int | None:
     # Not above: a third of the time that `--help` takes.
     import asyncio
+    import threading
+
+    from workers.cli.signals import leave
 
     told = asyncio.Event()
 
     def end(task: "asyncio.Task[Any] | None") -> None:
         if told.is_set() or task is None:
-            os._exit(INTERRUPTED)
+            leave(INTERRUPTED)
         told.set()
         task.cancel()
 
@@ -175,9 +179,15 @@ def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | No
 
     with asyncio.Runner() as runner:
         try:
-            return runner.run(bounded())
+            code = runner.run(bounded())
         except (KeyboardInterrupt, asyncio.CancelledError):
             # All is closed by now but threads, which may be building a server for minutes: nobody waits for them.
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(INTERRUPTED)
+            leave(INTERRUPTED)
+        # The same for one that looks up a name which no server answers for.
+        watch = threading.Timer(THREADS_SECONDS, leave, (code or 0,))
+        watch.daemon = True
+        watch.start()
+    watch.cancel()
+    return code

@@ -13,6 +13,7 @@ from temporalio.converter import DataConverter
 from workers.cli import closing
 from workers.cli.happenings import Happening, Heard, Wanted
 from workflows.contracts.lookups import CheckedMany, DecisionChecks
+from workflows.contracts.marks import read_as
 from workflows.contracts.request import (
     EVERY,
     Answer,
@@ -261,7 +262,7 @@ class Parked:
             return None
         try:
             (value,) = await self.converter.decode(payloads)
-            return model.model_validate(value)
+            return read_as(model, value)
         except (ValidationError, ValueError, RuntimeError):
             return None
 

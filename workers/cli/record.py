@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities import references, results
 from activities.blobs import BlobMissing, Blobs
 from activities.pinned import PinnedAgents
 from activities.stores.locate import open_store
@@ -23,8 +24,9 @@ from workers.cli.follow import events
 from workers.cli.happenings import Call, Happening, Heard, Wanted
 from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.run import EffectEntry, EffectLog
+from workflows.contracts.tool import Tool
 from workflows.contracts.transcript import CallPart, Message, OpaquePart, RefusalPart, ResultPart, TextPart, UserMessage
-from workflows.rules import wording
+from workflows.rules.hiding import HIDDEN, masked
 
 Json = dict[str, JsonValue]
 
@@ -158,6 +160,8 @@ class Conversation:
         self._transcript = TranscriptLog(blobs)
         self._given: dict[str, Json] = {}
         """Arguments of the calls so far, by the provider's id."""
+        self._sensitive: list[tuple[Tool, Json]] = []
+        """Calls so far that had sensitive arguments."""
 
     async def messages(self, head: str, *, full: bool = False) -> AsyncIterator[Said]:
         """Oldest first; sensitive arguments are hidden. With `full`, whole results and not what the model was shown."""
@@ -169,6 +173,10 @@ class Conversation:
                 step += not isinstance(message, UserMessage)
 
     async def _said(self, message: Message, agent: PinnedAgent, step: int, segment: str, *, full: bool) -> Said:
+        for part in message.parts:
+            definition = agent.definition(part.tool) if isinstance(part, CallPart) else None
+            if isinstance(part, CallPart) and definition is not None and definition.tool.sensitive:
+                self._sensitive.append((definition.tool, _read(part.arguments)))
         parts = [await self._part(part, agent, full=full) for part in message.parts]
         model = None if isinstance(message, UserMessage) else message.model
         return Said(message.role, model, step, segment, tuple(parts))
@@ -183,12 +191,20 @@ class Conversation:
         if isinstance(part, ResultPart):
             text = part.text
             if full and part.digest is not None:
-                text = (await self._blobs.get(part.digest)).decode(errors="replace")
+                text = (await results.content(self._blobs, part)).decode(errors="replace")
             definition = agent.definition(part.tool)
             if definition is not None and definition.tool.sensitive:
                 text = without_sensitive(text, definition.tool, self._given.get(part.call_id, {}))
             return {**part.model_dump(mode="json"), "text": text}
+        if isinstance(part, TextPart):
+            return {**part.model_dump(mode="json"), "text": self._struck(part.text)}
         return part.model_dump(mode="json")
+
+    def _struck(self, text: str) -> str:
+        """`text` without the sensitive arguments of calls, which models may repeat."""
+        for tool, arguments in self._sensitive:
+            text = without_sensitive(text, tool, arguments)
+        return text
 
     async def pending(self, record: Record) -> list[Json]:
         """Calls of the last turn whose results the model was not told."""
@@ -198,14 +214,16 @@ class Conversation:
         pin = record.chronicle.pin
         tool = pin.tool(call.request.tool) if pin is not None else None
         hidden = tool.sensitive if tool is not None else ()
-        arguments: Json = {k: wording.HIDDEN if k in hidden else v for k, v in call.request.arguments.items()}
+        arguments: Json = masked(call.request.arguments, hidden)
         its: Json = {"tool": call.request.tool, "arguments": arguments, "line": call.line, "state": call.state}
         if call.result is not None:
             text = call.result.text if call.result.text is not None else call.result.preview
             if call.result.digest is not None:
-                text = (await self._blobs.get(call.result.digest)).decode(errors="replace")
+                text = (await results.content(self._blobs, call.result)).decode(errors="replace")
             if tool is not None and tool.sensitive:
-                text = without_sensitive(text, tool, call.request.arguments)
+                # The history has references, which say nothing of what is to be struck out.
+                unknown = references.has_hidden(call.request.arguments)
+                text = HIDDEN if unknown else without_sensitive(text, tool, call.request.arguments)
             its["result"] = {**call.result.model_dump(mode="json", exclude={"preview"}), "text": text}
         return its
 
@@ -226,10 +244,10 @@ def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:
     try:
         arguments: JsonValue = json.loads(part.arguments)
     except ValueError:
-        return wording.HIDDEN if hidden else part.arguments
+        return HIDDEN if hidden else part.arguments
     if not isinstance(arguments, dict):
-        return wording.HIDDEN if hidden else arguments
-    return {name: wording.HIDDEN if name in hidden else value for name, value in arguments.items()}
+        return HIDDEN if hidden else arguments
+    return masked(arguments, hidden)
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """`mandate run`: start a run and watch it."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,17 @@ async def run(
     workflow_id: Annotated[str | None, typer.Option("--id", help="Workflow id; made up if left out.")] = None,
     requester: Annotated[
         str | None,
-        typer.Option(help="Who asks, and so decides on nothing that it asks people; MANDATE_USER if left out."),
+        typer.Option(
+            help="Who asks, and so decides on nothing that it asks people; MANDATE_USER, git's user.email or user@host "
+            "if left out."
+        ),
+    ] = None,
+    token_command: Annotated[
+        str | None,
+        typer.Option(
+            help="Prints a signed token, where the agent's decisions are signed; is told MANDATE_AGENT, "
+            "MANDATE_WORKFLOW_ID, MANDATE_BY, MANDATE_INPUT_DIGEST and MANDATE_LABELS_DIGEST."
+        ),
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="`key=value`, for finding it; can be repeated.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="A lower limit than the agent file's.")] = None,
@@ -46,26 +57,25 @@ async def run(
 
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
-        from workers.client import AgentClient
+        from workers.cli import identity
+        from workers.client import AgentClient, new_workflow_id
 
         queue = task_queue or connection.settings.task_queue
-        if requester is None and connection.settings.user:
-            requester = connection.settings.user
-            call.out.note(f"asked for by {requester}")
-        handle = await _start(
-            AgentClient(connection.client, queue),
-            call,
-            agent=agent,
-            asked=asked,
-            workflow_id=workflow_id,
-            requester=(requester or "").strip() or None,
-            labels=labels,
-            steps=steps,
-        )
+        who = identity.person(connection.settings, requester, option="--requester")
+        start = {
+            "agent": agent,
+            "asked": asked,
+            "workflow_id": workflow_id or new_workflow_id(agent),
+            "requester": who.name,
+            "labels": labels,
+        }
+        token = await _token(token_command, connection.settings.environment, **start) if token_command else None
+        client = AgentClient(connection.client, queue)
+        handle = await _start(client, call, **start, steps=steps, token=token)
+        call.out.note(f"{handle.id} on task queue {queue}, requester {who}")
         if detach:
             _detached(call, connection, handle)
             return 0
-        call.out.note(f"{handle.id} on task queue {queue}")
         return await watch(call, connection, handle.id, handle.first_execution_run_id)
 
 
@@ -137,6 +147,24 @@ def _label(written: str) -> tuple[str, str]:
     if not separator or not name or not value:
         raise CliError(f"--label {written!r} is not key=value")
     return name, value
+
+
+async def _token(command: str, environment: Mapping[str, str], **start: Any) -> str:
+    from workers.cli import tokens
+    from workflows.contracts.start import start_claims
+
+    try:
+        claims = start_claims(start.pop("agent"), start.pop("asked"), **start)
+    except ValueError as error:
+        raise CliError(f"start request: input: {error}") from None
+    told = {
+        "MANDATE_AGENT": claims.agent,
+        "MANDATE_WORKFLOW_ID": claims.workflow_id,
+        "MANDATE_BY": claims.sub,
+        "MANDATE_INPUT_DIGEST": claims.input_digest,
+        "MANDATE_LABELS_DIGEST": claims.labels_digest or "",
+    }
+    return await tokens.token(command, told, environment, undone="nothing was started")
 
 
 async def _start(

@@ -5,8 +5,16 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
+from activities import children
 from workers.cli.errors import INTERRUPTED
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once: threads that may never end are left, child processes are killed."""
+    children.kill_all()
+    os._exit(code)
 
 
 @contextmanager
@@ -18,7 +26,7 @@ def stop_signals(on_first: Callable[[], None]) -> Iterator[asyncio.Event]:
     def stop() -> None:
         if stopped.is_set():
             # Without cleaning up: who asks twice does not want to wait.
-            os._exit(INTERRUPTED)
+            leave(INTERRUPTED)
         stopped.set()
         on_first()
 

@@ -101,13 +101,14 @@ async def _tell(
         from workers.cli import identity
 
         person = identity.person(connection.settings, by)
-        message = _message(what, {"by": person, **{name: value for name, value in said.items() if value is not None}})
+        told = {name: value for name, value in said.items() if value is not None}
+        message = _message(what, {"by": person.name, **told})
         identity.announce(call.out, person)
         ids = list(dict.fromkeys(runs or ()))
         if query is not None:
             ids = await _found(connection, query)
             await _confirm(call, what, ids, yes=yes)
-        return await _sent(call, connection, person, ids, _sender(what, message))
+        return await _sent(call, connection, person.name, ids, _sender(what, message))
 
 
 def _message(what: str, given: Mapping[str, object]) -> "Steering | Halt | Stop":

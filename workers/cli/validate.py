@@ -58,14 +58,19 @@ async def validate(
     # What is wrong with a policy for an agent is told with the agent's name, and not once more without.
     places = {(fault.file, fault.line, fault.key) for fault in faults}
     faults += [fault for fault in wrong if (fault.file, fault.line, fault.key) not in places]
+    from workers.people_files import people_path
+
+    has_people = people_path(settings) is not None
     if call.out.as_json:
-        agents = [agent_json(loaded) for catalog in catalogs for loaded in catalog.agents.values()]
+        agents = [
+            agent_json(loaded, has_people=has_people) for catalog in catalogs for loaded in catalog.agents.values()
+        ]
         warnings = [str(warning) for catalog in catalogs for warning in catalog.warnings]
         told = {"agents": agents, "policies": list(map(policy_json, policies)), "warnings": warnings}
         call.out.json({"valid": not faults, **told, "faults": list(map(str, faults))})
     else:
         for catalog in catalogs:
-            print_catalog(call.out, catalog)
+            print_catalog(call.out, catalog, has_people=has_people)
         print_policies(call.out, policies)
         sys.stdout.flush()
         sys.stderr.writelines(f"{fault}\n" for fault in faults)

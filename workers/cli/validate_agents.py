@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from workflows.contracts.verification import CheckSpec
 
 
-def print_catalog(out: Output, catalog: "Catalog") -> None:
-    """Warnings, then each agent as a table of its tools."""
+def print_catalog(out: Output, catalog: "Catalog", *, has_people: bool) -> None:
+    """Warnings, then each agent as a table of its tools; `has_people` is whether there is a file of people."""
     from rich.text import Text
 
     from workers.cli.columns import print_table
@@ -26,6 +26,7 @@ def print_catalog(out: Output, catalog: "Catalog") -> None:
         pinned = loaded.pinned
         out.print(Text.assemble((pinned.name, "bold"), f" {loaded.digest[:12]}  {loaded.path or ''}"))
         out.print(f"  models    {', '.join(pinned.models)}")
+        out.print(f"  requester {_requester(loaded, has_people=has_people)}")
         if loaded.policies:
             out.print(f"  policies  {', '.join(loaded.policies)}")
         more = (*(("probe",) if pinned.probes else ()), *(("taken back by",) if pinned.compensations else ()))
@@ -48,7 +49,17 @@ def _row(loaded: "Loaded", definition: "ToolDefinition") -> "tuple[str | Text, .
     return (definition.tool.name, str(definition.tool.effect), _origin(definition), *probe, *by, words)
 
 
-def agent_json(loaded: "Loaded") -> dict[str, object]:
+def _requester(loaded: "Loaded", *, has_people: bool) -> str:
+    """Who may ask for a run of it."""
+    pinned = loaded.pinned
+    if not pinned.wants_requester(has_people=has_people):
+        why = "says the agent file" if pinned.requester else "there is no file of people (MANDATE_PEOPLE)"
+        return f"anyone, who may then approve what they asked for: {why}"
+    who = "required, somebody in the file of people" if has_people else "required, any name: there is no file of people"
+    return f"{who}, with a signed token" if pinned.wants_signed_start else who
+
+
+def agent_json(loaded: "Loaded", *, has_people: bool) -> dict[str, object]:
     """One agent, for `-o json`."""
     tools: list[dict[str, object]] = []
     for definition in loaded.pinned.tools:
@@ -62,6 +73,7 @@ def agent_json(loaded: "Loaded") -> dict[str, object]:
                 "risk": tool.risk,
                 "tags": list(tool.tags),
                 "untrusted": tool.untrusted,
+                "undeclared": list(_undeclared(definition)),
                 "allowed": outcomes[0].kind == "allow",
                 "rule": outcomes[0].rule,
                 "outcomes": [_outcome_json(outcome) for outcome in outcomes],
@@ -75,6 +87,8 @@ def agent_json(loaded: "Loaded") -> dict[str, object]:
         "version": loaded.digest[:12],
         "path": str(loaded.path) if loaded.path is not None else None,
         "models": list(loaded.pinned.models),
+        "requester": "required" if loaded.pinned.wants_requester(has_people=has_people) else "anyone",
+        "signed_start": loaded.pinned.wants_signed_start,
         "policies": list(loaded.policies),
         "tools": tools,
         "checks": [_check_json(check) for check in loaded.pinned.checks],
@@ -145,9 +159,20 @@ def _openings(loaded: "Loaded") -> list[str]:
         f"rule {rule} lets {_listed(tools)} change the world without a person and without a condition"
         for rule, tools in _unasked(loaded).items()
     ]
+    for definition in loaded.pinned.tools:
+        if places := _undeclared(definition):
+            name, where = definition.tool.name, _listed(places)
+            lines.append(f"{name} takes what its schema does not declare, which no rule can name: in {where}")
     if unnamed := _unnamed(loaded):
         lines.append(f"no rule allows {_listed(unnamed)}: each call waits for a person; allow it in `policy`")
     return lines
+
+
+def _undeclared(definition: "ToolDefinition") -> tuple[str, ...]:
+    """Where a tool takes arguments that its schema does not declare."""
+    from activities.toolbox.closing import open_places
+
+    return open_places(definition.input_schema)
 
 
 def _unnamed(loaded: "Loaded") -> list[str]:

@@ -3,16 +3,17 @@
 import json
 from dataclasses import dataclass
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from activities.blobs import BlobCorrupted, Blobs
+from activities.pinned import PinnedAgents
 from workers.cli import editing
 from workers.cli.errors import CliError
 from workers.cli.record import stored
 from workflows.contracts.base import JsonObject
 from workflows.contracts.request import Request
 from workflows.contracts.transcript import AssistantMessage, Segment
-from workflows.rules import wording
+from workflows.rules import hiding, wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +36,19 @@ async def arguments(store: str, identity: str | None, request: Request) -> Argum
         return Arguments(request.arguments, str(error))
     except (OSError, ValidationError, ValueError) as error:
         return Arguments(request.arguments, f"the store cannot be read: {wording.shorten(str(error), 200)}")
-    return Arguments(_hidden(whole, request.arguments))
+    return Arguments(whole)
 
 
 async def _whole(blobs: Blobs, request: Request) -> JsonObject:
+    segment = Segment.model_validate_json(await blobs.get(request.head))
     if request.edited is not None:
         found = json.loads(await blobs.get(request.edited.blob))
     else:
-        segment = Segment.model_validate_json(await blobs.get(request.head))
         answers = [message for message in segment.messages if isinstance(message, AssistantMessage)]
         if not answers or request.index >= len(answers[-1].calls):
             raise ValueError(f"segment {request.head} has no call {request.index}")
         found = json.loads(answers[-1].calls[request.index].arguments)
     if not isinstance(found, dict):
         raise ValueError("its arguments are no object")
-    return found
-
-
-def _hidden(whole: JsonObject, shown: JsonObject) -> JsonObject:
-    """`whole` without what people are not shown."""
-    hidden: JsonValue = wording.HIDDEN
-    return {name: hidden if shown.get(name, hidden) == hidden else value for name, value in whole.items()}
+    definition = (await PinnedAgents(blobs).get(segment.agent)).definition(request.tool or "")
+    return hiding.masked(found, definition.tool.sensitive if definition is not None else ())

@@ -60,7 +60,7 @@ async def _play(call: Invocation, wishes: Wishes, began: float) -> int:
         try:
             async with connected(call, settings) as connection:
                 rules = await _found_in_time(looking, began)
-                person = identity.person(settings, None)
+                person = identity.person(settings, None).name
                 stage.prepare(claimed, source, model=model, rules=rules, paced=not wishes.fast, person=person)
                 demo = Demo(call, wishes, connection, stage=claimed, rules=rules, person=person, began=began)
                 return await demo.run(model)

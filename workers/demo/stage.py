@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from activities.documents import read_document
 from workers.cli.errors import CliError
 from workers.examples.shop_data import RULES, create_shop
 from workers.server_lease import try_lock
 from workflows.contracts.base import JsonObject
+from workflows.contracts.directory import same_person
 
 AGENT = "shop"
 GROUP = "finance"
@@ -118,7 +121,8 @@ def prepare(stage: Stage, source: Path, *, model: str, rules: RulesServer, paced
     for file in source.glob("shop*.script.yaml"):
         script = file.read_text(encoding="utf-8")
         (stage.agents / file.name).write_text(f"delay: {PACE}\n{script}" if paced else script, encoding="utf-8")
-    _write(stage.people, {"people": [{"name": person, "groups": [GROUP]}]})
+    asks: list[JsonValue] = [{"name": REQUESTER}] if same_person(person) != same_person(REQUESTER) else []
+    _write(stage.people, {"people": [*asks, {"name": person, "groups": [GROUP]}]})
     # Nobody outside is to hear of a demo, whatever channels there are.
     _write(stage.channels, {"channels": [{"name": "log", "kind": "log"}]})
     agent = read_document(source / "shop.yaml").value

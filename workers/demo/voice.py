@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from activities import results
 from activities.transcript import TranscriptLog
 from workers.cli.chronicle import Chronicle
 from workers.cli.happenings import Call, Happening, Returned, Said
@@ -97,7 +98,7 @@ class Voice:
     async def _whole(self, result: ToolResult) -> str:
         if result.digest is None:
             return result.text or ""
-        return (await self._transcript.blobs.get(result.digest)).decode(errors="replace")
+        return (await results.content(self._transcript.blobs, result)).decode(errors="replace")
 
     def _returned(self, answered: Answered) -> None:
         """A call has its answer; once more if it had been lost."""

@@ -1,8 +1,10 @@
-"""Signs a decision, in the place of an identity provider: `mandate approve --token-command` runs it.
+"""Signs a decision or a start, in the place of an identity provider: `--token-command` of `mandate` runs it.
 
     python -m workers.examples.sign_decision --make-key --key issuer.pem --jwks issuer.jwks.json
     MANDATE_JWKS=issuer.jwks.json MANDATE_TOKEN_ISSUER=example mandate worker
-    mandate approve r1 --token-command "python -m workers.examples.sign_decision --key issuer.pem --issuer example"
+    export SIGN="python -m workers.examples.sign_decision --key issuer.pem --issuer example"
+    mandate run refunds "Order 81" --token-command "$SIGN"
+    mandate approve r1 --token-command "$SIGN"
 
 Whoever has the key can sign for everybody. A real issuer asks first who is there, and shows what is signed.
 """
@@ -33,9 +35,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         if options.make_key:
             _make_key(options.key, options.jwks)
             return 0
-        lacking = [name for name in ("issuer", "digest", "choice", "by") if not getattr(options, name)]
+        lacking = [name for name in ("issuer", *_wanted(options), "by") if not getattr(options, name)]
         if lacking:
-            print(f"missing: {', '.join(f'--{name}' for name in lacking)}", file=sys.stderr)
+            print(f"missing: --{', --'.join(lacking).replace('_', '-')}", file=sys.stderr)
             return 2
         print(_token(options))
     except (OSError, ValueError) as error:
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 
 def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sign_decision", description="Sign a decision on a request of an agent.")
+    parser = argparse.ArgumentParser(prog="sign_decision", description="Sign a decision on a request, or a start.")
     parser.add_argument("--key", type=Path, required=True, help="private key, PEM")
     parser.add_argument("--make-key", action="store_true", help="make the key and write its public half to --jwks")
     parser.add_argument("--jwks", type=Path, default=Path("jwks.json"), help="key set, for MANDATE_JWKS")
@@ -53,9 +55,18 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--audience", default="mandate", help="as in MANDATE_TOKEN_AUDIENCE")
     parser.add_argument("--digest", default=env.get("MANDATE_REQUEST_DIGEST", ""), help="the request's digest")
     parser.add_argument("--choice", default=env.get("MANDATE_CHOICE", ""), help="what is chosen")
-    parser.add_argument("--by", default=env.get("MANDATE_BY", ""), help="who decides")
+    parser.add_argument("--by", default=env.get("MANDATE_BY", ""), help="who decides, or asks")
     parser.add_argument("--value-digest", default=env.get("MANDATE_VALUE_DIGEST", ""), help="of the value, if any")
+    parser.add_argument("--agent", default=env.get("MANDATE_AGENT", ""), help="of a start: which agent")
+    parser.add_argument("--workflow-id", default=env.get("MANDATE_WORKFLOW_ID", ""), help="of a start: which run")
+    parser.add_argument("--input-digest", default=env.get("MANDATE_INPUT_DIGEST", ""), help="of a start's input")
+    parser.add_argument("--labels-digest", default=env.get("MANDATE_LABELS_DIGEST", ""), help="of labels, if any")
     return parser
+
+
+def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
+    """What must be given for what is signed: a start, if it names a run."""
+    return ("agent", "workflow_id", "input_digest") if options.workflow_id else ("digest", "choice")
 
 
 def _token(options: argparse.Namespace) -> str:
@@ -69,12 +80,18 @@ def _token(options: argparse.Namespace) -> str:
         "sub": options.by,
         "iat": now,
         "exp": now + SECONDS_VALID,
-        "request_digest": options.digest,
-        "choice": options.choice,
+        **_signed(options),
     }
-    if options.value_digest:
-        claims["value_digest"] = options.value_digest
     return jwt.encode(claims, key, algorithm="ES256", headers={"kid": _key_id(key)})
+
+
+def _signed(options: argparse.Namespace) -> dict[str, str]:
+    """The claims that bind a token to one start or one decision."""
+    if options.workflow_id:
+        names = ("agent", "workflow_id", "input_digest", "labels_digest")
+        return {name: getattr(options, name) for name in names if getattr(options, name)}
+    claims = {"request_digest": options.digest, "choice": options.choice, "value_digest": options.value_digest}
+    return {name: value for name, value in claims.items() if value}
 
 
 def _make_key(path: Path, jwks: Path) -> None:

@@ -13,7 +13,7 @@ from workflows.contracts.budget import Budget
 from workflows.contracts.compensation import CompensationSpec
 from workflows.contracts.faults import Located, refuse, repeated
 from workflows.contracts.model import ModelName
-from workflows.contracts.policy import Asking, Rule
+from workflows.contracts.policy import Asking, RequesterIs, Rule
 from workflows.contracts.tool import Tool, ToolDefinition
 from workflows.contracts.tool_entry import ToolEntry, entry_name, same_tool_names
 from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
@@ -53,6 +53,12 @@ class AgentSpec(Spec):
     )
     people: Asking = Field(
         default=Asking(), description="How people are asked where no rule says it: unmatched calls and questions."
+    )
+    requester: Literal["required", "anyone"] | None = Field(
+        default=None,
+        description="Who may ask for a run. `required`: somebody in the file of people; without such a file, whoever "
+        "gives a name. `anyone`: nobody has to say who asks, so that who asks may also approve. Left out: `required` "
+        "where workers have a file of people or decisions are signed, else `anyone`.",
     )
     checks: tuple[CheckSpec, ...] = Field(default=(), description="What results and the final answer must pass.")
     attempts: int = Field(
@@ -108,6 +114,8 @@ class PinnedAgent(Record):
     policy: tuple[Rule, ...]
     """Its own rules, then those of the shared files that it names."""
     people: Asking = Asking()
+    requester: Literal["required", "anyone"] | None = None
+    """As the agent file says; see `wants_requester`."""
     checks: tuple[CheckSpec, ...] = ()
     probes: dict[str, ProbeSpec] = {}
     """By the tool that they are about."""
@@ -125,6 +133,26 @@ class PinnedAgent(Record):
     def definition(self, tool: str) -> ToolDefinition | None:
         return next((definition for definition in self.tools if definition.tool.name == tool), None)
 
+    @property
+    def wants_signatures(self) -> bool:
+        """Whether some decision on its runs counts only with a signature."""
+        return any(asking.signature == "required" for asking in (self.people, *self.policy))
+
+    def wants_requester(self, *, has_people: bool) -> bool:
+        """Whether a run must say who asks; `has_people` is whether there is a file of people.
+
+        Every agent can ask people: for calls, with `ask_person`, and when it cannot go on. Who asked for a run decides
+        on none of that, which nobody can hold to without knowing who that is.
+        """
+        if self.requester is None:
+            return has_people or self.wants_signatures
+        return self.requester == "required"
+
+    @property
+    def wants_signed_start(self) -> bool:
+        """Whether a run must be asked for with a token: where decisions are signed, unless anyone may ask."""
+        return self.wants_signatures and self.requester != "anyone"
+
 
 class AgentPin(Record):
     """What the workflow holds of its agent: what it decides with."""
@@ -139,6 +167,8 @@ class AgentPin(Record):
     asks: bool = False
     """Calls that no rule matched are asked for; false in runs that began when they were refused."""
     people: Asking = Asking()
+    requester: RequesterIs = "anyone"
+    """What is sure of who asked; runs that began before that was looked at keep `anyone`."""
     checks: tuple[CheckPin, ...] = ()
     probes: dict[str, ProbePin] = {}
     """By the tool that they are about."""
@@ -149,6 +179,8 @@ class AgentPin(Record):
     same_call: int = 5
     recovers: bool = False
     """Failures that retries cannot mend go to people; false in runs that began when they ended the run."""
+    hides: bool = False
+    """Sensitive arguments are here by reference only; false in runs that have none or began when they were in clear."""
     loop: int = 0
     """`LOOP` when the run began: what changed the order of its commands since is for newer runs only."""
     budget: Budget
@@ -172,6 +204,11 @@ class PinRequest(Record):
 
     agent: str
     input: str | JsonObject
+    requester: str | None = None
+    labels: dict[str, str] = {}
+    token: str | None = Field(default=None, repr=False)
+    run_id: str = ""
+    """First run id of the chain: a token starts one."""
 
 
 class Pinned(Record):
@@ -179,3 +216,5 @@ class Pinned(Record):
 
     agent: AgentPin
     head: Digest
+    requester: str | None = None
+    """Who asked, by their name in the file of people if they are there, however they were named at the start."""

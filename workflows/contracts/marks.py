@@ -4,7 +4,11 @@ A payload's mark travels in its metadata, beside the encoding, so that content a
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel
+
+M = TypeVar("M", bound=BaseModel)
 
 METADATA_KEY = "mark"
 
@@ -19,3 +23,12 @@ class Marked:
     content: bytes
     """JSON."""
     mark: bytes
+
+
+def read_as(model: type[M], given: object) -> M:
+    """Return a value that was decoded without a type; its mark, if it has one, is not looked at.
+
+    Raises:
+        ValidationError: it is no such value.
+    """
+    return model.model_validate_json(given.content) if isinstance(given, Marked) else model.model_validate(given)

@@ -28,6 +28,10 @@ MOST_REMINDERS = 50
 Person = Annotated[str, StringConstraints(pattern=r"^\S(?:.{0,198}\S)?$")]
 """How a person is named in decisions, for example `ann@example.com`."""
 
+RequesterIs = Literal["known", "named", "anyone"]
+"""What is sure of who asked for a run: the file of people had them when it began, they gave a name and there was no
+such file, or the agent file lets anyone ask."""
+
 Group = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@/-]{0,63}$")]
 
 

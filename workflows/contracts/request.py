@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from workflows.contracts.base import Digest, JsonObject, Record, Spec, check_storable
-from workflows.contracts.policy import Person
+from workflows.contracts.policy import Person, RequesterIs
 from workflows.contracts.tool import Tool, ToolResult
 
 RequestKind = Literal["approval", "question", "escalation", "outcome", "budget"]
@@ -176,7 +176,7 @@ class EditedCall(Record):
     digest: Digest
     """Of the tool's name and the canonical whole arguments."""
     blob: Digest
-    """Address of the whole arguments as JSON, from which `run_tool` reads them."""
+    """Address of the whole arguments as JSON, from which `run_tool` reads them; sensitive ones are references there."""
 
 
 class Request(Record):
@@ -305,6 +305,7 @@ class DecisionCheck(Record):
     """Set for approvals."""
     agent: Digest
     requester: str | None
+    requester_is: RequesterIs = "anyone"
     workflow_id: str
     at: AwareDatetime
     """When the decision came: a token must be valid then."""

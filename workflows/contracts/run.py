@@ -14,7 +14,7 @@ from workflows.contracts.compensation import Compensable
 from workflows.contracts.lookups import KeptDecision
 from workflows.contracts.model import ModelReply, Usage, Words
 from workflows.contracts.policy import ToolTotals, Verdict
-from workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
+from workflows.contracts.request import By, Closed, EditedCall, Halt, Refusal, Request
 from workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -39,6 +39,12 @@ class RunRequest(Spec):
     requester: str | None = Field(default=None, min_length=1, max_length=200, description="Who asks.")
     labels: dict[Label, Label] = Field(default={}, max_length=20, description="For finding the run again.")
     budget: BudgetRequest | None = Field(default=None, description="Lower limits than the agent file's.")
+    token: str | None = Field(
+        default=None,
+        max_length=8192,
+        repr=False,
+        description="Signed token of the requester, where decisions on the agent's runs are signed.",
+    )
 
     @field_validator("input")
     @classmethod
@@ -62,6 +68,15 @@ class RunRequest(Spec):
         if size > ATTRIBUTE_BYTES:
             raise ValueError(f"are {size} bytes of JSON together; at most {ATTRIBUTE_BYTES} are allowed")
         return value
+
+
+class StartRequest(RunRequest):
+    """A `RunRequest` as clients make it: who asks is named as whoever decides is.
+
+    Runs read `RunRequest`, since those that began with other names go on; `pin_agent` refuses such names.
+    """
+
+    requester: By | None = Field(default=None, description="Who asks.")
 
 
 class RunStatus(StrEnum):

@@ -63,7 +63,7 @@ class Tool(Record):
     numeric: tuple[str, ...] = ()
     """Arguments that are numbers by its schema, of which the run keeps sums."""
     sensitive: tuple[str, ...] = ()
-    """Arguments that are shown nowhere but to the tool and the model."""
+    """Arguments that are shown nowhere but to the tool and the model, at every depth and in every spelling."""
     remote: RemoteActivity | None = None
     """Set for source `activity`, which the workflow calls itself."""
 
@@ -138,11 +138,12 @@ class CallRequest(Record):
 
     tool: str
     arguments: JsonObject = {}
-    """Text leaves over 1 KiB are `{"digest", "size", "preview"}`; `run_tool` reads the whole call from the chain."""
+    """Text leaves over 1 KiB are `{"digest", "size", "preview"}`, and sensitive arguments are, with nothing but a keyed
+    digest; `run_tool` reads the whole call from the chain."""
     misfit: str | None = None
     """Why this call can reach neither rule nor tool: unknown tool, invalid JSON, arguments that do not fit."""
     digest: Digest | None = None
-    """Of the tool's name and canonical arguments; set for calls that change the world."""
+    """Of the tool's name and canonical arguments, keyed if some are sensitive; set for calls that change the world."""
     repeat: int = 0
     """How many calls with this digest came before it in the run."""
     undoes: str | None = None
@@ -184,7 +185,7 @@ class ToolResult(Record):
     text: str | None = None
     digest: Digest | None = None
     size: int | None = None
-    """UTF-8 bytes of the text under `digest`."""
+    """UTF-8 bytes of the text under `digest`; what follows them there only keeps the address from telling of it."""
     preview: str = ""
     """Its beginning, for people; left out when the result travels on."""
     error: bool = False
@@ -215,7 +216,7 @@ ARGUMENT_LEAF_BYTES = 1024
 
 
 class LeafReference(Record):
-    """Stands for a long text argument."""
+    """Stands for a long text argument; for a sensitive one with size 0, no preview and a digest that is keyed."""
 
     digest: Digest
     size: int

@@ -79,7 +79,15 @@ def activity_faults(entry: Mapping[str, object]) -> list[Located]:
     found: list[Located] = []
     if entry.get("name") is None and isinstance(type_name, str) and not is_name(type_name):
         found.append((("activity", "name"), f"{type_name!r} cannot be the name of a tool; set the tool's 'name'"))
+    if _texts(entry.get("sensitive")):
+        found.append((("sensitive",), _IN_CLEAR))
     return [*found, *_key_faults(entry, [entry.get("effect")]), *_schema_faults(entry), *_position_faults(entry)]
+
+
+_IN_CLEAR = (
+    "Temporal carries the arguments of an activity, and its history keeps them as they are; call it by 'python' or "
+    "'http' instead, or hand on a reference to what is sensitive"
+)
 
 
 def http_faults(entry: Mapping[str, object]) -> list[Located]:

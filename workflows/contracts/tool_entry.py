@@ -55,7 +55,9 @@ class ToolSettings(Spec):
     risk: float | None = Field(
         default=None, ge=0, allow_inf_nan=False, description="How much harm a call can do, on a scale of your own."
     )
-    sensitive: tuple[str, ...] | None = Field(default=None, description="Arguments that are shown nowhere.")
+    sensitive: tuple[str, ...] | None = Field(
+        default=None, description="Arguments that are shown nowhere: Temporal and rules have a digest of them."
+    )
     result_limit: int | None = Field(default=None, ge=256, description="Bytes of a result that the model is shown.")
     probe: Name | ProbeSpec | None = Field(
         default=None,
@@ -115,6 +117,11 @@ class McpTools(ToolSettings):
         "if nothing says, `unknown` for `once` and `not_done` for the rest.",
     )
     errors: dict[str, ErrorMeaning] = Field(default={}, description="The same by tool; not named: `error`.")
+    additional_arguments: Literal["allow", "refuse"] = Field(
+        default="refuse",
+        description="Whether calls may have arguments that the server's schemas do not declare, where these leave it "
+        "open: rules cannot know of them.",
+    )
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
@@ -140,7 +147,10 @@ class ActivityTool(NamedToolSettings):
     """A Temporal activity as a tool; its activity id is the idempotency key."""
 
     activity: ActivityConnection = Field(description="Which activity.")
-    input_schema: JsonObject = Field(description="JSON Schema of the arguments: an object.")
+    input_schema: JsonObject = Field(
+        description="JSON Schema of the arguments: an object. There are no others unless it says "
+        "`additionalProperties`."
+    )
     arguments: tuple[str, ...] | None = Field(default=None, description="Positional order; without it one object.")
     failed_types: tuple[str, ...] = Field(default=(), description="Application errors that mean: not done.")
 
@@ -168,7 +178,8 @@ class HttpTool(NamedToolSettings):
 
     name: Name = Field(description="What the model and the policy call it.")
     input_schema: JsonObject = Field(
-        description="JSON Schema of the arguments: an object. What is in neither address nor query is the JSON body."
+        description="JSON Schema of the arguments: an object. There are no others unless it says "
+        "`additionalProperties`. What is in neither address nor query is the JSON body."
     )
     http: HttpConnection = Field(description="The request.")
     headers: dict[str, Confidential] = Field(default={}, description="`${secret:NAME}` is resolved by the worker.")

@@ -54,6 +54,8 @@ class UserMessage(Record):
 
     role: Literal["user"]
     parts: tuple[Annotated[TextPart | ResultPart, Field(discriminator="kind")], ...]
+    salt: str | None = Field(default=None, repr=False)
+    """In the first message of a run with sensitive arguments: what their digests are keyed with; told to no model."""
 
 
 class AssistantMessage(Record):
@@ -93,6 +95,8 @@ class Segment(Record):
     """The pinned agent that the segment was written under."""
     spine: tuple[tuple[Digest, ...], ...] = ()
     messages: tuple[Message, ...]
+    seal: Digest | None = None
+    """Keyed digest of the rest, in runs with a salt: the address tells nothing of sensitive arguments then."""
 
 
 class Block(Record):

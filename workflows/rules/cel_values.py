@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference
+from workflows.rules import hiding
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
@@ -156,6 +157,9 @@ def _reference(value: Mapping[str, Any]) -> Any:
     size, digest, preview = value["size"], value["digest"], value["preview"]
     if type(size) is not int or not isinstance(digest, str) or not isinstance(preview, str):
         return _object(value, 1)
+    # A sensitive argument, which no condition reads: files with one that does are not loaded.
+    if hiding.is_hidden(dict(value)):
+        return _message_class()(digest=_text(digest))
     if size <= ARGUMENT_LEAF_BYTES or size >= _INT64_END:
         raise Unreadable("is not shown, since the arguments are long")
     return _message_class()(digest=_text(digest), size=size, preview=_text(preview))

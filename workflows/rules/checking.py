@@ -10,7 +10,7 @@ from workflows.contracts.base import JsonObject
 from workflows.contracts.policy import RunFacts
 from workflows.contracts.tool import Tool
 from workflows.contracts.verification import CheckPin
-from workflows.rules import cel, policy
+from workflows.rules import cel, hiding, policy
 
 _ARGUMENT = re.compile(r"""\s*args\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(?:"([^"\\\n]*)"|'([^'\\\n]*)')\s*\])\s*""", re.ASCII)
 """An expression that is one argument of the call and nothing else."""
@@ -25,13 +25,19 @@ def arguments_of(
 
     They are the call's; `more` is what else the expressions see.
 
+    A sensitive argument, which the workflow knows by reference only, is handed on so; the activity has its value.
+
     An expression that is just an argument which the call left out is left out too, as its tool's default is then
     meant. One that cannot be evaluated makes all of them unusable, since a call without it asks for something else.
     """
     facts = cel.Facts({"args": args, "key": key or "", **more})
     made: JsonObject = {}
     for name, text in expressions.items():
-        if named_argument(text) not in {None, *args}:
+        argument = named_argument(text)
+        if argument not in {None, *args}:
+            continue
+        if argument is not None and hiding.is_hidden(args[argument]):
+            made[name] = args[argument]
             continue
         value = facts.value(text)
         if type(value) is cel.Unevaluable:

@@ -8,12 +8,12 @@ from pydantic import JsonValue
 
 from workflows.contracts.model import Usage
 from workflows.contracts.tool import ToolResult
+from workflows.rules import hiding
 
 SUPPLIED = "its answer is a person's"
 """How the reason of a run begins whose final answer a person supplied."""
 
 SUMMARY_CHARACTERS = 100
-HIDDEN = "***"
 
 
 def shorten(text: str, limit: int) -> str:
@@ -25,8 +25,8 @@ def shorten(text: str, limit: int) -> str:
 def call(tool: str, arguments: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
     """`lookup_order order=81`: one line of at most 100 characters, without the values of `sensitive` arguments."""
     words = [tool]
-    for name, value in arguments.items():
-        words.append(f"{name}={HIDDEN if name in sensitive else _value(value)}")
+    for name, value in hiding.masked(arguments, sensitive).items():
+        words.append(f"{name}={_value(value)}")
         if sum(map(len, words)) > SUMMARY_CHARACTERS:
             break
     return shorten(" ".join(words), SUMMARY_CHARACTERS)
@@ -40,19 +40,17 @@ def _value(value: JsonValue) -> str:
     return shorten(json.dumps(value, ensure_ascii=False), 40)
 
 
-def masked(values: Mapping[str, JsonValue], sensitive: Sequence[str]) -> dict[str, JsonValue]:
-    """All arguments, without the values of `sensitive` ones."""
-    return {name: HIDDEN if name in sensitive else value for name, value in values.items()}
-
-
 def arguments(values: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
     """All arguments as one line of JSON, without the values of `sensitive` ones."""
-    return json.dumps(masked(values, sensitive), ensure_ascii=False)
+    return json.dumps(hiding.masked(values, sensitive), ensure_ascii=False)
 
 
 def result(answer: ToolResult) -> str:
     """The beginning of a result, or that it is an error."""
     text = shorten(answer.text if answer.text is not None else answer.preview, 80)
+    if not text and answer.size is not None:
+        text = f"{answer.size} bytes"
+        return f"error: {text}" if answer.error else text
     if answer.error:
         return f"error: {text}"
     return text if answer.size is None else f"{text} ({answer.size} bytes)"

@@ -1,0 +1,190 @@
+"""Schemas closed where they say nothing: what policy does not know of is not sent.
+
+A JSON Schema without `additionalProperties` takes arguments that it does not name. Policy cannot name them either, and
+whoever receives the call may know them.
+"""
+
+from collections.abc import Sequence
+
+from pydantic import JsonValue
+
+from activities.toolbox.schema_names import BY_NAME, LISTED, MORE, Names, Part, children, mapping, others
+from workflows.contracts.base import JsonObject
+
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", *BY_NAME)
+_ANYTHING: tuple[JsonValue, ...] = (True, {})
+
+
+def closed(schema: JsonObject, *, only_file_opens: bool = False) -> JsonObject:
+    """`schema` with `additionalProperties: false` at the root and at every object that declares `properties`.
+
+    Where `additionalProperties` or `unevaluatedProperties` stands already it stays, unless `only_file_opens`: then what
+    a stranger's schema says to be open is closed too, but for objects that declare no names, which are maps.
+
+    Names that an object is given by `allOf`, `anyOf`, `oneOf`, `if`, `$ref` or the like count together: it is closed by
+    the union of all of them, so that no call which keeps to declared names is refused. What refers to an anchor, or
+    needs more properties than it declares, stays as it is; `open_places` names it.
+
+    Raises:
+        ValueError: the schema branches without end.
+    """
+    strict = _without_openings(schema) if only_file_opens else schema
+    return _Closing(strict).rewritten()
+
+
+def opened(schema: JsonObject) -> JsonObject:
+    """`schema`, saying of its arguments that there may be more where it says nothing."""
+    return schema if any(key in schema for key in MORE) else {**schema, "additionalProperties": True}
+
+
+def open_places(schema: JsonObject) -> tuple[str, ...]:
+    """Where `schema` takes names that it does not declare: the arguments themselves, and objects that declare some."""
+    return Names(schema).find_open()
+
+
+class _Closing(Names):
+    """One schema, and which of its nodes are all that is said of a value."""
+
+    def __init__(self, root: JsonObject) -> None:
+        super().__init__(root)
+        self._roles: dict[int, set[bool]] = {}
+        """By identity: whether it is all that is said of a value, a part of that, or both in different places."""
+        self._limited = 0
+        self._visit()
+
+    def rewritten(self) -> JsonObject:
+        made = self._rewrite(self.root)
+        assert isinstance(made, dict)
+        return made
+
+    def _visit(self) -> None:
+        """Find out the role of each node."""
+        waiting, seen = list[list[JsonValue]]([[self.root]]), set[frozenset[int]]()
+        while waiting:
+            applying = [node for node in waiting.pop(0) if isinstance(node, dict)]
+            identities = frozenset(map(id, applying))
+            if not applying or identities in seen:
+                continue
+            seen.add(identities)
+            self.check_effort(len(seen))
+            for node in applying:
+                self._roles.setdefault(id(node), set()).add(len(identities) == 1)
+            same = self.stands_for(applying[0]) if len(identities) == 1 else None
+            if same is not None:
+                waiting.append([same])
+                continue
+            parts = self.parts(applying)
+            for part, _ in parts:
+                if id(part) not in identities:
+                    self._roles[id(part)] = {*self._roles.get(id(part), ()), False}
+            waiting += [children(parts, name) for name in self.said(parts).names]
+            waiting += [[other] for other in others(parts)] if len(parts) == 1 else [others(parts)]
+
+    def _is_whole(self, node: JsonObject) -> bool:
+        """Whether `node` is nothing but all that is said of a value."""
+        roles = self._roles.get(id(node), set())
+        return roles == {True} or (True in roles and node is self.root)
+
+    def _rewrite(self, node: JsonValue, *, named: bool = False) -> JsonValue:
+        if isinstance(node, list):
+            return [self._rewrite(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        made: JsonObject = {
+            key: item if not named and key in _DATA else self._rewrite(item, named=not named and key in _NAMED)
+            for key, item in node.items()
+        }
+        return self._shut(node, made) if not named and self._is_whole(node) else made
+
+    def _shut(self, node: JsonObject, made: JsonObject) -> JsonObject:
+        """`made` of `node`, closed as far as it is not by what it refers to."""
+        same = self.stands_for(node)
+        if isinstance(same, dict) and self._is_whole(same):
+            return made
+        parts = self.parts((node,))
+        own = mapping(node.get("properties"))
+        limits = self._limits(parts, (), but=[name for name in own if len(children(parts, name)) == 1])
+        if not limits:
+            return made
+        if "$ref" in made and self._ignores_beside_ref:
+            made = {**{key: made[key] for key in made if key != "$ref"}, "allOf": [{"$ref": made["$ref"]}]}
+        return _joined(made, limits)
+
+    def _limits(self, parts: Sequence[Part], above: tuple[frozenset[int], ...], but: Sequence[str] = ()) -> JsonObject:
+        """A schema that says only which names there are, for a value that `parts` apply to; empty when it says nothing.
+
+        Names in `but` are closed where they stand.
+        """
+        identities = frozenset(id(part) for part, _ in parts)
+        if not parts or identities in above:
+            return {}
+        self._limited += 1
+        self.check_effort(self._limited)
+        said, is_root = self.said(parts), any(part is self.root for part, _ in parts[:1])
+        below: JsonObject = {}
+        for name in said.names:
+            inner = {} if name in but else self._limits(self.parts(children(parts, name)), (*above, identities))
+            below[name] = inner or True
+        made: JsonObject = {}
+        is_shut = said.can_be_closed and bool(said.names or said.patterns or is_root)
+        if is_shut or any(inner is not True for inner in below.values()):
+            made["properties"] = below
+        if is_shut:
+            made["additionalProperties"] = False
+            if said.patterns:
+                made["patternProperties"] = dict.fromkeys(said.patterns, True)
+        if len(parts) > 1 and (items := self._limits(self.parts(_listed(parts)), (*above, identities))):
+            made["items"] = items
+        return made
+
+
+def _joined(made: JsonObject, limits: JsonObject) -> JsonObject:
+    """`made`, and beside it what `limits` says."""
+    joined = dict(made)
+    for key, limit in limits.items():
+        if key in ("properties", "patternProperties") and isinstance(limit, dict):
+            own = mapping(made.get(key))
+            both = {name: _both(own[name], limit[name]) if name in limit else own[name] for name in own}
+            if together := {**both, **{name: limit[name] for name in limit if name not in own}}:
+                joined[key] = together
+        else:
+            joined[key] = _both(made[key], limit) if key in made else limit
+    return joined
+
+
+def _both(one: JsonValue, other: JsonValue) -> JsonValue:
+    return one if other is True or one == other else {"allOf": [one, other]}
+
+
+def _listed(parts: Sequence[Part]) -> list[JsonValue]:
+    """Schemas of all items of a list, where it has no others."""
+    has_more = any(key in part for part, _ in parts for key in LISTED if key != "items")
+    return [] if has_more else [part["items"] for part, _ in parts if isinstance(part.get("items"), dict)]
+
+
+_DATA = ("const", "enum", "default", "examples")
+
+
+def _without_openings(node: JsonValue, *, named: bool = False, is_root: bool = True) -> JsonObject:
+    """`node` without what says that an object which declares names may have more; of the root whatever it says."""
+    made = _cleared(node, named=named, is_root=is_root)
+    assert isinstance(made, dict)
+    return made
+
+
+def _cleared(node: JsonValue, *, named: bool = False, is_root: bool = False) -> JsonValue:
+    if isinstance(node, list):
+        return [_cleared(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    made: JsonObject = {
+        key: item if not named and key in _DATA else _cleared(item, named=not named and key in _NAMED)
+        for key, item in node.items()
+    }
+    if named:
+        return made
+    for key in MORE:
+        opens = made.get(key) in _ANYTHING and made.get(key) is not False
+        if key in made and made[key] is not False and (is_root or (opens and made.get("properties"))):
+            del made[key]
+    return made

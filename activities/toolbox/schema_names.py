@@ -1,0 +1,205 @@
+"""What a JSON Schema says of the names of each object in a value, wherever in the schema it says it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from pydantic import JsonValue
+
+from workflows.contracts.base import JsonObject
+
+MOST_PLACES = 5000
+"""Places of one schema that are read: a stranger's could branch without end."""
+
+ROOT = "arguments"
+"""Place of the arguments themselves; that of others is `items[].price`."""
+
+_OLD_DRAFTS = ("draft-03", "draft-04", "draft-05", "draft-06", "draft-07")
+"""Whatever stands beside `$ref` says nothing in them."""
+
+LISTED = ("items", "prefixItems", "additionalItems", "unevaluatedItems", "contains")
+MORE = ("additionalProperties", "unevaluatedProperties")
+BY_NAME = ("dependentSchemas", "dependencies")
+_ALTERNATIVES = ("anyOf", "oneOf")
+_CONDITIONAL = ("if", "then", "else")
+_ABOUT = frozenset(
+    ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "discriminator")
+)
+_SET_APART = frozenset(("$schema", "$id", "$defs", "definitions", "type"))
+
+
+_NULL: JsonValue = {"type": "null"}
+
+Part = tuple[JsonObject, bool]
+"""A schema that applies to a value, and whether it applies to every value of that place."""
+
+
+@dataclass(slots=True)
+class Said:
+    """All that the schemas which apply to one value say of an object's names."""
+
+    names: dict[str, None] = field(default_factory=dict)
+    patterns: dict[str, None] = field(default_factory=dict)
+    is_open: bool = False
+    """Some part says that there may be more."""
+    is_closed: bool = False
+    """A part that always applies says that there are no more."""
+    is_unknown: bool = False
+    """A part cannot be found."""
+    fewest: int = 0
+    """Properties that there must be."""
+
+    @property
+    def can_be_closed(self) -> bool:
+        is_reachable = self.fewest <= len(self.names) or bool(self.patterns)
+        return not (self.is_open or self.is_closed or self.is_unknown) and is_reachable
+
+
+class Names:
+    """What one schema says of each value: the schemas that apply to the same one are read together."""
+
+    def __init__(self, root: JsonObject) -> None:
+        self.root = root
+        self._ignores_beside_ref = any(draft in str(root.get("$schema", "")) for draft in _OLD_DRAFTS)
+
+    def find_open(self) -> tuple[str, ...]:
+        """Places that take names which are not declared there; an object that declares none is a map."""
+        found, seen = dict[str, None](), set[frozenset[int]]()
+        waiting: list[tuple[str, Sequence[JsonValue]]] = [(ROOT, (self.root,))]
+        while waiting:
+            place, applying = waiting.pop(0)
+            parts = self.parts(applying)
+            identities = frozenset(id(part) for part, _ in parts)
+            if not parts or identities in seen:
+                continue
+            seen.add(identities)
+            self.check_effort(len(seen))
+            said = self.said(parts)
+            if not said.is_closed and (place == ROOT or said.names) and any(_may_be_object(part) for part, _ in parts):
+                found[place] = None
+            waiting += [(_below(place, name), children(parts, name)) for name in said.names]
+            waiting.append((f"{place}[]", others(parts)))
+        return tuple(found)
+
+    def check_effort(self, places: int) -> None:
+        """Raises `ValueError` when there are more places than anybody could mean."""
+        if places > MOST_PLACES:
+            raise ValueError(f"the schema describes more than {MOST_PLACES} different values")
+
+    def parts(self, applying: Sequence[JsonValue]) -> list[Part]:
+        """The schemas `applying` and all that they bring with them, and whether each applies to every value."""
+        waiting = [(node, True) for node in applying]
+        found, seen = list[Part](), set[int]()
+        while waiting:
+            node, always = waiting.pop(0)
+            if isinstance(node, dict) and id(node) not in seen:
+                seen.add(id(node))
+                found.append((node, always))
+                waiting.extend((other, always and own) for other, own in self._beside(node))
+        return found
+
+    def _beside(self, node: JsonObject) -> Iterator[tuple[JsonValue, bool]]:
+        reference = node.get("$ref")
+        if isinstance(reference, str):
+            yield self.resolved(reference), True
+            if self._ignores_beside_ref:
+                return
+        yield from ((branch, True) for branch in items_of(node.get("allOf")))
+        for key in _ALTERNATIVES:
+            branches = items_of(node.get(key))
+            rest = [branch for branch in branches if branch != _NULL]
+            yield from ((branch, len(rest) == 1) for branch in rest)
+        yield from ((node.get(key), False) for key in _CONDITIONAL)
+        for key in BY_NAME:
+            yield from ((branch, False) for branch in mapping(node.get(key)).values())
+
+    def stands_for(self, node: JsonObject) -> JsonValue:
+        """The one schema that `node` only refers to, or allows beside null; `None` when it says something itself."""
+        reference = node.get("$ref")
+        if isinstance(reference, str) and (self._ignores_beside_ref or not _says(node, but="$ref")):
+            return self.resolved(reference)
+        for key in _ALTERNATIVES:
+            branches = node.get(key)
+            if isinstance(branches, list) and not _says(node, but=key):
+                rest = [branch for branch in branches if branch != _NULL]
+                return rest[0] if len(rest) == 1 else None
+        return None
+
+    def resolved(self, reference: str) -> JsonValue:
+        """What a JSON pointer into the schema names; `None` for an anchor, or when there is nothing."""
+        if reference != "#" and not reference.startswith("#/"):
+            return None
+        found: JsonValue = self.root
+        for step in reference.split("/")[1:]:
+            key = unquote(step).replace("~1", "/").replace("~0", "~")
+            if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+                found = found[int(key)]
+            elif isinstance(found, dict) and key in found:
+                found = found[key]
+            else:
+                return None
+        return found
+
+    def said(self, parts: Sequence[Part]) -> Said:
+        said, names_some = Said(), False
+        for part, always in parts:
+            said.names.update(dict.fromkeys((*mapping(part.get("properties")), *_demanded(part))))
+            said.patterns.update(dict.fromkeys(mapping(part.get("patternProperties"))))
+            opens = [key for key in MORE if key in part and part[key] is not False]
+            said.is_open |= bool(opens)
+            said.is_closed |= always and not opens and any(key in part for key in MORE)
+            names_some |= "propertyNames" in part
+            reference = part.get("$ref")
+            lost = isinstance(reference, str) and self.resolved(reference) is None
+            said.is_unknown |= lost or "$dynamicRef" in part or "$recursiveRef" in part
+            least = part.get("minProperties")
+            said.fewest = max(said.fewest, least if isinstance(least, int) else 0)
+        said.is_open |= names_some and not said.names
+        return said
+
+
+def children(parts: Sequence[Part], name: str) -> list[JsonValue]:
+    """All that `parts` declare of the property `name`."""
+    return [found[name] for part, _ in parts if name in (found := mapping(part.get("properties")))]
+
+
+def others(parts: Sequence[Part]) -> list[JsonValue]:
+    """Schemas of what has no name of its own: items of lists, and values of maps."""
+    found: list[JsonValue] = []
+    for part, _ in parts:
+        for key in (*LISTED, *MORE):
+            value = part.get(key)
+            found += value if isinstance(value, list) else [value]
+        found += mapping(part.get("patternProperties")).values()
+    return found
+
+
+def _below(place: str, name: str) -> str:
+    return name if place == ROOT else f"{place}.{name}"
+
+
+def _demanded(part: JsonObject) -> Iterator[str]:
+    """Names that there must be, which may stand in no `properties`."""
+    lists: list[JsonValue] = [part.get("required")]
+    for key in ("dependentRequired", "dependencies"):
+        lists.extend(mapping(part.get(key)).values())
+    for names in lists:
+        yield from (name for name in items_of(names) if isinstance(name, str))
+
+
+def _may_be_object(node: JsonObject) -> bool:
+    kinds = node.get("type", "object")
+    return "object" in (kinds if isinstance(kinds, list) else [kinds])
+
+
+def _says(node: JsonObject, *, but: str) -> bool:
+    """Whether `node` says anything of values beside `but`."""
+    return any(key not in _ABOUT and key not in _SET_APART and key != but for key in node)
+
+
+def items_of(value: JsonValue) -> Sequence[JsonValue]:
+    return value if isinstance(value, list) else ()
+
+
+def mapping(value: JsonValue) -> JsonObject:
+    return value if isinstance(value, dict) else {}

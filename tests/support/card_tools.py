@@ -1,0 +1,48 @@
+"""Tools that are given the number of a card, and do with it whatever a careless tool does."""
+
+from pydantic import BaseModel
+
+from activities.toolbox.checks import check
+from activities.toolbox.registry import NotDone, ToolContext, tool
+from tests.support.toolkit import keep
+
+CARD = "4111222233334444"
+
+
+class Payment(BaseModel):
+    card: str
+    amount: float
+
+
+@tool(effect="keyed", retries=0, timeout="20s", sensitive=["card"])
+def charge(
+    card: str, amount: float, context: ToolContext, how: str = "well", parts: list[Payment] | None = None
+) -> str:
+    """Charge a card."""
+    keep("charge", context, card=card, amount=amount, parts=[part.card for part in parts or ()])
+    match how:
+        case "refused":
+            raise NotDone(f"the card {card} is refused")
+        case "lost":
+            raise ConnectionError(f"the line broke while {card} was charged")
+        case _:
+            return f"charged {card}"
+
+
+@tool(effect="read", timeout="20s", sensitive=["card"])
+def find_charge(card: str, context: ToolContext) -> dict[str, object]:
+    """Find out whether a card was charged."""
+    keep("find_charge", context, card=card)
+    return {"done": False, "card": card}
+
+
+@tool(effect="keyed", timeout="20s", sensitive=["card"])
+def pay_back(card: str, context: ToolContext, amount: float = 0.0) -> str:
+    """Pay back what a card was charged."""
+    keep("pay_back", context, card=card, amount=amount)
+    return f"paid {amount} back to {card}"
+
+
+@check
+def has_no_card(result: object, args: dict[str, object]) -> tuple[bool, str]:
+    return False, f"the result {result} shows {args['card']}"

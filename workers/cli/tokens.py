@@ -1,0 +1,24 @@
+"""Signed tokens for what is done on the command line, from the command that prints them."""
+
+import asyncio
+from collections.abc import Mapping
+
+from workers.cli.errors import CliError
+
+
+async def token(command: str, told: Mapping[str, str], environment: Mapping[str, str], *, undone: str) -> str:
+    """What `command` prints, which signs what `told` says; `undone` ends the sentence when it does not.
+
+    Raises:
+        CliError: it fails or prints nothing.
+    """
+    process = await asyncio.create_subprocess_shell(
+        command, stdout=asyncio.subprocess.PIPE, env={**environment, **told}
+    )
+    out, _ = await process.communicate()
+    if process.returncode != 0:
+        raise CliError(f"--token-command ended with exit code {process.returncode}; {undone}")
+    printed = out.decode(errors="replace").strip()
+    if not printed:
+        raise CliError(f"--token-command printed no token; {undone}")
+    return printed

@@ -1,0 +1,72 @@
+"""Agents that a worker's files described earlier: running runs keep them when files change."""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from activities.blobs import BlobCorrupted, BlobMissing
+from activities.pinned import PinnedAgents
+from workflows.contracts.agent import PinnedAgent
+from workflows.contracts.base import Digest
+
+log = structlog.stdlib.get_logger(__name__)
+
+FILE = "agents.json"
+KEPT = 200
+"""Agents that are remembered for one folder of agent files, the newest of them."""
+
+
+async def recall(folder: Path, source: Path, now: Sequence[Digest], agents: PinnedAgents) -> list[PinnedAgent]:
+    """Return the agents that the files at `source` described when workers of `folder` began earlier.
+
+    Only digests are kept, in `folder`, which is this machine's own; what they stand for comes from the store, where
+    nobody can change it. `now` are the agents of today, which are remembered beside them.
+
+    Raises:
+        StoreUnavailable: see there.
+    """
+    path, key = folder / FILE, os.path.abspath(source)  # noqa: PTH100, ASYNC240 - nothing is looked up
+    known = _read(path)
+    earlier = [digest for digest in known.get(key, []) if digest not in now]
+    kept = [*earlier, *now][-KEPT:]
+    if kept != known.get(key):
+        _write(path, {**known, key: kept})
+    found = []
+    for digest in earlier:
+        try:
+            found.append(await agents.get(digest))
+        except (BlobMissing, BlobCorrupted):
+            # It was never pinned by a run, or is of another store.
+            continue
+    return found
+
+
+def _read(path: Path) -> dict[str, list[Digest]]:
+    try:
+        read = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        log.warning("earlier_agents_not_read", path=str(path), reason=str(error))
+        return {}
+    if not isinstance(read, dict):
+        return {}
+    return {
+        key: [one for one in value if isinstance(one, str)] for key, value in read.items() if isinstance(value, list)
+    }
+
+
+def _write(path: Path, known: dict[str, list[Digest]]) -> None:
+    """Put a whole file in place of the old one: another worker of the folder may begin at the same time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w") as file:
+            json.dump(known, file, indent=1)
+        Path(name).replace(path)
+    except OSError as error:
+        log.warning("agents_not_remembered", path=str(path), reason=str(error))

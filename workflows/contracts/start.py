@@ -1,0 +1,42 @@
+"""What a signed start is signed for: who asks which agent for what, in which run."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from workflows.contracts.base import Digest, Record, canonical_json, digest_of
+
+
+class StartClaims(Record):
+    """What a token says of the start that it is for, beside `iss`, `aud`, `iat` and `exp`; the claims' own names."""
+
+    sub: str
+    """Who asks, as in the start request."""
+    agent: str
+    workflow_id: str
+    input_digest: Digest
+    """Of the canonical JSON of what is asked, a text or an object."""
+    labels_digest: Digest | None = None
+    """Of the canonical JSON of the labels, since rules may read them; left out for a start without labels."""
+
+
+def start_claims(
+    agent: str,
+    asked: JsonValue,
+    *,
+    workflow_id: str,
+    requester: str,
+    labels: Mapping[str, str] | None = None,
+) -> StartClaims:
+    """The claims for one start; `asked` is its `input`.
+
+    Raises:
+        ValueError: `asked` holds what JSON has no form for.
+    """
+    return StartClaims(
+        sub=requester,
+        agent=agent,
+        workflow_id=workflow_id,
+        input_digest=digest_of(canonical_json(asked)),
+        labels_digest=digest_of(canonical_json(dict(labels))) if labels else None,
+    )
