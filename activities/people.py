@@ -1,5 +1,6 @@
 """Whether a person's decision counts: who they are now, what they signed, and whether their words can be used."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 
@@ -18,7 +19,16 @@ from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.base import Digest
 from workflows.contracts.directory import AGENT_PREFIX, same_person
 from workflows.contracts.failures import FailureType
-from workflows.contracts.request import REJECT, Checked, DecisionCheck, EditedCall, Need, Request, SignedDecision
+from workflows.contracts.lookups import CheckedMany, DecisionChecks
+from workflows.contracts.request import (
+    REJECT,
+    Checked,
+    DecisionCheck,
+    EditedCall,
+    Need,
+    Request,
+    SignedDecision,
+)
 from workflows.contracts.tool import ToolResult
 
 log = structlog.stdlib.get_logger(__name__)
@@ -74,6 +84,11 @@ class PeopleActivities:
             signed=checked.signed,
         )
         return checked
+
+    @activity.defn
+    async def check_decisions(self, checks: DecisionChecks) -> CheckedMany:
+        """As `check_decision`, for decisions that came together; it fails when one of them cannot be checked now."""
+        return CheckedMany(checked=tuple(await asyncio.gather(*map(self.check_decision, checks.checks))))
 
     async def _checked(self, check: DecisionCheck) -> Checked:
         agent = await self._agents.get(check.agent)

@@ -18,9 +18,10 @@ from workflows.contracts.tool import Tool, ToolDefinition
 from workflows.contracts.tool_entry import ToolEntry, entry_name, same_tool_names
 from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 
-LOOP = 1
+LOOP = 2
 """1: lists of runs follow whom a request waits for now; results of probes and checks taint; a stop or a pause holds
-before each new attempt; who escalates late decides in time."""
+before each new attempt; who escalates late decides in time.
+2: decisions that come together are looked up together; a crowded run keeps those that come by signal."""
 
 NOT_YET_AVAILABLE = {
     "agent": ("memory", "context"),
