@@ -24,6 +24,7 @@ from temporalio.client import (
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode, ServiceClient
 
+from workers.diagnosis import diagnose
 from workers.windows import Pauses, window_of
 from workflows.contracts.base import digest_of
 from workflows.contracts.failures import FailureType
@@ -165,7 +166,8 @@ async def send(client: Client, workflow_id: str, message: Message[T], patience: 
         while not update.done() and patience.left_seconds > 0:
             await asyncio.wait({update}, timeout=patience.left_seconds)
         if not update.done():
-            raise NoAnswer(sending.no_answer(patience.seconds))
+            found = await diagnose(client, workflow_id)
+            raise NoAnswer(sending.no_answer(patience.seconds, found.sentence if found is not None else None))
         if not isinstance(update.exception(), TryAgain):
             patience.renew()
         return update.result()
@@ -189,10 +191,10 @@ class _Sending(Generic[T]):
         self._says = ""
         """What the server said last."""
 
-    def no_answer(self, seconds: float) -> str:
+    def no_answer(self, seconds: float, why: str | None) -> str:
         if not self._was_sent:
             return f"no worker answers for run {self._workflow_id!r}; the message was not sent"
-        said = f" (Temporal says: {self._says})" if self._says else ""
+        said = f" ({why})" if why else f" (Temporal says: {self._says})" if self._says else ""
         return (
             f"no worker has answered for run {self._workflow_id!r} within {seconds:g} s{said}; "
             "the message may still be taken in when one does, and sending it again is safe"
@@ -227,7 +229,16 @@ class _Sending(Generic[T]):
                     raise NoRun(f"run {self._workflow_id!r} is over") from None
                 if not is_closing and not is_passing(error):
                     raise
+                await self._refuse_failing(error)
             await pauses.wait()
+
+    async def _refuse_failing(self, error: RPCError) -> None:
+        """Return when the run may answer yet; one whose workflow task fails does not until somebody mends it."""
+        if error.status is not RPCStatusCode.FAILED_PRECONDITION:
+            return
+        found = await diagnose(self._client, self._workflow_id)
+        if found is not None and found.is_failing:
+            raise NoAnswer(f"run {self._workflow_id!r} takes no message: {found.sentence}") from None
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator["_Place"]:
