@@ -17,7 +17,6 @@ from workflows.contracts.policy import RequesterIs
 from workflows.contracts.request import By
 from workflows.contracts.run import ATTRIBUTE_BYTES
 from workflows.contracts.start import start_claims
-from workflows.rules import wording
 from workflows.rules.answering import PLACEHOLDERS
 
 NAME_CHARACTERS = 80
@@ -158,4 +157,5 @@ def _requester(name: str | None, agent: PinnedAgent, people: People | None) -> R
 
 
 def _shown(name: str) -> str:
-    return repr(wording.shorten(name, NAME_CHARACTERS))
+    """Return `name` for a sentence: what cannot be seen in it, spaces around it too, is what may be wrong."""
+    return repr(name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…")

@@ -60,7 +60,7 @@ def unknown(name: str) -> str:
         ({"requester": "ann@example.com\u200b"},
          "start request: requester: 'ann@example.com\\u200b' holds characters that cannot be seen"),
         ({"requester": " ann@example.com"},
-         "start request: requester: 'ann@example.com' must be 1 to 200 characters without spaces around it"),
+         "start request: requester: ' ann@example.com' must be 1 to 200 characters without spaces around it"),
     ],
 )  # fmt: skip
 async def test_a_start_by_nobody_who_is_known_fails_at_once(site: Site, keys: dict[str, Any], says: str) -> None:

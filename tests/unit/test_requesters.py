@@ -190,7 +190,7 @@ class TestKnown:
         ("requester", "why"),
         [
             ("", "'' must be 1 to 200 characters without spaces around it"),
-            (" ann@example.com", "'ann@example.com' must be 1 to 200 characters without spaces around it"),
+            (" ann@example.com", "' ann@example.com' must be 1 to 200 characters without spaces around it"),
             ("x" * 201, f"'{'x' * 79}\u2026' must be 1 to 200 characters without spaces around it"),
             ("ann\u200b@example.com", "'ann\\u200b@example.com' holds characters that cannot be seen"),
             ("ann\u202e@example.com", "'ann\\u202e@example.com' holds characters that cannot be seen"),
