@@ -83,8 +83,9 @@ class Messages:
     @decide.validator
     def _validate_decide(self, *args: Any) -> None:
         if _is_many(args):
-            _many(args)
+            entries = _many(args)
             self._refuse_crowd()
+            self._refuse_in_clear(entries)
             return
         decision = _parsed(Decision, args)
         if decision.request != EVERY:
@@ -104,6 +105,14 @@ class Messages:
             decision = _parsed(Decision, args)
             with _already_kept():
                 await self._turn.gate.hear(decision, at)
+
+    def _refuse_in_clear(self, entries: list[Any]) -> None:
+        """Refuse many decisions for one that must not enter the history, whatever else is right or wrong with it."""
+        for entry in entries:
+            if self._current.is_begun and isinstance(entry, dict) and isinstance(entry.get("request"), str):
+                reason = self._turn.gate.in_clear(entry["request"], entry.get("value"))
+                if reason is not None:
+                    _refuse(f"{_word(entry['request'])}: {reason}")
 
     async def _decide_each(self, entries: list[Any], at: datetime, via: Via) -> Receipts:
         """Take each of many decisions in by itself, those on one request in their order."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal, NoReturn
 
+from pydantic import JsonValue
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
@@ -111,15 +112,15 @@ class PeopleGate:
         if decisions.is_repeated(self.state, decision):
             return None
         reason = decisions.refusal(self.state, decision, at, self._current.now.requester)
-        return reason or self._in_clear(decision)
+        return reason or self.in_clear(decision.request, decision.value)
 
-    def _in_clear(self, decision: Decision) -> str | None:
+    def in_clear(self, request: str, value: JsonValue) -> str | None:
         """Why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
-        request = decisions.find(self.state, decision.request)
-        tool = self._desk.tool_of(request) if request is not None and decision.value is not None else None
+        asked = decisions.find(self.state, request) if value is not None else None
+        tool = self._desk.tool_of(asked) if asked is not None else None
         if tool is None or not self._current.now.agent.hides:
             return None
-        name = hiding.given_in_clear(decision.value, tool.sensitive)
+        name = hiding.given_in_clear(value, tool.sensitive)
         return f"value: {hiding.in_clear(name)}" if name is not None else None
 
     async def hear(self, decision: Decision, at: datetime, *, is_one_of_many: bool = False) -> None:

@@ -108,7 +108,11 @@ async def test_a_message_in_too_many_pieces_is_not_read(site: Site) -> None:
 
 async def test_changed_arguments_of_a_turn_stay_within_what_a_run_can_carry(site: Site) -> None:
     """Many small values, which no reference can stand for."""
-    act = {"http": {"method": "POST", "url": "http://127.0.0.1:9/"}, "name": "act", "input_schema": {"type": "object"}}
+    act = {
+        "http": {"method": "POST", "url": "http://127.0.0.1:9/"},
+        "name": "act",
+        "input_schema": {"type": "object", "additionalProperties": True},
+    }
     calls, tools = [{"act": {"order": number}} for number in range(12)], [{**act, "effect": "keyed"}]
     ask = {"id": "two", "match": {}, "verdict": "ask", "quorum": 2, "approvers": {"groups": ["finance"]}}
     site.write("asks", [{"call": calls}, {"say": "done"}], tools=tools, policy=[ask])

@@ -12,7 +12,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 
 from activities import agent as opening
-from tests.support.agents import Site, continued, new_site, parts_taken
+from tests.support.agents import REQUESTER, Site, continued, new_site, parts_taken
 from tests.support.attacks import failed_tasks, kept, whole_history
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people
 from tests.support.toolkit import calls_of
@@ -211,7 +211,7 @@ async def test_one_that_cannot_be_checked_keeps_the_others_from_nothing(site: Si
     """This worker has no keys: whoever must sign cannot be checked."""
     calls = [{"pay": {"order": 1}}, {"send": {"to": "Ann"}}, {"pay": {"order": 2}}]
     signed = {**ASK_ALL[0], "id": "signed", "match": {"tools": ["send"]}, "signature": "required"}
-    site.write("payer", [{"call": calls}, {"say": "Paid."}], policy=[*ASK_ALL, signed])
+    site.write("payer", [{"call": calls}, {"say": "Paid."}], policy=[*ASK_ALL, signed], requester="anyone")
     async with site.serving():
         handle = await site.start("payer")
         first, second, third = await asked(handle, 3)
@@ -342,7 +342,7 @@ def _approvals(handle: Handle, requests: tuple[Request, ...], by: str) -> list[t
 async def test_many_requests_are_decided_by_many_people_at_once(strict: Site, persons: int) -> None:
     """Each has a client that knows nothing of the others; the server takes ten updates of a run at a time."""
     names = [f"person-{number}@example.com" for number in range(persons)]
-    everybody = {"people": [{"name": name, "groups": ["finance"]} for name in names]}
+    everybody = {"people": [*({"name": name, "groups": ["finance"]} for name in names), {"name": REQUESTER}]}
     strict.environment["MANDATE_PEOPLE"] = str(write_people(strict.folder, everybody))
     count = 200
     write_payer(strict, count, quorum=persons)
@@ -366,7 +366,7 @@ async def test_many_requests_are_decided_by_many_people_at_once(strict: Site, pe
 async def test_people_who_send_one_by_one_beside_each_other_lose_nothing(strict: Site) -> None:
     """Twelve programs with single decisions are more than the server takes at a time: they come again, ever later."""
     names = [f"person-{number}@example.com" for number in range(12)]
-    everybody = {"people": [{"name": name, "groups": ["finance"]} for name in names]}
+    everybody = {"people": [*({"name": name, "groups": ["finance"]} for name in names), {"name": REQUESTER}]}
     strict.environment["MANDATE_PEOPLE"] = str(write_people(strict.folder, everybody))
     write_payer(strict, 12, quorum=12)
     async with strict.serving():
