@@ -1,5 +1,6 @@
 """Whether a person's decision counts: who they are now, what they signed, and whether their words can be used."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 
@@ -18,7 +19,16 @@ from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.base import Digest
 from workflows.contracts.directory import AGENT_PREFIX, same_person
 from workflows.contracts.failures import FailureType
-from workflows.contracts.request import REJECT, Checked, DecisionCheck, EditedCall, Need, Request, SignedDecision
+from workflows.contracts.lookups import CheckedMany, DecisionChecks
+from workflows.contracts.request import (
+    REJECT,
+    Checked,
+    DecisionCheck,
+    EditedCall,
+    Need,
+    Request,
+    SignedDecision,
+)
 from workflows.contracts.tool import ToolResult
 
 log = structlog.stdlib.get_logger(__name__)
@@ -74,6 +84,11 @@ class PeopleActivities:
             signed=checked.signed,
         )
         return checked
+
+    @activity.defn
+    async def check_decisions(self, checks: DecisionChecks) -> CheckedMany:
+        """As `check_decision`, for decisions that came together; it fails when one of them cannot be checked now."""
+        return CheckedMany(checked=tuple(await asyncio.gather(*map(self.check_decision, checks.checks))))
 
     async def _checked(self, check: DecisionCheck) -> Checked:
         agent = await self._agents.get(check.agent)
@@ -180,6 +195,11 @@ def _refuse_unless_told_apart(check: DecisionCheck, people: People | None) -> No
                 "this worker has no file of people (MANDATE_PEOPLE), which had the requester when the run began"
             )
         return
+    if check.requester is None:
+        raise Refused(
+            f"requester: nobody is named who asked for this run, so that nobody can be told apart from them; start it "
+            f"again with a requester of the file of people, or choose {request.choices[-1]!r}"
+        )
     if people.find(requester) is None:
         raise Refused(
             f"requester: {requester!r} asked for this run and is not in the file of people, so that nobody can be told "

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 
+import structlog
 from pydantic import TypeAdapter, ValidationError
 from temporalio.activity import Info
 
@@ -16,11 +17,12 @@ from workflows.contracts.policy import RequesterIs
 from workflows.contracts.request import By
 from workflows.contracts.run import ATTRIBUTE_BYTES
 from workflows.contracts.start import start_claims
-from workflows.rules import wording
 from workflows.rules.answering import PLACEHOLDERS
 
 NAME_CHARACTERS = 80
 """Of a name that a refusal repeats."""
+
+log = structlog.stdlib.get_logger(__name__)
 
 _NAME: TypeAdapter[str] = TypeAdapter(By)
 
@@ -38,6 +40,7 @@ class Requester:
     name: str | None
     """As the file of people writes it, if they are there."""
     standing: RequesterIs
+    """`known` also while the file does not have them yet: nothing is approved until it does."""
 
 
 class Requesters:
@@ -136,6 +139,10 @@ def _requester(name: str | None, agent: PinnedAgent, people: People | None) -> R
     kept = known.name if known is not None else name
     if not agent.wants_requester(has_people=people is not None):
         return Requester(kept, "anyone")
+    if people is not None and known is None and agent.requester is None and not agent.wants_signatures:
+        # It may begin, and what it asks can only be rejected: see `check_decision`.
+        log.warning("requester_unknown", agent=agent.name, requester=name)
+        return Requester(kept, "known")
     opens = "`requester: anyone` in the agent file lets anybody ask"
     if name is None:
         who = "a name or address of the file of people" if people is not None else "the name of who asks"
@@ -150,4 +157,5 @@ def _requester(name: str | None, agent: PinnedAgent, people: People | None) -> R
 
 
 def _shown(name: str) -> str:
-    return repr(wording.shorten(name, NAME_CHARACTERS))
+    """Return `name` for a sentence: what cannot be seen in it, spaces around it too, is what may be wrong."""
+    return repr(name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…")

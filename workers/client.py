@@ -4,7 +4,6 @@ import atexit
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,7 +14,7 @@ from workers import inbox, messages
 from workers.converter import data_converter
 from workers.settings import Settings
 from workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
-from workflows.contracts.run import RunResult, StartRequest
+from workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
 from workflows.rules import refusals, wording
 
 # The SDK's threads may still hold Python objects when the interpreter goes down: without this pause before it does,
@@ -26,14 +25,6 @@ DEFAULT_ADDRESS = "localhost:7233"
 
 NAME = "a name of 1 to 200 characters that can all be seen, without spaces around it"
 """What names people, in words."""
-
-TASK_TIMEOUT = timedelta(seconds=5)
-"""How long a worker may take for one workflow task of a run, a replay of its history included.
-
-A task that is handed to a worker as it dies is handed out again only after this, so it is as short as the heartbeat
-timeout of a model call. It is no shorter because the longest history, of about 4,000 events, takes three seconds to
-replay, and four on a busy machine.
-"""
 
 
 async def connect(

@@ -37,6 +37,8 @@ TUNING: Mapping[str, str] = {
     "matching.numTaskqueueWritePartitions": "1",
     "system.enableActivityEagerExecution": "true",
     "frontend.enableCancelWorkerPollsOnShutdown": "true",
+    # Ten updates of one run by default, and an eleventh costs those the work that was done for them.
+    "history.maxInFlightUpdates": "1000",
 }
 """Dynamic configuration of every embedded server; values are JSON."""
 

@@ -4,26 +4,21 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
 
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, WorkflowQueryRejectedError
+from temporalio.client import Client, WorkflowQueryFailedError, WorkflowQueryRejectedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from workers import queries
+from workers.diagnosis import Diagnosis, diagnose
+from workers.queries import FORGOTTEN_PAUSES, QUERY_SECONDS
 from workflows.contracts.request import OpenRequests, Request
 
 AT_A_TIME = 4
 """Runs that are asked at once, as many as one worker replays: of 32 at once that had to be replayed, up to one in seven
 found no answer within `QUERY_SECONDS`."""
-
-QUERY_SECONDS = 10.0
-"""How long one run may take to answer."""
-
-FORGOTTEN_PAUSES = (0.2, 0.5, 1.0)
-"""Seconds between questions to a run whose workers the server has forgotten."""
 
 NO_WORKER = "no worker polls its task queue"
 
@@ -34,6 +29,11 @@ WAITING = f'{RUNNING} AND AgentStatus IN ("waiting", "paused")'
 
 class NotAnswering(Exception):
     """A run that cannot tell what it wants; the text is one sentence."""
+
+    def __init__(self, sentence: str, diagnosis: Diagnosis | None = None) -> None:
+        super().__init__(sentence)
+        self.diagnosis = diagnosis
+        """Of its workflow task, where that is the reason."""
 
 
 class Unknown(Exception):
@@ -54,6 +54,8 @@ class Silent:
 
     workflow_id: str
     reason: str
+    diagnosis: Diagnosis | None = None
+    """Of its workflow task, where that is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,43 +114,29 @@ async def open_requests(
 
     Raises:
         Unknown: there is no such run.
-        NotAnswering: no worker answers for it.
+        NotAnswering: no worker answers for it, or its workflow task fails again and again.
     """
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
-    limit = timedelta(seconds=timeout_seconds)
     try:
         async with asyncio.timeout(timeout_seconds + 1):
-            return await _asked(handle, limit)
+            return await queries.ask(handle, "open_requests", OpenRequests, timeout_seconds=timeout_seconds)
     except WorkflowQueryFailedError as error:
         raise NotAnswering(_first_sentence(error.message)) from None
     except WorkflowQueryRejectedError as error:
         raise NotAnswering(str(error)) from None
     except TimeoutError:
-        raise NotAnswering(f"no worker answered within {timeout_seconds:g} s") from None
+        reason = f"no worker answered within {timeout_seconds:g} s"
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise Unknown(workflow_id) from None
         if error.status in {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
-            raise NotAnswering(f"no worker answered within {timeout_seconds:g} s") from None
-        if error.status is RPCStatusCode.FAILED_PRECONDITION:
-            raise NotAnswering(NO_WORKER) from None
-        raise NotAnswering(f"Temporal refused: {_first_sentence(error.message)}") from None
-
-
-async def _asked(handle: WorkflowHandle[Any, Any], limit: timedelta) -> OpenRequests:
-    """The answer of a run; asked again for a moment where the server knows of no poller.
-
-    After minutes in which nobody needed a queue it has forgotten who polls it, until the next poll begins.
-    """
-    for pause in (*FORGOTTEN_PAUSES, None):
-        try:
-            told: OpenRequests = await handle.query("open_requests", result_type=OpenRequests, rpc_timeout=limit)
-            return told
-        except RPCError as error:
-            if error.status is not RPCStatusCode.FAILED_PRECONDITION or pause is None:
-                raise
-        await asyncio.sleep(pause)
-    raise AssertionError("the last one returns or raises")
+            reason = f"no worker answered within {timeout_seconds:g} s"
+        elif error.status is RPCStatusCode.FAILED_PRECONDITION:
+            reason = NO_WORKER
+        else:
+            raise NotAnswering(f"Temporal refused: {_first_sentence(error.message)}") from None
+    found = await diagnose(client, workflow_id, run_id=run_id)
+    raise NotAnswering(found.sentence if found is not None else reason, found)
 
 
 async def read_inbox(
@@ -218,8 +206,10 @@ class _Round:
             self.told.append(await open_requests(self._client, run.workflow_id))
             self._answering.add(run.task_queue)
         except NotAnswering as error:
-            self.silent.append(Silent(run.workflow_id, str(error)))
-            self._timed_out[run.task_queue] += 1
+            self.silent.append(Silent(run.workflow_id, str(error), error.diagnosis))
+            # A workflow task that fails says nothing against those who would answer for other runs.
+            if error.diagnosis is None or not error.diagnosis.is_failing:
+                self._timed_out[run.task_queue] += 1
         except Unknown:
             # It ended and was deleted after it was listed.
             return

@@ -1,8 +1,9 @@
-"""Runners whose workflow tasks are not interrupted: one that took too long leaves its run in one piece.
+"""Runners that keep runs whole: no workflow task is interrupted, and none goes on from what was computed for a query.
 
 The SDK gives a workflow task up after two seconds of the clock, and raises an exception in its thread, wherever that is
 just then. Where it is in the event loop, between the end of a coroutine and those who wait for it, the run can never be
 evicted, and stays stuck in that worker. Ours compute and end: what was given up is thrown away then, and tried again.
+What a query may not leave behind is told in `receipts`.
 """
 
 from typing import Any
@@ -14,6 +15,8 @@ from temporalio.worker import (
     WorkflowInstanceDetails,
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from workers.receipts import Receipts
 
 
 class SandboxedRunner(SandboxedWorkflowRunner):
@@ -35,9 +38,10 @@ class Uninterrupted(WorkflowInstance):
 
     def __init__(self, instance: WorkflowInstance) -> None:
         self._instance = instance
+        self._receipts = Receipts()
 
     def activate(self, act: Any) -> Any:
-        return self._instance.activate(act)
+        return self._receipts.drive(act, self._instance.activate)
 
     def get_serialization_context(self, command_info: Any) -> Any:
         return self._instance.get_serialization_context(command_info)

@@ -54,8 +54,15 @@ GRACE = timedelta(seconds=30)
 
 ACTIVITY_SLOTS = 100
 
-WORKFLOW_TASKS = 4
-"""Replays at once: they share one interpreter, and the time of each runs from the moment it is handed over."""
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+
+WORKFLOW_TASKS = max(2, min(PROCESSORS, 4))
+"""Workflow tasks at once, replays among them: one a processor, and the two that the SDK wants. All share one
+interpreter, so that more of them only take longer each, and more are lost with a worker that is killed."""
+
+TASK_SECONDS = 25
+"""How long one workflow task may take before the SDK gives it up, less than `TASK_TIMEOUT`: of its own it takes two
+seconds for a deadlock, so that a heavy task on a slow worker was begun anew for ever."""
 
 PASSED_THROUGH = ("workflows.contracts", "workflows.rules", "cel_expr_python", "google.protobuf")
 """Imported once a process and not once a run: they are plain values and pure functions, and the library of rules."""
@@ -163,6 +170,7 @@ async def open_worker(
                 guard.protect(checks.verify_result),
                 guard.protect(checks.probe_call),
                 guard.protect(people.check_decision),
+                guard.protect(people.check_decisions),
                 guard.protect(undoing.plan_compensation),
                 guard.protect(notifying.notify_people),
             ],
@@ -179,6 +187,10 @@ async def open_worker(
             deployment_config=_deployment(options),
         )
         worker.catalog = catalog
+        tasks = worker._workflow_worker
+        assert tasks is not None
+        # No setting of the SDK says so without its debug mode.
+        tasks._deadlock_timeout_seconds = TASK_SECONDS
         yield worker
 
 

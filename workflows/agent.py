@@ -10,7 +10,17 @@ from workflows import display, ending, marks, starting, steps
 from workflows.contracts.failures import FailureType
 from workflows.contracts.model import ModelReply, ModelRequest, Words
 from workflows.contracts.request import OpenRequests
-from workflows.contracts.run import Progress, Rescue, Resolution, RunRequest, RunResult, RunState, RunStatus, Trouble
+from workflows.contracts.run import (
+    TASK_TIMEOUT,
+    Progress,
+    Rescue,
+    Resolution,
+    RunRequest,
+    RunResult,
+    RunState,
+    RunStatus,
+    Trouble,
+)
 from workflows.control import Control
 from workflows.current import Current
 from workflows.messages import Messages
@@ -281,10 +291,10 @@ class AgentWorkflow(Messages):
         )
 
     async def _continue_as_new(self) -> NoReturn:
-        # Either may begin while the other is waited for.
-        await workflow.wait_condition(lambda: self._turn.gate.notices.is_quiet and workflow.all_handlers_finished())
+        await self._turn.gate.drain()
         self._current.leave()
-        workflow.continue_as_new(marks.mark("state", marks.state_place(), self._now))
+        state = marks.mark("state", marks.state_place(), self._now)
+        workflow.continue_as_new(state, task_timeout=max(workflow.info().task_timeout, TASK_TIMEOUT))
 
     async def _end(
         self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None

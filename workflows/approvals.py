@@ -10,8 +10,9 @@ from workflows.contracts.request import CHOICES, REJECT, EditedCall, Need, Reque
 from workflows.contracts.run import Edit
 from workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, SignedApproval, Tool, ToolResult
 from workflows.current import Current
+from workflows.desk import Settled
 from workflows.open_calls import OpenCalls
-from workflows.people import PeopleGate, Settled
+from workflows.people import PeopleGate
 from workflows.rules import asking, decisions, hiding, policy, totals, wording
 
 RESCUES = ("escalation", "outcome")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from temporalio import workflow
 
 from workflows import display
-from workflows.contracts.agent import LOOP
+from workflows.board import Board
 from workflows.contracts.policy import RunFacts
 from workflows.contracts.run import RunState
 from workflows.contracts.tool import Tool
@@ -28,6 +28,9 @@ class Current:
         self._state = state
         self._shown = RUNNING
         self._is_stale = False
+        self._rendered = display.Rendered()
+        self.board = Board()
+        """What is known of `now.people.open`."""
 
     @property
     def is_begun(self) -> bool:
@@ -48,8 +51,12 @@ class Current:
 
     @property
     def is_current_loop(self) -> bool:
-        """Whether the run began on this order of commands; older ones keep theirs."""
-        return self.now.agent.loop >= LOOP
+        """Whether the run began on the order of commands of `LOOP` 1; older ones keep theirs."""
+        return self.has_loop(1)
+
+    def has_loop(self, loop: int) -> bool:
+        """Whether the run began on the order of commands of this `LOOP` or of a later one."""
+        return self.now.agent.loop >= loop
 
     @property
     def status(self) -> Status:
@@ -99,12 +106,11 @@ class Current:
 
     def _render(self) -> None:
         self._is_stale = False
-        display.details(self.now, self.doing)
+        display.details(self.now, self.doing, self._rendered)
 
     def stand(self) -> None:
         """Let lists of runs know whether it waits, and for whom; an upsert only when that has changed."""
-        waits = dict.fromkeys(name for request in self.now.people.open for name in request.waits_for)
-        standing = display.Standing(self.status, tuple(waits))
+        standing = display.Standing(self.status, self.board.waits_for(self.now.people.open))
         if standing != self._shown:
             self._shown = standing
             display.stand(self.now, standing)

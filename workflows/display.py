@@ -96,14 +96,33 @@ def _upsert(state: RunState, updates: list[SearchAttributeUpdate[Any]]) -> None:
         workflow.upsert_search_attributes(known)
 
 
-def details(state: RunState, doing: str) -> None:
+class Rendered:
+    """Lines of open requests as they were last shown: of two hundred, a decision changes one."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, bool], tuple[Request, list[str]]] = {}
+
+    def lines(self, request: Request, *, whole: bool) -> list[str]:
+        known = self._lines.get((request.id, whole))
+        # Requests are never changed in place.
+        if known is None or known[0] is not request:
+            known = (request, _request(request) if whole else [f"- `{request.id}` {_plain(request.title)}"])
+            self._lines[request.id, whole] = known
+        return known[1]
+
+    def forget_closed(self, state: RunState) -> None:
+        if len(self._lines) > 2 * len(state.people.open) + REQUESTS_LISTED:
+            self._lines.clear()
+
+
+def details(state: RunState, doing: str, rendered: Rendered) -> None:
     """The current details: bullets and code, since the UI runs tables together."""
     lines = [
         f"**{state.agent.name}** `{state.agent.version}`, step {state.step} of at most {state.step_limit}",
         "",
         f"Now: `{_code(doing)}`",
         "",
-        *_open_requests(state),
+        *_open_requests(state, rendered),
         "### Last steps",
         "",
         *(f"- `{_code(line)}`" for line in reversed(state.recent)),
@@ -117,12 +136,13 @@ def details(state: RunState, doing: str) -> None:
     workflow.set_current_details(plain_text.plain_lines("\n".join(lines)))
 
 
-def _open_requests(state: RunState) -> list[str]:
+def _open_requests(state: RunState, rendered: Rendered) -> list[str]:
     """What people are asked, of whom, until when, and how to answer; refused decisions after it."""
     asked = state.people.open
     lines: list[str] = []
     for number, request in enumerate(asked[:REQUESTS_LISTED]):
-        lines += _request(request) if number < REQUESTS_SHOWN else [f"- `{request.id}` {_plain(request.title)}"]
+        lines += rendered.lines(request, whole=number < REQUESTS_SHOWN)
+    rendered.forget_closed(state)
     if len(asked) > REQUESTS_LISTED:
         lines.append(f"- and {len(asked) - REQUESTS_LISTED} more")
     if state.people.refused:

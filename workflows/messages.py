@@ -4,6 +4,7 @@ Signals are for batches, for the Web UI and for programs that do not wait. A sig
 is kept where people look. Handlers take the raw arguments: a typed signal that does not fit would be dropped silently.
 """
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,16 +14,32 @@ from pydantic import BaseModel, ValidationError
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
-from workflows.contracts.failures import FailureType, Unreadable
-from workflows.contracts.request import Decision, Halt, Receipt, Steering, Stop, Told
+from workflows.contracts.failures import REFUSALS, FailureType, Unreadable
+from workflows.contracts.request import (
+    DECISIONS_CHARACTERS,
+    EVERY,
+    MOST_DECISIONS,
+    Answer,
+    Decision,
+    Halt,
+    Receipt,
+    Receipts,
+    Steering,
+    Stop,
+    Told,
+)
 from workflows.control import Control
 from workflows.current import Current
+from workflows.people import Via
 from workflows.rules import refusals, wording
 from workflows.turn import Turn
 
 M = TypeVar("M", bound=BaseModel)
 
-DECIDE = "Decide on an open request: {request, digest, choice, by, comment, value}; {request: '*', choice: reject}"
+DECIDE = (
+    "Decide on an open request: {request, digest, choice, by, comment, value}; {request: '*', choice: reject}; "
+    "up to fifty at once: {decisions: [...]}"
+)
 STEER = "Tell the agent something at its next step: {text, by}"
 PAUSE = "Begin nothing new until it is resumed: {by, reason}"
 RESUME = "Go on after a pause: {by, reason}"
@@ -33,7 +50,7 @@ MOST_CHARACTERS = 128 * 1024
 """A message with more is not read: to refuse it field by field would take longer than a workflow task may."""
 
 MOST_AT_ONCE = 12 * MOST_CHARACTERS
-"""Of signals that come together, all that is read: the SDK gives up a workflow task after two seconds."""
+"""Of signals that come together, all that is read: a workflow task must not take long."""
 
 FORMS = {
     "request": "a request's id such as 'r3', or '*'",
@@ -55,29 +72,72 @@ class Messages:
     _weighed: int = 0
 
     @workflow.update(name="decide", description=DECIDE)
-    async def decide(self, *args: Any) -> Receipt:
+    async def decide(self, *args: Any) -> Receipt | Receipts:
         at = workflow.now()
+        if _is_many(args):
+            return await self._decide_each(_many(args), at, "update")
         decision = _parsed(Decision, args)
         await self._begun()
         return await self._turn.gate.decide(decision, at, "update")
 
     @decide.validator
     def _validate_decide(self, *args: Any) -> None:
+        if _is_many(args):
+            entries = _many(args)
+            self._refuse_crowd()
+            self._refuse_in_clear(entries)
+            return
         decision = _parsed(Decision, args)
-        if self._current.is_begun:
-            gate = self._turn.gate
-            if (reason := gate.turned_away(decision) or gate.refusal(decision, workflow.now())) is not None:
-                _refuse(reason)
+        if decision.request != EVERY:
+            self._refuse_crowd()
+        if self._current.is_begun and (reason := self._turn.gate.refusal(decision, workflow.now())) is not None:
+            _refuse(reason)
 
     @workflow.signal(name="decide", description=DECIDE)
     async def _signal_decide(self, *args: Any) -> None:
         at = workflow.now()
         with self._kept("decide", args):
             self._weigh("decide", args)
+            if _is_many(args):
+                await self._decide_each(_many(args), at, "signal")
+                return
             await self._begun()
             decision = _parsed(Decision, args)
             with _already_kept():
-                await self._turn.gate.decide(decision, at, "signal")
+                await self._turn.gate.hear(decision, at)
+
+    def _refuse_in_clear(self, entries: list[Any]) -> None:
+        """Refuse many decisions for one that must not enter the history, whatever else is right or wrong with it."""
+        for entry in entries:
+            if self._current.is_begun and isinstance(entry, dict) and isinstance(entry.get("request"), str):
+                reason = self._turn.gate.in_clear(entry["request"], entry.get("value"))
+                if reason is not None:
+                    _refuse(f"{_word(entry['request'])}: {reason}")
+
+    async def _decide_each(self, entries: list[Any], at: datetime, via: Via) -> Receipts:
+        """Take each of many decisions in by itself, those on one request in their order."""
+        await self._begun()
+        self._turn.gate.messages += 1
+        return Receipts(receipts=tuple(await asyncio.gather(*(self._decide_one(entry, at, via) for entry in entries))))
+
+    async def _decide_one(self, entry: Any, at: datetime, via: Via) -> Answer:
+        try:
+            if isinstance(entry, dict) and entry.get("request") == EVERY:
+                _refuse(f"request: {EVERY!r} is sent by itself, not among other decisions")
+            decision = _parsed(Decision, (entry,))
+        except ApplicationError as error:
+            if via == "signal":
+                self._note("decide", entry, error.message)
+            return Answer(refusal=error.message)
+        try:
+            if via == "signal":
+                await self._turn.gate.hear(decision, at, is_one_of_many=True)
+                return Answer()
+            return Answer(receipt=await self._turn.gate.decide(decision, at, via, is_one_of_many=True))
+        except ApplicationError as error:
+            if error.type not in REFUSALS:
+                raise
+            return Answer(refusal=error.message, again=error.type == FailureType.TRY_AGAIN)
 
     @workflow.update(name="steer", description=STEER)
     async def steer(self, *args: Any) -> Told:
@@ -151,7 +211,7 @@ class Messages:
     def _refuse_crowd(self) -> None:
         """A stop is taken in always; all else while the server will still take one."""
         if self._current.is_begun and (reason := self._turn.gate.crowd) is not None:
-            _refuse(reason)
+            raise ApplicationError(reason, type=FailureType.TRY_AGAIN, non_retryable=True)
 
     def _steered(self, args: tuple[Any, ...]) -> Told:
         steering = _parsed(Steering, args)
@@ -189,14 +249,17 @@ class Messages:
             yield
         except ApplicationError as error:
             if self._current.is_begun:
-                given = args[0] if len(args) == 1 and isinstance(args[0], dict) else {}
-                self._turn.gate.note_refusal(
-                    request=_word(given.get("request")),
-                    choice=_word(given.get("choice")) if verb == "decide" else verb,
-                    by=_word(given.get("by")),
-                    reason=error.message,
-                    via="signal",
-                )
+                self._note(verb, args[0] if len(args) == 1 else None, error.message)
+
+    def _note(self, verb: str, said: Any, reason: str) -> None:
+        given = said if isinstance(said, dict) else {}
+        self._turn.gate.note_refusal(
+            request=_word(given.get("request")),
+            choice=_word(given.get("choice")) if verb == "decide" else verb,
+            by=_word(given.get("by")),
+            reason=reason,
+            via="signal",
+        )
 
 
 @contextmanager
@@ -205,8 +268,27 @@ def _already_kept() -> Iterator[None]:
     try:
         yield
     except ApplicationError as error:
-        if error.type != FailureType.DECISION_REFUSED:
+        if error.type not in REFUSALS:
             raise
+
+
+def _is_many(args: tuple[Any, ...]) -> bool:
+    return len(args) == 1 and isinstance(args[0], dict) and "decisions" in args[0]
+
+
+def _many(args: tuple[Any, ...]) -> list[Any]:
+    """The decisions of a message that holds many, none of which is read yet."""
+    given = args[0]
+    if len(given) > 1:
+        others = ", ".join(map(repr, sorted(_word(key) for key in given if key != "decisions")[:5]))
+        _refuse(f"decisions: holds whole decisions and stands alone; there is {others} beside it")
+    entries = given["decisions"]
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_DECISIONS:
+        got = f"{len(entries)} of them" if isinstance(entries, list) else wording.shorten(repr(entries), 40)
+        _refuse(f"decisions: must be a list of 1 to {MOST_DECISIONS} decisions, not {got}")
+    if refusals.is_vast(entries, DECISIONS_CHARACTERS):
+        _refuse(f"decisions: takes at most {DECISIONS_CHARACTERS} characters in all; send fewer at once")
+    return entries
 
 
 def _parsed(model: type[M], args: tuple[Any, ...]) -> M:

@@ -1,20 +1,19 @@
 """What a run wants from people: open requests, decisions on them, and the clock that ends them."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn
 
+from pydantic import JsonValue
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from workflows import steps
-from workflows.contracts.base import Digest
 from workflows.contracts.directory import same_person
 from workflows.contracts.failures import FailureType
-from workflows.contracts.policy import Verdict
+from workflows.contracts.lookups import KeptDecision
 from workflows.contracts.request import (
     EVERY,
     REJECT,
@@ -22,18 +21,21 @@ from workflows.contracts.request import (
     Decision,
     DecisionCheck,
     EditedCall,
-    Need,
     Receipt,
     Refusal,
     Request,
 )
 from workflows.contracts.run import PeopleState
-from workflows.contracts.tool import Tool, ToolResult
+from workflows.contracts.tool import ToolResult
 from workflows.current import Current
+from workflows.desk import Desk, Settled
+from workflows.kept import Kept
+from workflows.lookups import Lookups
 from workflows.notices import Notices
 from workflows.rules import asking, decisions, hiding, wording
 
 Via = Literal["update", "signal"]
+LookUp = Callable[[DecisionCheck], Awaitable[Checked]]
 
 MESSAGES = 1000
 """After so many accepted messages a parked run continues as new: the server takes 2,000 updates of one run."""
@@ -41,51 +43,11 @@ MESSAGES = 1000
 CROWD = 1500
 """After so many, none is taken in until it has: it cannot continue as new while others are being checked."""
 
+CROWD_EVENTS = 2000
+"""A run that is about to continue as new, and waits only for those who go on talking to it, takes nothing in from so
+many events on."""
+
 CROWDED = "too many messages came to the run at once; send it again in a moment"
-
-
-class Desk(Protocol):
-    """What a gate needs of its run."""
-
-    def tool_of(self, request: Request) -> Tool | None:
-        """The tool that an approval is about."""
-        ...
-
-    def judged(self, request: Request, edited: EditedCall) -> tuple[Verdict, Sequence[Need]]:
-        """What the policy says of other arguments, and what it then needs."""
-        ...
-
-    def digest_of(self, request: Request, edited: EditedCall) -> Digest:
-        """The digest of `request` about these other arguments."""
-        ...
-
-    def title_of(self, request: Request, edited: EditedCall) -> str:
-        """The title of `request` about these other arguments."""
-        ...
-
-    def view(self, request: Request) -> Request:
-        """`request` with its arguments as people may see them, which the state does not hold a second time."""
-        ...
-
-    def settle(self, settled: "Settled") -> None:
-        """A request is not open any more."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What became of a request."""
-
-    request: Request
-    outcome: Literal["approved", "rejected", "answered", "settled", "expired", "withdrawn"]
-    reason: str
-    decision: Decision | None = None
-    by: str = ""
-    answer: ToolResult | None = None
-
-    @property
-    def comment(self) -> str:
-        return self.decision.comment if self.decision is not None else ""
 
 
 class PeopleGate:
@@ -98,7 +60,13 @@ class PeopleGate:
         self._desk = desk
         self._locks: dict[str, asyncio.Lock] = {}
         self._checks: dict[str, int] = {}
+        self._lookups = Lookups()
+        self._due_of: tuple[tuple[Request, ...], tuple[str, ...], datetime | None] | None = None
+        self._is_draining = False
+        self._kept = Kept(current, self._take_in)
         self.notices = Notices(current, desk.view)
+        for kept in self.state.kept if current.is_begun else ():
+            self._hold(kept.decision.request)
 
     @property
     def state(self) -> PeopleState:
@@ -119,42 +87,77 @@ class PeopleGate:
 
     def turned_away(self, decision: Decision) -> str | None:
         """Why a decision is not taken in at all, in one sentence; the one that rejects everything always is."""
-        return self.crowd if decision.request != EVERY else None
+        return CROWDED if self.messages >= CROWD and decision.request != EVERY else None
 
     @property
     def crowd(self) -> str | None:
         """Why nothing is taken in now, in one sentence: the server ends at 2,000 updates of one run."""
-        return CROWDED if self.messages >= CROWD else None
+        return CROWDED if self.messages >= CROWD or self._is_overdue else None
+
+    @property
+    def _is_overdue(self) -> bool:
+        """Whether nothing but messages keeps the run from continuing as new, and has for too long."""
+        return self._is_draining and workflow.info().get_current_history_length() >= CROWD_EVENTS
+
+    async def drain(self) -> None:
+        """Returns when the run may continue as new: nobody is being told or answered."""
+        self._is_draining = True
+        # Each may begin while the others are waited for.
+        await workflow.wait_condition(
+            lambda: self.notices.is_quiet and self._kept.is_quiet and workflow.all_handlers_finished()
+        )
 
     def refusal(self, decision: Decision, at: datetime) -> str | None:
         """Why a decision cannot count, as far as that needs no look-up."""
         if decisions.is_repeated(self.state, decision):
             return None
         reason = decisions.refusal(self.state, decision, at, self._current.now.requester)
-        return reason or self._in_clear(decision)
+        return reason or self.in_clear(decision.request, decision.value)
 
-    def _in_clear(self, decision: Decision) -> str | None:
+    def in_clear(self, request: str, value: JsonValue) -> str | None:
         """Why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
-        request = decisions.find(self.state, decision.request)
-        tool = self._desk.tool_of(request) if request is not None and decision.value is not None else None
+        asked = decisions.find(self.state, request) if value is not None else None
+        tool = self._desk.tool_of(asked) if asked is not None else None
         if tool is None or not self._current.now.agent.hides:
             return None
-        name = hiding.given_in_clear(decision.value, tool.sensitive)
+        name = hiding.given_in_clear(value, tool.sensitive)
         return f"value: {hiding.in_clear(name)}" if name is not None else None
 
-    async def decide(self, decision: Decision, at: datetime, via: Via) -> Receipt:
+    async def hear(self, decision: Decision, at: datetime, *, is_one_of_many: bool = False) -> None:
+        """As `decide`, for one that came by signal and would not be sent again: a crowded run keeps it for later."""
+        if self._current.has_loop(2) and self.crowd is not None and decision.request != EVERY:
+            self._end_expired(at, decision.request)
+            counts = not decisions.is_repeated(self.state, decision) and self.refusal(decision, at) is None
+            if counts and self._kept.keep(KeptDecision(decision=decision, at=at)):
+                self._hold(decision.request)
+                return
+        await self.decide(decision, at, "signal", is_one_of_many=is_one_of_many)
+
+    async def _take_in(self, kept: KeptDecision) -> None:
+        try:
+            await self.decide(kept.decision, kept.at, "signal")
+        finally:
+            self._let_go(kept.decision.request)
+
+    async def decide(self, decision: Decision, at: datetime, via: Via, *, is_one_of_many: bool = False) -> Receipt:
         """Check one decision and count it; decisions of one request are taken in the order in which they came.
 
+        `is_one_of_many` says that its message was counted when it came.
+
         Raises:
-            ApplicationError: `DecisionRefused`, with the sentence that is also recorded.
+            ApplicationError: `DecisionRefused`, with the sentence that is also recorded; `TryAgain`.
         """
         self._end_expired(at, decision.request)
-        reason = self.turned_away(decision) or self.refusal(decision, at)
-        self.messages += 1
+        if (crowded := self.turned_away(decision)) is not None:
+            if via == "update":
+                raise ApplicationError(crowded, type=FailureType.TRY_AGAIN, non_retryable=True)
+            self._refuse(decision, crowded, via, FailureType.TRY_AGAIN)
+        reason = self.refusal(decision, at)
+        self.messages += not is_one_of_many
         if reason is not None:
             self._refuse(decision, reason, via)
-        if decisions.is_repeated(self.state, decision):
-            return Receipt(request=decision.request, status="recorded", message="this decision counts already")
+        if (known := decisions.receipt_of(self.state, decision)) is not None:
+            return known
         if decision.request == EVERY:
             return self._reject_all(decision)
         with self._checking(decision.request):
@@ -162,25 +165,33 @@ class PeopleGate:
                 # Another decision may have been taken, or the same one again, while this one waited for its turn.
                 if (reason := self.refusal(decision, at)) is not None:
                     self._refuse(decision, reason, via)
-                return await self._take(decision, at, via)
+                is_new = is_one_of_many or self._current.has_loop(2)
+                look_up = self._lookups.checked if is_new else steps.check_decision
+                return await self._take(decision, at, via, look_up)
 
     @contextmanager
     def _checking(self, request: str) -> Iterator[None]:
-        """Nothing expires while a decision on it that came in time is being checked."""
-        self._checks[request] = self._checks.get(request, 0) + 1
+        self._hold(request)
         try:
             yield
         finally:
-            self._checks[request] -= 1
-            if not self._checks[request]:
-                del self._checks[request]
-                self._locks.pop(request, None)
+            self._let_go(request)
 
-    async def _take(self, decision: Decision, at: datetime, via: Via) -> Receipt:
-        if decisions.is_repeated(self.state, decision):
-            return Receipt(request=decision.request, status="recorded", message="this decision counts already")
+    def _hold(self, request: str) -> None:
+        """Let nothing expire of which somebody has decided in time, until that is checked."""
+        self._checks[request] = self._checks.get(request, 0) + 1
+
+    def _let_go(self, request: str) -> None:
+        self._checks[request] -= 1
+        if not self._checks[request]:
+            del self._checks[request]
+            self._locks.pop(request, None)
+
+    async def _take(self, decision: Decision, at: datetime, via: Via, look_up: LookUp) -> Receipt:
+        if (known := decisions.receipt_of(self.state, decision)) is not None:
+            return known
         request = self._escalated(self._found(decision), at)
-        checked = await self._checked(decision, request, at, via)
+        checked = await self._checked(decision, request, at, via, look_up)
         if (reason := checked.refusal or self.refusal(decision, at)) is not None:
             self._refuse(decision, reason, via)
         request = self._found(decision)
@@ -206,9 +217,7 @@ class PeopleGate:
                 self._stand()
                 wants = decisions.missing(request)
                 self._current.recall(f"{person} chose {decision.choice} on {request.id}; it still needs {wants}")
-                return Receipt(
-                    request=request.id, status="recorded", message=f"recorded; {request.id} still needs {wants}"
-                )
+                return decisions.recorded_on(request)
 
     def _told(self, request: Request, decision: Decision, checked: Checked, at: datetime) -> Receipt:
         """One person's word is enough for what is no approval."""
@@ -222,7 +231,7 @@ class PeopleGate:
         reason = f"{person} chose {decision.choice.replace('_', ' ')}"
         return self._settled(request, "settled", reason, decision, by=person, answer=checked.answer)
 
-    async def _checked(self, decision: Decision, request: Request, at: datetime, via: Via) -> Checked:
+    async def _checked(self, decision: Decision, request: Request, at: datetime, via: Via, look_up: LookUp) -> Checked:
         check = DecisionCheck(
             decision=decision,
             request=self._desk.view(request),
@@ -234,13 +243,17 @@ class PeopleGate:
             at=at,
         )
         try:
-            return await steps.check_decision(check)
+            return await look_up(check)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
             cause = error.cause
+            is_said = isinstance(cause, ApplicationError)
             why = cause.message if isinstance(cause, ApplicationError) else "no worker answered in time"
-            self._refuse(decision, f"the decision could not be checked ({why}) and used nothing up; try again", via)
+            kind = FailureType.DECISION_REFUSED if is_said else FailureType.TRY_AGAIN
+            self._refuse(
+                decision, f"the decision could not be checked ({why}) and used nothing up; try again", via, kind
+            )
 
     def _edited(self, request: Request, decision: Decision, call: EditedCall, via: Via) -> Request:
         verdict, needs = self._desk.judged(request, call)
@@ -259,13 +272,12 @@ class PeopleGate:
         rejected = [request for request in self.state.open if decision.choice in request.choices]
         for request in rejected:
             self._settled(request, "rejected", f"{by} rejected all open requests", decision)
-        count = len(rejected)
-        return Receipt(request=EVERY, status="rejected", message=f"{count} request{'s' * (count != 1)} rejected")
+        return decisions.all_rejected(len(rejected))
 
     def _settled(
         self,
         request: Request,
-        outcome: Literal["approved", "rejected", "answered", "settled"],
+        outcome: decisions.Decided,
         reason: str,
         decision: Decision,
         *,
@@ -273,7 +285,7 @@ class PeopleGate:
         answer: ToolResult | None = None,
     ) -> Receipt:
         self._close(request, outcome, reason, decision=decision, by=by, answer=answer)
-        return Receipt(request=request.id, status=outcome, message=f"{request.id} is {outcome}: {reason}")
+        return decisions.settled_on(request.id, outcome, reason)
 
     def _close(
         self,
@@ -286,7 +298,9 @@ class PeopleGate:
         answer: ToolResult | None = None,
     ) -> None:
         left = tuple(one for one in self.state.open if one.id != request.id)
-        closed = (*self.state.closed, decisions.closed(request, outcome, reason))[-decisions.CLOSED_KEPT :]
+        is_every = decision is not None and decision.request == EVERY
+        last = decisions.closed(request, outcome, reason, by_every=decision if is_every else None)
+        closed = (*self.state.closed, last)[-decisions.CLOSED_KEPT :]
         self._set(open=left, closed=closed)
         self._desk.settle(Settled(request, outcome, reason, decision, by, answer))
 
@@ -299,14 +313,17 @@ class PeopleGate:
         self._set(refused=kept, refusals=self.state.refusals + 1)
         self._current.refresh()
 
-    def _refuse(self, decision: Decision, reason: str, via: Via) -> NoReturn:
+    def _refuse(
+        self, decision: Decision, reason: str, via: Via, kind: FailureType = FailureType.DECISION_REFUSED
+    ) -> NoReturn:
         self.note_refusal(
             request=decision.request, choice=decision.choice, by=decision.by or "unknown", reason=reason, via=via
         )
-        raise ApplicationError(reason, type=FailureType.DECISION_REFUSED, non_retryable=True)
+        raise ApplicationError(reason, type=kind, non_retryable=True)
 
     async def keep_time(self) -> None:
         """Let requests expire, go on to the next group and be reminded of; runs as long as its run."""
+        self._kept.begin()
         while True:
             await workflow.wait_condition(lambda: self._due() is not None)
             due = self._due()
@@ -323,7 +340,10 @@ class PeopleGate:
             self._tick(workflow.now())
 
     def _due(self) -> datetime | None:
-        return decisions.next_due([request for request in self.state.open if request.id not in self._checks])
+        requests, but = self.state.open, tuple(self._checks)
+        if self._due_of is None or self._due_of[0] is not requests or self._due_of[1] != but:
+            self._due_of = (requests, but, self._current.board.next_due(requests, self._checks))
+        return self._due_of[2]
 
     def _tick(self, now: datetime) -> None:
         self._end_expired(now)

@@ -15,7 +15,8 @@ from workflows.contracts.tool import Tool
 from workflows.contracts.verification import CheckPin, CheckRequest, CheckResult
 from workflows.control import Control
 from workflows.current import Current
-from workflows.people import PeopleGate, Settled
+from workflows.desk import Settled
+from workflows.people import PeopleGate
 from workflows.rules import asking, decisions, troubles, wording
 
 EFFECTS_SHOWN = 10

@@ -25,10 +25,16 @@ from workflows import marks
 from workflows.contracts.agent import Pinned, PinRequest
 from workflows.contracts.compensation import CompensationRequest
 from workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from workflows.contracts.lookups import CheckedMany, DecisionChecks
 from workflows.contracts.marks import read_as
 from workflows.contracts.model import ModelReply, ModelRequest
 from workflows.contracts.policy import Verdict
-from workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
+from workflows.contracts.request import (
+    Checked,
+    DecisionCheck,
+    Notified,
+    NotifyRequest,
+)
 from workflows.contracts.tool import (
     REMOTE_LIMIT_BYTES,
     CallRequest,
@@ -189,6 +195,25 @@ async def check_decision(check: DecisionCheck) -> Checked:
             f"check_decision {check.request.id} {check.decision.choice} by {check.decision.by}",
             wording.SUMMARY_CHARACTERS,
         ),
+    )
+
+
+async def check_decisions(checks: DecisionChecks) -> CheckedMany:
+    """As `check_decision`, for decisions that came together.
+
+    Raises:
+        ActivityError: one of them could not be checked; none has used anything up.
+    """
+    ids = ", ".join(check.request.id for check in checks.checks)
+    return await _perform(
+        "check_decisions",
+        checks,
+        CheckedMany,
+        start_to_close_timeout=timedelta(seconds=30),
+        schedule_to_close_timeout=timedelta(minutes=2),
+        # Then each is checked by itself.
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_attempts=2),
+        summary=wording.shorten(f"check_decisions {len(checks.checks)}: {ids}", wording.SUMMARY_CHARACTERS),
     )
 
 

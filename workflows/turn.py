@@ -13,8 +13,9 @@ from workflows.contracts.run import EffectEntry
 from workflows.contracts.tool import CallRequest, ToolResult
 from workflows.control import Control
 from workflows.current import Current
+from workflows.desk import Settled
 from workflows.open_calls import OpenCalls
-from workflows.people import MESSAGES, PeopleGate, Settled
+from workflows.people import MESSAGES, PeopleGate
 from workflows.rescue import Rescuer
 from workflows.rules import policy, wording
 from workflows.tries import Tries
@@ -154,7 +155,7 @@ class Turn:
 
     def _wait_for_people(self) -> None:
         if not self._maker.is_busy:
-            names = dict.fromkeys(name for request in self.gate.state.open for name in request.waits_for)
+            names = self._current.board.waits_for(self.gate.state.open)
             self._current.show(f"waiting for {', '.join(names)}")
 
     async def _may_begin(self) -> bool:

@@ -11,6 +11,7 @@ from temporalio.worker import Worker
 
 from tests.support.agents import parts_taken
 from tests.support.place import BIN, Place, line_with, new_place
+from workers import queries
 from workers.dev_server import share_dev_server
 from workers.server_binary import ensure_binary
 from workflows.contracts.run import RunResult
@@ -175,7 +176,7 @@ async def test_who_runs_an_agent_asks_for_it(
     run = place.client.get_workflow_handle(json.loads(done.out)["workflow_id"])
     await run.result()
 
-    assert (await run.query("open_requests")).get("requester") == requester
+    assert (await queries.ask(run, "open_requests", dict)).get("requester") == requester
 
 
 async def test_run_that_ends_otherwise_exits_with_one(place: Place, worker: object) -> None:
@@ -260,7 +261,7 @@ async def test_show_prints_the_whole_conversation(place: Place, worker: object) 
             "usage",
             "effects",
         ),
-        *("uncertain", "people", "messages", "pending"),
+        *("uncertain", "people", "workflow_task", "messages", "pending"),
     ]
     assert (record["status"], record["step"], record["pending"]) == ("completed", 3, [])
     assert [message["role"] for message in record["messages"]] == ["user", "assistant"] * 3

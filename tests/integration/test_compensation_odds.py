@@ -14,6 +14,7 @@ from tests.integration.test_halting import until_it
 from tests.support.agents import ALLOW_ALL, Site, new_site
 from tests.support.people import asked, decide, refusal_of, write_people
 from tests.support.toolkit import LET_GO, calls_of
+from workers import queries
 from workers.client import connect
 from workers.dev_server import run_private_server
 from workflows.contracts.run import RunResult, RunStatus
@@ -112,7 +113,7 @@ async def test_one_result_that_is_gone_costs_that_call_only(site: Site) -> None:
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle)
-        answers = (await handle.query("progress"))["effects"]["count"]
+        answers = (await queries.ask(handle, "progress", dict))["effects"]["count"]
         # Else it might go on, and be over, before it is told to stop.
         await handle.execute_update("pause", BY)
         LET_GO.add(handle.id)
@@ -185,7 +186,7 @@ async def test_reject_all_of_nothing_that_can_be_rejected_is_refused(site: Site,
         else:
             await handle.signal("decide", every)
             async with asyncio.timeout(30):
-                while not (refused := (await handle.query("open_requests")).get("refused")):
+                while not (refused := (await queries.ask(handle, "open_requests", dict)).get("refused")):
                     await asyncio.sleep(0.05)
             said = refused[0]["reason"]
         await decide(handle, request, "stop")

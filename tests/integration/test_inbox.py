@@ -12,7 +12,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from tests.support import interrupted_workflow
 from tests.support.agents import Site, new_site
 from tests.support.asking_workflow import AskingWorkflow
-from tests.support.interrupted_workflow import InterruptedWorkflow
+from tests.support.interrupted_workflow import EndingWorkflow, InterruptedWorkflow
 from tests.support.people import ASK_ALL, asked, write_people
 from workers import inbox, messages
 from workers.client import AgentClient, connect
@@ -178,7 +178,27 @@ async def test_decision_that_no_worker_takes_in_says_that_it_may_still_be(client
     )
 
 
+async def test_decision_that_comes_as_a_run_ends_is_told_so_at_once(client: Client) -> None:
+    """The server says of it that it was aborted, however often it is sent."""
+    interrupted_workflow.BEGUN.clear()
+    interrupted_workflow.GO_ON.clear()
+    name = f"ending-{uuid4().hex[:8]}"
+    handle = await client.start_workflow("AgentWorkflow", id=name, task_queue=name)
+    runner = UnsandboxedWorkflowRunner()
+    async with Worker(client, task_queue=name, workflows=[EndingWorkflow], workflow_runner=runner):
+        await asyncio.to_thread(interrupted_workflow.BEGUN.wait, 30)
+        deciding = asyncio.create_task(messages.decide(client, name, Decision(request="*", choice="reject")))
+        # Nothing tells when the server has it.
+        await asyncio.sleep(0.5)
+        interrupted_workflow.GO_ON.set()
+        await handle.result()
+        with pytest.raises(messages.NoRun, match=f"^run '{name}' is over$"):
+            await asyncio.wait_for(deciding, 20)
+
+
 async def test_decision_is_sent_again_when_the_task_that_had_it_is_done_again(client: Client) -> None:
+    interrupted_workflow.BEGUN.clear()
+    interrupted_workflow.GO_ON.clear()
     name = f"interrupted-{uuid4().hex[:8]}"
     handle = await client.start_workflow("AgentWorkflow", 2, id=name, task_queue=name)
     deciding = asyncio.create_task(messages.decide(client, name, Decision(request="*", choice="reject")))

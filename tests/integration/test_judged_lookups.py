@@ -9,6 +9,7 @@ from temporalio.client import Client, WorkflowHandle
 from tests.support.agents import ALLOW_ALL, Site, new_site, texts_told
 from tests.support.people import asked, decide, write_people
 from tests.support.toolkit import BOOKED, calls_of
+from workers import queries
 from workflows.contracts.run import RunStatus
 
 DONE = {"say": "done"}
@@ -43,7 +44,7 @@ async def activities(handle: WorkflowHandle[Any, Any], name: str) -> int:
 
 
 async def recent(handle: WorkflowHandle[Any, Any]) -> list[str]:
-    return list((await handle.query("progress"))["recent"])
+    return list((await queries.ask(handle, "progress", dict))["recent"])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 from tests.support.agents import Site, new_site, results_told
 from tests.support.attacks import whole_history
 from tests.support.toolkit import calls_of, held
+from workers import queries
 from workers.client import connect
 from workers.dev_server import run_private_server
 from workflows.contracts.run import Progress, RunResult, RunStatus
@@ -210,8 +211,8 @@ async def test_people_see_what_a_run_does(site: Site) -> None:
             handle = await site.start("shown", requester="ann@example.com", labels={"team": "support"})
             while not calls_of(handle.id, "look"):
                 await asyncio.sleep(0.05)
-            progress = await handle.query("progress", result_type=Progress)
-            metadata = await handle.query("__temporal_workflow_metadata", result_type=RawValue)
+            progress = await queries.ask(handle, "progress", Progress)
+            metadata = await queries.ask(handle, "__temporal_workflow_metadata", RawValue)
         await handle.result()
         description = await handle.describe()
         events = [event async for event in handle.fetch_history_events()]

@@ -37,6 +37,14 @@ GONE = (
 )
 
 
+NOBODY = (
+    "requester: nobody is named who asked for this run, so that nobody can be told apart from them; start it again "
+    "with a requester of the file of people, or choose 'reject'"
+)
+
+BOTH = ("ann@example.com", "bob@example.com")
+
+
 def unknown(name: str) -> str:
     return (
         f"start request: requester: {name!r} is not in the file of people; it must be a name or address there {OPENS}"
@@ -52,10 +60,11 @@ def unknown(name: str) -> str:
         ({"requester": "ann@example.com\u200b"},
          "start request: requester: 'ann@example.com\\u200b' holds characters that cannot be seen"),
         ({"requester": " ann@example.com"},
-         "start request: requester: 'ann@example.com' must be 1 to 200 characters without spaces around it"),
+         "start request: requester: ' ann@example.com' must be 1 to 200 characters without spaces around it"),
     ],
 )  # fmt: skip
 async def test_a_start_by_nobody_who_is_known_fails_at_once(site: Site, keys: dict[str, Any], says: str) -> None:
+    site.write("asks", PAY, policy=ASK_ALL, requester="required")
     async with site.serving():
         handle = await site.client.start_workflow(
             "AgentWorkflow", {"agent": "asks", "input": "Go on.", **keys}, id=f"n-{site.queue}", task_queue=site.queue
@@ -66,6 +75,30 @@ async def test_a_start_by_nobody_who_is_known_fails_at_once(site: Site, keys: di
     assert isinstance(failed.value.cause, ApplicationError)
     assert failed.value.cause.type == "BadInput"
     assert failed.value.cause.message == says
+
+
+@pytest.mark.parametrize(
+    ("requester", "says"),
+    [
+        (
+            None,
+            NOBODY,
+        ),
+        ("Ann Example <ann@example.com>", GONE.replace("ann@example.com", "Ann Example <ann@example.com>")),
+    ],
+)
+async def test_what_nobody_known_asked_for_can_only_be_rejected(site: Site, requester: str | None, says: str) -> None:
+    """Whoever leaves their name out, or spells it otherwise, cannot approve what they asked for."""
+    async with site.serving():
+        handle = await site.start("asks", requester=requester)
+        (request,) = await asked(handle)
+        refused = [await refusal_of(handle, "decide", decision(request, by=by)) for by in BOTH]
+        receipt = await decide(handle, request, "reject", by="bob@example.com")
+        await handle.result()
+
+    assert refused == [says, says]
+    assert receipt.status == "rejected"
+    assert calls_of(handle.id, "pay") == []
 
 
 async def test_a_run_keeps_the_name_of_the_file_wherever_it_names_who_asked(site: Site) -> None:
@@ -145,6 +178,7 @@ async def test_what_is_asked_for_somebody_who_left_can_still_be_rejected(site: S
 
 
 async def test_a_file_that_is_broken_holds_the_start_until_it_is_mended(site: Site) -> None:
+    site.write("asks", PAY, policy=ASK_ALL, requester="required")
     async with site.serving():
         (site.folder / "people.yaml").write_text("people: 3")
         known, nobody = await site.start("asks"), await site.start("asks", requester=None)

@@ -15,6 +15,7 @@ from tests.support.card_tools import CARD
 from tests.support.people import asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import LET_GO, calls_of
 from workflows.contracts.base import canonical_json, digest_of
+from workflows.contracts.request import Decision
 from workflows.contracts.run import RunStatus
 
 MODULE = "tests.support.card_tools"
@@ -147,6 +148,29 @@ async def test_new_value_in_clear_is_refused_before_it_is_in_the_history(site: S
         f"value: {name!r} is sensitive, and what people send stays in the run's history in clear; leave it as '***', "
         "or reject the call and say why"
     )
+    assert not any(b"5500" in event for event in events)
+
+
+@pytest.mark.parametrize("misshapen", [{}, {"choise": "approve"}, {"by": 7}], ids=["", "unknown key", "no name"])
+async def test_new_value_in_clear_among_many_decisions_keeps_all_of_them_out(
+    site: Site, misshapen: dict[str, Any]
+) -> None:
+    """They would enter the history together; sent through a client of ours, the others count by themselves."""
+    write(site, {}, {}, policy=ASK)
+
+    async with site.serving():
+        handle = await site.start("cards")
+        (request,) = await asked(handle)
+        wrong = {**decision(request, value={**CALL, "card": "5500"}), **misshapen}
+        reason = await refusal_of(handle, "decide", {"decisions": [wrong, decision(request)]})
+        both = (decision(request, value={**CALL, "card": "5500"}), decision(request))
+        outcomes = await site.agents.decide_many([(handle.id, Decision.model_validate(one)) for one in both])
+        events = [event.SerializeToString() async for event in handle.fetch_history_events()]
+        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await handle.result()
+
+    assert reason.startswith("r1: value: 'card' is sensitive, and what people send stays in the run's history")
+    assert [outcome.receipt is not None for outcome in outcomes] == [False, True]
     assert not any(b"5500" in event for event in events)
 
 

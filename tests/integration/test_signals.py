@@ -13,6 +13,7 @@ from temporalio.common import RawValue
 from tests.support.agents import Site, conversation, new_site
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, write_people
 from tests.support.toolkit import calls_of, held
+from workers import queries
 from workflows.contracts.run import Progress, RunStatus
 
 Handle = WorkflowHandle[Any, Any]
@@ -39,8 +40,7 @@ async def tell(handle: Handle, via: Via, verb: str, said: Mapping[str, Any]) -> 
 
 
 async def recent(handle: Handle) -> tuple[str, ...]:
-    progress: Progress = await handle.query("progress", result_type=Progress)
-    return progress.recent
+    return (await queries.ask(handle, "progress", Progress)).recent
 
 
 async def details(handle: Handle) -> list[str]:

@@ -15,6 +15,7 @@ from tests.support.agents import Site, new_site
 from tests.support.hook_peer import HookPeer, Reply, hook_peer
 from tests.support.people import ASK_ALL, asked, decide, write_people
 from tests.support.toolkit import calls_of
+from workers import queries
 from workflows.contracts.run import Progress, RunStatus
 
 Handle = WorkflowHandle[Any, Any]
@@ -63,8 +64,7 @@ def bodies(peer: HookPeer) -> list[Any]:
 
 
 async def recent(handle: Handle) -> tuple[str, ...]:
-    progress: Progress = await handle.query("progress", result_type=Progress)
-    return progress.recent
+    return (await queries.ask(handle, "progress", Progress)).recent
 
 
 async def test_a_dead_channel_holds_up_neither_the_decision_nor_the_call(site: Site) -> None:

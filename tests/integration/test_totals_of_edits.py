@@ -20,6 +20,7 @@ from tests.support.money import (
     write_payer,
 )
 from tests.support.people import asked, decide, decision, refusal_of, write_people
+from workers import queries
 
 TWO: dict[str, Any] = {**ASK_90, "quorum": 2}
 """Whatever a call is changed to, it still waits for somebody else."""
@@ -161,5 +162,5 @@ async def test_other_calls_are_judged_with_the_share_of_an_unknown_one(site: Sit
 async def answered(handle: WorkflowHandle[Any, Any]) -> None:
     """Returns once the first call of the open turn has its answer."""
     async with asyncio.timeout(30):
-        while (await handle.query("progress"))["answers"][0] is None:
+        while (await queries.ask(handle, "progress", dict))["answers"][0] is None:
             await asyncio.sleep(0.05)

@@ -22,6 +22,7 @@ from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, w
 from tests.support.toolkit import BOOKED, calls_of
 from workers.client import connect
 from workers.dev_server import run_private_server
+from workflows import people, turn
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -305,10 +306,51 @@ async def undone(site: Site) -> Started:
     return handle
 
 
+async def together(site: Site) -> Started:
+    """Many decisions in one message, by update and by signal; what changes arguments is looked up by itself."""
+    rule = {**ASK_ALL[0], "quorum": 2}
+    calls = [{"pay": {"order": number}} for number in range(1, 7)]
+    site.write("together", [{"call": calls}, {"say": "done"}], policy=[rule, ASK_ALL[1]])
+    async with site.serving(identity="worker"):
+        handle = await site.start("together")
+        requests = await asked(handle, 6)
+        foreign = [decision(requests[0], by="dan@example.com"), decision(requests[1], digest="x"), {"request": "r1"}]
+        approved = [decision(request) for request in requests]
+        await handle.execute_update("decide", {"decisions": [*approved, *foreign, *approved[:2]]})
+        changed = decision(requests[0], "approve", "bob@example.com", value={"order": 9})
+        others = [decision(request, by="bob@example.com") for request in requests[1:4]]
+        await handle.signal("decide", {"decisions": [changed, *others]})
+        for request in requests[4:]:
+            await handle.signal("decide", decision(request, by="bob@example.com"))
+        (again,) = [one for one in await asked(handle) if one.id == "r1"]
+        while again.digest == requests[0].digest:
+            (again,) = [one for one in await asked(handle) if one.id == "r1"]
+        await decide(handle, again)
+        await handle.result()
+    return handle
+
+
+async def kept(site: Site) -> Started:
+    """What came by signal to a crowded run, in the part of it that comes after."""
+    turn.MESSAGES, people.CROWD = 5, 6
+    site.write("kept", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], policy=[{**ASK_ALL[0], "quorum": 2}])
+    async with site.serving(identity="worker"):
+        handle = await site.start("kept")
+        (request,) = await asked(handle)
+    for number in range(8):
+        await handle.signal("decide", decision(request, by="cleo@example.com", comment=str(number)))
+    for by in ("ann@example.com", "bob@example.com"):
+        await handle.signal("decide", decision(request, by=by))
+    async with site.serving(identity="worker", sandboxed=False):
+        await handle.result()
+    return site.client.get_workflow_handle(handle.id)
+
+
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
     decided, carried, parked, stopped,
     escalated, probed, doubted, checked, undone,
+    together, kept,
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from tests.acceptance.attacked_tools import JOURNAL
 from tests.support.agents import Site, new_site
 from tests.support.people import write_people
 from tests.support.processes import Process, Processes, processes
+from workers import queries
 from workers.dev_server import DevServer
 from workflows.contracts.request import OpenRequests
 
@@ -144,7 +145,7 @@ async def kept(handle: WorkflowHandle[Any, Any], refusals: int, seconds: float =
     async with asyncio.timeout(seconds):
         while True:
             try:
-                found: OpenRequests = await handle.query("open_requests", result_type=OpenRequests)
+                found = await queries.ask(handle, "open_requests", OpenRequests)
             except RPCError:
                 # A run that has just continued as new has no task yet that could answer.
                 found = OpenRequests.model_construct(refusals=-1)

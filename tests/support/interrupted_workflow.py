@@ -1,4 +1,4 @@
-"""A stand-in for a run that continues as new in a task that the server has done again, since something else came."""
+"""Stand-ins for runs that end, or continue as new, in a task that the server has done again since something came."""
 
 import threading
 from typing import Any
@@ -36,4 +36,18 @@ class InterruptedWorkflow:
     @workflow.update
     def decide(self, decision: Any) -> Receipt:
         self._is_told = True
+        return RECEIPT
+
+
+@workflow.defn(name="AgentWorkflow")
+class EndingWorkflow:
+    """Ends in its first task, whatever was sent to it meanwhile."""
+
+    @workflow.run
+    async def run(self) -> None:
+        BEGUN.set()
+        GO_ON.wait(1.5)
+
+    @workflow.update
+    def decide(self, decision: Any) -> Receipt:
         return RECEIPT

@@ -9,6 +9,7 @@ import pytest
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
+from workers import queries
 from workflows.contracts.request import NotifyRequest, OpenRequests, Receipt, Request, Told
 
 PEOPLE = {
@@ -34,7 +35,7 @@ def write_people(folder: Path, people: dict[str, Any] | None = None) -> Path:
 
 
 async def open_requests(handle: WorkflowHandle[Any, Any]) -> OpenRequests:
-    return await handle.query("open_requests", result_type=OpenRequests)
+    return await queries.ask(handle, "open_requests", OpenRequests)
 
 
 async def asked(handle: WorkflowHandle[Any, Any], count: int = 1) -> tuple[Request, ...]:

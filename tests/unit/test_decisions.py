@@ -162,6 +162,49 @@ class TestRepeats:
         assert decisions.is_repeated(waiting, decision(**again)) is is_same
         assert decisions.is_repeated(over, decision(**again)) is is_same
 
+    @pytest.mark.parametrize(
+        ("outcome", "last", "told"),
+        [
+            (None, None, ("recorded", "recorded; r1 still needs 1 of finance")),
+            ("approved", None, ("approved", "r1 is approved: why")),
+            ("approved", decision(by="bob"), ("recorded", "recorded; r1 is approved since: why")),
+            ("rejected", decision(by="bob", choice="reject"), ("recorded", "recorded; r1 is rejected since: why")),
+            ("expired", None, ("recorded", "recorded; r1 is expired since: why")),
+            ("withdrawn", None, ("recorded", "recorded; r1 is withdrawn since: why")),
+            # All were rejected at once, when that decision was not kept yet.
+            ("rejected", None, ("recorded", "recorded; r1 is rejected since: why")),
+        ],
+    )
+    def test_a_decision_that_comes_again_is_answered_with_what_it_did(
+        self, outcome: str | None, last: Decision | None, told: tuple[str, str]
+    ) -> None:
+        asked = taken(request(1, need(quorum=2)), decision(), 0)
+        if last is not None:
+            asked = taken(asked, last, 0)
+        over = (decisions.closed(asked, outcome, "why"),) if outcome is not None else ()
+        state = PeopleState(made=1, open=() if over else (asked,), closed=over)
+
+        receipt = decisions.receipt_of(state, decision())
+
+        assert receipt is not None
+        assert (receipt.status, receipt.message) == told
+
+    def test_a_rejection_of_all_that_comes_again_is_answered_with_what_it_did(self) -> None:
+        every = Decision(request="*", choice="reject", by="ann@example.com")
+        asked = taken(request(1, need(quorum=2)), decision(), 0)
+        over = tuple(decisions.closed(one, "rejected", "why", by_every=every) for one in (asked, request(2)))
+        state = PeopleState(made=2, closed=over)
+
+        again, before = decisions.receipt_of(state, every), decisions.receipt_of(state, decision())
+
+        assert again is not None
+        assert before is not None
+        assert (again.status, again.message) == ("rejected", "2 requests rejected")
+        assert before.status == "recorded"
+        assert decisions.receipt_of(state, every.model_copy(update={"by": "bob"})) is None
+        # What is open now was not meant before.
+        assert decisions.receipt_of(state.model_copy(update={"open": (request(3),)}), every) is None
+
     def test_an_approval_of_other_arguments_does_not_count_any_more(self) -> None:
         """Whoever sends it again must hear that the call was changed, and not that their approval counts."""
         first = taken(request(1, need(quorum=2)), decision(by="bob"), 0)

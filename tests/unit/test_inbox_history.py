@@ -15,7 +15,9 @@ from workers.converter import data_converter
 from workflows.contracts.agent import AgentPin
 from workflows.contracts.budget import Budget
 from workflows.contracts.compensation import CompensationRequest
+from workflows.contracts.lookups import CheckedMany, DecisionChecks
 from workflows.contracts.request import (
+    Answer,
     Checked,
     Decision,
     DecisionCheck,
@@ -24,6 +26,7 @@ from workflows.contracts.request import (
     Notice,
     NotifyRequest,
     Receipt,
+    Receipts,
     Request,
     Steering,
     Stop,
@@ -168,6 +171,69 @@ async def test_decision_by_signal_is_told_when_it_was_checked() -> None:
     assert its.requests == {}
 
 
+async def test_many_decisions_of_one_message_are_told_one_by_one() -> None:
+    its = await parked(request(), request("r2", 1, quorum=2), request("r3", 2))
+    given = [decision(), decision(request="r2"), decision(request="r3", by="eve"), decision(request="r3"), {"by": 1}]
+    answers = (
+        Answer(receipt=Receipt(request="r1", status="approved", message="r1 is approved: ann approved it")),
+        Answer(receipt=Receipt(request="r2", status="recorded", message="recorded; r2 still needs 1 of finance")),
+        Answer(refusal="by: 'eve' may not decide"),
+        Answer(refusal="send it again in a moment", again=True),
+        Answer(refusal="request: is missing"),
+    )
+    checks = DecisionChecks(
+        checks=tuple(
+            DecisionCheck(
+                decision=one, request=its.requests[one.request], tool=None, agent=DIGEST, requester=None,
+                workflow_id="wf", at=NOW,
+            )
+            for one in given[:2] if isinstance(one, Decision)
+        )
+    )  # fmt: skip
+    checked = CheckedMany(checked=(Checked(needs=(0,), person="ann"),) * 2)
+
+    sent = {"decisions": [one.model_dump(mode="json") if isinstance(one, Decision) else one for one in given]}
+    happened = [
+        *await its.add(await accepted(5, "decide", sent), 1),
+        *await its.add(await scheduled(6, "check_decisions", checks), 1),
+        *await its.add(await completed(7, 6, checked), 1),
+        *await its.add(await answered(8, 5, Receipts(receipts=answers)), 1),
+    ]
+
+    assert happened == [
+        Heard(1, "r1 is approved: ann approved it"),
+        Heard(1, "ann chose approve on r2: recorded; r2 still needs 1 of finance"),
+        Heard(1, "eve chose approve on r3, which does not count: by: 'eve' may not decide", counts=False),
+    ]
+    assert list(its.requests) == ["r2", "r3"]
+
+
+async def test_many_decisions_by_signal_are_told_when_they_were_checked() -> None:
+    its = await parked(request(), request("r2", 1, quorum=2))
+    given = [decision(), decision(request="r2")]
+    checks = DecisionChecks(
+        checks=tuple(
+            DecisionCheck(
+                decision=one, request=its.requests[one.request], tool=None, agent=DIGEST, requester=None,
+                workflow_id="wf", at=NOW,
+            )
+            for one in given
+        )
+    )  # fmt: skip
+    checked = CheckedMany(checked=(Checked(needs=(0,), person="ann"), Checked(refusal="by: may not")))
+
+    sent = {"decisions": [one.model_dump(mode="json") for one in given]}
+    assert await its.add(await signaled(5, "decide", sent), 1) == []
+    assert await its.add(await scheduled(6, "check_decisions", checks), 1) == []
+    happened = await its.add(await completed(7, 6, checked), 1)
+
+    assert happened == [
+        Heard(1, "ann chose approve on r1"),
+        Heard(1, "ann chose approve on r2, which does not count: by: may not", counts=False),
+    ]
+    assert list(its.requests) == ["r2"]
+
+
 async def test_rejection_of_all_by_signal_closes_all() -> None:
     its = await parked(request(), request("r2", 1))
 
@@ -227,7 +293,7 @@ async def test_messages_that_do_not_fit_are_passed_over(value: Any) -> None:
         assert await its.add(await signaled(5, name, value), 1) == []
         assert await its.add(await accepted(6, name, value), 1) == []
         assert await its.add(await answered(7, 6, value), 1) == []
-    for kind in ("notify_people", "check_decision"):
+    for kind in ("notify_people", "check_decision", "check_decisions"):
         assert await its.add(await scheduled(8, kind, value), 1) == []
         assert await its.add(await completed(9, 8, value), 1) == []
     nothing = event(10)

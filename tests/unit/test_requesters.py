@@ -134,7 +134,6 @@ class TestKnown:
     async def test_letters_that_unicode_writes_in_two_ways_are_one_name(self, world: World) -> None:
         assert (await world.pin(requester="ZOE\u0308@example.com")).requester == "zo\u00eb@example.com"
 
-    @pytest.mark.parametrize("says", [None, "required"])
     @pytest.mark.parametrize(
         ("requester", "refusal"),
         [
@@ -145,10 +144,18 @@ class TestKnown:
             ),
         ],
     )
-    async def test_nobody_else_may_ask(
-        self, world: World, requester: str | None, says: str | None, refusal: str
+    async def test_nobody_else_may_ask_where_it_is_required(
+        self, world: World, requester: str | None, refusal: str
     ) -> None:
-        assert await world.refusal({"requester": says}, requester=requester) == refusal
+        assert await world.refusal({"requester": "required"}, requester=requester) == refusal
+
+    @pytest.mark.parametrize("requester", [None, "eve@example.com", "Ann Example <ann@example.com>"])
+    async def test_where_nothing_is_said_a_run_begins_that_wants_its_requester_to_be_known(
+        self, world: World, requester: str | None
+    ) -> None:
+        pinned = await world.pin(requester=requester)
+
+        assert (pinned.requester, pinned.agent.requester) == (requester, "known")
 
     @pytest.mark.parametrize(
         ("requester", "refusal"),
@@ -183,7 +190,7 @@ class TestKnown:
         ("requester", "why"),
         [
             ("", "'' must be 1 to 200 characters without spaces around it"),
-            (" ann@example.com", "'ann@example.com' must be 1 to 200 characters without spaces around it"),
+            (" ann@example.com", "' ann@example.com' must be 1 to 200 characters without spaces around it"),
             ("x" * 201, f"'{'x' * 79}\u2026' must be 1 to 200 characters without spaces around it"),
             ("ann\u200b@example.com", "'ann\ufffd@example.com' holds characters that cannot be seen"),
             ("ann\u202e@example.com", "'ann\ufffd@example.com' holds characters that cannot be seen"),
@@ -210,7 +217,8 @@ class TestKnown:
         """Whatever is written: who asks is one of the file by its own name, or nothing is begun."""
         world = make_world(tmp_path_factory.mktemp("people"))
         try:
-            kept = (await world.pin({"requester": "anyone" if opened else None}, requester=spelling)).requester
+            says = "anyone" if opened else "required"
+            kept = (await world.pin({"requester": says}, requester=spelling)).requester
         except ApplicationError as refused:
             kept = refused.type
 
@@ -514,7 +522,7 @@ class TestForgery:
         before = stored(tmp_path)
 
         await world.refusal(SIGNED, requester=ANN, token=world.token(agent="other"))
-        await world.refusal(requester="eve@example.com")
+        await world.refusal({"requester": "required"}, requester="eve@example.com")
 
         assert stored(tmp_path) == before
 

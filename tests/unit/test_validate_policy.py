@@ -135,7 +135,7 @@ def test_each_tool_says_what_can_become_of_its_calls(project: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("line", "has_people", "says", "wants", "signed"),
     [
-        ("", True, "required, somebody in the file of people", "required", False),
+        ("", True, "somebody in the file of people, else what a run asks can only be rejected", "known", False),
         ("requester: required", True, "required, somebody in the file of people", "required", False),
         ("people: {signature: required}", True, "required, somebody in the file of people, with a signed token",
          "required", True),

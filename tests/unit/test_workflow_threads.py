@@ -8,6 +8,8 @@ from threading import Event
 from typing import Any
 
 import pytest
+from temporalio.bridge.proto.workflow_activation import WorkflowActivation
+from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker import WorkflowInstance
 
 from workers import workflow_threads
@@ -91,7 +93,7 @@ def test_nothing_says_in_which_thread_a_run_is() -> None:
 
     class Inner(WorkflowInstance):
         def activate(self, act: Any) -> Any:
-            return act
+            return WorkflowActivationCompletion(run_id=act.run_id)
 
         def get_serialization_context(self, command_info: Any) -> Any:
             return command_info
@@ -108,7 +110,7 @@ def test_nothing_says_in_which_thread_a_run_is() -> None:
     run = Uninterrupted(Inner())
 
     assert run.get_thread_id() is None
-    assert (run.activate("act"), run.get_info()) == ("act", "info")
+    assert (run.activate(WorkflowActivation(run_id="r")).run_id, run.get_info()) == ("r", "info")
     assert (run.get_serialization_context(1), run.get_external_store_context(2)) == (1, 2)  # type: ignore[arg-type]
 
 

@@ -17,7 +17,7 @@ from temporalio.exceptions import ApplicationError
 
 from workers.cli import closing
 from workers.cli.happenings import Asked, Call, Called, Ended, Happening, Returned, Said
-from workers.cli.parked import CHECK, NOTIFY, Parked
+from workers.cli.parked import CHECKS, NOTIFY, Parked
 from workflows.contracts.agent import AgentPin, Pinned
 from workflows.contracts.base import Digest
 from workflows.contracts.compensation import CompensationRequest
@@ -136,7 +136,7 @@ class Chronicle:
             (planned,) = await self._decode(attributes.input.payloads, CompensationRequest)
             self.parked.take_back()
             return self._unmade(planned.results)
-        if kind in {"pin_agent", NOTIFY, CHECK}:
+        if kind in {"pin_agent", NOTIFY, *CHECKS}:
             return []
         activity.call = await self._call_of(attributes, line)
         if activity.call is None:

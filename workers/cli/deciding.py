@@ -160,7 +160,8 @@ async def told_by(call: Invocation, connection: Connection, workflow_id: str) ->
         where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
         raise CliError(f"there is no run {workflow_id!r} in {where}") from None
     except inbox.NotAnswering as error:
-        start = f"; start one with `{call.program} worker{connection.options}`" if "worker" in str(error) else ""
+        lacks_worker = error.diagnosis is None and "worker" in str(error)
+        start = f"; start one with `{call.program} worker{connection.options}`" if lacks_worker else ""
         raise CliError(f"run {workflow_id!r} cannot be asked: {error}{start}") from None
 
 

@@ -23,6 +23,7 @@ from workers.cli.chronicle import Chronicle
 from workers.cli.connection import Connection
 from workers.cli.happenings import Asked, Call, Called, Ended, Happening, Heard, Returned, Said, Wanted
 from workers.cli.output import Output
+from workers.diagnosis import diagnose_described
 from workflows.contracts.request import Request
 from workflows.rules import wording
 
@@ -89,7 +90,8 @@ class _Watcher:
     program: str
     chronicle: Chronicle | None = None
     heard_at: float = field(default_factory=time.monotonic)
-    warned: bool = False
+    warned: set[str] = field(default_factory=set)
+    """Troubles that were told."""
     hinted: set[str] = field(default_factory=set)
     """Requests of which it was said how they are answered."""
     _status: Status | None = None
@@ -122,14 +124,25 @@ class _Watcher:
             if time.monotonic() - self.heard_at < QUIET_SECONDS:
                 continue
             with suppress(RPCError):
-                handle = self.connection.client.get_workflow_handle(self.workflow_id)
-                described = (await handle.describe()).raw_description
-                waits = await waiting_for(self.connection.client, described)
-                if waits is not None and not self.warned:
-                    self.warned = True
-                    self.out.note(f"{waits}; start one with `{self.program} worker{self.connection.options}`")
-                self._show(waits or _attempts(described) or (self.chronicle.doing if self.chronicle else ""))
+                self._show(await self._trouble() or (self.chronicle.doing if self.chronicle else ""))
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _trouble(self) -> str | None:
+        """Why the run does not go on; told once where a person must do something about it."""
+        client = self.connection.client
+        described = (await client.get_workflow_handle(self.workflow_id).describe()).raw_description
+        if (diagnosis := await diagnose_described(client, described)) is not None:
+            self._warn(diagnosis.cause, diagnosis.sentence)
+            return diagnosis.sentence
+        if (waits := await waiting_for(client, described)) is not None:
+            self._warn("waits", f"{waits}; start one with `{self.program} worker{self.connection.options}`")
+            return waits
+        return _attempts(described)
+
+    def _warn(self, kind: str, line: str) -> None:
+        if kind not in self.warned:
+            self.warned.add(kind)
+            self.out.note(line)
 
     def _show(self, doing: str) -> None:
         if self._status is not None:

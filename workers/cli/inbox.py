@@ -51,7 +51,8 @@ async def inbox(
 
     The number of a request stands for its name in the commands that follow. With `-o json` one object: requests, each
     with number, name, workflow_id, agent, version, requester, waits_for and expires_at beside all that the run says of
-    it; silent: runs that did not answer; scanned.
+    it; silent: runs that did not answer, each with workflow_id, reason, and workflow_task (attempt, cause, message,
+    event_id) where that fails again and again; scanned.
     """
     _check_kind(kind)
     from workers.cli.connection import connected, note_start
@@ -151,7 +152,14 @@ async def _keep(connection: "Connection", rows: Sequence[Row]) -> None:
 def _as_json(rows: Sequence[Row], found: "Inbox") -> dict[str, object]:
     return {
         "requests": [{"number": number, **entry(row.run, row.request)} for number, row in enumerate(rows, 1)],
-        "silent": [{"workflow_id": one.workflow_id, "reason": one.reason} for one in found.silent],
+        "silent": [
+            {
+                "workflow_id": one.workflow_id,
+                "reason": one.reason,
+                "workflow_task": one.diagnosis.to_json() if one.diagnosis is not None else None,
+            }
+            for one in found.silent
+        ],
         "scanned": found.scanned,
     }
 

@@ -12,16 +12,20 @@ from temporalio.converter import DataConverter
 
 from workers.cli import closing
 from workers.cli.happenings import Happening, Heard, Wanted
+from workflows.contracts.lookups import CheckedMany, DecisionChecks
 from workflows.contracts.marks import read_as
 from workflows.contracts.request import (
     EVERY,
+    Answer,
     Checked,
     Closed,
     Decision,
     DecisionCheck,
+    Decisions,
     Halt,
     NotifyRequest,
     Receipt,
+    Receipts,
     Request,
     Steering,
     Stop,
@@ -31,7 +35,8 @@ from workflows.rules import decisions
 
 M = TypeVar("M", bound=BaseModel)
 
-NOTIFY, CHECK = "notify_people", "check_decision"
+NOTIFY, CHECK, CHECK_MANY = "notify_people", "check_decision", "check_decisions"
+CHECKS = (CHECK, CHECK_MANY)
 
 _MESSAGES: Mapping[str, type[Decision] | type[Steering] | type[Halt]] = {
     "decide": Decision,
@@ -56,7 +61,7 @@ class Parked:
     """What became of requests before the run last continued as new."""
     _updates: dict[int, tuple[str, Any]] = field(default_factory=dict)
     """Messages that are being taken in, by the event that accepted them."""
-    _checks: dict[int, DecisionCheck] = field(default_factory=dict)
+    _checks: dict[int, tuple[DecisionCheck, ...]] = field(default_factory=dict)
 
     def carry_over(self, state: RunState) -> None:
         """Go on as the run did when it continued as new."""
@@ -115,10 +120,13 @@ class Parked:
                 return await self._scheduled(event, step)
             case "activity_task_completed_event_attributes":
                 completed = event.activity_task_completed_event_attributes
-                check = self._checks.pop(completed.scheduled_event_id, None)
-                checked = await self._decoded(completed.result.payloads, Checked) if check is not None else None
-                if check is not None and checked is not None:
-                    return self._checked(check, checked, step)
+                checks = self._checks.pop(completed.scheduled_event_id, ())
+                checked = await self._results(completed.result.payloads, len(checks))
+                return [
+                    happening
+                    for check, one in zip(checks, checked, strict=False)
+                    for happening in self._checked(check, one, step)
+                ]
             case "timer_fired_event_attributes":
                 return self._expired(event.event_time.ToDatetime(UTC), step)
             case "upsert_workflow_search_attributes_event_attributes":
@@ -130,7 +138,11 @@ class Parked:
         if attributes.activity_type.name == CHECK:
             check = await self._decoded(attributes.input.payloads, DecisionCheck)
             if check is not None:
-                self._checks[event.event_id] = check
+                self._checks[event.event_id] = (check,)
+        if attributes.activity_type.name == CHECK_MANY:
+            many = await self._decoded(attributes.input.payloads, DecisionChecks)
+            if many is not None:
+                self._checks[event.event_id] = many.checks
         if attributes.activity_type.name != NOTIFY:
             return []
         told = await self._decoded(attributes.input.payloads, NotifyRequest)
@@ -149,20 +161,38 @@ class Parked:
         if completed.outcome.HasField("failure"):
             reason = closing.words(await self.converter.decode_failure(completed.outcome.failure))
             return [Heard(step, f"{_said(name, message)}, which does not count: {reason}", counts=False)]
+        if isinstance(message, tuple):
+            many = await self._decoded(completed.outcome.success.payloads, Receipts)
+            return self._answered_each(message, many.receipts if many is not None else (), step)
         if not isinstance(message, Decision):
             return self._talked(name, message, step)
         receipt = await self._decoded(completed.outcome.success.payloads, Receipt)
-        if receipt is None:
-            return []
+        return [self._received(message, receipt, step)] if receipt is not None else []
+
+    def _answered_each(
+        self, message: Sequence[Decision | None], answers: Sequence[Answer], step: int
+    ) -> list[Happening]:
+        happened: list[Happening] = []
+        for decision, answer in zip(message, answers, strict=False):
+            if decision is not None and answer.receipt is not None:
+                happened.append(self._received(decision, answer.receipt, step))
+            elif decision is not None and not answer.again:
+                line = f"{_said('decide', decision)}, which does not count: {answer.refusal}"
+                happened.append(Heard(step, line, counts=False))
+        return happened
+
+    def _received(self, decision: Decision, receipt: Receipt, step: int) -> Happening:
         if receipt.status in _SETTLED:
-            self._close(message.request)
-        comment = f" ({message.comment})" if message.comment else ""
+            self._close(decision.request)
+        comment = f" ({decision.comment})" if decision.comment else ""
         if receipt.status == "recorded":
-            return [Heard(step, f"{_said(name, message)}: {receipt.message}{comment}")]
-        return [Heard(step, f"{receipt.message}{comment}")]
+            return Heard(step, f"{_said('decide', decision)}: {receipt.message}{comment}")
+        return Heard(step, f"{receipt.message}{comment}")
 
     def _signaled(self, name: str, message: Any, step: int) -> list[Happening]:
         """A signal has no answer: what comes of a decision is known when it has been checked."""
+        if isinstance(message, tuple):
+            return []
         if not isinstance(message, Decision):
             return self._talked(name, message, step) if message is not None else []
         if message.request != EVERY or not self.requests:
@@ -178,7 +208,8 @@ class Parked:
     def _checked(self, check: DecisionCheck, checked: Checked, step: int) -> list[Happening]:
         """What came of a signal's decision; that of an update is told by its answer."""
         decision = check.decision
-        if any(decision == message for _, message in self._updates.values()):
+        said = (message for _, message in self._updates.values())
+        if any(decision in message if isinstance(message, tuple) else decision == message for message in said):
             return []
         if checked.refusal is not None:
             line = f"{_said('decide', decision)}, which does not count: {checked.refusal}"
@@ -208,9 +239,23 @@ class Parked:
         self.requests.pop(request, None)
 
     async def _read(self, name: str, payloads: Sequence[Payload]) -> Any:
-        """The argument of a message of ours, or `None`."""
+        """The argument of a message of ours, all decisions of one that holds many, or `None`."""
         model = _MESSAGES.get(name)
-        return await self._decoded(payloads, model) if model is not None else None
+        if model is None:
+            return None
+        message = await self._decoded(payloads, model)
+        many = await self._decoded(payloads, Decisions) if message is None and model is Decision else None
+        return _each(many) if many is not None else message
+
+    async def _results(self, payloads: Sequence[Payload], count: int) -> Sequence[Checked]:
+        """What came of so many checks; nothing where that cannot be read."""
+        if count == 0:
+            return ()
+        many = await self._decoded(payloads, CheckedMany)
+        if many is not None:
+            return many.checked
+        one = await self._decoded(payloads, Checked)
+        return (one,) if one is not None else ()
 
     async def _decoded(self, payloads: Sequence[Payload], model: type[M]) -> M | None:
         if len(payloads) != 1:
@@ -220,6 +265,17 @@ class Parked:
             return read_as(model, value)
         except (ValidationError, ValueError, RuntimeError):
             return None
+
+
+def _each(message: Decisions) -> tuple[Decision | None, ...]:
+    """The decisions of a message that holds many; `None` for one that does not fit."""
+    found: list[Decision | None] = []
+    for entry in message.decisions:
+        try:
+            found.append(Decision.model_validate(entry))
+        except ValidationError:
+            found.append(None)
+    return tuple(found)
 
 
 def _said(name: str, message: Any) -> str:

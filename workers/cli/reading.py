@@ -27,6 +27,8 @@ def print_heading(out: Output, record: Record, url: str | None) -> None:
         out.print(Text(url, style="dim"))
     if its.ended is not None and its.ended.reason:
         out.print(its.ended.reason)
+    if record.diagnosis is not None:
+        out.print(Text(record.diagnosis.sentence, style="bold red"))
 
 
 def print_message(out: Output, message: Said, *, full: bool) -> None:

@@ -22,6 +22,7 @@ from workers.cli.connection import Connection, elsewhere
 from workers.cli.errors import CliError
 from workers.cli.follow import events
 from workers.cli.happenings import Call, Happening, Heard, Wanted
+from workers.diagnosis import Diagnosis, diagnose_described
 from workflows.contracts.agent import PinnedAgent
 from workflows.contracts.run import EffectEntry, EffectLog
 from workflows.contracts.tool import Tool
@@ -51,6 +52,8 @@ class Record:
     chronicle: Chronicle
     people: tuple[Told, ...]
     """What people were asked and said, oldest first."""
+    diagnosis: Diagnosis | None = None
+    """Why it does not go on, where its workflow task is tried again and again."""
 
     @property
     def output(self) -> JsonValue:
@@ -75,6 +78,7 @@ class Record:
             "effects": its.effects.model_dump(mode="json"),
             "uncertain": [entry.model_dump(mode="json") for entry in its.uncertain],
             "people": [{"step": told.step, "line": told.line} for told in self.people],
+            "workflow_task": {**self.diagnosis.to_json()} if self.diagnosis is not None else None,
         }
 
 
@@ -114,7 +118,8 @@ async def read_record(connection: Connection, workflow_id: str, run_id: str | No
         _take_memo(chronicle, await described.memo())
     status = chronicle.ended.status if chronicle.ended is not None else chronicle.parked.status
     earlier = [Told(None, f"{closed.id} is {closed.outcome}: {closed.reason}") for closed in chronicle.parked.earlier]
-    return Record(workflow_id, described.run_id, status, chronicle, (*earlier, *people))
+    diagnosis = await diagnose_described(client, described.raw_description)
+    return Record(workflow_id, described.run_id, status, chronicle, (*earlier, *people), diagnosis)
 
 
 def _told(happened: Sequence[Happening]) -> Iterator[Told]:

@@ -33,7 +33,8 @@ async def show(
 
     With `-o json` one object: workflow_id, run_id, status (running, waiting, paused, or how it ended), reason, output,
     agent, version, step, head, usage, effects, uncertain, people (what they were asked and said: step, line), messages,
-    and pending: calls of the last turn whose results the model was not told yet.
+    pending: calls of the last turn whose results the model was not told yet, and workflow_task: attempt, cause, message
+    and event_id of one that fails again and again, else null.
 
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """

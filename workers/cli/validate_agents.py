@@ -56,7 +56,20 @@ def _requester(loaded: "Loaded", *, has_people: bool) -> str:
         why = "says the agent file" if pinned.requester else "there is no file of people (MANDATE_PEOPLE)"
         return f"anyone, who may then approve what they asked for: {why}"
     who = "required, somebody in the file of people" if has_people else "required, any name: there is no file of people"
+    if _is_usual(loaded, has_people=has_people):
+        return "somebody in the file of people, else what a run asks can only be rejected"
     return f"{who}, with a signed token" if pinned.wants_signed_start else who
+
+
+def _is_usual(loaded: "Loaded", *, has_people: bool) -> bool:
+    """Whether the start goes on without a known requester, and nothing is approved."""
+    return has_people and loaded.pinned.requester is None and not loaded.pinned.wants_signed_start
+
+
+def _requester_json(loaded: "Loaded", *, has_people: bool) -> str:
+    if not loaded.pinned.wants_requester(has_people=has_people):
+        return "anyone"
+    return "known" if _is_usual(loaded, has_people=has_people) else "required"
 
 
 def agent_json(loaded: "Loaded", *, has_people: bool) -> dict[str, object]:
@@ -87,7 +100,7 @@ def agent_json(loaded: "Loaded", *, has_people: bool) -> dict[str, object]:
         "version": loaded.digest[:12],
         "path": str(loaded.path) if loaded.path is not None else None,
         "models": list(loaded.pinned.models),
-        "requester": "required" if loaded.pinned.wants_requester(has_people=has_people) else "anyone",
+        "requester": _requester_json(loaded, has_people=has_people),
         "signed_start": loaded.pinned.wants_signed_start,
         "policies": list(loaded.policies),
         "tools": tools,
@@ -170,6 +183,13 @@ def _openings(loaded: "Loaded") -> list[str]:
     return lines
 
 
+def _undeclared(definition: "ToolDefinition") -> tuple[str, ...]:
+    """Where a tool takes arguments that its schema does not declare."""
+    from activities.toolbox.closing import open_places
+
+    return open_places(definition.input_schema)
+
+
 def _strange(loaded: "Loaded") -> list[str]:
     """The servers whose words nobody has accepted, in one line."""
     if not loaded.strange:
@@ -177,13 +197,6 @@ def _strange(loaded: "Loaded") -> list[str]:
     which = "; ".join(loaded.strange)
     told = f"what MCP servers say of their tools taints each run from its beginning ({which})"
     return [f"{told}; look at it and accept it: mandate validate --accept {loaded.path or 'FILE'}"]
-
-
-def _undeclared(definition: "ToolDefinition") -> tuple[str, ...]:
-    """Where a tool takes arguments that its schema does not declare."""
-    from activities.toolbox.closing import open_places
-
-    return open_places(definition.input_schema)
 
 
 def _unnamed(loaded: "Loaded") -> list[str]:

@@ -18,9 +18,10 @@ from workflows.contracts.tool import Tool, ToolDefinition
 from workflows.contracts.tool_entry import ToolEntry, entry_name, same_tool_names
 from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 
-LOOP = 1
+LOOP = 2
 """1: lists of runs follow whom a request waits for now; results of probes and checks taint; a stop or a pause holds
-before each new attempt; who escalates late decides in time."""
+before each new attempt; who escalates late decides in time.
+2: decisions that come together are looked up together; a crowded run keeps those that come by signal."""
 
 NOT_YET_AVAILABLE = {
     "agent": ("memory", "context"),
@@ -57,7 +58,8 @@ class AgentSpec(Spec):
         default=None,
         description="Who may ask for a run. `required`: somebody in the file of people; without such a file, whoever "
         "gives a name. `anyone`: nobody has to say who asks, so that who asks may also approve. Left out: `required` "
-        "where workers have a file of people or decisions are signed, else `anyone`.",
+        "where decisions are signed; else, with a file of people, a run begins, and nothing that it asks can be "
+        "approved while the file does not have its requester; without one, `anyone`.",
     )
     checks: tuple[CheckSpec, ...] = Field(default=(), description="What results and the final answer must pass.")
     attempts: int = Field(
@@ -143,7 +145,8 @@ class PinnedAgent(Record):
         """Whether a run must say who asks; `has_people` is whether there is a file of people.
 
         Every agent can ask people: for calls, with `ask_person`, and when it cannot go on. Who asked for a run decides
-        on none of that, which nobody can hold to without knowing who that is.
+        on none of that, which nobody can hold to without knowing who that is. Where the agent file says `required`, the
+        start is refused; where it says nothing, what the run asks can only be rejected.
         """
         if self.requester is None:
             return has_people or self.wants_signatures

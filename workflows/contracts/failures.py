@@ -15,6 +15,8 @@ class FailureType(StrEnum):
     """What was to be done lacks the mark of a run of this installation, or what was answered that of its workers."""
     DECISION_REFUSED = "DecisionRefused"
     """A person's decision or message that does not count; the message says why."""
+    TRY_AGAIN = "TryAgain"
+    """A message that a run cannot take in just now; sent again in a moment, it may count."""
     CHECK_UNAVAILABLE = "CheckUnavailable"
     """A decision could not be checked; it used nothing up."""
     CHECK_UNABLE = "CheckUnable"
@@ -33,6 +35,10 @@ class FailureType(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     CHANNEL_BROKEN = "ChannelBroken"
     """A fault of ours in telling people; the other channels were told."""
+
+
+REFUSALS = (FailureType.DECISION_REFUSED, FailureType.TRY_AGAIN)
+"""Types of errors that say why a message does not count."""
 
 
 class Outcome(StrEnum):

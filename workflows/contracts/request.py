@@ -90,6 +90,24 @@ class Decision(Message):
         return self
 
 
+MOST_DECISIONS = 50
+"""Most decisions of one message. A server takes ten updates of one run at a time, whoever sends them."""
+
+DECISIONS_CHARACTERS = 512 * 1024
+"""Most characters of one message with many, keys and containers counted: fifty with a token and a comment each fit."""
+
+
+class Decisions(Spec):
+    """Many decisions in one message: the other form of the argument of `decide`."""
+
+    decisions: tuple[JsonValue, ...] = Field(
+        min_length=1,
+        max_length=MOST_DECISIONS,
+        description="Decisions of one run, each as it would be sent by itself; `*` is sent by itself only.",
+    )
+    """Read one by one: what is wrong with one keeps the others from nothing."""
+
+
 class Need(Record):
     """One condition of a request: so many of these people must approve. All needs of a request must be met."""
 
@@ -260,6 +278,22 @@ class Receipt(Record):
     """`recorded`: it counts, and more people must decide."""
     message: str
     """One sentence for the person."""
+
+
+class Answer(Record):
+    """What became of one decision of many: it has a receipt, or does not count."""
+
+    receipt: Receipt | None = None
+    refusal: str | None = None
+    """One sentence."""
+    again: bool = False
+    """It does not count yet: sent again in a moment, it may."""
+
+
+class Receipts(Record):
+    """Answer of the update `decide` to many decisions: one for each, in their order."""
+
+    receipts: tuple[Answer, ...]
 
 
 class DecisionCheck(Record):

@@ -1,6 +1,7 @@
 """A run from outside: how it is started, what it returns, and what survives of it."""
 
 import json
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -10,12 +11,21 @@ from workflows.contracts.agent import AgentPin
 from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, canonical_json, check_storable
 from workflows.contracts.budget import BudgetRequest
 from workflows.contracts.compensation import Compensable
+from workflows.contracts.lookups import KeptDecision
 from workflows.contracts.model import ModelReply, Usage, Words
 from workflows.contracts.policy import ToolTotals, Verdict
 from workflows.contracts.request import By, Closed, EditedCall, Halt, Refusal, Request
 from workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+TASK_TIMEOUT = timedelta(seconds=30)
+"""How long a worker may take for one workflow task of a run, a replay of its history included.
+
+A task that takes longer is begun anew, with the same replay: on a worker that has too little of a processor for ever,
+and what is begun anew is more to do. The price is paid by what was handed to a worker as it died, which is handed out
+again only after this.
+"""
 
 ATTRIBUTE_BYTES = 1900
 """Temporal takes at most 2 KiB of ASCII JSON for one search attribute, and ends a run that sets more."""
@@ -141,6 +151,8 @@ class PeopleState(Record):
     refused: tuple[Refusal, ...] = ()
     """The last 20."""
     refusals: int = 0
+    kept: tuple[KeptDecision, ...] = ()
+    """Came by signal in a crowd, and are taken in once the run has continued as new."""
 
 
 class ControlState(Record):

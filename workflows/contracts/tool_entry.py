@@ -117,16 +117,16 @@ class McpTools(ToolSettings):
         "if nothing says, `unknown` for `once` and `not_done` for the rest.",
     )
     errors: dict[str, ErrorMeaning] = Field(default={}, description="The same by tool; not named: `error`.")
+    additional_arguments: Literal["allow", "refuse"] = Field(
+        default="refuse",
+        description="Whether calls may have arguments that the server's schemas do not declare, where these leave it "
+        "open: rules cannot know of them.",
+    )
     accepted: Digest | None = Field(
         default=None,
         description="Digest of what the server says of these tools (names, descriptions, schemas), which `mandate "
         "validate --accept` writes: other words are refused. Without it they taint each run from its beginning, unless "
         "`untrusted: false`.",
-    )
-    additional_arguments: Literal["allow", "refuse"] = Field(
-        default="refuse",
-        description="Whether calls may have arguments that the server's schemas do not declare, where these leave it "
-        "open: rules cannot know of them.",
     )
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from workflows.contracts.request import (
     Decision,
     EditedCall,
     Need,
+    Receipt,
     Recorded,
     Request,
     RequestKind,
@@ -51,13 +52,51 @@ def find(people: PeopleState, request: str) -> Request | None:
     return next((one for one in people.open if one.id == request), None)
 
 
-def is_repeated(people: PeopleState, decision: Decision) -> bool:
-    """Whether exactly this decision counts already."""
+def receipt_of(people: PeopleState, decision: Decision) -> Receipt | None:
+    """What exactly this decision was answered with when it was counted, as things are now; `None` for a new one."""
     key = key_of(decision)
+    if decision.request == EVERY:
+        rejected = sum(key in one.decided for one in people.closed)
+        return all_rejected(rejected) if rejected and _nothing_to_reject(people) is not None else None
     found = find(people, decision.request)
     if found is not None:
-        return any(recorded.key == key for recorded in counting(found))
-    return any(key in closed.decided for closed in people.closed if closed.id == decision.request)
+        counts = any(recorded.key == key for recorded in counting(found))
+        return recorded_on(found) if counts else None
+    closed = next((one for one in people.closed if one.id == decision.request and key in one.decided), None)
+    if closed is None:
+        return None
+    if key == closed.decided[-1] and (closed.outcome in _DECIDED) and _fits(decision.choice, closed.outcome):
+        return settled_on(closed.id, closed.outcome, closed.reason)
+    message = f"recorded; {closed.id} is {closed.outcome} since: {closed.reason}"
+    return Receipt(request=closed.id, status="recorded", message=message)
+
+
+def is_repeated(people: PeopleState, decision: Decision) -> bool:
+    """Whether exactly this decision counts already."""
+    return receipt_of(people, decision) is not None
+
+
+Decided = Literal["approved", "rejected", "answered", "settled"]
+
+_DECIDED: tuple[Decided, ...] = ("approved", "rejected", "answered", "settled")
+
+
+def _fits(choice: str, outcome: str) -> bool:
+    """Whether the last decision that counted may have had this outcome, and not one on all requests after it."""
+    return (choice == REJECT) == (outcome == "rejected")
+
+
+def recorded_on(request: Request) -> Receipt:
+    wants = missing(request)
+    return Receipt(request=request.id, status="recorded", message=f"recorded; {request.id} still needs {wants}")
+
+
+def settled_on(request: str, outcome: Decided, reason: str) -> Receipt:
+    return Receipt(request=request, status=outcome, message=f"{request} is {outcome}: {reason}")
+
+
+def all_rejected(count: int) -> Receipt:
+    return Receipt(request=EVERY, status="rejected", message=f"{count} request{'s' * (count != 1)} rejected")
 
 
 def refusal(people: PeopleState, decision: Decision, at: datetime, requester: str | None) -> str | None:
@@ -197,7 +236,9 @@ def missing(request: Request) -> str:
     return " and ".join(told)
 
 
-def closed(request: Request, outcome: str, reason: str) -> Closed:
+def closed(request: Request, outcome: str, reason: str, *, by_every: Decision | None = None) -> Closed:
+    """What becomes of `request`; `by_every` is the decision on all requests that closed it."""
+    decided = tuple(recorded.key for recorded in counting(request))
     return Closed(
         id=request.id,
         kind=request.kind,
@@ -205,7 +246,7 @@ def closed(request: Request, outcome: str, reason: str) -> Closed:
         outcome=outcome,
         reason=reason,
         by=tuple(recorded.by for recorded in counting(request)),
-        decided=tuple(recorded.key for recorded in counting(request)),
+        decided=decided if by_every is None else (*decided, key_of(by_every)),
     )
 
 
