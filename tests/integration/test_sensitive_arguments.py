@@ -308,7 +308,7 @@ async def test_signed_change_by_a_real_command_and_one_with_a_new_value(tmp_path
     assert code == 0, said
     keys = {"MANDATE_JWKS": str(tmp_path / "jwks.json"), "MANDATE_TOKEN_ISSUER": "example"}
     site = new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)), **keys)
-    write(site, {}, policy=[{**ASK[0], "signature": "required"}, *ALLOW_ALL])
+    write(site, {}, policy=[{**ASK[0], "signature": "required"}, *ALLOW_ALL], requester="anyone")
     environment = {"MANDATE_STORE": site.settings.store, "MANDATE_FOLDER": str(tmp_path)}
 
     async with site.serving():
