@@ -9,7 +9,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar, get_type_hints
 
@@ -25,6 +25,7 @@ from activities import failures
 from activities.keyring import Keyring
 from workflows.contracts.failures import FailureType, ToolFailure
 from workflows.contracts.marks import METADATA_KEY, MarkKind
+from workflows.rules.marks import subject_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -70,10 +71,12 @@ class Guard:
 
         @activity.defn(name=perform.__name__)
         async def guarded(request: RawValue) -> RawValue:
-            post = await self._admit(request.payload)
+            admitted = await self._admit(request.payload)
+            asked = _decode(request.payload, wanted)
+            post = replace(admitted, place=(*admitted.place, subject_of(asked)))
             token = _POST.set(post)
             try:
-                return post.payload("output", await perform(_decode(request.payload, wanted)))
+                return post.payload("output", await perform(asked))
             except ApplicationError as error:
                 raise _marked(error, post) from error.__cause__
             finally:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from activities import files
 from activities.blobs import BlobCorrupted, BlobMissing
 from activities.pinned import PinnedAgents
 from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import Digest
+from workflows.contracts.base import DIGEST_PATTERN, Digest
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,8 +41,8 @@ async def recall(folder: Path, source: Path, now: Sequence[Digest], agents: Pinn
     for digest in earlier:
         try:
             found.append(await agents.get(digest))
-        except (BlobMissing, BlobCorrupted):
-            # It was never pinned by a run, or is of another store.
+        except (BlobMissing, BlobCorrupted, ValueError):
+            # It was never pinned by a run, is of another store, or is no agent at all.
             continue
     return found
 
@@ -51,14 +52,17 @@ def _read(path: Path) -> dict[str, list[Digest]]:
         read = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         log.warning("earlier_agents_not_read", path=str(path), reason=str(error))
         return {}
     if not isinstance(read, dict):
         return {}
-    return {
-        key: [one for one in value if isinstance(one, str)] for key, value in read.items() if isinstance(value, list)
-    }
+    listed = {key: value for key, value in read.items() if isinstance(value, list)}
+    return {key: [one for one in value if _is_digest(one)] for key, value in listed.items()}
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(DIGEST_PATTERN, value) is not None
 
 
 def _write(path: Path, known: dict[str, list[Digest]]) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
@@ -15,10 +16,13 @@ from workers import queries
 from workers.diagnosis import Diagnosis, diagnose
 from workers.queries import FORGOTTEN_PAUSES, QUERY_SECONDS
 from workflows.contracts.request import OpenRequests, Request
+from workflows.rules import wording
 
 AT_A_TIME = 4
 """Runs that are asked at once, as many as one worker replays: of 32 at once that had to be replayed, up to one in seven
 found no answer within `QUERY_SECONDS`."""
+
+NO_LIST = "it answers with something that is no list of requests"
 
 NO_WORKER = "no worker polls its task queue"
 
@@ -119,7 +123,15 @@ async def open_requests(
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
         async with asyncio.timeout(timeout_seconds + 1):
-            return await queries.ask(handle, "open_requests", OpenRequests, timeout_seconds=timeout_seconds)
+            told: object = await queries.ask(handle, "open_requests", OpenRequests, timeout_seconds=timeout_seconds)
+        if not isinstance(told, OpenRequests):
+            raise NotAnswering(NO_LIST)
+        if told.workflow_id != workflow_id:
+            # Any workflow can bear our name: what it says of another run would be decided on in its place.
+            raise NotAnswering(f"it answers for another run, {wording.shorten(told.workflow_id, 80)!r}")
+        return told
+    except (ValidationError, RuntimeError):
+        raise NotAnswering(NO_LIST) from None
     except WorkflowQueryFailedError as error:
         raise NotAnswering(_first_sentence(error.message)) from None
     except WorkflowQueryRejectedError as error:

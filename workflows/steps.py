@@ -4,6 +4,8 @@ The only place with activity options. Workflow code knows activities by name; a 
 the activity of the same name.
 """
 
+import asyncio
+import json
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -53,6 +55,7 @@ from workflows.contracts.verification import (
     ProbeRequest,
 )
 from workflows.rules import wording
+from workflows.rules.marks import subject_of
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -93,30 +96,53 @@ async def _perform(name: str, request: BaseModel, wanted: type[R], **options: An
     """
     activity_id = _next_activity_id()
     place = marks.activity_place(name, activity_id)
+    answered = (*place, subject_of(request))
     try:
         answer: RawValue | None = await workflow.execute_activity(
             name, marks.mark("input", place, request), result_type=RawValue, activity_id=activity_id, **options
         )
     except ActivityError as error:
-        _forget_foreign_reasons(error.cause, place)
+        if is_cancelled_exception(error) and not _is_being_cancelled():
+            # Anybody can report an activity as cancelled by its id; that ends no run.
+            raise _foreign(name, activity_id) from ApplicationError(FOREIGN, type=FailureType.NOT_ASKED)
+        _forget_foreign_reasons(error.cause, answered)
         raise
-    if answer is None or not marks.is_genuine("output", place, answer.payload):
-        marks.leave_to_others(workflow.instance().store)
-        foreign = ActivityError(
-            FOREIGN,
-            scheduled_event_id=0,
-            started_event_id=0,
-            identity="",
-            activity_type=name,
-            activity_id=activity_id,
-            retry_state=None,
-        )
-        raise foreign from ApplicationError(FOREIGN, type=FailureType.NOT_ASKED, non_retryable=True)
+    if answer is None or not marks.is_genuine("output", answered, answer.payload):
+        marks.leave_to_others(workflow.instance().store or _claimed_store(answer))
+        raise _foreign(name, activity_id) from ApplicationError(FOREIGN, type=FailureType.NOT_ASKED)
     decoded: R = workflow.payload_converter().from_payload(answer.payload, wanted)
     return decoded
 
 
+def _foreign(name: str, activity_id: str) -> ActivityError:
+    return ActivityError(
+        FOREIGN,
+        scheduled_event_id=0,
+        started_event_id=0,
+        identity="",
+        activity_type=name,
+        activity_id=activity_id,
+        retry_state=None,
+    )
+
+
+def _is_being_cancelled() -> bool:
+    """Tell whether the run, or the part of it that waits, is cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 FOREIGN = "the answer was not made by a worker of this installation"
+
+
+def _claimed_store(answer: RawValue | None) -> str | None:
+    """Return the store that the pin of a run which does not know its own yet names, genuine or not."""
+    try:
+        claimed: Any = json.loads(answer.payload.data) if answer is not None else {}
+        store = claimed["agent"]["store"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return store if isinstance(store, str) else None
 
 
 def _next_activity_id() -> str:

@@ -18,7 +18,7 @@ FIRST_HOUR = timedelta(hours=1)
 """How long what has no mark is taken in an installation that is older than marks: its old workers end by then."""
 
 USED_AFTER = timedelta(minutes=2)
-"""From the making of a further key to its use: by then all workers have read it."""
+"""From the making of a further key to its use, and from a key's end to its effect: by then all workers know of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Key:
     made_at: datetime
     used_from: datetime
     """Workers mark with the newest key whose time has come."""
+    retired_at: datetime | None = None
+    """From when on its marks count no more; those of before count for ever, since replays look at them again."""
 
     def __repr__(self) -> str:
         return f"Key({self.number})"
@@ -38,7 +40,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """All keys of an installation that count, the oldest first."""
+    """All keys that an installation ever had, the oldest first."""
 
     keys: tuple[Key, ...] = ()
     unmarked_until: datetime | None = None
@@ -94,8 +96,8 @@ class BlobStore(Protocol):
         """
         ...
 
-    async def remove_key(self, number: int) -> bool:
-        """Take a key away: its marks count no more. Tell whether there was such a key beside the newest one.
+    async def retire_key(self, number: int) -> bool:
+        """Let marks of a key count no more from `USED_AFTER` on. Tell whether it did and another one is in use.
 
         Raises:
             StoreUnavailable: the store did not answer.

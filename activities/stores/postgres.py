@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS mandate_claims (
 );
 CREATE TABLE IF NOT EXISTS mandate_keys (
     number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, secret bytea NOT NULL,
-    made_at timestamptz NOT NULL DEFAULT now(), used_from timestamptz NOT NULL
+    made_at timestamptz NOT NULL DEFAULT now(), used_from timestamptz NOT NULL, retired_at timestamptz
 );
 CREATE TABLE IF NOT EXISTS mandate_unmarked (id integer PRIMARY KEY CHECK (id = 1), until timestamptz NOT NULL);
 """
@@ -38,13 +38,17 @@ SELECT bool_and(to_regclass(made) IS NOT NULL)
 FROM unnest('{mandate_blobs, mandate_store, mandate_claims, mandate_keys, mandate_unmarked}'::text[]) AS made
 """
 _IS_OLDER = "SELECT to_regclass('mandate_store') IS NOT NULL AND to_regclass('mandate_keys') IS NULL"
-_KEYS = "SELECT number, secret, made_at, used_from FROM mandate_keys ORDER BY number"
+_KEYS = "SELECT number, secret, made_at, used_from, retired_at FROM mandate_keys ORDER BY number"
 _ADD_KEY = """
 INSERT INTO mandate_keys (secret, used_from) VALUES ($1, now() + $2::interval)
-RETURNING number, secret, made_at, used_from
+RETURNING number, secret, made_at, used_from, retired_at
 """
-_REMOVE_KEY = """
-DELETE FROM mandate_keys WHERE number = $1 AND number < (SELECT max(number) FROM mandate_keys) RETURNING true
+_RETIRE_KEY = """
+UPDATE mandate_keys AS own SET retired_at = now() + $2::interval
+WHERE number = $1 AND retired_at IS NULL AND EXISTS (
+    SELECT 1 FROM mandate_keys AS other
+    WHERE other.number > own.number AND other.used_from <= now() AND other.retired_at IS NULL
+) RETURNING true
 """
 _PUT = """
 INSERT INTO mandate_blobs (digest, content) SELECT * FROM unnest($1::text[], $2::bytea[]) ON CONFLICT DO NOTHING
@@ -120,9 +124,9 @@ class PostgresStore:
         async with self._connection() as connection:
             return Key(*await _insert_key(connection, USED_AFTER))
 
-    async def remove_key(self, number: int) -> bool:
+    async def retire_key(self, number: int) -> bool:
         async with self._connection() as connection:
-            return await connection.fetchval(_REMOVE_KEY, number) is True
+            return await connection.fetchval(_RETIRE_KEY, number, USED_AFTER) is True
 
     async def close(self) -> None:
         """Close the connections; more than once does no harm."""

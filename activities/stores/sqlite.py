@@ -31,7 +31,8 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, claimed_at TEXT NOT NULL)",
     """
     CREATE TABLE IF NOT EXISTS keys (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, secret BLOB NOT NULL, made_at REAL NOT NULL, used_from REAL NOT NULL
+        number INTEGER PRIMARY KEY AUTOINCREMENT, secret BLOB NOT NULL, made_at REAL NOT NULL, used_from REAL NOT NULL,
+        retired_at REAL
     )
     """,
     "CREATE TABLE IF NOT EXISTS unmarked (id INTEGER PRIMARY KEY CHECK (id = 1), until REAL NOT NULL)",
@@ -75,8 +76,8 @@ class SqliteStore:
     async def add_key(self) -> Key:
         return await self._writer.ask(_add_key)
 
-    async def remove_key(self, number: int) -> bool:
-        return await self._writer.ask(lambda connection: _remove_key(connection, number))
+    async def retire_key(self, number: int) -> bool:
+        return await self._writer.ask(lambda connection: _retire_key(connection, number))
 
     async def close(self) -> None:
         await self._writer.close()
@@ -110,9 +111,13 @@ def _enter(connection: sqlite3.Connection, key: str) -> bool:
 
 
 def _read_keys(connection: sqlite3.Connection) -> Keys:
-    rows = connection.execute("SELECT number, secret, made_at, used_from FROM keys ORDER BY number").fetchall()
+    statement = "SELECT number, secret, made_at, used_from, retired_at FROM keys ORDER BY number"
+    rows = connection.execute(statement).fetchall()
     until = connection.execute("SELECT until FROM unmarked").fetchone()
-    keys = tuple(Key(number, secret, _moment(made), _moment(used)) for number, secret, made, used in rows)
+    keys = tuple(
+        Key(number, secret, _moment(made), _moment(used), _moment(retired) if retired is not None else None)
+        for number, secret, made, used, retired in rows
+    )
     return Keys(keys or (_insert_key(connection, used_after=0.0),), _moment(until[0]) if until else None)
 
 
@@ -128,9 +133,14 @@ def _insert_key(connection: sqlite3.Connection, *, used_after: float) -> Key:
     return Key(number, secret, _moment(now), _moment(now + used_after))
 
 
-def _remove_key(connection: sqlite3.Connection, number: int) -> bool:
-    statement = "DELETE FROM keys WHERE number = ? AND number < (SELECT max(number) FROM keys)"
-    return connection.execute(statement, (number,)).rowcount == 1
+def _retire_key(connection: sqlite3.Connection, number: int) -> bool:
+    now = time.time()
+    statement = (
+        "UPDATE keys SET retired_at = ? WHERE number = ? AND retired_at IS NULL AND EXISTS"
+        " (SELECT 1 FROM keys AS other"
+        " WHERE other.number > keys.number AND other.used_from <= ? AND other.retired_at IS NULL)"
+    )
+    return connection.execute(statement, (now + USED_AFTER.total_seconds(), number, now)).rowcount == 1
 
 
 def _moment(seconds: float) -> datetime:

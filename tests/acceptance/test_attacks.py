@@ -176,7 +176,7 @@ async def test_an_approval_copied_from_history_is_good_for_nothing_else(there: P
     assert second.digest != request.digest
     assert in_other_run.startswith("digest: it is not that of request r1")
     assert for_second.startswith("digest: it is not that of request r2")
-    assert again["message"] == "this decision counts already"
+    assert (again["status"], again["message"]) == ("approved", "r1 is approved: ann@example.com approved it")
     assert [one.id for one in found.requests] == ["r2"]
     assert anew.digest != request.digest
     assert in_new_life.startswith("digest: it is not that of request r1")
@@ -231,7 +231,7 @@ async def test_one_person_is_one_person_under_every_name(there: Place) -> None:
     await decide(handle, request, by="bob@example.com")
     await handle.result()
 
-    assert [receipt.message for receipt in same] == ["this decision counts already"] * 2
+    assert [receipt.message for receipt in same] == ["recorded; r1 still needs 1 of finance"] * 2
     assert all("has decided on r1 already, as 'ann@example.com'" in sentence for sentence in twice)
     assert all(sentence.startswith("by: ") for sentence in others)
     assert removed.startswith("by: 'bob@example.com' is not in the file of people")
@@ -285,7 +285,7 @@ async def test_a_removed_persons_first_approval_is_kept_and_theirs_alone(there: 
     again = await handle.execute_update("decide", decision(request))
     write_people(there.site.folder)
 
-    assert again["message"] == "this decision counts already"
+    assert (again["status"], again["message"]) == ("recorded", "recorded; r1 still needs 1 of finance")
     await unharmed(there, handle)
     await handle.terminate()
 

@@ -13,7 +13,7 @@ from activities.stores.locate import open_store
 from tests.support.agents import new_site
 from tests.support.toolkit import LET_GO, calls_of
 from workers.cli.main import main
-from workflows.contracts.run import RunStatus
+from workflows.contracts.run import Progress, RunStatus
 
 
 @pytest.fixture(autouse=True)
@@ -61,16 +61,19 @@ def test_keys_are_listed_made_and_taken_away(capsys: pytest.CaptureFixture[str],
     assert made["keys"][1]["used_from"] > made["keys"][1]["made_at"]
     assert made["unmarked_until"] is None
 
-    code, out, _ = typed(capsys, "keys", "--remove", "1")
-    assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["key", "2"]
-    assert asyncio.run(numbers(store)) == [2]
+    early = typed(capsys, "keys", "--remove", "1")
+    assert early[:2] == (2, "")
+    assert "no newer key is in use" in early[2]
+    assert asyncio.run(numbers(store)) == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--remove", "1"), "error: --remove 1: it is the newest key; make another one with --new first\n"),
+        (
+            ("--remove", "1"),
+            "error: --remove 1: no newer key is in use; make one with --new, which is used two minutes after that\n",
+        ),
         (("--remove", "7"), "error: --remove 7: there is no such key; the store has 1\n"),
         (
             ("--remove", "7", "--new"),
@@ -127,8 +130,10 @@ async def test_run_goes_on_while_its_key_is_replaced_and_taken_away(
         result = await handle.result()
         assert result.status is RunStatus.COMPLETED
 
-        await opened.remove_key(first.number)
+        assert await opened.retire_key(first.number)
         await asyncio.sleep(0.5)
+        told = await site.client.get_workflow_handle(handle.id).query("progress", result_type=Progress)
+        assert told.step == 3
         again = await site.start("keys")
         LET_GO.add(again.id)
         assert (await again.result()).status is RunStatus.COMPLETED

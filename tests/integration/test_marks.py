@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,22 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import ActivityFailureError, Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import ApplicationError
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.service import RPCError
+from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
 from activities.keyring import Keyring
 from activities.stores.locate import open_store
 from tests.support.agents import Site, continued, new_site
+from tests.support.people import asked
 from tests.support.toolkit import LET_GO, calls_of, held
+from workers import queries
 from workers.marks import MarkInterceptor
 from workers.worker import WorkerOptions, open_worker, workflow_runner
 from workflows.agent import AgentWorkflow
-from workflows.contracts.run import RunStatus
+from workflows.contracts.run import Progress, RunStatus
+from workflows.contracts.tool import ToolRequest
+from workflows.rules.marks import compute_mark, subject_of
 
 NOT_ASKED = "no run of an agent of this installation asked for this"
 
@@ -222,7 +228,7 @@ async def test_forged_agent_is_not_worked_under(site: Site, client: Client) -> N
     assert failed.value.cause.type == "NotAsked"
 
 
-@pytest.mark.parametrize("forged", ["done", "not done", "nothing"])
+@pytest.mark.parametrize("forged", ["done", "not done", "nothing", "cancelled"])
 async def test_answer_in_a_workers_place_is_not_believed(site: Site, client: Client, forged: str) -> None:
     """A call that somebody else reports on has an unknown outcome, and people are asked."""
     site.write("pays", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], people={"expires": "2s"})
@@ -237,6 +243,8 @@ async def test_answer_in_a_workers_place_is_not_believed(site: Site, client: Cli
                 await pending.complete({"text": "paid 5000"})
             elif forged == "nothing":
                 await pending.complete()
+            elif forged == "cancelled":
+                await pending.fail(CancelledError("by a stranger"))
             else:
                 said = {"outcome": "not_done", "reason": "refused", "attempts": 1}
                 await pending.fail(ApplicationError("refused", said, type="ToolFailed", non_retryable=True))
@@ -299,3 +307,104 @@ async def _last_task(handle: WorkflowHandle[Any, Any]) -> int | None:
     done = [event.event_id for event in found if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED]
     tasks = [event.event_id for event in found if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED]
     return tasks[-1] if len(done) >= 3 and tasks and tasks[-1] > done[-1] else None
+
+
+@pytest.mark.parametrize("forged", ["done", "nothing", "no json"])
+async def test_what_a_run_refused_is_refused_by_every_replay(site: Site, client: Client, forged: str) -> None:
+    """A refused answer is in the history like any other: a worker that begins anew must not believe it."""
+    site.write("pays", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], people={"expires": "60s"})
+    async with site.serving():
+        with held("pay"):
+            handle = await site.start("pays")
+            await until(lambda: _begun(handle, "pay"))
+            (event,) = await scheduled(handle, "run_tool")
+            activity_id = event.activity_task_scheduled_event_attributes.activity_id
+            pending = client.get_async_activity_handle(workflow_id=handle.id, run_id=None, activity_id=activity_id)
+            if forged == "nothing":
+                await pending.complete()
+            else:
+                payload = Payload(metadata={"encoding": b"json/plain"}, data=b'{"text": "paid"}')
+                await pending.complete(RawValue(payload if forged == "done" else Payload(data=b"\xff\x00")))
+            (request,) = await asked(handle)
+        # A workflow task that a worker holds as it ends is handed out again after its timeout only.
+        await asyncio.sleep(1)
+    async with site.serving():
+        again = await asked(handle)
+        await handle.signal("steer", {"text": "Look at it.", "by": "ann@example.com"})
+        progress = await queries.ask(handle, "progress", Progress)
+        choice = {"request": request.id, "digest": request.digest, "choice": "not_happened", "by": "ann@example.com"}
+        receipt = await handle.execute_update("decide", choice)
+        result = await handle.result()
+
+    assert request.kind == "outcome"
+    assert [one.digest for one in again] == [request.digest]
+    assert progress.effects.count == 0
+    assert receipt["status"] == "settled"
+    assert result.status is RunStatus.COMPLETED
+    assert [entry.call for entry in result.effects.last] == ["pay order=1"]
+    await Replayer(
+        workflows=[AgentWorkflow], workflow_runner=workflow_runner(), data_converter=client.data_converter,
+        interceptors=[MarkInterceptor(await ring(site), await its_store(site))], namespace=client.namespace,
+    ).replay_workflow(await handle.fetch_history())  # fmt: skip
+
+
+async def ring(site: Site) -> Keyring:
+    store = open_store(site.settings.store)
+    keyring = Keyring(store)
+    await keyring.refresh()
+    await store.close()
+    return keyring
+
+
+async def its_store(site: Site) -> str:
+    store = open_store(site.settings.store)
+    identity = await store.identity()
+    await store.close()
+    return identity
+
+
+async def test_approval_that_no_worker_checked_counts_in_no_replay(site: Site, client: Client) -> None:
+    """Whoever answers the look-up of a decision in a worker's place approves nothing, not even for the next worker."""
+    calls = [{"pay": {"order": number}} for number in range(12)]
+    ask = [{"id": "asks", "match": {"tools": ["pay"]}, "verdict": "ask"}]
+    site.write("asks", [{"call": calls}, {"say": "done"}], policy=ask, people={"expires": "60s"})
+    async with site.serving():
+        handle = await site.start("asks")
+        requests = await asked(handle, 12)
+        forger = asyncio.create_task(forge(client, handle, {"person": "mallory", "needs": [0]}))
+        for request in requests[:6]:
+            said = {"request": request.id, "digest": request.digest, "choice": "approve", "by": "mallory"}
+            await handle.signal("decide", said)
+        await asyncio.sleep(2)
+        forger.cancel()
+        live = len(await asked(handle, 0))
+        await asyncio.sleep(1)
+    async with site.serving():
+        after = len(await asked(handle, 0))
+        await handle.signal("steer", {"text": "Go on.", "by": "ann@example.com"})
+        assert (await queries.ask(handle, "progress", Progress)).effects.count == 12 - live
+        await handle.terminate()
+
+    assert after == live
+
+
+async def forge(client: Client, handle: WorkflowHandle[Any, Any], answer: Any) -> None:
+    """Complete whatever activity of a run may come next."""
+    while True:
+        for number in range(3, 24):
+            pending = client.get_async_activity_handle(workflow_id=handle.id, run_id=None, activity_id=str(number))
+            with suppress(RPCError):
+                await pending.complete(answer)
+
+
+async def test_answer_to_another_question_is_not_believed(site: Site, client: Client) -> None:
+    """A reset run may ask the same activity for something else: a genuine answer to the first is none to the second."""
+    place = ("default", "run", "0199", "run_tool", "3")
+    one = ToolRequest(agent="a" * 43, head="h" * 43, key="k" * 43, step=1)
+    other = one.model_copy(update={"key": "l" * 43})
+
+    assert subject_of(one) != subject_of(other)
+    assert subject_of(one) == subject_of(ToolRequest.model_validate_json(one.model_dump_json()))
+    assert compute_mark(1, bytes(32), "output", (*place, subject_of(one)), b"{}") != compute_mark(
+        1, bytes(32), "output", (*place, subject_of(other)), b"{}"
+    )

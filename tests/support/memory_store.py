@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from activities.stores.base import KEY_BYTES, Key, Keys
@@ -45,7 +46,8 @@ class MemoryStore:
         self.made_keys.append(Key(number, secrets.token_bytes(KEY_BYTES), now, now))
         return self.made_keys[-1]
 
-    async def remove_key(self, number: int) -> bool:
-        left = [key for key in self.made_keys if key.number != number or key is self.made_keys[-1]]
-        self.made_keys, before = left, len(self.made_keys)
-        return len(left) < before
+    async def retire_key(self, number: int) -> bool:
+        now = datetime.now(UTC)
+        before = self.made_keys
+        self.made_keys = [replace(key, retired_at=now) if key.number == number else key for key in before]
+        return before != self.made_keys

@@ -267,18 +267,27 @@ class StoreConformance:
         for one in stores[1:]:
             await one.close()
 
-    async def test_further_key_is_used_later_and_an_old_one_can_be_taken_away(self, store: BlobStore) -> None:
+    async def test_further_key_is_used_later_and_an_old_one_ends_once_it_is(
+        self, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         first = (await store.keys()).keys[0]
 
         second = await store.add_key()
+        too_early = await store.retire_key(first.number)
+        for module in ("sqlite", "postgres"):
+            monkeypatch.setattr(f"activities.stores.{module}.USED_AFTER", timedelta(0))
+        third = await store.add_key()
 
-        assert (await store.keys()).keys == (first, second)
+        assert (await store.keys()).keys == (first, second, third)
         assert second.used_from - second.made_at == USED_AFTER
-        assert not await store.remove_key(second.number)
-        assert await store.remove_key(first.number)
-        assert not await store.remove_key(first.number)
-        assert (await store.keys()).keys == (second,)
-        assert (await store.add_key()).number == 3
+        assert not too_early
+        assert not await store.retire_key(third.number)
+        assert await store.retire_key(first.number)
+        assert not await store.retire_key(first.number)
+        kept = (await store.keys()).keys
+        assert kept[1:] == (second, third)
+        assert kept[0].secret == first.secret
+        assert kept[0].retired_at is not None
 
     async def test_store_older_than_keys_takes_what_is_unmarked_for_an_hour(self, store: BlobStore, url: str) -> None:
         await store.identity()

@@ -43,18 +43,18 @@ async def test_what_the_store_does_not_have_is_left_out(tmp_path: Path) -> None:
 async def test_newest_are_kept(tmp_path: Path) -> None:
     agents = PinnedAgents(Blobs(MemoryStore()))
     for number in range(3):
-        await recall(tmp_path, tmp_path, [f"{number}-{n}" for n in range(KEPT // 2)], agents)
+        await recall(tmp_path, tmp_path, [f"{number}{n:03}".rjust(43, "d") for n in range(KEPT // 2)], agents)
 
     (kept,) = json.loads((tmp_path / FILE).read_text()).values()
     assert len(kept) == KEPT
-    assert kept[-1] == f"2-{KEPT // 2 - 1}"
+    assert kept[-1] == f"2{KEPT // 2 - 1:03}".rjust(43, "d")
 
 
 async def test_file_that_cannot_be_read_is_begun_anew(tmp_path: Path) -> None:
     blobs = Blobs(MemoryStore())
     agents = PinnedAgents(blobs)
     (digest,) = await blobs.put(agent("one").model_dump_json().encode())
-    for content in ("{", "[]", '{"x": 1}', '{"x": [1]}'):
+    for content in ("{", "[]", '{"x": 1}', '{"x": [1]}', "[" * 100_000, f'{{"{tmp_path}": ["\\ud800"]}}'):
         (tmp_path / FILE).write_text(content)
 
         assert await recall(tmp_path, tmp_path, [digest], agents) == []

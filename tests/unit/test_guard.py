@@ -16,6 +16,7 @@ from tests.support.memory_store import MemoryStore
 from workers.converter import SlimPayloadConverter
 from workflows.contracts.failures import Outcome, ToolFailure
 from workflows.contracts.tool import ToolRequest, ToolResult
+from workflows.rules.marks import subject_of
 
 REQUEST = ToolRequest(agent="a" * 43, head="h" * 43, key="k" * 43, step=1)
 
@@ -63,7 +64,7 @@ async def post(**changes: Any) -> tuple[Activities, Any, Any]:
     return (
         activities,
         lambda kind, payload: keyring.is_genuine(
-            kind, place, payload.data, payload.metadata.get("mark"), info.scheduled_time
+            kind, (*place, subject_of(REQUEST)), payload.data, payload.metadata.get("mark"), info.scheduled_time
         ),
         perform,
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activities.keyring import Keyring
+from activities.keyring import Keyring, KeysOutdated
 from activities.stores.base import Key
 from tests.support.memory_store import MemoryStore
 from workflows.contracts.marks import MarkKind
@@ -75,15 +75,17 @@ async def test_newest_key_whose_time_has_come_signs() -> None:
     assert key_number(keyring.sign("input", PLACE, b"{}")) == 2
 
 
-async def test_marks_of_all_keys_count_until_a_key_is_taken_away() -> None:
+async def test_marks_of_all_keys_count_until_a_key_ends() -> None:
     keyring, store = await ring(2 * HOUR, HOUR)
     old = compute_mark(1, bytes([1]) * 32, "input", PLACE, b"{}")
 
     assert keyring.is_genuine("input", PLACE, b"{}", old, NOW)
 
-    await store.remove_key(1)
+    await store.retire_key(1)
     await keyring.refresh()
-    assert not keyring.is_genuine("input", PLACE, b"{}", old, NOW)
+    assert not keyring.is_genuine("input", PLACE, b"{}", old, datetime.now(UTC))
+    # What came before its end counts for ever: replays of runs ask again.
+    assert keyring.is_genuine("input", PLACE, b"{}", old, datetime.now(UTC) - HOUR)
 
 
 async def test_key_that_another_worker_made_is_looked_up() -> None:
@@ -112,3 +114,15 @@ async def test_without_a_mark_only_what_is_older_than_marks_is_taken(
     keyring, _ = await ring(HOUR, unmarked_until=until)
 
     assert keyring.is_genuine("input", PLACE, b"{}", None, at) is taken
+
+
+async def test_nothing_is_said_of_an_unknown_key_by_keys_that_could_not_be_read_lately() -> None:
+    """Another answer at the next replay would be nondeterministic."""
+    keyring, _ = await ring(HOUR)
+    mark = compute_mark(7, bytes(32), "output", PLACE, b"{}")
+
+    assert not keyring.is_genuine("output", PLACE, b"{}", mark, NOW)
+
+    keyring._read_at -= 1000
+    with pytest.raises(KeysOutdated):
+        keyring.is_genuine("output", PLACE, b"{}", mark, NOW)

@@ -1,5 +1,6 @@
 """A run as Temporal's history tells it: while no worker answers, and after it has ended."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -198,7 +199,7 @@ class Chronicle:
         if activity.call is None:
             return []
         if activity.kind == "run_tool":
-            (result,) = await self._decode(payloads, ToolResult)
+            result = await self._decode_result(payloads)
         else:
             result = ToolResult(text=payloads[0].data.decode(errors="replace") if payloads else "null")
         self._settle(activity.call, result, Outcome.NOT_DONE if result.error else Outcome.DONE)
@@ -207,18 +208,30 @@ class Chronicle:
     async def _failed(self, activity: _Activity | None, failure: Failure) -> list[Happening]:
         if activity is None:
             return []
-        error = await self.converter.decode_failure(failure)
+        try:
+            error = await self.converter.decode_failure(failure)
+        except (ValueError, RuntimeError, OverflowError):
+            error = ApplicationError("its failure cannot be read")
         reason = closing.words(error)
         if activity.call is None:
             return [Said(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
         outcome = Outcome.UNKNOWN
         if isinstance(error, ApplicationError) and error.type == FailureType.TOOL_FAILED and error.details:
-            told = read_as(ToolFailure, error.details[0])
-            outcome, reason = told.outcome, told.reason
+            with contextlib.suppress(ValueError):
+                told = read_as(ToolFailure, error.details[0])
+                outcome, reason = told.outcome, told.reason
         elif isinstance(error, ApplicationError) and self._means_not_done(activity.call, error):
             outcome = Outcome.NOT_DONE
         self._settle(activity.call, ToolResult(text=reason, error=True), outcome)
         return [Returned(self.step, activity.call)]
+
+    async def _decode_result(self, payloads: Sequence[Payload]) -> ToolResult:
+        """Return a call's result; anybody may have put something else in its place, which the run does not believe."""
+        try:
+            (result,) = await self._decode(payloads, ToolResult)
+        except (ValueError, RuntimeError):
+            return ToolResult(text="its result cannot be read", error=True)
+        return result
 
     def _means_not_done(self, call: Call, error: ApplicationError) -> bool:
         tool = self.pin.tool(call.request.tool) if self.pin is not None else None

@@ -9,6 +9,8 @@ from workers.cli.errors import CliError
 from workers.cli.options import Invocation, offline_verb
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from activities.stores.base import BlobStore, Keys
 
 
@@ -21,7 +23,7 @@ async def keys(
     ] = False,
     remove: Annotated[
         int | None,
-        typer.Option(help="Number of a key that counts no more. What it marked and is under way is refused.", min=1),
+        typer.Option(help="Number of a key whose marks count no more, two minutes from now on.", min=1),
     ] = None,
 ) -> int:
     """List the keys of the store's installation, make another one, or take one away.
@@ -61,12 +63,22 @@ def _existing(address: str) -> str:
 
 
 async def _remove(store: "BlobStore", number: int) -> None:
+    if await store.retire_key(number):
+        return
     known = (await store.keys()).keys
-    if number == known[-1].number:
-        raise CliError(f"--remove {number}: it is the newest key; make another one with --new first")
-    if not await store.remove_key(number):
+    found = next((key for key in known if key.number == number), None)
+    if found is None:
         numbers = ", ".join(str(key.number) for key in known)
         raise CliError(f"--remove {number}: there is no such key; the store has {numbers}")
+    if found.retired_at is not None:
+        raise CliError(f"--remove {number}: it ends at {_time(found.retired_at)} already")
+    raise CliError(
+        f"--remove {number}: no newer key is in use; make one with --new, which is used two minutes after that"
+    )
+
+
+def _time(moment: "datetime") -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _print(call: Invocation, found: "Keys") -> None:
@@ -80,6 +92,7 @@ def _print(call: Invocation, found: "Keys") -> None:
                         "number": key.number,
                         "made_at": key.made_at.isoformat(),
                         "used_from": key.used_from.isoformat(),
+                        "retired_at": key.retired_at.isoformat() if key.retired_at else None,
                     }
                     for key in found.keys
                 ],
@@ -88,9 +101,9 @@ def _print(call: Invocation, found: "Keys") -> None:
         )
         return
     times = [
-        (str(key.number), f"{key.made_at:%Y-%m-%d %H:%M:%S} UTC", f"{key.used_from:%Y-%m-%d %H:%M:%S} UTC")
+        (str(key.number), _time(key.made_at), _time(key.used_from), _time(key.retired_at) if key.retired_at else "")
         for key in found.keys
     ]
-    print_table(call.out, times, ("key", "made", "used from"), numbered=True)
+    print_table(call.out, times, ("key", "made", "used from", "counts until"), numbered=True)
     if found.unmarked_until is not None:
         call.out.print(f"what older workers did not mark was taken until {found.unmarked_until:%Y-%m-%d %H:%M:%S} UTC")

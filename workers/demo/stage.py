@@ -132,6 +132,8 @@ def prepare(stage: Stage, source: Path, *, model: str, rules: RulesServer, paced
     assert isinstance(tools, list)
     for tool in tools:
         if isinstance(tool, dict) and isinstance(server := tool.get("mcp"), dict):
+            # Of the server in the file, which is not always the one that the demo can start.
+            tool.pop("accepted", None)
             server["command"] = list(rules.command)
     # After a script comes the one that goes on where it does not.
     following = agent["models"] if model.startswith("scripted:") else []

@@ -4,7 +4,12 @@ import hmac
 from collections.abc import Sequence
 from hashlib import sha256
 
+from pydantic import BaseModel
+
+from workflows.contracts.lookups import DecisionChecks
 from workflows.contracts.marks import MarkKind
+from workflows.contracts.request import DecisionCheck
+from workflows.rules import decisions
 
 NUMBER_BYTES = 2
 MAC_BYTES = 16
@@ -19,6 +24,23 @@ def compute_mark(number: int, secret: bytes, kind: MarkKind, place: Sequence[str
         mac.update(len(part).to_bytes(8, "big"))
         mac.update(part)
     return number.to_bytes(NUMBER_BYTES, "big") + mac.digest()[:MAC_BYTES]
+
+
+def subject_of(request: BaseModel) -> str:
+    """Return what an activity's input is about, by which its answer is told from that to another input.
+
+    After a reset the same activity of a run may be asked something else. Only what never changes with the version of
+    the code is in it: a replay computes it again.
+    """
+    parts = [str(getattr(request, name)) for name in _SUBJECT if getattr(request, name, None) is not None]
+    checks = request.checks if isinstance(request, DecisionChecks) else ()
+    if isinstance(request, DecisionCheck):
+        checks = (request,)
+    parts += [f"{check.request.id} {decisions.key_of(check.decision)}" for check in checks]
+    return " ".join(parts)
+
+
+_SUBJECT = ("head", "index", "key", "edited", "check", "step")
 
 
 def key_number(mark: bytes) -> int:
