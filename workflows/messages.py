@@ -108,11 +108,13 @@ class Messages:
 
     def _refuse_in_clear(self, entries: list[Any]) -> None:
         """Refuse many decisions for one that must not enter the history, whatever else is right or wrong with it."""
-        for entry in entries:
-            if self._current.is_begun and isinstance(entry, dict) and isinstance(entry.get("request"), str):
-                reason = self._turn.gate.in_clear(entry["request"], entry.get("value"))
-                if reason is not None:
-                    _refuse(f"{_word(entry['request'])}: {reason}")
+        for entry in entries if self._current.is_begun else ():
+            gate, request = self._turn.gate, entry.get("request") if isinstance(entry, dict) else None
+            reason = gate.in_clear(request, entry.get("value")) if isinstance(request, str) else None
+            if reason is None and not (_fits(Decision, entry) and gate.is_open(request)):
+                reason = gate.in_clear_anywhere(entry)
+            if reason is not None:
+                _refuse(f"{_word(request)}: {reason}")
 
     async def _decide_each(self, entries: list[Any], at: datetime, via: Via) -> Receipts:
         """Take each of many decisions in by itself, those on one request in their order."""
@@ -309,6 +311,14 @@ def _parsed(model: type[M], args: tuple[Any, ...]) -> M:
     # Not from within: Temporal would send what pydantic says along as the cause.
     reason = f"{wording.shorten(said, 400)} (allowed keys: {', '.join(model.model_fields)})"
     raise ApplicationError(reason, type=FailureType.DECISION_REFUSED, non_retryable=True)
+
+
+def _fits(model: type[BaseModel], given: Any) -> bool:
+    try:
+        model.model_validate(given)
+    except ValidationError:
+        return False
+    return True
 
 
 def _refuse(reason: str) -> NoReturn:

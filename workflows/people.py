@@ -123,6 +123,19 @@ class PeopleGate:
         name = hiding.given_in_clear(value, tool.sensitive)
         return f"value: {hiding.in_clear(name)}" if name is not None else None
 
+    def is_open(self, request: object) -> bool:
+        return isinstance(request, str) and decisions.find(self.state, request) is not None
+
+    def in_clear_anywhere(self, given: JsonValue) -> str | None:
+        """Return the same for what is no decision: it is not known which call it would change."""
+        agent = self._current.now.agent
+        sensitive = tuple(dict.fromkeys(name for tool in agent.tools for name in tool.sensitive))
+        # A key of decisions may have the name of somebody's argument.
+        items = [(name, item) for name, item in given.items() if name != "token"] if isinstance(given, dict) else []
+        rest = given if not isinstance(given, dict) else {f"{name} of a decision": item for name, item in items}
+        name = hiding.given_in_clear(rest, sensitive) if agent.hides else None
+        return f"value: {hiding.in_clear(name)}" if name is not None else None
+
     async def hear(self, decision: Decision, at: datetime, *, is_one_of_many: bool = False) -> None:
         """As `decide`, for one that came by signal and would not be sent again: a crowded run keeps it for later."""
         if self._current.has_loop(2) and self.crowd is not None and decision.request != EVERY:

@@ -151,7 +151,21 @@ async def test_new_value_in_clear_is_refused_before_it_is_in_the_history(site: S
     assert not any(b"5500" in event for event in events)
 
 
-@pytest.mark.parametrize("misshapen", [{}, {"choise": "approve"}, {"by": 7}], ids=["", "unknown key", "no name"])
+CLEAR = {"card": "5500"}
+
+
+@pytest.mark.parametrize(
+    "misshapen",
+    [
+        {}, {"choise": "approve"}, {"by": 7}, {"request": ["r1"]}, {"request": "r1 "}, {"request": "r2"},
+        {"value": None, "values": CLEAR}, {"value": None, "Value": CLEAR}, {"value": {"CARD ": "5500"}},
+        {"comment": [CLEAR]}, {"value": [[CLEAR]]},
+    ],
+    ids=[
+        "", "unknown key", "no name", "request as list", "space", "not open", "values", "Value", "name with a space",
+        "comment", "lists",
+    ],
+)  # fmt: skip
 async def test_new_value_in_clear_among_many_decisions_keeps_all_of_them_out(
     site: Site, misshapen: dict[str, Any]
 ) -> None:
@@ -169,7 +183,9 @@ async def test_new_value_in_clear_among_many_decisions_keeps_all_of_them_out(
         await handle.execute_update("stop", {"by": "ann@example.com"})
         await handle.result()
 
-    assert reason.startswith("r1: value: 'card' is sensitive, and what people send stays in the run's history")
+    assert "value: 'card' is sensitive, and what people send stays in the run's history" in reason.lower().replace(
+        "'card '", "'card'"
+    )
     assert [outcome.receipt is not None for outcome in outcomes] == [False, True]
     assert not any(b"5500" in event for event in events)
 

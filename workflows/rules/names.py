@@ -22,7 +22,7 @@ def folded(name: str) -> str:
 @lru_cache(maxsize=_CACHED)
 def loosely_folded(name: str) -> str:
     """As `folded`, and equal for names that differ in `_` and `-` only."""
-    plain = folded(name)
+    plain = folded(name.strip())
     return plain.replace("_", "").replace("-", "") or plain
 
 
