@@ -557,7 +557,7 @@ async def test_a_flood_of_checked_decisions_does_not_wear_a_run_out(tmp_path: Pa
             parts = await whole_history(client, handle)
 
     assert len(answers) == 240
-    assert all("may not decide on r1" in answer for answer in answers)
+    assert [answer for answer in answers if "may not decide on r1" not in answer] == []
     assert [one.digest for one in found.requests] == [request.digest]
     assert len(parts) > 1
     assert failed_tasks(parts) == []
@@ -571,7 +571,7 @@ async def answered(handle: Handle, said: dict[str, Any], answers: list[str]) -> 
         await handle.execute_update("decide", said)
         answers.append("taken")
     except WorkflowUpdateFailedError as error:
-        if "aborted" in str(error.cause):
+        if "aborted" in str(error.cause) or "send it again in a moment" in str(error.cause):
             return False
         answers.append(str(error.cause))
     except RPCError:
