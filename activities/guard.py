@@ -91,27 +91,32 @@ class Guard:
             ApplicationError: `NotAsked`; another attempt may find the worker that has the run's store.
         """
         info = activity.info()
-        mark = payload.metadata.get(METADATA_KEY)
         if info.workflow_id and info.workflow_run_id and info.workflow_type == AGENT_WORKFLOW:
-            runs = (info.workflow_run_id, self._original_run) if mark is not None else (info.workflow_run_id,)
-            for run in runs:
-                run_id = run if isinstance(run, str) else await run(activity.client(), info)
-                place = (info.namespace, info.workflow_id, run_id, info.activity_type, info.activity_id)
-                post = _Post(self._keyring, place)
-                if await self._keyring.is_genuine_now("input", place, payload.data, mark, info.scheduled_time):
+            post = self._post(info, info.workflow_id, info.workflow_run_id)
+            if await self._asked_for(post, payload):
+                return post
+            if METADATA_KEY in payload.metadata:
+                original = await self._original_run(activity.client(), info.workflow_id, info.workflow_run_id)
+                post = self._post(info, info.workflow_id, original)
+                if await self._asked_for(post, payload):
                     return post
         log.warning("activity_refused", activity_id=info.activity_id, workflow_type=info.workflow_type)
         raise ApplicationError(
             self._refusal, type=FailureType.NOT_ASKED, category=failures.EXPECTED, next_retry_delay=timedelta(seconds=1)
         )
 
-    async def _original_run(self, client: Client, info: activity.Info) -> str:
+    def _post(self, info: activity.Info, workflow_id: str, run_id: str) -> _Post:
+        return _Post(self._keyring, (info.namespace, workflow_id, run_id, info.activity_type, info.activity_id))
+
+    async def _asked_for(self, post: _Post, payload: Payload) -> bool:
+        mark = payload.metadata.get(METADATA_KEY)
+        at = activity.info().scheduled_time
+        return await self._keyring.is_genuine_now("input", post.place, payload.data, mark, at)
+
+    async def _original_run(self, client: Client, workflow_id: str, run_id: str) -> str:
         """Return the run that a reset made this one from: what it had scheduled goes on in the new one."""
-        assert info.workflow_id is not None
-        assert info.workflow_run_id is not None
-        run_id = info.workflow_run_id
         if run_id not in self._originals:
-            handle = client.get_workflow_handle(info.workflow_id, run_id=run_id)
+            handle = client.get_workflow_handle(workflow_id, run_id=run_id)
             first = await anext(handle.fetch_history_events(page_size=1))
             original = first.workflow_execution_started_event_attributes.original_execution_run_id
             self._originals[run_id] = original or run_id

@@ -2,6 +2,7 @@
 
 from pydantic import JsonValue
 
+from activities.toolbox import json_pointer
 from workers.condition_kinds import ANY, LIST, MAPPING, OR_NULL, SCALARS, Kind, Message, member, message_kind
 from workflows.contracts.base import JsonObject
 
@@ -78,13 +79,7 @@ class Schema:
 
     def _target(self, reference: str) -> JsonValue:
         """What a local reference such as `#/$defs/Item` names."""
-        found: JsonValue = self._root
-        if not reference.startswith("#"):
-            return None
-        for part in reference[1:].split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
-            found = found.get(key) if isinstance(found, dict) else None
-        return found
+        return json_pointer.resolve(self._root, reference)
 
 
 def _is_open(said: JsonObject) -> bool:

@@ -149,7 +149,7 @@ async def open_worker(
         requesters = identities.requesters(blobs)
         opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client))
         own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
-        tools = ToolActivities(own_tools, agents, transcript, own, identities.signatures)
+        tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures)
         checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
         people = identities.people_activities(agents, transcript)
         undoing = CompensationActivities(agents, transcript)

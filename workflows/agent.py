@@ -47,8 +47,7 @@ class AgentWorkflow(Messages):
         self._control = Control(self._current)
         self._turn = Turn(self._current, self._control)
         self._undoing = Undoing(self._current, self._control, self._turn.calls)
-        self._request = starting.request_of(args) if carried is None else None
-        self._refusal = carried if isinstance(carried, ApplicationError) else None
+        self._request = None if isinstance(carried, RunState) else carried or starting.request_of(args)
         if self._current.is_begun:
             self._turn.reopen()
         self._is_over = False
@@ -58,8 +57,6 @@ class AgentWorkflow(Messages):
         """Work on one `RunRequest` until there is an answer, a limit or nothing left to try."""
         clock = None
         try:
-            if self._refusal is not None:
-                raise self._refusal
             if isinstance(self._request, ApplicationError):
                 raise self._request
             if self._request is not None:

@@ -4,6 +4,7 @@ The keys stay outside of the sandbox: a worker offers functions that use them. W
 what was believed, so a replay asks again, with the time at which it came, and gets the same answer.
 """
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypedDict, cast
@@ -67,6 +68,17 @@ def leave_to_others(store: str | None) -> None:
     functions = _functions()
     if functions is not None and store is not None and functions["mandate_store"]() != store:
         raise OtherStore(f"this worker has store {functions['mandate_store']()}, and the run is of store {store}")
+
+
+def claimed_store(given: object) -> str | None:
+    """Return the store that a state or a pin of an agent names, which is not known to be genuine."""
+    content = given.content if isinstance(given, Marked) else given
+    try:
+        claimed: Any = json.loads(content) if isinstance(content, bytes) else content
+        store = claimed["agent"]["store"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return store if isinstance(store, str) else None
 
 
 class OtherStore(Exception):

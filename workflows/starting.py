@@ -1,6 +1,5 @@
 """How a run begins: its input read, or refused with a sentence."""
 
-import json
 from typing import Any
 
 from pydantic import ValidationError
@@ -34,20 +33,9 @@ def carried_state(args: tuple[Any, ...]) -> RunState | ApplicationError | None:
     if not isinstance(given, Marked) and not (isinstance(given, dict) and isinstance(given.get("agent"), dict)):
         return None
     if not marks.is_genuine_content("state", marks.state_place(), given, info.start_time):
-        marks.leave_to_others(_claimed_store(given))
+        marks.leave_to_others(marks.claimed_store(given))
         return ApplicationError(FOREIGN, type=FailureType.NOT_ASKED, non_retryable=True)
     return read_as(RunState, given)
-
-
-def _claimed_store(given: object) -> str | None:
-    """Return the store that a state names, genuine or not."""
-    try:
-        claimed = json.loads(given.content) if isinstance(given, Marked) else given
-    except ValueError:
-        return None
-    agent = claimed.get("agent") if isinstance(claimed, dict) else None
-    store = agent.get("store") if isinstance(agent, dict) else None
-    return store if isinstance(store, str) else None
 
 
 FOREIGN = "the state to go on with was not left by a run of an agent of this installation"

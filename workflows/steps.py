@@ -5,7 +5,6 @@ the activity of the same name.
 """
 
 import asyncio
-import json
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -108,7 +107,8 @@ async def _perform(name: str, request: BaseModel, wanted: type[R], **options: An
         _forget_foreign_reasons(error.cause, answered)
         raise
     if answer is None or not marks.is_genuine("output", answered, answer.payload):
-        marks.leave_to_others(workflow.instance().store or _claimed_store(answer))
+        claimed = marks.claimed_store(answer.payload.data) if answer is not None else None
+        marks.leave_to_others(workflow.instance().store or claimed)
         raise _foreign(name, activity_id) from ApplicationError(FOREIGN, type=FailureType.NOT_ASKED)
     decoded: R = workflow.payload_converter().from_payload(answer.payload, wanted)
     return decoded
@@ -133,16 +133,6 @@ def _is_being_cancelled() -> bool:
 
 
 FOREIGN = "the answer was not made by a worker of this installation"
-
-
-def _claimed_store(answer: RawValue | None) -> str | None:
-    """Return the store that the pin of a run which does not know its own yet names, genuine or not."""
-    try:
-        claimed: Any = json.loads(answer.payload.data) if answer is not None else {}
-        store = claimed["agent"]["store"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return store if isinstance(store, str) else None
 
 
 def _next_activity_id() -> str:

@@ -1,10 +1,10 @@
 """Numbers as a tool's JSON Schema declares them: `100` and `100.0` are one value in JSON and two in conditions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from urllib.parse import unquote
 
 from pydantic import JsonValue
 
+from activities.toolbox import json_pointer
 from workflows.contracts.base import JsonObject
 
 _INT64_END = 2**63
@@ -130,19 +130,9 @@ class _Declared:
         return target + (parts if isinstance(parts, list) else [])
 
     def _resolved(self, reference: str) -> JsonValue:
-        """What a JSON pointer into the schema names; true, which says nothing, for other references."""
-        if reference != "#" and not reference.startswith("#/"):
-            return True
-        found: JsonValue = self._root
-        for step in reference.split("/")[1:]:
-            key = unquote(step).replace("~1", "/").replace("~0", "~")
-            if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-                found = found[int(key)]
-            elif isinstance(found, dict) and key in found:
-                found = found[key]
-            else:
-                return True
-        return found
+        """Return what a JSON pointer into the schema names; true, which says nothing, for other references."""
+        found = json_pointer.resolve(self._root, reference)
+        return True if found is None else found
 
 
 def _number(value: int | float, types: Types) -> int | float:  # noqa: PYI041 - which of the two it is, is the point

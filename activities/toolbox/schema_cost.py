@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from pydantic import JsonValue
 
+from activities.toolbox import json_pointer
 from workflows.contracts.base import JsonObject
 
 MAX_STEPS = 20_000
@@ -156,7 +157,7 @@ class _Measure:
         pointer = unquote(reference[1:])
         if pointer and not pointer.startswith("/"):
             return self._named.get(pointer, [])
-        found = (_resolved(base, pointer) for base in self._bases)
+        found = (json_pointer.resolve(base, reference) for base in self._bases)
         return [target for target in found if target is not None]
 
 
@@ -169,19 +170,6 @@ def _objects(schema: JsonObject) -> Iterator[JsonObject]:
             waiting.extend(part.values())
         elif isinstance(part, list):
             waiting.extend(part)
-
-
-def _resolved(base: JsonValue, pointer: str) -> JsonValue:
-    found = base
-    for step in pointer.split("/")[1:]:
-        key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdecimal() and len(key) < 7 and int(key) < len(found):
-            found = found[int(key)]
-        else:
-            return None
-    return found
 
 
 def _weight_of(part: JsonObject) -> int:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import unquote
 
 from pydantic import JsonValue
 
+from activities.toolbox import json_pointer
 from workflows.contracts.base import JsonObject
 
 MOST_PLACES = 5000
@@ -126,19 +126,8 @@ class Names:
         return None
 
     def resolved(self, reference: str) -> JsonValue:
-        """What a JSON pointer into the schema names; `None` for an anchor, or when there is nothing."""
-        if reference != "#" and not reference.startswith("#/"):
-            return None
-        found: JsonValue = self.root
-        for step in reference.split("/")[1:]:
-            key = unquote(step).replace("~1", "/").replace("~0", "~")
-            if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-                found = found[int(key)]
-            elif isinstance(found, dict) and key in found:
-                found = found[key]
-            else:
-                return None
-        return found
+        """Return what a JSON pointer into the schema names; `None` for an anchor, or when there is nothing."""
+        return json_pointer.resolve(self.root, reference)
 
     def said(self, parts: Sequence[Part]) -> Said:
         said, names_some = Said(), False

@@ -1,0 +1,25 @@
+"""JSON pointers (RFC 6901) as references of JSON Schemas write them."""
+
+from urllib.parse import unquote
+
+from pydantic import JsonValue
+
+INDEX_DIGITS = 6
+"""Python refuses to read a number of thousands of digits."""
+
+
+def resolve(root: JsonValue, reference: str) -> JsonValue:
+    """Return what `#/...` names in `root`; `None` for an anchor, another document, or when there is nothing."""
+    pointer = unquote(reference.removeprefix("#"))
+    if not reference.startswith("#") or (pointer and not pointer.startswith("/")):
+        return None
+    found = root
+    for step in pointer.split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+        elif isinstance(found, list) and key.isdecimal() and len(key) <= INDEX_DIGITS and int(key) < len(found):
+            found = found[int(key)]
+        else:
+            return None
+    return found
