@@ -35,7 +35,7 @@ def read(definition: ToolDefinition, text: str) -> JsonObject:
 
 
 def misfit(definition: ToolDefinition, arguments: JsonObject) -> str | None:
-    """Why `arguments` can reach neither rule nor tool, whoever gives them, or `None` when they can.
+    """Return why `arguments` can reach neither rule nor tool, whoever gives them, or `None` when they can.
 
     What policy and tool could read differently does not fit: names that the schema does not declare and does not open
     either, and names that receivers may take for one another.
@@ -46,7 +46,7 @@ def misfit(definition: ToolDefinition, arguments: JsonObject) -> str | None:
 
 
 def as_written(text: str) -> JsonObject:
-    """What can be read of arguments that may not fit, for striking them out of what is told."""
+    """Return what can be read of arguments that may not fit, for striking them out of what is told."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -99,7 +99,7 @@ def told(definition: ToolDefinition, arguments: JsonObject, salt: bytes | None) 
 
 
 def salt_for(definition: ToolDefinition, conversation: Conversation) -> bytes | None:
-    """What the digests of calls of this tool are keyed with; `None` where nothing is sensitive."""
+    """Return what the digests of calls of this tool are keyed with; `None` where nothing is sensitive."""
     return references.salt_of(conversation) if definition.tool.sensitive else None
 
 

@@ -18,7 +18,7 @@ def release(group: int) -> None:
 
 
 def is_alive(group: int) -> bool:
-    """Whether any process of the group is left; one of another user counts."""
+    """Tell whether any process of the group is left; one of another user counts."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -86,5 +86,5 @@ def _opener(path: str, flags: int) -> int:
 
 
 def _missing(folder: Path) -> int:
-    """How many of `folder` and those above it are not there."""
+    """Count how many of `folder` and those above it are not there."""
     return next((number for number, each in enumerate([folder, *folder.parents]) if each.exists()), 0)

@@ -144,7 +144,7 @@ async def _awaited(make: MakeProvider) -> Provider:
 
 
 def _struck(message: AssistantMessage, agent: PinnedAgent) -> str:
-    """What a model says beside its calls, without the sensitive arguments of these."""
+    """Return what a model says beside its calls, without the sensitive arguments of these."""
     text = message.text
     for part in message.calls:
         definition = agent.definition(part.tool)

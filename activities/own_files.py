@@ -1,4 +1,4 @@
-"""What a worker's own files name: it runs no command, module, host or secret that only another worker's files name.
+"""Limits of one worker to its own files: no command, module, host or secret that only another worker's files name.
 
 Workers of one task queue and store may have other files, and an agent is pinned by one of them. A call of a tool that
 stands in no file of this worker is not sent: another worker may make it.
@@ -24,7 +24,7 @@ PATIENCE = 15.0
 
 @dataclass(frozen=True, slots=True)
 class OwnFiles:
-    """What the agent files of this worker name."""
+    """Commands, modules, hosts and secrets that the agent files of this worker name."""
 
     functions: frozenset[str] = frozenset()
     """Python tools as `module:name`."""

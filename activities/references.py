@@ -86,7 +86,7 @@ def behind(shown: JsonValue, whole: JsonValue) -> Iterator[tuple[Digest, JsonVal
 
 
 def values(arguments: JsonObject, sensitive: Sequence[str], salt: bytes | None) -> dict[Digest, JsonValue]:
-    """What the references to sensitive arguments of a call stand for; `arguments` are as conditions see them."""
+    """Return what the references to sensitive arguments of a call stand for; `arguments` are as conditions see them."""
     return dict(behind(hidden(arguments, sensitive, salt), arguments))
 
 
@@ -132,7 +132,7 @@ def _at(whole: JsonObject, name: str) -> JsonValue:
 
 
 def has_hidden(value: JsonValue) -> bool:
-    """Whether a sensitive argument is known by reference only somewhere in `value`."""
+    """Tell whether a sensitive argument is known by reference only somewhere in `value`."""
     if isinstance(value, dict):
         return is_hidden(value) or any(map(has_hidden, value.values()))
     return isinstance(value, list) and any(map(has_hidden, value))

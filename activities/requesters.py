@@ -1,4 +1,4 @@
-"""Who asks for a run: whether they are known, and whether they signed that they ask."""
+"""Requesters of runs: whether they are known, and whether they signed that they ask."""
 
 import json
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class RequesterRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asks, as the run keeps it."""
+    """The person who asks, as the run keeps them."""
 
     name: str | None
     """As the file of people writes it, if they are there."""
@@ -53,7 +53,7 @@ class Requesters:
         self._blobs = blobs
 
     async def check(self, request: PinRequest, agent: PinnedAgent, info: Info) -> Requester:
-        """Who asks for the run of `info`.
+        """Return who asks for the run of `info`.
 
         Raises:
             RequesterRefused: they are not known, or did not sign, and the agent wants it.
@@ -109,7 +109,7 @@ class Requesters:
 
 
 def _signed(token: str) -> bytes:
-    """What was signed: a signature of ES256 can be changed into another that is as good."""
+    """Return what was signed: a signature of ES256 can be changed into another that is as good."""
     return token.rpartition(".")[0].encode()
 
 

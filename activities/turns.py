@@ -21,7 +21,7 @@ def calls_of(
     *,
     salt: bytes | None,
 ) -> tuple[CallRequest, ...]:
-    """What the workflow is told of each call, within what Temporal carries for a turn; `salt` is the run's."""
+    """Return what the workflow is told of each call, within what Temporal carries for a turn; `salt` is the run's."""
     seen = list(earlier)
     share = TURN_LIMIT_BYTES // 2 // max(min(len(message.calls), CALLS_PER_TURN), 1)
     remote_bytes = 0

@@ -1,4 +1,4 @@
-"""What MCP servers say of their tools, accepted once: names, descriptions and schemas stand in the prompt.
+"""Acceptance of what MCP servers say of their tools: names, descriptions and schemas stand in the prompt.
 
 They are a stranger's words and may be others at each start of a worker. An agent file holds the digest of those that
 somebody has looked at; the words themselves are kept in `accepted/<digest>.json` beside it, so that a difference can be
@@ -55,7 +55,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one server says now, and where an agent file names the server."""
+    """The tools of one server as it describes them now, and where an agent file names the server."""
 
     path: Path
     index: int
@@ -66,12 +66,12 @@ class Offer:
 
 
 def is_strange(entry: ToolEntry) -> bool:
-    """Whether the tools of `entry` bring words into the prompt that nobody has answered for."""
+    """Tell whether the tools of `entry` bring words into the prompt that nobody has answered for."""
     return isinstance(entry, McpTools) and entry.accepted is None and entry.untrusted is not False
 
 
 def fault(entry: McpTools, definitions: Sequence[ToolDefinition], file: str) -> str | None:
-    """Why the tools of a server are not those that were accepted, in one sentence; `None` if they are."""
+    """Return why the tools of a server are not those that were accepted, in one sentence; `None` if they are."""
     words = Words.of(definitions)
     if entry.accepted is None or words.digest == entry.accepted:
         return None
@@ -84,7 +84,7 @@ def fault(entry: McpTools, definitions: Sequence[ToolDefinition], file: str) -> 
 
 
 def differences(before: Words, now: Words) -> Iterator[str]:
-    """Which tools came, went and changed, and how; as people may see it."""
+    """Return which tools came, went and changed, and how; as people may see it."""
     groups = (
         ("new", [name for name in now.tools if name not in before.tools], now),
         ("gone", [name for name in before.tools if name not in now.tools], before),
@@ -209,7 +209,7 @@ def _line(name: str, told: JsonValue) -> str:
 
 
 def _changes(before: JsonValue, now: JsonValue) -> Iterator[str]:
-    """What differs between two tools of one name."""
+    """Return what differs between two tools of one name."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return
     names = {"tool": "its own name", "description": "description", "input_schema": "schema", "claims": "claims"}

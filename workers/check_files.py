@@ -179,7 +179,7 @@ class CheckedFile:
     def _of_sensitive(
         self, about: str, name: str, arguments: Mapping[str, str], place: Place, what: str
     ) -> Iterator[Fault]:
-        """What is shown nowhere must not be handed to an argument that is, nor be computed with in the workflow."""
+        """Find what is shown nowhere and is handed to an argument that is shown, or computed with in the workflow."""
         called, given = self._tools[about].tool, self._tools.get(name)
         if not called.sensitive or given is None:
             return

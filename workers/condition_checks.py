@@ -125,7 +125,7 @@ class Conditions:
 
 
 def hidden_reads(text: str, tool: Tool) -> tuple[Problem, ...]:
-    """Where the workflow would have to read a sensitive argument of `tool`, of which it has only a digest."""
+    """Return where the workflow would have to read a sensitive argument of `tool`, of which it has only a digest."""
     found = []
     for read in sensitive_reads(text, tool.sensitive):
         if read.name is not None:

@@ -1,4 +1,4 @@
-"""Which arguments of a call a condition reads, by its text: for those that the workflow has no value of."""
+"""Arguments that a condition reads, by its text: for those that the workflow has no value of."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ class _Token:
 
 
 def sensitive_reads(text: str, sensitive: Sequence[str]) -> tuple[Read, ...]:
-    """Where the expression `text` reads one of the `sensitive` arguments, also to ask whether it is there.
+    """Return where the expression `text` reads one of the `sensitive` arguments, also to ask whether it is there.
 
     Whatever takes `args` without naming what it wants counts as reading all of them: a comparison, a loop, a name that
     is computed. So does a part of that name of anything that may come from them.
@@ -60,7 +60,7 @@ def sensitive_reads(text: str, sensitive: Sequence[str]) -> tuple[Read, ...]:
 
 
 def _is_selected(tokens: Sequence[_Token], index: int) -> bool:
-    """Whether a name is a part of something: it stands behind a dot, which stands behind a value."""
+    """Tell whether a name is a part of something: it stands behind a dot, which stands behind a value."""
     if index < 2 or tokens[index - 1].text != ".":
         return False
     before = tokens[index - 2]

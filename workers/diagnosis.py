@@ -1,4 +1,4 @@
-"""Why a run does not answer: its workflow task fails again and again, or is not done in time.
+"""Diagnosis of a run that does not answer: its workflow task fails again and again, or is not done in time.
 
 The server says the same sentence of both to who asks or tells the run something, and nearly so of a task queue that
 nobody polls. The attempts of the task and the run's history tell them apart, by the first attempt: the SDK reports no
@@ -60,7 +60,7 @@ class Diagnosis:
 
     @property
     def is_failing(self) -> bool:
-        """Whether it is known that more patience mends nothing."""
+        """Tell whether it is known that more patience mends nothing."""
         return self.cause != TIMED_OUT
 
     @property
@@ -139,7 +139,7 @@ class _Unfit:
         return None
 
     def comes_after(self, event: HistoryEvent) -> bool:
-        """Whether this is the last workflow task before it; to be asked of all events, newest first."""
+        """Tell whether this is the last workflow task before it; to be asked of all events, newest first."""
         accepted = event.workflow_execution_update_accepted_event_attributes
         if self.update_id is not None and accepted.protocol_instance_id == self.update_id:
             self.event_id = event.event_id

@@ -1,4 +1,4 @@
-"""What people say to runs: decisions and words, each answered by its run."""
+"""Messages of people to runs: decisions and words, each answered by its run."""
 
 import asyncio
 from collections import defaultdict

@@ -59,7 +59,7 @@ class Identities:
         return cls(Directory(path or DEFAULT_FILE, needed=path is not None), signatures)
 
     def requesters(self, blobs: Blobs) -> Requesters:
-        """What starts are checked by."""
+        """Return what starts are checked by."""
         return Requesters(self.directory, self.signatures, blobs)
 
     def people_activities(self, agents: PinnedAgents, transcript: TranscriptLog) -> PeopleActivities:
@@ -166,7 +166,7 @@ def _document(loaded: Loaded) -> Document:
 
 
 def _unsure_requester(loaded: Loaded, people: People | None) -> str | None:
-    """Why who asks for a run may approve it all the same, although the agent counts people; or `None`."""
+    """Return why who asks for a run may approve it all the same, although the agent counts people; or `None`."""
     pinned = loaded.pinned
     if pinned.requester == "anyone" and pinned.wants_signatures:
         return "is 'anyone', and decisions are signed: who asks may sign for what they asked for themselves"

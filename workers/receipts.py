@@ -42,7 +42,7 @@ Activate = Callable[[WorkflowActivation], WorkflowActivationCompletion]
 
 
 class Refusals:
-    """When each run was first refused at the point where it is; the oldest of many are forgotten."""
+    """Times at which each run was first refused at the point where it is; the oldest of many are forgotten."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ PROCESS = Refusals()
 
 
 class Receipts:
-    """What the server knows of one run in memory."""
+    """Record of what the server knows of one run in memory."""
 
     def __init__(self, refusals: Refusals = PROCESS) -> None:
         self._refusals = refusals

@@ -69,7 +69,7 @@ class NoAnswer(MessageError):
 
 @dataclass(frozen=True, slots=True)
 class Message(Generic[T]):
-    """What is said to a run, and what it answers with."""
+    """Message to a run, and the kind of its answer."""
 
     verb: str
     payload: Decision | Decisions | Steering | Halt
@@ -77,13 +77,13 @@ class Message(Generic[T]):
 
     @property
     def names_its_run(self) -> bool:
-        """Whether no other run takes it: the digest of a request holds the run's id."""
+        """Tell whether no other run takes it: the digest of a request holds the run's id."""
         payload = self.payload
         return isinstance(payload, Decisions) or (isinstance(payload, Decision) and payload.digest is not None)
 
     @property
     def is_urgent(self) -> bool:
-        """Whether it goes before decisions that wait for their turn."""
+        """Tell whether it goes before decisions that wait for their turn."""
         return isinstance(self.payload, Halt)
 
     def new_update_id(self) -> str:
@@ -97,7 +97,7 @@ class Message(Generic[T]):
 
 
 class Patience:
-    """How long a run is waited for since it last answered, or was first asked."""
+    """Time for which a run is waited for since it last answered, or was first asked."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -264,14 +264,14 @@ class _Place:
 
 
 def is_passing(error: RPCError) -> bool:
-    """Whether the same message may be taken in a moment later."""
+    """Tell whether the same message may be taken in a moment later."""
     if error.status is RPCStatusCode.FAILED_PRECONDITION:
         return _BUSY in error.message.lower()
     return error.status in _PASSING
 
 
 def is_crowded(error: RPCError) -> bool:
-    """Whether the server had too many updates of a run, or has thrown this one away for those of others."""
+    """Tell whether the server had too many updates of a run, or has thrown this one away for those of others."""
     if error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
         return True
     return error.status in {RPCStatusCode.UNAVAILABLE, RPCStatusCode.ABORTED} and "was aborted" in error.message
@@ -286,7 +286,7 @@ async def _run_of_now(client: Client, workflow_id: str) -> WorkflowHandle[Any, A
 
 
 async def _is_over(client: Client, workflow_id: str) -> bool:
-    """Whether a run has ended: of one that ended while a message came, the server says the same of it for an hour."""
+    """Tell whether a run has ended: of one that ended as a message came, the server says the same for an hour."""
     try:
         described = await client.get_workflow_handle(workflow_id).describe()
     except RPCError:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from activities.documents import Document, Fault, Place
-from activities.toolbox.closing import closed, opened
+from activities.toolbox.closed_schemas import close_schema, open_schema
 from activities.toolbox.declared import numeric_arguments
 from activities.toolbox.schema import check_schema
 from workers import acceptance
@@ -129,9 +129,9 @@ class ToolSearch:
         schema, entry = made.input_schema, self._entry_of(made)
         try:
             if isinstance(entry, McpTools) and entry.additional_arguments == "allow":
-                schema = opened(schema)
+                schema = open_schema(schema)
             else:
-                schema = closed(schema, only_file_opens=isinstance(entry, McpTools))
+                schema = close_schema(schema, only_file_opens=isinstance(entry, McpTools))
         except ValueError as error:
             self._fault(("tools", self.entry_of[made.tool.name]), f"{made.tool.name}: {error}")
         # The workflow has no value of what is sensitive, and a sum would tell it.

@@ -49,7 +49,7 @@ class Window:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is lost with it."""
+        """Tell whether nothing is lost with it."""
         return not self._taken and not self._waiting and self._size == PER_RUN
 
     async def enter(self, *, is_urgent: bool = False) -> float:

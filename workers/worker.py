@@ -4,12 +4,14 @@ import asyncio
 import compileall
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig, WorkflowRunner
@@ -134,27 +136,7 @@ async def open_worker(
         keyring = Keyring(blobs.store)
         await keyring.refresh()
         guard = Guard(keyring, store)
-        transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
-        loaded = catalog.agents.values()
-        earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
-        own = named_by([*earlier, *(one.pinned for one in loaded)])
-        models = ModelActivities(providers.makers(settings, own), agents, transcript)
-        stack.push_async_callback(models.close)
-        await models.open(sorted(catalog.providers()))
-        offered = {
-            name: OfferedAgent(digest=loaded.digest, content=loaded.content, pinned=loaded.pinned)
-            for name, loaded in catalog.agents.items()
-        }
-        identities = people_files.Identities.of(settings)
-        requesters = identities.requesters(blobs)
-        opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client))
-        own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
-        tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures)
-        checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
-        people = identities.people_activities(agents, transcript)
-        undoing = CompensationActivities(agents, transcript)
-        notifying = channels.notification_activities(settings)
-        stack.push_async_callback(notifying.close)
+        performed = await _open_activities(stack, client, settings, catalog, blobs=blobs, toolboxes=toolboxes)
         refreshing = asyncio.create_task(keyring.keep_fresh())
         stack.callback(refreshing.cancel)
         threads = WorkflowThreads(2 * WORKFLOW_TASKS)
@@ -163,17 +145,7 @@ async def open_worker(
             client,
             task_queue=settings.task_queue,
             workflows=[AgentWorkflow],
-            activities=[
-                guard.protect(opening.pin_agent),
-                guard.protect(models.call_model),
-                guard.protect(tools.run_tool),
-                guard.protect(checks.verify_result),
-                guard.protect(checks.probe_call),
-                guard.protect(people.check_decision),
-                guard.protect(people.check_decisions),
-                guard.protect(undoing.plan_compensation),
-                guard.protect(notifying.notify_people),
-            ],
+            activities=[guard.protect(perform) for perform in performed],
             workflow_runner=workflow_runner(sandboxed=options.sandboxed),
             interceptors=[LogContext(), MarkInterceptor(keyring, store)],
             identity=options.identity or f"{os.getpid()}@{socket.gethostname()}",
@@ -192,6 +164,50 @@ async def open_worker(
         # No setting of the SDK says so without its debug mode.
         tasks._deadlock_timeout_seconds = TASK_SECONDS
         yield worker
+
+
+async def _open_activities(
+    stack: AsyncExitStack,
+    client: Client,
+    settings: Settings,
+    catalog: Catalog,
+    *,
+    blobs: Blobs,
+    toolboxes: Mapping[str, Toolbox],
+) -> tuple[Callable[[Any], Awaitable[BaseModel]], ...]:
+    """Return what a worker performs, without the guard that belongs before each; `stack` closes it."""
+    transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
+    loaded = catalog.agents.values()
+    earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
+    own = named_by([*earlier, *(one.pinned for one in loaded)])
+    models = ModelActivities(providers.makers(settings, own), agents, transcript)
+    stack.push_async_callback(models.close)
+    await models.open(sorted(catalog.providers()))
+    offered = {
+        name: OfferedAgent(digest=loaded.digest, content=loaded.content, pinned=loaded.pinned)
+        for name, loaded in catalog.agents.items()
+    }
+    identities = people_files.Identities.of(settings)
+    requesters = identities.requesters(blobs)
+    opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client))
+    own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
+    tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures)
+    checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
+    people = identities.people_activities(agents, transcript)
+    undoing = CompensationActivities(agents, transcript)
+    notifying = channels.notification_activities(settings)
+    stack.push_async_callback(notifying.close)
+    return (
+        opening.pin_agent,
+        models.call_model,
+        tools.run_tool,
+        checks.verify_result,
+        checks.probe_call,
+        people.check_decision,
+        people.check_decisions,
+        undoing.plan_compensation,
+        notifying.notify_people,
+    )
 
 
 async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:

@@ -1,4 +1,4 @@
-"""What is asked of open requests at each decision and each tick, worked out once for each of them."""
+"""Facts about open requests that each decision and each tick needs, worked out once for each of them."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Board:
         return tuple(dict.fromkeys(names))
 
     def next_due(self, requests: tuple[Request, ...], but: Container[str]) -> datetime | None:
-        """When the first of `requests` expires or is to be reminded of, those of the ids `but` left out."""
+        """Return when the first of `requests` expires or is to be reminded of, those of the ids `but` left out."""
         facts = self._read(requests)
         return min((one.due for name, one in facts.items() if one.due is not None and name not in but), default=None)
 

@@ -51,11 +51,11 @@ class Current:
 
     @property
     def is_current_loop(self) -> bool:
-        """Whether the run began on the order of commands of `LOOP` 1; older ones keep theirs."""
+        """Tell whether the run began on the order of commands of `LOOP` 1; older ones keep theirs."""
         return self.has_loop(1)
 
     def has_loop(self, loop: int) -> bool:
-        """Whether the run began on the order of commands of this `LOOP` or of a later one."""
+        """Tell whether the run began on the order of commands of this `LOOP` or of a later one."""
         return self.now.agent.loop >= loop
 
     @property

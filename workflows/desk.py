@@ -1,4 +1,4 @@
-"""What the gate of people and the run behind it tell each other of requests."""
+"""Contract between the gate of people and the run behind it, about requests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from workflows.contracts.tool import Tool, ToolResult
 
 
 class Desk(Protocol):
-    """What a gate needs of its run."""
+    """Services that a gate needs of its run."""
 
     def tool_of(self, request: Request) -> Tool | None:
         """The tool that an approval is about."""
         ...
 
     def judged(self, request: Request, edited: EditedCall) -> tuple[Verdict, Sequence[Need]]:
-        """What the policy says of other arguments, and what it then needs."""
+        """Return what the policy says of other arguments, and what it then needs."""
         ...
 
     def digest_of(self, request: Request, edited: EditedCall) -> Digest:
@@ -40,7 +40,7 @@ class Desk(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a request."""
+    """Outcome of a request."""
 
     request: Request
     outcome: Literal["approved", "rejected", "answered", "settled", "expired", "withdrawn"]

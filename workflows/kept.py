@@ -23,7 +23,7 @@ class Kept:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether none is being taken in."""
+        """Tell whether none is being taken in."""
         return not self._under_way
 
     def keep(self, kept: KeptDecision) -> bool:

@@ -59,7 +59,7 @@ async def _look_up(some: Sequence[Waiting]) -> None:
 
 
 def _may_be_of_one(error: ActivityError) -> bool:
-    """Whether others may be checked all the same; a worker that has no time has it for none of them."""
+    """Tell whether others may be checked all the same; a worker that has no time has it for none of them."""
     return isinstance(error.cause, ApplicationError) and not is_cancelled_exception(error)
 
 

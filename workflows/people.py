@@ -96,7 +96,7 @@ class PeopleGate:
 
     @property
     def _is_overdue(self) -> bool:
-        """Whether nothing but messages keeps the run from continuing as new, and has for too long."""
+        """Tell whether nothing but messages keeps the run from continuing as new, and has for too long."""
         return self._is_draining and workflow.info().get_current_history_length() >= CROWD_EVENTS
 
     async def drain(self) -> None:
@@ -115,7 +115,7 @@ class PeopleGate:
         return reason or self.in_clear(decision.request, decision.value)
 
     def in_clear(self, request: str, value: JsonValue) -> str | None:
-        """Why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
+        """Return why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
         asked = decisions.find(self.state, request) if value is not None else None
         tool = self._desk.tool_of(asked) if asked is not None else None
         if tool is None or not self._current.now.agent.hides:

@@ -60,7 +60,7 @@ def request_of(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
 
 
 def pin_request(request: RunRequest) -> PinRequest:
-    """What `pin_agent` must know of a request to say whether the run may begin."""
+    """Return what `pin_agent` must know of a request to say whether the run may begin."""
     return PinRequest(
         agent=request.agent,
         input=request.input,

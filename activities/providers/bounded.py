@@ -1,4 +1,4 @@
-"""How much of a provider's answer is read, and where a large one is parsed."""
+"""Limits on what is read of a provider's answer; a large one is parsed in a thread."""
 
 import threading
 from collections.abc import AsyncIterator

@@ -15,7 +15,7 @@ _UNKNOWN_SHOWN = 3
 
 
 def name_fault(schema: JsonObject, value: JsonObject) -> str | None:
-    """What is wrong with the names in `value`, in one sentence for the model or the person; `None` when nothing is.
+    """Return what is wrong with the names in `value`, in a sentence for the model or the person; `None` if nothing is.
 
     Two names of one object that fold to one are refused whatever the schema says, also one that is given and one that
     is only declared. No value is told.

@@ -1,4 +1,4 @@
-"""What of a server's messages the SDK gets to read.
+"""Intake of a server's messages: those that the SDK gets to read.
 
 The SDK checks every result against unions of models, on the event loop: a wrong list of 5 MB costs it a minute and ten
 gigabytes. So a message is bounded here first, by bytes and by parts, and the result of a call goes through the SDK as
@@ -124,7 +124,7 @@ class Intake:
         return message
 
     def refuse(self, ends: Ends, why: str, *, request_id: str | int | None = None) -> bytes | None:
-        """What stands for an answer that is not taken; `None` when it is nobody's answer as far as can be told."""
+        """Return what stands for an answer that is not taken; `None` if it is nobody's answer as far as can be told."""
         found, kind = ends.identify()
         found = request_id if kind is not None and request_id is not None else found
         if found is None or self._open.pop(str(found), None) is None:

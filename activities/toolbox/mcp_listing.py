@@ -54,7 +54,7 @@ async def list_tools(session: ClientSession) -> list[ListedTool]:
 
 
 def size_fault(listed: ListedTool) -> str | None:
-    """Why a tool that is wanted is too large; its schema's cost is another matter."""
+    """Return why a tool that is wanted is too large; its schema's cost is another matter."""
     if len(listed.name) > MAX_NAME:
         return f"its name has {len(listed.name):,} characters; at most {MAX_NAME} are allowed"
     description = len(listed.description or listed.title or "")
@@ -67,7 +67,7 @@ def size_fault(listed: ListedTool) -> str | None:
 
 
 def protocol_fault(error: ValidationError) -> str:
-    """Where an answer breaks the protocol."""
+    """Return where an answer breaks the protocol."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = shorten(".".join(str(part) for part in fault["loc"]), 100)
     return f"its answer breaks the protocol: {where}: {fault['msg']}"

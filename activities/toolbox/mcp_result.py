@@ -1,4 +1,4 @@
-"""What an MCP result is, and what it looks like to a model: text, or one line for what is no text."""
+"""Results of MCP tools, and what they look like to a model: text, or one line for what is no text."""
 
 import json
 
@@ -67,7 +67,7 @@ def _read(result: object) -> CallToolResult:
 
 
 def schema_fault(answer: CallToolResult, schema: JsonObject | None) -> str | None:
-    """Why a result does not fit the tool's own output schema; `None` also when that cannot be found out."""
+    """Return why a result does not fit the tool's own output schema; `None` also when that cannot be found out."""
     if schema is None or answer.is_error:
         return None
     if answer.structured_content is None and "structured_content" not in answer.model_fields_set:

@@ -1,4 +1,4 @@
-"""Which addresses are on the open internet, by the IANA registries of special-purpose addresses (RFC 6890)."""
+"""Addresses on the open internet, by the IANA registries of special-purpose addresses (RFC 6890)."""
 
 import ipaddress
 from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ never public. A network's own NAT64 prefix cannot be told from other addresses."
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is on the open internet; of one that carries an IPv4 address, both must be."""
+    """Tell whether an address is on the open internet; of one that carries an IPv4 address, both must be."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv4Address):
         return _is_public_ipv4(found)

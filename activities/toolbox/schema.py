@@ -103,7 +103,7 @@ def _schema_fault(error: ValidationError) -> str:
 
 
 def is_checkable(schema: JsonObject, value: JsonValue) -> bool:
-    """Whether `value` can be checked against `schema` without anybody waiting for it.
+    """Tell whether `value` can be checked against `schema` without anybody waiting for it.
 
     Raises:
         ValueError: no value can; see `check_schema`.

@@ -1,4 +1,4 @@
-"""How much work a JSON Schema makes of a value: pure functions.
+"""Cost of a JSON Schema: how much work it makes of a value. Pure functions.
 
 The engine bounds each pattern, follows a reference anew wherever it stands, and holds the interpreter until it is done:
 forty definitions that name each other twice are days. What a schema may cost is therefore known before it is used.
@@ -50,13 +50,13 @@ class Cost:
     """How often it refers back to where it is being read; from two on the places to look at grow with each level."""
 
     def is_bearable(self, value: JsonValue) -> bool:
-        """Whether `value` can be checked in less than a second."""
+        """Tell whether `value` can be checked in less than a second."""
         size = Size.of(value)
         checked, matched = self.steps * size.values, self.pattern * size.characters
         return size.values <= MAX_VALUES and checked <= MAX_CHECK and matched <= MAX_MATCHED
 
     def is_tellable(self, value: JsonValue) -> bool:
-        """Whether it can be said where `value` does not fit."""
+        """Tell whether it can be said where `value` does not fit."""
         size = Size.of(value)
         places = self.returns**size.depth if self.returns > 1 and size.depth < 40 else 1
         places = MAX_TOLD if self.returns > 1 and size.depth >= 40 else places
@@ -89,7 +89,7 @@ class Size:
 
 
 def measure(schema: JsonObject) -> Cost:
-    """What `schema` costs.
+    """Return what `schema` costs.
 
     Raises:
         ValueError: more than is allowed of any schema; says what is too much.

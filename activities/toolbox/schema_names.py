@@ -1,4 +1,4 @@
-"""What a JSON Schema says of the names of each object in a value, wherever in the schema it says it."""
+"""Names that a JSON Schema knows for each object in a value, wherever in the schema it says so."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class Said:
 
 
 class Names:
-    """What one schema says of each value: the schemas that apply to the same one are read together."""
+    """Reader of one schema: the schemas that apply to the same value are read together."""
 
     def __init__(self, root: JsonObject) -> None:
         self.root = root
@@ -182,7 +182,7 @@ def _may_be_object(node: JsonObject) -> bool:
 
 
 def _says(node: JsonObject, *, but: str) -> bool:
-    """Whether `node` says anything of values beside `but`."""
+    """Tell whether `node` says anything of values beside `but`."""
     return any(key not in _ABOUT and key not in _SET_APART and key != but for key in node)
 
 

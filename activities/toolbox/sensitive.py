@@ -29,7 +29,7 @@ def without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
 
 
 def _sensitive_leaves(value: JsonValue, sensitive: Sequence[str]) -> Iterator[str]:
-    """What stands under a sensitive name, at every depth and in every spelling."""
+    """Return what stands under a sensitive name, at every depth and in every spelling."""
     if isinstance(value, dict):
         for name, item in value.items():
             if not is_sensitive(name, sensitive):

@@ -184,7 +184,7 @@ async def test_state_that_no_run_left_is_not_gone_on_with(site: Site, client: Cl
                 "Elsewhere", args=[RawValue(state), site.queue], id=uuid4().hex, task_queue=foreign
             )
             with pytest.raises(WorkflowFailureError) as failed:
-                await forged.result()
+                await asyncio.wait_for(forged.result(), 30)
             assert "was not left by a run of an agent of this installation" in str(failed.value.cause)
         await handle.signal("resume", {"by": "ann@example.com"})
         assert (await handle.result()).status is RunStatus.COMPLETED

@@ -1,12 +1,16 @@
 """Histories of earlier versions still replay: running workflows survive a change of the code."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
+from activities.keyring import Keyring
+from tests.support.memory_store import MemoryStore
 from workers.converter import data_converter
+from workers.marks import MarkInterceptor
 from workers.worker import workflow_runner
 from workflows.agent import AgentWorkflow
 
@@ -24,3 +28,36 @@ async def test_history_replays(path: Path) -> None:
     )
 
     await replayer.replay_workflow(WorkflowHistory.from_json(path.stem, path.read_text()))
+
+
+UNMARKED = [path for path in HISTORIES if '"mark"' not in path.read_text()]
+
+
+@pytest.mark.parametrize("path", UNMARKED, ids=lambda path: path.stem)
+async def test_history_from_before_marks_replays_in_workers_that_have_keys(path: Path) -> None:
+    """By their time: the store that the workers of then had takes what had no mark until they were gone."""
+    store = MemoryStore()
+    store.unmarked_until = datetime.now(UTC)
+    keyring = Keyring(store)
+    await keyring.refresh()
+    history = WorkflowHistory.from_json(path.stem, path.read_text())
+
+    await replayer_with(keyring).replay_workflow(history)
+
+
+async def test_history_without_marks_is_not_taken_where_there_was_never_a_worker_without() -> None:
+    keyring = Keyring(MemoryStore())
+    await keyring.refresh()
+    (path,) = (path for path in UNMARKED if path.stem == "0.1-completed")
+
+    with pytest.raises(RuntimeError, match="the run is of store"):
+        await replayer_with(keyring).replay_workflow(WorkflowHistory.from_json(path.stem, path.read_text()))
+
+
+def replayer_with(keyring: Keyring) -> Replayer:
+    return Replayer(
+        workflows=[AgentWorkflow],
+        data_converter=data_converter(),
+        workflow_runner=workflow_runner(strict=True),
+        interceptors=[MarkInterceptor(keyring, "memory-1")],
+    )

@@ -128,7 +128,7 @@ class _Watcher:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _trouble(self) -> str | None:
-        """Why the run does not go on; told once where a person must do something about it."""
+        """Return why the run does not go on; told once where a person must do something about it."""
         client = self.connection.client
         described = (await client.get_workflow_handle(self.workflow_id).describe()).raw_description
         if (diagnosis := await diagnose_described(client, described)) is not None:

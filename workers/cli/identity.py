@@ -1,4 +1,4 @@
-"""Who acts on the command line: one name for what is asked and for what is decided."""
+"""Identity on the command line: one name for who asks and for who decides."""
 
 import subprocess
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Identity:
 
 
 def person(settings: Settings, given: str | None, *, option: str = "--by") -> Identity:
-    """Who acts: as `option` says, else `MANDATE_USER`, else git's `user.email`, else the login name and host.
+    """Return who acts: as `option` says, else `MANDATE_USER`, else git's `user.email`, else the login name and host.
 
     Raises:
         CliError: the name is empty, a placeholder that was not filled in, or no name that decisions take.
@@ -61,7 +61,7 @@ def _found(settings: Settings, given: str | None) -> Identity:
 
 
 def _is_name(name: str) -> bool:
-    """Whether `by` and `requester` take it."""
+    """Tell whether `by` and `requester` take it."""
     from pydantic import TypeAdapter, ValidationError
 
     from workflows.contracts.request import By

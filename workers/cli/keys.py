@@ -106,4 +106,4 @@ def _print(call: Invocation, found: "Keys") -> None:
     ]
     print_table(call.out, times, ("key", "made", "used from", "counts until"), numbered=True)
     if found.unmarked_until is not None:
-        call.out.print(f"what older workers did not mark was taken until {found.unmarked_until:%Y-%m-%d %H:%M:%S} UTC")
+        call.out.print(f"what older workers did not mark is taken until {found.unmarked_until:%Y-%m-%d %H:%M:%S} UTC")

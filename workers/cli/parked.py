@@ -248,7 +248,7 @@ class Parked:
         return _each(many) if many is not None else message
 
     async def _results(self, payloads: Sequence[Payload], count: int) -> Sequence[Checked]:
-        """What came of so many checks; nothing where that cannot be read."""
+        """Return what came of so many checks; nothing where that cannot be read."""
         if count == 0:
             return ()
         many = await self._decoded(payloads, CheckedMany)

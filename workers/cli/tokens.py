@@ -7,7 +7,7 @@ from workers.cli.errors import CliError
 
 
 async def token(command: str, told: Mapping[str, str], environment: Mapping[str, str], *, undone: str) -> str:
-    """What `command` prints, which signs what `told` says; `undone` ends the sentence when it does not.
+    """Return what `command` prints, which signs what `told` says; `undone` ends the sentence when it does not.
 
     Raises:
         CliError: it fails or prints nothing.

@@ -50,7 +50,7 @@ def _row(loaded: "Loaded", definition: "ToolDefinition") -> "tuple[str | Text, .
 
 
 def _requester(loaded: "Loaded", *, has_people: bool) -> str:
-    """Who may ask for a run of it."""
+    """Return who may ask for a run of it."""
     pinned = loaded.pinned
     if not pinned.wants_requester(has_people=has_people):
         why = "says the agent file" if pinned.requester else "there is no file of people (MANDATE_PEOPLE)"
@@ -62,7 +62,7 @@ def _requester(loaded: "Loaded", *, has_people: bool) -> str:
 
 
 def _is_usual(loaded: "Loaded", *, has_people: bool) -> bool:
-    """Whether the start goes on without a known requester, and nothing is approved."""
+    """Tell whether the start goes on without a known requester, and nothing is approved."""
     return has_people and loaded.pinned.requester is None and not loaded.pinned.wants_signed_start
 
 
@@ -184,10 +184,10 @@ def _openings(loaded: "Loaded") -> list[str]:
 
 
 def _undeclared(definition: "ToolDefinition") -> tuple[str, ...]:
-    """Where a tool takes arguments that its schema does not declare."""
-    from activities.toolbox.closing import open_places
+    """Return where a tool takes arguments that its schema does not declare."""
+    from activities.toolbox.closed_schemas import find_open_places
 
-    return open_places(definition.input_schema)
+    return find_open_places(definition.input_schema)
 
 
 def _strange(loaded: "Loaded") -> list[str]:

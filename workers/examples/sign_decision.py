@@ -66,7 +66,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def _wanted(options: argparse.Namespace) -> tuple[str, ...]:
-    """What must be given for what is signed: a start, if it names a run."""
+    """Return what must be given for what is signed: a start, if it names a run."""
     return ("agent", "workflow_id", "input_digest") if options.workflow_id else ("digest", "choice")
 
 

@@ -138,11 +138,11 @@ class PinnedAgent(Record):
 
     @property
     def wants_signatures(self) -> bool:
-        """Whether some decision on its runs counts only with a signature."""
+        """Tell whether some decision on its runs counts only with a signature."""
         return any(asking.signature == "required" for asking in (self.people, *self.policy))
 
     def wants_requester(self, *, has_people: bool) -> bool:
-        """Whether a run must say who asks; `has_people` is whether there is a file of people.
+        """Tell whether a run must say who asks; `has_people` is whether there is a file of people.
 
         Every agent can ask people: for calls, with `ask_person`, and when it cannot go on. Who asked for a run decides
         on none of that, which nobody can hold to without knowing who that is. Where the agent file says `required`, the
@@ -154,7 +154,7 @@ class PinnedAgent(Record):
 
     @property
     def wants_signed_start(self) -> bool:
-        """Whether a run must be asked for with a token: where decisions are signed, unless anyone may ask."""
+        """Tell whether a run must be asked for with a token: where decisions are signed, unless anyone may ask."""
         return self.wants_signatures and self.requester != "anyone"
 
 

@@ -281,7 +281,7 @@ class Receipt(Record):
 
 
 class Answer(Record):
-    """What became of one decision of many: it has a receipt, or does not count."""
+    """Answer to one decision of many: it has a receipt, or does not count."""
 
     receipt: Receipt | None = None
     refusal: str | None = None

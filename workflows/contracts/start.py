@@ -1,4 +1,4 @@
-"""What a signed start is signed for: who asks which agent for what, in which run."""
+"""Claims of a signed start: who asks which agent for what, in which run."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from workflows.contracts.base import Digest, Record, canonical_json, digest_of
 
 
 class StartClaims(Record):
-    """What a token says of the start that it is for, beside `iss`, `aud`, `iat` and `exp`; the claims' own names."""
+    """Claims of a token for one start, beside `iss`, `aud`, `iat` and `exp`; the claims' own names."""
 
     sub: str
     """Who asks, as in the start request."""

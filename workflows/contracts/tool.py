@@ -151,7 +151,7 @@ class CallRequest(Record):
 
 
 class SignedApproval(Record):
-    """What a call needs that people had to sign for: whoever makes it checks the signatures again."""
+    """Signatures that a call needs: whoever makes it checks them again."""
 
     run: str
     """First run id of the chain, which the request's digest holds."""

@@ -64,7 +64,7 @@ def too_costly(loops: Loops, size: Size) -> bool:
 
 
 def loops_of(condition: Node) -> Loops | None:
-    """How a condition goes through lists and objects; `None` if it does not."""
+    """Return how a condition goes through lists and objects; `None` if it does not."""
     parts = list(cel_tree.inside(condition))
     count = sum(part.kind == LOOP for part in parts)
     if not count:

@@ -1,4 +1,4 @@
-"""How large what a condition makes can get, and what that costs: texts and lists that grow in its loops.
+"""Growth of what a condition makes, and what that costs: texts and lists that grow in its loops.
 
 `[args.s].map(x, x + x).map(x, x + x)` doubles with each loop: the loops are short, and what they make is not. Each part
 of a condition is given the size of its value as a bound; a loop adds up what its step makes of the elements. Of these
@@ -89,7 +89,7 @@ def growing(node: Node) -> Node | None:
 
 
 def too_large(node: Node, variables: Mapping[str, Value], *, is_kept: bool) -> bool:
-    """Whether evaluating `node` could take too much; with `is_kept` its value is handed over as JSON."""
+    """Tell whether evaluating `node` could take too much; with `is_kept` its value is handed over as JSON."""
     try:
         value, steps, taken = _Estimator(variables).estimate(node)
     except (_TooMuch, RecursionError):
@@ -197,7 +197,7 @@ class _Estimator:
 
 
 def _all(times: int, least: int, most: int) -> int:
-    """What a step makes of all elements together."""
+    """Return what a step makes of all elements together."""
     return times * least + max(0, most - least)
 
 

@@ -53,7 +53,7 @@ def find(people: PeopleState, request: str) -> Request | None:
 
 
 def receipt_of(people: PeopleState, decision: Decision) -> Receipt | None:
-    """What exactly this decision was answered with when it was counted, as things are now; `None` for a new one."""
+    """Return the answer that this decision got when it was counted, as things are now; `None` for a new one."""
     key = key_of(decision)
     if decision.request == EVERY:
         rejected = sum(key in one.decided for one in people.closed)
@@ -82,7 +82,7 @@ _DECIDED: tuple[Decided, ...] = ("approved", "rejected", "answered", "settled")
 
 
 def _fits(choice: str, outcome: str) -> bool:
-    """Whether the last decision that counted may have had this outcome, and not one on all requests after it."""
+    """Tell whether the last decision that counted may have had this outcome, and not one on all requests after it."""
     return (choice == REJECT) == (outcome == "rejected")
 
 
@@ -237,7 +237,7 @@ def missing(request: Request) -> str:
 
 
 def closed(request: Request, outcome: str, reason: str, *, by_every: Decision | None = None) -> Closed:
-    """What becomes of `request`; `by_every` is the decision on all requests that closed it."""
+    """Return what becomes of `request`; `by_every` is the decision on all requests that closed it."""
     decided = tuple(recorded.key for recorded in counting(request))
     return Closed(
         id=request.id,

@@ -14,7 +14,7 @@ _KEYS = set(LeafReference.model_fields)
 
 
 def is_hidden(value: JsonValue) -> bool:
-    """Whether `value` stands for a sensitive argument: no text that is known by its beginning has the size 0."""
+    """Tell whether `value` stands for a sensitive argument: no text that is known by its beginning has the size 0."""
     return isinstance(value, dict) and value.keys() == _KEYS and value["size"] == 0 and value["preview"] == ""
 
 
@@ -55,7 +55,7 @@ def revealed(shown: JsonValue, value: JsonValue) -> str | None:
 
 
 def in_clear(name: str) -> str:
-    """Why a person cannot give a new value for the sensitive argument `name`, in one sentence."""
+    """Return why a person cannot give a new value for the sensitive argument `name`, in one sentence."""
     return (
         f"{name!r} is sensitive, and what people send stays in the run's history in clear; leave it as {HIDDEN!r}, or "
         "reject the call and say why"

@@ -27,7 +27,7 @@ def loosely_folded(name: str) -> str:
 
 
 def is_sensitive(name: str, sensitive: Sequence[str]) -> bool:
-    """Whether `name` is one of `sensitive`, in whatever spelling."""
+    """Tell whether `name` is one of `sensitive`, in whatever spelling."""
     return bool(sensitive) and (name in sensitive or loosely_folded(name) in _all_folded(tuple(sensitive)))
 
 

@@ -88,7 +88,7 @@ def escaped(document: str) -> str:
 
 
 def _shown(found: re.Match[str]) -> str:
-    """What is seen in place of one character."""
+    """Return what is seen in place of one character."""
     match found[0]:
         case "\n":
             return " "

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activities.toolbox.closing import closed, open_places, opened
+from activities.toolbox.closed_schemas import close_schema, find_open_places, open_schema
 from activities.toolbox.given_names import name_fault
 from activities.toolbox.schema import check_schema, misfit
 
@@ -98,10 +98,10 @@ def _object(**properties: Any) -> dict[str, Any]:
     ],
 )
 def test_schema_is_closed_where_it_says_nothing(schema: dict[str, Any], fits: list[Any], refused: list[Any]) -> None:
-    made = closed(schema)
+    made = close_schema(schema)
 
     check_schema(made)
-    assert closed(made) == made
+    assert close_schema(made) == made
     for value in fits:
         assert misfit(made, value) is None, value
         assert name_fault(made, value) is None, value
@@ -120,7 +120,7 @@ def test_schema_is_closed_where_it_says_nothing(schema: dict[str, Any], fits: li
     ],
 )
 def test_places_that_are_open_are_named(schema: dict[str, Any], places: tuple[str, ...]) -> None:
-    assert open_places(schema) == places
+    assert find_open_places(schema) == places
 
 
 def test_what_only_the_file_may_open_is_closed_although_the_server_says_otherwise() -> None:
@@ -133,19 +133,19 @@ def test_what_only_the_file_may_open_is_closed_although_the_server_says_otherwis
         "additionalProperties": {},
     }
 
-    made = closed(schema, only_file_opens=True)
+    made = close_schema(schema, only_file_opens=True)
 
-    assert open_places(made) == ()
+    assert find_open_places(made) == ()
     assert misfit(made, {"labels": {"a": "b"}, "free": {"a": 1}, "pay": {"price": 1}}) is None
-    assert open_places(opened(schema)) == ("arguments", "pay")
-    assert open_places(opened(AMOUNT)) == ("arguments",)
+    assert find_open_places(open_schema(schema)) == ("arguments", "pay")
+    assert find_open_places(open_schema(AMOUNT)) == ("arguments",)
 
 
 def test_schema_that_needs_more_than_it_declares_stays_and_is_named() -> None:
     schema = {"type": "object", "minProperties": 1}
 
-    assert closed(schema) == schema
-    assert open_places(schema) == ("arguments",)
+    assert close_schema(schema) == schema
+    assert find_open_places(schema) == ("arguments",)
 
 
 def test_schema_that_branches_without_end_is_refused() -> None:
@@ -162,7 +162,7 @@ def test_schema_that_branches_without_end_is_refused() -> None:
     schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": defs}
 
     with pytest.raises(ValueError, match="the schema describes more than 5000 different values"):
-        closed(schema)
+        close_schema(schema)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_names_that_are_told_apart_are_taken(value: dict[str, Any]) -> None:
 def test_sentence_names_the_argument_and_what_is_allowed(
     schema: dict[str, Any], value: dict[str, Any], says: str
 ) -> None:
-    assert name_fault(closed(schema), value) == says
+    assert name_fault(close_schema(schema), value) == says
 
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -269,9 +269,9 @@ def _without_x(value: Any) -> Any:
 @given(ROOTS, VALUES)
 def test_closing_only_ever_refuses_names_that_are_not_declared(schema: dict[str, Any], value: dict[str, Any]) -> None:
     """`x` is declared nowhere."""
-    made = closed(schema)
+    made = close_schema(schema)
 
-    assert closed(made) == made
+    assert close_schema(made) == made
     if misfit(made, value) is None:
         assert misfit(schema, value) is None or name_fault(schema, value) is not None
         assert "x" not in value
@@ -282,4 +282,4 @@ def test_closing_only_ever_refuses_names_that_are_not_declared(schema: dict[str,
 @settings(max_examples=200, deadline=None)
 @given(ROOTS)
 def test_nothing_is_open_after_closing(schema: dict[str, Any]) -> None:
-    assert open_places(closed(schema)) == ()
+    assert find_open_places(close_schema(schema)) == ()

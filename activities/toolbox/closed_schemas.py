@@ -15,7 +15,7 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions", *BY_NAME)
 _ANYTHING: tuple[JsonValue, ...] = (True, {})
 
 
-def closed(schema: JsonObject, *, only_file_opens: bool = False) -> JsonObject:
+def close_schema(schema: JsonObject, *, only_file_opens: bool = False) -> JsonObject:
     """`schema` with `additionalProperties: false` at the root and at every object that declares `properties`.
 
     Where `additionalProperties` or `unevaluatedProperties` stands already it stays, unless `only_file_opens`: then what
@@ -23,7 +23,7 @@ def closed(schema: JsonObject, *, only_file_opens: bool = False) -> JsonObject:
 
     Names that an object is given by `allOf`, `anyOf`, `oneOf`, `if`, `$ref` or the like count together: it is closed by
     the union of all of them, so that no call which keeps to declared names is refused. What refers to an anchor, or
-    needs more properties than it declares, stays as it is; `open_places` names it.
+    needs more properties than it declares, stays as it is; `find_open_places` names it.
 
     Raises:
         ValueError: the schema branches without end.
@@ -32,13 +32,13 @@ def closed(schema: JsonObject, *, only_file_opens: bool = False) -> JsonObject:
     return _Closing(strict).rewritten()
 
 
-def opened(schema: JsonObject) -> JsonObject:
+def open_schema(schema: JsonObject) -> JsonObject:
     """`schema`, saying of its arguments that there may be more where it says nothing."""
     return schema if any(key in schema for key in MORE) else {**schema, "additionalProperties": True}
 
 
-def open_places(schema: JsonObject) -> tuple[str, ...]:
-    """Where `schema` takes names that it does not declare: the arguments themselves, and objects that declare some."""
+def find_open_places(schema: JsonObject) -> tuple[str, ...]:
+    """Return where `schema` takes undeclared names: in the arguments themselves, and in objects that declare some."""
     return Names(schema).find_open()
 
 
@@ -81,7 +81,7 @@ class _Closing(Names):
             waiting += [[other] for other in others(parts)] if len(parts) == 1 else [others(parts)]
 
     def _is_whole(self, node: JsonObject) -> bool:
-        """Whether `node` is nothing but all that is said of a value."""
+        """Tell whether `node` is nothing but all that is said of a value."""
         roles = self._roles.get(id(node), set())
         return roles == {True} or (True in roles and node is self.root)
 
