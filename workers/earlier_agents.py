@@ -1,5 +1,6 @@
 """Agents that a worker's files described earlier: running runs keep them when files change."""
 
+import asyncio
 import json
 import os
 import re
@@ -37,14 +38,16 @@ async def recall(folder: Path, source: Path, now: Sequence[Digest], agents: Pinn
     kept = [*earlier, *now][-KEPT:]
     if kept != known.get(key):
         _write(path, {**known, key: kept})
-    found = []
-    for digest in earlier:
-        try:
-            found.append(await agents.get(digest))
-        except (BlobMissing, BlobCorrupted, ValueError):
-            # It was never pinned by a run, is of another store, or is no agent at all.
-            continue
-    return found
+    found = await asyncio.gather(*(_find(agents, digest) for digest in earlier))
+    return [agent for agent in found if agent is not None]
+
+
+async def _find(agents: PinnedAgents, digest: Digest) -> PinnedAgent | None:
+    try:
+        return await agents.get(digest)
+    except (BlobMissing, BlobCorrupted, ValueError):
+        # It was never pinned by a run, is of another store, or is no agent at all.
+        return None
 
 
 def _read(path: Path) -> dict[str, list[Digest]]:

@@ -49,13 +49,20 @@ async def _look_up(some: Sequence[Waiting]) -> None:
         if len(some) > 1 and _may_be_of_one(error):
             await asyncio.gather(*(_look_up([one]) for one in some))
             return
-        for _, found in some:
-            if not found.done():
-                found.set_exception(error)
+        _fail(some, error)
+        return
+    except Exception as error:  # noqa: BLE001 - whoever waits raises it, which this task would do unheard
+        _fail(some, error)
         return
     for (_, found), one in zip(some, checked, strict=True):
         if not found.done():
             found.set_result(one)
+
+
+def _fail(some: Sequence[Waiting], error: Exception) -> None:
+    for _, found in some:
+        if not found.done():
+            found.set_exception(error)
 
 
 def _may_be_of_one(error: ActivityError) -> bool:
