@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +37,25 @@ def make_file(path: Path) -> None:
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put a whole file in place of the old one, whose mode it keeps: nobody ever finds half of it.
+
+    Raises:
+        OSError: it cannot be written; the old one is as it was.
+    """
+    target = path.resolve()
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        if target.exists():
+            Path(name).chmod(stat.S_IMODE(target.stat().st_mode))
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def make_folder(folder: Path) -> None:

@@ -146,7 +146,7 @@ def accept(offer: Offer) -> None:
     files.make_folder(folder)
     files.write_own(folder / f"{offer.words.digest}.json", offer.words.content.decode())
     mark = b"\xef\xbb\xbf" if raw.startswith(b"\xef\xbb\xbf") else b""
-    offer.path.write_bytes(mark + made.encode())
+    files.replace(offer.path, mark + made.encode())
 
 
 def with_digest(text: str, index: int, digest: Digest) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,12 +68,9 @@ def _is_digest(value: object) -> bool:
 
 
 def _write(path: Path, known: dict[str, list[Digest]]) -> None:
-    """Put a whole file in place of the old one: another worker of the folder may begin at the same time."""
     try:
         files.make_folder(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w") as file:
-            json.dump(known, file, indent=1)
-        Path(name).replace(path)
+        # Another worker of the folder may begin at the same time.
+        files.replace(path, json.dumps(known, indent=1).encode())
     except OSError as error:
         log.warning("agents_not_remembered", path=str(path), reason=str(error))
