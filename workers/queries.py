@@ -21,8 +21,9 @@ FORGOTTEN_PAUSES = (0.2, 0.5, 1.0)
 """Seconds between questions to a run whose workers the server has forgotten: after minutes in which nobody needed a
 queue it does not know who polls it, until the next poll begins."""
 
-QUERY_SECONDS = 10.0
-"""How long one run may take to answer."""
+QUERY_SECONDS = 15.0
+"""How long one run may take to answer: longer than its task timeout, after which it answers again if a workflow task of
+it was lost with a worker, or in one."""
 
 
 async def ask(

@@ -63,7 +63,7 @@ WORKFLOW_TASKS = max(2, min(PROCESSORS, 4))
 interpreter, so that more of them only take longer each, and more are lost with a worker that is killed."""
 
 TASK_SECONDS = 25
-"""How long one workflow task may take before the SDK gives it up, less than `TASK_TIMEOUT`: of its own it takes two
+"""How long one part of a workflow task may take before the SDK gives it up: of its own it takes two
 seconds for a deadlock, so that a heavy task on a slow worker was begun anew for ever."""
 
 PASSED_THROUGH = ("workflows.contracts", "workflows.rules", "cel_expr_python", "google.protobuf")

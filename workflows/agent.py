@@ -11,7 +11,6 @@ from workflows.contracts.failures import FailureType
 from workflows.contracts.model import ModelReply, ModelRequest, Words
 from workflows.contracts.request import OpenRequests
 from workflows.contracts.run import (
-    TASK_TIMEOUT,
     Progress,
     Rescue,
     Resolution,
@@ -291,7 +290,7 @@ class AgentWorkflow(Messages):
         await self._turn.gate.drain()
         self._current.leave()
         state = marks.mark("state", marks.state_place(), self._now)
-        workflow.continue_as_new(state, task_timeout=max(workflow.info().task_timeout, TASK_TIMEOUT))
+        workflow.continue_as_new(state)
 
     async def _end(
         self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None

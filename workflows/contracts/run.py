@@ -19,12 +19,12 @@ from workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
-TASK_TIMEOUT = timedelta(seconds=30)
+TASK_TIMEOUT = timedelta(seconds=10)
 """How long a worker may take for one workflow task of a run, a replay of its history included.
 
-A task that takes longer is begun anew, with the same replay: on a worker that has too little of a processor for ever,
-and what is begun anew is more to do. The price is paid by what was handed to a worker as it died, which is handed out
-again only after this.
+What was handed to a worker as it died is handed out again after this. A task that takes longer is begun anew, with the
+same replay; from the fourth time on the server gives it five seconds more, then ten, twenty and so on, so that a worker
+that has too little of a processor gets through in the end.
 """
 
 ATTRIBUTE_BYTES = 1900
