@@ -24,16 +24,6 @@ if [ $# -eq 0 ]; then
     set -- tests/unit tests/replay tests/integration
 fi
 
-# Building the server takes minutes, so it is done here, where one sees it happen.
-case "$*" in
-*tests/integration* | *tests/acceptance* | *tests/benchmarks*) server=yes ;;
-*tests/unit* | *tests/replay*) server=no ;;
-*) server=yes ;;
-esac
-if [ "$server" = yes ] && [ -z "${TEMPORAL_ADDRESS:-}" ]; then
-    python -m workers.server_binary >/dev/null
-fi
-
 status=0
 [ -z "$failed" ] || echo "These checks failed before the tests: ${failed#, }."
 if [ -n "$whole" ]; then

@@ -17,7 +17,7 @@ from typing import IO
 
 from activities import files
 from workers import server_keeper, server_lease
-from workers.server_binary import Progress, Search, ServerError, ensure_binary
+from workers.server_binary import Progress, Search, ServerError, find_binary
 
 PORT = 7233
 UI_OFFSET = 1000
@@ -164,12 +164,9 @@ async def lease_server(
         loop.call_soon_threadsafe(on_progress, line)
 
     async def binary() -> Path:
-        return await asyncio.to_thread(ensure_binary, tell, search)
+        return await asyncio.to_thread(find_binary, tell, search)
 
     try:
-        if not server_lease.keeper_lives(folder):
-            # Before joining, so that all who wait while it is built are told about it.
-            await binary()
         # The import takes as long as the server, so one happens during the other; it also makes exits clean.
         (state, share), _ = await asyncio.gather(
             server_lease.join(folder, orders, binary), asyncio.to_thread(importlib.import_module, "workers.client")

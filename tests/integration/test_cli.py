@@ -13,7 +13,7 @@ from tests.support.agents import parts_taken
 from tests.support.place import BIN, Place, line_with, new_place
 from workers import queries
 from workers.dev_server import share_dev_server
-from workers.server_binary import ensure_binary
+from workers.server_binary import find_binary
 from workflows.contracts.run import RunResult
 
 TOOLS = '''
@@ -385,7 +385,7 @@ async def test_store_of_others_is_named(place: Place, worker: object, tmp_path: 
 
 
 async def test_temporals_own_command_line_runs_it(place: Place, worker: object, tmp_path: Path) -> None:
-    (tmp_path / "temporal").symlink_to(ensure_binary(lambda _: None))
+    (tmp_path / "temporal").symlink_to(find_binary(lambda _: None))
     (tmp_path / "temporal-agent").symlink_to(BIN / "temporal-agent")
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TEMPORAL_ADDRESS": "127.0.0.1:1"}
     temporal = str(tmp_path / "temporal")

@@ -310,7 +310,7 @@ async def test_binary_that_dies_is_quoted(tmp_path: Path) -> None:
     version = "[ $1 = server ] || { echo temporal version 1.9.0; exit; }"
     binary.write_text(f"#!/bin/sh\n{version}\necho no disk >&2\necho giving up\nexit 3\n")
     binary.chmod(0o755)
-    search = Search(cache=tmp_path / "cache", path=f"{binary.parent}:/usr/bin:/bin", module=None)
+    search = Search(path=f"{binary.parent}:/usr/bin:/bin", beside=tmp_path)
 
     with pytest.raises(ServerError) as caught:
         await share(tmp_path / "state", search=search)

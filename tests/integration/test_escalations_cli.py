@@ -12,7 +12,7 @@ import pytest
 from tests.support.people import asked, open_requests
 from tests.support.place import Done, Place, new_place
 from workers.client import AgentClient
-from workers.server_binary import ensure_binary
+from workers.server_binary import find_binary
 
 TOOLS = '''
 from activities.toolbox.registry import NotDone, ToolContext, tool
@@ -74,7 +74,7 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]
         files[f"agents/{name}.yaml"] = json.dumps({"name": name, "people": {"expires": expires}, **AGENT})
     folder = tmp_path_factory.mktemp("clerk")
     (folder / "bin").mkdir()
-    (folder / "bin" / "temporal").symlink_to(ensure_binary(lambda _: None))
+    (folder / "bin" / "temporal").symlink_to(find_binary(lambda _: None))
     env = {
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "MANDATE_PEOPLE": str(folder / "people.yaml"),
