@@ -4,19 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
+from mandate.activities import failures
+from mandate.activities.people.directory import DirectoryUnavailable
+from mandate.activities.people.requesters import Requester, RequesterRefused, Requesters
+from mandate.activities.people.signatures import KeysUnavailable
+from mandate.activities.transcript import sensitive_arguments
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.workflows.contracts.agent import LOOP, AgentPin, Pinned, PinnedAgent, PinRequest
+from mandate.workflows.contracts.base import Digest, canonical_json
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.transcript import TextPart, UserMessage
+from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
-
-from activities import failures, references
-from activities.directory import DirectoryUnavailable
-from activities.requesters import Requester, RequesterRefused, Requesters
-from activities.signatures import KeysUnavailable
-from activities.transcript import TranscriptLog
-from workflows.contracts.agent import LOOP, AgentPin, Pinned, PinnedAgent, PinRequest
-from workflows.contracts.base import Digest, canonical_json
-from workflows.contracts.failures import FailureType
-from workflows.contracts.transcript import TextPart, UserMessage
-from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 
 KEY_ATTEMPTS = 4
 """How often keys are looked for before a start is given up; as often as for a decision."""
@@ -68,7 +68,7 @@ class AgentActivities:
             )
         requester = await self._requester(request, offered.pinned)
         text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
-        salt = references.new_salt(offered.pinned.tools)
+        salt = sensitive_arguments.new_salt(offered.pinned.tools)
         message = UserMessage(role="user", parts=(TextPart(kind="text", text=text),), salt=salt)
         with failures.of_store():
             chain = await self._transcript.start(offered.digest, message, offered.content)

@@ -5,23 +5,24 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import structlog
+from mandate.activities import failures
+from mandate.activities.checks.findings import Unable, value_of
+from mandate.activities.checks.subject import call_of, text_of
+from mandate.activities.toolbox import calls as toolbox_calls
+from mandate.activities.transcript import results, sensitive_arguments
+from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
+from mandate.activities.transcript.conversation import Conversation
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import Digest, JsonObject
+from mandate.workflows.contracts.compensation import Compensable, CompensationRequest
+from mandate.workflows.contracts.model import Finish, ModelReply
+from mandate.workflows.contracts.tool import CallRequest
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
+from mandate.workflows.rules import verification
+from mandate.workflows.rules.cel.evaluate import Unevaluable
 from temporalio import activity
-
-from activities import failures, references, results, turns
-from activities.blobs import BlobCorrupted, BlobMissing
-from activities.conversation import Conversation
-from activities.findings import Unable, value_of
-from activities.pinned import PinnedAgents
-from activities.transcript import TranscriptLog
-from activities.work import call_of, text_of
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import Digest, JsonObject
-from workflows.contracts.compensation import Compensable, CompensationRequest
-from workflows.contracts.model import Finish, ModelReply
-from workflows.contracts.tool import CallRequest
-from workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
-from workflows.rules import checking
-from workflows.rules.cel import Unevaluable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -81,8 +82,10 @@ class CompensationActivities:
                 protocol="runtime",
                 model="compensation",
             )
-            salt = references.salt_of(chain.conversation)
-            calls = turns.calls_of(agent, turns.digests(agent, chain), message, Finish.COMPLETE, salt=salt)
+            salt = sensitive_arguments.salt_of(chain.conversation)
+            calls = toolbox_calls.calls_of(
+                agent, toolbox_calls.digests(agent, chain), message, Finish.COMPLETE, salt=salt
+            )
             extended = await self._transcript.append(chain, request.agent, (*before, message))
         log.info("compensation_planned", calls=len(calls))
         undoing = [
@@ -106,7 +109,7 @@ class CompensationActivities:
         except (BlobMissing, BlobCorrupted) as error:
             # What the other calls need is there; a store that does not answer is asked again.
             return Planned(spec.tool, {}, fault=str(error))
-        made = checking.arguments_of(spec.arguments, args, done.key, result=value_of(text))
+        made = verification.arguments_of(spec.arguments, args, done.key, result=value_of(text))
         if isinstance(made, Unevaluable):
             return Planned(spec.tool, {}, fault=made.reason)
         return Planned(spec.tool, made, done_at=(len(earlier.conversation), done.index))
@@ -114,11 +117,11 @@ class CompensationActivities:
 
 def _made_by_the_agent(agent: PinnedAgent, conversation: Conversation) -> dict[Digest, list[Place]]:
     """Where in the conversation each call that changes the world was made, and not refused or failed."""
-    salt = references.salt_of(conversation)
+    salt = sensitive_arguments.salt_of(conversation)
     made, open_calls = defaultdict[Digest, list[Place]](list), dict[str, Digest]()
     for position, message in enumerate(conversation):
         if isinstance(message, AssistantMessage):
-            found = turns.calls_of(agent, (), message, Finish.COMPLETE, salt=salt)
+            found = toolbox_calls.calls_of(agent, (), message, Finish.COMPLETE, salt=salt)
             open_calls = {
                 part.call_id: call.digest
                 for part, call in zip(message.calls, found, strict=True)

@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Literal
 
+from mandate.activities.stores.base import StoreUnavailable
+from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
+from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from mandate.workflows.contracts.tool import Effect
+from mandate.workflows.rules import plain_text
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
-
-from activities.blobs import BlobCorrupted, BlobMissing
-from activities.stores.base import StoreUnavailable
-from workflows.contracts.failures import FailureType, Outcome, ToolFailure
-from workflows.contracts.tool import Effect
-from workflows.rules import plain_text
 
 ModelFault = Literal[
     "rate_limit", "quota", "overloaded", "server", "timeout", "connection", "malformed", "configuration",

@@ -8,10 +8,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
-
-from activities.stores.base import BlobStore, Keys, StoreUnavailable
-from workflows.contracts.marks import MarkKind
-from workflows.rules.marks import compute_mark, key_number
+from mandate.activities.stores.base import BlobStore, Keys, StoreUnavailable
+from mandate.workflows.contracts.marks import MarkKind
+from mandate.workflows.rules.marks import compute_mark, key_number
 
 log = structlog.stdlib.get_logger(__name__)
 

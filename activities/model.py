@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import structlog
+from mandate.activities import failures, heartbeat
+from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
+from mandate.activities.toolbox import arguments, schema
+from mandate.activities.toolbox import calls as toolbox_calls
+from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.transcript import results, sensitive_arguments
+from mandate.activities.transcript.log import Chain, TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
+from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
 from temporalio import activity
-
-from activities import arguments, failures, heartbeat, references, results, turns
-from activities.pinned import PinnedAgents
-from activities.providers.base import Completion, MakeProvider, Prompt, Provider
-from activities.toolbox import schema
-from activities.toolbox.sensitive import without_sensitive
-from activities.transcript import Chain, TranscriptLog
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import digest_of
-from workflows.contracts.model import OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
-from workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -108,8 +109,10 @@ class ModelActivities:
     ) -> ModelReply:
         message = completion.message
         if message.calls:
-            salt = references.salt_of(chain.conversation)
-            calls = turns.calls_of(agent, turns.digests(agent, chain), message, completion.finish, salt=salt)
+            salt = sensitive_arguments.salt_of(chain.conversation)
+            calls = toolbox_calls.calls_of(
+                agent, toolbox_calls.digests(agent, chain), message, completion.finish, salt=salt
+            )
             extended = await self._transcript.append(chain, request.agent, (*told, message))
             text = _struck(message, agent)[:TEXT_PREVIEW_CHARACTERS]
             return ModelReply(head=extended.head, text=text, calls=calls, usage=completion.usage)

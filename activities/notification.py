@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+from mandate.activities.channels.base import Channel, Parcel, wants
+from mandate.activities.channels.delivery import Pace, deliver, sentence
+from mandate.activities.heartbeat import beating
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.request import Notified, NotifyRequest
+from mandate.workflows.rules import needs
+from mandate.workflows.rules.plain_text import plain, plain_json
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
-
-from activities.channels.base import Channel, Parcel, wants
-from activities.channels.delivery import Pace, deliver, sentence
-from activities.heartbeat import beating
-from workflows.contracts.failures import FailureType
-from workflows.contracts.request import Notified, NotifyRequest
-from workflows.rules import asking
-from workflows.rules.plain_text import plain, plain_json
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -86,7 +85,7 @@ def _readable(told: NotifyRequest) -> NotifyRequest:
     notices = tuple(
         notice.model_copy(
             update={
-                "request": asking.readable(notice.request).model_copy(
+                "request": needs.readable(notice.request).model_copy(
                     update={"arguments": plain_json(notice.request.arguments)}
                 )
             }

@@ -3,23 +3,23 @@
 from collections.abc import Mapping
 
 import structlog
+from mandate.activities import failures, guard, heartbeat
+from mandate.activities.confinement import OwnFiles
+from mandate.activities.failures import ToolError
+from mandate.activities.heartbeat import Heart
+from mandate.activities.people.signatures import KeysUnavailable, Signatures
+from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
+from mandate.activities.toolbox import arguments, builtin
+from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText
+from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.transcript import results, sensitive_arguments
+from mandate.activities.transcript.log import Chain, TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Effect, Tool, ToolDefinition, ToolRequest, ToolResult
 from temporalio import activity
-
-from activities import arguments, failures, guard, heartbeat, references, results
-from activities.failures import ToolError
-from activities.heartbeat import Heart
-from activities.own_files import OwnFiles
-from activities.pinned import PinnedAgents
-from activities.signatures import KeysUnavailable, Signatures
-from activities.signed_calls import SignedCall, SignedCalls, Unsigned
-from activities.toolbox import builtin
-from activities.toolbox.base import CallContext, Toolbox, ToolText
-from activities.toolbox.sensitive import without_sensitive
-from activities.transcript import Chain, TranscriptLog
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import JsonObject, canonical_json, digest_of
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import Effect, Tool, ToolDefinition, ToolRequest, ToolResult
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class ToolActivities:
                 refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
                 if text.error and not _nothing_sent_before() and not failures.tells_of_all(refusal, effect):
                     raise refusal
-                stored = await self._store(text, definition, attempt, references.salt_of(chain.conversation))
+                stored = await self._store(text, definition, attempt, sensitive_arguments.salt_of(chain.conversation))
                 return stored if attempt == 1 else stored.model_copy(update={"attempts": attempt})
         except ToolError as failed:
             error = failed if definition is None else _told(failed, definition.tool, whole)

@@ -6,31 +6,32 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import structlog
+from mandate.activities import failures, heartbeat
+from mandate.activities.checks import functions, model_judge
+from mandate.activities.checks.findings import Unable, expected, failed, found, read_json, value_of
+from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
+from mandate.activities.checks.model_judge import GetProvider
+from mandate.activities.checks.probe import Prober, Seen
+from mandate.activities.checks.subject import Work, call_of, shows_results, work_of
+from mandate.activities.confinement import PATIENCE, OwnFiles
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox import schema
+from mandate.activities.toolbox.base import CallContext, Toolbox
+from mandate.activities.toolbox.python import tool_context
+from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.toolbox.signature import InvalidTool
+from mandate.activities.transcript import results, sensitive_arguments
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import FailureType, Outcome
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.tool import ToolDefinition, ToolResult
+from mandate.workflows.contracts.verification import CheckRequest, CheckResult, CheckSpec, Probed, ProbeRequest
 from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
-
-from activities import failures, heartbeat, judging, references, results
-from activities.failures import ToolError
-from activities.findings import Unable, expected, failed, found, read_json, value_of
-from activities.judging import GetProvider
-from activities.own_files import PATIENCE, OwnFiles
-from activities.pinned import PinnedAgents
-from activities.probing import Prober, Seen
-from activities.reading import Question, ReadTools, Unaskable
-from activities.toolbox import checks, schema
-from activities.toolbox.base import CallContext, Toolbox
-from activities.toolbox.python import tool_context
-from activities.toolbox.sensitive import without_sensitive
-from activities.toolbox.signature import InvalidTool
-from activities.transcript import TranscriptLog
-from activities.work import Work, call_of, shows_results, work_of
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import JsonObject
-from workflows.contracts.failures import FailureType, Outcome
-from workflows.contracts.model import Usage
-from workflows.contracts.tool import ToolDefinition, ToolResult
-from workflows.contracts.verification import CheckRequest, CheckResult, CheckSpec, Probed, ProbeRequest
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -106,7 +107,7 @@ class VerificationActivities:
                 return Probed(outcome=Outcome.UNKNOWN, reason=f"{definition.tool.name!r} has no probe")
             shown = shows_results(definition) and shows_results(agent.definition(probe.tool))
             about = ("probe", request.head, str(request.index), request.key)
-            salt = references.salt_of(chain.conversation)
+            salt = sensitive_arguments.salt_of(chain.conversation)
             given = _with_values(request.arguments, definition, args, salt)
             question = Question(probe.tool, given, about, request.step)
             prober = Prober(self._tools, agent, probe, question, args, shown)
@@ -129,7 +130,7 @@ class VerificationActivities:
             work = await work_of(self._transcript, agent, request)
         except failures.STORE_ERRORS as error:
             raise Unable(str(error)) from None
-        salt = references.salt_of(work.conversation)
+        salt = sensitive_arguments.salt_of(work.conversation)
         given = _with_values(request.arguments, work.definition, work.args, salt)
         hidden = [(work.definition, work.args), (agent.definition(check.tool or ""), given)]
         try:
@@ -156,7 +157,7 @@ class VerificationActivities:
             case "model":
                 assert check.rubric is not None
                 within, attempt = _within(), activity.info().attempt
-                return await judging.judge(
+                return await model_judge.judge(
                     check.route, check.rubric, work, provider=self._provider, within=within, attempt=attempt
                 )
 
@@ -193,10 +194,10 @@ async def _by_python(check: CheckSpec, request: CheckRequest, work: Work) -> Che
         "context": tool_context(call, cancellation),
     }
     try:
-        function = checks.load_check(check.python, check.after)
+        function = functions.load_check(check.python, check.after)
     except InvalidTool as error:
         raise Unable(f"this worker cannot load the check: {error}") from None
-    return await checks.run_check(function, given, cancellation)
+    return await functions.run_check(function, given, cancellation)
 
 
 def _by_schema(check: CheckSpec, work: Work) -> CheckResult:
@@ -215,8 +216,8 @@ def _with_values(
     arguments: JsonObject, definition: ToolDefinition | None, args: JsonObject, salt: bytes | None
 ) -> JsonObject:
     """`arguments` with the values of sensitive arguments of the call in place of their references."""
-    known = references.values(args, definition.tool.sensitive, salt) if definition is not None else {}
-    return {name: references.filled(value, known) for name, value in arguments.items()}
+    known = sensitive_arguments.values(args, definition.tool.sensitive, salt) if definition is not None else {}
+    return {name: sensitive_arguments.filled(value, known) for name, value in arguments.items()}
 
 
 def _told(reason: str, calls: Sequence[tuple[ToolDefinition | None, JsonObject]]) -> str:

@@ -1,9 +1,8 @@
 """Marks for workflow code: the functions that let it use the installation's keys, which stay outside of the sandbox."""
 
+from mandate.activities.keyring import Keyring
+from mandate.workflows.marks import MarkFunctions
 from temporalio.worker import Interceptor, WorkflowInboundInterceptor, WorkflowInterceptorClassInput
-
-from activities.keyring import Keyring
-from workflows.marks import MarkFunctions
 
 
 class MarkInterceptor(Interceptor):

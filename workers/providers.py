@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from activities.own_files import OwnFiles, OwnScripts
-from activities.providers.base import MakeProvider, Provider
-from workers.settings import ProviderSettings, Settings
+from mandate.activities.confinement import OwnFiles, OwnScripts
+from mandate.activities.providers.base import MakeProvider, Provider
+from mandate.workers.settings import ProviderSettings, Settings
 
 
 class MissingKey(Exception):
@@ -20,25 +20,25 @@ def makers(settings: Settings, own: OwnFiles) -> Mapping[str, MakeProvider]:
     """
 
     async def openai() -> Provider:
-        from activities.providers.openai_responses import OpenAiResponses
+        from mandate.activities.providers.openai_responses import OpenAiResponses
 
         its = _demand(settings, "openai")
         return OpenAiResponses(api_key=its.api_key or "", base_url=its.base_url)
 
     async def vllm() -> Provider:
-        from activities.providers.openai_chat import OpenAiChat
+        from mandate.activities.providers.openai_chat import OpenAiChat
 
         its = _demand(settings, "vllm")
         return OpenAiChat(api_key=its.api_key or "none", base_url=its.base_url or "")
 
     async def anthropic() -> Provider:
-        from activities.providers.anthropic import AnthropicMessages
+        from mandate.activities.providers.anthropic import AnthropicMessages
 
         its = _demand(settings, "anthropic")
         return AnthropicMessages(api_key=its.api_key or "", base_url=its.base_url)
 
     async def scripted() -> Provider:
-        from activities.providers.scripted import ScriptedProvider
+        from mandate.activities.providers.scripted.provider import ScriptedProvider
 
         return OwnScripts(ScriptedProvider([script_folder(settings)]), own)
 

@@ -21,10 +21,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 
+from mandate.workers.client.queries import AHEAD
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
-
-from workers.queries import AHEAD
 
 SPOILED = "a query took the run ahead of its history on this worker; it is replayed"
 """What the server is told of a workflow task that came to such a run."""

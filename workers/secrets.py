@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from workflows.contracts.templates import SECRET, secret_names
+from mandate.workflows.contracts.templates import SECRET, secret_names
 
 
 def names(text: str) -> tuple[str, ...]:

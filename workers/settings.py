@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workflows.contracts import queues
+from mandate.workflows.contracts import queues
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ import sys
 from typing import TextIO
 
 import structlog
+from mandate.workflows.rules.plain_text import plain_lines
 from structlog.typing import Processor
 from temporalio import activity, workflow
-
-from workflows.rules.plain_text import plain_lines
 
 LIBRARIES = ("httpx2", "httpcore2", "openai", "anthropic", "mcp", "asyncio")
 """Their messages below WARNING are left out: some of them quote requests."""

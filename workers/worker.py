@@ -11,42 +11,43 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from mandate import workflows
+from mandate.activities import private_files
+from mandate.activities.agent import AgentActivities, OfferedAgent
+from mandate.activities.compensation import CompensationActivities
+from mandate.activities.confinement import OwnToolbox, named_by
+from mandate.activities.guard import Guard
+from mandate.activities.keyring import Keyring
+from mandate.activities.model import ModelActivities
+from mandate.activities.stores.locate import open_store
+from mandate.activities.tool import ToolActivities
+from mandate.activities.toolbox.base import Toolbox
+from mandate.activities.toolbox.http.toolbox import HttpToolbox
+from mandate.activities.toolbox.mcp.lazy import LazyMcpToolbox
+from mandate.activities.toolbox.python import PythonToolbox
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.activities.verification import VerificationActivities
+from mandate.workers import providers, search_attributes
+from mandate.workers.catalog import channels, earlier_agents, readiness
+from mandate.workers.catalog import people as catalog_people
+from mandate.workers.catalog.agents import AgentFileError
+from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.mcp_waits import AnnouncedWaits
+from mandate.workers.catalog.tools import McpDefinitions
+from mandate.workers.interceptor import LogContext
+from mandate.workers.marks import MarkInterceptor
+from mandate.workers.sandbox import SandboxedRunner, UnsandboxedRunner
+from mandate.workers.secrets import Secrets
+from mandate.workers.settings import Settings
+from mandate.workers.workflow_threads import WorkflowThreads
+from mandate.workflows.agent import AgentWorkflow
 from pydantic import BaseModel
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxRestrictions
-
-import workflows
-from activities import files
-from activities.agent import AgentActivities, OfferedAgent
-from activities.blobs import Blobs
-from activities.compensation import CompensationActivities
-from activities.guard import Guard
-from activities.keyring import Keyring
-from activities.model import ModelActivities
-from activities.own_files import OwnToolbox, named_by
-from activities.pinned import PinnedAgents
-from activities.stores.locate import open_store
-from activities.tool import ToolActivities
-from activities.toolbox.base import Toolbox
-from activities.toolbox.http import HttpToolbox
-from activities.toolbox.python import PythonToolbox
-from activities.transcript import TranscriptLog
-from activities.verification import VerificationActivities
-from workers import channels, earlier_agents, people_files, providers, readiness, search_attributes
-from workers.agent_files import AgentFileError
-from workers.catalog import Catalog
-from workers.interceptor import LogContext
-from workers.lazy_mcp import LazyMcpToolbox
-from workers.marks import MarkInterceptor
-from workers.mcp_waits import AnnouncedWaits
-from workers.secrets import Secrets
-from workers.settings import Settings
-from workers.tool_entries import McpDefinitions
-from workers.uninterrupted import SandboxedRunner, UnsandboxedRunner
-from workers.workflow_threads import WorkflowThreads
-from workflows.agent import AgentWorkflow
 
 STICKY = timedelta(milliseconds=500)
 """How long a workflow task waits for the worker that has the run in memory: what a killed worker costs."""
@@ -66,14 +67,10 @@ TASK_SECONDS = 25
 """How long one part of a workflow task may take before the SDK gives it up: of its own it takes two
 seconds for a deadlock, so that a heavy task on a slow worker was begun anew for ever."""
 
-PASSED_THROUGH = ("workflows.contracts", "workflows.rules", "cel_expr_python", "google.protobuf")
+PASSED_THROUGH = ("mandate.workflows.contracts", "mandate.workflows.rules", "cel_expr_python", "google.protobuf")
 """Imported once a process and not once a run: they are plain values and pure functions, and the library of rules."""
 
-PARTS = tuple(
-    f"workflows.{part.stem}"
-    for part in sorted(Path(workflows.__file__).parent.glob("*.py"))
-    if part.stem not in {"__init__", "agent"}
-)
+LOOP = tuple(f"mandate.workflows.{part}" for part in ("handlers", "loop", "steps", "marks"))
 """Parts of the loop, which hold no state of their own: a waiting run takes a third of the memory when they are
 imported once a process. Replays of stored histories in tests import them anew, so that the sandbox watches them."""
 
@@ -118,7 +115,7 @@ async def open_worker(
     options = options or WorkerOptions()
     compile_workflows()
     if settings.folder.is_dir():
-        files.claim_folder(settings.folder)
+        private_files.claim_folder(settings.folder)
     async with AsyncExitStack() as stack:
         resolve = Secrets(settings.environment, settings.secrets)
         mcp = LazyMcpToolbox(resolve)
@@ -187,7 +184,7 @@ async def _open_activities(
         name: OfferedAgent(digest=loaded.digest, content=loaded.content, pinned=loaded.pinned)
         for name, loaded in catalog.agents.items()
     }
-    identities = people_files.Identities.of(settings)
+    identities = catalog_people.Identities.of(settings)
     requesters = identities.requesters(blobs)
     opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client))
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
@@ -214,11 +211,11 @@ async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinit
     """The agents, each with all that it needs, warnings included of what its calls will be refused for."""
     catalog = await Catalog.load(settings.agents, mcp, secrets=resolve, policies=settings.policies)
     agents = catalog.agents.values()
-    if faults := (*readiness.script_faults(catalog, settings), *people_files.faults_for(agents, settings)):
+    if faults := (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings)):
         raise AgentFileError(faults)
     if lacking := readiness.missing_keys(catalog, settings):
         raise providers.MissingKey("; ".join(map(str, lacking)))
-    more = (*people_files.warnings_for(agents, settings), *await readiness.closed_hosts(catalog, settings))
+    more = (*catalog_people.warnings_for(agents, settings), *await readiness.closed_hosts(catalog, settings))
     return replace(catalog, warnings=(*catalog.warnings, *more))
 
 
@@ -250,5 +247,5 @@ def workflow_runner(*, sandboxed: bool = True, strict: bool = False) -> Workflow
     """How workflow code runs, in workers and in replays alike; `strict` keeps all of the loop in the sandbox."""
     if not sandboxed:
         return UnsandboxedRunner()
-    passed = PASSED_THROUGH if strict else (*PASSED_THROUGH, *PARTS)
+    passed = PASSED_THROUGH if strict else (*PASSED_THROUGH, *LOOP)
     return SandboxedRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))

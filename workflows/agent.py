@@ -3,14 +3,11 @@
 import asyncio
 from typing import Any, NoReturn
 
-from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
-
-from workflows import display, ending, marks, starting, steps
-from workflows.contracts.failures import FailureType
-from workflows.contracts.model import ModelReply, ModelRequest, Words
-from workflows.contracts.request import OpenRequests
-from workflows.contracts.run import (
+from mandate.workflows import marks, steps
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.model import ModelReply, ModelRequest, Words
+from mandate.workflows.contracts.request import OpenRequests
+from mandate.workflows.contracts.run import (
     Progress,
     Rescue,
     Resolution,
@@ -20,12 +17,16 @@ from workflows.contracts.run import (
     RunStatus,
     Trouble,
 )
-from workflows.control import Control
-from workflows.current import Current
-from workflows.messages import Messages
-from workflows.rules import recovery, routing, troubles, wording
-from workflows.turn import Turn
-from workflows.undoing import Undoing
+from mandate.workflows.handlers import Messages
+from mandate.workflows.loop import start, visibility
+from mandate.workflows.loop.compensation import Undoing
+from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.turn import Turn
+from mandate.workflows.rules import next_step, recovery, routing, wording
+from mandate.workflows.rules import result as rules_result
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 WHY_CHARACTERS = 250
 """Of why a run was stopped, before how much was taken back: the reason of a result has room for 500."""
@@ -41,12 +42,12 @@ class AgentWorkflow(Messages):
     @workflow.init
     def __init__(self, *args: Any) -> None:
         self.activities_begun = 0
-        carried = starting.carried_state(args)
+        carried = start.carried_state(args)
         self._current = Current(carried if isinstance(carried, RunState) else None)
         self._control = Control(self._current)
         self._turn = Turn(self._current, self._control)
         self._undoing = Undoing(self._current, self._control, self._turn.calls)
-        self._request = None if isinstance(carried, RunState) else carried or starting.request_of(args)
+        self._request = None if isinstance(carried, RunState) else carried or start.request_of(args)
         if self._current.is_begun:
             self._turn.reopen()
         self._is_over = False
@@ -74,7 +75,7 @@ class AgentWorkflow(Messages):
 
     async def _pinned(self, request: RunRequest) -> RunState:
         try:
-            pinned = await steps.pin_agent(starting.pin_request(request))
+            pinned = await steps.pin_agent(start.pin_request(request))
         except ActivityError as error:
             if isinstance(error.cause, ApplicationError) and not is_cancelled_exception(error):
                 raise error.cause from None
@@ -84,8 +85,8 @@ class AgentWorkflow(Messages):
             head=pinned.head,
             requester=pinned.requester or request.requester,
             labels=request.labels,
-            goal=starting.goal_of(request.input),
-            step_limit=starting.step_limit(request.budget, pinned.agent.budget.steps),
+            goal=start.goal_of(request.input),
+            step_limit=start.step_limit(request.budget, pinned.agent.budget.steps),
             tainted=pinned.agent.tainted,
         )
 
@@ -141,14 +142,14 @@ class AgentWorkflow(Messages):
     async def _go_on(self) -> RunResult | None:
         """The next step of the model, once people have said how to go on where that is needed."""
         self._turn.tries.count()
-        about = troubles.used_up(self._now.recovery, self._now.agent.attempts)
+        about = recovery.used_up(self._now.recovery, self._now.agent.attempts)
         if self._now.rescue is None and about is not None and self._now.agent.recovers:
             failures = self._now.recovery.troubles[about].failures
-            self._turn.rescuer.escalate(about, troubles.in_words(about, failures))
+            self._turn.rescuer.escalate(about, recovery.in_words(about, failures))
         if self._now.rescue is not None:
             return await self._rescued(self._now.rescue)
         if self._now.step >= self._now.step_limit:
-            return await self._end(RunStatus.EXHAUSTED, starting.used_up(self._now.step_limit))
+            return await self._end(RunStatus.EXHAUSTED, start.used_up(self._now.step_limit))
         return await self._decide()
 
     async def _rescued(self, rescue: Rescue) -> RunResult | None:
@@ -164,7 +165,7 @@ class AgentWorkflow(Messages):
                 return await self._end(RunStatus.DECLINED, f"{rescue.reason}; {said.reason}", rescue.reply)
             case "accept" if rescue.reply is not None:
                 return await self._end(RunStatus.COMPLETED, f"as it is: {said.reason}", rescue.reply)
-            case "supply" if rescue.about in {troubles.FINAL, troubles.MODEL}:
+            case "supply" if rescue.about in {recovery.FINAL, recovery.MODEL}:
                 return await self._end(RunStatus.COMPLETED, f"{wording.SUPPLIED}: {said.reason}", said)
             case "supply" if said.answer is not None:
                 self._turn.supply(self._now.recovery.troubles.get(rescue.about, Trouble()).index, said.answer)
@@ -173,7 +174,7 @@ class AgentWorkflow(Messages):
                 self._turn.rescuer.settle(said, f"I accept it as it is; go on. {said.comment}")
             case _:
                 self._turn.rescuer.settle(said, f"Try again. {said.guidance}")
-        if rescue.about == troubles.MODEL:
+        if rescue.about == recovery.MODEL:
             self._current.update(model=None)
         return None
 
@@ -183,27 +184,27 @@ class AgentWorkflow(Messages):
         reply = await self._ask_model(words)
         if not isinstance(reply, ModelReply):
             self._control.give_back_words(words)
-            return await self._give_up(troubles.MODEL, reply[-1], tried=reply) if reply else None
-        move = recovery.next_after(reply, self._now.misfits, self._now.agent.attempts)
-        counted = isinstance(move, recovery.AskAgain) and move.counts
+            return await self._give_up(recovery.MODEL, reply[-1], tried=reply) if reply else None
+        move = next_step.next_after(reply, self._now.misfits, self._now.agent.attempts)
+        counted = isinstance(move, next_step.AskAgain) and move.counts
         self._keep_misfit(reply, move)
         self._current.update(
             head=reply.head,
             step=self._now.step + 1,
             usage=self._now.usage + reply.usage,
-            note=move.note if isinstance(move, recovery.AskAgain) else None,
+            note=move.note if isinstance(move, next_step.AskAgain) else None,
             misfits=self._now.misfits + 1 if counted else 0,
         )
         self._turn.open(reply.calls)
         self._remember(reply)
         match move:
-            case recovery.Done() if self._control.is_stopping:
+            case next_step.Done() if self._control.is_stopping:
                 self._current.update(last_answer=reply)
                 return None
-            case recovery.Done() if not self._is_told_more:
+            case next_step.Done() if not self._is_told_more:
                 return await self._finish(reply)
-            case recovery.GiveUp(reason):
-                return await self._give_up(troubles.FINAL, reason, reply, tried=self._now.untaken)
+            case next_step.GiveUp(reason):
+                return await self._give_up(recovery.FINAL, reason, reply, tried=self._now.untaken)
             case _:
                 return None
 
@@ -217,22 +218,22 @@ class AgentWorkflow(Messages):
             return None
         if failed is None:
             return await self._end(RunStatus.COMPLETED, None, reply)
-        self._current.update(recovery=troubles.failed(self._now.recovery, troubles.FINAL, failed))
-        failures = self._now.recovery.troubles[troubles.FINAL].failures
+        self._current.update(recovery=recovery.failed(self._now.recovery, recovery.FINAL, failed))
+        failures = self._now.recovery.troubles[recovery.FINAL].failures
         self._current.update(note=f"Your answer was not taken: {failed}. Put that right, then answer again.")
         if failures >= self._now.agent.attempts:
-            return await self._give_up(troubles.FINAL, troubles.in_words(troubles.FINAL, failures), reply)
+            return await self._give_up(recovery.FINAL, recovery.in_words(recovery.FINAL, failures), reply)
         self._turn.tries.try_next_model()
         return None
 
-    def _keep_misfit(self, reply: ModelReply, move: recovery.Next) -> None:
+    def _keep_misfit(self, reply: ModelReply, move: next_step.Next) -> None:
         """What was wrong with answers in a row that could not be taken, for whoever is asked in the end."""
         match move:
-            case recovery.AskAgain(note=str()) | recovery.GiveUp():
+            case next_step.AskAgain(note=str()) | next_step.GiveUp():
                 line = wording.shorten(f"answer not taken: {reply.problem or reply.finish}", 300)
-                self._current.update(untaken=(*self._now.untaken, line)[-troubles.LINES :])
+                self._current.update(untaken=(*self._now.untaken, line)[-recovery.LINES :])
                 self._turn.tries.try_next_model()
-            case recovery.Done() | recovery.Act():
+            case next_step.Done() | next_step.Act():
                 self._current.update(untaken=())
 
     @property
@@ -304,8 +305,8 @@ class AgentWorkflow(Messages):
         if self._turn.lost:
             self._current.update(uncertain=(*self._now.uncertain, *self._turn.lost), unclear={})
         self._current.recall(self._current.doing)
-        display.close(self._now)
-        return ending.result_of(self._now, status, reason, answer)
+        visibility.close(self._now)
+        return rules_result.result_of(self._now, status, reason, answer)
 
     def _close_cancelled(self) -> None:
         """A cancelled run has no result: what it did, and what may have happened, is in its memo."""
@@ -315,7 +316,7 @@ class AgentWorkflow(Messages):
             self._current.update(uncertain=(*self._now.uncertain, unclear))
         self._current.doing = "cancelled"
         self._current.recall("cancelled")
-        display.close(self._now, memo=True)
+        visibility.close(self._now, memo=True)
 
     @property
     def store(self) -> str | None:

@@ -9,6 +9,27 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from mandate.workflows import marks
+from mandate.workflows.contracts.agent import Pinned, PinRequest
+from mandate.workflows.contracts.compensation import CompensationRequest
+from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
+from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from mandate.workflows.contracts.marks import read_as
+from mandate.workflows.contracts.model import ModelReply, ModelRequest
+from mandate.workflows.contracts.policy import Verdict
+from mandate.workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
+from mandate.workflows.contracts.tool import (
+    REMOTE_LIMIT_BYTES,
+    CallRequest,
+    Effect,
+    RemoteActivity,
+    Tool,
+    ToolRequest,
+    ToolResult,
+)
+from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult, Probed, ProbePin, ProbeRequest
+from mandate.workflows.rules import wording
+from mandate.workflows.rules.marks import subject_of
 from pydantic import BaseModel, JsonValue
 from temporalio import exceptions, workflow
 from temporalio.api.common.v1 import Payload
@@ -21,40 +42,6 @@ from temporalio.exceptions import (
     TimeoutType,
     is_cancelled_exception,
 )
-
-from workflows import marks
-from workflows.contracts.agent import Pinned, PinRequest
-from workflows.contracts.compensation import CompensationRequest
-from workflows.contracts.failures import FailureType, Outcome, ToolFailure
-from workflows.contracts.lookups import CheckedMany, DecisionChecks
-from workflows.contracts.marks import read_as
-from workflows.contracts.model import ModelReply, ModelRequest
-from workflows.contracts.policy import Verdict
-from workflows.contracts.request import (
-    Checked,
-    DecisionCheck,
-    Notified,
-    NotifyRequest,
-)
-from workflows.contracts.tool import (
-    REMOTE_LIMIT_BYTES,
-    CallRequest,
-    Effect,
-    RemoteActivity,
-    Tool,
-    ToolRequest,
-    ToolResult,
-)
-from workflows.contracts.verification import (
-    CheckPin,
-    CheckRequest,
-    CheckResult,
-    Probed,
-    ProbePin,
-    ProbeRequest,
-)
-from workflows.rules import wording
-from workflows.rules.marks import subject_of
 
 R = TypeVar("R", bound=BaseModel)
 

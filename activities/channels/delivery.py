@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from activities.channels.base import Channel, DeliveryFailed, Parcel
+from mandate.activities.channels.base import Channel, DeliveryFailed, Parcel
 
 SHOWN = 5
 """Requests that a sentence about a failure names."""

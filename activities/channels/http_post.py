@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 import httpx2
-
-from activities.channels.base import DeliveryFailed
-from activities.providers.faults import retry_after
-from workflows.contracts.channels import address_fault
+from mandate.activities.channels.base import DeliveryFailed
+from mandate.activities.providers.errors import retry_after
+from mandate.workflows.contracts.channels import address_fault
 
 EXCERPT_BYTES = 200
 """Most that is read of an answer."""

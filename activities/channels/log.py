@@ -1,10 +1,9 @@
 """Notices as lines of the worker's log."""
 
 import structlog
-
-from activities.channels.base import Parcel
-from workflows.contracts.request import Notice
-from workflows.rules import answering
+from mandate.activities.channels.base import Parcel
+from mandate.workflows.contracts.request import Notice
+from mandate.workflows.rules import commands
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -20,7 +19,7 @@ class LogSender:
     async def send(self, parcel: Parcel) -> None:
         for notice in parcel.notices:
             request = notice.request
-            found = answering.ways(parcel.run.workflow_id, request, namespace=parcel.namespace)
+            found = commands.ways(parcel.run.workflow_id, request, namespace=parcel.namespace)
             log.info(
                 "people_asked",
                 workflow_id=parcel.run.workflow_id,

@@ -3,12 +3,12 @@
 import json
 import re
 
-from activities.channels import slack_blocks
-from activities.channels.base import DeliveryFailed, Parcel
-from activities.channels.http_post import Answered, HttpPost
-from activities.channels.webhook import resolved
-from activities.toolbox.base import ResolveSecrets
-from workflows.contracts.request import Notice
+from mandate.activities.channels import slack_blocks
+from mandate.activities.channels.base import DeliveryFailed, Parcel
+from mandate.activities.channels.http_post import Answered, HttpPost
+from mandate.activities.channels.webhook import resolved
+from mandate.activities.toolbox.base import ResolveSecrets
+from mandate.workflows.contracts.request import Notice
 
 APART = 5
 """Most notices that have a message each: Slack takes one message a second, and people read no more."""

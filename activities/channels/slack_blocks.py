@@ -3,13 +3,12 @@
 import json
 from datetime import UTC, datetime
 
+from mandate.activities.channels.base import Parcel
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.request import Notice, Request
+from mandate.workflows.rules import commands as rules_commands
+from mandate.workflows.rules.plain_text import plain_lines
 from pydantic import JsonValue
-
-from activities.channels.base import Parcel
-from workflows.contracts.base import JsonObject
-from workflows.contracts.request import Notice, Request
-from workflows.rules import answering
-from workflows.rules.plain_text import plain_lines
 
 HEADER_CHARACTERS = 150
 FIELD_CHARACTERS = 2000
@@ -43,7 +42,7 @@ def message(parcel: Parcel) -> JsonObject:
         blocks.append(_said(request.question))
     if request.options:
         blocks.append(_said(f"Suggested: {', '.join(request.options)}"))
-    found = answering.ways(run.workflow_id, request, namespace=parcel.namespace)
+    found = rules_commands.ways(run.workflow_id, request, namespace=parcel.namespace)
     if request.arguments:
         blocks.append(_section(_arguments(request)))
     blocks.append(_section("*To answer*"))

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from activities.channels.base import DeliveryFailed, Parcel
-from activities.channels.http_post import HttpPost
-from activities.toolbox.base import ResolveSecrets
-from workflows.contracts.base import JsonObject
-from workflows.contracts.request import Notice, Request
-from workflows.rules import answering
+from mandate.activities.channels.base import DeliveryFailed, Parcel
+from mandate.activities.channels.http_post import HttpPost
+from mandate.activities.toolbox.base import ResolveSecrets
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.request import Notice, Request
+from mandate.workflows.rules import commands
 
 VERSION = 1
 """Of the body; a receiver may rely on it until this number changes."""
@@ -76,7 +76,7 @@ def signature(secret: str, at: int, body: bytes) -> str:
 def body_of(parcel: Parcel, notice: Notice) -> JsonObject:
     """What a receiver is told of one notice."""
     run, request = parcel.run, notice.request
-    found = answering.ways(run.workflow_id, request, namespace=parcel.namespace)
+    found = commands.ways(run.workflow_id, request, namespace=parcel.namespace)
     return {
         "version": VERSION,
         "occasion": notice.occasion,

@@ -6,12 +6,10 @@ from typing import Literal
 
 import anthropic
 import httpx2
-
-from activities.providers import answers, faults
-from activities.providers.base import Completion, Prompt
-from activities.providers.bounded import bound
-from activities.providers.rawjson import Raw
-from activities.providers.wire import (
+from mandate.activities.providers import errors, responses
+from mandate.activities.providers.base import Completion, Prompt
+from mandate.activities.providers.rawjson import Raw
+from mandate.activities.providers.requests import (
     DIRECT,
     LIMITS,
     TIMEOUT,
@@ -27,10 +25,11 @@ from activities.providers.wire import (
     timeout_of,
     tools_json,
 )
-from workflows.contracts.base import JsonObject, canonical_json
-from workflows.contracts.model import Usage
-from workflows.contracts.tool import ToolDefinition
-from workflows.contracts.transcript import AssistantMessage, CallPart, Protocol
+from mandate.activities.providers.response_limits import bound
+from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol
 
 PROTOCOL: Protocol = "anthropic.messages"
 
@@ -57,7 +56,7 @@ class AnthropicMessages:
         self._agents = AgentPart(_agent_part)
 
     async def complete(self, prompt: Prompt) -> Completion:
-        peer = faults.Peer("anthropic", prompt.model, str(self._client.base_url), prompt.attempt, secret=self._secret)
+        peer = errors.Peer("anthropic", prompt.model, str(self._client.base_url), prompt.attempt, secret=self._secret)
         return _completion(prompt, await self._post(prompt, peer), peer)
 
     def request(self, prompt: Prompt) -> bytes:
@@ -73,7 +72,7 @@ class AnthropicMessages:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _post(self, prompt: Prompt, peer: faults.Peer) -> Raw:
+    async def _post(self, prompt: Prompt, peer: errors.Peer) -> Raw:
         seconds = prompt.timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
@@ -84,12 +83,12 @@ class AnthropicMessages:
                     options={"timeout": timeout_of(prompt.timeout)},
                 )
         except anthropic.APIStatusError as error:
-            raise faults.of_status(peer, error.status_code, error.response.headers, error.response.text) from None
+            raise errors.of_status(peer, error.status_code, error.response.headers, error.response.text) from None
         except (TimeoutError, anthropic.APITimeoutError) as error:
-            raise faults.of_timeout(peer, seconds, error) from None
+            raise errors.of_timeout(peer, seconds, error) from None
         except (anthropic.AnthropicError, httpx2.RequestError) as error:
-            raise faults.of_connection(peer, error) from None
-        return await faults.document(peer, response)
+            raise errors.of_connection(peer, error) from None
+        return await errors.document(peer, response)
 
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
@@ -147,23 +146,23 @@ def _call(part: CallPart) -> bytes:
 DIALECT = Dialect(PROTOCOL, _result, _text, _rebuilt)
 
 
-def _completion(prompt: Prompt, body: Raw, peer: faults.Peer) -> Completion:
+def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
     if body.get("type").string == "error":
-        raise faults.of_error_object(peer, body.get("error"))
+        raise errors.of_error_object(peer, body.get("error"))
     if not isinstance(body.get("content").value, list):
-        raise faults.of_malformed(peer, "it has no content", body.text, "JSON")
+        raise errors.of_malformed(peer, "it has no content", body.text, "JSON")
     blocks = body.get("content").items
     details = body.get("stop_details")
-    answer = answers.Answer(
+    answer = responses.Answer(
         parts=[_part(block) for block in blocks],
         native=_native(blocks),
         ended=_ended(body, peer),
         why=details.get("explanation").string or details.get("category").string,
     )
-    return answers.completion(prompt, PROTOCOL, answer, _usage(prompt, body))
+    return responses.completion(prompt, PROTOCOL, answer, _usage(prompt, body))
 
 
-def _ended(body: Raw, peer: faults.Peer) -> Literal["complete", "truncated", "refused", "paused"]:
+def _ended(body: Raw, peer: errors.Peer) -> Literal["complete", "truncated", "refused", "paused"]:
     match body.get("stop_reason").string:
         case "max_tokens":
             return "truncated"
@@ -174,20 +173,20 @@ def _ended(body: Raw, peer: faults.Peer) -> Literal["complete", "truncated", "re
         case "model_context_window_exceeded":
             raise peer.failure("context_length", "stopped: the conversation fills the model's window", status=200)
         case "":
-            raise faults.of_malformed(peer, "it has no stop reason", body.text, "JSON")
+            raise errors.of_malformed(peer, "it has no stop reason", body.text, "JSON")
         case _:
             return "complete"
 
 
-def _part(block: Raw) -> answers.Part:
+def _part(block: Raw) -> responses.Part:
     match block.get("type").string:
         case "text":
-            return answers.text(block.get("text").string)
+            return responses.text(block.get("text").string)
         case "tool_use":
             written = block.get("input").text
-            return answers.call(block.get("id").string, block.get("name").string, written)
+            return responses.call(block.get("id").string, block.get("name").string, written)
         case kind:
-            return answers.opaque(kind)
+            return responses.opaque(kind)
 
 
 def _native(blocks: Sequence[Raw]) -> list[str] | None:
@@ -202,7 +201,7 @@ def _usage(prompt: Prompt, body: Raw) -> Usage:
     usage = body.get("usage")
     cached = usage.get("cache_read_input_tokens").count
     written = usage.get("cache_creation_input_tokens").count
-    return answers.usage_of(
+    return responses.usage_of(
         "anthropic",
         prompt.model,
         body,

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from activities.conversation import Conversation
-from workflows.contracts.base import Digest
-from workflows.contracts.model import Finish, Usage
-from workflows.contracts.tool import ToolDefinition
-from workflows.contracts.transcript import AssistantMessage
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.model import Finish, Usage
+from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.workflows.contracts.transcript import AssistantMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Provider(Protocol):
     """Safe for concurrent calls; made once a worker, on its event loop."""
 
     async def complete(self, prompt: Prompt) -> Completion:
-        """Raises the `ApplicationError` of `activities.failures.model_failure`, and nothing else."""
+        """Raises the `ApplicationError` of `mandate.activities.failures.model_failure`, and nothing else."""
         ...
 
     async def close(self) -> None: ...

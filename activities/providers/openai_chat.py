@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Literal
 
-from activities.providers import answers, faults
-from activities.providers.base import Completion, Prompt
-from activities.providers.openai_client import OpenAiClient
-from activities.providers.rawjson import Raw
-from activities.providers.wire import (
+from mandate.activities.providers import errors, responses
+from mandate.activities.providers.base import Completion, Prompt
+from mandate.activities.providers.openai_client import OpenAiClient
+from mandate.activities.providers.rawjson import Raw
+from mandate.activities.providers.requests import (
     AgentPart,
     Dialect,
     Exchange,
@@ -21,16 +21,10 @@ from activities.providers.wire import (
     sent_name,
     tools_json,
 )
-from workflows.contracts.base import JsonObject
-from workflows.contracts.model import Usage
-from workflows.contracts.tool import ToolDefinition
-from workflows.contracts.transcript import (
-    AssistantMessage,
-    CallPart,
-    Protocol,
-    RefusalPart,
-    TextPart,
-)
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol, RefusalPart, TextPart
 
 PROTOCOL: Protocol = "openai.chat"
 
@@ -81,26 +75,26 @@ class OpenAiChat:
     async def close(self) -> None:
         await self._client.close()
 
-    def _completion(self, prompt: Prompt, body: Raw, peer: faults.Peer) -> Completion:
+    def _completion(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
         choices = body.get("choices").items
         if not choices and body.get("error").value:
-            raise faults.of_error_object(peer, body.get("error"))
+            raise errors.of_error_object(peer, body.get("error"))
         if not choices or not isinstance(choices[0].get("message").value, dict):
-            raise faults.of_malformed(peer, "it has no message", body.text, "JSON")
+            raise errors.of_malformed(peer, "it has no message", body.text, "JSON")
         message = choices[0].get("message")
         parts = _parts(message)
         ended = _ended(choices[0].get("finish_reason").string, peer)
-        answer = answers.Answer(
+        answer = responses.Answer(
             parts=parts,
             native=[_native(message)] if _is_native(message, parts) else None,
             ended=ended,
             why="its content filter withheld the answer" if ended == "refused" else "",
         )
-        return answers.completion(prompt, PROTOCOL, answer, self._usage(prompt, body))
+        return responses.completion(prompt, PROTOCOL, answer, self._usage(prompt, body))
 
     def _usage(self, prompt: Prompt, body: Raw) -> Usage:
         usage = body.get("usage")
-        return answers.usage_of(
+        return responses.usage_of(
             self._provider,
             prompt.model,
             body,
@@ -172,7 +166,7 @@ def _call(part: CallPart) -> dict[str, object]:
 DIALECT = Dialect(PROTOCOL, _result, _unquoted, _rebuilt)
 
 
-def _ended(reason: str, peer: faults.Peer) -> Literal["complete", "truncated", "refused"]:
+def _ended(reason: str, peer: errors.Peer) -> Literal["complete", "truncated", "refused"]:
     match reason:
         case "length":
             return "truncated"
@@ -184,23 +178,23 @@ def _ended(reason: str, peer: faults.Peer) -> Literal["complete", "truncated", "
             return "complete"
 
 
-def _parts(message: Raw) -> list[answers.Part]:
-    parts: list[answers.Part] = []
+def _parts(message: Raw) -> list[responses.Part]:
+    parts: list[responses.Part] = []
     if message.get("reasoning_content").string or message.get("reasoning").string:
-        parts.append(answers.opaque("reasoning"))
+        parts.append(responses.opaque("reasoning"))
     if message.get("content").string:
-        parts.append(answers.text(message.get("content").string))
+        parts.append(responses.text(message.get("content").string))
     if message.get("refusal").string:
-        parts.append(answers.refusal(message.get("refusal").string))
+        parts.append(responses.refusal(message.get("refusal").string))
     for call in message.get("tool_calls").items:
         function = call.get("function")
         arguments = function.get("arguments")
         text = arguments.text if isinstance(arguments.value, dict) else arguments.string
-        parts.append(answers.call(call.get("id").string, function.get("name").string, text))
+        parts.append(responses.call(call.get("id").string, function.get("name").string, text))
     return parts
 
 
-def _is_native(message: Raw, parts: list[answers.Part]) -> bool:
+def _is_native(message: Raw, parts: list[responses.Part]) -> bool:
     """Whether the message may go back as it came: servers read a call's arguments again, and fail if they cannot."""
     if not (message.get("content").string.strip() or message.get("tool_calls").items):
         return False

@@ -8,12 +8,11 @@ import asyncio
 
 import httpx2
 import openai
-
-from activities.providers import faults
-from activities.providers.base import Prompt
-from activities.providers.bounded import bound
-from activities.providers.rawjson import Raw
-from activities.providers.wire import DIRECT, LIMITS, TIMEOUT, timeout_of
+from mandate.activities.providers import errors
+from mandate.activities.providers.base import Prompt
+from mandate.activities.providers.rawjson import Raw
+from mandate.activities.providers.requests import DIRECT, LIMITS, TIMEOUT, timeout_of
+from mandate.activities.providers.response_limits import bound
 
 KEYLESS = "EMPTY"
 """Sent to a server that wants no key: the SDK demands one."""
@@ -34,9 +33,9 @@ class OpenAiClient:
             http_client=bound(openai.DefaultAsyncHttpx2Client(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
         )
 
-    async def post(self, prompt: Prompt, body: bytes) -> tuple[Raw, faults.Peer]:
+    async def post(self, prompt: Prompt, body: bytes) -> tuple[Raw, errors.Peer]:
         """The JSON object that the server answered with, and whom to blame if it is no good."""
-        peer = faults.Peer(
+        peer = errors.Peer(
             self._provider, prompt.model, str(self._client.base_url), prompt.attempt, secret=self._secret
         )
         seconds = prompt.timeout.total_seconds()
@@ -49,12 +48,12 @@ class OpenAiClient:
                     options={"timeout": timeout_of(prompt.timeout)},
                 )
         except openai.APIStatusError as error:
-            raise faults.of_status(peer, error.status_code, error.response.headers, error.response.text) from None
+            raise errors.of_status(peer, error.status_code, error.response.headers, error.response.text) from None
         except (TimeoutError, openai.APITimeoutError) as error:
-            raise faults.of_timeout(peer, seconds, error) from None
+            raise errors.of_timeout(peer, seconds, error) from None
         except (openai.OpenAIError, httpx2.RequestError) as error:
-            raise faults.of_connection(peer, error) from None
-        return await faults.document(peer, response), peer
+            raise errors.of_connection(peer, error) from None
+        return await errors.document(peer, response), peer
 
     async def close(self) -> None:
         await self._client.close()

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from activities.providers import answers, faults
-from activities.providers.base import Completion, Prompt
-from activities.providers.openai_client import OpenAiClient
-from activities.providers.rawjson import Raw
-from activities.providers.wire import (
+from mandate.activities.providers import errors, responses
+from mandate.activities.providers.base import Completion, Prompt
+from mandate.activities.providers.openai_client import OpenAiClient
+from mandate.activities.providers.rawjson import Raw
+from mandate.activities.providers.requests import (
     AgentPart,
     Dialect,
     Exchange,
@@ -19,10 +19,10 @@ from activities.providers.wire import (
     sent_name,
     tools_json,
 )
-from workflows.contracts.base import JsonObject, canonical_json, digest_of
-from workflows.contracts.model import Usage
-from workflows.contracts.tool import ToolDefinition
-from workflows.contracts.transcript import AssistantMessage, CallPart, Protocol
+from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol
 
 PROTOCOL: Protocol = "openai.responses"
 REASONING = "reasoning"
@@ -120,43 +120,43 @@ def _call(part: CallPart) -> str:
 DIALECT = Dialect(PROTOCOL, _result, _text, _rebuilt)
 
 
-def _completion(prompt: Prompt, body: Raw, peer: faults.Peer) -> Completion:
+def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
     status = body.get("status").string
     if status == "failed" or (body.get("error").value and status != "incomplete"):
-        raise faults.of_error_object(peer, body.get("error"))
+        raise errors.of_error_object(peer, body.get("error"))
     if status not in ("", "completed", "incomplete") or not isinstance(body.get("output").value, list):
-        raise faults.of_malformed(peer, f"status {status!r} with no finished output", body.text, "JSON")
+        raise errors.of_malformed(peer, f"status {status!r} with no finished output", body.text, "JSON")
     items = body.get("output").items
     reason = body.get("incomplete_details").get("reason").string
     filtered = status == "incomplete" and reason == "content_filter"
-    answer = answers.Answer(
+    answer = responses.Answer(
         parts=[part for item in items for part in _parts(item)],
         native=_native(items),
         ended="refused" if filtered else "truncated" if status == "incomplete" else "complete",
         why="its content filter withheld the answer" if filtered else "",
     )
-    return answers.completion(prompt, PROTOCOL, answer, _usage(prompt, body))
+    return responses.completion(prompt, PROTOCOL, answer, _usage(prompt, body))
 
 
-def _parts(item: Raw) -> list[answers.Part]:
+def _parts(item: Raw) -> list[responses.Part]:
     match item.get("type").string:
         case "message":
             return [_content(content) for content in item.get("content").items]
         case "function_call":
             arguments = item.get("arguments").string
-            return [answers.call(item.get("call_id").string, item.get("name").string, arguments)]
+            return [responses.call(item.get("call_id").string, item.get("name").string, arguments)]
         case kind:
-            return [answers.opaque(kind)]
+            return [responses.opaque(kind)]
 
 
-def _content(content: Raw) -> answers.Part:
+def _content(content: Raw) -> responses.Part:
     match content.get("type").string:
         case "output_text":
-            return answers.text(content.get("text").string)
+            return responses.text(content.get("text").string)
         case "refusal":
-            return answers.refusal(content.get("refusal").string)
+            return responses.refusal(content.get("refusal").string)
         case kind:
-            return answers.opaque(kind)
+            return responses.opaque(kind)
 
 
 def _native(items: Sequence[Raw]) -> list[str] | None:
@@ -175,7 +175,7 @@ def _native(items: Sequence[Raw]) -> list[str] | None:
 
 def _usage(prompt: Prompt, body: Raw) -> Usage:
     usage = body.get("usage")
-    return answers.usage_of(
+    return responses.usage_of(
         "openai",
         prompt.model,
         body,

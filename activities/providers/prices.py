@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
 
-from activities.providers.rawjson import NOTHING, Raw
-from workflows.contracts.model import Usage
+from mandate.activities.providers.rawjson import NOTHING, Raw
+from mandate.workflows.contracts.model import Usage
 
 PRICED = frozenset(("openai", "anthropic"))
 """Providers that have list prices; a server of one's own has none."""

@@ -1,11 +1,11 @@
-"""What every blob store does; `activities.blobs.Blobs` adds addresses, the payload codec and a cache."""
+"""Contract of blob stores; `transcript.blobs.Blobs` adds addresses, the payload codec and a cache."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from workflows.contracts.base import Digest
+from mandate.workflows.contracts.base import Digest
 
 
 class StoreUnavailable(Exception):

@@ -1,6 +1,6 @@
 """From the address of a store to the store."""
 
-from activities.stores.base import BlobStore
+from mandate.activities.stores.base import BlobStore
 
 _FORMS = "sqlite:///relative/file.db, sqlite:////absolute/file.db or postgresql://user:password@host:port/database"
 
@@ -16,7 +16,7 @@ def open_store(url: str) -> BlobStore:
         return _sqlite(rest)
     if scheme == "postgresql" and separator:
         # Imported here: who stores in a file does not wait for it.
-        from activities.stores.postgres import PostgresStore
+        from mandate.activities.stores.postgres import PostgresStore
 
         return PostgresStore(url)
     shown = f"{scheme}://..." if separator else "a text without '://'"
@@ -24,7 +24,7 @@ def open_store(url: str) -> BlobStore:
 
 
 def _sqlite(rest: str) -> BlobStore:
-    from activities.stores.sqlite import SqliteStore
+    from mandate.activities.stores.sqlite import SqliteStore
 
     path = rest.removeprefix("/")
     if not rest.startswith("/") or not path or path.endswith("/"):

@@ -9,9 +9,8 @@ from datetime import timedelta
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
-
-from activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, Key, Keys, StoreUnavailable
-from workflows.contracts.base import Digest
+from mandate.activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, Key, Keys, StoreUnavailable
+from mandate.workflows.contracts.base import Digest
 
 CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 30.0

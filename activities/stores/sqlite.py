@@ -13,9 +13,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
-from activities import files
-from activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, Key, Keys, StoreUnavailable
-from workflows.contracts.base import Digest
+from mandate.activities import private_files
+from mandate.activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, Key, Keys, StoreUnavailable
+from mandate.workflows.contracts.base import Digest
 
 R = TypeVar("R")
 
@@ -261,11 +261,11 @@ _making = threading.Lock()
 
 
 def _connect(path: Path, *, is_writer: bool) -> sqlite3.Connection:
-    files.make_folder(path.parent)
+    private_files.make_folder(path.parent)
     # SQLite gives the files beside it the mode that this one has; one that cannot be made it names itself.
     with _making, suppress(OSError):
-        files.make_file(path)
-    files.tighten(*(path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")))
+        private_files.make_file(path)
+    private_files.tighten(*(path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")))
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         # Used by one thread at a time: by its lane, and by nobody once that has ended.

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from workflows.contracts.base import JsonObject
-from workflows.contracts.tool import ToolDefinition
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.tool import ToolDefinition
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,15 @@
 
 from datetime import timedelta
 
-from activities import results
-from activities.blobs import Blobs
-from activities.conversation import Conversation
-from activities.failures import ToolError
-from activities.toolbox.base import ToolText
-from workflows.contracts.base import JsonObject
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import BuiltinBinding, Effect, Tool, ToolDefinition
-from workflows.contracts.transcript import AssistantMessage, Message, ResultPart, UserMessage
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox.base import ToolText
+from mandate.activities.transcript import results
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import BuiltinBinding, Effect, Tool, ToolDefinition
+from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, UserMessage
 
 CHUNK_BYTES = 32 * 1024
 

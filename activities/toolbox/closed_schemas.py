@@ -6,10 +6,9 @@ whoever receives the call may know them.
 
 from collections.abc import Sequence
 
+from mandate.activities.toolbox.schema_names import BY_NAME, LISTED, MORE, Names, Part, children, mapping, others
+from mandate.workflows.contracts.base import JsonObject
 from pydantic import JsonValue
-
-from activities.toolbox.schema_names import BY_NAME, LISTED, MORE, Names, Part, children, mapping, others
-from workflows.contracts.base import JsonObject
 
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", *BY_NAME)
 _ANYTHING: tuple[JsonValue, ...] = (True, {})

@@ -11,19 +11,18 @@ from functools import partial
 from typing import NoReturn
 
 import structlog
+from mandate.activities.failures import ToolError
+from mandate.activities.threads import in_thread
+from mandate.activities.toolbox.base import CallContext, ToolText
+from mandate.activities.toolbox.context import NotDone, ToolContext
+from mandate.activities.toolbox.decorator import load_function
+from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.toolbox.signature import Function, InvalidTool, Signature, signature
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
 from pydantic_core import to_json
 from temporalio import activity
-
-from activities.failures import ToolError
-from activities.toolbox.base import CallContext, ToolText
-from activities.toolbox.context import NotDone, ToolContext
-from activities.toolbox.registry import load_function
-from activities.toolbox.sensitive import without_sensitive
-from activities.toolbox.signature import Function, InvalidTool, Signature, signature
-from activities.toolbox.threads import in_thread
-from workflows.contracts.base import JsonObject
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
 
 log = structlog.get_logger(__name__)
 

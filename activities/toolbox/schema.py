@@ -9,12 +9,11 @@ from itertools import islice
 
 import jsonschema_rs
 from jsonschema_rs import ValidationError, ValidationErrorKind
+from mandate.activities.failures import REASON_CHARACTERS, shorten
+from mandate.activities.toolbox.schema_cost import Cost, measure
+from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.rules.names import is_sensitive
 from pydantic import JsonValue
-
-from activities.failures import REASON_CHARACTERS, shorten
-from activities.toolbox.schema_cost import Cost, measure
-from workflows.contracts.base import JsonObject, canonical_json
-from workflows.rules.names import is_sensitive
 
 MAX_DEPTH = 64
 """Objects and lists inside each other, the arguments themselves included."""

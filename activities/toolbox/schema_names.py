@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from mandate.activities.toolbox import json_pointer
+from mandate.workflows.contracts.base import JsonObject
 from pydantic import JsonValue
-
-from activities.toolbox import json_pointer
-from workflows.contracts.base import JsonObject
 
 MOST_PLACES = 5000
 """Places of one schema that are read: a stranger's could branch without end."""

@@ -3,7 +3,7 @@
 import json
 import re
 
-from activities.toolbox.base import ResolveSecrets
+from mandate.activities.toolbox.base import ResolveSecrets
 
 _REFERENCE = re.compile(r"\$\{secret:[^}]*\}")
 _SHORTEST_STRUCK = 4

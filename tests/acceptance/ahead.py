@@ -27,6 +27,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from mandate.workers.client import messages, queries
+from mandate.workers.client.client import connect
+from mandate.workers.client.messages import MessageError
+from mandate.workers.client.queries import AHEAD
+from mandate.workers.converter import data_converter
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workers.worker import workflow_runner
+from mandate.workflows.agent import AgentWorkflow
+from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Request, Steering
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowQueryFailedError
 from temporalio.service import RPCError
 from temporalio.worker import Replayer
@@ -34,15 +43,6 @@ from temporalio.worker import Replayer
 from tests.support.agents import Site, new_site
 from tests.support.fault_crew import Crew, Post
 from tests.support.people import ASK_ALL, write_people
-from workers import messages, queries
-from workers.client import connect
-from workers.converter import data_converter
-from workers.dev_server import run_private_server
-from workers.messages import MessageError
-from workers.queries import AHEAD
-from workers.worker import workflow_runner
-from workflows.agent import AgentWorkflow
-from workflows.contracts.request import Decision, Halt, OpenRequests, Request, Steering
 
 BY = "ann@example.com"
 

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from activities.toolbox.registry import ToolContext, tool
+from mandate.activities.toolbox.decorator import ToolContext, tool
 
 JOURNAL = "MANDATE_TEST_JOURNAL"
 

@@ -37,6 +37,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 
 from tests.support.fault_client import NAIVE
@@ -45,9 +48,6 @@ from tests.support.fault_judge import Judgement, Ran, judge
 from tests.support.fault_log import Executed, FaultLog, Hit
 from tests.support.fault_plan import Hurt, Task, every_point, random_task, task
 from tests.support.fault_stage import AGENT, PROBED, RETRYING, Setting, open_stage
-from workers.client import AgentClient, connect
-from workers.dev_server import run_private_server
-from workflows.contracts.run import RunResult, RunStatus
 
 ROUNDS = 3
 """Times that the suite goes for a point that was not hit: the run may have been hurt by another's fault before."""

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from activities.toolbox.registry import ToolContext, tool
+from mandate.activities.toolbox.decorator import ToolContext, tool
 
 JOURNAL = "MANDATE_TEST_JOURNAL"
 LONG = 60.0

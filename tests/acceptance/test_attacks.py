@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client.client import connect
+from mandate.workers.client.messages import decide as decide_patiently
+from mandate.workers.dev_server.server import DevServer, run_private_server
+from mandate.workflows.contracts.request import Decision
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
@@ -17,11 +22,6 @@ from tests.support.agents import REQUESTER
 from tests.support.attacks import Place, failed_tasks, kept, place, raw, refused, whole_history
 from tests.support.people import PEOPLE, asked, decide, decision, write_people
 from tests.support.signing import Issuer
-from workers.client import connect
-from workers.dev_server import DevServer, run_private_server
-from workers.messages import decide as decide_patiently
-from workflows.contracts.request import Decision
-from workflows.contracts.run import RunStatus
 
 Handle = WorkflowHandle[Any, Any]
 

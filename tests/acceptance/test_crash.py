@@ -4,14 +4,14 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from mandate.workers.dev_server.server import DevServer
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client
 
 from tests.acceptance.crash import Played, play, report, show
 from tests.support.fault_judge import Judgement
 from tests.support.fault_plan import SOURCES, TOOL_POINTS, Hurt, Point, Task, task
 from tests.support.fault_stage import RETRYING, Setting
-from workers.dev_server import DevServer
-from workflows.contracts.run import RunStatus
 
 MODEL = [Hurt(point) for point in Point if point.of_model] * 2
 

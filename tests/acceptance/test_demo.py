@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server import lease
+from mandate.workers.dev_server.server import share_dev_server
+from mandate.workflows.steps import EFFECT_HEARTBEAT
 
 from tests.support.demo import command_of, facts_of, npx, typed
 from tests.support.processes import MANDATE, PROJECT, Process, Processes, children, lives, processes
-from workers import server_lease
-from workers.client import AgentClient, connect
-from workers.dev_server import share_dev_server
-from workflows.steps import EFFECT_HEARTBEAT
 
 SECONDS = 45.0
 """A demo without pauses, from the command to its exit: 7 s on two idle cores; the rest is for busy ones."""
@@ -41,9 +41,9 @@ def started(tmp_path: Path) -> Iterator[Processes]:
 
 async def server_is_gone(folder: Path, seconds: float = 30.0) -> bool:
     deadline = time.monotonic() + seconds
-    while server_lease.keeper_lives(folder) and time.monotonic() < deadline:
+    while lease.keeper_lives(folder) and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
-    return not server_lease.keeper_lives(folder)
+    return not lease.keeper_lives(folder)
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ async def test_server_stays_when_it_is_to_be_kept(started: Processes, tmp_path: 
     async with asyncio.timeout(30):
         while "stay until Ctrl-C" not in demo.stderr():
             await asyncio.sleep(0.02)
-    assert server_lease.keeper_lives(tmp_path / "state")
+    assert lease.keeper_lives(tmp_path / "state")
 
     demo.send(signal.SIGINT)
 
@@ -253,7 +253,7 @@ async def test_server_stays_when_it_is_to_be_kept(started: Processes, tmp_path: 
 
 async def test_filesystem_server_is_used_when_npx_has_it(started: Processes, tmp_path: Path) -> None:
     asked = """[ "$1" != --prefer-offline ] || { read -r _; echo '{"jsonrpc": "2.0", "id": 1, "result": {}}'; exit; }"""
-    server = f'{asked}\ncd "{PROJECT}" && exec "{sys.executable}" -m workers.examples.shop_rules_server'
+    server = f'{asked}\ncd "{PROJECT}" && exec "{sys.executable}" -m mandate.workers.examples.shop_rules_server'
 
     facts = await facts_of(started.mandate("demo", "--fast", "--yes", "-o", "json", **npx(tmp_path, server)))
 

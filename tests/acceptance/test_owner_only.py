@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mandate.activities import private_files
+from mandate.activities.stores.locate import open_store
+from mandate.activities.transcript.blobs import Blobs
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import share_dev_server
 
-from activities import files
-from activities.blobs import Blobs
-from activities.stores.locate import open_store
 from tests.support.agents import Site
 from tests.support.demo import facts_of, npx
 from tests.support.people import asked, write_people
 from tests.support.processes import PROJECT, processes
-from workers.client import AgentClient, connect
-from workers.dev_server import share_dev_server
 
 
 @pytest.fixture(params=["000", "022"])
@@ -136,10 +136,8 @@ async def test_a_store_that_others_could_read_is_theirs_no_more(tmp_path: Path, 
 def test_keys_that_the_example_makes_are_their_owners(tmp_path: Path, umask: int) -> None:
     keys = [str(tmp_path / name) for name in ("issuer.pem", "jwks.json")]
 
-    subprocess.run(
-        [sys.executable, "-m", "workers.examples.sign_decision", "--key", keys[0], "--make-key", "--jwks", keys[1]],
-        cwd=PROJECT, check=True,
-    )  # fmt: skip
+    program = [sys.executable, "-m", "mandate.workers.examples.sign_decision"]
+    subprocess.run([*program, "--key", keys[0], "--make-key", "--jwks", keys[1]], cwd=PROJECT, check=True)
 
     assert [stat.S_IMODE(Path(key).stat().st_mode) for key in keys] == [0o600, 0o600]
     assert json.loads(Path(keys[1]).read_text())["keys"]
@@ -154,7 +152,7 @@ def test_folders_that_hold_more_than_ours_stay_as_they_are(tmp_path: Path, monke
     monkeypatch.chdir(working)
 
     for folder in (working, working.parent, shared, own):
-        files.claim_folder(folder)
+        private_files.claim_folder(folder)
 
     modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (working, working.parent, shared, own)]
     assert modes == [0o755, 0o755, 0o1777, 0o700]

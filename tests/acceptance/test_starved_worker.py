@@ -17,6 +17,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from mandate.workers.client import messages
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.request import Decision
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 
@@ -25,11 +30,6 @@ from tests.support.agents import Site, new_site
 from tests.support.attacks import whole_history
 from tests.support.people import ASK_ALL, decision, write_people
 from tests.support.processes import Process, Processes, processes
-from workers import messages
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workflows.contracts.request import Decision
-from workflows.contracts.run import RunStatus
 
 Handle = WorkflowHandle[Any, Any]
 T = TypeVar("T")

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workers.examples.shop_data import create_shop
 from temporalio.api.enums.v1 import BatchOperationState
 from temporalio.api.workflowservice.v1 import DescribeBatchOperationRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
@@ -16,9 +19,6 @@ from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, asked, open_requests, write_people
 from tests.support.processes import PROJECT, processes
 from tests.support.temporal_cli import Shell, new_shell
-from workers.client import AgentClient, connect
-from workers.dev_server import run_private_server
-from workers.examples.shop_data import create_shop
 
 Handle = WorkflowHandle[Any, Any]
 

@@ -5,15 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import DevServer, run_private_server
+from mandate.workflows.rules import decisions
 from temporalio.client import WorkflowHandle
 
 from tests.support.agents import new_site
 from tests.support.browser import Page, needs_browser, new_page
 from tests.support.people import ASK_ALL, asked, decision, open_requests, write_people
 from tests.support.toolkit import calls_of, held
-from workers.client import connect
-from workers.dev_server import DevServer, run_private_server
-from workflows.rules import decisions
 
 pytestmark = needs_browser
 

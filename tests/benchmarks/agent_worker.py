@@ -9,10 +9,10 @@ STARTED = time.perf_counter()
 
 
 async def main() -> None:
-    from workers.client import connect
-    from workers.settings import Settings
-    from workers.telemetry import configure_logging
-    from workers.worker import open_worker
+    from mandate.workers.client.client import connect
+    from mandate.workers.settings import Settings
+    from mandate.workers.telemetry import configure_logging
+    from mandate.workers.worker import open_worker
 
     configure_logging()
     client = await connect()

@@ -13,8 +13,8 @@ from temporalio import activity, workflow
 from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
-    from workers.client import connect
-    from workers.worker import ACTIVITY_SLOTS, STICKY, workflow_runner
+    from mandate.workers.client.client import connect
+    from mandate.workers.worker import ACTIVITY_SLOTS, STICKY, workflow_runner
 
 QUEUE = "floor"
 BODY = b'{"model":"bench.steps=0","input":"go on"}'
@@ -37,7 +37,7 @@ class FloorActivities:
     """One client of the vendor's SDK, as the adapters have."""
 
     def __init__(self, base_url: str) -> None:
-        from activities.providers.openai_client import OpenAiClient
+        from mandate.activities.providers.openai_client import OpenAiClient
 
         self._client = OpenAiClient("/responses", provider="openai", api_key="none", base_url=base_url)
 

@@ -5,11 +5,10 @@ import time
 from datetime import datetime
 from decimal import Decimal
 
+from mandate.workflows.contracts.policy import Rule, RunFacts, ToolTotals
+from mandate.workflows.contracts.tool import Effect, Tool
+from mandate.workflows.rules import policy
 from temporalio import workflow
-
-from workflows.contracts.policy import Rule, RunFacts, ToolTotals
-from workflows.contracts.tool import Effect, Tool
-from workflows.rules import policy
 
 REPEATS = 9
 TOOLS = tuple(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TOOLS = """
-from activities.toolbox.registry import tool
+from mandate.activities.toolbox.decorator import tool
 
 @tool(effect="read")
 def note(text: str) -> str:

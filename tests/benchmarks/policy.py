@@ -14,18 +14,18 @@ import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workers.worker import workflow_runner
 from temporalio.worker import Worker
 
 from tests.benchmarks import judging
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workers.worker import workflow_runner
 
 _IMPORT = """
 import time
-import temporalio.worker, temporalio.contrib.pydantic, workflows.rules.policy
+import temporalio.worker, temporalio.contrib.pydantic, mandate.workflows.rules.policy
 began = time.process_time()
-from workflows.rules import cel
+from mandate.workflows.rules import cel
 cel.Facts({"args": {}}).evaluate("true")
 print((time.process_time() - began) * 1000)
 """

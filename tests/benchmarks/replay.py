@@ -15,6 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mandate.workers.client.client import connect
+from mandate.workers.converter import data_converter
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workers.telemetry import configure_logging
+from mandate.workers.worker import workflow_runner
+from mandate.workflows.agent import AgentWorkflow
 from temporalio import activity
 from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 from temporalio.worker import Replayer, Worker
@@ -22,12 +28,6 @@ from temporalio.worker import Replayer, Worker
 from tests.benchmarks.floor import QUEUE, FloorWorkflow
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, asked, decide, write_people
-from workers.client import connect
-from workers.converter import data_converter
-from workers.dev_server import run_private_server
-from workers.telemetry import configure_logging
-from workers.worker import workflow_runner
-from workflows.agent import AgentWorkflow
 
 AT_A_TIME = 4
 """Replays of one history in a row, so that what a replayer costs by itself hardly counts."""

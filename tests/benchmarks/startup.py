@@ -13,14 +13,14 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import run_private_server
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
 from tests.benchmarks import peers
-from workers.client import AgentClient, connect
-from workers.dev_server import run_private_server
 
 RUNS_STARTED = 50
 

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import run_private_server
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 
 from tests.benchmarks import floor, peers
-from workers.client import AgentClient, connect
-from workers.dev_server import run_private_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ async def compare(options: argparse.Namespace, client: Client, ours: int, theirs
 
 async def send_ms(provider: str, steps: int, bytes_per_step: int) -> float:
     """Milliseconds that posting a conversation of half the run's length takes beyond posting a tiny one."""
-    from activities.providers.openai_client import OpenAiClient
+    from mandate.activities.providers.openai_client import OpenAiClient
 
     client = OpenAiClient("/responses", provider="openai", api_key="none", base_url=provider)
     overhead = 300

@@ -14,20 +14,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import run_private_server
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 
 from tests.benchmarks import peers, steps
-from workers.client import AgentClient, connect
-from workers.dev_server import run_private_server
 
 OUTPUT_BYTES = 2048
 
 TOOLS = f"""
 from typing import Any
 
-from activities.toolbox.checks import check
-from activities.toolbox.registry import ToolContext, tool
+from mandate.activities.checks.functions import check
+from mandate.activities.toolbox.decorator import ToolContext, tool
 
 @tool(effect="read")
 def look(text: str) -> dict[str, str]:

@@ -10,10 +10,11 @@ import json
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 
+from mandate.workers.client.client import connect
+from mandate.workers.worker import WorkerOptions
+
 from tests.benchmarks.waiting_phases import Measuring
 from tests.benchmarks.waiting_site import environment_is_clean, open_site
-from workers.client import connect
-from workers.worker import WorkerOptions
 
 DURING = 20
 """Decisions that are sent while no worker runs."""

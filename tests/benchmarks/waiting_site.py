@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mandate.workers.dev_server import keeper, server
+
 from tests.benchmarks import peers
-from workers import dev_server, server_keeper
 
 BY = "ann@example.com"
 ASKS = "bob@example.com"
@@ -21,7 +22,7 @@ ASKS = "bob@example.com"
 
 TOOL = """
 import os, time
-from activities.toolbox.registry import ToolContext, tool
+from mandate.activities.toolbox.decorator import ToolContext, tool
 
 LOG = os.open(os.environ["WAITING_LOG"], os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 
@@ -41,7 +42,7 @@ class Site:
     """A folder of agents, and what their one tool has written."""
 
     folder: Path
-    server: dev_server.DevServer
+    server: server.DevServer
     cache: int | None
     """Runs that a worker keeps in memory; `None` for what workers do when nothing is said."""
     calls: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
@@ -97,7 +98,7 @@ class Site:
     @asynccontextmanager
     async def worker(self) -> AsyncIterator["WaitingWorker"]:
         """A worker in a process of its own, serving."""
-        port = server_keeper.any_port()
+        port = keeper.any_port()
         chosen = () if self.cache is None else ("--max-cached-workflows", str(self.cache))
         environment = {
             "TEMPORAL_ADDRESS": self.server.address,
@@ -163,22 +164,22 @@ async def open_site(database: str, cache: int | None, turn: int) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _server(database: str, folder: Path) -> AsyncIterator[dev_server.DevServer]:
+async def _server(database: str, folder: Path) -> AsyncIterator[server.DevServer]:
     if database == "memory":
-        async with dev_server.run_private_server() as server:
+        async with server.run_private_server() as server:
             yield server
         return
     folder.mkdir()
     command = ["server", "start-dev", "--db-filename", str(folder / "temporal.db")]
-    orders = server_keeper.Orders(
-        command=[*command, *dev_server.flags(dev_server.TUNING)],
+    orders = keeper.Orders(
+        command=[*command, *server.flags(server.TUNING)],
         ports=[],
         any_port=True,
         ui=False,
         graceful=False,
-        settings=dict(dev_server.TUNING),
+        settings=dict(server.TUNING),
     )
-    with await dev_server.lease_server(folder, orders, search=None, on_progress=lambda _: None) as server:
+    with await server.lease_server(folder, orders, search=None, on_progress=lambda _: None) as server:
         yield server
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 
 async def main(options: argparse.Namespace) -> None:
+    from mandate.workers.client.client import connect
+    from mandate.workers.settings import Settings
+    from mandate.workers.telemetry import configure_logging
+    from mandate.workers.worker import WorkerOptions, open_worker
     from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
-
-    from workers.client import connect
-    from workers.settings import Settings
-    from workers.telemetry import configure_logging
-    from workers.worker import WorkerOptions, open_worker
 
     configure_logging()
     address = f"127.0.0.1:{options.metrics_port}"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.catalog.agents import AgentFileError
+from mandate.workers.worker import open_worker
 from temporalio.client import Client
 
 from tests.support.agents import Site, new_site
 from tests.support.toolkit import calls_of
 from tests.unit.test_plain_text import forbidden
-from workers.agent_files import AgentFileError
-from workers.worker import open_worker
 
 PEER = """
 import json, pathlib, sys
@@ -58,7 +58,7 @@ def write(site: Site, **keys: Any) -> Path:
 
 async def typed(*words: str) -> tuple[int, str, str]:
     """Exit code and output of a command."""
-    command = [sys.executable, "-m", "workers.cli.main", *words]
+    command = [sys.executable, "-m", "mandate.workers.main", *words]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout, done.stderr
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.model import Finish
 from temporalio.exceptions import ApplicationError
 
-from activities.conversation import Conversation
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
 from tests.support.prompts import ADAPTERS, Adapter, prompt, results, told
-from workflows.contracts.model import Finish
 
 VERSION = "1.43.0"
 FOLDER = Path(tempfile.gettempdir()) / f"mandate-aimock-{VERSION}"

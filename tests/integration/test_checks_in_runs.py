@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.agents import Site, new_site, results_told
 from tests.support.toolkit import LET_GO, TOOLKIT_CHECKS, calls_of
-from workflows.contracts.run import RunResult, RunStatus
 
 PAY = {"pay": {"order": 1, "amount": 2}}
 

@@ -6,19 +6,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from mandate.workers.client import queries
+from mandate.workers.dev_server.binary import find_binary
+from mandate.workers.dev_server.server import share_dev_server
+from mandate.workflows.contracts.run import RunResult
 from temporalio import activity
 from temporalio.worker import Worker
 
 from tests.support.agents import parts_taken
 from tests.support.place import BIN, Place, line_with, new_place
-from workers import queries
-from workers.dev_server import share_dev_server
-from workers.server_binary import find_binary
-from workflows.contracts.run import RunResult
 
 TOOLS = '''
 import time
-from activities.toolbox.registry import tool
+from mandate.activities.toolbox.decorator import tool
 
 @tool(effect="read")
 def look(order: int) -> str:

@@ -7,15 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+from mandate.workers.cli import endings
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import seconds
+from mandate.workers.cli.run import read_input
+from mandate.workers.cli.run_text import shown
+from mandate.workers.history.events import Ended
+from mandate.workers.main import main, wants_json
 
 from tests.support.processes import PROJECT, lives
-from workers.cli import endings
-from workers.cli.errors import CliError
-from workers.cli.happenings import Ended
-from workers.cli.main import main, wants_json
-from workers.cli.options import seconds
-from workers.cli.reading import shown
-from workers.cli.run import read_input
 
 HEAVY = ("temporalio", "mcp", "genai_prices", "openai", "anthropic", "structlog", "asyncio", "ruamel")
 
@@ -33,7 +33,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["worker", "--help"], ["show", "--help"], []])
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     program = (
-        "import sys\nfrom workers.cli.main import main\n"
+        "import sys\nfrom mandate.workers.main import main\n"
         f"try: main({words!r})\nexcept SystemExit as end: assert end.code == 0, end.code\n"
         f"print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
     )
@@ -297,7 +297,7 @@ def test_sigterm_ends_a_validation_and_the_servers_it_waits_for(tmp_path: Path) 
     )
 
     validation = subprocess.Popen(
-        [sys.executable, "-m", "workers.cli.main", "validate", "a.yaml"],
+        [sys.executable, "-m", "mandate.workers.main", "validate", "a.yaml"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )  # fmt: skip
@@ -327,7 +327,7 @@ def test_port_of_the_web_ui_that_is_taken_is_named(capsys: pytest.CaptureFixture
 
 
 def test_control_characters_of_models_and_tools_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    from workers.cli.output import Output
+    from mandate.workers.cli.output import Output
 
     Output().print("a\x1b]0;title\x07b\r\x9bc")
 
@@ -335,7 +335,7 @@ def test_control_characters_of_models_and_tools_do_not_reach_the_terminal(capsys
 
 
 def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
-    program = "from workers.cli.output import Output\nfrom workers.cli import main\nimport sys\n"
+    program = "from mandate.workers.cli.output import Output\nfrom mandate.workers.cli import main\nimport sys\n"
     program += "def talk(*_):\n    while True: Output().print('x' * 1000)\n"
     program += "main._invoke = talk\nmain.main([])"
 
@@ -353,7 +353,7 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 
 
 def test_defects_are_one_sentence_unless_they_are_searched_for(tmp_path: Path) -> None:
-    program = "from workers.cli import main\ndef fail(*_): raise KeyError('lost')\n"
+    program = "from mandate.workers.cli import main\ndef fail(*_): raise KeyError('lost')\n"
     program += "main._invoke = fail\nmain.main([])"
 
     short, long = (

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.agents import ALLOW_ALL, Site, conversation, new_site, parts_taken, results_told
 from tests.support.people import asked, decide, write_people
 from tests.support.toolkit import LET_GO, calls_of, held
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workflows.contracts.run import RunResult, RunStatus
 
 BY = {"by": "ann@example.com"}
 STOP = {**BY, "reason": "wrong customer"}

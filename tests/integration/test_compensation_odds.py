@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client import queries
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio import activity
 from temporalio.worker import Worker
 
@@ -14,10 +18,6 @@ from tests.integration.test_halting import until_it
 from tests.support.agents import ALLOW_ALL, Site, new_site
 from tests.support.people import asked, decide, refusal_of, write_people
 from tests.support.toolkit import LET_GO, calls_of
-from workers import queries
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workflows.contracts.run import RunResult, RunStatus
 
 __all__ = ["site"]
 

@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.sandbox import SandboxedRunner
+from mandate.workers.worker import TASK_SECONDS
+from mandate.workers.workflow_threads import WorkflowThreads
+from mandate.workflows.contracts.request import OpenRequests
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, WorkflowUpdateFailedError
 from temporalio.service import RPCError
@@ -12,11 +17,6 @@ from temporalio.service import RPCError
 from tests.support.agents import Site, new_site
 from tests.support.attacks import failed_tasks, whole_history
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people
-from workers.uninterrupted import SandboxedRunner
-from workers.worker import TASK_SECONDS
-from workers.workflow_threads import WorkflowThreads
-from workflows.contracts.request import OpenRequests
-from workflows.contracts.run import RunStatus
 
 HEAVY = [{"k0": 0}] * 3500
 """About a hundred milliseconds of work in all for each twenty of it."""

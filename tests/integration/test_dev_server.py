@@ -13,17 +13,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mandate.workers.dev_server import keeper as dev_server_keeper
+from mandate.workers.dev_server import lease
+from mandate.workers.dev_server.binary import Search, ServerError
+from mandate.workers.dev_server.server import ServerLease, run_private_server, share_dev_server
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
-
-from workers import server_keeper, server_lease
-from workers.dev_server import ServerLease, run_private_server, share_dev_server
-from workers.server_binary import Search, ServerError
 
 USER = """
 import asyncio, sys
 from pathlib import Path
-from workers.dev_server import share_dev_server
+from mandate.workers.dev_server.server import share_dev_server
 
 async def main():
     lease = await share_dev_server(Path(sys.argv[1]), on_progress=lambda line: None, ui=False)
@@ -116,7 +116,7 @@ async def test_server_is_gone_two_seconds_after_its_last_user_was_killed(tmp_pat
     assert lives(pid)
     users[1].process.kill()
 
-    assert server_keeper.POLL_SECONDS + server_keeper.STOP_SECONDS < 2
+    assert dev_server_keeper.POLL_SECONDS + dev_server_keeper.STOP_SECONDS < 2
     await until_gone(pid)
 
 
@@ -124,8 +124,8 @@ async def test_who_comes_while_the_server_stops_gets_another(tmp_path: Path) -> 
     with await share(tmp_path) as first:
         # It does nothing any more, so that it takes as long to stop as it may.
         os.kill(first.pid, signal.SIGSTOP)
-    with (tmp_path / server_keeper.USERS).open() as users:
-        while server_lease.try_lock(users, fcntl.LOCK_SH):
+    with (tmp_path / dev_server_keeper.USERS).open() as users:
+        while lease.try_lock(users, fcntl.LOCK_SH):
             fcntl.flock(users, fcntl.LOCK_UN)
             await asyncio.sleep(0.01)
     assert lives(first.pid)
@@ -153,7 +153,7 @@ async def test_signal_to_one_user_leaves_the_server_to_the_other(
 
 async def test_ctrl_c_in_the_terminal_does_not_reach_the_server(tmp_path: Path) -> None:
     with await share(tmp_path) as server:
-        keeper = server_keeper.read_state(tmp_path)["keeper"]
+        keeper = dev_server_keeper.read_state(tmp_path)["keeper"]
 
         groups = {os.getpgid(pid) for pid in (server.pid, keeper)}
 
@@ -163,8 +163,8 @@ async def test_ctrl_c_in_the_terminal_does_not_reach_the_server(tmp_path: Path) 
 async def test_server_has_none_of_its_users_files(tmp_path: Path) -> None:
     with (tmp_path / "open").open("w") as file, await share(tmp_path) as server:
         os.set_inheritable(file.fileno(), False)
-        mine = {str(tmp_path / name) for name in ("open", server_keeper.USERS, "server.turn")}
-        keeper = server_keeper.read_state(tmp_path)["keeper"]
+        mine = {str(tmp_path / name) for name in ("open", dev_server_keeper.USERS, "server.turn")}
+        keeper = dev_server_keeper.read_state(tmp_path)["keeper"]
 
         def files(pid: int) -> set[str]:
             found = set()
@@ -175,14 +175,14 @@ async def test_server_has_none_of_its_users_files(tmp_path: Path) -> None:
             return found
 
         assert not mine & files(server.pid)
-        assert mine & files(keeper) == {str(tmp_path / server_keeper.USERS)}
+        assert mine & files(keeper) == {str(tmp_path / dev_server_keeper.USERS)}
         for pid in (server.pid, keeper):
             assert {Path(f"/proc/{pid}/fd/{n}").readlink() for n in (1, 2)} == {server.log}
 
 
 async def test_server_dies_with_its_keeper_and_is_started_again(tmp_path: Path) -> None:
     first = await share(tmp_path)
-    os.kill(server_keeper.read_state(tmp_path)["keeper"], signal.SIGKILL)
+    os.kill(dev_server_keeper.read_state(tmp_path)["keeper"], signal.SIGKILL)
 
     await until_gone(first.server.pid)
     with first, await share(tmp_path) as second:
@@ -192,7 +192,7 @@ async def test_server_dies_with_its_keeper_and_is_started_again(tmp_path: Path) 
 async def test_server_that_crashed_is_started_again(tmp_path: Path) -> None:
     with await share(tmp_path) as first:
         os.kill(first.pid, signal.SIGKILL)
-        await server_lease.gone(tmp_path)
+        await lease.gone(tmp_path)
 
         with await share(tmp_path) as second:
             assert second.pid != first.pid
@@ -207,8 +207,8 @@ async def test_server_that_crashed_is_started_again(tmp_path: Path) -> None:
     ],
 )
 async def test_files_of_a_machine_that_crashed_do_no_harm(tmp_path: Path, stale: str) -> None:
-    (tmp_path / server_keeper.STATE).write_text(stale)
-    for name in (server_keeper.ALIVE, server_keeper.USERS, "server.turn"):
+    (tmp_path / dev_server_keeper.STATE).write_text(stale)
+    for name in (dev_server_keeper.ALIVE, dev_server_keeper.USERS, "server.turn"):
         (tmp_path / name).touch()
 
     with await share(tmp_path) as server:
@@ -223,7 +223,7 @@ async def test_orphan_of_a_killed_keeper_is_ended(tmp_path: Path) -> None:
     bystander = subprocess.Popen([sys.executable, "-c", code, "--port", str(port)])
     try:
         for process in (bystander, orphan):
-            server_keeper.end_orphan({"pid": process.pid, "port": port})
+            dev_server_keeper.end_orphan({"pid": process.pid, "port": port})
 
         assert orphan.wait(30) == -signal.SIGKILL
         assert bystander.poll() is None
@@ -237,7 +237,7 @@ async def test_runs_are_kept_over_a_restart_and_for_thirty_days(tmp_path: Path) 
     with await share(tmp_path) as first:
         client = await Client.connect(first.address)
         started = await client.start_workflow("Nothing", id="kept", task_queue="nobody")
-    await server_lease.gone(tmp_path)
+    await lease.gone(tmp_path)
 
     with await share(tmp_path) as second:
         client = await Client.connect(second.address)
@@ -262,10 +262,10 @@ async def test_taken_port_is_refused_when_it_was_asked_for(tmp_path: Path) -> No
 
 
 async def test_taken_preferred_port_is_avoided(tmp_path: Path) -> None:
-    orders = server_keeper.Orders(command=[], ports=[], any_port=True, ui=True, graceful=True, settings={})
+    orders = dev_server_keeper.Orders(command=[], ports=[], any_port=True, ui=True, graceful=True, settings={})
     with listener() as stranger:
         port = stranger.getsockname()[1]
-        pairs = server_keeper.free_ports({**orders, "ports": [[port, port + 1]]})
+        pairs = dev_server_keeper.free_ports({**orders, "ports": [[port, port + 1]]})
 
         found = next(pairs)
 
@@ -278,7 +278,7 @@ async def test_stranger_who_was_quicker_is_not_taken_for_the_server(tmp_path: Pa
         port = stranger.getsockname()[1]
         loser = subprocess.Popen(["sh", "-c", "sleep 3.5; exit 1"])
 
-        code = server_keeper.wait_ready(loser, port, lambda: b"bind: address already in use", lambda: True)
+        code = dev_server_keeper.wait_ready(loser, port, lambda: b"bind: address already in use", lambda: True)
 
     assert code == 1
 

@@ -14,6 +14,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from mandate.workers.client import inbox
+from mandate.workers.client.diagnosis import TIMED_OUT, Diagnosis, diagnose
+from mandate.workers.client.inbox import NotAnswering
+from mandate.workers.converter import data_converter
+from mandate.workers.dev_server.server import DevServer
+from mandate.workers.sandbox import Uninterrupted
+from mandate.workers.worker import workflow_runner
+from mandate.workflows.agent import AgentWorkflow
+from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 from temporalio.worker import (
@@ -32,15 +41,6 @@ from tests.support.place import BIN, Done
 from tests.support.processes import PROJECT
 from tests.support.temporal_cli import new_shell
 from tests.support.toolkit import LET_GO, calls_of
-from workers import inbox
-from workers.converter import data_converter
-from workers.dev_server import DevServer
-from workers.diagnosis import TIMED_OUT, Diagnosis, diagnose
-from workers.inbox import NotAnswering
-from workers.uninterrupted import Uninterrupted
-from workers.worker import workflow_runner
-from workflows.agent import AgentWorkflow
-from workflows.contracts.run import RunResult, RunStatus
 
 Handle = WorkflowHandle[Any, Any]
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workflows.contracts.request import Request
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.agents import Site, new_site, results_told
 from tests.support.effect_tools import KEYS
 from tests.support.people import ASK_ALL, asked, decide, write_people
 from tests.support.toolkit import BOOKED, calls_of
-from workflows.contracts.request import Request
-from workflows.contracts.run import RunStatus
 
 PAID = {"pay": {"order": 1, "amount": 2}}
 NOTE = {"write_note": {"text": "a"}}

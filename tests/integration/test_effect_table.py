@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
@@ -17,7 +18,6 @@ from tests.support import effect_tools
 from tests.support.agents import Site, new_site, results_told
 from tests.support.http_peer import HttpPeer, http_peer
 from tests.support.mcp_server import SELF
-from workflows.contracts.run import EffectEntry, RunResult, RunStatus
 
 PATIENCE = "20s"
 HASTE = "3s"

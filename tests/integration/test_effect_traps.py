@@ -10,6 +10,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import DevServer, run_private_server
+from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
+from mandate.workflows.steps import EFFECT_HEARTBEAT
 from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
@@ -20,10 +24,6 @@ from tests.support.agents import Site, new_site, parts_taken, results_told
 from tests.support.effect_tools import KEYS, written
 from tests.support.processes import Process, processes
 from tests.support.toolkit import calls_of
-from workers.client import connect
-from workers.dev_server import DevServer, run_private_server
-from workflows.contracts.run import EffectEntry, RunResult, RunStatus
-from workflows.steps import EFFECT_HEARTBEAT
 
 NOBODY = {"expires": "300ms"}
 """An unknown outcome is found out by nobody."""

@@ -8,14 +8,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from mandate.workers.client.client import AgentClient
+from mandate.workers.dev_server.binary import find_binary
 
 from tests.support.people import asked, open_requests
 from tests.support.place import Done, Place, new_place
-from workers.client import AgentClient
-from workers.server_binary import find_binary
 
 TOOLS = '''
-from activities.toolbox.registry import NotDone, ToolContext, tool
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
 
 @tool(effect="once")
 def fetch(shelf: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from mandate.workers.client import inbox
 from temporalio import workflow
 from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
@@ -13,7 +14,6 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from tests.support.agents import Site, new_site
 from tests.support.people import asked
-from workers import inbox
 
 STATUS = SearchAttributeKey.for_keyword("AgentStatus")
 

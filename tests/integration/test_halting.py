@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.agents import Site, conversation, new_site
 from tests.support.people import asked, decide, refusal_of, write_people
 from tests.support.toolkit import LET_GO, calls_of
-from workflows.contracts.run import RunStatus
 
 BY = {"by": "ann@example.com"}
 STOP = {**BY, "reason": "enough"}

@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.activities.toolbox.secret_values import SecretValues
+from mandate.workers.catalog.agents import AgentFileError
+from mandate.workers.worker import open_worker
+from mandate.workflows import steps
+from mandate.workflows.contracts.run import RunStatus
 from temporalio import activity
 from temporalio.api.common.v1 import Payload
 from temporalio.client import Client, WorkflowContinuedAsNewError, WorkflowFailureError
@@ -15,13 +20,8 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
-from activities.toolbox.secret_values import SecretValues
 from tests.support.agents import Site, new_site, results_told
 from tests.support.toolkit import calls_of
-from workers.agent_files import AgentFileError
-from workers.worker import open_worker
-from workflows import steps
-from workflows.contracts.run import RunStatus
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-
-from activities.toolbox.mcp import McpToolbox
-from activities.toolbox.mcp_listing import McpUnavailable
-from workflows.contracts.tool_entry import McpTools
+from mandate.activities.toolbox.mcp.listing import McpUnavailable
+from mandate.activities.toolbox.mcp.toolbox import McpToolbox
+from mandate.workflows.contracts.tool_entry import McpTools
 
 SERVER = str(Path(__file__).parents[1] / "support" / "hostile_mcp.py")
 ROOT = Path(__file__).parents[2]
@@ -73,7 +72,7 @@ async def command(folder: Path, ways: str, *words: str) -> AsyncIterator[Told]:
         "MANDATE_FOLDER": str(folder / "state"),
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "workers.cli.main", *words,
+        sys.executable, "-m", "mandate.workers.main", *words,
         cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     told = Told(process, mark)

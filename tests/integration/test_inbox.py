@@ -5,6 +5,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from mandate.workers.client import inbox, messages
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.request import Decision, Request
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -14,10 +18,6 @@ from tests.support.agents import Site, new_site
 from tests.support.asking_workflow import AskingWorkflow
 from tests.support.interrupted_workflow import EndingWorkflow, InterruptedWorkflow
 from tests.support.people import ASK_ALL, asked, write_people
-from workers import inbox, messages
-from workers.client import AgentClient, connect
-from workers.dev_server import run_private_server
-from workflows.contracts.request import Decision, Request
 
 
 @pytest.fixture

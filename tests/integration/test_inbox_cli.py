@@ -16,7 +16,7 @@ from tests.support.place import BIN, Done, Place, line_with, new_place
 
 TOOLS = '''
 from pathlib import Path
-from activities.toolbox.registry import tool
+from mandate.activities.toolbox.decorator import tool
 
 @tool(effect="keyed", sensitive=["card"])
 def pay(amount: float, card: str, note: str = "") -> str:

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
 
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, PEOPLE, asked, write_people
 from tests.support.place import Done, Place
-from workers.client import connect
-from workers.dev_server import run_private_server
 
 PAY = {"pay": {"order": 1, "amount": 120.0}}
 QUESTION = {"ask_person": {"question": "Which colour?", "options": ["red", "blue"]}}

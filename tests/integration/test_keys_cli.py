@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.activities.stores.locate import open_store
+from mandate.workers.main import main
+from mandate.workflows.contracts.run import Progress, RunStatus
 from temporalio.client import Client
 
-from activities.stores.locate import open_store
 from tests.support.agents import new_site
 from tests.support.toolkit import LET_GO, calls_of
-from workers.cli.main import main
-from workflows.contracts.run import Progress, RunStatus
 
 
 @pytest.fixture(autouse=True)
@@ -113,8 +113,8 @@ async def test_run_goes_on_while_its_key_is_replaced_and_taken_away(
     tmp_path: Path, client: Client, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The workers learn of the new key; what is asked for from then on has its mark."""
-    monkeypatch.setattr("activities.stores.sqlite.USED_AFTER", timedelta(0))
-    monkeypatch.setattr("activities.keyring.REFRESH_SECONDS", 0.1)
+    monkeypatch.setattr("mandate.activities.stores.sqlite.USED_AFTER", timedelta(0))
+    monkeypatch.setattr("mandate.activities.keyring.REFRESH_SECONDS", 0.1)
     site = new_site(tmp_path, client, MANDATE_STORE=store)
     turns = [{"call": [{"look": {"what": str(number), "held": True}}]} for number in range(2)]
     site.write("keys", [*turns, {"say": "done"}])

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client import queries
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.run import Progress, RunResult, RunStatus
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
@@ -15,10 +19,6 @@ from temporalio.exceptions import ApplicationError
 from tests.support.agents import Site, new_site, results_told
 from tests.support.attacks import whole_history
 from tests.support.toolkit import calls_of, held
-from workers import queries
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workflows.contracts.run import Progress, RunResult, RunStatus
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import itertools
 from pathlib import Path
 
 import pytest
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client
 
 from tests.support.agents import Site, new_site, results_told
 from tests.support.toolkit import calls_of
-from workflows.contracts.run import RunStatus
 
 
 @pytest.fixture

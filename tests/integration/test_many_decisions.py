@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.activities import agent as opening
+from mandate.workers.client import messages
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.request import Answer, Decision, Receipts, Request
+from mandate.workflows.contracts.run import RunStatus
+from mandate.workflows.loop import people
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 
-from activities import agent as opening
 from tests.support.agents import REQUESTER, Site, continued, new_site, parts_taken
 from tests.support.attacks import failed_tasks, kept, whole_history
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people
 from tests.support.toolkit import calls_of
-from workers import messages
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workflows import people
-from workflows.contracts.request import Answer, Decision, Receipts, Request
-from workflows.contracts.run import RunStatus
 
 Handle = WorkflowHandle[Any, Any]
 
@@ -259,7 +259,7 @@ async def test_a_decision_that_comes_again_is_answered_with_what_it_did(
         ]
         before = await decide_each(handle, *sent)
         again = await decide_each(handle, *sent)
-        monkeypatch.setattr("workflows.turn.EVENTS", 50)
+        monkeypatch.setattr("mandate.workflows.loop.turn.EVENTS", 50)
         await continued(handle)
         monkeypatch.undo()
         later = await decide_each(handle, *sent)
@@ -282,7 +282,7 @@ async def test_signals_to_a_run_that_cannot_leave_count_once_it_has(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From so many events on a run that is about to continue as new takes nothing in; no signal is lost for it."""
-    monkeypatch.setattr("workflows.turn.EVENTS", 60)
+    monkeypatch.setattr("mandate.workflows.loop.turn.EVENTS", 60)
     monkeypatch.setattr(people, "CROWD_EVENTS", 60)
     write_payer(site, 20, quorum=2)
     async with site.serving(sandboxed=False):
@@ -308,7 +308,7 @@ async def test_signals_to_a_run_that_cannot_leave_count_once_it_has(
 async def test_updates_to_a_run_that_cannot_leave_are_told_to_come_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workflows.turn.EVENTS", 60)
+    monkeypatch.setattr("mandate.workflows.loop.turn.EVENTS", 60)
     monkeypatch.setattr(people, "CROWD_EVENTS", 60)
     write_payer(site, 100, quorum=2)
     async with site.serving(sandboxed=False):

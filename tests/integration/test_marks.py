@@ -9,6 +9,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from mandate.activities.keyring import Keyring
+from mandate.activities.stores.locate import open_store
+from mandate.workers.client import queries
+from mandate.workers.marks import MarkInterceptor
+from mandate.workers.worker import WorkerOptions, open_worker, workflow_runner
+from mandate.workflows.agent import AgentWorkflow
+from mandate.workflows.contracts.run import Progress, RunStatus
+from mandate.workflows.contracts.tool import ToolRequest
+from mandate.workflows.rules.marks import compute_mark, subject_of
 from temporalio import activity, workflow
 from temporalio.api.common.v1 import Payload, WorkflowExecution
 from temporalio.api.enums.v1 import EventType
@@ -20,18 +29,9 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
-from activities.keyring import Keyring
-from activities.stores.locate import open_store
 from tests.support.agents import Site, continued, new_site
 from tests.support.people import asked
 from tests.support.toolkit import LET_GO, calls_of, held
-from workers import queries
-from workers.marks import MarkInterceptor
-from workers.worker import WorkerOptions, open_worker, workflow_runner
-from workflows.agent import AgentWorkflow
-from workflows.contracts.run import Progress, RunStatus
-from workflows.contracts.tool import ToolRequest
-from workflows.rules.marks import compute_mark, subject_of
 
 NOT_ASKED = "no run of an agent of this installation asked for this"
 

@@ -11,14 +11,13 @@ from datetime import timedelta
 
 import pytest
 from aiohttp import web
-
-from activities.failures import ToolError
-from activities.toolbox.base import CallContext, ToolText
-from activities.toolbox.http_answer import MAX_BYTES
-from activities.toolbox.mcp import McpToolbox
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import Effect, ToolDefinition
-from workflows.contracts.tool_entry import McpTools
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox.base import CallContext, ToolText
+from mandate.activities.toolbox.http.response import MAX_BYTES
+from mandate.activities.toolbox.mcp.toolbox import McpToolbox
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Effect, ToolDefinition
+from mandate.workflows.contracts.tool_entry import McpTools
 
 CONTEXT = CallContext("w", "r", 1, "key-1", 1, timedelta(seconds=30))
 TOO_LONG = f"it is longer than {MAX_BYTES:,} bytes"

@@ -14,14 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-
-from activities.failures import ToolError
-from activities.toolbox.base import CallContext, ToolText
-from activities.toolbox.mcp import McpToolbox
-from activities.toolbox.mcp_listing import McpUnavailable
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import Effect, ToolDefinition
-from workflows.contracts.tool_entry import McpTools
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox.base import CallContext, ToolText
+from mandate.activities.toolbox.mcp.listing import McpUnavailable
+from mandate.activities.toolbox.mcp.toolbox import McpToolbox
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Effect, ToolDefinition
+from mandate.workflows.contracts.tool_entry import McpTools
 
 ROOT = Path(__file__).parents[2]
 NPM_FOLDER = Path.home() / ".cache" / "mandate" / "npm-test"

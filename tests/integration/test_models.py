@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowFailureError
 
 from tests.support.agents import Site, new_site, results_told
 from tests.support.fake_behaviours import Answer, Broken, Call, Problem
 from tests.support.fake_provider import FakeProvider
 from tests.support.toolkit import calls_of
-from workflows.contracts.run import RunStatus
 
 MODELS = ("openai:gpt-6-sol", "vllm:llama", "anthropic:claude-sonnet-5-5")
 

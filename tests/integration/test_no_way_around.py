@@ -12,6 +12,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from mandate.workers.client.client import connect
+from mandate.workers.client.messages import decide as decide_patiently
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.request import Decision
+from mandate.workflows.contracts.run import RunStatus
 from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
@@ -27,11 +32,6 @@ from tests.support.http_peer import http_peer
 from tests.support.mcp_server import SELF
 from tests.support.people import asked, decide, decision, open_requests, refusal_of, write_people
 from tests.support.toolkit import calls_of
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workers.messages import decide as decide_patiently
-from workflows.contracts.request import Decision
-from workflows.contracts.run import RunStatus
 
 CHARGED: list[float] = []
 FAIL_FIRST: set[float] = set()

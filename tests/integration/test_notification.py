@@ -13,25 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.activities.channels.base import Channel, Parcel
+from mandate.activities.channels.delivery import Pace
+from mandate.activities.channels.http_post import HttpPost
+from mandate.activities.channels.log import LogSender
+from mandate.activities.channels.slack import SlackSender
+from mandate.activities.channels.webhook import WebhookSender
+from mandate.activities.notification import NotificationActivities
+from mandate.workers.catalog.channels import notification_activities
+from mandate.workers.secrets import Secrets
+from mandate.workers.settings import Settings
+from mandate.workflows.contracts.channels import LogChannel, SlackChannel, WebhookChannel
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.request import Notice, Notified, NotifyRequest
 from structlog.testing import capture_logs
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.channels.base import Channel, Parcel
-from activities.channels.delivery import Pace
-from activities.channels.http_post import HttpPost
-from activities.channels.log import LogSender
-from activities.channels.slack import SlackSender
-from activities.channels.webhook import WebhookSender
-from activities.notification import NotificationActivities
 from tests.support.hook_peer import HookPeer, Reply, hook_peer
 from tests.support.notices import approval, need, notice, question, run_of
-from workers.channels import notification_activities
-from workers.secrets import Secrets
-from workers.settings import Settings
-from workflows.contracts.channels import LogChannel, SlackChannel, WebhookChannel
-from workflows.contracts.failures import FailureType
-from workflows.contracts.request import Notice, Notified, NotifyRequest
 
 SECRET = "s3cr3t-of-the-hook"
 TOKEN = "t0ken-in-the-path"

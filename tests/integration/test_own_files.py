@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.agents import Site, new_site
 from tests.support.toolkit import calls_of
-from workflows.contracts.run import RunStatus
 
 
 @pytest.fixture

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.agents import Site, new_site, results_told
 from tests.support.attacks import held_up
 from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, open_requests, refusal_of, write_people
 from tests.support.toolkit import calls_of, held
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workflows.contracts.run import RunStatus
 
 PAY = [{"call": [{"pay": {"order": 1, "amount": 120.0}}]}, {"say": "done"}]
 OTHER_DIGEST = "A" * 43

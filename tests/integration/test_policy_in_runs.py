@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client
 
 from tests.support.agents import ALLOW_ALL, Site, new_site, part_of, texts_told
@@ -15,9 +18,6 @@ from tests.support.http_peer import http_peer
 from tests.support.mcp_server import SELF
 from tests.support.people import asked, decide, open_requests, write_people
 from tests.support.toolkit import calls_of
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workflows.contracts.run import RunStatus
 
 PAY = {"call": [{"pay": {"order": 1}}]}
 LOOK = {"call": [{"look": {"what": "a"}}]}

@@ -5,10 +5,9 @@ import sys
 from decimal import Decimal
 
 import pytest
-
-from activities.providers.prices import price
-from activities.providers.rawjson import Raw
-from workflows.contracts.model import Usage
+from mandate.activities.providers.prices import price
+from mandate.activities.providers.rawjson import Raw
+from mandate.workflows.contracts.model import Usage
 
 USAGE = Usage(input_tokens=1000, cached_input_tokens=400, cache_write_tokens=100, output_tokens=50, reasoning_tokens=30)
 
@@ -66,8 +65,8 @@ def test_tokens_that_cannot_be_are_an_unknown_price(usage: Usage) -> None:
 )
 def test_adapter_loads_its_own_sdk_and_no_price_list(module: str, absent: str) -> None:
     code = (
-        f"import sys; from activities.providers import {module}, prices;"
-        "from workflows.contracts.model import Usage;"
+        f"import sys; from mandate.activities.providers import {module}, prices;"
+        "from mandate.workflows.contracts.model import Usage;"
         "prices.price('vllm', 'x', Usage(input_tokens=1));"
         f"print('genai_prices' in sys.modules, {absent!r} in sys.modules)"
     )

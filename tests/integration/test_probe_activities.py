@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.activities.toolbox.http.toolbox import HttpToolbox
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Effect, HttpBinding, Tool, ToolDefinition
+from mandate.workflows.contracts.verification import ProbeRequest, ProbeSpec
 from temporalio.testing import ActivityEnvironment
 
-from activities.toolbox.http import HttpToolbox
 from tests.support.check_bench import CARD, KEY, Bench
 from tests.support.checked import CALLED, say
 from tests.support.http_peer import HttpPeer, http_peer
-from workflows.contracts.base import JsonObject
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import Effect, HttpBinding, Tool, ToolDefinition
-from workflows.contracts.verification import ProbeRequest, ProbeSpec
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client
 
 from tests.support.agents import Site, new_site, results_told
 from tests.support.people import asked, decide, open_requests, write_people
 from tests.support.toolkit import calls_of
-from workflows.contracts.run import RunStatus
 
 PROBE = {"tool": "find_letter", "with": {"to": "args.to"}, "patience": "2s"}
 LATE = {**PROBE, "not_done": "false", "absent": "result.done == false", "patience": "1200ms"}

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 
 import pytest
+from mandate.activities.providers.base import Completion
+from mandate.activities.providers.openai_chat import OpenAiChat
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.model import Finish
+from mandate.workflows.contracts.transcript import CallPart, OpaquePart, RefusalPart, TextPart
 
-from activities.conversation import Conversation
-from activities.providers.base import Completion
-from activities.providers.openai_chat import OpenAiChat
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Call
 from tests.support.fake_provider import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, QUESTION, Adapter, prompt, results
-from workflows.contracts.model import Finish
-from workflows.contracts.transcript import CallPart, OpaquePart, RefusalPart, TextPart
 
 ALL = (RESPONSES, CHAT, MESSAGES)
 SHORT = "the answer was cut at the output limit of 4096 tokens"

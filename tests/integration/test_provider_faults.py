@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from mandate.activities.providers.anthropic import AnthropicMessages
+from mandate.activities.providers.openai_chat import OpenAiChat
+from mandate.workflows.contracts.failures import FailureType
 from temporalio.exceptions import ApplicationError
 
-from activities.providers.anthropic import AnthropicMessages
-from activities.providers.openai_chat import OpenAiChat
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Problem
 from tests.support.fake_provider import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, Adapter, prompt
-from workflows.contracts.failures import FailureType
 
 ALL = (RESPONSES, CHAT, MESSAGES)
 

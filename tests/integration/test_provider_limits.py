@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
+from mandate.activities.providers.response_limits import MAX_BYTES
+from mandate.workflows.contracts.failures import FailureType
 from temporalio.exceptions import ApplicationError
 
-from activities.providers.bounded import MAX_BYTES
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
 from tests.support.prompts import ADAPTERS, Adapter, prompt
-from workflows.contracts.failures import FailureType
 
 TEXT = "x" * 4_000_000
 SAID: dict[str, dict[str, object]] = {

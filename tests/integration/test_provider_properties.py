@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
 
-from activities.conversation import Conversation
 from tests.support import fake_rules
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
 from tests.support.prompts import ADAPTERS, QUESTION, prompt, told
-from workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
 
 ADAPTER = {protocol: make("http://127.0.0.1:1") for protocol, make in ADAPTERS.items()}
 VERSION = {"anthropic-version": "2026-10-21"}

@@ -7,14 +7,14 @@ from itertools import pairwise, product
 from typing import Any
 
 import pytest
+from mandate.activities.providers.openai_chat import OpenAiChat
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
 from pydantic import TypeAdapter
 
-from activities.conversation import Conversation
-from activities.providers.openai_chat import OpenAiChat
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call
 from tests.support.fake_provider import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, QUESTION, TOOLS, Adapter, prompt, results, told, tool
-from workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
 
 ALL = (RESPONSES, CHAT, MESSAGES)
 PARALLEL = Answer(

@@ -10,6 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client.client import connect
+from mandate.workers.client.messages import NoRun, Refused
+from mandate.workers.client.messages import decide as decide_patiently
+from mandate.workers.dev_server.server import DevServer, run_private_server
+from mandate.workflows.contracts.request import Decision, OpenRequests, Receipt, Request
+from mandate.workflows.contracts.run import RunResult
+from mandate.workflows.loop import people, turn
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -17,13 +24,6 @@ from tests.support.agents import Site, new_site
 from tests.support.attacks import failed_tasks, held_up, place, whole_history
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, write_people
 from tests.support.toolkit import calls_of
-from workers.client import connect
-from workers.dev_server import DevServer, run_private_server
-from workers.messages import NoRun, Refused
-from workers.messages import decide as decide_patiently
-from workflows import people, turn
-from workflows.contracts.request import Decision, OpenRequests, Receipt, Request
-from workflows.contracts.run import RunResult
 
 Handle = WorkflowHandle[Any, Any]
 ROUNDS = 4

@@ -7,6 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from mandate.workers.client import queries
+from mandate.workers.client.queries import AHEAD
+from mandate.workers.receipts import FIRST_RECEIPT, PATIENCE_SECONDS
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.worker import Worker
 from temporalio.worker._workflow_instance import _WorkflowLogicFlag
@@ -15,9 +18,6 @@ from tests.support import gate_stage
 from tests.support.gate_stage import Case, Played
 from tests.support.gate_worker import GateWorker, new_worker
 from tests.support.gate_workflow import step
-from workers import queries
-from workers.queries import AHEAD
-from workers.receipts import FIRST_RECEIPT, PATIENCE_SECONDS
 
 CASES = {
     case.name: case

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client
 
 from tests.support.agents import Site, conversation, new_site, results_told
 from tests.support.people import asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import BOOKED, TOOLKIT_CHECKS, calls_of
-from workflows.contracts.run import RunStatus
 
 LOST: list[dict[str, Any]] = [{"call": [{"send": {"to": "ann", "lose_reply": True}}]}, {"say": "done"}]
 TOOLS = [

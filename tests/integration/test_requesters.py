@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import (
     Client,
     Schedule,
@@ -17,7 +18,6 @@ from temporalio.exceptions import ApplicationError
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, open_requests, refusal_of, write_people
 from tests.support.toolkit import calls_of
-from workflows.contracts.run import RunStatus
 
 PAY: list[Any] = [{"call": [{"pay": {"order": 1, "amount": 120.0}}]}, {"say": "done"}]
 OPENS = "(`requester: anyone` in the agent file lets anybody ask)"

@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client import messages
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.request import EVERY, REJECT, Decision, Halt, Steering, Stop
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import (
     Client,
     Interceptor,
@@ -17,11 +22,6 @@ from temporalio.client import (
 from tests.support.agents import REQUESTER, Site, continued, new_site, parts_taken
 from tests.support.people import write_people
 from tests.support.toolkit import LET_GO
-from workers import messages
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workflows.contracts.request import EVERY, REJECT, Decision, Halt, Steering, Stop
-from workflows.contracts.run import RunStatus
 
 BY = "ann@example.com"
 TURNS: list[Any] = [{"call": [{"look": {"what": "x", "held": True}}]}, {"say": "done"}]

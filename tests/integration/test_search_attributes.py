@@ -6,6 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers import search_attributes
+from mandate.workers.client import inbox
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import DevServer, run_private_server
+from mandate.workers.search_attributes import WrongSearchAttribute
+from mandate.workers.worker import open_worker
+from mandate.workflows.contracts.request import Decision
+from mandate.workflows.contracts.run import RunStatus
 from structlog.testing import capture_logs
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
@@ -17,13 +25,6 @@ from tests.support.guarded_client import ADDING, LISTING, GuardedClient
 from tests.support.people import ASK_ALL, asked, decision, write_people
 from tests.support.processes import processes
 from tests.support.temporal_cli import new_shell
-from workers import inbox, search_attributes
-from workers.client import AgentClient, connect
-from workers.dev_server import DevServer, run_private_server
-from workers.search_attributes import WrongSearchAttribute
-from workers.worker import open_worker
-from workflows.contracts.request import Decision
-from workflows.contracts.run import RunStatus
 
 KEYWORD = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
 LIST = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD_LIST

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workflows.contracts.base import canonical_json, digest_of
+from mandate.workflows.contracts.request import Decision
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowHandle
 
 from tests.integration.test_signed_decisions import SIGNER, shell
@@ -14,9 +17,6 @@ from tests.support.agents import ALLOW_ALL, Site, continued, new_site, parts_tak
 from tests.support.card_tools import CARD
 from tests.support.people import asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import LET_GO, calls_of
-from workflows.contracts.base import canonical_json, digest_of
-from workflows.contracts.request import Decision
-from workflows.contracts.run import RunStatus
 
 MODULE = "tests.support.card_tools"
 PROBE = {"tool": "find_charge", "with": {"card": "args.card"}, "not_done": "result.card == args.card", "patience": "2s"}
@@ -331,12 +331,12 @@ async def test_signed_change_by_a_real_command_and_one_with_a_new_value(tmp_path
         handle = await site.start("cards")
         (request,) = await asked(handle)
         approve = (
-            f"{sys.executable} -m workers.cli.main approve {handle.id}:{request.id} --by ann@example.com "
+            f"{sys.executable} -m mandate.workers.main approve {handle.id}:{request.id} --by ann@example.com "
             f"--address {client.service_client.config.target_host} "
             f"--token-command '{SIGNER} --key {tmp_path}/issuer.pem --issuer example'"
         )
         refused = await shell(f"{approve} --set card=5500", **environment)
-        shown = await shell(f"{sys.executable} -m workers.cli.main show {handle.id} --address "
+        shown = await shell(f"{sys.executable} -m mandate.workers.main show {handle.id} --address "
                             f"{client.service_client.config.target_host} -o json", **environment)  # fmt: skip
         signed = await shell(f"{approve} --set amount=2", **environment)
         assert signed[0] == 0, signed[1]

@@ -2,9 +2,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
-
-from workers import server_binary
-from workers.server_binary import REMEDY, VERSION, Search, ServerError, Unusable, find_binary, read_version
+from mandate.workers.dev_server import binary as dev_server_binary
+from mandate.workers.dev_server.binary import REMEDY, VERSION, Search, ServerError, Unusable, find_binary, read_version
 
 TOOLS = "/usr/bin:/bin"
 SAYS_VERSION = f"#!/bin/sh\necho 'temporal version {VERSION} (Server 1.32.0, UI 2.50.1)'\n"
@@ -21,7 +20,7 @@ def program(path: Path, text: str) -> Path:
 def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A `temporal` of a pinned digest, where pip would have put it."""
     binary = program(tmp_path / "environment" / "temporal", SAYS_VERSION)
-    monkeypatch.setattr(server_binary, "DIGESTS", {hashlib.sha256(binary.read_bytes()).hexdigest(): "here"})
+    monkeypatch.setattr(dev_server_binary, "DIGESTS", {hashlib.sha256(binary.read_bytes()).hexdigest(): "here"})
     return binary
 
 

@@ -13,21 +13,20 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mandate.activities.documents import read_document
+from mandate.activities.providers.base import Prompt
+from mandate.activities.providers.scripted.provider import ScriptedProvider
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, definition, load_function, settings_of
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workers.examples import shop, shop_rules_server
+from mandate.workers.examples.shop_data import DEMO_INPUT, create_shop
+from mandate.workflows.contracts.agent import AgentSpec
+from mandate.workflows.contracts.tool import Effect
+from mandate.workflows.contracts.tool_entry import PythonTool
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 from mcp import Client, StdioServerParameters
 from pydantic_core import to_json
 from temporalio.exceptions import ApplicationError
-
-from activities.conversation import Conversation
-from activities.documents import read_document
-from activities.providers.base import Prompt
-from activities.providers.scripted import ScriptedProvider
-from activities.toolbox.registry import NotDone, ToolContext, definition, load_function, settings_of
-from workers.examples import shop, shop_rules_server
-from workers.examples.shop_data import DEMO_INPUT, create_shop
-from workflows.contracts.agent import AgentSpec
-from workflows.contracts.tool import Effect
-from workflows.contracts.tool_entry import PythonTool
-from workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 
 AGENTS = Path(__file__).parents[2] / "deploy" / "agents"
 
@@ -183,7 +182,7 @@ def test_new_shop_is_always_the_same(database: Path, tmp_path: Path) -> None:
 
 
 def test_new_shop_ignores_what_a_killed_worker_left(database: Path) -> None:
-    killed = "from workers.examples import shop_data; import os\nwith shop_data.shop() as database:\n"
+    killed = "from mandate.workers.examples import shop_data; import os\nwith shop_data.shop() as database:\n"
     killed += "    database.execute('PRAGMA cache_size = 1'); database.execute('DELETE FROM payments');"
     killed += " database.execute('UPDATE stock SET on_hand = 1'); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == 9
@@ -207,7 +206,7 @@ def test_missing_shop_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_rules_are_served_over_mcp() -> None:
-    server = StdioServerParameters(command=sys.executable, args=["-m", "workers.examples.shop_rules_server"])
+    server = StdioServerParameters(command=sys.executable, args=["-m", "mandate.workers.examples.shop_rules_server"])
 
     async with Client(server) as client:
         tools = {tool.name for tool in (await client.list_tools()).tools}

@@ -8,16 +8,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mandate.activities.providers.base import Prompt
+from mandate.activities.providers.scripted.provider import ScriptedProvider
+from mandate.activities.toolbox.decorator import ToolContext
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workers.examples import shop, shop_rules_server
+from mandate.workers.examples.shop_checks import refunds_are_told
+from mandate.workers.examples.shop_data import DEMO_INPUT, create_shop
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 from pydantic_core import to_json
-
-from activities.conversation import Conversation
-from activities.providers.base import Prompt
-from activities.providers.scripted import ScriptedProvider
-from activities.toolbox.registry import ToolContext
-from workers.examples import shop, shop_rules_server
-from workers.examples.shop_checks import refunds_are_told
-from workers.examples.shop_data import DEMO_INPUT, create_shop
-from workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 
 AGENTS = Path(__file__).parents[2] / "deploy" / "agents"
 LOST = r"^the line broke before the reply came$"

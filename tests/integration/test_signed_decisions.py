@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from mandate.workflows.contracts.start import start_claims
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, asked, decision, refusal_of, write_people
 from tests.support.toolkit import calls_of
-from workflows.contracts.start import start_claims
 
-SIGNER = f"{sys.executable} -m workers.examples.sign_decision"
+SIGNER = f"{sys.executable} -m mandate.workers.examples.sign_decision"
 ROOT = Path(__file__).parents[2]
 
 NOBODY = (
@@ -68,7 +68,7 @@ async def mandate(site: Site, words: str, *, sign: bool = True) -> tuple[int, st
     signing = f" --token-command '{SIGNER} --key {site.folder}/issuer.pem --issuer example'" if sign else ""
     address = site.client.service_client.config.target_host
     return await shell(
-        f"{sys.executable} -m workers.cli.main {words} --address {address}{signing}",
+        f"{sys.executable} -m mandate.workers.main {words} --address {address}{signing}",
         MANDATE_STORE=site.settings.store,
         MANDATE_FOLDER=str(site.folder),
     )

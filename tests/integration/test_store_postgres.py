@@ -3,16 +3,16 @@ from collections.abc import AsyncIterator
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+from mandate.activities.stores.base import StoreUnavailable
+from mandate.activities.stores.locate import open_store
+from mandate.activities.stores.postgres import PostgresStore
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.workflows.contracts.transcript import TextPart, UserMessage
 
-from activities.blobs import Blobs
-from activities.stores.base import StoreUnavailable
-from activities.stores.locate import open_store
-from activities.stores.postgres import PostgresStore
-from activities.transcript import TranscriptLog
 from tests.support.postgres import PASSWORD, PostgresServer, running_postgres
 from tests.support.store_conformance import StoreConformance
 from tests.support.store_writer import numbered
-from workflows.contracts.transcript import TextPart, UserMessage
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import time
 PROGRAM = """
 import asyncio, sys, time
 from datetime import timedelta
-from activities.toolbox.base import CallContext
-from activities.toolbox.python import PythonToolbox
-from activities.toolbox.registry import definition, tool
+from mandate.activities.toolbox.base import CallContext
+from mandate.activities.toolbox.python import PythonToolbox
+from mandate.activities.toolbox.decorator import definition, tool
 
 @tool(effect="read")
 def stuck() -> str:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client import queries
+from mandate.workflows.contracts.run import Progress, RunStatus
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.agents import Site, new_site
 from tests.support.hook_peer import HookPeer, Reply, hook_peer
 from tests.support.people import ASK_ALL, asked, decide, write_people
 from tests.support.toolkit import calls_of
-from workers import queries
-from workflows.contracts.run import Progress, RunStatus
 
 Handle = WorkflowHandle[Any, Any]
 

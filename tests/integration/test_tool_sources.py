@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.catalog.agents import AgentFileError
+from mandate.workers.worker import open_worker
+from mandate.workflows.contracts.run import RunStatus
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.worker import Worker
@@ -16,9 +19,6 @@ from temporalio.worker import Worker
 from tests.support.agents import Site, new_site, results_told
 from tests.support.http_peer import HttpPeer, http_peer
 from tests.support.toolkit import calls_of
-from workers.agent_files import AgentFileError
-from workers.worker import open_worker
-from workflows.contracts.run import RunStatus
 
 CHARGED: list[str] = []
 

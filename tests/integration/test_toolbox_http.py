@@ -13,17 +13,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox.base import CallContext, ToolText
+from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused
+from mandate.activities.toolbox.http.request import build_call, check_binding
+from mandate.activities.toolbox.http.response import outcome
+from mandate.activities.toolbox.http.toolbox import HttpToolbox
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Effect, HttpBinding, Tool, ToolDefinition
 
-from activities.failures import ToolError
-from activities.toolbox.base import CallContext, ToolText
-from activities.toolbox.http import HttpToolbox
-from activities.toolbox.http_answer import outcome
-from activities.toolbox.http_hosts import AllowedHosts, HostRefused
-from activities.toolbox.http_request import build_call, check_binding
 from tests.support.http_peer import HttpPeer, http_peer
-from workflows.contracts.base import JsonObject
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import Effect, HttpBinding, Tool, ToolDefinition
 
 CONTEXT = CallContext("w", "r", 1, "key-1", 1, timedelta(seconds=5))
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -10,6 +10,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox.base import CallContext, ToolText
+from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
+from mandate.activities.toolbox.mcp.listing import McpUnavailable
+from mandate.activities.toolbox.mcp.result import result_text
+from mandate.activities.toolbox.mcp.toolbox import McpToolbox, outcome
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Effect, ToolDefinition
+from mandate.workflows.contracts.tool_entry import McpTools
 from mcp import MCPError
 from mcp_types import (
     BlobResourceContents,
@@ -22,17 +32,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from activities.failures import ToolError
-from activities.toolbox.base import CallContext, ToolText
-from activities.toolbox.mcp import McpToolbox, outcome
-from activities.toolbox.mcp_http import NOT_CONNECTED
-from activities.toolbox.mcp_listing import McpUnavailable
-from activities.toolbox.mcp_result import result_text
 from tests.support.http_peer import http_peer
-from workflows.contracts.base import JsonObject
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import Effect, ToolDefinition
-from workflows.contracts.tool_entry import McpTools
 
 PEER = """
 import json, os, sys, time

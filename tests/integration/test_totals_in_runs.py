@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
 from temporalio.client import Client
 
 from tests.support.agents import ALLOW_ALL, Site, continued, new_site, part_of
@@ -23,8 +25,6 @@ from tests.support.money import (
     write_payer,
 )
 from tests.support.people import asked, decide, decision, refusal_of, write_people
-from workers.client import connect
-from workers.dev_server import run_private_server
 
 DENIED = f"refused: {OVER_LIMIT}"
 PROBE = {"probe": {"tool": "find_transfer", "with": {"how": "args.how"}}}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client import queries
 from temporalio.client import Client, WorkflowHandle
 
 from tests.support.agents import Site, new_site
@@ -20,7 +21,6 @@ from tests.support.money import (
     write_payer,
 )
 from tests.support.people import asked, decide, decision, refusal_of, write_people
-from workers import queries
 
 TWO: dict[str, Any] = {**ASK_90, "quorum": 2}
 """Whatever a call is changed to, it still waits for somebody else."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.main import main
 
 from tests.integration.test_toolbox_mcp import PEER, listed
-from workers.cli.main import main
 
 HINTS: dict[str, dict[str, bool] | None] = {
     "peek": {"readOnlyHint": True, "idempotentHint": True},

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.activities.toolbox import decorator
+from mandate.activities.verification import SPENT_MARK
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.contracts.transcript import CallPart, Message, ResultPart, TextPart, UserMessage
+from mandate.workflows.contracts.verification import CheckRequest, CheckResult
 from temporalio.exceptions import ApplicationError
 
-from activities.toolbox import registry
-from activities.verification import SPENT_MARK
 from tests.support.check_bench import CARD, KEY, Bench, answer
 from tests.support.checked import CALLED, PASS, say
 from tests.support.fake_behaviours import Answer, Broken, Problem
-from workflows.contracts.base import JsonObject
-from workflows.contracts.failures import FailureType
-from workflows.contracts.model import Usage
-from workflows.contracts.tool import ToolResult
-from workflows.contracts.transcript import CallPart, Message, ResultPart, TextPart, UserMessage
-from workflows.contracts.verification import CheckRequest, CheckResult
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ async def test_python_that_takes_too_long_is_told_so_and_unable(bench: Bench) ->
             ),
         ),
         (ConnectionError("the line broke"), "unable", "ConnectionError: the line broke"),
-        (registry.NotDone("not today"), "unable", "not today"),
+        (decorator.NotDone("not today"), "unable", "not today"),
     ],
 )
 async def test_tool_is_read_and_its_result_expected(bench: Bench, says: Any, finding: str, reason: str) -> None:

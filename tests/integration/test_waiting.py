@@ -4,15 +4,15 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from mandate.workers.client import messages
+from mandate.workers.client.inbox import Inbox
+from mandate.workflows.contracts.request import Decision
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client
 
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, decision, write_people
 from tests.support.toolkit import calls_of
-from workers import messages
-from workers.inbox import Inbox
-from workflows.contracts.request import Decision
-from workflows.contracts.run import RunStatus
 
 PAY = [{"call": [{"pay": {"order": 1, "amount": 120.0}}]}, {"say": "done"}]
 RUNS = 60

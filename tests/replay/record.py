@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.loop import people, turn
 from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.worker import Worker
@@ -20,9 +23,6 @@ from tests.support.agents import Site, new_site
 from tests.support.hook_peer import Reply, hook_peer
 from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import BOOKED, calls_of
-from workers.client import connect
-from workers.dev_server import run_private_server
-from workflows import people, turn
 
 HISTORIES = Path(__file__).parent / "histories"
 

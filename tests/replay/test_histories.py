@@ -4,15 +4,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from mandate.activities.keyring import Keyring
+from mandate.workers.converter import data_converter
+from mandate.workers.marks import MarkInterceptor
+from mandate.workers.worker import workflow_runner
+from mandate.workflows.agent import AgentWorkflow
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
-from activities.keyring import Keyring
 from tests.support.memory_store import MemoryStore
-from workers.converter import data_converter
-from workers.marks import MarkInterceptor
-from workers.worker import workflow_runner
-from workflows.agent import AgentWorkflow
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 

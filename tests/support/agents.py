@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from mandate.workers.client.client import AgentClient
+from mandate.workers.settings import Settings
+from mandate.workers.worker import WorkerOptions, open_worker
+from mandate.workflows.contracts.run import RunResult
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
-
-from workers.client import AgentClient
-from workers.settings import Settings
-from workers.worker import WorkerOptions, open_worker
-from workflows.contracts.run import RunResult
 
 TOOLKIT = ("look", "look_bad", "big", "pay", "send", "hang", "write_note")
 
@@ -92,9 +91,9 @@ def new_site(folder: Path, client: Client, **environment: str) -> Site:
 
 async def conversation(site: Site, head: str) -> list[Any]:
     """All messages of the conversation at `head`."""
-    from activities.blobs import Blobs
-    from activities.stores.locate import open_store
-    from activities.transcript import TranscriptLog
+    from mandate.activities.stores.locate import open_store
+    from mandate.activities.transcript.blobs import Blobs
+    from mandate.activities.transcript.log import TranscriptLog
 
     blobs = Blobs(open_store(site.settings.store))
     try:

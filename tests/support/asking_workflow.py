@@ -6,7 +6,7 @@ from typing import Any
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from workflows.contracts.request import Need, OpenRequests, Request
+    from mandate.workflows.contracts.request import Need, OpenRequests, Request
 
 DIGEST = "d" * 43
 

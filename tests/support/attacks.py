@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.workers.client import queries
+from mandate.workers.dev_server.server import DevServer
+from mandate.workflows.contracts.request import OpenRequests
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 from temporalio.api.history.v1 import HistoryEvent
@@ -23,9 +26,6 @@ from tests.acceptance.attacked_tools import JOURNAL
 from tests.support.agents import Site, new_site
 from tests.support.people import write_people
 from tests.support.processes import Process, Processes, processes
-from workers import queries
-from workers.dev_server import DevServer
-from workflows.contracts.request import OpenRequests
 
 TRANSFER = {"python": "tests.acceptance.attacked_tools:transfer"}
 

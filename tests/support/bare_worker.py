@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+from mandate.workers.client.client import connect
+from mandate.workers.sandbox import Uninterrupted
+from mandate.workers.settings import Settings
+from mandate.workers.worker import LOOP, PASSED_THROUGH, open_worker
 from temporalio.worker import Worker, WorkerConfig, WorkflowInstance, WorkflowInstanceDetails
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
-
-from workers.client import connect
-from workers.settings import Settings
-from workers.uninterrupted import Uninterrupted
-from workers.worker import PARTS, PASSED_THROUGH, open_worker
 
 STICKY = timedelta(seconds=2)
 """Long enough for something to come while a query waits for a worker that is dead."""
@@ -40,7 +39,7 @@ class BareRunner(SandboxedWorkflowRunner):
 async def bare_worker(address: str, settings: Settings) -> AsyncIterator[Worker]:
     """A worker of workflow tasks alone."""
     async with _config(address, settings) as its:
-        passed = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH, *PARTS)
+        passed = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH, *LOOP)
         worker = Worker(
             await connect(address=address),
             task_queue=settings.task_queue,

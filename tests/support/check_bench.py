@@ -6,28 +6,35 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from mandate.activities.failures import model_failure
+from mandate.activities.providers.base import Provider
+from mandate.activities.providers.openai_responses import OpenAiResponses
+from mandate.activities.stores.locate import open_store
+from mandate.activities.toolbox import decorator
+from mandate.activities.toolbox.python import PythonToolbox
+from mandate.activities.transcript import results
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.activities.transcript.results import store
+from mandate.activities.verification import VerificationActivities
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.tool import ToolDefinition, ToolResult
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Message, TextPart, UserMessage
+from mandate.workflows.contracts.verification import (
+    CheckRequest,
+    CheckResult,
+    CheckSpec,
+    Probed,
+    ProbeRequest,
+    ProbeSpec,
+)
 from temporalio.testing import ActivityEnvironment
 
-from activities import results
-from activities.blobs import Blobs
-from activities.failures import model_failure
-from activities.pinned import PinnedAgents
-from activities.providers.base import Provider
-from activities.providers.openai_responses import OpenAiResponses
-from activities.results import store
-from activities.stores.locate import open_store
-from activities.toolbox import registry
-from activities.toolbox.python import PythonToolbox
-from activities.transcript import TranscriptLog
-from activities.verification import VerificationActivities
 from tests.support import checked
 from tests.support.fake_provider import FakeProvider
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import JsonObject, canonical_json
-from workflows.contracts.budget import Budget
-from workflows.contracts.tool import ToolDefinition, ToolResult
-from workflows.contracts.transcript import AssistantMessage, CallPart, Message, TextPart, UserMessage
-from workflows.contracts.verification import CheckRequest, CheckResult, CheckSpec, Probed, ProbeRequest, ProbeSpec
 
 KEY = "k" * 43
 CARD = "4111-1111-1111-1111"
@@ -42,7 +49,7 @@ class Bench:
         self.transcript = TranscriptLog(self.blobs)
         self.toolboxes: dict[str, Any] = {"python": PythonToolbox()}
         self.tools: list[ToolDefinition] = [
-            registry.definition(function) for function in (checked.find, checked.find_plain, checked.pay, checked.send)
+            decorator.definition(function) for function in (checked.find, checked.find_plain, checked.pay, checked.send)
         ]
         self.output_schema: JsonObject | None = None
         self.beats: list[tuple[Any, ...]] = []

@@ -4,9 +4,9 @@ import asyncio
 import time
 from typing import Any
 
-from activities.toolbox.checks import check
-from activities.toolbox.registry import ToolContext, tool
-from workflows.contracts.verification import CheckResult
+from mandate.activities.checks.functions import check
+from mandate.activities.toolbox.decorator import ToolContext, tool
+from mandate.workflows.contracts.verification import CheckResult
 
 SAYS: list[Any] = []
 """What the next calls return or raise, in order; the last one stays."""

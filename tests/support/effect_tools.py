@@ -5,7 +5,7 @@ import json
 import time
 from pathlib import Path
 
-from activities.toolbox.registry import NotDone, ToolContext, tool
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
 
 KEYS: dict[int, list[str]] = {}
 """By order, one for each attempt."""

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
+
 from tests.support.fault_log import Executed, Hit
 from tests.support.fault_model import Told
 from tests.support.fault_plan import Call, Point, Task
-from workflows.contracts.run import EffectEntry, RunResult, RunStatus
 
 BYSTANDER_SECONDS = 5.0
 """A worker that is killed takes calls of other runs with it: those that it made so shortly before or after."""

@@ -1,6 +1,7 @@
 """Python tools over the fault server; a 503 is a definite answer, anything else that fails leaves it open."""
 
-from activities.toolbox.registry import NotDone, ToolContext, tool
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
+
 from tests.support import fault_client
 from tests.support.fault_plan import RETRIES
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from mandate.workers.worker import workflow_runner
 from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import (
@@ -27,7 +28,6 @@ from temporalio.worker import (
 )
 
 from tests.support.gate_workflow import GateWorkflow
-from workers.worker import workflow_runner
 
 STICKY = timedelta(seconds=2)
 """Long enough for something to come while a query waits for a worker that is dead or busy."""

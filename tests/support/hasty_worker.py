@@ -9,11 +9,12 @@ import sys
 from datetime import timedelta
 from typing import Any
 
+from mandate.workers import worker
+from mandate.workers.client.client import connect
+from mandate.workers.settings import Settings
+from mandate.workers.worker import WorkerOptions, open_worker
+
 from tests.support.bare_worker import BareRunner
-from workers import worker
-from workers.client import connect
-from workers.settings import Settings
-from workers.worker import WorkerOptions, open_worker
 
 CACHED = 2
 SLOTS = 2

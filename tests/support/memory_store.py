@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from activities.stores.base import KEY_BYTES, Key, Keys
+from mandate.activities.stores.base import KEY_BYTES, Key, Keys
 
 
 class MemoryStore:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
+from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import WorkflowHandle
 
-from activities.toolbox.registry import NotDone, ToolContext, tool
 from tests.support.agents import ALLOW_ALL, Site, texts_told
 from tests.support.toolkit import calls_of, keep
-from workflows.contracts.run import RunStatus
 
 LIMIT: dict[str, Any] = {
     "id": "limit",

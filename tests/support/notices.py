@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from workflows.contracts.base import JsonObject, digest_of
-from workflows.contracts.channels import Occasion
-from workflows.contracts.request import CHOICES, Need, Notice, NotifyRequest, Request, RequestKind
+from mandate.workflows.contracts.base import JsonObject, digest_of
+from mandate.workflows.contracts.channels import Occasion
+from mandate.workflows.contracts.request import CHOICES, Need, Notice, NotifyRequest, Request, RequestKind
 
 AT = datetime(2026, 11, 2, 9, tzinfo=UTC)
 EXPIRES = AT + timedelta(hours=24)

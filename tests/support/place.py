@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
 from temporalio.client import Client
-
-from workers.client import connect
-from workers.dev_server import run_private_server
 
 BIN = Path(sys.executable).parent
 

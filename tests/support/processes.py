@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
-MANDATE = (sys.executable, "-m", "workers.cli.main")
+MANDATE = (sys.executable, "-m", "mandate.workers.main")
 
 
 @dataclass

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
-from activities.conversation import Conversation
-from activities.providers.anthropic import AnthropicMessages
-from activities.providers.base import Prompt
-from activities.providers.openai_chat import OpenAiChat
-from activities.providers.openai_responses import OpenAiResponses
+from mandate.activities.providers.anthropic import AnthropicMessages
+from mandate.activities.providers.base import Prompt
+from mandate.activities.providers.openai_chat import OpenAiChat
+from mandate.activities.providers.openai_responses import OpenAiResponses
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.base import JsonObject, digest_of
+from mandate.workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
+from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
+
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
-from workflows.contracts.base import JsonObject, digest_of
-from workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
-from workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
 
 Adapter = OpenAiResponses | OpenAiChat | AnthropicMessages
 KEY = "sk-secret-0123456789"

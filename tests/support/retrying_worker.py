@@ -8,15 +8,14 @@ import dataclasses
 from datetime import timedelta
 from typing import Any
 
+from mandate.activities import failures
+from mandate.activities.stores.sqlite import SqliteStore
+from mandate.workers import worker
+from mandate.workers.main import main
+from mandate.workflows import steps
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner
-
-from activities import failures
-from activities.stores.sqlite import SqliteStore
-from workers import worker
-from workers.cli.main import main
-from workflows import steps
 
 
 def _replace(owner: Any, name: str, made: Any) -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from mandate.activities.providers.base import Completion, Prompt
+from mandate.activities.providers.scripted.provider import ScriptedProvider
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.transcript import AssistantMessage, ResultPart, TextPart, UserMessage
 from temporalio.exceptions import ApplicationError
-
-from activities.conversation import Conversation
-from activities.providers.base import Completion, Prompt
-from activities.providers.scripted import ScriptedProvider
-from workflows.contracts.failures import FailureType
-from workflows.contracts.transcript import AssistantMessage, ResultPart, TextPart, UserMessage
 
 
 def asked(text: str) -> UserMessage:

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from mandate.activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, BlobStore, StoreUnavailable
+from mandate.activities.stores.locate import open_store
+from mandate.activities.transcript.blobs import BlobCorrupted, Blobs
+from mandate.workflows.contracts.base import digest_of
 
-from activities.blobs import BlobCorrupted, Blobs
-from activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, BlobStore, StoreUnavailable
-from activities.stores.locate import open_store
 from tests.support.store_writer import finished, key, numbered, start_writer
-from workflows.contracts.base import digest_of
 
 
 class StoreConformance:
@@ -275,7 +275,7 @@ class StoreConformance:
         second = await store.add_key()
         too_early = await store.retire_key(first.number)
         for module in ("sqlite", "postgres"):
-            monkeypatch.setattr(f"activities.stores.{module}.USED_AFTER", timedelta(0))
+            monkeypatch.setattr(f"mandate.activities.stores.{module}.USED_AFTER", timedelta(0))
         third = await store.add_key()
 
         assert (await store.keys()).keys == (first, second, third)

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from activities.stores.locate import open_store
-from workflows.contracts.base import digest_of
+from mandate.activities.stores.locate import open_store
+from mandate.workflows.contracts.base import digest_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.dev_server import DevServer
+from mandate.workers.dev_server.server import DevServer
 
 JQ = """#!{python}
 import json, re, sys

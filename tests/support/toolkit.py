@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from activities.toolbox.checks import check
-from activities.toolbox.registry import NotDone, ToolContext, tool
+from mandate.activities.checks.functions import check
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
 
 
 @dataclass

@@ -3,9 +3,8 @@
 from typing import Any, cast
 
 import pytest
+from mandate.workers.client.client import AgentClient
 from temporalio.client import Client
-
-from workers.client import AgentClient
 
 
 class Started:

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
+from mandate.activities.documents import parse_document
+from mandate.workers.catalog.agents import AgentFileError, agent_schema, read_agent, read_agents
+from mandate.workers.catalog.fault_texts import _MODELS
+from mandate.workflows.contracts.agent import NOT_YET_AVAILABLE, AgentSpec
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.model import PROVIDERS
+from mandate.workflows.contracts.tool import Effect
+from mandate.workflows.contracts.tool_entry import ActivityTool, HttpTool, McpTools, PythonTool
 from pydantic import JsonValue, ValidationError
-
-from activities.documents import parse_document
-from workers.agent_files import AgentFileError, agent_schema, read_agent, read_agents
-from workers.fault_texts import _MODELS
-from workflows.contracts.agent import NOT_YET_AVAILABLE, AgentSpec
-from workflows.contracts.base import JsonObject
-from workflows.contracts.model import PROVIDERS
-from workflows.contracts.tool import Effect
-from workflows.contracts.tool_entry import ActivityTool, HttpTool, McpTools, PythonTool
 
 HEAD = "name: refunds\ninstructions: Help.\nmodels: [openai:gpt-6-sol]\n"
 """Lines 1 to 3 of a valid file."""

@@ -3,10 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
-from workflows.contracts.policy import Asking, Rule, Verdict
-from workflows.contracts.request import Need, Then
-from workflows.rules.asking import after_expiry, needs_of
+from mandate.workflows.contracts.policy import Asking, Rule, Verdict
+from mandate.workflows.contracts.request import Need, Then
+from mandate.workflows.rules.needs import after_expiry, needs_of
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -3,13 +3,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from mandate.activities.stores.sqlite import SqliteStore
+from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
+from mandate.workflows.contracts.base import digest_of
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadCodec
 
-from activities.blobs import BlobCorrupted, BlobMissing, Blobs
-from activities.stores.sqlite import SqliteStore
 from tests.support.memory_store import MemoryStore
-from workflows.contracts.base import digest_of
 
 PLAIN = b"Refund order 81 of ann@example.com, please. " * 20
 

@@ -6,14 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-
-from activities.toolbox import builtin
-from workers.agent_files import AgentFileError
-from workers.catalog import Catalog
-from workers.secrets import Secrets
-from workflows.contracts.agent import AgentSpec, PinnedAgent
-from workflows.contracts.base import digest_of
-from workflows.contracts.tool import (
+from mandate.activities.toolbox import builtin
+from mandate.workers.catalog.agents import AgentFileError
+from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.secrets import Secrets
+from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
+from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.contracts.tool import (
     ActivityBinding,
     Effect,
     HttpBinding,
@@ -24,12 +23,12 @@ from workflows.contracts.tool import (
     Tool,
     ToolDefinition,
 )
-from workflows.contracts.tool_entry import McpTools
+from mandate.workflows.contracts.tool_entry import McpTools
 
 HEAD = "instructions: Help.\nmodels: [openai:gpt-6-sol]\n"
 
 SHOP = '''
-from activities.toolbox.registry import tool
+from mandate.activities.toolbox.decorator import tool
 
 @tool(effect="read", tags=["shop"])
 def look_up(order: int) -> str:

@@ -10,11 +10,10 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from activities import arguments
-from workflows.contracts.base import digest_of
-from workflows.rules import cel, cel_cost, cel_tree
-from workflows.rules.cel import Facts, Unevaluable
+from mandate.activities.toolbox import arguments
+from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.rules.cel import cost, evaluate, tree
+from mandate.workflows.rules.cel.evaluate import Facts, Unevaluable
 
 NOW = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 LONG = {"digest": digest_of(b"x"), "size": 5000, "preview": "Dear Sir"}
@@ -22,7 +21,7 @@ SHORT = {"digest": digest_of(b"x"), "size": 300, "preview": "Dear Sir"}
 BIG = 2**63
 
 
-def outcome(text: str, args: object = None, run: object = None) -> cel.Outcome:
+def outcome(text: str, args: object = None, run: object = None) -> evaluate.Outcome:
     return Facts({"args": args or {}, "run": run or {}}).evaluate(text)
 
 
@@ -240,7 +239,7 @@ def test_what_a_call_usually_holds_is_not_too_costly() -> None:
 )
 def test_loops_of_a_condition(text: str, loops: tuple[int, int] | None) -> None:
     names = ("args", "y", "x")
-    found = cel_cost.loops_of(cel_tree.read(cel._environment(names).compile(text).serialize()))
+    found = cost.loops_of(tree.read(evaluate._environment(names).compile(text).serialize()))
 
     assert (found and (found.count, found.depth)) == loops
 
@@ -270,6 +269,6 @@ def test_threads_share_conditions() -> None:
 
 
 def test_library_is_not_imported_without_a_condition() -> None:
-    program = "import sys; import workflows.rules.policy; sys.exit('cel_expr_python' in sys.modules)"
+    program = "import sys; import mandate.workflows.rules.policy; sys.exit('cel_expr_python' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

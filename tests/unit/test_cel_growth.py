@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from workflows.rules import cel, cel_cost, cel_growth, cel_tree
-from workflows.rules.cel import Facts, Unevaluable
+from mandate.workflows.rules.cel import cost, evaluate, growth
+from mandate.workflows.rules.cel import tree as cel_tree
+from mandate.workflows.rules.cel.evaluate import Facts, Unevaluable
 
 TOO_COSTLY = Unevaluable("it is too costly for arguments of this size")
 
@@ -153,7 +153,7 @@ def variable(name: str) -> Part:
 def added(one: Part, other: Part) -> Part:
     def run(meter: Meter) -> Any:
         value = one.run(meter) + other.run(meter)
-        meter.did(1, len(value) if isinstance(value, str) else cel_growth.ITEM_BYTES * len(value))
+        meter.did(1, len(value) if isinstance(value, str) else growth.ITEM_BYTES * len(value))
         return value
 
     return Part(f"({one.text} + {other.text})", run)
@@ -161,7 +161,7 @@ def added(one: Part, other: Part) -> Part:
 
 def listed(*parts: Part) -> Part:
     def run(meter: Meter) -> Any:
-        meter.did(1, cel_growth.ITEM_BYTES * len(parts))
+        meter.did(1, growth.ITEM_BYTES * len(parts))
         return [part.run(meter) for part in parts]
 
     return Part(f"[{', '.join(part.text for part in parts)}]", run)
@@ -181,7 +181,7 @@ def looped(kind: str, over: Part, name: str, step: Part) -> Part:
                     return False
             elif kind == "map" or value:
                 made.append(value if kind == "map" else element)
-                meter.did(1, cel_growth.ITEM_BYTES // 2 * len(made))
+                meter.did(1, growth.ITEM_BYTES // 2 * len(made))
         meter.scope[name] = before
         return True if kind == "all" else made
 
@@ -275,11 +275,11 @@ def test_no_condition_does_more_than_was_estimated(condition: Part, size: tuple[
 
     if isinstance(found, bool) and wanted is not None:
         assert found is wanted
-    tree = cel_growth.growing(cel_tree.read(cel._environment(("args",)).compile(condition.text).serialize()))
+    tree = growth.growing(cel_tree.read(evaluate._environment(("args",)).compile(condition.text).serialize()))
     if tree is not None:
-        known = cel_cost.Size.of({"args": args})
-        value = cel_growth.Value(known.values, known.values, known.text_bytes)
-        estimate = cel_growth._Estimator({"args": value}).estimate(tree)
+        known = cost.Size.of({"args": args})
+        value = growth.Value(known.values, known.values, known.text_bytes)
+        estimate = growth._Estimator({"args": value}).estimate(tree)
         assert estimate.bytes >= meter.bytes
         assert estimate.steps >= meter.steps
 

@@ -6,20 +6,20 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from mandate.activities.channels import slack_blocks
+from mandate.activities.channels.base import Parcel, key_of, wants
+from mandate.activities.channels.http_post import HttpPost
+from mandate.activities.channels.slack import APART, SlackSender
+from mandate.activities.channels.webhook import body_of, signature
+from mandate.workers.catalog.channels import LOG_ALONE, ChannelFileError, read_channels
+from mandate.workers.secrets import Secrets
+from mandate.workers.settings import Settings
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.channels import ChannelsFile, LogChannel, address_fault
+from mandate.workflows.contracts.request import ANYONE, Notice, Request
+from mandate.workflows.rules import commands as rules_commands
 
-from activities.channels import slack_blocks
-from activities.channels.base import Parcel, key_of, wants
-from activities.channels.http_post import HttpPost
-from activities.channels.slack import APART, SlackSender
-from activities.channels.webhook import body_of, signature
 from tests.support.notices import approval, need, notice, question, run_of
-from workers.channels import LOG_ALONE, ChannelFileError, read_channels
-from workers.secrets import Secrets
-from workers.settings import Settings
-from workflows.contracts.base import JsonObject
-from workflows.contracts.channels import ChannelsFile, LogChannel, address_fault
-from workflows.contracts.request import ANYONE, Notice, Request
-from workflows.rules import answering
 
 SECRETS = Secrets(
     {"HOOK": "s3cr3t", "SLACK": "https://hooks.slack.example/services/T0/B0/x", "BAD": "http://x.example"}
@@ -325,11 +325,11 @@ def test_webhook_body_of_an_approval() -> None:
     ],
 )  # fmt: skip
 def test_our_commands(workflow_id: str, request_: Request, options: dict[str, str], expected: list[str]) -> None:
-    assert [way.mandate for way in answering.ways(workflow_id, request_, **options)] == expected
+    assert [way.mandate for way in rules_commands.ways(workflow_id, request_, **options)] == expected
 
 
 def test_commands_are_labelled_and_ours_come_first() -> None:
-    found = answering.commands("shop-7f3a", question(), "temporal agent")
+    found = rules_commands.commands("shop-7f3a", question(), "temporal agent")
 
     assert [label for label, _ in found] == [
         "answer", "reject", "answer, with Temporal's CLI", "reject, with Temporal's CLI",
@@ -359,7 +359,7 @@ def test_commands_are_labelled_and_ours_come_first() -> None:
 )
 def test_a_shell_reads_back_what_was_meant(workflow_id: str) -> None:
     request = approval(3, need("finance", signature=True))
-    (way, _) = answering.ways(workflow_id, request, namespace="prod")
+    (way, _) = rules_commands.ways(workflow_id, request, namespace="prod")
     script = 'mandate() { printf "%s\\0" "$@"; }; temporal() { printf "%s\\0" "$@"; }\n'
 
     def words(command: str) -> list[str]:
@@ -498,5 +498,5 @@ def test_many_notices_share_one_slack_message() -> None:
 
 
 def test_quote_is_that_of_the_shell_where_it_can_be() -> None:
-    assert answering.quote("it's a b") == shlex.quote("it's a b")
-    assert answering.quote("a\n`'\\") == "$'a\\x0a\\x60\\'\\\\'"
+    assert rules_commands.quote("it's a b") == shlex.quote("it's a b")
+    assert rules_commands.quote("a\n`'\\") == "$'a\\x0a\\x60\\'\\\\'"

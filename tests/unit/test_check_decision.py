@@ -11,32 +11,26 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from mandate.activities.decision import PeopleActivities
+from mandate.activities.people.directory import Directory
+from mandate.activities.people.signatures import Signatures
+from mandate.activities.stores.sqlite import SqliteStore
+from mandate.activities.toolbox import arguments
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workers.examples import sign_decision
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
+from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.request import CHOICES, Checked, Decision, DecisionCheck, Need, Request
+from mandate.workflows.contracts.tool import ActivityBinding, PythonBinding, RemoteActivity, Tool, ToolDefinition
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, TextPart, UserMessage
 from structlog.testing import capture_logs
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import arguments
-from activities.blobs import Blobs
-from activities.directory import Directory
-from activities.people import PeopleActivities
-from activities.pinned import PinnedAgents
-from activities.signatures import Signatures
-from activities.stores.sqlite import SqliteStore
-from activities.transcript import TranscriptLog
 from tests.support.signing import Issuer
-from workers.examples import sign_decision
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import JsonObject, canonical_json, digest_of
-from workflows.contracts.budget import Budget
-from workflows.contracts.request import CHOICES, Checked, Decision, DecisionCheck, Need, Request
-from workflows.contracts.tool import (
-    ActivityBinding,
-    PythonBinding,
-    RemoteActivity,
-    Tool,
-    ToolDefinition,
-)
-from workflows.contracts.transcript import AssistantMessage, CallPart, TextPart, UserMessage
 
 AT = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 NOW = int(AT.timestamp())
@@ -906,7 +900,7 @@ class TestAnswers:
 
 
 class TestExampleSigner:
-    """`workers.examples.sign_decision`, as `mandate approve --token-command` runs it."""
+    """`mandate.workers.examples.sign_decision`, as `mandate approve --token-command` runs it."""
 
     def environment(self, **more: str) -> dict[str, str]:
         return {"MANDATE_REQUEST_DIGEST": DIGEST, "MANDATE_CHOICE": "approve", "MANDATE_BY": ANN, **more}

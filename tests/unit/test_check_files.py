@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.activities.agent import _pin
+from mandate.activities.people.requesters import Requester
+from mandate.workers.catalog.agents import AgentFileError
+from mandate.workers.catalog.catalog import Catalog, Loaded
+from mandate.workers.catalog.checks import named
+from mandate.workers.catalog.readiness import missing_keys, script_faults
+from mandate.workers.main import main
+from mandate.workers.secrets import Secrets
+from mandate.workers.settings import Settings
+from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 
-from activities.agent import _pin
-from activities.requesters import Requester
 from tests.unit.test_catalog import StubServers
-from workers.agent_files import AgentFileError
-from workers.catalog import Catalog, Loaded
-from workers.check_files import named
-from workers.cli.main import main
-from workers.readiness import missing_keys, script_faults
-from workers.secrets import Secrets
-from workers.settings import Settings
-from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 
 HEAD = "name: shop\ninstructions: Help.\nmodels: [scripted:shop.script.yaml]\n"
 """Lines 1 to 3."""
@@ -34,8 +34,8 @@ tools:
 """Lines 4 to 9."""
 
 SHOP = '''
-from activities.toolbox.checks import check
-from activities.toolbox.registry import tool
+from mandate.activities.checks.functions import check
+from mandate.activities.toolbox.decorator import tool
 
 @tool(effect="read")
 def find_refund(order: int, key: str = "") -> dict[str, object]:
@@ -140,7 +140,7 @@ async def test_workflow_holds_of_checks_and_probes_what_it_decides_with(folder: 
 
 
 def _offered(loaded: Loaded) -> Any:
-    from activities.agent import OfferedAgent
+    from mandate.activities.agent import OfferedAgent
 
     return OfferedAgent(digest=loaded.digest, content=loaded.content, pinned=loaded.pinned)
 

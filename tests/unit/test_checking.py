@@ -6,14 +6,14 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mandate.activities.checks.findings import Unable, expected, read_json, value_of
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.policy import RunFacts, ToolTotals
+from mandate.workflows.contracts.tool import Effect, Tool
+from mandate.workflows.contracts.verification import FINAL, CheckPin
+from mandate.workflows.rules import verification
+from mandate.workflows.rules.cel import evaluate
 from pydantic import JsonValue
-
-from activities.findings import Unable, expected, read_json, value_of
-from workflows.contracts.base import JsonObject
-from workflows.contracts.policy import RunFacts, ToolTotals
-from workflows.contracts.tool import Effect, Tool
-from workflows.contracts.verification import FINAL, CheckPin
-from workflows.rules import cel, checking
 
 LONG = {"size": 5000, "digest": "d" * 43, "preview": "Dear"}
 ARGS: JsonObject = {"order": 81, "amount": 2.5, "lines": [{"sku": "a"}, None], "cost-center": "7", "letter": LONG}
@@ -34,7 +34,7 @@ ARGS: JsonObject = {"order": 81, "amount": 2.5, "lines": [{"sku": "a"}, None], "
     ],
 )
 def test_expression_comes_to_a_value_of_json(text: str, value: JsonValue) -> None:
-    found = cel.Facts({"args": ARGS, "key": "k1"}).value(text)
+    found = evaluate.Facts({"args": ARGS, "key": "k1"}).value(text)
 
     assert found == value
     assert type(found) is type(value)
@@ -58,14 +58,14 @@ def test_expression_comes_to_a_value_of_json(text: str, value: JsonValue) -> Non
     ],
 )
 def test_expression_without_a_value_says_why(text: str, reason: str) -> None:
-    assert cel.Facts({"args": ARGS}).value(text) == cel.Unevaluable(reason)
+    assert evaluate.Facts({"args": ARGS}).value(text) == evaluate.Unevaluable(reason)
 
 
 def test_variable_that_cannot_be_read_spoils_only_what_reads_it() -> None:
-    facts = cel.Facts({"args": {"order": 2**70}, "key": "k1"})
+    facts = evaluate.Facts({"args": {"order": 2**70}, "key": "k1"})
 
     assert facts.value("key") == "k1"
-    assert facts.value("args") == cel.Unevaluable("args.order is an integer beyond 64 bits")
+    assert facts.value("args") == evaluate.Unevaluable("args.order is an integer beyond 64 bits")
 
 
 PLAIN = st.recursive(
@@ -84,43 +84,46 @@ PLAIN = st.recursive(
 
 @given(PLAIN)
 def test_every_argument_comes_back_as_it_is(value: JsonValue) -> None:
-    found = cel.Facts({"args": {"x": value}}).value("args.x")
+    found = evaluate.Facts({"args": {"x": value}}).value("args.x")
 
-    assert found == value or found == cel.Unevaluable("args.x is not shown, since the arguments are long")
+    assert found == value or found == evaluate.Unevaluable("args.x is not shown, since the arguments are long")
 
 
 def test_arguments_are_computed_over_the_call_and_its_key() -> None:
-    made = checking.arguments_of({"order": "args.order", "reference": "'r-' + key"}, {"order": 81}, "k1")
+    made = verification.arguments_of({"order": "args.order", "reference": "'r-' + key"}, {"order": 81}, "k1")
 
     assert made == {"order": 81, "reference": "r-k1"}
 
 
 def test_call_without_a_key_has_an_empty_one() -> None:
-    assert checking.arguments_of({"reference": "key"}, {}, None) == {"reference": ""}
+    assert verification.arguments_of({"reference": "key"}, {}, None) == {"reference": ""}
 
 
 @pytest.mark.parametrize("text", ["args.currency", " args . currency ", 'args["currency"]', "args['currency']"])
 def test_argument_that_the_call_left_out_is_left_out(text: str) -> None:
     expressions = {"order": "args.order", "currency": text}
 
-    assert checking.arguments_of(expressions, {"order": 81}, "k1") == {"order": 81}
-    assert checking.arguments_of(expressions, {"order": 81, "currency": None}, "k1") == {"order": 81, "currency": None}
+    assert verification.arguments_of(expressions, {"order": 81}, "k1") == {"order": 81}
+    assert verification.arguments_of(expressions, {"order": 81, "currency": None}, "k1") == {
+        "order": 81,
+        "currency": None,
+    }
 
 
 @pytest.mark.parametrize("text", ["args.currency.code", "'x' + args.currency", "[args.currency]"])
 def test_what_is_computed_of_a_missing_argument_makes_all_unusable(text: str) -> None:
-    made = checking.arguments_of({"order": "args.order", "currency": text}, {"order": 81}, "k1")
+    made = verification.arguments_of({"order": "args.order", "currency": text}, {"order": 81}, "k1")
 
-    assert made == cel.Unevaluable("the argument 'currency' cannot be computed: the key 'currency' is missing")
+    assert made == evaluate.Unevaluable("the argument 'currency' cannot be computed: the key 'currency' is missing")
 
 
 @pytest.mark.parametrize(
     ("name", "text"), [("order", "args.order"), ("cost-center", 'args["cost-center"]'), ("in", 'args["in"]')]
 )
 def test_text_of_an_argument_is_that_argument(name: str, text: str) -> None:
-    assert checking.argument_text(name) == text
-    assert checking.named_argument(text) == name
-    assert checking.arguments_of({"x": text}, {name: 1}, None) == {"x": 1}
+    assert verification.argument_text(name) == text
+    assert verification.named_argument(text) == name
+    assert verification.arguments_of({"x": text}, {name: 1}, None) == {"x": 1}
 
 
 def pin(name: str, after: str, when: str | None = None) -> CheckPin:
@@ -130,9 +133,9 @@ def pin(name: str, after: str, when: str | None = None) -> CheckPin:
 def test_checks_are_those_of_the_tool_or_of_the_answer_in_order() -> None:
     checks = (pin("a", "pay"), pin("b", FINAL), pin("c", "pay"), pin("d", "send"))
 
-    assert [check.name for check in checking.checks_after(checks, "pay")] == ["a", "c"]
-    assert [check.name for check in checking.checks_after(checks, FINAL)] == ["b"]
-    assert checking.checks_after(checks, "look") == ()
+    assert [check.name for check in verification.checks_after(checks, "pay")] == ["a", "c"]
+    assert [check.name for check in verification.checks_after(checks, FINAL)] == ["b"]
+    assert verification.checks_after(checks, "look") == ()
 
 
 PAY = Tool(name="pay", source="python", effect=Effect.ONCE, risk=0.7, tags=("money",), numeric=("amount",))
@@ -159,13 +162,13 @@ RUN = RunFacts(
         ("run.totals.pay.amount + args.amount > 160.0", True),
         ("run.calls.look == 0", True),
         ("agent.name == 'other'", False),
-        ("args.nothing == 1", cel.Unevaluable("the key 'nothing' is missing")),
+        ("args.nothing == 1", evaluate.Unevaluable("the key 'nothing' is missing")),
     ],
 )
 def test_check_of_a_call_applies_by_the_facts_that_policy_sees(
-    when: str | None, outcome: bool | cel.Unevaluable
+    when: str | None, outcome: bool | evaluate.Unevaluable
 ) -> None:
-    assert checking.applies(pin("a", "pay", when), PAY, {"amount": 120.5}, RUN, tools=(PAY, LOOK)) == outcome
+    assert verification.applies(pin("a", "pay", when), PAY, {"amount": 120.5}, RUN, tools=(PAY, LOOK)) == outcome
 
 
 @pytest.mark.parametrize(
@@ -173,13 +176,13 @@ def test_check_of_a_call_applies_by_the_facts_that_policy_sees(
     [("run.calls.pay > 0", True), ("run.calls.look > 0", False), ("run.cost_usd > 0.2", True), ("run.tainted", False)],
 )
 def test_check_of_the_answer_applies_by_the_facts_of_the_run(when: str, outcome: bool) -> None:
-    assert checking.applies(pin("a", FINAL, when), None, {}, RUN, tools=(PAY, LOOK)) is outcome
+    assert verification.applies(pin("a", FINAL, when), None, {}, RUN, tools=(PAY, LOOK)) is outcome
 
 
 def test_check_of_the_answer_sees_no_call() -> None:
-    outcome = checking.applies(pin("a", FINAL, "args.amount > 1.0"), None, {}, RUN)
+    outcome = verification.applies(pin("a", FINAL, "args.amount > 1.0"), None, {}, RUN)
 
-    assert isinstance(outcome, cel.Unevaluable)
+    assert isinstance(outcome, evaluate.Unevaluable)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 from pathlib import Path
 
 import pytest
+from mandate.workers.cli.connection import configured
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import ConnectionFlags, Invocation, RootOptions
+from mandate.workers.cli.output import Output
 from temporalio.service import TLSConfig
-
-from workers.cli.connection import configured
-from workers.cli.errors import CliError
-from workers.cli.options import ConnectionFlags, Invocation, RootOptions
-from workers.cli.output import Output
 
 PROFILES = """
 [profile.default]

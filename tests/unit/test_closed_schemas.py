@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from activities.toolbox.closed_schemas import close_schema, find_open_places, open_schema
-from activities.toolbox.given_names import name_fault
-from activities.toolbox.schema import check_schema, misfit
+from mandate.activities.toolbox.argument_names import name_fault
+from mandate.activities.toolbox.closed_schemas import close_schema, find_open_places, open_schema
+from mandate.activities.toolbox.schema import check_schema, misfit
 
 AMOUNT: dict[str, Any] = {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]}
 ITEM: dict[str, Any] = {"type": "object", "properties": {"price": {"type": "number"}}}

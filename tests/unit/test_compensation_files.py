@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from mandate.workflows.contracts.compensation import CompensationSpec
 
 from tests.unit.test_check_files import TOOLS, faults_of, folder, load
-from workflows.contracts.compensation import CompensationSpec
 
 __all__ = ["folder"]
 

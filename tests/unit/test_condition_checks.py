@@ -6,15 +6,14 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from activities.documents import Document, parse_document
-from activities.toolbox.declared import numeric_arguments
-from workers.condition_checks import Conditions, check
-from workers.policy_files import PlacedRule
-from workflows.contracts.base import JsonObject
-from workflows.contracts.policy import Rule, RunFacts
-from workflows.contracts.tool import BuiltinBinding, Tool, ToolDefinition
-from workflows.rules import policy
+from mandate.activities.documents import Document, parse_document
+from mandate.activities.toolbox.schema_types import numeric_arguments
+from mandate.workers.catalog.conditions import Conditions, check
+from mandate.workers.catalog.policies import PlacedRule
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.policy import Rule, RunFacts
+from mandate.workflows.contracts.tool import BuiltinBinding, Tool, ToolDefinition
+from mandate.workflows.rules import policy
 
 REFUND: JsonObject = {
     "type": "object",

@@ -1,5 +1,5 @@
-from activities.conversation import Conversation
-from workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
 
 
 def told(text: str) -> UserMessage:

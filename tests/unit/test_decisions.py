@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from workflows.contracts.directory import same_person
-from workflows.contracts.request import Checked, Decision, EditedCall, Need, Recorded, Request, Then
-from workflows.contracts.run import PeopleState
-from workflows.rules import decisions
+from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.request import Checked, Decision, EditedCall, Need, Recorded, Request, Then
+from mandate.workflows.contracts.run import PeopleState
+from mandate.workflows.rules import decisions
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

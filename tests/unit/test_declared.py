@@ -6,11 +6,10 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from activities import arguments
-from activities.toolbox import schema as schemas
-from activities.toolbox.declared import as_declared, numeric_arguments
-from workflows.contracts.tool import CallRequest
+from mandate.activities.toolbox import arguments
+from mandate.activities.toolbox import schema as schemas
+from mandate.activities.toolbox.schema_types import as_declared, numeric_arguments
+from mandate.workflows.contracts.tool import CallRequest
 
 NUMBER: dict = {"type": "number"}
 INTEGER: dict = {"type": "integer"}

@@ -1,11 +1,10 @@
 from datetime import UTC, datetime
 
 import pytest
-
-from workers.demo import answers
-from workers.demo.answers import Answer
-from workers.demo.books import Evidence
-from workflows.contracts.request import CHOICES, Request, RequestKind
+from mandate.workers.demo import answers
+from mandate.workers.demo.answers import Answer
+from mandate.workers.demo.books import Evidence
+from mandate.workflows.contracts.request import CHOICES, Request, RequestKind
 
 
 def request(kind: RequestKind) -> Request:

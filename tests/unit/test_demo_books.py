@@ -1,7 +1,6 @@
 import pytest
+from mandate.workers.demo.books import Books, Evidence
 from pydantic import JsonValue
-
-from workers.demo.books import Books, Evidence
 
 BOOKS = Books(
     refunds=[{"refund": 1, "order": 1042, "amount_cents": 10690, "method": "PayPal", "reason": "broken", "key": "k"}],

@@ -1,8 +1,7 @@
 from pathlib import Path
 
 import pytest
-
-from workers.demo import commands
+from mandate.workers.demo import commands
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def test_program_that_is_not_on_path_is_typed_by_its_path(tmp_path: Path, monkey
     monkeypatch.setattr("sys.executable", str(python))
     monkeypatch.chdir(tmp_path)
 
-    assert commands.own("mandate") == "bin/python -m workers.cli.main"
+    assert commands.own("mandate") == "bin/python -m mandate.workers.main"
     python.parent.mkdir()
     python.with_name("mandate").touch()
     assert commands.own("mandate") == commands.own("temporal agent") == "bin/mandate"

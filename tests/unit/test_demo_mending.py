@@ -1,19 +1,18 @@
 """What `mandate demo --break` reads of lost replies and failed checks, and what it tells of them."""
 
+from mandate.workers.converter import data_converter
+from mandate.workers.demo import faults
+from mandate.workers.demo.books import Books
+from mandate.workers.demo.mending import Checked, Looked, Mended, Mending
+from mandate.workers.history.events import Call
+from mandate.workers.history.run_history import Chronicle
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
+from mandate.workflows.contracts.tool import CallRequest
+from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
 from pydantic import BaseModel
 from temporalio.api.history.v1 import HistoryEvent
-
-from workers.cli.chronicle import Chronicle
-from workers.cli.happenings import Call
-from workers.converter import data_converter
-from workers.demo import breakage
-from workers.demo.books import Books
-from workers.demo.mending import Checked, Looked, Mended, Mending
-from workflows.contracts.failures import Outcome
-from workflows.contracts.model import Usage
-from workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
-from workflows.contracts.tool import CallRequest
-from workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
 
 CONVERTER = data_converter()
 DIGEST = "d" * 43
@@ -82,7 +81,7 @@ def test_lost_replies_and_failed_checks_are_told_with_what_became_of_them() -> N
     sent = EffectEntry(step=5, tool="send_customer_note", call=NOTE.line, key="key-2", reason="ann chose happened")
     plain = EffectEntry(step=6, tool="restock_item", call="restock_item", key="key-3")
 
-    assert breakage.told(result(paid, sent, plain), [looked, FAILED], BOOKS) == [
+    assert faults.told(result(paid, sent, plain), [looked, FAILED], BOOKS) == [
         f"- No reply: {REFUND.line}; 3 attempts {KEY}. {GUESS} its probe was asked. Known now: as find_refund shows.",
         f"- No reply: {NOTE.line}; 1 attempt. {GUESS} {ASKED}. Known now: ann chose happened.",
         "- Check told failed once for the final answer: the model was told why; the next try passed.",
@@ -94,15 +93,15 @@ def test_what_is_unknown_to_the_end_is_told_as_that() -> None:
     lost = EffectEntry(step=4, tool="issue_refund", call=REFUND.line, key="key-1", reason="the line broke", attempts=3)
     looked = Looked(REFUND, "find_refund", Outcome.UNKNOWN, "it cannot tell")
 
-    assert breakage.told(result(uncertain=(lost,)), [looked], BOOKS)[0] == (
+    assert faults.told(result(uncertain=(lost,)), [looked], BOOKS)[0] == (
         "- Unknown to the end: issue_refund order=1042; 3 attempts under one idempotency key, no reply."
     )
-    assert breakage.as_json(result(uncertain=(lost,)), [looked], BOOKS)["lost"] == [
+    assert faults.as_json(result(uncertain=(lost,)), [looked], BOOKS)["lost"] == [
         {"call": REFUND.line, "attempts": 3, "known": False, "probe": None, "reason": "the line broke"}
     ]
 
 
 def test_nothing_broke() -> None:
-    assert breakage.told(result(), [], BOOKS) == [
+    assert faults.told(result(), [], BOOKS) == [
         "Nothing: the agent issued no refund and wrote no email, and its answer passed."
     ]

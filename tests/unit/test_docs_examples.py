@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.activities.documents import parse_document
+from mandate.activities.providers.scripted.script import load_script
+from mandate.workers.catalog.agents import AgentFileError, read_agent
+from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.conditions import check
+from mandate.workers.catalog.people import read_people
+from mandate.workers.catalog.policies import read_policy_file
+from mandate.workers.secrets import Secrets
+from mandate.workers.settings import Settings
+from mandate.workflows.contracts.agent import AgentSpec
+from mandate.workflows.contracts.tool_entry import TOOL_KINDS
 
-from activities.documents import parse_document
-from activities.providers.script import load_script
 from tests.unit.test_catalog import StubServers
-from workers.agent_files import AgentFileError, read_agent
-from workers.catalog import Catalog
-from workers.condition_checks import check
-from workers.people_files import read_people
-from workers.policy_files import read_policy_file
-from workers.secrets import Secrets
-from workers.settings import Settings
-from workflows.contracts.agent import AgentSpec
-from workflows.contracts.tool_entry import TOOL_KINDS
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "deploy/README.md", "tests/benchmarks/README.md")

@@ -4,12 +4,13 @@ import json
 import stat
 from pathlib import Path
 
-from activities.blobs import Blobs
-from activities.pinned import PinnedAgents
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workers.catalog.earlier_agents import FILE, KEPT, recall
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.budget import Budget
+
 from tests.support.memory_store import MemoryStore
-from workers.earlier_agents import FILE, KEPT, recall
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.budget import Budget
 
 
 def agent(name: str) -> PinnedAgent:

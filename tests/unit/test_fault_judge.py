@@ -5,13 +5,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
 
 from tests.support.fault_judge import Ran, judge
 from tests.support.fault_log import Executed, Hit
 from tests.support.fault_model import Told
 from tests.support.fault_plan import Call, Point, Task
-from workflows.contracts.model import Usage
-from workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
 
 PAY, SEND, SET, LOOK = Call("pay_http", "a"), Call("send_http", "b"), Call("set_http", "c"), Call("look_http", "d")
 TASK = Task("run", ((PAY, LOOK), (SEND, SET)))

@@ -5,16 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from mandate.activities.documents import parse_document
+from mandate.workers.catalog.agents import AgentFileError, read_agent
+from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.secrets import Secrets
+from mandate.workflows.contracts.agent import AgentSpec
+from mandate.workflows.contracts.model import PROVIDERS
+from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.workflows.contracts.tool_entry import McpTools
 from pydantic import ValidationError
-
-from activities.documents import parse_document
-from workers.agent_files import AgentFileError, read_agent
-from workers.catalog import Catalog
-from workers.secrets import Secrets
-from workflows.contracts.agent import AgentSpec
-from workflows.contracts.model import PROVIDERS
-from workflows.contracts.tool import ToolDefinition
-from workflows.contracts.tool_entry import McpTools
 
 HEAD = "name: a\ninstructions: Help.\nmodels: [openai:m]\n"
 """Lines 1 to 3 of a valid file."""
@@ -34,7 +33,7 @@ HTTP = "tools:\n  - http: {method: GET, url: 'https://x.example/{q}'}\n    name:
 NOWHERE = "is not in the environment, and there is no folder of secrets"
 
 SHOP = """
-from activities.toolbox.registry import tool
+from mandate.activities.toolbox.decorator import tool
 
 def look_up(order: int) -> str: ...
 

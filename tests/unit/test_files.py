@@ -4,8 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
-
-from activities import files
+from mandate.activities import private_files
 
 
 def test_new_file_is_for_its_owner_and_an_old_one_keeps_its_mode(tmp_path: Path) -> None:
@@ -13,8 +12,8 @@ def test_new_file_is_for_its_owner_and_an_old_one_keeps_its_mode(tmp_path: Path)
     users.write_text("before")
     users.chmod(0o644)
 
-    files.replace(own, b"{}")
-    files.replace(users, b"after")
+    private_files.replace(own, b"{}")
+    private_files.replace(users, b"after")
 
     assert (own.read_bytes(), stat.S_IMODE(own.stat().st_mode)) == (b"{}", 0o600)
     assert (users.read_bytes(), stat.S_IMODE(users.stat().st_mode)) == (b"after", 0o644)
@@ -26,7 +25,7 @@ def test_what_a_link_leads_to_is_replaced_and_not_the_link(tmp_path: Path) -> No
     there.write_text("before")
     link.symlink_to(there)
 
-    files.replace(link, b"after")
+    private_files.replace(link, b"after")
 
     assert link.is_symlink()
     assert there.read_text() == "after"
@@ -37,6 +36,6 @@ def test_what_cannot_be_put_in_place_leaves_nothing_behind(tmp_path: Path) -> No
     taken.mkdir()
 
     with pytest.raises(OSError, match="taken"):
-        files.replace(taken, b"after")
+        private_files.replace(taken, b"after")
 
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

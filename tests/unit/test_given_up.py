@@ -1,6 +1,9 @@
 """What a step knows of a call whose last attempt failed, from what Temporal tells a workflow of it."""
 
 import pytest
+from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from mandate.workflows.contracts.tool import Effect, Tool
+from mandate.workflows.steps import _given_up
 from temporalio import exceptions
 from temporalio.exceptions import (
     ActivityError,
@@ -11,10 +14,6 @@ from temporalio.exceptions import (
     TerminatedError,
     TimeoutType,
 )
-
-from workflows.contracts.failures import FailureType, Outcome, ToolFailure
-from workflows.contracts.tool import Effect, Tool
-from workflows.steps import _given_up
 
 KEYED = Tool(name="pay", source="activity", effect=Effect.KEYED, retries=4)
 ONCE = KEYED.model_copy(update={"effect": Effect.ONCE})

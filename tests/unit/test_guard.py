@@ -4,19 +4,19 @@ import dataclasses
 from typing import Any
 
 import pytest
+from mandate.activities import guard
+from mandate.activities.guard import Guard
+from mandate.activities.keyring import Keyring
+from mandate.workers.converter import SlimPayloadConverter
+from mandate.workflows.contracts.failures import Outcome, ToolFailure
+from mandate.workflows.contracts.tool import ToolRequest, ToolResult
+from mandate.workflows.rules.marks import subject_of
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import guard
-from activities.guard import Guard
-from activities.keyring import Keyring
 from tests.support.memory_store import MemoryStore
-from workers.converter import SlimPayloadConverter
-from workflows.contracts.failures import Outcome, ToolFailure
-from workflows.contracts.tool import ToolRequest, ToolResult
-from workflows.rules.marks import subject_of
 
 REQUEST = ToolRequest(agent="a" * 43, head="h" * 43, key="k" * 43, step=1)
 

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from activities import references
-from workflows.contracts.base import JsonObject, canonical_json
-from workflows.rules import hiding
+from mandate.activities.transcript import sensitive_arguments
+from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.rules import redaction
 
 SALT = b"salt"
 VALUES: Any = st.dictionaries(
@@ -34,7 +33,7 @@ VALUES: Any = st.dictionaries(
     ],
 )
 def test_value_in_clear_is_named(value: Any, name: str | None) -> None:
-    assert hiding.given_in_clear(value, ("card",)) == name
+    assert redaction.given_in_clear(value, ("card",)) == name
 
 
 @pytest.mark.parametrize(
@@ -47,23 +46,23 @@ def test_value_in_clear_is_named(value: Any, name: str | None) -> None:
     ],
 )
 def test_what_people_were_not_shown_is_not_sent_in_clear(value: Any, name: str | None) -> None:
-    assert hiding.revealed({"card": "***", "amount": 1, "parts": [{"card": "***"}]}, value) == name
+    assert redaction.revealed({"card": "***", "amount": 1, "parts": [{"card": "***"}]}, value) == name
 
 
 @given(VALUES)
 def test_reference_is_put_back_where_it_stands(whole: JsonObject) -> None:
-    shown = references.hidden(whole, ("card",), SALT)
+    shown = sensitive_arguments.hidden(whole, ("card",), SALT)
 
-    assert references.filled(shown, references.values(whole, ("card",), SALT)) == whole
-    assert references.unmasked(hiding.masked(whole, ("card",)), whole, ("card",)) == whole
-    assert hiding.given_in_clear(shown, ("card",)) is None
-    assert references.hidden(whole, ("card",), None) == whole
+    assert sensitive_arguments.filled(shown, sensitive_arguments.values(whole, ("card",), SALT)) == whole
+    assert sensitive_arguments.unmasked(redaction.masked(whole, ("card",)), whole, ("card",)) == whole
+    assert redaction.given_in_clear(shown, ("card",)) is None
+    assert sensitive_arguments.hidden(whole, ("card",), None) == whole
 
 
 @given(st.text("0123456789", min_size=4), st.text("0123456789", min_size=4))
 def test_reference_depends_on_value_name_and_salt_and_tells_nothing(one: str, other: str) -> None:
     def made(value: str, salt: bytes = SALT, name: str = "card") -> JsonObject:
-        return references.hidden({name: value}, (name,), salt)
+        return sensitive_arguments.hidden({name: value}, (name,), salt)
 
     assert (made(one) == made(other)) == (one == other)
     assert made(one) != made(one, b"another")
@@ -73,4 +72,4 @@ def test_reference_depends_on_value_name_and_salt_and_tells_nothing(one: str, ot
 
 def test_mask_without_a_value_behind_it_is_refused() -> None:
     with pytest.raises(LookupError, match="card: '\\*\\*\\*' stands for a value that the call does not have"):
-        references.unmasked({"card": "***"}, {"amount": 1}, ("card",))
+        sensitive_arguments.unmasked({"card": "***"}, {"amount": 1}, ("card",))

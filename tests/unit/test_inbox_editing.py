@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mandate.workers.cli import edit
+from mandate.workers.cli.errors import CliError
 from pydantic import JsonValue
-
-from workers.cli import editing
-from workers.cli.errors import CliError
 
 CALL: dict[str, JsonValue] = {
     "amount": 120.0,
@@ -52,7 +51,7 @@ json_values = st.recursive(
     ],
 )
 def test_set_changes_one_argument_and_leaves_the_others(setting: str, changed: dict[str, JsonValue]) -> None:
-    assert editing.with_settings(CALL, [setting]) == {**CALL, **changed}
+    assert edit.with_settings(CALL, [setting]) == {**CALL, **changed}
     assert CALL["amount"] == 120.0
 
 
@@ -69,22 +68,22 @@ def test_set_changes_one_argument_and_leaves_the_others(setting: str, changed: d
 )
 def test_set_that_cannot_be_done_is_refused(settings: list[str], sentence: str) -> None:
     with pytest.raises(CliError) as refusal:
-        editing.with_settings(CALL, settings)
+        edit.with_settings(CALL, settings)
 
     assert str(refusal.value) == sentence
 
 
 @given(st.dictionaries(st.text(), json_values, max_size=5))
 def test_yaml_that_people_edit_says_exactly_what_the_arguments_are(arguments: dict[str, JsonValue]) -> None:
-    text = "# a comment\n" + editing.as_yaml(arguments)
+    text = "# a comment\n" + edit.as_yaml(arguments)
 
-    again = editing.read_yaml(text)
+    again = edit.read_yaml(text)
 
-    assert editing.canonical_json(again) == editing.canonical_json(arguments)
+    assert edit.canonical_json(again) == edit.canonical_json(arguments)
 
 
 def test_texts_of_several_lines_are_blocks() -> None:
-    assert editing.as_yaml({"body": "one\ntwo\n", "when": "2026-11-02", "amount": 80}) == (
+    assert edit.as_yaml({"body": "one\ntwo\n", "when": "2026-11-02", "amount": 80}) == (
         "body: |\n  one\n  two\nwhen: '2026-11-02'\namount: 80\n"
     )
 
@@ -99,7 +98,7 @@ def test_texts_of_several_lines_are_blocks() -> None:
 )
 def test_text_that_is_no_object_says_where(text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=r".") as refusal:
-        editing.read_yaml(text)
+        edit.read_yaml(text)
 
     assert str(refusal.value) == sentence
 
@@ -117,7 +116,7 @@ def test_long_texts_that_were_left_alone_are_sent_as_they_were_shown(value: Json
     whole: JsonValue = {"amount": 120, "body": "long"}
     shown: JsonValue = {"amount": 120, "body": TEXT}
 
-    assert editing.referenced(value, whole, shown) == sent
+    assert edit.referenced(value, whole, shown) == sent
 
 
 def test_long_texts_are_found_in_lists_and_objects() -> None:
@@ -125,17 +124,15 @@ def test_long_texts_are_found_in_lists_and_objects() -> None:
     whole: JsonValue = {"mails": [{"to": "a", "body": "one"}, {"to": "b", "body": "two"}]}
     value: JsonValue = {"mails": [{"to": "c", "body": "one"}, {"to": "b", "body": "other"}]}
 
-    assert editing.has_references(shown)
-    assert not editing.has_references(whole)
-    assert editing.referenced(value, whole, shown) == {
-        "mails": [{"to": "c", "body": TEXT}, {"to": "b", "body": "other"}]
-    }
+    assert edit.has_references(shown)
+    assert not edit.has_references(whole)
+    assert edit.referenced(value, whole, shown) == {"mails": [{"to": "c", "body": TEXT}, {"to": "b", "body": "other"}]}
 
 
 def test_changes_are_told_part_by_part_and_hide_what_is_hidden() -> None:
     after = {**CALL, "amount": 80, "card": "4000", "customer": {"name": "Ann"}, "note": "hi"}
 
-    assert list(editing.changes(CALL, after)) == [
+    assert list(edit.changes(CALL, after)) == [
         "amount: 120.0 → 80",
         "card: *** → another value",
         'customer.address: {"city": "Bonn"} is left out',
@@ -150,7 +147,7 @@ def editor(script: str) -> dict[str, str]:
 
 
 def test_editor_gets_comments_and_arguments_and_what_it_leaves_is_read() -> None:
-    value, path = editing.edited(
+    value, path = edit.edited(
         {"amount": 120, "card": "***"},
         ["wf:r1  pay amount=120?"],
         editor(
@@ -184,7 +181,7 @@ def test_edit_without_a_change_sends_nothing_and_leaves_nothing_behind(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     with pytest.raises(CliError) as refusal:
-        editing.edited({"amount": 120}, [], editor(script))
+        edit.edited({"amount": 120}, [], editor(script))
 
     assert str(refusal.value) == sentence
     assert list(tmp_path.iterdir()) == []
@@ -194,7 +191,7 @@ def test_edit_that_cannot_be_read_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     with pytest.raises(CliError) as refusal:
-        editing.edited({"amount": 120}, [], editor("path.write_text('amount: [80')"))
+        edit.edited({"amount": 120}, [], editor("path.write_text('amount: [80')"))
 
     (kept,) = tmp_path.iterdir()
     assert kept.read_text() == "amount: [80"
@@ -205,11 +202,11 @@ def test_editor_that_fails_sends_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     with pytest.raises(CliError, match="ended with exit code 3; nothing was sent; your text is in "):
-        editing.edited({"amount": 120}, [], editor("path.write_text('amount: 80'); sys.exit(3)"))
+        edit.edited({"amount": 120}, [], editor("path.write_text('amount: 80'); sys.exit(3)"))
     with pytest.raises(
         CliError, match="the editor '/no/such' cannot be started: No such file or directory; set VISUAL"
     ):
-        editing.edited({"amount": 120}, [], {"EDITOR": "/no/such"})
+        edit.edited({"amount": 120}, [], {"EDITOR": "/no/such"})
 
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -218,6 +215,6 @@ def test_arguments_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("amount: 80\n")
     (tmp_path / "a.json").write_text('{"amount": 80}')
 
-    assert editing.from_file(tmp_path / "a.yaml") == editing.from_file(tmp_path / "a.json") == {"amount": 80}
+    assert edit.from_file(tmp_path / "a.yaml") == edit.from_file(tmp_path / "a.json") == {"amount": 80}
     with pytest.raises(CliError, match="cannot be read: No such file or directory"):
-        editing.from_file(tmp_path / "none")
+        edit.from_file(tmp_path / "none")

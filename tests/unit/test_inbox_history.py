@@ -5,18 +5,15 @@ from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from temporalio.api.common.v1 import Payload, Payloads
-from temporalio.api.history.v1 import HistoryEvent
-
-from workers.cli.chronicle import Chronicle
-from workers.cli.happenings import Call, Heard, Wanted
-from workers.cli.parked import Parked
-from workers.converter import data_converter
-from workflows.contracts.agent import AgentPin
-from workflows.contracts.budget import Budget
-from workflows.contracts.compensation import CompensationRequest
-from workflows.contracts.lookups import CheckedMany, DecisionChecks
-from workflows.contracts.request import (
+from mandate.workers.converter import data_converter
+from mandate.workers.history.events import Call, Heard, Wanted
+from mandate.workers.history.requests import Parked
+from mandate.workers.history.run_history import Chronicle
+from mandate.workflows.contracts.agent import AgentPin
+from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.compensation import CompensationRequest
+from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
+from mandate.workflows.contracts.request import (
     Answer,
     Checked,
     Decision,
@@ -32,8 +29,10 @@ from workflows.contracts.request import (
     Stop,
     Then,
 )
-from workflows.contracts.run import ControlState, PeopleState, RunState
-from workflows.contracts.tool import CallRequest, ToolResult
+from mandate.workflows.contracts.run import ControlState, PeopleState, RunState
+from mandate.workflows.contracts.tool import CallRequest, ToolResult
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.history.v1 import HistoryEvent
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 DIGEST = "d" * 43

@@ -3,10 +3,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-
-from workers.cli import naming
-from workers.cli.errors import CliError
-from workers.cli.naming import Numbered, Target
+from mandate.workers.cli import request_names
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.request_names import Numbered, Target
 
 AT = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 INBOX = Numbered("namespace-id default", "namespace 'default' at here:1", AT, (("wf", "r1", "d1"), ("a:b", "r2", "d2")))
@@ -27,15 +26,15 @@ INBOX = Numbered("namespace-id default", "namespace 'default' at here:1", AT, ((
     ],
 )
 def test_request_is_named_by_workflow_and_request_id(name: str, target: Target | None) -> None:
-    assert naming.parsed(name) == target
+    assert request_names.parsed(name) == target
 
 
 def test_numbers_are_kept_for_the_next_command(tmp_path: Path) -> None:
-    naming.save(tmp_path / "state", INBOX)
+    request_names.save(tmp_path / "state", INBOX)
 
-    assert naming.load(tmp_path / "state") == INBOX
+    assert request_names.load(tmp_path / "state") == INBOX
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["inbox.json"]
-    found = naming.resolve(2, INBOX, server=INBOX.server, folder=tmp_path, program="mandate")
+    found = request_names.resolve(2, INBOX, server=INBOX.server, folder=tmp_path, program="mandate")
     assert found == Target("a:b", "r2", "d2", number=2)
     assert (found.name, found.shown) == ("a:b:r2", "2 (a:b:r2)")
 
@@ -57,7 +56,7 @@ def test_number_that_stands_for_nothing_is_refused(
     number: int, numbered: Numbered | None, server: str, sentence: str
 ) -> None:
     with pytest.raises(CliError) as refusal:
-        naming.resolve(number, numbered, server=server, folder=Path("state"), program="mandate")
+        request_names.resolve(number, numbered, server=server, folder=Path("state"), program="mandate")
 
     assert str(refusal.value) == f"{sentence}run `mandate inbox` and take the number from there"
 
@@ -66,6 +65,6 @@ def test_number_that_stands_for_nothing_is_refused(
     "written", ["", "{", "[]", '{"requests": [["a"]]}', json.dumps({"server": "s", "requests": 3})]
 )
 def test_broken_numbers_are_no_numbers(tmp_path: Path, written: str) -> None:
-    (tmp_path / naming.FILE).write_text(written)
+    (tmp_path / request_names.FILE).write_text(written)
 
-    assert naming.load(tmp_path) is None
+    assert request_names.load(tmp_path) is None

@@ -3,14 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from activities.directory import People
-from workers.cli import asking, identity
-from workers.cli.entitled import Entitled
-from workers.cli.errors import CliError
-from workers.settings import Settings
-from workflows.contracts.directory import PeopleSpec
-from workflows.contracts.request import Need, OpenRequests, Request, Then
+from mandate.activities.people.directory import People
+from mandate.workers.cli import identity, request_text
+from mandate.workers.cli.entitled import Entitled
+from mandate.workers.cli.errors import CliError
+from mandate.workers.settings import Settings
+from mandate.workflows.contracts.people import PeopleSpec
+from mandate.workflows.contracts.request import Need, OpenRequests, Request, Then
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 LATER = NOW + timedelta(hours=2)
@@ -80,7 +79,7 @@ def run(*requests: Request, requester: str | None = None) -> OpenRequests:
     ],
 )
 def test_lengths_are_rounded_to_a_unit_that_says_enough(seconds: float, words: str) -> None:
-    assert asking.length(timedelta(seconds=seconds)) == words
+    assert request_text.length(timedelta(seconds=seconds)) == words
 
 
 @pytest.mark.parametrize(
@@ -98,19 +97,19 @@ def test_lengths_are_rounded_to_a_unit_that_says_enough(seconds: float, words: s
     ],
 )
 def test_needs_say_who_how_many_and_who_has(need: Need, words: str) -> None:
-    assert asking.needed(need) == words
+    assert request_text.needed(need) == words
 
 
 def test_expiry_says_what_it_means() -> None:
     goes_on = Then(groups=("leads",), users=("cy",), expires=timedelta(hours=4))
 
-    assert asking.expiry(request(need())) == "it counts as rejected"
-    assert asking.expiry(request(need(then=goes_on))) == "leads, cy can answer too, for 4h"
-    assert asking.expiry(request(need(expires_at=LATER + timedelta(1)), need(then=goes_on))) == (
+    assert request_text.expiry(request(need())) == "it counts as rejected"
+    assert request_text.expiry(request(need(then=goes_on))) == "leads, cy can answer too, for 4h"
+    assert request_text.expiry(request(need(expires_at=LATER + timedelta(1)), need(then=goes_on))) == (
         "leads, cy can answer too, for 4h"
     )
-    assert asking.remaining(request(need()), NOW) == "2 h"
-    assert asking.remaining(request(need()), LATER) == "over"
+    assert request_text.remaining(request(need()), NOW) == "2 h"
+    assert request_text.remaining(request(need()), LATER) == "over"
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
-
-from workflows import lookups, steps
-from workflows.lookups import Lookups
-from workflows.marks import OtherStore
+from mandate.workflows import steps
+from mandate.workflows.loop import decision_lookups
+from mandate.workflows.loop.decision_lookups import Lookups
+from mandate.workflows.marks import OtherStore
 
 
 class Check:
@@ -31,7 +31,7 @@ async def test_worker_that_cannot_decide_for_a_run_leaves_nobody_waiting(
 
     monkeypatch.setattr(steps, "check_decision", fail)
     monkeypatch.setattr(steps, "check_decisions", fail)
-    monkeypatch.setattr(lookups, "DecisionChecks", lambda checks: checks)
+    monkeypatch.setattr(decision_lookups, "DecisionChecks", lambda checks: checks)
     asked = Lookups()
 
     async with asyncio.timeout(5):

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mandate.activities.keyring import Keyring, KeysOutdated
+from mandate.activities.stores.base import Key
+from mandate.workflows.contracts.marks import MarkKind
+from mandate.workflows.rules.marks import compute_mark, key_number
 
-from activities.keyring import Keyring, KeysOutdated
-from activities.stores.base import Key
 from tests.support.memory_store import MemoryStore
-from workflows.contracts.marks import MarkKind
-from workflows.rules.marks import compute_mark, key_number
 
 SECRET = bytes(32)
 PLACE = ("default", "run-1", "0199", "run_tool", "3")

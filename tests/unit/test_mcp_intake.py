@@ -6,11 +6,10 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mandate.activities.toolbox.mcp.intake import ANSWER_TOO_LARGE, ENDS_BYTES, MAX_PARTS, Ends, Intake
+from mandate.activities.toolbox.mcp.result import InputRequired, ResultUnusable, read_result
 from mcp_types import CallToolResult, TextContent
 from pydantic import JsonValue
-
-from activities.toolbox.mcp_intake import ANSWER_TOO_LARGE, ENDS_BYTES, MAX_PARTS, Ends, Intake
-from activities.toolbox.mcp_result import InputRequired, ResultUnusable, read_result
 
 LONG = "x" * 3 * ENDS_BYTES
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

@@ -1,15 +1,15 @@
 """Messages to runs that end, continue as new, are crowded or slow while they are sent."""
 
 import pytest
+from mandate.workers.client import in_flight, messages
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.request import Decision, Receipt, Steering, Told
 from pydantic import BaseModel
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from tests.support.update_service import Sent, UpdateService, aborted, busy, client_of, too_many
-from workers import messages, windows
-from workflows.contracts.failures import FailureType
-from workflows.contracts.request import Decision, Receipt, Steering, Told
 
 CLOSING = RPCError("workflow update was aborted by closing workflow", RPCStatusCode.NOT_FOUND, b"")
 OVER = RPCError("workflow execution already completed", RPCStatusCode.NOT_FOUND, b"")
@@ -125,7 +125,7 @@ async def test_a_key_that_is_changed_later_is_that_of_the_messages() -> None:
 
 
 def test_pauses_grow_and_are_not_the_same_for_all() -> None:
-    many = [[pauses.next_seconds() for _ in range(12)] for pauses in (windows.Pauses() for _ in range(50))]
+    many = [[pauses.next_seconds() for _ in range(12)] for pauses in (in_flight.Pauses() for _ in range(50))]
 
     for number, base in enumerate([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4, 4, 4, 4, 4]):
         ones = [pauses[number] for pauses in many]

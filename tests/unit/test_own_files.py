@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from mandate.activities.confinement import OwnFiles, OwnScripts, OwnToolbox, named_by
+from mandate.activities.failures import ToolError
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import ToolDefinition
 from temporalio.exceptions import ApplicationError
-
-from activities.failures import ToolError
-from activities.own_files import OwnFiles, OwnScripts, OwnToolbox, named_by
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.budget import Budget
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import ToolDefinition
 
 MCP = {"name": "files", "command": ["npx", "files"], "env": {"TOKEN": "${secret:FILES}"}}
 HTTP = {

@@ -6,13 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from pydantic import BaseModel
-from temporalio.exceptions import ApplicationError
-
-from tests.support.update_service import Sent, UpdateService, aborted, client_of, too_many
-from workers import messages
-from workflows.contracts.failures import FailureType
-from workflows.contracts.request import (
+from mandate.workers.client import messages
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.request import (
     DECISIONS_CHARACTERS,
     Answer,
     Decision,
@@ -23,7 +19,11 @@ from workflows.contracts.request import (
     Stop,
     Told,
 )
-from workflows.rules import refusals
+from mandate.workflows.rules import validation
+from pydantic import BaseModel
+from temporalio.exceptions import ApplicationError
+
+from tests.support.update_service import Sent, UpdateService, aborted, client_of, too_many
 
 Wait = Callable[[Sent], Awaitable[None]]
 
@@ -89,7 +89,7 @@ async def test_a_message_holds_no_more_than_a_run_reads() -> None:
 
     assert [len(sent.requests) for sent in service.log.sent] == [8, 8, 4]
     for sent in service.log.sent:
-        assert refusals.weight(sent.payload["decisions"], DECISIONS_CHARACTERS) <= DECISIONS_CHARACTERS
+        assert validation.weight(sent.payload["decisions"], DECISIONS_CHARACTERS) <= DECISIONS_CHARACTERS
 
 
 async def test_fifty_with_the_longest_token_and_comment_go_together() -> None:

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
+from mandate.activities.people.directory import Directory, DirectoryUnavailable
+from mandate.workers.catalog.catalog import Loaded
+from mandate.workers.catalog.people import PeopleFileError, faults_for, read_people, warnings_for
+from mandate.workers.settings import Settings
+from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
+from mandate.workflows.contracts.policy import Asking, Rule
 
-from activities.directory import Directory, DirectoryUnavailable
 from tests.support.signing import Issuer
-from workers.catalog import Loaded
-from workers.people_files import PeopleFileError, faults_for, read_people, warnings_for
-from workers.settings import Settings
-from workflows.contracts.agent import AgentSpec, PinnedAgent
-from workflows.contracts.policy import Asking, Rule
 
 FILE = """\
 people:
@@ -252,7 +252,7 @@ def loaded(tmp_path: Path, text: str) -> Loaded:
     """An agent with this policy in its file."""
     path = tmp_path / "refunds.yaml"
     path.write_text(f"name: refunds\ninstructions: Help.\nmodels: [scripted:x]\n{text}", encoding="utf-8")
-    from workers.agent_files import read_agent
+    from mandate.workers.catalog.agents import read_agent
 
     return of(read_agent(path), path)
 

@@ -10,26 +10,26 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from mandate.activities import failures
+from mandate.activities.channels import slack_blocks
+from mandate.activities.channels.base import Parcel, key_of
+from mandate.activities.channels.webhook import body_of
+from mandate.activities.notification import _readable
+from mandate.activities.toolbox.mcp.transport import Stderr
+from mandate.activities.toolbox.secret_values import SecretValues
+from mandate.workers import telemetry
+from mandate.workers.cli import edit, output
+from mandate.workers.cli.columns import print_table
+from mandate.workers.converter import data_converter
+from mandate.workflows.contracts.request import NotifyRequest
+from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.rules import commands, needs, wording
+from mandate.workflows.rules.plain_text import escaped, plain, plain_json, plain_lines, shorten
 from pydantic import JsonValue
 from temporalio.api.failure.v1 import Failure
 from temporalio.exceptions import ApplicationError
 
-from activities import failures
-from activities.channels import slack_blocks
-from activities.channels.base import Parcel, key_of
-from activities.channels.webhook import body_of
-from activities.notification import _readable
-from activities.toolbox.mcp_transport import Stderr
-from activities.toolbox.secret_values import SecretValues
 from tests.support.notices import approval, notice, question, run_of
-from workers import telemetry
-from workers.cli import editing, output
-from workers.cli.columns import print_table
-from workers.converter import data_converter
-from workflows.contracts.request import NotifyRequest
-from workflows.contracts.tool import ToolResult
-from workflows.rules import answering, asking, wording
-from workflows.rules.plain_text import escaped, plain, plain_json, plain_lines, shorten
 
 CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 UNSEEN = "\u034f\u115f\u1160\u17b4\u180b\u2800\u3164\uffa0\ufe00\ufe0e\ufe0f\U000e0100\U000e0fff\ufdd0\uffff\U0010fffe"
@@ -162,7 +162,7 @@ def test_nothing_forbidden_is_in_requests_and_notices(text: str) -> None:
 def test_the_digest_of_a_request_is_not_over_its_words() -> None:
     request = approval(title="pay \u202e1", arguments={"memo": "\x1b"})
 
-    shown = asking.readable(request)
+    shown = needs.readable(request)
 
     assert (shown.digest, shown.arguments) == (request.digest, request.arguments)
     assert shown.title == "pay \ufffd1"
@@ -170,16 +170,16 @@ def test_the_digest_of_a_request_is_not_over_its_words() -> None:
 
 @given(anything)
 def test_nothing_forbidden_is_in_commands_to_type(text: str) -> None:
-    assert forbidden(answering.quote(text), lines=False) == []
+    assert forbidden(commands.quote(text), lines=False) == []
 
 
 @given(anything)
 def test_nothing_forbidden_is_in_arguments_to_edit_and_none_is_changed(text: str) -> None:
     if not has_half_a_pair(text):
-        written = editing.as_yaml({"memo": text, "lines": f"{text}\n{text}"})
+        written = edit.as_yaml({"memo": text, "lines": f"{text}\n{text}"})
 
         assert forbidden(written) == []
-        assert editing.read_yaml(written) == {"memo": text, "lines": f"{text}\n{text}"}
+        assert edit.read_yaml(written) == {"memo": text, "lines": f"{text}\n{text}"}
 
 
 @given(anything)
@@ -300,7 +300,7 @@ def test_ordinary_notices_are_untouched() -> None:
 def test_what_a_server_writes_to_stderr_is_plain_in_the_log_and_in_errors(caplog: pytest.LogCaptureFixture) -> None:
     stderr = Stderr("peer", SecretValues(lambda text: text))
 
-    with caplog.at_level(logging.DEBUG, logger="activities.toolbox.mcp_transport"):
+    with caplog.at_level(logging.DEBUG, logger="mandate.activities.toolbox.mcp.transport"):
         stderr.data_received(b"\x1b]0;owned\x07\xc2\x9b31m red \xe2\x80\xae\xff\n")
 
     assert list(stderr.last) == ["\ufffd]0;owned\ufffd\ufffd31m red \ufffd\ufffd"]

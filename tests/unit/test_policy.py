@@ -7,13 +7,12 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from workflows.contracts.base import digest_of
-from workflows.contracts.policy import Asking, Reading, Rule, RunFacts, ToolTotals, Verdict
-from workflows.contracts.tool import Effect, Tool
-from workflows.rules import policy, totals
-from workflows.rules.asking import needs_of
-from workflows.rules.policy import judge
+from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.contracts.policy import Asking, Reading, Rule, RunFacts, ToolTotals, Verdict
+from mandate.workflows.contracts.tool import Effect, Tool
+from mandate.workflows.rules import policy, totals
+from mandate.workflows.rules.needs import needs_of
+from mandate.workflows.rules.policy import judge
 
 LOOKUP = Tool(name="lookup_order", source="python", effect=Effect.READ)
 REFUND = Tool(name="issue_refund", source="python", effect=Effect.KEYED, tags=("money",), numeric=("amount",), risk=0.4)

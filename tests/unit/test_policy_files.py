@@ -5,16 +5,15 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
-
-from workers.agent_files import AgentFileError
-from workers.catalog import Catalog
-from workers.fault_texts import POLICY_FILE
-from workers.policy_examples import run_examples
-from workers.policy_files import policy_folder, policy_schema, read_policy_file
-from workers.secrets import Secrets
-from workflows.contracts.policy import PolicySpec
-from workflows.contracts.tool import ToolDefinition
-from workflows.contracts.tool_entry import McpTools
+from mandate.workers.catalog.agents import AgentFileError
+from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.examples import run_examples
+from mandate.workers.catalog.fault_texts import POLICY_FILE
+from mandate.workers.catalog.policies import policy_folder, policy_schema, read_policy_file
+from mandate.workers.secrets import Secrets
+from mandate.workflows.contracts.policy import PolicySpec
+from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.workflows.contracts.tool_entry import McpTools
 
 PROJECT = Path(__file__).parents[2]
 ESCALATION = PROJECT / "deploy" / "policies" / "escalation.yaml"
@@ -23,7 +22,7 @@ RULES = "name: limits\nrules:\n"
 RULE_KEYS = "approvers, because, expires, id, match, on_expiry, quorum, rejections, remind, signature, verdict, when"
 
 SHOP = '''
-from activities.toolbox.registry import tool
+from mandate.activities.toolbox.decorator import tool
 
 @tool(effect="keyed", tags=["refund", "financial"], risk=0.4)
 def issue_refund(order: int, amount: float) -> str:

@@ -5,8 +5,7 @@ import ipaddress
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from activities.toolbox.public_address import is_public
+from mandate.activities.toolbox.http.public_address import is_public
 
 RFC_6052 = (32, 40, 48, 56, 64, 96)
 """Lengths of a prefix behind which an IPv4 address may stand; bits 64 to 71 stay empty."""

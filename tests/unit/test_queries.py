@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from mandate.workers.client import queries
+from mandate.workers.client.queries import AHEAD
 from temporalio.client import WorkflowHandle, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
-
-from workers import queries
-from workers.queries import AHEAD
 
 
 @dataclass

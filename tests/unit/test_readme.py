@@ -7,10 +7,9 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from mandate.workers.main import app
 from typer._click.exceptions import UsageError
 from typer.main import get_command
-
-from workers.cli.main import app
 
 PROJECT = Path(__file__).parents[2]
 PAGES = ("README.md", "deploy/README.md")

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+from mandate.activities.toolbox.decorator import InvalidTool, ToolContext, definition, load_function, settings_of, tool
+from mandate.activities.toolbox.signature import signature
+from mandate.workflows.contracts.tool import Effect
+from mandate.workflows.contracts.tool_entry import PythonTool
 from pydantic import BaseModel, Field
-
-from activities.toolbox.registry import InvalidTool, ToolContext, definition, load_function, settings_of, tool
-from activities.toolbox.signature import signature
-from workflows.contracts.tool import Effect
-from workflows.contracts.tool_entry import PythonTool
 
 
 class Refund(BaseModel):

@@ -10,18 +10,17 @@ from datetime import timedelta
 from types import ModuleType
 
 import pytest
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox.base import CallContext, ToolText
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, definition, tool
+from mandate.activities.toolbox.python import PythonToolbox
+from mandate.activities.toolbox.signature import Function
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool_entry import PythonTool
 from pydantic import BaseModel
 from structlog.testing import capture_logs
 from temporalio.testing import ActivityEnvironment
-
-from activities.failures import ToolError
-from activities.toolbox.base import CallContext, ToolText
-from activities.toolbox.python import PythonToolbox
-from activities.toolbox.registry import NotDone, ToolContext, definition, tool
-from activities.toolbox.signature import Function
-from workflows.contracts.base import JsonObject
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool_entry import PythonTool
 
 CALL = CallContext(
     workflow_id="refunds-1", run_id="r", step=4, idempotency_key="k", attempt=2, timeout=timedelta(seconds=5)

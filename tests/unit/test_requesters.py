@@ -17,25 +17,25 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from mandate.activities.agent import KEY_ATTEMPTS, AgentActivities, OfferedAgent
+from mandate.activities.people.directory import Directory
+from mandate.activities.people.requesters import Requesters
+from mandate.activities.people.signatures import Signatures
+from mandate.activities.stores.sqlite import SqliteStore
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.workers.examples import sign_decision
+from mandate.workflows.contracts.agent import Pinned, PinnedAgent, PinRequest
+from mandate.workflows.contracts.base import canonical_json, digest_of
+from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.policy import Asking, Match, Rule
+from mandate.workflows.contracts.start import start_claims
 from structlog.testing import capture_logs
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.agent import KEY_ATTEMPTS, AgentActivities, OfferedAgent
-from activities.blobs import Blobs
-from activities.directory import Directory
-from activities.requesters import Requesters
-from activities.signatures import Signatures
-from activities.stores.sqlite import SqliteStore
-from activities.transcript import TranscriptLog
 from tests.support.signing import Issuer
 from tests.unit.test_check_decision import encoded
-from workers.examples import sign_decision
-from workflows.contracts.agent import Pinned, PinnedAgent, PinRequest
-from workflows.contracts.base import canonical_json, digest_of
-from workflows.contracts.budget import Budget
-from workflows.contracts.policy import Asking, Match, Rule
-from workflows.contracts.start import start_claims
 
 AT = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 NOW = int(AT.timestamp())
@@ -535,7 +535,7 @@ def stored(folder: Path) -> int:
 
 
 class TestExampleSigner:
-    """`workers.examples.sign_decision`, as `mandate run --token-command` runs it."""
+    """`mandate.workers.examples.sign_decision`, as `mandate run --token-command` runs it."""
 
     async def test_what_it_signs_begins_a_run(
         self, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -5,12 +5,11 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from workflows.contracts.base import digest_of
-from workflows.contracts.model import Finish, ModelReply, Usage
-from workflows.contracts.run import EffectEntry, EffectLog
-from workflows.contracts.tool import CallRequest, ToolResult
-from workflows.rules import effects, recovery, routing, wording
+from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.contracts.model import Finish, ModelReply, Usage
+from mandate.workflows.contracts.run import EffectEntry, EffectLog
+from mandate.workflows.contracts.tool import CallRequest, ToolResult
+from mandate.workflows.rules import effects, next_step, routing, wording
 
 HEAD = digest_of(b"head")
 CALL = digest_of(b"call")
@@ -58,26 +57,26 @@ def reply(finish: Finish = Finish.COMPLETE, *, calls: int = 0, problem: str | No
 @pytest.mark.parametrize(
     ("answer", "misfits", "move"),
     [
-        (reply(), 0, recovery.Done()),
-        (reply(calls=2), 2, recovery.Act()),
-        (reply(Finish.TRUNCATED, calls=1), 0, recovery.Act()),
-        (reply(Finish.REFUSED, problem="no"), 0, recovery.GiveUp("the model refused: no")),
-        (reply(Finish.REFUSED), 0, recovery.GiveUp("the model refused: it gave no reason")),
-        (reply(Finish.PAUSED), 0, recovery.AskAgain(note=None, counts=True)),
-        (reply(Finish.PAUSED), 10, recovery.GiveUp("the model paused too often")),
+        (reply(), 0, next_step.Done()),
+        (reply(calls=2), 2, next_step.Act()),
+        (reply(Finish.TRUNCATED, calls=1), 0, next_step.Act()),
+        (reply(Finish.REFUSED, problem="no"), 0, next_step.GiveUp("the model refused: no")),
+        (reply(Finish.REFUSED), 0, next_step.GiveUp("the model refused: it gave no reason")),
+        (reply(Finish.PAUSED), 0, next_step.AskAgain(note=None, counts=True)),
+        (reply(Finish.PAUSED), 10, next_step.GiveUp("the model paused too often")),
         (reply(Finish.MISFIT, problem="a: 1 is not a text"), 2,
-         recovery.GiveUp("3 answers in a row could not be taken; the last: a: 1 is not a text")),
+         next_step.GiveUp("3 answers in a row could not be taken; the last: a: 1 is not a text")),
     ],
 )  # fmt: skip
-def test_what_follows_an_answer(answer: ModelReply, misfits: int, move: recovery.Next) -> None:
-    assert recovery.next_after(answer, misfits, attempts=3) == move
+def test_what_follows_an_answer(answer: ModelReply, misfits: int, move: next_step.Next) -> None:
+    assert next_step.next_after(answer, misfits, attempts=3) == move
 
 
 @pytest.mark.parametrize("finish", [Finish.TRUNCATED, Finish.EMPTY, Finish.MISFIT])
 def test_an_answer_that_cannot_be_taken_is_asked_for_again_at_most_attempts_times(finish: Finish) -> None:
-    moves = [recovery.next_after(reply(finish, problem="p"), misfits, attempts=3) for misfits in range(3)]
+    moves = [next_step.next_after(reply(finish, problem="p"), misfits, attempts=3) for misfits in range(3)]
 
-    assert [type(move) for move in moves] == [recovery.AskAgain, recovery.AskAgain, recovery.GiveUp]
+    assert [type(move) for move in moves] == [next_step.AskAgain, next_step.AskAgain, next_step.GiveUp]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,10 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mandate.activities.toolbox.schema import check_schema, misfit
+from mandate.activities.toolbox.schema_cost import MAX_STEPS, Cost, measure, pattern_weight
+from mandate.workflows.contracts.base import JsonObject
 from pydantic import JsonValue
-
-from activities.toolbox.schema import check_schema, misfit
-from activities.toolbox.schema_cost import MAX_STEPS, Cost, measure, pattern_weight
-from workflows.contracts.base import JsonObject
 
 NODE: JsonObject = {"$ref": "#/$defs/node"}
 

@@ -5,19 +5,14 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from mandate.activities.providers.scripted.provider import ScriptedProvider
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.model import Finish, Usage
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
 from temporalio.exceptions import ApplicationError
 
-from activities.conversation import Conversation
-from activities.providers.scripted import ScriptedProvider
 from tests.support.script_play import Play, PlayScript, arguments, asked, player
-from workflows.contracts.failures import FailureType
-from workflows.contracts.model import Finish, Usage
-from workflows.contracts.transcript import (
-    AssistantMessage,
-    CallPart,
-    RefusalPart,
-    TextPart,
-)
 
 STORY = """
 turns:

@@ -7,10 +7,10 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from mandate.activities.providers.scripted.faults import ScriptError
+from mandate.activities.providers.scripted.script import load_script, script_schema
 from temporalio.exceptions import ApplicationError
 
-from activities.providers.script import load_script, script_schema
-from activities.providers.script_faults import ScriptError
 from tests.support.script_play import Play, PlayScript, player, refusal
 
 

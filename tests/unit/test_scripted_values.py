@@ -3,13 +3,10 @@
 from pathlib import Path
 
 import pytest
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart
 
-from activities.conversation import Conversation
 from tests.support.script_play import PlayScript, answered, arguments, asked, player, refusal
-from workflows.contracts.transcript import (
-    AssistantMessage,
-    CallPart,
-)
 
 
 @pytest.fixture

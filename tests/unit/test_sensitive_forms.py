@@ -7,12 +7,11 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from activities.failures import ToolError, shorten
-from activities.tool import _told
-from activities.toolbox.sensitive import without_sensitive
-from workflows.contracts.failures import Outcome
-from workflows.contracts.tool import Tool
+from mandate.activities.failures import ToolError, shorten
+from mandate.activities.tool import _told
+from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Tool
 
 TOOL = Tool(name="charge", source="http", sensitive=("card",))
 CARD = "4111-2222-3333"

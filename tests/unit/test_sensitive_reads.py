@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from mandate.workers.catalog.condition_reads import sensitive_reads
 
 from tests.unit.test_check_files import TOOLS, faults_of, folder, load
-from workers.condition_reads import sensitive_reads
 
 __all__ = ["folder"]
 

@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate.activities.people.signatures import KeysUnavailable, Signatures, value_digest
+from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
+from mandate.activities.toolbox import arguments
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.log import Chain, TranscriptLog
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.policy import Asking, Rule
+from mandate.workflows.contracts.request import Decision, SignedDecision
+from mandate.workflows.contracts.tool import Effect, PythonBinding, SignedApproval, Tool, ToolDefinition, ToolRequest
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, TextPart, UserMessage
+from mandate.workflows.rules import decisions
 
-from activities import arguments
-from activities.blobs import Blobs
-from activities.signatures import KeysUnavailable, Signatures, value_digest
-from activities.signed_calls import SignedCall, SignedCalls, Unsigned
-from activities.transcript import Chain, TranscriptLog
 from tests.support.memory_store import MemoryStore
 from tests.support.signing import Issuer
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import JsonObject, canonical_json
-from workflows.contracts.budget import Budget
-from workflows.contracts.policy import Asking, Rule
-from workflows.contracts.request import Decision, SignedDecision
-from workflows.contracts.tool import Effect, PythonBinding, SignedApproval, Tool, ToolDefinition, ToolRequest
-from workflows.contracts.transcript import AssistantMessage, CallPart, TextPart, UserMessage
-from workflows.rules import decisions
 
 AT = datetime(2026, 11, 29, 9, tzinfo=UTC)
 RUN, AGENT = "0199-first", "A" * 43

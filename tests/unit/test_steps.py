@@ -6,18 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mandate.activities.agent import AgentActivities
+from mandate.activities.compensation import CompensationActivities
+from mandate.activities.decision import PeopleActivities
+from mandate.activities.model import ModelActivities
+from mandate.activities.notification import NotificationActivities
+from mandate.activities.tool import ToolActivities
+from mandate.activities.verification import VerificationActivities
+from mandate.workflows import steps
+from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.steps import Attempted
 from temporalio import activity
-
-from activities.agent import AgentActivities
-from activities.compensation import CompensationActivities
-from activities.model import ModelActivities
-from activities.notification import NotificationActivities
-from activities.people import PeopleActivities
-from activities.tool import ToolActivities
-from activities.verification import VerificationActivities
-from workflows import steps
-from workflows.contracts.tool import ToolResult
-from workflows.steps import Attempted
 
 ACTIVITIES: dict[str, Callable[..., Any]] = {
     activity._Definition.must_from_callable(function).name or "": function

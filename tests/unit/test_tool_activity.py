@@ -8,24 +8,24 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from mandate.activities.failures import ToolError
+from mandate.activities.stores.base import StoreUnavailable
+from mandate.activities.tool import ToolActivities
+from mandate.activities.toolbox.base import CallContext, ToolText
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workers.converter import SlimJsonConverter
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.failures import Outcome, ToolFailure
+from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition, ToolRequest, ToolResult
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, TextPart, UserMessage
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.blobs import Blobs
-from activities.failures import ToolError
-from activities.pinned import PinnedAgents
-from activities.stores.base import StoreUnavailable
-from activities.tool import ToolActivities
-from activities.toolbox.base import CallContext, ToolText
-from activities.transcript import TranscriptLog
 from tests.support.memory_store import MemoryStore
-from workers.converter import SlimJsonConverter
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.base import JsonObject, canonical_json
-from workflows.contracts.budget import Budget
-from workflows.contracts.failures import Outcome, ToolFailure
-from workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition, ToolRequest, ToolResult
-from workflows.contracts.transcript import AssistantMessage, CallPart, TextPart, UserMessage
 
 
 class Box:

@@ -7,9 +7,8 @@ import timeit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from activities.toolbox.schema import MAX_DEPTH, check_schema, misfit, parse_arguments
-from workflows.contracts.base import JsonObject
+from mandate.activities.toolbox.schema import MAX_DEPTH, check_schema, misfit, parse_arguments
+from mandate.workflows.contracts.base import JsonObject
 
 JSON_VALUES = st.recursive(
     st.none()

@@ -5,10 +5,9 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from workflows.contracts.policy import ToolTotals
-from workflows.contracts.tool import Tool
-from workflows.rules.totals import give_back, reserve
+from mandate.workflows.contracts.policy import ToolTotals
+from mandate.workflows.contracts.tool import Tool
+from mandate.workflows.rules.totals import give_back, reserve
 
 PAY = Tool(name="pay", source="python", numeric=("amount", "fee"))
 SEARCH = Tool(name="search", source="python")

@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from activities.blobs import BlobCorrupted, BlobMissing, Blobs
-from activities.stores.sqlite import SqliteStore
-from activities.transcript import Chain, TranscriptLog
-from tests.support.memory_store import MemoryStore
-from workflows.contracts.base import digest_of
-from workflows.contracts.transcript import (
+from mandate.activities.stores.sqlite import SqliteStore
+from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
+from mandate.activities.transcript.log import Chain, TranscriptLog
+from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.contracts.transcript import (
     AssistantMessage,
     Block,
     CallPart,
@@ -26,6 +24,8 @@ from workflows.contracts.transcript import (
     TextPart,
     UserMessage,
 )
+
+from tests.support.memory_store import MemoryStore
 
 AGENT = "a" * 43
 EDGES = (0, 1, 14, 15, 16, 17, 31, 32, 33, 255, 256, 257, 272)

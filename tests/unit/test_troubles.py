@@ -7,19 +7,18 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from workflows.contracts.base import Digest
-from workflows.contracts.run import RecoveryState
-from workflows.contracts.tool import ToolResult
-from workflows.rules import troubles
+from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.run import RecoveryState
+from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.rules import recovery
 
 TOOLS = ("pay", "send", "look")
-OTHERS = (troubles.FINAL, troubles.TURNS, troubles.SAME, troubles.MODEL)
+OTHERS = (recovery.FINAL, recovery.TURNS, recovery.SAME, recovery.MODEL)
 EMPTY = RecoveryState()
 
 
 def call(number: int) -> Digest:
-    return troubles.call_digest("pay", {"order": number})
+    return recovery.call_digest("pay", {"order": number})
 
 
 def after(*steps: str) -> RecoveryState:
@@ -27,9 +26,9 @@ def after(*steps: str) -> RecoveryState:
     state = EMPTY
     for step in steps:
         if step.endswith("!"):
-            state = troubles.failed(state, step[:-1], step)
+            state = recovery.failed(state, step[:-1], step)
         else:
-            state = troubles.succeeded(state, step, changed_world=True)
+            state = recovery.succeeded(state, step, changed_world=True)
     return state
 
 
@@ -52,7 +51,7 @@ def after(*steps: str) -> RecoveryState:
     ],
 )
 def test_what_is_used_up(steps: tuple[str, ...], attempts: int, name: str | None) -> None:
-    assert troubles.used_up(after(*steps), attempts) == name
+    assert recovery.used_up(after(*steps), attempts) == name
 
 
 @given(
@@ -65,15 +64,15 @@ def test_a_name_is_used_up_after_so_many_failures_since_its_last_success(
     state, failures = EMPTY, Counter[str]()
     for name, worked in events:
         if worked:
-            state = troubles.succeeded(state, name, changed_world=False)
+            state = recovery.succeeded(state, name, changed_world=False)
             failures.pop(name, None)
         else:
-            state = troubles.failed(state, name, "why")
+            state = recovery.failed(state, name, "why")
             failures[name] += 1
 
     assert {name: trouble.failures for name, trouble in state.troubles.items()} == dict(failures)
     used = {name for name, count in failures.items() if count >= attempts}
-    found = troubles.used_up(state, attempts)
+    found = recovery.used_up(state, attempts)
     assert (found in used) if used else (found is None)
 
 
@@ -85,13 +84,13 @@ def test_a_call_that_failed_is_not_made_again_until_the_world_has_changed(
     for what, number in events:
         match what:
             case "fails":
-                state = troubles.failed(state, "pay", "why", call=call(number))
+                state = recovery.failed(state, "pay", "why", call=call(number))
                 barred.add(call(number))
             case "pays":
-                state = troubles.succeeded(state, "pay", changed_world=True)
+                state = recovery.succeeded(state, "pay", changed_world=True)
                 barred.clear()
             case "reads":
-                state = troubles.succeeded(state, "look", changed_world=False)
+                state = recovery.succeeded(state, "look", changed_world=False)
 
     assert set(state.failed) == barred
 
@@ -100,8 +99,8 @@ def test_a_call_that_failed_is_not_made_again_until_the_world_has_changed(
 def test_what_a_run_remembers_is_bounded(name: str) -> None:
     state = EMPTY
     for number in range(200):
-        state = troubles.failed(state, name, f"{number} {'x' * 1000}", call=call(number))
-        state, _ = troubles.seen(state, call(number), ToolResult(text="same"))
+        state = recovery.failed(state, name, f"{number} {'x' * 1000}", call=call(number))
+        state, _ = recovery.seen(state, call(number), ToolResult(text="same"))
 
     assert list(state.failed) == [call(number) for number in range(136, 200)]
     assert len(state.same) == 64
@@ -117,17 +116,17 @@ def test_a_call_counts_as_the_same_with_the_same_result_only(events: list[tuple[
     for number, result in events:
         times[number, result] += 1
 
-        state, seen = troubles.seen(state, call(number), ToolResult(text=str(result)))
+        state, seen = recovery.seen(state, call(number), ToolResult(text=str(result)))
 
         assert seen == times[number, result]
 
 
 def test_arguments_in_another_order_make_the_same_call() -> None:
-    first = troubles.call_digest("pay", {"order": 1, "amount": 2.5})
+    first = recovery.call_digest("pay", {"order": 1, "amount": 2.5})
 
-    assert first == troubles.call_digest("pay", {"amount": 2.5, "order": 1})
-    assert first != troubles.call_digest("pay", {"order": 1, "amount": 2.6})
-    assert first != troubles.call_digest("send", {"order": 1, "amount": 2.5})
+    assert first == recovery.call_digest("pay", {"amount": 2.5, "order": 1})
+    assert first != recovery.call_digest("pay", {"order": 1, "amount": 2.6})
+    assert first != recovery.call_digest("send", {"order": 1, "amount": 2.5})
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -138,14 +137,14 @@ def test_no_tool_is_called_as_what_else_goes_wrong(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "failures", "words"),
     [
-        (troubles.FINAL, 1, "the final answer could not be taken once"),
-        (troubles.FINAL, 3, "the final answer could not be taken 3 times"),
-        (troubles.TURNS, 3, "3 turns in a row had no call that worked"),
-        (troubles.SAME, 3, "the agent makes the same call again and again, with the same result"),
-        (troubles.MODEL, 1, "no model of the route gives an answer"),
+        (recovery.FINAL, 1, "the final answer could not be taken once"),
+        (recovery.FINAL, 3, "the final answer could not be taken 3 times"),
+        (recovery.TURNS, 3, "3 turns in a row had no call that worked"),
+        (recovery.SAME, 3, "the agent makes the same call again and again, with the same result"),
+        (recovery.MODEL, 1, "no model of the route gives an answer"),
         ("pay", 3, "'pay' failed 3 times"),
         ("final", 2, "'final' failed 2 times"),
     ],
 )
 def test_why_a_person_is_asked(name: str, failures: int, words: str) -> None:
-    assert troubles.in_words(name, failures) == words
+    assert recovery.in_words(name, failures) == words

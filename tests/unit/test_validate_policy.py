@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-
-from workers.cli.main import main
+from mandate.workers.main import main
 
 SHOP = '''
-from activities.toolbox.registry import tool
+from mandate.activities.toolbox.decorator import tool
 
 @tool(effect="keyed", tags=["refund"])
 def issue_refund(order: int, amount: float, note: str = "") -> str:

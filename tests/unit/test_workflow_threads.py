@@ -8,13 +8,12 @@ from threading import Event
 from typing import Any
 
 import pytest
+from mandate.workers import workflow_threads
+from mandate.workers.sandbox import Uninterrupted
+from mandate.workers.workflow_threads import WorkflowThreads
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker import WorkflowInstance
-
-from workers import workflow_threads
-from workers.uninterrupted import Uninterrupted
-from workers.workflow_threads import WorkflowThreads
 
 
 @dataclass(eq=False)

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from mandate.workflows.rules.plain_text import plain_lines
 from rich.text import Text
 
-from workflows.rules.plain_text import plain_lines
-
 if TYPE_CHECKING:
-    from workers.cli.output import Output
+    from mandate.workers.cli.output import Output
 
 GAP = 2
 """Spaces between columns."""

@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers.cli.errors import CliError
-from workers.cli.options import Invocation, seconds
-from workers.settings import Settings
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import Invocation, seconds
+from mandate.workers.settings import Settings
 
 if TYPE_CHECKING:
+    from mandate.workers.dev_server.server import DevServer
     from temporalio.client import Client
-
-    from workers.dev_server import DevServer
 
 CONNECT_SECONDS = 10.0
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
@@ -66,10 +65,10 @@ async def connected(
         if address is None:
             if config.get("tls") or config.get("api_key"):
                 raise CliError("TLS or an API key is set, but no address: give --address or set TEMPORAL_ADDRESS")
-            from workers import server_lease
-            from workers.dev_server import share_dev_server
+            from mandate.workers.dev_server import lease
+            from mandate.workers.dev_server.server import share_dev_server
 
-            started_in = None if server_lease.keeper_lives(settings.folder) else settings.folder.absolute()
+            started_in = None if lease.keeper_lives(settings.folder) else settings.folder.absolute()
             server = stack.enter_context(await share_dev_server(settings.folder, on_progress=call.out.note))
             address, ui_url = server.address, server.ui_url
         client = await _connect({**config, "target_host": address, "identity": identity}, call)
@@ -146,12 +145,11 @@ def _read(option: str, path: str | None) -> bytes | None:
 async def _connect(config: Mapping[str, Any], call: Invocation) -> "Client":
     import asyncio
 
+    # Importing it makes exits clean.
+    import mandate.workers.client.client  # noqa: F401
+    from mandate.workers.converter import data_converter
     from temporalio.client import Client
     from temporalio.service import RPCError
-
-    # Importing it makes exits clean.
-    import workers.client  # noqa: F401
-    from workers.converter import data_converter
 
     limit = seconds("--client-connect-timeout", call.root.connect_timeout) or CONNECT_SECONDS
     known = {name: value for name, value in config.items() if value is not None}
@@ -214,12 +212,12 @@ def _one_line(error: BaseException) -> str:
 
 def _known_ui(folder: Path, address: str) -> str | None:
     """The Web UI of the embedded server, when `address` is its."""
-    from workers import server_keeper, server_lease
+    from mandate.workers.dev_server import keeper, lease
 
     host, _, port = address.rpartition(":")
-    if host not in LOCAL or not server_lease.keeper_lives(folder):
+    if host not in LOCAL or not lease.keeper_lives(folder):
         return None
-    state = server_keeper.read_state(folder)
+    state = keeper.read_state(folder)
     ui_port = state.get("ui_port")
     return f"http://127.0.0.1:{ui_port}" if ui_port and str(state.get("port")) == port else None
 

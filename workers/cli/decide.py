@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from workers.cli.errors import CliError
-from workers.cli.options import Invocation, verb
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import Invocation, verb
 
 if TYPE_CHECKING:
-    from workers.cli.deciding import Wish
+    from mandate.workers.cli.decisions import Wish
 
 Requests = Annotated[
     list[str] | None,
@@ -93,13 +92,13 @@ async def reject(
         return await _act(call, requests, **wish, yes=yes)
     if requests or digest or token_command:
         raise CliError("--all is about all requests of a run; it goes without REQUEST, --digest and --token-command")
-    from workers.cli.connection import connected, note_start
+    from mandate.workers.cli.connection import connected, note_start
 
     async with connected(call) as connection:
         note_start(call, connection)
-        from workers.cli import deciding
+        from mandate.workers.cli import decisions
 
-        return await deciding.reject_all(call, connection, runs, _wish(**wish, yes=yes))
+        return await decisions.reject_all(call, connection, runs, _wish(**wish, yes=yes))
 
 
 @verb
@@ -121,13 +120,13 @@ async def decide(
     yes: Yes = False,
 ) -> int:
     """Make any choice that a request has. Exit codes as of `approve`."""
-    from workers.cli import editing
+    from mandate.workers.cli import edit as cli_edit
 
     return await _act(
         call,
         requests,
         choice=choice,
-        value=editing.parsed(value) if value is not None else None,
+        value=cli_edit.parsed(value) if value is not None else None,
         comment=comment,
         by=by,
         edit=edit,
@@ -164,16 +163,16 @@ async def answer(
 
 
 async def _act(call: Invocation, requests: list[str] | None, **wish: Any) -> int:
-    from workers.cli.connection import connected, note_start
+    from mandate.workers.cli.connection import connected, note_start
 
     async with connected(call) as connection:
         note_start(call, connection)
-        from workers.cli import deciding
+        from mandate.workers.cli import decisions
 
-        return await deciding.act(call, connection, requests or [], _wish(**wish))
+        return await decisions.act(call, connection, requests or [], _wish(**wish))
 
 
 def _wish(**wish: Any) -> "Wish":
-    from workers.cli.deciding import Wish
+    from mandate.workers.cli.decisions import Wish
 
     return Wish(**wish)

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from workers.cli.errors import DONE, ENDED_OTHERWISE, REFUSED
-from workflows.contracts.run import RunResult, RunStatus
-from workflows.rules import wording
+from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, REFUSED
+from mandate.workflows.contracts.run import RunResult, RunStatus
+from mandate.workflows.rules import wording
 
 if TYPE_CHECKING:
-    from workers.cli.connection import Connection
-    from workers.cli.happenings import Ended
-    from workers.cli.output import Output
+    from mandate.workers.cli.connection import Connection
+    from mandate.workers.cli.output import Output
+    from mandate.workers.history.events import Ended
 
 
 def exit_code(ended: "Ended") -> int:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workers.cli.errors import CliError
-from workflows.contracts.directory import same_person
-from workflows.contracts.request import Need, OpenRequests, Request
+from mandate.workers.cli.errors import CliError
+from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.request import Need, OpenRequests, Request
 
 if TYPE_CHECKING:
-    from activities.directory import People
-    from workers.settings import Settings
+    from mandate.activities.people.directory import People
+    from mandate.workers.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Entitled:
         Raises:
             CliError: the file has faults, or does not have this person.
         """
-        from workers.people_files import PeopleFileError, people_path, read_people
+        from mandate.workers.catalog.people import PeopleFileError, people_path, read_people
 
         try:
             people = read_people(settings)

@@ -3,11 +3,10 @@
 import sys
 
 import typer
+from mandate.workers.cli.errors import REFUSED, CliError
+from mandate.workers.cli.output import print_error, write_error
 
-from workers.cli.errors import REFUSED, CliError
-from workers.cli.output import print_error, write_error
-
-OURS = ("workers", "activities", "workflows")
+OURS = "mandate"
 
 
 def report(error: Exception, *, as_json: bool) -> int:
@@ -30,7 +29,7 @@ def sentence(error: BaseException) -> str:
     if rpc is not None and isinstance(error, rpc.RPCError):
         lost = error.status in {rpc.RPCStatusCode.UNAVAILABLE, rpc.RPCStatusCode.DEADLINE_EXCEEDED}
         return f"Temporal {'does not answer' if lost else 'refused'}: {' '.join(error.message.split())}"
-    if type(error).__module__.partition(".")[0] in OURS:
+    if type(error).__module__.partition(".")[0] == OURS:
         return str(error) or type(error).__name__
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text} (MANDATE_DEBUG=1 shows where)"

@@ -4,11 +4,11 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workers.cli.errors import CliError
-from workers.settings import Settings
+from mandate.workers.cli.errors import CliError
+from mandate.workers.settings import Settings
 
 if TYPE_CHECKING:
-    from workers.cli.output import Output
+    from mandate.workers.cli.output import Output
 
 GIT_SECONDS = 5.0
 
@@ -32,7 +32,7 @@ def person(settings: Settings, given: str | None, *, option: str = "--by") -> Id
     Raises:
         CliError: the name is empty, a placeholder that was not filled in, or no name that decisions take.
     """
-    from workflows.rules.answering import PLACEHOLDERS
+    from mandate.workflows.rules.commands import PLACEHOLDERS
 
     found = _found(settings, given)
     name = found.name.strip()
@@ -62,9 +62,8 @@ def _found(settings: Settings, given: str | None) -> Identity:
 
 def _is_name(name: str) -> bool:
     """Tell whether `by` and `requester` take it."""
+    from mandate.workflows.contracts.request import By
     from pydantic import TypeAdapter, ValidationError
-
-    from workflows.contracts.request import By
 
     try:
         TypeAdapter(By).validate_python(name)

@@ -7,15 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from workers.cli.errors import CliError
-from workers.cli.options import Invocation, verb
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import Invocation, verb
 
 if TYPE_CHECKING:
-    from workers.cli.connection import Connection
-    from workers.cli.output import Output
-    from workers.inbox import Inbox
-    from workflows.contracts.request import OpenRequests, Request
+    from mandate.workers.cli.connection import Connection
+    from mandate.workers.cli.output import Output
+    from mandate.workers.client.inbox import Inbox
+    from mandate.workflows.contracts.request import OpenRequests, Request
 
 SILENT_SHOWN = 5
 
@@ -55,7 +54,7 @@ async def inbox(
     event_id) where that fails again and again; scanned.
     """
     _check_kind(kind)
-    from workers.cli.connection import connected, note_start
+    from mandate.workers.cli.connection import connected, note_start
 
     async with connected(call) as connection:
         note_start(call, connection)
@@ -76,7 +75,7 @@ def _check_kind(kind: str | None) -> None:
         return
     from typing import get_args
 
-    from workflows.contracts.request import RequestKind
+    from mandate.workflows.contracts.request import RequestKind
 
     # `budget` comes with budgets.
     known = [name for name in get_args(RequestKind) if name != "budget"]
@@ -87,7 +86,7 @@ def _check_kind(kind: str | None) -> None:
 async def _asked(
     call: Invocation, connection: "Connection", *, group: str | None, agent: str | None, scan: bool
 ) -> "Inbox":
-    from workers.inbox import read_inbox
+    from mandate.workers.client.inbox import read_inbox
 
     with _progress(call.out) as on_progress:
         try:
@@ -118,8 +117,8 @@ def _of(
     rows: Sequence[Row], call: Invocation, connection: "Connection", by: str | None, group: str | None
 ) -> list[Row]:
     """Those that the person who calls may decide on, as the file of people here says."""
-    from workers.cli import identity
-    from workers.cli.entitled import Entitled
+    from mandate.workers.cli import identity
+    from mandate.workers.cli.entitled import Entitled
 
     person = identity.person(connection.settings, by)
     identity.announce(call.out, person)
@@ -132,16 +131,16 @@ def _of(
 async def _keep(connection: "Connection", rows: Sequence[Row]) -> None:
     from datetime import UTC
 
-    from workers.cli import naming
+    from mandate.workers.cli import request_names
 
-    numbered = naming.Numbered(
-        await naming.server_of(connection),
+    numbered = request_names.Numbered(
+        await request_names.server_of(connection),
         f"namespace {connection.client.namespace!r} at {connection.address}",
         datetime.now(UTC),
         tuple((row.run.workflow_id, row.request.id, row.request.digest) for row in rows),
     )
     try:
-        naming.save(connection.settings.folder, numbered)
+        request_names.save(connection.settings.folder, numbered)
     except OSError as error:
         raise CliError(
             f"the numbers of this inbox cannot be kept in {str(connection.settings.folder)!r}: {error.strerror}; "
@@ -213,9 +212,9 @@ def _how(rows: Sequence[Row], program: str) -> str:
 
 
 def _print_table(out: "Output", rows: Sequence[Row], now: datetime) -> None:
-    from workers.cli.asking import length, remaining, waits_for
-    from workers.cli.columns import print_table
-    from workflows.rules import wording
+    from mandate.workers.cli.columns import print_table
+    from mandate.workers.cli.request_text import length, remaining, waits_for
+    from mandate.workflows.rules import wording
 
     head = ("", "age", "expires", "request", "agent", "waits for", "asked")
     table = [

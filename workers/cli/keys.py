@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from workers.cli.errors import CliError
-from workers.cli.options import Invocation, offline_verb
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import Invocation, offline_verb
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from activities.stores.base import BlobStore, Keys
+    from mandate.activities.stores.base import BlobStore, Keys
 
 
 @offline_verb
@@ -31,9 +30,9 @@ async def keys(
     Workers mark each request of a run to an activity, each answer and each carried state with the newest key, and
     refuse what has no mark. The keys are in the store of MANDATE_STORE; their values are never shown.
     """
-    from activities.stores.base import StoreUnavailable
-    from activities.stores.locate import open_store
-    from workers.settings import Settings
+    from mandate.activities.stores.base import StoreUnavailable
+    from mandate.activities.stores.locate import open_store
+    from mandate.workers.settings import Settings
 
     if new and remove is not None:
         raise CliError("--new and --remove: give one of them; a new key is used two minutes after it was made")
@@ -82,7 +81,7 @@ def _time(moment: "datetime") -> str:
 
 
 def _print(call: Invocation, found: "Keys") -> None:
-    from workers.cli.columns import print_table
+    from mandate.workers.cli.columns import print_table
 
     if call.out.as_json:
         call.out.json(

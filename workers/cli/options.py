@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import typer
-
-from workers.cli.errors import INTERRUPTED, CliError
-from workers.cli.output import Color, Output, plain_logs
+from mandate.workers.cli.errors import INTERRUPTED, CliError
+from mandate.workers.cli.output import Color, Output, plain_logs
 
 OutputFormat = Literal["text", "json"]
 CONNECTION = "Connection"
@@ -71,7 +70,7 @@ def seconds(option: str, value: str | None) -> float | None:
     """A duration such as `10s` or `1m30s`; `None` and zero mean without a limit."""
     if value is None or value in {"0", "0s"}:
         return None
-    from workflows.contracts.base import parse_duration
+    from mandate.workflows.contracts.base import parse_duration
 
     try:
         parsed = parse_duration(value)
@@ -156,7 +155,7 @@ def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | No
     import asyncio
     import threading
 
-    from workers.cli.signals import leave
+    from mandate.workers.cli.signals import leave
 
     plain_logs()
     told = asyncio.Event()

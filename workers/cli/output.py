@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from workflows.rules.plain_text import escaped, plain, plain_lines
+from mandate.workflows.rules.plain_text import escaped, plain, plain_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,28 +6,35 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mandate.activities.stores.locate import open_store
+from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.transcript import results, sensitive_arguments
+from mandate.activities.transcript.blobs import BlobMissing, Blobs
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workers.cli import request_text
+from mandate.workers.cli.connection import Connection, elsewhere
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.watch import events
+from mandate.workers.client.diagnosis import Diagnosis, diagnose_described
+from mandate.workers.history.events import Call, Happening, Heard, Wanted
+from mandate.workers.history.run_history import Chronicle
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.run import EffectEntry, EffectLog
+from mandate.workflows.contracts.tool import Tool
+from mandate.workflows.contracts.transcript import (
+    CallPart,
+    Message,
+    OpaquePart,
+    RefusalPart,
+    ResultPart,
+    TextPart,
+    UserMessage,
+)
+from mandate.workflows.rules.redaction import HIDDEN, masked
 from pydantic import JsonValue
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
-
-from activities import references, results
-from activities.blobs import BlobMissing, Blobs
-from activities.pinned import PinnedAgents
-from activities.stores.locate import open_store
-from activities.toolbox.sensitive import without_sensitive
-from activities.transcript import TranscriptLog
-from workers.cli import asking
-from workers.cli.chronicle import Chronicle
-from workers.cli.connection import Connection, elsewhere
-from workers.cli.errors import CliError
-from workers.cli.follow import events
-from workers.cli.happenings import Call, Happening, Heard, Wanted
-from workers.diagnosis import Diagnosis, diagnose_described
-from workflows.contracts.agent import PinnedAgent
-from workflows.contracts.run import EffectEntry, EffectLog
-from workflows.contracts.tool import Tool
-from workflows.contracts.transcript import CallPart, Message, OpaquePart, RefusalPart, ResultPart, TextPart, UserMessage
-from workflows.rules.hiding import HIDDEN, masked
 
 Json = dict[str, JsonValue]
 
@@ -125,7 +132,7 @@ async def read_record(connection: Connection, workflow_id: str, run_id: str | No
 def _told(happened: Sequence[Happening]) -> Iterator[Told]:
     for happening in happened:
         if isinstance(happening, Wanted):
-            yield Told(happening.step, asking.asks(happening.request, happening.occasion))
+            yield Told(happening.step, request_text.asks(happening.request, happening.occasion))
         elif isinstance(happening, Heard):
             yield Told(happening.step, happening.line)
 
@@ -227,7 +234,7 @@ class Conversation:
                 text = (await results.content(self._blobs, call.result)).decode(errors="replace")
             if tool is not None and tool.sensitive:
                 # The history has references, which say nothing of what is to be struck out.
-                unknown = references.has_hidden(call.request.arguments)
+                unknown = sensitive_arguments.has_hidden(call.request.arguments)
                 text = HIDDEN if unknown else without_sensitive(text, tool, call.request.arguments)
             its["result"] = {**call.result.model_dump(mode="json", exclude={"preview"}), "text": text}
         return its

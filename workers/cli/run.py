@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from workers.cli.errors import CliError
-from workers.cli.options import Invocation, verb
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import Invocation, verb
 
 if TYPE_CHECKING:
+    from mandate.workers.cli.connection import Connection
+    from mandate.workflows.contracts.run import RunResult
     from temporalio.client import WorkflowHandle
-
-    from workers.cli.connection import Connection
-    from workflows.contracts.run import RunResult
 
 
 @verb
@@ -53,12 +51,12 @@ async def run(
     """
     asked = read_input(text, input_file, input_json)
     labels = dict(map(_label, label or ()))
-    from workers.cli.connection import connected, note_start
+    from mandate.workers.cli.connection import connected, note_start
 
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
-        from workers.cli import identity
-        from workers.client import AgentClient, new_workflow_id
+        from mandate.workers.cli import identity
+        from mandate.workers.client.client import AgentClient, new_workflow_id
 
         queue = task_queue or connection.settings.task_queue
         who = identity.person(connection.settings, requester, option="--requester")
@@ -83,10 +81,9 @@ async def watch(call: Invocation, connection: "Connection", workflow_id: str, ru
     """Follow a run to its end and tell how it ended; the exit code."""
     import asyncio
 
+    from mandate.workers.cli import endings
+    from mandate.workers.cli.watch import follow
     from temporalio.service import RPCError
-
-    from workers.cli import endings
-    from workers.cli.follow import follow
 
     try:
         ended = await follow(connection, call.out, workflow_id, run_id, program=call.program)
@@ -150,8 +147,8 @@ def _label(written: str) -> tuple[str, str]:
 
 
 async def _token(command: str, environment: Mapping[str, str], **start: Any) -> str:
-    from workers.cli import tokens
-    from workflows.contracts.start import start_claims
+    from mandate.workers.cli import tokens
+    from mandate.workflows.contracts.start import start_claims
 
     try:
         claims = start_claims(start.pop("agent"), start.pop("asked"), **start)

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from workers.cli.errors import CliError
-from workers.cli.options import Invocation, offline_verb
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import Invocation, offline_verb
 
 if TYPE_CHECKING:
-    from workers.dev_server import DevServer
+    from mandate.workers.dev_server.server import DevServer
 
 WATCH_SECONDS = 0.5
 STOP_SECONDS = 4.0
@@ -27,13 +26,13 @@ async def server(
     """Run a Temporal server with its Web UI for development, until Ctrl-C."""
     import asyncio
 
-    from workers import server_lease
-    from workers.cli.signals import stop_signals
-    from workers.dev_server import share_dev_server
-    from workers.settings import Settings
+    from mandate.workers.cli.signals import stop_signals
+    from mandate.workers.dev_server import lease
+    from mandate.workers.dev_server.server import share_dev_server
+    from mandate.workers.settings import Settings
 
     folder = folder or Settings.from_environment().folder
-    if ui and ui_port is not None and not server_lease.keeper_lives(folder):
+    if ui and ui_port is not None and not lease.keeper_lives(folder):
         _demand_free(ui_port)
     with stop_signals(lambda: None) as stopped:
         starting = asyncio.create_task(
@@ -47,12 +46,12 @@ async def server(
         with starting.result() as running:
             _introduce(call, running)
             while not stopped.is_set():
-                if not server_lease.keeper_lives(folder):
+                if not lease.keeper_lives(folder):
                     raise CliError(f"the Temporal server ended; its last words are in {running.log}")
                 await asyncio.wait({stopping}, timeout=WATCH_SECONDS)
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await server_lease.gone(folder)
+                await lease.gone(folder)
         except TimeoutError:
             call.out.note("the server goes on: other processes use it")
     return 0

@@ -3,15 +3,14 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from workers.cli import naming
-from workers.cli.errors import CliError
-from workers.cli.options import Invocation, verb
+from mandate.workers.cli import request_names
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import Invocation, verb
 
 if TYPE_CHECKING:
-    from workers.cli.connection import Connection
-    from workers.cli.record import Json
-    from workflows.contracts.request import OpenRequests, Request
+    from mandate.workers.cli.connection import Connection
+    from mandate.workers.cli.record import Json
+    from mandate.workflows.contracts.request import OpenRequests, Request
 
 
 @verb
@@ -38,7 +37,7 @@ async def show(
 
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """
-    from workers.cli.connection import connected, note_start
+    from mandate.workers.cli.connection import connected, note_start
 
     async with connected(call) as connection:
         note_start(call, connection)
@@ -52,9 +51,9 @@ async def show(
 
 async def _is_request(call: Invocation, connection: "Connection", name: str) -> bool:
     """Whether `name` is a request's; the workflow id of a run may look like one."""
-    if naming.parsed(name) is None and not naming.is_number(name):
+    if request_names.parsed(name) is None and not request_names.is_number(name):
         return False
-    from workers.cli.record import exists
+    from mandate.workers.cli.record import exists
 
     if await exists(connection.client, name):
         call.out.note(f"{name!r} is the workflow id of a run")
@@ -65,20 +64,20 @@ async def _is_request(call: Invocation, connection: "Connection", name: str) -> 
 async def _show_request(call: Invocation, connection: "Connection", name: str) -> int:
     from datetime import UTC, datetime
 
-    from workers.cli import asking, deciding, whole
+    from mandate.workers.cli import decisions, request_text, whole
 
-    (target,) = await naming.targets(connection, [name], program=call.program)
-    (found,) = await deciding.look_up(call, connection, [target])
+    (target,) = await request_names.targets(connection, [name], program=call.program)
+    (found,) = await decisions.look_up(call, connection, [target])
     request = next((one for one in found.run.requests if one.id == target.request), None)
     if request is None:
-        raise CliError(f"{target.shown}: {deciding.not_open(found.run, target.request)}")
+        raise CliError(f"{target.shown}: {decisions.not_open(found.run, target.request)}")
     if found.error is not None:
         call.out.note(f"{target.shown}: it has changed since the inbox")
     known = await whole.arguments(connection.settings.store, found.run.store, request)
     if call.out.as_json:
         call.out.json(_as_json(connection, found.run, request, known.values, call.program))
         return 0
-    asking.print_request(call.out, found.run, request, known.values, datetime.now(UTC))
+    request_text.print_request(call.out, found.run, request, known.values, datetime.now(UTC))
     if known.missing is not None:
         call.out.note(f"\nlong texts are shown by their beginning: {known.missing}")
     _print_commands(call, connection, found.run, request)
@@ -88,8 +87,8 @@ async def _show_request(call: Invocation, connection: "Connection", name: str) -
 def _as_json(
     connection: "Connection", run: "OpenRequests", request: "Request", arguments: "Json", program: str
 ) -> dict[str, object]:
-    from workers.cli import asking
-    from workers.cli.inbox import entry
+    from mandate.workers.cli import request_text
+    from mandate.workers.cli.inbox import entry
 
     return {
         **entry(run, request),
@@ -98,17 +97,16 @@ def _as_json(
         "refused": [one.model_dump(mode="json") for one in run.refused if one.request == request.id],
         "commands": [
             {"choice": way.choice, "mandate": way.mandate, "temporal": way.temporal}
-            for way in asking.ways(connection, run.workflow_id, request, program=program)
+            for way in request_text.ways(connection, run.workflow_id, request, program=program)
         ],
     }
 
 
 def _print_commands(call: Invocation, connection: "Connection", run: "OpenRequests", request: "Request") -> None:
+    from mandate.workers.cli import request_text
     from rich.text import Text
 
-    from workers.cli import asking
-
-    ways = asking.ways(connection, run.workflow_id, request, program=call.program)
+    ways = request_text.ways(connection, run.workflow_id, request, program=call.program)
     call.out.print("", Text("to answer", style="bold"))
     call.out.print(*(f"  {way.mandate}" for way in ways))
     if request.kind == "approval":
@@ -119,20 +117,20 @@ def _print_commands(call: Invocation, connection: "Connection", run: "OpenReques
 
 
 async def _follow(call: Invocation, connection: "Connection", run: str, run_id: str | None) -> int:
-    from workers.cli.record import read_record
-    from workers.cli.run import watch
+    from mandate.workers.cli.record import read_record
+    from mandate.workers.cli.run import watch
 
     record = await read_record(connection, run, run_id)
     return await watch(call, connection, run, record.run_id)
 
 
 async def _show(call: Invocation, connection: "Connection", run: str, run_id: str | None, *, full: bool) -> None:
-    from workers.cli import reading
-    from workers.cli.record import conversation, read_record
+    from mandate.workers.cli import run_text
+    from mandate.workers.cli.record import conversation, read_record
 
     record = await read_record(connection, run, run_id)
     out, head = call.out, record.chronicle.head
-    reading.print_heading(out, record, connection.run_url(run, record.run_id))
+    run_text.print_heading(out, record, connection.run_url(run, record.run_id))
     messages: list[Json] = []
     pending: list[Json] = []
     if head is not None:
@@ -141,9 +139,9 @@ async def _show(call: Invocation, connection: "Connection", run: str, run_id: st
                 if out.as_json:
                     messages.append(message.to_json())
                 else:
-                    reading.print_message(out, message, full=full)
+                    run_text.print_message(out, message, full=full)
             pending = await stored.pending(record)
     if out.as_json:
         out.json({**record.to_json(), "messages": messages, "pending": pending})
     else:
-        reading.print_ending(out, record, pending, full=full)
+        run_text.print_ending(out, record, pending, full=full)

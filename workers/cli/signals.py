@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from activities import children
-from workers.cli.errors import INTERRUPTED
+from mandate.activities import child_processes
+from mandate.workers.cli.errors import INTERRUPTED
 
 
 def leave(code: int) -> NoReturn:
     """End the process at once: threads that may never end are left, child processes are killed."""
-    children.kill_all()
+    child_processes.kill_all()
     os._exit(code)
 
 

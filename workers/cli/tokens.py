@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from workers.cli.errors import CliError
+from mandate.workers.cli.errors import CliError
 
 
 async def token(command: str, told: Mapping[str, str], environment: Mapping[str, str], *, undone: str) -> str:

@@ -6,22 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from workers.cli.errors import DONE, REFUSED, CliError
-from workers.cli.options import Invocation, offline_verb
-from workers.cli.output import write_error
-from workers.cli.validate_accept import accept_words, offer_json
-from workers.cli.validate_agents import agent_json, print_catalog
-from workers.cli.validate_call import call_json, judge_call, print_call
-from workers.cli.validate_policies import check_policies, policy_json, print_policies
+from mandate.workers.cli.errors import DONE, REFUSED, CliError
+from mandate.workers.cli.options import Invocation, offline_verb
+from mandate.workers.cli.output import write_error
+from mandate.workers.cli.validate_accept import accept_words, offer_json
+from mandate.workers.cli.validate_agents import agent_json, print_catalog
+from mandate.workers.cli.validate_call import call_json, judge_call, print_call
+from mandate.workers.cli.validate_policies import check_policies, policy_json, print_policies
 
 if TYPE_CHECKING:
-    from activities.documents import Fault
-    from workers.acceptance import Offer
-    from workers.catalog import Catalog
-    from workers.mcp_waits import AnnouncedWaits
-    from workers.secrets import Secrets
-    from workers.settings import Settings
+    from mandate.activities.documents import Fault
+    from mandate.workers.catalog.catalog import Catalog
+    from mandate.workers.catalog.mcp_acceptance import Offer
+    from mandate.workers.catalog.mcp_waits import AnnouncedWaits
+    from mandate.workers.secrets import Secrets
+    from mandate.workers.settings import Settings
 
 
 @offline_verb
@@ -58,7 +57,7 @@ async def validate(
     if schema:
         call.out.json(_schema(files or []))
         return DONE
-    from workers.settings import Settings
+    from mandate.workers.settings import Settings
 
     settings = Settings.from_environment()
     sources = _sources(settings, files)
@@ -70,7 +69,7 @@ async def validate(
     # What is wrong with a policy for an agent is told with the agent's name, and not once more without.
     places = {(fault.file, fault.line, fault.key) for fault in faults}
     faults += [fault for fault in wrong if (fault.file, fault.line, fault.key) not in places]
-    from workers.people_files import people_path
+    from mandate.workers.catalog.people import people_path
 
     has_people = people_path(settings) is not None
     if call.out.as_json:
@@ -93,9 +92,9 @@ async def validate(
 
 def _schema(words: list[Path]) -> dict[str, object]:
     """Which schema is wanted: `--schema`, `--schema policy` or `--schema call`."""
-    from workers.agent_files import agent_schema
-    from workers.policy_examples import call_schema
-    from workers.policy_files import policy_schema
+    from mandate.workers.catalog.agents import agent_schema
+    from mandate.workers.catalog.examples import call_schema
+    from mandate.workers.catalog.policies import policy_schema
 
     known = {"agent": agent_schema, "policy": policy_schema, "call": call_schema}
     wanted = [str(word) for word in words] or ["agent"]
@@ -124,9 +123,9 @@ class _Sources:
 
 def _sources(settings: "Settings", files: list[Path] | None) -> _Sources:
     """The agents and the policies that the command line names, or all of the settings'."""
-    from activities.documents import read_document
-    from workers.agent_files import agent_paths
-    from workers.policy_files import is_policy, policy_folder, policy_paths
+    from mandate.activities.documents import read_document
+    from mandate.workers.catalog.agents import agent_paths
+    from mandate.workers.catalog.policies import is_policy, policy_folder, policy_paths
 
     found = _Sources([], [], [])
     if not files:
@@ -150,10 +149,10 @@ async def _load(
 
     With `offers`, what MCP servers say is accepted first, and added there.
     """
-    from workers.agent_files import AgentFileError
-    from workers.lazy_mcp import LazyMcpToolbox
-    from workers.mcp_waits import AnnouncedWaits
-    from workers.secrets import Secrets
+    from mandate.activities.toolbox.mcp.lazy import LazyMcpToolbox
+    from mandate.workers.catalog.agents import AgentFileError
+    from mandate.workers.catalog.mcp_waits import AnnouncedWaits
+    from mandate.workers.secrets import Secrets
 
     secrets = Secrets(settings.environment, settings.secrets)
     mcp = LazyMcpToolbox(secrets)
@@ -176,26 +175,26 @@ async def _load(
 
 
 async def _catalog(settings: "Settings", mcp: "AnnouncedWaits", secrets: "Secrets") -> "Catalog":
-    from workers import people_files, readiness
-    from workers.agent_files import AgentFileError
-    from workers.catalog import Catalog
+    from mandate.workers.catalog import people, readiness
+    from mandate.workers.catalog.agents import AgentFileError
+    from mandate.workers.catalog.catalog import Catalog
 
     catalog = await Catalog.load(settings.agents, mcp, secrets=secrets, policies=settings.policies)
     agents = catalog.agents.values()
-    if faults := (*readiness.script_faults(catalog, settings), *people_files.faults_for(agents, settings)):
+    if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(agents, settings)):
         raise AgentFileError(faults)
     more = [
         *readiness.missing_keys(catalog, settings),
         *await readiness.closed_hosts(catalog, settings),
-        *people_files.warnings_for(agents, settings),
+        *people.warnings_for(agents, settings),
     ]
     return replace(catalog, warnings=(*catalog.warnings, *more))
 
 
 def _nothing_there(source: Path, *, named: bool) -> "Fault | None":
     """Why there are no agents at `source` at all; `named` is whether the command line names it."""
-    from activities.documents import Fault
-    from workers.agent_files import agent_paths
+    from mandate.activities.documents import Fault
+    from mandate.workers.catalog.agents import agent_paths
 
     if not source.exists():
         way = "" if named else "; name agent files as FILE, or set MANDATE_AGENTS to their folder"

@@ -4,14 +4,14 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workers.cli.errors import CliError
-from workers.cli.output import Output
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.output import Output
 
 if TYPE_CHECKING:
-    from workers.acceptance import Offer
-    from workers.secrets import Secrets
-    from workers.tool_entries import McpDefinitions
-    from workflows.contracts.tool_entry import ToolEntry
+    from mandate.workers.catalog.mcp_acceptance import Offer
+    from mandate.workers.catalog.tools import McpDefinitions
+    from mandate.workers.secrets import Secrets
+    from mandate.workflows.contracts.tool_entry import ToolEntry
 
 
 async def accept_words(out: Output, sources: list[Path], mcp: "McpDefinitions", secrets: "Secrets") -> list["Offer"]:
@@ -22,8 +22,8 @@ async def accept_words(out: Output, sources: list[Path], mcp: "McpDefinitions", 
     Raises:
         CliError: a file cannot be written, or has a form that cannot be edited.
     """
-    from workers import acceptance
-    from workers.agent_files import scan_agents
+    from mandate.workers.catalog import mcp_acceptance
+    from mandate.workers.catalog.agents import scan_agents
 
     found = []
     for source in sources:
@@ -34,7 +34,7 @@ async def accept_words(out: Output, sources: list[Path], mcp: "McpDefinitions", 
             continue
         _show(out, offer)
         try:
-            acceptance.accept(offer)
+            mcp_acceptance.accept(offer)
         except (OSError, ValueError) as error:
             raise CliError(str(error)) from None
     return found
@@ -54,9 +54,9 @@ def offer_json(offer: "Offer") -> dict[str, object]:
 async def _offers(
     path: Path, entries: "tuple[ToolEntry, ...]", mcp: "McpDefinitions", secrets: "Secrets"
 ) -> list["Offer"]:
-    from workers.acceptance import Offer, Words
-    from workers.tool_entries import definitions, secret_texts
-    from workflows.contracts.tool_entry import McpTools
+    from mandate.workers.catalog.mcp_acceptance import Offer, Words
+    from mandate.workers.catalog.tools import definitions, secret_texts
+    from mandate.workflows.contracts.tool_entry import McpTools
 
     found = []
     for index, entry in enumerate(entries):
@@ -68,12 +68,11 @@ async def _offers(
 
 
 def _show(out: Output, offer: "Offer") -> None:
+    from mandate.workers.catalog import mcp_acceptance
     from rich.text import Text
 
-    from workers import acceptance
-
-    before = acceptance.load(offer.path.parent, offer.before) if offer.before is not None else None
-    what = acceptance.differences(before, offer.words) if before is not None else ()
+    before = mcp_acceptance.load(offer.path.parent, offer.before) if offer.before is not None else None
+    what = mcp_acceptance.differences(before, offer.words) if before is not None else ()
     out.print(Text(f"{offer.path}: accepted what MCP server {offer.server!r} says of its tools", style="bold"))
-    out.print(*(f"  {line}" for line in (*what, *acceptance.whole(before, offer.words))))
+    out.print(*(f"  {line}" for line in (*what, *mcp_acceptance.whole(before, offer.words))))
     out.print(f"  accepted: {offer.words.digest}", "")

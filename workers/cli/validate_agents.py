@@ -3,22 +3,20 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from workers.cli.output import Output
+from mandate.workers.cli.output import Output
 
 if TYPE_CHECKING:
+    from mandate.workers.catalog.catalog import Catalog, Loaded
+    from mandate.workers.catalog.policy_summary import Outcome
+    from mandate.workflows.contracts.tool import ToolDefinition
+    from mandate.workflows.contracts.verification import CheckSpec
     from rich.text import Text
-
-    from workers.catalog import Catalog, Loaded
-    from workers.policy_outcomes import Outcome
-    from workflows.contracts.tool import ToolDefinition
-    from workflows.contracts.verification import CheckSpec
 
 
 def print_catalog(out: Output, catalog: "Catalog", *, has_people: bool) -> None:
     """Warnings, then each agent as a table of its tools; `has_people` is whether there is a file of people."""
+    from mandate.workers.cli.columns import print_table
     from rich.text import Text
-
-    from workers.cli.columns import print_table
 
     for warning in catalog.warnings:
         out.print(Text(f"warning: {warning}", style="yellow"))
@@ -185,7 +183,7 @@ def _openings(loaded: "Loaded") -> list[str]:
 
 def _undeclared(definition: "ToolDefinition") -> tuple[str, ...]:
     """Return where a tool takes arguments that its schema does not declare."""
-    from activities.toolbox.closed_schemas import find_open_places
+    from mandate.activities.toolbox.closed_schemas import find_open_places
 
     return find_open_places(definition.input_schema)
 
@@ -211,14 +209,14 @@ def _unnamed(loaded: "Loaded") -> list[str]:
 
 
 def _unasked(loaded: "Loaded") -> dict[str, list[str]]:
-    from workers.policy_outcomes import runs_unasked
+    from mandate.workers.catalog.policy_summary import runs_unasked
 
     pinned = loaded.pinned
     return runs_unasked(pinned.policy, pinned.people, [definition.tool for definition in pinned.tools])
 
 
 def _outcomes(loaded: "Loaded", definition: "ToolDefinition") -> "Sequence[Outcome]":
-    from workers.policy_outcomes import outcomes
+    from mandate.workers.catalog.policy_summary import outcomes
 
     return outcomes(loaded.pinned.policy, loaded.pinned.people, definition.tool)
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workers.cli.errors import CliError
-from workers.cli.output import Output
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.output import Output
 
 if TYPE_CHECKING:
-    from activities.documents import Document
-    from workers.catalog import Catalog, Loaded
-    from workers.policy_examples import CallFile, Judged
+    from mandate.activities.documents import Document
+    from mandate.workers.catalog.catalog import Catalog, Loaded
+    from mandate.workers.catalog.examples import CallFile, Judged
 
 _WORDS = {"allow": "runs", "ask": "asks people", "deny": "refused"}
 
@@ -22,8 +22,8 @@ def judge_call(path: Path, catalogs: "Sequence[Catalog]") -> "tuple[Loaded, Judg
     Raises:
         CliError: the file cannot be read, the agent or the tool is not known, or the arguments do not fit.
     """
-    from workers.policy_examples import CALL_FILE, CallFile, judge
-    from workers.policy_files import read_spec
+    from mandate.workers.catalog.examples import CALL_FILE, CallFile, judge
+    from mandate.workers.catalog.policies import read_spec
 
     wanted, faults = read_spec(_document(path), CallFile, CALL_FILE, "a call")
     if wanted is None or faults:
@@ -39,9 +39,8 @@ def judge_call(path: Path, catalogs: "Sequence[Catalog]") -> "tuple[Loaded, Judg
 
 def print_call(out: Output, loaded: "Loaded", judged: "Judged") -> None:
     """The verdict, then every rule in the order in which it was read."""
+    from mandate.workers.cli.columns import print_table
     from rich.text import Text
-
-    from workers.cli.columns import print_table
 
     verdict = judged.verdict
     style = {"allow": "green", "ask": "yellow", "deny": "red"}[verdict.kind]
@@ -70,7 +69,7 @@ def call_json(loaded: "Loaded", judged: "Judged") -> dict[str, object]:
 
 
 def _document(path: Path) -> "Document":
-    from activities.documents import Document, read_document
+    from mandate.activities.documents import Document, read_document
 
     if path.suffix != ".json":
         return read_document(path)

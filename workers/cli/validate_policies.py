@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workers.cli.output import Output
+from mandate.workers.cli.output import Output
 
 if TYPE_CHECKING:
-    from activities.documents import Fault
-    from workers.catalog import Catalog
-    from workers.policy_examples import Result
-    from workers.policy_files import PolicyFile
-    from workflows.contracts.agent import PinnedAgent
+    from mandate.activities.documents import Fault
+    from mandate.workers.catalog.catalog import Catalog
+    from mandate.workers.catalog.examples import Result
+    from mandate.workers.catalog.policies import PolicyFile
+    from mandate.workflows.contracts.agent import PinnedAgent
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ def check_policies(
 
     `complete`: `catalogs` hold all agents, so that an example about another one is wrong.
     """
-    from workers.policy_examples import run_examples
-    from workers.policy_files import read_policy_file
+    from mandate.workers.catalog.examples import run_examples
+    from mandate.workers.catalog.policies import read_policy_file
 
     faults: list[Fault] = []
     files: dict[Path, PolicyFile] = {}
@@ -97,7 +97,7 @@ def _condition_faults(file: "PolicyFile") -> "list[Fault]":
     """What is wrong with the conditions whatever the tools are."""
     if all(rule.when is None for rule in file.spec.rules):
         return []
-    from workers.condition_checks import Conditions
+    from mandate.workers.catalog.conditions import Conditions
 
     conditions = Conditions(())
     return [fault for placed in file.rules for fault in conditions.faults(placed)]

@@ -3,17 +3,16 @@
 import json
 from dataclasses import dataclass
 
+from mandate.activities.transcript.blobs import BlobCorrupted, Blobs
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workers.cli import edit
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.record import stored
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.request import Request
+from mandate.workflows.contracts.transcript import AssistantMessage, Segment
+from mandate.workflows.rules import redaction, wording
 from pydantic import ValidationError
-
-from activities.blobs import BlobCorrupted, Blobs
-from activities.pinned import PinnedAgents
-from workers.cli import editing
-from workers.cli.errors import CliError
-from workers.cli.record import stored
-from workflows.contracts.base import JsonObject
-from workflows.contracts.request import Request
-from workflows.contracts.transcript import AssistantMessage, Segment
-from workflows.rules import hiding, wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Arguments:
 
 async def arguments(store: str, identity: str | None, request: Request) -> Arguments:
     """All arguments in full, as far as the store at `store` can be read; the run's store has the id `identity`."""
-    if not editing.has_references(request.arguments):
+    if not edit.has_references(request.arguments):
         return Arguments(request.arguments)
     try:
         async with stored(store, identity) as blobs:
@@ -51,4 +50,4 @@ async def _whole(blobs: Blobs, request: Request) -> JsonObject:
     if not isinstance(found, dict):
         raise ValueError("its arguments are no object")
     definition = (await PinnedAgents(blobs).get(segment.agent)).definition(request.tool or "")
-    return hiding.masked(found, definition.tool.sensitive if definition is not None else ())
+    return redaction.masked(found, definition.tool.sensitive if definition is not None else ())

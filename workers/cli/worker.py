@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from workers.cli.errors import CliError
-from workers.cli.options import Invocation, RootOptions, verb
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import Invocation, RootOptions, verb
 
 if TYPE_CHECKING:
-    from workers.cli.connection import Connection
-    from workers.worker import AgentWorker, WorkerOptions
+    from mandate.workers.cli.connection import Connection
+    from mandate.workers.worker import AgentWorker, WorkerOptions
 
 
 @verb
@@ -28,9 +27,9 @@ async def worker(
     """Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on."""
     if (deployment is None) != (build_id is None):
         raise CliError("--deployment and --build-id belong together: give both or neither")
-    from workers.cli.connection import connected
-    from workers.settings import Settings
-    from workers.worker import WorkerOptions
+    from mandate.workers.cli.connection import connected
+    from mandate.workers.settings import Settings
+    from mandate.workers.worker import WorkerOptions
 
     settings = Settings.from_environment()
     settings = replace(settings, agents=agents or settings.agents, task_queue=task_queue or settings.task_queue)
@@ -50,7 +49,7 @@ async def worker(
 
 def _demand_agents(source: Path) -> None:
     """Refuses a folder that has nothing to serve, before a server is started for it."""
-    from workers.agent_files import agent_paths
+    from mandate.workers.catalog.agents import agent_paths
 
     if source.is_dir() and not agent_paths(source):
         raise CliError(
@@ -61,7 +60,7 @@ def _demand_agents(source: Path) -> None:
 
 def configure_logs(root: RootOptions) -> None:
     """Logs of this process as the root options say."""
-    from workers.telemetry import configure_logging
+    from mandate.workers.telemetry import configure_logging
 
     levels = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR", "never": "CRITICAL"}
     level = levels.get((root.log_level or "info").lower())
@@ -76,11 +75,10 @@ async def _serve(call: Invocation, connection: "Connection", options: "WorkerOpt
     import asyncio
 
     import structlog
+    from mandate.workers.cli.signals import stop_signals
+    from mandate.workers.worker import open_worker
 
-    from workers.cli.signals import stop_signals
-    from workers.worker import open_worker
-
-    log = structlog.stdlib.get_logger("workers.cli.worker")
+    log = structlog.stdlib.get_logger("mandate.workers.cli.worker")
     try:
         opening = open_worker(connection.client, connection.settings, options, on_progress=call.out.note)
         async with opening as serving:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workers.demo.books import Evidence
-from workflows.contracts.request import REJECT, Request, RequestKind
+from mandate.workers.demo.books import Evidence
+from mandate.workflows.contracts.request import REJECT, Request, RequestKind
 
 YES_COMMENT = "mandate demo --yes: no person has looked at it"
 YES_LOOKED = "mandate demo --yes: by what the shop's books say"

@@ -14,7 +14,7 @@ def own(program: str) -> str:
         return program
     python = Path(sys.executable)
     script = python.with_name("mandate")
-    return typed(script) if script.is_file() else f"{typed(python)} -m workers.cli.main"
+    return typed(script) if script.is_file() else f"{typed(python)} -m mandate.workers.main"
 
 
 def temporal(binary: Path | None) -> str:

@@ -11,22 +11,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mandate.workers.cli import request_text
+from mandate.workers.cli.connection import Connection
+from mandate.workers.cli.errors import ENDED_OTHERWISE, CliError
+from mandate.workers.cli.output import Output
+from mandate.workers.client import inbox, messages
+from mandate.workers.demo import answers, commands
+from mandate.workers.demo.answers import Answer
+from mandate.workers.demo.books import Evidence, read_books
+from mandate.workers.demo.narration import Voice
+from mandate.workers.history.events import Happening, Heard, Wanted
+from mandate.workers.history.run_history import Chronicle
+from mandate.workflows.contracts.request import Closed, Decision, Request
+from mandate.workflows.rules import commands as rules_commands
+from mandate.workflows.rules import decisions
 from rich.status import Status
 from rich.text import Text
-
-from workers import inbox, messages
-from workers.cli import asking
-from workers.cli.chronicle import Chronicle
-from workers.cli.connection import Connection
-from workers.cli.errors import ENDED_OTHERWISE, CliError
-from workers.cli.happenings import Happening, Heard, Wanted
-from workers.cli.output import Output
-from workers.demo import answers, commands
-from workers.demo.answers import Answer
-from workers.demo.books import Evidence, read_books
-from workers.demo.voice import Voice
-from workflows.contracts.request import Closed, Decision, Request
-from workflows.rules import answering, decisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +155,8 @@ class Desk:
         rows = [
             ("asked", request.question or request.title),
             ("why", request.reason),
-            ("of", f"{asking.waits_for(request)}; in this demo that is you, {self._by}"),
-            ("until", f"{decisions.moment(request.expires_at)}; then {asking.expiry(request)}"),
+            ("of", f"{request_text.waits_for(request)}; in this demo that is you, {self._by}"),
+            ("until", f"{decisions.moment(request.expires_at)}; then {request_text.expiry(request)}"),
         ]
         evidence = self._evidence(request)
         if evidence is not None:
@@ -176,7 +176,7 @@ class Desk:
             rows += [("", "Or in the Web UI, by More Actions, Send an Update; tab User Metadata:"), ("", f"  {url}")]
         return rows
 
-    def _ways(self, request: Request) -> list[answering.Way]:
+    def _ways(self, request: Request) -> list[rules_commands.Way]:
         """Commands that work as they stand, in any shell that is in this folder."""
         connection = self._connection
         options = connection.temporal_options
@@ -190,12 +190,14 @@ class Desk:
                 mandate=f"{way.mandate} --by {shlex.quote(self._by)}",
                 temporal=self._signed(way.temporal.replace("temporal", binary, 1)),
             )
-            for way in asking.ways(elsewhere, self._workflow_id, request, program=self._program)
+            for way in request_text.ways(elsewhere, self._workflow_id, request, program=self._program)
         ]
 
     def _signed(self, command: str) -> str:
         """`command` with the person's name where it goes, unless that needs more than to be put there."""
-        return command.replace(answering.YOUR_NAME, self._by) if re.fullmatch(r"[\w.@+:/-]+", self._by) else command
+        return (
+            command.replace(rules_commands.YOUR_NAME, self._by) if re.fullmatch(r"[\w.@+:/-]+", self._by) else command
+        )
 
     def _broken(self, command: str) -> str:
         return commands.broken(command, self._voice.columns)

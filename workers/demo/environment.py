@@ -1,9 +1,9 @@
 """What the demo's worker is told beside the environment of the demo itself."""
 
-from workers.cli.connection import Connection
-from workers.cli.options import Invocation
-from workers.demo.mending import BROKEN
-from workers.demo.stage import Stage
+from mandate.workers.cli.connection import Connection
+from mandate.workers.cli.options import Invocation
+from mandate.workers.demo.mending import BROKEN
+from mandate.workers.demo.setup import Stage
 
 
 def of_worker(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from workers.cli.happenings import Call
-from workers.demo.books import read_books
-from workers.demo.worker import DemoWorker
+from mandate.workers.demo.books import read_books
+from mandate.workers.demo.worker import DemoWorker
+from mandate.workers.history.events import Call
 
 TOOL = "issue_refund"
 SLOW_BANK = {"MANDATE_DEMO_BANK_SECONDS": "15"}

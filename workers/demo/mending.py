@@ -4,17 +4,16 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from mandate.workers.cli.watch import events
+from mandate.workers.history.events import Call, Happening
+from mandate.workers.history.run_history import Chronicle
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Finding, Probed, ProbeRequest
 from pydantic import BaseModel
 from temporalio.api.common.v1 import Payload
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 from temporalio.converter import DataConverter
-
-from workers.cli.chronicle import Chronicle
-from workers.cli.follow import events
-from workers.cli.happenings import Call, Happening
-from workflows.contracts.failures import Outcome
-from workflows.contracts.verification import CheckRequest, CheckResult, Finding, Probed, ProbeRequest
 
 PROBE, CHECK = "probe_call", "verify_result"
 

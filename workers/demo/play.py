@@ -6,18 +6,18 @@ import signal
 import time
 from collections.abc import Iterator
 
-from activities.own_files import OwnFiles
-from workers import providers
-from workers.cli import identity
-from workers.cli.connection import connected
-from workers.cli.errors import INTERRUPTED, CliError, SilentExit
-from workers.cli.options import Invocation
-from workers.demo import stage
-from workers.demo.run import Demo, Wishes
-from workers.demo.stage import RulesServer
-from workers.dev_server import private_folder
-from workers.settings import Settings
-from workflows.contracts.model import PROVIDERS
+from mandate.activities.confinement import OwnFiles
+from mandate.workers import providers
+from mandate.workers.cli import identity
+from mandate.workers.cli.connection import connected
+from mandate.workers.cli.errors import INTERRUPTED, CliError, SilentExit
+from mandate.workers.cli.options import Invocation
+from mandate.workers.demo import setup
+from mandate.workers.demo.run import Demo, Wishes
+from mandate.workers.demo.setup import RulesServer
+from mandate.workers.dev_server.server import private_folder
+from mandate.workers.settings import Settings
+from mandate.workflows.contracts.model import PROVIDERS
 
 
 async def play(call: Invocation, wishes: Wishes, began: float) -> int:
@@ -54,14 +54,14 @@ def _ended_by_sigterm() -> Iterator[None]:
 async def _play(call: Invocation, wishes: Wishes, began: float) -> int:
     settings = Settings.from_environment()
     model = await _usable(wishes.model, settings, breaks=wishes.breaks)
-    source = stage.shipped_agents()
-    with stage.claimed(private_folder(settings.folder)) as claimed:
-        looking = asyncio.create_task(stage.find_rules_server(may_download=claimed.is_new))
+    source = setup.shipped_agents()
+    with setup.claimed(private_folder(settings.folder)) as claimed:
+        looking = asyncio.create_task(setup.find_rules_server(may_download=claimed.is_new))
         try:
             async with connected(call, settings) as connection:
                 rules = await _found_in_time(looking, began)
                 person = identity.person(settings, None).name
-                stage.prepare(claimed, source, model=model, rules=rules, paced=not wishes.fast, person=person)
+                setup.prepare(claimed, source, model=model, rules=rules, paced=not wishes.fast, person=person)
                 demo = Demo(call, wishes, connection, stage=claimed, rules=rules, person=person, began=began)
                 return await demo.run(model)
         finally:
@@ -85,9 +85,9 @@ async def _usable(model: str, settings: Settings, *, breaks: bool) -> str:
 
 
 async def _found_in_time(looking: "asyncio.Task[RulesServer]", began: float) -> RulesServer:
-    left = stage.CHECK_SECONDS - (time.monotonic() - began)
+    left = setup.CHECK_SECONDS - (time.monotonic() - began)
     try:
         # Shielded: what npx still fetches while the demo goes on is there for the next one.
         return await asyncio.wait_for(asyncio.shield(looking), max(left, 0.01))
     except (TimeoutError, OSError):
-        return stage.SHIPPED
+        return setup.SHIPPED

@@ -3,16 +3,16 @@
 import re
 from dataclasses import dataclass
 
-from workers.cli.happenings import Call
-from workers.cli.output import Output
-from workers.demo import breakage
-from workers.demo.books import Books, euros
-from workers.demo.desk import Settled
-from workers.demo.kill import TOOL, Killing
-from workers.demo.mending import Mended
-from workers.demo.voice import Answered, Step, indented, width
-from workflows.contracts.run import RunResult
-from workflows.rules import wording
+from mandate.workers.cli.output import Output
+from mandate.workers.demo import faults
+from mandate.workers.demo.books import Books, euros
+from mandate.workers.demo.desk import Settled
+from mandate.workers.demo.kill import TOOL, Killing
+from mandate.workers.demo.mending import Mended
+from mandate.workers.demo.narration import Answered, Step, indented, width
+from mandate.workers.history.events import Call
+from mandate.workflows.contracts.run import RunResult
+from mandate.workflows.rules import wording
 
 DEED_COLUMNS = 10
 
@@ -80,7 +80,7 @@ class Facts:
                 "vouchers": self.books.vouchers,
             },
             "kill": self._kill(),
-            "broken": breakage.as_json(self.result, self.mended, self.books) if self.breaks else None,
+            "broken": faults.as_json(self.result, self.mended, self.books) if self.breaks else None,
             "startup_seconds": round(self.startup_seconds, 3),
             "seconds": round(self.seconds, 3),
             "address": self.address,
@@ -155,7 +155,7 @@ def tell(facts: Facts, out: Output) -> None:
     if facts.breaks:
         out.print("")
         _heading(out, "What broke, and what Mandate did")
-        for line in breakage.told(facts.result, facts.mended, facts.books):
+        for line in faults.told(facts.result, facts.mended, facts.books):
             out.print(indented(line, 2, columns))
     out.print("")
     used = f"{wording.usage(facts.result.usage)}; {facts.seconds:.1f} s from question to answer."

@@ -6,28 +6,27 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from mandate.activities.stores.locate import open_store
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.workers.cli.connection import Connection
+from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
+from mandate.workers.cli.options import Invocation
+from mandate.workers.cli.signals import stop_signals
+from mandate.workers.client.client import AgentClient, new_workflow_id
+from mandate.workers.demo import commands, environment, faults, report
+from mandate.workers.demo.books import Books, read_books
+from mandate.workers.demo.desk import Desk
+from mandate.workers.demo.kill import Crew, Killing
+from mandate.workers.demo.mending import Checked, Looked, unfolding
+from mandate.workers.demo.narration import Voice, width
+from mandate.workers.demo.report import Facts
+from mandate.workers.demo.setup import AGENT, REQUESTER, RulesServer, Stage
+from mandate.workers.demo.worker import start_worker
+from mandate.workers.examples.shop_data import DEMO_INPUT
+from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError
-
-from activities.blobs import Blobs
-from activities.stores.locate import open_store
-from activities.transcript import TranscriptLog
-from workers.cli.connection import Connection
-from workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
-from workers.cli.options import Invocation
-from workers.cli.signals import stop_signals
-from workers.client import AgentClient, new_workflow_id
-from workers.demo import breakage, commands, environment, report
-from workers.demo.books import Books, read_books
-from workers.demo.desk import Desk
-from workers.demo.kill import Crew, Killing
-from workers.demo.mending import Checked, Looked, unfolding
-from workers.demo.report import Facts
-from workers.demo.stage import AGENT, REQUESTER, RulesServer, Stage
-from workers.demo.voice import Voice, width
-from workers.demo.worker import start_worker
-from workers.examples.shop_data import DEMO_INPUT
-from workflows.contracts.run import RunResult, RunStatus
 
 GOODBYE_SECONDS = 2.0
 
@@ -105,7 +104,7 @@ class Demo:
                 model=model,
                 rules=self._rules.name,
                 asked=DEMO_INPUT,
-                broken=breakage.ANNOUNCED if self._wishes.breaks else None,
+                broken=faults.ANNOUNCED if self._wishes.breaks else None,
             )
             result = await self._watched(crew, handle)
             facts = await self._facts(handle, model, result, before, startup_seconds)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from activities import files
+from mandate.activities import private_files
 
 STOP_SECONDS = 5.0
 
@@ -65,8 +65,8 @@ class DemoWorker:
 
 def start_worker(environment: Mapping[str, str], log: Path) -> DemoWorker:
     """A worker process with `environment` in addition to this one's; its output goes to `log`."""
-    command = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), "-m", "workers.cli.main", "worker"]
-    with files.open_own(log, "ab") as output:
+    command = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), "-m", "mandate.workers.main", "worker"]
+    with private_files.open_own(log, "ab") as output:
         process = subprocess.Popen(  # noqa: S603 our own program
             command,
             stdin=subprocess.DEVNULL,

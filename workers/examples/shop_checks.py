@@ -2,8 +2,8 @@
 
 import re
 
-from activities.toolbox.checks import check
-from workers.examples.shop_data import shop
+from mandate.activities.checks.functions import check
+from mandate.workers.examples.shop_data import shop
 
 _REFUNDED = """
 SELECT "order", refunds.amount_cents AS cents FROM refunds JOIN payments ON payment = payments.id ORDER BY refunds.id

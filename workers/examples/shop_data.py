@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from activities import files
-from activities.toolbox.registry import NotDone
+from mandate.activities import private_files
+from mandate.activities.toolbox.decorator import NotDone
 
 DEMO_INPUT = (
     "Order 1042 arrived damaged; the customer asks for a refund. She wrote on 2026-11-09. The parcel is back with us:"
@@ -119,10 +119,10 @@ def lose_reply(tool: str) -> None:
 
 def create_shop(path: Path) -> None:
     """A shop as on its first day at `path`; one that is there is replaced."""
-    files.make_folder(path.parent)
+    private_files.make_folder(path.parent)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.unlink(missing_ok=True)
-    files.open_own(fresh, "wb").close()
+    private_files.open_own(fresh, "wb").close()
     with closing(sqlite3.connect(fresh)) as database:
         database.executescript(_SCHEMA)
         _fill(database)

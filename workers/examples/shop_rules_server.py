@@ -1,4 +1,4 @@
-"""The shop's return rules as an MCP server over stdio: `python -m workers.examples.shop_rules_server`.
+"""The shop's return rules as an MCP server over stdio: `python -m mandate.workers.examples.shop_rules_server`.
 
 It has two tools of the filesystem MCP server, with the same names, arguments and answers, so that either serves an
 agent file: this one where there is no Node, that one with the folder `workers/examples/shop_rules`.

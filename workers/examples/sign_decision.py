@@ -1,8 +1,8 @@
 """Signs a decision or a start, in the place of an identity provider: `--token-command` of `mandate` runs it.
 
-    python -m workers.examples.sign_decision --make-key --key issuer.pem --jwks issuer.jwks.json
+    python -m mandate.workers.examples.sign_decision --make-key --key issuer.pem --jwks issuer.jwks.json
     MANDATE_JWKS=issuer.jwks.json MANDATE_TOKEN_ISSUER=example mandate worker
-    export SIGN="python -m workers.examples.sign_decision --key issuer.pem --issuer example"
+    export SIGN="python -m mandate.workers.examples.sign_decision --key issuer.pem --issuer example"
     mandate run refunds "Order 81" --token-command "$SIGN"
     mandate approve r1 --token-command "$SIGN"
 
@@ -21,9 +21,8 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
-
-from activities import files
-from workflows.contracts.base import canonical_json, digest_of
+from mandate.activities import private_files
+from mandate.workflows.contracts.base import canonical_json, digest_of
 
 SECONDS_VALID = 300
 
@@ -103,7 +102,7 @@ def _make_key(path: Path, jwks: Path) -> None:
         file.write(pem)
     public = {**_public(key), "kid": _key_id(key), "use": "sig", "alg": "ES256"}
     # Nothing in it is secret, but whoever writes there decides.
-    files.write_own(jwks, f"{json.dumps({'keys': [public]}, indent=2)}\n")
+    private_files.write_own(jwks, f"{json.dumps({'keys': [public]}, indent=2)}\n")
 
 
 def _key_id(key: ec.EllipticCurvePrivateKey) -> str:

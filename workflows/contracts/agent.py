@@ -3,20 +3,19 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
+from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.compensation import CompensationSpec
+from mandate.workflows.contracts.faults import Located, refuse, repeated
+from mandate.workflows.contracts.model import ModelName
+from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
+from mandate.workflows.contracts.tool import Tool, ToolDefinition
+from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name, same_tool_names
+from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 from pydantic import (
     Field,
     field_validator,
 )
-
-from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
-from workflows.contracts.budget import Budget
-from workflows.contracts.compensation import CompensationSpec
-from workflows.contracts.faults import Located, refuse, repeated
-from workflows.contracts.model import ModelName
-from workflows.contracts.policy import Asking, RequesterIs, Rule
-from workflows.contracts.tool import Tool, ToolDefinition
-from workflows.contracts.tool_entry import ToolEntry, entry_name, same_tool_names
-from workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 
 LOOP = 2
 """1: lists of runs follow whom a request waits for now; results of probes and checks taint; a stop or a pause holds

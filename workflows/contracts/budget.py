@@ -1,8 +1,7 @@
 """Limits of one run."""
 
+from mandate.workflows.contracts.base import Spec
 from pydantic import Field
-
-from workflows.contracts.base import Spec
 
 
 class Budget(Spec):

@@ -5,13 +5,12 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from mandate.workflows.contracts.base import Name, Spec
+from mandate.workflows.contracts.faults import refuse, repeated
+from mandate.workflows.contracts.policy import Group
+from mandate.workflows.contracts.request import RequestKind
+from mandate.workflows.contracts.templates import SECRET_START, secret_names
 from pydantic import Field, field_validator
-
-from workflows.contracts.base import Name, Spec
-from workflows.contracts.faults import refuse, repeated
-from workflows.contracts.policy import Group
-from workflows.contracts.request import RequestKind
-from workflows.contracts.templates import SECRET_START, secret_names
 
 Occasion = Literal["asked", "reminder", "escalated"]
 """Why people hear of a request: it is new | they have not answered | others have not, and now it is theirs."""

@@ -1,10 +1,9 @@
 """Undoing what a stopped run has done: which tool takes a call back, and the calls that can be taken back."""
 
+from mandate.workflows.contracts.base import Digest, Name, Record, Spec
+from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.contracts.verification import Condition
 from pydantic import ConfigDict, Field
-
-from workflows.contracts.base import Digest, Name, Record, Spec
-from workflows.contracts.tool import ToolResult
-from workflows.contracts.verification import Condition
 
 
 class CompensationSpec(Spec):

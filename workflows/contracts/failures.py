@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from workflows.contracts.base import Record
+from mandate.workflows.contracts.base import Record
 
 
 class FailureType(StrEnum):

@@ -4,10 +4,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
+from mandate.workflows.contracts.base import Digest, Record
+from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from pydantic import StringConstraints
-
-from workflows.contracts.base import Digest, Record
-from workflows.contracts.tool import CallRequest, ToolResult
 
 PROVIDERS = ("openai", "anthropic", "vllm", "scripted")
 

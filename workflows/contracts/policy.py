@@ -4,6 +4,9 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
+from mandate.workflows.contracts.base import Duration, JsonObject, Name, Record, Spec
+from mandate.workflows.contracts.faults import refuse, repeated
+from mandate.workflows.contracts.tool import Effect, ToolSource
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -14,10 +17,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-
-from workflows.contracts.base import Duration, JsonObject, Name, Record, Spec
-from workflows.contracts.faults import refuse, repeated
-from workflows.contracts.tool import Effect, ToolSource
 
 EXPIRES = timedelta(hours=24)
 """How long people have to answer unless a rule says otherwise."""

@@ -5,17 +5,16 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
+from mandate.workflows.contracts.agent import AgentPin
+from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, canonical_json, check_storable
+from mandate.workflows.contracts.budget import BudgetRequest
+from mandate.workflows.contracts.compensation import Compensable
+from mandate.workflows.contracts.decision_lookups import KeptDecision
+from mandate.workflows.contracts.model import ModelReply, Usage, Words
+from mandate.workflows.contracts.policy import ToolTotals, Verdict
+from mandate.workflows.contracts.request import By, Closed, EditedCall, Halt, Refusal, Request
+from mandate.workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, field_validator
-
-from workflows.contracts.agent import AgentPin
-from workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, canonical_json, check_storable
-from workflows.contracts.budget import BudgetRequest
-from workflows.contracts.compensation import Compensable
-from workflows.contracts.lookups import KeptDecision
-from workflows.contracts.model import ModelReply, Usage, Words
-from workflows.contracts.policy import ToolTotals, Verdict
-from workflows.contracts.request import By, Closed, EditedCall, Halt, Refusal, Request
-from workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 

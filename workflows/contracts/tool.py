@@ -4,9 +4,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
+from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record
 from pydantic import Field
-
-from workflows.contracts.base import Digest, JsonObject, Name, Record
 
 
 class Effect(StrEnum):

@@ -5,11 +5,10 @@ A part that has a fault of its own is `UNREADABLE`; nothing is concluded from it
 
 from collections.abc import Mapping, Sequence
 
+from mandate.workflows.contracts.base import Name
+from mandate.workflows.contracts.faults import MISSPELT, UNREADABLE, Located, Unreadable, given_twice
+from mandate.workflows.contracts.templates import url_arguments
 from pydantic import TypeAdapter, ValidationError
-
-from workflows.contracts.base import Name
-from workflows.contracts.faults import MISSPELT, UNREADABLE, Located, Unreadable, given_twice
-from workflows.contracts.templates import url_arguments
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
+from mandate.workflows.contracts import tool_checks
+from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
+from mandate.workflows.contracts.compensation import CompensationSpec
+from mandate.workflows.contracts.faults import Located, refuse, repeated
+from mandate.workflows.contracts.templates import SECRET_START, secret_names, url_arguments
+from mandate.workflows.contracts.tool import Effect, ErrorMeaning
+from mandate.workflows.contracts.verification import ProbeSpec
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
-
-from workflows.contracts import tool_checks
-from workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
-from workflows.contracts.compensation import CompensationSpec
-from workflows.contracts.faults import Located, refuse, repeated
-from workflows.contracts.templates import SECRET_START, secret_names, url_arguments
-from workflows.contracts.tool import Effect, ErrorMeaning
-from workflows.contracts.verification import ProbeSpec
 
 PYTHON_PATH = r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 HTTP_ADDRESS = r"^https?://"

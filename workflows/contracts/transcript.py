@@ -2,9 +2,8 @@
 
 from typing import Annotated, Literal
 
+from mandate.workflows.contracts.base import Digest, Record
 from pydantic import Field
-
-from workflows.contracts.base import Digest, Record
 
 Protocol = Literal["openai.responses", "openai.chat", "anthropic.messages", "scripted", "runtime"]
 """`runtime` is what no model said: calls that take back what a stopped run did."""

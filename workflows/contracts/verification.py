@@ -3,13 +3,12 @@
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
+from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.faults import refuse, repeated
+from mandate.workflows.contracts.model import ModelName, Usage
+from mandate.workflows.contracts.tool import ToolResult
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
-
-from workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec
-from workflows.contracts.failures import Outcome
-from workflows.contracts.faults import refuse, repeated
-from workflows.contracts.model import ModelName, Usage
-from workflows.contracts.tool import ToolResult
 
 FINAL = "final"
 """In `after`: the final answer."""

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pydantic import JsonValue
-
-from workflows.contracts.base import Digest, canonical_json, digest_of
-from workflows.contracts.directory import same_person
-from workflows.contracts.request import (
+from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
+from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.request import (
     EVERY,
     REJECT,
     VALUE_BYTES,
@@ -22,8 +20,10 @@ from workflows.contracts.request import (
     Request,
     RequestKind,
 )
-from workflows.contracts.run import PeopleState
-from workflows.rules import answering, asking
+from mandate.workflows.contracts.run import PeopleState
+from mandate.workflows.rules import commands
+from mandate.workflows.rules import needs as rules_needs
+from pydantic import JsonValue
 
 CLOSED_KEPT = 256
 REFUSED_KEPT = 20
@@ -141,7 +141,7 @@ def _nothing_to_reject(people: PeopleState) -> str | None:
 def _placeholder(decision: Decision) -> tuple[str, str] | None:
     """A word of the commands that people are shown which nobody has put their own for."""
     said = {"by": decision.by, "value": decision.value, "token": decision.token}
-    return next(((key, text) for key, text in said.items() if text in answering.PLACEHOLDERS), None)
+    return next(((key, text) for key, text in said.items() if text in commands.PLACEHOLDERS), None)
 
 
 def _not_open(people: PeopleState, decision: Decision) -> str:
@@ -165,7 +165,7 @@ def _wrong_digest(people: PeopleState, found: Request, decision: Decision) -> st
 
 def expired(request: Request, at: datetime) -> bool:
     """Whether a need of `request` is over at `at` with nobody left to ask."""
-    return any(asking.after_expiry(need, at) is None for need in request.needs if not need.is_met)
+    return any(rules_needs.after_expiry(need, at) is None for need in request.needs if not need.is_met)
 
 
 def has_decided(request: Request, by: str) -> bool:
@@ -252,7 +252,9 @@ def closed(request: Request, outcome: str, reason: str, *, by_every: Decision | 
 
 def going_on(request: Request, at: datetime) -> Request:
     """`request` at `at`: needs that have expired by then are with those that they escalate to."""
-    return request.model_copy(update={"needs": tuple(asking.after_expiry(need, at) or need for need in request.needs)})
+    return request.model_copy(
+        update={"needs": tuple(rules_needs.after_expiry(need, at) or need for need in request.needs)}
+    )
 
 
 def next_due(requests: Sequence[Request]) -> datetime | None:

@@ -1,7 +1,7 @@
 """Calls that change the world: their names, and the account that a run keeps of them."""
 
-from workflows.contracts.base import Digest, canonical_json, digest_of
-from workflows.contracts.run import EffectEntry, EffectLog
+from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
+from mandate.workflows.contracts.run import EffectEntry, EffectLog
 
 KEPT = 50
 

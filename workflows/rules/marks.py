@@ -4,12 +4,11 @@ import hmac
 from collections.abc import Sequence
 from hashlib import sha256
 
+from mandate.workflows.contracts.decision_lookups import DecisionChecks
+from mandate.workflows.contracts.marks import MarkKind
+from mandate.workflows.contracts.request import DecisionCheck
+from mandate.workflows.rules import decisions
 from pydantic import BaseModel
-
-from workflows.contracts.lookups import DecisionChecks
-from workflows.contracts.marks import MarkKind
-from workflows.contracts.request import DecisionCheck
-from workflows.rules import decisions
 
 NUMBER_BYTES = 2
 MAC_BYTES = 16

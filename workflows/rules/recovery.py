@@ -1,63 +1,96 @@
-"""What follows an answer of the model."""
+"""What went wrong lately in a run, and when that is for a person to settle."""
 
-from dataclasses import dataclass
+from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
+from mandate.workflows.contracts.run import RecoveryState, Trouble
+from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.rules import wording
 
-from workflows.contracts.model import Finish, ModelReply
+FINAL = "*final"
+TURNS = "*turns"
+SAME = "*same"
+MODEL = "*model"
+"""What goes wrong beside tools, under names that no tool can have."""
 
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """The answer asks for calls."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The answer is final."""
-
-
-@dataclass(frozen=True, slots=True)
-class AskAgain:
-    """The model is told `note` and asked again; `counts` says whether that uses up an attempt."""
-
-    note: str | None
-    counts: bool
+KEPT = 64
+LINES = 10
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    reason: str
+def call_digest(tool: str, arguments: JsonObject) -> Digest:
+    """What makes two calls the same."""
+    return digest_of(canonical_json([tool, arguments]))
 
 
-Next = Act | Done | AskAgain | GiveUp
+def failed(
+    state: RecoveryState,
+    name: str,
+    line: str,
+    *,
+    call: Digest | None = None,
+    index: int | None = None,
+    spoiled: bool = False,
+) -> RecoveryState:
+    """One more failure of `name`; with `call`, that call is not made again as it is.
 
-_NOTES = {
-    Finish.TRUNCATED: "Your answer was cut off at the output limit. Answer again, in fewer words.",
-    Finish.EMPTY: "Your answer was empty. Go on with a tool call, or give your final answer.",
-}
-
-
-def next_after(reply: ModelReply, misfits: int, attempts: int) -> Next:
-    """What to do after `reply` when `misfits` answers in a row could not be taken before it."""
-    if reply.calls:
-        return Act()
-    match reply.finish:
-        case Finish.COMPLETE:
-            return Done()
-        case Finish.PAUSED:
-            return AskAgain(note=None, counts=True) if misfits < MAX_PAUSES else GiveUp("the model paused too often")
-        case Finish.REFUSED:
-            return GiveUp(f"the model refused: {reply.problem or 'it gave no reason'}")
-        case Finish.TRUNCATED | Finish.EMPTY | Finish.MISFIT:
-            if misfits + 1 >= attempts:
-                tries = "1 answer" if attempts == 1 else f"{attempts} answers in a row"
-                return GiveUp(f"{tries} could not be taken; the last: {reply.problem or reply.finish}")
-            return AskAgain(note=_note(reply), counts=True)
+    Until the world has changed; never again if it is `spoiled`: done, and done wrongly.
+    """
+    before = state.troubles.get(name, Trouble())
+    told = wording.shorten(line, 300)
+    after = Trouble(failures=before.failures + 1, lines=(*before.lines, told)[-LINES:], index=index)
+    changes: dict[str, object] = {"troubles": {**state.troubles, name: after}}
+    if call is not None:
+        kept = "spoiled" if spoiled else "failed"
+        changes[kept] = _bounded({**getattr(state, kept), call: told})
+    return state.model_copy(update=changes)
 
 
-MAX_PAUSES = 10
+def succeeded(state: RecoveryState, name: str, *, changed_world: bool) -> RecoveryState:
+    """`name` has worked; what failed before a change of the world may work after it."""
+    if name not in state.troubles and not (changed_world and state.failed):
+        return state
+    troubles = {other: trouble for other, trouble in state.troubles.items() if other != name}
+    return state.model_copy(update={"troubles": troubles, "failed": {} if changed_world else state.failed})
 
 
-def _note(reply: ModelReply) -> str:
-    if reply.finish is Finish.MISFIT:
-        return f"Your final answer cannot be taken: {reply.problem}. Answer again with JSON that fits the schema."
-    return _NOTES[reply.finish]
+def seen(state: RecoveryState, call: Digest, answer: ToolResult) -> tuple[RecoveryState, int]:
+    """Counts a call with this result; how often it came so far, this time included."""
+    key = digest_of(canonical_json([call, answer.digest or answer.text, answer.error]))
+    count = state.same.get(key, 0) + 1
+    rest = {other: number for other, number in state.same.items() if other != key}
+    return state.model_copy(update={"same": _bounded({**rest, key: count})}), count
+
+
+def failed_before(state: RecoveryState, call: Digest) -> str | None:
+    """Why a call is not to be made again as it is."""
+    return state.spoiled.get(call) or state.failed.get(call)
+
+
+def afresh(state: RecoveryState) -> RecoveryState:
+    """Everything counts anew after a person has helped; what was done wrongly stays done."""
+    return RecoveryState(spoiled=state.spoiled)
+
+
+def used_up(state: RecoveryState, attempts: int) -> str | None:
+    """The name of what has failed `attempts` times: a tool, or one of the names above."""
+    return next((name for name, trouble in state.troubles.items() if trouble.failures >= attempts), None)
+
+
+def in_words(name: str, failures: int) -> str:
+    """Why a person is asked, in one sentence."""
+    times = "once" if failures == 1 else f"{failures} times"
+    match name:
+        case "*final":
+            return f"the final answer could not be taken {times}"
+        case "*turns":
+            return f"{failures} turns in a row had no call that worked"
+        case "*same":
+            return "the agent makes the same call again and again, with the same result"
+        case "*model":
+            return "no model of the route gives an answer"
+        case _:
+            return f"{name!r} failed {times}"
+
+
+def _bounded(entries: dict[str, object]) -> dict[str, object]:
+    """The newest `KEPT` of `entries`."""
+    names = list(entries)[-KEPT:]
+    return {name: entries[name] for name in names}

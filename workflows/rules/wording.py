@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.rules import plain_text, redaction
 from pydantic import JsonValue
-
-from workflows.contracts.model import Usage
-from workflows.contracts.tool import ToolResult
-from workflows.rules import hiding, plain_text
 
 SUPPLIED = "its answer is a person's"
 """How the reason of a run begins whose final answer a person supplied."""
@@ -24,7 +23,7 @@ def shorten(text: str, limit: int) -> str:
 def call(tool: str, arguments: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
     """`lookup_order order=81`: one line of at most 100 characters, without the values of `sensitive` arguments."""
     words = [tool]
-    for name, value in hiding.masked(arguments, sensitive).items():
+    for name, value in redaction.masked(arguments, sensitive).items():
         words.append(f"{name}={_value(value)}")
         if sum(map(len, words)) > SUMMARY_CHARACTERS:
             break
@@ -41,7 +40,7 @@ def _value(value: JsonValue) -> str:
 
 def arguments(values: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
     """All arguments as one line of JSON, without the values of `sensitive` ones."""
-    return json.dumps(hiding.masked(values, sensitive), ensure_ascii=False)
+    return json.dumps(redaction.masked(values, sensitive), ensure_ascii=False)
 
 
 def result(answer: ToolResult) -> str:

@@ -1,0 +1,1 @@
+"""Checks of results and answers, and looks at what happened."""

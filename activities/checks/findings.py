@@ -1,0 +1,91 @@
+"""What a check finds: it passes, it fails, or it could not be made."""
+
+import json
+from collections.abc import Mapping
+
+from mandate.activities.failures import shorten
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.verification import CheckResult
+from mandate.workflows.rules.cel import evaluate
+from pydantic import JsonValue
+
+SHOWN_CHARACTERS = 120
+"""How much of a result a reason shows."""
+
+
+class Unable(Exception):
+    """A check that could not be made."""
+
+    def __init__(
+        self, reason: str, *, lasting: bool = False, retry_after: float | None = None, usage: Usage | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.lasting = lasting
+        """Another attempt would end in the same way."""
+        self.retry_after = retry_after
+        """Seconds to wait before another attempt; `None` for what is usual."""
+        self.usage = usage or Usage()
+        """What the attempt cost all the same."""
+
+
+def found(passed: bool, reason: str, usage: Usage | None = None) -> CheckResult:  # noqa: FBT001 - it is the finding
+    return CheckResult(finding="pass" if passed else "fail", reason=reason, usage=usage or Usage())
+
+
+def failed(reason: str) -> CheckResult:
+    return CheckResult(finding="fail", reason=reason)
+
+
+def read_json(text: str) -> JsonValue:
+    """The one JSON value that `text` is.
+
+    Raises:
+        ValueError: it is none, or one that is not read alike everywhere: NaN, infinities, a key given twice.
+    """
+    try:
+        value: JsonValue = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at line {error.lineno} column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return value
+
+
+def value_of(text: str) -> JsonValue:
+    """A result as conditions and Python checks see it: the value that it is as JSON, else its text."""
+    try:
+        return read_json(text)
+    except ValueError:
+        return text
+
+
+def facts(text: str, args: JsonObject) -> evaluate.Facts:
+    """What conditions over a result see: `result` and `args`."""
+    return evaluate.Facts({"result": value_of(text), "args": args})
+
+
+def expected(condition: str, text: str, args: JsonObject, *, shown: bool, lasting: bool = False) -> CheckResult:
+    """Whether `condition` holds for the result `text`; `shown` says that a reason may hold the beginning of it.
+
+    Raises:
+        Unable: the condition cannot be evaluated; `lasting` says that the result will be no other.
+    """
+    outcome = facts(text, args).evaluate(condition)
+    written = shorten(condition, SHOWN_CHARACTERS)
+    result = f"; the result is {shorten(text, SHOWN_CHARACTERS) or 'empty'}" if shown else ""
+    if type(outcome) is evaluate.Unevaluable:
+        raise Unable(f"{written!r} cannot be evaluated: {outcome.reason}{result}", lasting=lasting)
+    return found(outcome is True, f"{written!r} holds" if outcome is True else f"{written!r} does not hold{result}")
+
+
+def _object(pairs: list[tuple[str, JsonValue]]) -> Mapping[str, JsonValue]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key is given twice")
+    return made
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")

@@ -1,0 +1,139 @@
+"""Python functions as checks: the `@check` decorator, and what such a function may return."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import TypeVar, get_args
+
+from mandate.activities.checks.findings import Unable, failed, found
+from mandate.activities.threads import in_thread
+from mandate.activities.toolbox.decorator import load_function
+from mandate.activities.toolbox.python import is_cancelled
+from mandate.activities.toolbox.signature import Function, InvalidTool, function_name
+from mandate.workflows.contracts.verification import FINAL, CheckResult, Finding
+
+F = TypeVar("F", bound=Function)
+
+_MARK = "__mandate_check__"
+_OF_CALLS = ("result", "args", "context")
+_OF_ANSWERS = ("result", "answer", "context")
+_GIVEN = ("result", "args", "answer", "context")
+_RETURNS = "a check returns true or false, a pair of that and a reason, or a CheckResult"
+
+
+def check(function: F) -> F:
+    """Make a sync or async function a check; it stays an ordinary function.
+
+    It is given by name what it has parameters for: `result` (what the tool returned or the final answer is: a value
+    if it is JSON, else its text), `args` (the arguments of the call), `answer` (the final answer) and `context`
+    (a `ToolContext`). It returns true or false, a pair of that and a reason, or a `CheckResult`; an `AssertionError`
+    means that the check failed, any other exception that it could not be made.
+
+    Raises:
+        InvalidTool: no function, or a parameter that there is nothing for.
+    """
+    name = function_name(function)
+    if isinstance(function, type) or not callable(function):
+        raise InvalidTool(f"{name} is not a function")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidTool(f"{name} is a generator; a check returns one finding")
+    for parameter in inspect.signature(function).parameters.values():
+        by_name = parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}
+        if not by_name or (parameter.name not in _GIVEN and parameter.default is parameter.empty):
+            raise InvalidTool(f"{name}: there is nothing for {str(parameter)!r}; a check may take {', '.join(_GIVEN)}")
+    setattr(function, _MARK, True)
+    return function
+
+
+def load_check(path: str, after: str) -> Function:
+    """The check at `module:function`, its module imported; `after` is a tool's name or `FINAL`.
+
+    Raises:
+        InvalidTool: there is no such function, it is not decorated, or it takes what there is not after that.
+    """
+    function = load_function(path)
+    if getattr(function, _MARK, None) is not True:
+        raise InvalidTool(f"{path!r} is not decorated with @check")
+    there = _OF_ANSWERS if after == FINAL else _OF_CALLS
+    for name in _taken(function):
+        if name not in there:
+            what = "the final answer" if after == FINAL else "a tool"
+            raise InvalidTool(
+                f"{path!r} takes {name!r}, which a check after {what} does not have; it has {_and(there)}"
+            )
+    return function
+
+
+async def run_check(function: Function, given: Mapping[str, object], cancellation: threading.Event) -> CheckResult:
+    """What `function` finds; sync ones run in a thread of their own.
+
+    Raises:
+        Unable: it raised anything but an `AssertionError`, or returned something that is no finding.
+        asyncio.CancelledError: the caller was cancelled; `cancellation` is set for a thread that goes on.
+    """
+    bound = partial(function, **{name: given[name] for name in _taken(function)})
+    try:
+        returned = await _called(bound, cancellation)
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            cancellation.set()
+            raise
+        raise Unable(_says(error)) from None
+    except AssertionError as error:
+        return failed(_message(error) or f"an assertion of {_name(function)} does not hold")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a check may raise anything; people are told
+        raise Unable(_says(error)) from None
+    return _read(returned, function)
+
+
+async def _called(bound: "partial[object]", cancellation: threading.Event) -> object:
+    if inspect.iscoroutinefunction(bound):
+        return await bound()
+    returned = await in_thread(bound, cancellation, ended=lambda: None)
+    return await returned if inspect.isawaitable(returned) else returned
+
+
+def _taken(function: Function) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(function).parameters if name in _GIVEN)
+
+
+def _read(returned: object, function: Function) -> CheckResult:
+    if isinstance(returned, bool):
+        return found(returned, f"{_name(function)} says that it {'holds' if returned else 'does not hold'}")
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], bool):
+        return found(returned[0], str(returned[1]))
+    finding, reason = _parts(returned)
+    if finding == "unable":
+        raise Unable(reason)
+    if finding in get_args(Finding):
+        return found(finding == "pass", reason)
+    raise Unable(f"{_name(function)} returned {type(returned).__name__}; {_RETURNS}", lasting=True)
+
+
+def _parts(returned: object) -> tuple[object, str]:
+    """Finding and reason of something like a `CheckResult`."""
+    its = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
+    finding = its.get("finding")
+    return finding, str(its.get("reason") or f"it says {finding!r} without a reason")
+
+
+def _says(error: BaseException) -> str:
+    message = _message(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - __str__ is the check's code
+        return ""
+
+
+def _name(function: Function) -> str:
+    return str(getattr(function, "__name__", "the check"))
+
+
+def _and(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,96 @@
+"""Calls of read tools that the runtime makes itself, to find out what is true of the world."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox import arguments
+from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Effect, Tool
+from temporalio import activity
+
+SOURCES = ("python", "mcp", "http")
+"""Where the tools of checks and probes may be from: those that this process calls itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One call of a read tool."""
+
+    tool: str
+    arguments: JsonObject
+    about: tuple[str, ...]
+    """Names what is asked about; equal in every attempt."""
+    step: int
+
+
+class ReadTools:
+    """The toolboxes of `run_tool`, for reads only."""
+
+    def __init__(self, toolboxes: Mapping[str, Toolbox]) -> None:
+        self._toolboxes = toolboxes
+
+    async def ask(self, agent: PinnedAgent, question: Question, *, within: timedelta) -> str:
+        """What the tool returns.
+
+        Raises:
+            ToolError: not done when it may not be called at all or not so, or says itself that it failed; else as
+                its toolbox says, or it took too long.
+        """
+        said = await self._said(agent, question, within)
+        if said.error:
+            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
+        return said.text
+
+    async def look(self, agent: PinnedAgent, question: Question, *, within: timedelta) -> str:
+        """As `ask`, and `null` where the tool says that there is no such thing."""
+        said = await self._said(agent, question, within)
+        if said.error and not said.is_missing:
+            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
+        return "null" if said.error else said.text
+
+    async def _said(self, agent: PinnedAgent, question: Question, within: timedelta) -> ToolText:
+        definition = agent.definition(question.tool)
+        toolbox = self._toolboxes.get(definition.binding.kind) if definition is not None else None
+        if definition is None or toolbox is None or not is_read(definition.tool):
+            raise Unaskable(f"{question.tool!r} is no read tool that this worker can call")
+        fault = arguments.misfit(definition, question.arguments)
+        if fault is not None:
+            raise Unaskable(f"the arguments for {question.tool!r} do not fit: {fault}")
+        timeout = min(definition.tool.timeout, within)
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                return await toolbox.call(definition, question.arguments, _context(question, timeout))
+        except TimeoutError:
+            reason = f"{question.tool!r} did not answer within {round(timeout.total_seconds(), 1):g} s"
+            raise ToolError(Outcome.UNKNOWN, reason) from None
+
+
+class Unaskable(ToolError):
+    """A question that will never be answered as it is."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(Outcome.NOT_SENT, reason)
+
+
+def is_read(tool: Tool) -> bool:
+    """Whether checks and probes may call the tool."""
+    return tool.effect is Effect.READ and tool.source in SOURCES
+
+
+def _context(question: Question, timeout: timedelta) -> CallContext:
+    info = activity.info()
+    run = info.workflow_run_id or ""
+    return CallContext(
+        workflow_id=info.workflow_id or "",
+        run_id=run,
+        step=question.step,
+        idempotency_key=digest_of(canonical_json([run, *question.about, question.arguments])),
+        attempt=info.attempt,
+        timeout=timeout,
+    )

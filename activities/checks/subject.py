@@ -1,0 +1,79 @@
+"""What is checked or looked for: a call of a conversation with what it returned, or a final answer."""
+
+from dataclasses import dataclass
+
+from mandate.activities.checks.findings import Unable
+from mandate.activities.toolbox import arguments, schema
+from mandate.activities.transcript import results
+from mandate.activities.transcript.conversation import Conversation
+from mandate.activities.transcript.log import Chain, TranscriptLog
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import Digest, JsonObject
+from mandate.workflows.contracts.tool import ToolDefinition, ToolResult
+from mandate.workflows.contracts.verification import CheckRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One call with what it returned, or the final answer where there is no `definition`."""
+
+    agent: PinnedAgent
+    conversation: Conversation
+    definition: ToolDefinition | None
+    args: JsonObject
+    """Of the call, whole, as conditions see them."""
+    text: str
+    """What the call returned, or the final answer without the code fence around it."""
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether what the call returned may be shown to people."""
+        return shows_results(self.definition)
+
+
+def shows_results(definition: ToolDefinition | None) -> bool:
+    """Whether what a tool returns may be shown to people: not when it was given something sensitive."""
+    return definition is None or not definition.tool.sensitive
+
+
+async def work_of(transcript: TranscriptLog, agent: PinnedAgent, request: CheckRequest) -> Work:
+    """What a check is about.
+
+    Raises:
+        Unable: the conversation has no such call or answer.
+        BlobMissing, BlobCorrupted, StoreUnavailable: see there.
+    """
+    chain = await transcript.load(request.head)
+    definition, args = None, JsonObject()
+    if request.index is not None:
+        definition, args = await call_of(transcript, agent, chain, request.index, request.edited)
+    if request.result is not None:
+        text = await text_of(transcript, request.result)
+    elif definition is None and (last := chain.conversation.last_assistant()) is not None:
+        text = last.text
+    else:
+        raise Unable("there is no result that could be checked", lasting=True)
+    return Work(agent, chain.conversation, definition, args, text if definition is not None else schema.unfenced(text))
+
+
+async def call_of(
+    transcript: TranscriptLog, agent: PinnedAgent, chain: Chain, index: int, edited: Digest | None
+) -> tuple[ToolDefinition, JsonObject]:
+    """The tool and the arguments of one call of the last turn; raises as `work_of`."""
+    last = chain.conversation.last_assistant()
+    part = last.calls[index] if last is not None and index < len(last.calls) else None
+    definition = agent.definition(part.tool) if part is not None else None
+    if part is None or definition is None:
+        raise Unable(f"the conversation at {chain.head} has no call {index}", lasting=True)
+    try:
+        whole = await arguments.of_call(transcript.blobs, chain.conversation, definition, part, edited)
+        return definition, arguments.seen(definition, whole)
+    except ValueError as error:
+        raise Unable(str(error), lasting=True) from None
+
+
+async def text_of(transcript: TranscriptLog, result: ToolResult) -> str:
+    """All that a call returned."""
+    if result.digest is None:
+        return result.text or ""
+    return (await results.content(transcript.blobs, result)).decode(errors="replace")

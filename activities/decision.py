@@ -1,0 +1,272 @@
+"""Whether a person's decision counts: who they are now, what they signed, and whether their words can be used."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import structlog
+from mandate.activities import failures
+from mandate.activities.people import edits
+from mandate.activities.people.directory import Directory, DirectoryUnavailable, Known, People
+from mandate.activities.people.edits import EditRefused
+from mandate.activities.people.signatures import KeysUnavailable, Signatures, TokenRefused
+from mandate.activities.transcript import results
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.people import AGENT_PREFIX, same_person
+from mandate.workflows.contracts.request import (
+    REJECT,
+    Checked,
+    DecisionCheck,
+    EditedCall,
+    Need,
+    Request,
+    SignedDecision,
+)
+from mandate.workflows.contracts.tool import ToolResult
+from pydantic import JsonValue
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+log = structlog.stdlib.get_logger(__name__)
+
+_GIVING = {"answer": "answer", "supply": "result", "happened": "result"}
+"""Choices that come with a result, and what it is called."""
+
+_GIVEN = {"answer": "answered by", "supply": "supplied by", "happened": "it happened, says"}
+
+NAMES_SHOWN = 10
+"""Users and groups that a refusal names at most."""
+
+
+_NO_KEYS = "this worker cannot check signed decisions: MANDATE_JWKS and MANDATE_TOKEN_ISSUER are not set"
+
+
+class Refused(Exception):
+    """A decision that does not count; the message is for the person."""
+
+
+class PeopleActivities:
+    """The directory, keys and conversations that decisions are checked against."""
+
+    def __init__(
+        self, directory: Directory, signatures: Signatures | None, agents: PinnedAgents, transcript: TranscriptLog
+    ) -> None:
+        """`signatures` is `None` for a worker that has no keys."""
+        self._directory = directory
+        self._signatures = signatures
+        self._agents = agents
+        self._transcript = transcript
+
+    @activity.defn
+    async def check_decision(self, check: DecisionCheck) -> Checked:
+        """What a decision counts for, or why it counts for nothing.
+
+        Raises:
+            ApplicationError: `CheckUnavailable`, retried: the people, the keys or the store cannot be read now.
+        """
+        try:
+            checked = await self._checked(check)
+        except Refused as refused:
+            checked = Checked(refusal=str(refused))
+        except (DirectoryUnavailable, KeysUnavailable, *failures.STORE_ERRORS) as error:
+            log.warning("decision_unchecked", request=check.request.id, reason=str(error))
+            raise ApplicationError(str(error), type=FailureType.CHECK_UNAVAILABLE, category=failures.EXPECTED) from None
+        log.info(
+            "decision_checked",
+            request=check.request.id,
+            by=check.decision.by,
+            choice=check.decision.choice,
+            counts=checked.refusal is None,
+            signed=checked.signed,
+        )
+        return checked
+
+    @activity.defn
+    async def check_decisions(self, checks: DecisionChecks) -> CheckedMany:
+        """As `check_decision`, for decisions that came together; it fails when one of them cannot be checked now."""
+        return CheckedMany(checked=tuple(await asyncio.gather(*map(self.check_decision, checks.checks))))
+
+    async def _checked(self, check: DecisionCheck) -> Checked:
+        agent = await self._agents.get(check.agent)
+        people = await self._directory.people()
+        _refuse_agents(check, agent)
+        known = _person(check, people)
+        _refuse_unless_told_apart(check, people)
+        _refuse_again(check, people, known)
+        needs = _needs(check, people, known)
+        signed = await self._signed(check, needs)
+        return Checked(
+            needs=needs,
+            person=known.name if known is not None else None,
+            signed=signed,
+            evidence=await self._keep(check) if signed else None,
+            edited=await self._edited(check, agent, known),
+            answer=await self._answer(check, known),
+        )
+
+    async def _signed(self, check: DecisionCheck, needs: tuple[int, ...]) -> bool:
+        """Whether a token was wanted and is good; a token that nobody asked for is not looked at."""
+        if not any(check.request.needs[position].signature for position in needs):
+            return False
+        token = check.decision.token
+        if token is None:
+            raise Refused(f"token: is missing; {check.request.id} wants signed decisions")
+        if self._signatures is None:
+            raise KeysUnavailable(_NO_KEYS)
+        try:
+            await self._signatures.check(token, check.decision, check.request.digest, check.at)
+        except TokenRefused as refused:
+            raise Refused(f"token: {refused}") from None
+        return True
+
+    async def _keep(self, check: DecisionCheck) -> Digest:
+        """Store the decision with its token, for whoever makes the call."""
+        edited = check.request.edited
+        kept = SignedDecision(
+            decision=check.decision, at=check.at, edited_before=edited.blob if edited is not None else None
+        )
+        (address,) = await self._transcript.blobs.put(kept.model_dump_json().encode())
+        return address
+
+    async def _edited(self, check: DecisionCheck, agent: PinnedAgent, known: Known | None) -> EditedCall | None:
+        decision, request = check.decision, check.request
+        if request.kind != "approval" or decision.choice == REJECT or decision.value is None:
+            return None
+        definition = agent.definition(request.tool or "")
+        if definition is None:
+            raise Refused(f"value: the agent has no tool {request.tool!r} whose arguments could be changed")
+        try:
+            return await edits.edited_call(self._transcript, request, definition, decision.value, _name(check, known))
+        except EditRefused as refused:
+            raise Refused(f"value: {refused}") from None
+
+    async def _answer(self, check: DecisionCheck, known: Known | None) -> ToolResult | None:
+        """What a person gives as a result: always with `answer` and `supply`, if they like with `happened`."""
+        decision = check.decision
+        if decision.choice not in _GIVING:
+            return None
+        text = _text(decision.value)
+        if not text.strip():
+            if decision.choice == "happened":
+                return None
+            raise Refused(f"value: is empty; with {decision.choice!r} it is the {_GIVING[decision.choice]}, as a text")
+        stored = await results.store(self._transcript.blobs, text)
+        return stored.model_copy(update={"note": f"{_GIVEN[decision.choice]} {_name(check, known)}"})
+
+
+def _refuse_agents(check: DecisionCheck, agent: PinnedAgent) -> None:
+    """An agent never decides: not as `agent:NAME` of any name, as this one's name, nor as its run or one above it."""
+    by = same_person(check.decision.by or "")
+    parts = check.workflow_id.split("/")
+    runs = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    if by.startswith(AGENT_PREFIX) or by in map(same_person, (agent.name, *runs)):
+        raise Refused(f"by: {check.decision.by!r} is an agent or its run; only people decide")
+
+
+def _person(check: DecisionCheck, people: People | None) -> Known | None:
+    """Who decides, as the file of people knows them; never the requester under any of their names."""
+    by, requester = check.decision.by or "", check.requester
+    known = people.find(by) if people is not None else None
+    if requester is not None:
+        if same_person(by) == same_person(requester):
+            raise Refused(f"by: {by!r} asked for this run and cannot decide for it")
+        if people is not None and known is not None and people.find(requester) is known:
+            raise Refused(f"by: {by!r} is {requester!r}, who asked for this run and cannot decide for it")
+    if people is not None and known is None:
+        raise Refused(f"by: {by!r} is not in the file of people; who may decide on {_who(check.request)}")
+    return known
+
+
+def _refuse_unless_told_apart(check: DecisionCheck, people: People | None) -> None:
+    """Only refuse what is asked while nobody can be told apart from who asked for the run.
+
+    They may be in the file of people under another name by now, and approve what they asked for themselves.
+    """
+    request, requester = check.request, check.requester or ""
+    if check.requester_is == "anyone" or check.decision.choice == request.choices[-1]:
+        return
+    if people is None:
+        if check.requester_is == "known":
+            raise DirectoryUnavailable(
+                "this worker has no file of people (MANDATE_PEOPLE), which had the requester when the run began"
+            )
+        return
+    if check.requester is None:
+        raise Refused(
+            f"requester: nobody is named who asked for this run, so that nobody can be told apart from them; start it "
+            f"again with a requester of the file of people, or choose {request.choices[-1]!r}"
+        )
+    if people.find(requester) is None:
+        raise Refused(
+            f"requester: {requester!r} asked for this run and is not in the file of people, so that nobody can be told "
+            f"apart from them; put the name there, as an address of the person if they have another one now, or choose "
+            f"{request.choices[-1]!r}"
+        )
+
+
+def _refuse_again(check: DecisionCheck, people: People | None, known: Known | None) -> None:
+    """One person counts once, also when the file has given them another name since they decided."""
+    if people is None or known is None:
+        return
+    for name in (name for need in check.request.needs for name in (*need.approved_by, *need.rejected_by)):
+        if people.find(name) is known:
+            raise Refused(f"by: {check.decision.by!r} has decided on {check.request.id} already, as {name!r}")
+
+
+def _name(check: DecisionCheck, known: Known | None) -> str:
+    return known.name if known is not None else check.decision.by or ""
+
+
+def _needs(check: DecisionCheck, people: People | None, known: Known | None) -> tuple[int, ...]:
+    """Positions of the needs that the decision counts for."""
+    request, by = check.request, check.decision.by or ""
+    mine = [position for position, need in enumerate(request.needs) if _is_entitled(need, by, people, known)]
+    if not mine:
+        raise Refused(f"by: {by!r} may not decide on {_who(request)}")
+    if check.decision.choice == REJECT or check.decision.value is not None:
+        return tuple(mine)
+    open_needs = tuple(position for position in mine if not request.needs[position].is_met)
+    if not open_needs:
+        raise Refused(f"by: all that {by!r} may approve of {request.id} is approved; it waits for others")
+    return open_needs
+
+
+def _is_entitled(need: Need, by: str, people: People | None, known: Known | None) -> bool:
+    if not need.users and not need.groups:
+        return True
+    if people is None:
+        if any(same_person(user) == same_person(by) for user in need.users):
+            return True
+        if need.groups:
+            raise DirectoryUnavailable(
+                f"this worker has no file of people (MANDATE_PEOPLE) that says who is in group {need.groups[0]}"
+            )
+        return False
+    return known is not None and (known.is_in(need.groups) or any(people.find(user) is known for user in need.users))
+
+
+def _who(request: Request) -> str:
+    """`r1: group finance, ann@example.com`."""
+    names = list(dict.fromkeys(name for need in request.needs for name in _named(need)))
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{request.id}: {', '.join(names[:NAMES_SHOWN])}{more}"
+
+
+def _named(need: Need) -> Iterator[str]:
+    if not need.users and not need.groups:
+        yield "everybody in it"
+    yield from (f"group {group}" for group in need.groups)
+    yield from need.users
+
+
+def _text(value: JsonValue) -> str:
+    """An answer as the model is told it."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.encode(errors="replace").decode()

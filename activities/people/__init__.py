@@ -1,0 +1,1 @@
+"""People: the directory, signatures and edited arguments."""

@@ -1,0 +1,132 @@
+"""Who people are and which groups they are in, as the file of people says at this moment."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from mandate.activities.documents import Document, Fault, parse_document
+from mandate.workflows.contracts.people import PeopleSpec, PersonSpec, same_person
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class DirectoryUnavailable(Exception):
+    """The file of people cannot be used now; nothing can be said of who may decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A person of the file."""
+
+    name: str
+    """As the file writes it."""
+    groups: frozenset[str]
+    """In the form of `same_person`."""
+
+    def is_in(self, groups: Sequence[str]) -> bool:
+        return any(same_person(group) in self.groups for group in groups)
+
+
+class People:
+    """What a file of people says."""
+
+    def __init__(self, spec: PeopleSpec) -> None:
+        self.everybody = tuple(_known(person) for person in spec.people)
+        names = [name for person in spec.people for name in (*person.groups,)]
+        self.groups = tuple(sorted(dict.fromkeys((*spec.groups, *names)), key=same_person))
+        """All groups, those that nobody is in included."""
+        self._by_name = {
+            same_person(name): known
+            for person, known in zip(spec.people, self.everybody, strict=True)
+            for name in (person.name, *person.addresses)
+        }
+
+    def find(self, name: str) -> Known | None:
+        """The person of this name or address, however it is spelt."""
+        return self._by_name.get(same_person(name))
+
+    def members(self, users: Sequence[str], groups: Sequence[str]) -> tuple[Known, ...]:
+        """Everybody named or in one of the groups; everybody there is when nothing is named."""
+        if not users and not groups:
+            return self.everybody
+        named = {self.find(user) for user in users}
+        return tuple(known for known in self.everybody if known in named or known.is_in(groups))
+
+
+def _known(person: PersonSpec) -> Known:
+    return Known(person.name, frozenset(map(same_person, person.groups)))
+
+
+def people_of(document: Document) -> PeopleSpec:
+    """What a document says of people.
+
+    Raises:
+        ValidationError: all that is wrong with it.
+    """
+    # Strict, and as JSON: a list is a tuple here, but the text 'no' is no boolean.
+    return PeopleSpec.model_validate_json(to_json(document.value), strict=True)
+
+
+class Directory:
+    """The file of people, read anew for each question, so that a person who was removed does not count any more."""
+
+    def __init__(self, path: Path | None, *, needed: bool = False) -> None:
+        """`needed` says that there is a file: without it, one that is not there means that nobody is known."""
+        self._path = path
+        self._needed = needed
+        self._content: bytes | None = None
+        self._people: People | None = None
+        self._lock = asyncio.Lock()
+
+    async def people(self) -> People | None:
+        """What the file says now; `None` when this worker has no such file.
+
+        Raises:
+            DirectoryUnavailable: the file cannot be read, has faults, or is gone.
+        """
+        if self._path is None:
+            return None
+        async with self._lock:
+            try:
+                content = await asyncio.to_thread(self._path.read_bytes)
+            except FileNotFoundError:
+                if self._needed:
+                    raise _unavailable("is gone", self._path) from None
+                return None
+            except OSError as error:
+                raise _unavailable(f"cannot be read: {error.strerror}", self._path) from None
+            # Its bytes and not its times are compared: two changes may come within the resolution of a clock.
+            if self._people is None or content != self._content:
+                self._people = None
+                self._people = await asyncio.to_thread(_read, self._path, content)
+                self._content = content
+            self._needed = True
+            return self._people
+
+
+def _read(path: Path, content: bytes) -> People:
+    try:
+        document = parse_document(str(path), content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise _unavailable("is not UTF-8 text", path) from None
+    if document.faults:
+        raise _broken(document.faults[0])
+    try:
+        return People(people_of(document))
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        raise _broken(document.fault(detail["loc"], detail["msg"])) from None
+
+
+def _broken(fault: Fault) -> DirectoryUnavailable:
+    log.error("people_file_broken", fault=str(fault))
+    return DirectoryUnavailable(f"the file of people has a fault{f' in line {fault.line}' if fault.line else ''}")
+
+
+def _unavailable(problem: str, path: Path) -> DirectoryUnavailable:
+    log.error("people_file_unavailable", path=str(path), problem=problem)
+    return DirectoryUnavailable(f"the file of people {problem}")

@@ -1,0 +1,235 @@
+"""What went wrong at a provider, as the failure that `call_model` raises."""
+
+import email.utils
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx2
+from mandate.activities.failures import ModelFault, model_failure, shorten
+from mandate.activities.providers import response_limits
+from mandate.activities.providers.rawjson import NOTHING, Raw
+from temporalio.exceptions import ApplicationError
+
+EXCERPT_CHARACTERS = 200
+_SHOWN_BYTES = 4096
+
+_TOO_LONG = (
+    "context_length_exceeded",
+    "prompt is too long",
+    "maximum context length",
+    "exceeds the context window",
+    "exceed context limit",
+    "exceed_context_size",
+    "exceeds the available context size",
+    "maximum model length",
+    "input is too long",
+    "request_too_large",
+)
+_QUOTA = (
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "enforced_spend_limit_reached",
+    "contract_spend_limit_reached",
+)
+_FILTERED = (
+    "content_filter",
+    "content_policy_violation",
+    "invalid_prompt",
+    "bio_policy",
+    "misalignment_policy_violation",
+)
+_TRANSIENT: Mapping[str, ModelFault] = {
+    "rate_limit_exceeded": "rate_limit",
+    "rate_limit_error": "rate_limit",
+    "overloaded_error": "overloaded",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The model that was asked, in the words of an error."""
+
+    provider: str
+    model: str
+    base_url: str
+    attempt: int
+    secret: str = field(repr=False)
+    """Cut out of whatever the provider says."""
+
+    def failure(
+        self,
+        fault: ModelFault,
+        what: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        retryable: bool | None = None,
+    ) -> ApplicationError:
+        """The failure to raise: `what` happened to a request to this model."""
+        name = f"{self.provider}:{self.model}"
+        text = f"{name!r} {what}"
+        return model_failure(
+            fault,
+            self.redacted(text),
+            attempt=self.attempt,
+            retry_after=retry_after,
+            status=status,
+            retryable=retryable,
+        )
+
+    def redacted(self, text: str) -> str:
+        """`text` without the key, which some servers repeat."""
+        return text.replace(self.secret, "[key]") if len(self.secret) > 3 else text
+
+    @property
+    def place(self) -> str:
+        """The base URL without user, password and query."""
+        url = urlsplit(self.base_url)
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}".rstrip("/")
+
+
+def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) -> ApplicationError:
+    """An answer that is not 2xx; `headers` are looked up in lower case.
+
+    408, 409, 429 and 5xx may be repeated and other statuses not, unless `x-should-retry` says so.
+    """
+    code, message = _explained(peer.redacted(body))
+    fault = _fault(status, code, message)
+    told = headers.get("x-should-retry", "").strip().lower()
+    if told == "true" and fault == "bad_request":
+        fault = "server"
+    limit, advice = (100, _advice(peer, status)) if fault == "configuration" else (EXCERPT_CHARACTERS, "")
+    what = f"answered {status}{f' ({code})' if code else ''}: {shorten(message, limit) or 'no text'}{advice}"
+    retryable = False if told == "false" else None
+    return peer.failure(fault, what, status=status, retry_after=retry_after(headers), retryable=retryable)
+
+
+def of_error_object(peer: Peer, error: Raw) -> ApplicationError:
+    """An error that came with HTTP 200."""
+    raw_code = error.get("code")
+    code = raw_code.string or error.get("type").string
+    message = error.get("message").string or error.string or "no text"
+    message = shorten(peer.redacted(message), EXCERPT_CHARACTERS)
+    status = raw_code.count if 400 <= raw_code.count <= 599 else None
+    what = f"failed{f' ({code})' if code else ''}: {message}"
+    if code.startswith(("image_", "invalid_image")):
+        return peer.failure("bad_request", what, status=200)
+    return peer.failure(_TRANSIENT.get(code) or _fault(status or 500, code, message), what, status=status or 200)
+
+
+def of_malformed(peer: Peer, why: str, body: str, content_type: str) -> ApplicationError:
+    """HTTP 200 with something else than an answer of the protocol."""
+    excerpt = shorten(peer.redacted(body), 80)
+    return peer.failure(
+        "malformed",
+        f"answered 200 with {content_type or 'no content type'}, not an answer: {why}; {excerpt!r}",
+        status=200,
+    )
+
+
+def of_connection(peer: Peer, error: BaseException) -> ApplicationError:
+    """No whole answer: refused, dropped, cut, too long, or a name that does not resolve.
+
+    One that is too long is malformed: `max_output_tokens` bounds every answer that a model gives, so the server or what
+    stands before it is broken, and another attempt or another model of the route may do better.
+    """
+    cause = error.__cause__ or error
+    if isinstance(cause, response_limits.AnswerTooLarge):
+        return peer.failure(
+            "malformed", f"answered with more than {response_limits.MAX_BYTES:,} bytes, which are not read"
+        )
+    detail = shorten(peer.redacted(str(cause)), EXCERPT_CHARACTERS)
+    what = f"gave no whole answer at {peer.place!r}: {type(cause).__name__}{f': {detail}' if detail else ''}"
+    return peer.failure("connection", what)
+
+
+def of_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationError:
+    """The deadline passed, or one step of the request took too long."""
+    if isinstance(error.__cause__, httpx2.PoolTimeout):
+        return peer.failure("timeout", "was not asked: all connections to it are in use")
+    if isinstance(error.__cause__, httpx2.ConnectTimeout):
+        return peer.failure("timeout", f"did not take a connection at {peer.place!r}")
+    return peer.failure("timeout", f"gave no whole answer within {seconds:g} s")
+
+
+async def document(peer: Peer, response: httpx2.Response) -> Raw:
+    """The JSON object in a 2xx answer.
+
+    Raises:
+        ApplicationError: it is something else, for example a proxy's HTML page.
+    """
+    media = response.headers.get("content-type", "")
+    beginning = response.content[:_SHOWN_BYTES].decode("utf-8", "replace")
+    try:
+        raw = await response_limits.parse(response.content)
+    except ValueError as error:
+        raise of_malformed(peer, str(error), beginning, media) from None
+    if not isinstance(raw.value, dict):
+        raise of_malformed(peer, "it is no JSON object", beginning, media)
+    return raw
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the provider asks to wait, or `None`: `retry-after-ms`, or `retry-after` in seconds or as a date."""
+    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) / divisor
+        except ValueError:
+            date = email.utils.parsedate_tz(value)
+            seconds = email.utils.mktime_tz(date) - time.time() if date else math.nan
+        if math.isfinite(seconds) and seconds > 0:
+            return seconds
+    return None
+
+
+def _fault(status: int, code: str, message: str) -> ModelFault:
+    said = f"{code} {message}".lower()
+    if status == 413 or (status != 429 and any(marker in said for marker in _TOO_LONG)):
+        return "context_length"
+    if status == 402 or code in _QUOTA:
+        return "quota"
+    if code in _FILTERED:
+        return "content_filter"
+    match status:
+        case 429:
+            return "rate_limit"
+        case 529:
+            return "overloaded"
+        case 408 | 409:
+            return "server"
+        case _ if status >= 500:
+            return "server"
+        case _ if status in (401, 403, 404, 405) or status < 400:
+            return "configuration"
+        case _:
+            return "bad_request"
+
+
+def _explained(body: str) -> tuple[str, str]:
+    """Code and message of an error body of either vendor, of a compatible server, or of a proxy in between."""
+    try:
+        document = Raw.read(body)
+    except ValueError:
+        return "", body
+    error = document.get("error") if isinstance(document.get("error").value, dict) else document
+    detail = error.get("details").get("error_code").string
+    code = detail or error.get("code").string or _named_type(error)
+    message = error.get("message").string or document.get("error").string or document.get("detail").string
+    return code, message or body
+
+
+def _named_type(error: Raw) -> str:
+    kind = error.get("type")
+    return kind.string if kind is not NOTHING and kind.string != "error" else ""
+
+
+def _advice(peer: Peer, status: int) -> str:
+    if status in (401, 403):
+        return "; check the API key and what it may use"
+    return f"; check the model's name and the base URL {peer.place!r} (OpenAI's ends in /v1, Anthropic's does not)"

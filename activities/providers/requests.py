@@ -1,0 +1,232 @@
+"""What the adapters share in making a request: pairing, ids, cached parts, timeouts and connections.
+
+A request is joined from JSON that is already encoded and posted as it is. Whatever changes from turn to turn comes
+last, so that a request begins with the bytes of the one before it and the providers' prompt caches hit.
+"""
+
+import hashlib
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import NamedTuple
+
+import httpx2
+from mandate.activities.providers.base import Prompt
+from mandate.activities.providers.rawjson import Raw
+from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
+from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.workflows.contracts.transcript import AssistantMessage, Message, Protocol, ResultPart, TextPart
+
+LIMITS = httpx2.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=30)
+TIMEOUT = httpx2.Timeout(connect=10, read=600, write=60, pool=60)
+
+DIRECT: dict[str, None] = dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]"))
+"""Transport mounts that keep a server on this machine out of `HTTP_PROXY`."""
+
+NO_RESULT = "(no result: this call was not made)"
+EMPTY_RESULT = "(empty)"
+INVALID_ARGUMENTS = "INVALID_JSON"
+"""The one argument of a call whose arguments were no JSON object, where the protocol has room for objects only."""
+
+
+def timeout_of(timeout: timedelta) -> httpx2.Timeout:
+    """Gaps between bytes may be as long as the whole call: a model that thinks sends nothing."""
+    seconds = timeout.total_seconds()
+    return httpx2.Timeout(connect=TIMEOUT.connect, read=seconds, write=TIMEOUT.write, pool=TIMEOUT.pool)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A user message in a protocol's JSON."""
+
+    results: tuple[tuple[str, bytes], ...]
+    """Id of the call, as it was sent, and its result."""
+    texts: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer in a protocol's JSON."""
+
+    items: bytes
+    """Joined with commas; empty when nothing of it can be sent."""
+    calls: tuple[str, ...] = ()
+    """Ids as they are sent."""
+    text: bytes = b""
+    """Set when the answer is rebuilt and nothing but text: its JSON string without quotes."""
+
+
+Turn = Told | Said
+
+
+class Exchange(NamedTuple):
+    """Answers in a row, one result for each of their calls, and what the model was told then."""
+
+    said: list[Said]
+    results: list[bytes]
+    texts: list[bytes]
+    following: int | None
+    """Number of the turn that begins the next exchange; `None` for the last, which may yet grow."""
+
+
+def exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
+    """The conversation as every provider wants it: roles alternate, each call has its result, results before text.
+
+    It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
+    """
+    said: list[Said] = []
+    calls: list[str] = []
+    results: dict[str, bytes] = {}
+    texts: list[bytes] = []
+    for number in range(begin, len(turns)):
+        turn = turns[number]
+        if isinstance(turn, Told):
+            texts.extend(turn.texts)
+            for call, result in turn.results:
+                if call in calls:
+                    results.setdefault(call, result)
+        elif turn.items:
+            if texts or calls:
+                yield Exchange(said, _paired(calls, results, no_result), texts, number)
+                said, calls, results, texts = [], [], {}, []
+            said.append(turn)
+            calls.extend(turn.calls)
+    yield Exchange(said, _paired(calls, results, no_result), texts, None)
+
+
+def _paired(calls: list[str], results: dict[str, bytes], no_result: Callable[[str], bytes]) -> list[bytes]:
+    return [results[call] if call in results else no_result(call) for call in calls]
+
+
+@dataclass(slots=True)
+class _Written:
+    """Exchanges of a conversation that are over, as they are sent."""
+
+    turns: int = 0
+    items: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one protocol writes what it is told and what other models said."""
+
+    protocol: Protocol
+    result: Callable[[str, str, bool], bytes]
+    """From the call's id, the text (never empty) and whether it is an error."""
+    text: Callable[[str], bytes]
+    rebuilt: Callable[[AssistantMessage], Said]
+    """An answer from its parts, with ids and names that every protocol accepts."""
+
+    def written(self, prompt: Prompt, write: Callable[[Exchange], Iterable[bytes]]) -> list[bytes]:
+        """The conversation in this protocol; a message is encoded once, and written once when its exchange is over."""
+        model, key = prompt.model, f"{self.protocol}:{prompt.model}"
+        turns = prompt.conversation.mapped(key, lambda message, asked: self._turn(message, asked, model))
+        over = prompt.conversation.kept(f"{key}:written", _Written)
+        if over.turns > len(turns):
+            # An earlier view of a conversation that has gone on.
+            over = _Written()
+        rest: list[bytes] = []
+        for exchange in exchanges(turns, over.turns, self._no_result):
+            if exchange.following is None:
+                rest = list(write(exchange))
+            else:
+                over.items.extend(write(exchange))
+                over.turns = exchange.following
+        return over.items + rest
+
+    def _no_result(self, call_id: str) -> bytes:
+        return self.result(call_id, NO_RESULT, True)  # noqa: FBT003 - an error
+
+    def _turn(self, message: Message, asked: AssistantMessage | None, model: str) -> Turn:
+        if isinstance(message, AssistantMessage):
+            if message.native and replayed(message, self.protocol, model):
+                return Said(message.native.encode(), tuple(call.call_id for call in message.calls))
+            return self.rebuilt(message)
+        own = replayed(asked, self.protocol, model)
+        results = [part for part in message.parts if isinstance(part, ResultPart)]
+        ids = [result.call_id if own else sent_id(result.call_id) for result in results]
+        return Told(
+            results=tuple(
+                (call_id, self.result(call_id, result.text if result.text.strip() else EMPTY_RESULT, result.error))
+                for call_id, result in zip(ids, results, strict=True)
+            ),
+            texts=tuple(
+                self.text(part.text) for part in message.parts if isinstance(part, TextPart) and part.text.strip()
+            ),
+        )
+
+
+def replayed(message: AssistantMessage | None, protocol: Protocol, model: str) -> bool:
+    """Whether the provider's own items go back to it: only to the protocol and the model that made them."""
+    return message is not None and bool(message.native) and message.protocol == protocol and message.model == model
+
+
+def sent_id(call_id: str) -> str:
+    """`call_id` in the form that all protocols accept: up to 40 of `[a-zA-Z0-9_-]`."""
+    return _plain(call_id, 40)
+
+
+def sent_name(tool: str) -> str:
+    """A tool's name in the form that all protocols accept, also for a tool that the model made up."""
+    return _plain(tool, 64)
+
+
+def _plain(text: str, limit: int) -> str:
+    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", text)
+    if plain == text and 0 < len(text) <= limit:
+        return text
+    return f"{plain[: limit - 11]}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def sent_arguments(text: str) -> str:
+    """`text` when it is a JSON object, else an object that holds it: what a server that reads arguments accepts."""
+    if is_object(text):
+        return text
+    return dumped({INVALID_ARGUMENTS: text}) if text.strip() else "{}"
+
+
+def is_object(text: str) -> bool:
+    """Whether `text` is a JSON object that every server can read."""
+    try:
+        raw = Raw.read(text)
+    except ValueError:
+        return False
+    return isinstance(raw.value, dict) and raw.is_strict
+
+
+def dumped(value: object) -> str:
+    """`value` as JSON without spaces, keys in their order."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def schema_of(definition: ToolDefinition) -> JsonObject:
+    """The tool's schema as providers take it: an object with properties, without `$schema`."""
+    schema = {name: value for name, value in definition.input_schema.items() if name != "$schema"}
+    return {"type": "object", "properties": {}, **schema}
+
+
+def tools_json(tools: Iterable[JsonObject]) -> bytes:
+    """Tools in their order, each with sorted keys: equal bytes in every process."""
+    return b"[%b]" % b",".join(canonical_json(tool) for tool in tools)
+
+
+class AgentPart:
+    """The part of a request that only depends on the agent, encoded once an agent."""
+
+    def __init__(self, encode: Callable[[Prompt], bytes], limit: int = 32) -> None:
+        self._encode = encode
+        self._limit = limit
+        self._parts: OrderedDict[Digest, bytes] = OrderedDict()
+
+    def of(self, prompt: Prompt) -> bytes:
+        part = self._parts.get(prompt.agent)
+        if part is None:
+            part = self._parts[prompt.agent] = self._encode(prompt)
+            if len(self._parts) > self._limit:
+                self._parts.popitem(last=False)
+        else:
+            self._parts.move_to_end(prompt.agent)
+        return part

@@ -1,0 +1,96 @@
+"""Limits on what is read of a provider's answer; a large one is parsed in a thread."""
+
+import threading
+from collections.abc import AsyncIterator
+
+import httpx2
+from mandate.activities.providers.rawjson import Raw
+from mandate.activities.threads import in_thread
+
+MAX_BYTES = 8 * 1024 * 1024
+"""Of one answer, unpacked; the longest output of any model is a tenth of it."""
+MAX_ERROR_BYTES = 64 * 1024
+"""Of an answer that is not 2xx; what stands beyond is left out."""
+MAX_PARTS = 200_000
+"""Objects and lists of one answer."""
+ASIDE_BYTES = 256 * 1024
+"""Size from which an answer is parsed in a thread: heartbeats and other calls go on meanwhile."""
+
+_LEVELS = 4
+"""Down to the calls of an answer in every protocol."""
+
+
+class AnswerTooLarge(httpx2.ReadError):
+    """An answer that is not read to its end."""
+
+
+def bound(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
+    """`client`, reading no more of an answer than is allowed, whatever way a request takes."""
+    # The way through a proxy of the environment is made by the client itself, when no transport is given to it.
+    client._transport = _Bounded(client._transport)
+    for pattern, transport in client._mounts.items():
+        client._mounts[pattern] = None if transport is None else _Bounded(transport)
+    return client
+
+
+async def parse(content: bytes) -> Raw:
+    """The JSON value in an answer.
+
+    Raises:
+        ValueError: it is not JSON, nested too deeply, or has too many parts.
+    """
+    if content.count(b"{") + content.count(b"[") > MAX_PARTS:
+        raise ValueError(f"it has more than {MAX_PARTS:,} objects and lists")
+    if len(content) < ASIDE_BYTES:
+        return Raw.read(content.decode("utf-8", "replace"))
+    raw = await in_thread(lambda: _parsed(content), threading.Event(), ended=lambda: None)
+    assert isinstance(raw, Raw)
+    return raw
+
+
+def _parsed(content: bytes) -> Raw:
+    raw = Raw.read(content.decode("utf-8", "replace"))
+    _unfold(raw, _LEVELS)
+    return raw
+
+
+def _unfold(raw: Raw, levels: int) -> None:
+    """Read the members of `raw` now, which it would read when they are asked for."""
+    if levels:
+        for part in (*raw.members.values(), *raw.items):
+            _unfold(part, levels - 1)
+
+
+class _Bounded(httpx2.AsyncBaseTransport):
+    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await self._inner.handle_async_request(request)
+        unpacked = ("content-encoding", "content-length", "transfer-encoding")
+        headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in unpacked]
+        body = _Body(response)
+        return httpx2.Response(response.status_code, headers=headers, stream=body, extensions=response.extensions)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Body(httpx2.AsyncByteStream):
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        is_answer = self._response.status_code < 300
+        left = MAX_BYTES if is_answer else MAX_ERROR_BYTES
+        async for chunk in self._response.aiter_bytes():
+            if len(chunk) > left:
+                if is_answer:
+                    raise AnswerTooLarge(f"the answer is longer than {MAX_BYTES:,} bytes")
+                yield chunk[:left]
+                return
+            left -= len(chunk)
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._response.aclose()

@@ -1,0 +1,1 @@
+"""The scripted provider: a model that says what a file says."""

@@ -1,0 +1,214 @@
+"""The `scripted` provider: a YAML file plays the model; `script` says how the file is written.
+
+It keeps nothing between calls: what it answers is a function of the script, the conversation and the attempt, so
+that another process can go on at any time. A script that changes is read again at the next call.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from stat import S_ISREG
+
+from mandate.activities.failures import ModelFault, model_failure, shorten
+from mandate.activities.providers.base import Completion, Prompt
+from mandate.activities.providers.scripted.faults import ScriptError
+from mandate.activities.providers.scripted.matching import differences, fits_text
+from mandate.activities.providers.scripted.script import (
+    Cue,
+    Expectation,
+    Failure,
+    LoadedScript,
+    Plan,
+    Turn,
+    TurnUsage,
+    load_script,
+)
+from mandate.activities.providers.scripted.values import (
+    Incoming,
+    ScriptFault,
+    Values,
+    call_id,
+    incoming,
+    input_text,
+    next_number,
+)
+from mandate.workflows.contracts.model import Finish, Usage
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
+
+_STATUS_FAULTS: dict[int, ModelFault] = {
+    401: "configuration", 403: "configuration", 404: "configuration", 408: "timeout", 429: "rate_limit",
+    529: "overloaded",
+}  # fmt: skip
+
+_PROBLEMS = {
+    Finish.TRUNCATED: "the answer was cut at the output limit",
+    Finish.REFUSED: "the model refused to answer",
+    Finish.EMPTY: "the model answered with nothing",
+}
+
+_CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: Path
+    stamp: tuple[int, int, int]
+
+
+class ScriptedProvider:
+    """Scripts by path, looked up in the working directory and then in `folders`.
+
+    `pace` is how long an answer takes when neither its turn nor its script says; for people who watch.
+    """
+
+    def __init__(self, folders: Sequence[Path] = (), *, pace: timedelta = timedelta(0)) -> None:
+        self._folders = (Path(), *(folder for folder in folders if folder.resolve() != Path.cwd()))
+        self._pace = pace
+        self._loaded: dict[_Found, LoadedScript] = {}
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        """See `Provider`; a request that the script does not expect is a `script` fault that shows the difference."""
+        try:
+            async with asyncio.timeout(prompt.timeout.total_seconds()):
+                return await self._answer(prompt)
+        except TimeoutError:
+            reason = f"{prompt.model}: no answer within {prompt.timeout.total_seconds():g} s"
+            raise model_failure("timeout", reason, attempt=prompt.attempt) from None
+
+    async def close(self) -> None:
+        self._loaded.clear()
+
+    async def _answer(self, prompt: Prompt) -> Completion:
+        loaded = self._script(prompt.model)
+        number = next_number(prompt.conversation)
+        plan = _plan(loaded, prompt)
+        cue = _cue(plan, number, prompt)
+        got = incoming(prompt.conversation)
+        try:
+            values = Values(prompt.conversation, plan, number, cue)
+            _expect(cue.turn.expect, got, values, strict=loaded.script.strict and _was_whole(plan, number - 1))
+            values.check_taken()
+            message = _message(cue.turn, values, number, prompt.model)
+        except ScriptFault as fault:
+            raise model_failure("script", f"{prompt.model}:{loaded.line(cue)}, turn {number}: {fault}") from None
+        if prompt.attempt <= len(cue.turn.fail):
+            await _go_wrong(cue.turn.fail[prompt.attempt - 1], prompt)
+        await asyncio.sleep((cue.turn.delay or loaded.script.delay or self._pace).total_seconds())
+        usage = _usage(cue.turn.usage or loaded.script.usage, prompt, got, message)
+        return Completion(message, cue.turn.finish, usage, _PROBLEMS.get(cue.turn.finish))
+
+    def _script(self, name: str) -> LoadedScript:
+        found = self._find(name)
+        loaded = self._loaded.get(found)
+        if loaded is None:
+            try:
+                loaded = load_script(found.path)
+            except ScriptError as error:
+                raise model_failure("configuration", f"the script cannot be used: {error}") from None
+            for old in [other for other in self._loaded if other.path == found.path]:
+                del self._loaded[old]
+            self._loaded[found] = loaded
+        return loaded
+
+    def _find(self, name: str) -> _Found:
+        for folder in self._folders:
+            path = folder / name
+            with suppress(OSError, ValueError):
+                status = path.stat()
+                if S_ISREG(status.st_mode):
+                    return _Found(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+        folders = ", ".join(repr(str(folder)) for folder in self._folders)
+        raise model_failure("configuration", f"there is no script {name!r} in {folders}")
+
+
+def _plan(loaded: LoadedScript, prompt: Prompt) -> Plan:
+    text = input_text(prompt.conversation)
+    for plan in loaded.plans:
+        if fits_text(plan.match, text):
+            return plan
+    patterns = " or ".join(repr(plan.match) for plan in loaded.plans)
+    reason = f"no conversation of the script fits the input: expected {patterns}, got {shorten(text, 60)!r}"
+    raise model_failure("script", f"{prompt.model}: {reason}")
+
+
+def _cue(plan: Plan, number: int, prompt: Prompt) -> Cue:
+    cue = plan.cue(number)
+    if cue is not None:
+        return cue
+    got = incoming(prompt.conversation)
+    came = ", ".join(f"{result.tool}: {shorten(result.text, 40)!r}" for result in got.results)
+    came = ", ".join(filter(None, (came, got.text and repr(shorten(got.text, 100)))))
+    reason = f"the script has {plan.turns} turns and no 'otherwise', and answer {number} was asked for"
+    raise model_failure("script", f"{prompt.model}: {reason}; came in: {came or 'nothing'}")
+
+
+def _was_whole(plan: Plan, number: int) -> bool:
+    """Whether turn `number` gave an answer that the runtime could take: only then do its calls get their results."""
+    cue = plan.cue(number) if number else None
+    return cue is None or cue.turn.finish is Finish.COMPLETE
+
+
+def _expect(expected: Expectation, got: Incoming, values: Values, *, strict: bool) -> None:
+    filled = expected
+    if expected != Expectation():
+        filled = Expectation.model_validate(values.filled(expected.model_dump(mode="json")))
+    if found := differences(filled, got, strict=strict):
+        raise ScriptFault("; ".join(found))
+
+
+async def _go_wrong(failure: Failure, prompt: Prompt) -> None:
+    """Fail as the script says, or come late."""
+    if failure.slow is not None:
+        await asyncio.sleep(failure.slow.total_seconds())
+        return
+    fault: ModelFault
+    if failure.cut:
+        fault, what = "connection", "the connection was cut"
+    elif failure.fault is not None:
+        fault, what = failure.fault, f"fault {failure.fault!r}"
+    else:
+        assert failure.status is not None
+        fault = _STATUS_FAULTS.get(failure.status, "server" if failure.status >= 500 else "bad_request")
+        what = f"HTTP {failure.status}"
+    reason = f"{prompt.model}: {what}, as the script says for attempt {prompt.attempt}"
+    raise model_failure(fault, reason, attempt=prompt.attempt, retry_after=failure.retry_after, status=failure.status)
+
+
+def _message(turn: Turn, values: Values, number: int, model: str) -> AssistantMessage:
+    parts: list[TextPart | CallPart | RefusalPart] = []
+    if turn.say:
+        text = values.text(turn.say)
+        refused = turn.finish is Finish.REFUSED
+        parts.append(RefusalPart(kind="refusal", text=text) if refused else TextPart(kind="text", text=text))
+    requested = [request for call in turn.call for request in call.items()]
+    for index, (tool, arguments) in enumerate(requested, start=1):
+        if isinstance(arguments, str):
+            spelled = values.text(arguments)
+        else:
+            spelled = json.dumps(values.filled(arguments or {}), ensure_ascii=False)
+        parts.append(CallPart(kind="call", call_id=call_id(number, index), tool=tool, arguments=spelled))
+    return AssistantMessage(role="assistant", parts=tuple(parts), protocol="scripted", model=model)
+
+
+def _usage(said: TurnUsage, prompt: Prompt, got: Incoming, message: AssistantMessage) -> Usage:
+    """As said; what is not, from the instructions and the newest messages, which does not grow with the run."""
+    told = len(prompt.instructions) + len(got.text) + sum(len(result.text) for result in got.results)
+    answered = len(message.text) + sum(len(call.arguments) for call in message.calls)
+    return Usage(
+        model_calls=1,
+        input_tokens=_tokens(told) if said.input_tokens is None else said.input_tokens,
+        cached_input_tokens=said.cached_input_tokens,
+        output_tokens=_tokens(answered) if said.output_tokens is None else said.output_tokens,
+        reasoning_tokens=said.reasoning_tokens,
+        cost_usd=said.cost_usd if isinstance(said.cost_usd, Decimal) else Decimal(0),
+        unpriced_calls=0 if isinstance(said.cost_usd, Decimal) else 1,
+    )
+
+
+def _tokens(characters: int) -> int:
+    return 1 + characters // _CHARACTERS_PER_TOKEN

@@ -1,0 +1,66 @@
+"""Names in the arguments of a call: those that a closed schema does not know, and those that receivers read as one."""
+
+from collections.abc import Mapping, Sequence
+
+from mandate.activities.failures import shorten
+from mandate.activities.toolbox.schema_names import Names, Said, children, others
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.rules import names
+from pydantic import JsonValue
+
+_NAME_CHARACTERS = 40
+_KNOWN_CHARACTERS = 160
+_UNKNOWN_SHOWN = 3
+
+
+def name_fault(schema: JsonObject, value: JsonObject) -> str | None:
+    """Return what is wrong with the names in `value`, in a sentence for the model or the person; `None` if nothing is.
+
+    Two names of one object that fold to one are refused whatever the schema says, also one that is given and one that
+    is only declared. No value is told.
+    """
+    reading = Names(schema)
+    waiting: list[tuple[str, JsonValue, Sequence[JsonValue]]] = [("", value, (schema,))]
+    while waiting:
+        place, part, applying = waiting.pop(0)
+        if isinstance(part, dict):
+            parts = reading.parts(applying)
+            said = reading.said(parts)
+            fault = _fault(part, said, is_root=not place)
+            if fault is not None:
+                return f"{place}: {fault}" if place else fault
+            more = others(parts)
+            for name, item in part.items():
+                if isinstance(item, dict | list):
+                    below = f"{place}.{_shown(name)}" if place else _shown(name)
+                    waiting.append((below, item, children(parts, name) or more))
+        elif isinstance(part, list):
+            more = others(reading.parts(applying))
+            waiting += [
+                (f"{place}[{index}]", item, more) for index, item in enumerate(part) if isinstance(item, dict | list)
+            ]
+    return None
+
+
+def _fault(given: Mapping[str, JsonValue], said: Said, *, is_root: bool) -> str | None:
+    found = names.clash(given, said.names)
+    if found is not None and found[1] in given:
+        one, other = sorted(map(_shown, found))
+        return f"{one!r} and {other!r} are one name to many receivers; give only one of them"
+    if found is not None:
+        return f"{_shown(found[0])!r} is not known here, and many receivers read it as {found[1]!r}; write {found[1]!r}"
+    if not said.is_closed or said.patterns or said.is_open:
+        return None
+    unknown = [_shown(name) for name in given if name not in said.names]
+    if not unknown:
+        return None
+    listed = ", ".join(map(repr, unknown[:_UNKNOWN_SHOWN])) + (" and more" if len(unknown) > _UNKNOWN_SHOWN else "")
+    known = shorten(", ".join(said.names), _KNOWN_CHARACTERS) or "none"
+    what = "arguments of this tool" if is_root else "known here"
+    if len(unknown) == 1:
+        return f"{listed} is {'no argument of this tool' if is_root else 'not known here'}; there are: {known}"
+    return f"{listed} are {'no ' if is_root else 'not '}{what}; there are: {known}"
+
+
+def _shown(name: str) -> str:
+    return shorten(name, _NAME_CHARACTERS)

@@ -1,0 +1,139 @@
+"""Arguments of a model's call: strictly read, checked against the tool's schema, and shown to the workflow."""
+
+import json
+from collections.abc import Mapping
+
+from mandate.activities.toolbox import schema, schema_types
+from mandate.activities.toolbox.argument_names import name_fault
+from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.transcript import sensitive_arguments
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
+from mandate.workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference, ToolDefinition
+from mandate.workflows.contracts.transcript import CallPart
+from pydantic import JsonValue
+
+SHOWN_BYTES = 4 * 1024
+"""Most that the arguments of one call take in the workflow's history."""
+
+PREVIEW_CHARACTERS = 40
+
+
+def read(definition: ToolDefinition, text: str) -> JsonObject:
+    """The arguments that the model wrote.
+
+    Raises:
+        ValueError: they are no strict JSON object, or do not fit the tool; the text is for the model.
+    """
+    arguments = schema.parse_arguments(text)
+    fault = misfit(definition, arguments)
+    if fault is not None:
+        raise ValueError(fault)
+    return arguments
+
+
+def misfit(definition: ToolDefinition, arguments: JsonObject) -> str | None:
+    """Return why `arguments` can reach neither rule nor tool, whoever gives them, or `None` when they can.
+
+    What policy and tool could read differently does not fit: names that the schema does not declare and does not open
+    either, and names that receivers may take for one another.
+    """
+    fault = name_fault(definition.input_schema, arguments)
+    fault = fault or schema.misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
+    return fault if fault is None else without_sensitive(fault, definition.tool, arguments)
+
+
+def as_written(text: str) -> JsonObject:
+    """Return what can be read of arguments that may not fit, for striking them out of what is told."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+async def of_call(
+    blobs: Blobs, conversation: Conversation, definition: ToolDefinition, part: CallPart, edited: Digest | None
+) -> JsonObject:
+    """The whole arguments of a call: the model's, or at `edited` those that a person put in their place.
+
+    Raises:
+        ValueError: as `read`.
+        BlobMissing, BlobCorrupted, StoreUnavailable: see there.
+    """
+    if edited is None:
+        return read(definition, part.arguments)
+    written = (await blobs.get(edited)).decode()
+    salt = salt_for(definition, conversation)
+    if salt is None:
+        return read(definition, written)
+    own = read(definition, part.arguments)
+    known = dict(sensitive_arguments.behind(as_stored(definition, own, salt), own))
+    return read(definition, json.dumps(sensitive_arguments.filled(json.loads(written), known)))
+
+
+def as_stored(definition: ToolDefinition, whole: JsonObject, salt: bytes | None) -> JsonObject:
+    """`whole` as it is stored outside its conversation, at an address that the workflow knows."""
+    return sensitive_arguments.hidden(whole, definition.tool.sensitive, salt, seen=seen(definition, whole))
+
+
+def call_digest(tool: str, arguments: JsonObject, salt: bytes | None = None) -> str:
+    """What one intended call is, whatever the order and spacing in which the model wrote it.
+
+    With a `salt`, which calls with sensitive arguments have, it cannot be found out by trying.
+    """
+    content = canonical_json({"tool": tool, "arguments": arguments})
+    return digest_of(content) if salt is None else sensitive_arguments.keyed_digest(salt, content)
+
+
+def seen(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
+    """`arguments` as conditions see them: numbers in the form that the tool's schema declares, all texts whole."""
+    return schema_types.as_declared(definition.input_schema, arguments)
+
+
+def told(definition: ToolDefinition, arguments: JsonObject, salt: bytes | None) -> JsonObject:
+    """`arguments` as the workflow and so its rules have them: as `seen`, sensitive ones by reference."""
+    return sensitive_arguments.hidden(seen(definition, arguments), definition.tool.sensitive, salt)
+
+
+def salt_for(definition: ToolDefinition, conversation: Conversation) -> bytes | None:
+    """Return what the digests of calls of this tool are keyed with; `None` where nothing is sensitive."""
+    return sensitive_arguments.salt_of(conversation) if definition.tool.sensitive else None
+
+
+def shown(arguments: JsonObject, limit_bytes: int = SHOWN_BYTES) -> JsonObject:
+    """`arguments` with long texts replaced by references, and more of them until they take `limit_bytes` of JSON.
+
+    What is smaller than a reference stays, so many small ones may take more.
+    """
+    view = {name: _shortened(value) for name, value in arguments.items()}
+    sizes = {name: len(canonical_json(value)) for name, value in view.items()}
+    total = sum(sizes.values())
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if total <= limit_bytes:
+            break
+        reference = _reference(canonical_json(arguments[name]).decode())
+        saved = sizes[name] - len(canonical_json(reference))
+        if saved > 0:
+            view[name] = reference
+            total -= saved
+    return view
+
+
+def _shortened(value: JsonValue) -> JsonValue:
+    match value:
+        case str() if len(value.encode()) > ARGUMENT_LEAF_BYTES:
+            return _reference(value)
+        case list():
+            return [_shortened(item) for item in value]
+        case Mapping():
+            return {name: _shortened(item) for name, item in value.items()}
+        case _:
+            return value
+
+
+def _reference(text: str) -> JsonObject:
+    content = text.encode()
+    reference = LeafReference(digest=digest_of(content), size=len(content), preview=text[:PREVIEW_CHARACTERS])
+    return reference.model_dump(mode="json")

@@ -1,0 +1,88 @@
+"""The calls of one turn, as the workflow is told of them."""
+
+from collections.abc import Sequence
+
+from mandate.activities import failures
+from mandate.activities.toolbox import arguments
+from mandate.activities.transcript import sensitive_arguments
+from mandate.activities.transcript.log import Chain
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import Digest, canonical_json
+from mandate.workflows.contracts.model import Finish
+from mandate.workflows.contracts.tool import CALLS_PER_TURN, REMOTE_LIMIT_BYTES, TURN_LIMIT_BYTES, CallRequest
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Message
+
+MISFIT_CHARACTERS = 300
+
+
+def calls_of(
+    agent: PinnedAgent,
+    earlier: Sequence[Digest],
+    message: AssistantMessage,
+    finish: Finish,
+    *,
+    salt: bytes | None,
+) -> tuple[CallRequest, ...]:
+    """Return what the workflow is told of each call, within what Temporal carries for a turn; `salt` is the run's."""
+    seen = list(earlier)
+    share = TURN_LIMIT_BYTES // 2 // max(min(len(message.calls), CALLS_PER_TURN), 1)
+    remote_bytes = 0
+    requests = []
+    for index, part in enumerate(message.calls):
+        call = _call(agent, part, finish, salt) if index < CALLS_PER_TURN else _misfit(part.tool, _TOO_MANY)
+        definition = agent.definition(part.tool)
+        if call.misfit is None and definition is not None:
+            remote = definition.tool.remote is not None
+            view = arguments.told(definition, call.arguments, salt)
+            if not remote:
+                view = arguments.shown(view, min(share, arguments.SHOWN_BYTES))
+            size = len(canonical_json(view))
+            remote_bytes += size if remote else 0
+            limit = REMOTE_LIMIT_BYTES if remote else min(share, REMOTE_LIMIT_BYTES)
+            call = call.model_copy(update={"arguments": view})
+            if size > limit or (remote and remote_bytes > TURN_LIMIT_BYTES // 2):
+                call = _misfit(part.tool, f"its arguments have {size} bytes; the limit is {limit}")
+        if call.digest is not None:
+            seen.append(call.digest)
+            call = call.model_copy(update={"repeat": seen.count(call.digest) - 1})
+        requests.append(call)
+    return tuple(requests)
+
+
+_TOO_MANY = f"an answer may hold at most {CALLS_PER_TURN} calls"
+
+
+def _call(agent: PinnedAgent, part: CallPart, finish: Finish, salt: bytes | None) -> CallRequest:
+    """One call with its whole arguments, or why it cannot be made."""
+    definition = agent.definition(part.tool)
+    if definition is None:
+        known = ", ".join(definition.tool.name for definition in agent.tools)
+        return _misfit(part.tool, f"there is no tool {part.tool[:64]!r}; there are: {known}")
+    if finish is Finish.TRUNCATED:
+        return _misfit(part.tool, "the answer was cut off at the output limit; call it again")
+    try:
+        whole = arguments.read(definition, part.arguments)
+    except ValueError as error:
+        return _misfit(part.tool, str(error))
+    if not definition.tool.effect.changes_world:
+        return CallRequest(tool=part.tool, arguments=whole)
+    digest = arguments.call_digest(part.tool, whole, salt if definition.tool.sensitive else None)
+    return CallRequest(tool=part.tool, arguments=whole, digest=digest)
+
+
+def _misfit(tool: str, reason: str) -> CallRequest:
+    return CallRequest(tool=tool[:64], misfit=failures.shorten(f"not called: {reason}", MISFIT_CHARACTERS))
+
+
+def digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
+    """Digests of all earlier calls that change the world, invalid ones left out."""
+    salt = sensitive_arguments.salt_of(chain.conversation)
+
+    def of_message(message: Message, _: AssistantMessage | None) -> tuple[Digest, ...]:
+        if not isinstance(message, AssistantMessage):
+            return ()
+        calls = (_call(agent, part, Finish.COMPLETE, salt) for part in message.calls)
+        return tuple(call.digest for call in calls if call.digest is not None)
+
+    by_message = chain.conversation.mapped("effects", of_message)
+    return [digest for digests in by_message for digest in digests]

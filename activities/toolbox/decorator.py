@@ -1,0 +1,262 @@
+"""Python functions as tools: the `@tool` decorator, and what it and an agent file say together."""
+
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from difflib import get_close_matches
+from typing import Literal, TypeVar, overload
+
+from mandate.activities.toolbox.context import NotDone, ToolContext
+from mandate.activities.toolbox.signature import Function, InvalidTool, check_parameters, function_name, signature
+from mandate.workflows.contracts.base import Name, parse_duration
+from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition
+from mandate.workflows.contracts.tool_entry import PythonTool
+from pydantic import TypeAdapter, ValidationError
+
+__all__ = [
+    "InvalidTool",
+    "NotDone",
+    "ToolContext",
+    "ToolSettings",
+    "definition",
+    "load_function",
+    "settings_of",
+    "tool",
+]
+
+F = TypeVar("F", bound=Function)
+EffectName = Literal["read", "idempotent", "keyed", "once"]
+
+_MARK = "__mandate_tool__"
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSettings:
+    """What `@tool` says of a function; an agent file may override each."""
+
+    effect: Effect = Effect.ONCE
+    timeout: timedelta = timedelta(seconds=60)
+    retries: int = 2
+    key_valid: timedelta | None = None
+    untrusted: bool = False
+    tags: tuple[str, ...] = ()
+    risk: float = 0.0
+    sensitive: tuple[str, ...] = ()
+    name: str | None = None
+    description: str | None = None
+
+
+@overload
+def tool(function: F, /) -> F: ...
+@overload
+def tool(
+    *,
+    effect: Effect | EffectName = ...,
+    timeout: timedelta | str = ...,
+    retries: int = ...,
+    key_valid: timedelta | str | None = ...,
+    untrusted: bool = ...,
+    tags: Sequence[str] = ...,
+    risk: float = ...,
+    sensitive: Sequence[str] = ...,
+    name: str | None = ...,
+    description: str | None = ...,
+) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None,
+    /,
+    *,
+    effect: Effect | EffectName = Effect.ONCE,
+    timeout: timedelta | str = timedelta(seconds=60),
+    retries: int = 2,
+    key_valid: timedelta | str | None = None,
+    untrusted: bool = False,
+    tags: Sequence[str] = (),
+    risk: float = 0.0,
+    sensitive: Sequence[str] = (),
+    name: str | None = None,
+    description: str | None = None,
+) -> F | Callable[[F], F]:
+    """Make a sync or async function a tool; it stays an ordinary function.
+
+    The model is told its docstring and its arguments' type hints and descriptions. A single parameter that is a
+    pydantic model takes all arguments; a parameter of type `ToolContext` is given the call's context.
+
+    Args:
+        function: Given when it is used without parentheses.
+        effect: What a call does to the world: `read`, `idempotent`, `keyed` (it passes the idempotency key on) or
+            `once`, which is never repeated on a guess.
+        timeout: Longest time of one attempt, for example `"30s"`.
+        retries: Attempts after the first, 0 to 20; `once` tools have none.
+        key_valid: For `keyed`: how long the other side knows the idempotency key, for example `"24h"`; no attempt
+            begins later.
+        untrusted: Its results come from outside and may try to instruct the model.
+        tags: Words that policy rules can match.
+        risk: How much harm a call can do, from 0 on, on a scale of your own; rules and people see it.
+        sensitive: Arguments that are shown nowhere but to the tool and the model, and of which rules see nothing.
+        name: What the model and the policy call it, if not the function's name.
+        description: What the model is told, if not the docstring.
+
+    Raises:
+        InvalidTool: a setting out of range or without use, or a function whose arguments can have no schema.
+    """
+    known = _effect(effect)
+    if key_valid is not None:
+        _check_keyed("key_valid", known)
+    made = ToolSettings(
+        effect=known,
+        timeout=_duration("timeout", timeout),
+        retries=_retries(retries),
+        key_valid=None if key_valid is None else _duration("key_valid", key_valid),
+        untrusted=untrusted,
+        tags=_texts("tags", tags),
+        risk=_risk(risk),
+        sensitive=_texts("sensitive", sensitive),
+        name=name,
+        description=description,
+    )
+
+    def mark(marked: F) -> F:
+        check_parameters(marked)
+        setattr(marked, _MARK, made)
+        return marked
+
+    return mark if function is None else mark(function)
+
+
+def settings_of(function: Function) -> ToolSettings | None:
+    """What `@tool` said of `function`, or `None` when it is not decorated."""
+    settings = getattr(function, _MARK, None)
+    return settings if isinstance(settings, ToolSettings) else None
+
+
+def load_function(path: str) -> Function:
+    """The function at `module:function`, its module imported.
+
+    Raises:
+        InvalidTool: the module is not found or does not import, or has no such function.
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise InvalidTool(f"module {module_name!r} does not import: {_line(error)}") from None
+        raise InvalidTool(f"module {module_name!r} is not found; looked in {', '.join(_folders())}") from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing runs the user's code
+        raise InvalidTool(f"module {module_name!r} does not import: {_line(error)}") from None
+    found = getattr(module, attribute, None)
+    if found is None:
+        functions = inspect.getmembers(module, inspect.isfunction)
+        known = [name for name, function in functions if function.__module__ == module.__name__]
+        close = get_close_matches(attribute, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known) or 'no functions'}"
+        raise InvalidTool(f"module {module_name!r} has no function {attribute!r}{hint}")
+    if isinstance(found, type) or not callable(found):
+        raise InvalidTool(f"{path!r} is not a function but {type(found).__name__}")
+    function: Function = found
+    return function
+
+
+def definition(function: Function, settings: PythonTool | None = None) -> ToolDefinition:
+    """`function` as a tool: what the agent file says, else what `@tool` says, else the defaults.
+
+    Raises:
+        InvalidTool: the function's arguments or name cannot be a tool's, or a sensitive argument does not exist.
+    """
+    marked = settings_of(function) or ToolSettings()
+    path = settings.python if settings is not None else function_name(function)
+    entry = settings or PythonTool.model_construct(python=path)
+    takes = signature(function)
+    schema = takes.schema()
+    sensitive = entry.sensitive if entry.sensitive is not None else marked.sensitive
+    known = schema.get("properties")
+    for argument in sensitive:
+        if not isinstance(known, dict) or argument not in known:
+            raise InvalidTool(f"{path}: sensitive argument {argument!r} is not one of its arguments")
+    described = entry.description if entry.description is not None else marked.description
+    effect = entry.effect or marked.effect
+    if entry.key_valid is not None:
+        _check_keyed(f"{path}: key_valid", effect)
+    made = Tool(
+        name=_name(entry.name or marked.name or str(getattr(function, "__name__", ""))),
+        source="python",
+        effect=effect,
+        timeout=entry.timeout or marked.timeout,
+        retries=marked.retries if entry.retries is None else entry.retries,
+        key_valid=(entry.key_valid or marked.key_valid) if effect is Effect.KEYED else None,
+        tags=marked.tags if entry.tags is None else entry.tags,
+        risk=marked.risk if entry.risk is None else entry.risk,
+        untrusted=marked.untrusted if entry.untrusted is None else entry.untrusted,
+        sensitive=sensitive,
+    )
+    whole = ToolDefinition(
+        tool=made,
+        description=takes.description if described is None else described,
+        input_schema=schema,
+        binding=PythonBinding(kind="python", function=path),
+    )
+    return whole if entry.result_limit is None else whole.model_copy(update={"result_limit_bytes": entry.result_limit})
+
+
+def _effect(value: Effect | str) -> Effect:
+    try:
+        return Effect(value)
+    except ValueError:
+        raise InvalidTool(f"effect {value!r} is not one of {', '.join(Effect)}") from None
+
+
+def _check_keyed(setting: str, effect: Effect) -> None:
+    if effect is not Effect.KEYED:
+        raise InvalidTool(f"{setting} belongs to the effect 'keyed'; this tool is {str(effect)!r}")
+
+
+def _duration(setting: str, value: timedelta | str) -> timedelta:
+    try:
+        parsed = parse_duration(value)
+    except ValueError as error:
+        raise InvalidTool(f"{setting} {value!r}: {error}") from None
+    if not isinstance(parsed, timedelta) or parsed <= timedelta(0):
+        raise InvalidTool(f"{setting} {value!r} is not a positive duration, for example '30s'")
+    return parsed
+
+
+def _retries(value: int) -> int:
+    if not isinstance(value, int) or not 0 <= value <= 20:
+        raise InvalidTool(f"retries {value!r} is not a number from 0 to 20")
+    return value
+
+
+def _risk(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InvalidTool(f"risk {value!r} is not a number from 0 on, for example 0.7")
+    return float(value)
+
+
+def _texts(setting: str, values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise InvalidTool(f"{setting} {values!r} is not a list of texts, for example {setting}=['a']")
+    return tuple(values)
+
+
+def _name(value: str) -> str:
+    try:
+        return _NAME.validate_python(value)
+    except ValidationError:
+        raise InvalidTool(
+            f"tool name {value!r} is not a letter and up to 63 letters, digits, '_' and '-'; set 'name'"
+        ) from None
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _folders() -> list[str]:
+    """Where modules of one's own are looked for; the standard library and installed packages say nothing here."""
+    return [folder or "." for folder in sys.path if "site-packages" not in folder and "lib/python" not in folder]

@@ -1,0 +1,151 @@
+"""What an HTTP answer says: the outcome of the attempt, and the text for the model."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Literal
+
+import httpx2
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox.base import ToolText
+from mandate.activities.toolbox.secret_values import SecretValues
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Effect
+
+MAX_BYTES = 5 * 1024 * 1024
+"""Most that is read of a result, unpacked; of an MCP server's too."""
+ERROR_BYTES = 32 * 1024
+"""Most that is read of an answer that is no result."""
+
+_BUSY_SECONDS = 1.0
+_BEFORE_THE_KEY = (401, 403, 407)
+"""Refusals by whoever lets requests in, who does not look the key up."""
+_MISSING = (404, 410)
+_TEXT_TYPES = ("json", "xml", "javascript", "yaml", "x-www-form-urlencoded", "csv")
+_FAULTS = {
+    "too large": "it is larger than the worker's limit",
+    "late": "it did not arrive in time",
+    "cut": "the connection was cut",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """As much of a body as came."""
+
+    content: bytes
+    fault: Literal["too large", "late", "cut"] | None = None
+    """Why it is not whole."""
+
+
+def outcome(status: int, *, keyed: bool) -> Outcome:
+    """What an answer says of the attempt; `keyed` says that the server knows our idempotency key.
+
+    A 409 to a key may mean that the first attempt is still at work; a 408 or 425 says nothing of it.
+    """
+    if 200 <= status < 300:
+        return Outcome.DONE
+    if not 400 <= status < 500 or status in (408, 425) or (status == 409 and keyed):
+        return Outcome.UNKNOWN
+    return Outcome.NOT_DONE
+
+
+async def read_body(response: httpx2.Response, max_bytes: int, deadline: float) -> Body:
+    """The body, as much of it as came until `deadline` of the loop's clock; the server cannot make it raise."""
+    content = bytearray()
+    try:
+        async with asyncio.timeout_at(deadline):
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > max_bytes:
+                    return Body(bytes(content[:max_bytes]), "too large")
+    except TimeoutError:
+        return Body(bytes(content), "late")
+    except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError):
+        return Body(bytes(content), "cut")
+    return Body(bytes(content))
+
+
+def result(
+    response: httpx2.Response, body: Body, *, effect: Effect, secrets: SecretValues, head: bool = False
+) -> ToolText:
+    """What the model is told; a definite refusal is a result, so that it is read in the server's words.
+
+    Raises:
+        ToolError: the outcome is unknown, or the server asks to wait, or it knows the key from another call.
+    """
+    status = _status(response.status_code)
+    text = secrets.strike(_head(response) if head else _text(response, body.content))
+    said = f"{status}: {text}" if text else status
+    wait = _retry_after(response.headers.get("retry-after"))
+    match outcome(response.status_code, keyed=effect is Effect.KEYED):
+        case Outcome.DONE:
+            whole = ToolText(said if head else text or status)
+            return whole if body.fault is None else _lost(status, body.fault, effect)
+        case Outcome.NOT_DONE if response.status_code == 429:
+            raise ToolError(Outcome.NOT_DONE, said, retry_after=_BUSY_SECONDS if wait is None else wait)
+        case Outcome.NOT_DONE if response.status_code == 422 and effect is Effect.KEYED:
+            reason = f"the server refused the idempotency key or the request: {said}"
+            raise ToolError(Outcome.NOT_DONE, reason, is_of_key=False)
+        case Outcome.NOT_DONE:
+            return ToolText(
+                said,
+                error=True,
+                is_of_key=response.status_code not in _BEFORE_THE_KEY,
+                is_missing=response.status_code in _MISSING,
+            )
+    raise ToolError(Outcome.UNKNOWN, said, retry_after=wait)
+
+
+def _lost(status: str, fault: str, effect: Effect) -> ToolText:
+    """A call that was done but whose answer is not whole; a read whose answer was cut is worth another attempt."""
+    if effect.changes_world:
+        return ToolText(f"{status}: it was done, but the answer is lost: {_FAULTS[fault]}.", is_lost=True)
+    if fault == "too large":
+        return ToolText(f"{status}: the answer cannot be used: {_FAULTS[fault]}.", error=True)
+    raise ToolError(Outcome.UNKNOWN, f"{status}, but the answer is lost: {_FAULTS[fault]}")
+
+
+def _text(response: httpx2.Response, content: bytes) -> str:
+    """Text as it is; anything else as one line that says what it is."""
+    media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media.startswith("text/") or any(word in media for word in _TEXT_TYPES):
+        try:
+            return content.decode(response.charset_encoding or "utf-8", "replace")
+        except LookupError:
+            return content.decode("utf-8", "replace")
+    if not media:
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            media = "unknown type"
+    return f"[{media}, {len(content)} bytes]" if content else ""
+
+
+def _head(response: httpx2.Response) -> str:
+    shown = ("content-type", "content-length", "etag", "last-modified")
+    return "\n".join(f"{name}: {response.headers[name]}" for name in shown if name in response.headers)
+
+
+def _status(status: int) -> str:
+    try:
+        return f"HTTP {status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"HTTP {status}"
+
+
+def _retry_after(header: str | None) -> float | None:
+    """Seconds that the server asks to wait, from a number or a date."""
+    if header is None:
+        return None
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", header.strip()):
+        return float(header)
+    try:
+        at = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return max((at - datetime.now(UTC)).total_seconds(), 0.0)

@@ -1,0 +1,169 @@
+"""One MCP server of one worker: started when it is first needed, and again after it died."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from mandate.activities.failures import shorten
+from mandate.activities.toolbox.base import ResolveSecrets
+from mandate.activities.toolbox.mcp.listing import McpUnavailable, list_tools, protocol_fault
+from mandate.activities.toolbox.mcp.transport import Stderr, open_transport
+from mandate.activities.toolbox.secret_values import SecretValues
+from mandate.workflows.contracts.tool import McpServer
+from mcp import Client, ClientSession
+from mcp_types import Implementation
+from mcp_types import Tool as ListedTool
+from pydantic import ValidationError
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 30.0
+CLOSE_SECONDS = 8.0
+"""For all that a server may still do when the worker stops; what it has not ended by then is left, and killed."""
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Link:
+    """One connection; `over` is set when it has ended or shall end."""
+
+    session: ClientSession
+    over: asyncio.Event
+    tools: dict[str, ListedTool]
+    """By name, as they were listed when the connection was made."""
+    users: int = 0
+    retired: bool = False
+
+
+class ServerConnection:
+    """The worker's one connection to a server, made in a task of its own: the SDK's client must be left in the task
+    that entered it, while calls come from many.
+    """
+
+    def __init__(self, server: McpServer, resolve: ResolveSecrets, start_seconds: float = START_SECONDS) -> None:
+        self._server = server
+        self._secrets = SecretValues(resolve)
+        self._start_seconds = start_seconds
+        self._link: Link | None = None
+        self._starting: asyncio.Task[Link] | None = None
+        self._owners: dict[asyncio.Task[None], asyncio.Event] = {}
+        self._fruitless_starts = 0
+        self._not_before = 0.0
+        self._closing = asyncio.Event()
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[Link]:
+        """The live connection; callers at the same time share one start.
+
+        Raises:
+            McpUnavailable: it did not start, for a reason that the message gives.
+        """
+        link = await self._live()
+        link.users += 1
+        try:
+            yield link
+        finally:
+            link.users -= 1
+            if link.retired and not link.users:
+                link.over.set()
+
+    def worked(self) -> None:
+        """The server has answered: a start after this one need not wait."""
+        self._fruitless_starts = 0
+
+    def strike(self, text: str) -> str:
+        """`text` without the secrets that the server was given."""
+        return self._secrets.strike(text)
+
+    def retire(self, link: Link) -> None:
+        """Make a new connection for the next call, and end this one after the calls that use it."""
+        if self._link is link:
+            link.retired = True
+            self._link = None
+
+    async def close(self) -> None:
+        """End the connection and the child process; takes up to some seconds if the child does not go."""
+        self._closing.set()
+        for owner, over in self._owners.items():
+            if self._starting is not None and not self._starting.done():
+                owner.cancel()
+            over.set()
+        ending = {*self._owners, *(() if self._starting is None else (self._starting,))}
+        if ending:
+            await asyncio.wait(ending, timeout=CLOSE_SECONDS)
+
+    async def _live(self) -> Link:
+        if self._link is not None and not self._link.over.is_set():
+            return self._link
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._start())
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._starting)
+
+    async def _start(self) -> Link:
+        loop = asyncio.get_running_loop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._not_before):
+                await self._closing.wait()
+        if self._closing.is_set():
+            raise McpUnavailable(f"MCP server {self._server.name!r} was closed: the worker stops")
+        pause = min(_FIRST_PAUSE_SECONDS * 2.0**self._fruitless_starts, _LONGEST_PAUSE_SECONDS)
+        self._not_before = loop.time() + pause
+        self._fruitless_starts = min(self._fruitless_starts + 1, 10)
+        over = asyncio.Event()
+        ready: asyncio.Future[Link] = loop.create_future()
+        owner = asyncio.create_task(self._own(ready, over))
+        self._owners[owner] = over
+        owner.add_done_callback(self._owners.pop)
+        self._link = await ready
+        return self._link
+
+    async def _own(self, ready: asyncio.Future[Link], over: asyncio.Event) -> None:
+        """Enter the client, keep it until `over`, leave it; `ready` gets the link or why there is none."""
+        stderr = Stderr(self._server.name, self._secrets)
+        try:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(self._start_seconds):
+                    transport = open_transport(self._server, self._secrets, stderr, over)
+                    info = Implementation(name="mandate", version="1")
+                    client = await stack.enter_async_context(Client(transport, cache=None, client_info=info))
+                    # Listed before any call: the SDK sends by the tools' schemas, and results are checked by them.
+                    listed = await list_tools(client.session)
+                ready.set_result(Link(client.session, over, {tool.name: tool for tool in listed}))
+                await over.wait()
+        except BaseException as error:
+            if not ready.done():
+                ready.set_exception(McpUnavailable(self._explain(error, stderr)))
+            elif not isinstance(error, asyncio.CancelledError):
+                log.debug("mcp server %s ended: %s", self._server.name, self.strike(repr(_leaf(error))))
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+        finally:
+            over.set()
+
+    def _explain(self, error: BaseException, stderr: Stderr) -> str:
+        match _leaf(error):
+            case LookupError() as leaf if leaf.args:
+                why = str(leaf.args[0])
+            case FileNotFoundError():
+                why = f"the command {self._server.command[0]!r} was not found"
+            case TimeoutError():
+                why = f"no answer within {self._start_seconds:g} seconds"
+            case asyncio.CancelledError():
+                why = "the worker stops"
+            case ValidationError() as leaf:
+                why = protocol_fault(leaf)
+            case leaf:
+                why = str(leaf) or type(leaf).__name__
+        wrote = f"; it wrote: {' / '.join(stderr.last)}" if stderr.last else ""
+        return shorten(self.strike(f"MCP server {self._server.name!r} did not start: {why}{wrote}"))
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """The first cause inside nested exception groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,61 @@
+"""Sensitive arguments of a call, struck out of what is told of it."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from urllib.parse import quote, quote_plus
+
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.tool import Tool
+from mandate.workflows.rules.names import is_sensitive
+from mandate.workflows.rules.redaction import is_hidden
+from pydantic import JsonValue
+
+SHORTEST_HIDDEN = 4
+"""Characters from which a sensitive argument is struck out wherever it stands; shorter ones only as a word."""
+
+
+def without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
+    """`text` with each value of the tool's sensitive `arguments`, in the forms that it may come back in, as `***`."""
+    values = set(_sensitive_leaves(arguments, tool.sensitive))
+    forms = {form for value in values for form in _forms(value)}
+    for form in sorted(forms, key=len, reverse=True):
+        if len(form) >= SHORTEST_HIDDEN:
+            text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
+        elif form:
+            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "***", text, flags=re.IGNORECASE)
+    return text
+
+
+def _sensitive_leaves(value: JsonValue, sensitive: Sequence[str]) -> Iterator[str]:
+    """Return what stands under a sensitive name, at every depth and in every spelling."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not is_sensitive(name, sensitive):
+                yield from _sensitive_leaves(item, sensitive)
+            elif not is_hidden(item):
+                yield from _leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _sensitive_leaves(item, sensitive)
+
+
+def _forms(value: str) -> Iterator[str]:
+    """As it is, without outer spaces, inside JSON and Python texts, and in addresses."""
+    for text in {value, value.strip()}:
+        yield text
+        yield from (json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
+        yield repr(text)[1:-1]
+        yield quote(text, safe="", errors="replace")
+        yield quote_plus(text, errors="replace")
+        if re.fullmatch(r"-?\d+\.0", text):
+            yield text[:-2]
+
+
+def _leaves(value: JsonValue) -> Iterator[str]:
+    """The texts and numbers in `value`."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
+    elif value is not None and not isinstance(value, bool) and str(value).strip():
+        yield str(value)

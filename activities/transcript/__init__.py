@@ -1,0 +1,1 @@
+"""The transcript: the conversation of a run in the store."""

@@ -1,0 +1,134 @@
+"""Content-addressed bytes over a store: addresses, payload codec, integrity, a process-local cache."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+from mandate.activities.stores.base import BlobStore
+from mandate.workflows.contracts.base import Digest, digest_of
+from temporalio.api.common.v1 import Payload
+from temporalio.converter import PayloadCodec
+
+BLOBS_PER_TURN = 256
+"""Blobs that are checked at a stretch before other tasks of the event loop have their turn."""
+
+
+class BlobMissing(Exception):
+    """A blob that something refers to is not in the store."""
+
+    def __init__(self, digest: Digest, store: str) -> None:
+        super().__init__(f"blob {digest} is not in store {store}")
+        self.digest = digest
+
+
+class BlobCorrupted(Exception):
+    """A blob's bytes are not those that its address was made from, or not what a reference to it promises."""
+
+    def __init__(self, digest: Digest, store: str, problem: str | None = None) -> None:
+        problem = problem or "was changed, or written with another payload codec: its bytes do not match its address"
+        super().__init__(f"blob {digest} in store {store} {problem}")
+        self.digest = digest
+
+
+class Blobs:
+    """Bytes by the sha256 of their plain form; what is stored has passed the payload codec."""
+
+    def __init__(self, store: BlobStore, codec: PayloadCodec | None = None, cache_bytes: int = 64 << 20) -> None:
+        self.store = store
+        self._codec = codec
+        self._cache = _BytesCache(cache_bytes)
+        self._identity: str | None = None
+
+    async def identity(self) -> str:
+        """The id of the store behind it."""
+        if self._identity is None:
+            self._identity = await self.store.identity()
+        return self._identity
+
+    async def claim(self, key: str) -> bool:
+        """Enter a call's key into the store's ledger; see `BlobStore.claim`."""
+        return await self.store.claim(key)
+
+    async def put(self, *contents: bytes) -> tuple[Digest, ...]:
+        """Store each of `contents` in one write; their addresses in the same order."""
+        plain = {digest_of(content): content for content in contents}
+        encoded = plain if self._codec is None else dict(zip(plain, await self._encode(plain.values()), strict=True))
+        await self.store.put(encoded)
+        for digest, content in plain.items():
+            self._cache.add(digest, content)
+        return tuple(digest_of(content) for content in contents) if len(contents) != len(plain) else tuple(plain)
+
+    async def get(self, digest: Digest) -> bytes:
+        """The bytes under one address.
+
+        Raises:
+            BlobMissing, BlobCorrupted: see there.
+            StoreUnavailable: the store did not answer.
+        """
+        return (await self.get_many((digest,)))[0]
+
+    async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
+        """The bytes under each address, in the same order; raises as `get`."""
+        found = {digest: content for digest in digests if (content := self._cache.get(digest)) is not None}
+        wanted = [digest for digest in dict.fromkeys(digests) if digest not in found]
+        if wanted:
+            stored = await self.store.get(wanted)
+            for digest in wanted:
+                if digest not in stored:
+                    raise BlobMissing(digest, await self.identity())
+            plain = await self._decode([stored[digest] for digest in wanted])
+            for number, (digest, content) in enumerate(zip(wanted, plain, strict=True), 1):
+                if number % BLOBS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+                if content is None or digest_of(content) != digest:
+                    raise BlobCorrupted(digest, await self.identity())
+                self._cache.add(digest, content)
+                found[digest] = content
+        return [found[digest] for digest in digests]
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    async def _encode(self, contents: Iterable[bytes]) -> list[bytes]:
+        assert self._codec is not None
+        payloads = [Payload(metadata={"encoding": b"binary/plain"}, data=content) for content in contents]
+        return [payload.SerializeToString() for payload in await self._codec.encode(payloads)]
+
+    async def _decode(self, stored: list[bytes]) -> Sequence[bytes | None]:
+        """Plain bytes, or `None` where the codec cannot read what is stored."""
+        if self._codec is None:
+            return stored
+        try:
+            return [payload.data for payload in await self._codec.decode([Payload.FromString(blob) for blob in stored])]
+        except Exception:  # noqa: BLE001 - a codec may raise anything for bytes that it did not write
+            return [await self._decode_one(self._codec, blob) for blob in stored]
+
+    async def _decode_one(self, codec: PayloadCodec, stored: bytes) -> bytes | None:
+        try:
+            return (await codec.decode([Payload.FromString(stored)]))[0].data
+        except Exception:  # noqa: BLE001 - as above; this one is the blob that cannot be read
+            return None
+
+
+class _BytesCache:
+    """Least recently used values up to a total size."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._size = 0
+        self._entries: OrderedDict[Digest, bytes] = OrderedDict()
+
+    def get(self, digest: Digest) -> bytes | None:
+        content = self._entries.get(digest)
+        if content is not None:
+            self._entries.move_to_end(digest)
+        return content
+
+    def add(self, digest: Digest, content: bytes) -> None:
+        if digest in self._entries or len(content) > self._limit // 4:
+            return
+        self._entries[digest] = content
+        self._size += len(content)
+        while self._size > self._limit:
+            _, dropped = self._entries.popitem(last=False)
+            self._size -= len(dropped)

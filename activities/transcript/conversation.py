@@ -1,0 +1,93 @@
+"""A conversation in memory, where whatever is made from a message is made once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from mandate.workflows.contracts.transcript import AssistantMessage, Message
+
+T = TypeVar("T")
+
+
+class Conversation:
+    """The first messages of a shared, append-only list.
+
+    Conversations that grow out of one another share the list and everything mapped from it, so that a step costs
+    what it adds and not what came before. A conversation that forks off gets a copy.
+    """
+
+    __slots__ = ("_length", "_log")
+
+    def __init__(self, messages: Sequence[Message] = ()) -> None:
+        self._log = _Log(list(messages), {})
+        self._length = len(messages)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Message:
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return self._log.messages[index % self._length]
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._log.messages[: self._length])
+
+    def extended(self, *messages: Message) -> "Conversation":
+        """This conversation and `messages` after it."""
+        longer = Conversation()
+        held = self._log.messages[self._length : self._length + len(messages)]
+        same = all(one is other or one == other for one, other in zip(held, messages, strict=False))
+        fits = same and len(self._log.messages) == self._length + len(held)
+        longer._log = self._log if fits else self._log.copy(self._length)
+        longer._log.messages.extend(messages[len(held) :] if fits else messages)
+        longer._length = self._length + len(messages)
+        return longer
+
+    def shares_with(self, other: "Conversation") -> bool:
+        """Whether both hold the same list, so that keeping one keeps the other."""
+        return self._log is other._log
+
+    def last_assistant(self) -> AssistantMessage | None:
+        """The newest answer, or `None` before the first."""
+        return self._assistant_before(self._length)
+
+    def mapped(self, key: str, function: Callable[[Message, AssistantMessage | None], T]) -> list[T]:
+        """`function` of each message and the last answer before it, called once a message and `key`.
+
+        `key` must tell apart all that `function` depends on, for example protocol and model.
+        """
+        values = self._log.mapped.setdefault(key, [])
+        if len(values) < self._length:
+            assistant = self._assistant_before(len(values))
+            for message in self._log.messages[len(values) : self._length]:
+                values.append(function(message, assistant))
+                assistant = message if isinstance(message, AssistantMessage) else assistant
+        return values[: self._length]
+
+    def kept(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` made once for `key`, to be filled by the caller from messages that are there to stay.
+
+        Conversations that share their messages share it, also an earlier and a later one.
+        """
+        if key not in self._log.kept:
+            self._log.kept[key] = make()
+        kept: T = self._log.kept[key]
+        return kept
+
+    def _assistant_before(self, index: int) -> AssistantMessage | None:
+        for position in range(index - 1, -1, -1):
+            if isinstance(message := self._log.messages[position], AssistantMessage):
+                return message
+        return None
+
+
+class _Log:
+    __slots__ = ("kept", "mapped", "messages")
+
+    def __init__(self, messages: list[Message], mapped: dict[str, list[Any]]) -> None:
+        self.messages = messages
+        self.mapped = mapped
+        self.kept: dict[str, Any] = {}
+
+    def copy(self, length: int) -> "_Log":
+        return _Log(self.messages[:length], {key: values[:length] for key, values in self.mapped.items()})

@@ -1,0 +1,93 @@
+"""Results of calls: stored where they were made, shown to the model up to a limit, read on from there."""
+
+from collections.abc import Sequence
+
+from mandate.activities.transcript import sensitive_arguments
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.tool import INLINE_BYTES, ToolDefinition, ToolResult
+from mandate.workflows.contracts.transcript import CallPart, ResultPart
+
+PREVIEW_CHARACTERS = 60
+REFERENCE_CHARACTERS = 10
+"""How much of a digest names a result to the model: within one conversation that is unique."""
+
+READ_RESULT = "read_result"
+
+
+async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | None = None) -> ToolResult:
+    """`text` as it travels through Temporal: inline when short, else by reference.
+
+    With a `salt` it may repeat something sensitive: always by reference, and nothing of it is told. What is stored
+    behind the text makes its address one that cannot be guessed at.
+    """
+    content = text.encode(errors="replace")
+    if salt is not None:
+        (digest,) = await blobs.put(content + sensitive_arguments.keyed_digest(salt, content).encode())
+        return ToolResult(digest=digest, size=len(content), error=error)
+    if len(content) <= INLINE_BYTES:
+        return ToolResult(text=text, error=error)
+    (digest,) = await blobs.put(content)
+    return ToolResult(digest=digest, size=len(content), preview=text[:PREVIEW_CHARACTERS], error=error)
+
+
+async def content(blobs: Blobs, result: ToolResult | ResultPart) -> bytes:
+    """The whole text of a result that is stored.
+
+    Raises:
+        BlobMissing, BlobCorrupted, StoreUnavailable: see there.
+    """
+    assert result.digest is not None
+    return (await blobs.get(result.digest))[: result.size]
+
+
+async def parts(
+    blobs: Blobs, agent: PinnedAgent, conversation: Conversation, results: Sequence[ToolResult]
+) -> list[ResultPart]:
+    """What the model is told in answer to the calls of the last turn."""
+    last = conversation.last_assistant()
+    calls = last.calls if last is not None else ()
+    return [
+        await tell(blobs, call, result, agent.definition(call.tool))
+        for call, result in zip(calls, results, strict=True)
+    ]
+
+
+async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: ToolDefinition | None) -> ResultPart:
+    """What the model is told in answer to `call`."""
+    note = f"[{result.note}]\n" if result.note else ""
+    if result.digest is None:
+        text = f"{note}{result.text or ''}"
+        return ResultPart(kind="result", call_id=call.call_id, tool=call.tool, text=text, error=result.error)
+    limit = definition.result_limit_bytes if definition is not None else INLINE_BYTES
+    text = excerpt(await content(blobs, result), 0, limit, result.digest)
+    return ResultPart(
+        kind="result",
+        call_id=call.call_id,
+        tool=call.tool,
+        text=f"{note}{text}",
+        error=result.error,
+        digest=result.digest,
+        size=result.size,
+    )
+
+
+def excerpt(content: bytes, start: int, limit: int, digest: str) -> str:
+    """UTF-8 bytes `start` to `start + limit` as text, and how to read on when that is not all."""
+    if start == 0 and len(content) <= limit:
+        return content.decode()
+    end = _boundary(content, start + limit)
+    text = content[_boundary(content, start) : end].decode()
+    if end >= len(content):
+        return text
+    reference = digest[:REFERENCE_CHARACTERS]
+    return f'{text}\n[{end} of {len(content)} bytes shown; go on with {READ_RESULT}(result="{reference}", start={end})]'
+
+
+def _boundary(content: bytes, position: int) -> int:
+    """The nearest start of a character at or before `position`."""
+    position = min(position, len(content))
+    while 0 < position < len(content) and content[position] & 0xC0 == 0x80:
+        position -= 1
+    return position

@@ -1,0 +1,137 @@
+"""Sensitive arguments on their way through Temporal: references that only this run's workers can make.
+
+A plain digest of a card's number is the number to whoever tries them all. Each run has a salt of its own, random, which
+is in its conversation and so in the store; what depends on a sensitive value and reaches Temporal is keyed with it. It
+is the same in every worker and after each continue-as-new. Runs without a salt began before there was one.
+"""
+
+import hmac
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Mapping, Sequence
+
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
+from mandate.workflows.contracts.tool import LeafReference, ToolDefinition
+from mandate.workflows.contracts.transcript import UserMessage
+from mandate.workflows.rules.names import is_sensitive, loosely_folded
+from mandate.workflows.rules.redaction import HIDDEN, is_hidden
+from pydantic import JsonValue
+
+_REFERENCE = set(LeafReference.model_fields)
+
+
+def new_salt(tools: Sequence[ToolDefinition]) -> str | None:
+    """A salt for a run with these tools; `None` when none of them has sensitive arguments."""
+    return secrets.token_urlsafe(32) if any(definition.tool.sensitive for definition in tools) else None
+
+
+def salt_of(conversation: Conversation) -> bytes | None:
+    """The salt of the run whose conversation it is."""
+    first = conversation[0] if len(conversation) else None
+    return first.salt.encode() if isinstance(first, UserMessage) and first.salt is not None else None
+
+
+def keyed_digest(salt: bytes, content: bytes) -> Digest:
+    """Equal for equal contents of one run; tells nothing of them to whoever does not have the salt."""
+    return urlsafe_b64encode(hmac.digest(salt, content, "sha256")).rstrip(b"=").decode()
+
+
+def hidden(
+    arguments: JsonObject, sensitive: Sequence[str], salt: bytes | None, *, seen: JsonObject | None = None
+) -> JsonObject:
+    """`arguments` with a reference in place of each sensitive one, at every depth and in every spelling.
+
+    References are made from what conditions see: `seen`, where `arguments` are in another form.
+    """
+    if salt is None or not sensitive:
+        return arguments
+    made = _hidden(arguments, arguments if seen is None else seen, sensitive, salt)
+    assert isinstance(made, dict)
+    return made
+
+
+def _hidden(value: JsonValue, seen: JsonValue, sensitive: Sequence[str], salt: bytes) -> JsonValue:
+    match value, seen:
+        case dict(), dict():
+            return {
+                name: _reference(name, seen[name], salt)
+                if is_sensitive(name, sensitive)
+                else _hidden(item, seen[name], sensitive, salt)
+                for name, item in value.items()
+            }
+        case list(), list():
+            return [_hidden(*pair, sensitive, salt) for pair in zip(value, seen, strict=True)]
+        case _:
+            return value
+
+
+def _reference(name: str, value: JsonValue, salt: bytes) -> JsonObject:
+    digest = keyed_digest(salt, canonical_json([loosely_folded(name), value]))
+    return LeafReference(digest=digest, size=0, preview="").model_dump(mode="json")
+
+
+def behind(shown: JsonValue, whole: JsonValue) -> Iterator[tuple[Digest, JsonValue]]:
+    """Each reference in `shown`, by its digest, with what stands in its place in `whole`."""
+    match shown, whole:
+        case {"digest": str(digest), "size": int(), "preview": str()}, _ if shown != whole:
+            yield digest, whole
+        case dict(), dict():
+            for name, item in shown.items():
+                yield from behind(item, whole[name])
+        case list(), list():
+            for item, own in zip(shown, whole, strict=True):
+                yield from behind(item, own)
+
+
+def values(arguments: JsonObject, sensitive: Sequence[str], salt: bytes | None) -> dict[Digest, JsonValue]:
+    """Return what the references to sensitive arguments of a call stand for; `arguments` are as conditions see them."""
+    return dict(behind(hidden(arguments, sensitive, salt), arguments))
+
+
+def filled(value: JsonValue, known: Mapping[Digest, JsonValue]) -> JsonValue:
+    """`value` with each reference that is `known` replaced by what it stands for."""
+    match value:
+        case dict() if value.keys() == _REFERENCE and value["digest"] in known:
+            return known[str(value["digest"])]
+        case dict():
+            return {name: filled(item, known) for name, item in value.items()}
+        case list():
+            return [filled(item, known) for item in value]
+        case _:
+            return value
+
+
+def unmasked(value: JsonValue, whole: JsonValue, sensitive: Sequence[str]) -> JsonValue:
+    """`value` with what stands at its place in `whole` for each sensitive argument that is `***`.
+
+    Raises:
+        LookupError: there is nothing at its place; the message names the argument.
+    """
+    match value:
+        case dict():
+            own = whole if isinstance(whole, dict) else {}
+            return {
+                name: _at(own, name)
+                if item == HIDDEN and is_sensitive(name, sensitive)
+                else unmasked(item, own.get(name), sensitive)
+                for name, item in value.items()
+            }
+        case list():
+            items = whole if isinstance(whole, list) and len(whole) == len(value) else [None] * len(value)
+            return [unmasked(item, own, sensitive) for item, own in zip(value, items, strict=True)]
+        case _:
+            return value
+
+
+def _at(whole: JsonObject, name: str) -> JsonValue:
+    if name not in whole:
+        raise LookupError(f"{name}: {HIDDEN!r} stands for a value that the call does not have")
+    return whole[name]
+
+
+def has_hidden(value: JsonValue) -> bool:
+    """Tell whether a sensitive argument is known by reference only somewhere in `value`."""
+    if isinstance(value, dict):
+        return is_hidden(value) or any(map(has_hidden, value.values()))
+    return isinstance(value, list) and any(map(has_hidden, value))

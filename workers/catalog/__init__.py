@@ -1,0 +1,1 @@
+"""The catalog: agent files and what they name, read and checked."""

@@ -1,0 +1,210 @@
+"""The agents that a worker offers: files, their tools resolved, pinned to content and digest."""
+
+import asyncio
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mandate.activities.documents import Document, Fault, Place, in_order
+from mandate.activities.toolbox import builtin
+from mandate.workers.catalog import mcp_acceptance
+from mandate.workers.catalog.agents import AgentFile, AgentFileError, Scan, scan_agents
+from mandate.workers.catalog.checks import CheckedFile
+from mandate.workers.catalog.policies import Policies, PolicyFile, policy_folder
+from mandate.workers.catalog.tool_resolver import ToolSearch
+from mandate.workers.catalog.tools import McpDefinitions
+from mandate.workers.secrets import Secrets
+from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
+from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
+from mandate.workflows.contracts.policy import Match
+from mandate.workflows.contracts.tool import Tool, ToolDefinition
+from mandate.workflows.contracts.tool_entry import McpTools
+from mandate.workflows.rules import policy
+
+AGENTS = Path("deploy/agents")
+"""Where agents that are made in code would be, if they had files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One agent that runs can be started with."""
+
+    pinned: PinnedAgent
+    digest: Digest
+    content: bytes
+    """What is stored as a blob: `pinned` as canonical JSON, whose address is `digest`."""
+    path: Path | None
+    """Its file; `None` for an agent that was made in code."""
+    policies: tuple[str, ...] = ()
+    """The shared policies whose rules it has after its own."""
+    strange: tuple[str, ...] = ()
+    """Its MCP servers whose words in the prompt nobody has accepted."""
+
+    def models(self) -> Iterator[tuple[Place, str]]:
+        """Each model that it may ask, those of its checks included, and where its file says so."""
+        yield from ((("models", index), model) for index, model in enumerate(self.pinned.models))
+        for index, check in enumerate(self.pinned.checks):
+            if check.model is not None:
+                yield ("checks", index, "model"), check.model
+            yield from ((("checks", index, "models", place), model) for place, model in enumerate(check.models))
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All agents of a worker, by name."""
+
+    agents: Mapping[str, Loaded]
+    warnings: tuple[Fault, ...] = ()
+    """What is allowed and yet probably not meant."""
+    policies: Mapping[str, PolicyFile] = field(default_factory=dict)
+    """The shared policies that the agents name."""
+
+    @classmethod
+    async def load(
+        cls,
+        source: Path | Iterable[AgentSpec],
+        mcp: McpDefinitions,
+        *,
+        secrets: Secrets,
+        builtins: tuple[ToolDefinition, ...] = builtin.DEFINITIONS,
+        policies: Path | None = None,
+    ) -> "Catalog":
+        """The agents of a folder, of one file, or made in code, with all their tools.
+
+        Modules of Python tools are also looked for in the current directory and in the folder above the agent files.
+
+        Args:
+            source: Where the agents are.
+            mcp: Asks MCP servers for their tools; each entry once, at the same time.
+            secrets: Where the secrets that the agents name must be.
+            builtins: Tools that every agent has.
+            policies: Folder of shared policies; `None`: `policies` beside the folder of the agents.
+
+        Raises:
+            AgentFileError: all faults of all agents; none of them is loaded then.
+        """
+        scan = _scan(source)
+        shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
+        drafts = [_Draft(file, secrets, shared) for file in scan.files]
+        others = [(ToolSearch(parts.document, parts.tools, secrets), parts.output_schema) for parts in scan.others]
+        searches = [(draft.search, draft.spec.output_schema) for draft in drafts] + others
+        await asyncio.gather(*(search.run(mcp, builtins, schema) for search, schema in searches))
+        found = [*scan.faults, *(fault for search, _ in searches for fault in search.faults), *shared.faults()]
+        found += [fault for draft in drafts for fault in (*draft.rule_faults(), *draft.checked.faults())]
+        if found:
+            raise AgentFileError(found)
+        warnings = in_order([warning for draft in drafts for warning in draft.warnings()])
+        named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
+        return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named)
+
+    def providers(self) -> set[str]:
+        """Names of the model providers that the agents and their checks use."""
+        return {model.partition(":")[0] for loaded in self.agents.values() for _, model in loaded.models()}
+
+
+class _Draft:
+    """One valid agent on its way into the catalog."""
+
+    def __init__(self, file: AgentFile, secrets: Secrets, shared: Policies) -> None:
+        self.spec = file.spec
+        self._rules, self._faults = shared.merged(file)
+        self.search = ToolSearch(file.document, file.spec.tools, secrets)
+        self.checked = CheckedFile(file.spec, file.document, self.search)
+        self._path = file.path
+        self._document = file.document
+
+    def rule_faults(self) -> Iterator[Fault]:
+        """What is wrong with the rules; their conditions are looked at once all tools are there."""
+        yield from self._faults
+        if self.search.faults or all(placed.rule.when is None for placed in self._rules):
+            return
+        # Agents without conditions do without the library.
+        from mandate.workers.catalog.conditions import Conditions
+
+        conditions = Conditions(self.search.tools, agent=self.spec.name)
+        for placed in self._rules:
+            yield from conditions.faults(placed)
+
+    def pin(self) -> Loaded:
+        """The agent as runs keep it."""
+        whole = PinnedAgent(
+            name=self.spec.name,
+            instructions=self.spec.instructions,
+            models=self.spec.models,
+            tools=tuple(self.search.tools),
+            policy=tuple(placed.rule for placed in self._rules),
+            people=self.spec.people,
+            requester=self.spec.requester,
+            checks=self.checked.checks,
+            probes=self.checked.probes,
+            compensations=self.checked.compensations,
+            attempts=self.spec.attempts,
+            after_failure=self.spec.after_failure,
+            same_call=self.spec.same_call,
+            budget=self.spec.budget,
+            output_schema=self.spec.output_schema,
+            max_output_tokens=self.spec.max_output_tokens,
+            signed_calls=True,
+            tainted=any(map(mcp_acceptance.is_strange, self.spec.tools)),
+        )
+        content = canonical_json(whole.model_dump(mode="json"))
+        path = self._path if self._document.value is not None else None
+        # Read back, so that this worker has it in no other form than one that loads the blob.
+        pinned = PinnedAgent.model_validate_json(content)
+        strange = tuple(
+            entry.mcp.name
+            for entry in self.spec.tools
+            if isinstance(entry, McpTools) and mcp_acceptance.is_strange(entry)
+        )
+        return Loaded(pinned, digest_of(content), content, path, self.spec.policies, strange)
+
+    def warnings(self) -> list[Fault]:
+        """Rules of its own that fit no tool, as one that denies a misspelt name; policies of which no rule does."""
+        tools = [made.tool for made in self.search.tools]
+        return [
+            self._document.fault(("policy", index, "match", *place), message)
+            for index, rule in enumerate(self.spec.policy)
+            for place, message in _unmatched(rule.match, tools)
+        ] + [
+            self._document.fault(("policies", index), f"no rule of policy {name!r} is about a tool of this agent")
+            for index, name in enumerate(self.spec.policies)
+            if not any(
+                policy.matches(placed.rule.match, tool)
+                for placed in self._rules
+                if placed.policy == name
+                for tool in tools
+            )
+        ]
+
+
+def _scan(source: Path | Iterable[AgentSpec]) -> Scan:
+    if isinstance(source, Path):
+        _look_for_modules(source.absolute().parent if source.is_dir() else source.absolute().parent.parent)
+        return scan_agents(source)
+    made = [AgentFile(Path(), spec, Document(f"agent {spec.name!r}", None, (), {})) for spec in source]
+    return Scan(tuple(made), (), ())
+
+
+def _look_for_modules(folder: Path) -> None:
+    """Behind everything else, so that no file of a user replaces an installed module."""
+    for wanted in (Path.cwd(), folder):
+        if not any(Path(known or ".").absolute() == wanted for known in sys.path):
+            sys.path.append(str(wanted))
+
+
+def _unmatched(match: Match, tools: list[Tool]) -> list[tuple[Place, str]]:
+    """The names and tags of a rule that no tool has."""
+    names = sorted(tool.name for tool in tools)
+    tags = sorted({tag for tool in tools for tag in tool.tags})
+    found: list[tuple[Place, str]] = [
+        (("tools", position), f"{pattern!r} is no tool of this agent; it has {', '.join(names)}")
+        for position, pattern in enumerate(match.tools or ())
+        if not any(policy.any_name_fits((pattern,), name) for name in names)
+    ]
+    found += [
+        (("tags", position), f"{tag!r} is a tag of no tool of this agent; they have {', '.join(tags) or 'none'}")
+        for position, tag in enumerate(match.tags or ())
+        if tag not in tags
+    ]
+    return found

@@ -1,0 +1,102 @@
+"""Whether this process has all that the agents of a catalog need beside their tools."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mandate.activities.documents import Fault, Place, in_order, key_path, read_document
+from mandate.workers import providers
+from mandate.workers.catalog.catalog import Catalog, Loaded
+from mandate.workers.settings import Settings
+
+if TYPE_CHECKING:
+    from mandate.activities.toolbox.http.hosts import AllowedHosts
+
+
+def script_faults(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
+    """What is wrong with the scripts that play models: one that is not there, or all faults of one that is."""
+    found: list[Fault] = []
+    for loaded, place, model in _models(catalog):
+        provider, _, name = model.partition(":")
+        if provider != "scripted":
+            continue
+        folders = (Path(), providers.script_folder(settings))
+        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if path is None:
+            looked = " and ".join(dict.fromkeys(repr(str(folder.absolute())) for folder in folders))
+            found.append(_fault(loaded, place, f"there is no script {name!r}; it was looked for in {looked}"))
+            continue
+        # Only workers whose agents play scripts pay for the import.
+        from mandate.activities.providers.scripted.faults import ScriptError
+        from mandate.activities.providers.scripted.script import load_script
+
+        try:
+            load_script(path)
+        except ScriptError as error:
+            found.extend(error.faults)
+    return in_order(found)
+
+
+def missing_keys(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
+    """Models whose providers this environment says too little about."""
+    lacking = {provider: providers.lacking(settings, provider) for provider in catalog.providers()}
+    return in_order(
+        [
+            _fault(loaded, place, f"agent {loaded.pinned.name!r}, model {model!r}: {why}")
+            for loaded, place, model in _models(catalog)
+            if (why := lacking[model.partition(":")[0]]) is not None
+        ]
+    )
+
+
+async def closed_hosts(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
+    """HTTP tools whose every call would be refused, since no setting allows their host.
+
+    Raises:
+        ValueError: an allowed host is none.
+    """
+    urls = [
+        (loaded, made.tool.name, made.binding.url)
+        for loaded in catalog.agents.values()
+        for made in loaded.pinned.tools
+        if made.binding.kind == "http"
+    ]
+    if not urls:
+        return ()
+    from mandate.activities.toolbox.http.hosts import AllowedHosts
+
+    allowed = AllowedHosts(settings.http_hosts, _look_up_nothing)
+    return tuple(
+        [
+            Fault(str(loaded.path or f"agent {loaded.pinned.name!r}"), 0, 0, "", "", f"tool {tool!r}: {why}")
+            for loaded, tool, url in urls
+            if (why := await _refusal(allowed, url)) is not None
+        ]
+    )
+
+
+async def _look_up_nothing(*_: object) -> Sequence[str]:
+    return ()
+
+
+async def _refusal(allowed: "AllowedHosts", url: str) -> str | None:
+    import httpx2
+    from mandate.activities.toolbox.http.hosts import HostRefused
+
+    try:
+        await allowed.addresses(httpx2.URL(url))
+    except HostRefused as refused:
+        return f"every call is refused: {refused}"
+    return None
+
+
+def _models(catalog: Catalog) -> Iterator[tuple[Loaded, Place, str]]:
+    for loaded in catalog.agents.values():
+        for place, model in loaded.models():
+            yield loaded, place, model
+
+
+def _fault(loaded: Loaded, place: Place, message: str) -> Fault:
+    if loaded.path is None:
+        return Fault(f"agent {loaded.pinned.name!r}", 0, 0, key_path(place), "", message)
+    return read_document(loaded.path).fault(place, message)

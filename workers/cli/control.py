@@ -1,0 +1,188 @@
+"""`mandate steer`, `pause`, `resume`, `stop`: what people say to runs as a whole."""
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
+from mandate.workers.cli.options import Invocation, verb
+
+if TYPE_CHECKING:
+    from mandate.workers.cli.connection import Connection
+    from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
+    from temporalio.client import Client
+
+    Send = Callable[[Client, str], Awaitable[Told]]
+
+SHOWN = 10
+"""Runs of a query that are named before it is asked whether to go on."""
+
+Runs = Annotated[list[str] | None, typer.Argument(help="Workflow ids.", metavar="RUN...")]
+Query = Annotated[
+    str | None,
+    typer.Option(help="All running runs that fit this visibility query, for example 'AgentName=\"refunds\"'."),
+]
+By = Annotated[str | None, typer.Option(help="Who says it; MANDATE_USER, git's user.email or user@host if left out.")]
+Reason = Annotated[str, typer.Option(help="Why, for the record.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before all runs of --query are told.")]
+
+
+@verb
+async def steer(
+    call: Invocation,
+    runs: Runs = None,
+    text: Annotated[str, typer.Argument(help="What the model is told at its next step.", metavar="TEXT")] = "",
+    *,
+    query: Query = None,
+    by: By = None,
+    yes: Yes = False,
+) -> int:
+    """Tell agents something, as your words. Exit code 0: all were told. 1: some refuse. 2: bad usage."""
+    if not text.strip():
+        raise CliError("what the agent is told is empty; give it a text after the run")
+    if not runs and query is None:
+        raise CliError(f"name the run, then what the agent is told: `{call.program} steer RUN TEXT`")
+    return await _tell(call, runs, "steer", text=text, query=query, by=by, yes=yes)
+
+
+@verb
+async def pause(
+    call: Invocation, runs: Runs = None, *, reason: Reason = "", query: Query = None, by: By = None, yes: Yes = False
+) -> int:
+    """Let runs finish the call in hand and begin nothing new; paused runs take decisions. Exit codes as of `steer`."""
+    return await _tell(call, runs, "pause", reason=reason, query=query, by=by, yes=yes)
+
+
+@verb
+async def resume(
+    call: Invocation, runs: Runs = None, *, reason: Reason = "", query: Query = None, by: By = None, yes: Yes = False
+) -> int:
+    """Let paused runs go on. Exit codes as of `steer`."""
+    return await _tell(call, runs, "resume", reason=reason, query=query, by=by, yes=yes)
+
+
+@verb
+async def stop(
+    call: Invocation,
+    runs: Runs = None,
+    *,
+    reason: Reason = "",
+    keep: Annotated[bool, typer.Option("--keep", help="Take nothing back: what was done stays.")] = False,
+    query: Query = None,
+    by: By = None,
+    yes: Yes = False,
+) -> int:
+    """Let runs finish the call in hand, take back what has a compensation, and end as `stopped`.
+
+    A second stop ends the taking back. Exit codes as of `steer`.
+    """
+    return await _tell(call, runs, "stop", query=query, by=by, yes=yes, reason=reason, keep=keep or None)
+
+
+async def _tell(
+    call: Invocation,
+    runs: list[str] | None,
+    what: str,
+    *,
+    query: str | None,
+    by: str | None,
+    yes: bool,
+    **said: str | bool | None,
+) -> int:
+    if bool(runs) == (query is not None):
+        raise CliError("name the runs by their workflow ids, or give a --query; one of the two")
+    from mandate.workers.cli.connection import connected, note_start
+
+    async with connected(call) as connection:
+        note_start(call, connection)
+        from mandate.workers.cli import identity
+
+        person = identity.person(connection.settings, by)
+        told = {name: value for name, value in said.items() if value is not None}
+        message = _message(what, {"by": person.name, **told})
+        identity.announce(call.out, person)
+        ids = list(dict.fromkeys(runs or ()))
+        if query is not None:
+            ids = await _found(connection, query)
+            await _confirm(call, what, ids, yes=yes)
+        return await _sent(call, connection, person.name, ids, _sender(what, message))
+
+
+def _message(what: str, given: Mapping[str, object]) -> "Steering | Halt | Stop":
+    from mandate.workflows.contracts.request import Halt, Steering, Stop
+    from mandate.workflows.rules import validation
+    from pydantic import ValidationError
+
+    models: dict[str, type[Steering | Halt | Stop]] = {"steer": Steering, "stop": Stop}
+    model = models.get(what, Halt)
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise CliError(f"{validation.sentences(error, model, unshown=('text',))}; nothing was sent") from None
+
+
+def _sender(what: str, message: "Steering | Halt | Stop") -> "Send":
+    from mandate.workers.client import messages
+
+    send = {"steer": messages.steer, "pause": messages.pause, "resume": messages.resume, "stop": messages.stop}[what]
+    return lambda client, workflow_id: send(client, workflow_id, message)  # type: ignore[operator] # of one kind each
+
+
+async def _found(connection: "Connection", query: str) -> list[str]:
+    from mandate.workers.client.inbox import RUNNING
+    from temporalio.service import RPCError, RPCStatusCode
+
+    try:
+        listed = connection.client.list_workflows(f"{RUNNING} AND ({query})", page_size=1000)
+        return list(dict.fromkeys([found.id async for found in listed]))
+    except RPCError as error:
+        if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+            raise
+        raise CliError(f"--query {query!r}: {' '.join(error.message.split())}") from None
+
+
+async def _confirm(call: Invocation, what: str, ids: Sequence[str], *, yes: bool) -> None:
+    if not ids:
+        raise CliError("no running run fits the query", ENDED_OTHERWISE)
+    count = f"{len(ids)} run{'s' * (len(ids) != 1)}"
+    named = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
+    call.out.note(f"{what} {count}: {named}")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CliError(f"nobody can be asked whether to {what} {count}; add --yes")
+    if not await call.out.confirm(f"{what} {count}?"):
+        raise CliError("nothing was sent", ENDED_OTHERWISE)
+
+
+async def _sent(call: Invocation, connection: "Connection", by: str, ids: Sequence[str], send: "Send") -> int:
+    import asyncio
+
+    from mandate.workers.client.messages import IN_ALL, MessageError, NoRun
+    from temporalio.service import RPCError
+
+    slots = asyncio.Semaphore(IN_ALL)
+
+    async def one(workflow_id: str) -> dict[str, str]:
+        async with slots:
+            try:
+                told = await send(connection.client, workflow_id)
+            except NoRun as error:
+                if len(ids) == 1:
+                    raise CliError(str(error)) from None
+                refused = str(error)
+            except MessageError as error:
+                refused = str(error)
+            except RPCError as error:
+                refused = f"Temporal refused: {' '.join(error.message.split())}"
+            else:
+                call.out.print(f"{workflow_id}  {told.message}")
+                return {"workflow_id": workflow_id, "status": told.status, "message": told.message}
+        call.out.refusal(f"{workflow_id}: {refused}")
+        return {"workflow_id": workflow_id, "refused": refused}
+
+    told = await asyncio.gather(*map(one, ids))
+    if call.out.as_json:
+        call.out.json({"by": by, "runs": told})
+    return ENDED_OTHERWISE if any("refused" in one for one in told) else DONE

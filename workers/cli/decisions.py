@@ -1,0 +1,324 @@
+"""Decisions from the command line: looked up, filled in, signed, sent, told."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mandate.workers.cli import edit, identity, request_names, request_text, tokens, whole
+from mandate.workers.cli.connection import Connection, elsewhere
+from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
+from mandate.workers.cli.options import Invocation
+from mandate.workers.client import inbox, messages
+from mandate.workflows.contracts.base import DIGEST_PATTERN, canonical_json, digest_of
+from mandate.workflows.contracts.request import EVERY, REJECT, Decision, OpenRequests, Request
+from mandate.workflows.rules import redaction, validation
+from mandate.workflows.rules.commands import PLACEHOLDERS
+from pydantic import JsonValue, ValidationError
+
+if TYPE_CHECKING:
+    from mandate.workers.cli.request_names import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person wants of all the requests that they name."""
+
+    choice: str
+    by: str | None = None
+    comment: str = ""
+    value: JsonValue = None
+    settings: Sequence[str] = ()
+    """`path=value`, in place of the model's."""
+    edit: bool = False
+    file: Path | None = None
+    """Whole arguments."""
+    digest: str | None = None
+    """Of the request that was looked at; whatever it is now, if left out."""
+    token_command: str | None = None
+    yes: bool = False
+
+    @property
+    def changes_arguments(self) -> bool:
+        return bool(self.settings) or self.edit or self.file is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A request that is open, or why it cannot be decided on."""
+
+    target: "Target"
+    run: OpenRequests
+    request: Request | None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Sent:
+    """One decision, and what became of it."""
+
+    name: str
+    workflow_id: str
+    decision: Decision | None
+    """`None` for one that was not worth sending."""
+    kept: Path | None = None
+    """The file in which its value was written."""
+    status: str | None = None
+    said: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        """One entry of `-o json`."""
+        if self.status is None:
+            return {"request": self.name, "refused": self.said}
+        return {"request": self.name, "status": self.status, "message": self.said}
+
+
+async def act(call: Invocation, connection: Connection, names: Sequence[str], wish: Wish) -> int:
+    """Decide on each of the requests; the exit code.
+
+    Raises:
+        CliError: something is asked for wrongly; then nothing was sent.
+    """
+    _check(names, wish)
+    who = identity.person(connection.settings, wish.by)
+    identity.announce(call.out, who)
+    by = who.name
+    targets = await request_names.targets(connection, names, program=call.program)
+    found = await look_up(call, connection, targets)
+    for one in found:
+        if one.request is not None:
+            _check_choice(call, one.target, one.request, wish)
+    await _confirm(
+        call, [request_text.headline(one.run.workflow_id, one.request) for one in found if one.request], wish
+    )
+    sending = [await _prepared(call, connection, one, wish, by) for one in found]
+    return await _send(call, connection, by, sending)
+
+
+async def reject_all(call: Invocation, connection: Connection, runs: Sequence[str], wish: Wish) -> int:
+    """Reject all open requests of each of the runs; the exit code."""
+    who = identity.person(connection.settings, wish.by)
+    identity.announce(call.out, who)
+    by = who.name
+    await _confirm(call, [f"{run}: all open requests" for run in runs], wish)
+    given = {"request": EVERY, "choice": REJECT, "by": by, "comment": wish.comment}
+    sending = [Sent(f"{run}:{EVERY}", run, _decision(given)) for run in dict.fromkeys(runs)]
+    return await _send(call, connection, by, sending)
+
+
+def _check(names: Sequence[str], wish: Wish) -> None:
+    if not names:
+        raise CliError("give the requests to decide on, for example 'refund-81:r1', or numbers of the last inbox")
+    if wish.digest is not None and len(names) > 1:
+        raise CliError("--digest is that of one request; decide on them one by one")
+    if wish.digest is not None and re.fullmatch(DIGEST_PATTERN, wish.digest) is None:
+        raise CliError(
+            f"--digest {wish.digest!r} is no digest, 43 letters, digits, '-' and '_' as `show {names[0]} -o json` has "
+            "under `digest`; nothing was sent"
+        )
+    if wish.edit and (wish.file is not None or wish.settings):
+        raise CliError("--edit goes without --set and --from: what they say can be written in the editor")
+    if wish.changes_arguments and wish.value is not None:
+        raise CliError("--value is the whole value; it goes without --set, --edit and --from")
+    if isinstance(wish.value, str) and wish.value in PLACEHOLDERS:
+        raise CliError(f"--value {wish.value!r} stands for your own words; put them in its place")
+
+
+def _check_choice(call: Invocation, target: "Target", request: Request, wish: Wish) -> None:
+    if wish.choice not in request.choices:
+        ways = f'; answer with `{call.program} answer {target.name} "..."`' if "answer" in request.choices else ""
+        allowed = ", ".join(request.choices)
+        raise CliError(f"{target.shown} takes the choices {allowed}, not {wish.choice!r}{ways}; nothing was sent")
+    if wish.changes_arguments and request.kind != "approval":
+        raise CliError(f"{target.shown} has no arguments to change; nothing was sent")
+
+
+async def look_up(call: Invocation, connection: Connection, targets: Sequence["Target"]) -> list[Found]:
+    """Each request as it is now; those that are not open with the reason.
+
+    Raises:
+        CliError: there is no such run, or no worker answers for it.
+    """
+    slots = asyncio.Semaphore(inbox.AT_A_TIME)
+
+    async def ask(workflow_id: str) -> OpenRequests:
+        async with slots:
+            return await told_by(call, connection, workflow_id)
+
+    ids = list(dict.fromkeys(target.workflow_id for target in targets))
+    told = dict(zip(ids, await asyncio.gather(*map(ask, ids)), strict=True))
+    return [_found(call, target, told[target.workflow_id]) for target in targets]
+
+
+async def told_by(call: Invocation, connection: Connection, workflow_id: str) -> OpenRequests:
+    """What one run wants. Raises as `look_up`."""
+    try:
+        return await inbox.open_requests(connection.client, workflow_id)
+    except inbox.Unknown:
+        where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
+        raise CliError(f"there is no run {workflow_id!r} in {where}") from None
+    except inbox.NotAnswering as error:
+        lacks_worker = error.diagnosis is None and "worker" in str(error)
+        start = f"; start one with `{call.program} worker{connection.options}`" if lacks_worker else ""
+        raise CliError(f"run {workflow_id!r} cannot be asked: {error}{start}") from None
+
+
+def _found(call: Invocation, target: "Target", run: OpenRequests) -> Found:
+    request = next((one for one in run.requests if one.id == target.request), None)
+    if request is None or run.status == "done":
+        return Found(target, run, None, not_open(run, target.request))
+    if target.digest is not None and target.digest != request.digest:
+        error = f"it has changed since the inbox; look at it with `{call.program} show {target.name}`"
+        return Found(target, run, None, error)
+    return Found(target, run, request)
+
+
+def not_open(run: OpenRequests, request: str) -> str:
+    """Why a request cannot be decided on, in one sentence."""
+    closed = next((one for one in run.closed if one.id == request), None)
+    if closed is not None:
+        return f"request {request} is {closed.outcome} already: {closed.reason}"
+    if run.status == "done":
+        return "the run is over"
+    known = ", ".join(one.id for one in run.requests[:20]) or "none"
+    return f"request {request} is not open; open are: {known}"
+
+
+async def _confirm(call: Invocation, headlines: Sequence[str], wish: Wish) -> None:
+    """Let a person who watches look at several requests once more.
+
+    Raises:
+        CliError: they do not want it.
+    """
+    if len(headlines) < 2 or wish.yes or call.out.as_json or not sys.stdin.isatty():
+        return
+    for line in headlines:
+        call.out.note(line)
+    if not await call.out.confirm(f"{wish.choice} these {len(headlines)}?"):
+        raise CliError("nothing was sent", ENDED_OTHERWISE)
+
+
+async def _prepared(call: Invocation, connection: Connection, found: Found, wish: Wish, by: str) -> Sent:
+    target = found.target
+    if found.request is None:
+        return Sent(target.shown, target.workflow_id, None, said=found.error or "")
+    value, kept = await _value(call, connection, found.run, found.request, wish)
+    given: dict[str, Any] = {
+        "request": target.request,
+        "digest": wish.digest or found.request.digest,
+        "choice": wish.choice,
+        "by": by,
+        "comment": wish.comment,
+        "value": value,
+    }
+    if wish.token_command is not None:
+        decision = _decision(given)
+        given["token"] = await _token(wish.token_command, target, decision, connection.settings.environment)
+    return Sent(target.shown, target.workflow_id, _decision(given), kept)
+
+
+async def _value(
+    call: Invocation, connection: Connection, run: OpenRequests, request: Request, wish: Wish
+) -> tuple[JsonValue, Path | None]:
+    """What goes with the choice, and the file in which it was written in an editor.
+
+    What people are not shown is sent as it is shown, `***` or a reference, and the run puts it back in.
+    """
+    if not wish.changes_arguments:
+        _refuse_in_clear(request, wish.value if request.kind == "approval" else None)
+        return wish.value, None
+    shown, kept = request.arguments, None
+    if wish.edit or wish.file is not None:
+        known = await whole.arguments(connection.settings.store, run.store, request)
+        if known.missing is not None:
+            call.out.note(f"long texts are shown by their beginning: {known.missing}")
+        if wish.file is not None:
+            written = edit.from_file(wish.file)
+        else:
+            comments = _comments(run, request)
+            written, kept = edit.edited(known.values, comments, connection.settings.environment)
+        value: JsonValue = edit.referenced(written, known.values, shown)
+        before, after = known.values, written
+    else:
+        value = after = edit.with_settings(shown, wish.settings)
+        before = shown
+    if wish.file is not None and wish.settings:
+        value = after = edit.with_settings(after, wish.settings)
+    _refuse_in_clear(request, value, kept)
+    for line in edit.changes(before, after):
+        call.out.note(f"{run.workflow_id}:{request.id}  {line}")
+    return value, kept
+
+
+def _refuse_in_clear(request: Request, value: JsonValue, kept: Path | None = None) -> None:
+    """Raises `CliError` for a sensitive argument that would be sent as it is: the history keeps what is sent."""
+    if (name := redaction.revealed(request.arguments, value)) is not None:
+        where = f"; your text is in {kept}" if kept is not None else ""
+        raise CliError(f"{redaction.in_clear(name)}; nothing was sent{where}")
+
+
+def _comments(run: OpenRequests, request: Request) -> list[str]:
+    lines = [request_text.headline(run.workflow_id, request), request.reason, ""]
+    lines.append("Change the arguments, save and leave the editor to approve the call with them.")
+    lines.append("Leave them as they are, or delete all, to send nothing. '***' stays the value that it hides.")
+    return [" ".join(line.split()) for line in lines]
+
+
+async def _token(command: str, target: "Target", decision: Decision, environment: Mapping[str, str]) -> str:
+    """What `command` prints, which signs one decision.
+
+    Raises:
+        CliError: it fails or prints nothing.
+    """
+    told = {
+        "MANDATE_REQUEST": target.name,
+        "MANDATE_REQUEST_DIGEST": decision.digest or "",
+        "MANDATE_CHOICE": decision.choice,
+        "MANDATE_BY": decision.by or "",
+        "MANDATE_VALUE_DIGEST": digest_of(canonical_json(decision.value)) if decision.value is not None else "",
+    }
+    return await tokens.token(command, told, environment, undone="nothing was sent")
+
+
+def _decision(given: Mapping[str, Any]) -> Decision:
+    try:
+        return Decision.model_validate(given)
+    except ValidationError as error:
+        raise CliError(
+            f"{validation.sentences(error, Decision, unshown=('value', 'token'))}; nothing was sent"
+        ) from None
+
+
+async def _send(call: Invocation, connection: Connection, by: str, sending: Sequence[Sent]) -> int:
+    going = [sent for sent in sending if sent.decision is not None]
+    of_decision = {id(sent.decision): sent for sent in going}
+
+    def on_outcome(outcome: messages.Outcome) -> None:
+        sent = of_decision[id(outcome.decision)]
+        if outcome.receipt is not None:
+            sent.status, sent.said = outcome.receipt.status, outcome.receipt.message
+        else:
+            sent.said = outcome.error or ""
+        _tell(call, sent)
+
+    for sent in sending:
+        if sent.decision is None:
+            _tell(call, sent)
+    decisions = [(sent.workflow_id, sent.decision) for sent in going if sent.decision is not None]
+    await messages.decide_many(connection.client, decisions, on_outcome=on_outcome)
+    if call.out.as_json:
+        call.out.json({"by": by, "decisions": [sent.to_json() for sent in sending]})
+    return DONE if all(sent.status is not None for sent in sending) else ENDED_OTHERWISE
+
+
+def _tell(call: Invocation, sent: Sent) -> None:
+    if sent.status is not None:
+        call.out.print(f"{sent.name}  {sent.said}")
+        if sent.kept is not None:
+            sent.kept.unlink(missing_ok=True)
+        return
+    kept = f" (your text is kept: go on with --from {sent.kept})" if sent.kept is not None else ""
+    call.out.refusal(f"{sent.name}: {sent.said}{kept}")

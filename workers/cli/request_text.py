@@ -1,0 +1,180 @@
+"""Requests in words, for reading on a terminal."""
+
+import dataclasses
+import shlex
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from mandate.workflows.contracts.request import ANYONE, REJECT, Need, OpenRequests, Request
+from mandate.workflows.rules import commands, decisions, wording
+from pydantic import JsonValue
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from mandate.workers.cli.connection import Connection
+    from mandate.workers.cli.output import Output
+
+MEANINGS: dict[str, dict[str, str]] = {
+    "escalation": {
+        "retry": "the agent tries again; with --value it is told your guidance, and all attempts count anew",
+        "accept": "what there is counts as good",
+        "supply": "--value takes the place of the result that could not be had",
+        "stop": "the run ends; what has a compensation is taken back first",
+    },
+    "outcome": {
+        "happened": "it was done; with --value this is what it returned",
+        "not_happened": "it was not done, and is made again",
+        "stop": "the run ends, with the call among its uncertain ones",
+    },
+}
+"""What the choices of a request mean, by its kind."""
+
+TITLE_CHARACTERS = 160
+
+_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def length(span: timedelta) -> str:
+    """`3 d`, `5 h`, `12 min` or `40 s`: rounded, in the largest unit of which there are two."""
+    seconds = max(span.total_seconds(), 0.0)
+    unit, size = next((each for each in _UNITS if round(seconds / each[1]) >= 2), _UNITS[-1])
+    return f"{round(seconds / size)} {unit}"
+
+
+def remaining(request: Request, now: datetime) -> str:
+    """How long people have; `over` when the time has come and the run has not ended it yet."""
+    return length(request.expires_at - now) if request.expires_at > now else "over"
+
+
+def waits_for(request: Request) -> str:
+    return ", ".join(request.waits_for)
+
+
+def asks(request: Request, occasion: str) -> str:
+    """Who is asked what and until when, in one line."""
+    who, until = waits_for(request), decisions.moment(request.expires_at)
+    title = wording.shorten(request.title, TITLE_CHARACTERS)
+    match occasion:
+        case "asked":
+            return f"asks {who}: {title} ({request.id}, until {until})"
+        case "escalated":
+            return f"asks {who} now, since nobody has answered: {title} ({request.id}, until {until})"
+        case _:
+            return f"still waits for {who}: {title} ({request.id}, until {until})"
+
+
+def print_request(out: "Output", run: OpenRequests, request: Request, arguments: JsonValue, now: datetime) -> None:
+    """All that a person must know before they decide, but how to do it."""
+    out.print(Text(request.question or request.title, style="bold"))
+    if request.question is not None and request.options:
+        out.print(*(f"  - {option}" for option in request.options))
+    out.print("")
+    rows = _rows(run, request, now)
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        out.print(Text.assemble((f"{name:<{width}}", "dim"), value))
+    if request.goal:
+        out.print("", Text("what the run was asked", style="bold"), f"  {request.goal}")
+    if request.evidence:
+        out.print("", Text("what it tried and did", style="bold"), *(f"  {line}" for line in request.evidence))
+    if request.kind in MEANINGS:
+        out.print("", Text("what can be chosen", style="bold"))
+        out.print(*(f"  {choice:<13} {MEANINGS[request.kind][choice]}" for choice in request.choices))
+    if request.tool is not None and request.kind != "question":
+        out.print("", Text(f"arguments of {request.tool}", style="bold"))
+        out.print(_indented(written(arguments)))
+    out.print("", Text("who must agree", style="bold"))
+    for need in request.needs:
+        out.print(f"  {needed(need)}")
+    if request.decisions:
+        out.print("", Text("decided so far", style="bold"))
+    for one in request.decisions:
+        marks = "".join((", signed" * one.signed, ", with other arguments" * one.edited))
+        comment = f": {one.comment}" if one.comment else ""
+        out.print(f"  {decisions.moment(one.at)}  {one.by} chose {one.choice}{marks}{comment}")
+    refused = [one for one in run.refused if one.request == request.id]
+    if refused:
+        out.print("", Text("decisions that did not count", style="bold"))
+    for refusal in refused:
+        out.print(f"  {decisions.moment(refusal.at)}  {refusal.by} chose {refusal.choice}: {refusal.reason}")
+
+
+def _rows(run: OpenRequests, request: Request, now: datetime) -> list[tuple[str, str]]:
+    asked_by = f", asked for by {run.requester}" if run.requester else ""
+    rows = [
+        ("request", f"{run.workflow_id}:{request.id}, {_article(request.kind)}"),
+        ("agent", f"{run.agent} {run.version}, step {request.step}{asked_by}"),
+        ("run", f"{run.status}"),
+        ("why", request.reason),
+    ]
+    if request.effect is not None and request.kind == "approval":
+        risk = f", risk {request.risk:g}" if request.risk else ""
+        rows.append(("effect", f"{request.effect}{risk}"))
+    if request.tainted:
+        rows.append(("careful", "the agent has read content from outside, which may have told it what to do"))
+    if request.edited is not None:
+        rows.append(("changed", f"{request.edited.by} put these arguments in place of the model's"))
+    rows.append(("asked", f"{length(now - request.requested_at)} ago, {decisions.moment(request.requested_at)}"))
+    rows.append(("until", f"{decisions.moment(request.expires_at)}, {_left(request, now)}; then {expiry(request)}"))
+    rows.append(("digest", request.digest))
+    return rows
+
+
+def _left(request: Request, now: datetime) -> str:
+    left = remaining(request, now)
+    return "which is over" if left == "over" else f"in {left}"
+
+
+def expiry(request: Request) -> str:
+    """What it means that nobody answers in time."""
+    unmet = [need for need in request.needs if not need.is_met] or list(request.needs)
+    first = min(unmet, key=lambda need: need.expires_at)
+    if first.then is None:
+        return "it counts as rejected" if REJECT in request.choices else "the run ends as declined"
+    others = ", ".join((*first.then.groups, *first.then.users)) or ANYONE
+    return f"{others} can answer too, for {decisions.span(first.then.expires)}"
+
+
+def needed(need: Need) -> str:
+    """`1 of finance (rule 'large'): ann@example.com has approved`."""
+    who = ", ".join((*need.groups, *need.users)) or "everybody in the file of people"
+    rule = f" (rule {need.rule!r})" if need.rule is not None else ""
+    signed = ", signed" if need.signature else ""
+    many = f"; {need.rejections} rejections reject" if need.rejections > 1 else ""
+    told = [
+        f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} {word}"
+        for names, word in ((need.approved_by, "approved"), (need.rejected_by, "rejected"))
+        if names
+    ]
+    return f"{need.quorum} of {who}{rule}{signed}{many}: {'; '.join(told) or 'nobody has decided'}"
+
+
+def written(arguments: JsonValue) -> str:
+    """Arguments as YAML, texts of several lines as blocks; nothing is left out."""
+    from mandate.workers.cli.edit import as_yaml
+
+    return as_yaml(arguments).rstrip() if arguments else "none"
+
+
+def headline(workflow_id: str, request: Request) -> str:
+    """What a request is about, in one line."""
+    return f"{workflow_id}:{request.id}  {wording.shorten(request.title, 160)}"
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeio" else f"a {kind}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.split("\n"))
+
+
+def ways(connection: "Connection", workflow_id: str, request: Request, *, program: str) -> tuple[commands.Way, ...]:
+    """The commands that answer `request` from where this one was typed."""
+    namespace = connection.client.namespace
+    given = f" --namespace {shlex.quote(namespace)}"
+    ours, temporals = (text.replace(given, "") for text in (connection.options, connection.temporal_options))
+    return tuple(
+        dataclasses.replace(way, mandate=way.mandate + ours, temporal=way.temporal + temporals)
+        for way in commands.ways(workflow_id, request, program=program, namespace=namespace)
+    )

@@ -1,0 +1,153 @@
+"""A run in words, for reading on a terminal."""
+
+import json
+from collections.abc import Sequence
+
+from mandate.workers.cli.columns import print_table
+from mandate.workers.cli.output import Output
+from mandate.workers.cli.record import Json, Record, Said
+from mandate.workflows.contracts.run import EffectEntry
+from mandate.workflows.rules import decisions, wording
+from pydantic import JsonValue
+from rich.text import Text
+
+LINES = 6
+CHARACTERS = 600
+"""What is shown of a text unless all of it is wanted."""
+
+
+def print_heading(out: Output, record: Record, url: str | None) -> None:
+    """Which run it is and how it stands."""
+    its = record.chronicle
+    version = f" {its.pin.version}" if its.pin is not None else ""
+    out.print(Text.assemble((record.workflow_id, "bold"), "  ", _status(record.status)))
+    out.print(Text(f"agent {its.agent or 'unknown'}{version}, step {its.step}, run {record.run_id}", style="dim"))
+    if url is not None:
+        out.print(Text(url, style="dim"))
+    if its.ended is not None and its.ended.reason:
+        out.print(its.ended.reason)
+    if record.diagnosis is not None:
+        out.print(Text(record.diagnosis.sentence, style="bold red"))
+
+
+def print_message(out: Output, message: Said, *, full: bool) -> None:
+    """One message with its parts; an answer without calls is never cut."""
+    full = full or (message.role == "assistant" and all(part["kind"] != "call" for part in message.parts))
+    answers = [part for part in message.parts if part["kind"] == "result"]
+    if message.role == "assistant":
+        title = Text.assemble((f"step {message.step}", "bold"), (f"  {message.model}", "dim"))
+    else:
+        title = Text("results" if answers else "asked", style="bold")
+    out.print("")
+    out.print(title)
+    for part in message.parts:
+        line = _part(part, full=full)
+        if line is not None:
+            out.print(_indented(line))
+
+
+def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: bool) -> None:
+    """What is open, what was changed, what it cost."""
+    its = record.chronicle
+    if pending:
+        out.print("")
+        out.print(Text("not told to the model" + " yet" * (its.ended is None), style="bold"))
+    for call in pending:
+        result = call.get("result")
+        text = f" {shown(str(result['text']), full=full)}" if isinstance(result, dict) else ""
+        out.print(_indented(Text.assemble(str(call["line"]), (f"  {call['state']}", "yellow"), text)))
+    if its.parked.requests:
+        out.print("")
+        out.print(Text("waits for people", style="bold"))
+    for request in its.parked.requests.values():
+        who, until = ", ".join(request.waits_for), decisions.moment(request.expires_at)
+        name = f"{record.workflow_id}:{request.id}"
+        out.print(_indented(Text.assemble((name, "yellow"), f"  {request.title} ({who}, until {until})")))
+    if record.people:
+        out.print("")
+        out.print(Text("asked of people, and said by them", style="bold"))
+    for told in record.people:
+        step = "earlier " if told.step is None else f"step {told.step:<3}"
+        out.print(_indented(Text.assemble((f"{step} ", "dim"), told.line)))
+    out.print("")
+    if (supplied := _supplied(record)) is not None:
+        out.print(Text("answer", style="bold"))
+        out.print(_indented(Text(shown(supplied, full=True))))
+    if its.effects.count:
+        hidden = its.effects.count - len(its.effects.last)
+        before = f", the last {len(its.effects.last)}" if hidden else ""
+        times = "once" if its.effects.count == 1 else f"{its.effects.count} times"
+        out.print(Text(f"changed the world {times}{before}", style="bold"))
+        print_table(out, _effects(its.effects.last), indent=2)
+    if its.uncertain:
+        out.print(Text("unknown whether it happened", style="bold red"))
+        print_table(out, _effects(its.uncertain), indent=2)
+    out.print(Text.assemble(("used", "bold"), f"  {wording.usage(its.usage)}"))
+
+
+def _supplied(record: Record) -> str | None:
+    """A person's answer, which the conversation does not have."""
+    ended = record.chronicle.ended
+    if ended is None or record.output is None or not (ended.reason or "").startswith(wording.SUPPLIED):
+        return None
+    return record.output if isinstance(record.output, str) else json.dumps(record.output, ensure_ascii=False)
+
+
+def _effects(entries: Sequence[EffectEntry]) -> list[tuple[str | Text, ...]]:
+    """One line a call, with its attempts and what is to be said of its outcome."""
+    rows: list[tuple[str | Text, ...]] = []
+    calls = {entry.key: entry.call for entry in entries}
+    undone = {entry.undoes for entry in entries}
+    for entry in entries:
+        attempts = "" if entry.attempts == 1 else f"{entry.attempts} attempts"
+        said = [entry.reason or "", "taken back" if entry.key in undone else ""]
+        if entry.undoes is not None:
+            said.append(f"takes back {calls.get(entry.undoes, 'an earlier call')}")
+        told = Text("; ".join(filter(None, said)), style="yellow")
+        rows.append((f"step {entry.step}", entry.call, attempts, told))
+    return rows
+
+
+def shown(text: str, *, full: bool) -> str:
+    """`text`, or its beginning and how much is left out."""
+    text = text.rstrip()
+    if full:
+        return text
+    lines = text.splitlines()
+    short = "\n".join(lines[:LINES])[:CHARACTERS]
+    left = len(text) - len(short)
+    return f"{short} [… {left} more characters, see --full]" if left > 0 else text
+
+
+def _indented(text: Text) -> Text:
+    """Two spaces before the first line, four before the others."""
+    first, *others = text.split("\n", allow_blank=True)
+    return Text("\n").join([Text("  ") + first, *(Text("    ") + line for line in others)])
+
+
+def _part(part: Json, *, full: bool) -> Text | None:
+    match part["kind"]:
+        case "text":
+            return Text(shown(str(part["text"]), full=full)) if str(part["text"]).strip() else None
+        case "call":
+            return Text.assemble(
+                ("→ ", "dim"), (str(part["tool"]), "cyan"), " ", _written(part["arguments"], full=full)
+            )
+        case "result":
+            text = str(part["text"])
+            mark = ("✗ ", "red") if part["error"] else ("← ", "dim")
+            return Text.assemble(mark, (str(part["tool"]), "cyan"), " ", shown(text, full=full))
+        case "refusal":
+            return Text.assemble(("refuses: ", "yellow"), shown(str(part["text"]), full=full))
+        case _:
+            return Text(f"[{part['type']}]", style="dim")
+
+
+def _written(arguments: JsonValue, *, full: bool) -> str:
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return shown(text, full=full)
+
+
+def _status(status: str) -> tuple[str, str]:
+    styles = {"completed": "bold green", "running": "bold blue"}
+    return status, styles.get(status, "bold yellow")

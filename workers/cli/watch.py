@@ -1,0 +1,247 @@
+"""Watching a run: a line a step, from Temporal's history, which needs no worker."""
+
+import asyncio
+import shlex
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+from mandate.workers.cli import request_text
+from mandate.workers.cli.connection import Connection
+from mandate.workers.cli.output import Output
+from mandate.workers.client.diagnosis import diagnose_described
+from mandate.workers.history.events import Asked, Call, Called, Ended, Happening, Heard, Returned, Said, Wanted
+from mandate.workers.history.run_history import Chronicle
+from mandate.workflows.contracts.request import Request
+from mandate.workflows.rules import wording
+from rich.status import Status
+from rich.text import Text
+from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+QUIET_SECONDS = 2.0
+"""After so long without news it is looked up why."""
+LOOK_SECONDS = 5.0
+PREVIEW_CHARACTERS = 80
+"""So much of what a model says beside its calls is in the history."""
+LINE_CHARACTERS = 160
+HINT_SECONDS = 0.7
+"""After so long without news people are told how to answer what is open: what is told of the past is answered."""
+HINTS = 5
+"""Of so many requests at once it is said how each is answered."""
+
+_STYLES = {"done": "green", "failed": "red", "refused": "yellow", "misfit": "yellow", "unknown": "bold red"}
+
+
+async def follow(
+    connection: Connection, out: Output, workflow_id: str, run_id: str | None, *, program: str = "mandate"
+) -> Ended:
+    """Returns at the end of the run, continued runs included; says on `out` what happens, nothing with `-o json`.
+
+    Raises:
+        RPCError: there is no such run, or Temporal does not answer any more.
+    """
+    watcher = _Watcher(connection, out, workflow_id, program)
+    async with watcher.looking():
+        async for chronicle, happened in unfolding(connection.client, workflow_id, run_id):
+            watcher.hear(chronicle, happened)
+    ended = watcher.chronicle.ended if watcher.chronicle is not None else None
+    return ended or Ended("failed", "its history has no end")
+
+
+async def unfolding(
+    client: Client, workflow_id: str, run_id: str | None
+) -> AsyncIterator[tuple[Chronicle, Sequence[Happening]]]:
+    """What is known of a run after each of its events, and what happened with it; to the end, continued runs included.
+
+    Raises:
+        RPCError: there is no such run, or Temporal does not answer any more.
+    """
+    following = run_id
+    while True:
+        chronicle = Chronicle(client.data_converter)
+        async for event in events(client, workflow_id, following, wait=True):
+            yield chronicle, await chronicle.add(event)
+        if chronicle.ended is None or chronicle.ended.continued_as is None:
+            return
+        following = chronicle.ended.continued_as
+
+
+async def events(client: Client, workflow_id: str, run_id: str | None, *, wait: bool) -> AsyncIterator[HistoryEvent]:
+    """The history of one Temporal run, oldest first; with `wait` to its end, which may be far off."""
+    handle = client.get_workflow_handle(workflow_id, run_id=run_id)
+    async for event in handle.fetch_history_events(wait_new_event=wait):
+        yield event
+
+
+@dataclass(slots=True)
+class _Watcher:
+    connection: Connection
+    out: Output
+    workflow_id: str
+    program: str
+    chronicle: Chronicle | None = None
+    heard_at: float = field(default_factory=time.monotonic)
+    warned: set[str] = field(default_factory=set)
+    """Troubles that were told."""
+    hinted: set[str] = field(default_factory=set)
+    """Requests of which it was said how they are answered."""
+    _status: Status | None = None
+
+    def hear(self, chronicle: Chronicle, happened: Sequence[Happening]) -> None:
+        self.chronicle = chronicle
+        for happening in happened:
+            self._tell(happening)
+        self.heard_at = time.monotonic()
+        self._show(chronicle.doing)
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """With a spinner where somebody watches, and an eye on runs that do not go on."""
+        if (screen := self.out.screen) is not None:
+            self._status = screen.status(Text("starting"))
+            self._status.start()
+        lookers = [asyncio.create_task(self._look()), asyncio.create_task(self._hint())]
+        try:
+            yield
+        finally:
+            for looker in lookers:
+                looker.cancel()
+            if self._status is not None:
+                self._status.stop()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(max(QUIET_SECONDS - (time.monotonic() - self.heard_at), 0.1))
+            if time.monotonic() - self.heard_at < QUIET_SECONDS:
+                continue
+            with suppress(RPCError):
+                self._show(await self._trouble() or (self.chronicle.doing if self.chronicle else ""))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _trouble(self) -> str | None:
+        """Return why the run does not go on; told once where a person must do something about it."""
+        client = self.connection.client
+        described = (await client.get_workflow_handle(self.workflow_id).describe()).raw_description
+        if (diagnosis := await diagnose_described(client, described)) is not None:
+            self._warn(diagnosis.cause, diagnosis.sentence)
+            return diagnosis.sentence
+        if (waits := await waiting_for(client, described)) is not None:
+            self._warn("waits", f"{waits}; start one with `{self.program} worker{self.connection.options}`")
+            return waits
+        return _attempts(described)
+
+    def _warn(self, kind: str, line: str) -> None:
+        if kind not in self.warned:
+            self.warned.add(kind)
+            self.out.note(line)
+
+    def _show(self, doing: str) -> None:
+        if self._status is not None:
+            self._status.update(Text(doing or "working", style="dim"))
+
+    def _tell(self, happening: Happening) -> None:
+        match happening:
+            case Asked() | Called() | Ended():
+                return
+            case Said(step, text, note, final):
+                whole = "answers" if final and note is None else text + "…" * (len(text) == PREVIEW_CHARACTERS)
+                self._line(step, Text(wording.shorten(whole, LINE_CHARACTERS)) if whole.strip() else None)
+                if note is not None:
+                    self._line(step, Text(wording.shorten(note, LINE_CHARACTERS), style="yellow"))
+            case Returned(step, call):
+                self._line(step, call_line(call))
+            case Wanted(step, request, occasion):
+                self._person(step, Text(request_text.asks(request, occasion), style="bold yellow"))
+            case Heard(step, line, counts):
+                self._person(step, Text(wording.shorten(line, 2 * LINE_CHARACTERS), style="" if counts else "yellow"))
+            case _:
+                assert_never(happening)
+
+    async def _hint(self) -> None:
+        """Say how requests that stay open can be answered, each once."""
+        while True:
+            await asyncio.sleep(max(HINT_SECONDS - (time.monotonic() - self.heard_at), 0.1))
+            if self.chronicle is None or time.monotonic() - self.heard_at < HINT_SECONDS:
+                continue
+            fresh = [its for name, its in self.chronicle.parked.requests.items() if name not in self.hinted]
+            self.hinted.update(request.id for request in fresh)
+            if len(fresh) > HINTS:
+                self.out.note(f"{len(fresh)} requests wait; see `{self.program} inbox{self.connection.options}`")
+                continue
+            for request in fresh:
+                self.out.note(self._how(request))
+
+    def _how(self, request: Request) -> str:
+        ways = request_text.ways(self.connection, self.workflow_id, request, program=self.program)
+        name = shlex.quote(f"{self.workflow_id}:{request.id}")
+        answers = "` or `".join(way.mandate for way in ways)
+        return f"answer {request.id} with `{answers}`; all of it: `{self.program} show {name}{self.connection.options}`"
+
+    def _person(self, step: int, line: Text) -> None:
+        """What people are asked or say; with `-o json` on stderr, so that somebody learns why nothing goes on."""
+        if self.out.as_json:
+            self.out.note(line.plain)
+        else:
+            self._line(step, line)
+
+    def _line(self, step: int, line: Text | None) -> None:
+        if line is not None:
+            self.out.print(Text.assemble((f"step {step:<3} ", "dim"), line))
+
+
+def call_line(call: Call) -> Text:
+    """A call and what became of it, in one line."""
+    style = _STYLES.get(call.state, "dim")
+    if call.state in {"refused", "misfit"} and call.result is not None:
+        return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(call.result.text or "", 200), style))
+    result = wording.result(call.result) if call.result is not None else call.state
+    return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(result, LINE_CHARACTERS), style))
+
+
+async def waiting_for(client: Client, described: DescribeWorkflowExecutionResponse) -> str | None:
+    """That no worker takes up what a run has to do, in words; `None` when one does, or nothing waits long enough."""
+    queue = described.execution_config.task_queue.name
+    task = described.pending_workflow_task
+    scheduled = PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
+    waits = described.HasField("pending_workflow_task") and task.state == scheduled and _is_old(task.scheduled_time)
+    if not waits:
+        for activity in described.pending_activities:
+            idle = activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+            if idle and _is_old(activity.scheduled_time):
+                waits, queue = True, activity.activity_options.task_queue.name or queue
+                break
+    if not waits:
+        return None
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=queue),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+    )
+    found = await client.workflow_service.describe_task_queue(request)
+    if not found.pollers:
+        return f"no worker polls task queue {queue!r}"
+    return f"no worker takes up work of task queue {queue!r}, though {len(found.pollers)} polled it lately"
+
+
+def _is_old(moment: object) -> bool:
+    when: datetime = moment.ToDatetime(UTC)  # type: ignore[attr-defined] # a protobuf timestamp
+    return datetime.now(UTC) - when > timedelta(seconds=QUIET_SECONDS * 0.8)
+
+
+def _attempts(described: DescribeWorkflowExecutionResponse) -> str | None:
+    """What is tried again, and why the last attempt failed."""
+    if described.pending_workflow_task.attempt > 1:
+        return f"its workflow task fails, attempt {described.pending_workflow_task.attempt}; see the log of the worker"
+    for activity in described.pending_activities:
+        if activity.attempt > 1:
+            failure = wording.shorten(activity.last_failure.message or "no answer", 100)
+            return f"{activity.activity_type.name}, attempt {activity.attempt}: {failure}"
+    return None

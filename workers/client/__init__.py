@@ -1,0 +1,1 @@
+"""The client library: starts runs, asks them, sends them messages."""

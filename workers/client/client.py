@@ -1,0 +1,146 @@
+"""Clients: connecting to Temporal, and starting and reading runs."""
+
+import atexit
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mandate.workers.client import inbox, messages
+from mandate.workers.converter import data_converter
+from mandate.workers.settings import Settings
+from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
+from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
+from mandate.workflows.rules import validation, wording
+from pydantic import ValidationError
+from temporalio.client import Client, WorkflowHandle
+from temporalio.envconfig import ClientConfig
+
+# The SDK's threads may still hold Python objects when the interpreter goes down: without this pause before it does,
+# one process in ten aborts at exit.
+atexit.register(time.sleep, 0.05)
+
+DEFAULT_ADDRESS = "localhost:7233"
+
+NAME = "a name of 1 to 200 characters that can all be seen, without spaces around it"
+"""What names people, in words."""
+
+
+async def connect(
+    *,
+    address: str | None = None,
+    namespace: str | None = None,
+    profile: str | None = None,
+    identity: str | None = None,
+) -> Client:
+    """A client configured as the Temporal CLI would be: profile file, then environment, then the arguments here.
+
+    Raises:
+        RuntimeError: the server cannot be reached.
+    """
+    config: dict[str, Any] = dict(ClientConfig.load_client_connect_config(profile))
+    config.setdefault("target_host", DEFAULT_ADDRESS)
+    overrides = {"target_host": address, "namespace": namespace, "identity": identity}
+    config |= {name: value for name, value in overrides.items() if value is not None}
+    return await Client.connect(**config, data_converter=data_converter())
+
+
+class AgentClient:
+    """Starts runs, reads their results, talks to them; any other Temporal client can do the same with JSON objects."""
+
+    def __init__(self, client: Client, task_queue: str | None = None) -> None:
+        """Runs are started on `task_queue`; left out, on `MANDATE_TASK_QUEUE`, else on `agents`."""
+        self.client = client
+        self._task_queue = task_queue or Settings.from_environment().task_queue
+
+    async def start(
+        self,
+        agent: str,
+        input: str | Mapping[str, Any],  # noqa: A002 - the public name of the field
+        *,
+        workflow_id: str | None = None,
+        requester: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        steps: int | None = None,
+        token: str | None = None,
+    ) -> WorkflowHandle[Any, RunResult]:
+        """Start a run of `agent`.
+
+        Args:
+            agent: name of an agent file of the workers.
+            input: what the agent is asked, a text or an object.
+            workflow_id: of the run; `<agent>-<8 hex digits>` if left out.
+            requester: who asks, and so decides on nothing that the run asks people: a name or address of the workers'
+                file of people, unless the agent file says `requester: anyone`.
+            labels: for finding the run.
+            steps: a lower limit of model calls than the agent file's.
+            token: signed by the requester's identity provider, where decisions on the agent's runs are signed; its
+                claims are those of `mandate.workflows.contracts.start.start_claims`, with the `workflow_id` given here.
+
+        Raises:
+            ValueError: a value does not fit `StartRequest`; the sentence names the field and what is allowed.
+            WorkflowAlreadyStartedError: a run with this id is still running.
+        """
+        given = {
+            "agent": agent,
+            "input": input if isinstance(input, str) else dict(input),
+            "requester": requester,
+            "labels": dict(labels or {}),
+            "budget": {"steps": steps} if steps is not None else None,
+            "token": token,
+        }
+        try:
+            request = StartRequest.model_validate(given)
+        except ValidationError as error:
+            said = validation.sentences(error, StartRequest, unshown=("input", "token"), forms={"requester": NAME})
+            raise ValueError(said) from None
+        return await self.client.start_workflow(
+            "AgentWorkflow",
+            request.model_dump(mode="json", exclude_defaults=True),
+            id=workflow_id or new_workflow_id(agent),
+            task_queue=self._task_queue,
+            task_timeout=TASK_TIMEOUT,
+            result_type=RunResult,
+            static_summary=f"{agent}: {wording.shorten(str(request.input), 100)}",
+        )
+
+    def handle(self, workflow_id: str, run_id: str | None = None) -> WorkflowHandle[Any, RunResult]:
+        """A run by its workflow id."""
+        return self.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=RunResult)
+
+    async def inbox(self, *, group: str | None = None, agent: str | None = None) -> inbox.Inbox:
+        """All that runs want from people now; see `inbox.read_inbox`."""
+        return await inbox.read_inbox(self.client, group=group, agent=agent)
+
+    async def open_requests(self, workflow_id: str) -> OpenRequests:
+        """What one run wants from people; raises as `inbox.open_requests`."""
+        return await inbox.open_requests(self.client, workflow_id)
+
+    async def decide(self, workflow_id: str, decision: Decision) -> Receipt:
+        """Answer one request of a run; raises as `messages.decide`."""
+        return await messages.decide(self.client, workflow_id, decision)
+
+    async def decide_many(self, decisions: Sequence[tuple[str, Decision]]) -> list[messages.Outcome]:
+        """Answer many requests of many runs, each with its own digest; see `messages.decide_many`."""
+        return await messages.decide_many(self.client, decisions)
+
+    async def steer(self, workflow_id: str, text: str, *, by: str) -> Told:
+        """Tell the model something at its next step; raises as `messages.decide`, as those after it do."""
+        return await messages.steer(self.client, workflow_id, Steering(text=text, by=by))
+
+    async def pause(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
+        """Let a run begin nothing new until it is resumed."""
+        return await messages.pause(self.client, workflow_id, Halt(by=by, reason=reason))
+
+    async def resume(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
+        """Let a paused run go on."""
+        return await messages.resume(self.client, workflow_id, Halt(by=by, reason=reason))
+
+    async def stop(self, workflow_id: str, *, by: str, reason: str = "", keep: bool = False) -> Told:
+        """Let a run finish the call in hand and end as `stopped`; what it did is taken back where it may, or kept."""
+        return await messages.stop(self.client, workflow_id, Stop(by=by, reason=reason, keep=keep))
+
+
+def new_workflow_id(agent: str) -> str:
+    """An id that says whose run it is."""
+    return f"{agent}-{secrets.token_hex(4)}"

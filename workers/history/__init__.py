@@ -1,0 +1,1 @@
+"""The history of a run, read from Temporal without a worker."""

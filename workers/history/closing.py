@@ -1,0 +1,51 @@
+"""How a run's history says that the run ended."""
+
+from collections.abc import Sequence
+
+from mandate.workers.history.events import Ended
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.run import RunResult
+from pydantic import ValidationError
+from temporalio.api.common.v1 import Payload
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError, CancelledError
+
+BAD_INPUT = (FailureType.BAD_INPUT, FailureType.UNKNOWN_AGENT)
+
+
+async def ended_by(event: HistoryEvent, converter: DataConverter) -> Ended | None:
+    """How `event` ends the run; `None` when it does not."""
+    match event.WhichOneof("attributes"):
+        case "workflow_execution_completed_event_attributes":
+            return await _completed(event.workflow_execution_completed_event_attributes.result.payloads, converter)
+        case "workflow_execution_failed_event_attributes":
+            error = await converter.decode_failure(event.workflow_execution_failed_event_attributes.failure)
+            return Ended("failed", words(error), bad_input=getattr(error, "type", None) in BAD_INPUT)
+        case "workflow_execution_canceled_event_attributes":
+            return Ended("cancelled")
+        case "workflow_execution_terminated_event_attributes":
+            return Ended("terminated", event.workflow_execution_terminated_event_attributes.reason or None)
+        case "workflow_execution_timed_out_event_attributes":
+            return Ended("timed_out", "it took longer than its time limit")
+        case "workflow_execution_continued_as_new_event_attributes":
+            following = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+            return Ended("continued_as_new", continued_as=following)
+    return None
+
+
+async def _completed(payloads: Sequence[Payload], converter: DataConverter) -> Ended:
+    try:
+        (result,) = await converter.decode(payloads, [RunResult])
+    except (ValidationError, ValueError, RuntimeError):
+        return Ended("completed", "its result is not one of Mandate's")
+    return Ended(str(result.status), result.reason, result)
+
+
+def words(error: BaseException | None) -> str:
+    """What a failure says: the first of our own making, else its cause."""
+    if isinstance(error, CancelledError):
+        return "cancelled"
+    while error is not None and error.__cause__ is not None and not isinstance(error, ApplicationError):
+        error = error.__cause__
+    return getattr(error, "message", None) or str(error or "no reason is known")

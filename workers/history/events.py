@@ -1,0 +1,111 @@
+"""What happens in a run, as people are told it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from mandate.workflows.contracts.request import Request
+from mandate.workflows.contracts.run import RunResult
+from mandate.workflows.contracts.tool import CallRequest, ToolResult
+
+CallState = Literal[
+    "waiting", "running", "done", "failed", "refused", "misfit", "unknown", "cancelled", "stopped", "not made"
+]
+"""At its run's end a call that is going on becomes `stopped` if it only reads, else `unknown`; one that waits becomes
+`not made`."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of the turn at the head."""
+
+    request: CallRequest
+    line: str
+    """Name and arguments in one line, sensitive ones hidden."""
+    key: str | None
+    """Idempotency key; `None` for reads."""
+    state: CallState = "waiting"
+    result: ToolResult | None = None
+    attempts: int = 1
+    """Number of the last attempt, from 1; known, with what follows, when it is over."""
+    worker: str = ""
+    """Who made the last attempt, as workers name themselves to Temporal."""
+    begun_at: datetime | None = None
+    """When the last attempt began."""
+    done_at: datetime | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it got as far as its tool, which calls that are refused or do not fit never do."""
+        return self.state not in {"waiting", "refused", "misfit", "not made"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A model is being asked."""
+
+    step: int
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A model has answered; with `note`, how its answer cannot be taken or that none came."""
+
+    step: int
+    text: str
+    """The beginning only when it also makes calls."""
+    note: str | None = None
+    final: bool = False
+    """There are no calls: it is the answer, or an attempt at one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A call has begun."""
+
+    step: int
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A call has its answer, or was refused."""
+
+    step: int
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """People are asked, reminded, or other people are asked too."""
+
+    step: int
+    request: Request
+    occasion: Literal["asked", "reminder", "escalated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Somebody has said something to the run, or nobody has in time."""
+
+    step: int
+    line: str
+    """Who said what, in one sentence."""
+    counts: bool = True
+    """Whether it is what the person wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The run is over, or goes on as `continued_as`."""
+
+    status: str
+    """A `RunStatus`, or `failed`, `cancelled`, `terminated`, `timed_out` or `continued_as_new`."""
+    reason: str | None = None
+    result: RunResult | None = None
+    bad_input: bool = False
+    continued_as: str | None = None
+
+
+Happening = Asked | Said | Called | Returned | Wanted | Heard | Ended

@@ -1,0 +1,288 @@
+"""What a run wants from people and what they say to it, as its history tells it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from mandate.workers.history import closing
+from mandate.workers.history.events import Happening, Heard, Wanted
+from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
+from mandate.workflows.contracts.marks import read_as
+from mandate.workflows.contracts.request import (
+    EVERY,
+    Answer,
+    Checked,
+    Closed,
+    Decision,
+    DecisionCheck,
+    Decisions,
+    Halt,
+    NotifyRequest,
+    Receipt,
+    Receipts,
+    Request,
+    Steering,
+    Stop,
+)
+from mandate.workflows.contracts.run import RunState
+from mandate.workflows.rules import decisions
+from pydantic import BaseModel, ValidationError
+from temporalio.api.common.v1 import Payload
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.converter import DataConverter
+
+M = TypeVar("M", bound=BaseModel)
+
+NOTIFY, CHECK, CHECK_MANY = "notify_people", "check_decision", "check_decisions"
+CHECKS = (CHECK, CHECK_MANY)
+
+_MESSAGES: Mapping[str, type[Decision] | type[Steering] | type[Halt]] = {
+    "decide": Decision,
+    "steer": Steering,
+    "pause": Halt,
+    "resume": Halt,
+    "stop": Stop,
+}
+_SETTLED = ("approved", "rejected", "answered", "settled")
+_DOES = {"pause": "pauses the run", "resume": "lets the run go on", "stop": "stops the run"}
+
+
+@dataclass(slots=True)
+class Parked:
+    """The open requests of a run after the events so far; what does not fit is left out."""
+
+    converter: DataConverter
+    requests: dict[str, Request] = field(default_factory=dict)
+    """Open ones by their ids, in the order in which they were asked."""
+    paused_by: str | None = None
+    earlier: tuple[Closed, ...] = ()
+    """What became of requests before the run last continued as new."""
+    _updates: dict[int, tuple[str, Any]] = field(default_factory=dict)
+    """Messages that are being taken in, by the event that accepted them."""
+    _checks: dict[int, tuple[DecisionCheck, ...]] = field(default_factory=dict)
+
+    def carry_over(self, state: RunState) -> None:
+        """Go on as the run did when it continued as new."""
+        self.requests = {request.id: request for request in state.people.open}
+        self.earlier = state.people.closed
+        self.paused_by = state.control.paused.by if state.control.paused is not None else None
+
+    @property
+    def status(self) -> str:
+        """`paused`, `waiting` for people or `running`, of a run that is going on."""
+        if self.paused_by is not None:
+            return "paused"
+        return "waiting" if self.requests else "running"
+
+    @property
+    def doing(self) -> str:
+        """Whom the run waits for, in words; empty when for nobody."""
+        if self.paused_by is not None:
+            return f"paused by {self.paused_by}"
+        if not self.requests:
+            return ""
+        names = dict.fromkeys(name for request in self.requests.values() for name in request.waits_for)
+        ids = list(self.requests)
+        more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+        return f"waiting for {', '.join(names)} ({', '.join(ids[:5])}{more})"
+
+    def close_call(self, index: int) -> None:
+        """A call is being made: nobody is asked about it any more."""
+        for request in list(self.requests.values()):
+            if request.index == index:
+                del self.requests[request.id]
+
+    def take_back(self) -> None:
+        """The run takes back what it did: no pause holds it back, and nobody is asked about anything else."""
+        self.paused_by = None
+        self.close_all()
+
+    def close_all(self) -> None:
+        self.requests.clear()
+        self._checks.clear()
+
+    async def add(self, event: HistoryEvent, step: int) -> list[Happening]:
+        """Take in the next event, which belongs to `step`; what a person would want to hear of it."""
+        match event.WhichOneof("attributes"):
+            case "workflow_execution_update_accepted_event_attributes":
+                accepted = event.workflow_execution_update_accepted_event_attributes.accepted_request.input
+                self._updates[event.event_id] = (accepted.name, await self._read(accepted.name, accepted.args.payloads))
+            case "workflow_execution_update_completed_event_attributes":
+                return await self._answered(event, step)
+            case "workflow_execution_signaled_event_attributes":
+                signal = event.workflow_execution_signaled_event_attributes
+                return self._signaled(
+                    signal.signal_name, await self._read(signal.signal_name, signal.input.payloads), step
+                )
+            case "activity_task_scheduled_event_attributes":
+                return await self._scheduled(event, step)
+            case "activity_task_completed_event_attributes":
+                completed = event.activity_task_completed_event_attributes
+                checks = self._checks.pop(completed.scheduled_event_id, ())
+                checked = await self._results(completed.result.payloads, len(checks))
+                return [
+                    happening
+                    for check, one in zip(checks, checked, strict=False)
+                    for happening in self._checked(check, one, step)
+                ]
+            case "timer_fired_event_attributes":
+                return self._expired(event.event_time.ToDatetime(UTC), step)
+            case "upsert_workflow_search_attributes_event_attributes":
+                await self._stands(event)
+        return []
+
+    async def _scheduled(self, event: HistoryEvent, step: int) -> list[Happening]:
+        attributes = event.activity_task_scheduled_event_attributes
+        if attributes.activity_type.name == CHECK:
+            check = await self._decoded(attributes.input.payloads, DecisionCheck)
+            if check is not None:
+                self._checks[event.event_id] = (check,)
+        if attributes.activity_type.name == CHECK_MANY:
+            many = await self._decoded(attributes.input.payloads, DecisionChecks)
+            if many is not None:
+                self._checks[event.event_id] = many.checks
+        if attributes.activity_type.name != NOTIFY:
+            return []
+        told = await self._decoded(attributes.input.payloads, NotifyRequest)
+        happened: list[Happening] = []
+        for notice in told.notices if told is not None else ():
+            self.requests[notice.request.id] = notice.request
+            happened.append(Wanted(step, notice.request, notice.occasion))
+        return happened
+
+    async def _answered(self, event: HistoryEvent, step: int) -> list[Happening]:
+        """What came of an update."""
+        completed = event.workflow_execution_update_completed_event_attributes
+        name, message = self._updates.pop(completed.accepted_event_id, ("", None))
+        if message is None:
+            return []
+        if completed.outcome.HasField("failure"):
+            reason = closing.words(await self.converter.decode_failure(completed.outcome.failure))
+            return [Heard(step, f"{_said(name, message)}, which does not count: {reason}", counts=False)]
+        if isinstance(message, tuple):
+            many = await self._decoded(completed.outcome.success.payloads, Receipts)
+            return self._answered_each(message, many.receipts if many is not None else (), step)
+        if not isinstance(message, Decision):
+            return self._talked(name, message, step)
+        receipt = await self._decoded(completed.outcome.success.payloads, Receipt)
+        return [self._received(message, receipt, step)] if receipt is not None else []
+
+    def _answered_each(
+        self, message: Sequence[Decision | None], answers: Sequence[Answer], step: int
+    ) -> list[Happening]:
+        happened: list[Happening] = []
+        for decision, answer in zip(message, answers, strict=False):
+            if decision is not None and answer.receipt is not None:
+                happened.append(self._received(decision, answer.receipt, step))
+            elif decision is not None and not answer.again:
+                line = f"{_said('decide', decision)}, which does not count: {answer.refusal}"
+                happened.append(Heard(step, line, counts=False))
+        return happened
+
+    def _received(self, decision: Decision, receipt: Receipt, step: int) -> Happening:
+        if receipt.status in _SETTLED:
+            self._close(decision.request)
+        comment = f" ({decision.comment})" if decision.comment else ""
+        if receipt.status == "recorded":
+            return Heard(step, f"{_said('decide', decision)}: {receipt.message}{comment}")
+        return Heard(step, f"{receipt.message}{comment}")
+
+    def _signaled(self, name: str, message: Any, step: int) -> list[Happening]:
+        """A signal has no answer: what comes of a decision is known when it has been checked."""
+        if isinstance(message, tuple):
+            return []
+        if not isinstance(message, Decision):
+            return self._talked(name, message, step) if message is not None else []
+        if message.request != EVERY or not self.requests:
+            return []
+        self._close(EVERY)
+        return [Heard(step, f"{message.by or 'somebody'} rejects all open requests")]
+
+    def _talked(self, name: str, message: Any, step: int) -> list[Happening]:
+        if name in {"pause", "resume"}:
+            self.paused_by = message.by if name == "pause" else None
+        return [Heard(step, _said(name, message))]
+
+    def _checked(self, check: DecisionCheck, checked: Checked, step: int) -> list[Happening]:
+        """What came of a signal's decision; that of an update is told by its answer."""
+        decision = check.decision
+        said = (message for _, message in self._updates.values())
+        if any(decision in message if isinstance(message, tuple) else decision == message for message in said):
+            return []
+        if checked.refusal is not None:
+            line = f"{_said('decide', decision)}, which does not count: {checked.refusal}"
+            return [Heard(step, line, counts=False)]
+        if checked.edited is None and check.request.id in self.requests:
+            going_on = decisions.counted(check.request, decision, checked, check.at)
+            self.requests[check.request.id] = going_on
+            if checked.answer is not None or decisions.outcome(going_on) is not None:
+                self._close(decision.request)
+        return [Heard(step, f"{_said('decide', decision)}{f': {decision.comment}' if decision.comment else ''}")]
+
+    def _expired(self, at: datetime, step: int) -> list[Happening]:
+        over = [request for request in self.requests.values() if decisions.expired(request, at)]
+        for request in over:
+            self._close(request.id)
+        return [Heard(step, f"{request.id} has expired: nobody decided in time", counts=False) for request in over]
+
+    async def _stands(self, event: HistoryEvent) -> None:
+        """A run that does not wait any more has no open requests, however they were answered."""
+        fields = event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
+        if "AgentStatus" in fields and fields["AgentStatus"].data == b'"running"':
+            self.requests.clear()
+
+    def _close(self, request: str) -> None:
+        if request == EVERY:
+            self.requests.clear()
+        self.requests.pop(request, None)
+
+    async def _read(self, name: str, payloads: Sequence[Payload]) -> Any:
+        """The argument of a message of ours, all decisions of one that holds many, or `None`."""
+        model = _MESSAGES.get(name)
+        if model is None:
+            return None
+        message = await self._decoded(payloads, model)
+        many = await self._decoded(payloads, Decisions) if message is None and model is Decision else None
+        return _each(many) if many is not None else message
+
+    async def _results(self, payloads: Sequence[Payload], count: int) -> Sequence[Checked]:
+        """Return what came of so many checks; nothing where that cannot be read."""
+        if count == 0:
+            return ()
+        many = await self._decoded(payloads, CheckedMany)
+        if many is not None:
+            return many.checked
+        one = await self._decoded(payloads, Checked)
+        return (one,) if one is not None else ()
+
+    async def _decoded(self, payloads: Sequence[Payload], model: type[M]) -> M | None:
+        if len(payloads) != 1:
+            return None
+        try:
+            (value,) = await self.converter.decode(payloads)
+            return read_as(model, value)
+        except (ValidationError, ValueError, RuntimeError):
+            return None
+
+
+def _each(message: Decisions) -> tuple[Decision | None, ...]:
+    """The decisions of a message that holds many; `None` for one that does not fit."""
+    found: list[Decision | None] = []
+    for entry in message.decisions:
+        try:
+            found.append(Decision.model_validate(entry))
+        except ValidationError:
+            found.append(None)
+    return tuple(found)
+
+
+def _said(name: str, message: Any) -> str:
+    if isinstance(message, Decision):
+        which = "all open requests" if message.request == EVERY else message.request
+        changed = " with other arguments" if message.choice == "approve" and message.value is not None else ""
+        return f"{message.by or 'somebody'} chose {message.choice}{changed} on {which}"
+    if isinstance(message, Steering):
+        return f"{message.by} says: {message.text}"
+    kept = ", and what it did is kept" if isinstance(message, Stop) and message.keep else ""
+    return f"{message.by} {_DOES[name]}{kept}{f': {message.reason}' if message.reason else ''}"

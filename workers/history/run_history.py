@@ -1,0 +1,328 @@
+"""A run as Temporal's history tells it: while no worker answers, and after it has ended."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Any, TypeVar
+
+from mandate.workers.history import closing
+from mandate.workers.history.events import Asked, Call, Called, Ended, Happening, Returned, Said
+from mandate.workers.history.requests import CHECKS, NOTIFY, Parked
+from mandate.workflows.contracts.agent import AgentPin, Pinned
+from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.compensation import CompensationRequest
+from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from mandate.workflows.contracts.marks import Marked, read_as
+from mandate.workflows.contracts.model import ModelReply, ModelRequest, Usage
+from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunState
+from mandate.workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
+from mandate.workflows.rules import effects, wording
+from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import (
+    ActivityTaskScheduledEventAttributes,
+    HistoryEvent,
+    WorkflowExecutionStartedEventAttributes,
+)
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Activity:
+    kind: str
+    line: str
+    call: Call | None = None
+
+
+@dataclass(slots=True)
+class Chronicle:
+    """What is known of a run after the events so far; feed it the events of one Temporal run in order."""
+
+    converter: DataConverter
+    pin: AgentPin | None = None
+    head: Digest | None = None
+    step: int = 0
+    usage: Usage = field(default_factory=Usage)
+    effects: EffectLog = field(default_factory=EffectLog)
+    uncertain: tuple[EffectEntry, ...] = ()
+    calls: list[Call] = field(default_factory=list)
+    """Of the last turn, until the model has answered to their results."""
+    ended: Ended | None = None
+    agent: str | None = None
+    """The agent's name as it was asked for."""
+    task_queue: str = ""
+    parked: Parked = field(init=False)
+    """What it wants from people."""
+    _first_run: str = ""
+    _open: dict[int, _Activity] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.parked = Parked(self.converter)
+
+    async def add(self, event: HistoryEvent) -> list[Happening]:
+        """Take in the next event; what a person would want to hear of it."""
+        return [*await self._add(event), *await self.parked.add(event, self.step)]
+
+    async def _add(self, event: HistoryEvent) -> list[Happening]:
+        match event.WhichOneof("attributes"):
+            case "workflow_execution_started_event_attributes":
+                await self._start(event.workflow_execution_started_event_attributes)
+            case "activity_task_scheduled_event_attributes":
+                return await self._scheduled(event)
+            case "activity_task_started_event_attributes":
+                self._taken_up(event)
+            case "activity_task_completed_event_attributes":
+                return await self._completed(event)
+            case "activity_task_failed_event_attributes":
+                failed = event.activity_task_failed_event_attributes
+                return await self._failed(self._closed(failed.scheduled_event_id, event), failed.failure)
+            case "activity_task_timed_out_event_attributes":
+                late = event.activity_task_timed_out_event_attributes
+                return await self._failed(self._closed(late.scheduled_event_id, event), late.failure)
+            case "activity_task_canceled_event_attributes":
+                activity = self._closed(event.activity_task_canceled_event_attributes.scheduled_event_id, event)
+                if activity is not None and activity.call is not None:
+                    activity.call.state = "cancelled"
+            case _:
+                if (ended := await closing.ended_by(event, self.converter)) is not None:
+                    self._end(ended)
+                    return [ended]
+        return []
+
+    @property
+    def doing(self) -> str:
+        """What is going on, in words; empty when nothing is known to be."""
+        going_on = [activity.line for activity in self._open.values() if activity.kind != NOTIFY]
+        return ", ".join(going_on) or self.parked.doing
+
+    async def _start(self, attributes: WorkflowExecutionStartedEventAttributes) -> None:
+        self.task_queue = attributes.task_queue.name
+        self._first_run = attributes.first_execution_run_id
+        values: list[Any] = await self.converter.decode(attributes.input.payloads)
+        given = values[0] if values else None
+        if isinstance(given, Marked):
+            self._carry_over(read_as(RunState, given))
+            return
+        if not isinstance(given, dict):
+            return
+        if not attributes.continued_execution_run_id or not isinstance(given.get("agent"), dict):
+            self.agent = str(given["agent"]) if "agent" in given else None
+            return
+        self._carry_over(RunState.model_validate(given))
+
+    def _carry_over(self, state: RunState) -> None:
+        self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage
+        self.agent, self.effects, self.uncertain = state.agent.name, state.effects, state.uncertain
+        self.calls = [self._call(call) for call in state.calls]
+        for call, answer in zip(self.calls, state.answers, strict=False):
+            if answer is not None:
+                call.state, call.result = ("failed" if answer.error else "done"), answer
+        self.parked.carry_over(state)
+
+    async def _scheduled(self, event: HistoryEvent) -> list[Happening]:
+        attributes = event.activity_task_scheduled_event_attributes
+        kind = attributes.activity_type.name
+        line = (await self._decode([event.user_metadata.summary], str))[0] if event.HasField("user_metadata") else kind
+        activity = self._open[event.event_id] = _Activity(kind, line)
+        if kind == "call_model":
+            (request,) = await self._decode(attributes.input.payloads, ModelRequest)
+            self.parked.close_all()
+            return [*self._unmade(request.results), Asked(request.step, line)]
+        if kind == "plan_compensation":
+            (planned,) = await self._decode(attributes.input.payloads, CompensationRequest)
+            self.parked.take_back()
+            return self._unmade(planned.results)
+        if kind in {"pin_agent", NOTIFY, *CHECKS}:
+            return []
+        activity.call = await self._call_of(attributes, line)
+        if activity.call is None:
+            return []
+        activity.call.state = "running"
+        self.parked.close_call(next(index for index, call in enumerate(self.calls) if call is activity.call))
+        return [Called(self.step, activity.call)]
+
+    async def _call_of(self, attributes: ActivityTaskScheduledEventAttributes, line: str) -> Call | None:
+        """The call that an activity answers: by its index, else by its key, else by the name of the activity.
+
+        A person may have changed it: then `line` says what is called, and the key is another one.
+        """
+        if attributes.activity_type.name == "run_tool":
+            (request,) = await self._decode(attributes.input.payloads, ToolRequest)
+            if request.index >= len(self.calls):
+                return None
+            call = self.calls[request.index]
+            # A call that is made again has another key, and one that a person changed another line too.
+            return _changed(call, line if request.edited is not None else call.line, request.key)
+        waiting = [call for call in self.calls if call.state == "waiting" and self._goes_to(call, attributes)]
+        for call in waiting:
+            if call.key in {None, attributes.activity_id}:
+                return call
+        return _changed(waiting[0], line, attributes.activity_id) if waiting else None
+
+    def _goes_to(self, call: Call, attributes: ActivityTaskScheduledEventAttributes) -> bool:
+        tool = self.pin.tool(call.request.tool) if self.pin is not None else None
+        return tool is not None and tool.remote is not None and tool.remote.name == attributes.activity_type.name
+
+    def _taken_up(self, event: HistoryEvent) -> None:
+        """Temporal tells of the last attempt of an activity only, and that when it is over."""
+        started = event.activity_task_started_event_attributes
+        activity = self._open.get(started.scheduled_event_id)
+        if activity is not None and (call := activity.call) is not None:
+            call.attempts, call.worker = started.attempt, started.identity
+            call.begun_at = event.event_time.ToDatetime(UTC)
+
+    def _closed(self, scheduled: int, event: HistoryEvent) -> _Activity | None:
+        """The activity that `event` ends."""
+        activity = self._open.pop(scheduled, None)
+        if activity is not None and activity.call is not None:
+            activity.call.done_at = event.event_time.ToDatetime(UTC)
+        return activity
+
+    async def _completed(self, event: HistoryEvent) -> list[Happening]:
+        attributes = event.activity_task_completed_event_attributes
+        activity = self._closed(attributes.scheduled_event_id, event)
+        if activity is None:
+            return []
+        payloads = attributes.result.payloads
+        if activity.kind == "pin_agent":
+            (pinned,) = await self._decode(payloads, Pinned)
+            self.pin, self.head = pinned.agent, pinned.head
+            return []
+        if activity.kind in {"call_model", "plan_compensation"}:
+            (reply,) = await self._decode(payloads, ModelReply)
+            return self._replied(reply)
+        if activity.call is None:
+            return []
+        if activity.kind == "run_tool":
+            result = await self._decode_result(payloads)
+        else:
+            result = ToolResult(text=payloads[0].data.decode(errors="replace") if payloads else "null")
+        self._settle(activity.call, result, Outcome.NOT_DONE if result.error else Outcome.DONE)
+        return [Returned(self.step, activity.call)]
+
+    async def _failed(self, activity: _Activity | None, failure: Failure) -> list[Happening]:
+        if activity is None:
+            return []
+        try:
+            error = await self.converter.decode_failure(failure)
+        except (ValueError, RuntimeError, OverflowError):
+            error = ApplicationError("its failure cannot be read")
+        reason = closing.words(error)
+        if activity.call is None:
+            return [Said(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
+        outcome = Outcome.UNKNOWN
+        if isinstance(error, ApplicationError) and error.type == FailureType.TOOL_FAILED and error.details:
+            with contextlib.suppress(ValueError):
+                told = read_as(ToolFailure, error.details[0])
+                outcome, reason = told.outcome, told.reason
+        elif isinstance(error, ApplicationError) and self._means_not_done(activity.call, error):
+            outcome = Outcome.NOT_DONE
+        self._settle(activity.call, ToolResult(text=reason, error=True), outcome)
+        return [Returned(self.step, activity.call)]
+
+    async def _decode_result(self, payloads: Sequence[Payload]) -> ToolResult:
+        """Return a call's result; anybody may have put something else in its place, which the run does not believe."""
+        try:
+            (result,) = await self._decode(payloads, ToolResult)
+        except (ValueError, RuntimeError):
+            return ToolResult(text="its result cannot be read", error=True)
+        return result
+
+    def _means_not_done(self, call: Call, error: ApplicationError) -> bool:
+        tool = self.pin.tool(call.request.tool) if self.pin is not None else None
+        return tool is not None and tool.remote is not None and error.type in tool.remote.failed_types
+
+    def _settle(self, call: Call, result: ToolResult, outcome: Outcome) -> None:
+        call.result, call.state = result, "failed" if result.error else "done"
+        if call.key is None:
+            return
+        self._know(call)
+        entry = self._entry(call)
+        if outcome is Outcome.DONE:
+            self.effects = effects.logged(self.effects, entry)
+        elif outcome is Outcome.UNKNOWN:
+            call.state = "unknown"
+            self.uncertain = (*self.uncertain, entry.model_copy(update={"reason": result.text}))
+
+    def _entry(self, call: Call) -> EffectEntry:
+        assert call.key is not None
+        return EffectEntry(
+            step=self.step,
+            tool=call.request.tool,
+            call=call.line,
+            key=call.key,
+            attempts=max(call.attempts or 1, 1),
+            undoes=call.request.undoes,
+        )
+
+    def _know(self, call: Call) -> None:
+        """What was uncertain of a call is so no more: it is made again, or somebody knew what became of it."""
+        self.uncertain = tuple(entry for entry in self.uncertain if (entry.step, entry.call) != (self.step, call.line))
+
+    def _replied(self, reply: ModelReply) -> list[Happening]:
+        self.step += 1
+        self.head, self.usage = reply.head, self.usage + reply.usage
+        self.calls = [self._call(call) for call in reply.calls]
+        happened: list[Happening] = [Said(self.step, reply.text, reply.problem, final=not reply.calls)]
+        for call in self.calls:
+            if call.request.misfit is not None:
+                call.state, call.result = "misfit", ToolResult(text=call.request.misfit, error=True)
+                happened.append(Returned(self.step, call))
+        return happened
+
+    def _unmade(self, results: Sequence[ToolResult]) -> list[Happening]:
+        """Calls that got an answer without an activity: by the verdict, from people, or because nobody answered."""
+        happened: list[Happening] = []
+        for call, result in zip(self.calls, results, strict=False):
+            if call.state == "waiting":
+                call.state, call.result = ("refused" if result.error else "done"), result
+                happened.append(Returned(self.step, call))
+            elif call.state == "unknown" and call.key is not None:
+                # A probe or a person knew what became of it.
+                self._know(call)
+                call.state, call.result = ("failed" if result.error else "done"), result
+                if not result.error:
+                    self.effects = effects.logged(self.effects, self._entry(call))
+                happened.append(Returned(self.step, call))
+        return happened
+
+    def _call(self, request: CallRequest) -> Call:
+        tool = self.pin.tool(request.tool) if self.pin is not None else None
+        line = wording.call(request.tool, request.arguments, tool.sensitive if tool is not None else ())
+        key = None
+        if request.digest is not None:
+            key = effects.idempotency_key(self._first_run, request.digest, request.repeat)
+        return Call(request, line, key)
+
+    def _end(self, ended: Ended) -> None:
+        self.ended = ended
+        if ended.continued_as is None:
+            self._cut_short()
+            self.parked.close_all()
+        if (result := ended.result) is not None:
+            self.head = result.head or self.head
+            self.usage, self.effects, self.uncertain = result.usage, result.effects, result.uncertain
+
+    def _cut_short(self) -> None:
+        """Calls that were going on when the run was closed, of which nothing more will be heard."""
+        for call in self.calls:
+            if call.state == "waiting":
+                call.state = "not made"
+            if call.state not in {"running", "cancelled"}:
+                continue
+            call.state = "stopped" if call.key is None else "unknown"
+            if call.key is not None:
+                reason = "the run ended while it ran"
+                self.uncertain = (*self.uncertain, self._entry(call).model_copy(update={"reason": reason}))
+
+    async def _decode(self, payloads: Sequence[Payload], kind: type[T]) -> list[T]:
+        return await self.converter.decode(payloads, [kind] * len(payloads))
+
+
+def _changed(call: Call, line: str, key: str | None) -> Call:
+    call.line, call.key = line, key
+    return call

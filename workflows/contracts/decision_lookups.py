@@ -1,0 +1,25 @@
+"""Decisions that are looked up together, and those that wait until a run can take them in."""
+
+from mandate.workflows.contracts.base import Record
+from mandate.workflows.contracts.request import Checked, Decision, DecisionCheck
+from pydantic import AwareDatetime
+
+
+class KeptDecision(Record):
+    """A decision that came by signal when a run could take none in, until it can."""
+
+    decision: Decision
+    at: AwareDatetime
+    """When it came: it is in time if it was then."""
+
+
+class DecisionChecks(Record):
+    """Input of `check_decisions`: decisions that came together."""
+
+    checks: tuple[DecisionCheck, ...]
+
+
+class CheckedMany(Record):
+    """Output of `check_decisions`, in the order of its input."""
+
+    checked: tuple[Checked, ...]

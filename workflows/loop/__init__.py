@@ -1,0 +1,1 @@
+"""The loop: one module a stage of a run."""

@@ -1,0 +1,171 @@
+"""What people want of a run as a whole: steer, pause, resume, stop."""
+
+from collections.abc import Callable
+
+from mandate.workflows.contracts.model import Words
+from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
+from mandate.workflows.loop.run import Current
+from mandate.workflows.rules import wording
+from temporalio import workflow
+
+LINES = 5
+"""Calls that the answer to a stop names."""
+
+STOPPING = "the run is being stopped"
+
+WORDS_WAITING = 100
+WORDS_BYTES = 32 * 1024
+"""Most that people's words take which the model has not been told yet."""
+
+
+class Control:
+    """The wishes of people for one run; they survive in its state."""
+
+    def __init__(self, current: Current) -> None:
+        self.is_ending = False
+        """Nothing is told to the model any more."""
+        self._current = current
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing new is to begin; a run that takes back what it did goes on with that."""
+        return self._current.now.control.stopped is not None and not self.is_undoing
+
+    @property
+    def is_undoing(self) -> bool:
+        return self._current.now.control.undo == "begun"
+
+    def begin_undoing(self) -> None:
+        """A pause before the stop holds nothing back any more."""
+        self._set(undo="begun", paused=None)
+        self._current.stand()
+
+    def end_undoing(self) -> None:
+        self._set(undo="ended")
+
+    @property
+    def is_paused(self) -> bool:
+        return self._current.now.control.paused is not None
+
+    @property
+    def has_words(self) -> bool:
+        return bool(self._current.now.control.words)
+
+    def refusal(self, steering: Steering) -> str | None:
+        """Why the model cannot be told these words, in one sentence."""
+        if self._current.now.control.stopped is not None:
+            return STOPPING
+        if self.is_ending:
+            return "the run is ending"
+        words = self._current.now.control.words
+        if len(words) >= WORDS_WAITING:
+            return f"{WORDS_WAITING} texts wait for the model's next step already; it takes no more before"
+        waiting = sum(len(one.text.encode()) for one in words)
+        size = len(steering.text.encode())
+        if waiting + size > WORDS_BYTES:
+            return f"text: with its {size} bytes, more than {WORDS_BYTES} would wait for the model's next step"
+        return None
+
+    def steer(self, steering: Steering) -> Told:
+        self.add_words(Words(by=steering.by, text=steering.text))
+        self._current.recall(f"{steering.by} says: {wording.shorten(steering.text, 80)}")
+        return Told(status=self._current.status, message="the model is told at its next step")
+
+    def add_words(self, words: Words) -> None:
+        self._set(words=(*self._current.now.control.words, words))
+
+    def give_back_words(self, words: tuple[Words, ...]) -> None:
+        """No model could be told them: they come first next time."""
+        if words:
+            self._set(words=(*words, *self._current.now.control.words))
+
+    def take_words(self) -> tuple[Words, ...]:
+        """What the model is to be told now; it is not told again."""
+        words = self._current.now.control.words
+        if words:
+            self._set(words=())
+        return words
+
+    def pause(self, halt: Halt) -> Told:
+        if self.is_paused:
+            return Told(status=self._current.status, message="the run is paused already")
+        self._set(paused=halt)
+        self._current.recall(_said("paused", halt))
+        self._current.stand()
+        then = STOPPING if self.is_stopping else "the call in hand is finished; no new one begins"
+        return Told(status=self._current.status, message=then)
+
+    def resume(self, halt: Halt) -> Told:
+        if not self.is_paused:
+            return Told(status=self._current.status, message="the run is not paused")
+        self._set(paused=None)
+        self._current.recall(_said("resumed", halt))
+        self._current.stand()
+        return Told(status=self._current.status, message=STOPPING if self.is_stopping else "the run goes on")
+
+    def stop(self, stop: Stop) -> Told:
+        its = self._current.now
+        if self.is_undoing:
+            self._set(undo="ended")
+            self._current.recall(_said("stopped for good", stop))
+            return Told(status=self._current.status, message="nothing more is taken back; the run ends")
+        if self.is_stopping and (its.control.undo is not None or not stop.keep):
+            kept = "; what it did is kept" if its.control.undo == "kept" and not stop.keep else ""
+            return Told(status=self._current.status, message=f"{STOPPING} already{kept}")
+        if not self.is_stopping:
+            self._set(stopped=Halt(by=stop.by, reason=stop.reason))
+        if stop.keep:
+            self._set(undo="kept")
+        self._current.recall(_said("stopped, and what was done is kept" if stop.keep else "stopped", stop))
+        message = f"the call in hand is finished, then {self._then(stop)}"
+        return Told(status=self._current.status, message=message)
+
+    def _then(self, stop: Stop) -> str:
+        """What becomes of what the run did, and of the run."""
+        its = self._current.now
+        done = its.compensable
+        if stop.keep:
+            return "the run ends; what it did is kept"
+        if not done and not self._may_yet_do:
+            return "the run ends"
+        lines = "; ".join(one.line for one in reversed(done[-LINES:]))
+        more = f"; and {len(done) - LINES} more" if len(done) > LINES else ""
+        which = f", the last call first ({lines}{more})" if done else ""
+        lost = "; ".join(entry.call for entry in (*its.uncertain, *(one.entry for one in its.unclear.values())))
+        unless = f"; nothing is taken back while it is unknown whether this happened: {lost}" if lost else ""
+        return f"what it did is taken back as far as that may be{which}, and the run ends{unless}"
+
+    @property
+    def _may_yet_do(self) -> bool:
+        """Whether the open turn has a call that is not answered and can be taken back once it is done."""
+        its = self._current.now
+        return any(
+            answer is None and call.tool in its.agent.compensable
+            for call, answer in zip(its.calls, its.answers, strict=True)
+        )
+
+    async def go_ahead(self, is_leaving: Callable[[], bool]) -> bool:
+        """Returns when the run is not paused, or has to leave; whether it may begin something new."""
+        if self.is_paused and not self.is_stopping:
+            self._current.show(f"paused by {self._paused_by}")
+            await workflow.wait_condition(lambda: not self.is_paused or self.is_stopping or is_leaving())
+        return not self.is_stopping and not self.is_paused and not is_leaving()
+
+    @property
+    def _paused_by(self) -> str:
+        paused = self._current.now.control.paused
+        return paused.by if paused is not None else ""
+
+    @property
+    def stop_reason(self) -> str:
+        """Who stopped the run, and why."""
+        stopped = self._current.now.control.stopped
+        assert stopped is not None
+        return _said("stopped", stopped)
+
+    def _set(self, **changes: object) -> None:
+        self._current.update(control=self._current.now.control.model_copy(update=changes))
+
+
+def _said(what: str, halt: Halt) -> str:
+    return f"{what} by {halt.by}{f': {halt.reason}' if halt.reason else ''}"

@@ -1,0 +1,177 @@
+"""When retries cannot mend it: checks that fail, outcomes that nobody knows, attempts that are used up."""
+
+from collections.abc import Callable, Sequence
+
+from mandate.workflows import steps
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.model import ModelReply, Words
+from mandate.workflows.contracts.policy import Verdict
+from mandate.workflows.contracts.request import CHOICES, Request, RequestKind, Stop
+from mandate.workflows.contracts.run import EffectEntry, Rescue, Resolution, Trouble
+from mandate.workflows.contracts.tool import Tool
+from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult
+from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.desk import Settled
+from mandate.workflows.loop.people import PeopleGate
+from mandate.workflows.loop.run import Current
+from mandate.workflows.rules import decisions, recovery, wording
+from mandate.workflows.rules import needs as rules_needs
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+EFFECTS_SHOWN = 10
+
+REASON_CHARACTERS = 1000
+"""Longest reason that a halt takes; a decision's comment may be longer."""
+
+
+class Rescuer:
+    """Checks what was done, and asks people how a run goes on that cannot by itself."""
+
+    def __init__(self, current: Current, control: Control, gate: PeopleGate, is_leaving: Callable[[], bool]) -> None:
+        self._current = current
+        self._control = control
+        self._gate = gate
+        self._is_leaving = is_leaving
+
+    async def verify(self, check: CheckPin, request: CheckRequest) -> CheckResult:
+        """What a check finds; one that no worker can make is `unable`."""
+        self._current.show(f"checking {check.name}")
+        try:
+            found = await steps.verify_result(request, check)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            cause = error.cause
+            why = cause.message if isinstance(cause, ApplicationError) else "no worker made it in time"
+            found = CheckResult(finding="unable", reason=wording.shorten(why, 200))
+        self._current.update(usage=self._current.now.usage + found.usage)
+        self._current.recall(f"check {check.name}: {found.finding}{f', {found.reason}' if found.reason else ''}")
+        return found
+
+    def ask_outcome(self, index: int, entry: EffectEntry, tool: Tool, seen: str) -> str:
+        """Ask whether a call has happened, telling what its probe has `seen` if it has one; the request's id."""
+        reason = f"it is unknown whether this happened: {entry.reason or 'no answer came'}"
+        key = f"idempotency key {entry.key}, {_times(entry.attempts)}"
+        return self._ask(
+            "outcome",
+            title=f"did this happen? {entry.call}",
+            reason=reason,
+            evidence=tuple(filter(None, (f"{entry.call}: {entry.reason}", key, wording.shorten(seen, 500)))),
+            arguments={"key": entry.key},
+            index=index,
+            tool=tool,
+        )
+
+    async def go_ahead(self) -> bool:
+        """Returns when the run is not paused, or has to halt; whether it may begin something new."""
+        return await self._control.go_ahead(self._is_leaving)
+
+    def escalate(self, about: str, reason: str, reply: ModelReply | None = None, tried: Sequence[str] = ()) -> Rescue:
+        """Ask how the run goes on after `about` has failed too often; `tried` is what no attempt counts."""
+        trouble = self._current.now.recovery.troubles.get(about, Trouble())
+        first = trouble.failures - len(trouble.lines) + 1
+        lines = [f"attempt {number}: {line}" for number, line in enumerate(trouble.lines, first)]
+        lines += tried
+        lines += [f"done so far: {entry.call}" for entry in self._current.now.effects.last[-EFFECTS_SHOWN:]]
+        if reply is not None and reply.text.strip():
+            lines.append(f"its answer: {wording.shorten(reply.text, 1000)}")
+        choices = CHOICES["escalation"]
+        if about == recovery.MODEL or (about == recovery.FINAL and reply is not None and not reply.text.strip()):
+            choices = tuple(choice for choice in choices if choice != "accept")
+        request = self._ask("escalation", title=reason, reason=reason, evidence=tuple(lines), choices=choices)
+        rescue = Rescue(request=request, about=about, reason=reason, reply=reply)
+        self._current.update(rescue=rescue)
+        return rescue
+
+    def _ask(
+        self,
+        kind: RequestKind,
+        *,
+        title: str,
+        reason: str,
+        evidence: tuple[str, ...],
+        choices: tuple[str, ...] | None = None,
+        arguments: JsonObject | None = None,
+        index: int = 0,
+        tool: Tool | None = None,
+    ) -> str:
+        its, now = self._current.now, workflow.now()
+        request_id = self._gate.next_id()
+        unmatched = Verdict(kind="ask", reason=reason)
+        needs = rules_needs.needs_of(unmatched, its.agent.policy, its.agent.people, now)
+        request = Request(
+            id=request_id,
+            kind=kind,
+            digest=decisions.request_digest(
+                workflow.info().first_execution_run_id,
+                request_id,
+                kind=kind,
+                tool=tool.name if tool is not None else None,
+                arguments=arguments or {"reason": reason},
+                agent=its.agent.digest,
+            ),
+            title=wording.shorten(title, 160),
+            tool=tool.name if tool is not None else None,
+            reason=wording.shorten(reason, 500),
+            goal=its.goal or None,
+            evidence=evidence,
+            effect=str(tool.effect) if tool is not None else None,
+            risk=tool.risk if tool is not None else 0.0,
+            tainted=its.tainted,
+            step=its.step,
+            head=its.head,
+            index=index,
+            choices=choices or CHOICES[kind],
+            # One person's word settles it; what expires is denied by ending the run.
+            needs=tuple(need.model_copy(update={"quorum": 1, "rejections": 1}) for need in needs),
+            requested_at=now,
+        )
+        self._gate.ask(request)
+        self._current.recall(f"asks {', '.join(request.waits_for)}: {request.title} ({request_id})")
+        self._current.stand()
+        self._gate.notices.tell([request], "asked")
+        return request_id
+
+    async def resolution(self, request: str) -> Resolution | None:
+        """What a person chose; `None` when the run has to halt before."""
+        if request not in self._current.now.resolutions:
+            found = decisions.find(self._gate.state, request)
+            self._current.show(f"waiting for {', '.join(found.waits_for) if found else 'people'}")
+            await workflow.wait_condition(
+                lambda: request in self._current.now.resolutions or self._control.is_stopping or self._is_leaving()
+            )
+        said = self._current.now.resolutions.get(request)
+        if said is not None:
+            left = {other: one for other, one in self._current.now.resolutions.items() if other != request}
+            self._current.update(resolutions=left)
+        return said
+
+    def resolve(self, settled: Settled) -> None:
+        """Keep what became of an escalation or an outcome for whoever waits for it."""
+        if settled.outcome == "withdrawn":
+            return
+        decision = settled.decision
+        resolution = Resolution.model_validate(
+            {
+                "choice": decision.choice if decision is not None else "expired",
+                "by": settled.by,
+                "comment": settled.comment,
+                "reason": f"{settled.reason}{f' ({settled.comment})' if settled.comment else ''}",
+                "value": decision.value if decision is not None else None,
+                "answer": settled.answer,
+            }
+        )
+        self._current.update(resolutions={**self._current.now.resolutions, settled.request.id: resolution})
+
+    def stop(self, said: Resolution) -> None:
+        self._control.stop(Stop(by=said.by or "somebody", reason=wording.shorten(said.comment, REASON_CHARACTERS)))
+
+    def settle(self, said: Resolution, text: str) -> None:
+        """Everything counts anew, and the model is told `text` as that person's words."""
+        self._current.update(recovery=recovery.afresh(self._current.now.recovery), misfits=0, untaken=(), rescue=None)
+        self._control.add_words(Words(by=said.by or "somebody", text=text.strip()))
+
+
+def _times(attempts: int) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"

@@ -1,0 +1,430 @@
+"""What a run wants from people: open requests, decisions on them, and the clock that ends them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Literal, NoReturn
+
+from mandate.workflows import steps
+from mandate.workflows.contracts.decision_lookups import KeptDecision
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.request import (
+    EVERY,
+    REJECT,
+    Checked,
+    Decision,
+    DecisionCheck,
+    EditedCall,
+    Receipt,
+    Refusal,
+    Request,
+)
+from mandate.workflows.contracts.run import PeopleState
+from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.loop.decision_lookups import Lookups
+from mandate.workflows.loop.deferred_decisions import Kept
+from mandate.workflows.loop.desk import Desk, Settled
+from mandate.workflows.loop.notifications import Notices
+from mandate.workflows.loop.run import Current
+from mandate.workflows.rules import decisions, redaction, wording
+from mandate.workflows.rules import needs as rules_needs
+from pydantic import JsonValue
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+Via = Literal["update", "signal"]
+LookUp = Callable[[DecisionCheck], Awaitable[Checked]]
+
+MESSAGES = 1000
+"""After so many accepted messages a parked run continues as new: the server takes 2,000 updates of one run."""
+
+CROWD = 1500
+"""After so many, none is taken in until it has: it cannot continue as new while others are being checked."""
+
+CROWD_EVENTS = 2000
+"""A run that is about to continue as new, and waits only for those who go on talking to it, takes nothing in from so
+many events on."""
+
+CROWDED = "too many messages came to the run at once; send it again in a moment"
+
+
+class PeopleGate:
+    """The open requests of one run."""
+
+    def __init__(self, current: Current, desk: Desk) -> None:
+        self.messages = 0
+        """What people said since the run last continued as new."""
+        self._current = current
+        self._desk = desk
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._checks: dict[str, int] = {}
+        self._lookups = Lookups()
+        self._due_of: tuple[tuple[Request, ...], tuple[str, ...], datetime | None] | None = None
+        self._is_draining = False
+        self._kept = Kept(current, self._take_in)
+        self.notices = Notices(current, desk.view)
+        for kept in self.state.kept if current.is_begun else ():
+            self._hold(kept.decision.request)
+
+    @property
+    def state(self) -> PeopleState:
+        return self._current.now.people
+
+    def next_id(self) -> str:
+        return f"r{self.state.made + 1}"
+
+    def ask(self, request: Request) -> None:
+        """Open `request`, whose id is `next_id()`; people are told of all that opened together by `notices`."""
+        self._set(made=self.state.made + 1, open=(*self.state.open, rules_needs.readable(request)))
+
+    def withdraw(self, reason: str) -> None:
+        """Close all requests that are still open: the run ends."""
+        for request in self.state.open:
+            self._close(request, "withdrawn", reason)
+        self.notices.cancel()
+
+    def turned_away(self, decision: Decision) -> str | None:
+        """Why a decision is not taken in at all, in one sentence; the one that rejects everything always is."""
+        return CROWDED if self.messages >= CROWD and decision.request != EVERY else None
+
+    @property
+    def crowd(self) -> str | None:
+        """Why nothing is taken in now, in one sentence: the server ends at 2,000 updates of one run."""
+        return CROWDED if self.messages >= CROWD or self._is_overdue else None
+
+    @property
+    def _is_overdue(self) -> bool:
+        """Tell whether nothing but messages keeps the run from continuing as new, and has for too long."""
+        return self._is_draining and workflow.info().get_current_history_length() >= CROWD_EVENTS
+
+    async def drain(self) -> None:
+        """Returns when the run may continue as new: nobody is being told or answered."""
+        self._is_draining = True
+        # Each may begin while the others are waited for.
+        await workflow.wait_condition(
+            lambda: self.notices.is_quiet and self._kept.is_quiet and workflow.all_handlers_finished()
+        )
+
+    def refusal(self, decision: Decision, at: datetime) -> str | None:
+        """Why a decision cannot count, as far as that needs no look-up."""
+        if decisions.is_repeated(self.state, decision):
+            return None
+        reason = decisions.refusal(self.state, decision, at, self._current.now.requester)
+        return reason or self.in_clear(decision.request, decision.value)
+
+    def in_clear(self, request: str, value: JsonValue) -> str | None:
+        """Return why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
+        asked = decisions.find(self.state, request) if value is not None else None
+        tool = self._desk.tool_of(asked) if asked is not None else None
+        if tool is None or not self._current.now.agent.hides:
+            return None
+        name = redaction.given_in_clear(value, tool.sensitive)
+        return f"value: {redaction.in_clear(name)}" if name is not None else None
+
+    def is_open(self, request: object) -> bool:
+        return isinstance(request, str) and decisions.find(self.state, request) is not None
+
+    def in_clear_anywhere(self, given: JsonValue) -> str | None:
+        """Return the same for what is no decision: it is not known which call it would change."""
+        agent = self._current.now.agent
+        sensitive = tuple(dict.fromkeys(name for tool in agent.tools for name in tool.sensitive))
+        # A key of decisions may have the name of somebody's argument.
+        items = [(name, item) for name, item in given.items() if name != "token"] if isinstance(given, dict) else []
+        rest = given if not isinstance(given, dict) else {f"{name} of a decision": item for name, item in items}
+        name = redaction.given_in_clear(rest, sensitive) if agent.hides else None
+        return f"value: {redaction.in_clear(name)}" if name is not None else None
+
+    async def hear(self, decision: Decision, at: datetime, *, is_one_of_many: bool = False) -> None:
+        """As `decide`, for one that came by signal and would not be sent again: a crowded run keeps it for later."""
+        if self._current.has_loop(2) and self.crowd is not None and decision.request != EVERY:
+            self._end_expired(at, decision.request)
+            counts = not decisions.is_repeated(self.state, decision) and self.refusal(decision, at) is None
+            if counts and self._kept.keep(KeptDecision(decision=decision, at=at)):
+                self._hold(decision.request)
+                return
+        await self.decide(decision, at, "signal", is_one_of_many=is_one_of_many)
+
+    async def _take_in(self, kept: KeptDecision) -> None:
+        try:
+            await self.decide(kept.decision, kept.at, "signal")
+        finally:
+            self._let_go(kept.decision.request)
+
+    async def decide(self, decision: Decision, at: datetime, via: Via, *, is_one_of_many: bool = False) -> Receipt:
+        """Check one decision and count it; decisions of one request are taken in the order in which they came.
+
+        `is_one_of_many` says that its message was counted when it came.
+
+        Raises:
+            ApplicationError: `DecisionRefused`, with the sentence that is also recorded; `TryAgain`.
+        """
+        self._end_expired(at, decision.request)
+        if (crowded := self.turned_away(decision)) is not None:
+            if via == "update":
+                raise ApplicationError(crowded, type=FailureType.TRY_AGAIN, non_retryable=True)
+            self._refuse(decision, crowded, via, FailureType.TRY_AGAIN)
+        reason = self.refusal(decision, at)
+        self.messages += not is_one_of_many
+        if reason is not None:
+            self._refuse(decision, reason, via)
+        if (known := decisions.receipt_of(self.state, decision)) is not None:
+            return known
+        if decision.request == EVERY:
+            return self._reject_all(decision)
+        with self._checking(decision.request):
+            async with self._locks.setdefault(decision.request, asyncio.Lock()):
+                # Another decision may have been taken, or the same one again, while this one waited for its turn.
+                if (reason := self.refusal(decision, at)) is not None:
+                    self._refuse(decision, reason, via)
+                is_new = is_one_of_many or self._current.has_loop(2)
+                look_up = self._lookups.checked if is_new else steps.check_decision
+                return await self._take(decision, at, via, look_up)
+
+    @contextmanager
+    def _checking(self, request: str) -> Iterator[None]:
+        self._hold(request)
+        try:
+            yield
+        finally:
+            self._let_go(request)
+
+    def _hold(self, request: str) -> None:
+        """Let nothing expire of which somebody has decided in time, until that is checked."""
+        self._checks[request] = self._checks.get(request, 0) + 1
+
+    def _let_go(self, request: str) -> None:
+        self._checks[request] -= 1
+        if not self._checks[request]:
+            del self._checks[request]
+            self._locks.pop(request, None)
+
+    async def _take(self, decision: Decision, at: datetime, via: Via, look_up: LookUp) -> Receipt:
+        if (known := decisions.receipt_of(self.state, decision)) is not None:
+            return known
+        request = self._escalated(self._found(decision), at)
+        checked = await self._checked(decision, request, at, via, look_up)
+        if (reason := checked.refusal or self.refusal(decision, at)) is not None:
+            self._refuse(decision, reason, via)
+        request = self._found(decision)
+        person = checked.person or decision.by or ""
+        if decisions.has_decided(request, same_person(person)):
+            self._refuse(decision, f"by: {decision.by!r} has decided on {request.id} already, as {person!r}", via)
+        if request.kind != "approval":
+            return self._told(request, decision, checked, at)
+        if checked.edited is not None:
+            before = len(request.needs)
+            request = self._edited(request, decision, checked.edited, via)
+            if len(request.needs) > before:
+                # Whether the person may decide for the new needs is not known: they approve once more, or others do.
+                checked = checked.model_copy(update={"needs": ()})
+        request = decisions.counted(request, decision, checked, at, beside=len(self.state.open))
+        self._replace(request)
+        match decisions.outcome(request):
+            case "approved":
+                return self._settled(request, "approved", f"{_names(request, 'approve')} approved it", decision)
+            case "rejected":
+                return self._settled(request, "rejected", f"{_names(request, 'reject')} rejected it", decision)
+            case _:
+                self._stand()
+                wants = decisions.missing(request)
+                self._current.recall(f"{person} chose {decision.choice} on {request.id}; it still needs {wants}")
+                return decisions.recorded_on(request)
+
+    def _told(self, request: Request, decision: Decision, checked: Checked, at: datetime) -> Receipt:
+        """One person's word is enough for what is no approval."""
+        request = decisions.counted(request, decision, checked, at, beside=len(self.state.open))
+        self._replace(request)
+        person = checked.person or decision.by or ""
+        if decision.choice == REJECT:
+            return self._settled(request, "rejected", f"{person} rejected it", decision, by=person)
+        if request.kind == "question":
+            return self._settled(request, "answered", f"{person} answered", decision, by=person, answer=checked.answer)
+        reason = f"{person} chose {decision.choice.replace('_', ' ')}"
+        return self._settled(request, "settled", reason, decision, by=person, answer=checked.answer)
+
+    async def _checked(self, decision: Decision, request: Request, at: datetime, via: Via, look_up: LookUp) -> Checked:
+        check = DecisionCheck(
+            decision=decision,
+            request=self._desk.view(request),
+            tool=self._desk.tool_of(request),
+            agent=self._current.now.agent.digest,
+            requester=self._current.now.requester,
+            requester_is=self._current.now.agent.requester,
+            workflow_id=workflow.info().workflow_id,
+            at=at,
+        )
+        try:
+            return await look_up(check)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            cause = error.cause
+            is_said = isinstance(cause, ApplicationError)
+            why = cause.message if isinstance(cause, ApplicationError) else "no worker answered in time"
+            kind = FailureType.DECISION_REFUSED if is_said else FailureType.TRY_AGAIN
+            self._refuse(
+                decision, f"the decision could not be checked ({why}) and used nothing up; try again", via, kind
+            )
+
+    def _edited(self, request: Request, decision: Decision, call: EditedCall, via: Via) -> Request:
+        verdict, needs = self._desk.judged(request, call)
+        if verdict.kind == "deny":
+            self._refuse(decision, f"value: {verdict.reason}", via)
+        return decisions.edited(
+            request,
+            call,
+            self._desk.digest_of(request, call),
+            decisions.needs_after_edit(request, needs),
+            self._desk.title_of(request, call),
+        )
+
+    def _reject_all(self, decision: Decision) -> Receipt:
+        by = decision.by or "somebody who signalled the run"
+        rejected = [request for request in self.state.open if decision.choice in request.choices]
+        for request in rejected:
+            self._settled(request, "rejected", f"{by} rejected all open requests", decision)
+        return decisions.all_rejected(len(rejected))
+
+    def _settled(
+        self,
+        request: Request,
+        outcome: decisions.Decided,
+        reason: str,
+        decision: Decision,
+        *,
+        by: str = "",
+        answer: ToolResult | None = None,
+    ) -> Receipt:
+        self._close(request, outcome, reason, decision=decision, by=by, answer=answer)
+        return decisions.settled_on(request.id, outcome, reason)
+
+    def _close(
+        self,
+        request: Request,
+        outcome: Literal["approved", "rejected", "answered", "settled", "expired", "withdrawn"],
+        reason: str,
+        *,
+        decision: Decision | None = None,
+        by: str = "",
+        answer: ToolResult | None = None,
+    ) -> None:
+        left = tuple(one for one in self.state.open if one.id != request.id)
+        is_every = decision is not None and decision.request == EVERY
+        last = decisions.closed(request, outcome, reason, by_every=decision if is_every else None)
+        closed = (*self.state.closed, last)[-decisions.CLOSED_KEPT :]
+        self._set(open=left, closed=closed)
+        self._desk.settle(Settled(request, outcome, reason, decision, by, answer))
+
+    def note_refusal(self, *, request: str, choice: str, by: str, reason: str, via: Via) -> None:
+        """Keep a decision that does not count where people look."""
+        refusal = Refusal(
+            request=request, by=by, choice=choice, reason=wording.shorten(reason, 300), at=workflow.now(), via=via
+        )
+        kept = (*self.state.refused, refusal)[-decisions.REFUSED_KEPT :]
+        self._set(refused=kept, refusals=self.state.refusals + 1)
+        self._current.refresh()
+
+    def _refuse(
+        self, decision: Decision, reason: str, via: Via, kind: FailureType = FailureType.DECISION_REFUSED
+    ) -> NoReturn:
+        self.note_refusal(
+            request=decision.request, choice=decision.choice, by=decision.by or "unknown", reason=reason, via=via
+        )
+        raise ApplicationError(reason, type=kind, non_retryable=True)
+
+    async def keep_time(self) -> None:
+        """Let requests expire, go on to the next group and be reminded of; runs as long as its run."""
+        self._kept.begin()
+        while True:
+            await workflow.wait_condition(lambda: self._due() is not None)
+            due = self._due()
+            assert due is not None
+            wait = due - workflow.now()
+            if wait.total_seconds() > 0:
+                try:
+                    await workflow.wait_condition(
+                        _sooner(self._due, due), timeout=wait, timeout_summary=f"until {decisions.moment(due)}"
+                    )
+                    continue
+                except TimeoutError:
+                    pass
+            self._tick(workflow.now())
+
+    def _due(self) -> datetime | None:
+        requests, but = self.state.open, tuple(self._checks)
+        if self._due_of is None or self._due_of[0] is not requests or self._due_of[1] != but:
+            self._due_of = (requests, but, self._current.board.next_due(requests, self._checks))
+        return self._due_of[2]
+
+    def _tick(self, now: datetime) -> None:
+        self._end_expired(now)
+        escalated, reminded = [], []
+        for request in self.state.open:
+            if request.id in self._checks:
+                continue
+            going_on = decisions.going_on(request, now)
+            later = going_on.model_copy(
+                update={"needs": tuple(decisions.reminded(need, now) for need in going_on.needs)}
+            )
+            if going_on.needs != request.needs:
+                escalated.append(going_on)
+            elif later.needs != going_on.needs:
+                reminded.append(later)
+            self._replace(later)
+        self._tell_escalated(escalated)
+        if reminded:
+            self.notices.tell(reminded, "reminder")
+
+    def _escalated(self, request: Request, at: datetime) -> Request:
+        """`request` as it is at `at`: who may decide by then is not turned away since the timer comes second."""
+        going_on = decisions.going_on(request, at)
+        if going_on.needs != request.needs and self._current.is_current_loop:
+            self._replace(going_on)
+            self._tell_escalated([going_on])
+            return going_on
+        return request
+
+    def _tell_escalated(self, requests: Sequence[Request]) -> None:
+        if not requests:
+            return
+        self.notices.tell(requests, "escalated")
+        ids = ", ".join(request.id for request in requests)
+        self._current.recall(f"nobody answered {ids} in time; it went on to the next people")
+        self._stand()
+
+    def _stand(self) -> None:
+        """Whom requests wait for has changed while they are open."""
+        if self._current.is_current_loop:
+            self._current.stand()
+
+    def _end_expired(self, now: datetime, which: str = EVERY) -> None:
+        for request in [one for one in self.state.open if which in (EVERY, one.id)]:
+            if request.id not in self._checks and decisions.expired(request, now):
+                self._close(request, "expired", f"nobody decided before {decisions.moment(request.expires_at)}")
+
+    def _found(self, decision: Decision) -> Request:
+        found = decisions.find(self.state, decision.request)
+        assert found is not None
+        return found
+
+    def _replace(self, request: Request) -> None:
+        self._set(open=tuple(request if one.id == request.id else one for one in self.state.open))
+
+    def _set(self, **changes: Any) -> None:
+        self._current.update(people=self.state.model_copy(update=changes))
+
+
+def _sooner(due: Callable[[], datetime | None], than: datetime) -> Callable[[], bool]:
+    """Whether there is nothing to wait for any more, or something earlier."""
+
+    def is_sooner() -> bool:
+        now_due = due()
+        return now_due is None or now_due < than
+
+    return is_sooner
+
+
+def _names(request: Request, choice: str) -> str:
+    return " and ".join(dict.fromkeys(one.by for one in decisions.counting(request) if one.choice == choice))

@@ -1,0 +1,93 @@
+"""How a run begins: its input read, or refused with a sentence."""
+
+from typing import Any
+
+from mandate.workflows import marks
+from mandate.workflows.contracts.agent import PinRequest
+from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.budget import BudgetRequest
+from mandate.workflows.contracts.failures import FailureType, Unreadable
+from mandate.workflows.contracts.marks import Marked, read_as
+from mandate.workflows.contracts.run import RunRequest, RunState
+from mandate.workflows.rules import validation, wording
+from pydantic import ValidationError
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+GOAL_CHARACTERS = 500
+
+JSON_KINDS = {str: "a text", list: "a list", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+
+
+def carried_state(args: tuple[Any, ...]) -> RunState | ApplicationError | None:
+    """Return the state with which this run goes on, why it may not, or `None` for a run that begins.
+
+    A cron schedule and a workflow retry continue a run with the input that its client gave. Any workflow can continue
+    as new as one of ours, so a state counts with the mark of a run of the same chain only.
+    """
+    info = workflow.info()
+    if info.continued_run_id is None or info.cron_schedule or info.attempt > 1 or len(args) != 1:
+        return None
+    given = args[0]
+    if not isinstance(given, Marked) and not (isinstance(given, dict) and isinstance(given.get("agent"), dict)):
+        return None
+    if not marks.is_genuine_content("state", marks.state_place(), given, info.start_time):
+        marks.leave_to_others(marks.claimed_store(given))
+        return ApplicationError(FOREIGN, type=FailureType.NOT_ASKED, non_retryable=True)
+    return read_as(RunState, given)
+
+
+FOREIGN = "the state to go on with was not left by a run of an agent of this installation"
+
+
+def request_of(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
+    """The request, or why the run fails at once; raised in `run`, since the SDK leaves an odd trace otherwise."""
+    if workflow.info().cron_schedule:
+        # All runs of a cron chain would share their idempotency keys.
+        return _bad_input("a cron schedule is not supported; make a Temporal schedule, which starts a run of its own")
+    if len(args) != 1:
+        return _bad_input(f"AgentWorkflow takes one JSON object, got {len(args)} arguments")
+    if isinstance(args[0], Unreadable):
+        return _bad_input(f"the argument is no JSON that can be read: {args[0].reason}")
+    if not isinstance(args[0], dict):
+        kind = JSON_KINDS.get(type(args[0]), "nothing")
+        return _bad_input(f"AgentWorkflow takes one JSON object, got {kind}")
+    try:
+        return RunRequest.model_validate(args[0])
+    except ValidationError as error:
+        return _bad_input(validation.sentences(error, RunRequest, unshown=("input", "token")))
+
+
+def pin_request(request: RunRequest) -> PinRequest:
+    """Return what `pin_agent` must know of a request to say whether the run may begin."""
+    return PinRequest(
+        agent=request.agent,
+        input=request.input,
+        requester=request.requester,
+        labels=request.labels,
+        token=request.token,
+        run_id=workflow.info().first_execution_run_id,
+    )
+
+
+def _bad_input(reason: str) -> ApplicationError:
+    allowed = ", ".join(RunRequest.model_fields)
+    return ApplicationError(
+        f"start request: {wording.shorten(reason, 600)} (allowed keys: {allowed})",
+        type=FailureType.BAD_INPUT,
+        non_retryable=True,
+    )
+
+
+def goal_of(asked: str | JsonObject) -> str:
+    """What the run was asked, its beginning: for people who are to help it."""
+    text = asked if isinstance(asked, str) else canonical_json(asked).decode()
+    return wording.shorten(text, GOAL_CHARACTERS)
+
+
+def used_up(limit: int) -> str:
+    return f"the limit of {limit} steps is used up" if limit != 1 else "the limit of 1 step is used up"
+
+
+def step_limit(asked: BudgetRequest | None, allowed: int) -> int:
+    return allowed if asked is None or asked.steps is None else min(asked.steps, allowed)

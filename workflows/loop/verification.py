@@ -1,0 +1,104 @@
+"""Checks after a call and of the final answer: the first that fails decides."""
+
+from collections.abc import Iterator
+
+from mandate.workflows import steps
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.tool import Tool
+from mandate.workflows.contracts.verification import FINAL, CheckPin, CheckRequest, CheckResult
+from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.escalation import Rescuer
+from mandate.workflows.loop.open_calls import OpenCalls
+from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.tool_calls import Placed
+from mandate.workflows.rules import policy, verification
+from mandate.workflows.rules.cel.evaluate import Unevaluable
+
+LOST = CheckResult(finding="unable", reason="what the call returned is not known")
+
+
+class Checks:
+    """Makes the checks that the agent file names."""
+
+    def __init__(self, current: Current, control: Control, rescuer: Rescuer, calls: OpenCalls) -> None:
+        self._calls = calls
+        self._current = current
+        self._control = control
+        self._rescuer = rescuer
+
+    async def failed_after(self, placed: Placed, attempted: steps.Attempted) -> str | None:
+        """Which check the call does not pass and why; `None` when it passes all that are made before a stop."""
+        is_new = self._current.is_current_loop
+        arguments = placed.call.arguments
+        request = CheckRequest(
+            agent=self._current.now.agent.digest,
+            check="",
+            head=self._current.now.head,
+            step=self._current.now.step,
+            index=placed.index,
+            result=attempted.answer.model_copy(update={"preview": "", "note": None}),
+            edited=placed.edit.call.blob if placed.edit is not None else None,
+            key=attempted.key if is_new else None,
+        )
+        for check in self._due(placed.tool.name, placed.tool, arguments, placed.index):
+            if is_new and attempted.answer.stands_in and check.kind != "tool":
+                found = LOST
+                self._current.recall(f"check {check.name}: {found.finding}, {found.reason}")
+            else:
+                found = await self._verified(check, request, arguments)
+            if (failed := _failure(check, found)) is not None:
+                return failed
+        return None
+
+    async def failed_final(self) -> str | None:
+        """The same of the final answer."""
+        for check in self._due(FINAL, None, {}, None):
+            now = self._current.now
+            request = CheckRequest(agent=now.agent.digest, check="", head=now.head, step=now.step)
+            if (failed := _failure(check, await self._verified(check, request, {}))) is not None:
+                return failed
+        return None
+
+    def _due(self, after: str, tool: Tool | None, arguments: JsonObject, index: int | None) -> Iterator[CheckPin]:
+        """Those whose condition holds, for the run as rules saw it when call `index` was judged."""
+        pin = self._current.now.agent
+        checks = verification.checks_after(pin.checks, after)
+        facts = self._current.facts
+        if index is not None and self._current.is_current_loop and any(check.when is not None for check in checks):
+            facts = self._calls.facts_before(index)
+        for check in checks:
+            if self._current.is_current_loop and self._control.is_stopping:
+                return
+            if verification.applies(check, tool, arguments, facts, tools=pin.tools) is not False:
+                yield check
+
+    async def _verified(self, check: CheckPin, request: CheckRequest, arguments: JsonObject) -> CheckResult:
+        asked = self._unaskable(check, arguments, request.key)
+        if isinstance(asked, CheckResult):
+            return asked
+        found = await self._rescuer.verify(check, request.model_copy(update={"check": check.name, "arguments": asked}))
+        tool = self._current.now.agent.tool(check.tool) if check.tool is not None else None
+        if tool is not None and found.finding != "pass":
+            # The reason may hold the beginning of what it returned, and is told to the model.
+            self._current.taint(tool)
+        return found
+
+    def _unaskable(self, check: CheckPin, arguments: JsonObject, key: str | None) -> CheckResult | JsonObject:
+        """The arguments of the check's tool, or why it cannot be called: it is a call like any other."""
+        pin = self._current.now.agent
+        tool = pin.tool(check.tool) if check.tool is not None else None
+        if tool is None:
+            return {}
+        made = verification.arguments_of(check.arguments, arguments, key)
+        if isinstance(made, Unevaluable):
+            return CheckResult(finding="unable", reason=made.reason)
+        verdict = policy.judge(pin.policy, tool, made, self._current.facts, tools=pin.tools)
+        return made if verdict.allowed else CheckResult(finding="unable", reason=verdict.reason)
+
+
+def _failure(check: CheckPin, found: CheckResult) -> str | None:
+    """Why a check is not passed, in words; `None` when it is, or counts so although it could not be made."""
+    if found.finding == "pass" or (found.finding == "unable" and check.unable == "pass"):
+        return None
+    word = "failed" if found.finding == "fail" else "could not be made"
+    return f"check {check.name!r} {word}: {found.reason}"

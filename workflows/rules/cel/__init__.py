@@ -1,0 +1,1 @@
+"""Conditions in CEL: reading, cost and evaluation."""

@@ -1,0 +1,149 @@
+"""Expressions in CEL: true or false, or a value, or why they cannot be evaluated.
+
+The library is imported when the first condition is evaluated, so that processes without conditions do without it.
+What runs for each rule and value calls no `isinstance`: in workflows the sandbox makes it 20 times slower.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+from mandate.workflows.rules.cel import cost, errors, growth
+from mandate.workflows.rules.cel import tree as cel_tree
+from mandate.workflows.rules.cel import values as cel_values
+from pydantic import JsonValue
+
+if TYPE_CHECKING:
+    from cel_expr_python import cel
+
+_ERROR = "ERROR"
+"""Name of the type of errors, which the library returns as values."""
+
+CACHED = 4096
+"""Conditions that a process keeps compiled."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Unevaluable:
+    """A condition came to neither true nor false, or an expression to no value of JSON."""
+
+    reason: str
+    """Part of a sentence, without values of the call."""
+
+
+Outcome = bool | Unevaluable
+
+
+class _Program(NamedTuple):
+    expression: "cel.Expression"
+    loops: cost.Loops | None
+    growing: cel_tree.Node | None
+    """Set where something is made in a loop."""
+
+
+class Facts:
+    """The variables that conditions read, converted once for all conditions of a call."""
+
+    def __init__(self, variables: Mapping[str, object]) -> None:
+        self._variables = variables
+        self._names = tuple(sorted(variables))
+        self._unreadable: dict[str, str] = {}
+        self._size: cost.Size | None = None
+        values = {name: self._readable(name, value) for name, value in variables.items()}
+        self._activation = _environment(self._names).Activation(values)
+
+    def _readable(self, name: str, value: object) -> Any:
+        try:
+            return cel_values.converted(value, name)
+        except cel_values.Unreadable as error:
+            self._unreadable[name] = str(error)
+            # An object that the library cannot take either: whatever reads the variable fails, and nothing else.
+            return object()
+
+    def evaluate(self, text: str) -> Outcome:
+        """What the condition `text` comes to; never raises."""
+        program = self._program(text, is_kept=False)
+        if type(program) is Unevaluable:
+            return program
+        try:
+            value = program.expression.eval(self._activation)
+            outcome = value.value()
+            if outcome is True or outcome is False:
+                return outcome
+            kind = value.type().name()
+        except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
+            kind, outcome = _ERROR, str(error)
+        if kind != _ERROR:
+            return Unevaluable(f"it comes to {errors.kind(kind)}, not to true or false")
+        return self._failed(outcome, text)
+
+    def value(self, text: str) -> JsonValue | Unevaluable:
+        """What the expression `text` comes to, as JSON; never raises.
+
+        Keys are in order, since those of the library differ from process to process. What JSON has no form for
+        cannot be used: times, durations, bytes, NaN, integers beyond 64 bits, and texts that are only references.
+        """
+        program = self._program(text, is_kept=True)
+        if type(program) is Unevaluable:
+            return program
+        try:
+            found = program.expression.eval(self._activation)
+            kind, plain = found.type().name(), found.plain_value()
+        except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
+            kind, plain = _ERROR, str(error)
+        if kind == _ERROR:
+            return self._failed(plain, text)
+        try:
+            return cel_values.as_json(plain)
+        except cel_values.Unreadable as error:
+            return Unevaluable(str(error))
+
+    def _program(self, text: str, *, is_kept: bool) -> _Program | Unevaluable:
+        program = _compiled(text, self._names)
+        if type(program) is Unevaluable or program.loops is None:
+            return program
+        if self._costs_too_much(program.loops) or self._grows_too_large(program.growing, is_kept=is_kept):
+            return Unevaluable("it is too costly for arguments of this size")
+        return program
+
+    def _failed(self, message: str, text: str) -> Unevaluable:
+        return Unevaluable(self._unread(message) or errors.reason(message, text))
+
+    def _costs_too_much(self, loops: cost.Loops) -> bool:
+        if self._size is None:
+            self._size = cost.Size.of(self._variables)
+        return cost.too_costly(loops, self._size)
+
+    def _grows_too_large(self, growing: cel_tree.Node | None, *, is_kept: bool) -> bool:
+        if growing is None:
+            return False
+        assert self._size is not None
+        model = growth.Value(self._size.values, self._size.values, self._size.text_bytes)
+        sizes = {name: growth.BOUNDED if name in cost.BOUNDED else model for name in self._names}
+        return growth.too_large(growing, sizes, is_kept=is_kept)
+
+    def _unread(self, message: str) -> str | None:
+        """Why the variable that `message` is about cannot be read."""
+        for name, reason in self._unreadable.items():
+            if f"Non-CEL value type for '{name}'" in message:
+                return reason
+        return None
+
+
+@lru_cache(maxsize=CACHED)
+def _compiled(text: str, names: tuple[str, ...]) -> _Program | Unevaluable:
+    try:
+        expression = _environment(names).compile(text)
+        tree = cel_tree.read(expression.serialize())
+        return _Program(expression, cost.loops_of(tree), growth.growing(tree))
+    except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
+        return Unevaluable(errors.reason(str(error), text))
+
+
+@lru_cache(maxsize=64)
+def _environment(names: tuple[str, ...]) -> "cel.Env":
+    from cel_expr_python import cel
+
+    return cel.NewEnv(cel_values.messages(), variables=dict.fromkeys(names, cel.Type.DYN))

@@ -1,0 +1,121 @@
+"""How a request is answered: the commands to type, in the one wording that channels, details and CLI share."""
+
+import json
+import shlex
+from dataclasses import dataclass
+
+from mandate.workflows.contracts.request import REJECT, Request
+from mandate.workflows.rules.plain_text import plain
+
+YOUR_NAME = "<your name>"
+YOUR_ANSWER = "<your answer>"
+YOUR_TOKEN = "<signed token>"  # noqa: S105 - stands for one
+YOUR_TOKEN_COMMAND = "<command that prints a token>"  # noqa: S105 - stands for one
+
+PLACEHOLDERS = (YOUR_NAME, YOUR_ANSWER, YOUR_TOKEN, YOUR_TOKEN_COMMAND)
+"""What people put their own words for; none of these is meant by a decision that holds it."""
+
+DEFAULT_NAMESPACE = "default"
+
+_OWN_VERBS = ("approve", REJECT)
+"""Choices with a verb of their own; the others go through `decide --choice`."""
+
+_WITH_ANSWER = ("answer", "supply")
+"""Choices that need a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One choice and the commands that make it; each is one line for a shell."""
+
+    choice: str
+    mandate: str
+    temporal: str
+    """Temporal's own CLI; whoever types it puts their name in place of `YOUR_NAME`."""
+
+
+def ways(
+    workflow_id: str, request: Request, *, program: str = "mandate", namespace: str = DEFAULT_NAMESPACE
+) -> tuple[Way, ...]:
+    """One for each choice of `request`, in its order."""
+    return tuple(
+        Way(
+            choice,
+            _mandate(workflow_id, request, choice, program=program, namespace=namespace),
+            _temporal(workflow_id, request, choice, namespace=namespace),
+        )
+        for choice in request.choices
+    )
+
+
+def commands(
+    workflow_id: str, request: Request, program: str = "mandate", *, namespace: str = DEFAULT_NAMESPACE
+) -> tuple[tuple[str, str], ...]:
+    """Label and command, those of `program` before those of Temporal's CLI."""
+    found = ways(workflow_id, request, program=program, namespace=namespace)
+    ours = tuple((way.choice, way.mandate) for way in found)
+    return (*ours, *((f"{way.choice}, with Temporal's CLI", way.temporal) for way in found))
+
+
+def decision_json(request: Request, choice: str) -> str:
+    """The argument of `decide` for `choice`, one field a line, with `YOUR_NAME` where a name goes."""
+    fields = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in _decision(request, choice).items())
+    return "{" + ",\n ".join(fields) + "}"
+
+
+def quote(text: str) -> str:
+    """`text` as one word of a shell; what cannot be seen or would end a code block is written as an escape."""
+    if _is_seen(text):
+        return shlex.quote(text)
+    return "$'" + "".join(_escaped(character) for character in text) + "'"
+
+
+def _mandate(workflow_id: str, request: Request, choice: str, *, program: str, namespace: str) -> str:
+    target = f"{workflow_id}:{request.id}"
+    options: list[str] = []
+    if choice not in _OWN_VERBS:
+        options += ["--choice", choice]
+    if choice in _WITH_ANSWER:
+        options += ["--value", YOUR_ANSWER]
+    if _is_signed(request):
+        options += ["--token-command", YOUR_TOKEN_COMMAND]
+    if namespace != DEFAULT_NAMESPACE:
+        options += ["--namespace", namespace]
+    verb = choice if choice in _OWN_VERBS else "decide"
+    # After '--' a workflow id that begins with a dash is no option.
+    words = [*options, "--", target] if target.startswith("-") else [target, *options]
+    return " ".join((program, verb, *map(quote, words)))
+
+
+def _temporal(workflow_id: str, request: Request, choice: str, *, namespace: str) -> str:
+    decision = _decision(request, choice)
+    words = ["--workflow-id", workflow_id, "--name", "decide", "--input", json.dumps(decision)]
+    if namespace != DEFAULT_NAMESPACE:
+        words += ["--namespace", namespace]
+    return " ".join(("temporal workflow update execute", *map(quote, words)))
+
+
+def _decision(request: Request, choice: str) -> dict[str, str]:
+    decision = {"request": request.id, "digest": request.digest, "choice": choice, "by": YOUR_NAME}
+    if choice in _WITH_ANSWER:
+        decision["value"] = YOUR_ANSWER
+    if _is_signed(request):
+        decision["token"] = YOUR_TOKEN
+    return decision
+
+
+def _is_signed(request: Request) -> bool:
+    return any(need.signature for need in request.needs)
+
+
+def _escaped(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if _is_seen(character):
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _is_seen(text: str) -> bool:
+    return text.isprintable() and "`" not in text and plain(text) == text

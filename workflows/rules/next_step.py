@@ -1,0 +1,63 @@
+"""What follows an answer of the model."""
+
+from dataclasses import dataclass
+
+from mandate.workflows.contracts.model import Finish, ModelReply
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """The answer asks for calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer is final."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """The model is told `note` and asked again; `counts` says whether that uses up an attempt."""
+
+    note: str | None
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    reason: str
+
+
+Next = Act | Done | AskAgain | GiveUp
+
+_NOTES = {
+    Finish.TRUNCATED: "Your answer was cut off at the output limit. Answer again, in fewer words.",
+    Finish.EMPTY: "Your answer was empty. Go on with a tool call, or give your final answer.",
+}
+
+
+def next_after(reply: ModelReply, misfits: int, attempts: int) -> Next:
+    """What to do after `reply` when `misfits` answers in a row could not be taken before it."""
+    if reply.calls:
+        return Act()
+    match reply.finish:
+        case Finish.COMPLETE:
+            return Done()
+        case Finish.PAUSED:
+            return AskAgain(note=None, counts=True) if misfits < MAX_PAUSES else GiveUp("the model paused too often")
+        case Finish.REFUSED:
+            return GiveUp(f"the model refused: {reply.problem or 'it gave no reason'}")
+        case Finish.TRUNCATED | Finish.EMPTY | Finish.MISFIT:
+            if misfits + 1 >= attempts:
+                tries = "1 answer" if attempts == 1 else f"{attempts} answers in a row"
+                return GiveUp(f"{tries} could not be taken; the last: {reply.problem or reply.finish}")
+            return AskAgain(note=_note(reply), counts=True)
+
+
+MAX_PAUSES = 10
+
+
+def _note(reply: ModelReply) -> str:
+    if reply.finish is Finish.MISFIT:
+        return f"Your final answer cannot be taken: {reply.problem}. Answer again with JSON that fits the schema."
+    return _NOTES[reply.finish]

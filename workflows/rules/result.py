@@ -1,0 +1,49 @@
+"""The result of a run: under 32 KiB, readable without Mandate."""
+
+import contextlib
+import json
+from typing import Any
+
+from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, ModelReply
+from mandate.workflows.contracts.run import Resolution, RunResult, RunState, RunStatus
+from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.rules import wording
+
+RESULT_BYTES = 31 * 1024
+"""Most that a result takes; the list of the last effects is shortened for it."""
+
+
+def result_of(
+    state: RunState, status: RunStatus, reason: str | None, answer: ModelReply | Resolution | None
+) -> RunResult:
+    """What a run returns that ends in this state; `answer` is the model's, or a person's in its place."""
+    reply = answer if isinstance(answer, ModelReply) else None
+    output: Any = (reply.text or None) if reply is not None else None
+    output_digest = reply.output_digest if reply is not None else None
+    if isinstance(answer, Resolution) and answer.answer is not None:
+        output, output_digest = _supplied(answer, answer.answer)
+    if reply and state.agent.structured and status == RunStatus.COMPLETED and reply.output_digest is None:
+        with contextlib.suppress(ValueError):
+            output = json.loads(reply.text)
+    result = RunResult(
+        status=status,
+        output=output,
+        output_digest=output_digest,
+        reason=wording.shorten(reason, 500) if reason else None,
+        usage=state.usage,
+        head=state.head,
+        audit_head=None,
+        effects=state.effects,
+        uncertain=state.uncertain,
+    )
+    while len(result.model_dump_json()) > RESULT_BYTES and result.effects.last:
+        fewer = result.effects.last[len(result.effects.last) // 2 + 1 :]
+        result = result.model_copy(update={"effects": result.effects.model_copy(update={"last": fewer})})
+    return result
+
+
+def _supplied(said: Resolution, stored: ToolResult) -> tuple[Any, str | None]:
+    """A person's answer as the run's: whole, or its beginning and the address of all of it."""
+    if stored.size is None or stored.size <= OUTPUT_INLINE_BYTES:
+        return said.value, None
+    return stored.preview, stored.digest
