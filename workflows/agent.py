@@ -17,11 +17,11 @@ from mandate.workflows.contracts.run import (
     RunStatus,
     Trouble,
 )
-from mandate.workflows.handlers import Messages
+from mandate.workflows.handlers import MessageHandlers
 from mandate.workflows.loop import start, visibility
-from mandate.workflows.loop.compensation import Undoing
+from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
-from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.turn import Turn
 from mandate.workflows.rules import next_step, recovery, routing, wording
 from mandate.workflows.rules import result as rules_result
@@ -36,19 +36,19 @@ CLOSED_SHOWN = 20
 
 
 @workflow.defn
-class AgentWorkflow(Messages):
+class AgentWorkflow(MessageHandlers):
     """One run of one agent, from a request to a `RunResult`."""
 
     @workflow.init
     def __init__(self, *args: Any) -> None:
         self.activities_begun = 0
         carried = start.carried_state(args)
-        self._current = Current(carried if isinstance(carried, RunState) else None)
-        self._control = Control(self._current)
-        self._turn = Turn(self._current, self._control)
-        self._undoing = Undoing(self._current, self._control, self._turn.calls)
+        self._run = Run(carried if isinstance(carried, RunState) else None)
+        self._control = Control(self._run)
+        self._turn = Turn(self._run, self._control)
+        self._compensation = Compensation(self._run, self._control, self._turn.calls)
         self._request = None if isinstance(carried, RunState) else carried or start.request_of(args)
-        if self._current.is_begun:
+        if self._run.is_begun:
             self._turn.reopen()
         self._is_over = False
 
@@ -60,12 +60,12 @@ class AgentWorkflow(Messages):
             if isinstance(self._request, ApplicationError):
                 raise self._request
             if self._request is not None:
-                self._current.begin(await self._pinned(self._request))
+                self._run.begin(await self._pinned(self._request))
             clock = asyncio.create_task(self._turn.gate.keep_time())
-            self._current.stand()
+            self._run.publish_status()
             return await self._work()
         except (asyncio.CancelledError, ActivityError) as error:
-            if is_cancelled_exception(error) and self._current.is_begun:
+            if is_cancelled_exception(error) and self._run.is_begun:
                 self._close_cancelled()
             raise
         finally:
@@ -92,7 +92,7 @@ class AgentWorkflow(Messages):
 
     async def _work(self) -> RunResult:
         while True:
-            if self._control.is_undoing and self._turn.is_answered:
+            if self._control.is_compensating and self._turn.is_answered:
                 return await self._end(RunStatus.STOPPED, self._stop_reason, self._now.last_answer)
             if self._turn.is_answered and await self._control.go_ahead(lambda: self._turn.is_leaving):
                 result = await self._go_on()
@@ -103,7 +103,7 @@ class AgentWorkflow(Messages):
             if self._now.uncertain:
                 return await self._end(*self._unknown())
             if self._control.is_stopping:
-                if not self._undoing.is_wanted:
+                if not self._compensation.is_wanted:
                     return await self._end(RunStatus.STOPPED, self._stop_reason, self._now.last_answer)
                 await self._take_back()
             if self._turn.is_leaving:
@@ -113,27 +113,27 @@ class AgentWorkflow(Messages):
         """Begin the last turn of a stopped run, in which what it did is taken back."""
         self._turn.gate.withdraw("the run is being stopped")
         try:
-            reply = await self._undoing.begin()
+            reply = await self._compensation.begin()
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            self._control.end_undoing()
-            self._current.recall(f"nothing could be taken back: {_reason(error, self._now.agent.store)}")
+            self._control.end_compensation()
+            self._run.record_step(f"nothing could be taken back: {_reason(error, self._now.agent.store)}")
             return
-        self._current.update(head=reply.head, step=self._now.step + 1, rescue=None)
+        self._run.update(head=reply.head, step=self._now.step + 1, rescue=None)
         self._turn.open(reply.calls)
 
     @property
     def _stop_reason(self) -> str:
         """Who stopped the run and why, and how much of it was taken back."""
-        reason, outcome = self._control.stop_reason, self._undoing.outcome
+        reason, outcome = self._control.stop_reason, self._compensation.outcome
         return f"{wording.shorten(reason, WHY_CHARACTERS)}; {outcome}" if outcome else reason
 
     def _unknown(self) -> tuple[RunStatus, str]:
         """How a run ends that does not know what it did: nobody could say, or somebody stopped it over it."""
         lost = "; ".join(f"{entry.call} ({entry.reason})" for entry in self._now.uncertain)
         unknown = f"it is unknown whether this happened: {lost}"
-        if self._control.is_undoing:
+        if self._control.is_compensating:
             return RunStatus.STOPPED, f"{self._stop_reason}; {unknown}"
         if self._control.is_stopping:
             return RunStatus.STOPPED, self._stop_reason
@@ -141,11 +141,11 @@ class AgentWorkflow(Messages):
 
     async def _go_on(self) -> RunResult | None:
         """The next step of the model, once people have said how to go on where that is needed."""
-        self._turn.tries.count()
+        self._turn.attempt_limits.count()
         about = recovery.used_up(self._now.recovery, self._now.agent.attempts)
         if self._now.rescue is None and about is not None and self._now.agent.recovers:
             failures = self._now.recovery.troubles[about].failures
-            self._turn.rescuer.escalate(about, recovery.in_words(about, failures))
+            self._turn.escalations.escalate(about, recovery.in_words(about, failures))
         if self._now.rescue is not None:
             return await self._rescued(self._now.rescue)
         if self._now.step >= self._now.step_limit:
@@ -154,12 +154,12 @@ class AgentWorkflow(Messages):
 
     async def _rescued(self, rescue: Rescue) -> RunResult | None:
         """Wait for a person, and do as they say; nothing when the run has to halt before they have."""
-        said = await self._turn.rescuer.resolution(rescue.request)
+        said = await self._turn.escalations.resolution(rescue.request)
         if said is None:
             return None
         match said.choice:
             case "stop":
-                self._turn.rescuer.stop(said)
+                self._turn.escalations.stop(said)
                 return None
             case "expired":
                 return await self._end(RunStatus.DECLINED, f"{rescue.reason}; {said.reason}", rescue.reply)
@@ -169,13 +169,13 @@ class AgentWorkflow(Messages):
                 return await self._end(RunStatus.COMPLETED, f"{wording.SUPPLIED}: {said.reason}", said)
             case "supply" if said.answer is not None:
                 self._turn.supply(self._now.recovery.troubles.get(rescue.about, Trouble()).index, said.answer)
-                self._turn.rescuer.settle(said, f"I have supplied the result. {said.comment}")
+                self._turn.escalations.settle(said, f"I have supplied the result. {said.comment}")
             case "accept":
-                self._turn.rescuer.settle(said, f"I accept it as it is; go on. {said.comment}")
+                self._turn.escalations.settle(said, f"I accept it as it is; go on. {said.comment}")
             case _:
-                self._turn.rescuer.settle(said, f"Try again. {said.guidance}")
+                self._turn.escalations.settle(said, f"Try again. {said.guidance}")
         if rescue.about == recovery.MODEL:
-            self._current.update(model=None)
+            self._run.update(model=None)
         return None
 
     async def _decide(self) -> RunResult | None:
@@ -188,7 +188,7 @@ class AgentWorkflow(Messages):
         move = next_step.next_after(reply, self._now.misfits, self._now.agent.attempts)
         counted = isinstance(move, next_step.AskAgain) and move.counts
         self._keep_misfit(reply, move)
-        self._current.update(
+        self._run.update(
             head=reply.head,
             step=self._now.step + 1,
             usage=self._now.usage + reply.usage,
@@ -199,7 +199,7 @@ class AgentWorkflow(Messages):
         self._remember(reply)
         match move:
             case next_step.Done() if self._control.is_stopping:
-                self._current.update(last_answer=reply)
+                self._run.update(last_answer=reply)
                 return None
             case next_step.Done() if not self._is_told_more:
                 return await self._finish(reply)
@@ -211,19 +211,19 @@ class AgentWorkflow(Messages):
     async def _finish(self, reply: ModelReply) -> RunResult | None:
         """The run's end if its answer passes all checks; else the model is told what did not."""
         failed = await self._turn.failed_final_check()
-        if self._current.is_current_loop and self._control.is_stopping:
-            self._current.update(last_answer=reply)
+        if self._run.is_current_loop and self._control.is_stopping:
+            self._run.update(last_answer=reply)
             return None
-        if failed is None and self._current.is_current_loop and self._is_told_more:
+        if failed is None and self._run.is_current_loop and self._is_told_more:
             return None
         if failed is None:
             return await self._end(RunStatus.COMPLETED, None, reply)
-        self._current.update(recovery=recovery.failed(self._now.recovery, recovery.FINAL, failed))
+        self._run.update(recovery=recovery.failed(self._now.recovery, recovery.FINAL, failed))
         failures = self._now.recovery.troubles[recovery.FINAL].failures
-        self._current.update(note=f"Your answer was not taken: {failed}. Put that right, then answer again.")
+        self._run.update(note=f"Your answer was not taken: {failed}. Put that right, then answer again.")
         if failures >= self._now.agent.attempts:
             return await self._give_up(recovery.FINAL, recovery.in_words(recovery.FINAL, failures), reply)
-        self._turn.tries.try_next_model()
+        self._turn.attempt_limits.try_next_model()
         return None
 
     def _keep_misfit(self, reply: ModelReply, move: next_step.Next) -> None:
@@ -231,15 +231,15 @@ class AgentWorkflow(Messages):
         match move:
             case next_step.AskAgain(note=str()) | next_step.GiveUp():
                 line = wording.shorten(f"answer not taken: {reply.problem or reply.finish}", 300)
-                self._current.update(untaken=(*self._now.untaken, line)[-recovery.LINES :])
-                self._turn.tries.try_next_model()
+                self._run.update(untaken=(*self._now.untaken, line)[-recovery.LINES :])
+                self._turn.attempt_limits.try_next_model()
             case next_step.Done() | next_step.Act():
-                self._current.update(untaken=())
+                self._run.update(untaken=())
 
     @property
     def _is_told_more(self) -> bool:
         """Whether people have said something that the model can still be told."""
-        can_be_told = self._now.step < self._now.step_limit or not self._current.is_current_loop
+        can_be_told = self._now.step < self._now.step_limit or not self._run.is_current_loop
         return self._control.has_words and can_be_told
 
     async def _give_up(
@@ -248,7 +248,7 @@ class AgentWorkflow(Messages):
         """Ask a person how to go on; a run that began before people were asked ends."""
         if not self._now.agent.recovers:
             return await self._end(RunStatus.DECLINED, reason, reply)
-        self._turn.rescuer.escalate(about, reason, reply, tried)
+        self._turn.escalations.escalate(about, reason, reply, tried)
         return None
 
     async def _ask_model(self, words: tuple[Words, ...]) -> ModelReply | tuple[str, ...]:
@@ -259,7 +259,7 @@ class AgentWorkflow(Messages):
         route, silent = self._now.agent.models, list[str]()
         while True:
             model = self._now.model or route[0]
-            self._current.show(f"asking {model}")
+            self._run.set_doing(f"asking {model}")
             try:
                 return await steps.call_model(self._model_request(words), model)
             except ActivityError as error:
@@ -270,9 +270,9 @@ class AgentWorkflow(Messages):
                 following = routing.after(route, model) if _another_model_may_help(error) else None
                 if following is None:
                     return tuple(silent)
-                self._current.recall(f"{model} gave no answer ({reason}); going on with {following}")
-                self._current.update(model=following)
-                if self._current.is_current_loop and not await self._control.go_ahead(lambda: self._turn.is_leaving):
+                self._run.record_step(f"{model} gave no answer ({reason}); going on with {following}")
+                self._run.update(model=following)
+                if self._run.is_current_loop and not await self._control.go_ahead(lambda: self._turn.is_leaving):
                     return ()
 
     def _model_request(self, words: tuple[Words, ...]) -> ModelRequest:
@@ -289,7 +289,7 @@ class AgentWorkflow(Messages):
 
     async def _continue_as_new(self) -> NoReturn:
         await self._turn.gate.drain()
-        self._current.leave()
+        self._run.clear_status()
         state = marks.mark("state", marks.state_place(), self._now)
         workflow.continue_as_new(state)
 
@@ -298,13 +298,13 @@ class AgentWorkflow(Messages):
     ) -> RunResult:
         """The run's result; `answer` is the model's, or a person's in its place."""
         self._control.is_ending = True
-        self._current.doing = f"{status}: {reason}" if reason else str(status)
+        self._run.doing = f"{status}: {reason}" if reason else str(status)
         self._turn.gate.withdraw(f"the run ended: {reason or status}")
         # A decision that is being checked gets its answer, that the run has ended.
         await workflow.wait_condition(workflow.all_handlers_finished)
         if self._turn.lost:
-            self._current.update(uncertain=(*self._now.uncertain, *self._turn.lost), unclear={})
-        self._current.recall(self._current.doing)
+            self._run.update(uncertain=(*self._now.uncertain, *self._turn.lost), unclear={})
+        self._run.record_step(self._run.doing)
         visibility.close(self._now)
         return rules_result.result_of(self._now, status, reason, answer)
 
@@ -313,26 +313,26 @@ class AgentWorkflow(Messages):
         for entry in self._turn.lost:
             reason = entry.reason or "the run was cancelled while it ran"
             unclear = entry.model_copy(update={"reason": reason})
-            self._current.update(uncertain=(*self._now.uncertain, unclear))
-        self._current.doing = "cancelled"
-        self._current.recall("cancelled")
+            self._run.update(uncertain=(*self._now.uncertain, unclear))
+        self._run.doing = "cancelled"
+        self._run.record_step("cancelled")
         visibility.close(self._now, memo=True)
 
     @property
     def store(self) -> str | None:
         """Id of the store of this run; not known before its agent is pinned."""
-        return self._now.agent.store if self._current.is_begun else None
+        return self._now.agent.store if self._run.is_begun else None
 
     @property
     def _now(self) -> RunState:
-        return self._current.now
+        return self._run.state
 
     def _remember(self, reply: ModelReply) -> None:
         if reply.text and reply.calls:
-            self._current.recall(f"says: {wording.shorten(reply.text, 80)}")
+            self._run.record_step(f"says: {wording.shorten(reply.text, 80)}")
         for call in reply.calls:
             if call.misfit:
-                self._current.recall(f"cannot be called: {call.tool} ({wording.shorten(call.misfit, 80)})")
+                self._run.record_step(f"cannot be called: {call.tool} ({wording.shorten(call.misfit, 80)})")
 
     @workflow.query(description="What the run does now, its last steps, usage and effects")
     def progress(self) -> Progress:
@@ -341,7 +341,7 @@ class AgentWorkflow(Messages):
         return Progress(
             agent=its.agent.name,
             version=its.agent.version,
-            doing=self._current.doing,
+            doing=self._run.doing,
             step=its.step,
             head=its.head,
             answers=tuple(map(self._turn.calls.shown, its.calls, its.answers)),
@@ -360,7 +360,7 @@ class AgentWorkflow(Messages):
             run_id=workflow.info().first_execution_run_id,
             agent=its.agent.name,
             version=its.agent.version,
-            status="done" if self._is_over else self._current.status,
+            status="done" if self._is_over else self._run.status,
             requester=its.requester,
             store=its.agent.store,
             requests=tuple(self._turn.view(request) for request in its.people.open),
@@ -370,7 +370,7 @@ class AgentWorkflow(Messages):
         )
 
     def _require_begun(self) -> None:
-        if not self._current.is_begun:
+        if not self._run.is_begun:
             raise ApplicationError("the run has not begun its work yet", non_retryable=True)
 
 

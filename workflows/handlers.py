@@ -26,7 +26,7 @@ from mandate.workflows.contracts.request import (
 )
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import Via
-from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.turn import Turn
 from mandate.workflows.rules import validation, wording
 from pydantic import BaseModel, ValidationError
@@ -60,10 +60,10 @@ FORMS = {
 """What fields hold, in words."""
 
 
-class Messages:
+class MessageHandlers:
     """The handlers of a run's messages."""
 
-    _current: Current
+    _run: Run
     _control: Control
     _turn: Turn
     _is_over: bool
@@ -89,7 +89,7 @@ class Messages:
         decision = _parsed(Decision, args)
         if decision.request != EVERY:
             self._refuse_crowd()
-        if self._current.is_begun and (reason := self._turn.gate.refusal(decision, workflow.now())) is not None:
+        if self._run.is_begun and (reason := self._turn.gate.refusal(decision, workflow.now())) is not None:
             _refuse(reason)
 
     @workflow.signal(name="decide", description=DECIDE)
@@ -107,7 +107,7 @@ class Messages:
 
     def _refuse_in_clear(self, entries: list[Any]) -> None:
         """Refuse many decisions for one that must not enter the history, whatever else is right or wrong with it."""
-        for entry in entries if self._current.is_begun else ():
+        for entry in entries if self._run.is_begun else ():
             gate, request = self._turn.gate, entry.get("request") if isinstance(entry, dict) else None
             reason = gate.in_clear(request, entry.get("value")) if isinstance(request, str) else None
             if reason is None and not (_fits(Decision, entry) and gate.is_open(request)):
@@ -149,7 +149,7 @@ class Messages:
     def _validate_steer(self, *args: Any) -> None:
         steering = _parsed(Steering, args)
         self._refuse_crowd()
-        if self._current.is_begun and (reason := self._control.refusal(steering)) is not None:
+        if self._run.is_begun and (reason := self._control.refusal(steering)) is not None:
             _refuse(reason)
 
     @workflow.signal(name="steer", description=STEER)
@@ -211,7 +211,7 @@ class Messages:
 
     def _refuse_crowd(self) -> None:
         """A stop is taken in always; all else while the server will still take one."""
-        if self._current.is_begun and (reason := self._turn.gate.crowd) is not None:
+        if self._run.is_begun and (reason := self._turn.gate.crowd) is not None:
             raise ApplicationError(reason, type=FailureType.TRY_AGAIN, non_retryable=True)
 
     def _steered(self, args: tuple[Any, ...]) -> Told:
@@ -223,19 +223,19 @@ class Messages:
     async def _heard(self) -> None:
         """As `_begun`, for what is no decision; it counts for the server as one does."""
         await self._begun()
-        if self._current.is_current_loop:
+        if self._run.is_current_loop:
             self._turn.gate.messages += 1
 
     async def _begun(self) -> None:
         """Returns when there is a run to talk to, which takes until its agent is pinned."""
-        if not self._current.is_begun:
-            await workflow.wait_condition(lambda: self._current.is_begun or self._is_over)
-        if not self._current.is_begun:
+        if not self._run.is_begun:
+            await workflow.wait_condition(lambda: self._run.is_begun or self._is_over)
+        if not self._run.is_begun:
             _refuse("the run ended before it began its work")
 
     def _weigh(self, verb: str, args: tuple[Any, ...]) -> None:
         """Refuse a signal that cannot be read beside those that came with it; a stop is read always."""
-        if not self._current.is_begun or not self._current.is_current_loop:
+        if not self._run.is_begun or not self._run.is_current_loop:
             return
         if workflow.now() != self._weighed_at:
             self._weighed_at, self._weighed = workflow.now(), 0
@@ -249,7 +249,7 @@ class Messages:
         try:
             yield
         except ApplicationError as error:
-            if self._current.is_begun:
+            if self._run.is_begun:
                 self._note(verb, args[0] if len(args) == 1 else None, error.message)
 
     def _note(self, verb: str, said: Any, reason: str) -> None:

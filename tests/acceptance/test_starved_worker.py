@@ -83,7 +83,7 @@ class Crowd:
 
     site: Site
     seen: set[tuple[str, str]] = field(default_factory=set)
-    outcomes: list[messages.Outcome] = field(default_factory=list)
+    outcomes: list[messages.DecisionResult] = field(default_factory=list)
     deciding: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def work(self) -> None:

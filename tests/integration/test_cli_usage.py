@@ -12,7 +12,7 @@ from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import seconds
 from mandate.workers.cli.run import read_input
 from mandate.workers.cli.run_text import shown
-from mandate.workers.history.events import Ended
+from mandate.workers.history.events import RunEnded
 from mandate.workers.main import main, wants_json
 
 from tests.support.processes import PROJECT, lives
@@ -176,18 +176,18 @@ def test_input_that_is_no_object_is_refused(written: str, sentence: str) -> None
 @pytest.mark.parametrize(
     ("ended", "code"),
     [
-        (Ended("completed"), 0),
-        (Ended("stopped"), 1),
-        (Ended("exhausted"), 1),
-        (Ended("declined"), 1),
-        (Ended("failed", "a defect"), 1),
-        (Ended("failed", "agent: ...", bad_input=True), 2),
-        (Ended("cancelled"), 1),
-        (Ended("terminated"), 1),
-        (Ended("timed_out"), 1),
+        (RunEnded("completed"), 0),
+        (RunEnded("stopped"), 1),
+        (RunEnded("exhausted"), 1),
+        (RunEnded("declined"), 1),
+        (RunEnded("failed", "a defect"), 1),
+        (RunEnded("failed", "agent: ...", bad_input=True), 2),
+        (RunEnded("cancelled"), 1),
+        (RunEnded("terminated"), 1),
+        (RunEnded("timed_out"), 1),
     ],
 )
-def test_exit_code_tells_how_a_run_ended(ended: Ended, code: int) -> None:
+def test_exit_code_tells_how_a_run_ended(ended: RunEnded, code: int) -> None:
     assert endings.exit_code(ended) == code
 
 

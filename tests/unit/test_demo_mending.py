@@ -5,7 +5,7 @@ from mandate.workers.demo import faults
 from mandate.workers.demo.books import Books
 from mandate.workers.demo.mending import Checked, Looked, Mended, Mending
 from mandate.workers.history.events import Call
-from mandate.workers.history.run_history import Chronicle
+from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
@@ -37,7 +37,7 @@ async def events(kind: str, request: BaseModel, result: BaseModel) -> list[Histo
 
 
 async def read(made: list[HistoryEvent]) -> list[Mended]:
-    mending, chronicle = Mending(CONVERTER), Chronicle(CONVERTER, calls=[REFUND])
+    mending, chronicle = Mending(CONVERTER), RunHistory(CONVERTER, calls=[REFUND])
     return [one for event in made for one in await mending.add(event, chronicle)]
 
 

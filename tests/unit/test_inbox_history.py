@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from mandate.workers.converter import data_converter
-from mandate.workers.history.events import Call, Heard, Wanted
-from mandate.workers.history.requests import Parked
-from mandate.workers.history.run_history import Chronicle
+from mandate.workers.history.events import Call, MessageReceived, RequestOpened
+from mandate.workers.history.requests import RequestHistory
+from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.compensation import CompensationRequest
@@ -106,12 +106,12 @@ async def signaled(number: int, name: str, value: Any) -> HistoryEvent:
     return its
 
 
-async def parked(*requests: Request) -> Parked:
-    its = Parked(CONVERTER)
+async def parked(*requests: Request) -> RequestHistory:
+    its = RequestHistory(CONVERTER)
     notices = tuple(Notice(request=one, occasion="asked") for one in requests)
     told = NotifyRequest(workflow_id="wf", run_id="x", agent="till", requester=None, notices=notices)
     happened = await its.add(await scheduled(1, "notify_people", told), 1)
-    assert happened == [Wanted(1, one, "asked") for one in requests]
+    assert happened == [RequestOpened(1, one, "asked") for one in requests]
     return its
 
 
@@ -128,7 +128,7 @@ async def test_requests_are_open_until_they_are_answered() -> None:
     happened = await its.add(await answered(6, 5, receipt), 1)
 
     assert before == "waiting for finance (r1, r2)"
-    assert happened == [Heard(1, "r1 is approved: ann approved it")]
+    assert happened == [MessageReceived(1, "r1 is approved: ann approved it")]
     assert its.doing == "waiting for finance (r2)"
 
 
@@ -139,7 +139,7 @@ async def test_decision_that_does_not_count_leaves_its_request_open() -> None:
     happened = await its.add(await answered(6, 5, failure="by: 'bob' may not decide"), 1)
 
     line = "bob chose approve with other arguments on r1, which does not count: by: 'bob' may not decide"
-    assert happened == [Heard(1, line, counts=False)]
+    assert happened == [MessageReceived(1, line, counts=False)]
     assert list(its.requests) == ["r1"]
 
 
@@ -166,7 +166,7 @@ async def test_decision_by_signal_is_told_when_it_was_checked() -> None:
     await its.add(await scheduled(20, "check_decision", check), 1)
     happened = await its.add(await completed(21, 20, Checked(needs=(0,), person="bob")), 1)
 
-    assert happened == [Heard(1, "bob chose approve on r1")]
+    assert happened == [MessageReceived(1, "bob chose approve on r1")]
     assert its.requests == {}
 
 
@@ -200,9 +200,9 @@ async def test_many_decisions_of_one_message_are_told_one_by_one() -> None:
     ]
 
     assert happened == [
-        Heard(1, "r1 is approved: ann approved it"),
-        Heard(1, "ann chose approve on r2: recorded; r2 still needs 1 of finance"),
-        Heard(1, "eve chose approve on r3, which does not count: by: 'eve' may not decide", counts=False),
+        MessageReceived(1, "r1 is approved: ann approved it"),
+        MessageReceived(1, "ann chose approve on r2: recorded; r2 still needs 1 of finance"),
+        MessageReceived(1, "eve chose approve on r3, which does not count: by: 'eve' may not decide", counts=False),
     ]
     assert list(its.requests) == ["r2", "r3"]
 
@@ -227,8 +227,8 @@ async def test_many_decisions_by_signal_are_told_when_they_were_checked() -> Non
     happened = await its.add(await completed(7, 6, checked), 1)
 
     assert happened == [
-        Heard(1, "ann chose approve on r1"),
-        Heard(1, "ann chose approve on r2, which does not count: by: may not", counts=False),
+        MessageReceived(1, "ann chose approve on r1"),
+        MessageReceived(1, "ann chose approve on r2, which does not count: by: may not", counts=False),
     ]
     assert list(its.requests) == ["r2"]
 
@@ -238,7 +238,7 @@ async def test_rejection_of_all_by_signal_closes_all() -> None:
 
     happened = await its.add(await signaled(5, "decide", Decision(request="*", choice="reject", by="ann")), 1)
 
-    assert happened == [Heard(1, "ann rejects all open requests")]
+    assert happened == [MessageReceived(1, "ann rejects all open requests")]
     assert its.doing == ""
 
 
@@ -249,7 +249,7 @@ async def test_request_that_expires_is_closed_unless_others_are_asked() -> None:
 
     happened = await its.add(fired, 1)
 
-    assert happened == [Heard(1, "r1 has expired: nobody decided in time", counts=False)]
+    assert happened == [MessageReceived(1, "r1 has expired: nobody decided in time", counts=False)]
     assert list(its.requests) == ["r2"]
 
 
@@ -264,7 +264,7 @@ async def test_words_of_people_are_told() -> None:
     ):
         said += await its.add(await signaled(number, name, message), 2)
 
-    assert [heard.line for heard in said if isinstance(heard, Heard)] == [
+    assert [heard.line for heard in said if isinstance(heard, MessageReceived)] == [
         "ann says: Be kind.",
         "ann pauses the run: lunch",
         "bob lets the run go on",
@@ -286,7 +286,7 @@ async def test_run_that_does_not_wait_any_more_has_no_open_requests() -> None:
 
 @pytest.mark.parametrize("value", ["text", 7, None, [], {}, {"request": "r1"}, {"notices": 1}, {"by": "\x00" * 300}])
 async def test_messages_that_do_not_fit_are_passed_over(value: Any) -> None:
-    its = Parked(CONVERTER)
+    its = RequestHistory(CONVERTER)
 
     for name in ("decide", "steer", "pause", "something_else"):
         assert await its.add(await signaled(5, name, value), 1) == []
@@ -322,7 +322,7 @@ async def test_open_requests_are_known_after_continue_as_new() -> None:
     started = event(1)
     started.workflow_execution_started_event_attributes.input.CopyFrom(await payloads(state))
     started.workflow_execution_started_event_attributes.continued_execution_run_id = "before"
-    chronicle = Chronicle(CONVERTER)
+    chronicle = RunHistory(CONVERTER)
 
     await chronicle.add(started)
 
@@ -331,7 +331,7 @@ async def test_open_requests_are_known_after_continue_as_new() -> None:
 
 
 async def test_run_that_takes_back_what_it_did_is_not_paused_any_more() -> None:
-    chronicle = Chronicle(CONVERTER)
+    chronicle = RunHistory(CONVERTER)
     chronicle.parked = await parked(request())
     for verb, said in (("pause", Halt(by="ann")), ("stop", Stop(by="ann"))):
         await chronicle.add(await signaled(5, verb, said))
@@ -348,7 +348,7 @@ async def test_stop_that_keeps_what_was_done_is_told_as_one() -> None:
 
     happened = await its.add(await signaled(5, "stop", Stop(by="ann", reason="good enough", keep=True)), 1)
 
-    assert happened == [Heard(1, "ann stops the run, and what it did is kept: good enough")]
+    assert happened == [MessageReceived(1, "ann stops the run, and what it did is kept: good enough")]
 
 
 def test_call_that_was_never_made_is_not_one_of_the_calls_that_were() -> None:

@@ -61,7 +61,7 @@ def wait(seconds: float) -> Wait:
 async def test_decisions_on_one_run_go_together_in_their_order() -> None:
     service = approving()
     given = [*decisions(120), *decisions(3, "other"), *decisions(1, "third")]
-    told: list[messages.Outcome] = []
+    told: list[messages.DecisionResult] = []
 
     outcomes = await messages.decide_many(client_of(service), given, on_outcome=told.append)
 

@@ -10,9 +10,9 @@ from mandate.activities.documents import Document, Fault, Place, in_order
 from mandate.activities.toolbox import builtin
 from mandate.workers.catalog import mcp_acceptance
 from mandate.workers.catalog.agents import AgentFile, AgentFileError, Scan, scan_agents
-from mandate.workers.catalog.checks import CheckedFile
+from mandate.workers.catalog.checks import AgentChecks
 from mandate.workers.catalog.policies import Policies, PolicyFile, policy_folder
-from mandate.workers.catalog.tool_resolver import ToolSearch
+from mandate.workers.catalog.tool_resolver import ToolResolver
 from mandate.workers.catalog.tools import McpDefinitions
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
@@ -87,7 +87,7 @@ class Catalog:
         scan = _scan(source)
         shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
         drafts = [_Draft(file, secrets, shared) for file in scan.files]
-        others = [(ToolSearch(parts.document, parts.tools, secrets), parts.output_schema) for parts in scan.others]
+        others = [(ToolResolver(parts.document, parts.tools, secrets), parts.output_schema) for parts in scan.others]
         searches = [(draft.search, draft.spec.output_schema) for draft in drafts] + others
         await asyncio.gather(*(search.run(mcp, builtins, schema) for search, schema in searches))
         found = [*scan.faults, *(fault for search, _ in searches for fault in search.faults), *shared.faults()]
@@ -109,8 +109,8 @@ class _Draft:
     def __init__(self, file: AgentFile, secrets: Secrets, shared: Policies) -> None:
         self.spec = file.spec
         self._rules, self._faults = shared.merged(file)
-        self.search = ToolSearch(file.document, file.spec.tools, secrets)
-        self.checked = CheckedFile(file.spec, file.document, self.search)
+        self.search = ToolResolver(file.document, file.spec.tools, secrets)
+        self.checked = AgentChecks(file.spec, file.document, self.search)
         self._path = file.path
         self._document = file.document
 

@@ -11,7 +11,7 @@ from mandate.activities.documents import Document, Fault, Place
 from mandate.activities.toolbox.schema import check_schema
 from mandate.activities.toolbox.signature import InvalidTool
 from mandate.workers.catalog.condition_reads import sensitive_reads
-from mandate.workers.catalog.tool_resolver import ToolSearch
+from mandate.workers.catalog.tool_resolver import ToolResolver
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.compensation import CompensationSpec
@@ -46,10 +46,10 @@ def named(checks: tuple[CheckSpec, ...]) -> tuple[CheckSpec, ...]:
     return tuple(made)
 
 
-class CheckedFile:
+class AgentChecks:
     """The checks and probes of one valid agent file; its tools are there when they are asked for."""
 
-    def __init__(self, spec: AgentSpec, document: Document, search: ToolSearch) -> None:
+    def __init__(self, spec: AgentSpec, document: Document, search: ToolResolver) -> None:
         self.checks = named(spec.checks)
         self._spec = spec
         self._document = document

@@ -28,7 +28,7 @@ Found = tuple[ToolDefinition | str, ...]
 """The tools of one entry; only a name where something is wrong with a tool."""
 
 
-class ToolSearch:
+class ToolResolver:
     """Looks for every tool of every entry: `tools` are those of valid entries, `faults` those of all."""
 
     def __init__(self, document: Document, entries: Sequence[ToolEntry | FaultyEntry], secrets: Secrets) -> None:

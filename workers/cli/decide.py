@@ -8,7 +8,7 @@ from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 
 if TYPE_CHECKING:
-    from mandate.workers.cli.decisions import Wish
+    from mandate.workers.cli.decisions import DecisionOptions
 
 Requests = Annotated[
     list[str] | None,
@@ -172,7 +172,7 @@ async def _act(call: Invocation, requests: list[str] | None, **wish: Any) -> int
         return await decisions.act(call, connection, requests or [], _wish(**wish))
 
 
-def _wish(**wish: Any) -> "Wish":
-    from mandate.workers.cli.decisions import Wish
+def _wish(**wish: Any) -> "DecisionOptions":
+    from mandate.workers.cli.decisions import DecisionOptions
 
-    return Wish(**wish)
+    return DecisionOptions(**wish)

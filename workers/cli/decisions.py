@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DecisionOptions:
     """What a person wants of all the requests that they name."""
 
     choice: str
@@ -57,7 +57,7 @@ class Found:
 
 
 @dataclass(slots=True)
-class Sent:
+class SentDecision:
     """One decision, and what became of it."""
 
     name: str
@@ -76,7 +76,7 @@ class Sent:
         return {"request": self.name, "status": self.status, "message": self.said}
 
 
-async def act(call: Invocation, connection: Connection, names: Sequence[str], wish: Wish) -> int:
+async def act(call: Invocation, connection: Connection, names: Sequence[str], wish: DecisionOptions) -> int:
     """Decide on each of the requests; the exit code.
 
     Raises:
@@ -98,18 +98,18 @@ async def act(call: Invocation, connection: Connection, names: Sequence[str], wi
     return await _send(call, connection, by, sending)
 
 
-async def reject_all(call: Invocation, connection: Connection, runs: Sequence[str], wish: Wish) -> int:
+async def reject_all(call: Invocation, connection: Connection, runs: Sequence[str], wish: DecisionOptions) -> int:
     """Reject all open requests of each of the runs; the exit code."""
     who = identity.person(connection.settings, wish.by)
     identity.announce(call.out, who)
     by = who.name
     await _confirm(call, [f"{run}: all open requests" for run in runs], wish)
     given = {"request": EVERY, "choice": REJECT, "by": by, "comment": wish.comment}
-    sending = [Sent(f"{run}:{EVERY}", run, _decision(given)) for run in dict.fromkeys(runs)]
+    sending = [SentDecision(f"{run}:{EVERY}", run, _decision(given)) for run in dict.fromkeys(runs)]
     return await _send(call, connection, by, sending)
 
 
-def _check(names: Sequence[str], wish: Wish) -> None:
+def _check(names: Sequence[str], wish: DecisionOptions) -> None:
     if not names:
         raise CliError("give the requests to decide on, for example 'refund-81:r1', or numbers of the last inbox")
     if wish.digest is not None and len(names) > 1:
@@ -127,7 +127,7 @@ def _check(names: Sequence[str], wish: Wish) -> None:
         raise CliError(f"--value {wish.value!r} stands for your own words; put them in its place")
 
 
-def _check_choice(call: Invocation, target: "Target", request: Request, wish: Wish) -> None:
+def _check_choice(call: Invocation, target: "Target", request: Request, wish: DecisionOptions) -> None:
     if wish.choice not in request.choices:
         ways = f'; answer with `{call.program} answer {target.name} "..."`' if "answer" in request.choices else ""
         allowed = ", ".join(request.choices)
@@ -187,7 +187,7 @@ def not_open(run: OpenRequests, request: str) -> str:
     return f"request {request} is not open; open are: {known}"
 
 
-async def _confirm(call: Invocation, headlines: Sequence[str], wish: Wish) -> None:
+async def _confirm(call: Invocation, headlines: Sequence[str], wish: DecisionOptions) -> None:
     """Let a person who watches look at several requests once more.
 
     Raises:
@@ -201,10 +201,12 @@ async def _confirm(call: Invocation, headlines: Sequence[str], wish: Wish) -> No
         raise CliError("nothing was sent", ENDED_OTHERWISE)
 
 
-async def _prepared(call: Invocation, connection: Connection, found: Found, wish: Wish, by: str) -> Sent:
+async def _prepared(
+    call: Invocation, connection: Connection, found: Found, wish: DecisionOptions, by: str
+) -> SentDecision:
     target = found.target
     if found.request is None:
-        return Sent(target.shown, target.workflow_id, None, said=found.error or "")
+        return SentDecision(target.shown, target.workflow_id, None, said=found.error or "")
     value, kept = await _value(call, connection, found.run, found.request, wish)
     given: dict[str, Any] = {
         "request": target.request,
@@ -217,11 +219,11 @@ async def _prepared(call: Invocation, connection: Connection, found: Found, wish
     if wish.token_command is not None:
         decision = _decision(given)
         given["token"] = await _token(wish.token_command, target, decision, connection.settings.environment)
-    return Sent(target.shown, target.workflow_id, _decision(given), kept)
+    return SentDecision(target.shown, target.workflow_id, _decision(given), kept)
 
 
 async def _value(
-    call: Invocation, connection: Connection, run: OpenRequests, request: Request, wish: Wish
+    call: Invocation, connection: Connection, run: OpenRequests, request: Request, wish: DecisionOptions
 ) -> tuple[JsonValue, Path | None]:
     """What goes with the choice, and the file in which it was written in an editor.
 
@@ -292,11 +294,11 @@ def _decision(given: Mapping[str, Any]) -> Decision:
         ) from None
 
 
-async def _send(call: Invocation, connection: Connection, by: str, sending: Sequence[Sent]) -> int:
+async def _send(call: Invocation, connection: Connection, by: str, sending: Sequence[SentDecision]) -> int:
     going = [sent for sent in sending if sent.decision is not None]
     of_decision = {id(sent.decision): sent for sent in going}
 
-    def on_outcome(outcome: messages.Outcome) -> None:
+    def on_outcome(outcome: messages.DecisionResult) -> None:
         sent = of_decision[id(outcome.decision)]
         if outcome.receipt is not None:
             sent.status, sent.said = outcome.receipt.status, outcome.receipt.message
@@ -314,7 +316,7 @@ async def _send(call: Invocation, connection: Connection, by: str, sending: Sequ
     return DONE if all(sent.status is not None for sent in sending) else ENDED_OTHERWISE
 
 
-def _tell(call: Invocation, sent: Sent) -> None:
+def _tell(call: Invocation, sent: SentDecision) -> None:
     if sent.status is not None:
         call.out.print(f"{sent.name}  {sent.said}")
         if sent.kept is not None:

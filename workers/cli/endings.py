@@ -9,17 +9,17 @@ from mandate.workflows.rules import wording
 if TYPE_CHECKING:
     from mandate.workers.cli.connection import Connection
     from mandate.workers.cli.output import Output
-    from mandate.workers.history.events import Ended
+    from mandate.workers.history.events import RunEnded
 
 
-def exit_code(ended: "Ended") -> int:
+def exit_code(ended: "RunEnded") -> int:
     """0 for a completed run, 2 for one that was asked for wrongly, 1 for all others."""
     if ended.status == RunStatus.COMPLETED:
         return DONE
     return REFUSED if ended.bad_input else ENDED_OTHERWISE
 
 
-def tell(out: "Output", connection: "Connection", workflow_id: str, ended: "Ended", *, program: str) -> None:
+def tell(out: "Output", connection: "Connection", workflow_id: str, ended: "RunEnded", *, program: str) -> None:
     """The answer, what was done, what it cost, and where to look."""
     from rich.text import Text
 

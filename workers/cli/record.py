@@ -17,8 +17,8 @@ from mandate.workers.cli.connection import Connection, elsewhere
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.watch import events
 from mandate.workers.client.diagnosis import Diagnosis, diagnose_described
-from mandate.workers.history.events import Call, Happening, Heard, Wanted
-from mandate.workers.history.run_history import Chronicle
+from mandate.workers.history.events import Call, Happening, MessageReceived, RequestOpened
+from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.tool import Tool
@@ -56,7 +56,7 @@ class Record:
     run_id: str
     status: str
     """`running`, `waiting` for people, `paused`, or how it ended; see `happenings.Ended`."""
-    chronicle: Chronicle
+    chronicle: RunHistory
     people: tuple[Told, ...]
     """What people were asked and said, oldest first."""
     diagnosis: Diagnosis | None = None
@@ -117,7 +117,7 @@ async def read_record(connection: Connection, workflow_id: str, run_id: str | No
         raise CliError(f"there is no {which} in {where}") from None
     if described.workflow_type != "AgentWorkflow":
         raise CliError(f"{workflow_id!r} is a {described.workflow_type!r} and not the run of an agent")
-    chronicle = Chronicle(client.data_converter)
+    chronicle = RunHistory(client.data_converter)
     people: list[Told] = []
     async for event in events(client, workflow_id, described.run_id, wait=False):
         people += _told(await chronicle.add(event))
@@ -131,13 +131,13 @@ async def read_record(connection: Connection, workflow_id: str, run_id: str | No
 
 def _told(happened: Sequence[Happening]) -> Iterator[Told]:
     for happening in happened:
-        if isinstance(happening, Wanted):
+        if isinstance(happening, RequestOpened):
             yield Told(happening.step, request_text.asks(happening.request, happening.occasion))
-        elif isinstance(happening, Heard):
+        elif isinstance(happening, MessageReceived):
             yield Told(happening.step, happening.line)
 
 
-def _take_memo(chronicle: Chronicle, memo: Mapping[str, object]) -> None:
+def _take_memo(chronicle: RunHistory, memo: Mapping[str, object]) -> None:
     """What a cancelled run left instead of a result."""
     told = memo.get("mandate")
     if isinstance(told, dict):

@@ -13,8 +13,18 @@ from mandate.workers.cli import request_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
 from mandate.workers.client.diagnosis import diagnose_described
-from mandate.workers.history.events import Asked, Call, Called, Ended, Happening, Heard, Returned, Said, Wanted
-from mandate.workers.history.run_history import Chronicle
+from mandate.workers.history.events import (
+    Call,
+    CallReturned,
+    CallStarted,
+    Happening,
+    MessageReceived,
+    ModelAnswered,
+    ModelAsked,
+    RequestOpened,
+    RunEnded,
+)
+from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.rules import wording
 from rich.status import Status
@@ -42,7 +52,7 @@ _STYLES = {"done": "green", "failed": "red", "refused": "yellow", "misfit": "yel
 
 async def follow(
     connection: Connection, out: Output, workflow_id: str, run_id: str | None, *, program: str = "mandate"
-) -> Ended:
+) -> RunEnded:
     """Returns at the end of the run, continued runs included; says on `out` what happens, nothing with `-o json`.
 
     Raises:
@@ -53,12 +63,12 @@ async def follow(
         async for chronicle, happened in unfolding(connection.client, workflow_id, run_id):
             watcher.hear(chronicle, happened)
     ended = watcher.chronicle.ended if watcher.chronicle is not None else None
-    return ended or Ended("failed", "its history has no end")
+    return ended or RunEnded("failed", "its history has no end")
 
 
 async def unfolding(
     client: Client, workflow_id: str, run_id: str | None
-) -> AsyncIterator[tuple[Chronicle, Sequence[Happening]]]:
+) -> AsyncIterator[tuple[RunHistory, Sequence[Happening]]]:
     """What is known of a run after each of its events, and what happened with it; to the end, continued runs included.
 
     Raises:
@@ -66,7 +76,7 @@ async def unfolding(
     """
     following = run_id
     while True:
-        chronicle = Chronicle(client.data_converter)
+        chronicle = RunHistory(client.data_converter)
         async for event in events(client, workflow_id, following, wait=True):
             yield chronicle, await chronicle.add(event)
         if chronicle.ended is None or chronicle.ended.continued_as is None:
@@ -87,7 +97,7 @@ class _Watcher:
     out: Output
     workflow_id: str
     program: str
-    chronicle: Chronicle | None = None
+    chronicle: RunHistory | None = None
     heard_at: float = field(default_factory=time.monotonic)
     warned: set[str] = field(default_factory=set)
     """Troubles that were told."""
@@ -95,7 +105,7 @@ class _Watcher:
     """Requests of which it was said how they are answered."""
     _status: Status | None = None
 
-    def hear(self, chronicle: Chronicle, happened: Sequence[Happening]) -> None:
+    def hear(self, chronicle: RunHistory, happened: Sequence[Happening]) -> None:
         self.chronicle = chronicle
         for happening in happened:
             self._tell(happening)
@@ -149,18 +159,18 @@ class _Watcher:
 
     def _tell(self, happening: Happening) -> None:
         match happening:
-            case Asked() | Called() | Ended():
+            case ModelAsked() | CallStarted() | RunEnded():
                 return
-            case Said(step, text, note, final):
+            case ModelAnswered(step, text, note, final):
                 whole = "answers" if final and note is None else text + "…" * (len(text) == PREVIEW_CHARACTERS)
                 self._line(step, Text(wording.shorten(whole, LINE_CHARACTERS)) if whole.strip() else None)
                 if note is not None:
                     self._line(step, Text(wording.shorten(note, LINE_CHARACTERS), style="yellow"))
-            case Returned(step, call):
+            case CallReturned(step, call):
                 self._line(step, call_line(call))
-            case Wanted(step, request, occasion):
+            case RequestOpened(step, request, occasion):
                 self._person(step, Text(request_text.asks(request, occasion), style="bold yellow"))
-            case Heard(step, line, counts):
+            case MessageReceived(step, line, counts):
                 self._person(step, Text(wording.shorten(line, 2 * LINE_CHARACTERS), style="" if counts else "yellow"))
             case _:
                 assert_never(happening)

@@ -120,7 +120,7 @@ class AgentClient:
         """Answer one request of a run; raises as `messages.decide`."""
         return await messages.decide(self.client, workflow_id, decision)
 
-    async def decide_many(self, decisions: Sequence[tuple[str, Decision]]) -> list[messages.Outcome]:
+    async def decide_many(self, decisions: Sequence[tuple[str, Decision]]) -> list[messages.DecisionResult]:
         """Answer many requests of many runs, each with its own digest; see `messages.decide_many`."""
         return await messages.decide_many(self.client, decisions)
 

@@ -25,8 +25,18 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 __all__ = [
-    "PATIENCE_SECONDS", "MessageError", "NoAnswer", "NoRun", "Outcome", "Refused",
-    "decide", "decide_many", "pause", "resume", "steer", "stop",
+    "PATIENCE_SECONDS",
+    "DecisionResult",
+    "MessageError",
+    "NoAnswer",
+    "NoRun",
+    "Refused",
+    "decide",
+    "decide_many",
+    "pause",
+    "resume",
+    "steer",
+    "stop",
 ]  # fmt: skip
 
 PATIENCE_SECONDS = 60.0
@@ -37,7 +47,7 @@ IN_ALL = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DecisionResult:
     """What became of one decision of many."""
 
     workflow_id: str
@@ -63,9 +73,9 @@ async def decide_many(
     client: Client,
     decisions: Sequence[tuple[str, Decision]],
     *,
-    on_outcome: Callable[[Outcome], None] | None = None,
+    on_outcome: Callable[[DecisionResult], None] | None = None,
     patience_seconds: float = PATIENCE_SECONDS,
-) -> list[Outcome]:
+) -> list[DecisionResult]:
     """Decisions by workflow id, up to `MOST_DECISIONS` of one run in one message; outcomes in their order.
 
     `on_outcome` is told of each as it comes. One that does not count does not keep the others back. For each answer of
@@ -115,7 +125,7 @@ class _Entry:
 
     workflow_id: str
     decision: Decision
-    outcome: Outcome | None = None
+    outcome: DecisionResult | None = None
 
 
 def _messages(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
@@ -154,7 +164,7 @@ def _json(decision: Decision) -> dict[str, object]:
 class _Many:
     """Messages of one call."""
 
-    def __init__(self, client: Client, patience: Patience, on_outcome: Callable[[Outcome], None] | None) -> None:
+    def __init__(self, client: Client, patience: Patience, on_outcome: Callable[[DecisionResult], None] | None) -> None:
         self._client = client
         self._patience = patience
         self._on_outcome = on_outcome
@@ -205,6 +215,6 @@ class _Many:
         self._end(entry, None, said)
 
     def _end(self, entry: _Entry, receipt: Receipt | None, error: str | None) -> None:
-        entry.outcome = Outcome(entry.workflow_id, entry.decision, receipt, error)
+        entry.outcome = DecisionResult(entry.workflow_id, entry.decision, receipt, error)
         if self._on_outcome is not None:
             self._on_outcome(entry.outcome)

@@ -20,8 +20,8 @@ from mandate.workers.demo import answers, commands
 from mandate.workers.demo.answers import Answer
 from mandate.workers.demo.books import Evidence, read_books
 from mandate.workers.demo.narration import Voice
-from mandate.workers.history.events import Happening, Heard, Wanted
-from mandate.workers.history.run_history import Chronicle
+from mandate.workers.history.events import Happening, MessageReceived, RequestOpened
+from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.request import Closed, Decision, Request
 from mandate.workflows.rules import commands as rules_commands
 from mandate.workflows.rules import decisions
@@ -81,14 +81,14 @@ class Desk:
         self._open: tuple[Request, ...] = ()
         self._status: Status | None = None
 
-    def hear(self, happening: Happening, chronicle: Chronicle) -> None:
+    def hear(self, happening: Happening, chronicle: RunHistory) -> None:
         """Say what is asked, and how to answer, and what was answered."""
         match happening:
-            case Wanted(_, request, "asked"):
+            case RequestOpened(_, request, "asked"):
                 self.requests.append(request)
                 self._voice.ask(self._asked(request))
                 self._made.put_nowait(request)
-            case Heard(_, line, counts):
+            case MessageReceived(_, line, counts):
                 self._voice.answer(line, counts=counts)
         self._open = tuple(chronicle.parked.requests.values())
         self._spin()

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from mandate.workers.cli.watch import events
 from mandate.workers.history.events import Call, Happening
-from mandate.workers.history.run_history import Chronicle
+from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Finding, Probed, ProbeRequest
 from pydantic import BaseModel
@@ -56,7 +56,7 @@ class Mending:
     converter: DataConverter
     _open: dict[int, ProbeRequest | CheckRequest] = field(default_factory=dict)
 
-    async def add(self, event: HistoryEvent, chronicle: Chronicle) -> list[Mended]:
+    async def add(self, event: HistoryEvent, chronicle: RunHistory) -> list[Mended]:
         """Take in the next event of a run of which `chronicle` is known, that event included."""
         match event.WhichOneof("attributes"):
             case "activity_task_scheduled_event_attributes":
@@ -80,20 +80,20 @@ class Mending:
         return value
 
 
-def _looked(request: ProbeRequest, probed: Probed, chronicle: Chronicle) -> Looked:
+def _looked(request: ProbeRequest, probed: Probed, chronicle: RunHistory) -> Looked:
     call = chronicle.calls[request.index]
     probe = chronicle.pin.probes.get(call.request.tool) if chronicle.pin is not None else None
     return Looked(call, probe.tool if probe is not None else PROBE, probed.outcome, probed.reason)
 
 
-def _checked(request: CheckRequest, found: CheckResult, chronicle: Chronicle) -> Checked:
+def _checked(request: CheckRequest, found: CheckResult, chronicle: RunHistory) -> Checked:
     call = chronicle.calls[request.index] if request.index is not None else None
     return Checked(request.step, request.check, found.finding, found.reason, call)
 
 
 async def unfolding(
     client: Client, workflow_id: str, run_id: str | None
-) -> AsyncIterator[tuple[Chronicle, Sequence[Happening | Mended]]]:
+) -> AsyncIterator[tuple[RunHistory, Sequence[Happening | Mended]]]:
     """What is known of a run after each of its events, and what happened with it; to the end, continued runs included.
 
     Raises:
@@ -101,7 +101,7 @@ async def unfolding(
     """
     following = run_id
     while True:
-        chronicle, mending = Chronicle(client.data_converter), Mending(client.data_converter)
+        chronicle, mending = RunHistory(client.data_converter), Mending(client.data_converter)
         async for event in events(client, workflow_id, following, wait=True):
             happened = await chronicle.add(event)
             yield chronicle, [*happened, *await mending.add(event, chronicle)]

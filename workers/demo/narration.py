@@ -10,8 +10,8 @@ from mandate.workers.cli.output import Output
 from mandate.workers.demo import faults
 from mandate.workers.demo.kill import TOOL, Killing
 from mandate.workers.demo.mending import Checked, Looked, Mended
-from mandate.workers.history.events import Call, Happening, Returned, Said
-from mandate.workers.history.run_history import Chronicle
+from mandate.workers.history.events import Call, CallReturned, Happening, ModelAnswered
+from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import wording
@@ -52,7 +52,7 @@ class Voice:
         self._transcript = transcript
         self.columns = width(out)
         self._numbered = True
-        self._final = Said(0, "")
+        self._final = ModelAnswered(0, "")
 
     def introduce(
         self, *, server: str, url: str | None, worker: str, model: str, rules: str, asked: str, broken: str | None
@@ -76,18 +76,20 @@ class Voice:
         self._say(indented(f"Asked: {asked}", 2, self.columns))
         self._say("")
 
-    async def hear(self, happening: Happening | Mended, chronicle: Chronicle) -> None:
+    async def hear(self, happening: Happening | Mended, chronicle: RunHistory) -> None:
         """Tell of the next happening of a run of which `chronicle` is known."""
         match happening:
-            case Said(number, beginning) if chronicle.calls and chronicle.head is not None and number == chronicle.step:
+            case ModelAnswered(number, beginning) if (
+                chronicle.calls and chronicle.head is not None and number == chronicle.step
+            ):
                 said = (await self._transcript.load(chronicle.head)).conversation.last_assistant()
                 self.steps.append(Step(number, said.text.strip() if said is not None else beginning))
                 self._numbered = bool(self.steps[-1].says)
                 if self._numbered:
                     self._say(indented(f"{number}. {self.steps[-1].says}", 0, self.columns), "bold")
-            case Said(final=True):
+            case ModelAnswered(final=True):
                 self._final = happening
-            case Returned(_, call) if call.result is not None:
+            case CallReturned(_, call) if call.result is not None:
                 text = wording.shorten(await self._whole(call.result), RESULT_CHARACTERS)
                 self._returned(Answered(call, text, call.result.error))
             case Looked():

@@ -4,7 +4,7 @@ import sqlite3
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
+from mandate import NotDone, ToolContext, tool
 from mandate.workers.examples.shop_data import bank_seconds, lose_reply, shop
 from pydantic import Field
 

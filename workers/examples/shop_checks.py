@@ -2,7 +2,7 @@
 
 import re
 
-from mandate.activities.checks.functions import check
+from mandate import check
 from mandate.workers.examples.shop_data import shop
 
 _REFUNDED = """

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from mandate import NotDone
 from mandate.activities import private_files
-from mandate.activities.toolbox.decorator import NotDone
 
 DEMO_INPUT = (
     "Order 1042 arrived damaged; the customer asks for a refund. She wrote on 2026-11-09. The parcel is back with us:"

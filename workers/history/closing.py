@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mandate.workers.history.events import Ended
+from mandate.workers.history.events import RunEnded
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.run import RunResult
 from pydantic import ValidationError
@@ -14,32 +14,32 @@ from temporalio.exceptions import ApplicationError, CancelledError
 BAD_INPUT = (FailureType.BAD_INPUT, FailureType.UNKNOWN_AGENT)
 
 
-async def ended_by(event: HistoryEvent, converter: DataConverter) -> Ended | None:
+async def ended_by(event: HistoryEvent, converter: DataConverter) -> RunEnded | None:
     """How `event` ends the run; `None` when it does not."""
     match event.WhichOneof("attributes"):
         case "workflow_execution_completed_event_attributes":
             return await _completed(event.workflow_execution_completed_event_attributes.result.payloads, converter)
         case "workflow_execution_failed_event_attributes":
             error = await converter.decode_failure(event.workflow_execution_failed_event_attributes.failure)
-            return Ended("failed", words(error), bad_input=getattr(error, "type", None) in BAD_INPUT)
+            return RunEnded("failed", words(error), bad_input=getattr(error, "type", None) in BAD_INPUT)
         case "workflow_execution_canceled_event_attributes":
-            return Ended("cancelled")
+            return RunEnded("cancelled")
         case "workflow_execution_terminated_event_attributes":
-            return Ended("terminated", event.workflow_execution_terminated_event_attributes.reason or None)
+            return RunEnded("terminated", event.workflow_execution_terminated_event_attributes.reason or None)
         case "workflow_execution_timed_out_event_attributes":
-            return Ended("timed_out", "it took longer than its time limit")
+            return RunEnded("timed_out", "it took longer than its time limit")
         case "workflow_execution_continued_as_new_event_attributes":
             following = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
-            return Ended("continued_as_new", continued_as=following)
+            return RunEnded("continued_as_new", continued_as=following)
     return None
 
 
-async def _completed(payloads: Sequence[Payload], converter: DataConverter) -> Ended:
+async def _completed(payloads: Sequence[Payload], converter: DataConverter) -> RunEnded:
     try:
         (result,) = await converter.decode(payloads, [RunResult])
     except (ValidationError, ValueError, RuntimeError):
-        return Ended("completed", "its result is not one of Mandate's")
-    return Ended(str(result.status), result.reason, result)
+        return RunEnded("completed", "its result is not one of Mandate's")
+    return RunEnded(str(result.status), result.reason, result)
 
 
 def words(error: BaseException | None) -> str:

@@ -41,7 +41,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ModelAsked:
     """A model is being asked."""
 
     step: int
@@ -49,7 +49,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ModelAnswered:
     """A model has answered; with `note`, how its answer cannot be taken or that none came."""
 
     step: int
@@ -61,7 +61,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class CallStarted:
     """A call has begun."""
 
     step: int
@@ -69,7 +69,7 @@ class Called:
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class CallReturned:
     """A call has its answer, or was refused."""
 
     step: int
@@ -77,7 +77,7 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestOpened:
     """People are asked, reminded, or other people are asked too."""
 
     step: int
@@ -86,7 +86,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class MessageReceived:
     """Somebody has said something to the run, or nobody has in time."""
 
     step: int
@@ -97,7 +97,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class RunEnded:
     """The run is over, or goes on as `continued_as`."""
 
     status: str
@@ -108,4 +108,4 @@ class Ended:
     continued_as: str | None = None
 
 
-Happening = Asked | Said | Called | Returned | Wanted | Heard | Ended
+Happening = ModelAsked | ModelAnswered | CallStarted | CallReturned | RequestOpened | MessageReceived | RunEnded

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from mandate.workers.history import closing
-from mandate.workers.history.events import Happening, Heard, Wanted
+from mandate.workers.history.events import Happening, MessageReceived, RequestOpened
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.marks import read_as
 from mandate.workflows.contracts.request import (
@@ -49,7 +49,7 @@ _DOES = {"pause": "pauses the run", "resume": "lets the run go on", "stop": "sto
 
 
 @dataclass(slots=True)
-class Parked:
+class RequestHistory:
     """The open requests of a run after the events so far; what does not fit is left out."""
 
     converter: DataConverter
@@ -148,7 +148,7 @@ class Parked:
         happened: list[Happening] = []
         for notice in told.notices if told is not None else ():
             self.requests[notice.request.id] = notice.request
-            happened.append(Wanted(step, notice.request, notice.occasion))
+            happened.append(RequestOpened(step, notice.request, notice.occasion))
         return happened
 
     async def _answered(self, event: HistoryEvent, step: int) -> list[Happening]:
@@ -159,7 +159,7 @@ class Parked:
             return []
         if completed.outcome.HasField("failure"):
             reason = closing.words(await self.converter.decode_failure(completed.outcome.failure))
-            return [Heard(step, f"{_said(name, message)}, which does not count: {reason}", counts=False)]
+            return [MessageReceived(step, f"{_said(name, message)}, which does not count: {reason}", counts=False)]
         if isinstance(message, tuple):
             many = await self._decoded(completed.outcome.success.payloads, Receipts)
             return self._answered_each(message, many.receipts if many is not None else (), step)
@@ -177,7 +177,7 @@ class Parked:
                 happened.append(self._received(decision, answer.receipt, step))
             elif decision is not None and not answer.again:
                 line = f"{_said('decide', decision)}, which does not count: {answer.refusal}"
-                happened.append(Heard(step, line, counts=False))
+                happened.append(MessageReceived(step, line, counts=False))
         return happened
 
     def _received(self, decision: Decision, receipt: Receipt, step: int) -> Happening:
@@ -185,8 +185,8 @@ class Parked:
             self._close(decision.request)
         comment = f" ({decision.comment})" if decision.comment else ""
         if receipt.status == "recorded":
-            return Heard(step, f"{_said('decide', decision)}: {receipt.message}{comment}")
-        return Heard(step, f"{receipt.message}{comment}")
+            return MessageReceived(step, f"{_said('decide', decision)}: {receipt.message}{comment}")
+        return MessageReceived(step, f"{receipt.message}{comment}")
 
     def _signaled(self, name: str, message: Any, step: int) -> list[Happening]:
         """A signal has no answer: what comes of a decision is known when it has been checked."""
@@ -197,12 +197,12 @@ class Parked:
         if message.request != EVERY or not self.requests:
             return []
         self._close(EVERY)
-        return [Heard(step, f"{message.by or 'somebody'} rejects all open requests")]
+        return [MessageReceived(step, f"{message.by or 'somebody'} rejects all open requests")]
 
     def _talked(self, name: str, message: Any, step: int) -> list[Happening]:
         if name in {"pause", "resume"}:
             self.paused_by = message.by if name == "pause" else None
-        return [Heard(step, _said(name, message))]
+        return [MessageReceived(step, _said(name, message))]
 
     def _checked(self, check: DecisionCheck, checked: Checked, step: int) -> list[Happening]:
         """What came of a signal's decision; that of an update is told by its answer."""
@@ -212,19 +212,23 @@ class Parked:
             return []
         if checked.refusal is not None:
             line = f"{_said('decide', decision)}, which does not count: {checked.refusal}"
-            return [Heard(step, line, counts=False)]
+            return [MessageReceived(step, line, counts=False)]
         if checked.edited is None and check.request.id in self.requests:
             going_on = decisions.counted(check.request, decision, checked, check.at)
             self.requests[check.request.id] = going_on
             if checked.answer is not None or decisions.outcome(going_on) is not None:
                 self._close(decision.request)
-        return [Heard(step, f"{_said('decide', decision)}{f': {decision.comment}' if decision.comment else ''}")]
+        return [
+            MessageReceived(step, f"{_said('decide', decision)}{f': {decision.comment}' if decision.comment else ''}")
+        ]
 
     def _expired(self, at: datetime, step: int) -> list[Happening]:
         over = [request for request in self.requests.values() if decisions.expired(request, at)]
         for request in over:
             self._close(request.id)
-        return [Heard(step, f"{request.id} has expired: nobody decided in time", counts=False) for request in over]
+        return [
+            MessageReceived(step, f"{request.id} has expired: nobody decided in time", counts=False) for request in over
+        ]
 
     async def _stands(self, event: HistoryEvent) -> None:
         """A run that does not wait any more has no open requests, however they were answered."""

@@ -7,8 +7,16 @@ from datetime import UTC
 from typing import Any, TypeVar
 
 from mandate.workers.history import closing
-from mandate.workers.history.events import Asked, Call, Called, Ended, Happening, Returned, Said
-from mandate.workers.history.requests import CHECKS, NOTIFY, Parked
+from mandate.workers.history.events import (
+    Call,
+    CallReturned,
+    CallStarted,
+    Happening,
+    ModelAnswered,
+    ModelAsked,
+    RunEnded,
+)
+from mandate.workers.history.requests import CHECKS, NOTIFY, RequestHistory
 from mandate.workflows.contracts.agent import AgentPin, Pinned
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.compensation import CompensationRequest
@@ -39,7 +47,7 @@ class _Activity:
 
 
 @dataclass(slots=True)
-class Chronicle:
+class RunHistory:
     """What is known of a run after the events so far; feed it the events of one Temporal run in order."""
 
     converter: DataConverter
@@ -51,17 +59,17 @@ class Chronicle:
     uncertain: tuple[EffectEntry, ...] = ()
     calls: list[Call] = field(default_factory=list)
     """Of the last turn, until the model has answered to their results."""
-    ended: Ended | None = None
+    ended: RunEnded | None = None
     agent: str | None = None
     """The agent's name as it was asked for."""
     task_queue: str = ""
-    parked: Parked = field(init=False)
+    parked: RequestHistory = field(init=False)
     """What it wants from people."""
     _first_run: str = ""
     _open: dict[int, _Activity] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.parked = Parked(self.converter)
+        self.parked = RequestHistory(self.converter)
 
     async def add(self, event: HistoryEvent) -> list[Happening]:
         """Take in the next event; what a person would want to hear of it."""
@@ -131,7 +139,7 @@ class Chronicle:
         if kind == "call_model":
             (request,) = await self._decode(attributes.input.payloads, ModelRequest)
             self.parked.close_all()
-            return [*self._unmade(request.results), Asked(request.step, line)]
+            return [*self._unmade(request.results), ModelAsked(request.step, line)]
         if kind == "plan_compensation":
             (planned,) = await self._decode(attributes.input.payloads, CompensationRequest)
             self.parked.take_back()
@@ -143,7 +151,7 @@ class Chronicle:
             return []
         activity.call.state = "running"
         self.parked.close_call(next(index for index, call in enumerate(self.calls) if call is activity.call))
-        return [Called(self.step, activity.call)]
+        return [CallStarted(self.step, activity.call)]
 
     async def _call_of(self, attributes: ActivityTaskScheduledEventAttributes, line: str) -> Call | None:
         """The call that an activity answers: by its index, else by its key, else by the name of the activity.
@@ -202,7 +210,7 @@ class Chronicle:
         else:
             result = ToolResult(text=payloads[0].data.decode(errors="replace") if payloads else "null")
         self._settle(activity.call, result, Outcome.NOT_DONE if result.error else Outcome.DONE)
-        return [Returned(self.step, activity.call)]
+        return [CallReturned(self.step, activity.call)]
 
     async def _failed(self, activity: _Activity | None, failure: Failure) -> list[Happening]:
         if activity is None:
@@ -213,7 +221,7 @@ class Chronicle:
             error = ApplicationError("its failure cannot be read")
         reason = closing.words(error)
         if activity.call is None:
-            return [Said(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
+            return [ModelAnswered(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
         outcome = Outcome.UNKNOWN
         if isinstance(error, ApplicationError) and error.type == FailureType.TOOL_FAILED and error.details:
             with contextlib.suppress(ValueError):
@@ -222,7 +230,7 @@ class Chronicle:
         elif isinstance(error, ApplicationError) and self._means_not_done(activity.call, error):
             outcome = Outcome.NOT_DONE
         self._settle(activity.call, ToolResult(text=reason, error=True), outcome)
-        return [Returned(self.step, activity.call)]
+        return [CallReturned(self.step, activity.call)]
 
     async def _decode_result(self, payloads: Sequence[Payload]) -> ToolResult:
         """Return a call's result; anybody may have put something else in its place, which the run does not believe."""
@@ -267,11 +275,11 @@ class Chronicle:
         self.step += 1
         self.head, self.usage = reply.head, self.usage + reply.usage
         self.calls = [self._call(call) for call in reply.calls]
-        happened: list[Happening] = [Said(self.step, reply.text, reply.problem, final=not reply.calls)]
+        happened: list[Happening] = [ModelAnswered(self.step, reply.text, reply.problem, final=not reply.calls)]
         for call in self.calls:
             if call.request.misfit is not None:
                 call.state, call.result = "misfit", ToolResult(text=call.request.misfit, error=True)
-                happened.append(Returned(self.step, call))
+                happened.append(CallReturned(self.step, call))
         return happened
 
     def _unmade(self, results: Sequence[ToolResult]) -> list[Happening]:
@@ -280,14 +288,14 @@ class Chronicle:
         for call, result in zip(self.calls, results, strict=False):
             if call.state == "waiting":
                 call.state, call.result = ("refused" if result.error else "done"), result
-                happened.append(Returned(self.step, call))
+                happened.append(CallReturned(self.step, call))
             elif call.state == "unknown" and call.key is not None:
                 # A probe or a person knew what became of it.
                 self._know(call)
                 call.state, call.result = ("failed" if result.error else "done"), result
                 if not result.error:
                     self.effects = effects.logged(self.effects, self._entry(call))
-                happened.append(Returned(self.step, call))
+                happened.append(CallReturned(self.step, call))
         return happened
 
     def _call(self, request: CallRequest) -> Call:
@@ -298,7 +306,7 @@ class Chronicle:
             key = effects.idempotency_key(self._first_run, request.digest, request.repeat)
         return Call(request, line, key)
 
-    def _end(self, ended: Ended) -> None:
+    def _end(self, ended: RunEnded) -> None:
         self.ended = ended
         if ended.continued_as is None:
             self._cut_short()

@@ -10,7 +10,7 @@ from mandate.workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effe
 from mandate.workflows.loop.desk import Settled
 from mandate.workflows.loop.open_calls import OpenCalls
 from mandate.workflows.loop.people import PeopleGate
-from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import decisions, needs, policy, redaction, totals, wording
 from temporalio import workflow
 
@@ -27,9 +27,9 @@ NOTES_CHARACTERS = 64 * 1024
 class Approvals:
     """What the gate asks of its run about the calls of a turn."""
 
-    def __init__(self, current: Current, calls: OpenCalls, on_rescued: Callable[[Settled], None]) -> None:
+    def __init__(self, run: Run, calls: OpenCalls, on_rescued: Callable[[Settled], None]) -> None:
         """`on_rescued` is told of requests that are about the run as a whole."""
-        self._current = current
+        self._run = run
         self._calls = calls
         self._on_rescued = on_rescued
 
@@ -50,30 +50,30 @@ class Approvals:
             options=tuple(map(str, options)) if isinstance(options, list) else (),
             reason=self._reason(call, verdict)
             if question is None
-            else f"the agent {self._current.now.agent.name!r} asks",
+            else f"the agent {self._run.state.agent.name!r} asks",
             effect=str(tool.effect),
             risk=tool.risk,
-            tainted=self._current.now.tainted,
-            step=self._current.now.step,
-            head=self._current.now.head,
+            tainted=self._run.state.tainted,
+            step=self._run.state.step,
+            head=self._run.state.head,
             index=index,
             choices=CHOICES[kind],
-            needs=needs.needs_of(verdict, self._calls.rules, self._current.now.agent.people, workflow.now()),
+            needs=needs.needs_of(verdict, self._calls.rules, self._run.state.agent.people, workflow.now()),
             requested_at=workflow.now(),
         )
         gate.ask(request)
-        self._current.recall(f"asks {', '.join(request.waits_for)}: {request.title} ({request_id})")
+        self._run.record_step(f"asks {', '.join(request.waits_for)}: {request.title} ({request_id})")
         return request
 
     def _reason(self, call: CallRequest, verdict: Verdict) -> str:
-        undone = next((done for done in self._current.now.compensable if done.key == call.undoes), None)
+        undone = next((done for done in self._run.state.compensable if done.key == call.undoes), None)
         if undone is None:
             return verdict.reason
         return f"the run was stopped, and this takes back {undone.line}; {verdict.reason}"
 
     def _digest(self, request: str, kind: RequestKind, tool: str, arguments: Digest | JsonObject) -> Digest:
         run = workflow.info().first_execution_run_id
-        agent = self._current.now.agent.digest
+        agent = self._run.state.agent.digest
         return decisions.request_digest(run, request, kind=kind, tool=tool, arguments=arguments, agent=agent)
 
     def tool_of(self, request: Request) -> Tool | None:
@@ -81,25 +81,25 @@ class Approvals:
 
     def judged(self, request: Request, edited: EditedCall) -> tuple[Verdict, Sequence[Need]]:
         """The call with other arguments, as if the one that is open were not there."""
-        call, tool = self._current.now.calls[request.index], self._calls.tool(request.tool or "")
+        call, tool = self._run.state.calls[request.index], self._calls.tool(request.tool or "")
         held = request.edited.arguments if request.edited is not None else call.arguments
-        before = totals.give_back(self._current.now.totals, tool, held)
-        facts = self._current.facts.model_copy(update={"totals": before})
-        verdict = policy.judge(self._calls.rules, tool, edited.arguments, facts, tools=self._current.now.agent.tools)
+        before = totals.give_back(self._run.state.totals, tool, held)
+        facts = self._run.facts.model_copy(update={"totals": before})
+        verdict = policy.judge(self._calls.rules, tool, edited.arguments, facts, tools=self._run.state.agent.tools)
         if verdict.kind == "deny":
             return verdict, ()
-        if self._current.is_current_loop and self._held(request.id) + _size(edited) > TURN_LIMIT_BYTES // 2:
+        if self._run.is_current_loop and self._held(request.id) + _size(edited) > TURN_LIMIT_BYTES // 2:
             reason = f"the changed arguments of this turn's calls would be over {TURN_LIMIT_BYTES // 2} bytes together"
             return Verdict(kind="deny", reason=reason), ()
-        self._current.update(totals=totals.reserve(before, tool, edited.arguments))
+        self._run.update(totals=totals.reserve(before, tool, edited.arguments))
         if verdict.kind == "allow":
             return verdict, ()
-        return verdict, needs.needs_of(verdict, self._calls.rules, self._current.now.agent.people, workflow.now())
+        return verdict, needs.needs_of(verdict, self._calls.rules, self._run.state.agent.people, workflow.now())
 
     def _held(self, but: str) -> int:
         """Bytes that changed arguments take in the state, those of one request left out."""
-        asked = [one.edited for one in self._current.now.people.open if one.edited is not None and one.id != but]
-        return sum(map(_size, [*asked, *(edit.call for edit in self._current.now.edits.values())]))
+        asked = [one.edited for one in self._run.state.people.open if one.edited is not None and one.id != but]
+        return sum(map(_size, [*asked, *(edit.call for edit in self._run.state.edits.values())]))
 
     def digest_of(self, request: Request, edited: EditedCall) -> Digest:
         return self._digest(request.id, request.kind, request.tool or "", edited.digest)
@@ -110,10 +110,10 @@ class Approvals:
         )
 
     def view(self, request: Request) -> Request:
-        if request.tool is None or request.index >= len(self._current.now.calls):
+        if request.tool is None or request.index >= len(self._run.state.calls):
             return request
-        call, tool = self._current.now.calls[request.index], self._calls.tool(request.tool or "")
-        edit = self._current.now.edits.get(request.index)
+        call, tool = self._run.state.calls[request.index], self._calls.tool(request.tool or "")
+        edit = self._run.state.edits.get(request.index)
         edited = request.edited or (edit.call if edit is not None else None)
         arguments = edited.arguments if edited is not None else call.arguments
         return request.model_copy(update={"arguments": redaction.masked(arguments, tool.sensitive), "edited": edited})
@@ -122,11 +122,11 @@ class Approvals:
         """A request is closed: its call may run, or has its answer."""
         if settled.request.kind in RESCUES:
             self._on_rescued(settled)
-            self._current.recall(f"{settled.request.id}: {settled.reason}")
-            self._current.stand()
+            self._run.record_step(f"{settled.request.id}: {settled.reason}")
+            self._run.publish_status()
             return
         request, index = settled.request, settled.request.index
-        call, tool = self._current.now.calls[index], self._calls.tool(settled.request.tool or "")
+        call, tool = self._run.state.calls[index], self._calls.tool(settled.request.tool or "")
         said = f" ({self._noted(settled.comment)})" if settled.comment else ""
         match settled.outcome:
             case "approved":
@@ -140,22 +140,22 @@ class Approvals:
                 held = request.edited.arguments if request.edited is not None else call.arguments
                 self._calls.give_back(tool, held)
                 self._calls.answer(index, ToolResult(text=f"refused: {settled.reason}{said}", error=True))
-        self._current.recall(f"{request.id}: {settled.reason}{said}")
-        self._current.stand()
+        self._run.record_step(f"{request.id}: {settled.reason}{said}")
+        self._run.publish_status()
 
     def _clear(self, settled: Settled) -> None:
         request, index = settled.request, settled.request.index
         notes = [f"{settled.reason}: {self._noted(settled.comment)}"] if settled.comment else []
         if request.edited is not None:
-            edits = {**self._current.now.edits, index: Edit(call=request.edited, request=request.id)}
-            self._current.update(edits=edits)
+            edits = {**self._run.state.edits, index: Edit(call=request.edited, request=request.id)}
+            self._run.update(edits=edits)
             sensitive = self._calls.tool(request.tool or "").sensitive
             ran = self._noted(wording.arguments(request.edited.arguments, sensitive))
             notes.insert(0, f"{request.edited.by} changed this call before it ran; it ran with {ran}")
         if notes:
-            self._current.update(notes={**self._current.now.notes, index: "; ".join(notes)})
+            self._run.update(notes={**self._run.state.notes, index: "; ".join(notes)})
         if (signed := self._signed(request)) is not None:
-            self._current.update(signed={**self._current.now.signed, index: signed})
+            self._run.update(signed={**self._run.state.signed, index: signed})
         rule = request.needs[0].rule
         self._calls.set_verdict(index, Verdict(kind="allow", rule=rule, reason=settled.reason))
 
@@ -174,7 +174,7 @@ class Approvals:
 
     def _noted(self, text: str) -> str:
         """`text` as long as Temporal can carry such a text for each call of the turn."""
-        share = min(NOTE_CHARACTERS, NOTES_CHARACTERS // len(self._current.now.calls))
+        share = min(NOTE_CHARACTERS, NOTES_CHARACTERS // len(self._run.state.calls))
         return text if len(text) <= share else f"{text[: share - 1]}…"
 
 

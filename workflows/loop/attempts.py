@@ -3,27 +3,27 @@
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
-from mandate.workflows.loop.calls import Made
+from mandate.workflows.loop.calls import CallOutcome
 from mandate.workflows.loop.open_calls import OpenCalls
-from mandate.workflows.loop.run import Current
-from mandate.workflows.loop.tool_calls import Placed
+from mandate.workflows.loop.run import Run
+from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.rules import recovery as rules_recovery
 from mandate.workflows.rules import routing, wording
 
 
-class Tries:
+class AttemptLimits:
     """Keeps the failures of one run."""
 
-    def __init__(self, current: Current, calls: OpenCalls) -> None:
-        self._current = current
+    def __init__(self, run: Run, calls: OpenCalls) -> None:
+        self._run = run
         self._calls = calls
         self._switched_at: int | None = None
 
-    def told(self, placed: Placed, made: Made) -> ToolResult:
+    def told(self, placed: JudgedCall, made: CallOutcome) -> ToolResult:
         """The answer as the model is told it, its failure counted if it is one."""
         digest = rules_recovery.call_digest(placed.call.tool, placed.call.arguments)
         if made.failed is not None:
-            is_effect, is_new = placed.tool.effect.changes_world, self._current.is_current_loop
+            is_effect, is_new = placed.tool.effect.changes_world, self._run.is_current_loop
             line = f"{placed.line}: {made.failed}"
             attempt = self.failed(placed.tool.name, line, call=digest, index=placed.index, spoiled=is_effect and is_new)
             note = wording.joined(made.answer.note, wording.failed_check(made.failed, changed_world=is_effect), attempt)
@@ -34,15 +34,15 @@ class Tries:
             line = f"{placed.line}: {made.outcome.value if placed.tool.sensitive else wording.result(made.answer)}"
             attempt = self.failed(placed.tool.name, line, call=digest if is_final else None, index=placed.index)
             return made.answer.model_copy(update={"note": wording.joined(made.answer.note, attempt)})
-        recovery = self._current.now.recovery
+        recovery = self._run.state.recovery
         recovery = rules_recovery.succeeded(recovery, placed.tool.name, changed_world=placed.tool.effect.changes_world)
         recovery, times = rules_recovery.seen(recovery, digest, made.answer)
-        limit = self._current.now.agent.same_call
+        limit = self._run.state.agent.same_call
         if times >= 2 * limit:
             reason = f"{placed.line}, {times} times with the same result"
-            for _ in range(self._current.now.agent.attempts):
+            for _ in range(self._run.state.agent.attempts):
                 recovery = rules_recovery.failed(recovery, rules_recovery.SAME, reason, index=placed.index)
-        self._current.update(recovery=recovery)
+        self._run.update(recovery=recovery)
         if times != limit:
             return made.answer
         note = f"you have made this call {times} times with the same result; do something else, or give your answer"
@@ -52,28 +52,26 @@ class Tries:
         self, tool: str, line: str, *, index: int, call: Digest | None = None, spoiled: bool = False
     ) -> str | None:
         """Counts a failure of a tool; what the model is told of it, if people help once attempts are used up."""
-        recovery = rules_recovery.failed(
-            self._current.now.recovery, tool, line, call=call, index=index, spoiled=spoiled
-        )
-        self._current.update(recovery=recovery)
+        recovery = rules_recovery.failed(self._run.state.recovery, tool, line, call=call, index=index, spoiled=spoiled)
+        self._run.update(recovery=recovery)
         self.try_next_model()
-        its = self._current.now.agent
-        if not its.recovers or not self._current.is_current_loop:
+        its = self._run.state.agent
+        if not its.recovers or not self._run.is_current_loop:
             return None
         return wording.attempt(recovery.troubles[tool].failures, its.attempts, tool)
 
     def try_next_model(self) -> None:
         """After a failure the next model of the route goes on, if the agent file wants it; once a step."""
-        its = self._current.now
+        its = self._run.state
         if its.agent.after_failure == "next_model" and self._switched_at != its.step:
             self._switched_at = its.step
             following = routing.after(its.agent.models, its.model or its.agent.models[0])
             if following is not None:
-                self._current.update(model=following)
+                self._run.update(model=following)
 
     def count(self) -> None:
         """Once a turn: whether none of its calls has worked, as so many turns in a row as there are attempts."""
-        its = self._current.now
+        its = self._run.state
         if its.turn_counted or not its.calls or not its.agent.recovers:
             return
         recovery = its.recovery
@@ -82,29 +80,29 @@ class Tries:
             recovery = rules_recovery.failed(recovery, rules_recovery.TURNS, lines, index=len(its.calls) - 1)
         else:
             recovery = rules_recovery.succeeded(recovery, rules_recovery.TURNS, changed_world=False)
-        self._current.update(recovery=recovery, turn_counted=True)
+        self._run.update(recovery=recovery, turn_counted=True)
 
     def _failure_in_words(self, call: CallRequest, answer: ToolResult | None) -> str:
         """Why a call of the turn did not work, without anything sensitive."""
         if answer is None:
             return "no answer"
-        tool = self._current.now.agent.tool(call.tool)
+        tool = self._run.state.agent.tool(call.tool)
         if tool is not None and tool.sensitive and not call.misfit:
             return "failed"
         return wording.shorten(answer.note or "", 200) if answer.unfit else wording.result(answer)
 
     def barred(self, call: CallRequest) -> str | None:
         """Why the same call is not made again as it is."""
-        recovery = self._current.now.recovery
-        if not (recovery.failed or recovery.spoiled) or not self._current.now.agent.recovers:
+        recovery = self._run.state.recovery
+        if not (recovery.failed or recovery.spoiled) or not self._run.state.agent.recovers:
             return None
         return rules_recovery.failed_before(recovery, rules_recovery.call_digest(call.tool, call.arguments))
 
     def spoiled_meanwhile(self, index: int, call: CallRequest) -> str | None:
         """Why a call is not made that was judged before the same one of its turn was made, and was done wrongly."""
-        if not self._current.is_current_loop or index in self._current.now.unclear or call.undoes is not None:
+        if not self._run.is_current_loop or index in self._run.state.unclear or call.undoes is not None:
             return None
-        spoiled = self._current.now.recovery.spoiled
+        spoiled = self._run.state.recovery.spoiled
         return spoiled.get(rules_recovery.call_digest(call.tool, call.arguments)) if spoiled else None
 
     def refuse(self, index: int, call: CallRequest, before: str) -> None:
@@ -112,4 +110,4 @@ class Tries:
         text = f"not made again: the same call failed before ({before}); try another way"
         attempt = self.failed(call.tool, f"{line}: repeated", index=index)
         self._calls.answer(index, ToolResult(text=text, error=True, note=attempt))
-        self._current.recall(f"not made again: {line}")
+        self._run.record_step(f"not made again: {line}")

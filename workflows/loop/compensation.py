@@ -8,8 +8,8 @@ from mandate.workflows.contracts.run import RecoveryState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.open_calls import OpenCalls
-from mandate.workflows.loop.run import Current
-from mandate.workflows.loop.tool_calls import Placed
+from mandate.workflows.loop.run import Run
+from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.rules import wording
 from mandate.workflows.steps import Attempted
 
@@ -23,9 +23,9 @@ KEPT = 50
 """Calls that a run can take back: the last of them."""
 
 
-def kept(current: Current, placed: Placed, attempted: Attempted) -> None:
+def kept(run: Run, placed: JudgedCall, attempted: Attempted) -> None:
     """Remember a call that was done, if its tool has a compensation."""
-    its = current.now
+    its = run.state
     if attempted.outcome is not Outcome.DONE or not attempted.key or placed.call.undoes is not None:
         return
     if placed.tool.name not in its.agent.compensable:
@@ -42,30 +42,30 @@ def kept(current: Current, placed: Placed, attempted: Attempted) -> None:
         edited=placed.edit.call.blob if placed.edit is not None else None,
         result=result,
     )
-    current.update(compensable=(*its.compensable, done)[-KEPT:], compensable_count=its.compensable_count + 1)
+    run.update(compensable=(*its.compensable, done)[-KEPT:], compensable_count=its.compensable_count + 1)
 
 
-class Undoing:
+class Compensation:
     """The last turn of a stopped run."""
 
-    def __init__(self, current: Current, control: Control, calls: OpenCalls) -> None:
+    def __init__(self, run: Run, control: Control, calls: OpenCalls) -> None:
         self._calls = calls
-        self._current = current
+        self._run = run
         self._control = control
 
     @property
     def is_wanted(self) -> bool:
         """Whether there is something to take back; nothing while it is unknown what was done."""
-        its = self._current.now
+        its = self._run.state
         return bool(its.compensable) and its.control.undo is None and not its.uncertain and not its.unclear
 
     async def begin(self) -> ModelReply:
         """The turn that takes it back; the open one ends without what it has not done."""
-        its = self._current.now
-        self._control.begin_undoing()
+        its = self._run.state
+        self._control.begin_compensation()
         self._calls.drop()
-        self._current.update(recovery=RecoveryState())
-        self._current.show("taking back what was done")
+        self._run.update(recovery=RecoveryState())
+        self._run.set_doing("taking back what was done")
         unmade = ToolResult(text="not made: the run is being stopped", error=True)
         answers = (answer or unmade for answer in its.answers)
         return await steps.plan_compensation(
@@ -81,7 +81,7 @@ class Undoing:
     @property
     def outcome(self) -> str:
         """How much was taken back, and what was not and why, in words; empty when there was nothing to take back."""
-        its, left = self._current.now, list[str]()
+        its, left = self._run.state, list[str]()
         if its.control.undo == "kept":
             return "what it did is kept"
         if its.control.undo is None:

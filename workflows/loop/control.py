@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from mandate.workflows.contracts.model import Words
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
-from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import wording
 from temporalio import workflow
 
@@ -21,43 +21,43 @@ WORDS_BYTES = 32 * 1024
 class Control:
     """The wishes of people for one run; they survive in its state."""
 
-    def __init__(self, current: Current) -> None:
+    def __init__(self, run: Run) -> None:
         self.is_ending = False
         """Nothing is told to the model any more."""
-        self._current = current
+        self._run = run
 
     @property
     def is_stopping(self) -> bool:
         """Whether nothing new is to begin; a run that takes back what it did goes on with that."""
-        return self._current.now.control.stopped is not None and not self.is_undoing
+        return self._run.state.control.stopped is not None and not self.is_compensating
 
     @property
-    def is_undoing(self) -> bool:
-        return self._current.now.control.undo == "begun"
+    def is_compensating(self) -> bool:
+        return self._run.state.control.undo == "begun"
 
-    def begin_undoing(self) -> None:
+    def begin_compensation(self) -> None:
         """A pause before the stop holds nothing back any more."""
         self._set(undo="begun", paused=None)
-        self._current.stand()
+        self._run.publish_status()
 
-    def end_undoing(self) -> None:
+    def end_compensation(self) -> None:
         self._set(undo="ended")
 
     @property
     def is_paused(self) -> bool:
-        return self._current.now.control.paused is not None
+        return self._run.state.control.paused is not None
 
     @property
     def has_words(self) -> bool:
-        return bool(self._current.now.control.words)
+        return bool(self._run.state.control.words)
 
     def refusal(self, steering: Steering) -> str | None:
         """Why the model cannot be told these words, in one sentence."""
-        if self._current.now.control.stopped is not None:
+        if self._run.state.control.stopped is not None:
             return STOPPING
         if self.is_ending:
             return "the run is ending"
-        words = self._current.now.control.words
+        words = self._run.state.control.words
         if len(words) >= WORDS_WAITING:
             return f"{WORDS_WAITING} texts wait for the model's next step already; it takes no more before"
         waiting = sum(len(one.text.encode()) for one in words)
@@ -68,61 +68,61 @@ class Control:
 
     def steer(self, steering: Steering) -> Told:
         self.add_words(Words(by=steering.by, text=steering.text))
-        self._current.recall(f"{steering.by} says: {wording.shorten(steering.text, 80)}")
-        return Told(status=self._current.status, message="the model is told at its next step")
+        self._run.record_step(f"{steering.by} says: {wording.shorten(steering.text, 80)}")
+        return Told(status=self._run.status, message="the model is told at its next step")
 
     def add_words(self, words: Words) -> None:
-        self._set(words=(*self._current.now.control.words, words))
+        self._set(words=(*self._run.state.control.words, words))
 
     def give_back_words(self, words: tuple[Words, ...]) -> None:
         """No model could be told them: they come first next time."""
         if words:
-            self._set(words=(*words, *self._current.now.control.words))
+            self._set(words=(*words, *self._run.state.control.words))
 
     def take_words(self) -> tuple[Words, ...]:
         """What the model is to be told now; it is not told again."""
-        words = self._current.now.control.words
+        words = self._run.state.control.words
         if words:
             self._set(words=())
         return words
 
     def pause(self, halt: Halt) -> Told:
         if self.is_paused:
-            return Told(status=self._current.status, message="the run is paused already")
+            return Told(status=self._run.status, message="the run is paused already")
         self._set(paused=halt)
-        self._current.recall(_said("paused", halt))
-        self._current.stand()
+        self._run.record_step(_said("paused", halt))
+        self._run.publish_status()
         then = STOPPING if self.is_stopping else "the call in hand is finished; no new one begins"
-        return Told(status=self._current.status, message=then)
+        return Told(status=self._run.status, message=then)
 
     def resume(self, halt: Halt) -> Told:
         if not self.is_paused:
-            return Told(status=self._current.status, message="the run is not paused")
+            return Told(status=self._run.status, message="the run is not paused")
         self._set(paused=None)
-        self._current.recall(_said("resumed", halt))
-        self._current.stand()
-        return Told(status=self._current.status, message=STOPPING if self.is_stopping else "the run goes on")
+        self._run.record_step(_said("resumed", halt))
+        self._run.publish_status()
+        return Told(status=self._run.status, message=STOPPING if self.is_stopping else "the run goes on")
 
     def stop(self, stop: Stop) -> Told:
-        its = self._current.now
-        if self.is_undoing:
+        its = self._run.state
+        if self.is_compensating:
             self._set(undo="ended")
-            self._current.recall(_said("stopped for good", stop))
-            return Told(status=self._current.status, message="nothing more is taken back; the run ends")
+            self._run.record_step(_said("stopped for good", stop))
+            return Told(status=self._run.status, message="nothing more is taken back; the run ends")
         if self.is_stopping and (its.control.undo is not None or not stop.keep):
             kept = "; what it did is kept" if its.control.undo == "kept" and not stop.keep else ""
-            return Told(status=self._current.status, message=f"{STOPPING} already{kept}")
+            return Told(status=self._run.status, message=f"{STOPPING} already{kept}")
         if not self.is_stopping:
             self._set(stopped=Halt(by=stop.by, reason=stop.reason))
         if stop.keep:
             self._set(undo="kept")
-        self._current.recall(_said("stopped, and what was done is kept" if stop.keep else "stopped", stop))
+        self._run.record_step(_said("stopped, and what was done is kept" if stop.keep else "stopped", stop))
         message = f"the call in hand is finished, then {self._then(stop)}"
-        return Told(status=self._current.status, message=message)
+        return Told(status=self._run.status, message=message)
 
     def _then(self, stop: Stop) -> str:
         """What becomes of what the run did, and of the run."""
-        its = self._current.now
+        its = self._run.state
         done = its.compensable
         if stop.keep:
             return "the run ends; what it did is kept"
@@ -138,7 +138,7 @@ class Control:
     @property
     def _may_yet_do(self) -> bool:
         """Whether the open turn has a call that is not answered and can be taken back once it is done."""
-        its = self._current.now
+        its = self._run.state
         return any(
             answer is None and call.tool in its.agent.compensable
             for call, answer in zip(its.calls, its.answers, strict=True)
@@ -147,24 +147,24 @@ class Control:
     async def go_ahead(self, is_leaving: Callable[[], bool]) -> bool:
         """Returns when the run is not paused, or has to leave; whether it may begin something new."""
         if self.is_paused and not self.is_stopping:
-            self._current.show(f"paused by {self._paused_by}")
+            self._run.set_doing(f"paused by {self._paused_by}")
             await workflow.wait_condition(lambda: not self.is_paused or self.is_stopping or is_leaving())
         return not self.is_stopping and not self.is_paused and not is_leaving()
 
     @property
     def _paused_by(self) -> str:
-        paused = self._current.now.control.paused
+        paused = self._run.state.control.paused
         return paused.by if paused is not None else ""
 
     @property
     def stop_reason(self) -> str:
         """Who stopped the run, and why."""
-        stopped = self._current.now.control.stopped
+        stopped = self._run.state.control.stopped
         assert stopped is not None
         return _said("stopped", stopped)
 
     def _set(self, **changes: object) -> None:
-        self._current.update(control=self._current.now.control.model_copy(update=changes))
+        self._run.update(control=self._run.state.control.model_copy(update=changes))
 
 
 def _said(what: str, halt: Halt) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import REFUSALS
-from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.run import Run
 from temporalio.exceptions import ApplicationError
 
 KEPT_BYTES = 256 * 1024
@@ -15,8 +15,8 @@ KEPT_BYTES = 256 * 1024
 class Kept:
     """Those of one run; each is in its state until it is taken in."""
 
-    def __init__(self, current: Current, take_in: Callable[[KeptDecision], Awaitable[object]]) -> None:
-        self._current = current
+    def __init__(self, run: Run, take_in: Callable[[KeptDecision], Awaitable[object]]) -> None:
+        self._run = run
         self._take_in = take_in
         self._under_way: dict[asyncio.Task[None], None] = {}
 
@@ -27,7 +27,7 @@ class Kept:
 
     def keep(self, kept: KeptDecision) -> bool:
         """Keep a decision until the run has continued as new; false when there are too many already."""
-        known = self._current.now.people.kept
+        known = self._run.state.people.kept
         if sum(len(one.model_dump_json()) for one in (*known, kept)) > KEPT_BYTES:
             return False
         self._set(*known, kept)
@@ -35,7 +35,7 @@ class Kept:
 
     def begin(self) -> None:
         """Take in what was kept before the run continued as new, beside what comes now."""
-        for kept in self._current.now.people.kept:
+        for kept in self._run.state.people.kept:
             task = asyncio.create_task(self._one(kept))
             self._under_way[task] = None
             task.add_done_callback(self._under_way.pop)
@@ -47,7 +47,7 @@ class Kept:
             # Whoever takes it in keeps why it does not count.
             if error.type not in REFUSALS:
                 raise
-        self._set(*(one for one in self._current.now.people.kept if one is not kept))
+        self._set(*(one for one in self._run.state.people.kept if one is not kept))
 
     def _set(self, *kept: KeptDecision) -> None:
-        self._current.update(people=self._current.now.people.model_copy(update={"kept": kept}))
+        self._run.update(people=self._run.state.people.model_copy(update={"kept": kept}))

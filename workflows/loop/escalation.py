@@ -13,7 +13,7 @@ from mandate.workflows.contracts.verification import CheckPin, CheckRequest, Che
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.desk import Settled
 from mandate.workflows.loop.people import PeopleGate
-from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import decisions, recovery, wording
 from mandate.workflows.rules import needs as rules_needs
 from temporalio import workflow
@@ -25,18 +25,18 @@ REASON_CHARACTERS = 1000
 """Longest reason that a halt takes; a decision's comment may be longer."""
 
 
-class Rescuer:
+class Escalations:
     """Checks what was done, and asks people how a run goes on that cannot by itself."""
 
-    def __init__(self, current: Current, control: Control, gate: PeopleGate, is_leaving: Callable[[], bool]) -> None:
-        self._current = current
+    def __init__(self, run: Run, control: Control, gate: PeopleGate, is_leaving: Callable[[], bool]) -> None:
+        self._run = run
         self._control = control
         self._gate = gate
         self._is_leaving = is_leaving
 
     async def verify(self, check: CheckPin, request: CheckRequest) -> CheckResult:
         """What a check finds; one that no worker can make is `unable`."""
-        self._current.show(f"checking {check.name}")
+        self._run.set_doing(f"checking {check.name}")
         try:
             found = await steps.verify_result(request, check)
         except ActivityError as error:
@@ -45,8 +45,8 @@ class Rescuer:
             cause = error.cause
             why = cause.message if isinstance(cause, ApplicationError) else "no worker made it in time"
             found = CheckResult(finding="unable", reason=wording.shorten(why, 200))
-        self._current.update(usage=self._current.now.usage + found.usage)
-        self._current.recall(f"check {check.name}: {found.finding}{f', {found.reason}' if found.reason else ''}")
+        self._run.update(usage=self._run.state.usage + found.usage)
+        self._run.record_step(f"check {check.name}: {found.finding}{f', {found.reason}' if found.reason else ''}")
         return found
 
     def ask_outcome(self, index: int, entry: EffectEntry, tool: Tool, seen: str) -> str:
@@ -69,11 +69,11 @@ class Rescuer:
 
     def escalate(self, about: str, reason: str, reply: ModelReply | None = None, tried: Sequence[str] = ()) -> Rescue:
         """Ask how the run goes on after `about` has failed too often; `tried` is what no attempt counts."""
-        trouble = self._current.now.recovery.troubles.get(about, Trouble())
+        trouble = self._run.state.recovery.troubles.get(about, Trouble())
         first = trouble.failures - len(trouble.lines) + 1
         lines = [f"attempt {number}: {line}" for number, line in enumerate(trouble.lines, first)]
         lines += tried
-        lines += [f"done so far: {entry.call}" for entry in self._current.now.effects.last[-EFFECTS_SHOWN:]]
+        lines += [f"done so far: {entry.call}" for entry in self._run.state.effects.last[-EFFECTS_SHOWN:]]
         if reply is not None and reply.text.strip():
             lines.append(f"its answer: {wording.shorten(reply.text, 1000)}")
         choices = CHOICES["escalation"]
@@ -81,7 +81,7 @@ class Rescuer:
             choices = tuple(choice for choice in choices if choice != "accept")
         request = self._ask("escalation", title=reason, reason=reason, evidence=tuple(lines), choices=choices)
         rescue = Rescue(request=request, about=about, reason=reason, reply=reply)
-        self._current.update(rescue=rescue)
+        self._run.update(rescue=rescue)
         return rescue
 
     def _ask(
@@ -96,7 +96,7 @@ class Rescuer:
         index: int = 0,
         tool: Tool | None = None,
     ) -> str:
-        its, now = self._current.now, workflow.now()
+        its, now = self._run.state, workflow.now()
         request_id = self._gate.next_id()
         unmatched = Verdict(kind="ask", reason=reason)
         needs = rules_needs.needs_of(unmatched, its.agent.policy, its.agent.people, now)
@@ -128,23 +128,23 @@ class Rescuer:
             requested_at=now,
         )
         self._gate.ask(request)
-        self._current.recall(f"asks {', '.join(request.waits_for)}: {request.title} ({request_id})")
-        self._current.stand()
-        self._gate.notices.tell([request], "asked")
+        self._run.record_step(f"asks {', '.join(request.waits_for)}: {request.title} ({request_id})")
+        self._run.publish_status()
+        self._gate.notifications.tell([request], "asked")
         return request_id
 
     async def resolution(self, request: str) -> Resolution | None:
         """What a person chose; `None` when the run has to halt before."""
-        if request not in self._current.now.resolutions:
+        if request not in self._run.state.resolutions:
             found = decisions.find(self._gate.state, request)
-            self._current.show(f"waiting for {', '.join(found.waits_for) if found else 'people'}")
+            self._run.set_doing(f"waiting for {', '.join(found.waits_for) if found else 'people'}")
             await workflow.wait_condition(
-                lambda: request in self._current.now.resolutions or self._control.is_stopping or self._is_leaving()
+                lambda: request in self._run.state.resolutions or self._control.is_stopping or self._is_leaving()
             )
-        said = self._current.now.resolutions.get(request)
+        said = self._run.state.resolutions.get(request)
         if said is not None:
-            left = {other: one for other, one in self._current.now.resolutions.items() if other != request}
-            self._current.update(resolutions=left)
+            left = {other: one for other, one in self._run.state.resolutions.items() if other != request}
+            self._run.update(resolutions=left)
         return said
 
     def resolve(self, settled: Settled) -> None:
@@ -162,14 +162,14 @@ class Rescuer:
                 "answer": settled.answer,
             }
         )
-        self._current.update(resolutions={**self._current.now.resolutions, settled.request.id: resolution})
+        self._run.update(resolutions={**self._run.state.resolutions, settled.request.id: resolution})
 
     def stop(self, said: Resolution) -> None:
         self._control.stop(Stop(by=said.by or "somebody", reason=wording.shorten(said.comment, REASON_CHARACTERS)))
 
     def settle(self, said: Resolution, text: str) -> None:
         """Everything counts anew, and the model is told `text` as that person's words."""
-        self._current.update(recovery=recovery.afresh(self._current.now.recovery), misfits=0, untaken=(), rescue=None)
+        self._run.update(recovery=recovery.afresh(self._run.state.recovery), misfits=0, untaken=(), rescue=None)
         self._control.add_words(Words(by=said.by or "somebody", text=text.strip()))
 
 

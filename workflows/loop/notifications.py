@@ -6,7 +6,7 @@ from typing import Literal
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.request import Notice, NotifyRequest, Request
-from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.run import Run
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
@@ -16,12 +16,12 @@ NOTICES = 25
 Occasion = Literal["asked", "reminder", "escalated"]
 
 
-class Notices:
+class Notifications:
     """Notifications that are on their way."""
 
-    def __init__(self, current: Current, view: Callable[[Request], Request]) -> None:
+    def __init__(self, run: Run, view: Callable[[Request], Request]) -> None:
         """`view` gives a request as people may see it."""
-        self._current = current
+        self._run = run
         self._view = view
         # In the order in which they began: a replay has to cancel them in the same one.
         self._under_way: dict[asyncio.Task[None], None] = {}
@@ -34,7 +34,7 @@ class Notices:
     def tell(self, requests: Sequence[Request], occasion: Occasion) -> None:
         """Notify people, in the background: nothing waits for it."""
         number = 0 if occasion == "asked" else int(workflow.now().timestamp())
-        its = self._current.now
+        its = self._run.state
         for first in range(0, len(requests), NOTICES):
             told = NotifyRequest(
                 workflow_id=workflow.info().workflow_id,
@@ -65,4 +65,4 @@ class Notices:
                 return
             failures = (f"people could not be notified: {error.cause or error}",)
         for failure in failures:
-            self._current.recall(failure)
+            self._run.record_step(failure)

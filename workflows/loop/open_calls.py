@@ -5,61 +5,61 @@ from collections.abc import Sequence
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.policy import Rule, RunFacts, Verdict
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
-from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import redaction, totals, wording
 
 
 class OpenCalls:
     """Reads and changes them; decides nothing."""
 
-    def __init__(self, current: Current) -> None:
-        self._current = current
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
     @property
     def rules(self) -> Sequence[Rule]:
-        return self._current.now.agent.policy
+        return self._run.state.agent.policy
 
     def tool(self, name: str) -> Tool:
-        tool = self._current.now.agent.tool(name)
+        tool = self._run.state.agent.tool(name)
         assert tool is not None, name
         return tool
 
     def answer(self, index: int, answer: ToolResult) -> None:
         """Keep the answer to a call, beside what people said of it."""
-        note = self._current.now.notes.get(index)
+        note = self._run.state.notes.get(index)
         told = answer if note is None else answer.model_copy(update={"note": wording.joined(note, answer.note)})
-        answers = list(self._current.now.answers)
+        answers = list(self._run.state.answers)
         answers[index] = told
-        self._current.update(answers=tuple(answers))
+        self._run.update(answers=tuple(answers))
 
     def shown(self, call: CallRequest, answer: ToolResult | None) -> ToolResult | None:
         """An answer as people may see it: what a tool returns may repeat what it was given."""
-        tool = self._current.now.agent.tool(call.tool)
+        tool = self._run.state.agent.tool(call.tool)
         if answer is None or answer.text is None or call.misfit or tool is None or not tool.sensitive:
             return answer
         return answer.model_copy(update={"text": redaction.HIDDEN})
 
     def deny(self, index: int, reason: str) -> None:
-        call = self._current.now.calls[index]
+        call = self._run.state.calls[index]
         line = wording.call(call.tool, call.arguments, self.tool(call.tool).sensitive)
         self.answer(index, ToolResult(text=f"refused: {reason}", error=True))
-        self._current.recall(f"refused: {line} ({reason})")
+        self._run.record_step(f"refused: {line} ({reason})")
 
     def set_verdict(self, index: int, verdict: Verdict) -> None:
-        verdicts = list(self._current.now.verdicts)
+        verdicts = list(self._run.state.verdicts)
         verdicts[index] = verdict
-        self._current.update(verdicts=tuple(verdicts))
+        self._run.update(verdicts=tuple(verdicts))
 
     def reserve(self, tool: Tool, arguments: JsonObject) -> None:
-        self._current.update(totals=totals.reserve(self._current.now.totals, tool, arguments))
+        self._run.update(totals=totals.reserve(self._run.state.totals, tool, arguments))
 
     def give_back(self, tool: Tool, arguments: JsonObject) -> None:
         """Take out of the totals what `reserve` put in for this call."""
-        self._current.update(totals=totals.give_back(self._current.now.totals, tool, arguments))
+        self._run.update(totals=totals.give_back(self._run.state.totals, tool, arguments))
 
     def drop(self) -> None:
         """What has no answer yet is not made: its share goes back."""
-        its = self._current.now
+        its = self._run.state
         for index, call in enumerate(its.calls):
             verdict = its.verdicts[index]
             if its.answers[index] is None and verdict is not None and verdict.kind != "deny":
@@ -68,7 +68,7 @@ class OpenCalls:
 
     def facts_before(self, index: int) -> RunFacts:
         """What rules saw of the run: without this call, and without those that come after it and are not made yet."""
-        its = self._current.now
+        its = self._run.state
         before = its.totals
         for other in range(index, len(its.calls)):
             verdict, answer = its.verdicts[other], its.answers[other]
@@ -76,4 +76,4 @@ class OpenCalls:
                 edit = its.edits.get(other)
                 arguments = its.calls[other].arguments if edit is None else edit.call.arguments
                 before = totals.give_back(before, self.tool(its.calls[other].tool), arguments)
-        return self._current.facts.model_copy(update={"totals": before})
+        return self._run.facts.model_copy(update={"totals": before})

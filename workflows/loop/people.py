@@ -26,8 +26,8 @@ from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.loop.decision_lookups import Lookups
 from mandate.workflows.loop.deferred_decisions import Kept
 from mandate.workflows.loop.desk import Desk, Settled
-from mandate.workflows.loop.notifications import Notices
-from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.notifications import Notifications
+from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import decisions, redaction, wording
 from mandate.workflows.rules import needs as rules_needs
 from pydantic import JsonValue
@@ -53,24 +53,24 @@ CROWDED = "too many messages came to the run at once; send it again in a moment"
 class PeopleGate:
     """The open requests of one run."""
 
-    def __init__(self, current: Current, desk: Desk) -> None:
+    def __init__(self, run: Run, desk: Desk) -> None:
         self.messages = 0
         """What people said since the run last continued as new."""
-        self._current = current
+        self._run = run
         self._desk = desk
         self._locks: dict[str, asyncio.Lock] = {}
         self._checks: dict[str, int] = {}
         self._lookups = Lookups()
         self._due_of: tuple[tuple[Request, ...], tuple[str, ...], datetime | None] | None = None
         self._is_draining = False
-        self._kept = Kept(current, self._take_in)
-        self.notices = Notices(current, desk.view)
-        for kept in self.state.kept if current.is_begun else ():
+        self._kept = Kept(run, self._take_in)
+        self.notifications = Notifications(run, desk.view)
+        for kept in self.state.kept if run.is_begun else ():
             self._hold(kept.decision.request)
 
     @property
     def state(self) -> PeopleState:
-        return self._current.now.people
+        return self._run.state.people
 
     def next_id(self) -> str:
         return f"r{self.state.made + 1}"
@@ -83,7 +83,7 @@ class PeopleGate:
         """Close all requests that are still open: the run ends."""
         for request in self.state.open:
             self._close(request, "withdrawn", reason)
-        self.notices.cancel()
+        self.notifications.cancel()
 
     def turned_away(self, decision: Decision) -> str | None:
         """Why a decision is not taken in at all, in one sentence; the one that rejects everything always is."""
@@ -104,21 +104,21 @@ class PeopleGate:
         self._is_draining = True
         # Each may begin while the others are waited for.
         await workflow.wait_condition(
-            lambda: self.notices.is_quiet and self._kept.is_quiet and workflow.all_handlers_finished()
+            lambda: self.notifications.is_quiet and self._kept.is_quiet and workflow.all_handlers_finished()
         )
 
     def refusal(self, decision: Decision, at: datetime) -> str | None:
         """Why a decision cannot count, as far as that needs no look-up."""
         if decisions.is_repeated(self.state, decision):
             return None
-        reason = decisions.refusal(self.state, decision, at, self._current.now.requester)
+        reason = decisions.refusal(self.state, decision, at, self._run.state.requester)
         return reason or self.in_clear(decision.request, decision.value)
 
     def in_clear(self, request: str, value: JsonValue) -> str | None:
         """Return why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
         asked = decisions.find(self.state, request) if value is not None else None
         tool = self._desk.tool_of(asked) if asked is not None else None
-        if tool is None or not self._current.now.agent.hides:
+        if tool is None or not self._run.state.agent.hides:
             return None
         name = redaction.given_in_clear(value, tool.sensitive)
         return f"value: {redaction.in_clear(name)}" if name is not None else None
@@ -128,7 +128,7 @@ class PeopleGate:
 
     def in_clear_anywhere(self, given: JsonValue) -> str | None:
         """Return the same for what is no decision: it is not known which call it would change."""
-        agent = self._current.now.agent
+        agent = self._run.state.agent
         sensitive = tuple(dict.fromkeys(name for tool in agent.tools for name in tool.sensitive))
         # A key of decisions may have the name of somebody's argument.
         items = [(name, item) for name, item in given.items() if name != "token"] if isinstance(given, dict) else []
@@ -138,7 +138,7 @@ class PeopleGate:
 
     async def hear(self, decision: Decision, at: datetime, *, is_one_of_many: bool = False) -> None:
         """As `decide`, for one that came by signal and would not be sent again: a crowded run keeps it for later."""
-        if self._current.has_loop(2) and self.crowd is not None and decision.request != EVERY:
+        if self._run.has_loop(2) and self.crowd is not None and decision.request != EVERY:
             self._end_expired(at, decision.request)
             counts = not decisions.is_repeated(self.state, decision) and self.refusal(decision, at) is None
             if counts and self._kept.keep(KeptDecision(decision=decision, at=at)):
@@ -178,7 +178,7 @@ class PeopleGate:
                 # Another decision may have been taken, or the same one again, while this one waited for its turn.
                 if (reason := self.refusal(decision, at)) is not None:
                     self._refuse(decision, reason, via)
-                is_new = is_one_of_many or self._current.has_loop(2)
+                is_new = is_one_of_many or self._run.has_loop(2)
                 look_up = self._lookups.checked if is_new else steps.check_decision
                 return await self._take(decision, at, via, look_up)
 
@@ -229,7 +229,7 @@ class PeopleGate:
             case _:
                 self._stand()
                 wants = decisions.missing(request)
-                self._current.recall(f"{person} chose {decision.choice} on {request.id}; it still needs {wants}")
+                self._run.record_step(f"{person} chose {decision.choice} on {request.id}; it still needs {wants}")
                 return decisions.recorded_on(request)
 
     def _told(self, request: Request, decision: Decision, checked: Checked, at: datetime) -> Receipt:
@@ -249,9 +249,9 @@ class PeopleGate:
             decision=decision,
             request=self._desk.view(request),
             tool=self._desk.tool_of(request),
-            agent=self._current.now.agent.digest,
-            requester=self._current.now.requester,
-            requester_is=self._current.now.agent.requester,
+            agent=self._run.state.agent.digest,
+            requester=self._run.state.requester,
+            requester_is=self._run.state.agent.requester,
             workflow_id=workflow.info().workflow_id,
             at=at,
         )
@@ -324,7 +324,7 @@ class PeopleGate:
         )
         kept = (*self.state.refused, refusal)[-decisions.REFUSED_KEPT :]
         self._set(refused=kept, refusals=self.state.refusals + 1)
-        self._current.refresh()
+        self._run.refresh()
 
     def _refuse(
         self, decision: Decision, reason: str, via: Via, kind: FailureType = FailureType.DECISION_REFUSED
@@ -355,7 +355,7 @@ class PeopleGate:
     def _due(self) -> datetime | None:
         requests, but = self.state.open, tuple(self._checks)
         if self._due_of is None or self._due_of[0] is not requests or self._due_of[1] != but:
-            self._due_of = (requests, but, self._current.board.next_due(requests, self._checks))
+            self._due_of = (requests, but, self._run.board.next_due(requests, self._checks))
         return self._due_of[2]
 
     def _tick(self, now: datetime) -> None:
@@ -375,12 +375,12 @@ class PeopleGate:
             self._replace(later)
         self._tell_escalated(escalated)
         if reminded:
-            self.notices.tell(reminded, "reminder")
+            self.notifications.tell(reminded, "reminder")
 
     def _escalated(self, request: Request, at: datetime) -> Request:
         """`request` as it is at `at`: who may decide by then is not turned away since the timer comes second."""
         going_on = decisions.going_on(request, at)
-        if going_on.needs != request.needs and self._current.is_current_loop:
+        if going_on.needs != request.needs and self._run.is_current_loop:
             self._replace(going_on)
             self._tell_escalated([going_on])
             return going_on
@@ -389,15 +389,15 @@ class PeopleGate:
     def _tell_escalated(self, requests: Sequence[Request]) -> None:
         if not requests:
             return
-        self.notices.tell(requests, "escalated")
+        self.notifications.tell(requests, "escalated")
         ids = ", ".join(request.id for request in requests)
-        self._current.recall(f"nobody answered {ids} in time; it went on to the next people")
+        self._run.record_step(f"nobody answered {ids} in time; it went on to the next people")
         self._stand()
 
     def _stand(self) -> None:
         """Whom requests wait for has changed while they are open."""
-        if self._current.is_current_loop:
-            self._current.stand()
+        if self._run.is_current_loop:
+            self._run.publish_status()
 
     def _end_expired(self, now: datetime, which: str = EVERY) -> None:
         for request in [one for one in self.state.open if which in (EVERY, one.id)]:
@@ -413,7 +413,7 @@ class PeopleGate:
         self._set(open=tuple(request if one.id == request.id else one for one in self.state.open))
 
     def _set(self, **changes: Any) -> None:
-        self._current.update(people=self.state.model_copy(update=changes))
+        self._run.update(people=self.state.model_copy(update=changes))
 
 
 def _sooner(due: Callable[[], datetime | None], than: datetime) -> Callable[[], bool]:

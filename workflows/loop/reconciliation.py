@@ -6,9 +6,9 @@ from mandate.workflows.contracts.run import Unclear
 from mandate.workflows.contracts.tool import Tool, ToolResult
 from mandate.workflows.contracts.verification import Probed, ProbePin, ProbeRequest
 from mandate.workflows.loop.control import Control
-from mandate.workflows.loop.escalation import Rescuer
-from mandate.workflows.loop.run import Current
-from mandate.workflows.loop.tool_calls import Attempts, Placed
+from mandate.workflows.loop.escalation import Escalations
+from mandate.workflows.loop.run import Run
+from mandate.workflows.loop.tool_calls import JudgedCall, ToolCalls
 from mandate.workflows.rules import policy, verification
 from mandate.workflows.rules.cel.evaluate import Unevaluable
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -17,63 +17,63 @@ RERUNS = 3
 """How often a call is made again after it was found not to have happened."""
 
 
-class Doubts:
+class Reconciliation:
     """Clears up the unknown outcomes of one run."""
 
-    def __init__(self, current: Current, control: Control, rescuer: Rescuer, attempts: Attempts) -> None:
-        self._current = current
+    def __init__(self, run: Run, control: Control, escalations: Escalations, tool_calls: ToolCalls) -> None:
+        self._run = run
         self._control = control
-        self._rescuer = rescuer
-        self._attempts = attempts
+        self._escalations = escalations
+        self._tool_calls = tool_calls
 
-    async def cleared_up(self, placed: Placed) -> steps.Attempted | None:
+    async def clear_up(self, placed: JudgedCall) -> steps.Attempted | None:
         """What became of the call, made again where it had not happened; `None` when the run has to halt before."""
         while True:
-            unclear = self._current.now.unclear[placed.index]
+            unclear = self._run.state.unclear[placed.index]
             said = _not_done("it had not happened") if unclear.is_not_done else await self._found_out(placed, unclear)
             if said is None or said.outcome is Outcome.DONE:
                 return said
             if unclear.reruns >= RERUNS or not await self._may_go_on(placed.index):
                 if self._is_leaving_it(unclear):
                     return None
-                self._attempts.settle(placed.index)
+                self._tool_calls.settle(placed.index)
                 return said
-            attempted = await self._attempts.again(placed, unclear)
+            attempted = await self._tool_calls.again(placed, unclear)
             if attempted.outcome is not Outcome.UNKNOWN:
                 return attempted
 
     async def _may_go_on(self, index: int) -> bool:
         """Whether a call that has not happened may be made again now; what is known of it is kept meanwhile."""
-        if not self._current.is_current_loop:
+        if not self._run.is_current_loop:
             return True
-        unclear = self._current.now.unclear[index]
-        self._attempts.doubt(index, unclear.model_copy(update={"is_not_done": True, "request": None}))
-        return await self._rescuer.go_ahead()
+        unclear = self._run.state.unclear[index]
+        self._tool_calls.keep_unknown(index, unclear.model_copy(update={"is_not_done": True, "request": None}))
+        return await self._escalations.go_ahead()
 
     def _is_leaving_it(self, unclear: Unclear) -> bool:
         """Whether the run continues as new before the call is made again."""
         return unclear.reruns < RERUNS and not self._control.is_stopping
 
-    async def _found_out(self, placed: Placed, unclear: Unclear) -> steps.Attempted | None:
+    async def _found_out(self, placed: JudgedCall, unclear: Unclear) -> steps.Attempted | None:
         said = await self._probed(placed, unclear) if unclear.request is None else ""
         return said if isinstance(said, steps.Attempted) else await self._asked(placed, unclear, said)
 
-    async def _probed(self, placed: Placed, unclear: Unclear) -> steps.Attempted | str:
+    async def _probed(self, placed: JudgedCall, unclear: Unclear) -> steps.Attempted | str:
         """What the tool's probe says, or why it cannot tell; empty when there is none."""
-        pin = self._current.now.agent
+        pin = self._run.state.agent
         probe = pin.probes.get(placed.tool.name)
         tool = pin.tool(probe.tool) if probe is not None else None
         if probe is None or tool is None:
             return ""
         probed = await self._looked_up(placed, unclear, probe, tool)
         if isinstance(probed, str):
-            self._current.recall(f"the probe {probe.tool} of {placed.line} {probed}")
+            self._run.record_step(f"the probe {probe.tool} of {placed.line} {probed}")
             return f"the probe {probe.tool} {probed}"
-        self._current.taint(tool)
-        self._current.recall(f"the probe {probe.tool} of {placed.line}: {probed.reason}")
+        self._run.taint(tool)
+        self._run.record_step(f"the probe {probe.tool} of {placed.line}: {probed.reason}")
         match probed.outcome:
             case Outcome.DONE:
-                self._attempts.happened(
+                self._tool_calls.settle_done(
                     placed.index, unclear.entry.model_copy(update={"reason": f"as {probe.tool} shows"})
                 )
                 found = probed.result or ToolResult(text="done")
@@ -85,16 +85,16 @@ class Doubts:
             case _:
                 return f"the probe {probe.tool} could not tell: {probed.reason}"
 
-    async def _looked_up(self, placed: Placed, unclear: Unclear, probe: ProbePin, tool: Tool) -> Probed | str:
+    async def _looked_up(self, placed: JudgedCall, unclear: Unclear, probe: ProbePin, tool: Tool) -> Probed | str:
         """What the probe saw, or that it could not be asked and why."""
-        pin, its = self._current.now.agent, self._current.now
+        pin, its = self._run.state.agent, self._run.state
         arguments = verification.arguments_of(probe.arguments, placed.call.arguments, unclear.entry.key)
         if isinstance(arguments, Unevaluable):
             return f"cannot be called: {arguments.reason}"
-        verdict = policy.judge(pin.policy, tool, arguments, self._current.facts, tools=pin.tools)
+        verdict = policy.judge(pin.policy, tool, arguments, self._run.facts, tools=pin.tools)
         if not verdict.allowed:
             return f"may not be called: {verdict.reason}"
-        self._current.show(f"looking up whether {placed.line} happened")
+        self._run.set_doing(f"looking up whether {placed.line} happened")
         request = ProbeRequest(
             agent=pin.digest,
             head=its.head,
@@ -111,27 +111,27 @@ class Doubts:
                 raise
             return "gave no answer"
 
-    async def _asked(self, placed: Placed, unclear: Unclear, seen: str) -> steps.Attempted | None:
+    async def _asked(self, placed: JudgedCall, unclear: Unclear, seen: str) -> steps.Attempted | None:
         """What a person says, who is told what the probe has `seen`; `None` when the run halts instead."""
         if unclear.request is None:
-            request = self._rescuer.ask_outcome(placed.index, unclear.entry, placed.tool, seen)
+            request = self._escalations.ask_outcome(placed.index, unclear.entry, placed.tool, seen)
             unclear = unclear.model_copy(update={"request": request})
-            self._attempts.doubt(placed.index, unclear)
-        said = await self._rescuer.resolution(unclear.request or "")
+            self._tool_calls.keep_unknown(placed.index, unclear)
+        said = await self._escalations.resolution(unclear.request or "")
         if said is None:
             return None
         match said.choice:
             case "happened":
-                self._attempts.happened(placed.index, unclear.entry.model_copy(update={"reason": said.reason}))
+                self._tool_calls.settle_done(placed.index, unclear.entry.model_copy(update={"reason": said.reason}))
                 untold = ToolResult(text="done; its reply was lost", note=said.reason, stands_in=True)
                 return steps.Attempted(Outcome.DONE, said.answer or untold, key=unclear.entry.key)
             case "not_happened":
-                self._attempts.doubt(placed.index, unclear.model_copy(update={"request": None}))
+                self._tool_calls.keep_unknown(placed.index, unclear.model_copy(update={"request": None}))
                 return _not_done(said.reason)
             case _:
-                self._attempts.uncertain(placed.index, unclear.entry)
+                self._tool_calls.settle_unknown(placed.index, unclear.entry)
                 if said.choice == "stop":
-                    self._rescuer.stop(said)
+                    self._escalations.stop(said)
                 return None
 
 

@@ -19,7 +19,7 @@ RUNNING = visibility.Standing("running", ())
 Status = Literal["running", "waiting", "paused", "done"]
 
 
-class Current:
+class Run:
     """All that a run must not lose is in `now`; whatever changes it goes through here."""
 
     def __init__(self, state: RunState | None = None) -> None:
@@ -37,7 +37,7 @@ class Current:
         return self._state is not None
 
     @property
-    def now(self) -> RunState:
+    def state(self) -> RunState:
         assert self._state is not None
         return self._state
 
@@ -46,7 +46,7 @@ class Current:
         visibility.announce(state)
 
     def update(self, **changes: Any) -> None:
-        self._state = self.now.model_copy(update=changes)
+        self._state = self.state.model_copy(update=changes)
 
     @property
     def is_current_loop(self) -> bool:
@@ -55,42 +55,42 @@ class Current:
 
     def has_loop(self, loop: int) -> bool:
         """Tell whether the run began on the order of commands of this `LOOP` or of a later one."""
-        return self.now.agent.loop >= loop
+        return self.state.agent.loop >= loop
 
     @property
     def status(self) -> Status:
-        if self.now.control.paused is not None:
+        if self.state.control.paused is not None:
             return "paused"
-        return "waiting" if self.now.people.open else "running"
+        return "waiting" if self.state.people.open else "running"
 
     @property
     def facts(self) -> RunFacts:
         """What conditions see of the run."""
         return RunFacts(
             id=workflow.info().first_execution_run_id,
-            agent=self.now.agent.name,
-            version=self.now.agent.version,
-            requester=self.now.requester,
-            labels=self.now.labels,
-            step=self.now.step,
-            cost_usd=self.now.usage.cost_usd,
+            agent=self.state.agent.name,
+            version=self.state.agent.version,
+            requester=self.state.requester,
+            labels=self.state.labels,
+            step=self.state.step,
+            cost_usd=self.state.usage.cost_usd,
             now=workflow.now(),
-            tainted=self.now.tainted,
-            totals=self.now.totals,
+            tainted=self.state.tainted,
+            totals=self.state.totals,
         )
 
     def taint(self, tool: Tool) -> None:
         """What `tool` returned enters the conversation."""
-        if self.is_current_loop and tool.untrusted and not self.now.tainted:
+        if self.is_current_loop and tool.untrusted and not self.state.tainted:
             self.update(tainted=True)
 
-    def recall(self, line: str) -> None:
+    def record_step(self, line: str) -> None:
         """Keep `line` among the last few steps and show them."""
-        shown = f"step {self.now.step}: {wording.shorten(line, 300)}"
-        self.update(recent=(*self.now.recent, shown)[-RECENT:])
+        shown = f"step {self.state.step}: {wording.shorten(line, 300)}"
+        self.update(recent=(*self.state.recent, shown)[-RECENT:])
         self.refresh()
 
-    def show(self, doing: str) -> None:
+    def set_doing(self, doing: str) -> None:
         self.doing = doing
         self.refresh()
 
@@ -105,17 +105,17 @@ class Current:
 
     def _render(self) -> None:
         self._is_stale = False
-        visibility.details(self.now, self.doing, self._rendered)
+        visibility.details(self.state, self.doing, self._rendered)
 
-    def stand(self) -> None:
+    def publish_status(self) -> None:
         """Let lists of runs know whether it waits, and for whom; an upsert only when that has changed."""
-        standing = visibility.Standing(self.status, self.board.waits_for(self.now.people.open))
+        standing = visibility.Standing(self.status, self.board.waits_for(self.state.people.open))
         if standing != self._shown:
             self._shown = standing
-            visibility.stand(self.now, standing)
+            visibility.stand(self.state, standing)
 
-    def leave(self) -> None:
+    def clear_status(self) -> None:
         """Before it continues as new: the closed part of a run waits for nobody."""
-        visibility.note_cost(self.now)
+        visibility.note_cost(self.state)
         if self._shown != RUNNING:
-            visibility.stand(self.now, RUNNING)
+            visibility.stand(self.state, RUNNING)

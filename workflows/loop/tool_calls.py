@@ -16,7 +16,7 @@ from mandate.workflows.contracts.tool import (
     ToolRequest,
     ToolResult,
 )
-from mandate.workflows.loop.run import Current
+from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import effects, wording
 from temporalio import workflow
 
@@ -29,7 +29,7 @@ LONGEST_WAIT = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class JudgedCall:
     """A call of the open turn that may run."""
 
     index: int
@@ -44,11 +44,11 @@ class Placed:
         return wording.call(self.call.tool, self.call.arguments, self.tool.sensitive)
 
 
-class Attempts:
+class ToolCalls:
     """Sends calls out; what is in flight, done and unclear stands in the state."""
 
-    def __init__(self, current: Current) -> None:
-        self._current = current
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._in_flight: dict[int, EffectEntry] = {}
 
     @property
@@ -59,31 +59,31 @@ class Attempts:
     @property
     def lost(self) -> tuple[EffectEntry, ...]:
         """Calls that were sent out and whose end is not known."""
-        unclear = self._current.now.unclear.items()
+        unclear = self._run.state.unclear.items()
         left = (one.entry for index, one in unclear if index not in self._in_flight and not one.is_not_done)
         return (*self._in_flight.values(), *left)
 
     def is_cleared_up(self, tool: Tool) -> bool:
         """Whether an unknown outcome of this tool is found out; a read is just told to the model."""
-        return tool.effect.changes_world and self._current.now.agent.recovers
+        return tool.effect.changes_world and self._run.state.agent.recovers
 
-    async def first(self, placed: Placed) -> steps.Attempted:
+    async def first(self, placed: JudgedCall) -> steps.Attempted:
         """Make a call for the first time."""
         return await self._attempt(placed, self._entry(placed), begun_at=workflow.now())
 
-    async def again(self, placed: Placed, unclear: Unclear) -> steps.Attempted:
+    async def again(self, placed: JudgedCall, unclear: Unclear) -> steps.Attempted:
         """Make a call again that has not happened.
 
         Under the same key while the other side knows it; else under one of its own, which was never sent.
         """
         entry, begun_at, before = unclear.entry.model_copy(update={"reason": None}), unclear.begun_at, 0
         if self._may_use_again(placed.tool, begun_at):
-            before = unclear.entry.attempts if self._current.is_current_loop else 0
+            before = unclear.entry.attempts if self._run.is_current_loop else 0
         else:
             made, begun_at = self._entry(placed, rerun=f"{unclear.reruns + 1}"), workflow.now()
             assert made is not None
             entry = made
-        self.doubt(placed.index, Unclear(entry=entry, reruns=unclear.reruns + 1, begun_at=begun_at))
+        self.keep_unknown(placed.index, Unclear(entry=entry, reruns=unclear.reruns + 1, begun_at=begun_at))
         replaced = unclear.entry.key if unclear.entry.key != entry.key else None
         return await self._attempt(placed, entry, begun_at=begun_at, before=before, instead_of=replaced)
 
@@ -91,14 +91,14 @@ class Attempts:
         if tool.effect is Effect.ONCE:
             return False
         if tool.effect is not Effect.KEYED or tool.key_valid is None:
-            return tool.key_valid is None or self._current.is_current_loop
-        if begun_at is None or not self._current.is_current_loop:
+            return tool.key_valid is None or self._run.is_current_loop
+        if begun_at is None or not self._run.is_current_loop:
             return False
         return begun_at + tool.key_valid - workflow.now() >= SHORTEST_VALIDITY
 
     async def _attempt(
         self,
-        placed: Placed,
+        placed: JudgedCall,
         entry: EffectEntry | None,
         *,
         begun_at: datetime | None,
@@ -114,14 +114,14 @@ class Attempts:
             attempted = self._carried(await self._sent(placed, placed.tool.remote, key, valid))
         else:
             request = ToolRequest(
-                agent=self._current.now.agent.digest,
-                head=self._current.now.head,
+                agent=self._run.state.agent.digest,
+                head=self._run.state.head,
                 index=placed.index,
                 key=key,
                 instead_of=instead_of,
                 edited=placed.edit.call.blob if placed.edit is not None else None,
-                signed=self._current.now.signed.get(placed.index),
-                step=self._current.now.step,
+                signed=self._run.state.signed.get(placed.index),
+                step=self._run.state.step,
             )
             attempted = await steps.run_tool(request, placed.call, placed.tool, placed.verdict, valid=valid)
         if entry is not None:
@@ -131,7 +131,7 @@ class Attempts:
         return replace(attempted, key=key)
 
     async def _sent(
-        self, placed: Placed, remote: RemoteActivity, key: str | None, valid: timedelta | None
+        self, placed: JudgedCall, remote: RemoteActivity, key: str | None, valid: timedelta | None
     ) -> steps.Attempted:
         """Make a call of somebody else's activity.
 
@@ -139,7 +139,7 @@ class Attempts:
         of `idempotent` tools are made one by one, and joined here.
         """
         call, tool, verdict = placed.call, placed.tool, placed.verdict
-        joins = tool.effect is Effect.IDEMPOTENT and remote.failed_types and self._current.is_current_loop
+        joins = tool.effect is Effect.IDEMPOTENT and remote.failed_types and self._run.is_current_loop
         if not joins:
             return await steps.call_remote_activity(remote, call, tool, key, verdict, valid=valid)
         was_lost, wait = False, FIRST_WAIT
@@ -155,29 +155,29 @@ class Attempts:
         return replace(sent, outcome=outcome, attempts=number)
 
     def _account(
-        self, placed: Placed, counted: EffectEntry, attempted: steps.Attempted, begun_at: datetime | None
+        self, placed: JudgedCall, counted: EffectEntry, attempted: steps.Attempted, begun_at: datetime | None
     ) -> None:
         if attempted.outcome is Outcome.DONE:
-            self.happened(placed.index, counted)
+            self.settle_done(placed.index, counted)
         elif attempted.outcome is Outcome.UNKNOWN:
             unclear = counted.model_copy(update={"reason": attempted.answer.text})
             if self.is_cleared_up(placed.tool):
-                known = self._current.now.unclear.get(placed.index)
+                known = self._run.state.unclear.get(placed.index)
                 reruns = known.reruns if known else 0
-                self.doubt(placed.index, Unclear(entry=unclear, reruns=reruns, begun_at=begun_at))
+                self.keep_unknown(placed.index, Unclear(entry=unclear, reruns=reruns, begun_at=begun_at))
             else:
-                self.uncertain(placed.index, unclear)
+                self.settle_unknown(placed.index, unclear)
         else:
             self.settle(placed.index)
 
-    def _entry(self, placed: Placed, rerun: str = "") -> EffectEntry | None:
+    def _entry(self, placed: JudgedCall, rerun: str = "") -> EffectEntry | None:
         if not placed.tool.effect.changes_world:
             return None
         assert placed.call.digest is not None
         run = workflow.info().first_execution_run_id
         repeat: int | str = placed.call.repeat if placed.edit is None else placed.edit.request
         return EffectEntry(
-            step=self._current.now.step,
+            step=self._run.state.step,
             tool=placed.tool.name,
             call=placed.line,
             undoes=placed.call.undoes,
@@ -187,28 +187,28 @@ class Attempts:
     def _carried(self, attempted: steps.Attempted) -> steps.Attempted:
         """`attempted`, without its result if Temporal could not carry all inline results of the turn together."""
         size = len(attempted.answer.text or "")
-        held = sum(len(answer.text or "") for answer in self._current.now.answers if answer is not None)
+        held = sum(len(answer.text or "") for answer in self._run.state.answers if answer is not None)
         if held + size <= TURN_LIMIT_BYTES // 2:
             return attempted
         text = f"done, but its result of {size} characters is more than one turn can return; ask for fewer at once"
         return replace(attempted, answer=ToolResult(text=text, stands_in=True))
 
-    def happened(self, index: int, entry: EffectEntry) -> None:
-        self._current.update(effects=effects.logged(self._current.now.effects, entry))
+    def settle_done(self, index: int, entry: EffectEntry) -> None:
+        self._run.update(effects=effects.logged(self._run.state.effects, entry))
         self.settle(index)
 
-    def uncertain(self, index: int, entry: EffectEntry) -> None:
+    def settle_unknown(self, index: int, entry: EffectEntry) -> None:
         """Nobody could say what became of it."""
         self.settle(index)
-        self._current.update(uncertain=(*self._current.now.uncertain, entry))
+        self._run.update(uncertain=(*self._run.state.uncertain, entry))
 
-    def doubt(self, index: int, unclear: Unclear) -> None:
-        self._current.update(unclear={**self._current.now.unclear, index: unclear})
+    def keep_unknown(self, index: int, unclear: Unclear) -> None:
+        self._run.update(unclear={**self._run.state.unclear, index: unclear})
 
     def settle(self, index: int) -> None:
-        if index in self._current.now.unclear:
-            left = {other: one for other, one in self._current.now.unclear.items() if other != index}
-            self._current.update(unclear=left)
+        if index in self._run.state.unclear:
+            left = {other: one for other, one in self._run.state.unclear.items() if other != index}
+            self._run.update(unclear=left)
 
 
 def _left(tool: Tool, begun_at: datetime | None) -> timedelta | None:

@@ -7,34 +7,34 @@ from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.verification import FINAL, CheckPin, CheckRequest, CheckResult
 from mandate.workflows.loop.control import Control
-from mandate.workflows.loop.escalation import Rescuer
+from mandate.workflows.loop.escalation import Escalations
 from mandate.workflows.loop.open_calls import OpenCalls
-from mandate.workflows.loop.run import Current
-from mandate.workflows.loop.tool_calls import Placed
+from mandate.workflows.loop.run import Run
+from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.rules import policy, verification
 from mandate.workflows.rules.cel.evaluate import Unevaluable
 
 LOST = CheckResult(finding="unable", reason="what the call returned is not known")
 
 
-class Checks:
+class Verification:
     """Makes the checks that the agent file names."""
 
-    def __init__(self, current: Current, control: Control, rescuer: Rescuer, calls: OpenCalls) -> None:
+    def __init__(self, run: Run, control: Control, escalations: Escalations, calls: OpenCalls) -> None:
         self._calls = calls
-        self._current = current
+        self._run = run
         self._control = control
-        self._rescuer = rescuer
+        self._escalations = escalations
 
-    async def failed_after(self, placed: Placed, attempted: steps.Attempted) -> str | None:
+    async def verify_after(self, placed: JudgedCall, attempted: steps.Attempted) -> str | None:
         """Which check the call does not pass and why; `None` when it passes all that are made before a stop."""
-        is_new = self._current.is_current_loop
+        is_new = self._run.is_current_loop
         arguments = placed.call.arguments
         request = CheckRequest(
-            agent=self._current.now.agent.digest,
+            agent=self._run.state.agent.digest,
             check="",
-            head=self._current.now.head,
-            step=self._current.now.step,
+            head=self._run.state.head,
+            step=self._run.state.step,
             index=placed.index,
             result=attempted.answer.model_copy(update={"preview": "", "note": None}),
             edited=placed.edit.call.blob if placed.edit is not None else None,
@@ -43,17 +43,17 @@ class Checks:
         for check in self._due(placed.tool.name, placed.tool, arguments, placed.index):
             if is_new and attempted.answer.stands_in and check.kind != "tool":
                 found = LOST
-                self._current.recall(f"check {check.name}: {found.finding}, {found.reason}")
+                self._run.record_step(f"check {check.name}: {found.finding}, {found.reason}")
             else:
                 found = await self._verified(check, request, arguments)
             if (failed := _failure(check, found)) is not None:
                 return failed
         return None
 
-    async def failed_final(self) -> str | None:
+    async def verify_final(self) -> str | None:
         """The same of the final answer."""
         for check in self._due(FINAL, None, {}, None):
-            now = self._current.now
+            now = self._run.state
             request = CheckRequest(agent=now.agent.digest, check="", head=now.head, step=now.step)
             if (failed := _failure(check, await self._verified(check, request, {}))) is not None:
                 return failed
@@ -61,13 +61,13 @@ class Checks:
 
     def _due(self, after: str, tool: Tool | None, arguments: JsonObject, index: int | None) -> Iterator[CheckPin]:
         """Those whose condition holds, for the run as rules saw it when call `index` was judged."""
-        pin = self._current.now.agent
+        pin = self._run.state.agent
         checks = verification.checks_after(pin.checks, after)
-        facts = self._current.facts
-        if index is not None and self._current.is_current_loop and any(check.when is not None for check in checks):
+        facts = self._run.facts
+        if index is not None and self._run.is_current_loop and any(check.when is not None for check in checks):
             facts = self._calls.facts_before(index)
         for check in checks:
-            if self._current.is_current_loop and self._control.is_stopping:
+            if self._run.is_current_loop and self._control.is_stopping:
                 return
             if verification.applies(check, tool, arguments, facts, tools=pin.tools) is not False:
                 yield check
@@ -76,23 +76,25 @@ class Checks:
         asked = self._unaskable(check, arguments, request.key)
         if isinstance(asked, CheckResult):
             return asked
-        found = await self._rescuer.verify(check, request.model_copy(update={"check": check.name, "arguments": asked}))
-        tool = self._current.now.agent.tool(check.tool) if check.tool is not None else None
+        found = await self._escalations.verify(
+            check, request.model_copy(update={"check": check.name, "arguments": asked})
+        )
+        tool = self._run.state.agent.tool(check.tool) if check.tool is not None else None
         if tool is not None and found.finding != "pass":
             # The reason may hold the beginning of what it returned, and is told to the model.
-            self._current.taint(tool)
+            self._run.taint(tool)
         return found
 
     def _unaskable(self, check: CheckPin, arguments: JsonObject, key: str | None) -> CheckResult | JsonObject:
         """The arguments of the check's tool, or why it cannot be called: it is a call like any other."""
-        pin = self._current.now.agent
+        pin = self._run.state.agent
         tool = pin.tool(check.tool) if check.tool is not None else None
         if tool is None:
             return {}
         made = verification.arguments_of(check.arguments, arguments, key)
         if isinstance(made, Unevaluable):
             return CheckResult(finding="unable", reason=made.reason)
-        verdict = policy.judge(pin.policy, tool, made, self._current.facts, tools=pin.tools)
+        verdict = policy.judge(pin.policy, tool, made, self._run.facts, tools=pin.tools)
         return made if verdict.allowed else CheckResult(finding="unable", reason=verdict.reason)
 
 

@@ -57,7 +57,7 @@ class Facts:
     def _readable(self, name: str, value: object) -> Any:
         try:
             return cel_values.converted(value, name)
-        except cel_values.Unreadable as error:
+        except cel_values.UnreadableValue as error:
             self._unreadable[name] = str(error)
             # An object that the library cannot take either: whatever reads the variable fails, and nothing else.
             return object()
@@ -97,7 +97,7 @@ class Facts:
             return self._failed(plain, text)
         try:
             return cel_values.as_json(plain)
-        except cel_values.Unreadable as error:
+        except cel_values.UnreadableValue as error:
             return Unevaluable(str(error))
 
     def _program(self, text: str, *, is_kept: bool) -> _Program | Unevaluable:

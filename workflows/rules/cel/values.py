@@ -33,7 +33,7 @@ _REFERENCE_KEYS = set(LeafReference.model_fields)
 _PATH_CHARACTERS = 60
 
 
-class Unreadable(ValueError):
+class UnreadableValue(ValueError):
     """A value that conditions cannot read; the text names it."""
 
     def __init__(self, problem: str) -> None:
@@ -41,7 +41,7 @@ class Unreadable(ValueError):
         self._problem = problem
         self._path: list[str] = []
 
-    def below(self, part: str) -> "Unreadable":
+    def below(self, part: str) -> "UnreadableValue":
         """The same of the value that holds it under `part`."""
         self._path.insert(0, part)
         return self
@@ -61,7 +61,7 @@ def converted(value: object, name: str) -> Any:
     """
     try:
         return _converted(value, 0)
-    except Unreadable as error:
+    except UnreadableValue as error:
         raise error.below(name) from None
 
 
@@ -72,11 +72,11 @@ def _converted(value: Any, level: int) -> Any:
     if kind is int:
         if -_INT64_END <= value < _INT64_END:
             return value
-        raise Unreadable("is an integer beyond 64 bits")
+        raise UnreadableValue("is an integer beyond 64 bits")
     if kind in _AS_THEY_ARE:
         return value
     if level == LEVELS:
-        raise Unreadable("is nested too deep")
+        raise UnreadableValue("is nested too deep")
     if kind is dict:
         return _reference(value) if value.keys() == _REFERENCE_KEYS else _object(value, level + 1)
     if kind is list or kind is tuple:
@@ -85,7 +85,7 @@ def _converted(value: Any, level: int) -> Any:
         return float(value)
     if isinstance(value, datetime):
         return _timestamp(value)
-    raise Unreadable("is no plain value")
+    raise UnreadableValue("is no plain value")
 
 
 def as_json(value: Any) -> JsonValue:
@@ -99,11 +99,11 @@ def as_json(value: Any) -> JsonValue:
         return [as_json(item) for item in value]
     if kind is dict:
         if any(type(key) is not str for key in value):
-            raise Unreadable("it comes to an object with a key that is no text")
+            raise UnreadableValue("it comes to an object with a key that is no text")
         return {key: as_json(value[key]) for key in sorted(value)}
     finite = kind is not float or math.isfinite(value)
     if kind not in _JSON or not finite or (kind is int and value >= _INT64_END):
-        raise Unreadable(f"it comes to {_NO_JSON.get(kind.__name__, 'something')}, which is no value of JSON")
+        raise UnreadableValue(f"it comes to {_NO_JSON.get(kind.__name__, 'something')}, which is no value of JSON")
     made: JsonValue = value
     return made
 
@@ -113,7 +113,7 @@ def _list(values: Sequence[object], level: int) -> list[Any]:
     try:
         for value in values:
             made.append(value if type(value) in _AS_THEY_ARE else _converted(value, level))  # noqa: PERF401
-    except Unreadable as error:
+    except UnreadableValue as error:
         raise error.below(f"[{len(made)}]") from None
     return made
 
@@ -124,26 +124,26 @@ def _object(values: Mapping[str, object], level: int) -> dict[str, Any]:
     try:
         for key, value in values.items():
             made[_key(key)] = value if type(value) in _AS_THEY_ARE else _converted(value, level)
-    except Unreadable as error:
+    except UnreadableValue as error:
         raise error.below(f".{key}") from None
     return made
 
 
 def _key(key: object) -> str:
     if type(key) is not str:
-        raise Unreadable("has a key that is no text")
+        raise UnreadableValue("has a key that is no text")
     return _text(key)
 
 
 def _text(text: str) -> str:
     # The library takes a text up to its first NUL: "safe\0other" would equal "safe".
     if "\0" in text:
-        raise Unreadable("holds a NUL character")
+        raise UnreadableValue("holds a NUL character")
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise Unreadable("is not Unicode") from None
+            raise UnreadableValue("is not Unicode") from None
     return text
 
 
@@ -160,7 +160,7 @@ def _reference(value: Mapping[str, Any]) -> Any:
     if redaction.is_hidden(dict(value)):
         return _message_class()(digest=_text(digest))
     if size <= ARGUMENT_LEAF_BYTES or size >= _INT64_END:
-        raise Unreadable("is not shown, since the arguments are long")
+        raise UnreadableValue("is not shown, since the arguments are long")
     return _message_class()(digest=_text(digest), size=size, preview=_text(preview))
 
 
