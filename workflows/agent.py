@@ -7,16 +7,8 @@ from mandate.workflows import marks, steps
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelReply, ModelRequest, Words
 from mandate.workflows.contracts.request import OpenRequests
-from mandate.workflows.contracts.run import (
-    Progress,
-    Rescue,
-    Resolution,
-    RunRequest,
-    RunResult,
-    RunState,
-    RunStatus,
-    Trouble,
-)
+from mandate.workflows.contracts.run import Progress, RunRequest, RunResult, RunStatus
+from mandate.workflows.contracts.state import Rescue, Resolution, RunState, Trouble
 from mandate.workflows.handlers import MessageHandlers
 from mandate.workflows.loop import start, visibility
 from mandate.workflows.loop.compensation import Compensation
@@ -93,18 +85,18 @@ class AgentWorkflow(MessageHandlers):
     async def _work(self) -> RunResult:
         while True:
             if self._control.is_compensating and self._turn.is_answered:
-                return await self._end(RunStatus.STOPPED, self._stop_reason, self._now.last_answer)
+                return await self._end(RunStatus.STOPPED, self._stop_reason, self._state.last_answer)
             if self._turn.is_answered and await self._control.go_ahead(lambda: self._turn.is_leaving):
                 result = await self._go_on()
                 if result is not None:
                     return result
             if not self._control.is_stopping:
                 await self._turn.act()
-            if self._now.uncertain:
+            if self._state.uncertain:
                 return await self._end(*self._unknown())
             if self._control.is_stopping:
                 if not self._compensation.is_wanted:
-                    return await self._end(RunStatus.STOPPED, self._stop_reason, self._now.last_answer)
+                    return await self._end(RunStatus.STOPPED, self._stop_reason, self._state.last_answer)
                 await self._take_back()
             if self._turn.is_leaving:
                 await self._continue_as_new()
@@ -118,9 +110,11 @@ class AgentWorkflow(MessageHandlers):
             if is_cancelled_exception(error):
                 raise
             self._control.end_compensation()
-            self._run.record_step(f"nothing could be taken back: {_reason(error, self._now.agent.store)}")
+            self._run.record_step(f"nothing could be taken back: {_reason(error, self._state.agent.store)}")
             return
-        self._run.update(head=reply.head, step=self._now.step + 1, rescue=None)
+        self._state.head = reply.head
+        self._state.step = self._state.step + 1
+        self._state.rescue = None
         self._turn.open(reply.calls)
 
     @property
@@ -131,7 +125,7 @@ class AgentWorkflow(MessageHandlers):
 
     def _unknown(self) -> tuple[RunStatus, str]:
         """How a run ends that does not know what it did: nobody could say, or somebody stopped it over it."""
-        lost = "; ".join(f"{entry.call} ({entry.reason})" for entry in self._now.uncertain)
+        lost = "; ".join(f"{entry.call} ({entry.reason})" for entry in self._state.uncertain)
         unknown = f"it is unknown whether this happened: {lost}"
         if self._control.is_compensating:
             return RunStatus.STOPPED, f"{self._stop_reason}; {unknown}"
@@ -142,14 +136,14 @@ class AgentWorkflow(MessageHandlers):
     async def _go_on(self) -> RunResult | None:
         """The next step of the model, once people have said how to go on where that is needed."""
         self._turn.attempt_limits.count()
-        about = recovery.used_up(self._now.recovery, self._now.agent.attempts)
-        if self._now.rescue is None and about is not None and self._now.agent.recovers:
-            failures = self._now.recovery.troubles[about].failures
+        about = recovery.used_up(self._state.recovery, self._state.agent.attempts)
+        if self._state.rescue is None and about is not None and self._state.agent.recovers:
+            failures = self._state.recovery.troubles[about].failures
             self._turn.escalations.escalate(about, recovery.in_words(about, failures))
-        if self._now.rescue is not None:
-            return await self._rescued(self._now.rescue)
-        if self._now.step >= self._now.step_limit:
-            return await self._end(RunStatus.EXHAUSTED, start.used_up(self._now.step_limit))
+        if self._state.rescue is not None:
+            return await self._rescued(self._state.rescue)
+        if self._state.step >= self._state.step_limit:
+            return await self._end(RunStatus.EXHAUSTED, start.used_up(self._state.step_limit))
         return await self._decide()
 
     async def _rescued(self, rescue: Rescue) -> RunResult | None:
@@ -168,14 +162,14 @@ class AgentWorkflow(MessageHandlers):
             case "supply" if rescue.about in {recovery.FINAL, recovery.MODEL}:
                 return await self._end(RunStatus.COMPLETED, f"{wording.SUPPLIED}: {said.reason}", said)
             case "supply" if said.answer is not None:
-                self._turn.supply(self._now.recovery.troubles.get(rescue.about, Trouble()).index, said.answer)
+                self._turn.supply(self._state.recovery.troubles.get(rescue.about, Trouble()).index, said.answer)
                 self._turn.escalations.settle(said, f"I have supplied the result. {said.comment}")
             case "accept":
                 self._turn.escalations.settle(said, f"I accept it as it is; go on. {said.comment}")
             case _:
                 self._turn.escalations.settle(said, f"Try again. {said.guidance}")
         if rescue.about == recovery.MODEL:
-            self._run.update(model=None)
+            self._state.model = None
         return None
 
     async def _decide(self) -> RunResult | None:
@@ -185,26 +179,24 @@ class AgentWorkflow(MessageHandlers):
         if not isinstance(reply, ModelReply):
             self._control.give_back_words(words)
             return await self._give_up(recovery.MODEL, reply[-1], tried=reply) if reply else None
-        move = next_step.next_after(reply, self._now.misfits, self._now.agent.attempts)
+        move = next_step.next_after(reply, self._state.misfits, self._state.agent.attempts)
         counted = isinstance(move, next_step.AskAgain) and move.counts
         self._keep_misfit(reply, move)
-        self._run.update(
-            head=reply.head,
-            step=self._now.step + 1,
-            usage=self._now.usage + reply.usage,
-            note=move.note if isinstance(move, next_step.AskAgain) else None,
-            misfits=self._now.misfits + 1 if counted else 0,
-        )
+        self._state.head = reply.head
+        self._state.step = self._state.step + 1
+        self._state.usage = self._state.usage + reply.usage
+        self._state.note = move.note if isinstance(move, next_step.AskAgain) else None
+        self._state.misfits = self._state.misfits + 1 if counted else 0
         self._turn.open(reply.calls)
         self._remember(reply)
         match move:
             case next_step.Done() if self._control.is_stopping:
-                self._run.update(last_answer=reply)
+                self._state.last_answer = reply
                 return None
             case next_step.Done() if not self._is_told_more:
                 return await self._finish(reply)
             case next_step.GiveUp(reason):
-                return await self._give_up(recovery.FINAL, reason, reply, tried=self._now.untaken)
+                return await self._give_up(recovery.FINAL, reason, reply, tried=self._state.untaken)
             case _:
                 return None
 
@@ -212,16 +204,16 @@ class AgentWorkflow(MessageHandlers):
         """The run's end if its answer passes all checks; else the model is told what did not."""
         failed = await self._turn.failed_final_check()
         if self._run.is_current_loop and self._control.is_stopping:
-            self._run.update(last_answer=reply)
+            self._state.last_answer = reply
             return None
         if failed is None and self._run.is_current_loop and self._is_told_more:
             return None
         if failed is None:
             return await self._end(RunStatus.COMPLETED, None, reply)
-        self._run.update(recovery=recovery.failed(self._now.recovery, recovery.FINAL, failed))
-        failures = self._now.recovery.troubles[recovery.FINAL].failures
-        self._run.update(note=f"Your answer was not taken: {failed}. Put that right, then answer again.")
-        if failures >= self._now.agent.attempts:
+        self._state.recovery = recovery.failed(self._state.recovery, recovery.FINAL, failed)
+        failures = self._state.recovery.troubles[recovery.FINAL].failures
+        self._state.note = f"Your answer was not taken: {failed}. Put that right, then answer again."
+        if failures >= self._state.agent.attempts:
             return await self._give_up(recovery.FINAL, recovery.in_words(recovery.FINAL, failures), reply)
         self._turn.attempt_limits.try_next_model()
         return None
@@ -231,22 +223,22 @@ class AgentWorkflow(MessageHandlers):
         match move:
             case next_step.AskAgain(note=str()) | next_step.GiveUp():
                 line = wording.shorten(f"answer not taken: {reply.problem or reply.finish}", 300)
-                self._run.update(untaken=(*self._now.untaken, line)[-recovery.LINES :])
+                self._state.untaken = (*self._state.untaken, line)[-recovery.LINES :]
                 self._turn.attempt_limits.try_next_model()
             case next_step.Done() | next_step.Act():
-                self._run.update(untaken=())
+                self._state.untaken = ()
 
     @property
     def _is_told_more(self) -> bool:
         """Whether people have said something that the model can still be told."""
-        can_be_told = self._now.step < self._now.step_limit or not self._run.is_current_loop
+        can_be_told = self._state.step < self._state.step_limit or not self._run.is_current_loop
         return self._control.has_words and can_be_told
 
     async def _give_up(
         self, about: str, reason: str, reply: ModelReply | None = None, tried: tuple[str, ...] = ()
     ) -> RunResult | None:
         """Ask a person how to go on; a run that began before people were asked ends."""
-        if not self._now.agent.recovers:
+        if not self._state.agent.recovers:
             return await self._end(RunStatus.DECLINED, reason, reply)
         self._turn.escalations.escalate(about, reason, reply, tried)
         return None
@@ -256,41 +248,41 @@ class AgentWorkflow(MessageHandlers):
 
         Else why each gave none; nothing when the run has to halt before another one may be asked.
         """
-        route, silent = self._now.agent.models, list[str]()
+        route, silent = self._state.agent.models, list[str]()
         while True:
-            model = self._now.model or route[0]
+            model = self._state.model or route[0]
             self._run.set_doing(f"asking {model}")
             try:
                 return await steps.call_model(self._model_request(words), model)
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
-                reason = _reason(error, self._now.agent.store)
+                reason = _reason(error, self._state.agent.store)
                 silent.append(f"{model} gave no answer: {reason}")
                 following = routing.after(route, model) if _another_model_may_help(error) else None
                 if following is None:
                     return tuple(silent)
                 self._run.record_step(f"{model} gave no answer ({reason}); going on with {following}")
-                self._run.update(model=following)
+                self._state.model = following
                 if self._run.is_current_loop and not await self._control.go_ahead(lambda: self._turn.is_leaving):
                     return ()
 
     def _model_request(self, words: tuple[Words, ...]) -> ModelRequest:
-        answers = (answer for answer in self._now.answers if answer is not None)
+        answers = (answer for answer in self._state.answers if answer is not None)
         return ModelRequest(
-            agent=self._now.agent.digest,
-            head=self._now.head,
-            model=self._now.model,
+            agent=self._state.agent.digest,
+            head=self._state.head,
+            model=self._state.model,
             results=tuple(answer.model_copy(update={"preview": ""}) for answer in answers),
-            note=self._now.note,
+            note=self._state.note,
             words=words,
-            step=self._now.step + 1,
+            step=self._state.step + 1,
         )
 
     async def _continue_as_new(self) -> NoReturn:
         await self._turn.gate.drain()
         self._run.clear_status()
-        state = marks.mark("state", marks.state_place(), self._now)
+        state = marks.mark("state", marks.state_place(), self._state)
         workflow.continue_as_new(state)
 
     async def _end(
@@ -303,28 +295,29 @@ class AgentWorkflow(MessageHandlers):
         # A decision that is being checked gets its answer, that the run has ended.
         await workflow.wait_condition(workflow.all_handlers_finished)
         if self._turn.lost:
-            self._run.update(uncertain=(*self._now.uncertain, *self._turn.lost), unclear={})
+            self._state.uncertain = (*self._state.uncertain, *self._turn.lost)
+            self._state.unclear = {}
         self._run.record_step(self._run.doing)
-        visibility.close(self._now)
-        return rules_result.result_of(self._now, status, reason, answer)
+        visibility.close(self._state)
+        return rules_result.result_of(self._state, status, reason, answer)
 
     def _close_cancelled(self) -> None:
         """A cancelled run has no result: what it did, and what may have happened, is in its memo."""
         for entry in self._turn.lost:
             reason = entry.reason or "the run was cancelled while it ran"
             unclear = entry.model_copy(update={"reason": reason})
-            self._run.update(uncertain=(*self._now.uncertain, unclear))
+            self._state.uncertain = (*self._state.uncertain, unclear)
         self._run.doing = "cancelled"
         self._run.record_step("cancelled")
-        visibility.close(self._now, memo=True)
+        visibility.close(self._state, memo=True)
 
     @property
     def store(self) -> str | None:
         """Id of the store of this run; not known before its agent is pinned."""
-        return self._now.agent.store if self._run.is_begun else None
+        return self._state.agent.store if self._run.is_begun else None
 
     @property
-    def _now(self) -> RunState:
+    def _state(self) -> RunState:
         return self._run.state
 
     def _remember(self, reply: ModelReply) -> None:
@@ -337,7 +330,7 @@ class AgentWorkflow(MessageHandlers):
     @workflow.query(description="What the run does now, its last steps, usage and effects")
     def progress(self) -> Progress:
         self._require_begun()
-        its = self._now
+        its = self._state
         return Progress(
             agent=its.agent.name,
             version=its.agent.version,
@@ -354,7 +347,7 @@ class AgentWorkflow(MessageHandlers):
     @workflow.query(description="What the run wants from people, and what became of it lately")
     def open_requests(self) -> OpenRequests:
         self._require_begun()
-        its = self._now
+        its = self._state
         return OpenRequests(
             workflow_id=workflow.info().workflow_id,
             run_id=workflow.info().first_execution_run_id,

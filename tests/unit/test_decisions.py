@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mandate.workflows.contracts.people import same_person
 from mandate.workflows.contracts.request import Checked, Decision, EditedCall, Need, Recorded, Request, Then
-from mandate.workflows.contracts.run import PeopleState
+from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.rules import decisions
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)

@@ -29,7 +29,7 @@ from mandate.workflows.contracts.request import (
     Stop,
     Then,
 )
-from mandate.workflows.contracts.run import ControlState, PeopleState, RunState
+from mandate.workflows.contracts.state import ControlState, PeopleState, RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.api.history.v1 import HistoryEvent

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mandate.workflows.contracts.base import Digest
-from mandate.workflows.contracts.run import RecoveryState
+from mandate.workflows.contracts.state import RecoveryState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import recovery
 

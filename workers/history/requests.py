@@ -25,7 +25,7 @@ from mandate.workflows.contracts.request import (
     Steering,
     Stop,
 )
-from mandate.workflows.contracts.run import RunState
+from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules import decisions
 from pydantic import BaseModel, ValidationError
 from temporalio.api.common.v1 import Payload

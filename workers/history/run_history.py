@@ -23,7 +23,8 @@ from mandate.workflows.contracts.compensation import CompensationRequest
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.model import ModelReply, ModelRequest, Usage
-from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunState
+from mandate.workflows.contracts.run import EffectEntry, EffectLog
+from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
 from mandate.workflows.rules import effects, wording
 from temporalio.api.common.v1 import Payload

@@ -3,18 +3,14 @@
 import json
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
-from mandate.workflows.contracts.agent import AgentPin
-from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, canonical_json, check_storable
+from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, check_storable
 from mandate.workflows.contracts.budget import BudgetRequest
-from mandate.workflows.contracts.compensation import Compensable
-from mandate.workflows.contracts.decision_lookups import KeptDecision
-from mandate.workflows.contracts.model import ModelReply, Usage, Words
-from mandate.workflows.contracts.policy import ToolTotals, Verdict
-from mandate.workflows.contracts.request import By, Closed, EditedCall, Halt, Refusal, Request
-from mandate.workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
-from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, field_validator
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.request import By
+from mandate.workflows.contracts.tool import ToolResult
+from pydantic import Field, JsonValue, StringConstraints, field_validator
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
@@ -130,167 +126,6 @@ class RunResult(Record):
     effects: EffectLog
     uncertain: tuple[EffectEntry, ...]
     """Calls whose outcome is unknown: they may have happened."""
-
-
-class Edit(Record):
-    """Other arguments for a call of the open turn, and the request under which a person gave them."""
-
-    call: EditedCall
-    request: str
-
-
-class PeopleState(Record):
-    """What a run wants from people, and what they said."""
-
-    made: int = 0
-    """Requests so far; the next one is `r{made + 1}`."""
-    open: tuple[Request, ...] = ()
-    closed: tuple[Closed, ...] = ()
-    """The last 256."""
-    refused: tuple[Refusal, ...] = ()
-    """The last 20."""
-    refusals: int = 0
-    kept: tuple[KeptDecision, ...] = ()
-    """Came by signal in a crowd, and are taken in once the run has continued as new."""
-
-
-class ControlState(Record):
-    """What people want of the run as a whole."""
-
-    paused: Halt | None = None
-    stopped: Halt | None = None
-    words: tuple[Words, ...] = ()
-    """Not told to the model yet."""
-    undo: Literal["begun", "ended", "kept"] | None = None
-    """Whether a stopped run takes back what it did; `ended` when a second stop ended that, `kept` when it was never to
-    begin."""
-
-
-class Resolution(Record):
-    """What a person chose on an escalation or an unknown outcome; `expired` when nobody did."""
-
-    choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "expired"]
-    by: str = ""
-    comment: str = ""
-    reason: str
-    """One sentence."""
-    value: JsonValue = None
-    """Guidance, a result or an answer in the person's words."""
-    answer: ToolResult | None = None
-    """`value` as a call's result."""
-
-    @property
-    def guidance(self) -> str:
-        """All that the person says to the model."""
-        value = self.value if isinstance(self.value, str | None) else canonical_json(self.value).decode()
-        return " ".join(text for text in (value, self.comment) if text)
-
-
-class Unclear(Record):
-    """A call whose outcome is unknown, while that is being found out."""
-
-    entry: EffectEntry
-    request: str | None = None
-    """Of kind `outcome`; `None` before people are asked."""
-    reruns: int = 0
-    """How often it was found not to have happened, and made again."""
-    begun_at: AwareDatetime | None = None
-    """When its key was first sent."""
-    is_not_done: bool = False
-    """It is known that it has not happened, and is to be made again."""
-
-
-class Trouble(Record):
-    """Failures of one tool since its last success, of turns in a row, or of the final answer."""
-
-    failures: int = 0
-    lines: tuple[str, ...] = ()
-    """What was tried and why it failed, the last ten."""
-    index: int | None = None
-    """The call of the open turn that failed last."""
-
-
-class RecoveryState(Record):
-    """What went wrong lately, as far as it decides on what comes next."""
-
-    troubles: dict[str, Trouble] = {}
-    """By tool; `*final` for the answer, `*turns` for turns in a row without a success, `*same` for calls that are made
-    again and again, `*model` for models that give no answer."""
-    failed: dict[str, str] = {}
-    """Why calls failed for good, by their digest: the same call again is not made. The last 64."""
-    spoiled: dict[str, str] = {}
-    """Why calls that changed the world did not pass a check: they are never made again as they are. The last 64."""
-    same: dict[str, int] = {}
-    """How often a call came with the same result, by the digest of both. The last 64."""
-
-
-class Rescue(Record):
-    """A run that waits for a person to say how it goes on."""
-
-    request: str
-    about: str
-    """A tool, or one of the other names in `RecoveryState.troubles`."""
-    reason: str
-    reply: ModelReply | None = None
-    """The answer that could not be taken."""
-
-
-class RunState(Record):
-    """All that a run carries over continue-as-new; bounded whatever the length of the run."""
-
-    agent: AgentPin
-    head: Digest
-    requester: str | None = None
-    labels: dict[str, str] = {}
-    step: int = 0
-    """Model calls made and answered."""
-    step_limit: int
-    model: str | None = None
-    """Set once the run has left the first model of the route."""
-    calls: tuple[CallRequest, ...] = ()
-    """Calls of the turn at `head`."""
-    answers: tuple[ToolResult | None, ...] = ()
-    """One for each of `calls`; `None` while it is open."""
-    verdicts: tuple[Verdict | None, ...] = ()
-    """One for each of `calls` once the turn is judged; `ask` while people have not decided."""
-    edits: dict[int, Edit] = {}
-    """By position in `calls`."""
-    notes: dict[int, str] = {}
-    """What people said when they approved, by position in `calls`; told with the result."""
-    signed: dict[int, SignedApproval] = {}
-    """Of calls that people had to sign for, by position in `calls`."""
-    totals: dict[str, ToolTotals] = {}
-    """By tool; calls that were refused or failed are left out."""
-    tainted: bool = False
-    """Content of an untrusted tool has entered the conversation."""
-    unclear: dict[int, Unclear] = {}
-    """By position in `calls`."""
-    resolutions: dict[str, Resolution] = {}
-    """By request, until what waits for it has taken it."""
-    recovery: RecoveryState = RecoveryState()
-    turn_counted: bool = False
-    """Whether the open turn is counted among those that failed or not."""
-    rescue: Rescue | None = None
-    goal: str = ""
-    """What the run was asked, its beginning."""
-    people: PeopleState = PeopleState()
-    control: ControlState = ControlState()
-    note: str | None = None
-    misfits: int = 0
-    """Final answers in a row that could not be taken."""
-    untaken: tuple[str, ...] = ()
-    """What was wrong with the last of them."""
-    usage: Usage = Usage()
-    effects: EffectLog = EffectLog()
-    uncertain: tuple[EffectEntry, ...] = ()
-    compensable: tuple[Compensable, ...] = ()
-    """The last 50 calls that can be taken back, the oldest first."""
-    compensable_count: int = 0
-    """How many there were in all."""
-    last_answer: ModelReply | None = None
-    """That of a run which was stopped as it came."""
-    recent: tuple[str, ...] = ()
-    """The last few steps in words, for the current details."""
 
 
 class Progress(Record):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import CHOICES, REJECT, EditedCall, Need, Request, RequestKind
-from mandate.workflows.contracts.run import Edit
+from mandate.workflows.contracts.state import Edit
 from mandate.workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, SignedApproval, Tool, ToolResult
 from mandate.workflows.loop.desk import Settled
 from mandate.workflows.loop.open_calls import OpenCalls
@@ -91,7 +91,7 @@ class Approvals:
         if self._run.is_current_loop and self._held(request.id) + _size(edited) > TURN_LIMIT_BYTES // 2:
             reason = f"the changed arguments of this turn's calls would be over {TURN_LIMIT_BYTES // 2} bytes together"
             return Verdict(kind="deny", reason=reason), ()
-        self._run.update(totals=totals.reserve(before, tool, edited.arguments))
+        self._run.state.totals = totals.reserve(before, tool, edited.arguments)
         if verdict.kind == "allow":
             return verdict, ()
         return verdict, needs.needs_of(verdict, self._calls.rules, self._run.state.agent.people, workflow.now())
@@ -148,14 +148,14 @@ class Approvals:
         notes = [f"{settled.reason}: {self._noted(settled.comment)}"] if settled.comment else []
         if request.edited is not None:
             edits = {**self._run.state.edits, index: Edit(call=request.edited, request=request.id)}
-            self._run.update(edits=edits)
+            self._run.state.edits = edits
             sensitive = self._calls.tool(request.tool or "").sensitive
             ran = self._noted(wording.arguments(request.edited.arguments, sensitive))
             notes.insert(0, f"{request.edited.by} changed this call before it ran; it ran with {ran}")
         if notes:
-            self._run.update(notes={**self._run.state.notes, index: "; ".join(notes)})
+            self._run.state.notes = {**self._run.state.notes, index: "; ".join(notes)}
         if (signed := self._signed(request)) is not None:
-            self._run.update(signed={**self._run.state.signed, index: signed})
+            self._run.state.signed = {**self._run.state.signed, index: signed}
         rule = request.needs[0].rule
         self._calls.set_verdict(index, Verdict(kind="allow", rule=rule, reason=settled.reason))
 

@@ -42,7 +42,7 @@ class AttemptLimits:
             reason = f"{placed.line}, {times} times with the same result"
             for _ in range(self._run.state.agent.attempts):
                 recovery = rules_recovery.failed(recovery, rules_recovery.SAME, reason, index=placed.index)
-        self._run.update(recovery=recovery)
+        self._run.state.recovery = recovery
         if times != limit:
             return made.answer
         note = f"you have made this call {times} times with the same result; do something else, or give your answer"
@@ -53,7 +53,7 @@ class AttemptLimits:
     ) -> str | None:
         """Counts a failure of a tool; what the model is told of it, if people help once attempts are used up."""
         recovery = rules_recovery.failed(self._run.state.recovery, tool, line, call=call, index=index, spoiled=spoiled)
-        self._run.update(recovery=recovery)
+        self._run.state.recovery = recovery
         self.try_next_model()
         its = self._run.state.agent
         if not its.recovers or not self._run.is_current_loop:
@@ -67,7 +67,7 @@ class AttemptLimits:
             self._switched_at = its.step
             following = routing.after(its.agent.models, its.model or its.agent.models[0])
             if following is not None:
-                self._run.update(model=following)
+                self._run.state.model = following
 
     def count(self) -> None:
         """Once a turn: whether none of its calls has worked, as so many turns in a row as there are attempts."""
@@ -80,7 +80,8 @@ class AttemptLimits:
             recovery = rules_recovery.failed(recovery, rules_recovery.TURNS, lines, index=len(its.calls) - 1)
         else:
             recovery = rules_recovery.succeeded(recovery, rules_recovery.TURNS, changed_world=False)
-        self._run.update(recovery=recovery, turn_counted=True)
+        self._run.state.recovery = recovery
+        self._run.state.turn_counted = True
 
     def _failure_in_words(self, call: CallRequest, answer: ToolResult | None) -> str:
         """Why a call of the turn did not work, without anything sensitive."""

@@ -4,7 +4,7 @@ from mandate.workflows import steps
 from mandate.workflows.contracts.compensation import Compensable, CompensationRequest
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.model import ModelReply
-from mandate.workflows.contracts.run import RecoveryState
+from mandate.workflows.contracts.state import RecoveryState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.open_calls import OpenCalls
@@ -42,7 +42,8 @@ def kept(run: Run, placed: JudgedCall, attempted: Attempted) -> None:
         edited=placed.edit.call.blob if placed.edit is not None else None,
         result=result,
     )
-    run.update(compensable=(*its.compensable, done)[-KEPT:], compensable_count=its.compensable_count + 1)
+    run.state.compensable = (*its.compensable, done)[-KEPT:]
+    run.state.compensable_count = its.compensable_count + 1
 
 
 class Compensation:
@@ -64,7 +65,7 @@ class Compensation:
         its = self._run.state
         self._control.begin_compensation()
         self._calls.drop()
-        self._run.update(recovery=RecoveryState())
+        self._run.state.recovery = RecoveryState()
         self._run.set_doing("taking back what was done")
         unmade = ToolResult(text="not made: the run is being stopped", error=True)
         answers = (answer or unmade for answer in its.answers)

@@ -37,11 +37,12 @@ class Control:
 
     def begin_compensation(self) -> None:
         """A pause before the stop holds nothing back any more."""
-        self._set(undo="begun", paused=None)
+        self._run.state.control.undo = "begun"
+        self._run.state.control.paused = None
         self._run.publish_status()
 
     def end_compensation(self) -> None:
-        self._set(undo="ended")
+        self._run.state.control.undo = "ended"
 
     @property
     def is_paused(self) -> bool:
@@ -72,24 +73,24 @@ class Control:
         return Told(status=self._run.status, message="the model is told at its next step")
 
     def add_words(self, words: Words) -> None:
-        self._set(words=(*self._run.state.control.words, words))
+        self._run.state.control.words = (*self._run.state.control.words, words)
 
     def give_back_words(self, words: tuple[Words, ...]) -> None:
         """No model could be told them: they come first next time."""
         if words:
-            self._set(words=(*words, *self._run.state.control.words))
+            self._run.state.control.words = (*words, *self._run.state.control.words)
 
     def take_words(self) -> tuple[Words, ...]:
         """What the model is to be told now; it is not told again."""
         words = self._run.state.control.words
         if words:
-            self._set(words=())
+            self._run.state.control.words = ()
         return words
 
     def pause(self, halt: Halt) -> Told:
         if self.is_paused:
             return Told(status=self._run.status, message="the run is paused already")
-        self._set(paused=halt)
+        self._run.state.control.paused = halt
         self._run.record_step(_said("paused", halt))
         self._run.publish_status()
         then = STOPPING if self.is_stopping else "the call in hand is finished; no new one begins"
@@ -98,7 +99,7 @@ class Control:
     def resume(self, halt: Halt) -> Told:
         if not self.is_paused:
             return Told(status=self._run.status, message="the run is not paused")
-        self._set(paused=None)
+        self._run.state.control.paused = None
         self._run.record_step(_said("resumed", halt))
         self._run.publish_status()
         return Told(status=self._run.status, message=STOPPING if self.is_stopping else "the run goes on")
@@ -106,16 +107,16 @@ class Control:
     def stop(self, stop: Stop) -> Told:
         its = self._run.state
         if self.is_compensating:
-            self._set(undo="ended")
+            self._run.state.control.undo = "ended"
             self._run.record_step(_said("stopped for good", stop))
             return Told(status=self._run.status, message="nothing more is taken back; the run ends")
         if self.is_stopping and (its.control.undo is not None or not stop.keep):
             kept = "; what it did is kept" if its.control.undo == "kept" and not stop.keep else ""
             return Told(status=self._run.status, message=f"{STOPPING} already{kept}")
         if not self.is_stopping:
-            self._set(stopped=Halt(by=stop.by, reason=stop.reason))
+            self._run.state.control.stopped = Halt(by=stop.by, reason=stop.reason)
         if stop.keep:
-            self._set(undo="kept")
+            self._run.state.control.undo = "kept"
         self._run.record_step(_said("stopped, and what was done is kept" if stop.keep else "stopped", stop))
         message = f"the call in hand is finished, then {self._then(stop)}"
         return Told(status=self._run.status, message=message)
@@ -162,9 +163,6 @@ class Control:
         stopped = self._run.state.control.stopped
         assert stopped is not None
         return _said("stopped", stopped)
-
-    def _set(self, **changes: object) -> None:
-        self._run.update(control=self._run.state.control.model_copy(update=changes))
 
 
 def _said(what: str, halt: Halt) -> str:

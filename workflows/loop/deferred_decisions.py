@@ -50,4 +50,4 @@ class Kept:
         self._set(*(one for one in self._run.state.people.kept if one is not kept))
 
     def _set(self, *kept: KeptDecision) -> None:
-        self._run.update(people=self._run.state.people.model_copy(update={"kept": kept}))
+        self._run.state.people.kept = kept

@@ -7,7 +7,8 @@ from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import ModelReply, Words
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import CHOICES, Request, RequestKind, Stop
-from mandate.workflows.contracts.run import EffectEntry, Rescue, Resolution, Trouble
+from mandate.workflows.contracts.run import EffectEntry
+from mandate.workflows.contracts.state import Rescue, Resolution, Trouble
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult
 from mandate.workflows.loop.control import Control
@@ -45,7 +46,7 @@ class Escalations:
             cause = error.cause
             why = cause.message if isinstance(cause, ApplicationError) else "no worker made it in time"
             found = CheckResult(finding="unable", reason=wording.shorten(why, 200))
-        self._run.update(usage=self._run.state.usage + found.usage)
+        self._run.state.usage = self._run.state.usage + found.usage
         self._run.record_step(f"check {check.name}: {found.finding}{f', {found.reason}' if found.reason else ''}")
         return found
 
@@ -81,7 +82,7 @@ class Escalations:
             choices = tuple(choice for choice in choices if choice != "accept")
         request = self._ask("escalation", title=reason, reason=reason, evidence=tuple(lines), choices=choices)
         rescue = Rescue(request=request, about=about, reason=reason, reply=reply)
-        self._run.update(rescue=rescue)
+        self._run.state.rescue = rescue
         return rescue
 
     def _ask(
@@ -144,7 +145,7 @@ class Escalations:
         said = self._run.state.resolutions.get(request)
         if said is not None:
             left = {other: one for other, one in self._run.state.resolutions.items() if other != request}
-            self._run.update(resolutions=left)
+            self._run.state.resolutions = left
         return said
 
     def resolve(self, settled: Settled) -> None:
@@ -162,14 +163,17 @@ class Escalations:
                 "answer": settled.answer,
             }
         )
-        self._run.update(resolutions={**self._run.state.resolutions, settled.request.id: resolution})
+        self._run.state.resolutions = {**self._run.state.resolutions, settled.request.id: resolution}
 
     def stop(self, said: Resolution) -> None:
         self._control.stop(Stop(by=said.by or "somebody", reason=wording.shorten(said.comment, REASON_CHARACTERS)))
 
     def settle(self, said: Resolution, text: str) -> None:
         """Everything counts anew, and the model is told `text` as that person's words."""
-        self._run.update(recovery=recovery.afresh(self._run.state.recovery), misfits=0, untaken=(), rescue=None)
+        self._run.state.recovery = recovery.afresh(self._run.state.recovery)
+        self._run.state.misfits = 0
+        self._run.state.untaken = ()
+        self._run.state.rescue = None
         self._control.add_words(Words(by=said.by or "somebody", text=text.strip()))
 
 

@@ -30,7 +30,7 @@ class OpenCalls:
         told = answer if note is None else answer.model_copy(update={"note": wording.joined(note, answer.note)})
         answers = list(self._run.state.answers)
         answers[index] = told
-        self._run.update(answers=tuple(answers))
+        self._run.state.answers = tuple(answers)
 
     def shown(self, call: CallRequest, answer: ToolResult | None) -> ToolResult | None:
         """An answer as people may see it: what a tool returns may repeat what it was given."""
@@ -48,14 +48,14 @@ class OpenCalls:
     def set_verdict(self, index: int, verdict: Verdict) -> None:
         verdicts = list(self._run.state.verdicts)
         verdicts[index] = verdict
-        self._run.update(verdicts=tuple(verdicts))
+        self._run.state.verdicts = tuple(verdicts)
 
     def reserve(self, tool: Tool, arguments: JsonObject) -> None:
-        self._run.update(totals=totals.reserve(self._run.state.totals, tool, arguments))
+        self._run.state.totals = totals.reserve(self._run.state.totals, tool, arguments)
 
     def give_back(self, tool: Tool, arguments: JsonObject) -> None:
         """Take out of the totals what `reserve` put in for this call."""
-        self._run.update(totals=totals.give_back(self._run.state.totals, tool, arguments))
+        self._run.state.totals = totals.give_back(self._run.state.totals, tool, arguments)
 
     def drop(self) -> None:
         """What has no answer yet is not made: its share goes back."""

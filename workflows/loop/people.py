@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.decision_lookups import KeptDecision
@@ -21,7 +21,7 @@ from mandate.workflows.contracts.request import (
     Refusal,
     Request,
 )
-from mandate.workflows.contracts.run import PeopleState
+from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.loop.decision_lookups import Lookups
 from mandate.workflows.loop.deferred_decisions import Kept
@@ -77,7 +77,8 @@ class PeopleGate:
 
     def ask(self, request: Request) -> None:
         """Open `request`, whose id is `next_id()`; people are told of all that opened together by `notices`."""
-        self._set(made=self.state.made + 1, open=(*self.state.open, rules_needs.readable(request)))
+        self.state.made = self.state.made + 1
+        self.state.open = (*self.state.open, rules_needs.readable(request))
 
     def withdraw(self, reason: str) -> None:
         """Close all requests that are still open: the run ends."""
@@ -314,7 +315,8 @@ class PeopleGate:
         is_every = decision is not None and decision.request == EVERY
         last = decisions.closed(request, outcome, reason, by_every=decision if is_every else None)
         closed = (*self.state.closed, last)[-decisions.CLOSED_KEPT :]
-        self._set(open=left, closed=closed)
+        self.state.open = left
+        self.state.closed = closed
         self._desk.settle(Settled(request, outcome, reason, decision, by, answer))
 
     def note_refusal(self, *, request: str, choice: str, by: str, reason: str, via: Via) -> None:
@@ -323,7 +325,8 @@ class PeopleGate:
             request=request, by=by, choice=choice, reason=wording.shorten(reason, 300), at=workflow.now(), via=via
         )
         kept = (*self.state.refused, refusal)[-decisions.REFUSED_KEPT :]
-        self._set(refused=kept, refusals=self.state.refusals + 1)
+        self.state.refused = kept
+        self.state.refusals = self.state.refusals + 1
         self._run.refresh()
 
     def _refuse(
@@ -410,10 +413,7 @@ class PeopleGate:
         return found
 
     def _replace(self, request: Request) -> None:
-        self._set(open=tuple(request if one.id == request.id else one for one in self.state.open))
-
-    def _set(self, **changes: Any) -> None:
-        self._run.update(people=self.state.model_copy(update=changes))
+        self.state.open = tuple(request if one.id == request.id else one for one in self.state.open)
 
 
 def _sooner(due: Callable[[], datetime | None], than: datetime) -> Callable[[], bool]:

@@ -2,7 +2,7 @@
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.failures import Outcome
-from mandate.workflows.contracts.run import Unclear
+from mandate.workflows.contracts.state import Unclear
 from mandate.workflows.contracts.tool import Tool, ToolResult
 from mandate.workflows.contracts.verification import Probed, ProbePin, ProbeRequest
 from mandate.workflows.loop.control import Control

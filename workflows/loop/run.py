@@ -1,10 +1,10 @@
 """The state of a run, and what people see of it while it changes."""
 
 import asyncio
-from typing import Any, Literal
+from typing import Literal
 
 from mandate.workflows.contracts.policy import RunFacts
-from mandate.workflows.contracts.run import RunState
+from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.loop import visibility
 from mandate.workflows.loop.open_requests import Board
@@ -20,7 +20,7 @@ Status = Literal["running", "waiting", "paused", "done"]
 
 
 class Run:
-    """All that a run must not lose is in `now`; whatever changes it goes through here."""
+    """Holder of a run's state: all that the run must not lose is in `state`."""
 
     def __init__(self, state: RunState | None = None) -> None:
         self.doing = "starting"
@@ -29,7 +29,7 @@ class Run:
         self._is_stale = False
         self._rendered = visibility.Rendered()
         self.board = Board()
-        """What is known of `now.people.open`."""
+        """Facts about `state.people.open`."""
 
     @property
     def is_begun(self) -> bool:
@@ -44,9 +44,6 @@ class Run:
     def begin(self, state: RunState) -> None:
         self._state = state
         visibility.announce(state)
-
-    def update(self, **changes: Any) -> None:
-        self._state = self.state.model_copy(update=changes)
 
     @property
     def is_current_loop(self) -> bool:
@@ -82,12 +79,12 @@ class Run:
     def taint(self, tool: Tool) -> None:
         """What `tool` returned enters the conversation."""
         if self.is_current_loop and tool.untrusted and not self.state.tainted:
-            self.update(tainted=True)
+            self.state.tainted = True
 
     def record_step(self, line: str) -> None:
         """Keep `line` among the last few steps and show them."""
         shown = f"step {self.state.step}: {wording.shorten(line, 300)}"
-        self.update(recent=(*self.state.recent, shown)[-RECENT:])
+        self.state.recent = (*self.state.recent, shown)[-RECENT:]
         self.refresh()
 
     def set_doing(self, doing: str) -> None:

@@ -8,7 +8,8 @@ from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.failures import FailureType, Unreadable
 from mandate.workflows.contracts.marks import Marked, read_as
-from mandate.workflows.contracts.run import RunRequest, RunState
+from mandate.workflows.contracts.run import RunRequest
+from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules import validation, wording
 from pydantic import ValidationError
 from temporalio import workflow

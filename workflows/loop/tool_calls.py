@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from mandate.workflows import steps
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.policy import Verdict
-from mandate.workflows.contracts.run import Edit, EffectEntry, Unclear
+from mandate.workflows.contracts.run import EffectEntry
+from mandate.workflows.contracts.state import Edit, Unclear
 from mandate.workflows.contracts.tool import (
     TURN_LIMIT_BYTES,
     CallRequest,
@@ -194,21 +195,21 @@ class ToolCalls:
         return replace(attempted, answer=ToolResult(text=text, stands_in=True))
 
     def settle_done(self, index: int, entry: EffectEntry) -> None:
-        self._run.update(effects=effects.logged(self._run.state.effects, entry))
+        self._run.state.effects = effects.logged(self._run.state.effects, entry)
         self.settle(index)
 
     def settle_unknown(self, index: int, entry: EffectEntry) -> None:
         """Nobody could say what became of it."""
         self.settle(index)
-        self._run.update(uncertain=(*self._run.state.uncertain, entry))
+        self._run.state.uncertain = (*self._run.state.uncertain, entry)
 
     def keep_unknown(self, index: int, unclear: Unclear) -> None:
-        self._run.update(unclear={**self._run.state.unclear, index: unclear})
+        self._run.state.unclear = {**self._run.state.unclear, index: unclear}
 
     def settle(self, index: int) -> None:
         if index in self._run.state.unclear:
             left = {other: one for other, one in self._run.state.unclear.items() if other != index}
-            self._run.update(unclear=left)
+            self._run.state.unclear = left
 
 
 def _left(tool: Tool, begun_at: datetime | None) -> timedelta | None:

@@ -61,20 +61,18 @@ class Turn:
     def reopen(self) -> None:
         """Go on with a turn that was open when the run continued as new; older runs kept no verdicts."""
         missing = len(self._run.state.calls) - len(self._run.state.verdicts)
-        self._run.update(verdicts=(*self._run.state.verdicts, *[None] * missing))
+        self._run.state.verdicts = (*self._run.state.verdicts, *[None] * missing)
 
     def open(self, calls: tuple[CallRequest, ...]) -> None:
         """Begin a turn; what does not fit has its answer already."""
         answers = tuple(ToolResult(text=call.misfit, error=True) if call.misfit else None for call in calls)
-        self._run.update(
-            calls=calls,
-            answers=answers,
-            verdicts=tuple(None for _ in calls),
-            edits={},
-            notes={},
-            signed={},
-            turn_counted=False,
-        )
+        self._run.state.calls = calls
+        self._run.state.answers = answers
+        self._run.state.verdicts = tuple(None for _ in calls)
+        self._run.state.edits = {}
+        self._run.state.notes = {}
+        self._run.state.signed = {}
+        self._run.state.turn_counted = False
         if not self._run.is_current_loop:
             return
         # Once a tool: of three hundred calls at once those beyond the limit are one mistake.
@@ -174,7 +172,7 @@ class Turn:
         placed = JudgedCall(index, call, tool, verdict, edit)
         self._run.set_doing(placed.line)
         made = await self._maker.make(placed)
-        self._run.update(tainted=self._run.state.tainted or tool.untrusted)
+        self._run.state.tainted = self._run.state.tainted or tool.untrusted
         if made is None:
             return
         if made.outcome in {Outcome.NOT_DONE, Outcome.NOT_SENT}:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mandate.workflows.contracts.request import Request
-from mandate.workflows.contracts.run import ATTRIBUTE_BYTES, RunState
+from mandate.workflows.contracts.run import ATTRIBUTE_BYTES
+from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules import commands, decisions, plain_text, wording
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate

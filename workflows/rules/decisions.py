@@ -20,7 +20,7 @@ from mandate.workflows.contracts.request import (
     Request,
     RequestKind,
 )
-from mandate.workflows.contracts.run import PeopleState
+from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.rules import commands
 from mandate.workflows.rules import needs as rules_needs
 from pydantic import JsonValue

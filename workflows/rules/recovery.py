@@ -1,7 +1,7 @@
 """What went wrong lately in a run, and when that is for a person to settle."""
 
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
-from mandate.workflows.contracts.run import RecoveryState, Trouble
+from mandate.workflows.contracts.state import RecoveryState, Trouble
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import wording
 

@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, ModelReply
-from mandate.workflows.contracts.run import Resolution, RunResult, RunState, RunStatus
+from mandate.workflows.contracts.run import RunResult, RunStatus
+from mandate.workflows.contracts.state import Resolution, RunState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import wording
 
