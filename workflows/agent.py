@@ -10,7 +10,7 @@ from mandate.workflows.contracts.request import OpenRequests
 from mandate.workflows.contracts.run import Progress, RunRequest, RunResult, RunStatus
 from mandate.workflows.contracts.state import Rescue, Resolution, RunState, Trouble
 from mandate.workflows.handlers import MessageHandlers
-from mandate.workflows.loop import start, visibility
+from mandate.workflows.loop import approvals, start, visibility
 from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
@@ -38,7 +38,7 @@ class AgentWorkflow(MessageHandlers):
         self._run = Run(carried if isinstance(carried, RunState) else None)
         self._control = Control(self._run)
         self._turn = Turn(self._run, self._control)
-        self._compensation = Compensation(self._run, self._control, self._turn.calls)
+        self._compensation = Compensation(self._run, self._control)
         self._request = None if isinstance(carried, RunState) else carried or start.request_of(args)
         if self._run.is_begun:
             self._turn.reopen()
@@ -86,7 +86,7 @@ class AgentWorkflow(MessageHandlers):
         while True:
             if self._control.is_compensating and self._turn.is_answered:
                 return await self._end(RunStatus.STOPPED, self._stop_reason, self._state.last_answer)
-            if self._turn.is_answered and await self._control.go_ahead(lambda: self._turn.is_leaving):
+            if self._turn.is_answered and await self._control.go_ahead():
                 result = await self._go_on()
                 if result is not None:
                     return result
@@ -98,7 +98,7 @@ class AgentWorkflow(MessageHandlers):
                 if not self._compensation.is_wanted:
                     return await self._end(RunStatus.STOPPED, self._stop_reason, self._state.last_answer)
                 await self._take_back()
-            if self._turn.is_leaving:
+            if self._run.is_leaving:
                 await self._continue_as_new()
 
     async def _take_back(self) -> None:
@@ -264,7 +264,7 @@ class AgentWorkflow(MessageHandlers):
                     return tuple(silent)
                 self._run.record_step(f"{model} gave no answer ({reason}); going on with {following}")
                 self._state.model = following
-                if self._run.is_current_loop and not await self._control.go_ahead(lambda: self._turn.is_leaving):
+                if self._run.is_current_loop and not await self._control.go_ahead():
                     return ()
 
     def _model_request(self, words: tuple[Words, ...]) -> ModelRequest:
@@ -337,7 +337,7 @@ class AgentWorkflow(MessageHandlers):
             doing=self._run.doing,
             step=its.step,
             head=its.head,
-            answers=tuple(map(self._turn.calls.shown, its.calls, its.answers)),
+            answers=tuple(map(self._run.view_answer, its.calls, its.answers)),
             usage=its.usage,
             effects=its.effects,
             uncertain=its.uncertain,
@@ -356,7 +356,7 @@ class AgentWorkflow(MessageHandlers):
             status="done" if self._is_over else self._run.status,
             requester=its.requester,
             store=its.agent.store,
-            requests=tuple(self._turn.view(request) for request in its.people.open),
+            requests=tuple(approvals.view(self._run, request) for request in its.people.open),
             closed=its.people.closed[-CLOSED_SHOWN:],
             refused=its.people.refused,
             refusals=its.people.refusals,

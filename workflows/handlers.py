@@ -118,7 +118,7 @@ class MessageHandlers:
     async def _decide_each(self, entries: list[Any], at: datetime, via: Via) -> Receipts:
         """Take each of many decisions in by itself, those on one request in their order."""
         await self._begun()
-        self._turn.gate.messages += 1
+        self._run.messages += 1
         return Receipts(receipts=tuple(await asyncio.gather(*(self._decide_one(entry, at, via) for entry in entries))))
 
     async def _decide_one(self, entry: Any, at: datetime, via: Via) -> Answer:
@@ -224,7 +224,7 @@ class MessageHandlers:
         """As `_begun`, for what is no decision; it counts for the server as one does."""
         await self._begun()
         if self._run.is_current_loop:
-            self._turn.gate.messages += 1
+            self._run.messages += 1
 
     async def _begun(self) -> None:
         """Returns when there is a run to talk to, which takes until its agent is pinned."""

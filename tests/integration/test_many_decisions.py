@@ -259,7 +259,7 @@ async def test_a_decision_that_comes_again_is_answered_with_what_it_did(
         ]
         before = await decide_each(handle, *sent)
         again = await decide_each(handle, *sent)
-        monkeypatch.setattr("mandate.workflows.loop.turn.EVENTS", 50)
+        monkeypatch.setattr("mandate.workflows.loop.run.EVENTS", 50)
         await continued(handle)
         monkeypatch.undo()
         later = await decide_each(handle, *sent)
@@ -282,7 +282,7 @@ async def test_signals_to_a_run_that_cannot_leave_count_once_it_has(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From so many events on a run that is about to continue as new takes nothing in; no signal is lost for it."""
-    monkeypatch.setattr("mandate.workflows.loop.turn.EVENTS", 60)
+    monkeypatch.setattr("mandate.workflows.loop.run.EVENTS", 60)
     monkeypatch.setattr(people, "CROWD_EVENTS", 60)
     write_payer(site, 20, quorum=2)
     async with site.serving(sandboxed=False):
@@ -308,7 +308,7 @@ async def test_signals_to_a_run_that_cannot_leave_count_once_it_has(
 async def test_updates_to_a_run_that_cannot_leave_are_told_to_come_again(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mandate.workflows.loop.turn.EVENTS", 60)
+    monkeypatch.setattr("mandate.workflows.loop.run.EVENTS", 60)
     monkeypatch.setattr(people, "CROWD_EVENTS", 60)
     write_payer(site, 100, quorum=2)
     async with site.serving(sandboxed=False):

@@ -4,7 +4,6 @@ from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.loop.calls import CallOutcome
-from mandate.workflows.loop.open_calls import OpenCalls
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.rules import recovery as rules_recovery
@@ -14,9 +13,8 @@ from mandate.workflows.rules import routing, wording
 class AttemptLimits:
     """Keeps the failures of one run."""
 
-    def __init__(self, run: Run, calls: OpenCalls) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._calls = calls
         self._switched_at: int | None = None
 
     def told(self, placed: JudgedCall, made: CallOutcome) -> ToolResult:
@@ -107,8 +105,8 @@ class AttemptLimits:
         return spoiled.get(rules_recovery.call_digest(call.tool, call.arguments)) if spoiled else None
 
     def refuse(self, index: int, call: CallRequest, before: str) -> None:
-        line = wording.call(call.tool, call.arguments, self._calls.tool(call.tool).sensitive)
+        line = wording.call(call.tool, call.arguments, self._run.tool(call.tool).sensitive)
         text = f"not made again: the same call failed before ({before}); try another way"
         attempt = self.failed(call.tool, f"{line}: repeated", index=index)
-        self._calls.answer(index, ToolResult(text=text, error=True, note=attempt))
+        self._run.answer(index, ToolResult(text=text, error=True, note=attempt))
         self._run.record_step(f"not made again: {line}")

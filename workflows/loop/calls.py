@@ -8,7 +8,6 @@ from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.loop import compensation
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.escalation import Escalations
-from mandate.workflows.loop.open_calls import OpenCalls
 from mandate.workflows.loop.reconciliation import Reconciliation
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall, ToolCalls
@@ -30,11 +29,11 @@ class CallOutcome:
 class Calls:
     """Makes the calls of one run."""
 
-    def __init__(self, run: Run, control: Control, escalations: Escalations, calls: OpenCalls) -> None:
+    def __init__(self, run: Run, control: Control, escalations: Escalations) -> None:
         self._run = run
         self._tool_calls = ToolCalls(run)
         self._reconciliation = Reconciliation(run, control, escalations, self._tool_calls)
-        self._verification = Verification(run, control, escalations, calls)
+        self._verification = Verification(run, control, escalations)
 
     @property
     def is_busy(self) -> bool:

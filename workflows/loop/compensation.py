@@ -7,7 +7,6 @@ from mandate.workflows.contracts.model import ModelReply
 from mandate.workflows.contracts.state import RecoveryState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.loop.control import Control
-from mandate.workflows.loop.open_calls import OpenCalls
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.rules import wording
@@ -49,8 +48,7 @@ def kept(run: Run, placed: JudgedCall, attempted: Attempted) -> None:
 class Compensation:
     """The last turn of a stopped run."""
 
-    def __init__(self, run: Run, control: Control, calls: OpenCalls) -> None:
-        self._calls = calls
+    def __init__(self, run: Run, control: Control) -> None:
         self._run = run
         self._control = control
 
@@ -64,7 +62,7 @@ class Compensation:
         """The turn that takes it back; the open one ends without what it has not done."""
         its = self._run.state
         self._control.begin_compensation()
-        self._calls.drop()
+        self._run.release_open_calls()
         self._run.state.recovery = RecoveryState()
         self._run.set_doing("taking back what was done")
         unmade = ToolResult(text="not made: the run is being stopped", error=True)

@@ -1,7 +1,5 @@
 """What people want of a run as a whole: steer, pause, resume, stop."""
 
-from collections.abc import Callable
-
 from mandate.workflows.contracts.model import Words
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
 from mandate.workflows.loop.run import Run
@@ -145,12 +143,12 @@ class Control:
             for call, answer in zip(its.calls, its.answers, strict=True)
         )
 
-    async def go_ahead(self, is_leaving: Callable[[], bool]) -> bool:
+    async def go_ahead(self) -> bool:
         """Returns when the run is not paused, or has to leave; whether it may begin something new."""
         if self.is_paused and not self.is_stopping:
             self._run.set_doing(f"paused by {self._paused_by}")
-            await workflow.wait_condition(lambda: not self.is_paused or self.is_stopping or is_leaving())
-        return not self.is_stopping and not self.is_paused and not is_leaving()
+            await workflow.wait_condition(lambda: not self.is_paused or self.is_stopping or self._run.is_leaving)
+        return not self.is_stopping and not self.is_paused and not self._run.is_leaving
 
     @property
     def _paused_by(self) -> str:

@@ -1,6 +1,6 @@
 """When retries cannot mend it: checks that fail, outcomes that nobody knows, attempts that are used up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.base import JsonObject
@@ -11,8 +11,8 @@ from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.state import Rescue, Resolution, Trouble
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult
+from mandate.workflows.loop import resolutions
 from mandate.workflows.loop.control import Control
-from mandate.workflows.loop.desk import Settled
 from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import decisions, recovery, wording
@@ -29,11 +29,10 @@ REASON_CHARACTERS = 1000
 class Escalations:
     """Checks what was done, and asks people how a run goes on that cannot by itself."""
 
-    def __init__(self, run: Run, control: Control, gate: PeopleGate, is_leaving: Callable[[], bool]) -> None:
+    def __init__(self, run: Run, control: Control, gate: PeopleGate) -> None:
         self._run = run
         self._control = control
         self._gate = gate
-        self._is_leaving = is_leaving
 
     async def verify(self, check: CheckPin, request: CheckRequest) -> CheckResult:
         """What a check finds; one that no worker can make is `unable`."""
@@ -66,7 +65,7 @@ class Escalations:
 
     async def go_ahead(self) -> bool:
         """Returns when the run is not paused, or has to halt; whether it may begin something new."""
-        return await self._control.go_ahead(self._is_leaving)
+        return await self._control.go_ahead()
 
     def escalate(self, about: str, reason: str, reply: ModelReply | None = None, tried: Sequence[str] = ()) -> Rescue:
         """Ask how the run goes on after `about` has failed too often; `tried` is what no attempt counts."""
@@ -140,30 +139,9 @@ class Escalations:
             found = decisions.find(self._gate.state, request)
             self._run.set_doing(f"waiting for {', '.join(found.waits_for) if found else 'people'}")
             await workflow.wait_condition(
-                lambda: request in self._run.state.resolutions or self._control.is_stopping or self._is_leaving()
+                lambda: request in self._run.state.resolutions or self._control.is_stopping or self._run.is_leaving
             )
-        said = self._run.state.resolutions.get(request)
-        if said is not None:
-            left = {other: one for other, one in self._run.state.resolutions.items() if other != request}
-            self._run.state.resolutions = left
-        return said
-
-    def resolve(self, settled: Settled) -> None:
-        """Keep what became of an escalation or an outcome for whoever waits for it."""
-        if settled.outcome == "withdrawn":
-            return
-        decision = settled.decision
-        resolution = Resolution.model_validate(
-            {
-                "choice": decision.choice if decision is not None else "expired",
-                "by": settled.by,
-                "comment": settled.comment,
-                "reason": f"{settled.reason}{f' ({settled.comment})' if settled.comment else ''}",
-                "value": decision.value if decision is not None else None,
-                "answer": settled.answer,
-            }
-        )
-        self._run.state.resolutions = {**self._run.state.resolutions, settled.request.id: resolution}
+        return resolutions.take(self._run, request)
 
     def stop(self, said: Resolution) -> None:
         self._control.stop(Stop(by=said.by or "somebody", reason=wording.shorten(said.comment, REASON_CHARACTERS)))

@@ -1,11 +1,12 @@
 """Telling people of requests, in the background: nothing waits for it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.request import Notice, NotifyRequest, Request
+from mandate.workflows.loop import approvals
 from mandate.workflows.loop.run import Run
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -19,10 +20,8 @@ Occasion = Literal["asked", "reminder", "escalated"]
 class Notifications:
     """Notifications that are on their way."""
 
-    def __init__(self, run: Run, view: Callable[[Request], Request]) -> None:
-        """`view` gives a request as people may see it."""
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._view = view
         # In the order in which they began: a replay has to cancel them in the same one.
         self._under_way: dict[asyncio.Task[None], None] = {}
 
@@ -43,7 +42,7 @@ class Notifications:
                 requester=its.requester,
                 labels=its.labels,
                 notices=tuple(
-                    Notice(request=self._view(request), occasion=occasion, number=number)
+                    Notice(request=approvals.view(self._run, request), occasion=occasion, number=number)
                     for request in requests[first : first + NOTICES]
                 ),
             )

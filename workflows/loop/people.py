@@ -1,7 +1,7 @@
 """What a run wants from people: open requests, decisions on them, and the clock that ends them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal, NoReturn
@@ -20,13 +20,15 @@ from mandate.workflows.contracts.request import (
     Receipt,
     Refusal,
     Request,
+    RequestKind,
 )
 from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.loop import approvals, resolutions
 from mandate.workflows.loop.decision_lookups import Lookups
 from mandate.workflows.loop.deferred_decisions import Kept
-from mandate.workflows.loop.desk import Desk, Settled
 from mandate.workflows.loop.notifications import Notifications
+from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import decisions, redaction, wording
 from mandate.workflows.rules import needs as rules_needs
@@ -36,9 +38,6 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 
 Via = Literal["update", "signal"]
 LookUp = Callable[[DecisionCheck], Awaitable[Checked]]
-
-MESSAGES = 1000
-"""After so many accepted messages a parked run continues as new: the server takes 2,000 updates of one run."""
 
 CROWD = 1500
 """After so many, none is taken in until it has: it cannot continue as new while others are being checked."""
@@ -50,21 +49,27 @@ many events on."""
 CROWDED = "too many messages came to the run at once; send it again in a moment"
 
 
+CLOSE: Mapping[RequestKind, Callable[[Run, ClosedRequest], None]] = {
+    "approval": approvals.close,
+    "question": approvals.close,
+    "escalation": resolutions.keep,
+    "outcome": resolutions.keep,
+}
+"""Functions that apply the outcome of a request to its run."""
+
+
 class PeopleGate:
     """The open requests of one run."""
 
-    def __init__(self, run: Run, desk: Desk) -> None:
-        self.messages = 0
-        """What people said since the run last continued as new."""
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._desk = desk
         self._locks: dict[str, asyncio.Lock] = {}
         self._checks: dict[str, int] = {}
         self._lookups = Lookups()
         self._due_of: tuple[tuple[Request, ...], tuple[str, ...], datetime | None] | None = None
         self._is_draining = False
         self._kept = Kept(run, self._take_in)
-        self.notifications = Notifications(run, desk.view)
+        self.notifications = Notifications(run)
         for kept in self.state.kept if run.is_begun else ():
             self._hold(kept.decision.request)
 
@@ -88,12 +93,12 @@ class PeopleGate:
 
     def turned_away(self, decision: Decision) -> str | None:
         """Why a decision is not taken in at all, in one sentence; the one that rejects everything always is."""
-        return CROWDED if self.messages >= CROWD and decision.request != EVERY else None
+        return CROWDED if self._run.messages >= CROWD and decision.request != EVERY else None
 
     @property
     def crowd(self) -> str | None:
         """Why nothing is taken in now, in one sentence: the server ends at 2,000 updates of one run."""
-        return CROWDED if self.messages >= CROWD or self._is_overdue else None
+        return CROWDED if self._run.messages >= CROWD or self._is_overdue else None
 
     @property
     def _is_overdue(self) -> bool:
@@ -118,7 +123,7 @@ class PeopleGate:
     def in_clear(self, request: str, value: JsonValue) -> str | None:
         """Return why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
         asked = decisions.find(self.state, request) if value is not None else None
-        tool = self._desk.tool_of(asked) if asked is not None else None
+        tool = approvals.find_tool(self._run, asked) if asked is not None else None
         if tool is None or not self._run.state.agent.hides:
             return None
         name = redaction.given_in_clear(value, tool.sensitive)
@@ -167,7 +172,7 @@ class PeopleGate:
                 raise ApplicationError(crowded, type=FailureType.TRY_AGAIN, non_retryable=True)
             self._refuse(decision, crowded, via, FailureType.TRY_AGAIN)
         reason = self.refusal(decision, at)
-        self.messages += not is_one_of_many
+        self._run.messages += not is_one_of_many
         if reason is not None:
             self._refuse(decision, reason, via)
         if (known := decisions.receipt_of(self.state, decision)) is not None:
@@ -248,8 +253,8 @@ class PeopleGate:
     async def _checked(self, decision: Decision, request: Request, at: datetime, via: Via, look_up: LookUp) -> Checked:
         check = DecisionCheck(
             decision=decision,
-            request=self._desk.view(request),
-            tool=self._desk.tool_of(request),
+            request=approvals.view(self._run, request),
+            tool=approvals.find_tool(self._run, request),
             agent=self._run.state.agent.digest,
             requester=self._run.state.requester,
             requester_is=self._run.state.agent.requester,
@@ -270,15 +275,15 @@ class PeopleGate:
             )
 
     def _edited(self, request: Request, decision: Decision, call: EditedCall, via: Via) -> Request:
-        verdict, needs = self._desk.judged(request, call)
+        verdict, needs = approvals.judge_edit(self._run, request, call)
         if verdict.kind == "deny":
             self._refuse(decision, f"value: {verdict.reason}", via)
         return decisions.edited(
             request,
             call,
-            self._desk.digest_of(request, call),
+            approvals.edit_digest(self._run, request, call),
             decisions.needs_after_edit(request, needs),
-            self._desk.title_of(request, call),
+            approvals.edit_title(self._run, request, call),
         )
 
     def _reject_all(self, decision: Decision) -> Receipt:
@@ -317,7 +322,7 @@ class PeopleGate:
         closed = (*self.state.closed, last)[-decisions.CLOSED_KEPT :]
         self.state.open = left
         self.state.closed = closed
-        self._desk.settle(Settled(request, outcome, reason, decision, by, answer))
+        CLOSE[request.kind](self._run, ClosedRequest(request, outcome, reason, decision, by, answer))
 
     def note_refusal(self, *, request: str, choice: str, by: str, reason: str, via: Via) -> None:
         """Keep a decision that does not count where people look."""

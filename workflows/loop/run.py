@@ -1,18 +1,26 @@
 """The state of a run, and what people see of it while it changes."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Literal
 
-from mandate.workflows.contracts.policy import RunFacts
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.policy import Rule, RunFacts, Verdict
 from mandate.workflows.contracts.state import RunState
-from mandate.workflows.contracts.tool import Tool
+from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
 from mandate.workflows.loop.open_requests import Board
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import redaction, totals, wording
 from temporalio import workflow
 
 RECENT = 8
 """Steps that the current details show."""
+
+EVENTS = 1500
+"""Events after which a run continues as new, so that another worker replays it within a second or two."""
+
+MESSAGES = 1000
+"""Accepted messages after which a parked run continues as new: the server takes 2,000 updates of one run."""
 
 RUNNING = visibility.Standing("running", ())
 
@@ -30,6 +38,8 @@ class Run:
         self._rendered = visibility.Rendered()
         self.board = Board()
         """Facts about `state.people.open`."""
+        self.messages = 0
+        """Messages of people since the run last continued as new."""
 
     @property
     def is_begun(self) -> bool:
@@ -53,6 +63,16 @@ class Run:
     def has_loop(self, loop: int) -> bool:
         """Tell whether the run began on the order of commands of this `LOOP` or of a later one."""
         return self.state.agent.loop >= loop
+
+    @property
+    def is_leaving(self) -> bool:
+        """Tell whether the run continues as new as soon as nothing is in flight."""
+        info = workflow.info()
+        return (
+            info.is_continue_as_new_suggested()
+            or info.get_current_history_length() >= EVENTS
+            or self.messages >= MESSAGES
+        )
 
     @property
     def status(self) -> Status:
@@ -116,3 +136,66 @@ class Run:
         visibility.note_cost(self.state)
         if self._shown != RUNNING:
             visibility.stand(self.state, RUNNING)
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        return self.state.agent.policy
+
+    def tool(self, name: str) -> Tool:
+        tool = self.state.agent.tool(name)
+        assert tool is not None, name
+        return tool
+
+    def answer(self, index: int, answer: ToolResult) -> None:
+        """Keep the answer to a call, beside what people said of it."""
+        note = self.state.notes.get(index)
+        told = answer if note is None else answer.model_copy(update={"note": wording.joined(note, answer.note)})
+        answers = list(self.state.answers)
+        answers[index] = told
+        self.state.answers = tuple(answers)
+
+    def view_answer(self, call: CallRequest, answer: ToolResult | None) -> ToolResult | None:
+        """An answer as people may see it: what a tool returns may repeat what it was given."""
+        tool = self.state.agent.tool(call.tool)
+        if answer is None or answer.text is None or call.misfit or tool is None or not tool.sensitive:
+            return answer
+        return answer.model_copy(update={"text": redaction.HIDDEN})
+
+    def deny(self, index: int, reason: str) -> None:
+        call = self.state.calls[index]
+        line = wording.call(call.tool, call.arguments, self.tool(call.tool).sensitive)
+        self.answer(index, ToolResult(text=f"refused: {reason}", error=True))
+        self.record_step(f"refused: {line} ({reason})")
+
+    def set_verdict(self, index: int, verdict: Verdict) -> None:
+        verdicts = list(self.state.verdicts)
+        verdicts[index] = verdict
+        self.state.verdicts = tuple(verdicts)
+
+    def reserve(self, tool: Tool, arguments: JsonObject) -> None:
+        self.state.totals = totals.reserve(self.state.totals, tool, arguments)
+
+    def release(self, tool: Tool, arguments: JsonObject) -> None:
+        """Take out of the totals what `reserve` put in for this call."""
+        self.state.totals = totals.give_back(self.state.totals, tool, arguments)
+
+    def release_open_calls(self) -> None:
+        """Give back the shares of calls that have no answer yet, which are not made."""
+        its = self.state
+        for index, call in enumerate(its.calls):
+            verdict = its.verdicts[index]
+            if its.answers[index] is None and verdict is not None and verdict.kind != "deny":
+                edit = its.edits.get(index)
+                self.release(self.tool(call.tool), call.arguments if edit is None else edit.call.arguments)
+
+    def facts_before(self, index: int) -> RunFacts:
+        """What rules saw of the run: without this call, and without those that come after it and are not made yet."""
+        its = self.state
+        before = its.totals
+        for other in range(index, len(its.calls)):
+            verdict, answer = its.verdicts[other], its.answers[other]
+            if answer is None and verdict is not None and verdict.kind != "deny":
+                edit = its.edits.get(other)
+                arguments = its.calls[other].arguments if edit is None else edit.call.arguments
+                before = totals.give_back(before, self.tool(its.calls[other].tool), arguments)
+        return self.facts.model_copy(update={"totals": before})

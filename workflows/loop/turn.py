@@ -3,17 +3,14 @@
 import asyncio
 
 from mandate.workflows.contracts.failures import Outcome
-from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
-from mandate.workflows.loop.approvals import Approvals, is_question
+from mandate.workflows.loop import approvals
 from mandate.workflows.loop.attempts import AttemptLimits
 from mandate.workflows.loop.calls import Calls
 from mandate.workflows.loop.control import Control
-from mandate.workflows.loop.desk import Settled
 from mandate.workflows.loop.escalation import Escalations
-from mandate.workflows.loop.open_calls import OpenCalls
-from mandate.workflows.loop.people import MESSAGES, PeopleGate
+from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.rules import policy, wording
@@ -22,36 +19,21 @@ from temporalio import workflow
 PARALLEL_READS = 64
 """Reads of one turn that are in flight at once."""
 
-EVENTS = 1500
-"""Events after which a run continues as new, so that another worker replays it within a second or two."""
-
 
 class Turn:
     """What the model asked for last, until each of its calls has an answer."""
 
     def __init__(self, run: Run, control: Control) -> None:
-        self.calls = OpenCalls(run)
-        self._approvals = Approvals(run, self.calls, self._resolve)
-        self.gate = PeopleGate(run, self._approvals)
-        self.escalations = Escalations(run, control, self.gate, lambda: self.is_leaving)
+        self.gate = PeopleGate(run)
+        self.escalations = Escalations(run, control, self.gate)
         self._run = run
         self._control = control
-        self._maker = Calls(run, control, self.escalations, self.calls)
-        self.attempt_limits = AttemptLimits(run, self.calls)
+        self._maker = Calls(run, control, self.escalations)
+        self.attempt_limits = AttemptLimits(run)
 
     @property
     def is_answered(self) -> bool:
         return all(answer is not None for answer in self._run.state.answers)
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the run continues as new as soon as nothing is in flight."""
-        info = workflow.info()
-        return (
-            info.is_continue_as_new_suggested()
-            or info.get_current_history_length() >= EVENTS
-            or self.gate.messages >= MESSAGES
-        )
 
     @property
     def lost(self) -> tuple[EffectEntry, ...]:
@@ -88,7 +70,7 @@ class Turn:
         self._judge()
         calls, answers = self._run.state.calls, self._run.state.answers
         open_calls = [index for index, answer in enumerate(answers) if answer is None]
-        acting = [index for index in open_calls if self.calls.tool(calls[index].tool).effect.changes_world]
+        acting = [index for index in open_calls if self._run.tool(calls[index].tool).effect.changes_world]
         reading = [index for index in open_calls if index not in acting]
         slots = asyncio.Semaphore(PARALLEL_READS)
         if open_calls:
@@ -100,21 +82,24 @@ class Turn:
         for index, call in enumerate(self._run.state.calls):
             if self._run.state.answers[index] is not None or self._run.state.verdicts[index] is not None:
                 continue
-            tool = self.calls.tool(call.tool)
+            tool = self._run.tool(call.tool)
             verdict = policy.judge(
-                self.calls.rules, tool, call.arguments, self._run.facts, tools=self._run.state.agent.tools
+                self._run.rules, tool, call.arguments, self._run.facts, tools=self._run.state.agent.tools
             )
             if verdict.kind == "deny" or (verdict.kind == "ask" and not self._run.state.agent.asks):
-                self.calls.deny(index, verdict.reason)
+                self._run.deny(index, verdict.reason)
                 continue
             if call.undoes is None and (before := self.attempt_limits.barred(call)) is not None:
                 self.attempt_limits.refuse(index, call, before)
                 continue
-            self.calls.set_verdict(index, verdict)
-            self.calls.reserve(tool, call.arguments)
-            if verdict.kind == "ask" or is_question(tool):
-                self.calls.set_verdict(index, verdict.model_copy(update={"kind": "ask"}))
-                asked.append(self._approvals.ask(self.gate, index, call, tool, verdict))
+            self._run.set_verdict(index, verdict)
+            self._run.reserve(tool, call.arguments)
+            if verdict.kind == "ask" or approvals.is_question(tool):
+                self._run.set_verdict(index, verdict.model_copy(update={"kind": "ask"}))
+                request = approvals.build_request(self._run, self.gate.next_id(), index, verdict)
+                self.gate.ask(request)
+                self._run.record_step(f"asks {', '.join(request.waits_for)}: {request.title} ({request.id})")
+                asked.append(request)
         if asked:
             self._run.publish_status()
             self._run.refresh()
@@ -135,7 +120,7 @@ class Turn:
 
     @property
     def _is_halting(self) -> bool:
-        return self._control.is_stopping or bool(self._run.state.uncertain) or self.is_leaving
+        return self._control.is_stopping or bool(self._run.state.uncertain) or self._run.is_leaving
 
     async def _is_cleared(self, index: int) -> bool:
         """Whether a call may run: at once, or when people have decided; false also when the run has to halt before."""
@@ -156,17 +141,17 @@ class Turn:
             self._run.set_doing(f"waiting for {', '.join(names)}")
 
     async def _may_begin(self) -> bool:
-        return await self._control.go_ahead(lambda: self.is_leaving) and not self._is_halting
+        return await self._control.go_ahead() and not self._is_halting
 
     async def _make(self, index: int) -> None:
         """Make one call that may run, and keep its answer."""
         call, edit = self._run.state.calls[index], self._run.state.edits.get(index)
-        tool, verdict = self.calls.tool(call.tool), self._run.state.verdicts[index]
+        tool, verdict = self._run.tool(call.tool), self._run.state.verdicts[index]
         assert verdict is not None
         if edit is not None:
             call = call.model_copy(update={"arguments": edit.call.arguments, "digest": edit.call.digest})
         if (before := self.attempt_limits.spoiled_meanwhile(index, call)) is not None:
-            self.calls.give_back(tool, call.arguments)
+            self._run.release(tool, call.arguments)
             self.attempt_limits.refuse(index, call, before)
             return
         placed = JudgedCall(index, call, tool, verdict, edit)
@@ -176,19 +161,12 @@ class Turn:
         if made is None:
             return
         if made.outcome in {Outcome.NOT_DONE, Outcome.NOT_SENT}:
-            self.calls.give_back(tool, call.arguments)
+            self._run.release(tool, call.arguments)
         answer = self.attempt_limits.told(placed, made)
         # A result may repeat what the arguments hold.
         told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.result(made.answer)
-        self.calls.answer(index, answer)
+        self._run.answer(index, answer)
         self._run.record_step(f"{placed.line} → {told}")
-
-    def _resolve(self, settled: Settled) -> None:
-        self.escalations.resolve(settled)
-
-    def view(self, request: Request) -> Request:
-        """`request` as people may see it."""
-        return self._approvals.view(request)
 
     async def failed_final_check(self) -> str | None:
         """Which check the final answer does not pass and why; `None` when it passes all."""
@@ -197,4 +175,4 @@ class Turn:
     def supply(self, index: int | None, answer: ToolResult) -> None:
         """Put a person's result in place of what a call of the open turn returned."""
         if index is not None and index < len(self._run.state.answers):
-            self.calls.answer(index, answer)
+            self._run.answer(index, answer)

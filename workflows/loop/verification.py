@@ -8,7 +8,6 @@ from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.verification import FINAL, CheckPin, CheckRequest, CheckResult
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.escalation import Escalations
-from mandate.workflows.loop.open_calls import OpenCalls
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.rules import policy, verification
@@ -20,8 +19,7 @@ LOST = CheckResult(finding="unable", reason="what the call returned is not known
 class Verification:
     """Makes the checks that the agent file names."""
 
-    def __init__(self, run: Run, control: Control, escalations: Escalations, calls: OpenCalls) -> None:
-        self._calls = calls
+    def __init__(self, run: Run, control: Control, escalations: Escalations) -> None:
         self._run = run
         self._control = control
         self._escalations = escalations
@@ -65,7 +63,7 @@ class Verification:
         checks = verification.checks_after(pin.checks, after)
         facts = self._run.facts
         if index is not None and self._run.is_current_loop and any(check.when is not None for check in checks):
-            facts = self._calls.facts_before(index)
+            facts = self._run.facts_before(index)
         for check in checks:
             if self._run.is_current_loop and self._control.is_stopping:
                 return
