@@ -10,8 +10,9 @@ from mandate.activities.people.requesters import Requester, RequesterRefused, Re
 from mandate.activities.people.signatures import KeysUnavailable
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.log import TranscriptLog
-from mandate.workflows.contracts.agent import LOOP, AgentPin, Pinned, PinnedAgent, PinRequest
+from mandate.workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, PinRequest
 from mandate.workflows.contracts.base import Digest, canonical_json
+from mandate.workflows.contracts.changes import LOOP
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, NoReturn
 
 from mandate.workflows import marks, steps
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelReply, ModelRequest, Words
 from mandate.workflows.contracts.request import OpenRequests
@@ -137,7 +138,7 @@ class AgentWorkflow(MessageHandlers):
         """The next step of the model, once people have said how to go on where that is needed."""
         self._turn.attempt_limits.count()
         about = recovery.used_up(self._state.recovery, self._state.agent.attempts)
-        if self._state.rescue is None and about is not None and self._state.agent.recovers:
+        if self._state.rescue is None and about is not None and self._run.has(Change.ESCALATES):
             failures = self._state.recovery.troubles[about].failures
             self._turn.escalations.escalate(about, recovery.in_words(about, failures))
         if self._state.rescue is not None:
@@ -203,10 +204,10 @@ class AgentWorkflow(MessageHandlers):
     async def _finish(self, reply: ModelReply) -> RunResult | None:
         """The run's end if its answer passes all checks; else the model is told what did not."""
         failed = await self._turn.failed_final_check()
-        if self._run.is_current_loop and self._control.is_stopping:
+        if self._run.has(Change.HOLDS_BEFORE_ATTEMPTS) and self._control.is_stopping:
             self._state.last_answer = reply
             return None
-        if failed is None and self._run.is_current_loop and self._is_told_more:
+        if failed is None and self._run.has(Change.HEARS_LATE_WORDS) and self._is_told_more:
             return None
         if failed is None:
             return await self._end(RunStatus.COMPLETED, None, reply)
@@ -231,14 +232,14 @@ class AgentWorkflow(MessageHandlers):
     @property
     def _is_told_more(self) -> bool:
         """Whether people have said something that the model can still be told."""
-        can_be_told = self._state.step < self._state.step_limit or not self._run.is_current_loop
+        can_be_told = self._state.step < self._state.step_limit or not self._run.has(Change.HEARS_LATE_WORDS)
         return self._control.has_words and can_be_told
 
     async def _give_up(
         self, about: str, reason: str, reply: ModelReply | None = None, tried: tuple[str, ...] = ()
     ) -> RunResult | None:
         """Ask a person how to go on; a run that began before people were asked ends."""
-        if not self._state.agent.recovers:
+        if not self._run.has(Change.ESCALATES):
             return await self._end(RunStatus.DECLINED, reason, reply)
         self._turn.escalations.escalate(about, reason, reply, tried)
         return None
@@ -264,7 +265,7 @@ class AgentWorkflow(MessageHandlers):
                     return tuple(silent)
                 self._run.record_step(f"{model} gave no answer ({reason}); going on with {following}")
                 self._state.model = following
-                if self._run.is_current_loop and not await self._control.go_ahead():
+                if self._run.has(Change.HOLDS_BEFORE_ATTEMPTS) and not await self._control.go_ahead():
                     return ()
 
     def _model_request(self, words: tuple[Words, ...]) -> ModelRequest:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import REFUSALS, FailureType, Unreadable
 from mandate.workflows.contracts.request import (
     DECISIONS_CHARACTERS,
@@ -223,7 +224,7 @@ class MessageHandlers:
     async def _heard(self) -> None:
         """As `_begun`, for what is no decision; it counts for the server as one does."""
         await self._begun()
-        if self._run.is_current_loop:
+        if self._run.has(Change.COUNTS_MESSAGES):
             self._run.messages += 1
 
     async def _begun(self) -> None:
@@ -235,7 +236,7 @@ class MessageHandlers:
 
     def _weigh(self, verb: str, args: tuple[Any, ...]) -> None:
         """Refuse a signal that cannot be read beside those that came with it; a stop is read always."""
-        if not self._run.is_begun or not self._run.is_current_loop:
+        if not self._run.is_begun or not self._run.has(Change.WEIGHS_SIGNALS):
             return
         if workflow.now() != self._weighed_at:
             self._weighed_at, self._weighed = workflow.now(), 0

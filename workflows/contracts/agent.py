@@ -17,11 +17,6 @@ from pydantic import (
     field_validator,
 )
 
-LOOP = 2
-"""1: lists of runs follow whom a request waits for now; results of probes and checks taint; a stop or a pause holds
-before each new attempt; who escalates late decides in time.
-2: decisions that come together are looked up together; a crowded run keeps those that come by signal."""
-
 NOT_YET_AVAILABLE = {
     "agent": ("memory", "context"),
     "tool": ("agent",),
@@ -185,7 +180,7 @@ class AgentPin(Record):
     hides: bool = False
     """Sensitive arguments are here by reference only; false in runs that have none or began when they were in clear."""
     loop: int = 0
-    """`LOOP` when the run began: what changed the order of its commands since is for newer runs only."""
+    """`changes.LOOP` when the run began."""
     budget: Budget
     tainted: bool = False
     """Its runs are tainted from their beginning: what its MCP servers say of their tools was not accepted."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import CHOICES, REJECT, EditedCall, Need, Request, RequestKind
 from mandate.workflows.contracts.state import Edit
@@ -78,7 +79,7 @@ def judge_edit(run: Run, request: Request, edited: EditedCall) -> tuple[Verdict,
     verdict = policy.judge(run.rules, tool, edited.arguments, facts, tools=run.state.agent.tools)
     if verdict.kind == "deny":
         return verdict, ()
-    if run.is_current_loop and _edited_bytes(run, request.id) + _size(edited) > TURN_LIMIT_BYTES // 2:
+    if run.has(Change.LIMITS_EDITS) and _edited_bytes(run, request.id) + _size(edited) > TURN_LIMIT_BYTES // 2:
         reason = f"the changed arguments of this turn's calls would be over {TURN_LIMIT_BYTES // 2} bytes together"
         return Verdict(kind="deny", reason=reason), ()
     run.state.totals = totals.reserve(before, tool, edited.arguments)

@@ -1,6 +1,7 @@
 """What went wrong in a turn, counted: what the model is told of it, and which calls are not made again."""
 
 from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.loop.calls import CallOutcome
@@ -21,7 +22,7 @@ class AttemptLimits:
         """The answer as the model is told it, its failure counted if it is one."""
         digest = rules_recovery.call_digest(placed.call.tool, placed.call.arguments)
         if made.failed is not None:
-            is_effect, is_new = placed.tool.effect.changes_world, self._run.is_current_loop
+            is_effect, is_new = placed.tool.effect.changes_world, self._run.has(Change.KEEPS_SPOILED)
             line = f"{placed.line}: {made.failed}"
             attempt = self.failed(placed.tool.name, line, call=digest, index=placed.index, spoiled=is_effect and is_new)
             note = wording.joined(made.answer.note, wording.failed_check(made.failed, changed_world=is_effect), attempt)
@@ -54,7 +55,7 @@ class AttemptLimits:
         self._run.state.recovery = recovery
         self.try_next_model()
         its = self._run.state.agent
-        if not its.recovers or not self._run.is_current_loop:
+        if not self._run.has(Change.ESCALATES) or not self._run.has(Change.TELLS_ATTEMPTS):
             return None
         return wording.attempt(recovery.troubles[tool].failures, its.attempts, tool)
 
@@ -70,7 +71,7 @@ class AttemptLimits:
     def count(self) -> None:
         """Once a turn: whether none of its calls has worked, as so many turns in a row as there are attempts."""
         its = self._run.state
-        if its.turn_counted or not its.calls or not its.agent.recovers:
+        if its.turn_counted or not its.calls or not self._run.has(Change.ESCALATES):
             return
         recovery = its.recovery
         if all(answer is not None and (answer.error or answer.unfit) for answer in its.answers):
@@ -93,13 +94,13 @@ class AttemptLimits:
     def barred(self, call: CallRequest) -> str | None:
         """Why the same call is not made again as it is."""
         recovery = self._run.state.recovery
-        if not (recovery.failed or recovery.spoiled) or not self._run.state.agent.recovers:
+        if not (recovery.failed or recovery.spoiled) or not self._run.has(Change.REFUSES_REPEATED):
             return None
         return rules_recovery.failed_before(recovery, rules_recovery.call_digest(call.tool, call.arguments))
 
     def spoiled_meanwhile(self, index: int, call: CallRequest) -> str | None:
         """Why a call is not made that was judged before the same one of its turn was made, and was done wrongly."""
-        if not self._run.is_current_loop or index in self._run.state.unclear or call.undoes is not None:
+        if not self._run.has(Change.KEEPS_SPOILED) or index in self._run.state.unclear or call.undoes is not None:
             return None
         spoiled = self._run.state.recovery.spoiled
         return spoiled.get(rules_recovery.call_digest(call.tool, call.arguments)) if spoiled else None

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal, NoReturn
 
 from mandate.workflows import steps
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.people import same_person
@@ -124,7 +125,7 @@ class PeopleGate:
         """Return why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
         asked = decisions.find(self.state, request) if value is not None else None
         tool = approvals.find_tool(self._run, asked) if asked is not None else None
-        if tool is None or not self._run.state.agent.hides:
+        if tool is None or not self._run.has(Change.HIDES_SENSITIVE):
             return None
         name = redaction.given_in_clear(value, tool.sensitive)
         return f"value: {redaction.in_clear(name)}" if name is not None else None
@@ -139,12 +140,12 @@ class PeopleGate:
         # A key of decisions may have the name of somebody's argument.
         items = [(name, item) for name, item in given.items() if name != "token"] if isinstance(given, dict) else []
         rest = given if not isinstance(given, dict) else {f"{name} of a decision": item for name, item in items}
-        name = redaction.given_in_clear(rest, sensitive) if agent.hides else None
+        name = redaction.given_in_clear(rest, sensitive) if self._run.has(Change.HIDES_SENSITIVE) else None
         return f"value: {redaction.in_clear(name)}" if name is not None else None
 
     async def hear(self, decision: Decision, at: datetime, *, is_one_of_many: bool = False) -> None:
         """As `decide`, for one that came by signal and would not be sent again: a crowded run keeps it for later."""
-        if self._run.has_loop(2) and self.crowd is not None and decision.request != EVERY:
+        if self._run.has(Change.DEFERS_DECISIONS) and self.crowd is not None and decision.request != EVERY:
             self._end_expired(at, decision.request)
             counts = not decisions.is_repeated(self.state, decision) and self.refusal(decision, at) is None
             if counts and self._kept.keep(KeptDecision(decision=decision, at=at)):
@@ -184,7 +185,7 @@ class PeopleGate:
                 # Another decision may have been taken, or the same one again, while this one waited for its turn.
                 if (reason := self.refusal(decision, at)) is not None:
                     self._refuse(decision, reason, via)
-                is_new = is_one_of_many or self._run.has_loop(2)
+                is_new = is_one_of_many or self._run.has(Change.LOOKS_UP_TOGETHER)
                 look_up = self._lookups.checked if is_new else steps.check_decision
                 return await self._take(decision, at, via, look_up)
 
@@ -388,7 +389,7 @@ class PeopleGate:
     def _escalated(self, request: Request, at: datetime) -> Request:
         """`request` as it is at `at`: who may decide by then is not turned away since the timer comes second."""
         going_on = decisions.going_on(request, at)
-        if going_on.needs != request.needs and self._run.is_current_loop:
+        if going_on.needs != request.needs and self._run.has(Change.ESCALATES_IN_TIME):
             self._replace(going_on)
             self._tell_escalated([going_on])
             return going_on
@@ -404,7 +405,7 @@ class PeopleGate:
 
     def _stand(self) -> None:
         """Whom requests wait for has changed while they are open."""
-        if self._run.is_current_loop:
+        if self._run.has(Change.PUBLISHES_ESCALATIONS):
             self._run.publish_status()
 
     def _end_expired(self, now: datetime, which: str = EVERY) -> None:

@@ -1,6 +1,7 @@
 """What became of a call whose outcome is unknown: its probe says it, else a person; never a guess."""
 
 from mandate.workflows import steps
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.state import Unclear
 from mandate.workflows.contracts.tool import Tool, ToolResult
@@ -44,7 +45,7 @@ class Reconciliation:
 
     async def _may_go_on(self, index: int) -> bool:
         """Whether a call that has not happened may be made again now; what is known of it is kept meanwhile."""
-        if not self._run.is_current_loop:
+        if not self._run.has(Change.HOLDS_BEFORE_ATTEMPTS):
             return True
         unclear = self._run.state.unclear[index]
         self._tool_calls.keep_unknown(index, unclear.model_copy(update={"is_not_done": True, "request": None}))

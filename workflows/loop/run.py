@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.policy import Rule, RunFacts, Verdict
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
@@ -55,14 +56,9 @@ class Run:
         self._state = state
         visibility.announce(state)
 
-    @property
-    def is_current_loop(self) -> bool:
-        """Tell whether the run began on the order of commands of `LOOP` 1; older ones keep theirs."""
-        return self.has_loop(1)
-
-    def has_loop(self, loop: int) -> bool:
-        """Tell whether the run began on the order of commands of this `LOOP` or of a later one."""
-        return self.state.agent.loop >= loop
+    def has(self, change: Change) -> bool:
+        """Tell whether the run began after `change`; older ones keep to what they began with."""
+        return change.is_in(self.state.agent)
 
     @property
     def is_leaving(self) -> bool:
@@ -98,7 +94,7 @@ class Run:
 
     def taint(self, tool: Tool) -> None:
         """What `tool` returned enters the conversation."""
-        if self.is_current_loop and tool.untrusted and not self.state.tainted:
+        if self.has(Change.TAINTS_LOOKUPS) and tool.untrusted and not self.state.tainted:
             self.state.tainted = True
 
     def record_step(self, line: str) -> None:

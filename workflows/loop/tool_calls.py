@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mandate.workflows import steps
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.run import EffectEntry
@@ -66,7 +67,7 @@ class ToolCalls:
 
     def is_cleared_up(self, tool: Tool) -> bool:
         """Whether an unknown outcome of this tool is found out; a read is just told to the model."""
-        return tool.effect.changes_world and self._run.state.agent.recovers
+        return tool.effect.changes_world and self._run.has(Change.RECONCILES)
 
     async def first(self, placed: JudgedCall) -> steps.Attempted:
         """Make a call for the first time."""
@@ -79,7 +80,7 @@ class ToolCalls:
         """
         entry, begun_at, before = unclear.entry.model_copy(update={"reason": None}), unclear.begun_at, 0
         if self._may_use_again(placed.tool, begun_at):
-            before = unclear.entry.attempts if self._run.is_current_loop else 0
+            before = unclear.entry.attempts if self._run.has(Change.SUMS_ATTEMPTS) else 0
         else:
             made, begun_at = self._entry(placed, rerun=f"{unclear.reruns + 1}"), workflow.now()
             assert made is not None
@@ -92,8 +93,8 @@ class ToolCalls:
         if tool.effect is Effect.ONCE:
             return False
         if tool.effect is not Effect.KEYED or tool.key_valid is None:
-            return tool.key_valid is None or self._run.is_current_loop
-        if begun_at is None or not self._run.is_current_loop:
+            return tool.key_valid is None or self._run.has(Change.REUSES_VALID_KEYS)
+        if begun_at is None or not self._run.has(Change.REUSES_VALID_KEYS):
             return False
         return begun_at + tool.key_valid - workflow.now() >= SHORTEST_VALIDITY
 
@@ -140,7 +141,7 @@ class ToolCalls:
         of `idempotent` tools are made one by one, and joined here.
         """
         call, tool, verdict = placed.call, placed.tool, placed.verdict
-        joins = tool.effect is Effect.IDEMPOTENT and remote.failed_types and self._run.is_current_loop
+        joins = tool.effect is Effect.IDEMPOTENT and remote.failed_types and self._run.has(Change.JOINS_ATTEMPTS)
         if not joins:
             return await steps.call_remote_activity(remote, call, tool, key, verdict, valid=valid)
         was_lost, wait = False, FIRST_WAIT

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
@@ -55,7 +56,7 @@ class Turn:
         self._run.state.notes = {}
         self._run.state.signed = {}
         self._run.state.turn_counted = False
-        if not self._run.is_current_loop:
+        if not self._run.has(Change.COUNTS_MISFITS):
             return
         # Once a tool: of three hundred calls at once those beyond the limit are one mistake.
         for index, call in {call.tool: (index, call) for index, call in enumerate(calls) if call.misfit}.values():
@@ -86,7 +87,7 @@ class Turn:
             verdict = policy.judge(
                 self._run.rules, tool, call.arguments, self._run.facts, tools=self._run.state.agent.tools
             )
-            if verdict.kind == "deny" or (verdict.kind == "ask" and not self._run.state.agent.asks):
+            if verdict.kind == "deny" or (verdict.kind == "ask" and not self._run.has(Change.ASKS_UNMATCHED)):
                 self._run.deny(index, verdict.reason)
                 continue
             if call.undoes is None and (before := self.attempt_limits.barred(call)) is not None:

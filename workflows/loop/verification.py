@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.verification import FINAL, CheckPin, CheckRequest, CheckResult
 from mandate.workflows.loop.control import Control
@@ -26,7 +27,7 @@ class Verification:
 
     async def verify_after(self, placed: JudgedCall, attempted: steps.Attempted) -> str | None:
         """Which check the call does not pass and why; `None` when it passes all that are made before a stop."""
-        is_new = self._run.is_current_loop
+        is_new = self._run.has(Change.PROBES_BY_KEY)
         arguments = placed.call.arguments
         request = CheckRequest(
             agent=self._run.state.agent.digest,
@@ -62,10 +63,14 @@ class Verification:
         pin = self._run.state.agent
         checks = verification.checks_after(pin.checks, after)
         facts = self._run.facts
-        if index is not None and self._run.is_current_loop and any(check.when is not None for check in checks):
+        if (
+            index is not None
+            and self._run.has(Change.CHECKS_BY_FACTS)
+            and any(check.when is not None for check in checks)
+        ):
             facts = self._run.facts_before(index)
         for check in checks:
-            if self._run.is_current_loop and self._control.is_stopping:
+            if self._run.has(Change.HOLDS_BEFORE_ATTEMPTS) and self._control.is_stopping:
                 return
             if verification.applies(check, tool, arguments, facts, tools=pin.tools) is not False:
                 yield check

@@ -1,0 +1,66 @@
+"""Changes of what a run does or in which order: each run keeps to those that it began with.
+
+Histories of older runs are replayed by the same code, so each branch for them names its change here. A member goes,
+with its histories, when the changelog says that no run from before it can be open.
+"""
+
+from enum import Enum, unique
+from typing import Literal
+
+from mandate.workflows.contracts.agent import AgentPin
+
+
+@unique
+class Change(Enum):
+    """A change, by the field of the pin that tells of it, the first value that has it, and one sentence."""
+
+    ASKS_UNMATCHED = "asks", 1, "A call that no rule matches is asked for, not refused."
+    HIDES_SENSITIVE = "hides", 1, "Sensitive arguments are known by reference, and not taken in the clear."
+
+    ESCALATES = "recovers", 1, "People say how a run goes on that cannot go on by itself; it does not end."
+    RECONCILES = "recovers", 1, "The unknown outcome of an effect is looked up, by a probe or a person."
+    REFUSES_REPEATED = "recovers", 1, "A call that failed for good is not made again as it is."
+
+    PUBLISHES_ESCALATIONS = "loop", 1, "Lists of runs follow whom a request waits for after an escalation."
+    ESCALATES_IN_TIME = "loop", 1, "A decision meets its request as it is by the clock, before the timer fires."
+    TAINTS_LOOKUPS = "loop", 1, "What probes and checks of untrusted tools return taints the run."
+    COUNTS_MESSAGES = "loop", 1, "Every message counts towards the limit of messages, not only decisions."
+    WEIGHS_SIGNALS = "loop", 1, "Signals that come together are read up to a limit."
+    COUNTS_MISFITS = "loop", 1, "A call that does not fit its tool counts as a failed attempt."
+    TELLS_ATTEMPTS = "loop", 1, "The model is told how many attempts are left."
+    KEEPS_SPOILED = "loop", 1, "An effect that fails its check is never made again as it is, and its result is unfit."
+    HOLDS_BEFORE_ATTEMPTS = "loop", 1, "A stop or a pause holds before each new attempt, check and model."
+    PROBES_BY_KEY = "loop", 1, "Checks know the call's key, and whether its result was lost."
+    CHECKS_BY_FACTS = "loop", 1, "Conditions of checks see the run as the rules saw it for the call."
+    SUMS_ATTEMPTS = "loop", 1, "Attempts under one key are counted together."
+    REUSES_VALID_KEYS = "loop", 1, "A call is made again under its key for as long as the other side knows the key."
+    JOINS_ATTEMPTS = "loop", 1, "Attempts of another worker's idempotent activity are made one by one and joined."
+    LIMITS_EDITS = "loop", 1, "Changed arguments of one turn are limited together."
+    HEARS_LATE_WORDS = "loop", 1, "Words that come with the last answer are told if a step is left."
+
+    DEFERS_DECISIONS = "loop", 2, "A crowded run keeps decisions that come by signal."
+    LOOKS_UP_TOGETHER = "loop", 2, "Decisions that come together are looked up together."
+
+    @property
+    def field(self) -> Literal["asks", "hides", "recovers", "loop"]:
+        return self.value[0]
+
+    @property
+    def first(self) -> int:
+        return self.value[1]
+
+    def is_in(self, agent: AgentPin) -> bool:
+        """Tell whether a run with this pin began after the change."""
+        match self.field:
+            case "asks":
+                return agent.asks
+            case "hides":
+                return agent.hides
+            case "recovers":
+                return agent.recovers
+            case "loop":
+                return agent.loop >= self.first
+
+
+LOOP = max(change.first for change in Change if change.field == "loop")
+"""Value of the pin's `loop` in runs that begin today."""
