@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mandate.workflows.contracts.people import same_person
 from mandate.workflows.contracts.request import Checked, Decision, EditedCall, Need, Recorded, Request, Then
 from mandate.workflows.contracts.state import PeopleState
+from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import decisions
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
@@ -442,3 +443,70 @@ def test_what_is_decided_stays_so_and_saying_it_again_changes_nothing(needs: lis
     assert story.state == state
     if outcomes == ["rejected"]:
         assert decisions.outcome(state.open[0]) == "rejected"
+
+
+class TestTake:
+    """One decision that was checked, and what came of it."""
+
+    @pytest.mark.parametrize(
+        ("asked", "said", "checked", "outcome", "reason"),
+        [
+            (request(), {}, {"needs": (0,), "person": "Ann"}, "approved", "Ann approved it"),
+            (request(), {"choice": "reject"}, {"needs": (0,), "person": "Ann"}, "rejected", "Ann rejected it"),
+            (
+                request(1, need(quorum=2)), {}, {"needs": (0,), "person": "Ann"},
+                None, "Ann chose approve on r1; it still needs 1 of finance",
+            ),
+            (
+                request(1, need(), need(groups=("legal",))), {}, {"needs": (1,)},
+                None, "ann@example.com chose approve on r1; it still needs 1 of finance",
+            ),
+            (
+                request(1, need(rejections=2)), {"choice": "reject"}, {"needs": (0,)},
+                None, "ann@example.com chose reject on r1; it still needs 1 of finance",
+            ),
+        ],
+    )  # fmt: skip
+    def test_an_approval(
+        self, asked: Request, said: dict[str, Any], checked: dict[str, Any], outcome: str | None, reason: str
+    ) -> None:
+        told = decision(**said)
+
+        found = decisions.take(asked, told, Checked(**checked), NOW, beside=1)
+
+        assert (found.outcome, found.reason, found.by, found.answer) == (outcome, reason, "", None)
+        assert found.request == decisions.counted(asked, told, Checked(**checked), NOW)
+
+    @pytest.mark.parametrize(
+        ("kind", "choice", "outcome", "reason"),
+        [
+            ("question", "answer", "answered", "Ann answered"),
+            ("question", "reject", "rejected", "Ann rejected it"),
+            ("escalation", "retry", "settled", "Ann chose retry"),
+            ("outcome", "not_happened", "settled", "Ann chose not happened"),
+        ],
+    )
+    def test_one_word_is_enough_for_what_is_no_approval(
+        self, kind: str, choice: str, outcome: str, reason: str
+    ) -> None:
+        asked = request(1, need(quorum=2), kind=kind, choices=(choice,))
+        answer = ToolResult(text="yes") if choice == "answer" else None
+
+        found = decisions.take(asked, decision(choice=choice), Checked(person="Ann", answer=answer), NOW, beside=1)
+
+        assert (found.outcome, found.reason, found.by, found.answer) == (outcome, reason, "Ann", answer)
+
+    def test_several_who_approved_are_named_together(self) -> None:
+        asked = taken(request(1, need(quorum=2)), decision(), 0, person="Ann")
+
+        found = decisions.take(asked, decision(by="bob"), Checked(needs=(0,), person="Bob"), NOW, beside=1)
+
+        assert (found.outcome, found.reason) == ("approved", "Ann and Bob approved it")
+
+    def test_a_person_counts_once_under_all_names(self) -> None:
+        asked = taken(request(1, need(quorum=2)), decision(), 0, person="Ann")
+
+        assert decisions.repeats(asked, decision(by="a@example.com"), Checked(person="ann")) == (
+            "by: 'a@example.com' has decided on r1 already, as 'ann'"
+        )
+        assert decisions.repeats(asked, decision(by="bob"), Checked(person="Bob")) is None

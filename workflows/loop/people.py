@@ -10,10 +10,8 @@ from mandate.workflows import steps
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.people import same_person
 from mandate.workflows.contracts.request import (
     EVERY,
-    REJECT,
     Checked,
     Decision,
     DecisionCheck,
@@ -215,41 +213,23 @@ class PeopleGate:
         if (reason := checked.refusal or self.refusal(decision, at)) is not None:
             self._refuse(decision, reason, via)
         request = self._found(decision)
-        person = checked.person or decision.by or ""
-        if decisions.has_decided(request, same_person(person)):
-            self._refuse(decision, f"by: {decision.by!r} has decided on {request.id} already, as {person!r}", via)
-        if request.kind != "approval":
-            return self._told(request, decision, checked, at)
-        if checked.edited is not None:
+        if (reason := decisions.repeats(request, decision, checked)) is not None:
+            self._refuse(decision, reason, via)
+        if request.kind == "approval" and checked.edited is not None:
             before = len(request.needs)
             request = self._edited(request, decision, checked.edited, via)
             if len(request.needs) > before:
                 # Whether the person may decide for the new needs is not known: they approve once more, or others do.
                 checked = checked.model_copy(update={"needs": ()})
-        request = decisions.counted(request, decision, checked, at, beside=len(self.state.open))
-        self._replace(request)
-        match decisions.outcome(request):
-            case "approved":
-                return self._settled(request, "approved", f"{_names(request, 'approve')} approved it", decision)
-            case "rejected":
-                return self._settled(request, "rejected", f"{_names(request, 'reject')} rejected it", decision)
-            case _:
-                self._stand()
-                wants = decisions.missing(request)
-                self._run.record_step(f"{person} chose {decision.choice} on {request.id}; it still needs {wants}")
-                return decisions.recorded_on(request)
+        return self._apply(decisions.take(request, decision, checked, at, beside=len(self.state.open)), decision)
 
-    def _told(self, request: Request, decision: Decision, checked: Checked, at: datetime) -> Receipt:
-        """One person's word is enough for what is no approval."""
-        request = decisions.counted(request, decision, checked, at, beside=len(self.state.open))
-        self._replace(request)
-        person = checked.person or decision.by or ""
-        if decision.choice == REJECT:
-            return self._settled(request, "rejected", f"{person} rejected it", decision, by=person)
-        if request.kind == "question":
-            return self._settled(request, "answered", f"{person} answered", decision, by=person, answer=checked.answer)
-        reason = f"{person} chose {decision.choice.replace('_', ' ')}"
-        return self._settled(request, "settled", reason, decision, by=person, answer=checked.answer)
+    def _apply(self, taken: decisions.Taken, decision: Decision) -> Receipt:
+        self._replace(taken.request)
+        if taken.outcome is not None:
+            return self._settled(taken.request, taken.outcome, taken.reason, decision, by=taken.by, answer=taken.answer)
+        self._stand()
+        self._run.record_step(taken.reason)
+        return decisions.recorded_on(taken.request)
 
     async def _checked(self, decision: Decision, request: Request, at: datetime, via: Via, look_up: LookUp) -> Checked:
         check = DecisionCheck(
@@ -430,7 +410,3 @@ def _sooner(due: Callable[[], datetime | None], than: datetime) -> Callable[[], 
         return now_due is None or now_due < than
 
     return is_sooner
-
-
-def _names(request: Request, choice: str) -> str:
-    return " and ".join(dict.fromkeys(one.by for one in decisions.counting(request) if one.choice == choice))

@@ -1,6 +1,7 @@
 """What a decision counts for: refused before anything is looked up, or added to its request."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -21,6 +22,7 @@ from mandate.workflows.contracts.request import (
     RequestKind,
 )
 from mandate.workflows.contracts.state import PeopleState
+from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import commands
 from mandate.workflows.rules import needs as rules_needs
 from pydantic import JsonValue
@@ -199,6 +201,57 @@ def counted(request: Request, decision: Decision, checked: Checked, at: datetime
         key=key_of(decision),
     )
     return request.model_copy(update={"needs": needs, "decisions": (*request.decisions, recorded)})
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request with one more decision that counts, and what came of it."""
+
+    request: Request
+    outcome: Decided | None
+    """`None` while the request wants more decisions."""
+    reason: str
+    """One sentence: who decided how, and whom an open request still needs."""
+    by: str = ""
+    """The person whose word was enough; empty where several decide together."""
+    answer: ToolResult | None = None
+
+
+def take(request: Request, decision: Decision, checked: Checked, at: datetime, *, beside: int) -> Taken:
+    """Count a checked decision on `request`, one of `beside` that are open."""
+    person = checked.person or decision.by or ""
+    request = counted(request, decision, checked, at, beside=beside)
+    if request.kind != "approval":
+        return _word(request, decision, checked, person)
+    match outcome(request):
+        case "approved":
+            return Taken(request, "approved", f"{_names(request, 'approve')} approved it")
+        case "rejected":
+            return Taken(request, "rejected", f"{_names(request, REJECT)} rejected it")
+        case _:
+            left = f"{person} chose {decision.choice} on {request.id}; it still needs {missing(request)}"
+            return Taken(request, None, left)
+
+
+def _word(request: Request, decision: Decision, checked: Checked, person: str) -> Taken:
+    """Take one person's word, which is enough for what is no approval."""
+    if decision.choice == REJECT:
+        return Taken(request, "rejected", f"{person} rejected it", person)
+    if request.kind == "question":
+        return Taken(request, "answered", f"{person} answered", person, checked.answer)
+    return Taken(request, "settled", f"{person} chose {decision.choice.replace('_', ' ')}", person, checked.answer)
+
+
+def _names(request: Request, choice: str) -> str:
+    return " and ".join(dict.fromkeys(one.by for one in counting(request) if one.choice == choice))
+
+
+def repeats(request: Request, decision: Decision, checked: Checked) -> str | None:
+    """Return why a checked decision counts no second time: its person has decided under another name."""
+    person = checked.person or decision.by or ""
+    if not has_decided(request, same_person(person)):
+        return None
+    return f"by: {decision.by!r} has decided on {request.id} already, as {person!r}"
 
 
 def edited(
