@@ -70,7 +70,7 @@ seconds for a deadlock, so that a heavy task on a slow worker was begun anew for
 PASSED_THROUGH = ("mandate.workflows.contracts", "mandate.workflows.rules", "cel_expr_python", "google.protobuf")
 """Imported once a process and not once a run: they are plain values and pure functions, and the library of rules."""
 
-LOOP = tuple(f"mandate.workflows.{part}" for part in ("handlers", "loop", "steps", "marks"))
+LOOP = tuple(f"mandate.workflows.{part}" for part in ("handlers", "loop", "steps", "outcomes", "marks"))
 """Parts of the loop, which hold no state of their own: a waiting run takes a third of the memory when they are
 imported once a process. Replays of stored histories in tests import them anew, so that the sandbox watches them."""
 

@@ -7,11 +7,10 @@ from mandate.workflows import marks, steps
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelReply, ModelRequest, Words
-from mandate.workflows.contracts.request import OpenRequests
-from mandate.workflows.contracts.run import Progress, RunRequest, RunResult, RunStatus
+from mandate.workflows.contracts.run import RunRequest, RunResult, RunStatus
 from mandate.workflows.contracts.state import Rescue, Resolution, RunState, Trouble
 from mandate.workflows.handlers import MessageHandlers
-from mandate.workflows.loop import approvals, start, visibility
+from mandate.workflows.loop import start, visibility
 from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
@@ -23,9 +22,6 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 
 WHY_CHARACTERS = 250
 """Of why a run was stopped, before how much was taken back: the reason of a result has room for 500."""
-
-CLOSED_SHOWN = 20
-"""Decided requests that the query `open_requests` tells of."""
 
 
 @workflow.defn
@@ -136,7 +132,7 @@ class AgentWorkflow(MessageHandlers):
 
     async def _go_on(self) -> RunResult | None:
         """The next step of the model, once people have said how to go on where that is needed."""
-        self._turn.attempt_limits.count()
+        self._turn.attempt_limits.count_turn()
         about = recovery.used_up(self._state.recovery, self._state.agent.attempts)
         if self._state.rescue is None and about is not None and self._run.has(Change.ESCALATES):
             failures = self._state.recovery.troubles[about].failures
@@ -327,45 +323,6 @@ class AgentWorkflow(MessageHandlers):
         for call in reply.calls:
             if call.misfit:
                 self._run.record_step(f"cannot be called: {call.tool} ({wording.shorten(call.misfit, 80)})")
-
-    @workflow.query(description="What the run does now, its last steps, usage and effects")
-    def progress(self) -> Progress:
-        self._require_begun()
-        its = self._state
-        return Progress(
-            agent=its.agent.name,
-            version=its.agent.version,
-            doing=self._run.doing,
-            step=its.step,
-            head=its.head,
-            answers=tuple(map(self._run.view_answer, its.calls, its.answers)),
-            usage=its.usage,
-            effects=its.effects,
-            uncertain=its.uncertain,
-            recent=its.recent,
-        )
-
-    @workflow.query(description="What the run wants from people, and what became of it lately")
-    def open_requests(self) -> OpenRequests:
-        self._require_begun()
-        its = self._state
-        return OpenRequests(
-            workflow_id=workflow.info().workflow_id,
-            run_id=workflow.info().first_execution_run_id,
-            agent=its.agent.name,
-            version=its.agent.version,
-            status="done" if self._is_over else self._run.status,
-            requester=its.requester,
-            store=its.agent.store,
-            requests=tuple(approvals.view(self._run, request) for request in its.people.open),
-            closed=its.people.closed[-CLOSED_SHOWN:],
-            refused=its.people.refused,
-            refusals=its.people.refusals,
-        )
-
-    def _require_begun(self) -> None:
-        if not self._run.is_begun:
-            raise ApplicationError("the run has not begun its work yet", non_retryable=True)
 
 
 def _another_model_may_help(error: ActivityError) -> bool:

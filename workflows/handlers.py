@@ -19,12 +19,15 @@ from mandate.workflows.contracts.request import (
     Answer,
     Decision,
     Halt,
+    OpenRequests,
     Receipt,
     Receipts,
     Steering,
     Stop,
     Told,
 )
+from mandate.workflows.contracts.run import Progress
+from mandate.workflows.loop import approvals
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import Via
 from mandate.workflows.loop.run import Run
@@ -51,6 +54,9 @@ MOST_CHARACTERS = 128 * 1024
 
 MOST_AT_ONCE = 12 * MOST_CHARACTERS
 """Of signals that come together, all that is read: a workflow task must not take long."""
+
+CLOSED_SHOWN = 20
+"""Decided requests that the query `open_requests` tells of."""
 
 FORMS = {
     "request": "a request's id such as 'r3', or '*'",
@@ -209,6 +215,45 @@ class MessageHandlers:
             self._weigh("stop", args)
             await self._heard()
             self._control.stop(_parsed(Stop, args))
+
+    @workflow.query(description="What the run does now, its last steps, usage and effects")
+    def progress(self) -> Progress:
+        self._require_begun()
+        its = self._run.state
+        return Progress(
+            agent=its.agent.name,
+            version=its.agent.version,
+            doing=self._run.doing,
+            step=its.step,
+            head=its.head,
+            answers=tuple(map(self._run.view_answer, its.calls, its.answers)),
+            usage=its.usage,
+            effects=its.effects,
+            uncertain=its.uncertain,
+            recent=its.recent,
+        )
+
+    @workflow.query(description="What the run wants from people, and what became of it lately")
+    def open_requests(self) -> OpenRequests:
+        self._require_begun()
+        its = self._run.state
+        return OpenRequests(
+            workflow_id=workflow.info().workflow_id,
+            run_id=workflow.info().first_execution_run_id,
+            agent=its.agent.name,
+            version=its.agent.version,
+            status="done" if self._is_over else self._run.status,
+            requester=its.requester,
+            store=its.agent.store,
+            requests=tuple(approvals.view(self._run, request) for request in its.people.open),
+            closed=its.people.closed[-CLOSED_SHOWN:],
+            refused=its.people.refused,
+            refusals=its.people.refusals,
+        )
+
+    def _require_begun(self) -> None:
+        if not self._run.is_begun:
+            raise ApplicationError("the run has not begun its work yet", non_retryable=True)
 
     def _refuse_crowd(self) -> None:
         """A stop is taken in always; all else while the server will still take one."""

@@ -5,23 +5,19 @@ the activity of the same name.
 """
 
 import asyncio
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from mandate.workflows import marks
+from mandate.workflows import marks, outcomes
 from mandate.workflows.contracts.agent import Pinned, PinRequest
 from mandate.workflows.contracts.compensation import CompensationRequest
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
-from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
-from mandate.workflows.contracts.marks import read_as
+from mandate.workflows.contracts.failures import FailureType, Outcome
 from mandate.workflows.contracts.model import ModelReply, ModelRequest
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
 from mandate.workflows.contracts.tool import (
-    REMOTE_LIMIT_BYTES,
     CallRequest,
-    Effect,
     RemoteActivity,
     Tool,
     ToolRequest,
@@ -31,15 +27,12 @@ from mandate.workflows.contracts.verification import CheckPin, CheckRequest, Che
 from mandate.workflows.rules import wording
 from mandate.workflows.rules.marks import subject_of
 from pydantic import BaseModel, JsonValue
-from temporalio import exceptions, workflow
+from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
-    FailureError,
-    RetryState,
-    TimeoutType,
     is_cancelled_exception,
 )
 
@@ -58,20 +51,6 @@ MODEL_TIMEOUT = timedelta(minutes=10)
 
 QUEUED_AT_MOST = timedelta(minutes=5)
 """How long a remote activity may wait for one of its workers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempted:
-    """What became of a call over all its attempts."""
-
-    outcome: Outcome
-    answer: ToolResult
-    attempts: int = 1
-    """How many it is known to have had; see `_attempts`."""
-    key: str | None = None
-    """The idempotency key that it was made under."""
-    is_passing: bool = False
-    """It was not done for a reason that may be gone another time."""
 
 
 async def _perform(name: str, request: BaseModel, wanted: type[R], **options: Any) -> R:
@@ -278,7 +257,7 @@ async def probe_call(request: ProbeRequest, probe: ProbePin, tool: str, verdict:
 
 async def run_tool(
     request: ToolRequest, call: CallRequest, tool: Tool, verdict: Verdict, *, valid: timedelta | None = None
-) -> Attempted:
+) -> outcomes.Attempted:
     """Make a call that `verdict` allows, in a worker of ours; its key is known to the other side for `valid`."""
     assert verdict.allowed, verdict.reason
     try:
@@ -293,9 +272,9 @@ async def run_tool(
             summary=wording.call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
-        return _given_up(error, tool, ours=True)
+        return outcomes.outcome_of(error, tool, ours=True)
     outcome = Outcome.NOT_DONE if answer.error else Outcome.DONE
-    return Attempted(outcome, answer.model_copy(update={"attempts": 1}), answer.attempts)
+    return outcomes.Attempted(outcome, answer.model_copy(update={"attempts": 1}), answer.attempts)
 
 
 async def call_remote_activity(
@@ -307,7 +286,7 @@ async def call_remote_activity(
     *,
     valid: timedelta | None = None,
     at_once: bool = False,
-) -> Attempted:
+) -> outcomes.Attempted:
     """Make a call that `verdict` allows, in a worker of somebody else; `key` is the activity id.
 
     With `at_once` there is one attempt and no other after it.
@@ -331,94 +310,14 @@ async def call_remote_activity(
             summary=wording.call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
-        return _given_up(error, tool, failed_types=remote.failed_types)
-    return Attempted(Outcome.DONE, _returned(returned.payload if returned is not None else Payload()))
+        return outcomes.outcome_of(error, tool, failed_types=remote.failed_types)
+    return outcomes.Attempted(Outcome.DONE, outcomes.result_of(returned.payload if returned is not None else Payload()))
 
 
 def _retries(tool: Tool, never: tuple[str, ...] = ()) -> RetryPolicy:
     return RetryPolicy(
         initial_interval=SOON,
         maximum_interval=timedelta(seconds=30),
-        maximum_attempts=attempts_at_most(tool),
+        maximum_attempts=outcomes.attempts_at_most(tool),
         non_retryable_error_types=never or None,
     )
-
-
-def attempts_at_most(tool: Tool) -> int:
-    """How many attempts a call may have."""
-    return 1 if tool.effect is Effect.ONCE else tool.retries + 1
-
-
-def _returned(payload: Payload) -> ToolResult:
-    """A remote activity's result as text; it has no blob, since Temporal carried it here."""
-    if len(payload.data) > REMOTE_LIMIT_BYTES:
-        text = f"done, but its result of {len(payload.data)} bytes is over the limit of {REMOTE_LIMIT_BYTES}"
-        return ToolResult(text=text, stands_in=True)
-    encoding = payload.metadata.get("encoding", b"").decode()
-    if encoding == "binary/null":
-        return ToolResult(text="null")
-    try:
-        text = payload.data.decode() if encoding.startswith("json/") else ""
-    except UnicodeDecodeError:
-        text = ""
-    return ToolResult(text=text or f"done; its result is {len(payload.data)} bytes of {encoding or 'no encoding'}")
-
-
-def _given_up(error: ActivityError, tool: Tool, *, ours: bool = False, failed_types: tuple[str, ...] = ()) -> Attempted:
-    """What is known of a call whose last attempt failed; only an activity of `ours` may say so itself."""
-    if is_cancelled_exception(error):
-        raise error
-    told = _told_by_us(error.cause) if ours else None
-    failure = told or _failure_of(error.cause, failed_types)
-    if told is None and tool.sensitive and isinstance(error.cause, ApplicationError):
-        # Whatever else it says may repeat arguments that are shown nowhere.
-        failure = failure.model_copy(update={"reason": error.cause.type or "error"})
-    answer = ToolResult(text=wording.shorten(failure.reason, 300), error=True)
-    attempts = told.attempts if told else _attempts(error, tool, ours=ours)
-    return Attempted(failure.outcome, answer, attempts, is_passing=failure.passing)
-
-
-def _attempts(error: ActivityError, tool: Tool, *, ours: bool) -> int:
-    """How many attempts a call had whose last one says nothing of it; Temporal tells a workflow only so much.
-
-    All that the tool may have, when these were used up; else those that the failure shows: the last one and, if it is
-    a timeout, the one before, which knows its number when it is of `ours`.
-    """
-    if error.retry_state is RetryState.MAXIMUM_ATTEMPTS_REACHED:
-        return attempts_at_most(tool)
-    timed_out = error.cause if isinstance(error.cause, exceptions.TimeoutError) else None
-    if timed_out is None or timed_out.cause is None:
-        return 1
-    before = _told_by_us(timed_out.cause) if ours else None
-    known = before.attempts if before else 1
-    # One that waited for a worker in vain is none.
-    return known if timed_out.type is TimeoutType.SCHEDULE_TO_START else known + 1
-
-
-def _told_by_us(cause: BaseException | None) -> ToolFailure | None:
-    if not isinstance(cause, ApplicationError) or cause.type != FailureType.TOOL_FAILED or not cause.details:
-        return None
-    return read_as(ToolFailure, cause.details[0])
-
-
-def _failure_of(cause: BaseException | None, failed_types: tuple[str, ...]) -> ToolFailure:
-    match cause:
-        case ApplicationError() if cause.type in failed_types:
-            return ToolFailure(outcome=Outcome.NOT_DONE, reason=f"{cause.type}: {cause.message}")
-        case exceptions.TimeoutError(type=TimeoutType.SCHEDULE_TO_START):
-            # An attempt before this one may have acted: its failure is then the cause of the timeout.
-            outcome = Outcome.NOT_SENT if cause.cause is None else Outcome.UNKNOWN
-            return ToolFailure(outcome=outcome, reason="no worker took the call in time")
-        case exceptions.TimeoutError(type=TimeoutType.HEARTBEAT):
-            return ToolFailure(outcome=Outcome.UNKNOWN, reason="the worker that made the call was lost")
-        case exceptions.TimeoutError(type=TimeoutType.SCHEDULE_TO_CLOSE):
-            reason = "the call had no answer while the other side knew its key"
-            return ToolFailure(outcome=Outcome.UNKNOWN, reason=reason)
-        case exceptions.TimeoutError():
-            return ToolFailure(outcome=Outcome.UNKNOWN, reason="the call took longer than its timeout")
-        case ApplicationError():
-            return ToolFailure(outcome=Outcome.UNKNOWN, reason=f"{cause.type or 'error'}: {cause.message}")
-        case FailureError():
-            return ToolFailure(outcome=Outcome.UNKNOWN, reason=cause.message)
-        case _:
-            return ToolFailure(outcome=Outcome.UNKNOWN, reason="the call failed without a reason")

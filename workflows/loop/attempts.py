@@ -4,9 +4,8 @@ from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
-from mandate.workflows.loop.calls import CallOutcome
 from mandate.workflows.loop.run import Run
-from mandate.workflows.loop.tool_calls import JudgedCall
+from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall
 from mandate.workflows.rules import recovery as rules_recovery
 from mandate.workflows.rules import routing, wording
 
@@ -18,20 +17,22 @@ class AttemptLimits:
         self._run = run
         self._switched_at: int | None = None
 
-    def told(self, placed: JudgedCall, made: CallOutcome) -> ToolResult:
+    def count_outcome(self, placed: JudgedCall, made: CallOutcome) -> ToolResult:
         """The answer as the model is told it, its failure counted if it is one."""
         digest = rules_recovery.call_digest(placed.call.tool, placed.call.arguments)
         if made.failed is not None:
             is_effect, is_new = placed.tool.effect.changes_world, self._run.has(Change.KEEPS_SPOILED)
             line = f"{placed.line}: {made.failed}"
-            attempt = self.failed(placed.tool.name, line, call=digest, index=placed.index, spoiled=is_effect and is_new)
+            attempt = self.count_failure(
+                placed.tool.name, line, call=digest, index=placed.index, spoiled=is_effect and is_new
+            )
             note = wording.joined(made.answer.note, wording.failed_check(made.failed, changed_world=is_effect), attempt)
             return made.answer.model_copy(update={"note": note, "unfit": is_new})
         if made.answer.error:
             # What was not sent may go through another time, and so may what is busy; a definite no stays one.
             is_final = made.outcome is Outcome.NOT_DONE and not made.is_passing
             line = f"{placed.line}: {made.outcome.value if placed.tool.sensitive else wording.result(made.answer)}"
-            attempt = self.failed(placed.tool.name, line, call=digest if is_final else None, index=placed.index)
+            attempt = self.count_failure(placed.tool.name, line, call=digest if is_final else None, index=placed.index)
             return made.answer.model_copy(update={"note": wording.joined(made.answer.note, attempt)})
         recovery = self._run.state.recovery
         recovery = rules_recovery.succeeded(recovery, placed.tool.name, changed_world=placed.tool.effect.changes_world)
@@ -47,7 +48,7 @@ class AttemptLimits:
         note = f"you have made this call {times} times with the same result; do something else, or give your answer"
         return made.answer.model_copy(update={"note": wording.joined(made.answer.note, note)})
 
-    def failed(
+    def count_failure(
         self, tool: str, line: str, *, index: int, call: Digest | None = None, spoiled: bool = False
     ) -> str | None:
         """Counts a failure of a tool; what the model is told of it, if people help once attempts are used up."""
@@ -68,7 +69,7 @@ class AttemptLimits:
             if following is not None:
                 self._run.state.model = following
 
-    def count(self) -> None:
+    def count_turn(self) -> None:
         """Once a turn: whether none of its calls has worked, as so many turns in a row as there are attempts."""
         its = self._run.state
         if its.turn_counted or not its.calls or not self._run.has(Change.ESCALATES):
@@ -91,14 +92,14 @@ class AttemptLimits:
             return "failed"
         return wording.shorten(answer.note or "", 200) if answer.unfit else wording.result(answer)
 
-    def barred(self, call: CallRequest) -> str | None:
+    def find_earlier_failure(self, call: CallRequest) -> str | None:
         """Why the same call is not made again as it is."""
         recovery = self._run.state.recovery
         if not (recovery.failed or recovery.spoiled) or not self._run.has(Change.REFUSES_REPEATED):
             return None
         return rules_recovery.failed_before(recovery, rules_recovery.call_digest(call.tool, call.arguments))
 
-    def spoiled_meanwhile(self, index: int, call: CallRequest) -> str | None:
+    def find_spoiled(self, index: int, call: CallRequest) -> str | None:
         """Why a call is not made that was judged before the same one of its turn was made, and was done wrongly."""
         if not self._run.has(Change.KEEPS_SPOILED) or index in self._run.state.unclear or call.undoes is not None:
             return None
@@ -108,6 +109,6 @@ class AttemptLimits:
     def refuse(self, index: int, call: CallRequest, before: str) -> None:
         line = wording.call(call.tool, call.arguments, self._run.tool(call.tool).sensitive)
         text = f"not made again: the same call failed before ({before}); try another way"
-        attempt = self.failed(call.tool, f"{line}: repeated", index=index)
+        attempt = self.count_failure(call.tool, f"{line}: repeated", index=index)
         self._run.answer(index, ToolResult(text=text, error=True, note=attempt))
         self._run.record_step(f"not made again: {line}")

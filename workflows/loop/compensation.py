@@ -9,8 +9,8 @@ from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall
+from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import wording
-from mandate.workflows.steps import Attempted
 
 RESULT_CHARACTERS = 2000
 """Longest result of a remote activity, which is in no store, that its compensation can use."""
@@ -22,7 +22,7 @@ KEPT = 50
 """Calls that a run can take back: the last of them."""
 
 
-def kept(run: Run, placed: JudgedCall, attempted: Attempted) -> None:
+def keep(run: Run, placed: JudgedCall, attempted: Attempted) -> None:
     """Remember a call that was done, if its tool has a compensation."""
     its = run.state
     if attempted.outcome is not Outcome.DONE or not attempted.key or placed.call.undoes is not None:

@@ -90,7 +90,7 @@ class PeopleGate:
             self._close(request, "withdrawn", reason)
         self.notifications.cancel()
 
-    def turned_away(self, decision: Decision) -> str | None:
+    def find_crowding(self, decision: Decision) -> str | None:
         """Why a decision is not taken in at all, in one sentence; the one that rejects everything always is."""
         return CROWDED if self._run.messages >= CROWD and decision.request != EVERY else None
 
@@ -166,7 +166,7 @@ class PeopleGate:
             ApplicationError: `DecisionRefused`, with the sentence that is also recorded; `TryAgain`.
         """
         self._end_expired(at, decision.request)
-        if (crowded := self.turned_away(decision)) is not None:
+        if (crowded := self.find_crowding(decision)) is not None:
             if via == "update":
                 raise ApplicationError(crowded, type=FailureType.TRY_AGAIN, non_retryable=True)
             self._refuse(decision, crowded, via, FailureType.TRY_AGAIN)

@@ -10,6 +10,7 @@ from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.escalation import Escalations
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall, ToolCalls
+from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import policy, verification
 from mandate.workflows.rules.cel.evaluate import Unevaluable
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -27,11 +28,11 @@ class Reconciliation:
         self._escalations = escalations
         self._tool_calls = tool_calls
 
-    async def clear_up(self, placed: JudgedCall) -> steps.Attempted | None:
+    async def reconcile(self, placed: JudgedCall) -> Attempted | None:
         """What became of the call, made again where it had not happened; `None` when the run has to halt before."""
         while True:
             unclear = self._run.state.unclear[placed.index]
-            said = _not_done("it had not happened") if unclear.is_not_done else await self._found_out(placed, unclear)
+            said = _not_done("it had not happened") if unclear.is_not_done else await self._find_out(placed, unclear)
             if said is None or said.outcome is Outcome.DONE:
                 return said
             if unclear.reruns >= RERUNS or not await self._may_go_on(placed.index):
@@ -39,7 +40,7 @@ class Reconciliation:
                     return None
                 self._tool_calls.settle(placed.index)
                 return said
-            attempted = await self._tool_calls.again(placed, unclear)
+            attempted = await self._tool_calls.make_again(placed, unclear)
             if attempted.outcome is not Outcome.UNKNOWN:
                 return attempted
 
@@ -55,18 +56,18 @@ class Reconciliation:
         """Whether the run continues as new before the call is made again."""
         return unclear.reruns < RERUNS and not self._control.is_stopping
 
-    async def _found_out(self, placed: JudgedCall, unclear: Unclear) -> steps.Attempted | None:
-        said = await self._probed(placed, unclear) if unclear.request is None else ""
-        return said if isinstance(said, steps.Attempted) else await self._asked(placed, unclear, said)
+    async def _find_out(self, placed: JudgedCall, unclear: Unclear) -> Attempted | None:
+        said = await self._probe(placed, unclear) if unclear.request is None else ""
+        return said if isinstance(said, Attempted) else await self._ask_person(placed, unclear, said)
 
-    async def _probed(self, placed: JudgedCall, unclear: Unclear) -> steps.Attempted | str:
+    async def _probe(self, placed: JudgedCall, unclear: Unclear) -> Attempted | str:
         """What the tool's probe says, or why it cannot tell; empty when there is none."""
         pin = self._run.state.agent
         probe = pin.probes.get(placed.tool.name)
         tool = pin.tool(probe.tool) if probe is not None else None
         if probe is None or tool is None:
             return ""
-        probed = await self._looked_up(placed, unclear, probe, tool)
+        probed = await self._look_up(placed, unclear, probe, tool)
         if isinstance(probed, str):
             self._run.record_step(f"the probe {probe.tool} of {placed.line} {probed}")
             return f"the probe {probe.tool} {probed}"
@@ -80,13 +81,13 @@ class Reconciliation:
                 found = probed.result or ToolResult(text="done")
                 note = f"the reply was lost; {probe.tool} shows that it was done, this is what it returned"
                 answer = found.model_copy(update={"note": note, "stands_in": True})
-                return steps.Attempted(Outcome.DONE, answer, key=unclear.entry.key)
+                return Attempted(Outcome.DONE, answer, key=unclear.entry.key)
             case Outcome.NOT_DONE | Outcome.NOT_SENT:
                 return _not_done(probed.reason)
             case _:
                 return f"the probe {probe.tool} could not tell: {probed.reason}"
 
-    async def _looked_up(self, placed: JudgedCall, unclear: Unclear, probe: ProbePin, tool: Tool) -> Probed | str:
+    async def _look_up(self, placed: JudgedCall, unclear: Unclear, probe: ProbePin, tool: Tool) -> Probed | str:
         """What the probe saw, or that it could not be asked and why."""
         pin, its = self._run.state.agent, self._run.state
         arguments = verification.arguments_of(probe.arguments, placed.call.arguments, unclear.entry.key)
@@ -112,7 +113,7 @@ class Reconciliation:
                 raise
             return "gave no answer"
 
-    async def _asked(self, placed: JudgedCall, unclear: Unclear, seen: str) -> steps.Attempted | None:
+    async def _ask_person(self, placed: JudgedCall, unclear: Unclear, seen: str) -> Attempted | None:
         """What a person says, who is told what the probe has `seen`; `None` when the run halts instead."""
         if unclear.request is None:
             request = self._escalations.ask_outcome(placed.index, unclear.entry, placed.tool, seen)
@@ -125,7 +126,7 @@ class Reconciliation:
             case "happened":
                 self._tool_calls.settle_done(placed.index, unclear.entry.model_copy(update={"reason": said.reason}))
                 untold = ToolResult(text="done; its reply was lost", note=said.reason, stands_in=True)
-                return steps.Attempted(Outcome.DONE, said.answer or untold, key=unclear.entry.key)
+                return Attempted(Outcome.DONE, said.answer or untold, key=unclear.entry.key)
             case "not_happened":
                 self._tool_calls.keep_unknown(placed.index, unclear.model_copy(update={"request": None}))
                 return _not_done(said.reason)
@@ -136,5 +137,5 @@ class Reconciliation:
                 return None
 
 
-def _not_done(reason: str) -> steps.Attempted:
-    return steps.Attempted(Outcome.NOT_DONE, ToolResult(text=f"not done: {reason}", error=True))
+def _not_done(reason: str) -> Attempted:
+    return Attempted(Outcome.NOT_DONE, ToolResult(text=f"not done: {reason}", error=True))

@@ -19,6 +19,7 @@ from mandate.workflows.contracts.tool import (
     ToolResult,
 )
 from mandate.workflows.loop.run import Run
+from mandate.workflows.outcomes import Attempted, attempts_at_most
 from mandate.workflows.rules import effects, wording
 from temporalio import workflow
 
@@ -46,6 +47,18 @@ class JudgedCall:
         return wording.call(self.call.tool, self.call.arguments, self.tool.sensitive)
 
 
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What became of a call, its checks included."""
+
+    outcome: Outcome
+    answer: ToolResult
+    failed: str | None = None
+    """Which check failed and why, for a call that was made."""
+    is_passing: bool = False
+    """It was not done for a reason that may be gone another time."""
+
+
 class ToolCalls:
     """Sends calls out; what is in flight, done and unclear stands in the state."""
 
@@ -65,15 +78,15 @@ class ToolCalls:
         left = (one.entry for index, one in unclear if index not in self._in_flight and not one.is_not_done)
         return (*self._in_flight.values(), *left)
 
-    def is_cleared_up(self, tool: Tool) -> bool:
+    def needs_reconciliation(self, tool: Tool) -> bool:
         """Whether an unknown outcome of this tool is found out; a read is just told to the model."""
         return tool.effect.changes_world and self._run.has(Change.RECONCILES)
 
-    async def first(self, placed: JudgedCall) -> steps.Attempted:
+    async def make(self, placed: JudgedCall) -> Attempted:
         """Make a call for the first time."""
         return await self._attempt(placed, self._entry(placed), begun_at=workflow.now())
 
-    async def again(self, placed: JudgedCall, unclear: Unclear) -> steps.Attempted:
+    async def make_again(self, placed: JudgedCall, unclear: Unclear) -> Attempted:
         """Make a call again that has not happened.
 
         Under the same key while the other side knows it; else under one of its own, which was never sent.
@@ -106,14 +119,14 @@ class ToolCalls:
         begun_at: datetime | None,
         before: int = 0,
         instead_of: str | None = None,
-    ) -> steps.Attempted:
+    ) -> Attempted:
         """`before` attempts had the same key."""
         key = entry.key if entry is not None else None
         if entry is not None:
             self._in_flight[placed.index] = entry
         valid = _left(placed.tool, begun_at)
         if placed.tool.remote is not None:
-            attempted = self._carried(await self._sent(placed, placed.tool.remote, key, valid))
+            attempted = self._bounded(await self._send_remote(placed, placed.tool.remote, key, valid))
         else:
             request = ToolRequest(
                 agent=self._run.state.agent.digest,
@@ -132,9 +145,9 @@ class ToolCalls:
             self._account(placed, counted, attempted, begun_at)
         return replace(attempted, key=key)
 
-    async def _sent(
+    async def _send_remote(
         self, placed: JudgedCall, remote: RemoteActivity, key: str | None, valid: timedelta | None
-    ) -> steps.Attempted:
+    ) -> Attempted:
         """Make a call of somebody else's activity.
 
         Without a key nothing ties the answer "no" to an attempt, and Temporal does not tell how many there were: those
@@ -145,7 +158,7 @@ class ToolCalls:
         if not joins:
             return await steps.call_remote_activity(remote, call, tool, key, verdict, valid=valid)
         was_lost, wait = False, FIRST_WAIT
-        for number in range(1, steps.attempts_at_most(tool) + 1):
+        for number in range(1, attempts_at_most(tool) + 1):
             if number > 1:
                 await workflow.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
@@ -157,13 +170,13 @@ class ToolCalls:
         return replace(sent, outcome=outcome, attempts=number)
 
     def _account(
-        self, placed: JudgedCall, counted: EffectEntry, attempted: steps.Attempted, begun_at: datetime | None
+        self, placed: JudgedCall, counted: EffectEntry, attempted: Attempted, begun_at: datetime | None
     ) -> None:
         if attempted.outcome is Outcome.DONE:
             self.settle_done(placed.index, counted)
         elif attempted.outcome is Outcome.UNKNOWN:
             unclear = counted.model_copy(update={"reason": attempted.answer.text})
-            if self.is_cleared_up(placed.tool):
+            if self.needs_reconciliation(placed.tool):
                 known = self._run.state.unclear.get(placed.index)
                 reruns = known.reruns if known else 0
                 self.keep_unknown(placed.index, Unclear(entry=unclear, reruns=reruns, begun_at=begun_at))
@@ -186,7 +199,7 @@ class ToolCalls:
             key=effects.idempotency_key(run, placed.call.digest, f"{repeat}/{rerun}" if rerun else repeat),
         )
 
-    def _carried(self, attempted: steps.Attempted) -> steps.Attempted:
+    def _bounded(self, attempted: Attempted) -> Attempted:
         """`attempted`, without its result if Temporal could not carry all inline results of the turn together."""
         size = len(attempted.answer.text or "")
         held = sum(len(answer.text or "") for answer in self._run.state.answers if answer is not None)

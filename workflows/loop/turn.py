@@ -6,14 +6,15 @@ from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
-from mandate.workflows.loop import approvals
+from mandate.workflows.loop import approvals, compensation
 from mandate.workflows.loop.attempts import AttemptLimits
-from mandate.workflows.loop.calls import Calls
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.escalation import Escalations
 from mandate.workflows.loop.people import PeopleGate
+from mandate.workflows.loop.reconciliation import Reconciliation
 from mandate.workflows.loop.run import Run
-from mandate.workflows.loop.tool_calls import JudgedCall
+from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall, ToolCalls
+from mandate.workflows.loop.verification import Verification
 from mandate.workflows.rules import policy, wording
 from temporalio import workflow
 
@@ -29,7 +30,9 @@ class Turn:
         self.escalations = Escalations(run, control, self.gate)
         self._run = run
         self._control = control
-        self._maker = Calls(run, control, self.escalations)
+        self._tool_calls = ToolCalls(run)
+        self._reconciliation = Reconciliation(run, control, self.escalations, self._tool_calls)
+        self._verification = Verification(run, control, self.escalations)
         self.attempt_limits = AttemptLimits(run)
 
     @property
@@ -39,7 +42,7 @@ class Turn:
     @property
     def lost(self) -> tuple[EffectEntry, ...]:
         """Calls that were sent out and whose end the run will not see."""
-        return self._maker.lost
+        return self._tool_calls.lost
 
     def reopen(self) -> None:
         """Go on with a turn that was open when the run continued as new; older runs kept no verdicts."""
@@ -61,7 +64,7 @@ class Turn:
         # Once a tool: of three hundred calls at once those beyond the limit are one mistake.
         for index, call in {call.tool: (index, call) for index, call in enumerate(calls) if call.misfit}.values():
             if self._run.state.agent.tool(call.tool) is not None:
-                self.attempt_limits.failed(call.tool, f"{call.tool}: {call.misfit}", index=index)
+                self.attempt_limits.count_failure(call.tool, f"{call.tool}: {call.misfit}", index=index)
 
     async def act(self) -> None:
         """Answer the open calls: reads side by side, effects one by one in the model's order.
@@ -90,7 +93,7 @@ class Turn:
             if verdict.kind == "deny" or (verdict.kind == "ask" and not self._run.has(Change.ASKS_UNMATCHED)):
                 self._run.deny(index, verdict.reason)
                 continue
-            if call.undoes is None and (before := self.attempt_limits.barred(call)) is not None:
+            if call.undoes is None and (before := self.attempt_limits.find_earlier_failure(call)) is not None:
                 self.attempt_limits.refuse(index, call, before)
                 continue
             self._run.set_verdict(index, verdict)
@@ -110,14 +113,14 @@ class Turn:
         if await self._is_cleared(index):
             async with slots:
                 if await self._may_begin():
-                    await self._make(index)
+                    await self._make_call(index)
 
     async def _act_in_order(self, indexes: list[int]) -> None:
         for index in indexes:
             if self._is_halting:
                 return
             if await self._is_cleared(index) and await self._may_begin():
-                await self._make(index)
+                await self._make_call(index)
 
     @property
     def _is_halting(self) -> bool:
@@ -137,41 +140,57 @@ class Turn:
         return self._run.state.answers[index] is None and verdict is not None and verdict.allowed
 
     def _wait_for_people(self) -> None:
-        if not self._maker.is_busy:
+        if not self._tool_calls.is_busy:
             names = self._run.board.waits_for(self.gate.state.open)
             self._run.set_doing(f"waiting for {', '.join(names)}")
 
     async def _may_begin(self) -> bool:
         return await self._control.go_ahead() and not self._is_halting
 
-    async def _make(self, index: int) -> None:
+    async def _make_call(self, index: int) -> None:
         """Make one call that may run, and keep its answer."""
         call, edit = self._run.state.calls[index], self._run.state.edits.get(index)
         tool, verdict = self._run.tool(call.tool), self._run.state.verdicts[index]
         assert verdict is not None
         if edit is not None:
             call = call.model_copy(update={"arguments": edit.call.arguments, "digest": edit.call.digest})
-        if (before := self.attempt_limits.spoiled_meanwhile(index, call)) is not None:
+        if (before := self.attempt_limits.find_spoiled(index, call)) is not None:
             self._run.release(tool, call.arguments)
             self.attempt_limits.refuse(index, call, before)
             return
         placed = JudgedCall(index, call, tool, verdict, edit)
         self._run.set_doing(placed.line)
-        made = await self._maker.make(placed)
+        made = await self._perform(placed)
         self._run.state.tainted = self._run.state.tainted or tool.untrusted
         if made is None:
             return
         if made.outcome in {Outcome.NOT_DONE, Outcome.NOT_SENT}:
             self._run.release(tool, call.arguments)
-        answer = self.attempt_limits.told(placed, made)
+        answer = self.attempt_limits.count_outcome(placed, made)
         # A result may repeat what the arguments hold.
         told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.result(made.answer)
         self._run.answer(index, answer)
         self._run.record_step(f"{placed.line} → {told}")
 
+    async def _perform(self, placed: JudgedCall) -> CallOutcome | None:
+        """`None` when the run has to halt before it is known what became of the call."""
+        if placed.index in self._run.state.unclear:
+            attempted = await self._reconciliation.reconcile(placed)
+        else:
+            attempted = await self._tool_calls.make(placed)
+            if attempted.outcome is Outcome.UNKNOWN and self._tool_calls.needs_reconciliation(placed.tool):
+                attempted = await self._reconciliation.reconcile(placed)
+        if attempted is None:
+            return None
+        compensation.keep(self._run, placed, attempted)
+        failed = None
+        if attempted.outcome is Outcome.DONE and not attempted.answer.error:
+            failed = await self._verification.verify_after(placed, attempted)
+        return CallOutcome(attempted.outcome, attempted.answer, failed, attempted.is_passing)
+
     async def failed_final_check(self) -> str | None:
         """Which check the final answer does not pass and why; `None` when it passes all."""
-        return await self._maker.failed_final_check()
+        return await self._verification.verify_final()
 
     def supply(self, index: int | None, answer: ToolResult) -> None:
         """Put a person's result in place of what a call of the open turn returned."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from mandate.workflows import steps
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.tool import Tool
@@ -11,6 +10,7 @@ from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.escalation import Escalations
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall
+from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import policy, verification
 from mandate.workflows.rules.cel.evaluate import Unevaluable
 
@@ -25,7 +25,7 @@ class Verification:
         self._control = control
         self._escalations = escalations
 
-    async def verify_after(self, placed: JudgedCall, attempted: steps.Attempted) -> str | None:
+    async def verify_after(self, placed: JudgedCall, attempted: Attempted) -> str | None:
         """Which check the call does not pass and why; `None` when it passes all that are made before a stop."""
         is_new = self._run.has(Change.PROBES_BY_KEY)
         arguments = placed.call.arguments
@@ -39,26 +39,28 @@ class Verification:
             edited=placed.edit.call.blob if placed.edit is not None else None,
             key=attempted.key if is_new else None,
         )
-        for check in self._due(placed.tool.name, placed.tool, arguments, placed.index):
+        for check in self._due_checks(placed.tool.name, placed.tool, arguments, placed.index):
             if is_new and attempted.answer.stands_in and check.kind != "tool":
                 found = LOST
                 self._run.record_step(f"check {check.name}: {found.finding}, {found.reason}")
             else:
-                found = await self._verified(check, request, arguments)
+                found = await self._verify(check, request, arguments)
             if (failed := _failure(check, found)) is not None:
                 return failed
         return None
 
     async def verify_final(self) -> str | None:
         """The same of the final answer."""
-        for check in self._due(FINAL, None, {}, None):
+        for check in self._due_checks(FINAL, None, {}, None):
             now = self._run.state
             request = CheckRequest(agent=now.agent.digest, check="", head=now.head, step=now.step)
-            if (failed := _failure(check, await self._verified(check, request, {}))) is not None:
+            if (failed := _failure(check, await self._verify(check, request, {}))) is not None:
                 return failed
         return None
 
-    def _due(self, after: str, tool: Tool | None, arguments: JsonObject, index: int | None) -> Iterator[CheckPin]:
+    def _due_checks(
+        self, after: str, tool: Tool | None, arguments: JsonObject, index: int | None
+    ) -> Iterator[CheckPin]:
         """Those whose condition holds, for the run as rules saw it when call `index` was judged."""
         pin = self._run.state.agent
         checks = verification.checks_after(pin.checks, after)
@@ -75,8 +77,8 @@ class Verification:
             if verification.applies(check, tool, arguments, facts, tools=pin.tools) is not False:
                 yield check
 
-    async def _verified(self, check: CheckPin, request: CheckRequest, arguments: JsonObject) -> CheckResult:
-        asked = self._unaskable(check, arguments, request.key)
+    async def _verify(self, check: CheckPin, request: CheckRequest, arguments: JsonObject) -> CheckResult:
+        asked = self._arguments_of(check, arguments, request.key)
         if isinstance(asked, CheckResult):
             return asked
         found = await self._escalations.verify(
@@ -88,7 +90,7 @@ class Verification:
             self._run.taint(tool)
         return found
 
-    def _unaskable(self, check: CheckPin, arguments: JsonObject, key: str | None) -> CheckResult | JsonObject:
+    def _arguments_of(self, check: CheckPin, arguments: JsonObject, key: str | None) -> CheckResult | JsonObject:
         """The arguments of the check's tool, or why it cannot be called: it is a call like any other."""
         pin = self._run.state.agent
         tool = pin.tool(check.tool) if check.tool is not None else None
