@@ -335,7 +335,7 @@ def test_control_characters_of_models_and_tools_do_not_reach_the_terminal(capsys
 
 
 def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
-    program = "from mandate.workers.cli.output import Output\nfrom mandate.workers.cli import main\nimport sys\n"
+    program = "from mandate.workers.cli.output import Output\nfrom mandate.workers import main\nimport sys\n"
     program += "def talk(*_):\n    while True: Output().print('x' * 1000)\n"
     program += "main._invoke = talk\nmain.main([])"
 
@@ -353,7 +353,7 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 
 
 def test_defects_are_one_sentence_unless_they_are_searched_for(tmp_path: Path) -> None:
-    program = "from mandate.workers.cli import main\ndef fail(*_): raise KeyError('lost')\n"
+    program = "from mandate.workers import main\ndef fail(*_): raise KeyError('lost')\n"
     program += "main._invoke = fail\nmain.main([])"
 
     short, long = (
