@@ -1,4 +1,4 @@
-"""Runners that keep runs whole: no workflow task is interrupted, and none goes on from what was computed for a query.
+"""Execution of workflow code in a worker: the sandbox, and what keeps runs whole that share a process.
 
 The SDK gives a workflow task up after two seconds of the clock, and raises an exception in its thread, wherever that is
 just then. Where it is in the event loop, between the end of a coroutine and those who wait for it, the run can never be
@@ -6,16 +6,58 @@ evicted, and stays stuck in that worker. Ours compute and end: what was given up
 What a query may not leave behind is told in `receipts`.
 """
 
-from typing import Any
+import compileall
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
+from mandate import workflows
 from mandate.workers.receipts import Receipts
 from temporalio import workflow
 from temporalio.worker import (
     UnsandboxedWorkflowRunner,
     WorkflowInstance,
     WorkflowInstanceDetails,
+    WorkflowRunner,
 )
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PASSED_THROUGH = ("mandate.workflows.contracts", "mandate.workflows.rules", "cel_expr_python", "google.protobuf")
+"""Imported once a process and not once a run: they are plain values and pure functions, and the library of rules."""
+
+LOOP = tuple(f"mandate.workflows.{part}" for part in ("handlers", "loop", "steps", "outcomes", "marks"))
+"""Parts of the loop, which hold no state of their own: a waiting run takes a third of the memory when they are
+imported once a process. Replays of stored histories in tests import them anew, so that the sandbox watches them."""
+
+
+def compile_workflows() -> None:
+    """Write bytecode of the workflow code where it is missing.
+
+    The sandbox imports it anew for each run: where the environment forbids Python to write bytecode, as images often
+    do, each start of a run would compile it, which costs more than all else of a start.
+    """
+    # Whoever may write where bytecode is decides what runs.
+    before = os.umask(0o022)
+    try:
+        compileall.compile_dir(Path(workflows.__file__).parent, quiet=2)
+    finally:
+        os.umask(before)
+
+
+def workflow_runner(*, sandboxed: bool = True, strict: bool = False) -> WorkflowRunner:
+    """How workflow code runs, in workers and in replays alike; `strict` keeps all of the loop in the sandbox."""
+    if not sandboxed:
+        return UnsandboxedRunner()
+    passed = PASSED_THROUGH if strict else (*PASSED_THROUGH, *LOOP)
+    return SandboxedRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))
 
 
 class SandboxedRunner(SandboxedWorkflowRunner):
@@ -50,3 +92,39 @@ class Uninterrupted(WorkflowInstance):
 
     def get_info(self) -> workflow.Info:
         return self._instance.get_info()
+
+
+WAIT_SECONDS = 1.5
+"""Less than the SDK gives an eviction, which it then tries again: no thread waits for good."""
+
+
+class WorkflowThreads(ThreadPoolExecutor):
+    """Calls of methods of one object come one after another.
+
+    The SDK gives a workflow task up that takes more than two seconds, which a machine with too much to do is enough
+    for, and evicts the run while the thread of the task goes on. Two threads would then step the same coroutines,
+    wake-ups be lost, and the eviction never succeed: the run would be stuck in that worker for good. Here the eviction
+    waits for the thread, and the task is tried again.
+    """
+
+    def __init__(self, max_workers: int) -> None:
+        super().__init__(max_workers, thread_name_prefix="workflow_task")
+        self._locks: WeakKeyDictionary[object, Lock] = WeakKeyDictionary()
+        self._made = Lock()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        owner: object = getattr(fn, "__self__", None)
+        if owner is None or isinstance(owner, ModuleType):
+            return super().submit(fn, *args, **kwargs)
+        with self._made:
+            lock = self._locks.setdefault(owner, Lock())
+
+        def alone(*its: P.args, **named: P.kwargs) -> T:
+            if not lock.acquire(timeout=WAIT_SECONDS):
+                raise RuntimeError("a task of this run is still being worked on")
+            try:
+                return fn(*its, **named)
+            finally:
+                lock.release()
+
+        return super().submit(alone, *args, **kwargs)

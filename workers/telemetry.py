@@ -4,12 +4,13 @@ import io
 import json
 import logging
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 from mandate.workflows.rules.plain_text import plain_lines
 from structlog.typing import Processor
 from temporalio import activity, workflow
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 LIBRARIES = ("httpx2", "httpcore2", "openai", "anthropic", "mcp", "asyncio")
 """Their messages below WARNING are left out: some of them quote requests."""
@@ -100,3 +101,19 @@ def _flatten_temporal(_: object, __: str, event: structlog.typing.EventDict) -> 
         if run_id is not None:
             event.setdefault("run_id", run_id)
     return event
+
+
+class LogContext(Interceptor):
+    """Binds workflow id, run id, activity and attempt for the time of an activity."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        return _Inbound(next)
+
+
+class _Inbound(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        info = activity.info()
+        with structlog.contextvars.bound_contextvars(
+            workflow_id=info.workflow_id, run_id=info.workflow_run_id, activity=info.activity_type, attempt=info.attempt
+        ):
+            return await super().execute_activity(input)

@@ -1,17 +1,14 @@
 """A worker: stores, tools, providers and the workflow, composed for one task queue."""
 
 import asyncio
-import compileall
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from mandate import workflows
 from mandate.activities import private_files
 from mandate.activities.agent import AgentActivities, OfferedAgent
 from mandate.activities.compensation import CompensationActivities
@@ -36,18 +33,16 @@ from mandate.workers.catalog.agents import AgentFileError
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.mcp_waits import AnnouncedWaits
 from mandate.workers.catalog.tools import McpDefinitions
-from mandate.workers.interceptor import LogContext
 from mandate.workers.marks import MarkInterceptor
-from mandate.workers.sandbox import SandboxedRunner, UnsandboxedRunner
+from mandate.workers.sandbox import WorkflowThreads, compile_workflows, workflow_runner
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
-from mandate.workers.workflow_threads import WorkflowThreads
+from mandate.workers.telemetry import LogContext
 from mandate.workflows.agent import AgentWorkflow
 from pydantic import BaseModel
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.worker import Worker, WorkerDeploymentConfig, WorkflowRunner
-from temporalio.worker.workflow_sandbox import SandboxRestrictions
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 STICKY = timedelta(milliseconds=500)
 """How long a workflow task waits for the worker that has the run in memory: what a killed worker costs."""
@@ -66,13 +61,6 @@ interpreter, so that more of them only take longer each, and more are lost with 
 TASK_SECONDS = 25
 """How long one part of a workflow task may take before the SDK gives it up: of its own it takes two
 seconds for a deadlock, so that a heavy task on a slow worker was begun anew for ever."""
-
-PASSED_THROUGH = ("mandate.workflows.contracts", "mandate.workflows.rules", "cel_expr_python", "google.protobuf")
-"""Imported once a process and not once a run: they are plain values and pure functions, and the library of rules."""
-
-LOOP = tuple(f"mandate.workflows.{part}" for part in ("handlers", "loop", "steps", "outcomes", "marks"))
-"""Parts of the loop, which hold no state of their own: a waiting run takes a third of the memory when they are
-imported once a process. Replays of stored histories in tests import them anew, so that the sandbox watches them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,25 +215,3 @@ def _deployment(options: WorkerOptions) -> WorkerDeploymentConfig | None:
         use_worker_versioning=True,
         default_versioning_behavior=VersioningBehavior.PINNED,
     )
-
-
-def compile_workflows() -> None:
-    """Write bytecode of the workflow code where it is missing.
-
-    The sandbox imports it anew for each run: where the environment forbids Python to write bytecode, as images often
-    do, each start of a run would compile it, which costs more than all else of a start.
-    """
-    # Whoever may write where bytecode is decides what runs.
-    before = os.umask(0o022)
-    try:
-        compileall.compile_dir(Path(workflows.__file__).parent, quiet=2)
-    finally:
-        os.umask(before)
-
-
-def workflow_runner(*, sandboxed: bool = True, strict: bool = False) -> WorkflowRunner:
-    """How workflow code runs, in workers and in replays alike; `strict` keeps all of the loop in the sandbox."""
-    if not sandboxed:
-        return UnsandboxedRunner()
-    passed = PASSED_THROUGH if strict else (*PASSED_THROUGH, *LOOP)
-    return SandboxedRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))

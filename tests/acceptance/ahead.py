@@ -33,7 +33,7 @@ from mandate.workers.client.messages import MessageError
 from mandate.workers.client.queries import AHEAD
 from mandate.workers.converter import data_converter
 from mandate.workers.dev_server.server import run_private_server
-from mandate.workers.worker import workflow_runner
+from mandate.workers.sandbox import workflow_runner
 from mandate.workflows.agent import AgentWorkflow
 from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Request, Steering
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowQueryFailedError

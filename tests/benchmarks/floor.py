@@ -14,7 +14,8 @@ from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
     from mandate.workers.client.client import connect
-    from mandate.workers.worker import ACTIVITY_SLOTS, STICKY, workflow_runner
+    from mandate.workers.worker import ACTIVITY_SLOTS, STICKY
+from mandate.workers.sandbox import workflow_runner
 
 QUEUE = "floor"
 BODY = b'{"model":"bench.steps=0","input":"go on"}'

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
-from mandate.workers.worker import workflow_runner
+from mandate.workers.sandbox import workflow_runner
 from temporalio.worker import Worker
 
 from tests.benchmarks import judging

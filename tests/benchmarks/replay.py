@@ -18,8 +18,8 @@ from typing import Any
 from mandate.workers.client.client import connect
 from mandate.workers.converter import data_converter
 from mandate.workers.dev_server.server import run_private_server
+from mandate.workers.sandbox import workflow_runner
 from mandate.workers.telemetry import configure_logging
-from mandate.workers.worker import workflow_runner
 from mandate.workflows.agent import AgentWorkflow
 from temporalio import activity
 from temporalio.client import Client, WorkflowHandle, WorkflowHistory

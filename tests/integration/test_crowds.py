@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.sandbox import SandboxedRunner
+from mandate.workers.sandbox import SandboxedRunner, WorkflowThreads
 from mandate.workers.worker import TASK_SECONDS
-from mandate.workers.workflow_threads import WorkflowThreads
 from mandate.workflows.contracts.request import OpenRequests
 from mandate.workflows.contracts.run import RunStatus
 from temporalio.api.history.v1 import HistoryEvent

@@ -19,8 +19,7 @@ from mandate.workers.client.diagnosis import TIMED_OUT, Diagnosis, diagnose
 from mandate.workers.client.inbox import NotAnswering
 from mandate.workers.converter import data_converter
 from mandate.workers.dev_server.server import DevServer
-from mandate.workers.sandbox import Uninterrupted
-from mandate.workers.worker import workflow_runner
+from mandate.workers.sandbox import Uninterrupted, workflow_runner
 from mandate.workflows.agent import AgentWorkflow
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio.client import Client, WorkflowHandle

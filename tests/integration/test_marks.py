@@ -13,7 +13,8 @@ from mandate.activities.keyring import Keyring
 from mandate.activities.stores.locate import open_store
 from mandate.workers.client import queries
 from mandate.workers.marks import MarkInterceptor
-from mandate.workers.worker import WorkerOptions, open_worker, workflow_runner
+from mandate.workers.sandbox import workflow_runner
+from mandate.workers.worker import WorkerOptions, open_worker
 from mandate.workflows.agent import AgentWorkflow
 from mandate.workflows.contracts.run import Progress, RunStatus
 from mandate.workflows.contracts.tool import ToolRequest

@@ -7,7 +7,7 @@ import pytest
 from mandate.activities.keyring import Keyring
 from mandate.workers.converter import data_converter
 from mandate.workers.marks import MarkInterceptor
-from mandate.workers.worker import workflow_runner
+from mandate.workers.sandbox import workflow_runner
 from mandate.workflows.agent import AgentWorkflow
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer

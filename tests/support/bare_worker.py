@@ -11,9 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 from mandate.workers.client.client import connect
-from mandate.workers.sandbox import Uninterrupted
+from mandate.workers.sandbox import LOOP, PASSED_THROUGH, Uninterrupted
 from mandate.workers.settings import Settings
-from mandate.workers.worker import LOOP, PASSED_THROUGH, open_worker
+from mandate.workers.worker import open_worker
 from temporalio.worker import Worker, WorkerConfig, WorkflowInstance, WorkflowInstanceDetails
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from mandate.workers.worker import workflow_runner
+from mandate.workers.sandbox import workflow_runner
 from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import (

@@ -8,9 +8,8 @@ from threading import Event
 from typing import Any
 
 import pytest
-from mandate.workers import workflow_threads
-from mandate.workers.sandbox import Uninterrupted
-from mandate.workers.workflow_threads import WorkflowThreads
+from mandate.workers import sandbox
+from mandate.workers.sandbox import Uninterrupted, WorkflowThreads
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker import WorkflowInstance
@@ -61,7 +60,7 @@ def test_runs_do_not_wait_for_each_other() -> None:
 
 
 def test_no_thread_waits_for_a_task_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflow_threads, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(sandbox, "WAIT_SECONDS", 0.05)
     run = Running()
     with WorkflowThreads(2) as threads:
         task = threads.submit(run.activate, "task")
