@@ -2,38 +2,99 @@
 
 import contextlib
 import importlib
-import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import typer
-from mandate.workers.cli import control, decide, inbox, keys, run, server, show, validate, worker
 from mandate.workers.cli.errors import INTERRUPTED, CliError, SilentExit
-from mandate.workers.cli.options import OutputFormat, RootOptions
-from mandate.workers.cli.output import Color
+from mandate.workers.cli.root_options import Color, OutputFormat, RootOptions
 from mandate.workers.settings import is_debugging
+from typer._click import Command, Context  # no public names
+from typer.core import TyperGroup
+from typer.main import get_command
 
 TEMPORAL = "Temporal's own"
 
+# Boxes and panels cost 150 ms, so they are for people only.
+MARKUP: Literal["rich"] | None = "rich" if sys.stdout.isatty() else None
+
+
+class Verb(NamedTuple):
+    """A command that is imported when it was typed."""
+
+    place: str
+    """`module:function` under `mandate.workers`."""
+    help: str
+    """The first paragraph of the function's docstring, for the list of all verbs."""
+
+
+VERBS: Mapping[str, Verb] = {
+    "run": Verb("cli.run:run", "Start a run of an agent and follow it; Ctrl-C leaves it running."),
+    "show": Verb(
+        "cli.show:show",
+        "Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.",
+    ),
+    "inbox": Verb("cli.inbox:inbox", "List all open requests over all runs, those that expire first at the top."),
+    "approve": Verb("cli.decide:approve", "Let calls run, as they are or with other arguments."),
+    "reject": Verb("cli.decide:reject", "Refuse what is asked; the model is told why. Exit codes as of `approve`."),
+    "decide": Verb("cli.decide:decide", "Make any choice that a request has. Exit codes as of `approve`."),
+    "answer": Verb("cli.decide:answer", "Answer a question of an agent. Exit codes as of `approve`."),
+    "steer": Verb(
+        "cli.control:steer",
+        "Tell agents something, as your words. Exit code 0: all were told. 1: some refuse. 2: bad usage.",
+    ),
+    "pause": Verb(
+        "cli.control:pause",
+        "Let runs finish the call in hand and begin nothing new; paused runs take decisions. Exit codes as of `steer`.",
+    ),
+    "resume": Verb("cli.control:resume", "Let paused runs go on. Exit codes as of `steer`."),
+    "stop": Verb(
+        "cli.control:stop",
+        "Let runs finish the call in hand, take back what has a compensation, and end as `stopped`.",
+    ),
+    "worker": Verb(
+        "cli.worker:worker", "Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on."
+    ),
+    "server": Verb("cli.server:server", "Run a Temporal server with its Web UI for development, until Ctrl-C."),
+    "validate": Verb(
+        "cli.validate:validate",
+        "Check agent files with all their tools, and say what each agent may do; run the examples of policies.",
+    ),
+    "keys": Verb("cli.keys:keys", "List the keys of the store's installation, make another one, or take one away."),
+    "demo": Verb(
+        "demo.command:demo",
+        "Watch an agent settle a complaint in a small shop; server, worker and shop are made for it.",
+    ),
+}
+
+
+class VerbGroup(TyperGroup):
+    """All verbs by their help, and the whole of the one that was typed."""
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        """Find the verb and import it."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        return (name, listed, rest) if name is None else (name, load_verb(name), rest)
+
+
 app = typer.Typer(
     name="mandate",
+    cls=VerbGroup,
     help="Run AI agents as durable Temporal workflows that act within a mandate.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    # Boxes and panels cost 150 ms, so they are for people only.
-    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    rich_markup_mode=MARKUP,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
         typer.echo(f"mandate {version('mandate-agents')}")
         raise typer.Exit
 
@@ -88,27 +149,16 @@ def root(
         typer.echo(ctx.get_help())
 
 
-for _name, _command in (
-    ("run", run.run),
-    ("show", show.show),
-    ("inbox", inbox.inbox),
-    ("approve", decide.approve),
-    ("reject", decide.reject),
-    ("decide", decide.decide),
-    ("answer", decide.answer),
-    ("steer", control.steer),
-    ("pause", control.pause),
-    ("resume", control.resume),
-    ("stop", control.stop),
-    ("worker", worker.worker),
-    ("server", server.server),
-    ("validate", validate.validate),
-    ("keys", keys.keys),
-):
-    app.command(_name)(_command)
+for _name, _verb in VERBS.items():
+    app.command(_name, help=_verb.help)(lambda: None)
 
-if importlib.util.find_spec("mandate.workers.demo.command") is not None:
-    app.command("demo")(importlib.import_module("mandate.workers.demo.command").demo)
+
+def load_verb(name: str) -> Command:
+    """Import the module of a verb, and return the command with its options."""
+    module, _, function = VERBS[name].place.partition(":")
+    alone = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
+    alone.command(name)(getattr(importlib.import_module(f"mandate.workers.{module}"), function))
+    return get_command(alone)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -135,14 +185,12 @@ def _run(words: list[str]) -> int:
     except Exception as error:
         if is_debugging():
             raise
-        from mandate.workers.cli import failures
+        from mandate.workers.cli import failures  # noqa: PLC0415 - only for what went wrong
 
         return failures.report(error, as_json=wants_json(words))
 
 
 def _invoke(words: list[str]) -> int:
-    from typer.main import get_command
-
     try:
         code = get_command(app).main(words, prog_name=_program(), standalone_mode=False)
     except typer.Abort:

@@ -20,25 +20,25 @@ def makers(settings: Settings, own: OwnFiles) -> Mapping[str, MakeProvider]:
     """
 
     async def openai() -> Provider:
-        from mandate.activities.providers.openai_responses import OpenAiResponses
+        from mandate.activities.providers.openai_responses import OpenAiResponses  # noqa: PLC0415 - only for its provider
 
         its = _demand(settings, "openai")
         return OpenAiResponses(api_key=its.api_key or "", base_url=its.base_url)
 
     async def vllm() -> Provider:
-        from mandate.activities.providers.openai_chat import OpenAiChat
+        from mandate.activities.providers.openai_chat import OpenAiChat  # noqa: PLC0415 - only for its provider
 
         its = _demand(settings, "vllm")
         return OpenAiChat(api_key=its.api_key or "none", base_url=its.base_url or "")
 
     async def anthropic() -> Provider:
-        from mandate.activities.providers.anthropic import AnthropicMessages
+        from mandate.activities.providers.anthropic import AnthropicMessages  # noqa: PLC0415 - only for its provider
 
         its = _demand(settings, "anthropic")
         return AnthropicMessages(api_key=its.api_key or "", base_url=its.base_url)
 
     async def scripted() -> Provider:
-        from mandate.activities.providers.scripted.provider import ScriptedProvider
+        from mandate.activities.providers.scripted.provider import ScriptedProvider  # noqa: PLC0415 - only for scripts
 
         return OwnScripts(ScriptedProvider([script_folder(settings)]), own)
 

@@ -33,6 +33,7 @@ from mandate.workers.catalog.agents import AgentFileError
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.mcp_waits import AnnouncedWaits
 from mandate.workers.catalog.tools import McpDefinitions
+from mandate.workers.identities import Identities
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import WorkflowThreads, compile_workflows, workflow_runner
 from mandate.workers.secrets import Secrets
@@ -172,7 +173,7 @@ async def _open_activities(
         name: OfferedAgent(digest=loaded.digest, content=loaded.content, pinned=loaded.pinned)
         for name, loaded in catalog.agents.items()
     }
-    identities = catalog_people.Identities.of(settings)
+    identities = Identities.of(settings)
     requesters = identities.requesters(blobs)
     opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client))
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}

@@ -83,7 +83,7 @@ class Signatures:
     def _claims(self, token: str, key: "jwt.PyJWK", required: Sequence[str]) -> Mapping[str, Any]:
         """What the token says, when its signature, issuer and audience are right."""
         # Only workers that are sent signed decisions pay for the import.
-        import jwt
+        import jwt  # noqa: PLC0415 - only signed decisions need it
 
         # Times are held against the decision's or the start's own and not against the clock of this process.
         options: Any = {"require": list(required), "verify_exp": False, "verify_nbf": False, "verify_iat": False}
@@ -147,7 +147,7 @@ class _Key:
 
 
 def _key(entry: object, index: int) -> _Key | None:
-    import jwt
+    import jwt  # noqa: PLC0415 - only signed decisions need it
 
     if not isinstance(entry, dict) or entry.get("kty") != "EC" or entry.get("crv") != "P-256":
         return None
@@ -166,7 +166,7 @@ def _key(entry: object, index: int) -> _Key | None:
 
 def _key_id(token: str) -> str:
     """Which key a token names, before anything of it is known to be true; looked up in the key set and nowhere else."""
-    import jwt
+    import jwt  # noqa: PLC0415 - only signed decisions need it
 
     try:
         header = jwt.get_unverified_header(token)

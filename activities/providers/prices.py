@@ -40,8 +40,8 @@ def price(provider: str, model: str, usage: Usage, body: Raw = NOTHING) -> Decim
 def _is_listed(provider: str, model: str) -> bool:
     # Looking for a name that is not in the list takes as long as a price, at every call. The import takes 0.2 s and
     # is not for workers without priced models.
-    from genai_prices import Usage as Tokens
-    from genai_prices import calc_price
+    from genai_prices import Usage as Tokens  # noqa: PLC0415 - half a second, only for prices
+    from genai_prices import calc_price  # noqa: PLC0415 - half a second, only for prices
 
     try:
         calc_price(Tokens(), model, provider_id=provider)
@@ -51,8 +51,8 @@ def _is_listed(provider: str, model: str) -> bool:
 
 
 def _calculated(provider: str, model: str, usage: Usage, context: Mapping[str, str], *, hour: int) -> Decimal | None:
-    from genai_prices import Usage as Tokens
-    from genai_prices import calc_price
+    from genai_prices import Usage as Tokens  # noqa: PLC0415 - half a second, only for prices
+    from genai_prices import calc_price  # noqa: PLC0415 - half a second, only for prices
 
     tokens = Tokens(
         input_tokens=usage.input_tokens,

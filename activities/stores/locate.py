@@ -1,6 +1,7 @@
 """From the address of a store to the store."""
 
 from mandate.activities.stores.base import BlobStore
+from mandate.activities.stores.sqlite import SqliteStore
 
 _FORMS = "sqlite:///relative/file.db, sqlite:////absolute/file.db or postgresql://user:password@host:port/database"
 
@@ -15,8 +16,7 @@ def open_store(url: str) -> BlobStore:
     if scheme == "sqlite" and separator:
         return _sqlite(rest)
     if scheme == "postgresql" and separator:
-        # Imported here: who stores in a file does not wait for it.
-        from mandate.activities.stores.postgres import PostgresStore
+        from mandate.activities.stores.postgres import PostgresStore  # noqa: PLC0415 - asyncpg only for PostgreSQL
 
         return PostgresStore(url)
     shown = f"{scheme}://..." if separator else "a text without '://'"
@@ -24,8 +24,6 @@ def open_store(url: str) -> BlobStore:
 
 
 def _sqlite(rest: str) -> BlobStore:
-    from mandate.activities.stores.sqlite import SqliteStore
-
     path = rest.removeprefix("/")
     if not rest.startswith("/") or not path or path.endswith("/"):
         raise ValueError(f"{f'sqlite://{rest}'!r} names no file; a SQLite store is sqlite:///relative/file.db")

@@ -6,7 +6,9 @@
 import argparse
 import asyncio
 import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +33,14 @@ class Report:
 
     help_seconds: float
     """`mandate --help`, the whole process."""
+    inbox_cpu_seconds: float
+    """Processor time of `mandate inbox` until it asks a server, which is not there; so of the next two."""
+    show_cpu_seconds: float
+    approve_cpu_seconds: float
+    validate_cpu_seconds: float
+    """Of `mandate validate` for an agent without MCP servers."""
+    import_client_cpu_seconds: float
+    """A process that imports Temporal's client and ends: below that no command that asks a server can be."""
     import_temporal_seconds: float
     """A process that imports what every Temporal worker needs and ends: below that no worker can start."""
     scripted_first_poll_seconds: float
@@ -46,11 +56,16 @@ class Report:
 
 
 def process_seconds(*command: str) -> float:
-    import subprocess
-
     began = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - began
+
+
+def cpu_seconds(*command: str) -> float:
+    """Processor time of one process, whatever its exit code."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, _, usage = os.wait4(process.pid, 0)
+    return usage.ru_utime + usage.ru_stime
 
 
 async def first_poll(client: Client, queue: str, began: float) -> float:
@@ -107,8 +122,20 @@ async def measure(runs: int) -> Report:
     def median_of(*command: str) -> float:
         return round(statistics.median(process_seconds(*command) for _ in range(runs)), 2)
 
+    def cpu_of(*command: str) -> float:
+        return round(statistics.median(cpu_seconds(*command) for _ in range(runs)), 2)
+
+    no_server = ("--address", "127.0.0.1:1")
+    with tempfile.TemporaryDirectory() as name:
+        agents = peers.write_agent(Path(name), model="openai:gpt-6-sol", output_bytes=10)
+        validate_cpu = cpu_of(mandate, "validate", str(agents))
     return Report(
         help_seconds=median_of(mandate, "--help"),
+        inbox_cpu_seconds=cpu_of(mandate, "inbox", *no_server),
+        show_cpu_seconds=cpu_of(mandate, "show", "x", *no_server),
+        approve_cpu_seconds=cpu_of(mandate, "approve", "x:r1", *no_server),
+        validate_cpu_seconds=validate_cpu,
+        import_client_cpu_seconds=cpu_of(sys.executable, "-c", "import temporalio.client"),
         import_temporal_seconds=median_of(
             sys.executable, "-c", "import temporalio.worker, temporalio.contrib.pydantic"
         ),

@@ -10,14 +10,22 @@ import pytest
 from mandate.workers.cli import endings
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import seconds
+from mandate.workers.cli.output import Output
 from mandate.workers.cli.run import read_input
 from mandate.workers.cli.run_text import shown
 from mandate.workers.history.events import RunEnded
-from mandate.workers.main import main, wants_json
+from mandate.workers.main import VERBS, load_verb, main, wants_json
 
 from tests.support.processes import PROJECT, lives
 
-HEAVY = ("temporalio", "mcp", "genai_prices", "openai", "anthropic", "structlog", "asyncio", "ruamel")
+HEAVY = ("temporalio", "mcp", "genai_prices", "openai", "anthropic", "structlog", "asyncio", "ruamel", "rich")
+UNNEEDED = (
+    *("openai", "anthropic", "mcp", "cel_expr_python.cel", "cryptography", "jwt", "jsonschema_rs", "genai_prices"),
+    *("httpx2", "asyncpg", "structlog", "temporalio.worker"),
+)
+"""What only workers need, and those who judge calls."""
+
+NO_SERVER = ("--address", "127.0.0.1:1")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -30,24 +38,90 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     return ended.value.code, captured.err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["worker", "--help"], ["show", "--help"], []])
-def test_help_loads_nothing_heavy(words: list[str]) -> None:
+def loaded(names: tuple[str, ...], *words: str, cwd: Path | None = None) -> tuple[str, int, set[str]]:
+    """What a command prints, its exit code, and which modules of `names` it has imported at its end."""
     program = (
         "import sys\nfrom mandate.workers.main import main\n"
-        f"try: main({words!r})\nexcept SystemExit as end: assert end.code == 0, end.code\n"
-        f"print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+        f"try: main({words!r})\nexcept SystemExit as end: code = end.code\n"
+        f"print('\\n', code, *[name for name in {names!r} if name in sys.modules], file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=cwd, env=environment
     )
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    code, *found = done.stderr.splitlines()[-1].split()
+    return done.stdout, int(code), set(found)
 
-    assert done.stderr.strip() == ""
-    assert "Usage:" in done.stdout
+
+@pytest.mark.parametrize("words", [["--help"], []])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    printed, code, found = loaded(HEAVY, *words)
+
+    assert (code, found) == (0, set())
+    assert "Usage:" in printed
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in {"worker", "validate", "demo"}])
+def test_help_of_a_verb_loads_nothing_that_it_does_not_need(verb: str) -> None:
+    printed, code, found = loaded(UNNEEDED, verb, "--help")
+
+    assert (code, found) == (0, set())
+    assert f"Usage: mandate {verb}" in printed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inbox", *NO_SERVER],
+        ["show", "x", *NO_SERVER],
+        ["show", "x:r1", *NO_SERVER],
+        ["approve", "x:r1", *NO_SERVER],
+        ["reject", "x:r1", *NO_SERVER],
+        ["answer", "x:r1", "yes", *NO_SERVER],
+        ["run", "shop", "Hello.", *NO_SERVER],
+        ["stop", "x", *NO_SERVER],
+    ],
+)
+def test_command_that_asks_the_server_has_loaded_nothing_that_it_does_not_need(words: list[str]) -> None:
+    assert loaded(UNNEEDED, *words) == ("", 2, set())
+
+
+def test_agent_without_servers_and_conditions_is_validated_without_their_libraries(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("turns: [{say: Hello.}]")
+    (tmp_path / "a.yaml").write_text("name: a\ninstructions: x\nmodels: [scripted:x.yaml]\n")
+    needed = {"jsonschema_rs", "structlog"}
+
+    printed, code, found = loaded(tuple({*UNNEEDED} - needed), "validate", "a.yaml", cwd=tmp_path)
+
+    assert (code, found) == (0, set())
+    assert printed.startswith("a ")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_list_of_verbs_says_of_each_what_its_own_help_begins_with(verb: str) -> None:
+    written = load_verb(verb).help or ""
+
+    assert VERBS[verb].help == " ".join(written.partition("\n\n")[0].split())
+
+
+def test_verbs_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    listed = capsys.readouterr().out.partition("Commands:\n")[2]
+    assert [line.split()[0] for line in listed.splitlines()] == [
+        *("run", "show", "inbox", "approve", "reject", "decide", "answer", "steer", "pause", "resume", "stop"),
+        *("worker", "server", "validate", "keys", "demo"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["frob"], "error: No such command 'frob'; see `mandate --help`\n"),
+        (["wrker"], "error: No such command 'wrker'. Did you mean 'worker'?; see `mandate --help`\n"),
         (["run"], "error: Missing argument 'AGENT'; see `mandate run --help`\n"),
         (["show", "x", "--frob"], "error: No such option: --frob; see `mandate show --help`\n"),
         (
@@ -327,15 +401,13 @@ def test_port_of_the_web_ui_that_is_taken_is_named(capsys: pytest.CaptureFixture
 
 
 def test_control_characters_of_models_and_tools_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    from mandate.workers.cli.output import Output
-
     Output().print("a\x1b]0;title\x07b\r\x9bc")
 
     assert capsys.readouterr().out == "a\ufffd]0;title\ufffdb\ufffd\ufffdc\n"
 
 
 def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
-    program = "from mandate.workers.cli.output import Output\nfrom mandate.workers import main\nimport sys\n"
+    program = "from mandate.workers import main\nfrom mandate.workers.cli.output import Output\nimport sys\n"
     program += "def talk(*_):\n    while True: Output().print('x' * 1000)\n"
     program += "main._invoke = talk\nmain.main([])"
 

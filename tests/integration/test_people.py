@@ -11,7 +11,7 @@ from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowHandle
 
-from tests.support.agents import Site, new_site, results_told
+from tests.support.agents import Site, conversation, new_site, results_told
 from tests.support.attacks import held_up
 from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, open_requests, refusal_of, write_people
 from tests.support.toolkit import calls_of, held
@@ -476,8 +476,6 @@ async def test_words_of_a_person_reach_the_model_at_the_next_step(site: Site) ->
                 await asyncio.sleep(0.05)
             await handle.execute_update("steer", {"text": "Be brief.", "by": "ann@example.com"})
         result = await handle.result()
-        from tests.support.agents import conversation
-
         messages = await conversation(site, result.head or "")
 
     assert [part.text for message in messages if message.role == "user" for part in message.parts][-1] == (

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from mandate.activities.stores.locate import open_store
+from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.log import TranscriptLog
 from mandate.workers.client.client import AgentClient
 from mandate.workers.settings import Settings
 from mandate.workers.worker import WorkerOptions, open_worker
@@ -91,10 +94,6 @@ def new_site(folder: Path, client: Client, **environment: str) -> Site:
 
 async def conversation(site: Site, head: str) -> list[Any]:
     """All messages of the conversation at `head`."""
-    from mandate.activities.stores.locate import open_store
-    from mandate.activities.transcript.blobs import Blobs
-    from mandate.activities.transcript.log import TranscriptLog
-
     blobs = Blobs(open_store(site.settings.store))
     try:
         return [message async for _, segment in TranscriptLog(blobs).segments(head) for message in segment.messages]

@@ -1,5 +1,7 @@
 """What `check_decision` makes of a decision: who may decide, what a token must say, which values can be used."""
 
+import hashlib
+import hmac
 import json
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
@@ -545,9 +547,6 @@ class TestForgery:
         pem = world.issuer.key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        import hashlib
-        import hmac
-
         signed = f"{encoded({'alg': 'HS256', 'kid': 'k1'})}.{encoded(world.claims())}"
         mac = hmac.new(pem, signed.encode(), hashlib.sha256).digest()
         token = f"{signed}.{urlsafe_b64encode(mac).rstrip(b'=').decode()}"

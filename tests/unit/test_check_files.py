@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.activities.agent import _pin
+from mandate.activities.agent import OfferedAgent, _pin
 from mandate.activities.people.requesters import Requester
 from mandate.workers.catalog.agents import AgentFileError
 from mandate.workers.catalog.catalog import Catalog, Loaded
@@ -140,8 +140,6 @@ async def test_workflow_holds_of_checks_and_probes_what_it_decides_with(folder: 
 
 
 def _offered(loaded: Loaded) -> Any:
-    from mandate.activities.agent import OfferedAgent
-
     return OfferedAgent(digest=loaded.digest, content=loaded.content, pinned=loaded.pinned)
 
 

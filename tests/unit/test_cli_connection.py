@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from mandate.workers.cli.connection import configured
 from mandate.workers.cli.errors import CliError
-from mandate.workers.cli.options import ConnectionFlags, Invocation, RootOptions
+from mandate.workers.cli.options import ConnectionFlags, Invocation
 from mandate.workers.cli.output import Output
+from mandate.workers.cli.root_options import RootOptions
 from temporalio.service import TLSConfig
 
 PROFILES = """

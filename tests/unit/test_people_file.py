@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from mandate.activities.people.directory import Directory, DirectoryUnavailable
+from mandate.workers.catalog.agents import read_agent
 from mandate.workers.catalog.catalog import Loaded
 from mandate.workers.catalog.people import PeopleFileError, faults_for, read_people, warnings_for
 from mandate.workers.settings import Settings
@@ -252,8 +253,6 @@ def loaded(tmp_path: Path, text: str) -> Loaded:
     """An agent with this policy in its file."""
     path = tmp_path / "refunds.yaml"
     path.write_text(f"name: refunds\ninstructions: Help.\nmodels: [scripted:x]\n{text}", encoding="utf-8")
-    from mandate.workers.catalog.agents import read_agent
-
     return of(read_agent(path), path)
 
 

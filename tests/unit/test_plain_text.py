@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import sys
 import unicodedata
 from typing import Any
@@ -26,6 +27,9 @@ from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import commands, needs, wording
 from mandate.workflows.rules.plain_text import escaped, plain, plain_json, plain_lines, shorten
 from pydantic import JsonValue
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 from temporalio.api.failure.v1 import Failure
 from temporalio.exceptions import ApplicationError
 
@@ -216,10 +220,6 @@ def test_nothing_forbidden_is_in_failures(text: str) -> None:
 @example("\x1b[31m\u202e")
 @settings(max_examples=40)
 def test_nothing_forbidden_is_in_what_commands_print(text: str) -> None:
-    from rich.panel import Panel
-    from rich.table import Table
-    from rich.text import Text
-
     real = sys.stdout, sys.stderr
     streams = sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
     try:
@@ -272,8 +272,6 @@ def test_nothing_forbidden_is_in_logs(as_json: bool, text: str) -> None:
 
 def _without_styles(text: str) -> str:
     """Without the colours of our own renderer: whole, known sequences."""
-    import re
-
     return re.sub(r"\x1b\[[0-9;]*m", "", text) if "\x1b[" in text else text
 
 

@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
-from mandate.workers.main import app
+from mandate.workers.main import VERBS, app, load_verb
 from typer._click.exceptions import UsageError
 from typer.main import get_command
 
@@ -51,11 +51,9 @@ def parse(words: list[str]) -> None:
 
 def unknown(words: list[str]) -> list[str]:
     """Options among `words` that the verb does not have; the verb itself if there is none of this name."""
-    group = get_command(app)
-    verb = group.commands.get(words[0])
-    if verb is None:
+    if words[0] not in VERBS:
         return words[:1]
-    known = {name for parameter in verb.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    known = {name for parameter in load_verb(words[0]).params for name in (*parameter.opts, *parameter.secondary_opts)}
     return [word for word in words[1:] if word.startswith("-") and word not in known]
 
 

@@ -3,6 +3,7 @@
 import inspect
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,8 +68,6 @@ def test_whatever_reaches_the_world_needs_a_verdict(name: str) -> None:
 
 def test_only_steps_schedule_activities() -> None:
     """No route to the world goes around the verdict: no other workflow module starts an activity."""
-    from pathlib import Path
-
     scheduling = [
         path.name
         for path in Path(steps.__file__).parent.rglob("*.py")

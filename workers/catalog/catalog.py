@@ -119,8 +119,7 @@ class _Draft:
         yield from self._faults
         if self.search.faults or all(placed.rule.when is None for placed in self._rules):
             return
-        # Agents without conditions do without the library.
-        from mandate.workers.catalog.conditions import Conditions
+        from mandate.workers.catalog.conditions import Conditions  # noqa: PLC0415 - CEL only where conditions are
 
         conditions = Conditions(self.search.tools, agent=self.spec.name)
         for placed in self._rules:

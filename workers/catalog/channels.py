@@ -82,7 +82,7 @@ def read_channels(path: Path | None, secrets: Secrets) -> ChannelsFile:
 def _channels(file: ChannelsFile, resolve: Secrets) -> list[Channel]:
     if all(spec.kind == "log" for spec in file.channels):
         return [Channel(spec, LogSender()) for spec in file.channels]
-    from mandate.activities.channels.http_post import HttpPost
+    from mandate.activities.channels.http_post import HttpPost  # noqa: PLC0415 - only for HTTP
 
     post = HttpPost()
     return [Channel(spec, _sender(spec, resolve, post)) for spec in file.channels]
@@ -93,11 +93,11 @@ def _sender(spec: ChannelSpec, resolve: Secrets, post: "HttpPost") -> Sender:
         case LogChannel():
             return LogSender()
         case WebhookChannel():
-            from mandate.activities.channels.webhook import WebhookSender
+            from mandate.activities.channels.webhook import WebhookSender  # noqa: PLC0415 - only for HTTP
 
             return WebhookSender(post, resolve, url=spec.url, secret=spec.secret)
         case SlackChannel():
-            from mandate.activities.channels.slack import SlackSender
+            from mandate.activities.channels.slack import SlackSender  # noqa: PLC0415 - only for HTTP
 
             return SlackSender(post, resolve, url=spec.url)
 

@@ -10,6 +10,7 @@ from mandate.activities.checks.lookup import SOURCES, is_read
 from mandate.activities.documents import Document, Fault, Place
 from mandate.activities.toolbox.schema import check_schema
 from mandate.activities.toolbox.signature import InvalidTool
+from mandate.workers.catalog.condition_errors import Problem
 from mandate.workers.catalog.condition_reads import sensitive_reads
 from mandate.workers.catalog.tool_resolver import ToolResolver
 from mandate.workflows.contracts.agent import AgentSpec
@@ -23,7 +24,6 @@ from mandate.workflows.rules.names import is_sensitive
 from mandate.workflows.rules.verification import argument_text, named_argument
 
 if TYPE_CHECKING:
-    from mandate.workers.catalog.condition_errors import Problem
     from mandate.workers.catalog.conditions import Conditions
 
 NAME_CHARACTERS = 64
@@ -204,7 +204,7 @@ class AgentChecks:
                 )
                 yield self._document.fault((*place, "with", argument), message)
 
-    def _told(self, place: Place, text: str, problems: "tuple[Problem, ...]") -> Iterator[Fault]:
+    def _told(self, place: Place, text: str, problems: tuple[Problem, ...]) -> Iterator[Fault]:
         for problem in problems:
             yield self._document.fault(place, f"{problem.place(text)}: {problem.message}")
 
@@ -243,8 +243,7 @@ class AgentChecks:
     @property
     def _conditions(self) -> "Conditions":
         if self._known is None:
-            # Agents without conditions do without the library.
-            from mandate.workers.catalog.conditions import Conditions
+            from mandate.workers.catalog.conditions import Conditions  # noqa: PLC0415 - CEL only where conditions are
 
             self._known = Conditions(self._search.tools, agent=self._spec.name)
         return self._known

@@ -1,18 +1,13 @@
-"""The file of people and the keys that sign decisions, as a worker needs them at its start."""
+"""The file of people, and what is wrong with it for the agents that are served."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from mandate.activities.decision import PeopleActivities
 from mandate.activities.documents import Document, Fault, Place, in_order, read_document
-from mandate.activities.people.directory import Directory, People, people_of
-from mandate.activities.people.requesters import Requesters
-from mandate.activities.people.signatures import KeysUnavailable, Signatures, read_keys
-from mandate.activities.transcript.blobs import Blobs
-from mandate.activities.transcript.log import TranscriptLog
-from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.activities.people.directory import People, people_of
+from mandate.activities.people.signatures import KeysUnavailable, read_keys
 from mandate.workers.catalog.catalog import Loaded
 from mandate.workers.catalog.fault_texts import says, shown
 from mandate.workers.settings import Settings
@@ -39,31 +34,6 @@ class PeopleFileError(Exception):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = in_order(tuple(faults))
         super().__init__("\n".join(map(str, self.faults)))
-
-
-@dataclass(frozen=True, slots=True)
-class Identities:
-    """The file of people and the keys by which a worker knows who asks and who decides."""
-
-    directory: Directory
-    signatures: Signatures | None
-    """`None` for a worker that has no keys."""
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Identities":
-        path = people_path(settings)
-        signatures = None
-        if settings.jwks is not None and settings.token_issuer is not None:
-            signatures = Signatures(settings.jwks, issuer=settings.token_issuer, audience=settings.token_audience)
-        return cls(Directory(path or DEFAULT_FILE, needed=path is not None), signatures)
-
-    def requesters(self, blobs: Blobs) -> Requesters:
-        """Return what starts are checked by."""
-        return Requesters(self.directory, self.signatures, blobs)
-
-    def people_activities(self, agents: PinnedAgents, transcript: TranscriptLog) -> PeopleActivities:
-        """The activity that checks decisions."""
-        return PeopleActivities(self.directory, self.signatures, agents, transcript)
 
 
 def people_path(settings: Settings) -> Path | None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mandate.activities.documents import Fault, Place, in_order, key_path, read_document
+from mandate.activities.providers.scripted.faults import ScriptError
+from mandate.activities.providers.scripted.script import load_script
 from mandate.workers import providers
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.settings import Settings
@@ -26,10 +28,6 @@ def script_faults(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
             looked = " and ".join(dict.fromkeys(repr(str(folder.absolute())) for folder in folders))
             found.append(_fault(loaded, place, f"there is no script {name!r}; it was looked for in {looked}"))
             continue
-        # Only workers whose agents play scripts pay for the import.
-        from mandate.activities.providers.scripted.faults import ScriptError
-        from mandate.activities.providers.scripted.script import load_script
-
         try:
             load_script(path)
         except ScriptError as error:
@@ -63,7 +61,7 @@ async def closed_hosts(catalog: Catalog, settings: Settings) -> tuple[Fault, ...
     ]
     if not urls:
         return ()
-    from mandate.activities.toolbox.http.hosts import AllowedHosts
+    from mandate.activities.toolbox.http.hosts import AllowedHosts  # noqa: PLC0415 - HTTP only for HTTP tools
 
     allowed = AllowedHosts(settings.http_hosts, _look_up_nothing)
     return tuple(
@@ -80,8 +78,8 @@ async def _look_up_nothing(*_: object) -> Sequence[str]:
 
 
 async def _refusal(allowed: "AllowedHosts", url: str) -> str | None:
-    import httpx2
-    from mandate.activities.toolbox.http.hosts import HostRefused
+    import httpx2  # noqa: PLC0415 - HTTP only for HTTP tools
+    from mandate.activities.toolbox.http.hosts import HostRefused  # noqa: PLC0415 - HTTP only for HTTP tools
 
     try:
         await allowed.addresses(httpx2.URL(url))

@@ -2,20 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
+from mandate.workers.cli.output import Output
 from mandate.workflows.rules.plain_text import plain_lines
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.output import Output
 
 GAP = 2
 """Spaces between columns."""
 
 
 def print_table(
-    out: "Output",
+    out: Output,
     rows: Sequence[Sequence[str | Text]],
     head: Sequence[str] | None = None,
     *,

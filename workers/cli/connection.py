@@ -1,18 +1,26 @@
 """From flags, environment, profile file or embedded server to a connected client."""
 
+import asyncio
+import re
+import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import quote
 
+import mandate.workers.client.client  # noqa: F401 - makes exits clean
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, seconds
+from mandate.workers.converter import data_converter
+from mandate.workers.dev_server import keeper, lease
+from mandate.workers.dev_server.server import DevServer, share_dev_server
 from mandate.workers.settings import Settings
-
-if TYPE_CHECKING:
-    from mandate.workers.dev_server.server import DevServer
-    from temporalio.client import Client
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client
+from temporalio.envconfig import ClientConfigProfile
+from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 CONNECT_SECONDS = 10.0
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
@@ -22,12 +30,12 @@ LOCAL = ("127.0.0.1", "localhost", "[::1]")
 class Connection:
     """A connected client, and what people need to find the same server again."""
 
-    client: "Client"
+    client: Client
     settings: Settings
     address: str
     ui_url: str | None
     """`None` when the server is not an embedded one, whose UI we know."""
-    server: "DevServer | None"
+    server: DevServer | None
     """The embedded server, if nothing named another."""
     options: str = ""
     """What another command of ours must be told to get here, beginning with a space; empty when nothing."""
@@ -40,8 +48,6 @@ class Connection:
         """The run in the Web UI."""
         if self.ui_url is None:
             return None
-        from urllib.parse import quote
-
         page = f"{self.ui_url}/namespaces/{self.client.namespace}/workflows/{quote(workflow_id, safe='')}"
         return f"{page}/{run_id}/history" if run_id else page
 
@@ -65,9 +71,6 @@ async def connected(
         if address is None:
             if config.get("tls") or config.get("api_key"):
                 raise CliError("TLS or an API key is set, but no address: give --address or set TEMPORAL_ADDRESS")
-            from mandate.workers.dev_server import lease
-            from mandate.workers.dev_server.server import share_dev_server
-
             started_in = None if lease.keeper_lives(settings.folder) else settings.folder.absolute()
             server = stack.enter_context(await share_dev_server(settings.folder, on_progress=call.out.note))
             address, ui_url = server.address, server.ui_url
@@ -81,8 +84,6 @@ async def connected(
 
 def configured(call: Invocation, environment: Mapping[str, str]) -> dict[str, Any]:
     """Arguments of `Client.connect`; without `target_host` when nothing names an address."""
-    from temporalio.envconfig import ClientConfigProfile
-
     root = call.root
     if root.config_file and not root.disable_config_file and not Path(root.config_file).is_file():
         raise CliError(f"--config-file {root.config_file!r} does not exist")
@@ -114,8 +115,6 @@ def _with_flags(config: dict[str, Any], call: Invocation) -> dict[str, Any]:
 
 def _tls(call: Invocation, configured: Any) -> Any:
     """The TLS setting with the flags applied to it; an API key alone turns it on."""
-    from temporalio.service import TLSConfig
-
     flags = call.flags
     if flags.tls is False:
         return False
@@ -142,15 +141,7 @@ def _read(option: str, path: str | None) -> bytes | None:
         raise CliError(f"{option} {path!r}: {error.strerror}") from None
 
 
-async def _connect(config: Mapping[str, Any], call: Invocation) -> "Client":
-    import asyncio
-
-    # Importing it makes exits clean.
-    import mandate.workers.client.client  # noqa: F401
-    from mandate.workers.converter import data_converter
-    from temporalio.client import Client
-    from temporalio.service import RPCError
-
+async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:
     limit = seconds("--client-connect-timeout", call.root.connect_timeout) or CONNECT_SECONDS
     known = {name: value for name, value in config.items() if value is not None}
     try:
@@ -164,10 +155,7 @@ async def _connect(config: Mapping[str, Any], call: Invocation) -> "Client":
         ) from None
 
 
-async def _check_namespace(client: "Client", address: str) -> None:
-    from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-    from temporalio.service import RPCError, RPCStatusCode
-
+async def _check_namespace(client: Client, address: str) -> None:
     try:
         await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
     except RPCError as error:
@@ -200,8 +188,6 @@ def elsewhere(connection: Connection) -> str:
 
 def _one_line(error: BaseException) -> str:
     """What went wrong; of Temporal's transport errors, whose text is for debugging, the innermost cause."""
-    import re
-
     text = " ".join(str(error).split())
     if "Connect" in text and (causes := re.findall(r'(?:message|error): "([^"]+)"', text)):
         cause = str(causes[-1])
@@ -212,8 +198,6 @@ def _one_line(error: BaseException) -> str:
 
 def _known_ui(folder: Path, address: str) -> str | None:
     """The Web UI of the embedded server, when `address` is its."""
-    from mandate.workers.dev_server import keeper, lease
-
     host, _, port = address.rpartition(":")
     if host not in LOCAL or not lease.keeper_lives(folder):
         return None
@@ -224,8 +208,6 @@ def _known_ui(folder: Path, address: str) -> str | None:
 
 def _options(call: Invocation) -> str:
     """The options that were given, for another command; never an API key."""
-    import shlex
-
     given = {
         "--address": call.flags.address,
         "--namespace": call.flags.namespace,

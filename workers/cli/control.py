@@ -1,19 +1,25 @@
 """`mandate steer`, `pause`, `resume`, `stop`: what people say to runs as a whole."""
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from mandate.workers.cli import identity
+from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation, verb
+from mandate.workers.client import messages
+from mandate.workers.client.inbox import RUNNING
+from mandate.workers.client.messages import IN_ALL, MessageError, NoRun
+from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
+from mandate.workflows.rules import validation
+from pydantic import ValidationError
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
-if TYPE_CHECKING:
-    from mandate.workers.cli.connection import Connection
-    from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
-    from temporalio.client import Client
-
-    Send = Callable[[Client, str], Awaitable[Told]]
+Send = Callable[[Client, str], Awaitable[Told]]
 
 SHOWN = 10
 """Runs of a query that are named before it is asked whether to go on."""
@@ -92,12 +98,8 @@ async def _tell(
 ) -> int:
     if bool(runs) == (query is not None):
         raise CliError("name the runs by their workflow ids, or give a --query; one of the two")
-    from mandate.workers.cli.connection import connected, note_start
-
     async with connected(call) as connection:
         note_start(call, connection)
-        from mandate.workers.cli import identity
-
         person = identity.person(connection.settings, by)
         told = {name: value for name, value in said.items() if value is not None}
         message = _message(what, {"by": person.name, **told})
@@ -109,11 +111,7 @@ async def _tell(
         return await _sent(call, connection, person.name, ids, _sender(what, message))
 
 
-def _message(what: str, given: Mapping[str, object]) -> "Steering | Halt | Stop":
-    from mandate.workflows.contracts.request import Halt, Steering, Stop
-    from mandate.workflows.rules import validation
-    from pydantic import ValidationError
-
+def _message(what: str, given: Mapping[str, object]) -> Steering | Halt | Stop:
     models: dict[str, type[Steering | Halt | Stop]] = {"steer": Steering, "stop": Stop}
     model = models.get(what, Halt)
     try:
@@ -122,17 +120,12 @@ def _message(what: str, given: Mapping[str, object]) -> "Steering | Halt | Stop"
         raise CliError(f"{validation.sentences(error, model, unshown=('text',))}; nothing was sent") from None
 
 
-def _sender(what: str, message: "Steering | Halt | Stop") -> "Send":
-    from mandate.workers.client import messages
-
+def _sender(what: str, message: Steering | Halt | Stop) -> Send:
     send = {"steer": messages.steer, "pause": messages.pause, "resume": messages.resume, "stop": messages.stop}[what]
     return lambda client, workflow_id: send(client, workflow_id, message)  # type: ignore[operator] # of one kind each
 
 
-async def _found(connection: "Connection", query: str) -> list[str]:
-    from mandate.workers.client.inbox import RUNNING
-    from temporalio.service import RPCError, RPCStatusCode
-
+async def _found(connection: Connection, query: str) -> list[str]:
     try:
         listed = connection.client.list_workflows(f"{RUNNING} AND ({query})", page_size=1000)
         return list(dict.fromkeys([found.id async for found in listed]))
@@ -156,12 +149,7 @@ async def _confirm(call: Invocation, what: str, ids: Sequence[str], *, yes: bool
         raise CliError("nothing was sent", ENDED_OTHERWISE)
 
 
-async def _sent(call: Invocation, connection: "Connection", by: str, ids: Sequence[str], send: "Send") -> int:
-    import asyncio
-
-    from mandate.workers.client.messages import IN_ALL, MessageError, NoRun
-    from temporalio.service import RPCError
-
+async def _sent(call: Invocation, connection: Connection, by: str, ids: Sequence[str], send: Send) -> int:
     slots = asyncio.Semaphore(IN_ALL)
 
     async def one(workflow_id: str) -> dict[str, str]:

@@ -1,14 +1,15 @@
 """`mandate approve`, `reject`, `decide`, `answer`: what people say to requests."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from mandate.workers.cli import decisions
+from mandate.workers.cli import edit as cli_edit
+from mandate.workers.cli.connection import connected, note_start
+from mandate.workers.cli.decisions import DecisionOptions
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.decisions import DecisionOptions
 
 Requests = Annotated[
     list[str] | None,
@@ -92,12 +93,8 @@ async def reject(
         return await _act(call, requests, **wish, yes=yes)
     if requests or digest or token_command:
         raise CliError("--all is about all requests of a run; it goes without REQUEST, --digest and --token-command")
-    from mandate.workers.cli.connection import connected, note_start
-
     async with connected(call) as connection:
         note_start(call, connection)
-        from mandate.workers.cli import decisions
-
         return await decisions.reject_all(call, connection, runs, _wish(**wish, yes=yes))
 
 
@@ -120,8 +117,6 @@ async def decide(
     yes: Yes = False,
 ) -> int:
     """Make any choice that a request has. Exit codes as of `approve`."""
-    from mandate.workers.cli import edit as cli_edit
-
     return await _act(
         call,
         requests,
@@ -163,16 +158,10 @@ async def answer(
 
 
 async def _act(call: Invocation, requests: list[str] | None, **wish: Any) -> int:
-    from mandate.workers.cli.connection import connected, note_start
-
     async with connected(call) as connection:
         note_start(call, connection)
-        from mandate.workers.cli import decisions
-
         return await decisions.act(call, connection, requests or [], _wish(**wish))
 
 
-def _wish(**wish: Any) -> "DecisionOptions":
-    from mandate.workers.cli.decisions import DecisionOptions
-
+def _wish(**wish: Any) -> DecisionOptions:
     return DecisionOptions(**wish)

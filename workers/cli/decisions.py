@@ -6,21 +6,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mandate.workers.cli import edit, identity, request_names, request_text, tokens, whole
 from mandate.workers.cli.connection import Connection, elsewhere
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation
+from mandate.workers.cli.request_names import Target
 from mandate.workers.client import inbox, messages
 from mandate.workflows.contracts.base import DIGEST_PATTERN, canonical_json, digest_of
 from mandate.workflows.contracts.request import EVERY, REJECT, Decision, OpenRequests, Request
 from mandate.workflows.rules import redaction, validation
 from mandate.workflows.rules.commands import PLACEHOLDERS
 from pydantic import JsonValue, ValidationError
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.request_names import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class DecisionOptions:
 class Found:
     """A request that is open, or why it cannot be decided on."""
 
-    target: "Target"
+    target: Target
     run: OpenRequests
     request: Request | None
     error: str | None = None
@@ -127,7 +125,7 @@ def _check(names: Sequence[str], wish: DecisionOptions) -> None:
         raise CliError(f"--value {wish.value!r} stands for your own words; put them in its place")
 
 
-def _check_choice(call: Invocation, target: "Target", request: Request, wish: DecisionOptions) -> None:
+def _check_choice(call: Invocation, target: Target, request: Request, wish: DecisionOptions) -> None:
     if wish.choice not in request.choices:
         ways = f'; answer with `{call.program} answer {target.name} "..."`' if "answer" in request.choices else ""
         allowed = ", ".join(request.choices)
@@ -136,7 +134,7 @@ def _check_choice(call: Invocation, target: "Target", request: Request, wish: De
         raise CliError(f"{target.shown} has no arguments to change; nothing was sent")
 
 
-async def look_up(call: Invocation, connection: Connection, targets: Sequence["Target"]) -> list[Found]:
+async def look_up(call: Invocation, connection: Connection, targets: Sequence[Target]) -> list[Found]:
     """Each request as it is now; those that are not open with the reason.
 
     Raises:
@@ -166,7 +164,7 @@ async def told_by(call: Invocation, connection: Connection, workflow_id: str) ->
         raise CliError(f"run {workflow_id!r} cannot be asked: {error}{start}") from None
 
 
-def _found(call: Invocation, target: "Target", run: OpenRequests) -> Found:
+def _found(call: Invocation, target: Target, run: OpenRequests) -> Found:
     request = next((one for one in run.requests if one.id == target.request), None)
     if request is None or run.status == "done":
         return Found(target, run, None, not_open(run, target.request))
@@ -269,7 +267,7 @@ def _comments(run: OpenRequests, request: Request) -> list[str]:
     return [" ".join(line.split()) for line in lines]
 
 
-async def _token(command: str, target: "Target", decision: Decision, environment: Mapping[str, str]) -> str:
+async def _token(command: str, target: Target, decision: Decision, environment: Mapping[str, str]) -> str:
     """What `command` prints, which signs one decision.
 
     Raises:

@@ -20,6 +20,8 @@ from mandate.workflows.rules import wording
 from mandate.workflows.rules.plain_text import plain_lines
 from mandate.workflows.rules.redaction import HIDDEN
 from pydantic import JsonValue
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import LiteralScalarString
 
 EDITOR = "vi"
 """Where neither `VISUAL` nor `EDITOR` is set."""
@@ -193,8 +195,6 @@ def _short(value: JsonValue) -> str:
 
 def as_yaml(value: JsonValue) -> str:
     """`value` as YAML for people: keys in their order, texts of several lines as blocks; read back it is the same."""
-    from ruamel.yaml import YAML
-
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 4096
     yaml.allow_unicode = True
@@ -219,8 +219,6 @@ def _escaped(character: str) -> str:
 
 
 def _with_blocks(value: JsonValue) -> Any:
-    from ruamel.yaml.scalarstring import LiteralScalarString
-
     match value:
         case dict():
             return {name: _with_blocks(item) for name, item in value.items()}

@@ -1,28 +1,26 @@
 """How a run ended: the exit code, and what people are told."""
 
-from typing import TYPE_CHECKING
+import json
+import shlex
 
+from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, REFUSED
+from mandate.workers.cli.output import Output
+from mandate.workers.history.events import RunEnded
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from mandate.workflows.rules import wording
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.connection import Connection
-    from mandate.workers.cli.output import Output
-    from mandate.workers.history.events import RunEnded
+from rich.text import Text
 
 
-def exit_code(ended: "RunEnded") -> int:
+def exit_code(ended: RunEnded) -> int:
     """0 for a completed run, 2 for one that was asked for wrongly, 1 for all others."""
     if ended.status == RunStatus.COMPLETED:
         return DONE
     return REFUSED if ended.bad_input else ENDED_OTHERWISE
 
 
-def tell(out: "Output", connection: "Connection", workflow_id: str, ended: "RunEnded", *, program: str) -> None:
+def tell(out: Output, connection: Connection, workflow_id: str, ended: RunEnded, *, program: str) -> None:
     """The answer, what was done, what it cost, and where to look."""
-    from rich.text import Text
-
     style = "bold green" if ended.status == RunStatus.COMPLETED else "bold yellow"
     out.print("")
     out.print(Text.assemble((ended.status, style), f": {ended.reason}" if ended.reason else ""))
@@ -35,10 +33,8 @@ def tell(out: "Output", connection: "Connection", workflow_id: str, ended: "RunE
         out.print(Text.assemble((f"{label:<12}", "dim"), command))
 
 
-def commands(connection: "Connection", workflow_id: str, *, program: str) -> list[tuple[str, str]]:
+def commands(connection: Connection, workflow_id: str, *, program: str) -> list[tuple[str, str]]:
     """What to type to see more of a run."""
-    import shlex
-
     name = shlex.quote(workflow_id)
     return [
         ("Read it", f"{program} show {name}{connection.options}"),
@@ -46,11 +42,7 @@ def commands(connection: "Connection", workflow_id: str, *, program: str) -> lis
     ]
 
 
-def _result(out: "Output", result: RunResult) -> None:
-    import json
-
-    from rich.text import Text
-
+def _result(out: Output, result: RunResult) -> None:
     if result.output is not None:
         answer = result.output if isinstance(result.output, str) else json.dumps(result.output, indent=2)
         out.print("", answer.strip())

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from mandate.activities.people.directory import People
+from mandate.workers.catalog.people import PeopleFileError, people_path, read_people
 from mandate.workers.cli.errors import CliError
+from mandate.workers.settings import Settings
 from mandate.workflows.contracts.people import same_person
 from mandate.workflows.contracts.request import Need, OpenRequests, Request
-
-if TYPE_CHECKING:
-    from mandate.activities.people.directory import People
-    from mandate.workers.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +16,7 @@ class Entitled:
     """One person, with the groups that they are in."""
 
     person: str
-    people: "People | None"
+    people: People | None
     """`None` when there is no file of people here."""
     groups: tuple[str, ...] = ()
     """Groups that they say they are in; used without a file of people."""
@@ -26,14 +24,12 @@ class Entitled:
     """What is to be said of how it was found out."""
 
     @classmethod
-    def of(cls, settings: "Settings", person: str, groups: Sequence[str] = ()) -> "Entitled":
+    def of(cls, settings: Settings, person: str, groups: Sequence[str] = ()) -> "Entitled":
         """As the file of people of `settings` says.
 
         Raises:
             CliError: the file has faults, or does not have this person.
         """
-        from mandate.workers.catalog.people import PeopleFileError, people_path, read_people
-
         try:
             people = read_people(settings)
         except PeopleFileError as error:

@@ -1,14 +1,17 @@
 """Identity on the command line: one name for who asks and for who decides."""
 
+import os
+import pwd
+import socket
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.output import Output
 from mandate.workers.settings import Settings
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.output import Output
+from mandate.workflows.contracts.request import By
+from mandate.workflows.rules.commands import PLACEHOLDERS
+from pydantic import TypeAdapter, ValidationError
 
 GIT_SECONDS = 5.0
 
@@ -32,8 +35,6 @@ def person(settings: Settings, given: str | None, *, option: str = "--by") -> Id
     Raises:
         CliError: the name is empty, a placeholder that was not filled in, or no name that decisions take.
     """
-    from mandate.workflows.rules.commands import PLACEHOLDERS
-
     found = _found(settings, given)
     name = found.name.strip()
     if not name:
@@ -46,7 +47,7 @@ def person(settings: Settings, given: str | None, *, option: str = "--by") -> Id
     return Identity(name, found.guessed_from)
 
 
-def announce(out: "Output", who: Identity) -> None:
+def announce(out: Output, who: Identity) -> None:
     """Says on stderr under whose name things are done, which nobody has typed as a rule."""
     out.note(f"as {who}")
 
@@ -62,9 +63,6 @@ def _found(settings: Settings, given: str | None) -> Identity:
 
 def _is_name(name: str) -> bool:
     """Tell whether `by` and `requester` take it."""
-    from mandate.workflows.contracts.request import By
-    from pydantic import TypeAdapter, ValidationError
-
     try:
         TypeAdapter(By).validate_python(name)
     except ValidationError:
@@ -91,10 +89,6 @@ def _git() -> str | None:
 
 
 def _system() -> str:
-    import os
-    import pwd
-    import socket
-
     try:
         login = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -3,18 +3,20 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import Annotated, get_args
 
 import typer
+from mandate.workers.cli import identity, request_names
+from mandate.workers.cli.columns import print_table
+from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.connection import Connection
-    from mandate.workers.cli.output import Output
-    from mandate.workers.client.inbox import Inbox
-    from mandate.workflows.contracts.request import OpenRequests, Request
+from mandate.workers.cli.output import Output
+from mandate.workers.cli.request_text import length, remaining, waits_for
+from mandate.workers.client.inbox import Inbox, read_inbox
+from mandate.workflows.contracts.request import OpenRequests, Request, RequestKind
+from mandate.workflows.rules import wording
 
 SILENT_SHOWN = 5
 
@@ -23,8 +25,8 @@ SILENT_SHOWN = 5
 class Row:
     """One open request and its run."""
 
-    run: "OpenRequests"
-    request: "Request"
+    run: OpenRequests
+    request: Request
 
     @property
     def name(self) -> str:
@@ -54,8 +56,6 @@ async def inbox(
     event_id) where that fails again and again; scanned.
     """
     _check_kind(kind)
-    from mandate.workers.cli.connection import connected, note_start
-
     async with connected(call) as connection:
         note_start(call, connection)
         found = await _asked(call, connection, group=group, agent=agent, scan=scan)
@@ -73,10 +73,6 @@ async def inbox(
 def _check_kind(kind: str | None) -> None:
     if kind is None:
         return
-    from typing import get_args
-
-    from mandate.workflows.contracts.request import RequestKind
-
     # `budget` comes with budgets.
     known = [name for name in get_args(RequestKind) if name != "budget"]
     if kind not in known:
@@ -84,10 +80,8 @@ def _check_kind(kind: str | None) -> None:
 
 
 async def _asked(
-    call: Invocation, connection: "Connection", *, group: str | None, agent: str | None, scan: bool
-) -> "Inbox":
-    from mandate.workers.client.inbox import read_inbox
-
+    call: Invocation, connection: Connection, *, group: str | None, agent: str | None, scan: bool
+) -> Inbox:
     with _progress(call.out) as on_progress:
         try:
             return await read_inbox(connection.client, group=group, agent=agent, scan=scan, on_progress=on_progress)
@@ -96,7 +90,7 @@ async def _asked(
 
 
 @contextmanager
-def _progress(out: "Output") -> "Iterator[Callable[[int, int], None] | None]":
+def _progress(out: Output) -> Iterator[Callable[[int, int], None] | None]:
     """A spinner that counts, where somebody watches."""
     if (screen := out.screen) is None:
         yield None
@@ -105,7 +99,7 @@ def _progress(out: "Output") -> "Iterator[Callable[[int, int], None] | None]":
         yield lambda asked, of: status.update(f"asked {asked} of {of} runs")
 
 
-def rows_of(found: "Inbox") -> list[Row]:
+def rows_of(found: Inbox) -> list[Row]:
     """Those that expire first at the top; of the same moment, in the order in which they were asked."""
     rows = [Row(run, request) for run in found.runs for request in run.requests]
     return sorted(
@@ -113,12 +107,9 @@ def rows_of(found: "Inbox") -> list[Row]:
     )
 
 
-def _of(
-    rows: Sequence[Row], call: Invocation, connection: "Connection", by: str | None, group: str | None
-) -> list[Row]:
+def _of(rows: Sequence[Row], call: Invocation, connection: Connection, by: str | None, group: str | None) -> list[Row]:
     """Those that the person who calls may decide on, as the file of people here says."""
-    from mandate.workers.cli import identity
-    from mandate.workers.cli.entitled import Entitled
+    from mandate.workers.cli.entitled import Entitled  # noqa: PLC0415 - only --mine reads the people
 
     person = identity.person(connection.settings, by)
     identity.announce(call.out, person)
@@ -128,11 +119,7 @@ def _of(
     return [row for row in rows if entitled.may_decide(row.run, row.request)]
 
 
-async def _keep(connection: "Connection", rows: Sequence[Row]) -> None:
-    from datetime import UTC
-
-    from mandate.workers.cli import request_names
-
+async def _keep(connection: Connection, rows: Sequence[Row]) -> None:
     numbered = request_names.Numbered(
         await request_names.server_of(connection),
         f"namespace {connection.client.namespace!r} at {connection.address}",
@@ -148,7 +135,7 @@ async def _keep(connection: "Connection", rows: Sequence[Row]) -> None:
         ) from None
 
 
-def _as_json(rows: Sequence[Row], found: "Inbox") -> dict[str, object]:
+def _as_json(rows: Sequence[Row], found: Inbox) -> dict[str, object]:
     return {
         "requests": [{"number": number, **entry(row.run, row.request)} for number, row in enumerate(rows, 1)],
         "silent": [
@@ -163,7 +150,7 @@ def _as_json(rows: Sequence[Row], found: "Inbox") -> dict[str, object]:
     }
 
 
-def entry(run: "OpenRequests", request: "Request") -> dict[str, object]:
+def entry(run: OpenRequests, request: Request) -> dict[str, object]:
     """One request as programs read it."""
     return {
         "name": f"{run.workflow_id}:{request.id}",
@@ -177,9 +164,7 @@ def entry(run: "OpenRequests", request: "Request") -> dict[str, object]:
     }
 
 
-def _print(call: Invocation, rows: Sequence[Row], found: "Inbox") -> None:
-    from datetime import UTC
-
+def _print(call: Invocation, rows: Sequence[Row], found: Inbox) -> None:
     out, now = call.out, datetime.now(UTC)
     if rows:
         _print_table(out, rows, now)
@@ -211,11 +196,7 @@ def _how(rows: Sequence[Row], program: str) -> str:
     return f"all of one, and its choices: `{program} show 1`; answer with {', '.join(ways.values())}"
 
 
-def _print_table(out: "Output", rows: Sequence[Row], now: datetime) -> None:
-    from mandate.workers.cli.columns import print_table
-    from mandate.workers.cli.request_text import length, remaining, waits_for
-    from mandate.workflows.rules import wording
-
+def _print_table(out: Output, rows: Sequence[Row], now: datetime) -> None:
     head = ("", "age", "expires", "request", "agent", "waits for", "asked")
     table = [
         (

@@ -1,16 +1,16 @@
 """`mandate keys`: the keys with which workers mark what runs ask for, in the store."""
 
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from mandate.activities.stores.base import BlobStore, Keys, StoreUnavailable
+from mandate.activities.stores.locate import open_store
+from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, offline_verb
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from mandate.activities.stores.base import BlobStore, Keys
+from mandate.workers.settings import Settings
 
 
 @offline_verb
@@ -30,10 +30,6 @@ async def keys(
     Workers mark each request of a run to an activity, each answer and each carried state with the newest key, and
     refuse what has no mark. The keys are in the store of MANDATE_STORE; their values are never shown.
     """
-    from mandate.activities.stores.base import StoreUnavailable
-    from mandate.activities.stores.locate import open_store
-    from mandate.workers.settings import Settings
-
     if new and remove is not None:
         raise CliError("--new and --remove: give one of them; a new key is used two minutes after it was made")
     try:
@@ -61,7 +57,7 @@ def _existing(address: str) -> str:
     return address
 
 
-async def _remove(store: "BlobStore", number: int) -> None:
+async def _remove(store: BlobStore, number: int) -> None:
     if await store.retire_key(number):
         return
     known = (await store.keys()).keys
@@ -76,13 +72,11 @@ async def _remove(store: "BlobStore", number: int) -> None:
     )
 
 
-def _time(moment: "datetime") -> str:
+def _time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _print(call: Invocation, found: "Keys") -> None:
-    from mandate.workers.cli.columns import print_table
-
+def _print(call: Invocation, found: Keys) -> None:
     if call.out.as_json:
         call.out.json(
             {

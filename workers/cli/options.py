@@ -1,41 +1,26 @@
 """Options that many commands share, and the decorator that gives them to a verb."""
 
+import asyncio
 import functools
 import inspect
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from mandate.workers.cli.errors import INTERRUPTED, CliError
-from mandate.workers.cli.output import Color, Output, plain_logs
+from mandate.workers.cli.output import Output, plain_logs
+from mandate.workers.cli.root_options import Color, OutputFormat, RootOptions
+from mandate.workers.cli.signals import leave
+from mandate.workflows.contracts.base import parse_duration
 
-OutputFormat = Literal["text", "json"]
 CONNECTION = "Connection"
 OUTPUT = "Output"
 THREADS_SECONDS = 5.0
 """For threads to end when the verb has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class RootOptions:
-    """Options before the verb: Temporal's own, which its CLI moves there."""
-
-    output: OutputFormat = "text"
-    profile: str | None = None
-    config_file: str | None = None
-    disable_config_file: bool = False
-    disable_config_env: bool = False
-    log_level: str | None = None
-    log_format: str | None = None
-    color: Color = "auto"
-    time_format: str = "relative"
-    command_timeout: str | None = None
-    connect_timeout: str | None = None
-    program: str = "mandate"
-    """How the user calls us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +55,6 @@ def seconds(option: str, value: str | None) -> float | None:
     """A duration such as `10s` or `1m30s`; `None` and zero mean without a limit."""
     if value is None or value in {"0", "0s"}:
         return None
-    from mandate.workflows.contracts.base import parse_duration
-
     try:
         parsed = parse_duration(value)
     except ValueError as error:
@@ -151,16 +134,11 @@ def _command(function: Verb, shared: Mapping[str, inspect.Parameter]) -> Callabl
 
 
 def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | None) -> int | None:
-    # Not above: a third of the time that `--help` takes.
-    import asyncio
-    import threading
-
-    from mandate.workers.cli.signals import leave
 
     plain_logs()
     told = asyncio.Event()
 
-    def end(task: "asyncio.Task[Any] | None") -> None:
+    def end(task: asyncio.Task[Any] | None) -> None:
         if told.is_set() or task is None:
             leave(INTERRUPTED)
         told.set()

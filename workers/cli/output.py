@@ -1,20 +1,16 @@
 """What a command says: results on stdout, everything else on stderr."""
 
+import asyncio
 import json
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
 
+from mandate.workers.cli.root_options import Color
 from mandate.workflows.rules.plain_text import escaped, plain, plain_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.segment import Segment
-
-Color = Literal["auto", "always", "never"]
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +19,15 @@ class Output:
 
     as_json: bool = False
     color: Color = "auto"
-    _consoles: dict[str, "Console"] = field(default_factory=dict)
+    _consoles: dict[str, Console] = field(default_factory=dict)
 
     @property
-    def result(self) -> "Console":
+    def result(self) -> Console:
         """For what was asked for: stdout."""
         return self._console(stderr=False)
 
     @property
-    def notes(self) -> "Console":
+    def notes(self) -> Console:
         """For all that happens on the way: stderr."""
         return self._console(stderr=True)
 
@@ -41,13 +37,13 @@ class Output:
         return self.screen is not None
 
     @property
-    def screen(self) -> "Console | None":
+    def screen(self) -> Console | None:
         """Where spinners go: the one console that prints on the terminal while they turn; `None` without a terminal."""
         if self.result.is_terminal and not self.as_json:
             return self.result
         return self.notes if self.notes.is_terminal else None
 
-    def print(self, *parts: "RenderableType") -> None:
+    def print(self, *parts: RenderableType) -> None:
         """Lines of the result; nothing with `-o json`. Texts are printed as they are, without markup."""
         if not self.as_json:
             self.result.print(*map(_plain, parts), sep="\n", markup=False, highlight=False)
@@ -64,8 +60,6 @@ class Output:
 
     async def confirm(self, question: str) -> bool:
         """Whether the person at the terminal says yes; asked on stderr, and Ctrl-C still ends the command."""
-        import asyncio
-
         sys.stderr.write(f"{plain_lines(question)} [y/N] ")
         sys.stderr.flush()
         # A thread, because nothing interrupts a read in this one.
@@ -77,15 +71,11 @@ class Output:
         text = json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
         sys.stdout.write(f"{escaped(text)}\n")
 
-    def _console(self, *, stderr: bool) -> "Console":
-        from rich.console import Console
-
+    def _console(self, *, stderr: bool) -> Console:
         class Plain(Console):
             """Nothing that a model or a tool says steers the terminal, whatever table or line it stands in."""
 
-            def render(
-                self, renderable: "RenderableType", options: "ConsoleOptions | None" = None
-            ) -> "Iterable[Segment]":
+            def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
                 for segment in super().render(renderable, options):
                     yield segment if segment.control else segment._replace(text=plain_lines(segment.text))
 
@@ -101,7 +91,7 @@ class Output:
         return self._consoles[name]
 
 
-def _plain(part: "RenderableType") -> "RenderableType":
+def _plain(part: RenderableType) -> RenderableType:
     """Before its width is measured; what is no text is made plain as it is printed."""
     return plain_lines(part) if isinstance(part, str) else part
 
@@ -122,7 +112,6 @@ def print_error(message: str, *, code: int, as_json: bool, details: Mapping[str,
 
 def plain_logs() -> None:
     """Let what libraries log in a process without logs of its own be one plain line on stderr, without a traceback."""
-    import logging
 
     class Sentence(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mandate.activities import private_files
+from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import CliError
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.connection import Connection
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.service import RPCError
 
 FILE = "inbox.json"
 
@@ -65,7 +64,7 @@ def is_number(name: str) -> bool:
     return _NUMBER.fullmatch(name) is not None
 
 
-async def targets(connection: "Connection", names: Sequence[str], *, program: str) -> list[Target]:
+async def targets(connection: Connection, names: Sequence[str], *, program: str) -> list[Target]:
     """The requests that `names` stand for, each once.
 
     Raises:
@@ -133,11 +132,8 @@ def load(folder: Path) -> Numbered | None:
         return None
 
 
-async def server_of(connection: "Connection") -> str:
+async def server_of(connection: Connection) -> str:
     """What tells this namespace from all others, also from that of a server that had the same address before."""
-    from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-    from temporalio.service import RPCError
-
     client = connection.client
     try:
         request = DescribeNamespaceRequest(namespace=client.namespace)

@@ -3,16 +3,14 @@
 import dataclasses
 import shlex
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
+from mandate.workers.cli.connection import Connection
+from mandate.workers.cli.edit import as_yaml
+from mandate.workers.cli.output import Output
 from mandate.workflows.contracts.request import ANYONE, REJECT, Need, OpenRequests, Request
 from mandate.workflows.rules import commands, decisions, wording
 from pydantic import JsonValue
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.connection import Connection
-    from mandate.workers.cli.output import Output
 
 MEANINGS: dict[str, dict[str, str]] = {
     "escalation": {
@@ -63,7 +61,7 @@ def asks(request: Request, occasion: str) -> str:
             return f"still waits for {who}: {title} ({request.id}, until {until})"
 
 
-def print_request(out: "Output", run: OpenRequests, request: Request, arguments: JsonValue, now: datetime) -> None:
+def print_request(out: Output, run: OpenRequests, request: Request, arguments: JsonValue, now: datetime) -> None:
     """All that a person must know before they decide, but how to do it."""
     out.print(Text(request.question or request.title, style="bold"))
     if request.question is not None and request.options:
@@ -151,8 +149,6 @@ def needed(need: Need) -> str:
 
 def written(arguments: JsonValue) -> str:
     """Arguments as YAML, texts of several lines as blocks; nothing is left out."""
-    from mandate.workers.cli.edit import as_yaml
-
     return as_yaml(arguments).rstrip() if arguments else "none"
 
 
@@ -169,7 +165,7 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.split("\n"))
 
 
-def ways(connection: "Connection", workflow_id: str, request: Request, *, program: str) -> tuple[commands.Way, ...]:
+def ways(connection: Connection, workflow_id: str, request: Request, *, program: str) -> tuple[commands.Way, ...]:
     """The commands that answer `request` from where this one was typed."""
     namespace = connection.client.namespace
     given = f" --namespace {shlex.quote(namespace)}"

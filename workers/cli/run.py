@@ -1,18 +1,25 @@
 """`mandate run`: start a run and watch it."""
 
+import asyncio
+import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from mandate.workers.cli import endings, identity, tokens
+from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.connection import Connection
-    from mandate.workflows.contracts.run import RunResult
-    from temporalio.client import WorkflowHandle
+from mandate.workers.cli.watch import follow
+from mandate.workers.client.client import AgentClient, new_workflow_id
+from mandate.workflows.contracts.run import RunResult
+from mandate.workflows.contracts.start import start_claims
+from temporalio.client import WorkflowHandle
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
 
 
 @verb
@@ -51,13 +58,8 @@ async def run(
     """
     asked = read_input(text, input_file, input_json)
     labels = dict(map(_label, label or ()))
-    from mandate.workers.cli.connection import connected, note_start
-
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
-        from mandate.workers.cli import identity
-        from mandate.workers.client.client import AgentClient, new_workflow_id
-
         queue = task_queue or connection.settings.task_queue
         who = identity.person(connection.settings, requester, option="--requester")
         start = {
@@ -77,14 +79,8 @@ async def run(
         return await watch(call, connection, handle.id, handle.first_execution_run_id)
 
 
-async def watch(call: Invocation, connection: "Connection", workflow_id: str, run_id: str | None) -> int:
+async def watch(call: Invocation, connection: Connection, workflow_id: str, run_id: str | None) -> int:
     """Follow a run to its end and tell how it ended; the exit code."""
-    import asyncio
-
-    from mandate.workers.cli import endings
-    from mandate.workers.cli.watch import follow
-    from temporalio.service import RPCError
-
     try:
         ended = await follow(connection, call.out, workflow_id, run_id, program=call.program)
     except (asyncio.CancelledError, RPCError):
@@ -128,8 +124,6 @@ def read_input(text: str | None, input_file: Path | None, input_json: str | None
 
 
 def _object(written: str, place: str) -> dict[str, Any]:
-    import json
-
     try:
         value = json.loads(written)
     except ValueError as error:
@@ -147,9 +141,6 @@ def _label(written: str) -> tuple[str, str]:
 
 
 async def _token(command: str, environment: Mapping[str, str], **start: Any) -> str:
-    from mandate.workers.cli import tokens
-    from mandate.workflows.contracts.start import start_claims
-
     try:
         claims = start_claims(start.pop("agent"), start.pop("asked"), **start)
     except ValueError as error:
@@ -166,9 +157,7 @@ async def _token(command: str, environment: Mapping[str, str], **start: Any) -> 
 
 async def _start(
     client: Any, call: Invocation, *, asked: str | dict[str, Any], **request: Any
-) -> "WorkflowHandle[Any, RunResult]":
-    from temporalio.exceptions import WorkflowAlreadyStartedError
-
+) -> WorkflowHandle[Any, RunResult]:
     agent = request.pop("agent")
     try:
         handle: WorkflowHandle[Any, RunResult] = await client.start(agent, asked, **request)
@@ -182,7 +171,7 @@ async def _start(
     return handle
 
 
-def _detached(call: Invocation, connection: "Connection", handle: "WorkflowHandle[Any, RunResult]") -> None:
+def _detached(call: Invocation, connection: Connection, handle: WorkflowHandle[Any, RunResult]) -> None:
     if call.out.as_json:
         url = connection.run_url(handle.id)
         call.out.json({"workflow_id": handle.id, "run_id": handle.first_execution_run_id, "ui_url": url})
@@ -191,7 +180,5 @@ def _detached(call: Invocation, connection: "Connection", handle: "WorkflowHandl
     call.out.note(f"follow it with `{_come_back(call, connection, handle.id)}`")
 
 
-def _come_back(call: Invocation, connection: "Connection", workflow_id: str) -> str:
-    import shlex
-
+def _come_back(call: Invocation, connection: Connection, workflow_id: str) -> str:
     return f"{call.program} show {shlex.quote(workflow_id)} --follow{connection.options}"

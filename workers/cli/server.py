@@ -1,14 +1,17 @@
 """`mandate server`: the embedded Temporal server in the foreground."""
 
+import asyncio
+import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, offline_verb
-
-if TYPE_CHECKING:
-    from mandate.workers.dev_server.server import DevServer
+from mandate.workers.cli.signals import stop_signals
+from mandate.workers.dev_server import lease
+from mandate.workers.dev_server.server import DevServer, share_dev_server
+from mandate.workers.settings import Settings
 
 WATCH_SECONDS = 0.5
 STOP_SECONDS = 4.0
@@ -24,13 +27,6 @@ async def server(
     folder: Annotated[Path | None, typer.Option(help="Where it keeps its files; `.mandate`.")] = None,
 ) -> int:
     """Run a Temporal server with its Web UI for development, until Ctrl-C."""
-    import asyncio
-
-    from mandate.workers.cli.signals import stop_signals
-    from mandate.workers.dev_server import lease
-    from mandate.workers.dev_server.server import share_dev_server
-    from mandate.workers.settings import Settings
-
     folder = folder or Settings.from_environment().folder
     if ui and ui_port is not None and not lease.keeper_lives(folder):
         _demand_free(ui_port)
@@ -58,8 +54,6 @@ async def server(
 
 
 def _demand_free(ui_port: int) -> None:
-    import socket
-
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -69,7 +63,7 @@ def _demand_free(ui_port: int) -> None:
             raise CliError(f"--ui-port {ui_port} is taken ({why}); name one that nothing else listens on") from None
 
 
-def _introduce(call: Invocation, running: "DevServer") -> None:
+def _introduce(call: Invocation, running: DevServer) -> None:
     if call.out.as_json:
         call.out.json(
             {

@@ -1,16 +1,18 @@
 """`mandate show`: read a run, its conversation included, or a request to people."""
 
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
-from mandate.workers.cli import request_names
+from mandate.workers.cli import decisions, request_names, request_text, run_text, whole
+from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.inbox import entry
 from mandate.workers.cli.options import Invocation, verb
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.connection import Connection
-    from mandate.workers.cli.record import Json
-    from mandate.workflows.contracts.request import OpenRequests, Request
+from mandate.workers.cli.record import Json, conversation, exists, read_record
+from mandate.workers.cli.run import watch
+from mandate.workflows.contracts.request import OpenRequests, Request
+from rich.text import Text
 
 
 @verb
@@ -37,8 +39,6 @@ async def show(
 
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """
-    from mandate.workers.cli.connection import connected, note_start
-
     async with connected(call) as connection:
         note_start(call, connection)
         if not follow and run_id is None and await _is_request(call, connection, run):
@@ -49,23 +49,17 @@ async def show(
     return 0
 
 
-async def _is_request(call: Invocation, connection: "Connection", name: str) -> bool:
+async def _is_request(call: Invocation, connection: Connection, name: str) -> bool:
     """Whether `name` is a request's; the workflow id of a run may look like one."""
     if request_names.parsed(name) is None and not request_names.is_number(name):
         return False
-    from mandate.workers.cli.record import exists
-
     if await exists(connection.client, name):
         call.out.note(f"{name!r} is the workflow id of a run")
         return False
     return True
 
 
-async def _show_request(call: Invocation, connection: "Connection", name: str) -> int:
-    from datetime import UTC, datetime
-
-    from mandate.workers.cli import decisions, request_text, whole
-
+async def _show_request(call: Invocation, connection: Connection, name: str) -> int:
     (target,) = await request_names.targets(connection, [name], program=call.program)
     (found,) = await decisions.look_up(call, connection, [target])
     request = next((one for one in found.run.requests if one.id == target.request), None)
@@ -85,11 +79,8 @@ async def _show_request(call: Invocation, connection: "Connection", name: str) -
 
 
 def _as_json(
-    connection: "Connection", run: "OpenRequests", request: "Request", arguments: "Json", program: str
+    connection: Connection, run: OpenRequests, request: Request, arguments: Json, program: str
 ) -> dict[str, object]:
-    from mandate.workers.cli import request_text
-    from mandate.workers.cli.inbox import entry
-
     return {
         **entry(run, request),
         "arguments": arguments,
@@ -102,10 +93,7 @@ def _as_json(
     }
 
 
-def _print_commands(call: Invocation, connection: "Connection", run: "OpenRequests", request: "Request") -> None:
-    from mandate.workers.cli import request_text
-    from rich.text import Text
-
+def _print_commands(call: Invocation, connection: Connection, run: OpenRequests, request: Request) -> None:
     ways = request_text.ways(connection, run.workflow_id, request, program=call.program)
     call.out.print("", Text("to answer", style="bold"))
     call.out.print(*(f"  {way.mandate}" for way in ways))
@@ -116,18 +104,12 @@ def _print_commands(call: Invocation, connection: "Connection", run: "OpenReques
     call.out.print(*(f"  {way.temporal}" for way in ways))
 
 
-async def _follow(call: Invocation, connection: "Connection", run: str, run_id: str | None) -> int:
-    from mandate.workers.cli.record import read_record
-    from mandate.workers.cli.run import watch
-
+async def _follow(call: Invocation, connection: Connection, run: str, run_id: str | None) -> int:
     record = await read_record(connection, run, run_id)
     return await watch(call, connection, run, record.run_id)
 
 
-async def _show(call: Invocation, connection: "Connection", run: str, run_id: str | None, *, full: bool) -> None:
-    from mandate.workers.cli import run_text
-    from mandate.workers.cli.record import conversation, read_record
-
+async def _show(call: Invocation, connection: Connection, run: str, run_id: str | None, *, full: bool) -> None:
     record = await read_record(connection, run, run_id)
     out, head = call.out, record.chronicle.head
     run_text.print_heading(out, record, connection.run_url(run, record.run_id))

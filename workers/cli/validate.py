@@ -3,9 +3,19 @@
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from mandate.activities.documents import Fault, read_document
+from mandate.activities.toolbox.mcp.lazy import LazyMcpToolbox
+from mandate.workers.catalog import people, readiness
+from mandate.workers.catalog.agents import AgentFileError, agent_paths, agent_schema
+from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.examples import call_schema
+from mandate.workers.catalog.mcp_acceptance import Offer
+from mandate.workers.catalog.mcp_waits import AnnouncedWaits
+from mandate.workers.catalog.people import people_path
+from mandate.workers.catalog.policies import is_policy, policy_folder, policy_paths, policy_schema
 from mandate.workers.cli.errors import DONE, REFUSED, CliError
 from mandate.workers.cli.options import Invocation, offline_verb
 from mandate.workers.cli.output import write_error
@@ -13,14 +23,8 @@ from mandate.workers.cli.validate_accept import accept_words, offer_json
 from mandate.workers.cli.validate_agents import agent_json, print_catalog
 from mandate.workers.cli.validate_call import call_json, judge_call, print_call
 from mandate.workers.cli.validate_policies import check_policies, policy_json, print_policies
-
-if TYPE_CHECKING:
-    from mandate.activities.documents import Fault
-    from mandate.workers.catalog.catalog import Catalog
-    from mandate.workers.catalog.mcp_acceptance import Offer
-    from mandate.workers.catalog.mcp_waits import AnnouncedWaits
-    from mandate.workers.secrets import Secrets
-    from mandate.workers.settings import Settings
+from mandate.workers.secrets import Secrets
+from mandate.workers.settings import Settings
 
 
 @offline_verb
@@ -57,8 +61,6 @@ async def validate(
     if schema:
         call.out.json(_schema(files or []))
         return DONE
-    from mandate.workers.settings import Settings
-
     settings = Settings.from_environment()
     sources = _sources(settings, files)
     offers: list[Offer] = []
@@ -69,8 +71,6 @@ async def validate(
     # What is wrong with a policy for an agent is told with the agent's name, and not once more without.
     places = {(fault.file, fault.line, fault.key) for fault in faults}
     faults += [fault for fault in wrong if (fault.file, fault.line, fault.key) not in places]
-    from mandate.workers.catalog.people import people_path
-
     has_people = people_path(settings) is not None
     if call.out.as_json:
         agents = [
@@ -92,10 +92,6 @@ async def validate(
 
 def _schema(words: list[Path]) -> dict[str, object]:
     """Which schema is wanted: `--schema`, `--schema policy` or `--schema call`."""
-    from mandate.workers.catalog.agents import agent_schema
-    from mandate.workers.catalog.examples import call_schema
-    from mandate.workers.catalog.policies import policy_schema
-
     known = {"agent": agent_schema, "policy": policy_schema, "call": call_schema}
     wanted = [str(word) for word in words] or ["agent"]
     if len(wanted) > 1 or wanted[0] not in known:
@@ -103,7 +99,7 @@ def _schema(words: list[Path]) -> dict[str, object]:
     return dict(known[wanted[0]]())
 
 
-def _judge(call: Invocation, path: Path, catalogs: "list[Catalog]") -> int:
+def _judge(call: Invocation, path: Path, catalogs: list[Catalog]) -> int:
     loaded, judged = judge_call(path, catalogs)
     if call.out.as_json:
         call.out.json(call_json(loaded, judged))
@@ -118,15 +114,11 @@ class _Sources:
 
     agents: list[Path]
     policies: list[Path]
-    faults: "list[Fault]"
+    faults: list[Fault]
 
 
-def _sources(settings: "Settings", files: list[Path] | None) -> _Sources:
+def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
     """The agents and the policies that the command line names, or all of the settings'."""
-    from mandate.activities.documents import read_document
-    from mandate.workers.catalog.agents import agent_paths
-    from mandate.workers.catalog.policies import is_policy, policy_folder, policy_paths
-
     found = _Sources([], [], [])
     if not files:
         folder = policy_folder(settings.agents, settings.policies)
@@ -143,17 +135,12 @@ def _sources(settings: "Settings", files: list[Path] | None) -> _Sources:
 
 
 async def _load(
-    call: Invocation, settings: "Settings", sources: _Sources, offers: "list[Offer] | None"
-) -> "tuple[list[Catalog], list[Fault]]":
+    call: Invocation, settings: Settings, sources: _Sources, offers: list[Offer] | None
+) -> tuple[list[Catalog], list[Fault]]:
     """What can be served, with warnings of what will not go well, and all that cannot.
 
     With `offers`, what MCP servers say is accepted first, and added there.
     """
-    from mandate.activities.toolbox.mcp.lazy import LazyMcpToolbox
-    from mandate.workers.catalog.agents import AgentFileError
-    from mandate.workers.catalog.mcp_waits import AnnouncedWaits
-    from mandate.workers.secrets import Secrets
-
     secrets = Secrets(settings.environment, settings.secrets)
     mcp = LazyMcpToolbox(secrets)
     waits = AnnouncedWaits(mcp, call.out.note)
@@ -174,11 +161,7 @@ async def _load(
     return catalogs, faults
 
 
-async def _catalog(settings: "Settings", mcp: "AnnouncedWaits", secrets: "Secrets") -> "Catalog":
-    from mandate.workers.catalog import people, readiness
-    from mandate.workers.catalog.agents import AgentFileError
-    from mandate.workers.catalog.catalog import Catalog
-
+async def _catalog(settings: Settings, mcp: AnnouncedWaits, secrets: Secrets) -> Catalog:
     catalog = await Catalog.load(settings.agents, mcp, secrets=secrets, policies=settings.policies)
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(agents, settings)):
@@ -191,11 +174,8 @@ async def _catalog(settings: "Settings", mcp: "AnnouncedWaits", secrets: "Secret
     return replace(catalog, warnings=(*catalog.warnings, *more))
 
 
-def _nothing_there(source: Path, *, named: bool) -> "Fault | None":
+def _nothing_there(source: Path, *, named: bool) -> Fault | None:
     """Why there are no agents at `source` at all; `named` is whether the command line names it."""
-    from mandate.activities.documents import Fault
-    from mandate.workers.catalog.agents import agent_paths
-
     if not source.exists():
         way = "" if named else "; name agent files as FILE, or set MANDATE_AGENTS to their folder"
         return Fault(str(source), 0, 0, "", "", f"does not exist{way}")

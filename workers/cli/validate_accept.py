@@ -2,19 +2,19 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mandate.workers.catalog import mcp_acceptance
+from mandate.workers.catalog.agents import scan_agents
+from mandate.workers.catalog.mcp_acceptance import Offer, Words
+from mandate.workers.catalog.tools import McpDefinitions, definitions, secret_texts
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.output import Output
-
-if TYPE_CHECKING:
-    from mandate.workers.catalog.mcp_acceptance import Offer
-    from mandate.workers.catalog.tools import McpDefinitions
-    from mandate.workers.secrets import Secrets
-    from mandate.workflows.contracts.tool_entry import ToolEntry
+from mandate.workers.secrets import Secrets
+from mandate.workflows.contracts.tool_entry import McpTools, ToolEntry
+from rich.text import Text
 
 
-async def accept_words(out: Output, sources: list[Path], mcp: "McpDefinitions", secrets: "Secrets") -> list["Offer"]:
+async def accept_words(out: Output, sources: list[Path], mcp: McpDefinitions, secrets: Secrets) -> list[Offer]:
     """Ask the servers of all valid agent files, write the digests of what they say, and show it.
 
     What is wrong with a file or a server is told by the checks that come after it.
@@ -22,9 +22,6 @@ async def accept_words(out: Output, sources: list[Path], mcp: "McpDefinitions", 
     Raises:
         CliError: a file cannot be written, or has a form that cannot be edited.
     """
-    from mandate.workers.catalog import mcp_acceptance
-    from mandate.workers.catalog.agents import scan_agents
-
     found = []
     for source in sources:
         for file in scan_agents(source).files:
@@ -40,7 +37,7 @@ async def accept_words(out: Output, sources: list[Path], mcp: "McpDefinitions", 
     return found
 
 
-def offer_json(offer: "Offer") -> dict[str, object]:
+def offer_json(offer: Offer) -> dict[str, object]:
     """One server, for `-o json`."""
     return {
         "path": str(offer.path),
@@ -51,13 +48,7 @@ def offer_json(offer: "Offer") -> dict[str, object]:
     }
 
 
-async def _offers(
-    path: Path, entries: "tuple[ToolEntry, ...]", mcp: "McpDefinitions", secrets: "Secrets"
-) -> list["Offer"]:
-    from mandate.workers.catalog.mcp_acceptance import Offer, Words
-    from mandate.workers.catalog.tools import definitions, secret_texts
-    from mandate.workflows.contracts.tool_entry import McpTools
-
+async def _offers(path: Path, entries: tuple[ToolEntry, ...], mcp: McpDefinitions, secrets: Secrets) -> list[Offer]:
     found = []
     for index, entry in enumerate(entries):
         if not isinstance(entry, McpTools) or secrets.missing([text for _, text in secret_texts(entry)]):
@@ -67,10 +58,7 @@ async def _offers(
     return found
 
 
-def _show(out: Output, offer: "Offer") -> None:
-    from mandate.workers.catalog import mcp_acceptance
-    from rich.text import Text
-
+def _show(out: Output, offer: Offer) -> None:
     before = mcp_acceptance.load(offer.path.parent, offer.before) if offer.before is not None else None
     what = mcp_acceptance.differences(before, offer.words) if before is not None else ()
     out.print(Text(f"{offer.path}: accepted what MCP server {offer.server!r} says of its tools", style="bold"))

@@ -1,23 +1,19 @@
 """What `mandate validate` says of agents: their tools, and what becomes of calls of each."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from mandate.activities.toolbox.closed_schemas import find_open_places
+from mandate.workers.catalog.catalog import Catalog, Loaded
+from mandate.workers.catalog.policy_summary import Outcome, outcomes, runs_unasked
+from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.output import Output
-
-if TYPE_CHECKING:
-    from mandate.workers.catalog.catalog import Catalog, Loaded
-    from mandate.workers.catalog.policy_summary import Outcome
-    from mandate.workflows.contracts.tool import ToolDefinition
-    from mandate.workflows.contracts.verification import CheckSpec
-    from rich.text import Text
+from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.workflows.contracts.verification import CheckSpec
+from rich.text import Text
 
 
-def print_catalog(out: Output, catalog: "Catalog", *, has_people: bool) -> None:
+def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
     """Warnings, then each agent as a table of its tools; `has_people` is whether there is a file of people."""
-    from mandate.workers.cli.columns import print_table
-    from rich.text import Text
-
     for warning in catalog.warnings:
         out.print(Text(f"warning: {warning}", style="yellow"))
     for loaded in catalog.agents.values():
@@ -36,9 +32,7 @@ def print_catalog(out: Output, catalog: "Catalog", *, has_people: bool) -> None:
             out.print(Text(f"  {line}", style="yellow"))
 
 
-def _row(loaded: "Loaded", definition: "ToolDefinition") -> "tuple[str | Text, ...]":
-    from rich.text import Text
-
+def _row(loaded: Loaded, definition: ToolDefinition) -> tuple[str | Text, ...]:
     pinned, outcomes = loaded.pinned, _outcomes(loaded, definition)
     words = Text("\n".join(map(str, outcomes)), style="" if outcomes[0].kind == "allow" else "yellow")
     probe = (_probe(loaded, definition),) if pinned.probes else ()
@@ -47,7 +41,7 @@ def _row(loaded: "Loaded", definition: "ToolDefinition") -> "tuple[str | Text, .
     return (definition.tool.name, str(definition.tool.effect), _origin(definition), *probe, *by, words)
 
 
-def _requester(loaded: "Loaded", *, has_people: bool) -> str:
+def _requester(loaded: Loaded, *, has_people: bool) -> str:
     """Return who may ask for a run of it."""
     pinned = loaded.pinned
     if not pinned.wants_requester(has_people=has_people):
@@ -59,18 +53,18 @@ def _requester(loaded: "Loaded", *, has_people: bool) -> str:
     return f"{who}, with a signed token" if pinned.wants_signed_start else who
 
 
-def _is_usual(loaded: "Loaded", *, has_people: bool) -> bool:
+def _is_usual(loaded: Loaded, *, has_people: bool) -> bool:
     """Tell whether the start goes on without a known requester, and nothing is approved."""
     return has_people and loaded.pinned.requester is None and not loaded.pinned.wants_signed_start
 
 
-def _requester_json(loaded: "Loaded", *, has_people: bool) -> str:
+def _requester_json(loaded: Loaded, *, has_people: bool) -> str:
     if not loaded.pinned.wants_requester(has_people=has_people):
         return "anyone"
     return "known" if _is_usual(loaded, has_people=has_people) else "required"
 
 
-def agent_json(loaded: "Loaded", *, has_people: bool) -> dict[str, object]:
+def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
     """One agent, for `-o json`."""
     tools: list[dict[str, object]] = []
     for definition in loaded.pinned.tools:
@@ -110,7 +104,7 @@ def agent_json(loaded: "Loaded", *, has_people: bool) -> dict[str, object]:
     }
 
 
-def _outcome_json(outcome: "Outcome") -> dict[str, object]:
+def _outcome_json(outcome: Outcome) -> dict[str, object]:
     return {
         "verdict": outcome.kind,
         "rule": outcome.rule,
@@ -120,15 +114,13 @@ def _outcome_json(outcome: "Outcome") -> dict[str, object]:
     }
 
 
-def _checked(check: "CheckSpec") -> "tuple[str, Text]":
-    from rich.text import Text
-
+def _checked(check: CheckSpec) -> tuple[str, Text]:
     when = f", when {' '.join(check.when.split())}" if check.when is not None else ""
     unable = "; passes if that cannot be found out" if check.unable == "pass" else ""
     return check.after, Text.assemble((f"{check.name}: ", "dim"), f"{_by(check)}{when}{unable}")
 
 
-def _by(check: "CheckSpec") -> str:
+def _by(check: CheckSpec) -> str:
     """`by find_refund: result.status == 'settled'`."""
     expect = " ".join((check.expect or "").split())
     match check.kind:
@@ -144,29 +136,29 @@ def _by(check: "CheckSpec") -> str:
             return "by a schema"
 
 
-def _probe(loaded: "Loaded", definition: "ToolDefinition") -> str:
+def _probe(loaded: Loaded, definition: ToolDefinition) -> str:
     probe = loaded.pinned.probes.get(definition.tool.name)
     if probe is not None:
         return probe.tool
     return "people" if definition.tool.effect.changes_world else ""
 
 
-def _compensation_json(loaded: "Loaded", definition: "ToolDefinition") -> dict[str, object] | None:
+def _compensation_json(loaded: Loaded, definition: ToolDefinition) -> dict[str, object] | None:
     spec = loaded.pinned.compensations.get(definition.tool.name)
     return None if spec is None else spec.model_dump(mode="json", by_alias=True)
 
 
-def _probe_json(loaded: "Loaded", definition: "ToolDefinition") -> dict[str, object] | None:
+def _probe_json(loaded: Loaded, definition: ToolDefinition) -> dict[str, object] | None:
     probe = loaded.pinned.probes.get(definition.tool.name)
     return None if probe is None else probe.model_dump(mode="json", by_alias=True)
 
 
-def _check_json(check: "CheckSpec") -> dict[str, object]:
+def _check_json(check: CheckSpec) -> dict[str, object]:
     written = check.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {"name": check.name, "after": check.after, "by": check.kind, **written}
 
 
-def _openings(loaded: "Loaded") -> list[str]:
+def _openings(loaded: Loaded) -> list[str]:
     """What the policy leaves open, a line each."""
     lines = [
         f"rule {rule} lets {_listed(tools)} change the world without a person and without a condition"
@@ -181,14 +173,12 @@ def _openings(loaded: "Loaded") -> list[str]:
     return lines
 
 
-def _undeclared(definition: "ToolDefinition") -> tuple[str, ...]:
+def _undeclared(definition: ToolDefinition) -> tuple[str, ...]:
     """Return where a tool takes arguments that its schema does not declare."""
-    from mandate.activities.toolbox.closed_schemas import find_open_places
-
     return find_open_places(definition.input_schema)
 
 
-def _strange(loaded: "Loaded") -> list[str]:
+def _strange(loaded: Loaded) -> list[str]:
     """The servers whose words nobody has accepted, in one line."""
     if not loaded.strange:
         return []
@@ -197,7 +187,7 @@ def _strange(loaded: "Loaded") -> list[str]:
     return [f"{told}; look at it and accept it: mandate validate --accept {loaded.path or 'FILE'}"]
 
 
-def _unnamed(loaded: "Loaded") -> list[str]:
+def _unnamed(loaded: Loaded) -> list[str]:
     """Tools that change the world and that nothing but people can allow, since no rule is about them."""
     return [
         definition.tool.name
@@ -208,25 +198,21 @@ def _unnamed(loaded: "Loaded") -> list[str]:
     ]
 
 
-def _unasked(loaded: "Loaded") -> dict[str, list[str]]:
-    from mandate.workers.catalog.policy_summary import runs_unasked
-
+def _unasked(loaded: Loaded) -> dict[str, list[str]]:
     pinned = loaded.pinned
     return runs_unasked(pinned.policy, pinned.people, [definition.tool for definition in pinned.tools])
 
 
-def _outcomes(loaded: "Loaded", definition: "ToolDefinition") -> "Sequence[Outcome]":
-    from mandate.workers.catalog.policy_summary import outcomes
-
+def _outcomes(loaded: Loaded, definition: ToolDefinition) -> Sequence[Outcome]:
     return outcomes(loaded.pinned.policy, loaded.pinned.people, definition.tool)
 
 
-def _claims(definition: "ToolDefinition") -> tuple[str, ...]:
+def _claims(definition: ToolDefinition) -> tuple[str, ...]:
     """What a foreign server says of the tool's effect."""
     return definition.binding.claims if definition.binding.kind == "mcp" else ()
 
 
-def _origin(definition: "ToolDefinition") -> str:
+def _origin(definition: ToolDefinition) -> str:
     claims = _claims(definition)
     return f"{definition.tool.source}, says: {', '.join(claims)}" if claims else definition.tool.source
 

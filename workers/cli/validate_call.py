@@ -3,28 +3,25 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mandate.activities.documents import Document, read_document
+from mandate.workers.catalog.catalog import Catalog, Loaded
+from mandate.workers.catalog.examples import CALL_FILE, CallFile, Judged, judge
+from mandate.workers.catalog.policies import read_spec
+from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.output import Output
-
-if TYPE_CHECKING:
-    from mandate.activities.documents import Document
-    from mandate.workers.catalog.catalog import Catalog, Loaded
-    from mandate.workers.catalog.examples import CallFile, Judged
+from rich.text import Text
 
 _WORDS = {"allow": "runs", "ask": "asks people", "deny": "refused"}
 
 
-def judge_call(path: Path, catalogs: "Sequence[Catalog]") -> "tuple[Loaded, Judged]":
+def judge_call(path: Path, catalogs: Sequence[Catalog]) -> tuple[Loaded, Judged]:
     """The verdict on the call in a file.
 
     Raises:
         CliError: the file cannot be read, the agent or the tool is not known, or the arguments do not fit.
     """
-    from mandate.workers.catalog.examples import CALL_FILE, CallFile, judge
-    from mandate.workers.catalog.policies import read_spec
-
     wanted, faults = read_spec(_document(path), CallFile, CALL_FILE, "a call")
     if wanted is None or faults:
         raise CliError("; ".join(map(str, faults)))
@@ -37,11 +34,8 @@ def judge_call(path: Path, catalogs: "Sequence[Catalog]") -> "tuple[Loaded, Judg
     return loaded, judged
 
 
-def print_call(out: Output, loaded: "Loaded", judged: "Judged") -> None:
+def print_call(out: Output, loaded: Loaded, judged: Judged) -> None:
     """The verdict, then every rule in the order in which it was read."""
-    from mandate.workers.cli.columns import print_table
-    from rich.text import Text
-
     verdict = judged.verdict
     style = {"allow": "green", "ask": "yellow", "deny": "red"}[verdict.kind]
     out.print(Text.assemble((_WORDS[verdict.kind], f"bold {style}"), f": {verdict.reason}"))
@@ -53,7 +47,7 @@ def print_call(out: Output, loaded: "Loaded", judged: "Judged") -> None:
     print_table(out, rows, ("rule", "verdict", "matches", "why"), indent=2)
 
 
-def call_json(loaded: "Loaded", judged: "Judged") -> dict[str, object]:
+def call_json(loaded: Loaded, judged: Judged) -> dict[str, object]:
     """The same for `-o json`."""
     verdict = judged.verdict
     return {
@@ -68,9 +62,7 @@ def call_json(loaded: "Loaded", judged: "Judged") -> dict[str, object]:
     }
 
 
-def _document(path: Path) -> "Document":
-    from mandate.activities.documents import Document, read_document
-
+def _document(path: Path) -> Document:
     if path.suffix != ".json":
         return read_document(path)
     try:
@@ -81,7 +73,7 @@ def _document(path: Path) -> "Document":
         raise CliError(f"{path}: is not JSON: {error}") from None
 
 
-def _agent(path: Path, wanted: "CallFile", catalogs: "Sequence[Catalog]") -> "Loaded":
+def _agent(path: Path, wanted: CallFile, catalogs: Sequence[Catalog]) -> Loaded:
     known = {name: loaded for catalog in catalogs for name, loaded in catalog.agents.items()}
     if wanted.agent is None and len(known) == 1:
         return next(iter(known.values()))

@@ -3,36 +3,31 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mandate.activities.documents import Fault
+from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.examples import Result, run_examples
+from mandate.workers.catalog.policies import PolicyFile, read_policy_file
 from mandate.workers.cli.output import Output
-
-if TYPE_CHECKING:
-    from mandate.activities.documents import Fault
-    from mandate.workers.catalog.catalog import Catalog
-    from mandate.workers.catalog.examples import Result
-    from mandate.workers.catalog.policies import PolicyFile
-    from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.agent import PinnedAgent
+from rich.text import Text
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """One valid policy file and its examples."""
 
-    file: "PolicyFile"
-    results: "Sequence[Result]"
+    file: PolicyFile
+    results: Sequence[Result]
 
 
 def check_policies(
-    paths: Iterable[Path], catalogs: "Sequence[Catalog]", *, complete: bool
-) -> "tuple[list[Checked], list[Fault]]":
+    paths: Iterable[Path], catalogs: Sequence[Catalog], *, complete: bool
+) -> tuple[list[Checked], list[Fault]]:
     """The policies in `paths` and those that agents name, and all that is wrong with them, differing examples included.
 
     `complete`: `catalogs` hold all agents, so that an example about another one is wrong.
     """
-    from mandate.workers.catalog.examples import run_examples
-    from mandate.workers.catalog.policies import read_policy_file
-
     faults: list[Fault] = []
     files: dict[Path, PolicyFile] = {}
     for path in paths:
@@ -53,10 +48,8 @@ def check_policies(
     return checked, faults
 
 
-def print_policies(out: Output, policies: "Sequence[Checked]") -> None:
+def print_policies(out: Output, policies: Sequence[Checked]) -> None:
     """A line or two for each policy; what differs is told with the faults."""
-    from rich.text import Text
-
     for checked in policies:
         spec = checked.file.spec
         out.print(Text.assemble((spec.name, "bold"), f"  {checked.file.path}"))
@@ -82,7 +75,7 @@ def policy_json(checked: Checked) -> dict[str, object]:
     }
 
 
-def _result_json(result: "Result") -> dict[str, object]:
+def _result_json(result: Result) -> dict[str, object]:
     got = result.verdict
     return {
         "name": result.example.name,
@@ -93,17 +86,17 @@ def _result_json(result: "Result") -> dict[str, object]:
     }
 
 
-def _condition_faults(file: "PolicyFile") -> "list[Fault]":
+def _condition_faults(file: PolicyFile) -> list[Fault]:
     """What is wrong with the conditions whatever the tools are."""
     if all(rule.when is None for rule in file.spec.rules):
         return []
-    from mandate.workers.catalog.conditions import Conditions
+    from mandate.workers.catalog.conditions import Conditions  # noqa: PLC0415 - CEL only where conditions are
 
     conditions = Conditions(())
     return [fault for placed in file.rules for fault in conditions.faults(placed)]
 
 
-def _agents_of(file: "PolicyFile", catalogs: "Iterable[Catalog]") -> "Mapping[str, PinnedAgent]":
+def _agents_of(file: PolicyFile, catalogs: Iterable[Catalog]) -> Mapping[str, PinnedAgent]:
     return {
         name: loaded.pinned
         for catalog in catalogs

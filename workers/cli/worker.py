@@ -1,16 +1,21 @@
 """`mandate worker`: serve agent files until told to stop."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import structlog
 import typer
+from mandate.workers.catalog.agents import agent_paths
+from mandate.workers.cli.connection import Connection, connected
 from mandate.workers.cli.errors import CliError
-from mandate.workers.cli.options import Invocation, RootOptions, verb
-
-if TYPE_CHECKING:
-    from mandate.workers.cli.connection import Connection
-    from mandate.workers.worker import AgentWorker, WorkerOptions
+from mandate.workers.cli.options import Invocation, verb
+from mandate.workers.cli.root_options import RootOptions
+from mandate.workers.cli.signals import stop_signals
+from mandate.workers.settings import Settings
+from mandate.workers.telemetry import configure_logging
+from mandate.workers.worker import AgentWorker, WorkerOptions, open_worker
 
 
 @verb
@@ -27,10 +32,6 @@ async def worker(
     """Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on."""
     if (deployment is None) != (build_id is None):
         raise CliError("--deployment and --build-id belong together: give both or neither")
-    from mandate.workers.cli.connection import connected
-    from mandate.workers.settings import Settings
-    from mandate.workers.worker import WorkerOptions
-
     settings = Settings.from_environment()
     settings = replace(settings, agents=agents or settings.agents, task_queue=task_queue or settings.task_queue)
     _demand_agents(settings.agents)
@@ -49,8 +50,6 @@ async def worker(
 
 def _demand_agents(source: Path) -> None:
     """Refuses a folder that has nothing to serve, before a server is started for it."""
-    from mandate.workers.catalog.agents import agent_paths
-
     if source.is_dir() and not agent_paths(source):
         raise CliError(
             f"the folder {str(source)!r} has no agent files (*.yaml); write one, or name another folder or file "
@@ -60,8 +59,6 @@ def _demand_agents(source: Path) -> None:
 
 def configure_logs(root: RootOptions) -> None:
     """Logs of this process as the root options say."""
-    from mandate.workers.telemetry import configure_logging
-
     levels = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR", "never": "CRITICAL"}
     level = levels.get((root.log_level or "info").lower())
     if level is None:
@@ -71,13 +68,7 @@ def configure_logs(root: RootOptions) -> None:
     configure_logging(level=level, as_json=None if root.log_format is None else root.log_format == "json")
 
 
-async def _serve(call: Invocation, connection: "Connection", options: "WorkerOptions") -> None:
-    import asyncio
-
-    import structlog
-    from mandate.workers.cli.signals import stop_signals
-    from mandate.workers.worker import open_worker
-
+async def _serve(call: Invocation, connection: Connection, options: WorkerOptions) -> None:
     log = structlog.stdlib.get_logger("mandate.workers.cli.worker")
     try:
         opening = open_worker(connection.client, connection.settings, options, on_progress=call.out.note)
@@ -96,7 +87,7 @@ async def _serve(call: Invocation, connection: "Connection", options: "WorkerOpt
     log.info("worker_stopped")
 
 
-def _introduce(call: Invocation, connection: "Connection", serving: "AgentWorker") -> None:
+def _introduce(call: Invocation, connection: Connection, serving: AgentWorker) -> None:
     """One block that says what is served, and where."""
     loaded = serving.catalog.agents
     for warning in serving.catalog.warnings:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 from mandate.workers.cli.options import Invocation, verb
+from mandate.workers.demo.play import play
+from mandate.workers.demo.run import Wishes
 
 
 @verb
@@ -28,7 +30,4 @@ async def demo(
     Its refund needs somebody of finance, who is you: answer here, from another terminal, or with --yes.
     """
     began = time.monotonic()
-    from mandate.workers.demo.play import play
-    from mandate.workers.demo.run import Wishes
-
     return await play(call, Wishes(model=model, kill=kill, breaks=breaks, fast=fast, keep=keep, yes=yes), began)

@@ -15,10 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from google.protobuf.duration_pb2 import Duration
 from mandate.activities import private_files
 from mandate.workers.dev_server import keeper
 from mandate.workers.dev_server import lease as dev_server_lease
 from mandate.workers.dev_server.binary import Progress, Search, ServerError, find_binary
+from temporalio.api.namespace.v1 import NamespaceConfig
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
+from temporalio.service import ConnectConfig, RPCError, ServiceClient
 
 PORT = 7233
 UI_OFFSET = 1000
@@ -214,11 +218,6 @@ def server_of(folder: Path, state: keeper.State) -> DevServer:
 
 async def answers(folder: Path, server: DevServer) -> None:
     """Returns once `server` answers and keeps closed runs for `RETENTION`."""
-    from google.protobuf.duration_pb2 import Duration
-    from temporalio.api.namespace.v1 import NamespaceConfig
-    from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
-    from temporalio.service import ConnectConfig, RPCError, ServiceClient
-
     retention = Duration()
     retention.FromTimedelta(RETENTION)
     deadline = time.monotonic() + READY_SECONDS

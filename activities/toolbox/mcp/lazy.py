@@ -41,6 +41,6 @@ class LazyMcpToolbox:
 
 
 def _imported(resolve: ResolveSecrets) -> "McpToolbox":
-    from mandate.activities.toolbox.mcp.toolbox import McpToolbox
+    from mandate.activities.toolbox.mcp.toolbox import McpToolbox  # noqa: PLC0415 - the SDK takes a second
 
     return McpToolbox(resolve)

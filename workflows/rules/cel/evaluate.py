@@ -144,6 +144,6 @@ def _compiled(text: str, names: tuple[str, ...]) -> _Program | Unevaluable:
 
 @lru_cache(maxsize=64)
 def _environment(names: tuple[str, ...]) -> "cel.Env":
-    from cel_expr_python import cel
+    from cel_expr_python import cel  # noqa: PLC0415 - CEL only where conditions are
 
     return cel.NewEnv(cel_values.messages(), variables=dict.fromkeys(names, cel.Type.DYN))

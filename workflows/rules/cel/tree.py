@@ -37,8 +37,8 @@ def read(serialized: bytes) -> Node:
     Raises:
         ValueError: it is in a form that is not known.
     """
-    from google.protobuf.any_pb2 import Any as Packed
-    from google.protobuf.message import DecodeError
+    from google.protobuf.any_pb2 import Any as Packed  # noqa: PLC0415 - only for conditions
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 - only for conditions
 
     try:
         checked: Any = _message_class().FromString(Packed.FromString(serialized).value)
@@ -118,7 +118,7 @@ _CHOICES = ("Expr", "Constant")
 
 @lru_cache(maxsize=1)
 def _message_class() -> "type[Message]":
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415 - only for conditions
 
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="mandate_cel.proto", package="mandate.cel", syntax="proto3")

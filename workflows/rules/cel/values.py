@@ -172,7 +172,7 @@ def _timestamp(moment: datetime) -> Any:
 
 @lru_cache(maxsize=1)
 def _timestamp_class() -> Any:
-    from google.protobuf.timestamp_pb2 import Timestamp
+    from google.protobuf.timestamp_pb2 import Timestamp  # noqa: PLC0415 - only for conditions
 
     return Timestamp
 
@@ -180,7 +180,7 @@ def _timestamp_class() -> Any:
 @lru_cache(maxsize=1)
 def messages() -> "DescriptorPool":
     """The types that conditions know beyond plain values."""
-    from google.protobuf import descriptor_pb2, descriptor_pool
+    from google.protobuf import descriptor_pb2, descriptor_pool  # noqa: PLC0415 - only for conditions
 
     field = descriptor_pb2.FieldDescriptorProto
     package, _, name = REFERENCE.partition(".")
@@ -196,6 +196,6 @@ def messages() -> "DescriptorPool":
 
 @lru_cache(maxsize=1)
 def _message_class() -> Any:
-    from google.protobuf import message_factory
+    from google.protobuf import message_factory  # noqa: PLC0415 - only for conditions
 
     return message_factory.GetMessageClass(messages().FindMessageTypeByName(REFERENCE))
