@@ -20,7 +20,7 @@ NOT_CONNECTED = -3_209_900_001
 """JSON-RPC code, outside the range of servers, for a request that found no connection."""
 
 SKIPPED = 8
-"""How many times the limit an event of a stream may be long: until there it is read to find whose answer it is."""
+"""Longest event of a stream in times of the limit: until there it is read to find whose answer it is."""
 _READ_GAP_SECONDS = 3600.0
 _FAREWELL_SECONDS = 2.0
 """For the server to take note that the session is over."""
@@ -31,7 +31,7 @@ _LINE = re.compile(rb"\r\n|\n|\r")
 
 @asynccontextmanager
 async def open_http(url: str, headers: Mapping[str, str], intake: Intake) -> "AsyncIterator[TransportStreams]":
-    """Streams to the server at `url`."""
+    """Open streams to the server at `url`."""
     # A connection kept open may be closed by the server at the moment of a call, whose outcome is then unknown.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     transport = _Contained(httpx2.AsyncHTTPTransport(trust_env=False, limits=limits), intake)
@@ -43,7 +43,7 @@ async def open_http(url: str, headers: Mapping[str, str], intake: Intake) -> "As
 
 
 class _Contained(httpx2.AsyncBaseTransport):
-    """Bounds what comes, and answers a message that did not get through with a JSON-RPC error; the SDK would end all
+    """Client that bounds what comes, and answers a message that does not get through by an error; the SDK would end all
     calls of the session.
     """
 
@@ -90,7 +90,7 @@ class _Contained(httpx2.AsyncBaseTransport):
         return _rebuilt(response, httpx2.ByteStream(self._admitted(response, body, asked)))
 
     def _asked(self, request: httpx2.Request) -> str | int | None:
-        """Id of the JSON-RPC request that is sent, if it is one."""
+        """Return the id of the JSON-RPC request that is sent, if it is one."""
         sent = json.loads(request.content) if request.method == "POST" else {}
         if "method" not in sent or "id" not in sent:
             return None
@@ -162,7 +162,7 @@ class _Events(httpx2.AsyncByteStream):
         return event if taken is message else _event(lines, taken)
 
     def _refused(self, head: bytes, tail: bytes) -> bytes | None:
-        """An event that was too long, whose data is one line."""
+        """Return the refusal in place of an event that was too long, whose data is one line."""
         data = re.search(rb"(?:^|[\r\n])data: ?", head)
         start = head[data.end() :] if data else head
         end = re.split(rb"[\r\n]+(?=id:|event:|retry:|[\r\n]|\Z)", tail)[0]
@@ -182,7 +182,7 @@ def _media(response: httpx2.Response) -> str:
 
 
 def _rebuilt(response: httpx2.Response, stream: httpx2.AsyncByteStream) -> httpx2.Response:
-    """`response` with another body, which is not packed."""
+    """Return `response` with another body, which is not packed."""
     dropped = ("content-encoding", "content-length", "transfer-encoding")
     headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in dropped]
     return httpx2.Response(response.status_code, headers=headers, stream=stream, extensions=response.extensions)

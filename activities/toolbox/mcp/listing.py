@@ -22,7 +22,7 @@ class McpUnavailable(Exception):
 
 
 async def list_tools(session: ClientSession) -> list[ListedTool]:
-    """All tools, page by page; none for a server that offers no tools.
+    """Return all tools, page by page; none for a server that offers no tools.
 
     Raises:
         MCPError: the server refused or the connection ended.

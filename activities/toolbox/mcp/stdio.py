@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 READ_BYTES = 64 * 1024
 SKIPPED = 8
-"""How many times the limit a line may be long: until there it is read to its end to find whose answer it is."""
+"""Longest line in times of the limit: until there it is read to its end to find whose answer it is."""
 _FLUSH_SECONDS = 0.5
 _EXIT_SECONDS = 2.0
 """For the child to end by itself when its stdin closes, and again after SIGTERM; then it is killed."""
@@ -40,7 +40,7 @@ _WATCH_SECONDS = 0.5
 async def open_stdio(
     command: Sequence[str], env: Mapping[str, str], stderr: int, intake: Intake
 ) -> "AsyncIterator[TransportStreams]":
-    """Streams to the server that `command` starts; `stderr` is the descriptor that it writes to.
+    """Start `command` and open streams to it; `stderr` is the descriptor that it writes to.
 
     Raises:
         OSError: the command cannot be started.
@@ -110,7 +110,7 @@ def _parsed(message: bytes) -> SessionMessage | Exception:
 
 
 async def _lines(stdout: asyncio.StreamReader, intake: Intake) -> AsyncIterator[bytes | Ends]:
-    """Each line without its end; of one that is too long its two ends. Ends at one that does not end."""
+    """Yield each line without its end, of one that is too long its two ends; stop at one that does not end."""
     pieces: list[bytes] = []
     length = 0
     ends: Ends | None = None
@@ -169,7 +169,7 @@ async def _watch(process: Process, arriving: "MemoryObjectSendStream[SessionMess
 
 
 async def _shut_down(process: Process, reading: asyncio.Task[None], writing: asyncio.Task[None]) -> None:
-    """As the protocol says: close stdin, wait, SIGTERM, wait, SIGKILL; for all that the server has started."""
+    """Shut down as the protocol says: close stdin, wait, SIGTERM, wait, SIGKILL, for all that the server started."""
     assert process.stdin is not None
     await asyncio.wait({writing}, timeout=_FLUSH_SECONDS)
     with suppress(OSError):
@@ -190,7 +190,7 @@ async def _shut_down(process: Process, reading: asyncio.Task[None], writing: asy
 
 
 async def _wait_for(goes_on: Callable[[], bool]) -> None:
-    """Until it does not, for as long as a child is given."""
+    """Wait until it does not, for as long as a child is given."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _EXIT_SECONDS
     while goes_on() and loop.time() < deadline:  # noqa: ASYNC110 - an exit sets no event without the pipes' end

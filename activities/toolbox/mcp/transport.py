@@ -1,4 +1,4 @@
-"""How an MCP server is reached: a child process with its stderr in the log, or streamable HTTP."""
+"""Transports to MCP servers: a child process with its stderr in the log, or streamable HTTP."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ _CHATTER_SECONDS = 0.1
 
 
 class Stderr(asyncio.Protocol):
-    """What a server writes to stderr: logged at debug, never on the terminal; the last lines explain a failed start."""
+    """Text that a server writes to stderr: logged at debug, never on the terminal; its end explains a failed start."""
 
     def __init__(self, server: str, secrets: SecretValues) -> None:
         self._server = server
@@ -68,7 +68,7 @@ class Stderr(asyncio.Protocol):
 async def open_transport(
     server: McpServer, secrets: SecretValues, stderr: Stderr, over: asyncio.Event
 ) -> "AsyncIterator[TransportStreams]":
-    """Streams to `server`; `over` is set when nothing more can come from it.
+    """Open streams to `server`; `over` is set when nothing more can come from it.
 
     Raises:
         LookupError: a secret is missing; nothing was started.
@@ -103,7 +103,7 @@ async def _over_stdio(
 
 @asynccontextmanager
 async def _logged(stderr: Stderr) -> AsyncIterator[int]:
-    """A descriptor to write to whose text `stderr` gets."""
+    """Return a descriptor to write to; `stderr` gets the text."""
     reading, writing = os.pipe()
     try:
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: stderr, os.fdopen(reading, "rb"))
