@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, field_v
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 TASK_TIMEOUT = timedelta(seconds=10)
-"""How long a worker may take for one workflow task of a run, a replay of its history included.
+"""Time that a worker may take for one workflow task of a run, a replay of its history included.
 
 What was handed to a worker as it died is handed out again after this. A task that takes longer is begun anew, with the
 same replay; from the fourth time on the server gives it five seconds more, then ten, twenty and so on, so that a worker
@@ -98,9 +98,9 @@ class EffectEntry(Record):
     key: str
     """Idempotency key."""
     reason: str | None = None
-    """Why its outcome is unknown, or how it became known after it was."""
+    """The reason why its outcome is unknown, or how it became known after it was."""
     attempts: int = 1
-    """How many attempts it is known to have had; at least, where only the other side counts them."""
+    """Number of attempts it is known to have had; at least, where only the other side counts them."""
     undoes: str | None = None
     """Idempotency key of the call that this one took back."""
 
@@ -115,7 +115,7 @@ class EffectLog(Record):
 
 
 class RunResult(Record):
-    """What a run returns: under 32 KiB, readable without Mandate; every key is always there."""
+    """Result of a run: under 32 KiB, readable without Mandate; every key is always there."""
 
     status: RunStatus
     output: JsonValue
@@ -123,7 +123,7 @@ class RunResult(Record):
     output_digest: Digest | None
     """Address of an answer over 16 KiB; `output` is then its beginning."""
     reason: str | None
-    """Why it did not complete, in one sentence."""
+    """The reason why it did not complete, in one sentence."""
     usage: Usage
     head: Digest | None
     audit_head: Digest | None
@@ -140,7 +140,7 @@ class Edit(Record):
 
 
 class PeopleState(Record):
-    """What a run wants from people, and what they said."""
+    """Requests of a run to people, and their decisions."""
 
     made: int = 0
     """Requests so far; the next one is `r{made + 1}`."""
@@ -155,19 +155,19 @@ class PeopleState(Record):
 
 
 class ControlState(Record):
-    """What people want of the run as a whole."""
+    """Commands of people on the run as a whole."""
 
     paused: Halt | None = None
     stopped: Halt | None = None
     words: tuple[Words, ...] = ()
     """Not told to the model yet."""
     undo: Literal["begun", "ended", "kept"] | None = None
-    """Whether a stopped run takes back what it did; `ended` when a second stop ended that, `kept` when it was never to
+    """State of taking back what a stopped run did; `ended` by a second stop, `kept` when it was never to
     begin."""
 
 
 class Resolution(Record):
-    """What a person chose on an escalation or an unknown outcome; `expired` when nobody did."""
+    """Choice of a person on an escalation or an unknown outcome; `expired` when nobody chose."""
 
     choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "expired"]
     by: str = ""
@@ -193,9 +193,9 @@ class Unclear(Record):
     request: str | None = None
     """Of kind `outcome`; `None` before people are asked."""
     reruns: int = 0
-    """How often it was found not to have happened, and made again."""
+    """Number of times it was found not to have happened, and made again."""
     begun_at: AwareDatetime | None = None
-    """When its key was first sent."""
+    """Time when its key was first sent."""
     is_not_done: bool = False
     """It is known that it has not happened, and is to be made again."""
 
@@ -205,23 +205,23 @@ class Trouble(Record):
 
     failures: int = 0
     lines: tuple[str, ...] = ()
-    """What was tried and why it failed, the last ten."""
+    """Attempts and why they failed, the last ten."""
     index: int | None = None
     """The call of the open turn that failed last."""
 
 
 class RecoveryState(Record):
-    """What went wrong lately, as far as it decides on what comes next."""
+    """Recent failures, as far as they decide on what comes next."""
 
     troubles: dict[str, Trouble] = {}
     """By tool; `*final` for the answer, `*turns` for turns in a row without a success, `*same` for calls that are made
     again and again, `*model` for models that give no answer."""
     failed: dict[str, str] = {}
-    """Why calls failed for good, by their digest: the same call again is not made. The last 64."""
+    """Reasons why calls failed for good, by their digest: the same call again is not made. The last 64."""
     spoiled: dict[str, str] = {}
-    """Why calls that changed the world did not pass a check: they are never made again as they are. The last 64."""
+    """Reasons why calls that changed the world failed a check: they are never made again as they are. The last 64."""
     same: dict[str, int] = {}
-    """How often a call came with the same result, by the digest of both. The last 64."""
+    """Number of times that a call came with the same result, by the digest of both. The last 64."""
 
 
 class Rescue(Record):
@@ -256,7 +256,7 @@ class RunState(Record):
     edits: dict[int, Edit] = {}
     """By position in `calls`."""
     notes: dict[int, str] = {}
-    """What people said when they approved, by position in `calls`; told with the result."""
+    """Notes of people who approved, by position in `calls`; told with the result."""
     signed: dict[int, SignedApproval] = {}
     """Of calls that people had to sign for, by position in `calls`."""
     totals: dict[str, ToolTotals] = {}
@@ -269,24 +269,24 @@ class RunState(Record):
     """By request, until what waits for it has taken it."""
     recovery: RecoveryState = RecoveryState()
     turn_counted: bool = False
-    """Whether the open turn is counted among those that failed or not."""
+    """True if the open turn is counted among those that failed or not."""
     rescue: Rescue | None = None
     goal: str = ""
-    """What the run was asked, its beginning."""
+    """The run's task, its beginning."""
     people: PeopleState = PeopleState()
     control: ControlState = ControlState()
     note: str | None = None
     misfits: int = 0
     """Final answers in a row that could not be taken."""
     untaken: tuple[str, ...] = ()
-    """What was wrong with the last of them."""
+    """Fault of the last of them."""
     usage: Usage = Usage()
     effects: EffectLog = EffectLog()
     uncertain: tuple[EffectEntry, ...] = ()
     compensable: tuple[Compensable, ...] = ()
     """The last 50 calls that can be taken back, the oldest first."""
     compensable_count: int = 0
-    """How many there were in all."""
+    """Number of them in all."""
     last_answer: ModelReply | None = None
     """That of a run which was stopped as it came."""
     recent: tuple[str, ...] = ()
@@ -299,7 +299,7 @@ class Progress(Record):
     agent: Name
     version: str
     doing: str
-    """What it does now, in words."""
+    """Current work, in words."""
     step: int
     head: Digest
     answers: tuple[ToolResult | None, ...]

@@ -1,4 +1,4 @@
-"""Which checks follow a call or the final answer, and what their tools are called with."""
+"""Checks that follow a call or the final answer, and the arguments of their tools."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _IDENTIFIER = re.compile(r"(?!(?:in|true|false|null)$)[A-Za-z_]\w*", re.ASCII)
 def arguments_of(
     expressions: Mapping[str, str], args: Mapping[str, JsonValue], key: str | None, **more: JsonValue
 ) -> JsonObject | evaluate.Unevaluable:
-    """What a check, a probe or a compensation calls its tool with: each of `expressions` over `args` and `key`.
+    """Compute the arguments of a check, a probe or a compensation: each of `expressions` over `args` and `key`.
 
     They are the call's; `more` is what else the expressions see.
 
@@ -47,18 +47,18 @@ def arguments_of(
 
 
 def named_argument(text: str) -> str | None:
-    """The argument that the expression `text` is, if it is just one: `order` for `args.order`."""
+    """Return the argument that the expression `text` is, if it is just one: `order` for `args.order`."""
     found = _ARGUMENT.fullmatch(text)
     return next((name for name in found.groups() if name is not None), None) if found else None
 
 
 def argument_text(name: str) -> str:
-    """The expression that is the argument `name`."""
+    """Return the expression that is the argument `name`."""
     return f"args[{json.dumps(name, ensure_ascii=False)}]" if not _IDENTIFIER.fullmatch(name) else f"args.{name}"
 
 
 def checks_after(checks: Sequence[CheckPin], after: str) -> tuple[CheckPin, ...]:
-    """The checks of the tool `after`, or of the final answer (`FINAL`), in the order of the agent file."""
+    """Return the checks of the tool `after`, or of the final answer (`FINAL`), in the order of the agent file."""
     return tuple(check for check in checks if check.after == after)
 
 
@@ -70,7 +70,7 @@ def applies(
     *,
     tools: Sequence[Tool] = (),
 ) -> bool | evaluate.Unevaluable:
-    """Whether the `when` of a check is true; one that cannot be evaluated counts as true, the reason is for people.
+    """Return whether the `when` of a check is true or cannot be evaluated, and in that case the reason for people.
 
     `tool` and `arguments` are of the call that is checked, as policy sees them; `None` for the final answer, whose
     condition sees `agent` and `run` only.
