@@ -8,7 +8,7 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 
 
 class LogContext(Interceptor):
-    """Binds workflow id, run id, activity and attempt for the time of an activity."""
+    """Context of the log: workflow id, run id, activity and attempt for the time of an activity."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         return _Inbound(next)

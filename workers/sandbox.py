@@ -19,14 +19,14 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 
 class SandboxedRunner(SandboxedWorkflowRunner):
-    """As the SDK's."""
+    """Runner in the SDK's sandbox; its runs are `Uninterrupted`."""
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         return Uninterrupted(super().create_instance(det))
 
 
 class UnsandboxedRunner(UnsandboxedWorkflowRunner):
-    """As the SDK's."""
+    """Runner without a sandbox; its runs are `Uninterrupted`."""
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         return Uninterrupted(super().create_instance(det))

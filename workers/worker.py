@@ -50,10 +50,10 @@ from temporalio.worker import Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxRestrictions
 
 STICKY = timedelta(milliseconds=500)
-"""How long a workflow task waits for the worker that has the run in memory: what a killed worker costs."""
+"""Time that a workflow task waits for the worker that has the run in memory: the price of a killed worker."""
 
 GRACE = timedelta(seconds=30)
-"""How long a stopping worker lets activities finish."""
+"""Time for which a stopping worker lets activities finish."""
 
 ACTIVITY_SLOTS = 100
 
@@ -64,7 +64,7 @@ WORKFLOW_TASKS = max(2, min(PROCESSORS, 4))
 interpreter, so that more of them only take longer each, and more are lost with a worker that is killed."""
 
 TASK_SECONDS = 25
-"""How long one part of a workflow task may take before the SDK gives it up: of its own it takes two
+"""Seconds that one part of a workflow task may take before the SDK gives it up: of its own it takes two
 seconds for a deadlock, so that a heavy task on a slow worker was begun anew for ever."""
 
 PASSED_THROUGH = ("mandate.workflows.contracts", "mandate.workflows.rules", "cel_expr_python", "google.protobuf")
@@ -77,7 +77,7 @@ imported once a process. Replays of stored histories in tests import them anew, 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How one worker process differs from another with the same settings."""
+    """Differences of one worker process from another with the same settings."""
 
     identity: str | None = None
     """Shown in Temporal for everything it does; process and host if left out."""
@@ -103,7 +103,7 @@ async def open_worker(
     *,
     on_progress: Callable[[str], None] | None = None,
 ) -> AsyncIterator[AgentWorker]:
-    """A worker that is not running yet, with all that it needs open; `await worker.run()` to serve.
+    """Open a worker that is not running yet, with all that it needs; `await worker.run()` to serve.
 
     `on_progress` is told in one line what takes long.
 
@@ -208,7 +208,7 @@ async def _open_activities(
 
 
 async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:
-    """The agents, each with all that it needs, warnings included of what its calls will be refused for."""
+    """Return the agents, each with all that it needs, and with warnings of calls that will be refused."""
     catalog = await Catalog.load(settings.agents, mcp, secrets=resolve, policies=settings.policies)
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings)):
@@ -244,7 +244,7 @@ def compile_workflows() -> None:
 
 
 def workflow_runner(*, sandboxed: bool = True, strict: bool = False) -> WorkflowRunner:
-    """How workflow code runs, in workers and in replays alike; `strict` keeps all of the loop in the sandbox."""
+    """Return the runner of workflow code, for workers and replays; `strict` keeps all of the loop in the sandbox."""
     if not sandboxed:
         return UnsandboxedRunner()
     passed = PASSED_THROUGH if strict else (*PASSED_THROUGH, *LOOP)

@@ -16,7 +16,7 @@ WAIT_SECONDS = 1.5
 
 
 class WorkflowThreads(ThreadPoolExecutor):
-    """Calls of methods of one object come one after another.
+    """Pool in which calls of methods of one object come one after another.
 
     The SDK gives a workflow task up that takes more than two seconds, which a machine with too much to do is enough
     for, and evicts the run while the thread of the task goes on. Two threads would then step the same coroutines,
