@@ -21,7 +21,7 @@ from mandate.workflows.contracts.model import Finish, ModelReply
 from mandate.workflows.contracts.tool import CallRequest
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 from mandate.workflows.rules import verification
-from mandate.workflows.rules.cel.evaluate import Unevaluable
+from mandate.workflows.rules.cel.evaluation import Unevaluable
 from temporalio import activity
 
 log = structlog.stdlib.get_logger(__name__)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import structlog
 from mandate.activities import failures, guard, heartbeat
-from mandate.activities.confinement import OwnFiles
 from mandate.activities.failures import ToolError
 from mandate.activities.heartbeat import Heart
+from mandate.activities.own_files import OwnFiles
 from mandate.activities.people.signatures import KeysUnavailable, Signatures
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
 from mandate.activities.toolbox import arguments, builtin

@@ -13,8 +13,8 @@ from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
 from mandate.activities.checks.model_judge import GetProvider
 from mandate.activities.checks.probe import Prober, Seen
 from mandate.activities.checks.subject import Work, call_of, shows_results, work_of
-from mandate.activities.confinement import PATIENCE, OwnFiles
 from mandate.activities.failures import ToolError
+from mandate.activities.own_files import PATIENCE, OwnFiles
 from mandate.activities.toolbox import schema
 from mandate.activities.toolbox.base import CallContext, Toolbox
 from mandate.activities.toolbox.python import tool_context

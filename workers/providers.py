@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mandate.activities.confinement import OwnFiles, OwnScripts
+from mandate.activities.own_files import OwnFiles, OwnScripts
 from mandate.activities.providers.base import MakeProvider, Provider
 from mandate.workers.settings import ProviderSettings, Settings
 

@@ -15,15 +15,15 @@ from mandate import workflows
 from mandate.activities import private_files
 from mandate.activities.agent import AgentActivities, OfferedAgent
 from mandate.activities.compensation import CompensationActivities
-from mandate.activities.confinement import OwnToolbox, named_by
 from mandate.activities.guard import Guard
 from mandate.activities.keyring import Keyring
 from mandate.activities.model import ModelActivities
-from mandate.activities.stores.locate import open_store
+from mandate.activities.own_files import OwnToolbox, named_by
+from mandate.activities.stores.address import open_store
 from mandate.activities.tool import ToolActivities
 from mandate.activities.toolbox.base import Toolbox
 from mandate.activities.toolbox.http.toolbox import HttpToolbox
-from mandate.activities.toolbox.mcp.lazy import LazyMcpToolbox
+from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
 from mandate.activities.toolbox.python import PythonToolbox
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog

@@ -7,7 +7,7 @@ from mandate.activities.failures import shorten
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.verification import CheckResult
-from mandate.workflows.rules.cel import evaluate
+from mandate.workflows.rules.cel import evaluation
 from pydantic import JsonValue
 
 SHOWN_CHARACTERS = 120
@@ -61,9 +61,9 @@ def value_of(text: str) -> JsonValue:
         return text
 
 
-def facts(text: str, args: JsonObject) -> evaluate.Facts:
+def facts(text: str, args: JsonObject) -> evaluation.Facts:
     """Return the names that conditions over a result see: `result` and `args`."""
-    return evaluate.Facts({"result": value_of(text), "args": args})
+    return evaluation.Facts({"result": value_of(text), "args": args})
 
 
 def expected(condition: str, text: str, args: JsonObject, *, shown: bool, lasting: bool = False) -> CheckResult:
@@ -75,7 +75,7 @@ def expected(condition: str, text: str, args: JsonObject, *, shown: bool, lastin
     outcome = facts(text, args).evaluate(condition)
     written = shorten(condition, SHOWN_CHARACTERS)
     result = f"; the result is {shorten(text, SHOWN_CHARACTERS) or 'empty'}" if shown else ""
-    if type(outcome) is evaluate.Unevaluable:
+    if type(outcome) is evaluation.Unevaluable:
         raise Unable(f"{written!r} cannot be evaluated: {outcome.reason}{result}", lasting=lasting)
     return found(outcome is True, f"{written!r} holds" if outcome is True else f"{written!r} does not hold{result}")
 

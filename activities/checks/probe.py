@@ -11,7 +11,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.verification import ProbeSpec
-from mandate.workflows.rules.cel import evaluate
+from mandate.workflows.rules.cel import evaluation
 
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
@@ -84,7 +84,7 @@ class Prober:
         for name in ("done", "not_done", "absent"):
             condition: str | None = getattr(self.probe, name)
             outcome = seen.evaluate(condition) if condition is not None else False
-            if type(outcome) is evaluate.Unevaluable:
+            if type(outcome) is evaluation.Unevaluable:
                 faults.append(f"{name!r} cannot be evaluated: {outcome.reason}")
             elif outcome is True:
                 holding.append(name)

@@ -91,7 +91,7 @@ def new_site(folder: Path, client: Client, **environment: str) -> Site:
 
 async def conversation(site: Site, head: str) -> list[Any]:
     """All messages of the conversation at `head`."""
-    from mandate.activities.stores.locate import open_store
+    from mandate.activities.stores.address import open_store
     from mandate.activities.transcript.blobs import Blobs
     from mandate.activities.transcript.log import TranscriptLog
 

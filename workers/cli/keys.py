@@ -30,8 +30,8 @@ async def keys(
     Workers mark each request of a run to an activity, each answer and each carried state with the newest key, and
     refuse what has no mark. The keys are in the store of MANDATE_STORE; their values are never shown.
     """
+    from mandate.activities.stores.address import open_store
     from mandate.activities.stores.base import StoreUnavailable
-    from mandate.activities.stores.locate import open_store
     from mandate.workers.settings import Settings
 
     if new and remove is not None:

@@ -149,7 +149,7 @@ async def _load(
 
     With `offers`, what MCP servers say is accepted first, and added there.
     """
-    from mandate.activities.toolbox.mcp.lazy import LazyMcpToolbox
+    from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
     from mandate.workers.catalog.agents import AgentFileError
     from mandate.workers.catalog.mcp_waits import AnnouncedWaits
     from mandate.workers.secrets import Secrets

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeVar
 
-from mandate.workers.history import closing
+from mandate.workers.history import run_end
 from mandate.workers.history.events import (
     Call,
     CallReturned,
@@ -96,7 +96,7 @@ class RunHistory:
                 if activity is not None and activity.call is not None:
                     activity.call.state = "cancelled"
             case _:
-                if (ended := await closing.ended_by(event, self.converter)) is not None:
+                if (ended := await run_end.ended_by(event, self.converter)) is not None:
                     self._end(ended)
                     return [ended]
         return []
@@ -219,7 +219,7 @@ class RunHistory:
             error = await self.converter.decode_failure(failure)
         except (ValueError, RuntimeError, OverflowError):
             error = ApplicationError("its failure cannot be read")
-        reason = closing.words(error)
+        reason = run_end.words(error)
         if activity.call is None:
             return [ModelAnswered(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
         outcome = Outcome.UNKNOWN

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from mandate.workflows.contracts.policy import Match, Reading, Rule, RunFacts, Verdict
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.rules import wording
-from mandate.workflows.rules.cel import evaluate
+from mandate.workflows.rules.cel import evaluation
 from pydantic import JsonValue
 
 REASON_CHARACTERS = 600
@@ -101,16 +101,16 @@ def _unfit(match: Match, tool: Tool) -> str | None:
 def _readings(
     rules: Sequence[Rule], tool: Tool, arguments: Mapping[str, JsonValue], run: RunFacts, tools: Sequence[Tool]
 ) -> list[_Read]:
-    facts: evaluate.Facts | None = None
+    facts: evaluation.Facts | None = None
     readings = []
     for rule in rules:
         unfit = _unfit(rule.match, tool)
         if unfit is not None or rule.when is None:
             readings.append(_Read(rule, unfit is None, unfit))
             continue
-        facts = facts or evaluate.Facts(variables(tool, arguments, run, tools))
+        facts = facts or evaluation.Facts(variables(tool, arguments, run, tools))
         outcome = facts.evaluate(rule.when)
-        if type(outcome) is evaluate.Unevaluable:
+        if type(outcome) is evaluation.Unevaluable:
             readings.append(_Read(rule, rule.verdict != "allow", None, outcome.reason))
         else:
             readings.append(_Read(rule, outcome is True))

@@ -16,8 +16,8 @@ from stat import S_ISREG
 
 from mandate.activities.failures import ModelFault, model_failure, shorten
 from mandate.activities.providers.base import Completion, Prompt
+from mandate.activities.providers.scripted.differences import differences, fits_text
 from mandate.activities.providers.scripted.faults import ScriptError
-from mandate.activities.providers.scripted.matching import differences, fits_text
 from mandate.activities.providers.scripted.script import (
     Cue,
     Expectation,

@@ -3,7 +3,7 @@
 import json
 
 import pydantic_core
-from mandate.activities.toolbox.mcp.listing import protocol_fault
+from mandate.activities.toolbox.mcp.tool_list import protocol_fault
 from mandate.activities.toolbox.schema import is_checkable, misfit
 from mandate.workflows.contracts.base import JsonObject
 from mcp_types import (
@@ -32,7 +32,7 @@ class InputRequired(Exception):
 
 
 def read_result(answer: CallToolResult | InputRequiredResult) -> CallToolResult:
-    """Return the server's result inside the text that `mcp_intake` makes of it.
+    """Return the server's result inside the text that `message_filter` makes of it.
 
     Raises:
         ResultUnusable: it is not of the protocol's shape, or has too many parts.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mandate.activities.failures import shorten
 from mandate.activities.toolbox.base import ResolveSecrets
-from mandate.activities.toolbox.mcp.listing import McpUnavailable, list_tools, protocol_fault
+from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, list_tools, protocol_fault
 from mandate.activities.toolbox.mcp.transport import Stderr, open_transport
 from mandate.activities.toolbox.secret_values import SecretValues
 from mandate.workflows.contracts.tool import McpServer

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
 from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
-from mandate.activities.toolbox.mcp.intake import ANSWER_TOO_LARGE
-from mandate.activities.toolbox.mcp.listing import McpUnavailable, list_tools, protocol_fault, size_fault
+from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE
 from mandate.activities.toolbox.mcp.result import InputRequired, ResultUnusable, read_result, result_text, schema_fault
 from mandate.activities.toolbox.mcp.session import START_SECONDS, ServerConnection
+from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, list_tools, protocol_fault, size_fault
 from mandate.activities.toolbox.schema import check_schema
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.failures import Outcome

@@ -1,8 +1,8 @@
-"""Intake of a server's messages: those that the SDK gets to read.
+"""Filter of a server's messages: those that the SDK gets to read.
 
 The SDK checks every result against unions of models, on the event loop: a wrong list of 5 MB costs it a minute and ten
 gigabytes. So a message is bounded here first, by bytes and by parts, and the result of a call goes through the SDK as
-one text, which `mcp_result` reads. Whatever is left out of an answer is said in its place, so that nobody waits for it.
+one text, which `result` reads. Whatever is left out of an answer is said in its place, so that nobody waits for it.
 """
 
 import json
@@ -78,7 +78,7 @@ class Ends:
         return (found, kind) if isinstance(found, str | int) and not isinstance(found, bool) else (None, kind)
 
 
-class Intake:
+class MessageFilter:
     """The messages of one connection."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:

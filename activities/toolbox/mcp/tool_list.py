@@ -2,7 +2,7 @@
 
 from mandate.activities.failures import shorten
 from mandate.activities.toolbox.http.response import MAX_BYTES
-from mandate.activities.toolbox.mcp.intake import ANSWER_TOO_LARGE, MAX_TOOLS
+from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, MAX_TOOLS
 from mcp import ClientSession, MCPError
 from mcp_types import METHOD_NOT_FOUND, PaginatedRequestParams
 from mcp_types import Tool as ListedTool
