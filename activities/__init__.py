@@ -1,1 +1,26 @@
-"""Do: everything that touches the world, as Temporal activities."""
+"""Activities: everything that touches the world.
+
+agent: start of a run
+model: one call of a model
+tool: one call of a tool
+verification: checks of results, probes of calls
+compensation: calls that take others back
+decision: checks of people's decisions
+notification: notices to people
+failures: exceptions as Temporal failures
+guard: marks of activities' requests
+keyring: keys of an installation
+heartbeat: heartbeats from a background task
+own_files: limits to one worker's files
+documents: YAML files with places
+private_files: files for their owner only
+child_processes: process groups that end with us
+threads: sync functions in their threads
+channels: notices on each channel
+checks: results and answers, checked
+people: directory, signatures, edited arguments
+providers: adapters to model providers
+stores: blobs by address
+toolbox: sources of tools
+transcript: conversation of a run
+"""

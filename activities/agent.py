@@ -1,4 +1,4 @@
-"""Opening a run: which agent it works under, and the first message of its conversation."""
+"""Start of a run: the agent that it works under, and the first message of its conversation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 KEY_ATTEMPTS = 4
-"""How often keys are looked for before a start is given up; as often as for a decision."""
+"""Number of looks for keys before a start is given up; as many as for a decision."""
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -13,12 +13,12 @@ def register(group: int) -> None:
 
 
 def release(group: int) -> None:
-    """The group is gone, and its number may be given to others."""
+    """Forget a group that is gone; its number may be given to others."""
     _groups.discard(group)
 
 
 def is_alive(group: int) -> bool:
-    """Tell whether any process of the group is left; one of another user counts."""
+    """Return whether any process of the group is left; one of another user counts."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -21,7 +21,7 @@ from mandate.workflows.contracts.model import Finish, ModelReply
 from mandate.workflows.contracts.tool import CallRequest
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 from mandate.workflows.rules import verification
-from mandate.workflows.rules.cel.evaluate import Unevaluable
+from mandate.workflows.rules.cel.evaluation import Unevaluable
 from temporalio import activity
 
 log = structlog.stdlib.get_logger(__name__)
@@ -40,9 +40,9 @@ class Planned:
     tool: str
     arguments: JsonObject
     fault: str | None = None
-    """Why its arguments cannot be computed."""
+    """The reason why its arguments cannot be computed."""
     done_at: Place = (0, 0)
-    """Where the result of the other one is."""
+    """Place of the other one's result."""
 
 
 class CompensationActivities:
@@ -54,7 +54,7 @@ class CompensationActivities:
 
     @activity.defn
     async def plan_compensation(self, request: CompensationRequest) -> ModelReply:
-        """The calls that take back `request.calls`, in their order; one whose arguments cannot be computed is a misfit.
+        """Plan the calls that take back `request.calls`, in their order; where arguments cannot be computed: a misfit.
 
         Raises:
             ApplicationError: a store failure, retried.
@@ -116,7 +116,7 @@ class CompensationActivities:
 
 
 def _made_by_the_agent(agent: PinnedAgent, conversation: Conversation) -> dict[Digest, list[Place]]:
-    """Where in the conversation each call that changes the world was made, and not refused or failed."""
+    """Return the place of each call that changes the world in the conversation, refused and failed ones left out."""
     salt = sensitive_arguments.salt_of(conversation)
     made, open_calls = defaultdict[Digest, list[Place]](list), dict[str, Digest]()
     for position, message in enumerate(conversation):
@@ -135,7 +135,7 @@ def _made_by_the_agent(agent: PinnedAgent, conversation: Conversation) -> dict[D
 
 
 def _own(call: CallRequest, made: dict[Digest, list[Place]], done_at: Place) -> str | None:
-    """Why a call is not made: the agent itself has made the same one since, for one call that it takes back."""
+    """Return why a call is not made: the agent has made the same one since, for one call that it takes back."""
     since = made.get(call.digest or "", [])
     if not since or since[-1] < done_at:
         return None

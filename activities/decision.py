@@ -1,4 +1,4 @@
-"""Whether a person's decision counts: who they are now, what they signed, and whether their words can be used."""
+"""Checks of a person's decision: who they are at this moment, what they signed, and if their words can be used."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ class PeopleActivities:
     def __init__(
         self, directory: Directory, signatures: Signatures | None, agents: PinnedAgents, transcript: TranscriptLog
     ) -> None:
-        """`signatures` is `None` for a worker that has no keys."""
+        """Take the means of checking; `signatures` is `None` for a worker that has no keys."""
         self._directory = directory
         self._signatures = signatures
         self._agents = agents
@@ -64,7 +64,7 @@ class PeopleActivities:
 
     @activity.defn
     async def check_decision(self, check: DecisionCheck) -> Checked:
-        """What a decision counts for, or why it counts for nothing.
+        """Check one decision: return what it counts for, or why it counts for nothing.
 
         Raises:
             ApplicationError: `CheckUnavailable`, retried: the people, the keys or the store cannot be read now.
@@ -88,7 +88,7 @@ class PeopleActivities:
 
     @activity.defn
     async def check_decisions(self, checks: DecisionChecks) -> CheckedMany:
-        """As `check_decision`, for decisions that came together; it fails when one of them cannot be checked now."""
+        """Check decisions that came together, as `check_decision` does; fail when one of them cannot be checked yet."""
         return CheckedMany(checked=tuple(await asyncio.gather(*map(self.check_decision, checks.checks))))
 
     async def _checked(self, check: DecisionCheck) -> Checked:
@@ -110,7 +110,7 @@ class PeopleActivities:
         )
 
     async def _signed(self, check: DecisionCheck, needs: tuple[int, ...]) -> bool:
-        """Whether a token was wanted and is good; a token that nobody asked for is not looked at."""
+        """Return whether a token was demanded and is good; a token that nobody asked for is not looked at."""
         if not any(check.request.needs[position].signature for position in needs):
             return False
         token = check.decision.token
@@ -146,7 +146,7 @@ class PeopleActivities:
             raise Refused(f"value: {refused}") from None
 
     async def _answer(self, check: DecisionCheck, known: Known | None) -> ToolResult | None:
-        """What a person gives as a result: always with `answer` and `supply`, if they like with `happened`."""
+        """Return the result that a person gives: always with `answer` and `supply`, if they like with `happened`."""
         decision = check.decision
         if decision.choice not in _GIVING:
             return None
@@ -160,7 +160,7 @@ class PeopleActivities:
 
 
 def _refuse_agents(check: DecisionCheck, agent: PinnedAgent) -> None:
-    """An agent never decides: not as `agent:NAME` of any name, as this one's name, nor as its run or one above it."""
+    """Refuse an agent: as `agent:NAME` of any name, as this one's name, as its run or one above it."""
     by = same_person(check.decision.by or "")
     parts = check.workflow_id.split("/")
     runs = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
@@ -169,7 +169,7 @@ def _refuse_agents(check: DecisionCheck, agent: PinnedAgent) -> None:
 
 
 def _person(check: DecisionCheck, people: People | None) -> Known | None:
-    """Who decides, as the file of people knows them; never the requester under any of their names."""
+    """Return the person who decides, as the file of people knows them; never the requester under any of their names."""
     by, requester = check.decision.by or "", check.requester
     known = people.find(by) if people is not None else None
     if requester is not None:
@@ -183,7 +183,7 @@ def _person(check: DecisionCheck, people: People | None) -> Known | None:
 
 
 def _refuse_unless_told_apart(check: DecisionCheck, people: People | None) -> None:
-    """Only refuse what is asked while nobody can be told apart from who asked for the run.
+    """Refuse what is asked while nobody can be told apart from who asked for the run.
 
     They may be in the file of people under another name by now, and approve what they asked for themselves.
     """
@@ -210,7 +210,7 @@ def _refuse_unless_told_apart(check: DecisionCheck, people: People | None) -> No
 
 
 def _refuse_again(check: DecisionCheck, people: People | None, known: Known | None) -> None:
-    """One person counts once, also when the file has given them another name since they decided."""
+    """Refuse a second decision of one person, also when the file has given them another name since they decided."""
     if people is None or known is None:
         return
     for name in (name for need in check.request.needs for name in (*need.approved_by, *need.rejected_by)):
@@ -223,7 +223,7 @@ def _name(check: DecisionCheck, known: Known | None) -> str:
 
 
 def _needs(check: DecisionCheck, people: People | None, known: Known | None) -> tuple[int, ...]:
-    """Positions of the needs that the decision counts for."""
+    """Return the positions of the needs that the decision counts for."""
     request, by = check.request, check.decision.by or ""
     mine = [position for position, need in enumerate(request.needs) if _is_entitled(need, by, people, known)]
     if not mine:
@@ -251,7 +251,7 @@ def _is_entitled(need: Need, by: str, people: People | None, known: Known | None
 
 
 def _who(request: Request) -> str:
-    """`r1: group finance, ann@example.com`."""
+    """Return the people of a need: `r1: group finance, ann@example.com`."""
     names = list(dict.fromkeys(name for need in request.needs for name in _named(need)))
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"{request.id}: {', '.join(names[:NAMES_SHOWN])}{more}"
@@ -265,7 +265,7 @@ def _named(need: Need) -> Iterator[str]:
 
 
 def _text(value: JsonValue) -> str:
-    """An answer as the model is told it."""
+    """Return an answer in the form that the model is given."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -28,7 +28,7 @@ REASON_CHARACTERS = 300
 
 
 def shorten(text: str, limit: int = REASON_CHARACTERS) -> str:
-    """`text` on one line, at most `limit` characters, as people may see it."""
+    """Return `text` on one line, at most `limit` characters, as people may see it."""
     return plain_text.shorten(text, limit)
 
 
@@ -41,7 +41,7 @@ def model_failure(
     status: int | None = None,
     retryable: bool | None = None,
 ) -> ApplicationError:
-    """What `call_model` raises for a provider's failure.
+    """Return the error that `call_model` raises for a provider's failure.
 
     `retry_after` are the seconds that the provider asked for; without them a retryable fault waits 1, 2, 4, ... up
     to 30 seconds. A wait over two minutes is not slept through: the route goes on to its next model. `retryable` is
@@ -82,7 +82,7 @@ class ToolError(Exception):
 
 
 def tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before: bool) -> ApplicationError:
-    """What `run_tool` raises for `error`: retried by Temporal where repeating is safe and may help.
+    """Return the error that `run_tool` raises for `error`: Temporal retries it where repeating is safe and may help.
 
     `sent_before` says that an earlier attempt may have reached the other side: then "not sent" says nothing. A
     `keyed` tool whose key is forgotten is `once` here.
@@ -104,7 +104,7 @@ def tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before:
 
 
 def tells_of_all(error: ToolError, effect: Effect) -> bool:
-    """Whether what is known of an attempt is known of those before it, which may have acted."""
+    """Return whether the outcome of an attempt is also that of those before it, which may have acted."""
     match error.outcome:
         case Outcome.NOT_SENT:
             return not effect.changes_world

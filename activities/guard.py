@@ -54,10 +54,10 @@ _POST: ContextVar[_Post | None] = ContextVar("post", default=None)
 
 
 class Guard:
-    """Makes activities that check who asks for them."""
+    """Guard that makes activities which check who asks for them."""
 
     def __init__(self, keyring: Keyring, store: str) -> None:
-        """`store` is the id of the keyring's store."""
+        """Take `store`, the id of the keyring's store."""
         self._keyring = keyring
         self._refusal = REFUSAL.format(store)
         self._originals: OrderedDict[str, str] = OrderedDict()
@@ -150,7 +150,7 @@ def sign_heartbeat(content: str) -> str:
 
 
 def is_own_heartbeat(content: str, mark: object) -> bool:
-    """Tell whether an earlier attempt of this activity left `content` behind."""
+    """Return whether an earlier attempt of this activity left `content` behind."""
     post = _POST.get()
     if post is None:
         return mark == ""

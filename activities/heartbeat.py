@@ -9,7 +9,7 @@ from temporalio import activity
 
 
 class Heart:
-    """What the server has heard of this attempt, as far as this process can tell."""
+    """The server's knowledge of this attempt, as far as this process can tell."""
 
     def __init__(self, timeout_seconds: float | None) -> None:
         self._timeout = timeout_seconds
@@ -18,7 +18,7 @@ class Heart:
 
     @property
     def has_stood_still(self) -> bool:
-        """Whether the server heard nothing for longer than it waits: the attempt is given up, and all is told so."""
+        """True if the server heard nothing for longer than it waits: the attempt is given up, its waiters are told."""
         if self._timeout is not None and time.monotonic() - self._last > self._timeout:
             self._stood_still = True
         return self._stood_still

@@ -22,7 +22,7 @@ OUTDATED_SECONDS = 100.0
 
 
 class KeysOutdated(Exception):
-    """Nothing can be said of a mark now."""
+    """The keys are too old to say anything of a mark."""
 
 
 class Keyring:
@@ -64,7 +64,7 @@ class Keyring:
     def is_genuine(
         self, kind: MarkKind, place: Sequence[str], content: bytes, mark: bytes | None, at: datetime
     ) -> bool:
-        """Tell whether a worker of this installation made `content` for this use and place.
+        """Return whether a worker of this installation made `content` for this use and place.
 
         The answer is the same whenever it is asked, since replays of a run ask again: all keys are kept, and what ends
         depends on when the content came (`at`, the server's time). Without a mark it can only be of a worker from
@@ -87,7 +87,7 @@ class Keyring:
     async def is_genuine_now(
         self, kind: MarkKind, place: Sequence[str], content: bytes, mark: bytes | None, at: datetime
     ) -> bool:
-        """As `is_genuine`; the store is looked at again for a key that is not known."""
+        """Check as `is_genuine`; look at the store again for a key that is not known."""
         if mark is not None and all(key.number != key_number(mark) for key in self._keys.keys):
             with suppress(StoreUnavailable):
                 await self.refresh()

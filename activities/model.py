@@ -24,7 +24,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 TEXT_PREVIEW_CHARACTERS = 80
 SPARE = timedelta(seconds=10)
-"""What is left of the activity's time after the longest model call, to store the answer."""
+"""Rest of the activity's time after the longest model call, to store the answer."""
 
 
 class ModelActivities:
@@ -49,7 +49,7 @@ class ModelActivities:
 
     @activity.defn
     async def call_model(self, request: ModelRequest) -> ModelReply:
-        """One answer of one model.
+        """Ask one model for one answer.
 
         Raises:
             ApplicationError: `ModelRejected` or `ContextTooLong`, not retried; `ModelUnavailable` and store failures,
@@ -65,7 +65,7 @@ class ModelActivities:
                 return await self._reply(agent, chain, told, request, completion)
 
     async def _told(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
-        """The results of the last turn's calls, the runtime's note and what people say, as one message."""
+        """Return the results of the last turn's calls, the runtime's note and people's messages, as one message."""
         parts = await results.parts(self._transcript.blobs, agent, chain.conversation, request.results)
         note = (TextPart(kind="text", text=f"[Note from the runtime] {request.note}"),) if request.note else ()
         words = tuple(TextPart(kind="text", text=f"[{said.by} says] {said.text}") for said in request.words)
@@ -130,7 +130,7 @@ class ModelActivities:
         )
 
     async def provider(self, name: str) -> Provider:
-        """The provider of this name, made at its first use; raises as `call_model` does when there is none."""
+        """Return the provider of this name, made at its first use; raise as `call_model` does when there is none."""
         if name not in self._makers:
             configured = ", ".join(sorted(self._makers)) or "none"
             raise failures.model_failure(
@@ -157,7 +157,7 @@ def _struck(message: AssistantMessage, agent: PinnedAgent) -> str:
 
 
 def _final(agent: PinnedAgent, completion: Completion) -> tuple[str, Finish, str | None]:
-    """The final answer, how it ended, and why it cannot be taken."""
+    """Return the final answer, its ending, and why it cannot be taken."""
     text = completion.message.text
     if completion.finish is Finish.COMPLETE and not text.strip():
         return text, Finish.EMPTY, "the answer was empty"

@@ -1,4 +1,4 @@
-"""Telling people that a run waits for them: on all channels at once, none of which can hold another back."""
+"""Notices to people that a run waits for them: on all channels at once, none of which can hold another back."""
 
 import asyncio
 import traceback
@@ -53,7 +53,7 @@ class NotificationActivities:
         return Notified(failures=tuple(failure for failure in found if isinstance(failure, str)))
 
     async def _tell(self, channel: Channel, parcels: Sequence[Parcel]) -> str | None:
-        """One sentence if anything did not arrive."""
+        """Send the notices of one channel and return one sentence if anything did not arrive."""
         lost = await deliver(channel, parcels, self._pace)
         if not lost:
             return None
@@ -67,7 +67,7 @@ class NotificationActivities:
         return sentence(channel, lost)
 
     def _warn_of_untold(self, request: NotifyRequest) -> None:
-        """Filters may let a request fall through, which its operator should hear of."""
+        """Warn where filters let a request fall through: its operator should hear of it."""
         for notice in request.notices:
             if not any(wants(channel.filters, notice) for channel in self._channels):
                 told = notice.request
@@ -81,7 +81,7 @@ class NotificationActivities:
 
 
 def _readable(told: NotifyRequest) -> NotifyRequest:
-    """As people may see it; an id stays what it is, since commands name it."""
+    """Return `text` as people may see it; an id stays as it is, since commands name it."""
     notices = tuple(
         notice.model_copy(
             update={
@@ -102,7 +102,7 @@ def _readable(told: NotifyRequest) -> NotifyRequest:
 
 
 def _our_fault(channel: Channel, error: BaseException) -> ApplicationError:
-    """The failure for an error that no channel may raise; its text may hold a secret, so the log has only its place."""
+    """Return the failure for an error that no channel may raise; its text may hold a secret and is not logged."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
     log.error("channel_broken", channel=channel.name, error=type(error).__name__, at=place)

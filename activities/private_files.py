@@ -14,7 +14,7 @@ _OTHERS = 0o077
 
 
 def open_own(path: Path, mode: str = "a") -> IO[Any]:
-    """`path`, opened as `open` does; a file that others may read or write is theirs no more.
+    """Open `path` as `open` does; take a file that others may read or write away from them.
 
     Raises:
         OSError: as `open`.
@@ -30,7 +30,7 @@ def write_own(path: Path, text: str) -> None:
 
 
 def make_file(path: Path) -> None:
-    """An empty file at `path`, unless something is there, which is not even opened.
+    """Make an empty file at `path`, unless something is there, which is not even opened.
 
     Raises:
         OSError: it cannot be made.
@@ -59,7 +59,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """`folder`, and what is missing above it; those that are there stay as they are.
+    """Make `folder`, and what is missing above it; those that are there stay as they are.
 
     Raises:
         OSError: one cannot be made, or is a file.
@@ -72,7 +72,7 @@ def make_folder(folder: Path) -> None:
 
 
 def claim_folder(folder: Path) -> None:
-    """A folder that is ours alone, made or made tighter with the files in it: older versions left them to others.
+    """Make a folder that is ours alone, or take one away from others with the files in it, as older versions left it.
 
     A folder that holds more than ours (the home or the working folder, one above them, or one that is for all) is left
     as it is; our files in it are tightened by who opens them.

@@ -10,7 +10,7 @@ from contextvars import copy_context
 async def in_thread(
     function: Callable[[], object], cancellation: threading.Event, *, ended: Callable[[], object]
 ) -> object:
-    """What `function` returns in a thread that sees this task's context variables; `ended` is called in it last.
+    """Run `function` in a thread that sees this task's context variables; call `ended` in it last.
 
     Raises:
         Exception: whatever `function` raised.
@@ -39,7 +39,7 @@ async def in_thread(
 
 
 def _captured(function: Callable[[], object]) -> tuple[object, Exception | None]:
-    """What `function` returned or raised; as a value, since futures do not carry every exception."""
+    """Run `function` and keep its result or error as a value, since futures do not carry every exception."""
     try:
         return function(), None
     except BaseException as error:  # noqa: BLE001 - raised again where it is awaited

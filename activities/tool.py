@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import structlog
 from mandate.activities import failures, guard, heartbeat
-from mandate.activities.confinement import OwnFiles
 from mandate.activities.failures import ToolError
 from mandate.activities.heartbeat import Heart
+from mandate.activities.own_files import OwnFiles
 from mandate.activities.people.signatures import KeysUnavailable, Signatures
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
 from mandate.activities.toolbox import arguments, builtin
@@ -41,7 +41,7 @@ class ToolActivities:
         own: OwnFiles | None = None,
         signatures: Signatures | None = None,
     ) -> None:
-        """`own` is what the worker's files name; `None` for all that runs ask for. `signatures` are those of people."""
+        """Take the toolboxes; `own` is what the worker's files name, `None` for all; `signatures` are people's."""
         self._signed = SignedCalls(signatures, transcript)
         self._toolboxes = toolboxes
         self._own = own
@@ -50,7 +50,7 @@ class ToolActivities:
 
     @activity.defn
     async def run_tool(self, request: ToolRequest) -> ToolResult:
-        """One attempt of one call.
+        """Make one attempt of one call.
 
         Raises:
             ApplicationError: `ToolFailed` with what is known of the attempt; retried where that is safe.
@@ -147,7 +147,7 @@ class ToolActivities:
             raise ToolError(Outcome.UNKNOWN, reason)
 
     async def _store(self, text: ToolText, definition: ToolDefinition, attempt: int, salt: bytes | None) -> ToolResult:
-        """The result as it travels; an effect that is done stays done when its result cannot be stored."""
+        """Store the result and return it as it travels; a done effect stays done when its result cannot be stored."""
         tool = definition.tool
         try:
             salt = salt if tool.sensitive else None
@@ -163,7 +163,7 @@ class ToolActivities:
 
 
 def _told(error: ToolError, tool: Tool, whole: JsonObject) -> ToolError:
-    """`error` without the call's sensitive arguments, which the other side may have repeated."""
+    """Return `error` without the call's sensitive arguments, which the other side may have repeated."""
     if tool.sensitive:
         error.reason = failures.shorten(without_sensitive(error.whole, tool, whole))
     return error
@@ -183,7 +183,7 @@ def _context(request: ToolRequest, definition: ToolDefinition) -> CallContext:
 
 
 def _is_forgotten(tool: Tool) -> bool:
-    """Whether this attempt began after the time for which the other side knows the key of the first one.
+    """Return whether this attempt began after the time for which the other side knows the key of the first one.
 
     Both times are the server's, so clocks that differ do not matter.
     """
@@ -196,7 +196,7 @@ def _is_forgotten(tool: Tool) -> bool:
 
 
 def _nothing_sent_before() -> bool:
-    """Whether each attempt before this one is known to have changed nothing: the last one left its number behind.
+    """Return whether each attempt before this one is known to have changed nothing: the last one left its number.
 
     An attempt that was lost leaves none of its own, and the number of the one before it does not fit.
     """

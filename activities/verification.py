@@ -13,8 +13,8 @@ from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
 from mandate.activities.checks.model_judge import GetProvider
 from mandate.activities.checks.probe import Prober, Seen
 from mandate.activities.checks.subject import Work, call_of, shows_results, work_of
-from mandate.activities.confinement import PATIENCE, OwnFiles
 from mandate.activities.failures import ToolError
+from mandate.activities.own_files import PATIENCE, OwnFiles
 from mandate.activities.toolbox import schema
 from mandate.activities.toolbox.base import CallContext, Toolbox
 from mandate.activities.toolbox.python import tool_context
@@ -53,7 +53,7 @@ class VerificationActivities:
         provider: GetProvider,
         own: OwnFiles | None = None,
     ) -> None:
-        """`own` is what the worker's files name; `None` for all that runs ask for."""
+        """Take the means of checking; `own` is what the worker's files name, `None` for all that runs ask for."""
         self._own = own
         self._tools = ReadTools(toolboxes)
         self._agents = agents
@@ -62,7 +62,7 @@ class VerificationActivities:
 
     @activity.defn
     async def verify_result(self, request: CheckRequest) -> CheckResult:
-        """What one check finds; the last of its attempts finds `unable` where those before it fail.
+        """Make one check; its last attempt finds `unable` where those before it fail.
 
         Raises:
             ApplicationError: `CheckUnable`, retried after a while; a store failure before the check is known, retried.
@@ -88,7 +88,7 @@ class VerificationActivities:
 
     @activity.defn
     async def probe_call(self, request: ProbeRequest) -> Probed:
-        """Whether a call has happened, as far as the probe of its tool can tell; what it returned last.
+        """Look if a call has happened, as far as the probe of its tool can tell, and for its last result.
 
         Raises:
             ApplicationError: a store failure, retried.
@@ -125,7 +125,7 @@ class VerificationActivities:
         return Probed(outcome=seen.outcome, reason=reason, result=result)
 
     async def _find(self, agent: PinnedAgent, check: CheckSpec, request: CheckRequest) -> CheckResult:
-        """One attempt; nothing sensitive is in its reason."""
+        """Make one attempt of a check; nothing sensitive is in its reason."""
         try:
             work = await work_of(self._transcript, agent, request)
         except failures.STORE_ERRORS as error:
@@ -215,20 +215,20 @@ def _by_schema(check: CheckSpec, work: Work) -> CheckResult:
 def _with_values(
     arguments: JsonObject, definition: ToolDefinition | None, args: JsonObject, salt: bytes | None
 ) -> JsonObject:
-    """`arguments` with the values of sensitive arguments of the call in place of their references."""
+    """Return `arguments` with the values of sensitive arguments of the call in place of their references."""
     known = sensitive_arguments.values(args, definition.tool.sensitive, salt) if definition is not None else {}
     return {name: sensitive_arguments.filled(value, known) for name, value in arguments.items()}
 
 
 def _told(reason: str, calls: Sequence[tuple[ToolDefinition | None, JsonObject]]) -> str:
-    """`reason` in one short sentence, without the sensitive arguments of `calls`."""
+    """Return `reason` in one short sentence, without the sensitive arguments of `calls`."""
     for definition, args in calls:
         reason = reason if definition is None else without_sensitive(reason, definition.tool, args)
     return failures.shorten(reason)
 
 
 def _unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> CheckResult:
-    """The finding `unable` after the last attempt.
+    """Return the finding `unable` after the last attempt.
 
     Raises:
         ApplicationError: `CheckUnable`, while there is another attempt; what this one cost is kept for it.
@@ -249,7 +249,7 @@ def _unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> CheckResul
 
 
 def _spent_before() -> Usage:
-    """What the attempts before this one cost, as far as they could leave it behind."""
+    """Return the cost of the attempts before this one, as far as they could leave it behind."""
     match tuple(activity.info().heartbeat_details):
         case (str(mark), dict(usage)) if mark == SPENT_MARK:
             try:
@@ -260,12 +260,12 @@ def _spent_before() -> Usage:
 
 
 def _within() -> timedelta:
-    """How long the work of one attempt may take, so that it says itself why it ended."""
+    """Return the time that the work of one attempt may take, so that it can say itself why it ended."""
     whole = activity.info().start_to_close_timeout or timedelta(minutes=10)
     return whole - min(whole / 10, timedelta(seconds=2))
 
 
 def _left_of(patience: timedelta) -> timedelta:
-    """What earlier attempts have left of it; both times are the server's, so clocks that differ do not matter."""
+    """Return the rest of the time after earlier attempts; both times are the server's: clocks may differ."""
     info = activity.info()
     return patience - (info.started_time - info.scheduled_time)

@@ -1,1 +1,23 @@
-"""Run: processes, composition and the command line."""
+"""Workers: processes, composition and the command line.
+
+main: program `mandate`
+worker: composition of one worker
+settings: settings from the environment
+secrets: secrets by name
+providers: providers of a worker
+converter: data converter for Temporal
+sandbox: runners of workflow code
+workflow_threads: threads of workflow tasks
+receipts: receipts of workflow tasks
+marks: keys for workflow code
+interceptor: log context of activities
+telemetry: logs of a process
+search_attributes: search attributes of runs
+client: client library
+history: history without a worker
+dev_server: embedded Temporal server
+catalog: agent files, checked and pinned
+cli: verbs of `mandate`
+demo: `mandate demo`
+examples: tools to learn from
+"""

@@ -1,4 +1,4 @@
-"""How values travel through Temporal: JSON without the fields that have their default."""
+"""Data converter for values in Temporal: JSON without the fields that have their default."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -100,7 +100,7 @@ class SentenceFailureConverter(DefaultFailureConverter):
             part = part.cause
 
     def from_failure(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
-        """Details of a foreign worker's failure that cannot be read are left out; its type and message stay."""
+        """Leave out details of a foreign worker's failure that cannot be read; its type and message stay."""
         try:
             return super().from_failure(failure, payload_converter)
         except Exception:  # noqa: BLE001 - a payload in another encoding raises whatever its converter does
@@ -117,7 +117,7 @@ class SentenceFailureConverter(DefaultFailureConverter):
 
 
 def _readable(exception: BaseException) -> ApplicationError:
-    """`exception` alone, without what it came of."""
+    """Return `exception` alone, without its causes."""
     known = exception if isinstance(exception, ApplicationError) else None
     return ApplicationError(
         plain_text.plain_lines(str(exception)),
@@ -139,7 +139,7 @@ _OURS = frozenset(str(kind) for kind in FailureType)
 
 
 def data_converter(codec: PayloadCodec | None = None) -> DataConverter:
-    """For clients and workers alike; `codec` compresses or encrypts payloads and stored blobs."""
+    """Return the converter of clients and workers; `codec` compresses or encrypts payloads and stored blobs."""
     return DataConverter(
         payload_converter_class=SlimPayloadConverter,
         failure_converter_class=SentenceFailureConverter,

@@ -6,10 +6,10 @@ from temporalio.worker import Interceptor, WorkflowInboundInterceptor, WorkflowI
 
 
 class MarkInterceptor(Interceptor):
-    """Offers a worker's keyring to its workflow code."""
+    """Interceptor that offers a worker's keyring to its workflow code."""
 
     def __init__(self, keyring: Keyring, store: str) -> None:
-        """`store` is the id of the keyring's store."""
+        """Take `store`, the id of the keyring's store."""
         self._functions = MarkFunctions(
             mandate_store=lambda: store, mandate_sign=keyring.sign, mandate_is_genuine=keyring.is_genuine
         )

@@ -1,9 +1,9 @@
-"""Which providers a worker has, each imported only when it is made."""
+"""Providers of a worker, each imported only when it is made."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from mandate.activities.confinement import OwnFiles, OwnScripts
+from mandate.activities.own_files import OwnFiles, OwnScripts
 from mandate.activities.providers.base import MakeProvider, Provider
 from mandate.workers.settings import ProviderSettings, Settings
 
@@ -13,7 +13,7 @@ class MissingKey(Exception):
 
 
 def makers(settings: Settings, own: OwnFiles) -> Mapping[str, MakeProvider]:
-    """By provider name; making one imports its SDK. Scripts are played that the worker's `own` files name.
+    """Return a maker by provider name; its SDK is imported when it runs. Scripts must be in the worker's `own` files.
 
     Raises (from a maker):
         MissingKey: names the variable that is not set.
@@ -46,12 +46,12 @@ def makers(settings: Settings, own: OwnFiles) -> Mapping[str, MakeProvider]:
 
 
 def script_folder(settings: Settings) -> Path:
-    """Where scripts are looked for after the working directory: beside the agents."""
+    """Return the folder where scripts are looked for after the working directory: beside the agents."""
     return settings.agents.parent if settings.agents.is_file() else settings.agents
 
 
 def lacking(settings: Settings, provider: str) -> str | None:
-    """What the environment does not say and models of `provider` need, as a sentence; `None` when it says all."""
+    """Name the variables that models of `provider` need and the environment lacks; `None` when it has all."""
     match provider:
         case "openai" | "anthropic" if not settings.providers[provider].api_key:
             return f"models named '{provider}:...' need the environment variable {provider.upper()}_API_KEY"

@@ -26,13 +26,13 @@ from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 
 SPOILED = "a query took the run ahead of its history on this worker; it is replayed"
-"""What the server is told of a workflow task that came to such a run."""
+"""Answer to the server for a workflow task that came to such a run."""
 
 FIRST_RECEIPT = 2_000_000
 """Flags from here on are receipts; the SDK counts its own from 1. As a varint each takes three bytes of history."""
 
 PATIENCE_SECONDS = 3.0
-"""How long a run is refused to those who ask: when it was closed meanwhile, no workflow task comes."""
+"""Seconds for which a run is refused to those who ask: when it was closed meanwhile, no workflow task comes."""
 
 DIRECT_QUERY = "legacy_query"
 """Core's id of a query that came by itself, and not with a workflow task whose completion carries its answer."""
@@ -109,7 +109,7 @@ class Receipts:
 
 
 def _taken_out(act: WorkflowActivation) -> list[int]:
-    """The receipts in `act`, which keeps only the flags that the SDK knows."""
+    """Take the receipts out of `act`, which keeps only the flags that the SDK knows."""
     given = [flag for flag in act.available_internal_flags if flag >= FIRST_RECEIPT]
     if given:
         own = [flag for flag in act.available_internal_flags if flag < FIRST_RECEIPT]

@@ -53,7 +53,7 @@ def compile_workflows() -> None:
 
 
 def workflow_runner(*, sandboxed: bool = True, strict: bool = False) -> WorkflowRunner:
-    """How workflow code runs, in workers and in replays alike; `strict` keeps all of the loop in the sandbox."""
+    """Return the runner of workflow code, for workers and replays; `strict` keeps all of the loop in the sandbox."""
     if not sandboxed:
         return UnsandboxedRunner()
     passed = PASSED_THROUGH if strict else (*PASSED_THROUGH, *LOOP)
@@ -61,14 +61,14 @@ def workflow_runner(*, sandboxed: bool = True, strict: bool = False) -> Workflow
 
 
 class SandboxedRunner(SandboxedWorkflowRunner):
-    """As the SDK's."""
+    """Runner in the SDK's sandbox; its runs are `Uninterrupted`."""
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         return Uninterrupted(super().create_instance(det))
 
 
 class UnsandboxedRunner(UnsandboxedWorkflowRunner):
-    """As the SDK's."""
+    """Runner without a sandbox; its runs are `Uninterrupted`."""
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         return Uninterrupted(super().create_instance(det))
@@ -99,7 +99,7 @@ WAIT_SECONDS = 1.5
 
 
 class WorkflowThreads(ThreadPoolExecutor):
-    """Calls of methods of one object come one after another.
+    """Pool in which calls of methods of one object come one after another.
 
     The SDK gives a workflow task up that takes more than two seconds, which a machine with too much to do is enough
     for, and evicts the run while the thread of the task goes on. Two threads would then step the same coroutines,

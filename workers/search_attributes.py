@@ -24,7 +24,7 @@ class WrongSearchAttribute(Exception):
 
 
 async def ensure(client: Client) -> tuple[str, ...]:
-    """Names of ours that runs may set; missing ones are created if this client may.
+    """Return the names of ours that runs may set; missing ones are created if this client may.
 
     Says once, with the command to run, which could not be created.
 
@@ -64,5 +64,5 @@ async def _created(client: Client, kinds: "Mapping[str, IndexedValueType.ValueTy
 
 
 async def _refused(client: Client, kinds: "Mapping[str, IndexedValueType.ValueType]") -> list[str]:
-    """Those that cannot be created one by one; all at once, the first that is refused stops the rest."""
+    """Create attributes one by one, and return those refused; all at once, the first refusal stops the rest."""
     return [name for name, kind in kinds.items() if not await _created(client, {name: kind})]

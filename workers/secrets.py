@@ -7,7 +7,7 @@ from mandate.workflows.contracts.templates import SECRET, secret_names
 
 
 def names(text: str) -> tuple[str, ...]:
-    """The secrets that `text` names with `${secret:NAME}`.
+    """Return the secrets that `text` names with `${secret:NAME}`.
 
     Raises:
         ValueError: `${secret:` that is not followed by a name and `}`.
@@ -16,14 +16,14 @@ def names(text: str) -> tuple[str, ...]:
 
 
 class Secrets:
-    """Replaces `${secret:NAME}`; read anew each time, so that a rotated file is seen without a restart."""
+    """Secrets by name, read anew each time, so that a rotated file is seen without a restart."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path | None = None) -> None:
         self._environment = environment
         self._folder = folder
 
     def __call__(self, text: str) -> str:
-        """`text` with each secret in place.
+        """Return `text` with the value of each secret in place.
 
         Raises:
             LookupError: a secret is missing; names it.
@@ -37,12 +37,12 @@ class Secrets:
         return "Secrets()"
 
     def missing(self, texts: Iterable[str]) -> tuple[str, ...]:
-        """The secrets that `texts` name and that are nowhere, each once, in their order."""
+        """Return the secrets that `texts` name and that are nowhere, each once, in their order."""
         wanted = dict.fromkeys(name for text in texts for name in names(text))
         return tuple(name for name in wanted if self._find(name) is None)
 
     def explain(self, name: str) -> str:
-        """The sentence for a secret that is missing."""
+        """Return the sentence for a secret that is missing."""
         if self._folder is None:
             return f"secret {name!r} is not in the environment, and there is no folder of secrets"
         return f"secret {name!r} is neither in the environment nor in {self._folder}"
@@ -54,7 +54,7 @@ class Secrets:
         return value
 
     def _find(self, name: str) -> str | None:
-        """An empty value counts as missing: it is a variable that somebody forgot to fill."""
+        """Return a secret; an empty value counts as missing: it is a variable that somebody forgot to fill."""
         if value := self._environment.get(name):
             return value
         if self._folder is None:

@@ -66,7 +66,7 @@ def _rendering(as_json: bool) -> list[Processor]:  # noqa: FBT001 - private, one
 
 
 def _plain(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Nothing that a model, a tool or a server says steers the terminal of who reads the log."""
+    """Make texts plain: nothing that a model, a tool or a server says steers the terminal of a reader."""
     return {plain_lines(name): value if name == "exc_info" else _plain_value(value) for name, value in event.items()}
 
 
@@ -91,7 +91,7 @@ def _plain_traceback(output: TextIO, failure: structlog.typing.ExcInfo) -> None:
 
 
 def _flatten_temporal(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """The SDK's own context as our `workflow_id`, `run_id` and `activity`."""
+    """Put the SDK's own context into the event as `workflow_id`, `run_id` and `activity`."""
     context = event.pop("temporal_workflow", None) or event.pop("temporal_activity", None)
     if isinstance(context, dict):
         for name in ("workflow_id", "activity_type", "attempt"):
@@ -104,7 +104,7 @@ def _flatten_temporal(_: object, __: str, event: structlog.typing.EventDict) -> 
 
 
 class LogContext(Interceptor):
-    """Binds workflow id, run id, activity and attempt for the time of an activity."""
+    """Context of the log: workflow id, run id, activity and attempt for the time of an activity."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         return _Inbound(next)

@@ -12,15 +12,15 @@ from typing import Any
 from mandate.activities import private_files
 from mandate.activities.agent import AgentActivities, OfferedAgent
 from mandate.activities.compensation import CompensationActivities
-from mandate.activities.confinement import OwnToolbox, named_by
 from mandate.activities.guard import Guard
 from mandate.activities.keyring import Keyring
 from mandate.activities.model import ModelActivities
-from mandate.activities.stores.locate import open_store
+from mandate.activities.own_files import OwnToolbox, named_by
+from mandate.activities.stores.address import open_store
 from mandate.activities.tool import ToolActivities
 from mandate.activities.toolbox.base import Toolbox
 from mandate.activities.toolbox.http.toolbox import HttpToolbox
-from mandate.activities.toolbox.mcp.lazy import LazyMcpToolbox
+from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
 from mandate.activities.toolbox.python import PythonToolbox
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
@@ -46,10 +46,10 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 STICKY = timedelta(milliseconds=500)
-"""How long a workflow task waits for the worker that has the run in memory: what a killed worker costs."""
+"""Time that a workflow task waits for the worker that has the run in memory: the price of a killed worker."""
 
 GRACE = timedelta(seconds=30)
-"""How long a stopping worker lets activities finish."""
+"""Time for which a stopping worker lets activities finish."""
 
 ACTIVITY_SLOTS = 100
 
@@ -60,13 +60,13 @@ WORKFLOW_TASKS = max(2, min(PROCESSORS, 4))
 interpreter, so that more of them only take longer each, and more are lost with a worker that is killed."""
 
 TASK_SECONDS = 25
-"""How long one part of a workflow task may take before the SDK gives it up: of its own it takes two
+"""Seconds that one part of a workflow task may take before the SDK gives it up: of its own it takes two
 seconds for a deadlock, so that a heavy task on a slow worker was begun anew for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How one worker process differs from another with the same settings."""
+    """Differences of one worker process from another with the same settings."""
 
     identity: str | None = None
     """Shown in Temporal for everything it does; process and host if left out."""
@@ -92,7 +92,7 @@ async def open_worker(
     *,
     on_progress: Callable[[str], None] | None = None,
 ) -> AsyncIterator[AgentWorker]:
-    """A worker that is not running yet, with all that it needs open; `await worker.run()` to serve.
+    """Open a worker that is not running yet, with all that it needs; `await worker.run()` to serve.
 
     `on_progress` is told in one line what takes long.
 
@@ -197,7 +197,7 @@ async def _open_activities(
 
 
 async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:
-    """The agents, each with all that it needs, warnings included of what its calls will be refused for."""
+    """Return the agents, each with all that it needs, and with warnings of calls that will be refused."""
     catalog = await Catalog.load(settings.agents, mcp, secrets=resolve, policies=settings.policies)
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings)):

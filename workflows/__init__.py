@@ -1,1 +1,10 @@
-"""Decide: deterministic code that may run inside Temporal's sandbox."""
+"""Workflows: deterministic code that may run inside Temporal's sandbox.
+
+agent: `AgentWorkflow`
+handlers: updates, signals, queries
+steps: activities with their options
+marks: marks on messages of workflows
+loop: stages of a run
+rules: decisions as pure functions
+contracts: values that cross Temporal
+"""

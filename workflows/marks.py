@@ -48,12 +48,12 @@ def mark(kind: MarkKind, place: Place, value: BaseModel) -> RawValue:
 
 
 def is_genuine(kind: MarkKind, place: Place, payload: Payload, at: datetime | None = None) -> bool:
-    """Tell whether a worker of this installation made `payload`, which came at `at` (now if left out)."""
+    """Return whether a worker of this installation made `payload`, which came at `at` (now if left out)."""
     return _is_genuine(kind, place, payload.data, payload.metadata.get(METADATA_KEY), at)
 
 
 def is_genuine_content(kind: MarkKind, place: Place, given: object, at: datetime | None = None) -> bool:
-    """As `is_genuine`, for what was decoded without a type; `given` without a mark is anything but `Marked`."""
+    """Check content without a type as `is_genuine` does; `given` without a mark is anything but `Marked`."""
     content, found = (given.content, given.mark) if isinstance(given, Marked) else (b"", None)
     return _is_genuine(kind, place, content, found, at)
 

@@ -1,1 +1,10 @@
-"""One module a kind of channel; those that need an HTTP client are imported only when a configuration names them."""
+"""Channels: one module a kind; those with an HTTP client are imported only when a configuration names them.
+
+base: channel, sender, filters
+delivery: attempts within one deadline
+http_post: one POST to a receiver
+log: notices in the worker's log
+slack: notices through a Slack webhook
+slack_blocks: Slack messages within its limits
+webhook: notices as signed JSON
+"""

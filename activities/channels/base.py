@@ -1,4 +1,4 @@
-"""What a channel is: a name, filters, and a sender that makes one attempt at a time."""
+"""Channels: a name, filters, and a sender that makes one attempt at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,23 +28,23 @@ class Parcel:
     run: NotifyRequest
     namespace: str
     notices: tuple[Notice, ...]
-    """What it tells: one notice, unless the sender puts several together."""
+    """Its contents: one notice, unless the sender puts several together."""
     key: Digest
     """The same for every attempt at this message, those of a later worker included."""
 
 
 class Sender(Protocol):
-    """How messages of one kind of channel are sent."""
+    """Sender of the messages of one kind of channel."""
 
     at_once: int
-    """How many messages may be under way."""
+    """Number of messages that may be under way."""
 
     def bundled(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
-        """`notices` by the message that tells them."""
+        """Group `notices` by the message that tells them."""
         ...
 
     async def send(self, parcel: Parcel) -> None:
-        """One attempt.
+        """Make one attempt to send a message.
 
         Raises:
             DeliveryFailed: it did not arrive, or nobody knows whether it did.
@@ -66,7 +66,7 @@ class Channel:
         return self.filters.name
 
     def parcels(self, run: NotifyRequest, namespace: str) -> tuple[Parcel, ...]:
-        """The messages for all notices that the filters let through."""
+        """Return the messages for all notices that the filters let through."""
         wanted = tuple(notice for notice in run.notices if wants(self.filters, notice))
         return tuple(
             Parcel(run, namespace, notices, key_of(run.run_id, notices, self.name))
@@ -75,7 +75,7 @@ class Channel:
 
 
 def wants(filters: Filters, notice: Notice) -> bool:
-    """Whether a channel with these filters tells of `notice`."""
+    """Return whether a channel with these filters tells of `notice`."""
     request = notice.request
     return (
         (filters.kinds is None or request.kind in filters.kinds)
@@ -85,13 +85,13 @@ def wants(filters: Filters, notice: Notice) -> bool:
 
 
 def key_of(run_id: str, notices: Sequence[Notice], channel: str) -> Digest:
-    """Names one message of one channel, so that a receiver knows it when it comes again."""
+    """Return the name of one message of one channel, so that a receiver knows it when it comes again."""
     told: list[JsonValue] = [[notice.request.digest, notice.occasion, notice.number] for notice in notices]
     return digest_of(canonical_json([run_id, channel, *told]))
 
 
 def _groups(request: Request) -> list[str]:
-    """Groups that `request` still waits for; a user who is named like a group is none."""
+    """Return the groups that `request` still waits for; a user who is named like a group is none."""
     waiting = [need for need in request.needs if len(need.approved_by) < need.quorum]
     named = [group for need in waiting for group in need.groups]
     return named if all(need.groups or need.users for need in waiting) else [*named, ANYONE]

@@ -13,7 +13,7 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long and how often delivery is tried."""
+    """Times and number of the attempts at a delivery."""
 
     attempts: int = 4
     attempt: timedelta = timedelta(seconds=8)
@@ -52,7 +52,7 @@ async def deliver(channel: Channel, parcels: Sequence[Parcel], pace: Pace) -> li
 
 
 def sentence(channel: Channel, lost: Sequence[Lost]) -> str:
-    """`channel 'oncall' did not tell of r3: HTTP 503 Service Unavailable (4 attempts)`."""
+    """Describe a loss: `channel 'oncall' did not tell of r3: HTTP 503 Service Unavailable (4 attempts)`."""
     ids = list(dict.fromkeys(notice.request.id for one in lost for notice in one.parcel.notices))
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     first = lost[0]

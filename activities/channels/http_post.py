@@ -27,7 +27,7 @@ class HttpPost:
         self._client: httpx2.AsyncClient | None = None
 
     async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> str:
-        """The beginning of the answer, which was 2xx; its caller limits the time.
+        """Post one body and return the beginning of the answer, which was 2xx; its caller limits the time.
 
         Raises:
             DeliveryFailed: see there; retried after 429, 5xx and a lost connection.
@@ -72,7 +72,7 @@ class Answered(DeliveryFailed):
 
 
 async def _excerpt(response: httpx2.Response) -> str:
-    """What comes of the body within a second: the status is the answer, however the body ends."""
+    """Return as much of the body as comes within a second: the status is the answer, however the body ends."""
     content = b""
     with contextlib.suppress(httpx2.RequestError, TimeoutError):
         async with asyncio.timeout(_EXCERPT_SECONDS):

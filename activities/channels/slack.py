@@ -23,7 +23,7 @@ class SlackSender:
     at_once = 1
 
     def __init__(self, post: HttpPost, resolve: ResolveSecrets, *, url: str) -> None:
-        """`url` holds `${secret:NAME}`, resolved at each attempt."""
+        """Take `url`, which holds `${secret:NAME}`, resolved at each attempt."""
         self._post = post
         self._resolve = resolve
         self._url = url

@@ -32,7 +32,7 @@ _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 def message(parcel: Parcel) -> JsonObject:
-    """The body of one POST: blocks, and a text for notifications."""
+    """Return the body of one POST: blocks, and a text for notifications."""
     if len(parcel.notices) > 1:
         return _of_many(parcel)
     (notice,) = parcel.notices
@@ -52,7 +52,7 @@ def message(parcel: Parcel) -> JsonObject:
 
 
 def escape(text: str, limit: int) -> str:
-    """`text` for Slack, at most `limit` characters with its escapes; what is cut off leaves `…`."""
+    """Return `text` for Slack, at most `limit` characters with its escapes; what is cut off leaves `…`."""
     parts = [_ESCAPES.get(character, character) for character in plain_lines(text)]
     if sum(map(len, parts)) <= limit:
         return "".join(parts)
@@ -66,12 +66,12 @@ def escape(text: str, limit: int) -> str:
 
 
 def date(at: datetime) -> str:
-    """A moment that Slack shows in the reader's own time zone."""
+    """Return a date that Slack shows in the reader's own time zone."""
     return f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC>"
 
 
 def _of_many(parcel: Parcel) -> JsonObject:
-    """One message that lists the requests of one run."""
+    """Return one message that lists the requests of one run."""
     run, count = parcel.run, len(parcel.notices)
     heading = f"{_OCCASIONS[parcel.notices[0].occasion]}{count} requests of {run.agent}"
     lines = [
@@ -136,7 +136,7 @@ def _arguments(request: Request) -> str:
 
 
 def _commands(commands: list[str]) -> list[JsonObject]:
-    """Each whole; where one is too long for that, the one that finds them all."""
+    """Return each command whole; where one is too long for that, the one that finds them all."""
     shown = [escape(command, TEXT_CHARACTERS) for command in commands]
     return [_code(command) for command in (["mandate inbox"] if max(map(len, shown)) > COMMAND_CHARACTERS else shown)]
 
@@ -157,7 +157,7 @@ def _section(text: str) -> JsonObject:
 
 
 def _said(text: str) -> JsonObject:
-    """An agent's own words, in which nothing is markup."""
+    """Return an agent's own words, in which nothing is markup."""
     return {
         "type": "section",
         "text": {"type": "plain_text", "text": _cut(plain_lines(text), LONG_CHARACTERS), "emoji": False},
@@ -174,7 +174,7 @@ def _expiry(at: datetime) -> JsonObject:
 
 
 def _markup(text: str) -> JsonObject:
-    """Verbatim: addresses, channels and names in it do not become links."""
+    """Return `text` verbatim: addresses, channels and names in it do not become links."""
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 

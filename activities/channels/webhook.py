@@ -31,7 +31,7 @@ class WebhookSender:
     def __init__(
         self, post: HttpPost, resolve: ResolveSecrets, *, url: str, secret: str, now: Callable[[], float] = time.time
     ) -> None:
-        """`url` and `secret` may hold `${secret:NAME}`, resolved at each attempt."""
+        """Take `url` and `secret`, which may hold `${secret:NAME}`, resolved at each attempt."""
         self._post = post
         self._resolve = resolve
         self._url = url
@@ -56,7 +56,7 @@ class WebhookSender:
 
 
 def resolved(resolve: ResolveSecrets, text: str) -> str:
-    """`text` with its secrets in place.
+    """Return `text` with its secrets in place.
 
     Raises:
         DeliveryFailed: a secret is missing; names it.
@@ -68,13 +68,13 @@ def resolved(resolve: ResolveSecrets, text: str) -> str:
 
 
 def signature(secret: str, at: int, body: bytes) -> str:
-    """`t=<unix seconds>,v1=<hex>`: HMAC-SHA256 over the time, a dot and the body as it is sent."""
+    """Return `t=<unix seconds>,v1=<hex>`: HMAC-SHA256 over the time, a dot and the body as it is sent."""
     signed = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={at},v1={signed}"
 
 
 def body_of(parcel: Parcel, notice: Notice) -> JsonObject:
-    """What a receiver is told of one notice."""
+    """Return the body that tells a receiver of one notice."""
     run, request = parcel.run, notice.request
     found = commands.ways(run.workflow_id, request, namespace=parcel.namespace)
     return {
@@ -118,5 +118,5 @@ def _request(request: Request) -> JsonObject:
 
 
 def _instant(at: datetime) -> str:
-    """`2026-11-02T09:00:00Z`."""
+    """Return a time as `2026-11-02T09:00:00Z`."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

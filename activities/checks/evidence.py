@@ -1,4 +1,4 @@
-"""What a model that checks work is shown: what was asked for, what was done, and nothing of how the agent argues."""
+"""Evidence for a model that checks work: what was asked for, what was done, nothing of how the agent argues."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ _NOTE = "[Note from the runtime]"
 
 
 def of_work(work: Work) -> str:
-    """The evidence as one JSON object, of at most about 120,000 characters."""
+    """Return the evidence as one JSON object, of at most about 120,000 characters."""
     shown: JsonObject = {"goal": cut(_goal(work.conversation), GOAL_CHARACTERS)}
     if words := _words(work.conversation):
         shown["people_said"] = words
@@ -41,7 +41,7 @@ def of_work(work: Work) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """`text`, or its beginning and how much of it is missing."""
+    """Return `text`, or its beginning and how much of it is missing."""
     return text if len(text) <= limit else f"{text[:limit]} [... {len(text) - limit} more characters are not shown]"
 
 
@@ -51,7 +51,7 @@ def _goal(conversation: Conversation) -> str:
 
 
 def _words(conversation: Conversation) -> list[JsonValue]:
-    """What people told the agent after the beginning, oldest first, the newest kept; what the runtime told it not."""
+    """Return the texts of people after the first, oldest first, the newest kept; none of the runtime's."""
     kept: list[JsonValue] = []
     left = WORDS_CHARACTERS
     for message in reversed(list(conversation)[1:]):
@@ -69,7 +69,7 @@ def _texts(message: UserMessage) -> list[str]:
 
 
 def _earlier(agent: PinnedAgent, conversation: Conversation) -> JsonObject:
-    """The calls of the run with their results, oldest first; of too many the oldest are left out."""
+    """Return the calls of the run with their results, oldest first; of too many the oldest are left out."""
     kept: list[JsonValue] = []
     left, total = ALL_EARLIER_CHARACTERS, 0
     for call, result in _answered(conversation):
@@ -84,7 +84,7 @@ def _earlier(agent: PinnedAgent, conversation: Conversation) -> JsonObject:
 
 
 def _answered(conversation: Conversation) -> Iterator[tuple[CallPart, ResultPart]]:
-    """Each call with its result, newest first."""
+    """Return each call with its result, newest first."""
     results: dict[str, ResultPart] = {}
     for message in reversed(list(conversation)):
         if isinstance(message, UserMessage):
@@ -116,7 +116,7 @@ def _read(text: str) -> JsonValue:
 
 
 def _masked(arguments: JsonObject, definition: ToolDefinition) -> JsonValue:
-    """`arguments` without the sensitive ones, as text where they are long."""
+    """Return `arguments` without the sensitive ones, as text where they are long."""
     seen = redaction.masked(arguments, definition.tool.sensitive)
     written = json.dumps(seen, ensure_ascii=False)
     return seen if len(written) <= ARGUMENTS_CHARACTERS else cut(written, ARGUMENTS_CHARACTERS)

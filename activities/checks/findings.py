@@ -1,4 +1,4 @@
-"""What a check finds: it passes, it fails, or it could not be made."""
+"""Findings of a check: it passes, it fails, or it could not be made."""
 
 import json
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from mandate.activities.failures import shorten
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.verification import CheckResult
-from mandate.workflows.rules.cel import evaluate
+from mandate.workflows.rules.cel import evaluation
 from pydantic import JsonValue
 
 SHOWN_CHARACTERS = 120
-"""How much of a result a reason shows."""
+"""Length of a result's beginning in a reason."""
 
 
 class Unable(Exception):
@@ -39,7 +39,7 @@ def failed(reason: str) -> CheckResult:
 
 
 def read_json(text: str) -> JsonValue:
-    """The one JSON value that `text` is.
+    """Return the one JSON value that `text` is.
 
     Raises:
         ValueError: it is none, or one that is not read alike everywhere: NaN, infinities, a key given twice.
@@ -54,20 +54,20 @@ def read_json(text: str) -> JsonValue:
 
 
 def value_of(text: str) -> JsonValue:
-    """A result as conditions and Python checks see it: the value that it is as JSON, else its text."""
+    """Return a result as conditions and Python checks see it: the value that it is as JSON, else its text."""
     try:
         return read_json(text)
     except ValueError:
         return text
 
 
-def facts(text: str, args: JsonObject) -> evaluate.Facts:
-    """What conditions over a result see: `result` and `args`."""
-    return evaluate.Facts({"result": value_of(text), "args": args})
+def facts(text: str, args: JsonObject) -> evaluation.Facts:
+    """Return the names that conditions over a result see: `result` and `args`."""
+    return evaluation.Facts({"result": value_of(text), "args": args})
 
 
 def expected(condition: str, text: str, args: JsonObject, *, shown: bool, lasting: bool = False) -> CheckResult:
-    """Whether `condition` holds for the result `text`; `shown` says that a reason may hold the beginning of it.
+    """Return whether `condition` holds for the result `text`; `shown` allows a reason to hold the beginning of it.
 
     Raises:
         Unable: the condition cannot be evaluated; `lasting` says that the result will be no other.
@@ -75,7 +75,7 @@ def expected(condition: str, text: str, args: JsonObject, *, shown: bool, lastin
     outcome = facts(text, args).evaluate(condition)
     written = shorten(condition, SHOWN_CHARACTERS)
     result = f"; the result is {shorten(text, SHOWN_CHARACTERS) or 'empty'}" if shown else ""
-    if type(outcome) is evaluate.Unevaluable:
+    if type(outcome) is evaluation.Unevaluable:
         raise Unable(f"{written!r} cannot be evaluated: {outcome.reason}{result}", lasting=lasting)
     return found(outcome is True, f"{written!r} holds" if outcome is True else f"{written!r} does not hold{result}")
 

@@ -48,7 +48,7 @@ def check(function: F) -> F:
 
 
 def load_check(path: str, after: str) -> Function:
-    """The check at `module:function`, its module imported; `after` is a tool's name or `FINAL`.
+    """Return the check at `module:function`, its module imported; `after` is a tool's name or `FINAL`.
 
     Raises:
         InvalidTool: there is no such function, it is not decorated, or it takes what there is not after that.
@@ -67,7 +67,7 @@ def load_check(path: str, after: str) -> Function:
 
 
 async def run_check(function: Function, given: Mapping[str, object], cancellation: threading.Event) -> CheckResult:
-    """What `function` finds; sync ones run in a thread of their own.
+    """Call `function` and return its finding; sync ones run in a thread of their own.
 
     Raises:
         Unable: it raised anything but an `AssertionError`, or returned something that is no finding.
@@ -113,7 +113,7 @@ def _read(returned: object, function: Function) -> CheckResult:
 
 
 def _parts(returned: object) -> tuple[object, str]:
-    """Finding and reason of something like a `CheckResult`."""
+    """Return the finding and the reason of something like a `CheckResult`."""
     its = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
     finding = its.get("finding")
     return finding, str(its.get("reason") or f"it says {finding!r} without a reason")

@@ -15,7 +15,7 @@ from mandate.workflows.contracts.tool import Effect, Tool
 from temporalio import activity
 
 SOURCES = ("python", "mcp", "http")
-"""Where the tools of checks and probes may be from: those that this process calls itself."""
+"""Sources of the tools of checks and probes: those that this process calls itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class ReadTools:
         self._toolboxes = toolboxes
 
     async def ask(self, agent: PinnedAgent, question: Question, *, within: timedelta) -> str:
-        """What the tool returns.
+        """Call the tool and return its result.
 
         Raises:
             ToolError: not done when it may not be called at all or not so, or says itself that it failed; else as
@@ -48,7 +48,7 @@ class ReadTools:
         return said.text
 
     async def look(self, agent: PinnedAgent, question: Question, *, within: timedelta) -> str:
-        """As `ask`, and `null` where the tool says that there is no such thing."""
+        """Ask as `ask` does, and return `null` where the tool says that there is no such thing."""
         said = await self._said(agent, question, within)
         if said.error and not said.is_missing:
             raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
@@ -79,7 +79,7 @@ class Unaskable(ToolError):
 
 
 def is_read(tool: Tool) -> bool:
-    """Whether checks and probes may call the tool."""
+    """Return whether checks and probes may call the tool."""
     return tool.effect is Effect.READ and tool.source in SOURCES
 
 

@@ -37,7 +37,7 @@ Rubric:
 async def judge(
     route: Sequence[str], rubric: str, work: Work, *, provider: GetProvider, within: timedelta, attempt: int
 ) -> CheckResult:
-    """What a model finds by `rubric`, and what that cost, models that gave no verdict included.
+    """Ask models for a finding by `rubric`, and return it with its cost, models that gave no verdict included.
 
     The models of `route` are asked in its order until one has a verdict. Each attempt of the check begins with
     another one, since one that hangs takes all the time there is.

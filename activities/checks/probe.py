@@ -1,4 +1,4 @@
-"""Whether a call whose outcome is unknown has happened: a read tool is asked until its answer says so."""
+"""Probes of a call whose outcome is unknown: a read tool is asked until its answer tells if the call has happened."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.verification import ProbeSpec
-from mandate.workflows.rules.cel import evaluate
+from mandate.workflows.rules.cel import evaluation
 
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
@@ -21,13 +21,13 @@ SHORTEST_LOOK = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one look said."""
+    """Finding of one look."""
 
     outcome: Outcome
     """`done`, `not_done` or `unknown`."""
     reason: str
     text: str | None = None
-    """What the probe's tool returned; `None` when it did not."""
+    """Result of the probe's tool; `None` when it returned none."""
     lasting: bool = False
     """Another look would say the same."""
     is_absent: bool = False
@@ -36,7 +36,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Prober:
-    """Looks for one call."""
+    """Prober of one call."""
 
     tools: ReadTools
     agent: PinnedAgent
@@ -45,7 +45,7 @@ class Prober:
     args: JsonObject
     """Of the call that is looked for."""
     shown: bool
-    """Whether reasons may hold the beginning of results."""
+    """True if reasons may hold the beginning of results."""
 
     async def look_until(self, patience: timedelta, time: timedelta) -> Seen:
         """Look at once, and again after growing waits while nothing is known and `patience` lasts.
@@ -77,14 +77,14 @@ class Prober:
         return self._read(text)
 
     def _read(self, text: str) -> Seen:
-        """What a result says: the one condition that holds; one that cannot be evaluated does not."""
+        """Return the finding of a result: the one condition that holds; one that cannot be evaluated does not."""
         seen = facts(text, self.args)
         said = f"; {self.question.tool!r} returned {shorten(text, SHOWN_CHARACTERS)}" if self.shown else ""
         holding, faults = [], []
         for name in ("done", "not_done", "absent"):
             condition: str | None = getattr(self.probe, name)
             outcome = seen.evaluate(condition) if condition is not None else False
-            if type(outcome) is evaluate.Unevaluable:
+            if type(outcome) is evaluation.Unevaluable:
                 faults.append(f"{name!r} cannot be evaluated: {outcome.reason}")
             elif outcome is True:
                 holding.append(name)

@@ -1,4 +1,4 @@
-"""What is checked or looked for: a call of a conversation with what it returned, or a final answer."""
+"""Subjects of checks and probes: a call of a conversation with its result, or a final answer."""
 
 from dataclasses import dataclass
 
@@ -23,21 +23,21 @@ class Work:
     args: JsonObject
     """Of the call, whole, as conditions see them."""
     text: str
-    """What the call returned, or the final answer without the code fence around it."""
+    """Result of the call, or the final answer without the code fence around it."""
 
     @property
     def is_shown(self) -> bool:
-        """Whether what the call returned may be shown to people."""
+        """True if the result of the call may be shown to people."""
         return shows_results(self.definition)
 
 
 def shows_results(definition: ToolDefinition | None) -> bool:
-    """Whether what a tool returns may be shown to people: not when it was given something sensitive."""
+    """Return whether a tool's results may be shown to people: not when it was given something sensitive."""
     return definition is None or not definition.tool.sensitive
 
 
 async def work_of(transcript: TranscriptLog, agent: PinnedAgent, request: CheckRequest) -> Work:
-    """What a check is about.
+    """Return the subject of a check.
 
     Raises:
         Unable: the conversation has no such call or answer.
@@ -59,7 +59,7 @@ async def work_of(transcript: TranscriptLog, agent: PinnedAgent, request: CheckR
 async def call_of(
     transcript: TranscriptLog, agent: PinnedAgent, chain: Chain, index: int, edited: Digest | None
 ) -> tuple[ToolDefinition, JsonObject]:
-    """The tool and the arguments of one call of the last turn; raises as `work_of`."""
+    """Return the tool and the arguments of one call of the last turn; raise as `work_of`."""
     last = chain.conversation.last_assistant()
     part = last.calls[index] if last is not None and index < len(last.calls) else None
     definition = agent.definition(part.tool) if part is not None else None
@@ -73,7 +73,7 @@ async def call_of(
 
 
 async def text_of(transcript: TranscriptLog, result: ToolResult) -> str:
-    """All that a call returned."""
+    """Return the whole text that a call returned."""
     if result.digest is None:
         return result.text or ""
     return (await results.content(transcript.blobs, result)).decode(errors="replace")

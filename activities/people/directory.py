@@ -1,4 +1,4 @@
-"""Who people are and which groups they are in, as the file of people says at this moment."""
+"""Directory of people and their groups, as the file of people says at this moment."""
 
 import asyncio
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Known:
 
 
 class People:
-    """What a file of people says."""
+    """Contents of a file of people."""
 
     def __init__(self, spec: PeopleSpec) -> None:
         self.everybody = tuple(_known(person) for person in spec.people)
@@ -46,11 +46,11 @@ class People:
         }
 
     def find(self, name: str) -> Known | None:
-        """The person of this name or address, however it is spelt."""
+        """Return the person of this name or address, however it is spelt."""
         return self._by_name.get(same_person(name))
 
     def members(self, users: Sequence[str], groups: Sequence[str]) -> tuple[Known, ...]:
-        """Everybody named or in one of the groups; everybody there is when nothing is named."""
+        """Return everybody named or in one of the groups; all people when nothing is named."""
         if not users and not groups:
             return self.everybody
         named = {self.find(user) for user in users}
@@ -62,7 +62,7 @@ def _known(person: PersonSpec) -> Known:
 
 
 def people_of(document: Document) -> PeopleSpec:
-    """What a document says of people.
+    """Return the people of a document.
 
     Raises:
         ValidationError: all that is wrong with it.
@@ -75,7 +75,7 @@ class Directory:
     """The file of people, read anew for each question, so that a person who was removed does not count any more."""
 
     def __init__(self, path: Path | None, *, needed: bool = False) -> None:
-        """`needed` says that there is a file: without it, one that is not there means that nobody is known."""
+        """Take the path; `needed` says that there is a file, else one that is not there means that nobody is known."""
         self._path = path
         self._needed = needed
         self._content: bytes | None = None
@@ -83,7 +83,7 @@ class Directory:
         self._lock = asyncio.Lock()
 
     async def people(self) -> People | None:
-        """What the file says now; `None` when this worker has no such file.
+        """Read the file as it is at this moment; return `None` when this worker has no such file.
 
         Raises:
             DirectoryUnavailable: the file cannot be read, has faults, or is gone.

@@ -22,7 +22,7 @@ class EditRefused(Exception):
 async def edited_call(
     transcript: TranscriptLog, request: Request, definition: ToolDefinition, value: JsonValue, by: str
 ) -> EditedCall | None:
-    """The call of `request` with `value` as its whole arguments; `None` when they are what it has already.
+    """Return the call of `request` with `value` as its whole arguments; `None` when they are those that it has.
 
     What people are not shown is given back as it was shown and stays as it is: `***` for a sensitive argument, a
     reference for a long text.
@@ -58,7 +58,7 @@ async def edited_call(
 async def _current(
     blobs: Blobs, conversation: Conversation, request: Request, definition: ToolDefinition
 ) -> JsonObject:
-    """The whole arguments that would run if the request were approved as it is."""
+    """Return the whole arguments that would run if the request were approved as it is."""
     said = conversation.last_assistant()
     if said is None or request.index >= len(said.calls):
         raise EditRefused(f"the conversation has no call {request.index} to change")
@@ -70,7 +70,7 @@ async def _current(
 
 
 def restored(value: JsonValue, current: JsonObject, definition: ToolDefinition, salt: bytes | None) -> JsonValue:
-    """`value` with what people were not shown put back in from `current`."""
+    """Return `value` with the values that people were not shown put back in from `current`."""
     if not isinstance(value, dict):
         return value
     # What the workflow was shown depends on the other calls of its turn: every reference that there can be is known.

@@ -46,7 +46,7 @@ class Requesters:
     """The directory, keys and ledger that starts are checked against."""
 
     def __init__(self, directory: Directory, signatures: Signatures | None, blobs: Blobs) -> None:
-        """`signatures` is `None` for a worker that has no keys."""
+        """Take the means of checking; `signatures` is `None` for a worker that has no keys."""
         self._directory = directory
         self._signatures = signatures
         self._blobs = blobs

@@ -22,7 +22,7 @@ ALGORITHM = "ES256"
 AUDIENCE = "mandate"
 
 CLOCK_SKEW = timedelta(seconds=60)
-"""How far the issuer's clock may be from the server's."""
+"""Largest difference between the issuer's clock and the server's."""
 
 LONGEST_LIFE = timedelta(hours=1)
 
@@ -49,7 +49,7 @@ class TokenRefused(Exception):
 
 
 class Signatures:
-    """Checks tokens with the keys of one issuer, read anew for each token, so that keys can be changed."""
+    """Keys of one issuer, read anew for each token that they check, so that keys can be changed."""
 
     def __init__(self, keys: Path, *, issuer: str, audience: str = AUDIENCE) -> None:
         self._path = keys
@@ -57,7 +57,7 @@ class Signatures:
         self._audience = audience
 
     async def check(self, token: str, decision: Decision, request_digest: Digest, at: datetime) -> None:
-        """Nothing when `token` is good for `decision` on the request of this digest at `at`.
+        """Check that `token` is good for `decision` on the request of this digest at `at`.
 
         Raises:
             TokenRefused: it is not.
@@ -68,7 +68,7 @@ class Signatures:
         _check_decision(claims, decision, request_digest)
 
     async def check_start(self, token: str, start: StartClaims, at: datetime) -> None:
-        """Nothing when `token` is good for `start` at `at`; raises as `check`."""
+        """Check that `token` is good for `start` at `at`; raise as `check`."""
         claims = await self._read(token, START_REQUIRED)
         _check_times(claims, at, "the run began")
         _check_start(claims, start)
@@ -81,7 +81,7 @@ class Signatures:
         return self._claims(token, key, required)
 
     def _claims(self, token: str, key: "jwt.PyJWK", required: Sequence[str]) -> Mapping[str, Any]:
-        """What the token says, when its signature, issuer and audience are right."""
+        """Return the claims of the token, when its signature, issuer and audience are right."""
         # Only workers that are sent signed decisions pay for the import.
         import jwt  # noqa: PLC0415 - only signed decisions need it
 
@@ -104,7 +104,7 @@ class Signatures:
 
 
 def value_digest(decision: Decision) -> str | None:
-    """What the claim `value_digest` must be: over the value as canonical JSON; `None` for a decision without one.
+    """Return the claim `value_digest` for a value: over its canonical JSON; `None` for a decision without one.
 
     Raises:
         ValueError: the value holds what JSON has no form for.
@@ -113,7 +113,7 @@ def value_digest(decision: Decision) -> str | None:
 
 
 def read_keys(path: Path) -> "dict[str, jwt.PyJWK]":
-    """The keys for ES256 in a JWKS file, by key id; others in it are left out.
+    """Return the keys for ES256 in a JWKS file, by key id; others in it are left out.
 
     Raises:
         KeysUnavailable: the file cannot be read or is no such set; the message names no path.
@@ -165,7 +165,7 @@ def _key(entry: object, index: int) -> _Key | None:
 
 
 def _key_id(token: str) -> str:
-    """Which key a token names, before anything of it is known to be true; looked up in the key set and nowhere else."""
+    """Return the key id of a token of which nothing is known to be true yet: looked up in the key set, nowhere else."""
     import jwt  # noqa: PLC0415 - only signed decisions need it
 
     try:

@@ -44,10 +44,10 @@ class SignedCall:
 
 
 class SignedCalls:
-    """Checks the tokens of people who approved a call."""
+    """Tokens of people who approved a call, to be checked again."""
 
     def __init__(self, signatures: Signatures | None, transcript: TranscriptLog) -> None:
-        """`signatures` is `None` for a worker that has no keys."""
+        """Take the means of checking; `signatures` is `None` for a worker that has no keys."""
         self._signatures = signatures
         self._transcript = transcript
 

@@ -1,1 +1,15 @@
-"""One module a model protocol; each is imported only when a configuration names it."""
+"""Providers: one module a model protocol; each is imported only when a configuration names it.
+
+base: contract of a provider
+anthropic: Anthropic's Messages protocol
+openai_responses: OpenAI's Responses protocol
+openai_chat: Chat Completions of compatible servers
+openai_client: connection to such servers
+requests: parts of all requests
+responses: parts of all answers
+response_limits: bounds on an answer's size
+errors: a provider's faults as failures
+prices: costs of model calls
+rawjson: JSON kept as its text
+scripted: models that play a script
+"""

@@ -60,7 +60,7 @@ class AnthropicMessages:
         return _completion(prompt, await self._post(prompt, peer), peer)
 
     def request(self, prompt: Prompt) -> bytes:
-        """The request's bytes. The conversation comes last, so that a request begins like the one before it."""
+        """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
         messages = DIALECT.written(prompt, _messages)
         return b'{"model":%b,"max_tokens":%d,%b,"messages":[%b]}' % (
             dumped(prompt.model).encode(),
@@ -190,7 +190,7 @@ def _part(block: Raw) -> responses.Part:
 
 
 def _native(blocks: Sequence[Raw]) -> list[str] | None:
-    """The blocks to send back, or `None`; the service refuses text blocks without text, also its own."""
+    """Return the blocks to send back, or `None`; the service refuses text blocks without text, also its own."""
     kept = [block for block in blocks if block.get("type").string != "text" or block.get("text").string.strip()]
     uses = [block.get("input").value for block in kept if block.get("type").string == "tool_use"]
     sound = all(isinstance(written, dict) for written in uses) and all(block.is_strict for block in kept)

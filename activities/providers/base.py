@@ -1,4 +1,4 @@
-"""What every model provider does: one answer to one conversation."""
+"""Model providers: one answer to one conversation."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -39,14 +39,14 @@ class Completion:
     usage: Usage
     """Of this call; `model_calls` is 1, and an unknown price is one of `unpriced_calls`."""
     problem: str | None = None
-    """Why `finish` is `truncated`, `refused` or `empty`, in one sentence for people and for the model."""
+    """The reason why `finish` is `truncated`, `refused` or `empty`: one sentence for people and for the model."""
 
 
 class Provider(Protocol):
-    """Safe for concurrent calls; made once a worker, on its event loop."""
+    """Provider of models, safe for concurrent calls; made once a worker, on its event loop."""
 
     async def complete(self, prompt: Prompt) -> Completion:
-        """Raises the `ApplicationError` of `mandate.activities.failures.model_failure`, and nothing else."""
+        """Ask a model; raise only the `ApplicationError` of `mandate.activities.failures.model_failure`."""
         ...
 
     async def close(self) -> None: ...

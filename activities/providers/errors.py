@@ -1,4 +1,4 @@
-"""What went wrong at a provider, as the failure that `call_model` raises."""
+"""Faults of a provider, as the failures that `call_model` raises."""
 
 import email.utils
 import math
@@ -68,7 +68,7 @@ class Peer:
         retry_after: float | None = None,
         retryable: bool | None = None,
     ) -> ApplicationError:
-        """The failure to raise: `what` happened to a request to this model."""
+        """Return the failure to raise: `what` happened to a request to this model."""
         name = f"{self.provider}:{self.model}"
         text = f"{name!r} {what}"
         return model_failure(
@@ -81,7 +81,7 @@ class Peer:
         )
 
     def redacted(self, text: str) -> str:
-        """`text` without the key, which some servers repeat."""
+        """Return `text` without the key, which some servers repeat."""
         return text.replace(self.secret, "[key]") if len(self.secret) > 3 else text
 
     @property
@@ -92,7 +92,7 @@ class Peer:
 
 
 def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) -> ApplicationError:
-    """An answer that is not 2xx; `headers` are looked up in lower case.
+    """Return the failure for an answer that is not 2xx; `headers` are looked up in lower case.
 
     408, 409, 429 and 5xx may be repeated and other statuses not, unless `x-should-retry` says so.
     """
@@ -108,7 +108,7 @@ def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) ->
 
 
 def of_error_object(peer: Peer, error: Raw) -> ApplicationError:
-    """An error that came with HTTP 200."""
+    """Return the failure for an error that came with HTTP 200."""
     raw_code = error.get("code")
     code = raw_code.string or error.get("type").string
     message = error.get("message").string or error.string or "no text"
@@ -121,7 +121,7 @@ def of_error_object(peer: Peer, error: Raw) -> ApplicationError:
 
 
 def of_malformed(peer: Peer, why: str, body: str, content_type: str) -> ApplicationError:
-    """HTTP 200 with something else than an answer of the protocol."""
+    """Return the failure for HTTP 200 with something else than an answer of the protocol."""
     excerpt = shorten(peer.redacted(body), 80)
     return peer.failure(
         "malformed",
@@ -131,7 +131,7 @@ def of_malformed(peer: Peer, why: str, body: str, content_type: str) -> Applicat
 
 
 def of_connection(peer: Peer, error: BaseException) -> ApplicationError:
-    """No whole answer: refused, dropped, cut, too long, or a name that does not resolve.
+    """Return the failure for no whole answer: refused, dropped, cut, too long, or a name that does not resolve.
 
     One that is too long is malformed: `max_output_tokens` bounds every answer that a model gives, so the server or what
     stands before it is broken, and another attempt or another model of the route may do better.
@@ -147,7 +147,7 @@ def of_connection(peer: Peer, error: BaseException) -> ApplicationError:
 
 
 def of_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationError:
-    """The deadline passed, or one step of the request took too long."""
+    """Return the failure for a passed deadline, or for one step of the request that took too long."""
     if isinstance(error.__cause__, httpx2.PoolTimeout):
         return peer.failure("timeout", "was not asked: all connections to it are in use")
     if isinstance(error.__cause__, httpx2.ConnectTimeout):
@@ -156,7 +156,7 @@ def of_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationE
 
 
 async def document(peer: Peer, response: httpx2.Response) -> Raw:
-    """The JSON object in a 2xx answer.
+    """Return the JSON object in a 2xx answer.
 
     Raises:
         ApplicationError: it is something else, for example a proxy's HTML page.
@@ -173,7 +173,7 @@ async def document(peer: Peer, response: httpx2.Response) -> Raw:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the provider asks to wait, or `None`: `retry-after-ms`, or `retry-after` in seconds or as a date."""
+    """Return the seconds to wait, or `None`: from `retry-after-ms`, or `retry-after` in seconds or as a date."""
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -212,7 +212,7 @@ def _fault(status: int, code: str, message: str) -> ModelFault:
 
 
 def _explained(body: str) -> tuple[str, str]:
-    """Code and message of an error body of either vendor, of a compatible server, or of a proxy in between."""
+    """Return code and message of an error body of either vendor, of a compatible server, or of a proxy in between."""
     try:
         document = Raw.read(body)
     except ValueError:

@@ -48,7 +48,7 @@ class OpenAiChat:
         provider: str = "vllm",
         max_tokens_field: MaxTokensField = "max_completion_tokens",
     ) -> None:
-        """An empty `api_key` is for servers that want none; old servers want the field `max_tokens`."""
+        """Take the connection; where no key is wanted, `api_key` is empty; old servers want the field `max_tokens`."""
         self._provider = provider
         self._max_tokens_field = max_tokens_field.encode()
         self._client = OpenAiClient("/chat/completions", provider=provider, api_key=api_key, base_url=base_url)
@@ -60,7 +60,7 @@ class OpenAiChat:
         return self._completion(prompt, body, peer)
 
     def request(self, prompt: Prompt) -> bytes:
-        """The request's bytes. The conversation comes last, so that a request begins like the one before it."""
+        """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
         messages = DIALECT.written(prompt, _messages)
         if system := self._systems.of(prompt):
             messages.insert(0, system)
@@ -127,7 +127,7 @@ def _tool(definition: ToolDefinition) -> JsonObject:
 
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
-    """Messages of one exchange; texts in a row are one message, since chat templates want roles to alternate."""
+    """Return the messages of one exchange; texts in a row are one message: chat templates want roles to alternate."""
     for is_text, answers_in_a_row in groupby(exchange.said, lambda said: bool(said.text)):
         if is_text:
             text = _PARAGRAPH.join(said.text for said in answers_in_a_row)
@@ -195,7 +195,7 @@ def _parts(message: Raw) -> list[responses.Part]:
 
 
 def _is_native(message: Raw, parts: list[responses.Part]) -> bool:
-    """Whether the message may go back as it came: servers read a call's arguments again, and fail if they cannot."""
+    """Return whether the message may go back as it came: servers read arguments again, and fail if they cannot."""
     if not (message.get("content").string.strip() or message.get("tool_calls").items):
         return False
     as_strings = all(
@@ -206,7 +206,7 @@ def _is_native(message: Raw, parts: list[responses.Part]) -> bool:
 
 
 def _native(message: Raw) -> str:
-    """The message without empty members, which some servers send and others refuse."""
+    """Return the message without empty members, which some servers send and others refuse."""
     kept = {"role": '"assistant"', "content": "null"} | {
         name: member.text
         for name, member in message.members.items()

@@ -34,7 +34,7 @@ class OpenAiClient:
         )
 
     async def post(self, prompt: Prompt, body: bytes) -> tuple[Raw, errors.Peer]:
-        """The JSON object that the server answered with, and whom to blame if it is no good."""
+        """Post a request and return the JSON object of the answer, and the peer to blame if it is no good."""
         peer = errors.Peer(
             self._provider, prompt.model, str(self._client.base_url), prompt.attempt, secret=self._secret
         )

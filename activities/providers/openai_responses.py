@@ -44,7 +44,7 @@ class OpenAiResponses:
         return _completion(prompt, body, peer)
 
     def request(self, prompt: Prompt) -> bytes:
-        """The request's bytes. The conversation comes last, so that a request begins like the one before it."""
+        """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
         items = DIALECT.written(prompt, _items)
         first = items[0] if items else b""
         return b'{"model":%b,"max_output_tokens":%d,"prompt_cache_key":"%b",%b,"input":[%b]}' % (
@@ -160,7 +160,7 @@ def _content(content: Raw) -> responses.Part:
 
 
 def _native(items: Sequence[Raw]) -> list[str] | None:
-    """The items to send back, or `None` when the service would not take them.
+    """Return the items to send back, or `None` when the service would not take them.
 
     It takes reasoning only encrypted, since nothing is stored there, and only before the item that it led to.
     """

@@ -1,4 +1,4 @@
-"""What a model call costs, by the list prices that genai-prices ships with."""
+"""Costs of model calls, by the list prices that genai-prices ships with."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -12,7 +12,7 @@ PRICED = frozenset(("openai", "anthropic"))
 
 
 def price(provider: str, model: str, usage: Usage, body: Raw = NOTHING) -> Decimal | None:
-    """US dollars for one call, or `None` when the price is unknown.
+    """Return the US dollars for one call, or `None` when the price is unknown.
 
     `body` is the provider's answer, for what the tokens do not say: the service tier, the speed, cache writes that
     are kept for an hour, and the model that answered, which counts where the requested name has no price. Batch

@@ -21,7 +21,7 @@ class Raw:
 
     @classmethod
     def read(cls, text: str) -> "Raw":
-        """The one JSON value in `text`; NaN and infinities are let through, see `is_strict`.
+        """Return the one JSON value in `text`; NaN and infinities are let through, see `is_strict`.
 
         Raises:
             ValueError: it is not JSON, or nested too deeply.
@@ -36,7 +36,7 @@ class Raw:
         return cls(value, text[start:end])
 
     def get(self, name: str) -> "Raw":
-        """The member `name` of an object; the last one when it is repeated."""
+        """Return the member `name` of an object; the last one when it is repeated."""
         return self.members.get(name, NOTHING)
 
     @cached_property
@@ -62,7 +62,7 @@ class Raw:
 
     @property
     def is_strict(self) -> bool:
-        """Whether the text is JSON that everybody reads: no NaN, no Infinity."""
+        """True if the text is JSON that everybody reads: no NaN, no Infinity."""
         if "NaN" not in self.text and "Infinity" not in self.text:
             return True
         try:

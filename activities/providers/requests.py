@@ -1,4 +1,4 @@
-"""What the adapters share in making a request: pairing, ids, cached parts, timeouts and connections.
+"""Requests of all adapters: pairing, ids, cached parts, timeouts and connections.
 
 A request is joined from JSON that is already encoded and posted as it is. Whatever changes from turn to turn comes
 last, so that a request begins with the bytes of the one before it and the providers' prompt caches hit.
@@ -33,7 +33,7 @@ INVALID_ARGUMENTS = "INVALID_JSON"
 
 
 def timeout_of(timeout: timedelta) -> httpx2.Timeout:
-    """Gaps between bytes may be as long as the whole call: a model that thinks sends nothing."""
+    """Return the timeouts: a gap between bytes may last the whole call, since a model that thinks sends nothing."""
     seconds = timeout.total_seconds()
     return httpx2.Timeout(connect=TIMEOUT.connect, read=seconds, write=TIMEOUT.write, pool=TIMEOUT.pool)
 
@@ -73,7 +73,7 @@ class Exchange(NamedTuple):
 
 
 def exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
-    """The conversation as every provider wants it: roles alternate, each call has its result, results before text.
+    """Return the conversation as all providers want it: roles alternate, each call has its result, results before text.
 
     It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
     """
@@ -111,7 +111,7 @@ class _Written:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one protocol writes what it is told and what other models said."""
+    """Writer of messages in one protocol, for what people and the runtime say and for what other models said."""
 
     protocol: Protocol
     result: Callable[[str, str, bool], bytes]
@@ -121,7 +121,7 @@ class Dialect:
     """An answer from its parts, with ids and names that every protocol accepts."""
 
     def written(self, prompt: Prompt, write: Callable[[Exchange], Iterable[bytes]]) -> list[bytes]:
-        """The conversation in this protocol; a message is encoded once, and written once when its exchange is over."""
+        """Write the conversation in this protocol; encode a message once, and write it once its exchange is over."""
         model, key = prompt.model, f"{self.protocol}:{prompt.model}"
         turns = prompt.conversation.mapped(key, lambda message, asked: self._turn(message, asked, model))
         over = prompt.conversation.kept(f"{key}:written", _Written)
@@ -160,17 +160,17 @@ class Dialect:
 
 
 def replayed(message: AssistantMessage | None, protocol: Protocol, model: str) -> bool:
-    """Whether the provider's own items go back to it: only to the protocol and the model that made them."""
+    """Return whether the provider's own items go back to it: only to the protocol and the model that made them."""
     return message is not None and bool(message.native) and message.protocol == protocol and message.model == model
 
 
 def sent_id(call_id: str) -> str:
-    """`call_id` in the form that all protocols accept: up to 40 of `[a-zA-Z0-9_-]`."""
+    """Return `call_id` in the form that all protocols accept: up to 40 of `[a-zA-Z0-9_-]`."""
     return _plain(call_id, 40)
 
 
 def sent_name(tool: str) -> str:
-    """A tool's name in the form that all protocols accept, also for a tool that the model made up."""
+    """Return a tool's name in the form that all protocols accept, also for a tool that the model made up."""
     return _plain(tool, 64)
 
 
@@ -182,14 +182,14 @@ def _plain(text: str, limit: int) -> str:
 
 
 def sent_arguments(text: str) -> str:
-    """`text` when it is a JSON object, else an object that holds it: what a server that reads arguments accepts."""
+    """Return `text` when it is a JSON object, else an object that holds it: servers that read arguments accept both."""
     if is_object(text):
         return text
     return dumped({INVALID_ARGUMENTS: text}) if text.strip() else "{}"
 
 
 def is_object(text: str) -> bool:
-    """Whether `text` is a JSON object that every server can read."""
+    """Return whether `text` is a JSON object that every server can read."""
     try:
         raw = Raw.read(text)
     except ValueError:
@@ -198,18 +198,18 @@ def is_object(text: str) -> bool:
 
 
 def dumped(value: object) -> str:
-    """`value` as JSON without spaces, keys in their order."""
+    """Return `value` as JSON without spaces, keys in their order."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def schema_of(definition: ToolDefinition) -> JsonObject:
-    """The tool's schema as providers take it: an object with properties, without `$schema`."""
+    """Return the tool's schema as providers take it: an object with properties, without `$schema`."""
     schema = {name: value for name, value in definition.input_schema.items() if name != "$schema"}
     return {"type": "object", "properties": {}, **schema}
 
 
 def tools_json(tools: Iterable[JsonObject]) -> bytes:
-    """Tools in their order, each with sorted keys: equal bytes in every process."""
+    """Return the tools in their order, each with sorted keys: equal bytes in every process."""
     return b"[%b]" % b",".join(canonical_json(tool) for tool in tools)
 
 

@@ -25,7 +25,7 @@ class AnswerTooLarge(httpx2.ReadError):
 
 
 def bound(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
-    """`client`, reading no more of an answer than is allowed, whatever way a request takes."""
+    """Make `client` read no more of an answer than is allowed, whatever way a request takes, and return it."""
     # The way through a proxy of the environment is made by the client itself, when no transport is given to it.
     client._transport = _Bounded(client._transport)
     for pattern, transport in client._mounts.items():
@@ -34,7 +34,7 @@ def bound(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
 
 
 async def parse(content: bytes) -> Raw:
-    """The JSON value in an answer.
+    """Return the JSON value in an answer.
 
     Raises:
         ValueError: it is not JSON, nested too deeply, or has too many parts.

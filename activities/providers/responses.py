@@ -1,4 +1,4 @@
-"""What the adapters share in reading an answer."""
+"""Answers for all adapters: finish, usage, calls with ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Answer:
     """The provider's items as JSON texts; `None` when they must not go back as they are."""
     ended: Literal["complete", "truncated", "refused", "paused"]
     why: str = ""
-    """What the provider says about a refusal."""
+    """The provider's words on a refusal."""
 
 
 def text(value: str) -> TextPart:
@@ -52,7 +52,7 @@ def call(call_id: str, tool: str, arguments: str) -> CallPart:
 
 
 def completion(prompt: Prompt, protocol: Protocol, answer: Answer, usage: Usage) -> Completion:
-    """The answer with its finish: a refused one makes no calls, and every call has an id of its own."""
+    """Return the answer with its finish: a refused one makes no calls, and every call has an id of its own."""
     parts, native = _with_own_ids(prompt, answer)
     if answer.ended == "refused":
         parts, native = [part for part in parts if not isinstance(part, CallPart)], None
@@ -70,7 +70,7 @@ def completion(prompt: Prompt, protocol: Protocol, answer: Answer, usage: Usage)
 def usage_of(
     provider: str, model: str, body: Raw, *, input_tokens: int, cached: int, written: int, output: int, reasoning: int
 ) -> Usage:
-    """Tokens of one call and what they cost; `input_tokens` includes the cached ones."""
+    """Return the tokens of one call and their cost; `input_tokens` includes the cached ones."""
     usage = Usage(
         model_calls=1,
         input_tokens=input_tokens,
@@ -99,7 +99,7 @@ def _finish(prompt: Prompt, answer: Answer, parts: Sequence[Part]) -> tuple[Fini
 
 
 def _with_own_ids(prompt: Prompt, answer: Answer) -> tuple[list[Part], Sequence[str] | None]:
-    """Some servers repeat an id, or leave it out; then the call gets one that the conversation has not seen.
+    """Give an id that the conversation has not seen to each call whose id is missing or repeated, as of some servers.
 
     An answer so changed, or with a tool name that no protocol accepts, does not go back as it was.
     """

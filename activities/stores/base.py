@@ -15,7 +15,7 @@ class StoreUnavailable(Exception):
 KEY_BYTES = 32
 
 FIRST_HOUR = timedelta(hours=1)
-"""How long what has no mark is taken in an installation that is older than marks: its old workers end by then."""
+"""Time for which entries without a mark are taken in an installation older than marks: its old workers end by then."""
 
 USED_AFTER = timedelta(minutes=2)
 """From the making of a further key to its use, and from a key's end to its effect: by then all workers know of it."""
@@ -51,7 +51,7 @@ class BlobStore(Protocol):
     """Immutable bytes by address; safe for concurrent use by many tasks and processes."""
 
     async def identity(self) -> str:
-        """A random name that the store was given when it was created; a run remembers it."""
+        """Return the random name that the store was given when it was created; a run remembers it."""
         ...
 
     async def put(self, blobs: Mapping[Digest, bytes]) -> None:
@@ -63,7 +63,7 @@ class BlobStore(Protocol):
         ...
 
     async def get(self, digests: Sequence[Digest]) -> dict[Digest, bytes]:
-        """The blobs that exist; missing ones are absent. One round trip per thousand addresses.
+        """Return the blobs that exist; missing ones are absent. Make one round trip per thousand addresses.
 
         Raises:
             StoreUnavailable: the store did not answer.

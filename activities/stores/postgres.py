@@ -177,11 +177,11 @@ async def _insert_key(connection: asyncpg.Connection, used_after: timedelta) -> 
 
 
 async def _nothing_to_reset(connection: object) -> None:
-    """The store's statements leave nothing behind in a session; the usual reset costs a round trip a call."""
+    """Do nothing: our statements leave nothing behind in a session, and the usual reset costs a round trip a call."""
 
 
 async def _create_tables(pool: asyncpg.Pool) -> None:
-    """Tables and identity, made once however many workers start at the same time.
+    """Create tables and identity, once however many workers start at the same time.
 
     Creates nothing where they exist: then the right to use them is enough.
     """
@@ -200,7 +200,7 @@ async def _create_tables(pool: asyncpg.Pool) -> None:
 
 
 def _public_name(dsn: str) -> tuple[str, frozenset[str]]:
-    """`dsn` without user, password and options, which errors may show; and the texts that they must not show."""
+    """Return `dsn` without user, password and options, which errors may show; and the texts that they must not show."""
     try:
         parts = urlsplit(dsn)
     except ValueError:
@@ -216,7 +216,7 @@ def _public_name(dsn: str) -> tuple[str, frozenset[str]]:
 
 
 def _reason(error: Exception, hidden: frozenset[str]) -> str:
-    """The cause in words, or a general one where they would show something of `hidden`."""
+    """Return the cause in words, or a general one where they would show something of `hidden`."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     if any(secret in text for secret in hidden):
         return "the connection was refused"

@@ -20,7 +20,7 @@ from mandate.workflows.contracts.base import Digest
 R = TypeVar("R")
 
 BUSY_SECONDS = 10.0
-"""How long a call waits for the other processes that write to the file."""
+"""Seconds that a call waits for the other processes that write to the file."""
 ROWS = 400
 """Rows a statement; older SQLite libraries take at most 999 parameters."""
 APPLICATION_ID = 0x4D4E4454
@@ -169,7 +169,7 @@ class _Lane:
         self._connection: sqlite3.Connection | None = None
 
     async def ask(self, work: Callable[[sqlite3.Connection], R]) -> R:
-        """What `work` returns, for a writer once it is committed.
+        """Run `work` and return its result, for a writer once it is committed.
 
         Raises:
             StoreUnavailable: the file cannot be opened, read or written, with a sentence that says why.
@@ -226,7 +226,7 @@ class _Lane:
         self._connection.execute("COMMIT")
 
     def _disconnect(self) -> None:
-        """Also rolls back what was begun; the next job opens the file again."""
+        """Roll back what was begun and disconnect; the next job opens the file again."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
@@ -286,7 +286,7 @@ def _connect(path: Path, *, is_writer: bool) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, *, is_writer: bool) -> None:
-    """Settings of the connection, and what is missing of tables and identity if the file is new or an older version's.
+    """Set up the connection, and make what is missing of tables and identity if the file is new or of an older version.
 
     Who only reads leaves an older version's file as it is, which may be all that it is allowed to.
     """
@@ -313,7 +313,7 @@ def _prepare(connection: sqlite3.Connection, *, is_writer: bool) -> None:
 
 
 def _as_failure(path: Path, error: Exception) -> Exception:
-    """What one caller gets for `error`: a defect of ours stays what it is."""
+    """Return the failure that one caller gets for `error`: a defect of ours stays what it is."""
     if not isinstance(error, sqlite3.Error | OSError | _ForeignFile):
         return error
     failure = StoreUnavailable(_sentence(path, error))

@@ -1,1 +1,22 @@
-"""One module a source of tools; how its failures read is decided there and nowhere else."""
+"""Toolboxes: one a source of tools; how its failures read is decided there and nowhere else.
+
+base: contract of a toolbox
+builtin: tools that every agent has
+python: calls of Python tools
+decorator: `@tool`
+context: `ToolContext` and `NotDone`
+signature: function as JSON Schema
+calls: calls in a model's answer
+arguments: arguments of a model's call
+argument_names: names that receivers may confuse
+schema: arguments against a JSON Schema
+schema_cost: cost of a check by schema
+schema_names: names that a schema knows
+schema_types: numbers as a schema declares
+closed_schemas: schemas without undeclared names
+json_pointer: references inside a schema
+redaction: sensitive arguments, struck out
+secret_values: secrets, filled in and struck out
+http: tools over HTTP
+mcp: tools of MCP servers
+"""

@@ -21,7 +21,7 @@ PREVIEW_CHARACTERS = 40
 
 
 def read(definition: ToolDefinition, text: str) -> JsonObject:
-    """The arguments that the model wrote.
+    """Return the arguments that the model wrote.
 
     Raises:
         ValueError: they are no strict JSON object, or do not fit the tool; the text is for the model.
@@ -56,7 +56,7 @@ def as_written(text: str) -> JsonObject:
 async def of_call(
     blobs: Blobs, conversation: Conversation, definition: ToolDefinition, part: CallPart, edited: Digest | None
 ) -> JsonObject:
-    """The whole arguments of a call: the model's, or at `edited` those that a person put in their place.
+    """Return the whole arguments of a call: the model's, or at `edited` those that a person put in their place.
 
     Raises:
         ValueError: as `read`.
@@ -74,12 +74,12 @@ async def of_call(
 
 
 def as_stored(definition: ToolDefinition, whole: JsonObject, salt: bytes | None) -> JsonObject:
-    """`whole` as it is stored outside its conversation, at an address that the workflow knows."""
+    """Return `whole` as it is stored outside its conversation, at an address that the workflow knows."""
     return sensitive_arguments.hidden(whole, definition.tool.sensitive, salt, seen=seen(definition, whole))
 
 
 def call_digest(tool: str, arguments: JsonObject, salt: bytes | None = None) -> str:
-    """What one intended call is, whatever the order and spacing in which the model wrote it.
+    """Return a digest of one intended call, whatever the order and spacing in which the model wrote it.
 
     With a `salt`, which calls with sensitive arguments have, it cannot be found out by trying.
     """
@@ -88,12 +88,12 @@ def call_digest(tool: str, arguments: JsonObject, salt: bytes | None = None) -> 
 
 
 def seen(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
-    """`arguments` as conditions see them: numbers in the form that the tool's schema declares, all texts whole."""
+    """Return `arguments` as conditions see them: numbers as the tool's schema declares them, all texts whole."""
     return schema_types.as_declared(definition.input_schema, arguments)
 
 
 def told(definition: ToolDefinition, arguments: JsonObject, salt: bytes | None) -> JsonObject:
-    """`arguments` as the workflow and so its rules have them: as `seen`, sensitive ones by reference."""
+    """Return `arguments` as the workflow and so its rules have them: as `seen`, sensitive ones by reference."""
     return sensitive_arguments.hidden(seen(definition, arguments), definition.tool.sensitive, salt)
 
 
@@ -103,7 +103,7 @@ def salt_for(definition: ToolDefinition, conversation: Conversation) -> bytes | 
 
 
 def shown(arguments: JsonObject, limit_bytes: int = SHOWN_BYTES) -> JsonObject:
-    """`arguments` with long texts replaced by references, and more of them until they take `limit_bytes` of JSON.
+    """Return `arguments` with long texts replaced by references, and more until they take `limit_bytes` of JSON.
 
     What is smaller than a reference stays, so many small ones may take more.
     """

@@ -1,4 +1,4 @@
-"""What every source of tools does: make one call and say what became of it."""
+"""Sources of tools: each makes one call and says what became of it."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,22 +10,22 @@ from mandate.workflows.contracts.tool import ToolDefinition
 
 @dataclass(frozen=True, slots=True)
 class ToolText:
-    """What a tool returned, as text for the model; structured values are JSON."""
+    """Answer of a tool, as text for the model; structured values are JSON."""
 
     text: str
     error: bool = False
     """A definite answer that the call failed and changed nothing, in the tool's own words."""
     is_of_key: bool = True
-    """Whether an `error` is the answer to the key: then it also says that earlier attempts changed nothing."""
+    """True if an `error` is the answer to the key: then it also says that earlier attempts changed nothing."""
     is_lost: bool = False
     """The call was done, and this says only that what it returned did not arrive."""
     is_missing: bool = False
-    """Whether an `error` says that what was asked for does not exist."""
+    """True if an `error` says that what was asked for does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What a tool may know of its call."""
+    """Facts that a tool may know of its call."""
 
     workflow_id: str
     run_id: str
@@ -40,7 +40,7 @@ class Toolbox(Protocol):
     """One source of tools."""
 
     async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
-        """One attempt.
+        """Make one attempt.
 
         Raises:
             ToolError: what is known of the attempt, by the table of this source.
@@ -51,6 +51,6 @@ class Toolbox(Protocol):
 
 
 class ResolveSecrets(Protocol):
-    """`text` with each `${secret:NAME}` replaced; a missing secret raises `LookupError` naming it, never a value."""
+    """Function that fills each `${secret:NAME}` in `text`; it raises `LookupError` with the name of a missing one."""
 
     def __call__(self, text: str) -> str: ...

@@ -61,7 +61,7 @@ DEFINITIONS = (READ_RESULT, ASK_PERSON)
 
 
 async def read_result(blobs: Blobs, conversation: Conversation, arguments: JsonObject) -> ToolText:
-    """The next part of a result that this conversation was shown the beginning of, and of no other blob.
+    """Return the next part of a result that this conversation was shown the beginning of, and of no other blob.
 
     Raises:
         ToolError: no result of this conversation has that name; a store failure.

@@ -53,7 +53,7 @@ _TOO_MANY = f"an answer may hold at most {CALLS_PER_TURN} calls"
 
 
 def _call(agent: PinnedAgent, part: CallPart, finish: Finish, salt: bytes | None) -> CallRequest:
-    """One call with its whole arguments, or why it cannot be made."""
+    """Return one call with its whole arguments, or why it cannot be made."""
     definition = agent.definition(part.tool)
     if definition is None:
         known = ", ".join(definition.tool.name for definition in agent.tools)
@@ -75,7 +75,7 @@ def _misfit(tool: str, reason: str) -> CallRequest:
 
 
 def digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
-    """Digests of all earlier calls that change the world, invalid ones left out."""
+    """Return the digests of all earlier calls that change the world, invalid ones left out."""
     salt = sensitive_arguments.salt_of(chain.conversation)
 
     def of_message(message: Message, _: AssistantMessage | None) -> tuple[Digest, ...]:

@@ -15,7 +15,7 @@ _ANYTHING: tuple[JsonValue, ...] = (True, {})
 
 
 def close_schema(schema: JsonObject, *, only_file_opens: bool = False) -> JsonObject:
-    """`schema` with `additionalProperties: false` at the root and at every object that declares `properties`.
+    """Return `schema` with `additionalProperties: false` at the root and at all objects that declare `properties`.
 
     Where `additionalProperties` or `unevaluatedProperties` stands already it stays, unless `only_file_opens`: then what
     a stranger's schema says to be open is closed too, but for objects that declare no names, which are maps.
@@ -32,7 +32,7 @@ def close_schema(schema: JsonObject, *, only_file_opens: bool = False) -> JsonOb
 
 
 def open_schema(schema: JsonObject) -> JsonObject:
-    """`schema`, saying of its arguments that there may be more where it says nothing."""
+    """Return `schema`, saying of its arguments that there may be more where it says nothing."""
     return schema if any(key in schema for key in MORE) else {**schema, "additionalProperties": True}
 
 
@@ -80,7 +80,7 @@ class _Closing(Names):
             waiting += [[other] for other in others(parts)] if len(parts) == 1 else [others(parts)]
 
     def _is_whole(self, node: JsonObject) -> bool:
-        """Tell whether `node` is nothing but all that is said of a value."""
+        """Return whether `node` is nothing but all that is said of a value."""
         roles = self._roles.get(id(node), set())
         return roles == {True} or (True in roles and node is self.root)
 
@@ -96,7 +96,7 @@ class _Closing(Names):
         return self._shut(node, made) if not named and self._is_whole(node) else made
 
     def _shut(self, node: JsonObject, made: JsonObject) -> JsonObject:
-        """`made` of `node`, closed as far as it is not by what it refers to."""
+        """Return `made` of `node`, closed as far as it is not by what it refers to."""
         same = self.stands_for(node)
         if isinstance(same, dict) and self._is_whole(same):
             return made
@@ -110,7 +110,7 @@ class _Closing(Names):
         return _joined(made, limits)
 
     def _limits(self, parts: Sequence[Part], above: tuple[frozenset[int], ...], but: Sequence[str] = ()) -> JsonObject:
-        """A schema that says only which names there are, for a value that `parts` apply to; empty when it says nothing.
+        """Return a schema that says only which names there are, for a value that `parts` apply to; it may be empty.
 
         Names in `but` are closed where they stand.
         """
@@ -138,7 +138,7 @@ class _Closing(Names):
 
 
 def _joined(made: JsonObject, limits: JsonObject) -> JsonObject:
-    """`made`, and beside it what `limits` says."""
+    """Return `made` joined with `limits`."""
     joined = dict(made)
     for key, limit in limits.items():
         if key in ("properties", "patternProperties") and isinstance(limit, dict):
@@ -156,7 +156,7 @@ def _both(one: JsonValue, other: JsonValue) -> JsonValue:
 
 
 def _listed(parts: Sequence[Part]) -> list[JsonValue]:
-    """Schemas of all items of a list, where it has no others."""
+    """Return the schemas of all items of a list, where it has no others."""
     has_more = any(key in part for part, _ in parts for key in LISTED if key != "items")
     return [] if has_more else [part["items"] for part, _ in parts if isinstance(part.get("items"), dict)]
 
@@ -165,7 +165,7 @@ _DATA = ("const", "enum", "default", "examples")
 
 
 def _without_openings(node: JsonValue, *, named: bool = False, is_root: bool = True) -> JsonObject:
-    """`node` without what says that an object which declares names may have more; of the root whatever it says."""
+    """Return `node` without what lets an object that declares names have more; of the root whatever it says."""
     made = _cleared(node, named=named, is_root=is_root)
     assert isinstance(made, dict)
     return made

@@ -1,4 +1,4 @@
-"""What a Python tool is given beside its arguments, and how it says that nothing was done."""
+"""Context of a Python tool's call, and the error by which a tool says that nothing was done."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 class NotDone(Exception):
-    """Raised by a tool to say definitely: the call was not carried out and changed nothing.
+    """The error by which a tool says definitely: the call was not carried out and changed nothing.
 
     Any other exception leaves open what happened. The message is told to the model. `retry_after` are seconds after
     which another attempt is worth it; without it there is none.
@@ -20,7 +20,7 @@ class NotDone(Exception):
 
 
 def _no_heartbeat(*_details: object) -> None:
-    """Outside Temporal nobody listens."""
+    """Do nothing: outside Temporal nobody listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class ToolContext:
         cancelled: bool = False,
         on_heartbeat: Callable[..., None] = _no_heartbeat,
     ) -> "ToolContext":
-        """A context for calling a tool directly in a unit test of it; needs neither Temporal nor an event loop."""
+        """Return a context to call a tool directly in a unit test; it needs neither Temporal nor an event loop."""
         context = cls(workflow_id, run_id, step, idempotency_key, attempt, on_heartbeat)
         if cancelled:
             context._cancellation.set()
@@ -62,7 +62,7 @@ class ToolContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the call's run was cancelled or its time is up: what the tool returns is no longer read."""
+        """True once the call's run is cancelled or its time is up: the tool's result is no longer read."""
         return self._cancellation.is_set() or (self._task is not None and self._task.cancelling() > 0)
 
     def wait(self, seconds: float) -> bool:

@@ -37,7 +37,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 @dataclass(frozen=True, slots=True)
 class ToolSettings:
-    """What `@tool` says of a function; an agent file may override each."""
+    """Settings that `@tool` gives a function; an agent file may override each."""
 
     effect: Effect = Effect.ONCE
     timeout: timedelta = timedelta(seconds=60)
@@ -130,13 +130,13 @@ def tool(
 
 
 def settings_of(function: Function) -> ToolSettings | None:
-    """What `@tool` said of `function`, or `None` when it is not decorated."""
+    """Return the settings that `@tool` gave `function`, or `None` when it is not decorated."""
     settings = getattr(function, _MARK, None)
     return settings if isinstance(settings, ToolSettings) else None
 
 
 def load_function(path: str) -> Function:
-    """The function at `module:function`, its module imported.
+    """Import the module of `module:function` and return the function.
 
     Raises:
         InvalidTool: the module is not found or does not import, or has no such function.
@@ -164,7 +164,7 @@ def load_function(path: str) -> Function:
 
 
 def definition(function: Function, settings: PythonTool | None = None) -> ToolDefinition:
-    """`function` as a tool: what the agent file says, else what `@tool` says, else the defaults.
+    """Return `function` as a tool, by the agent file, else by `@tool`, else by the defaults.
 
     Raises:
         InvalidTool: the function's arguments or name cannot be a tool's, or a sensitive argument does not exist.
@@ -258,5 +258,5 @@ def _line(error: BaseException) -> str:
 
 
 def _folders() -> list[str]:
-    """Where modules of one's own are looked for; the standard library and installed packages say nothing here."""
+    """Return the folders of one's own modules; the standard library and installed packages are none."""
     return [folder or "." for folder in sys.path if "site-packages" not in folder and "lib/python" not in folder]

@@ -31,12 +31,12 @@ class PythonToolbox:
     """The tools of source `python`; functions are imported once."""
 
     def __init__(self, threads: int = 100) -> None:
-        """`threads` bounds the sync tools that run at once; a call beyond them is not sent."""
+        """Take `threads`, which bounds the sync tools that run at once; a call beyond them is not sent."""
         self._free = threading.Semaphore(threads)
         self._loaded: dict[str, tuple[Function, Signature]] = {}
 
     async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
-        """One attempt; a time limit is the caller's.
+        """Make one attempt; a time limit is the caller's.
 
         Raises:
             ToolError: not sent when the function cannot be loaded or refuses the arguments, not done on `NotDone`,
@@ -69,7 +69,7 @@ class PythonToolbox:
         return ToolText(_text(returned, returns_nothing=takes.returns_nothing))
 
     async def close(self) -> None:
-        """Nothing to close: threads that still run are not waited for, also not when the process ends."""
+        """Close nothing: threads that still run are not waited for, also not when the process ends."""
 
     def _load(self, definition: ToolDefinition) -> tuple[Function, Signature]:
         assert isinstance(definition.binding, PythonBinding)
@@ -84,7 +84,7 @@ class PythonToolbox:
 
 
 def tool_context(call: CallContext, cancellation: threading.Event) -> ToolContext:
-    """What a function may know of the call that the running task serves."""
+    """Return the context of the call that the running task serves."""
     return ToolContext(
         workflow_id=call.workflow_id,
         run_id=call.run_id,
@@ -98,7 +98,7 @@ def tool_context(call: CallContext, cancellation: threading.Event) -> ToolContex
 
 
 def _heartbeat_from_anywhere() -> Callable[..., None]:
-    """The running activity's heartbeat for any thread; outside an activity it does nothing."""
+    """Return the running activity's heartbeat for any thread; outside an activity it does nothing."""
     loop, home, within = asyncio.get_running_loop(), threading.get_ident(), copy_context()
     if not activity.in_activity():
         return lambda *_details: None
@@ -115,13 +115,13 @@ def _heartbeat_from_anywhere() -> Callable[..., None]:
 
 
 def is_cancelled() -> bool:
-    """Whether the running task was cancelled, and not only something that it waits for."""
+    """Return whether the running task was cancelled, and not only something that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _raise_failure(error: BaseException, tool: Tool, arguments: JsonObject) -> NoReturn:
-    """The row "Python" of the table of outcomes."""
+    """Raise the failure of the row "Python" of the table of outcomes."""
     message = without_sensitive(_message(error), tool, arguments)
     if isinstance(error, NotDone):
         raise ToolError(Outcome.NOT_DONE, message or "not done", retry_after=error.retry_after) from None
@@ -140,7 +140,7 @@ def _message(error: BaseException) -> str:
 
 
 def _text(returned: object, *, returns_nothing: bool) -> str:
-    """What the model is told; never fails, for the tool has acted."""
+    """Return the text for the model; never fail, for the tool has acted."""
     if returned is None:
         return "done" if returns_nothing else "null"
     if isinstance(returned, bytes | bytearray | memoryview):

@@ -16,7 +16,7 @@ SHORTEST_HIDDEN = 4
 
 
 def without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
-    """`text` with each value of the tool's sensitive `arguments`, in the forms that it may come back in, as `***`."""
+    """Return `text` with `***` for each value of the tool's sensitive `arguments`, in the forms it may come back in."""
     values = set(_sensitive_leaves(arguments, tool.sensitive))
     forms = {form for value in values for form in _forms(value)}
     for form in sorted(forms, key=len, reverse=True):
@@ -41,7 +41,7 @@ def _sensitive_leaves(value: JsonValue, sensitive: Sequence[str]) -> Iterator[st
 
 
 def _forms(value: str) -> Iterator[str]:
-    """As it is, without outer spaces, inside JSON and Python texts, and in addresses."""
+    """Return the forms of a value: as it is, without outer spaces, inside JSON and Python texts, and in addresses."""
     for text in {value, value.strip()}:
         yield text
         yield from (json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
@@ -53,7 +53,7 @@ def _forms(value: str) -> Iterator[str]:
 
 
 def _leaves(value: JsonValue) -> Iterator[str]:
-    """The texts and numbers in `value`."""
+    """Return the texts and numbers in `value`."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _leaves(item)

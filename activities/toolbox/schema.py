@@ -30,14 +30,14 @@ Path = tuple[str | int, ...]
 
 
 class _Duplicate:
-    """Stands for an object with a key given twice until the walk over the value can say where it is."""
+    """Stand-in for an object with a key given twice until the walk over the value can say where it is."""
 
     def __init__(self, key: str) -> None:
         self.key = key
 
 
 def parse_arguments(text: str) -> JsonObject:
-    """The arguments that a model wrote; an empty text is `{}`.
+    """Parse the arguments that a model wrote; an empty text is `{}`.
 
     Raises:
         ValueError: the text is not one JSON object, or holds what has no one meaning everywhere: NaN or infinities,
@@ -60,7 +60,7 @@ def parse_arguments(text: str) -> JsonObject:
 
 
 def unfenced(text: str) -> str:
-    """`text` without a Markdown code fence around it."""
+    """Return `text` without a Markdown code fence around it."""
     stripped = text.strip()
     if stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped:
         return stripped[stripped.index("\n") + 1 : -3]
@@ -102,7 +102,7 @@ def _schema_fault(error: ValidationError) -> str:
 
 
 def is_checkable(schema: JsonObject, value: JsonValue) -> bool:
-    """Tell whether `value` can be checked against `schema` without anybody waiting for it.
+    """Return whether `value` can be checked against `schema` without anybody waiting for it.
 
     Raises:
         ValueError: no value can; see `check_schema`.
@@ -112,7 +112,7 @@ def is_checkable(schema: JsonObject, value: JsonValue) -> bool:
 
 
 def misfit(schema: JsonObject, value: JsonValue, *, sensitive: Sequence[str] = ()) -> str | None:
-    """Why `value` does not fit `schema`, or `None` when it does: at most 3 faults and 300 characters.
+    """Return why `value` does not fit `schema`, or `None` when it does: at most 3 faults and 300 characters.
 
     Names where, the value shortened, and what is allowed; of a `sensitive` argument, at whatever depth, only its name
     and what is allowed. `schema` must have passed `check_schema` and must not be changed afterwards.
@@ -151,7 +151,7 @@ def _too_deep() -> str:
 
 
 def _check_value(value: object, path: Path, depth: int) -> None:
-    """Raises `ValueError` for the first part of `value` that has no one meaning everywhere."""
+    """Raise `ValueError` for the first part of `value` that has no one meaning everywhere."""
     match value:
         case dict() | list() if depth > MAX_DEPTH:
             raise ValueError(_too_deep())
@@ -187,7 +187,7 @@ def _place(path: Path) -> str:
 
 
 def _show(path: Path) -> str:
-    """`items[0].price`; keys that are no plain words are quoted, long paths cut."""
+    """Return a path as `items[0].price`; keys that are no plain words are quoted, long paths cut."""
     shown = ""
     for part in path[:12]:
         if isinstance(part, int):
@@ -200,7 +200,7 @@ def _show(path: Path) -> str:
 
 
 def _json(value: object) -> str:
-    """`value` as JSON, shortened; what is no text in Unicode is escaped."""
+    """Return `value` as JSON, shortened; characters that are none in Unicode are escaped."""
     written = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace").decode()
     return shorten(written, _VALUE_CHARACTERS)
 
@@ -211,7 +211,7 @@ _DATA = ("const", "enum", "default", "examples")
 
 
 def _references(schema: object, path: Path, *, named: bool = False) -> Iterator[tuple[Path, str]]:
-    """Each reference in `schema`; `named` says that its keys are names that the author chose, not keywords."""
+    """Yield each reference in `schema`; `named` says that its keys are names of the author's choice, not keywords."""
     if isinstance(schema, list):
         for index, item in enumerate(schema):
             yield from _references(item, (*path, index))
@@ -227,7 +227,7 @@ _by_identity: dict[int, tuple[JsonObject, tuple[jsonschema_rs.Validator, Cost]]]
 
 
 def _validator(schema: JsonObject) -> tuple[jsonschema_rs.Validator, Cost]:
-    """By identity first: writing a schema canonically costs more than checking a value against it."""
+    """Return the validator of a schema, by identity first: to write a schema canonically costs more than a check."""
     known = _by_identity.get(id(schema))
     if known is not None:
         return known[1]
@@ -241,7 +241,7 @@ def _validator(schema: JsonObject) -> tuple[jsonschema_rs.Validator, Cost]:
 
 @lru_cache(maxsize=1024)
 def _compiled(schema: bytes) -> tuple[jsonschema_rs.Validator, Cost]:
-    """Formats are annotations in every draft; a reference that leaves the schema fails, it is never fetched."""
+    """Compile a schema; formats are annotations in every draft, and a reference that leaves it is never fetched."""
     value = json.loads(schema)
     cost = measure(value)
     return jsonschema_rs.validator_for(value, mask=_MASK, offline=True, validate_formats=False), cost
@@ -260,7 +260,7 @@ def _fault(error: ValidationError, sensitive: Sequence[str]) -> str:
 
 
 def _says(error: ValidationError, shown: str, *, hidden: bool) -> str:
-    """What is wrong; `shown` stands for the value, and `hidden` says that nothing of it may be told."""
+    """Return the fault in words; `shown` stands for the value, and `hidden` says that nothing of it may be told."""
     match error.kind:
         case ValidationErrorKind.AnyOf(context=context) | ValidationErrorKind.OneOfNotValid(context=context):
             branches = [_branch(errors[0], len(error.instance_path), hidden=hidden) for errors in context[:4] if errors]

@@ -35,27 +35,27 @@ _COUNT = re.compile(r"\{(\d*),?(\d*)\}")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ATOM = re.compile(r"\\[pP]\{[^}]*\}|\\.|\[(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 _CLASSES = {"w": 100, "p": 100, "d": 10, "s": 5}
-"""What a class of Unicode characters weighs, by the time that compiling it takes."""
+"""Weight of a class of Unicode characters, by the time that compiling it takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one schema, for each value that is checked."""
+    """Cost of one schema, for each value that is checked."""
 
     steps: int
     pattern: int
     """For each character of the value."""
     returns: int
-    """How often it refers back to where it is being read; from two on the places to look at grow with each level."""
+    """Times it refers back to where it is being read; from two on the places to look at grow with each level."""
 
     def is_bearable(self, value: JsonValue) -> bool:
-        """Tell whether `value` can be checked in less than a second."""
+        """Return whether `value` can be checked in less than a second."""
         size = Size.of(value)
         checked, matched = self.steps * size.values, self.pattern * size.characters
         return size.values <= MAX_VALUES and checked <= MAX_CHECK and matched <= MAX_MATCHED
 
     def is_tellable(self, value: JsonValue) -> bool:
-        """Tell whether it can be said where `value` does not fit."""
+        """Return whether the place where `value` does not fit can be said."""
         size = Size.of(value)
         places = self.returns**size.depth if self.returns > 1 and size.depth < 40 else 1
         places = MAX_TOLD if self.returns > 1 and size.depth >= 40 else places
@@ -64,7 +64,7 @@ class Cost:
 
 @dataclass(slots=True)
 class Size:
-    """Of a value: how many values and characters it has, and how many are inside each other; up to `MAX_VALUES`."""
+    """Size of a value: number of its values and characters, and of the levels inside each other; up to `MAX_VALUES`."""
 
     values: int = 0
     characters: int = 0
@@ -119,7 +119,7 @@ class _Measure:
         self._open: set[tuple[int, bool]] = set()
 
     def of(self, part: JsonValue, *, named: bool = False) -> Cost:
-        """`named` says that the keys of `part` are names that the author chose, not keywords."""
+        """Measure a part; `named` says that the keys of `part` are names that the author chose, not keywords."""
         if not isinstance(part, dict | list):
             return Cost(1, 0, 0)
         place = (id(part), named)
@@ -178,7 +178,7 @@ def _weight_of(part: JsonObject) -> int:
 
 
 def pattern_weight(pattern: str) -> int:
-    """Characters of a regular expression, each as often as the counts around it say."""
+    """Count the characters of a regular expression, each as often as the counts around it say."""
     sums, last = [0], 0
     position = 0
     while position < len(pattern):

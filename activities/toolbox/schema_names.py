@@ -62,7 +62,7 @@ class Names:
         self._ignores_beside_ref = any(draft in str(root.get("$schema", "")) for draft in _OLD_DRAFTS)
 
     def find_open(self) -> tuple[str, ...]:
-        """Places that take names which are not declared there; an object that declares none is a map."""
+        """Return the places that take names which are not declared there; an object that declares none is a map."""
         found, seen = dict[str, None](), set[frozenset[int]]()
         waiting: list[tuple[str, Sequence[JsonValue]]] = [(ROOT, (self.root,))]
         while waiting:
@@ -81,12 +81,12 @@ class Names:
         return tuple(found)
 
     def check_effort(self, places: int) -> None:
-        """Raises `ValueError` when there are more places than anybody could mean."""
+        """Raise `ValueError` when there are more places than anybody could mean."""
         if places > MOST_PLACES:
             raise ValueError(f"the schema describes more than {MOST_PLACES} different values")
 
     def parts(self, applying: Sequence[JsonValue]) -> list[Part]:
-        """The schemas `applying` and all that they bring with them, and whether each applies to every value."""
+        """Return the schemas `applying` and all that they bring with them, and whether each applies to all values."""
         waiting = [(node, True) for node in applying]
         found, seen = list[Part](), set[int]()
         while waiting:
@@ -113,7 +113,7 @@ class Names:
             yield from ((branch, False) for branch in mapping(node.get(key)).values())
 
     def stands_for(self, node: JsonObject) -> JsonValue:
-        """The one schema that `node` only refers to, or allows beside null; `None` when it says something itself."""
+        """Return the one schema that `node` only refers to, or allows beside null; `None` when it says more."""
         reference = node.get("$ref")
         if isinstance(reference, str) and (self._ignores_beside_ref or not _says(node, but="$ref")):
             return self.resolved(reference)
@@ -147,12 +147,12 @@ class Names:
 
 
 def children(parts: Sequence[Part], name: str) -> list[JsonValue]:
-    """All that `parts` declare of the property `name`."""
+    """Return all that `parts` declare of the property `name`."""
     return [found[name] for part, _ in parts if name in (found := mapping(part.get("properties")))]
 
 
 def others(parts: Sequence[Part]) -> list[JsonValue]:
-    """Schemas of what has no name of its own: items of lists, and values of maps."""
+    """Return the schemas of what has no name of its own: items of lists, and values of maps."""
     found: list[JsonValue] = []
     for part, _ in parts:
         for key in (*LISTED, *MORE):
@@ -167,7 +167,7 @@ def _below(place: str, name: str) -> str:
 
 
 def _demanded(part: JsonObject) -> Iterator[str]:
-    """Names that there must be, which may stand in no `properties`."""
+    """Return the names that there must be, which may stand in no `properties`."""
     lists: list[JsonValue] = [part.get("required")]
     for key in ("dependentRequired", "dependencies"):
         lists.extend(mapping(part.get(key)).values())
@@ -181,7 +181,7 @@ def _may_be_object(node: JsonObject) -> bool:
 
 
 def _says(node: JsonObject, *, but: str) -> bool:
-    """Tell whether `node` says anything of values beside `but`."""
+    """Return whether `node` says anything of values beside `but`."""
     return any(key not in _ABOUT and key not in _SET_APART and key != but for key in node)
 
 

@@ -14,7 +14,7 @@ Types = frozenset[str] | None
 
 
 def as_declared(schema: JsonObject, value: JsonObject) -> JsonObject:
-    """`value` with whole numbers as floats where `schema` says `number`, and as integers where it says `integer`.
+    """Return `value` with its whole numbers as floats where `schema` says `number`, as integers where `integer`.
 
     Everything else stays: numbers where the schema allows both or says nothing, and those that the other form cannot
     hold exactly. `value` fits the schema.
@@ -25,7 +25,7 @@ def as_declared(schema: JsonObject, value: JsonObject) -> JsonObject:
 
 
 def numeric_arguments(schema: JsonObject) -> tuple[str, ...]:
-    """Names of the top-level properties that are numbers, or null, and nothing else, in the schema's order."""
+    """Return the names of the top-level properties that are numbers or null and nothing else, in the schema's order."""
     declared = _Declared(schema)
     names = dict.fromkeys(name for part in declared.parts(schema) for name in _mapping(part.get("properties")))
     return tuple(name for name in names if _is_numeric(declared.types(declared.member(schema, name))))
@@ -36,7 +36,7 @@ def _is_numeric(types: Types) -> bool:
 
 
 class _Declared:
-    """What a schema says of the parts of a value."""
+    """Declarations of a schema for the parts of a value."""
 
     def __init__(self, root: JsonObject) -> None:
         self._root = root
@@ -61,18 +61,18 @@ class _Declared:
         return value
 
     def types(self, place: JsonValue) -> Types:
-        """The types that a value may have at `place`."""
+        """Return the types that a value may have at `place`."""
         known = self._types.get(id(place))
         if known is None:
             known = self._types[id(place)] = (place, self._types_of(place, ()))
         return known[1]
 
     def member(self, place: JsonValue, name: str, value: JsonValue = None) -> JsonValue:
-        """What applies to the property `name` of an object at `place`; `value` tells alternatives apart."""
+        """Return the schemas of the property `name` of an object at `place`; `value` tells alternatives apart."""
         return self._below(place, lambda part: _property(part, name), value, ())
 
     def parts(self, place: JsonValue, value: JsonValue = None) -> Iterator[JsonObject]:
-        """`place` and all that it refers to for the same value."""
+        """Return `place` and all that it refers to for the same value."""
         waiting, seen = [place], set()
         while waiting:
             part = waiting.pop(0)
@@ -89,7 +89,7 @@ class _Declared:
     def _below(
         self, place: JsonValue, own: Callable[[JsonObject], JsonValue], value: JsonValue, seen: tuple[int, ...]
     ) -> JsonValue:
-        """One schema for a part of `value`, from all that applies to the whole."""
+        """Return one schema for a part of `value`, from all that applies to the whole."""
         if place is False:
             return False
         if not isinstance(place, dict) or id(place) in seen:
@@ -103,7 +103,7 @@ class _Declared:
         return {"allOf": applying} if len(applying) > 1 else applying[0]
 
     def _may_be(self, branch: JsonValue, value: JsonValue) -> bool:
-        """Whether an object or list can be of this alternative, by types, required keys and constants."""
+        """Return whether an object or list can be of this alternative, by types, required keys and constants."""
         types = self.types(branch)
         if types is not None and ("object" if isinstance(value, dict) else "array") not in types:
             return False
@@ -123,7 +123,7 @@ class _Declared:
         return found
 
     def _all_of(self, place: JsonObject) -> list[JsonValue]:
-        """Schemas that apply wherever `place` does: what it refers to, and `allOf`."""
+        """Return the schemas that apply wherever `place` does: those it refers to, and `allOf`."""
         reference, parts = place.get("$ref"), place.get("allOf")
         target = [self._resolved(reference)] if isinstance(reference, str) else []
         return target + (parts if isinstance(parts, list) else [])

@@ -12,18 +12,18 @@ _SHORTEST_LINE = 8
 
 
 class SecretValues:
-    """Fills templates and remembers what it filled in."""
+    """Secrets that templates were filled with."""
 
     def __init__(self, resolve: ResolveSecrets) -> None:
         self._resolve = resolve
         self._values: set[str] = set()
 
     def fill(self, template: str) -> str:
-        """`template` with each `${secret:NAME}` replaced; raises `LookupError` naming one that is missing."""
+        """Return `template` with each `${secret:NAME}` replaced; raise `LookupError` naming one that is missing."""
         return _REFERENCE.sub(self._value, template)
 
     def strike(self, text: str) -> str:
-        """`text` with every value that was filled in replaced by `***`; values under 4 characters stay."""
+        """Return `text` with every value that was filled in replaced by `***`; values under 4 characters stay."""
         for value in sorted(self._values, key=len, reverse=True):
             text = text.replace(value, "***")
         return text
@@ -35,7 +35,7 @@ class SecretValues:
 
 
 def _forms(value: str) -> set[str]:
-    """How `value` may come back: as it is, inside JSON, or one line of it."""
+    """Return the forms in which `value` may come back: as it is, inside JSON, or one line of it."""
     lines = [line.strip() for line in value.splitlines() if len(line.strip()) >= _SHORTEST_LINE]
     escaped = {
         json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in (value, *lines) for ascii_only in (True, False)

@@ -53,7 +53,7 @@ def check_parameters(function: Function) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """How JSON becomes the arguments of one function."""
+    """Signature of one function: JSON becomes its arguments."""
 
     description: str
     """Of the function, from its docstring; empty without one."""
@@ -68,13 +68,13 @@ class Signature:
     """Parameters that take the `ToolContext`."""
 
     def schema(self) -> JsonObject:
-        """JSON Schema of the arguments: an object, references stay inside."""
+        """Return the JSON Schema of the arguments: an object, references stay inside."""
         schema = self._model.model_json_schema(by_alias=True, schema_generator=_Schema)
         schema.pop("title", None)
         return schema
 
     def bind(self, arguments: JsonObject, context: ToolContext) -> dict[str, object]:
-        """Keyword arguments for the function; an argument left out keeps the function's default.
+        """Return the keyword arguments for the function; an argument left out keeps the function's default.
 
         Raises:
             ValueError: arguments that do not fit, in one sentence without their values.
@@ -92,7 +92,7 @@ class Signature:
 
 
 def signature(function: Function) -> Signature:
-    """What `function` takes, from its type hints and docstring.
+    """Read the signature of `function` from its type hints and docstring.
 
     Raises:
         InvalidTool: see `check_parameters`; or a type hint that cannot be resolved or has no JSON form.
@@ -131,7 +131,7 @@ def signature(function: Function) -> Signature:
 def _arguments(
     function: str, parameters: list[inspect.Parameter], hints: Mapping[str, object], told: Mapping[str, str]
 ) -> type[BaseModel]:
-    """A model with one field a parameter; fields are numbered, so that any argument name is possible."""
+    """Return a model with one field a parameter; fields are numbered, so that any argument name is possible."""
     fields: dict[str, typing.Any] = {}
     for index, parameter in enumerate(parameters):
         hint = hints[parameter.name]
@@ -152,7 +152,7 @@ def _arguments(
 
 
 class _Schema(GenerateJsonSchema):
-    """Without what costs tokens and tells the model nothing."""
+    """JSON Schema without what costs tokens and tells the model nothing."""
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own attribute
 

@@ -1,1 +1,9 @@
-"""The transcript: the conversation of a run in the store."""
+"""The transcript: the conversation of a run in the store.
+
+log: chains of segments
+blobs: bytes by content address
+conversation: messages in memory
+results: results of calls
+sensitive_arguments: references to sensitive arguments
+pinned_agents: agents by digest
+"""

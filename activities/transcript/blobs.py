@@ -40,7 +40,7 @@ class Blobs:
         self._identity: str | None = None
 
     async def identity(self) -> str:
-        """The id of the store behind it."""
+        """Return the id of the store behind it."""
         if self._identity is None:
             self._identity = await self.store.identity()
         return self._identity
@@ -59,7 +59,7 @@ class Blobs:
         return tuple(digest_of(content) for content in contents) if len(contents) != len(plain) else tuple(plain)
 
     async def get(self, digest: Digest) -> bytes:
-        """The bytes under one address.
+        """Return the bytes under one address.
 
         Raises:
             BlobMissing, BlobCorrupted: see there.
@@ -68,7 +68,7 @@ class Blobs:
         return (await self.get_many((digest,)))[0]
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
-        """The bytes under each address, in the same order; raises as `get`."""
+        """Return the bytes under each address, in the same order; raise as `get`."""
         found = {digest: content for digest in digests if (content := self._cache.get(digest)) is not None}
         wanted = [digest for digest in dict.fromkeys(digests) if digest not in found]
         if wanted:
@@ -95,7 +95,7 @@ class Blobs:
         return [payload.SerializeToString() for payload in await self._codec.encode(payloads)]
 
     async def _decode(self, stored: list[bytes]) -> Sequence[bytes | None]:
-        """Plain bytes, or `None` where the codec cannot read what is stored."""
+        """Return the plain bytes, or `None` where the codec cannot read what is stored."""
         if self._codec is None:
             return stored
         try:

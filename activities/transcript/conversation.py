@@ -33,7 +33,7 @@ class Conversation:
         return iter(self._log.messages[: self._length])
 
     def extended(self, *messages: Message) -> "Conversation":
-        """This conversation and `messages` after it."""
+        """Return this conversation and `messages` after it."""
         longer = Conversation()
         held = self._log.messages[self._length : self._length + len(messages)]
         same = all(one is other or one == other for one, other in zip(held, messages, strict=False))
@@ -44,15 +44,15 @@ class Conversation:
         return longer
 
     def shares_with(self, other: "Conversation") -> bool:
-        """Whether both hold the same list, so that keeping one keeps the other."""
+        """Return whether both hold the same list, so that keeping one keeps the other."""
         return self._log is other._log
 
     def last_assistant(self) -> AssistantMessage | None:
-        """The newest answer, or `None` before the first."""
+        """Return the newest answer, or `None` before the first."""
         return self._assistant_before(self._length)
 
     def mapped(self, key: str, function: Callable[[Message, AssistantMessage | None], T]) -> list[T]:
-        """`function` of each message and the last answer before it, called once a message and `key`.
+        """Apply `function` to each message and the last answer before it, once a message and `key`.
 
         `key` must tell apart all that `function` depends on, for example protocol and model.
         """
@@ -65,7 +65,7 @@ class Conversation:
         return values[: self._length]
 
     def kept(self, key: str, make: Callable[[], T]) -> T:
-        """What `make` made once for `key`, to be filled by the caller from messages that are there to stay.
+        """Return the value that `make` made once for `key`; the caller fills it from messages that are there to stay.
 
         Conversations that share their messages share it, also an earlier and a later one.
         """

@@ -46,7 +46,7 @@ class TranscriptLog:
         self._loading: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self, agent: Digest, message: UserMessage, *extra: bytes) -> Chain:
-        """A conversation that begins with `message`; the blobs `extra` are stored in the same write.
+        """Start a conversation that begins with `message`; the blobs `extra` are stored in the same write.
 
         Raises:
             StoreUnavailable: the store did not answer; starting again is safe.
@@ -55,7 +55,7 @@ class TranscriptLog:
         return await self._write(segment, None, (), extra)
 
     async def append(self, chain: Chain, agent: Digest, messages: Sequence[Message], *extra: bytes) -> Chain:
-        """`chain` and `messages` after it; `chain` itself stays as it is. Raises as `start`."""
+        """Return `chain` and `messages` after it; `chain` itself stays as it is. Raise as `start`."""
         spine, blocks = _spine_after(chain)
         segment = Segment(
             previous=chain.head,
@@ -69,7 +69,7 @@ class TranscriptLog:
         return await self._write(segment, chain, blocks, extra)
 
     async def load(self, head: Digest) -> Chain:
-        """The conversation at `head`: only what is not loaded yet is read, in a handful of round trips.
+        """Load the conversation at `head`: only what is not loaded yet is read, in a handful of round trips.
 
         Raises:
             BlobMissing: a segment, named by its digest, is not in the store.
@@ -92,7 +92,7 @@ class TranscriptLog:
             return chain
 
     async def segments(self, head: Digest) -> AsyncIterator[tuple[Digest, Segment]]:
-        """All segments up to `head` with their addresses, oldest first, each checked as by `load`, which see."""
+        """Return all segments up to `head` with their addresses, oldest first, each checked as by `load`, which see."""
         segment, _ = await self._segment(head)
         _, addresses = await self._behind(segment, None)
         async for digest, read, _ in self._chained((*addresses, head), (None, -1)):
@@ -110,7 +110,7 @@ class TranscriptLog:
         return chain
 
     async def _behind(self, segment: Segment, loaded: "_LoadedChains | None") -> tuple[Chain | None, Sequence[Digest]]:
-        """The nearest loaded ancestor, if there is one, and the addresses between it and `segment`, oldest first."""
+        """Return the nearest loaded ancestor, if any, and the addresses after it up to `segment`, oldest first."""
         if loaded is not None and segment.previous is not None and (chain := loaded.get(segment.previous)) is not None:
             return chain, ()
         levels = reversed(tuple(enumerate(segment.spine)))
@@ -127,7 +127,7 @@ class TranscriptLog:
             known = await self._opened(known)
 
     async def _opened(self, known: Sequence[tuple[int, Digest]]) -> list[tuple[int, Digest]]:
-        """`known` with the children of each block in its place."""
+        """Replace each block of `known` by its children."""
         blocks = [digest for level, digest in known if level > 0]
         contents = dict(zip(blocks, await self.blobs.get_many(blocks), strict=True))
         opened: list[tuple[int, Digest]] = []
@@ -144,7 +144,7 @@ class TranscriptLog:
     async def _chained(
         self, addresses: Sequence[Digest], link: tuple[Digest | None, int]
     ) -> AsyncIterator[tuple[Digest, Segment, int]]:
-        """The segments at `addresses` with their sizes; the first must follow `link`, an address and its position."""
+        """Read the segments at `addresses` with their sizes; the first must follow `link`: an address, a position."""
         for start in range(0, len(addresses), SEGMENTS_PER_READ):
             part = addresses[start : start + SEGMENTS_PER_READ]
             for number, (digest, content) in enumerate(zip(part, await self.blobs.get_many(part), strict=True), 1):
@@ -192,7 +192,7 @@ def _joined(
 
 
 def _spine_after(chain: Chain) -> tuple[tuple[tuple[Digest, ...], ...], Sequence[bytes]]:
-    """Spine of the segment after `chain`, and the blocks that are full with it; see `Segment`."""
+    """Return the spine of the segment after `chain`, and the blocks that are full with it; see `Segment`."""
     levels = list(chain.segment.spine)
     blocks: list[bytes] = []
     carried, level = chain.head, 0

@@ -17,7 +17,7 @@ class PinnedAgents:
         self._loaded: OrderedDict[Digest, PinnedAgent] = OrderedDict()
 
     async def get(self, digest: Digest) -> PinnedAgent:
-        """Raises `BlobMissing`, `BlobCorrupted` or `StoreUnavailable`."""
+        """Load the agent of a digest; raise `BlobMissing`, `BlobCorrupted` or `StoreUnavailable`."""
         agent = self._loaded.get(digest)
         if agent is None:
             agent = PinnedAgent.model_validate_json(await self._blobs.get(digest))

@@ -11,13 +11,13 @@ from mandate.workflows.contracts.transcript import CallPart, ResultPart
 
 PREVIEW_CHARACTERS = 60
 REFERENCE_CHARACTERS = 10
-"""How much of a digest names a result to the model: within one conversation that is unique."""
+"""Length of the part of a digest that names a result to the model: within one conversation that is unique."""
 
 READ_RESULT = "read_result"
 
 
 async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | None = None) -> ToolResult:
-    """`text` as it travels through Temporal: inline when short, else by reference.
+    """Return `text` as it travels through Temporal: inline when short, else by reference.
 
     With a `salt` it may repeat something sensitive: always by reference, and nothing of it is told. What is stored
     behind the text makes its address one that cannot be guessed at.
@@ -33,7 +33,7 @@ async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | N
 
 
 async def content(blobs: Blobs, result: ToolResult | ResultPart) -> bytes:
-    """The whole text of a result that is stored.
+    """Return the whole text of a result that is stored.
 
     Raises:
         BlobMissing, BlobCorrupted, StoreUnavailable: see there.
@@ -45,7 +45,7 @@ async def content(blobs: Blobs, result: ToolResult | ResultPart) -> bytes:
 async def parts(
     blobs: Blobs, agent: PinnedAgent, conversation: Conversation, results: Sequence[ToolResult]
 ) -> list[ResultPart]:
-    """What the model is told in answer to the calls of the last turn."""
+    """Return the parts that answer the calls of the last turn, as the model sees them."""
     last = conversation.last_assistant()
     calls = last.calls if last is not None else ()
     return [
@@ -55,7 +55,7 @@ async def parts(
 
 
 async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: ToolDefinition | None) -> ResultPart:
-    """What the model is told in answer to `call`."""
+    """Return the result of `call` as the model sees it."""
     note = f"[{result.note}]\n" if result.note else ""
     if result.digest is None:
         text = f"{note}{result.text or ''}"
@@ -74,7 +74,7 @@ async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: Too
 
 
 def excerpt(content: bytes, start: int, limit: int, digest: str) -> str:
-    """UTF-8 bytes `start` to `start + limit` as text, and how to read on when that is not all."""
+    """Return the UTF-8 bytes `start` to `start + limit` as text, and how to read on when that is not all."""
     if start == 0 and len(content) <= limit:
         return content.decode()
     end = _boundary(content, start + limit)
@@ -86,7 +86,7 @@ def excerpt(content: bytes, start: int, limit: int, digest: str) -> str:
 
 
 def _boundary(content: bytes, position: int) -> int:
-    """The nearest start of a character at or before `position`."""
+    """Return the nearest start of a character at or before `position`."""
     position = min(position, len(content))
     while 0 < position < len(content) and content[position] & 0xC0 == 0x80:
         position -= 1

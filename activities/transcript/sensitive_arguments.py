@@ -22,25 +22,25 @@ _REFERENCE = set(LeafReference.model_fields)
 
 
 def new_salt(tools: Sequence[ToolDefinition]) -> str | None:
-    """A salt for a run with these tools; `None` when none of them has sensitive arguments."""
+    """Return a salt for a run with these tools; `None` when none of them has sensitive arguments."""
     return secrets.token_urlsafe(32) if any(definition.tool.sensitive for definition in tools) else None
 
 
 def salt_of(conversation: Conversation) -> bytes | None:
-    """The salt of the run whose conversation it is."""
+    """Return the salt of the run whose conversation it is."""
     first = conversation[0] if len(conversation) else None
     return first.salt.encode() if isinstance(first, UserMessage) and first.salt is not None else None
 
 
 def keyed_digest(salt: bytes, content: bytes) -> Digest:
-    """Equal for equal contents of one run; tells nothing of them to whoever does not have the salt."""
+    """Return a digest that is equal for equal contents of one run; without the salt it tells nothing of them."""
     return urlsafe_b64encode(hmac.digest(salt, content, "sha256")).rstrip(b"=").decode()
 
 
 def hidden(
     arguments: JsonObject, sensitive: Sequence[str], salt: bytes | None, *, seen: JsonObject | None = None
 ) -> JsonObject:
-    """`arguments` with a reference in place of each sensitive one, at every depth and in every spelling.
+    """Return `arguments` with a reference for each sensitive one, at every depth and in every spelling.
 
     References are made from what conditions see: `seen`, where `arguments` are in another form.
     """
@@ -72,7 +72,7 @@ def _reference(name: str, value: JsonValue, salt: bytes) -> JsonObject:
 
 
 def behind(shown: JsonValue, whole: JsonValue) -> Iterator[tuple[Digest, JsonValue]]:
-    """Each reference in `shown`, by its digest, with what stands in its place in `whole`."""
+    """Return the value in `whole` for each reference in `shown`, by its digest."""
     match shown, whole:
         case {"digest": str(digest), "size": int(), "preview": str()}, _ if shown != whole:
             yield digest, whole
@@ -90,7 +90,7 @@ def values(arguments: JsonObject, sensitive: Sequence[str], salt: bytes | None) 
 
 
 def filled(value: JsonValue, known: Mapping[Digest, JsonValue]) -> JsonValue:
-    """`value` with each reference that is `known` replaced by what it stands for."""
+    """Return `value` with each reference that is `known` replaced by its value."""
     match value:
         case dict() if value.keys() == _REFERENCE and value["digest"] in known:
             return known[str(value["digest"])]
@@ -103,7 +103,7 @@ def filled(value: JsonValue, known: Mapping[Digest, JsonValue]) -> JsonValue:
 
 
 def unmasked(value: JsonValue, whole: JsonValue, sensitive: Sequence[str]) -> JsonValue:
-    """`value` with what stands at its place in `whole` for each sensitive argument that is `***`.
+    """Return `value` with the value at its place in `whole` for each sensitive argument that is `***`.
 
     Raises:
         LookupError: there is nothing at its place; the message names the argument.
@@ -131,7 +131,7 @@ def _at(whole: JsonObject, name: str) -> JsonValue:
 
 
 def has_hidden(value: JsonValue) -> bool:
-    """Tell whether a sensitive argument is known by reference only somewhere in `value`."""
+    """Return whether a sensitive argument is known by reference only somewhere in `value`."""
     if isinstance(value, dict):
         return is_hidden(value) or any(map(has_hidden, value.values()))
     return isinstance(value, list) and any(map(has_hidden, value))

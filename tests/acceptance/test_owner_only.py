@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from mandate.activities import private_files
-from mandate.activities.stores.locate import open_store
+from mandate.activities.stores.address import open_store
 from mandate.activities.transcript.blobs import Blobs
 from mandate.workers.client.client import AgentClient, connect
 from mandate.workers.dev_server.server import share_dev_server

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.activities.stores.locate import open_store
+from mandate.activities.stores.address import open_store
 from mandate.workers.main import main
 from mandate.workflows.contracts.run import Progress, RunStatus
 from temporalio.client import Client

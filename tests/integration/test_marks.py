@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from mandate.activities.keyring import Keyring
-from mandate.activities.stores.locate import open_store
+from mandate.activities.stores.address import open_store
 from mandate.workers.client import queries
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import workflow_runner

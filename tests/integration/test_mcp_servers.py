@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
-from mandate.activities.toolbox.mcp.listing import McpUnavailable
+from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, ToolDefinition

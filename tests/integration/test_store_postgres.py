@@ -3,8 +3,8 @@ from collections.abc import AsyncIterator
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+from mandate.activities.stores.address import open_store
 from mandate.activities.stores.base import StoreUnavailable
-from mandate.activities.stores.locate import open_store
 from mandate.activities.stores.postgres import PostgresStore
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
+from mandate.activities.stores.address import open_store
 from mandate.activities.stores.base import StoreUnavailable
-from mandate.activities.stores.locate import open_store
 from mandate.activities.stores.sqlite import SqliteStore
 
 from tests.support.store_conformance import StoreConformance
@@ -190,7 +190,7 @@ async def test_path_is_relative_or_absolute(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_store_in_a_file_does_not_import_the_postgresql_driver() -> None:
-    program = "import sys; from mandate.activities.stores.locate import open_store; open_store('sqlite:///a.db'); "
+    program = "import sys; from mandate.activities.stores.address import open_store; open_store('sqlite:///a.db'); "
 
     check = subprocess.run(
         [sys.executable, "-c", f"{program}sys.exit('asyncpg' in sys.modules)"], cwd=ROOT, check=False

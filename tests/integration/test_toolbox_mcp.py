@@ -13,8 +13,8 @@ import pytest
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
-from mandate.activities.toolbox.mcp.listing import McpUnavailable
 from mandate.activities.toolbox.mcp.result import result_text
+from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox, outcome
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from mandate.activities.stores.locate import open_store
+from mandate.activities.stores.address import open_store
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workers.client.client import AgentClient

@@ -9,7 +9,7 @@ from typing import Any
 from mandate.activities.failures import model_failure
 from mandate.activities.providers.base import Provider
 from mandate.activities.providers.openai_responses import OpenAiResponses
-from mandate.activities.stores.locate import open_store
+from mandate.activities.stores.address import open_store
 from mandate.activities.toolbox import decorator
 from mandate.activities.toolbox.python import PythonToolbox
 from mandate.activities.transcript import results

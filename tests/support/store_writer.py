@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mandate.activities.stores.locate import open_store
+from mandate.activities.stores.address import open_store
 from mandate.workflows.contracts.base import digest_of
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mandate.activities.toolbox import arguments
 from mandate.workflows.contracts.base import digest_of
-from mandate.workflows.rules.cel import cost, evaluate, tree
-from mandate.workflows.rules.cel.evaluate import Facts, Unevaluable
+from mandate.workflows.rules.cel import cost, evaluation, tree
+from mandate.workflows.rules.cel.evaluation import Facts, Unevaluable
 
 NOW = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 LONG = {"digest": digest_of(b"x"), "size": 5000, "preview": "Dear Sir"}
@@ -21,7 +21,7 @@ SHORT = {"digest": digest_of(b"x"), "size": 300, "preview": "Dear Sir"}
 BIG = 2**63
 
 
-def outcome(text: str, args: object = None, run: object = None) -> evaluate.Outcome:
+def outcome(text: str, args: object = None, run: object = None) -> evaluation.Outcome:
     return Facts({"args": args or {}, "run": run or {}}).evaluate(text)
 
 
@@ -239,7 +239,7 @@ def test_what_a_call_usually_holds_is_not_too_costly() -> None:
 )
 def test_loops_of_a_condition(text: str, loops: tuple[int, int] | None) -> None:
     names = ("args", "y", "x")
-    found = cost.loops_of(tree.read(evaluate._environment(names).compile(text).serialize()))
+    found = cost.loops_of(tree.read(evaluation._environment(names).compile(text).serialize()))
 
     assert (found and (found.count, found.depth)) == loops
 

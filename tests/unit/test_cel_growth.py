@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mandate.workflows.rules.cel import cost, evaluate, growth
+from mandate.workflows.rules.cel import cost, evaluation, growth
 from mandate.workflows.rules.cel import tree as cel_tree
-from mandate.workflows.rules.cel.evaluate import Facts, Unevaluable
+from mandate.workflows.rules.cel.evaluation import Facts, Unevaluable
 
 TOO_COSTLY = Unevaluable("it is too costly for arguments of this size")
 
@@ -275,7 +275,7 @@ def test_no_condition_does_more_than_was_estimated(condition: Part, size: tuple[
 
     if isinstance(found, bool) and wanted is not None:
         assert found is wanted
-    tree = growth.growing(cel_tree.read(evaluate._environment(("args",)).compile(condition.text).serialize()))
+    tree = growth.growing(cel_tree.read(evaluation._environment(("args",)).compile(condition.text).serialize()))
     if tree is not None:
         known = cost.Size.of({"args": args})
         value = growth.Value(known.values, known.values, known.text_bytes)

@@ -12,7 +12,7 @@ from mandate.workflows.contracts.policy import RunFacts, ToolTotals
 from mandate.workflows.contracts.tool import Effect, Tool
 from mandate.workflows.contracts.verification import FINAL, CheckPin
 from mandate.workflows.rules import verification
-from mandate.workflows.rules.cel import evaluate
+from mandate.workflows.rules.cel import evaluation
 from pydantic import JsonValue
 
 LONG = {"size": 5000, "digest": "d" * 43, "preview": "Dear"}
@@ -34,7 +34,7 @@ ARGS: JsonObject = {"order": 81, "amount": 2.5, "lines": [{"sku": "a"}, None], "
     ],
 )
 def test_expression_comes_to_a_value_of_json(text: str, value: JsonValue) -> None:
-    found = evaluate.Facts({"args": ARGS, "key": "k1"}).value(text)
+    found = evaluation.Facts({"args": ARGS, "key": "k1"}).value(text)
 
     assert found == value
     assert type(found) is type(value)
@@ -58,14 +58,14 @@ def test_expression_comes_to_a_value_of_json(text: str, value: JsonValue) -> Non
     ],
 )
 def test_expression_without_a_value_says_why(text: str, reason: str) -> None:
-    assert evaluate.Facts({"args": ARGS}).value(text) == evaluate.Unevaluable(reason)
+    assert evaluation.Facts({"args": ARGS}).value(text) == evaluation.Unevaluable(reason)
 
 
 def test_variable_that_cannot_be_read_spoils_only_what_reads_it() -> None:
-    facts = evaluate.Facts({"args": {"order": 2**70}, "key": "k1"})
+    facts = evaluation.Facts({"args": {"order": 2**70}, "key": "k1"})
 
     assert facts.value("key") == "k1"
-    assert facts.value("args") == evaluate.Unevaluable("args.order is an integer beyond 64 bits")
+    assert facts.value("args") == evaluation.Unevaluable("args.order is an integer beyond 64 bits")
 
 
 PLAIN = st.recursive(
@@ -84,9 +84,9 @@ PLAIN = st.recursive(
 
 @given(PLAIN)
 def test_every_argument_comes_back_as_it_is(value: JsonValue) -> None:
-    found = evaluate.Facts({"args": {"x": value}}).value("args.x")
+    found = evaluation.Facts({"args": {"x": value}}).value("args.x")
 
-    assert found == value or found == evaluate.Unevaluable("args.x is not shown, since the arguments are long")
+    assert found == value or found == evaluation.Unevaluable("args.x is not shown, since the arguments are long")
 
 
 def test_arguments_are_computed_over_the_call_and_its_key() -> None:
@@ -114,7 +114,7 @@ def test_argument_that_the_call_left_out_is_left_out(text: str) -> None:
 def test_what_is_computed_of_a_missing_argument_makes_all_unusable(text: str) -> None:
     made = verification.arguments_of({"order": "args.order", "currency": text}, {"order": 81}, "k1")
 
-    assert made == evaluate.Unevaluable("the argument 'currency' cannot be computed: the key 'currency' is missing")
+    assert made == evaluation.Unevaluable("the argument 'currency' cannot be computed: the key 'currency' is missing")
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,11 @@ RUN = RunFacts(
         ("run.totals.pay.amount + args.amount > 160.0", True),
         ("run.calls.look == 0", True),
         ("agent.name == 'other'", False),
-        ("args.nothing == 1", evaluate.Unevaluable("the key 'nothing' is missing")),
+        ("args.nothing == 1", evaluation.Unevaluable("the key 'nothing' is missing")),
     ],
 )
 def test_check_of_a_call_applies_by_the_facts_that_policy_sees(
-    when: str | None, outcome: bool | evaluate.Unevaluable
+    when: str | None, outcome: bool | evaluation.Unevaluable
 ) -> None:
     assert verification.applies(pin("a", "pay", when), PAY, {"amount": 120.5}, RUN, tools=(PAY, LOOK)) == outcome
 
@@ -182,7 +182,7 @@ def test_check_of_the_answer_applies_by_the_facts_of_the_run(when: str, outcome:
 def test_check_of_the_answer_sees_no_call() -> None:
     outcome = verification.applies(pin("a", FINAL, "args.amount > 1.0"), None, {}, RUN)
 
-    assert isinstance(outcome, evaluate.Unevaluable)
+    assert isinstance(outcome, evaluation.Unevaluable)
 
 
 @pytest.mark.parametrize(

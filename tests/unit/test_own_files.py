@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from mandate.activities.confinement import OwnFiles, OwnScripts, OwnToolbox, named_by
 from mandate.activities.failures import ToolError
+from mandate.activities.own_files import OwnFiles, OwnScripts, OwnToolbox, named_by
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.failures import Outcome

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from mandate.activities.stores.address import open_store
 from mandate.activities.stores.base import BlobStore, Keys, StoreUnavailable
-from mandate.activities.stores.locate import open_store
 from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, offline_verb

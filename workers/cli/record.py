@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mandate.activities.stores.locate import open_store
+from mandate.activities.stores.address import open_store
 from mandate.activities.toolbox.redaction import without_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.blobs import BlobMissing, Blobs

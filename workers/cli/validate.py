@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from mandate.activities.documents import Fault, read_document
-from mandate.activities.toolbox.mcp.lazy import LazyMcpToolbox
+from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
 from mandate.workers.catalog import people, readiness
 from mandate.workers.catalog.agents import AgentFileError, agent_paths, agent_schema
 from mandate.workers.catalog.catalog import Catalog

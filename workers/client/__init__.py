@@ -1,1 +1,10 @@
-"""The client library: starts runs, asks them, sends them messages."""
+"""The client library.
+
+client: connection, starts, results
+inbox: requests of all runs
+messages: decisions and words, many at once
+updates: one message as an update
+queries: questions to runs
+in_flight: limit on messages per run
+diagnosis: run that does not answer
+"""

@@ -23,7 +23,7 @@ atexit.register(time.sleep, 0.05)
 DEFAULT_ADDRESS = "localhost:7233"
 
 NAME = "a name of 1 to 200 characters that can all be seen, without spaces around it"
-"""What names people, in words."""
+"""Name of one of the people, in words."""
 
 
 async def connect(
@@ -33,7 +33,7 @@ async def connect(
     profile: str | None = None,
     identity: str | None = None,
 ) -> Client:
-    """A client configured as the Temporal CLI would be: profile file, then environment, then the arguments here.
+    """Connect a client configured as the Temporal CLI would be: profile file, then environment, then arguments.
 
     Raises:
         RuntimeError: the server cannot be reached.
@@ -46,10 +46,10 @@ async def connect(
 
 
 class AgentClient:
-    """Starts runs, reads their results, talks to them; any other Temporal client can do the same with JSON objects."""
+    """Client that starts runs, reads results and sends messages; any Temporal client can do so with JSON objects."""
 
     def __init__(self, client: Client, task_queue: str | None = None) -> None:
-        """Runs are started on `task_queue`; left out, on `MANDATE_TASK_QUEUE`, else on `agents`."""
+        """Take a client; runs are started on `task_queue`; left out, on `MANDATE_TASK_QUEUE`, else on `agents`."""
         self.client = client
         self._task_queue = task_queue or Settings.from_environment().task_queue
 
@@ -105,15 +105,15 @@ class AgentClient:
         )
 
     def handle(self, workflow_id: str, run_id: str | None = None) -> WorkflowHandle[Any, RunResult]:
-        """A run by its workflow id."""
+        """Return the handle of a run by its workflow id."""
         return self.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=RunResult)
 
     async def inbox(self, *, group: str | None = None, agent: str | None = None) -> inbox.Inbox:
-        """All that runs want from people now; see `inbox.read_inbox`."""
+        """Return all that runs want from people; see `inbox.read_inbox`."""
         return await inbox.read_inbox(self.client, group=group, agent=agent)
 
     async def open_requests(self, workflow_id: str) -> OpenRequests:
-        """What one run wants from people; raises as `inbox.open_requests`."""
+        """Return the requests of one run to people; raise as `inbox.open_requests`."""
         return await inbox.open_requests(self.client, workflow_id)
 
     async def decide(self, workflow_id: str, decision: Decision) -> Receipt:
@@ -142,5 +142,5 @@ class AgentClient:
 
 
 def new_workflow_id(agent: str) -> str:
-    """An id that says whose run it is."""
+    """Return an id that says whose run it is."""
     return f"{agent}-{secrets.token_hex(4)}"

@@ -59,7 +59,7 @@ class Diagnosis:
 
     @property
     def is_failing(self) -> bool:
-        """Tell whether it is known that more patience mends nothing."""
+        """True if it is known that more patience mends nothing."""
         return self.cause != TIMED_OUT
 
     @property
@@ -76,7 +76,7 @@ class Diagnosis:
         )
 
     def to_json(self) -> dict[str, int | str | None]:
-        """As programs read it."""
+        """Return the diagnosis as programs read it."""
         return asdict(self)
 
 
@@ -138,7 +138,7 @@ class _Unfit:
         return None
 
     def comes_after(self, event: HistoryEvent) -> bool:
-        """Tell whether this is the last workflow task before it; to be asked of all events, newest first."""
+        """Return whether this is the last workflow task before it; ask it of all events, newest first."""
         accepted = event.workflow_execution_update_accepted_event_attributes
         if self.update_id is not None and accepted.protocol_instance_id == self.update_id:
             self.event_id = event.event_id

@@ -49,11 +49,11 @@ class Window:
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether nothing is lost with it."""
+        """True if nothing is lost with it."""
         return not self._taken and not self._waiting and self._size == PER_RUN
 
     async def enter(self, *, is_urgent: bool = False) -> float:
-        """Returns with a place; when that was is what `leave` is told."""
+        """Enter with a place and return the time, for `leave`."""
         while self._taken >= self.places:
             turn = asyncio.get_running_loop().create_future()
             if is_urgent:
@@ -106,7 +106,7 @@ _WINDOWS: WeakKeyDictionary[Client, dict[str, Window]] = WeakKeyDictionary()
 
 
 def window_of(client: Client, workflow_id: str) -> Window:
-    """The one that all messages of `client` to a run share."""
+    """Return the window that all messages of `client` to a run share."""
     windows = _WINDOWS.setdefault(client, {})
     for known in [name for name, window in windows.items() if window.is_idle and name != workflow_id]:
         del windows[known]

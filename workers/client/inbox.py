@@ -1,4 +1,4 @@
-"""What runs want from people: which runs wait, and what they ask."""
+"""Inbox of people: runs that wait, and their requests."""
 
 import asyncio
 from collections import Counter
@@ -40,7 +40,7 @@ class NotAnswering(Exception):
 
 
 class Unknown(Exception):
-    """There is no run of this workflow id."""
+    """The error for a workflow id without a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,13 @@ class Inbox:
     """Those that want something."""
     silent: tuple[Silent, ...]
     scanned: bool
-    """Whether all running runs were asked, because the namespace lacks the search attributes."""
+    """True if all running runs were asked, because the namespace lacks the search attributes."""
 
 
 async def open_runs(
     client: Client, *, group: str | None = None, agent: str | None = None, scan: bool = False
 ) -> tuple[list[Waiting], bool]:
-    """The runs that wait for people, and whether these are all running ones for want of search attributes.
+    """Return the runs that wait for people, and whether these are all running ones for want of search attributes.
 
     Args:
         client: of the namespace.
@@ -113,7 +113,7 @@ def _quoted(key: str, name: str) -> str:
 async def open_requests(
     client: Client, workflow_id: str, *, run_id: str | None = None, timeout_seconds: float = QUERY_SECONDS
 ) -> OpenRequests:
-    """What one run wants from people, what became of its requests lately, and the decisions that did not count.
+    """Return the requests of one run to people, recent outcomes, and the decisions that did not count.
 
     Raises:
         Unknown: there is no such run.
@@ -158,7 +158,7 @@ async def read_inbox(
     scan: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Inbox:
-    """All open requests; the arguments are those of `open_runs`, `on_progress` is told how many of how many are asked.
+    """Return all open requests; take the arguments of `open_runs`; tell `on_progress` how many of how many are asked.
 
     Runs that do not answer are named in the inbox. They keep nobody waiting for long: one takes at most
     `QUERY_SECONDS`, and a task queue of which nobody answers is given up.
@@ -181,7 +181,7 @@ async def read_inbox(
 
 
 class _Round:
-    """Asks many runs, `AT_A_TIME`."""
+    """Round of questions to many runs, `AT_A_TIME`."""
 
     def __init__(self, client: Client) -> None:
         self.told: list[OpenRequests] = []
@@ -204,7 +204,7 @@ class _Round:
             self.asked += 1
 
     def _is_lost(self, queue: str) -> bool:
-        """Whether nobody has answered of this queue: a worker may hang in one run, but not in all asked at once."""
+        """Return whether nobody has answered of this queue: a worker may hang in one run, but not in all at once."""
         return queue not in self._answering and self._timed_out[queue] >= AT_A_TIME
 
     async def _is_polled(self, queue: str) -> bool:
@@ -227,7 +227,7 @@ class _Round:
 
 
 async def _is_polled(client: Client, queue: str) -> bool:
-    """Whether a worker has asked for workflow tasks of this queue in the last minutes."""
+    """Return whether a worker has asked for workflow tasks of this queue in the last minutes."""
     request = DescribeTaskQueueRequest(
         namespace=client.namespace,
         task_queue=TaskQueue(name=queue),
@@ -251,7 +251,7 @@ def _fitting(run: OpenRequests, group: str | None) -> OpenRequests:
 
 
 def waiting_for(requests: Sequence[Request], name: str) -> tuple[Request, ...]:
-    """Those of `requests` that a decision of this group or user would bring further."""
+    """Return those of `requests` that a decision of this group or user would bring further."""
     return tuple(request for request in requests if name in request.waits_for)
 
 

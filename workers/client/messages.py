@@ -40,7 +40,7 @@ __all__ = [
 ]  # fmt: skip
 
 PATIENCE_SECONDS = 60.0
-"""How long one message is sent again and waited for."""
+"""Time for which one message is sent again and waited for."""
 
 IN_ALL = 32
 """Messages in flight to all runs."""
@@ -48,14 +48,14 @@ IN_ALL = 32
 
 @dataclass(frozen=True, slots=True)
 class DecisionResult:
-    """What became of one decision of many."""
+    """Result of one decision of many."""
 
     workflow_id: str
     decision: Decision
     receipt: Receipt | None = None
     """`None` when it did not count."""
     error: str | None = None
-    """Why it did not count, in one sentence."""
+    """The reason why it did not count, in one sentence."""
 
 
 async def decide(
@@ -76,7 +76,7 @@ async def decide_many(
     on_outcome: Callable[[DecisionResult], None] | None = None,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> list[DecisionResult]:
-    """Decisions by workflow id, up to `MOST_DECISIONS` of one run in one message; outcomes in their order.
+    """Send decisions by workflow id, up to `MOST_DECISIONS` of one run in one message; return outcomes in order.
 
     `on_outcome` is told of each as it comes. One that does not count does not keep the others back. For each answer of
     any run the others are waited for `patience_seconds` more: whoever serves one may be busy with them.
@@ -108,7 +108,7 @@ async def stop(client: Client, workflow_id: str, stop: Stop) -> Told:
 
 
 async def _told(client: Client, workflow_id: str, message: Message[T], patience: Patience | None = None) -> T:
-    """The answer to one message, which goes again to a run that could not take it in just then."""
+    """Send one message, again to a run that could not take it in just then, and return the answer."""
     patience, pauses = patience or Patience(PATIENCE_SECONDS), Pauses()
     while True:
         try:
@@ -129,7 +129,7 @@ class _Entry:
 
 
 def _messages(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
-    """Decisions that go in one message: of one run, in their order, and as many as one may hold."""
+    """Group decisions that go in one message: of one run, in their order, and as many as one may hold."""
     runs: dict[str, list[_Entry]] = {}
     for entry in entries:
         runs.setdefault(entry.workflow_id, []).append(entry)

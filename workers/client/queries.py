@@ -11,7 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 T = TypeVar("T")
 
 AHEAD = "the run is ahead of its history on this worker; ask again"
-"""What a worker answers for a run whose newest events no workflow task has taken in yet; see `receipts`."""
+"""Answer of a worker for a run whose newest events no workflow task has taken in yet; see `receipts`."""
 
 AHEAD_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between questions to a run that is ahead of its history; the last one over and over. The second question
@@ -22,7 +22,7 @@ FORGOTTEN_PAUSES = (0.2, 0.5, 1.0)
 queue it does not know who polls it, until the next poll begins."""
 
 QUERY_SECONDS = 15.0
-"""How long one run may take to answer: longer than its task timeout, after which it answers again if a workflow task of
+"""Time that one run may take to answer: longer than its task timeout; it answers again if a workflow task of
 it was lost with a worker, or in one."""
 
 

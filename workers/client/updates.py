@@ -40,14 +40,14 @@ _PASSING = (
     RPCStatusCode.DATA_LOSS,
     RPCStatusCode.OUT_OF_RANGE,
 )
-"""What the SDK sends again by itself, if it is let."""
+"""Statuses after which the SDK sends again by itself, if it is let."""
 
 _CLOSING = ("update was aborted", "due to unexpected workflow task failure")
-"""What the server says, also as `NOT_FOUND`, to an update that came while the run ended or continued as new, or in a
+"""The server's words, also as `NOT_FOUND`, on an update that came while the run ended or continued as new, or in a
 task that is done again since something else came meanwhile."""
 
 _BUSY = "workflow task in failed state"
-"""What it says, as `FAILED_PRECONDITION`, of a run whose workflow task is at its third attempt: its worker is slow."""
+"""The server's words, as `FAILED_PRECONDITION`, on a run whose workflow task is at its third attempt: a slow worker."""
 
 
 class MessageError(Exception):
@@ -59,11 +59,11 @@ class Refused(MessageError):
 
 
 class NoRun(MessageError):
-    """There is no such run, or it is over."""
+    """The error for a run that does not exist or is over."""
 
 
 class NoAnswer(MessageError):
-    """Nobody answered in time; the message may still be taken in."""
+    """The error for no answer in time; the message may still be taken in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +76,17 @@ class Message(Generic[T]):
 
     @property
     def names_its_run(self) -> bool:
-        """Tell whether no other run takes it: the digest of a request holds the run's id."""
+        """True if no other run takes it: the digest of a request holds the run's id."""
         payload = self.payload
         return isinstance(payload, Decisions) or (isinstance(payload, Decision) and payload.digest is not None)
 
     @property
     def is_urgent(self) -> bool:
-        """Tell whether it goes before decisions that wait for their turn."""
+        """True if it goes before decisions that wait for their turn."""
         return isinstance(self.payload, Halt)
 
     def new_update_id(self) -> str:
-        """Another one for each call.
+        """Return another id for each call.
 
         All attempts of one call have the same, so that it is taken in once; but the server repeats its answer to a
         known id, and who is told to try again must be able to, with the same words.
@@ -144,13 +144,13 @@ class _Plain(ServiceClient):
 
 
 def _without_retries(client: Client) -> Client:
-    """`client` with all that it has: namespace, converter, codec, interceptors and its one connection."""
+    """Return `client` with all that it has: namespace, converter, codec, interceptors and its one connection."""
     config: Any = {**client.config(), "service_client": _Plain(client.service_client)}
     return Client(**config)
 
 
 async def send(client: Client, workflow_id: str, message: Message[T], patience: Patience) -> T:
-    """The answer to a message, which is sent again under the same id while the server cannot take it.
+    """Send a message, again under the same id while the server cannot take it, and return the answer.
 
     Raises:
         MessageError: see there.
@@ -263,21 +263,21 @@ class _Place:
 
 
 def is_passing(error: RPCError) -> bool:
-    """Tell whether the same message may be taken in a moment later."""
+    """Return whether the same message may be taken in a moment later."""
     if error.status is RPCStatusCode.FAILED_PRECONDITION:
         return _BUSY in error.message.lower()
     return error.status in _PASSING
 
 
 def is_crowded(error: RPCError) -> bool:
-    """Tell whether the server had too many updates of a run, or has thrown this one away for those of others."""
+    """Return whether the server had too many updates of a run, or has thrown this one away for others."""
     if error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
         return True
     return error.status in {RPCStatusCode.UNAVAILABLE, RPCStatusCode.ABORTED} and "was aborted" in error.message
 
 
 async def _run_of_now(client: Client, workflow_id: str) -> WorkflowHandle[Any, Any]:
-    """The run that has this workflow id now, with all parts in which it goes on; no later run of the same id."""
+    """Return the run that has this workflow id, with all parts in which it goes on; no later run of the same id."""
     described = await client.get_workflow_handle(workflow_id).describe()
     first = described.raw_description.workflow_execution_info.first_run_id
     # A server that does not say it gets the message as one for whatever run has the id.
@@ -285,7 +285,7 @@ async def _run_of_now(client: Client, workflow_id: str) -> WorkflowHandle[Any, A
 
 
 async def _is_over(client: Client, workflow_id: str) -> bool:
-    """Tell whether a run has ended: of one that ended as a message came, the server says the same for an hour."""
+    """Return whether a run has ended: of one that ended as a message came, the server says it for an hour."""
     try:
         described = await client.get_workflow_handle(workflow_id).describe()
     except RPCError:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from mandate.activities.confinement import OwnFiles
+from mandate.activities.own_files import OwnFiles
 from mandate.workers import providers
 from mandate.workers.cli import identity
 from mandate.workers.cli.connection import connected

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from mandate.activities.stores.locate import open_store
+from mandate.activities.stores.address import open_store
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workers.cli.connection import Connection

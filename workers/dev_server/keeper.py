@@ -1,4 +1,4 @@
-"""Keeps one embedded server alive while somebody uses it, and ends it when nobody does.
+"""Keeper of one embedded server: alive while somebody uses it, ended when nobody does.
 
 A process of its own, started by file name without site packages: it imports the standard library only.
 Each user holds a shared lock on the file `USERS`; the lock of a process that is killed is released by the kernel.
@@ -39,22 +39,22 @@ PR_SET_PDEATHSIG = 1
 
 
 class Orders(TypedDict):
-    """What the keeper is to start; one JSON argument."""
+    """Orders to the keeper; one JSON argument."""
 
     command: list[str]
     """Without ports."""
     ports: list[list[int]]
     """Pairs for clients and UI, tried in this order."""
     any_port: bool
-    """Whether other free ports will do."""
+    """True if other free ports will do."""
     ui: bool
     graceful: bool
-    """Whether the server may close its database file."""
+    """True if the server may close its database file."""
     settings: dict[str, str]
 
 
 class State(TypedDict, total=False):
-    """What the keeper says about its server; the file `STATE`."""
+    """The keeper's report on its server; the file `STATE`."""
 
     keeper: int
     pid: int
@@ -70,11 +70,11 @@ class StartError(Exception):
 
 
 class Abandoned(Exception):
-    """Nobody waits for the server any more."""
+    """The error for a server that nobody waits for any more."""
 
 
 def tighten(folder: Path) -> None:
-    """Files of the server that an older version left readable for others are for their owner only."""
+    """Make files that an older version left readable for others readable for their owner only."""
     for pattern in ("server.*", "temporal.*"):
         for path in folder.glob(pattern):
             with suppress(OSError):
@@ -83,7 +83,7 @@ def tighten(folder: Path) -> None:
 
 
 def locked(file: IO[str]) -> bool:
-    """Whether this process now holds `file` alone."""
+    """Lock `file` for this process and return whether it holds it alone."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -92,7 +92,7 @@ def locked(file: IO[str]) -> bool:
 
 
 def read_state(folder: Path) -> State:
-    """The last word of a keeper; empty if there is none."""
+    """Return the last word of a keeper; empty if there is none."""
     try:
         state: State = json.loads((folder / STATE).read_text())
     except (OSError, ValueError):
@@ -101,14 +101,14 @@ def read_state(folder: Path) -> State:
 
 
 def write_state(folder: Path, state: State) -> None:
-    """Replaces the state in one step."""
+    """Replace the state in one step."""
     partial = folder / f"{STATE}.{os.getpid()}"
     partial.write_text(json.dumps(state))
     partial.replace(folder / STATE)
 
 
 def free_ports(orders: Orders) -> Iterator[tuple[int, int | None]]:
-    """Pairs of ports that nobody listens on, as far as one can tell before using them."""
+    """Yield pairs of ports that nobody listens on, as far as one can tell before using them."""
     if not orders["ui"]:
         yield from ((port, None) for port, _ in orders["ports"] if bind(port))
         while orders["any_port"]:
@@ -120,7 +120,7 @@ def free_ports(orders: Orders) -> Iterator[tuple[int, int | None]]:
 
 
 def any_port() -> int:
-    """A port that was free a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -128,7 +128,7 @@ def any_port() -> int:
 
 
 def bind(port: int) -> bool:
-    """Whether `port` of this machine can be listened on."""
+    """Return whether `port` of this machine can be listened on."""
     with socket.socket() as listener, suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
@@ -138,7 +138,7 @@ def bind(port: int) -> bool:
 
 
 def die_with(parent: int) -> Callable[[], None]:
-    """Runs in the new process: the kernel kills it when `parent` dies. Only Linux can."""
+    """Run in the new process: the kernel kills it when `parent` dies. Only Linux can."""
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def bequeath() -> None:
@@ -151,7 +151,7 @@ def die_with(parent: int) -> Callable[[], None]:
 
 
 def start(folder: Path, orders: Orders, wanted: Callable[[], bool]) -> tuple[subprocess.Popen[bytes], State]:
-    """The server and where it listens, once it does.
+    """Start the server and return it with its address, once it listens.
 
     Raises:
         StartError: no port is free, or the server ends or stays silent.
@@ -186,7 +186,7 @@ def start(folder: Path, orders: Orders, wanted: Callable[[], bool]) -> tuple[sub
 
 
 def log_since(log: Path, offset: int) -> bytes:
-    """What has been written to `log` from `offset` on."""
+    """Return what has been written to `log` from `offset` on."""
     with log.open("rb") as file:
         file.seek(offset)
         return file.read()
@@ -195,7 +195,7 @@ def log_since(log: Path, offset: int) -> bytes:
 def wait_ready(
     server: subprocess.Popen[bytes], port: int, said: Callable[[], bytes], wanted: Callable[[], bool]
 ) -> int | None:
-    """The exit code of a server that ended, or `None` once it listens on `port`.
+    """Wait until the server listens on `port`; return `None`, or the exit code of one that ended.
 
     That somebody listens is not enough, since it might be a stranger who was quicker, and on a busy machine it takes
     seconds until a server finds its port taken: its own banner tells that it got the port, or `SILENT_SECONDS` do.
@@ -219,7 +219,7 @@ def wait_ready(
 
 
 def end_orphan(state: State) -> None:
-    """Kills the server of a keeper that was killed, where the kernel did not."""
+    """Kill the server of a keeper that was killed, where the kernel did not."""
     pid, port = state.get("pid"), state.get("port")
     if pid is None or port is None:
         return
@@ -237,7 +237,7 @@ def end_orphan(state: State) -> None:
 
 
 def stop(server: subprocess.Popen[bytes], *, graceful: bool) -> None:
-    """Ends the server within `STOP_SECONDS`."""
+    """End the server within `STOP_SECONDS`."""
     if graceful:
         server.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -248,7 +248,7 @@ def stop(server: subprocess.Popen[bytes], *, graceful: bool) -> None:
 
 
 def keep(folder: Path, orders: Orders, alive: IO[str]) -> None:
-    """Runs the server until nobody uses it, and gives the keeper's place free first of all."""
+    """Run the server until nobody uses it, and give the keeper's place free first of all."""
     ended: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -277,7 +277,7 @@ def keep(folder: Path, orders: Orders, alive: IO[str]) -> None:
 
 
 def main() -> int:
-    """Takes the place of the keeper of a folder, and leaves the work to a child that nobody waits for."""
+    """Take the place of the keeper of a folder, and leave the work to a child that nobody waits for."""
     folder = Path(sys.argv[1])
     # The server inherits it, whose database holds all that runs have said.
     os.umask(0o077)

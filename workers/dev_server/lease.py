@@ -1,4 +1,4 @@
-"""Joining the server of a folder, or starting its keeper; by locks on files, which end with the process."""
+"""Lease of the server of a folder, whose keeper is started for it; by locks on files, which end with the process."""
 
 import asyncio
 import contextlib
@@ -16,14 +16,14 @@ from mandate.workers.dev_server import keeper
 from mandate.workers.dev_server.binary import ServerError
 
 TURN_SECONDS = 120.0
-"""How long one process waits for another that starts or stops the server."""
+"""Seconds that one process waits for another that starts or stops the server."""
 STARTS = 3
 
 
 async def join(
     folder: Path, orders: keeper.Orders, binary: Callable[[], Awaitable[Path]]
 ) -> tuple[keeper.State, IO[str]]:
-    """The server of `folder`, started if need be, and the open file whose lock keeps it alive.
+    """Join the server of `folder`, started if need be; return it with the open file whose lock keeps it alive.
 
     Of several processes at once, one starts it. `binary` is called only by the one that does.
 
@@ -47,7 +47,7 @@ async def join(
 
 
 async def locked(path: Path, kind: int) -> IO[str]:
-    """`path`, open and locked."""
+    """Open `path` and lock it."""
     file = private_files.open_own(path)
     deadline = time.monotonic() + TURN_SECONDS
     try:
@@ -64,7 +64,7 @@ async def locked(path: Path, kind: int) -> IO[str]:
 
 
 def try_lock(file: IO[str], kind: int) -> bool:
-    """Whether this process now holds a lock of `kind` on `file`."""
+    """Try to take a lock of `kind` on `file`, and return whether this process holds it."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,7 +73,7 @@ def try_lock(file: IO[str], kind: int) -> bool:
 
 
 def keeper_lives(folder: Path) -> bool:
-    """Whether the server of `folder` runs, starts or stops."""
+    """Return whether the server of `folder` runs, starts or stops."""
     try:
         with (folder / keeper.ALIVE).open() as alive:
             return not try_lock(alive, fcntl.LOCK_SH)
@@ -82,7 +82,7 @@ def keeper_lives(folder: Path) -> bool:
 
 
 async def spawn(folder: Path, orders: keeper.Orders, binary: Path) -> None:
-    """Starts a keeper, apart from this process: no terminal, no signals, no open files in common."""
+    """Start a keeper, apart from this process: no terminal, no signals, no open files in common."""
     orders = {**orders, "command": [str(binary), *orders["command"]]}
     with log_file(folder) as output:
         process = subprocess.Popen(  # noqa: S603, ASYNC220 our own program, which leaves itself behind at once
@@ -99,7 +99,7 @@ async def spawn(folder: Path, orders: keeper.Orders, binary: Path) -> None:
 
 @contextlib.contextmanager
 def log_file(folder: Path) -> Iterator[IO[bytes]]:
-    """A new log; the one before it is kept beside it."""
+    """Open a new log; the one before it is kept beside it."""
     log = folder / keeper.LOG
     if log.exists():
         log.replace(log.with_suffix(".log.1"))
@@ -109,7 +109,7 @@ def log_file(folder: Path) -> Iterator[IO[bytes]]:
 
 
 async def last_word(folder: Path) -> keeper.State:
-    """What the keeper says once the server listens or fails; empty if the keeper went without a word."""
+    """Return the keeper's word once the server listens or fails; empty if the keeper went without one."""
     while True:
         lives = keeper_lives(folder)
         state = keeper.read_state(folder)
@@ -119,6 +119,6 @@ async def last_word(folder: Path) -> keeper.State:
 
 
 async def gone(folder: Path) -> None:
-    """Returns when the server of `folder` has ended."""
+    """Wait until the server of `folder` has ended."""
     while keeper_lives(folder):  # noqa: ASYNC110 another process tells it
         await asyncio.sleep(0.02)

@@ -28,7 +28,7 @@ PORT = 7233
 UI_OFFSET = 1000
 NAMESPACE = "default"
 RETENTION = timedelta(days=30)
-"""How long closed runs are kept."""
+"""Time for which closed runs are kept."""
 READY_SECONDS = 30.0
 
 TUNING: Mapping[str, str] = {
@@ -70,7 +70,7 @@ class ServerLease:
     share: IO[str] = field(repr=False)
 
     def close(self) -> None:
-        """Gives the share back; the last one ends the server within two seconds."""
+        """Give the share back; the last one ends the server within two seconds."""
         self.share.close()
 
     def __enter__(self) -> DevServer:
@@ -92,7 +92,7 @@ async def share_dev_server(
     extra_dynamic_config: Mapping[str, str] | None = None,
     search: Search | None = None,
 ) -> ServerLease:
-    """A share in the server of `folder`, which is started if it does not run.
+    """Share the server of `folder`, which is started if it does not run.
 
     Args:
         folder: keeps database, log and lock files; made if missing.
@@ -136,7 +136,7 @@ async def run_private_server(
     extra_dynamic_config: Mapping[str, str] | None = None,
     search: Search | None = None,
 ) -> AsyncIterator[DevServer]:
-    """A new server in memory on free ports, gone at the end of the block or of this process.
+    """Run a new server in memory on free ports until the end of the block or of this process.
 
     Raises:
         ServerError: see `share_dev_server`.
@@ -152,7 +152,7 @@ async def run_private_server(
 
 
 def flags(config: Mapping[str, str]) -> list[str]:
-    """Options of `temporal server start-dev` that do not name a place."""
+    """Return the options of `temporal server start-dev` that do not name a place."""
     dynamic = [part for key, value in config.items() for part in ("--dynamic-config-value", f"{key}={value}")]
     return ["--ip", "127.0.0.1", "--log-level", "warn", *dynamic]
 
@@ -160,7 +160,7 @@ def flags(config: Mapping[str, str]) -> list[str]:
 async def lease_server(
     folder: Path, orders: keeper.Orders, *, search: Search | None, on_progress: Progress
 ) -> ServerLease:
-    """Joins the server of `folder`, or starts it; of several processes at once, one starts it."""
+    """Join the server of `folder`, or start it; of several processes at once, one starts it."""
     loop = asyncio.get_running_loop()
 
     def tell(line: str) -> None:
@@ -190,7 +190,7 @@ async def lease_server(
 
 
 def private_folder(folder: Path) -> Path:
-    """`folder`, there and absolute; only its owner may read what runs have said."""
+    """Make `folder` and return its absolute path; only its owner may read what runs have said."""
     try:
         private_files.claim_folder(folder)
         return folder.resolve()
@@ -199,13 +199,13 @@ def private_folder(folder: Path) -> Path:
 
 
 def unusable(folder: Path, error: OSError) -> str:
-    """The sentence for a folder that cannot be written."""
+    """Return the sentence for a folder that cannot be written."""
     why = error.strerror or error
     return f"the folder {str(folder)!r} cannot keep a server: {why}; name another, or set MANDATE_FOLDER"
 
 
 def server_of(folder: Path, state: keeper.State) -> DevServer:
-    """What users of the server need to know."""
+    """Return the facts that users of the server need."""
     ui_port = state["ui_port"]
     return DevServer(
         address=f"127.0.0.1:{state['port']}",
@@ -217,7 +217,7 @@ def server_of(folder: Path, state: keeper.State) -> DevServer:
 
 
 async def answers(folder: Path, server: DevServer) -> None:
-    """Returns once `server` answers and keeps closed runs for `RETENTION`."""
+    """Return once `server` answers and keeps closed runs for `RETENTION`."""
     retention = Duration()
     retention.FromTimedelta(RETENTION)
     deadline = time.monotonic() + READY_SECONDS

@@ -1,1 +1,8 @@
-"""One concept a file; every one runs without keys."""
+"""One concept a file; every one runs without keys.
+
+shop: tools of the demo
+shop_checks: checks of its answers
+shop_data: its database
+shop_rules_server: return rules as MCP server
+sign_decision: signer of decisions and starts
+"""

@@ -63,7 +63,7 @@ class Refund:
 
 @dataclass(frozen=True, slots=True)
 class FoundRefund:
-    """Whether a call of `issue_refund` was done; what it returned follows where it was."""
+    """Outcome of a call of `issue_refund`; its result follows where it was done."""
 
     done: bool
     refund: int | None = None
@@ -75,7 +75,7 @@ class FoundRefund:
 
 @tool(effect="read", timeout="10s")
 def lookup_order(order: Order) -> OrderDetails:
-    """An order: who ordered what and when, what it cost, and whether it was delivered."""
+    """Look up an order: who ordered what and when, what it cost, and whether it was delivered."""
     with shop() as database:
         found = _order(database, order)
         lines = database.execute(
@@ -100,7 +100,7 @@ def lookup_order(order: Order) -> OrderDetails:
 
 @tool(effect="read", timeout="10s")
 def list_payments(order: Order) -> list[Payment]:
-    """The payments of an order, each with what was refunded of it."""
+    """List the payments of an order, each with what was refunded of it."""
     with shop() as database:
         _order(database, order)
         return [Payment(**dict(payment)) for payment in _payments(database, order)]
@@ -108,7 +108,7 @@ def list_payments(order: Order) -> list[Payment]:
 
 @tool(effect="read", timeout="10s")
 def check_stock(sku: Sku) -> Stock:
-    """How many pieces of an article are on the shelf, and its price."""
+    """Look up how many pieces of an article are on the shelf, and its price."""
     with shop() as database:
         return _stock(database, sku)
 
@@ -209,7 +209,7 @@ def _payments(database: sqlite3.Connection, order: int) -> list[sqlite3.Row]:
 
 
 def _payment_for(database: sqlite3.Connection, order: int, amount_cents: int) -> int:
-    """The payment that can give `amount_cents` back."""
+    """Return the payment that can give `amount_cents` back."""
     payments = _payments(database, order)
     for payment in payments:
         if payment["amount_cents"] - payment["refunded_cents"] >= amount_cents:

@@ -1,4 +1,4 @@
-"""What the answers of the demo's agent must pass: an ordinary function that is given the answer."""
+"""Checks of the demo's agent: ordinary functions that are given its answer."""
 
 import re
 
@@ -12,7 +12,7 @@ SELECT "order", refunds.amount_cents AS cents FROM refunds JOIN payments ON paym
 
 @check
 def refunds_are_told(answer: str) -> tuple[bool, str]:
-    """Whether the answer names the amount that the books show as refunded, for each order that it is about."""
+    """Return whether the answer names the amount refunded by the books, for each order that it is about."""
     with shop() as database:
         refunds = database.execute(_REFUNDED).fetchall()
     orders = {row["order"] for row in refunds} & {int(number) for number in re.findall(r"\b\d{4}\b", answer)}
@@ -25,7 +25,7 @@ def refunds_are_told(answer: str) -> tuple[bool, str]:
 
 
 def _is_named(cents: int, answer: str) -> bool:
-    """Whether an amount is in a text, with a point or a comma."""
+    """Return whether an amount is in a text, with a point or a comma."""
     return re.search(rf"(?<!\d){cents // 100}[.,]{cents % 100:02d}(?!\d)", answer) is not None
 
 

@@ -92,7 +92,7 @@ _METHODS = ("Visa ending 4417", "PayPal", "SEPA debit", "Mastercard ending 0921"
 
 
 def shop_path() -> Path:
-    """Where the shop's database is: `MANDATE_DEMO_SHOP`, or `.mandate/shop.db`.
+    """Return the path of the shop's database: `MANDATE_DEMO_SHOP`, or `.mandate/shop.db`.
 
     Tools run in worker processes that nobody hands a path to, so they read the environment here and only here.
     """
@@ -100,7 +100,7 @@ def shop_path() -> Path:
 
 
 def bank_seconds() -> float:
-    """How long the bank takes to confirm a refund that it has made: `MANDATE_DEMO_BANK_SECONDS`, or no time at all.
+    """Return the time that the bank takes to confirm a refund: `MANDATE_DEMO_BANK_SECONDS`, or none at all.
 
     A slow bank gives the demo the time to kill a worker that has paid and told nobody yet.
     """
@@ -118,7 +118,7 @@ def lose_reply(tool: str) -> None:
 
 
 def create_shop(path: Path) -> None:
-    """A shop as on its first day at `path`; one that is there is replaced."""
+    """Create a shop as on its first day at `path`; replace one that is there."""
     private_files.make_folder(path.parent)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.unlink(missing_ok=True)
@@ -134,7 +134,7 @@ def create_shop(path: Path) -> None:
 
 @contextmanager
 def shop() -> Iterator[sqlite3.Connection]:
-    """A transaction on the shop: committed at the end, rolled back when anything is raised.
+    """Open a transaction on the shop: committed at the end, rolled back when anything is raised.
 
     Raises:
         NotDone: there is no shop, or others hold it for longer than five seconds; nothing was changed.

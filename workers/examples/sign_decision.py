@@ -1,4 +1,4 @@
-"""Signs a decision or a start, in the place of an identity provider: `--token-command` of `mandate` runs it.
+"""Signer of a decision or a start, in the place of an identity provider: `--token-command` of `mandate` runs it.
 
     python -m mandate.workers.examples.sign_decision --make-key --key issuer.pem --jwks issuer.jwks.json
     MANDATE_JWKS=issuer.jwks.json MANDATE_TOKEN_ISSUER=example mandate worker
@@ -86,7 +86,7 @@ def _token(options: argparse.Namespace) -> str:
 
 
 def _signed(options: argparse.Namespace) -> dict[str, str]:
-    """The claims that bind a token to one start or one decision."""
+    """Return the claims that bind a token to one start or one decision."""
     if options.workflow_id:
         names = ("agent", "workflow_id", "input_digest", "labels_digest")
         return {name: getattr(options, name) for name in names if getattr(options, name)}
@@ -95,7 +95,7 @@ def _signed(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _make_key(path: Path, jwks: Path) -> None:
-    """A new private key at `path`, which must not exist, and its public half as a key set at `jwks`."""
+    """Make a private key at `path`, which must not exist, and its public half as a key set at `jwks`."""
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -106,7 +106,7 @@ def _make_key(path: Path, jwks: Path) -> None:
 
 
 def _key_id(key: ec.EllipticCurvePrivateKey) -> str:
-    """The thumbprint of RFC 7638, so that nobody has to keep a name beside the key."""
+    """Return the thumbprint of RFC 7638, so that nobody has to keep a name beside the key."""
     return digest_of(canonical_json(_public(key)))
 
 

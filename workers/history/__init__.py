@@ -1,1 +1,7 @@
-"""The history of a run, read from Temporal without a worker."""
+"""The history of a run, read from Temporal without a worker.
+
+run_history: state of a run by its events
+requests: requests and decisions
+events: events for people
+run_end: end of a run
+"""

@@ -1,4 +1,4 @@
-"""What happens in a run, as people are told it."""
+"""Events of a run, as people are told them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,14 +29,14 @@ class Call:
     attempts: int = 1
     """Number of the last attempt, from 1; known, with what follows, when it is over."""
     worker: str = ""
-    """Who made the last attempt, as workers name themselves to Temporal."""
+    """The worker of the last attempt, as workers name themselves to Temporal."""
     begun_at: datetime | None = None
-    """When the last attempt began."""
+    """Time when the last attempt began."""
     done_at: datetime | None = None
 
     @property
     def is_made(self) -> bool:
-        """Whether it got as far as its tool, which calls that are refused or do not fit never do."""
+        """True if it got as far as its tool, which calls that are refused or do not fit never do."""
         return self.state not in {"waiting", "refused", "misfit", "not made"}
 
 
@@ -78,7 +78,7 @@ class CallReturned:
 
 @dataclass(frozen=True, slots=True)
 class RequestOpened:
-    """People are asked, reminded, or other people are asked too."""
+    """A request that is opened, repeated as a reminder, or passed to other people."""
 
     step: int
     request: Request
@@ -87,13 +87,13 @@ class RequestOpened:
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """Somebody has said something to the run, or nobody has in time."""
+    """A message of somebody to the run, or the lack of one in time."""
 
     step: int
     line: str
-    """Who said what, in one sentence."""
+    """Speaker and words, in one sentence."""
     counts: bool = True
-    """Whether it is what the person wanted."""
+    """True if it is what the person wanted."""
 
 
 @dataclass(frozen=True, slots=True)

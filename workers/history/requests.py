@@ -1,11 +1,11 @@
-"""What a run wants from people and what they say to it, as its history tells it."""
+"""Requests of a run to people and their messages to it, as its history tells them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from mandate.workers.history import closing
+from mandate.workers.history import run_end
 from mandate.workers.history.events import Happening, MessageReceived, RequestOpened
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.marks import read_as
@@ -57,7 +57,7 @@ class RequestHistory:
     """Open ones by their ids, in the order in which they were asked."""
     paused_by: str | None = None
     earlier: tuple[Closed, ...] = ()
-    """What became of requests before the run last continued as new."""
+    """Outcomes of requests from before the run last continued as new."""
     _updates: dict[int, tuple[str, Any]] = field(default_factory=dict)
     """Messages that are being taken in, by the event that accepted them."""
     _checks: dict[int, tuple[DecisionCheck, ...]] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class RequestHistory:
 
     @property
     def doing(self) -> str:
-        """Whom the run waits for, in words; empty when for nobody."""
+        """The people whom the run waits for, in words; empty when for nobody."""
         if self.paused_by is not None:
             return f"paused by {self.paused_by}"
         if not self.requests:
@@ -88,13 +88,13 @@ class RequestHistory:
         return f"waiting for {', '.join(names)} ({', '.join(ids[:5])}{more})"
 
     def close_call(self, index: int) -> None:
-        """A call is being made: nobody is asked about it any more."""
+        """Close the requests about a call that is being made: nobody is asked about it any more."""
         for request in list(self.requests.values()):
             if request.index == index:
                 del self.requests[request.id]
 
     def take_back(self) -> None:
-        """The run takes back what it did: no pause holds it back, and nobody is asked about anything else."""
+        """Note that the run takes back what it did: no pause holds it back, nobody is asked about anything else."""
         self.paused_by = None
         self.close_all()
 
@@ -152,13 +152,13 @@ class RequestHistory:
         return happened
 
     async def _answered(self, event: HistoryEvent, step: int) -> list[Happening]:
-        """What came of an update."""
+        """Return the events that follow from the answer to an update."""
         completed = event.workflow_execution_update_completed_event_attributes
         name, message = self._updates.pop(completed.accepted_event_id, ("", None))
         if message is None:
             return []
         if completed.outcome.HasField("failure"):
-            reason = closing.words(await self.converter.decode_failure(completed.outcome.failure))
+            reason = run_end.words(await self.converter.decode_failure(completed.outcome.failure))
             return [MessageReceived(step, f"{_said(name, message)}, which does not count: {reason}", counts=False)]
         if isinstance(message, tuple):
             many = await self._decoded(completed.outcome.success.payloads, Receipts)
@@ -189,7 +189,7 @@ class RequestHistory:
         return MessageReceived(step, f"{receipt.message}{comment}")
 
     def _signaled(self, name: str, message: Any, step: int) -> list[Happening]:
-        """A signal has no answer: what comes of a decision is known when it has been checked."""
+        """Take in a signal, which has no answer: the outcome of a decision is known when it has been checked."""
         if isinstance(message, tuple):
             return []
         if not isinstance(message, Decision):
@@ -205,7 +205,7 @@ class RequestHistory:
         return [MessageReceived(step, _said(name, message))]
 
     def _checked(self, check: DecisionCheck, checked: Checked, step: int) -> list[Happening]:
-        """What came of a signal's decision; that of an update is told by its answer."""
+        """Return the events of a signal's decision; that of an update is told by its answer."""
         decision = check.decision
         said = (message for _, message in self._updates.values())
         if any(decision in message if isinstance(message, tuple) else decision == message for message in said):
@@ -231,7 +231,7 @@ class RequestHistory:
         ]
 
     async def _stands(self, event: HistoryEvent) -> None:
-        """A run that does not wait any more has no open requests, however they were answered."""
+        """Close all requests of a run that does not wait any more, however they were answered."""
         fields = event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
         if "AgentStatus" in fields and fields["AgentStatus"].data == b'"running"':
             self.requests.clear()
@@ -242,7 +242,7 @@ class RequestHistory:
         self.requests.pop(request, None)
 
     async def _read(self, name: str, payloads: Sequence[Payload]) -> Any:
-        """The argument of a message of ours, all decisions of one that holds many, or `None`."""
+        """Return the argument of a message of ours, all decisions of one that holds many, or `None`."""
         model = _MESSAGES.get(name)
         if model is None:
             return None
@@ -271,7 +271,7 @@ class RequestHistory:
 
 
 def _each(message: Decisions) -> tuple[Decision | None, ...]:
-    """The decisions of a message that holds many; `None` for one that does not fit."""
+    """Return the decisions of a message that holds many; `None` for one that does not fit."""
     found: list[Decision | None] = []
     for entry in message.decisions:
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeVar
 
-from mandate.workers.history import closing
+from mandate.workers.history import run_end
 from mandate.workers.history.events import (
     Call,
     CallReturned,
@@ -49,7 +49,7 @@ class _Activity:
 
 @dataclass(slots=True)
 class RunHistory:
-    """What is known of a run after the events so far; feed it the events of one Temporal run in order."""
+    """History of a run: all that is known after the events so far; feed it one Temporal run's events in order."""
 
     converter: DataConverter
     pin: AgentPin | None = None
@@ -65,7 +65,7 @@ class RunHistory:
     """The agent's name as it was asked for."""
     task_queue: str = ""
     parked: RequestHistory = field(init=False)
-    """What it wants from people."""
+    """Its requests to people."""
     _first_run: str = ""
     _open: dict[int, _Activity] = field(default_factory=dict)
 
@@ -97,14 +97,14 @@ class RunHistory:
                 if activity is not None and activity.call is not None:
                     activity.call.state = "cancelled"
             case _:
-                if (ended := await closing.ended_by(event, self.converter)) is not None:
+                if (ended := await run_end.ended_by(event, self.converter)) is not None:
                     self._end(ended)
                     return [ended]
         return []
 
     @property
     def doing(self) -> str:
-        """What is going on, in words; empty when nothing is known to be."""
+        """The current work, in words; empty when nothing is known to be under way."""
         going_on = [activity.line for activity in self._open.values() if activity.kind != NOTIFY]
         return ", ".join(going_on) or self.parked.doing
 
@@ -155,7 +155,7 @@ class RunHistory:
         return [CallStarted(self.step, activity.call)]
 
     async def _call_of(self, attributes: ActivityTaskScheduledEventAttributes, line: str) -> Call | None:
-        """The call that an activity answers: by its index, else by its key, else by the name of the activity.
+        """Return the call that an activity answers: by its index, else by its key, else by the activity's name.
 
         A person may have changed it: then `line` says what is called, and the key is another one.
         """
@@ -177,7 +177,7 @@ class RunHistory:
         return tool is not None and tool.remote is not None and tool.remote.name == attributes.activity_type.name
 
     def _taken_up(self, event: HistoryEvent) -> None:
-        """Temporal tells of the last attempt of an activity only, and that when it is over."""
+        """Note the last attempt of an activity: Temporal tells of no other, and of that when it is over."""
         started = event.activity_task_started_event_attributes
         activity = self._open.get(started.scheduled_event_id)
         if activity is not None and (call := activity.call) is not None:
@@ -185,7 +185,7 @@ class RunHistory:
             call.begun_at = event.event_time.ToDatetime(UTC)
 
     def _closed(self, scheduled: int, event: HistoryEvent) -> _Activity | None:
-        """The activity that `event` ends."""
+        """Return the activity that `event` ends."""
         activity = self._open.pop(scheduled, None)
         if activity is not None and activity.call is not None:
             activity.call.done_at = event.event_time.ToDatetime(UTC)
@@ -220,7 +220,7 @@ class RunHistory:
             error = await self.converter.decode_failure(failure)
         except (ValueError, RuntimeError, OverflowError):
             error = ApplicationError("its failure cannot be read")
-        reason = closing.words(error)
+        reason = run_end.words(error)
         if activity.call is None:
             return [ModelAnswered(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
         outcome = Outcome.UNKNOWN
@@ -269,7 +269,7 @@ class RunHistory:
         )
 
     def _know(self, call: Call) -> None:
-        """What was uncertain of a call is so no more: it is made again, or somebody knew what became of it."""
+        """Remove a call from the uncertain ones: it is made again, or somebody knew its outcome."""
         self.uncertain = tuple(entry for entry in self.uncertain if (entry.step, entry.call) != (self.step, call.line))
 
     def _replied(self, reply: ModelReply) -> list[Happening]:
@@ -284,7 +284,7 @@ class RunHistory:
         return happened
 
     def _unmade(self, results: Sequence[ToolResult]) -> list[Happening]:
-        """Calls that got an answer without an activity: by the verdict, from people, or because nobody answered."""
+        """Return events of calls that got an answer without an activity: by verdict, from people, or on expiry."""
         happened: list[Happening] = []
         for call, result in zip(self.calls, results, strict=False):
             if call.state == "waiting":
@@ -317,7 +317,7 @@ class RunHistory:
             self.usage, self.effects, self.uncertain = result.usage, result.effects, result.uncertain
 
     def _cut_short(self) -> None:
-        """Calls that were going on when the run was closed, of which nothing more will be heard."""
+        """Mark the calls that were under way when the run was closed: nothing more will be heard of them."""
         for call in self.calls:
             if call.state == "waiting":
                 call.state = "not made"

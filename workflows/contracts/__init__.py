@@ -1,1 +1,25 @@
-"""Frozen values that cross Temporal, the store and files; stdlib and pydantic only."""
+"""Frozen values that cross Temporal, the store and files; stdlib and pydantic only.
+
+base: kinds of contract, digests, durations
+agent: agent file and pinned agent
+tool: tools, calls and their results
+tool_entry: entry of `tools` in a file
+tool_checks: rules on such an entry
+templates: secrets and arguments in texts
+policy: rules, verdicts, totals
+budget: limits of a run
+model: one model call
+transcript: messages and segments
+run: start, result and state
+start: claims of a signed start
+request: requests to people, their decisions
+decision_lookups: decisions looked up together
+people: file of people
+channels: file of channels
+verification: checks and probes
+compensation: calls that take others back
+failures: types of failure, outcomes
+faults: faults inside a value
+marks: messages with authentication codes
+queues: names of task queues
+"""

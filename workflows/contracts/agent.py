@@ -132,11 +132,11 @@ class PinnedAgent(Record):
 
     @property
     def wants_signatures(self) -> bool:
-        """Tell whether some decision on its runs counts only with a signature."""
+        """True if some decision on its runs counts only with a signature."""
         return any(asking.signature == "required" for asking in (self.people, *self.policy))
 
     def wants_requester(self, *, has_people: bool) -> bool:
-        """Tell whether a run must say who asks; `has_people` is whether there is a file of people.
+        """Return whether a run must say who asks; `has_people` is whether there is a file of people.
 
         Every agent can ask people: for calls, with `ask_person`, and when it cannot go on. Who asked for a run decides
         on none of that, which nobody can hold to without knowing who that is. Where the agent file says `required`, the
@@ -148,12 +148,12 @@ class PinnedAgent(Record):
 
     @property
     def wants_signed_start(self) -> bool:
-        """Tell whether a run must be asked for with a token: where decisions are signed, unless anyone may ask."""
+        """True if a run must be asked for with a token: where decisions are signed, unless anyone may ask."""
         return self.wants_signatures and self.requester != "anyone"
 
 
 class AgentPin(Record):
-    """What the workflow holds of its agent: what it decides with."""
+    """Pinned part of an agent that the workflow decides with."""
 
     name: Name
     digest: Digest
@@ -166,7 +166,7 @@ class AgentPin(Record):
     """Calls that no rule matched are asked for; false in runs that began when they were refused."""
     people: Asking = Asking()
     requester: RequesterIs = "anyone"
-    """What is sure of who asked; runs that began before that was looked at keep `anyone`."""
+    """Knowledge of who asked; runs from before that was looked at keep `anyone`."""
     checks: tuple[CheckPin, ...] = ()
     probes: dict[str, ProbePin] = {}
     """By the tool that they are about."""
@@ -217,4 +217,4 @@ class Pinned(Record):
     agent: AgentPin
     head: Digest
     requester: str | None = None
-    """Who asked, by their name in the file of people if they are there, however they were named at the start."""
+    """The one who asked, by their name in the file of people if they are there, however the start named them."""

@@ -41,7 +41,7 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def parse_duration(value: object) -> object:
-    """`"90s"`, `"1h30m"` or `"2d"` as a `timedelta`; anything else is left to pydantic.
+    """Parse `"90s"`, `"1h30m"` or `"2d"` as a `timedelta`; leave anything else to pydantic.
 
     Raises:
         ValueError: a text that is neither of this form nor ISO 8601, or a bare number.
@@ -67,12 +67,12 @@ Duration = Annotated[
 
 
 def digest_of(content: bytes) -> str:
-    """The address of `content`: its sha256 in base64url, 43 characters."""
+    """Return the address of `content`: its sha256 in base64url, 43 characters."""
     return urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
 def canonical_json(value: JsonValue | Mapping[str, Any]) -> bytes:
-    """`value` as JSON with sorted keys and no spaces: equal values have equal bytes.
+    """Return `value` as JSON with sorted keys and no spaces: equal values have equal bytes.
 
     Raises:
         ValueError: a number that JSON has no form for (NaN, infinities).
@@ -81,7 +81,7 @@ def canonical_json(value: JsonValue | Mapping[str, Any]) -> bytes:
 
 
 def check_storable(value: Any) -> None:
-    """Nothing when `value` can be stored as JSON.
+    """Check that `value` can be stored as JSON.
 
     Raises:
         ValueError: it holds half of a surrogate pair, NaN or an infinity; the message begins with "holds".

@@ -13,7 +13,7 @@ from mandate.workflows.contracts.templates import SECRET_START, secret_names
 from pydantic import Field, field_validator
 
 Occasion = Literal["asked", "reminder", "escalated"]
-"""Why people hear of a request: it is new | they have not answered | others have not, and now it is theirs."""
+"""Reason to tell people of a request: it is new | they have not answered | others have not, it is theirs to answer."""
 
 CHANNEL_KINDS = ("log", "webhook", "slack")
 
@@ -97,7 +97,7 @@ class ChannelsFile(Spec):
 
 
 def address_fault(url: str) -> str | None:
-    """What is wrong with the address of a channel, its secrets in place; never quotes it."""
+    """Return the fault in the address of a channel, its secrets in place; never quote it."""
     if not url.isascii() or _NOT_IN_ADDRESS.search(url):
         return "must be an address without spaces, backslashes and characters outside of ASCII"
     try:

@@ -1,4 +1,4 @@
-"""Undoing what a stopped run has done: which tool takes a call back, and the calls that can be taken back."""
+"""Compensation of a stopped run: the tool that takes a call back, and the calls that can be taken back."""
 
 from mandate.workflows.contracts.base import Digest, Name, Record, Spec
 from mandate.workflows.contracts.tool import ToolResult

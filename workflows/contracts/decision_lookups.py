@@ -10,7 +10,7 @@ class KeptDecision(Record):
 
     decision: Decision
     at: AwareDatetime
-    """When it came: it is in time if it was then."""
+    """Time of arrival: it is in time if it was then."""
 
 
 class DecisionChecks(Record):

@@ -1,4 +1,4 @@
-"""Why an activity failed, in words that the workflow can decide on."""
+"""Failures of activities, in words that the workflow can decide on."""
 
 from enum import StrEnum
 
@@ -12,7 +12,7 @@ class FailureType(StrEnum):
     """A start request or message that does not fit; the message names the field."""
     UNKNOWN_AGENT = "UnknownAgent"
     NOT_ASKED = "NotAsked"
-    """What was to be done lacks the mark of a run of this installation, or what was answered that of its workers."""
+    """The task lacks the mark of a run of this installation, or the answer that of its workers."""
     DECISION_REFUSED = "DecisionRefused"
     """A person's decision or message that does not count; the message says why."""
     TRY_AGAIN = "TryAgain"
@@ -42,7 +42,7 @@ REFUSALS = (FailureType.DECISION_REFUSED, FailureType.TRY_AGAIN)
 
 
 class Outcome(StrEnum):
-    """What is known of an attempt to act on the world."""
+    """Knowledge of an attempt to act on the world."""
 
     NOT_SENT = "not_sent"
     """It never left us: nothing can have happened."""
@@ -54,7 +54,7 @@ class Outcome(StrEnum):
 
 
 class Unreadable(Record):
-    """Stands for an argument that could not be decoded."""
+    """Stand-in for an argument that could not be decoded."""
 
     reason: str
 

@@ -7,11 +7,11 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Located = tuple[tuple[str | int, ...], str]
-"""Where in the value, and one sentence that says what is wrong and what is allowed."""
+"""Place in the value, and one sentence that says what is wrong and what is allowed."""
 
 
 class Unreadable:
-    """Stands in plain values for a part that has a fault of its own."""
+    """Stand-in among plain values for a part that has a fault of its own."""
 
     __slots__ = ()
 
@@ -24,7 +24,7 @@ MISSPELT: Final = Unreadable()
 
 
 def refuse(faults: Sequence[Located]) -> None:
-    """Nothing when there are no faults.
+    """Raise an error for `faults`, if there are any.
 
     Raises:
         ValidationError: all of `faults`; pydantic puts the validator's own place before theirs.
@@ -46,7 +46,7 @@ def given_twice(names: Sequence[str | None]) -> list[Located]:
 
 
 def repeated(names: Sequence[str | None]) -> list[tuple[int, str, int]]:
-    """Position and name of each of `names` that stands further up already, and where it does; `None` is no name."""
+    """Find the position and name of each of `names` that stands further up already, and where; `None` is no name."""
     first: dict[str, int] = {}
     again: list[tuple[int, str, int]] = []
     for position, name in enumerate(names):

@@ -35,7 +35,7 @@ class Usage(Record):
 
 
 class Finish(StrEnum):
-    """How an answer ended."""
+    """End of an answer."""
 
     COMPLETE = "complete"
     TRUNCATED = "truncated"
@@ -49,7 +49,7 @@ class Finish(StrEnum):
 
 
 class Words(Record):
-    """What a person told a running agent."""
+    """Message of a person to a running agent."""
 
     by: str
     text: str
@@ -65,9 +65,9 @@ class ModelRequest(Record):
     results: tuple[ToolResult, ...] = ()
     """One for each call of the turn at `head`, in its order."""
     note: str | None = None
-    """What the runtime tells the model, after the results."""
+    """Message of the runtime to the model, after the results."""
     words: tuple[Words, ...] = ()
-    """What people tell the model, last."""
+    """Messages of people to the model, last."""
     step: int
 
 
@@ -83,7 +83,7 @@ class ModelReply(Record):
     usage: Usage = Usage()
     finish: Finish = Finish.COMPLETE
     problem: str | None = None
-    """Why the answer cannot be taken, for the model and for people; set unless `finish` is `complete` or `paused`."""
+    """The reason why the answer cannot be taken, for model and people; `None` if `finish` is `complete` or `paused`."""
 
 
 OUTPUT_INLINE_BYTES = 16 * 1024

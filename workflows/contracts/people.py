@@ -14,7 +14,7 @@ AGENT_PREFIX = "agent:"
 
 
 def same_person(name: str) -> str:
-    """The form in which two spellings of one name are equal: Unicode NFC, without regard to case and outer spaces."""
+    """Return the form that is equal for two spellings of a name: Unicode NFC, without case and outer spaces."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
 
 
@@ -46,7 +46,7 @@ class PersonSpec(Spec):
 
 
 class GroupSpec(Spec):
-    """What is to be said of a group."""
+    """Settings of a group."""
 
     description: str | None = Field(default=None, max_length=300, description="What the group is for.")
 
@@ -72,7 +72,7 @@ class PeopleSpec(Spec):
 
 
 def same_names(people: Sequence[PersonSpec]) -> list[Located]:
-    """Names and addresses that two people have; a person's own name among the addresses is none."""
+    """Return names and addresses that two people have; a person's own name among the addresses is none."""
     first: dict[str, int] = {}
     found: list[Located] = []
     for index, person in enumerate(people):

@@ -19,16 +19,16 @@ from pydantic import (
 )
 
 EXPIRES = timedelta(hours=24)
-"""How long people have to answer unless a rule says otherwise."""
+"""Time that people have to answer unless a rule says otherwise."""
 
 MOST_REMINDERS = 50
 """Reminders of one request; with more, the interval between them is too short."""
 
 Person = Annotated[str, StringConstraints(pattern=r"^\S(?:.{0,198}\S)?$")]
-"""How a person is named in decisions, for example `ann@example.com`."""
+"""Name of a person in decisions, for example `ann@example.com`."""
 
 RequesterIs = Literal["known", "named", "anyone"]
-"""What is sure of who asked for a run: the file of people had them when it began, they gave a name and there was no
+"""Knowledge of who asked for a run: the file of people had them when it began, they gave a name and there was no
 such file, or the agent file lets anyone ask."""
 
 Group = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@/-]{0,63}$")]
@@ -41,7 +41,7 @@ def _not_empty(text: str) -> str:
 
 
 class Match(Spec):
-    """Which calls a rule is about; every key given must fit, and no key at all fits every call."""
+    """Calls that a rule is about; every key given must fit, and no key at all fits every call."""
 
     tools: tuple[str, ...] | None = Field(default=None, min_length=1, description="Names; `*` stands for any text.")
     effects: tuple[Effect, ...] | None = Field(default=None, min_length=1, description="Effects of the tool.")
@@ -50,7 +50,7 @@ class Match(Spec):
 
 
 class Approvers(Spec):
-    """Who may decide: any of these users, and everybody in any of these groups."""
+    """People who may decide: any of these users, and everybody in any of these groups."""
 
     users: tuple[Person, ...] = Field(default=(), description="People, by the name that they decide under.")
     groups: tuple[Group, ...] = Field(default=(), description="Groups of the file of people.")
@@ -65,7 +65,7 @@ class Approvers(Spec):
 
 
 class Escalation(Spec):
-    """Whom a request goes to when nobody has answered it in time; those asked before may still answer."""
+    """People whom a request goes to when nobody has answered it in time; those asked before may still answer."""
 
     users: tuple[Person, ...] = Field(default=(), description="People who may decide from then on.")
     groups: tuple[Group, ...] = Field(default=(), description="Groups that may decide from then on.")
@@ -79,13 +79,13 @@ class Escalation(Spec):
 
 
 class OnExpiry(Spec):
-    """What follows when nobody has answered in time."""
+    """Consequence when nobody has answered in time."""
 
     escalate: Escalation = Field(description="Ask these people next; when they do not answer either, it is denied.")
 
 
 class Asking(Spec):
-    """How people are asked; a key that a rule leaves out is the agent's under `people`, else the default."""
+    """Terms on which people are asked; a key that a rule leaves out is the agent's under `people`, else the default."""
 
     approvers: Approvers | None = Field(
         default=None, description="Who may decide; left out: everybody in the file of people but the requester."
@@ -144,7 +144,7 @@ class ExampleCall(Spec):
 
 
 class ExampleRun(Spec):
-    """What a run has done before an example's call; what is left out is as at the beginning of a run."""
+    """Earlier work of a run before an example's call; what is left out is as at the beginning of a run."""
 
     requester: str | None = Field(default=None, description="Who asked for the run.")
     labels: dict[str, str] = Field(default={}, description="Labels of the run.")
@@ -191,7 +191,7 @@ class PolicySpec(Spec):
 
 
 class ToolTotals(Record):
-    """What calls of one tool come to in a run, the denied and failed ones left out."""
+    """Totals of the calls of one tool in a run, the denied and failed ones left out."""
 
     calls: int = 0
     sums: dict[str, Decimal] = {}
@@ -199,7 +199,7 @@ class ToolTotals(Record):
 
 
 class RunFacts(Record):
-    """What conditions see of the run as `run`, without the call that is judged."""
+    """Facts of a run that conditions see as `run`, without the call that is judged."""
 
     id: str
     """First run id of the chain."""
@@ -230,7 +230,7 @@ class Reading(Record):
 
 
 class Verdict(Record):
-    """What becomes of one call."""
+    """Verdict on one call."""
 
     kind: Literal["allow", "ask", "deny"]
     rule: str | None = None

@@ -1,4 +1,4 @@
 """Task queues that clients rely on."""
 
 AGENTS = "agents"
-"""Where `AgentWorkflow` and its activities run unless a worker is told otherwise."""
+"""Task queue of `AgentWorkflow` and its activities unless a worker is told otherwise."""

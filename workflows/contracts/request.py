@@ -31,7 +31,7 @@ CHOICES: dict[RequestKind, tuple[str, ...]] = {
     "escalation": ("retry", "accept", "supply", "stop"),
     "outcome": ("happened", "not_happened", "stop"),
 }
-"""What can be chosen, the safe choice last."""
+"""Choices that a request offers, the safe choice last."""
 
 VALUE_BYTES = 64 * 1024
 """Most that the value of one decision takes as JSON."""
@@ -47,7 +47,7 @@ def _seen(name: str) -> str:
 
 
 By = Annotated[Person, AfterValidator(_seen)]
-"""Who says something; where names are shown, this one looks like no other and moves nothing."""
+"""Author of a statement; where names are shown, this one looks like no other and moves nothing."""
 
 
 class Message(Spec):
@@ -61,7 +61,7 @@ class Message(Spec):
 
 
 class Decision(Message):
-    """What a person says to one request: the argument of `decide`, as update and as signal."""
+    """Decision of a person on one request: the argument of `decide`, as update and as signal."""
 
     request: Literal["*"] | RequestId = Field(description="Id of the request; `*` for all, with `reject` only.")
     digest: Digest | None = Field(default=None, description="The request's digest; left out for `*` only.")
@@ -120,7 +120,7 @@ class Need(Record):
     signature: bool = False
     expires_at: AwareDatetime
     then: "Then | None" = None
-    """Whom to ask at `expires_at`; `None` denies."""
+    """People to ask at `expires_at`; `None` denies."""
     remind: timedelta | None = None
     remind_at: AwareDatetime | None = None
     approved_by: tuple[str, ...] = ()
@@ -132,7 +132,7 @@ class Need(Record):
 
 
 class Then(Record):
-    """Whom a need goes to when it expires."""
+    """Need that takes the place of one that expires."""
 
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -186,7 +186,7 @@ class Request(Record):
     digest: Digest
     """Over run chain, id, kind, tool, canonical arguments and agent: what a decision must name."""
     title: str
-    """What is asked, in one line of up to 160 characters, without sensitive values."""
+    """The matter in one line of up to 160 characters, without sensitive values."""
     tool: str | None = None
     arguments: JsonObject = {}
     """As people may see them: sensitive values are `***`, long texts `{"digest", "size", "preview"}`."""
@@ -195,11 +195,11 @@ class Request(Record):
     options: tuple[str, ...] = ()
     """Answers that the agent suggests."""
     goal: str | None = None
-    """What the run was asked to do, its beginning; of escalations and outcomes."""
+    """The run's task, its beginning; of escalations and outcomes."""
     evidence: tuple[str, ...] = ()
     """Attempts and what became of them, one line each, the oldest first."""
     reason: str
-    """Why people are asked, in one sentence."""
+    """The reason why people are asked, in one sentence."""
     effect: str | None = None
     risk: float = 0.0
     tainted: bool = False
@@ -207,17 +207,17 @@ class Request(Record):
     step: int
     head: Digest
     index: int
-    """Which call of the turn at `head` it is about."""
+    """Index of the call in the turn at `head` that it is about."""
     choices: tuple[str, ...]
     needs: tuple[Need, ...]
     requested_at: AwareDatetime
     decisions: tuple[Recorded, ...] = ()
     edited: EditedCall | None = None
-    """What runs if it is approved now."""
+    """The call that runs if it is approved as it is."""
 
     @property
     def expires_at(self) -> AwareDatetime:
-        """When the first of its needs that are not met expires."""
+        """Time when the first of its needs that are not met expires."""
         unmet = [need.expires_at for need in self.needs if not need.is_met]
         return min(unmet or [need.expires_at for need in self.needs])
 
@@ -235,7 +235,7 @@ ANYONE = "anyone"
 
 
 class Closed(Record):
-    """What became of a request that is not open any more."""
+    """Outcome of a request that is not open any more."""
 
     id: RequestId
     kind: RequestKind
@@ -266,7 +266,7 @@ class OpenRequests(Record):
     refused: tuple[Refusal, ...] = ()
     """The last few decisions that did not count."""
     refusals: int = 0
-    """How many did not count in all."""
+    """Number of decisions that did not count in all."""
 
 
 class Receipt(Record):
@@ -307,7 +307,7 @@ class DecisionCheck(Record):
     requester_is: RequesterIs = "anyone"
     workflow_id: str
     at: AwareDatetime
-    """When the decision came: a token must be valid then."""
+    """Time when the decision came: a token must be valid then."""
 
 
 class SignedDecision(Record):
@@ -315,7 +315,7 @@ class SignedDecision(Record):
 
     decision: Decision
     at: AwareDatetime
-    """When it came."""
+    """Time of arrival."""
     edited_before: Digest | None = None
     """Address of the arguments that the call had then; `None` for the model's own."""
 
@@ -334,7 +334,7 @@ class Checked(Record):
     """Address of the `SignedDecision`, where a signature was wanted."""
     edited: EditedCall | None = None
     answer: ToolResult | None = None
-    """What a question's tool call returns."""
+    """Result of a question's tool call."""
 
 
 class Notice(Record):
@@ -365,7 +365,7 @@ class Notified(Record):
 
 
 class Steering(Message):
-    """What a person tells the agent: the argument of `steer`."""
+    """Message of a person to the agent: the argument of `steer`."""
 
     text: str = Field(min_length=1, max_length=8000, description="The words, which the model is told as this person's.")
     by: By = Field(description="Who says it.")

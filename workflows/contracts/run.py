@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue, StringConstraints, field_validator
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 TASK_TIMEOUT = timedelta(seconds=10)
-"""How long a worker may take for one workflow task of a run, a replay of its history included.
+"""Time that a worker may take for one workflow task of a run, a replay of its history included.
 
 What was handed to a worker as it died is handed out again after this. A task that takes longer is begun anew, with the
 same replay; from the fourth time on the server gives it five seconds more, then ten, twenty and so on, so that a worker
@@ -94,9 +94,9 @@ class EffectEntry(Record):
     key: str
     """Idempotency key."""
     reason: str | None = None
-    """Why its outcome is unknown, or how it became known after it was."""
+    """The reason why its outcome is unknown, or how it became known after it was."""
     attempts: int = 1
-    """How many attempts it is known to have had; at least, where only the other side counts them."""
+    """Number of attempts it is known to have had; at least, where only the other side counts them."""
     undoes: str | None = None
     """Idempotency key of the call that this one took back."""
 
@@ -111,7 +111,7 @@ class EffectLog(Record):
 
 
 class RunResult(Record):
-    """What a run returns: under 32 KiB, readable without Mandate; every key is always there."""
+    """Result of a run: under 32 KiB, readable without Mandate; every key is always there."""
 
     status: RunStatus
     output: JsonValue
@@ -119,7 +119,7 @@ class RunResult(Record):
     output_digest: Digest | None
     """Address of an answer over 16 KiB; `output` is then its beginning."""
     reason: str | None
-    """Why it did not complete, in one sentence."""
+    """The reason why it did not complete, in one sentence."""
     usage: Usage
     head: Digest | None
     audit_head: Digest | None
@@ -134,7 +134,7 @@ class Progress(Record):
     agent: Name
     version: str
     doing: str
-    """What it does now, in words."""
+    """Current work, in words."""
     step: int
     head: Digest
     answers: tuple[ToolResult | None, ...]

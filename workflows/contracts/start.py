@@ -10,7 +10,7 @@ class StartClaims(Record):
     """Claims of a token for one start, beside `iss`, `aud`, `iat` and `exp`; the claims' own names."""
 
     sub: str
-    """Who asks, as in the start request."""
+    """The one who asks, as in the start request."""
     agent: str
     workflow_id: str
     input_digest: Digest
@@ -27,7 +27,7 @@ def start_claims(
     requester: str,
     labels: Mapping[str, str] | None = None,
 ) -> StartClaims:
-    """The claims for one start; `asked` is its `input`.
+    """Return the claims for one start; `asked` is its `input`.
 
     Raises:
         ValueError: `asked` holds what JSON has no form for.

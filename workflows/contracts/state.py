@@ -22,7 +22,7 @@ class Edit(Record):
 
 
 class PeopleState(Record):
-    """What a run wants from people, and what they said."""
+    """Requests of a run to people, and their decisions."""
 
     model_config = ConfigDict(frozen=False)
 
@@ -39,7 +39,7 @@ class PeopleState(Record):
 
 
 class ControlState(Record):
-    """What people want of the run as a whole."""
+    """Commands of people on the run as a whole."""
 
     model_config = ConfigDict(frozen=False)
 
@@ -48,12 +48,12 @@ class ControlState(Record):
     words: tuple[Words, ...] = ()
     """Not told to the model yet."""
     undo: Literal["begun", "ended", "kept"] | None = None
-    """Whether a stopped run takes back what it did; `ended` when a second stop ended that, `kept` when it was never to
+    """State of taking back what a stopped run did; `ended` by a second stop, `kept` when it was never to
     begin."""
 
 
 class Resolution(Record):
-    """What a person chose on an escalation or an unknown outcome; `expired` when nobody did."""
+    """Choice of a person on an escalation or an unknown outcome; `expired` when nobody chose."""
 
     choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "expired"]
     by: str = ""
@@ -79,9 +79,9 @@ class Unclear(Record):
     request: str | None = None
     """Of kind `outcome`; `None` before people are asked."""
     reruns: int = 0
-    """How often it was found not to have happened, and made again."""
+    """Number of times it was found not to have happened, and made again."""
     begun_at: AwareDatetime | None = None
-    """When its key was first sent."""
+    """Time when its key was first sent."""
     is_not_done: bool = False
     """It is known that it has not happened, and is to be made again."""
 
@@ -91,23 +91,23 @@ class Trouble(Record):
 
     failures: int = 0
     lines: tuple[str, ...] = ()
-    """What was tried and why it failed, the last ten."""
+    """Attempts and why they failed, the last ten."""
     index: int | None = None
     """The call of the open turn that failed last."""
 
 
 class RecoveryState(Record):
-    """What went wrong lately, as far as it decides on what comes next."""
+    """Recent failures, as far as they decide on what comes next."""
 
     troubles: dict[str, Trouble] = {}
     """By tool; `*final` for the answer, `*turns` for turns in a row without a success, `*same` for calls that are made
     again and again, `*model` for models that give no answer."""
     failed: dict[str, str] = {}
-    """Why calls failed for good, by their digest: the same call again is not made. The last 64."""
+    """Reasons why calls failed for good, by their digest: the same call again is not made. The last 64."""
     spoiled: dict[str, str] = {}
-    """Why calls that changed the world did not pass a check: they are never made again as they are. The last 64."""
+    """Reasons why calls that changed the world failed a check: they are never made again as they are. The last 64."""
     same: dict[str, int] = {}
-    """How often a call came with the same result, by the digest of both. The last 64."""
+    """Number of times that a call came with the same result, by the digest of both. The last 64."""
 
 
 class Rescue(Record):
@@ -144,7 +144,7 @@ class RunState(Record):
     edits: dict[int, Edit] = {}
     """By position in `calls`."""
     notes: dict[int, str] = {}
-    """What people said when they approved, by position in `calls`; told with the result."""
+    """Notes of people who approved, by position in `calls`; told with the result."""
     signed: dict[int, SignedApproval] = {}
     """Of calls that people had to sign for, by position in `calls`."""
     totals: dict[str, ToolTotals] = {}
@@ -157,24 +157,24 @@ class RunState(Record):
     """By request, until what waits for it has taken it."""
     recovery: RecoveryState = RecoveryState()
     turn_counted: bool = False
-    """Whether the open turn is counted among those that failed or not."""
+    """True if the open turn is counted among those that failed or not."""
     rescue: Rescue | None = None
     goal: str = ""
-    """What the run was asked, its beginning."""
+    """The run's task, its beginning."""
     people: PeopleState = Field(default_factory=PeopleState)
     control: ControlState = Field(default_factory=ControlState)
     note: str | None = None
     misfits: int = 0
     """Final answers in a row that could not be taken."""
     untaken: tuple[str, ...] = ()
-    """What was wrong with the last of them."""
+    """Fault of the last of them."""
     usage: Usage = Usage()
     effects: EffectLog = EffectLog()
     uncertain: tuple[EffectEntry, ...] = ()
     compensable: tuple[Compensable, ...] = ()
     """The last 50 calls that can be taken back, the oldest first."""
     compensable_count: int = 0
-    """How many there were in all."""
+    """Number of them in all."""
     last_answer: ModelReply | None = None
     """That of a run which was stopped as it came."""
     recent: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)\}")
 
 
 def secret_names(text: str) -> tuple[str, ...]:
-    """The secrets that `text` names, each once, in their order.
+    """Return the secrets that `text` names, each once, in their order.
 
     Raises:
         ValueError: `${secret:` that is not followed by a name and `}`; the message holds nothing of `text`.
@@ -23,7 +23,7 @@ def secret_names(text: str) -> tuple[str, ...]:
 
 
 def url_arguments(url: str) -> tuple[str, ...]:
-    """The arguments that `{name}` in `url` stands for, each once, in their order.
+    """Return the arguments that `{name}` in `url` stands for, each once, in their order.
 
     Raises:
         ValueError: braces that are no `{name}`, a secret, or a placeholder where the host is.

@@ -9,7 +9,7 @@ from pydantic import Field
 
 
 class Effect(StrEnum):
-    """What calling a tool does to the world, hence when an attempt may be repeated."""
+    """Effect of a call on the world, hence when an attempt may be repeated."""
 
     READ = "read"
     """Changes nothing: retried freely."""
@@ -26,7 +26,7 @@ class Effect(StrEnum):
 
 
 ErrorMeaning = Literal["not_done", "unknown"]
-"""What is known of a call whose tool says that it failed, and may have acted before it did."""
+"""Knowledge of a call whose tool says that it failed, and may have acted before it did."""
 
 ToolSource = Literal["python", "mcp", "http", "activity", "builtin"]
 
@@ -43,7 +43,7 @@ class RemoteActivity(Record):
 
 
 class Tool(Record):
-    """What the workflow knows of a tool: enough to decide, no schema and no description."""
+    """Tool as the workflow knows it: enough to decide, no schema and no description."""
 
     name: Name
     source: ToolSource
@@ -56,7 +56,7 @@ class Tool(Record):
     """For `keyed`: how long the other side knows the idempotency key; `None` for ever. No attempt begins later."""
     tags: tuple[str, ...] = ()
     risk: float = 0.0
-    """How much harm a call can do, on a scale of the agent's author; rules and people see it."""
+    """Harm that a call can do, on a scale of the agent's author; rules and people see it."""
     untrusted: bool = False
     """Its results come from outside and may try to instruct the model."""
     numeric: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Tool(Record):
 
 
 class McpServer(Record):
-    """How to reach an MCP server; values may hold `${secret:NAME}`, resolved by the worker only."""
+    """Address of an MCP server; values may hold `${secret:NAME}`, resolved by the worker only."""
 
     name: Name
     command: tuple[str, ...] = ()
@@ -89,9 +89,9 @@ class McpBinding(Record):
     tool: str
     """The server's own name for it."""
     claims: tuple[str, ...] = ()
-    """What the server says of the tool's effect, in words; shown to people and never trusted."""
+    """The server's words on the tool's effect; shown to people and never trusted."""
     error: ErrorMeaning | None = None
-    """What it means that the tool says it failed; `None` for unknown if it is `once`, else not done."""
+    """Meaning of a failure that the tool reports; `None` for unknown if it is `once`, else not done."""
 
 
 class HttpBinding(Record):
@@ -140,11 +140,11 @@ class CallRequest(Record):
     """Text leaves over 1 KiB are `{"digest", "size", "preview"}`, and sensitive arguments are, with nothing but a keyed
     digest; `run_tool` reads the whole call from the chain."""
     misfit: str | None = None
-    """Why this call can reach neither rule nor tool: unknown tool, invalid JSON, arguments that do not fit."""
+    """The reason why this call reaches neither rule nor tool: unknown tool, invalid JSON, arguments that do not fit."""
     digest: Digest | None = None
     """Of the tool's name and canonical arguments, keyed if some are sensitive; set for calls that change the world."""
     repeat: int = 0
-    """How many calls with this digest came before it in the run."""
+    """Number of calls with this digest before it in the run."""
     undoes: str | None = None
     """Idempotency key of the call that this one takes back."""
 
@@ -189,13 +189,13 @@ class ToolResult(Record):
     """Its beginning, for people; left out when the result travels on."""
     error: bool = False
     note: str | None = None
-    """What the model is told before the text: that a person changed the call, or what they said of it."""
+    """Note for the model before the text: that a person changed the call, or what they said of it."""
     stands_in: bool = False
     """The call was done, and this is not what its tool returned, which is lost."""
     unfit: bool = False
     """It did not pass a check."""
     attempts: int = 1
-    """How many attempts the call is known to have had; at least, where only the other side counts them."""
+    """Number of attempts the call is known to have had; at least, where only the other side counts them."""
 
 
 INLINE_BYTES = 128
@@ -215,7 +215,7 @@ ARGUMENT_LEAF_BYTES = 1024
 
 
 class LeafReference(Record):
-    """Stands for a long text argument; for a sensitive one with size 0, no preview and a digest that is keyed."""
+    """Reference to a long text argument; to a sensitive one with size 0, no preview and a digest that is keyed."""
 
     digest: Digest
     size: int

@@ -1,4 +1,4 @@
-"""What the keys of one entry of `tools` must say of each other: pure functions over plain values.
+"""Rules on the keys of one entry of `tools`: pure functions over plain values.
 
 A part that has a fault of its own is `UNREADABLE`; nothing is concluded from it, and the rest is judged all the same.
 """
@@ -14,7 +14,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def is_name(value: object) -> bool:
-    """Whether `value` can name a tool or an agent."""
+    """Return whether `value` can name a tool or an agent."""
     try:
         _NAME.validate_python(value, strict=True)
     except ValidationError:
@@ -23,7 +23,7 @@ def is_name(value: object) -> bool:
 
 
 def entry_faults(kind: str | None, entry: Mapping[str, object]) -> list[Located]:
-    """All that the keys of an entry of this kind have against each other; places are within the entry."""
+    """Find all that the keys of an entry of this kind have against each other; places are within the entry."""
     match kind:
         case "mcp":
             server = entry.get("mcp")
@@ -37,7 +37,7 @@ def entry_faults(kind: str | None, entry: Mapping[str, object]) -> list[Located]
 
 
 def connection_faults(server: Mapping[str, object]) -> list[Located]:
-    """A transport is chosen, one only, and nothing is said that the other one would need."""
+    """Check that one transport is chosen, and that nothing is said which only the other would need."""
     command, url = server.get("command"), server.get("url")
     given = [value for value in (command, url) if value is not None]
     certain = [value for value in given if value is not MISSPELT]
@@ -51,7 +51,7 @@ def connection_faults(server: Mapping[str, object]) -> list[Located]:
 
 
 def mcp_faults(entry: Mapping[str, object]) -> list[Located]:
-    """What is said by tool is said of tools that are taken, and keys have a tool that sends them."""
+    """Check that settings by tool are of tools that are taken, and that keys have a tool that sends them."""
     only, effects = _texts(entry.get("only")), entry.get("effects")
     found: list[Located] = [
         ((key, tool), "is not one of the tools that 'only' takes")
@@ -64,7 +64,7 @@ def mcp_faults(entry: Mapping[str, object]) -> list[Located]:
 
 
 def _key_faults(entry: Mapping[str, object], effects: Sequence[object]) -> list[Located]:
-    """A validity of keys is that of keys that are sent; `effects` are all that the entry names."""
+    """Check that a validity of keys is that of keys that are sent; `effects` are all that the entry names."""
     unknown = any(isinstance(effect, Unreadable) for effect in effects)
     if entry.get("key_valid") is None or unknown or "keyed" in effects:
         return []
@@ -72,7 +72,7 @@ def _key_faults(entry: Mapping[str, object], effects: Sequence[object]) -> list[
 
 
 def activity_faults(entry: Mapping[str, object]) -> list[Located]:
-    """The tool has a name, its schema is that of arguments, and each of these has its position."""
+    """Check that the tool has a name, its schema is that of arguments, and each of these has its position."""
     activity = entry.get("activity")
     type_name = activity.get("name") if isinstance(activity, dict) else None
     found: list[Located] = []
@@ -90,7 +90,7 @@ _IN_CLEAR = (
 
 
 def http_faults(entry: Mapping[str, object]) -> list[Located]:
-    """The schema is that of arguments, and those in address and query are known."""
+    """Check that the schema is that of arguments, and that those in address and query are known."""
     schema = entry.get("input_schema")
     known, in_url = _properties(schema), _url_arguments(entry)
     found = [*_key_faults(entry, [entry.get("effect")]), *_schema_faults(entry)]
@@ -149,7 +149,7 @@ def _position_faults(entry: Mapping[str, object]) -> list[Located]:
 
 
 def _properties(schema: object) -> Mapping[str, object] | None:
-    """Arguments of a JSON Schema; `None` when they are not known, as when it is for no object."""
+    """Return the arguments of a JSON Schema; `None` when they are not known, as when it is for no object."""
     if not isinstance(schema, dict):
         return None
     nothing: dict[str, object] | None = {} if schema.get("type", "object") == "object" else None
@@ -158,7 +158,7 @@ def _properties(schema: object) -> Mapping[str, object] | None:
 
 
 def _url_arguments(entry: Mapping[str, object]) -> tuple[str, ...]:
-    """The arguments that the address takes; none when it cannot be read."""
+    """Return the arguments that the address takes; none when it cannot be read."""
     http = entry.get("http")
     url = http.get("url") if isinstance(http, dict) else None
     try:
@@ -172,7 +172,7 @@ def _items(value: object) -> list[object] | tuple[object, ...]:
 
 
 def _texts(value: object) -> list[str] | None:
-    """`None` unless all of it can be read."""
+    """Return the texts of `value`; `None` unless all of it can be read."""
     texts = [item for item in _items(value) if isinstance(item, str)]
     return texts if isinstance(value, list | tuple) and len(texts) == len(value) else None
 

@@ -17,7 +17,7 @@ HTTP_ADDRESS = r"^https?://"
 
 
 def _spelt(value: str) -> str:
-    """`value`, unless it holds a misspelt `${secret:NAME}`, which would be sent as it stands."""
+    """Return `value`, or raise if it holds a misspelt `${secret:NAME}`, which would be sent as it stands."""
     secret_names(value)
     return value
 
@@ -39,7 +39,7 @@ def _open_address(value: str) -> str:
 
 
 class ToolSettings(Spec):
-    """What any tool may say of itself; for Python tools each overrides the decorated function."""
+    """Settings that any tool may have; for Python tools each overrides the decorated function."""
 
     effect: Effect | None = Field(default=None, description="What a call does to the world; `once` if nothing says.")
     timeout: Duration | None = Field(default=None, description="Longest time of one attempt, for example `30s`.")
@@ -200,7 +200,7 @@ TOOL_KINDS = ("python", "mcp", "activity", "http")
 
 
 def entry_name(entry: Any) -> str | None:
-    """The name of an entry of `tools`, if one is known without loading anything; `entry` may be plain values."""
+    """Return the name of an entry of `tools`, if known without loading anything; `entry` may be plain values."""
     found = entry if isinstance(entry, dict) else getattr(entry, "__dict__", {})
     name = found.get("name")
     if name is None and "activity" in found:
@@ -210,7 +210,7 @@ def entry_name(entry: Any) -> str | None:
 
 
 def tool_kind(entry: Any) -> str | None:
-    """Which of `TOOL_KINDS` an entry of `tools` is, by the key that names its source."""
+    """Return which of `TOOL_KINDS` an entry of `tools` is, by the key that names its source."""
     keys = entry if isinstance(entry, dict) else getattr(entry, "model_fields_set", ())
     kinds = [kind for kind in TOOL_KINDS if kind in keys]
     return kinds[0] if len(kinds) == 1 else None

@@ -49,7 +49,7 @@ class OpaquePart(Record):
 
 
 class UserMessage(Record):
-    """What the model is told: results first, then text."""
+    """Message to the model: results first, then text."""
 
     role: Literal["user"]
     parts: tuple[Annotated[TextPart | ResultPart, Field(discriminator="kind")], ...]
@@ -58,7 +58,7 @@ class UserMessage(Record):
 
 
 class AssistantMessage(Record):
-    """What a model answered."""
+    """Answer of a model."""
 
     role: Literal["assistant"]
     parts: tuple[Annotated[TextPart | CallPart | RefusalPart | OpaquePart, Field(discriminator="kind")], ...]

@@ -22,7 +22,7 @@ Finding = Literal["pass", "fail", "unable"]
 
 
 class ProbeSpec(Spec):
-    """How to find out whether a call whose outcome is unknown has happened: a read tool and what its result means."""
+    """Probe to find out if a call whose outcome is unknown has happened: a read tool and what its result means."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -126,7 +126,7 @@ class CheckSpec(Spec):
 
 
 class CheckPin(Record):
-    """What the workflow holds of a check."""
+    """Check as the workflow holds it."""
 
     name: str
     after: str
@@ -140,7 +140,7 @@ class CheckPin(Record):
 
 
 class ProbePin(Record):
-    """What the workflow holds of a probe."""
+    """Probe as the workflow holds it."""
 
     tool: str
     arguments: dict[str, str] = {}
@@ -155,9 +155,9 @@ class CheckRequest(Record):
     head: Digest
     step: int
     index: int | None = None
-    """Which call; `None` for the final answer."""
+    """Index of the call; `None` for the final answer."""
     result: ToolResult | None = None
-    """What the call returned."""
+    """Result of the call."""
     edited: Digest | None = None
     """Address of the arguments that a person put in place of the model's."""
     key: str | None = None
@@ -196,4 +196,4 @@ class Probed(Record):
     reason: str
     """One sentence: what the probe saw."""
     result: ToolResult | None = None
-    """What the probe's tool returned last."""
+    """Last result of the probe's tool."""

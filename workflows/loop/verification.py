@@ -12,7 +12,7 @@ from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import policy, verification
-from mandate.workflows.rules.cel.evaluate import Unevaluable
+from mandate.workflows.rules.cel.evaluation import Unevaluable
 
 LOST = CheckResult(finding="unable", reason="what the call returned is not known")
 

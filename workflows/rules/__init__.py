@@ -1,1 +1,21 @@
-"""Pure functions over contracts: no clock, no I/O, no temporalio."""
+"""Pure functions over contracts: no clock, no I/O, no temporalio.
+
+policy: verdict on a call
+needs: people whom a verdict asks
+decisions: decisions on a request
+commands: commands that answer a request
+next_step: step after a model's answer
+recovery: failures, and when people decide
+verification: checks that follow a call
+routing: next model
+totals: sums over a run's calls
+effects: keys and log of effects
+result: result of a run
+validation: faults of a start request
+wording: calls and results in words
+plain_text: text without control characters
+redaction: sensitive arguments, masked
+names: names that read as one
+marks: computation of marks
+cel: conditions in CEL
+"""

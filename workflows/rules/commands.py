@@ -1,4 +1,4 @@
-"""How a request is answered: the commands to type, in the one wording that channels, details and CLI share."""
+"""Commands that answer a request, in the one wording that channels, details and CLI share."""
 
 import json
 import shlex
@@ -13,7 +13,7 @@ YOUR_TOKEN = "<signed token>"  # noqa: S105 - stands for one
 YOUR_TOKEN_COMMAND = "<command that prints a token>"  # noqa: S105 - stands for one
 
 PLACEHOLDERS = (YOUR_NAME, YOUR_ANSWER, YOUR_TOKEN, YOUR_TOKEN_COMMAND)
-"""What people put their own words for; none of these is meant by a decision that holds it."""
+"""Words that people replace by their own; no decision that holds one of them is meant."""
 
 DEFAULT_NAMESPACE = "default"
 
@@ -37,7 +37,7 @@ class Way:
 def ways(
     workflow_id: str, request: Request, *, program: str = "mandate", namespace: str = DEFAULT_NAMESPACE
 ) -> tuple[Way, ...]:
-    """One for each choice of `request`, in its order."""
+    """Return one way to answer for each choice of `request`, in its order."""
     return tuple(
         Way(
             choice,
@@ -58,13 +58,13 @@ def commands(
 
 
 def decision_json(request: Request, choice: str) -> str:
-    """The argument of `decide` for `choice`, one field a line, with `YOUR_NAME` where a name goes."""
+    """Return the argument of `decide` for `choice`, one field a line, with `YOUR_NAME` where a name goes."""
     fields = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in _decision(request, choice).items())
     return "{" + ",\n ".join(fields) + "}"
 
 
 def quote(text: str) -> str:
-    """`text` as one word of a shell; what cannot be seen or would end a code block is written as an escape."""
+    """Quote `text` as one word of a shell; unseen characters and ends of a code block become escapes."""
     if _is_seen(text):
         return shlex.quote(text)
     return "$'" + "".join(_escaped(character) for character in text) + "'"

@@ -1,4 +1,4 @@
-"""What a decision counts for: refused before anything is looked up, or added to its request."""
+"""Decisions of people: refused before anything is looked up, or added to their request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,12 +40,12 @@ WITH_VALUE = ("approve", "answer", "retry", "supply", "happened")
 def request_digest(
     run: str, request: str, *, kind: RequestKind, tool: str | None, arguments: JsonValue, agent: Digest
 ) -> Digest:
-    """What decisions name: it fits one call of one request of one run, and changes when the arguments do."""
+    """Return the digest that decisions name: it fits one call of one request of one run, and its arguments."""
     return digest_of(canonical_json([run, request, kind, tool, arguments, agent]))
 
 
 def key_of(decision: Decision) -> Digest:
-    """Equal for the same decision sent twice, whatever its comment and token."""
+    """Return a key that is equal for the same decision sent twice, whatever its comment and token."""
     told = [decision.request, decision.digest, decision.choice, same_person(decision.by or ""), decision.value]
     return digest_of(canonical_json(told))
 
@@ -74,7 +74,7 @@ def receipt_of(people: PeopleState, decision: Decision) -> Receipt | None:
 
 
 def is_repeated(people: PeopleState, decision: Decision) -> bool:
-    """Whether exactly this decision counts already."""
+    """Return whether exactly this decision counts already."""
     return receipt_of(people, decision) is not None
 
 
@@ -84,7 +84,7 @@ _DECIDED: tuple[Decided, ...] = ("approved", "rejected", "answered", "settled")
 
 
 def _fits(choice: str, outcome: str) -> bool:
-    """Tell whether the last decision that counted may have had this outcome, and not one on all requests after it."""
+    """Return whether the last decision that counted may have had this outcome, and not one on all after it."""
     return (choice == REJECT) == (outcome == "rejected")
 
 
@@ -102,7 +102,7 @@ def all_rejected(count: int) -> Receipt:
 
 
 def refusal(people: PeopleState, decision: Decision, at: datetime, requester: str | None) -> str | None:
-    """Why a decision that came at `at` cannot count, in one sentence; `None` when it is worth checking."""
+    """Return why a decision that came at `at` cannot count, in one sentence; `None` when it is worth checking."""
     if (left := _placeholder(decision)) is not None:
         return f"{left[0]}: {left[1]!r} is where your own words go"
     if decision.request == EVERY:
@@ -141,7 +141,7 @@ def _nothing_to_reject(people: PeopleState) -> str | None:
 
 
 def _placeholder(decision: Decision) -> tuple[str, str] | None:
-    """A word of the commands that people are shown which nobody has put their own for."""
+    """Return a word of the shown commands that nobody has put their own for."""
     said = {"by": decision.by, "value": decision.value, "token": decision.token}
     return next(((key, text) for key, text in said.items() if text in commands.PLACEHOLDERS), None)
 
@@ -166,23 +166,23 @@ def _wrong_digest(people: PeopleState, found: Request, decision: Decision) -> st
 
 
 def expired(request: Request, at: datetime) -> bool:
-    """Whether a need of `request` is over at `at` with nobody left to ask."""
+    """Return whether a need of `request` is over at `at` with nobody left to ask."""
     return any(rules_needs.after_expiry(need, at) is None for need in request.needs if not need.is_met)
 
 
 def has_decided(request: Request, by: str) -> bool:
-    """Whether this person, in the form of `same_person`, has a decision that counts now."""
+    """Return whether this person, in the form of `same_person`, has a decision that counts now."""
     return any(by in map(same_person, (*need.approved_by, *need.rejected_by)) for need in request.needs)
 
 
 def counting(request: Request) -> tuple[Recorded, ...]:
-    """The decisions that count now: approvals from before the last edit were for other arguments."""
+    """Return the decisions that count now: approvals from before the last edit were for other arguments."""
     last = max((position for position, one in enumerate(request.decisions) if one.edited), default=0)
     return tuple(one for position, one in enumerate(request.decisions) if position >= last or one.choice == REJECT)
 
 
 def counted(request: Request, decision: Decision, checked: Checked, at: datetime, *, beside: int = 1) -> Request:
-    """`request` with one more approval or rejection; of `beside` open requests each keeps its share of comments."""
+    """Return `request` with one more approval or rejection; of `beside` open ones each keeps its share of comments."""
     most = max(SHORTEST_COMMENT, COMMENTS_CHARACTERS // max(beside, 1))
     person = checked.person or decision.by or ""
     name = "rejected_by" if decision.choice == REJECT else "approved_by"
@@ -257,20 +257,20 @@ def repeats(request: Request, decision: Decision, checked: Checked) -> str | Non
 def edited(
     request: Request, call: EditedCall, digest: Digest, needs: Sequence[Need], title: str | None = None
 ) -> Request:
-    """`request` about other arguments: earlier approvals were for the old ones and count no more."""
+    """Return `request` about other arguments: earlier approvals were for the old ones and count no more."""
     cleared = tuple(need.model_copy(update={"approved_by": ()}) for need in needs)
     changes = {"edited": call, "digest": digest, "needs": cleared, "title": title or request.title}
     return request.model_copy(update=changes)
 
 
 def needs_after_edit(request: Request, wanted: Sequence[Need]) -> tuple[Need, ...]:
-    """The needs of `request`, and those of rules that ask only for the new arguments; none is taken away."""
+    """Return the needs of `request`, and those of rules that ask only for the new arguments; take none away."""
     known = {need.rule for need in request.needs}
     return (*request.needs, *(need for need in wanted if need.rule not in known))
 
 
 def outcome(request: Request) -> Literal["approved", "rejected"] | None:
-    """What the decisions so far come to; `None` while more are wanted."""
+    """Return the outcome of the decisions so far; `None` while more are wanted."""
     if any(len(need.rejected_by) >= need.rejections for need in request.needs):
         return "rejected"
     if all(need.is_met for need in request.needs):
@@ -279,7 +279,7 @@ def outcome(request: Request) -> Literal["approved", "rejected"] | None:
 
 
 def missing(request: Request) -> str:
-    """Who must still decide, in words."""
+    """Name those who must still decide, in words."""
     told = []
     for need in request.needs:
         left = need.quorum - len(need.approved_by)
@@ -304,20 +304,20 @@ def closed(request: Request, outcome: str, reason: str, *, by_every: Decision | 
 
 
 def going_on(request: Request, at: datetime) -> Request:
-    """`request` at `at`: needs that have expired by then are with those that they escalate to."""
+    """Return `request` at `at`: needs that have expired by then go on with those that they escalate to."""
     return request.model_copy(
         update={"needs": tuple(rules_needs.after_expiry(need, at) or need for need in request.needs)}
     )
 
 
 def next_due(requests: Sequence[Request]) -> datetime | None:
-    """When the first of `requests` expires or is to be reminded of."""
+    """Return the time when the first of `requests` expires or is to be reminded of."""
     unmet = [need for request in requests for need in request.needs if not need.is_met]
     return min((moment for need in unmet for moment in (need.expires_at, need.remind_at) if moment), default=None)
 
 
 def reminded(need: Need, now: datetime) -> Need:
-    """`need` with its next reminder after `now`; none that would come after its end."""
+    """Return `need` with its next reminder after `now`; none that would come after its end."""
     if need.remind is None or need.remind_at is None or need.remind_at > now:
         return need
     following = need.remind_at
@@ -327,7 +327,7 @@ def reminded(need: Need, now: datetime) -> Need:
 
 
 def expiry(request: Request) -> str:
-    """What it means that nobody decides in time, in words."""
+    """Describe what follows if nobody decides in time."""
     last = min((need for need in request.needs if not need.is_met), key=lambda need: need.expires_at, default=None)
     if last is not None and last.then is not None:
         return f"then it goes on to {', '.join((*last.then.groups, *last.then.users))}"
@@ -335,12 +335,12 @@ def expiry(request: Request) -> str:
 
 
 def moment(at: datetime) -> str:
-    """`2026-11-02 09:00 UTC`."""
+    """Return a time as `2026-11-02 09:00 UTC`."""
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def span(length: timedelta) -> str:
-    """`90s`, `15m`, `24h` or `3d`."""
+    """Return a span of time as `90s`, `15m`, `24h` or `3d`."""
     seconds = int(length.total_seconds())
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size * (2 if unit == "d" else 1) and seconds % size == 0:

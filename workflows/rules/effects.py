@@ -7,7 +7,7 @@ KEPT = 50
 
 
 def idempotency_key(first_execution_run_id: str, call: Digest, repeat: int | str) -> str:
-    """The name of one intended action: 43 characters of base64url.
+    """Return the key of one intended action: 43 characters of base64url.
 
     It survives retries, crashes, continue-as-new and a reset after which the model asks for the same again; two
     intended identical calls differ in `repeat`: how many came before, or for arguments that a person gave, the request
@@ -17,7 +17,7 @@ def idempotency_key(first_execution_run_id: str, call: Digest, repeat: int | str
 
 
 def logged(log: EffectLog, entry: EffectEntry) -> EffectLog:
-    """`log` with one more effect; bounded whatever the length of the run."""
+    """Return `log` with one more effect; it is bounded whatever the length of the run."""
     # The usual entry keeps the digest that it had before attempts were counted.
     left_out = {"attempts"} if entry.attempts == 1 else None
     content = canonical_json([log.digest, entry.model_dump(mode="json", exclude=left_out)])

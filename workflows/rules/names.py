@@ -13,7 +13,7 @@ _CACHED = 8192
 
 @lru_cache(maxsize=_CACHED)
 def folded(name: str) -> str:
-    """Equal for names that differ in case, width or another form of the same letters only."""
+    """Return a form that is equal for names that differ in case, width or another form of the same letters only."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
@@ -21,13 +21,13 @@ def folded(name: str) -> str:
 
 @lru_cache(maxsize=_CACHED)
 def loosely_folded(name: str) -> str:
-    """As `folded`, and equal for names that differ in `_` and `-` only."""
+    """Return a form as of `folded` that is equal also for names that differ in `_` and `-` only."""
     plain = folded(name.strip())
     return plain.replace("_", "").replace("-", "") or plain
 
 
 def is_sensitive(name: str, sensitive: Sequence[str]) -> bool:
-    """Tell whether `name` is one of `sensitive`, in whatever spelling."""
+    """Return whether `name` is one of `sensitive`, in whatever spelling."""
     return bool(sensitive) and (name in sensitive or loosely_folded(name) in _all_folded(tuple(sensitive)))
 
 
@@ -37,7 +37,7 @@ def _all_folded(names: tuple[str, ...]) -> frozenset[str]:
 
 
 def clash(given: Iterable[str], declared: Iterable[str] = ()) -> tuple[str, str] | None:
-    """Two names of one object that receivers may read as one, the later of `given` first.
+    """Find two names of one object that receivers may read as one, the later of `given` first.
 
     The second is given too, or is one of `declared`. Where nothing is declared the keys are data, in which `_` and `-`
     tell things apart.

@@ -1,4 +1,4 @@
-"""Whom a verdict asks, for how long, and what follows when nobody answers."""
+"""Needs of a request: whom a verdict asks, for how long, and what follows when nobody answers."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ _Value = TypeVar("_Value")
 
 
 def readable(request: Request) -> Request:
-    """`request` with what others wrote as people may see it; its digest is over the call itself, not over its words."""
+    """Return `request` with the words of others as people may see them; its digest is over the call itself."""
     return request.model_copy(
         update={
             "title": plain(request.title),
@@ -26,7 +26,7 @@ def readable(request: Request) -> Request:
 
 
 def needs_of(verdict: Verdict, rules: Sequence[Rule], people: Asking, now: datetime) -> tuple[Need, ...]:
-    """One need for each rule that asks, in their order; one from `people` alone when no rule matched.
+    """Return one need for each rule that asks, in their order; one from `people` alone when no rule matched.
 
     What a rule leaves out is as `people` has it, else one approval or one rejection within 24 hours, then denied.
     """
@@ -37,7 +37,7 @@ def needs_of(verdict: Verdict, rules: Sequence[Rule], people: Asking, now: datet
 
 
 def after_expiry(need: Need, now: datetime) -> Need | None:
-    """What `need` is at `now`: itself before it expires, then with those it escalates to; `None` once it is over.
+    """Return `need` at `now`: itself before it expires, then with those it escalates to; `None` once it is over.
 
     Who could decide before still can, and what was decided stays. The time of the others counts from the moment at
     which the need expired, however late that is noticed.
@@ -91,7 +91,7 @@ def _then(on_expiry: str | OnExpiry | None) -> Then | None:
 
 
 def _interval(remind: timedelta | None, expires: timedelta) -> timedelta | None:
-    """`remind`, longer where it is from one place and `expires` from another and too many would be sent."""
+    """Return `remind`, made longer where `expires` comes from another place and too many would be sent."""
     return None if remind is None else max(remind, expires / MOST_REMINDERS)
 
 

@@ -1,4 +1,4 @@
-"""What follows an answer of the model."""
+"""Next step after an answer of the model."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ _NOTES = {
 
 
 def next_after(reply: ModelReply, misfits: int, attempts: int) -> Next:
-    """What to do after `reply` when `misfits` answers in a row could not be taken before it."""
+    """Return the step after `reply` when `misfits` answers in a row could not be taken before it."""
     if reply.calls:
         return Act()
     match reply.finish:

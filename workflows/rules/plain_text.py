@@ -39,7 +39,7 @@ _FOUND_IN_JSON = re.compile(f"(?![\t\n\r])[{_UNSEEN}]")
 
 
 def plain(text: str) -> str:
-    """`text` as one line that a person may be shown; what must not be there is seen as U+FFFD."""
+    """Return `text` as one line that a person may be shown; characters that must not be there become U+FFFD."""
     # Almost all texts: nothing of ASCII that can be printed is replaced.
     if text.isascii() and text.isprintable():
         return text
@@ -47,14 +47,14 @@ def plain(text: str) -> str:
 
 
 def plain_lines(text: str) -> str:
-    """As `plain`, with its line breaks."""
+    """Return `text` as `plain` does, with its line breaks."""
     if text.isascii() and _FOUND_IN_ASCII.search(text) is None:
         return text
     return _FOUND_IN_LINES.sub(_shown, text)
 
 
 def plain_json(value: JsonValue) -> JsonValue:
-    """`value` with all its texts and keys as `plain_lines` has them; keys that would be equal are numbered."""
+    """Return `value` with its texts and keys as `plain_lines` has them; keys that would be equal are numbered."""
     match value:
         case str():
             return plain_lines(value)
@@ -75,13 +75,13 @@ def plain_json(value: JsonValue) -> JsonValue:
 
 
 def shorten(text: str, limit: int) -> str:
-    """`text` on one line as `plain` has it, at most `limit` characters."""
+    """Return `text` on one line as `plain` has it, at most `limit` characters."""
     line = plain(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def escaped(document: str) -> str:
-    """A JSON document with escapes for what `plain` would replace: the same values, and nothing hides in it."""
+    """Escape in a JSON document what `plain` would replace: the same values, and nothing hides in it."""
     if document.isascii() and "\x7f" not in document:
         return document
     return _FOUND_IN_JSON.sub(_escape, document)

@@ -1,4 +1,4 @@
-"""Judging calls: the only way to a verdict."""
+"""Policy: the only way to a verdict on a call."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from mandate.workflows.contracts.policy import Match, Reading, Rule, RunFacts, Verdict
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.rules import wording
-from mandate.workflows.rules.cel import evaluate
+from mandate.workflows.rules.cel import evaluation
 from pydantic import JsonValue
 
 REASON_CHARACTERS = 600
@@ -24,7 +24,7 @@ class _Read(NamedTuple):
     unfit: str | None = None
     """The key of `match` that does not fit the tool."""
     fault: str | None = None
-    """Why its condition could not be evaluated."""
+    """The reason why its condition could not be evaluated."""
 
 
 def judge(
@@ -35,7 +35,7 @@ def judge(
     *,
     tools: Sequence[Tool] = (),
 ) -> Verdict:
-    """What becomes of one call: all matching rules are read and the strictest wins, deny before ask before allow.
+    """Judge one call: read all matching rules and take the strictest: deny before ask before allow.
 
     A call that no rule matches runs only if the tool reads; anything else is asked for. A rule whose condition
     cannot be evaluated matches if it asks or denies, and does not if it allows.
@@ -59,7 +59,7 @@ def read(
     *,
     tools: Sequence[Tool] = (),
 ) -> tuple[Reading, ...]:
-    """Every rule as `judge` reads it for this call, in order, and why it did or did not match."""
+    """Read every rule for this call, in order, as `judge` does, and return why it did or did not match."""
     return tuple(
         Reading(rule=read.rule.id, verdict=read.rule.verdict, matched=read.matched, why=_why(read))
         for read in _readings(rules, tool, arguments, run, tools)
@@ -67,12 +67,12 @@ def read(
 
 
 def matches(match: Match, tool: Tool) -> bool:
-    """Whether every key of `match` fits `tool`."""
+    """Return whether every key of `match` fits `tool`."""
     return _unfit(match, tool) is None
 
 
 def any_name_fits(patterns: Iterable[str], name: str) -> bool:
-    """Whether `name` is one of `patterns`, in which `*` stands for any text."""
+    """Return whether `name` is one of `patterns`, in which `*` stands for any text."""
     for pattern in patterns:  # noqa: SIM110 - a generator for each rule costs as much as all the rest of matching
         if pattern == name or _fits(pattern, name):
             return True
@@ -86,7 +86,7 @@ def _fits(pattern: str, name: str) -> bool:
 
 
 def _unfit(match: Match, tool: Tool) -> str | None:
-    """The first key of `match` that does not fit `tool`."""
+    """Return the first key of `match` that does not fit `tool`."""
     if match.tools is not None and not any_name_fits(match.tools, tool.name):
         return "tools"
     if match.effects is not None and tool.effect not in match.effects:
@@ -101,16 +101,16 @@ def _unfit(match: Match, tool: Tool) -> str | None:
 def _readings(
     rules: Sequence[Rule], tool: Tool, arguments: Mapping[str, JsonValue], run: RunFacts, tools: Sequence[Tool]
 ) -> list[_Read]:
-    facts: evaluate.Facts | None = None
+    facts: evaluation.Facts | None = None
     readings = []
     for rule in rules:
         unfit = _unfit(rule.match, tool)
         if unfit is not None or rule.when is None:
             readings.append(_Read(rule, unfit is None, unfit))
             continue
-        facts = facts or evaluate.Facts(variables(tool, arguments, run, tools))
+        facts = facts or evaluation.Facts(variables(tool, arguments, run, tools))
         outcome = facts.evaluate(rule.when)
-        if type(outcome) is evaluate.Unevaluable:
+        if type(outcome) is evaluation.Unevaluable:
             readings.append(_Read(rule, rule.verdict != "allow", None, outcome.reason))
         else:
             readings.append(_Read(rule, outcome is True))
@@ -120,7 +120,7 @@ def _readings(
 def variables(
     tool: Tool, arguments: Mapping[str, JsonValue], run: RunFacts, tools: Sequence[Tool]
 ) -> dict[str, object]:
-    """What conditions about a call see; each tool has its calls and totals from the beginning."""
+    """Return the variables of conditions about a call; each tool has its calls and totals from the beginning."""
     its = {
         "name": tool.name,
         "effect": str(tool.effect),
@@ -133,7 +133,7 @@ def variables(
 
 
 def variables_of_run(run: RunFacts, tools: Sequence[Tool]) -> dict[str, object]:
-    """What conditions see that are about no call: `agent` and `run`."""
+    """Return the variables of conditions about no call: `agent` and `run`."""
     calls = {known.name: 0 for known in tools}
     sums = {known.name: dict.fromkeys(known.numeric, 0.0) for known in tools}
     for name, total in run.totals.items():
@@ -170,7 +170,7 @@ def _verdict(kind: Literal["allow", "ask", "deny"], deciding: Sequence[_Read], t
 
 
 def _because(read: _Read) -> str:
-    """Why the rule is there, and why its condition could not be evaluated."""
+    """Return why the rule is there, and why its condition could not be evaluated."""
     why = f": {read.rule.because.strip().rstrip('.')}" if read.rule.because else ""
     return f"{why} (its condition could not be evaluated: {read.fault})" if read.fault else why
 

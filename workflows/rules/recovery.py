@@ -1,4 +1,4 @@
-"""What went wrong lately in a run, and when that is for a person to settle."""
+"""Recent failures of a run, and when they are for a person to settle."""
 
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.state import RecoveryState, Trouble
@@ -9,14 +9,14 @@ FINAL = "*final"
 TURNS = "*turns"
 SAME = "*same"
 MODEL = "*model"
-"""What goes wrong beside tools, under names that no tool can have."""
+"""Sources of failure beside tools, under names that no tool can have."""
 
 KEPT = 64
 LINES = 10
 
 
 def call_digest(tool: str, arguments: JsonObject) -> Digest:
-    """What makes two calls the same."""
+    """Return a digest that is equal for two equal calls."""
     return digest_of(canonical_json([tool, arguments]))
 
 
@@ -29,7 +29,7 @@ def failed(
     index: int | None = None,
     spoiled: bool = False,
 ) -> RecoveryState:
-    """One more failure of `name`; with `call`, that call is not made again as it is.
+    """Return `state` with one more failure of `name`; with `call`, that call is not made again as it is.
 
     Until the world has changed; never again if it is `spoiled`: done, and done wrongly.
     """
@@ -44,7 +44,7 @@ def failed(
 
 
 def succeeded(state: RecoveryState, name: str, *, changed_world: bool) -> RecoveryState:
-    """`name` has worked; what failed before a change of the world may work after it."""
+    """Return `state` after `name` has worked; what failed before a change of the world may work after it."""
     if name not in state.troubles and not (changed_world and state.failed):
         return state
     troubles = {other: trouble for other, trouble in state.troubles.items() if other != name}
@@ -52,7 +52,7 @@ def succeeded(state: RecoveryState, name: str, *, changed_world: bool) -> Recove
 
 
 def seen(state: RecoveryState, call: Digest, answer: ToolResult) -> tuple[RecoveryState, int]:
-    """Counts a call with this result; how often it came so far, this time included."""
+    """Return `state` with one more call of this result, and how often it came so far, this time included."""
     key = digest_of(canonical_json([call, answer.digest or answer.text, answer.error]))
     count = state.same.get(key, 0) + 1
     rest = {other: number for other, number in state.same.items() if other != key}
@@ -60,22 +60,22 @@ def seen(state: RecoveryState, call: Digest, answer: ToolResult) -> tuple[Recove
 
 
 def failed_before(state: RecoveryState, call: Digest) -> str | None:
-    """Why a call is not to be made again as it is."""
+    """Return why a call is not to be made again as it is."""
     return state.spoiled.get(call) or state.failed.get(call)
 
 
 def afresh(state: RecoveryState) -> RecoveryState:
-    """Everything counts anew after a person has helped; what was done wrongly stays done."""
+    """Return `state` counted anew after a person has helped; what was done wrongly stays done."""
     return RecoveryState(spoiled=state.spoiled)
 
 
 def used_up(state: RecoveryState, attempts: int) -> str | None:
-    """The name of what has failed `attempts` times: a tool, or one of the names above."""
+    """Return the name of what has failed `attempts` times: a tool, or one of the names above."""
     return next((name for name, trouble in state.troubles.items() if trouble.failures >= attempts), None)
 
 
 def in_words(name: str, failures: int) -> str:
-    """Why a person is asked, in one sentence."""
+    """Return the reason why a person is asked, in one sentence."""
     times = "once" if failures == 1 else f"{failures} times"
     match name:
         case "*final":
@@ -91,6 +91,6 @@ def in_words(name: str, failures: int) -> str:
 
 
 def _bounded(entries: dict[str, object]) -> dict[str, object]:
-    """The newest `KEPT` of `entries`."""
+    """Return the newest `KEPT` of `entries`."""
     names = list(entries)[-KEPT:]
     return {name: entries[name] for name in names}

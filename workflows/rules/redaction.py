@@ -13,12 +13,12 @@ _KEYS = set(LeafReference.model_fields)
 
 
 def is_hidden(value: JsonValue) -> bool:
-    """Tell whether `value` stands for a sensitive argument: no text that is known by its beginning has the size 0."""
+    """Return whether `value` stands for a sensitive argument: only such a reference has the size 0."""
     return isinstance(value, dict) and value.keys() == _KEYS and value["size"] == 0 and value["preview"] == ""
 
 
 def masked(values: Mapping[str, JsonValue], sensitive: Sequence[str]) -> JsonObject:
-    """`values` with `***` for what is sensitive, at every depth and in every spelling."""
+    """Return `values` with `***` for what is sensitive, at every depth and in every spelling."""
     if not sensitive:
         return dict(values)
     return {
@@ -38,7 +38,7 @@ def _masked_below(value: JsonValue, sensitive: Sequence[str]) -> JsonValue:
 
 
 def revealed(shown: JsonValue, value: JsonValue) -> str | None:
-    """The first name for which `value` has something in clear where people were shown `***`; `None` without any."""
+    """Return the first name for which `value` has in clear what people saw as `***`; `None` without any."""
     match shown, value:
         case dict(), dict():
             for name, item in value.items():
@@ -62,7 +62,7 @@ def in_clear(name: str) -> str:
 
 
 def given_in_clear(value: JsonValue, sensitive: Sequence[str]) -> str | None:
-    """The first sensitive argument in `value` that is neither `***` nor a reference; `None` when there is none."""
+    """Return the first sensitive argument in `value` that is neither `***` nor a reference; `None` if none is."""
     match value:
         case dict():
             for name, item in value.items():

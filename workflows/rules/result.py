@@ -17,7 +17,7 @@ RESULT_BYTES = 31 * 1024
 def result_of(
     state: RunState, status: RunStatus, reason: str | None, answer: ModelReply | Resolution | None
 ) -> RunResult:
-    """What a run returns that ends in this state; `answer` is the model's, or a person's in its place."""
+    """Return the result of a run that ends in this state; `answer` is the model's, or a person's in its place."""
     reply = answer if isinstance(answer, ModelReply) else None
     output: Any = (reply.text or None) if reply is not None else None
     output_digest = reply.output_digest if reply is not None else None
@@ -44,7 +44,7 @@ def result_of(
 
 
 def _supplied(said: Resolution, stored: ToolResult) -> tuple[Any, str | None]:
-    """A person's answer as the run's: whole, or its beginning and the address of all of it."""
+    """Return a person's answer as the run's: whole, or its beginning and the address of all of it."""
     if stored.size is None or stored.size <= OUTPUT_INLINE_BYTES:
         return said.value, None
     return stored.preview, stored.digest

@@ -1,4 +1,4 @@
-"""What the calls of a run come to, by tool and numeric argument: exact decimals."""
+"""Totals of the calls of a run, by tool and numeric argument: exact decimals."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,21 +13,21 @@ _EXACT = Context(prec=1200, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
 def reserve(totals: Mapping[str, ToolTotals], tool: Tool, arguments: Mapping[str, JsonValue]) -> dict[str, ToolTotals]:
-    """`totals` with one more call of `tool` and its numeric arguments."""
+    """Return `totals` with one more call of `tool` and its numeric arguments."""
     return _changed(totals, tool, arguments, 1)
 
 
 def give_back(
     totals: Mapping[str, ToolTotals], tool: Tool, arguments: Mapping[str, JsonValue]
 ) -> dict[str, ToolTotals]:
-    """`totals` as they are without the share that `reserve` added for this call."""
+    """Return `totals` without the share that `reserve` added for this call."""
     return _changed(totals, tool, arguments, -1)
 
 
 def _changed(
     totals: Mapping[str, ToolTotals], tool: Tool, arguments: Mapping[str, JsonValue], sign: int
 ) -> dict[str, ToolTotals]:
-    """What comes to nothing is left out, so that giving back leaves no trace."""
+    """Return the changed totals; leave out what comes to nothing, so that giving back leaves no trace."""
     before = totals.get(tool.name, ToolTotals())
     sums = dict(before.sums)
     for name, value in _amounts(tool, arguments):

@@ -1,4 +1,4 @@
-"""Which checks follow a call or the final answer, and what their tools are called with."""
+"""Checks that follow a call or the final answer, and the arguments of their tools."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from mandate.workflows.contracts.policy import RunFacts
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.verification import CheckPin
 from mandate.workflows.rules import policy, redaction
-from mandate.workflows.rules.cel import evaluate
+from mandate.workflows.rules.cel import evaluation
 from pydantic import JsonValue
 
 _ARGUMENT = re.compile(r"""\s*args\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(?:"([^"\\\n]*)"|'([^'\\\n]*)')\s*\])\s*""", re.ASCII)
@@ -20,8 +20,8 @@ _IDENTIFIER = re.compile(r"(?!(?:in|true|false|null)$)[A-Za-z_]\w*", re.ASCII)
 
 def arguments_of(
     expressions: Mapping[str, str], args: Mapping[str, JsonValue], key: str | None, **more: JsonValue
-) -> JsonObject | evaluate.Unevaluable:
-    """What a check, a probe or a compensation calls its tool with: each of `expressions` over `args` and `key`.
+) -> JsonObject | evaluation.Unevaluable:
+    """Compute the arguments of a check, a probe or a compensation: each of `expressions` over `args` and `key`.
 
     They are the call's; `more` is what else the expressions see.
 
@@ -30,7 +30,7 @@ def arguments_of(
     An expression that is just an argument which the call left out is left out too, as its tool's default is then
     meant. One that cannot be evaluated makes all of them unusable, since a call without it asks for something else.
     """
-    facts = evaluate.Facts({"args": args, "key": key or "", **more})
+    facts = evaluation.Facts({"args": args, "key": key or "", **more})
     made: JsonObject = {}
     for name, text in expressions.items():
         argument = named_argument(text)
@@ -40,25 +40,25 @@ def arguments_of(
             made[name] = args[argument]
             continue
         value = facts.value(text)
-        if type(value) is evaluate.Unevaluable:
-            return evaluate.Unevaluable(f"the argument {name!r} cannot be computed: {value.reason}")
+        if type(value) is evaluation.Unevaluable:
+            return evaluation.Unevaluable(f"the argument {name!r} cannot be computed: {value.reason}")
         made[name] = value
     return made
 
 
 def named_argument(text: str) -> str | None:
-    """The argument that the expression `text` is, if it is just one: `order` for `args.order`."""
+    """Return the argument that the expression `text` is, if it is just one: `order` for `args.order`."""
     found = _ARGUMENT.fullmatch(text)
     return next((name for name in found.groups() if name is not None), None) if found else None
 
 
 def argument_text(name: str) -> str:
-    """The expression that is the argument `name`."""
+    """Return the expression that is the argument `name`."""
     return f"args[{json.dumps(name, ensure_ascii=False)}]" if not _IDENTIFIER.fullmatch(name) else f"args.{name}"
 
 
 def checks_after(checks: Sequence[CheckPin], after: str) -> tuple[CheckPin, ...]:
-    """The checks of the tool `after`, or of the final answer (`FINAL`), in the order of the agent file."""
+    """Return the checks of the tool `after`, or of the final answer (`FINAL`), in the order of the agent file."""
     return tuple(check for check in checks if check.after == after)
 
 
@@ -69,8 +69,8 @@ def applies(
     run: RunFacts,
     *,
     tools: Sequence[Tool] = (),
-) -> bool | evaluate.Unevaluable:
-    """Whether the `when` of a check is true; one that cannot be evaluated counts as true, the reason is for people.
+) -> bool | evaluation.Unevaluable:
+    """Return whether the `when` of a check is true or cannot be evaluated, and in that case the reason for people.
 
     `tool` and `arguments` are of the call that is checked, as policy sees them; `None` for the final answer, whose
     condition sees `agent` and `run` only.
@@ -78,4 +78,4 @@ def applies(
     if check.when is None:
         return True
     seen = policy.variables_of_run(run, tools) if tool is None else policy.variables(tool, arguments, run, tools)
-    return evaluate.Facts(seen).evaluate(check.when)
+    return evaluation.Facts(seen).evaluate(check.when)

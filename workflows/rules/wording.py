@@ -10,18 +10,18 @@ from mandate.workflows.rules import plain_text, redaction
 from pydantic import JsonValue
 
 SUPPLIED = "its answer is a person's"
-"""How the reason of a run begins whose final answer a person supplied."""
+"""Beginning of the reason of a run whose final answer a person supplied."""
 
 SUMMARY_CHARACTERS = 100
 
 
 def shorten(text: str, limit: int) -> str:
-    """`text` on one line, at most `limit` characters, as people may see it."""
+    """Return `text` on one line, at most `limit` characters, as people may see it."""
     return plain_text.shorten(text, limit)
 
 
 def call(tool: str, arguments: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
-    """`lookup_order order=81`: one line of at most 100 characters, without the values of `sensitive` arguments."""
+    """Describe a call as `lookup_order order=81`: at most 100 characters, no values of `sensitive` arguments."""
     words = [tool]
     for name, value in redaction.masked(arguments, sensitive).items():
         words.append(f"{name}={_value(value)}")
@@ -39,12 +39,12 @@ def _value(value: JsonValue) -> str:
 
 
 def arguments(values: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
-    """All arguments as one line of JSON, without the values of `sensitive` ones."""
+    """Return all arguments as one line of JSON, without the values of `sensitive` ones."""
     return json.dumps(redaction.masked(values, sensitive), ensure_ascii=False)
 
 
 def result(answer: ToolResult) -> str:
-    """The beginning of a result, or that it is an error."""
+    """Return the beginning of a result, or that it is an error."""
     text = shorten(answer.text if answer.text is not None else answer.preview, 80)
     if not text and answer.size is not None:
         text = f"{answer.size} bytes"
@@ -55,14 +55,14 @@ def result(answer: ToolResult) -> str:
 
 
 def usage(total: Usage) -> str:
-    """`12 model calls, 3,400 tokens in (1,200 cached), 560 out, $0.0123`."""
+    """Describe usage as `12 model calls, 3,400 tokens in (1,200 cached), 560 out, $0.0123`."""
     cached = f" ({total.cached_input_tokens:,} cached)" if total.cached_input_tokens else ""
     calls = "1 model call" if total.model_calls == 1 else f"{total.model_calls} model calls"
     return f"{calls}, {total.input_tokens:,} tokens in{cached}, {total.output_tokens:,} out, {cost(total)}"
 
 
 def cost(total: Usage) -> str:
-    """The money spent, saying so when it is not known of some calls."""
+    """Describe the money spent, and say so when it is not known of some calls."""
     amount = f"${total.cost_usd.quantize(Decimal('0.0001'))}"
     if not total.unpriced_calls:
         return amount
@@ -72,7 +72,7 @@ def cost(total: Usage) -> str:
 
 
 def failed_check(failed: str, *, changed_world: bool) -> str:
-    """What the model is told of a call that was made and did not pass; an effect is never to be repeated for it."""
+    """Tell the model of a call that was made and did not pass; an effect is never to be repeated for it."""
     if changed_world and "could not be made" in failed:
         return f"it was done, and {failed}; do not make this call again"
     if changed_world:
@@ -85,7 +85,7 @@ def joined(*notes: str | None) -> str | None:
 
 
 def attempt(number: int, most: int, tool: str) -> str | None:
-    """What the model is told beside a failure that is not the first."""
+    """Tell the model of a failure that is not the first."""
     if number < 2:
         return None
     return f"attempt {number} of {most} of {tool!r} failed" + ("; a person is asked" if number >= most else "")

@@ -16,8 +16,8 @@ from stat import S_ISREG
 
 from mandate.activities.failures import ModelFault, model_failure, shorten
 from mandate.activities.providers.base import Completion, Prompt
+from mandate.activities.providers.scripted.differences import differences, fits_text
 from mandate.activities.providers.scripted.faults import ScriptError
-from mandate.activities.providers.scripted.matching import differences, fits_text
 from mandate.activities.providers.scripted.script import (
     Cue,
     Expectation,
@@ -148,7 +148,7 @@ def _cue(plan: Plan, number: int, prompt: Prompt) -> Cue:
 
 
 def _was_whole(plan: Plan, number: int) -> bool:
-    """Whether turn `number` gave an answer that the runtime could take: only then do its calls get their results."""
+    """Return whether turn `number` gave an answer that the runtime could take: only then do its calls get results."""
     cue = plan.cue(number) if number else None
     return cue is None or cue.turn.finish is Finish.COMPLETE
 
@@ -196,7 +196,7 @@ def _message(turn: Turn, values: Values, number: int, model: str) -> AssistantMe
 
 
 def _usage(said: TurnUsage, prompt: Prompt, got: Incoming, message: AssistantMessage) -> Usage:
-    """As said; what is not, from the instructions and the newest messages, which does not grow with the run."""
+    """Return the usage of the script, the rest estimated from the instructions and the newest messages, not all."""
     told = len(prompt.instructions) + len(got.text) + sum(len(result.text) for result in got.results)
     answered = len(message.text) + sum(len(call.arguments) for call in message.calls)
     return Usage(

@@ -56,7 +56,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, mode
 
 
 class Expectation(Spec):
-    """What must have come in before a turn."""
+    """Conditions on what came in before a turn."""
 
     user: str | None = Field(default=None, description="Text that came in; `*` stands for any text.")
     results: dict[str, JsonValue] | tuple[dict[str, JsonValue], ...] | None = Field(
@@ -74,7 +74,7 @@ class Expectation(Spec):
 
 
 class Failure(Spec):
-    """How one attempt goes wrong on purpose."""
+    """Failure of one attempt on purpose."""
 
     status: int | None = Field(default=None, ge=400, le=599, description="An HTTP status.")
     fault: ModelFault | None = Field(default=None, description="A fault by its name.")
@@ -90,7 +90,7 @@ class Failure(Spec):
 
 
 class TurnUsage(Spec):
-    """What a turn reports to have used; what is left out is estimated from the newest messages, at no cost."""
+    """Usage that a turn reports; what is left out is estimated from the newest messages, at no cost."""
 
     input_tokens: int | None = Field(default=None, ge=0)
     cached_input_tokens: int = Field(default=0, ge=0)
@@ -217,7 +217,7 @@ class Plan:
         self._starts = [0, *accumulate(lengths)]
 
     def cue(self, number: int) -> Cue | None:
-        """The turn with this number, from 1, or `None` after the last."""
+        """Return the turn with this number, from 1, or `None` after the last."""
         entry = bisect_right(self._starts, number - 1) - 1
         if entry >= len(self._bodies):
             return None
@@ -226,7 +226,7 @@ class Plan:
         return Cue(turn, place, repetition + 1)
 
     def taken(self, name: str, number: int) -> tuple[int, str] | None:
-        """The newest turn up to `number` that takes `name`, and the path that it takes."""
+        """Return the newest turn up to `number` that takes `name`, and the path that it takes."""
         for entry in range(bisect_right(self._starts, number - 1) - 1, -1, -1):
             start, body = self._starts[entry], self._bodies[entry]
             newest = min(number, self._starts[entry + 1]) - 1 - start
@@ -252,12 +252,12 @@ class LoadedScript:
     document: Document
 
     def line(self, cue: Cue) -> int:
-        """Where the turn begins in the file."""
+        """Return the line of the file where the turn begins."""
         return self.document.mark(cue.place)[0]
 
 
 def load_script(path: Path) -> LoadedScript:
-    """The script in the file at `path`.
+    """Read the script in the file at `path`.
 
     Raises:
         ScriptError: all faults of the file, each with line, key and what is allowed.
@@ -271,5 +271,5 @@ def load_script(path: Path) -> LoadedScript:
 
 
 def script_schema() -> JsonObject:
-    """JSON Schema of a script file, for editors."""
+    """Return the JSON Schema of a script file, for editors."""
     return Script.model_json_schema()

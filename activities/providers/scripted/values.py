@@ -1,4 +1,4 @@
-"""What a script reads from a conversation: what came in, answers of tools, values in texts.
+"""Values that a script reads from a conversation: what came in, answers of tools, values in texts.
 
 Only the newest messages are looked at, however long the conversation is; an older value is found by its turn's number.
 """
@@ -24,21 +24,21 @@ class ScriptFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """What came in after the newest answer."""
+    """Messages after the newest answer."""
 
     text: str
     results: tuple[ResultPart, ...]
     calls: tuple[CallPart, ...]
-    """What the newest answer asked for."""
+    """Calls that the newest answer asked for."""
 
 
 def call_id(number: int, index: int) -> str:
-    """Id of call `index` of turn `number`, both from 1."""
+    """Return the id of call `index` of turn `number`, both from 1."""
     return f"call_{number}_{index}"
 
 
 def next_number(conversation: Conversation) -> int:
-    """Which turn comes next, from 1: one more than there are answers."""
+    """Return the number of the next turn, from 1: one more than there are answers."""
     later = 1
     for index in range(len(conversation) - 1, -1, -1):
         message = conversation[index]
@@ -50,13 +50,13 @@ def next_number(conversation: Conversation) -> int:
 
 
 def input_text(conversation: Conversation) -> str:
-    """Text of the first message."""
+    """Return the text of the first message."""
     first = conversation[0] if len(conversation) else None
     return _text(first) if isinstance(first, UserMessage) else ""
 
 
 def incoming(conversation: Conversation) -> Incoming:
-    """All messages after the newest answer as one."""
+    """Return all messages after the newest answer as one."""
     messages: list[UserMessage] = []
     calls: tuple[CallPart, ...] = ()
     for index in range(len(conversation) - 1, -1, -1):
@@ -79,7 +79,7 @@ class Values:
         self._cue = cue
 
     def text(self, template: str) -> str:
-        """`template` with every `${...}` replaced; values that are no texts as JSON.
+        """Return `template` with every `${...}` replaced; values that are no texts as JSON.
 
         Raises:
             ScriptFault: a value that there is not.
@@ -87,7 +87,7 @@ class Values:
         return _VALUE.sub(lambda match: _spelled(self._matched(match)), template)
 
     def filled(self, value: JsonValue) -> JsonValue:
-        """`value` with every text in it filled; a text that is one `${...}` becomes the value itself."""
+        """Return `value` with every text in it filled; a text that is one `${...}` becomes the value itself."""
         if isinstance(value, dict):
             return {key: self.filled(inner) for key, inner in value.items()}
         if isinstance(value, list):
@@ -119,7 +119,7 @@ class Values:
         return _inner(self._from_answers(source, self._length_at(number)), path, name)
 
     def _from_answers(self, expression: str, length: int) -> JsonValue:
-        """`tool.key...` or `input.key...` in the first `length` messages."""
+        """Return the value of `tool.key...` or `input.key...` in the first `length` messages."""
         name, *path = expression.split(".")
         if name == "input":
             text = input_text(self._conversation)
@@ -131,7 +131,7 @@ class Values:
         return _inner(_json(text, f"the answer of {name!r}"), path, name) if path else _json_or_text(text)
 
     def _newest(self, tool: str, which: int | None, length: int) -> ResultPart:
-        """The last answer of `tool`, or number `which` of the newest turn that has so many."""
+        """Return the last answer of `tool`, or number `which` of the newest turn that has so many."""
         for index in range(length - 1, -1, -1):
             message = self._conversation[index]
             if isinstance(message, UserMessage):
@@ -142,7 +142,7 @@ class Values:
         raise ScriptFault(f"{name!r} is neither taken by a turn nor a tool that has answered")
 
     def _length_at(self, number: int) -> int:
-        """How many messages there were when turn `number` was asked for.
+        """Return the number of messages when turn `number` was asked for.
 
         Messages mostly take turns, so its answer is looked for where that would put it, and else one by one.
         """
@@ -162,7 +162,7 @@ class Values:
 
 
 def parsed(text: str) -> JsonValue:
-    """`text` as JSON.
+    """Return `text` as JSON.
 
     Raises:
         ValueError: it is something else, is nested too deep, or has a number that JSON has not.
@@ -213,7 +213,7 @@ def _text(message: UserMessage) -> str:
 
 
 def _number(message: AssistantMessage) -> int | None:
-    """The turn that `message` played, when its call ids tell."""
+    """Return the turn that `message` played, when its call ids tell."""
     for part in message.parts if message.protocol == "scripted" else ():
         if isinstance(part, CallPart) and (match := _CALL_ID.fullmatch(part.call_id)):
             return int(match[1])

@@ -1,1 +1,8 @@
-"""Tools over HTTP."""
+"""Tools over HTTP.
+
+toolbox: one request a call
+request: request of a call
+response: outcome and text of an answer
+hosts: hosts that tools may reach
+public_address: addresses on the open internet
+"""

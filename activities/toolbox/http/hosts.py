@@ -1,4 +1,4 @@
-"""Which hosts HTTP tools may reach, and at which addresses."""
+"""Hosts that HTTP tools may reach, and their addresses."""
 
 import asyncio
 import ipaddress
@@ -33,7 +33,7 @@ class _Rule:
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
-    """Addresses by the system's resolver."""
+    """Look up addresses with the system's resolver."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
@@ -56,7 +56,7 @@ class AllowedHosts:
         self._look_up = look_up
 
     async def addresses(self, url: httpx2.URL) -> Sequence[str]:
-        """The addresses that a request to `url` may connect to; it must use these and look nothing up again.
+        """Return the addresses that a request to `url` may connect to; it must use these and look up nothing again.
 
         Raises:
             HostRefused: the host is not allowed, or one of its addresses is not public and may not be reached.
@@ -82,7 +82,7 @@ class AllowedHosts:
 
 
 def host_of(url: httpx2.URL) -> str:
-    """Lower-case ASCII name or bare address, without the dot that ends a full name."""
+    """Return the lower-case ASCII name or bare address, without the dot that ends a full name."""
     return url.raw_host.decode("ascii").lower().rstrip(".")
 
 

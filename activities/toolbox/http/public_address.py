@@ -62,7 +62,7 @@ never public. A network's own NAT64 prefix cannot be told from other addresses."
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an address is on the open internet; of one that carries an IPv4 address, both must be."""
+    """Return whether an address is on the open internet; of one that carries an IPv4 address, both must be."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv4Address):
         return _is_public_ipv4(found)
@@ -73,7 +73,7 @@ def is_public(address: str) -> bool:
 
 
 def _carried(address: ipaddress.IPv6Address, carrier: Carrier | None) -> Iterator[ipaddress.IPv4Address]:
-    """IPv4 addresses inside `address`: by its prefix, and by an interface id of ISATAP, which may stand behind any."""
+    """Return the IPv4 addresses inside `address`: by its prefix, and by an ISATAP id, which may stand behind any."""
     bits = int(address)
     if carrier is not None:
         yield ipaddress.IPv4Address(carrier.carried(bits) & 0xFFFFFFFF)

@@ -56,7 +56,7 @@ def check_binding(binding: HttpBinding, schema: JsonObject) -> None:
 
 
 def check_header(name: str, value: str) -> None:
-    """Raises `ValueError` for a header that HTTP does not allow or that is not the author's to set."""
+    """Raise `ValueError` for a header that HTTP does not allow or that is not the author's to set."""
     if not _HEADER_NAME.fullmatch(name):
         raise ValueError(f"headers: {name!r} is not a header name")
     if name.lower() in _OWN_HEADERS:
@@ -66,7 +66,7 @@ def check_header(name: str, value: str) -> None:
 
 
 def build_call(binding: HttpBinding, arguments: JsonObject) -> HttpCall:
-    """The request for one call: path and query values percent-encoded, what is left as the JSON body.
+    """Build the request for one call: path and query values percent-encoded, what is left as the JSON body.
 
     Raises:
         ValueError: a path argument is missing, empty, no text, number or boolean, or would change the path.
@@ -113,7 +113,7 @@ def _path_value(name: str, arguments: JsonObject) -> str:
 
 
 def _query(binding: HttpBinding, arguments: JsonObject) -> Iterator[tuple[str, str]]:
-    """Names and values; a list repeats its name, null is left out."""
+    """Return names and values; a list repeats its name, null is left out."""
     for name in binding.query:
         value = arguments.get(name)
         for item in value if isinstance(value, list) else [value]:

@@ -1,4 +1,4 @@
-"""What an HTTP answer says: the outcome of the attempt, and the text for the model."""
+"""Responses of HTTP tools: the outcome of the attempt, and the text for the model."""
 
 import asyncio
 import re
@@ -34,15 +34,15 @@ _FAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """As much of a body as came."""
+    """Body of an answer, as much of it as came."""
 
     content: bytes
     fault: Literal["too large", "late", "cut"] | None = None
-    """Why it is not whole."""
+    """The reason why it is not whole."""
 
 
 def outcome(status: int, *, keyed: bool) -> Outcome:
-    """What an answer says of the attempt; `keyed` says that the server knows our idempotency key.
+    """Return the outcome that an answer shows; `keyed` says that the server knows our idempotency key.
 
     A 409 to a key may mean that the first attempt is still at work; a 408 or 425 says nothing of it.
     """
@@ -54,7 +54,7 @@ def outcome(status: int, *, keyed: bool) -> Outcome:
 
 
 async def read_body(response: httpx2.Response, max_bytes: int, deadline: float) -> Body:
-    """The body, as much of it as came until `deadline` of the loop's clock; the server cannot make it raise."""
+    """Read the body, as much as comes until `deadline` of the loop's clock; the server cannot make it raise."""
     content = bytearray()
     try:
         async with asyncio.timeout_at(deadline):
@@ -72,7 +72,7 @@ async def read_body(response: httpx2.Response, max_bytes: int, deadline: float) 
 def result(
     response: httpx2.Response, body: Body, *, effect: Effect, secrets: SecretValues, head: bool = False
 ) -> ToolText:
-    """What the model is told; a definite refusal is a result, so that it is read in the server's words.
+    """Return the result for the model; a definite refusal is one too, so that it is read in the server's words.
 
     Raises:
         ToolError: the outcome is unknown, or the server asks to wait, or it knows the key from another call.
@@ -101,7 +101,7 @@ def result(
 
 
 def _lost(status: str, fault: str, effect: Effect) -> ToolText:
-    """A call that was done but whose answer is not whole; a read whose answer was cut is worth another attempt."""
+    """Return the failure for a call that was done and whose answer is not whole; a cut read may be tried again."""
     if effect.changes_world:
         return ToolText(f"{status}: it was done, but the answer is lost: {_FAULTS[fault]}.", is_lost=True)
     if fault == "too large":
@@ -110,7 +110,7 @@ def _lost(status: str, fault: str, effect: Effect) -> ToolText:
 
 
 def _text(response: httpx2.Response, content: bytes) -> str:
-    """Text as it is; anything else as one line that says what it is."""
+    """Return text as it is, anything else as one line that says what it is."""
     media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media.startswith("text/") or any(word in media for word in _TEXT_TYPES):
         try:
@@ -138,7 +138,7 @@ def _status(status: int) -> str:
 
 
 def _retry_after(header: str | None) -> float | None:
-    """Seconds that the server asks to wait, from a number or a date."""
+    """Return the seconds that the server asks to wait, from a number or a date."""
     if header is None:
         return None
     if re.fullmatch(r"\d{1,9}(\.\d+)?", header.strip()):

@@ -22,7 +22,7 @@ _CONNECT_SECONDS = 10.0
 
 @dataclass(slots=True)
 class _Attempt:
-    """How far a request has come."""
+    """Progress of one request."""
 
     deadline: float
     sent: bool = False
@@ -52,7 +52,7 @@ class HttpToolbox:
         look_up: LookUp = look_up,
         verify: ssl.SSLContext | bool = True,
     ) -> None:
-        """Raises `ValueError` for an entry of `allowed_hosts` that is none; see `AllowedHosts`."""
+        """Take the hosts; raise `ValueError` for an entry of `allowed_hosts` that is none; see `AllowedHosts`."""
         self._resolve = resolve
         self._hosts = AllowedHosts(allowed_hosts, look_up)
         self._max_bytes = max_bytes
@@ -60,7 +60,7 @@ class HttpToolbox:
         self._transport: httpx2.AsyncHTTPTransport | None = None
 
     async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
-        """One request, with the redirects of a read; raises as `Toolbox.call`."""
+        """Make one request, with the redirects of a read; raise as `Toolbox.call`."""
         binding = definition.binding
         assert isinstance(binding, HttpBinding)
         secrets = SecretValues(self._resolve)
@@ -89,7 +89,7 @@ class HttpToolbox:
     async def _answer(
         self, call: HttpCall, headers: Mapping[str, str], effect: Effect, attempt: _Attempt
     ) -> httpx2.Response:
-        """The first answer that is no redirect to follow; its body is still to be read."""
+        """Return the first answer that is no redirect to follow; its body is still to be read."""
         where = f"{call.method} {host_of(call.url)}"
         try:
             async with asyncio.timeout_at(attempt.deadline):
@@ -153,7 +153,7 @@ def _headers(binding: HttpBinding, secrets: SecretValues, effect: Effect, contex
 
 
 def _redirect(response: httpx2.Response, call: HttpCall, effect: Effect) -> httpx2.URL | None:
-    """Where a read goes on: only to the same scheme, host and port."""
+    """Return the address to which a read is redirected: only on the same scheme, host and port."""
     location = response.headers.get("location")
     if effect.changes_world or call.method not in ("GET", "HEAD") or location is None:
         return None

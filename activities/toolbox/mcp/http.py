@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 from mandate.activities.toolbox.http.response import ERROR_BYTES, Body, read_body
-from mandate.activities.toolbox.mcp.intake import ENDS_BYTES, Ends, Intake
+from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, Ends, MessageFilter
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR
 
@@ -20,7 +20,7 @@ NOT_CONNECTED = -3_209_900_001
 """JSON-RPC code, outside the range of servers, for a request that found no connection."""
 
 SKIPPED = 8
-"""How many times the limit an event of a stream may be long: until there it is read to find whose answer it is."""
+"""Longest event of a stream in times of the limit: until there it is read to find whose answer it is."""
 _READ_GAP_SECONDS = 3600.0
 _FAREWELL_SECONDS = 2.0
 """For the server to take note that the session is over."""
@@ -30,11 +30,13 @@ _LINE = re.compile(rb"\r\n|\n|\r")
 
 
 @asynccontextmanager
-async def open_http(url: str, headers: Mapping[str, str], intake: Intake) -> "AsyncIterator[TransportStreams]":
-    """Streams to the server at `url`."""
+async def open_http(
+    url: str, headers: Mapping[str, str], message_filter: MessageFilter
+) -> "AsyncIterator[TransportStreams]":
+    """Open streams to the server at `url`."""
     # A connection kept open may be closed by the server at the moment of a call, whose outcome is then unknown.
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
-    transport = _Contained(httpx2.AsyncHTTPTransport(trust_env=False, limits=limits), intake)
+    transport = _Contained(httpx2.AsyncHTTPTransport(trust_env=False, limits=limits), message_filter)
     timeout = httpx2.Timeout(30.0, read=_READ_GAP_SECONDS)
     client = httpx2.AsyncClient(transport=transport, trust_env=False, headers=headers, timeout=timeout)
     streams_of = streamable_http_client(url, http_client=client, max_sse_event_size=None)
@@ -43,13 +45,13 @@ async def open_http(url: str, headers: Mapping[str, str], intake: Intake) -> "As
 
 
 class _Contained(httpx2.AsyncBaseTransport):
-    """Bounds what comes, and answers a message that did not get through with a JSON-RPC error; the SDK would end all
+    """Client that bounds what comes, and answers a message that does not get through by an error; the SDK would end all
     calls of the session.
     """
 
-    def __init__(self, inner: httpx2.AsyncHTTPTransport, intake: Intake) -> None:
+    def __init__(self, inner: httpx2.AsyncHTTPTransport, message_filter: MessageFilter) -> None:
         self._inner = inner
-        self._intake = intake
+        self._filter = message_filter
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         # A packed answer costs its sender nothing; servers that pack all the same are read as far as the limit goes.
@@ -77,9 +79,9 @@ class _Contained(httpx2.AsyncBaseTransport):
     async def _answer(self, request: httpx2.Request, asked: str | int | None) -> httpx2.Response:
         response = await self._inner.handle_async_request(request)
         if response.status_code < 300 and _media(response) == "text/event-stream":
-            return _rebuilt(response, _Events(response, self._intake, asked))
+            return _rebuilt(response, _Events(response, self._filter, asked))
         try:
-            large = self._intake.max_bytes if response.status_code < 300 else ERROR_BYTES
+            large = self._filter.max_bytes if response.status_code < 300 else ERROR_BYTES
             body = await read_body(response, large, asyncio.get_running_loop().time() + _READ_GAP_SECONDS)
         finally:
             await response.aclose()
@@ -90,11 +92,11 @@ class _Contained(httpx2.AsyncBaseTransport):
         return _rebuilt(response, httpx2.ByteStream(self._admitted(response, body, asked)))
 
     def _asked(self, request: httpx2.Request) -> str | int | None:
-        """Id of the JSON-RPC request that is sent, if it is one."""
+        """Return the id of the JSON-RPC request that is sent, if it is one."""
         sent = json.loads(request.content) if request.method == "POST" else {}
         if "method" not in sent or "id" not in sent:
             return None
-        self._intake.expect(sent["id"], sent["method"])
+        self._filter.expect(sent["id"], sent["method"])
         found: str | int = sent["id"]
         return found
 
@@ -102,19 +104,19 @@ class _Contained(httpx2.AsyncBaseTransport):
         if _media(response) != "application/json" or response.status_code == 202:
             return body.content
         if body.fault == "too large":
-            why = f"it is longer than {self._intake.max_bytes:,} bytes"
-            taken = self._intake.refuse(Ends.of(body.content), why, request_id=asked)
+            why = f"it is longer than {self._filter.max_bytes:,} bytes"
+            taken = self._filter.refuse(Ends.of(body.content), why, request_id=asked)
         else:
-            taken = self._intake.admit(body.content, request_id=asked)
+            taken = self._filter.admit(body.content, request_id=asked)
         return taken or _error(asked, INTERNAL_ERROR, "its answer is no answer of the protocol")
 
 
 class _Events(httpx2.AsyncByteStream):
     """A stream of events, each whole and with a message that may be read."""
 
-    def __init__(self, response: httpx2.Response, intake: Intake, asked: str | int | None) -> None:
+    def __init__(self, response: httpx2.Response, message_filter: MessageFilter, asked: str | int | None) -> None:
         self._response = response
-        self._intake = intake
+        self._filter = message_filter
         self._asked = asked
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -125,17 +127,17 @@ class _Events(httpx2.AsyncByteStream):
             while found := _EVENT_END.search(buffer, searched):
                 event = bytes(buffer[: found.end()])
                 del buffer[: found.end()]
-                if ends is None and len(event) > self._intake.max_bytes:
+                if ends is None and len(event) > self._filter.max_bytes:
                     ends = Ends.of(event)
                     event = b""
                 taken = self._taken(event) if ends is None else self._refused(ends.head, ends.tail + event)
                 searched, skipped, ends = 0, 0, None
                 if taken is not None:
                     yield taken
-                if seconds := self._intake.pause:
+                if seconds := self._filter.pause:
                     await asyncio.sleep(seconds)
             searched = max(len(buffer) - 3, 0)
-            if ends is None and len(buffer) > self._intake.max_bytes:
+            if ends is None and len(buffer) > self._filter.max_bytes:
                 ends = Ends.of(bytes(buffer))
             if ends is not None:
                 # All but what may be the beginning of the event's end.
@@ -143,7 +145,7 @@ class _Events(httpx2.AsyncByteStream):
                 skipped += len(buffer)
                 del buffer[:-3]
                 searched = 0
-            if skipped > SKIPPED * self._intake.max_bytes:
+            if skipped > SKIPPED * self._filter.max_bytes:
                 taken = None if ends is None else self._refused(ends.head, b"")
                 if taken is not None:
                     yield taken
@@ -158,16 +160,16 @@ class _Events(httpx2.AsyncByteStream):
         message = b"\n".join(texts)
         if not message:
             return event
-        taken = self._intake.admit(message, request_id=self._asked)
+        taken = self._filter.admit(message, request_id=self._asked)
         return event if taken is message else _event(lines, taken)
 
     def _refused(self, head: bytes, tail: bytes) -> bytes | None:
-        """An event that was too long, whose data is one line."""
+        """Return the refusal in place of an event that was too long, whose data is one line."""
         data = re.search(rb"(?:^|[\r\n])data: ?", head)
         start = head[data.end() :] if data else head
         end = re.split(rb"[\r\n]+(?=id:|event:|retry:|[\r\n]|\Z)", tail)[0]
-        why = f"it is longer than {self._intake.max_bytes:,} bytes"
-        taken = self._intake.refuse(Ends(start, end), why, request_id=self._asked)
+        why = f"it is longer than {self._filter.max_bytes:,} bytes"
+        taken = self._filter.refuse(Ends(start, end), why, request_id=self._asked)
         return None if taken is None else _event([], taken)
 
 
@@ -182,7 +184,7 @@ def _media(response: httpx2.Response) -> str:
 
 
 def _rebuilt(response: httpx2.Response, stream: httpx2.AsyncByteStream) -> httpx2.Response:
-    """`response` with another body, which is not packed."""
+    """Return `response` with another body, which is not packed."""
     dropped = ("content-encoding", "content-length", "transfer-encoding")
     headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in dropped]
     return httpx2.Response(response.status_code, headers=headers, stream=stream, extensions=response.extensions)

@@ -3,7 +3,7 @@
 import json
 
 import pydantic_core
-from mandate.activities.toolbox.mcp.listing import protocol_fault
+from mandate.activities.toolbox.mcp.tool_list import protocol_fault
 from mandate.activities.toolbox.schema import is_checkable, misfit
 from mandate.workflows.contracts.base import JsonObject
 from mcp_types import (
@@ -32,7 +32,7 @@ class InputRequired(Exception):
 
 
 def read_result(answer: CallToolResult | InputRequiredResult) -> CallToolResult:
-    """The server's result inside the text that `mcp_intake` makes of it.
+    """Return the server's result inside the text that `message_filter` makes of it.
 
     Raises:
         ResultUnusable: it is not of the protocol's shape, or has too many parts.
@@ -81,7 +81,7 @@ def schema_fault(answer: CallToolResult, schema: JsonObject | None) -> str | Non
 
 
 def result_text(answer: CallToolResult) -> str:
-    """Structured content as JSON, else the text parts; the rest as one line each that says what it is.
+    """Return structured content as JSON, else the text parts; the rest as one line each that says what it is.
 
     Servers repeat structured content as text, so with it text parts are left out; never holds base64.
     """
@@ -108,5 +108,5 @@ def _line(part: ContentBlock) -> str:
 
 
 def _size(base64: str) -> int:
-    """Bytes that a base64 text stands for."""
+    """Return the number of bytes that a base64 text stands for."""
     return len(base64.rstrip("=")) * 3 // 4

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mandate.activities.failures import shorten
 from mandate.activities.toolbox.base import ResolveSecrets
-from mandate.activities.toolbox.mcp.listing import McpUnavailable, list_tools, protocol_fault
+from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, list_tools, protocol_fault
 from mandate.activities.toolbox.mcp.transport import Stderr, open_transport
 from mandate.activities.toolbox.secret_values import SecretValues
 from mandate.workflows.contracts.tool import McpServer
@@ -56,7 +56,7 @@ class ServerConnection:
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Link]:
-        """The live connection; callers at the same time share one start.
+        """Return the live connection; callers at the same time share one start.
 
         Raises:
             McpUnavailable: it did not start, for a reason that the message gives.
@@ -71,11 +71,11 @@ class ServerConnection:
                 link.over.set()
 
     def worked(self) -> None:
-        """The server has answered: a start after this one need not wait."""
+        """Note that the server has answered: a start after this one need not wait."""
         self._fruitless_starts = 0
 
     def strike(self, text: str) -> str:
-        """`text` without the secrets that the server was given."""
+        """Return `text` without the secrets that the server was given."""
         return self._secrets.strike(text)
 
     def retire(self, link: Link) -> None:
@@ -163,7 +163,7 @@ class ServerConnection:
 
 
 def _leaf(error: BaseException) -> BaseException:
-    """The first cause inside nested exception groups."""
+    """Return the first cause inside nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

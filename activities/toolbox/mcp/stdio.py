@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from mandate.activities import child_processes
-from mandate.activities.toolbox.mcp.intake import ENDS_BYTES, Ends, Intake
+from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, Ends, MessageFilter
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest, jsonrpc_message_adapter
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 READ_BYTES = 64 * 1024
 SKIPPED = 8
-"""How many times the limit a line may be long: until there it is read to its end to find whose answer it is."""
+"""Longest line in times of the limit: until there it is read to its end to find whose answer it is."""
 _FLUSH_SECONDS = 0.5
 _EXIT_SECONDS = 2.0
 """For the child to end by itself when its stdin closes, and again after SIGTERM; then it is killed."""
@@ -38,9 +38,9 @@ _WATCH_SECONDS = 0.5
 
 @asynccontextmanager
 async def open_stdio(
-    command: Sequence[str], env: Mapping[str, str], stderr: int, intake: Intake
+    command: Sequence[str], env: Mapping[str, str], stderr: int, message_filter: MessageFilter
 ) -> "AsyncIterator[TransportStreams]":
-    """Streams to the server that `command` starts; `stderr` is the descriptor that it writes to.
+    """Start `command` and open streams to it; `stderr` is the descriptor that it writes to.
 
     Raises:
         OSError: the command cannot be started.
@@ -58,8 +58,8 @@ async def open_stdio(
     child_processes.register(process.pid)
     arriving, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     sending, leaving = anyio.create_memory_object_stream[SessionMessage](0)
-    reading = asyncio.create_task(_read(process, arriving, intake))
-    writing = asyncio.create_task(_write(process, leaving, arriving, intake))
+    reading = asyncio.create_task(_read(process, arriving, message_filter))
+    writing = asyncio.create_task(_write(process, leaving, arriving, message_filter))
     watching = asyncio.create_task(_watch(process, arriving))
     try:
         yield received, sending
@@ -84,18 +84,18 @@ async def _completed(work: Awaitable[None]) -> None:
 
 
 async def _read(
-    process: Process, arriving: "MemoryObjectSendStream[SessionMessage | Exception]", intake: Intake
+    process: Process, arriving: "MemoryObjectSendStream[SessionMessage | Exception]", message_filter: MessageFilter
 ) -> None:
     """Give each message on to the session; when there is no session any more, read to the end for nothing."""
     assert process.stdout is not None
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
         async with arriving:
-            async for line in _lines(process.stdout, intake):
-                why = f"it is longer than {intake.max_bytes:,} bytes"
-                taken = intake.admit(line) if isinstance(line, bytes) else intake.refuse(line, why)
+            async for line in _lines(process.stdout, message_filter):
+                why = f"it is longer than {message_filter.max_bytes:,} bytes"
+                taken = message_filter.admit(line) if isinstance(line, bytes) else message_filter.refuse(line, why)
                 if taken is not None:
                     await arriving.send(_parsed(taken))
-                if seconds := intake.pause:
+                if seconds := message_filter.pause:
                     await asyncio.sleep(seconds)
     # A server that waits for room on its stdout does not read its stdin, and so does not see that it shall end.
     while await process.stdout.read(READ_BYTES):
@@ -109,8 +109,8 @@ def _parsed(message: bytes) -> SessionMessage | Exception:
         return error
 
 
-async def _lines(stdout: asyncio.StreamReader, intake: Intake) -> AsyncIterator[bytes | Ends]:
-    """Each line without its end; of one that is too long its two ends. Ends at one that does not end."""
+async def _lines(stdout: asyncio.StreamReader, message_filter: MessageFilter) -> AsyncIterator[bytes | Ends]:
+    """Yield each line without its end, of one that is too long its two ends; stop at one that does not end."""
     pieces: list[bytes] = []
     length = 0
     ends: Ends | None = None
@@ -121,17 +121,19 @@ async def _lines(stdout: asyncio.StreamReader, intake: Intake) -> AsyncIterator[
                 yield Ends(ends.head, (ends.tail + piece)[-ENDS_BYTES:])
             else:
                 line = _joined(pieces, piece)
-                yield line if len(line) <= intake.max_bytes else Ends.of(line)
+                yield line if len(line) <= message_filter.max_bytes else Ends.of(line)
             pieces, length, ends = [], 0, None
         length += len(rest)
         if ends is not None:
             ends = Ends(ends.head, (ends.tail + rest)[-ENDS_BYTES:])
-        elif length > intake.max_bytes:
+        elif length > message_filter.max_bytes:
             ends, pieces = Ends.of(_joined(pieces, rest)), []
         elif rest:
             pieces.append(rest)
-        if length > SKIPPED * intake.max_bytes:
-            log.warning("an mcp server wrote a line of more than %d bytes; it is cut off", SKIPPED * intake.max_bytes)
+        if length > SKIPPED * message_filter.max_bytes:
+            log.warning(
+                "an mcp server wrote a line of more than %d bytes; it is cut off", SKIPPED * message_filter.max_bytes
+            )
             if ends is not None:
                 yield Ends(ends.head, b"")
             return
@@ -145,14 +147,14 @@ async def _write(
     process: Process,
     leaving: "MemoryObjectReceiveStream[SessionMessage]",
     arriving: "MemoryObjectSendStream[SessionMessage | Exception]",
-    intake: Intake,
+    message_filter: MessageFilter,
 ) -> None:
     assert process.stdin is not None
     try:
         async with leaving:
             async for sent in leaving:
                 if isinstance(sent.message, JSONRPCRequest):
-                    intake.expect(sent.message.id, sent.message.method)
+                    message_filter.expect(sent.message.id, sent.message.method)
                 process.stdin.write(sent.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
                 await process.stdin.drain()
     except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -169,7 +171,7 @@ async def _watch(process: Process, arriving: "MemoryObjectSendStream[SessionMess
 
 
 async def _shut_down(process: Process, reading: asyncio.Task[None], writing: asyncio.Task[None]) -> None:
-    """As the protocol says: close stdin, wait, SIGTERM, wait, SIGKILL; for all that the server has started."""
+    """Shut down as the protocol says: close stdin, wait, SIGTERM, wait, SIGKILL, for all that the server started."""
     assert process.stdin is not None
     await asyncio.wait({writing}, timeout=_FLUSH_SECONDS)
     with suppress(OSError):
@@ -190,7 +192,7 @@ async def _shut_down(process: Process, reading: asyncio.Task[None], writing: asy
 
 
 async def _wait_for(goes_on: Callable[[], bool]) -> None:
-    """Until it does not, for as long as a child is given."""
+    """Wait until it does not, for as long as a child is given."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _EXIT_SECONDS
     while goes_on() and loop.time() < deadline:  # noqa: ASYNC110 - an exit sets no event without the pipes' end

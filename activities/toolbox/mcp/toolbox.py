@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
 from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
-from mandate.activities.toolbox.mcp.intake import ANSWER_TOO_LARGE
-from mandate.activities.toolbox.mcp.listing import McpUnavailable, list_tools, protocol_fault, size_fault
+from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE
 from mandate.activities.toolbox.mcp.result import InputRequired, ResultUnusable, read_result, result_text, schema_fault
 from mandate.activities.toolbox.mcp.session import START_SECONDS, ServerConnection
+from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, list_tools, protocol_fault, size_fault
 from mandate.activities.toolbox.schema import check_schema
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.failures import Outcome
@@ -36,7 +36,7 @@ _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToo
 
 
 def outcome(answer: CallToolResult | Exception, effect: Effect, error_means: ErrorMeaning | None = None) -> Outcome:
-    """What is known of an attempt by what came back of it; `error_means` is what the agent file says of errors.
+    """Return the outcome of an attempt by its answer; `error_means` is what the agent file says of errors.
 
     A tool that says it failed may have acted before, since servers answer so to every exception, a lost reply
     included: for `once` and `keyed` tools that is unknown unless the agent file says otherwise, and the latter are
@@ -68,7 +68,7 @@ class McpToolbox:
         self._servers: dict[bytes, ServerConnection] = {}
 
     async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
-        """The tools of a server as the agent file wants them, in the server's order.
+        """Return the tools of a server as the agent file wants them, in the server's order.
 
         Tools that can only run as MCP tasks are left out.
 
@@ -100,7 +100,7 @@ class McpToolbox:
         return _distinct(server, definitions)
 
     async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
-        """One attempt; raises as `Toolbox.call`, by `outcome`."""
+        """Make one attempt; raise as `Toolbox.call`, by `outcome`."""
         binding = definition.binding
         assert isinstance(binding, McpBinding)
         effect = definition.tool.effect
@@ -138,7 +138,7 @@ class McpToolbox:
         effect: Effect,
         context: CallContext,
     ) -> tuple[CallToolResult, str | None]:
-        """The server's result, and why it cannot be used if so."""
+        """Send the call and return the server's result, and why it cannot be used if so."""
         meta = {KEY_META: context.idempotency_key} if effect.changes_world else None
         params = CallToolRequestParams(name=binding.tool, arguments=arguments, _meta=meta)
         deadline = asyncio.get_running_loop().time() + context.timeout.total_seconds()
@@ -164,7 +164,7 @@ class McpToolbox:
 
 
 def _unusable(why: str, effect: Effect) -> ToolText:
-    """A call that was done, and whose result cannot be told."""
+    """Return the failure for a call that was done, and whose result cannot be told."""
     done = "it was done, but" if effect.changes_world else "but"
     said = f"The call was answered; {done} its result cannot be used: {why}"
     return ToolText(said, error=not effect.changes_world, is_lost=effect.changes_world)
@@ -241,7 +241,7 @@ def _claims(listed: ListedTool) -> tuple[str, ...]:
 
 
 def _model_name(name: str) -> str:
-    """`name` in the characters that every model provider accepts."""
+    """Return `name` in the characters that every model provider accepts."""
     plain = re.sub(r"[^a-zA-Z0-9_-]", "_", name)
     return (plain if plain[:1].isalpha() else f"t_{plain}")[:64]
 

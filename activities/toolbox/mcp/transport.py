@@ -1,4 +1,4 @@
-"""How an MCP server is reached: a child process with its stderr in the log, or streamable HTTP."""
+"""Transports to MCP servers: a child process with its stderr in the log, or streamable HTTP."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from mandate.activities.failures import shorten
 from mandate.activities.toolbox.mcp.http import open_http
-from mandate.activities.toolbox.mcp.intake import Intake
+from mandate.activities.toolbox.mcp.message_filter import MessageFilter
 from mandate.activities.toolbox.mcp.stdio import open_stdio
 from mandate.activities.toolbox.secret_values import SecretValues
 from mandate.workflows.contracts.tool import McpServer
@@ -32,7 +32,7 @@ _CHATTER_SECONDS = 0.1
 
 
 class Stderr(asyncio.Protocol):
-    """What a server writes to stderr: logged at debug, never on the terminal; the last lines explain a failed start."""
+    """Text that a server writes to stderr: logged at debug, never on the terminal; its end explains a failed start."""
 
     def __init__(self, server: str, secrets: SecretValues) -> None:
         self._server = server
@@ -68,42 +68,46 @@ class Stderr(asyncio.Protocol):
 async def open_transport(
     server: McpServer, secrets: SecretValues, stderr: Stderr, over: asyncio.Event
 ) -> "AsyncIterator[TransportStreams]":
-    """Streams to `server`; `over` is set when nothing more can come from it.
+    """Open streams to `server`; `over` is set when nothing more can come from it.
 
     Raises:
         LookupError: a secret is missing; nothing was started.
         OSError: the command cannot be started.
     """
-    intake = Intake()
+    message_filter = MessageFilter()
     opened = (
-        _over_http(server, secrets, intake) if server.url is not None else _over_stdio(server, secrets, stderr, intake)
+        _over_http(server, secrets, message_filter)
+        if server.url is not None
+        else _over_stdio(server, secrets, stderr, message_filter)
     )
     async with opened as (reading, writing):
         yield _Watched(reading, over), writing
 
 
 @asynccontextmanager
-async def _over_http(server: McpServer, secrets: SecretValues, intake: Intake) -> "AsyncIterator[TransportStreams]":
+async def _over_http(
+    server: McpServer, secrets: SecretValues, message_filter: MessageFilter
+) -> "AsyncIterator[TransportStreams]":
     assert server.url is not None
     headers = {name: secrets.fill(value) for name, value in server.headers.items()}
-    async with open_http(server.url, headers, intake) as streams:
+    async with open_http(server.url, headers, message_filter) as streams:
         yield streams
 
 
 @asynccontextmanager
 async def _over_stdio(
-    server: McpServer, secrets: SecretValues, stderr: Stderr, intake: Intake
+    server: McpServer, secrets: SecretValues, stderr: Stderr, message_filter: MessageFilter
 ) -> "AsyncIterator[TransportStreams]":
     command, *arguments = [secrets.fill(part) for part in server.command]
     command = sys.executable if command == "python" else command
     env = {name: secrets.fill(value) for name, value in server.env.items()}
-    async with _logged(stderr) as errors, open_stdio((command, *arguments), env, errors, intake) as streams:
+    async with _logged(stderr) as errors, open_stdio((command, *arguments), env, errors, message_filter) as streams:
         yield streams
 
 
 @asynccontextmanager
 async def _logged(stderr: Stderr) -> AsyncIterator[int]:
-    """A descriptor to write to whose text `stderr` gets."""
+    """Return a descriptor to write to; `stderr` gets the text."""
     reading, writing = os.pipe()
     try:
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: stderr, os.fdopen(reading, "rb"))

@@ -1,1 +1,9 @@
-"""Conditions in CEL: reading, cost and evaluation."""
+"""Conditions in CEL: reading, cost and evaluation.
+
+evaluation: value of an expression
+tree: compiled expression as a tree
+values: plain values for the library
+cost: bound on evaluation's cost
+growth: size of values from loops
+errors: reasons in words
+"""

@@ -1,4 +1,4 @@
-"""What evaluating a condition may cost at most, estimated before it is evaluated: nothing can stop it afterwards."""
+"""Bounds on the cost of a condition, estimated before it is evaluated: nothing can stop it afterwards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ BOUNDED = ("agent", "run", "tool")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much there is to go through."""
+    """Number of values and characters to go through."""
 
     values: int
     text_bytes: int
@@ -46,7 +46,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Loops:
-    """How a condition goes through lists and objects."""
+    """Loops of a condition through lists and objects."""
 
     count: int
     depth: int
@@ -57,7 +57,7 @@ class Loops:
 
 
 def too_costly(loops: Loops, size: Size) -> bool:
-    """Whether going through variables of `size` in `loops` could hold the CPU."""
+    """Return whether going through variables of `size` in `loops` could hold the CPU."""
     values = size.values + loops.items
     iterations: int = min(ITERATIONS, loops.count * values**loops.depth)
     return iterations * (values + size.text_bytes // 64 + PATTERN_WORK * loops.matches) > MOST_WORK
@@ -76,7 +76,7 @@ def loops_of(condition: Node) -> Loops | None:
 
 
 def _depth(node: Node) -> int:
-    """Most loops that are inside each other: what a loop goes through is made before it begins."""
+    """Return the most loops that are inside each other: what a loop goes through is made before it begins."""
     if node.kind != LOOP:
         return max(map(_depth, node.parts), default=0)
     before = (node.parts[tree.LOOP_RANGE], node.parts[tree.LOOP_FIRST], node.parts[tree.LOOP_RESULT])

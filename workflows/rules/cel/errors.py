@@ -1,4 +1,4 @@
-"""Why a condition cannot be evaluated, in words: the library's errors without its codes and without values."""
+"""Reasons why a condition cannot be evaluated, in words: the library's errors without codes and values."""
 
 import re
 
@@ -56,13 +56,13 @@ _SYNTAX = re.compile(r"<input>:(\d+):(\d+): (.*)")
 
 
 def kind(name: str) -> str:
-    """`a text` for `string`, with what stands in angle brackets left out."""
+    """Return `a text` for `string`, with what stands in angle brackets left out."""
     plain = name.partition("<")[0].rpartition(".")[2].strip().lower()
     return _KINDS.get(plain, plain or "a value")
 
 
 def reason(message: str, text: str) -> str:
-    """Why the condition `text` cannot be evaluated, as part of a sentence.
+    """Return why the condition `text` cannot be evaluated, as part of a sentence.
 
     `message` is the library's. Of its values only what stands in `text` too is named: others may be sensitive.
     """

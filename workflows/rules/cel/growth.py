@@ -69,7 +69,7 @@ SINGLE = Value(0, 1, 0)
 ONE = Value(0, 1, 0, NUMBER)
 
 BOUNDED = Value(100, 500, 5_000)
-"""What the agent file and no model gives its size."""
+"""Variables that get their size from the agent file and no model."""
 
 
 class _TooMuch(Exception):
@@ -77,7 +77,7 @@ class _TooMuch(Exception):
 
 
 def growing(node: Node) -> Node | None:
-    """`node` if it makes something in a loop, which may grow; else `None`."""
+    """Return `node` if it makes something in a loop, which may grow; else `None`."""
     for loop in tree.inside(node):
         if loop.kind == LOOP and any(
             part.kind in {LIST, OBJECT} or (part.kind == CALL and part.name == "_+_")
@@ -89,7 +89,7 @@ def growing(node: Node) -> Node | None:
 
 
 def too_large(node: Node, variables: Mapping[str, Value], *, is_kept: bool) -> bool:
-    """Tell whether evaluating `node` could take too much; with `is_kept` its value is handed over as JSON."""
+    """Return whether evaluating `node` could take too much; with `is_kept` its value is handed over as JSON."""
     try:
         value, steps, taken = _Estimator(variables).estimate(node)
     except (_TooMuch, RecursionError):
@@ -124,7 +124,7 @@ class _Estimator:
                 return self._made(node)
 
     def _made(self, node: Node) -> Estimate:
-        """A call, a list or an object."""
+        """Estimate a call, a list or an object."""
         found = [self.estimate(part) for part in node.parts]
         steps = 1 + sum(each.steps for each in found)
         taken = sum(each.bytes for each in found)
@@ -202,13 +202,13 @@ def _all(times: int, least: int, most: int) -> int:
 
 
 def _part_of(value: Value) -> Value:
-    """Something inside `value`."""
+    """Return an item of `value`."""
     inner = max(1, value.nodes - 1)
     return Value(min(value.nodes, inner), inner, value.text)
 
 
 def _bounded(value: Value, steps: int, taken: int) -> Estimate:
-    """Numbers beyond which none matters stay small."""
+    """Keep numbers small beyond which none matters."""
     items, nodes, text, kind = value
     value = Value(min(items, _ENDLESS), min(nodes, _ENDLESS), min(text, _ENDLESS), kind)
     return Estimate(value, min(steps, _ENDLESS), min(taken, _ENDLESS))

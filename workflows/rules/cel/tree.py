@@ -23,7 +23,7 @@ class Node(NamedTuple):
     parts: "tuple[Node, ...]" = ()
     """Operands in their order; of a loop: range, first value, condition, step, result."""
     sum_name: str = ""
-    """What a loop calls what it has gathered so far."""
+    """Name that a loop gives to what it has gathered so far."""
     text_bytes: int = 0
     """Of a constant."""
 
@@ -32,7 +32,7 @@ LOOP_RANGE, LOOP_FIRST, LOOP_CONDITION, LOOP_STEP, LOOP_RESULT = range(5)
 
 
 def read(serialized: bytes) -> Node:
-    """The tree of a compiled expression, as the library serializes it.
+    """Read the tree of a compiled expression, as the library serializes it.
 
     Raises:
         ValueError: it is in a form that is not known.
@@ -48,7 +48,7 @@ def read(serialized: bytes) -> Node:
 
 
 def inside(node: Node) -> Iterator[Node]:
-    """`node` and all parts of it."""
+    """Yield `node` and all parts of it."""
     waiting = [node]
     while waiting:
         each = waiting.pop()

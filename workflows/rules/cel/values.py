@@ -42,7 +42,7 @@ class UnreadableValue(ValueError):
         self._path: list[str] = []
 
     def below(self, part: str) -> "UnreadableValue":
-        """The same of the value that holds it under `part`."""
+        """Return the same error for the value that holds it under `part`."""
         self._path.insert(0, part)
         return self
 
@@ -53,7 +53,7 @@ class UnreadableValue(ValueError):
 
 
 def converted(value: object, name: str) -> Any:
-    """The variable `name` for the library: times as its timestamps, decimals as doubles, references as messages.
+    """Return the variable `name` for the library: times as timestamps, decimals as doubles, references as messages.
 
     Raises:
         Unreadable: it holds an integer beyond 64 bits, a text that the library would cut (at a NUL) or cannot take,
@@ -89,7 +89,7 @@ def _converted(value: Any, level: int) -> Any:
 
 
 def as_json(value: Any) -> JsonValue:
-    """A value of the library, its lists and maps made plain, as JSON with sorted keys.
+    """Return a value of the library, its lists and maps made plain, as JSON with sorted keys.
 
     Raises:
         Unreadable: JSON has no form for it.
@@ -148,7 +148,7 @@ def _text(text: str) -> str:
 
 
 def _reference(value: Mapping[str, Any]) -> Any:
-    """A message and no map: a map can be asked for its size, its keys and what is in it, and would answer wrongly.
+    """Return a message, not a map: a map can be asked for its size and keys, and would answer wrongly.
 
     It equals no text. That is true of a text over the limit of what is shown, unless a condition spells out as long
     a one; of anything shorter that was left out it could be false.

@@ -1,8 +1,8 @@
-"""Intake of a server's messages: those that the SDK gets to read.
+"""Filter of a server's messages: those that the SDK gets to read.
 
 The SDK checks every result against unions of models, on the event loop: a wrong list of 5 MB costs it a minute and ten
 gigabytes. So a message is bounded here first, by bytes and by parts, and the result of a call goes through the SDK as
-one text, which `mcp_result` reads. Whatever is left out of an answer is said in its place, so that nobody waits for it.
+one text, which `result` reads. Whatever is left out of an answer is said in its place, so that nobody waits for it.
 """
 
 import json
@@ -32,12 +32,12 @@ ANSWER_TOO_LARGE = -3_209_900_002
 """JSON-RPC code, outside the range of servers, for a result that came and is not taken."""
 
 ENDS_BYTES = 4096
-"""What is kept of either end of a message that is too long, to find whose answer it is."""
+"""Bytes that are kept of either end of a message that is too long, to find whose answer it is."""
 
 _UNITS_A_SECOND = 500.0
 _UNIT_BYTES = 10_000
 _REFUSED_BYTES = 1_000_000
-"""What a message that is not read to its end counts for."""
+"""Bytes that a message counts for which is not read to its end."""
 _OPEN_REQUESTS = 10_000
 
 _STRING = rb'"(?:[^"\\]|\\.)*+"'
@@ -62,7 +62,7 @@ class Ends:
         return cls(message[:ENDS_BYTES], message[-ENDS_BYTES:])
 
     def identify(self) -> "tuple[str | int | None, Literal['result', 'error'] | None]":
-        """Id and kind of an answer, as far as the members of the message before and after its long one tell.
+        """Return id and kind of an answer, as far as the members before and after the long one of the message tell.
 
         Exact where it says something: what stands before the first long value or after the last one is at the top.
         """
@@ -78,7 +78,7 @@ class Ends:
         return (found, kind) if isinstance(found, str | int) and not isinstance(found, bool) else (None, kind)
 
 
-class Intake:
+class MessageFilter:
     """The messages of one connection."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
@@ -94,7 +94,7 @@ class Intake:
             self._open.popitem(last=False)
 
     def admit(self, message: bytes, *, request_id: str | int | None = None) -> bytes | None:
-        """`message` as the SDK may read it, or `None` when there is nothing in it for us.
+        """Return `message` as the SDK may read it, or `None` when there is nothing in it for us.
 
         `request_id` is of the request whose answer it is, if it is one: over HTTP the place where it comes tells.
         """
@@ -160,7 +160,7 @@ def _answer(method: str, value: JsonObject, message: bytes, *, other: bool) -> b
 
 
 def _count_parts(message: bytes) -> int:
-    """Objects and lists in `message`; brackets inside texts are counted only where that makes no difference."""
+    """Count the objects and lists in `message`; brackets inside texts count only where that makes no difference."""
     found = message.count(b"{") + message.count(b"[")
     if found <= OTHER_PARTS:
         return found
@@ -169,14 +169,14 @@ def _count_parts(message: bytes) -> int:
 
 
 def _as_text(value: JsonObject, message: bytes) -> bytes:
-    """The result of a call with all of its message as one text."""
+    """Return the result of a call with all of its message as one text."""
     content = [{"type": "text", "text": message.decode("utf-8", "replace")}]
     result = {"content": content, "resultType": "complete"}
     return json.dumps({"jsonrpc": "2.0", "id": value["id"], "result": result}, ensure_ascii=False).encode()
 
 
 def _listed(value: JsonObject, message: bytes) -> bytes:
-    """A page of tools without their pictures, which are many models each and of no use here."""
+    """Return a page of tools without their pictures, which are many models each and of no use here."""
     result = value["result"]
     tools = result.get("tools") if isinstance(result, dict) else None
     if not isinstance(result, dict) or not isinstance(tools, list):

@@ -63,7 +63,7 @@ class Facts:
             return object()
 
     def evaluate(self, text: str) -> Outcome:
-        """What the condition `text` comes to; never raises."""
+        """Evaluate the condition `text`; never raise."""
         program = self._program(text, is_kept=False)
         if type(program) is Unevaluable:
             return program
@@ -80,7 +80,7 @@ class Facts:
         return self._failed(outcome, text)
 
     def value(self, text: str) -> JsonValue | Unevaluable:
-        """What the expression `text` comes to, as JSON; never raises.
+        """Evaluate the expression `text` and return its value as JSON; never raise.
 
         Keys are in order, since those of the library differ from process to process. What JSON has no form for
         cannot be used: times, durations, bytes, NaN, integers beyond 64 bits, and texts that are only references.
@@ -125,7 +125,7 @@ class Facts:
         return growth.too_large(growing, sizes, is_kept=is_kept)
 
     def _unread(self, message: str) -> str | None:
-        """Why the variable that `message` is about cannot be read."""
+        """Return why the variable that `message` is about cannot be read."""
         for name, reason in self._unreadable.items():
             if f"Non-CEL value type for '{name}'" in message:
                 return reason

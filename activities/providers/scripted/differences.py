@@ -1,4 +1,4 @@
-"""What a script expects beside what came in: the differences, in words."""
+"""Differences between what a script expects and what came in, in words."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _SHOWN_CHARACTERS = 60
 
 
 def fits_text(pattern: str, text: str) -> bool:
-    """Whether `text` is `pattern`, in which `*` stands for any text."""
+    """Return whether `text` is `pattern`, in which `*` stands for any text."""
     first, *rest = pattern.split("*")
     if not rest:
         return text == pattern
@@ -30,7 +30,7 @@ def fits_text(pattern: str, text: str) -> bool:
 
 
 def differences(expected: Expectation, got: Incoming, *, strict: bool) -> list[str]:
-    """All that does not fit, each with what was expected and what came in; empty when all fits.
+    """Return all that does not fit, each with what was expected and what came in; empty when all fits.
 
     `strict` adds what goes without saying: every call has its answer, and none is an error that nobody expects.
     """
@@ -53,7 +53,7 @@ def differences(expected: Expectation, got: Incoming, *, strict: bool) -> list[s
 
 
 def _paired(expected: Expectation, got: Incoming, found: list[str]) -> Iterator[tuple[str, JsonValue, ResultPart]]:
-    """Each expected answer with each answer that it is about; `found` gets those that there are not."""
+    """Return each expected answer with each answer that it is about; add those that there are not to `found`."""
     if isinstance(expected.results, dict):
         for label, pattern in expected.results.items():
             tool, _, which = label.partition("#")
@@ -97,7 +97,7 @@ def _unlike(label: str, pattern: JsonValue, result: ResultPart) -> Iterator[str]
 
 
 def _unlike_json(place: str, pattern: JsonValue, value: JsonValue) -> Iterator[str]:
-    """Objects may have more keys than expected, lists no more items; 1 is 1.0 but not true."""
+    """Compare two values: objects may have more keys than expected, lists no more items; 1 is 1.0 but not true."""
     if isinstance(pattern, dict) and isinstance(value, dict):
         for key, inner in pattern.items():
             if key in value:

@@ -1,4 +1,4 @@
-"""How a run's history says that the run ended."""
+"""End of a run, as its history tells it."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ BAD_INPUT = (FailureType.BAD_INPUT, FailureType.UNKNOWN_AGENT)
 
 
 async def ended_by(event: HistoryEvent, converter: DataConverter) -> RunEnded | None:
-    """How `event` ends the run; `None` when it does not."""
+    """Return the result of the run if `event` ends it; `None` when it does not."""
     match event.WhichOneof("attributes"):
         case "workflow_execution_completed_event_attributes":
             return await _completed(event.workflow_execution_completed_event_attributes.result.payloads, converter)
@@ -43,7 +43,7 @@ async def _completed(payloads: Sequence[Payload], converter: DataConverter) -> R
 
 
 def words(error: BaseException | None) -> str:
-    """What a failure says: the first of our own making, else its cause."""
+    """Return the message of a failure: the first of our own making, else its cause."""
     if isinstance(error, CancelledError):
         return "cancelled"
     while error is not None and error.__cause__ is not None and not isinstance(error, ApplicationError):

@@ -6,7 +6,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mandate.activities.toolbox.mcp.intake import ANSWER_TOO_LARGE, ENDS_BYTES, MAX_PARTS, Ends, Intake
+from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, ENDS_BYTES, MAX_PARTS, Ends, MessageFilter
 from mandate.activities.toolbox.mcp.result import InputRequired, ResultUnusable, read_result
 from mcp_types import CallToolResult, TextContent
 from pydantic import JsonValue
@@ -22,9 +22,9 @@ def message(**members: object) -> bytes:
 
 def admitted(method: str, sent: bytes) -> dict[str, JsonValue] | None:
     """What becomes of an answer to request 7."""
-    intake = Intake()
-    intake.expect(7, method)
-    taken = intake.admit(sent)
+    message_filter = MessageFilter()
+    message_filter.expect(7, method)
+    taken = message_filter.admit(sent)
     return None if taken is None else json.loads(taken)
 
 
@@ -151,14 +151,14 @@ def test_brackets_in_texts_are_no_parts() -> None:
 
 
 def test_what_nobody_asked_for_comes_at_a_bounded_rate() -> None:
-    intake = Intake()
+    message_filter = MessageFilter()
     for _ in range(400):
-        intake.admit(message(method="log"))
-    calm = intake.pause
+        message_filter.admit(message(method="log"))
+    calm = message_filter.pause
     for _ in range(400):
-        intake.admit(message(method="log"))
+        message_filter.admit(message(method="log"))
 
-    assert (calm, intake.pause > 0.1) == (0.0, True)
+    assert (calm, message_filter.pause > 0.1) == (0.0, True)
 
 
 @pytest.mark.parametrize(

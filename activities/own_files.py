@@ -54,7 +54,7 @@ class OwnFiles:
         return None if own else f"the files of this worker do not name {named}, which tool {name!r} needs"
 
     def refuse_others(self, definition: ToolDefinition) -> None:
-        """Return for a tool that the files of this worker name.
+        """Raise for a tool that the files of this worker do not name.
 
         Raises:
             ToolError: not sent, to be tried again: another worker may take it.

@@ -1,4 +1,4 @@
-"""From the address of a store to the store."""
+"""Address of a store, and the store that it means."""
 
 from mandate.activities.stores.base import BlobStore
 from mandate.activities.stores.sqlite import SqliteStore
@@ -7,7 +7,7 @@ _FORMS = "sqlite:///relative/file.db, sqlite:////absolute/file.db or postgresql:
 
 
 def open_store(url: str) -> BlobStore:
-    """The store at `url`; nothing is opened or made before its first call.
+    """Return the store at `url`; nothing is opened or made before its first call.
 
     Raises:
         ValueError: no address of a store, in one sentence that never repeats a password.

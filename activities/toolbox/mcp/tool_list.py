@@ -2,7 +2,7 @@
 
 from mandate.activities.failures import shorten
 from mandate.activities.toolbox.http.response import MAX_BYTES
-from mandate.activities.toolbox.mcp.intake import ANSWER_TOO_LARGE, MAX_TOOLS
+from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, MAX_TOOLS
 from mcp import ClientSession, MCPError
 from mcp_types import METHOD_NOT_FOUND, PaginatedRequestParams
 from mcp_types import Tool as ListedTool
@@ -22,7 +22,7 @@ class McpUnavailable(Exception):
 
 
 async def list_tools(session: ClientSession) -> list[ListedTool]:
-    """All tools, page by page; none for a server that offers no tools.
+    """Return all tools, page by page; none for a server that offers no tools.
 
     Raises:
         MCPError: the server refused or the connection ended.
