@@ -6,12 +6,11 @@ settings: settings from the environment
 secrets: secrets by name
 providers: providers of a worker
 converter: data converter for Temporal
-sandbox: runners of workflow code
-workflow_threads: threads of workflow tasks
+sandbox: runners and threads of workflow code
 receipts: receipts of workflow tasks
 marks: keys for workflow code
-interceptor: log context of activities
-telemetry: logs of a process
+telemetry: logs of a process, with their context
+identities: names, keys and directory of people
 search_attributes: search attributes of runs
 client: client library
 history: history without a worker

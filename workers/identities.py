@@ -34,5 +34,5 @@ class Identities:
         return Requesters(self.directory, self.signatures, blobs)
 
     def people_activities(self, agents: PinnedAgents, transcript: TranscriptLog) -> PeopleActivities:
-        """The activity that checks decisions."""
+        """Return the activities that check decisions."""
         return PeopleActivities(self.directory, self.signatures, agents, transcript)

@@ -3,6 +3,7 @@
 agent: `AgentWorkflow`
 handlers: updates, signals, queries
 steps: activities with their options
+outcomes: outcomes of finished and failed activities
 marks: marks on messages of workflows
 loop: stages of a run
 rules: decisions as pure functions

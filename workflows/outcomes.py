@@ -25,7 +25,7 @@ from temporalio.exceptions import (
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """What became of a call over all its attempts."""
+    """Outcome of a call over all its attempts."""
 
     outcome: Outcome
     answer: ToolResult
@@ -38,12 +38,12 @@ class Attempted:
 
 
 def attempts_at_most(tool: Tool) -> int:
-    """How many attempts a call may have."""
+    """Return the number of attempts that a call may have."""
     return 1 if tool.effect is Effect.ONCE else tool.retries + 1
 
 
 def result_of(payload: Payload) -> ToolResult:
-    """A remote activity's result as text; it has no blob, since Temporal carried it here."""
+    """Return a remote activity's result as text; it has no blob, since Temporal carried it here."""
     if len(payload.data) > REMOTE_LIMIT_BYTES:
         text = f"done, but its result of {len(payload.data)} bytes is over the limit of {REMOTE_LIMIT_BYTES}"
         return ToolResult(text=text, stands_in=True)
@@ -60,7 +60,7 @@ def result_of(payload: Payload) -> ToolResult:
 def outcome_of(
     error: ActivityError, tool: Tool, *, ours: bool = False, failed_types: tuple[str, ...] = ()
 ) -> Attempted:
-    """What is known of a call whose last attempt failed; only an activity of `ours` may say so itself."""
+    """Return the outcome of a call whose last attempt failed; only an activity of `ours` may say it itself."""
     if is_cancelled_exception(error):
         raise error
     told = _told_by_us(error.cause) if ours else None

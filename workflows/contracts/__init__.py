@@ -10,7 +10,9 @@ policy: rules, verdicts, totals
 budget: limits of a run
 model: one model call
 transcript: messages and segments
-run: start, result and state
+run: start and result
+state: state of a run
+changes: changes that older runs do without
 start: claims of a signed start
 request: requests to people, their decisions
 decision_lookups: decisions looked up together

@@ -179,7 +179,7 @@ def _timestamp_class() -> Any:
 
 @lru_cache(maxsize=1)
 def messages() -> "DescriptorPool":
-    """The types that conditions know beyond plain values."""
+    """Return the types that conditions know beyond plain values."""
     from google.protobuf import descriptor_pb2, descriptor_pool  # noqa: PLC0415 - only for conditions
 
     field = descriptor_pb2.FieldDescriptorProto
