@@ -16,7 +16,7 @@ from mandate.activities.tool import ToolActivities
 from mandate.activities.verification import VerificationActivities
 from mandate.workflows import steps
 from mandate.workflows.contracts.tool import ToolResult
-from mandate.workflows.steps import Attempted
+from mandate.workflows.outcomes import Attempted
 from temporalio import activity
 
 ACTIVITIES: dict[str, Callable[..., Any]] = {

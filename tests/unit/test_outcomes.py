@@ -3,7 +3,7 @@
 import pytest
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.tool import Effect, Tool
-from mandate.workflows.steps import _given_up
+from mandate.workflows.outcomes import outcome_of
 from temporalio import exceptions
 from temporalio.exceptions import (
     ActivityError,
@@ -85,7 +85,7 @@ START, CLOSE, BEAT, ALL = (
 def test_remote_activity(
     cause: FailureError, state: RetryState | None, outcome: Outcome, attempts: int, reason: str
 ) -> None:
-    attempted = _given_up(failed(cause, state), KEYED, failed_types=("CardDeclined",))
+    attempted = outcome_of(failed(cause, state), KEYED, failed_types=("CardDeclined",))
 
     assert (attempted.outcome, attempted.attempts, attempted.answer.text) == (outcome, attempts, reason)
     assert attempted.answer.error
@@ -107,13 +107,13 @@ def test_remote_activity(
     ],
 )
 def test_tool_of_ours(cause: FailureError, state: RetryState, outcome: Outcome, attempts: int) -> None:
-    attempted = _given_up(failed(cause, state), KEYED, ours=True)
+    attempted = outcome_of(failed(cause, state), KEYED, ours=True)
 
     assert (attempted.outcome, attempted.attempts) == (outcome, attempts)
 
 
 def test_once_tool_had_its_one_attempt() -> None:
-    attempted = _given_up(failed(timed_out(BEAT), USED_UP), ONCE, ours=True)
+    attempted = outcome_of(failed(timed_out(BEAT), USED_UP), ONCE, ours=True)
 
     assert (attempted.outcome, attempted.attempts) == (UNKNOWN, 1)
 
@@ -122,6 +122,6 @@ def test_cancellation_is_no_outcome() -> None:
     error = failed(CancelledError("cancelled"), None)
 
     with pytest.raises(ActivityError) as raised:
-        _given_up(error, KEYED)
+        outcome_of(error, KEYED)
 
     assert raised.value is error
