@@ -362,6 +362,59 @@ def test_place_without_agents_is_refused_with_a_way_out(
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            [],
+            (
+                "there are no agents: 'deploy/agents' does not exist; write an agent file (*.yaml) in that folder, "
+                "or name another folder or file with --agents or MANDATE_AGENTS"
+            ),
+        ),
+        (
+            ["--agents", "mine.yaml"],
+            (
+                "there are no agents: 'mine.yaml' does not exist; write an agent file (*.yaml) in that folder, or name "
+                "another folder or file with --agents or MANDATE_AGENTS"
+            ),
+        ),
+        (
+            ["--agents", "."],
+            (
+                "the folder '.' has no agent files (*.yaml); write one, or name another folder or file "
+                "with --agents or MANDATE_AGENTS"
+            ),
+        ),
+    ],
+)
+def test_worker_without_agents_says_so_before_it_looks_for_anything(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MANDATE_AGENTS", raising=False)
+    monkeypatch.setenv("MANDATE_STORE", "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("MANDATE_PEOPLE", "none.yaml")
+    # Its import is not what is timed.
+    load_verb("worker")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+
+        told = refused(capsys, "worker", "--address", f"127.0.0.1:{silent.getsockname()[1]}", *words)
+
+        # A connection to a server that does not answer is given up after ten seconds.
+        assert time.monotonic() - began < 2
+        silent.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            silent.accept()
+    assert told == (2, f"error: {sentence}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sigterm_ends_a_validation_and_the_servers_it_waits_for(tmp_path: Path) -> None:
     stub = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
     server = json.dumps({"name": "slow", "command": [sys.executable, "-c", stub]})

@@ -49,7 +49,12 @@ async def worker(
 
 
 def _demand_agents(source: Path) -> None:
-    """Refuses a folder that has nothing to serve, before a server is started for it."""
+    """Refuse a place that has nothing to serve, before a server is looked for or started."""
+    if not source.exists():
+        raise CliError(
+            f"there are no agents: {str(source)!r} does not exist; write an agent file (*.yaml) in that folder, or "
+            "name another folder or file with --agents or MANDATE_AGENTS"
+        )
     if source.is_dir() and not agent_paths(source):
         raise CliError(
             f"the folder {str(source)!r} has no agent files (*.yaml); write one, or name another folder or file "
