@@ -25,10 +25,10 @@ NOTES_CHARACTERS = 64 * 1024
 
 
 class Approvals:
-    """What the gate asks of its run about the calls of a turn."""
+    """Answers for the gate about the calls of a turn."""
 
     def __init__(self, run: Run, calls: OpenCalls, on_rescued: Callable[[Settled], None]) -> None:
-        """`on_rescued` is told of requests that are about the run as a whole."""
+        """Take the run; `on_rescued` is told of requests that are about the run as a whole."""
         self._run = run
         self._calls = calls
         self._on_rescued = on_rescued
@@ -80,7 +80,7 @@ class Approvals:
         return self._calls.tool(request.tool) if request.kind == "approval" and request.tool is not None else None
 
     def judged(self, request: Request, edited: EditedCall) -> tuple[Verdict, Sequence[Need]]:
-        """The call with other arguments, as if the one that is open were not there."""
+        """Judge the call with other arguments, as if the one that is open were not there."""
         call, tool = self._run.state.calls[request.index], self._calls.tool(request.tool or "")
         held = request.edited.arguments if request.edited is not None else call.arguments
         before = totals.give_back(self._run.state.totals, tool, held)
@@ -97,7 +97,7 @@ class Approvals:
         return verdict, needs.needs_of(verdict, self._calls.rules, self._run.state.agent.people, workflow.now())
 
     def _held(self, but: str) -> int:
-        """Bytes that changed arguments take in the state, those of one request left out."""
+        """Return the bytes that changed arguments take in the state, those of one request left out."""
         asked = [one.edited for one in self._run.state.people.open if one.edited is not None and one.id != but]
         return sum(map(_size, [*asked, *(edit.call for edit in self._run.state.edits.values())]))
 
@@ -119,7 +119,7 @@ class Approvals:
         return request.model_copy(update={"arguments": redaction.masked(arguments, tool.sensitive), "edited": edited})
 
     def settle(self, settled: Settled) -> None:
-        """A request is closed: its call may run, or has its answer."""
+        """Settle a request that is closed: its call may run, or has its answer."""
         if settled.request.kind in RESCUES:
             self._on_rescued(settled)
             self._run.record_step(f"{settled.request.id}: {settled.reason}")
@@ -173,7 +173,7 @@ class Approvals:
         )
 
     def _noted(self, text: str) -> str:
-        """`text` as long as Temporal can carry such a text for each call of the turn."""
+        """Return `text` as long as Temporal can carry such a text for each call of the turn."""
         share = min(NOTE_CHARACTERS, NOTES_CHARACTERS // len(self._run.state.calls))
         return text if len(text) <= share else f"{text[: share - 1]}…"
 

@@ -17,18 +17,18 @@ from mandate.workflows.loop.verification import Verification
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """What became of a call, its checks included."""
+    """Outcome of a call, its checks included."""
 
     outcome: Outcome
     answer: ToolResult
     failed: str | None = None
-    """Which check failed and why, for a call that was made."""
+    """Check that failed and why, for a call that was made."""
     is_passing: bool = False
     """It was not done for a reason that may be gone another time."""
 
 
 class Calls:
-    """Makes the calls of one run."""
+    """Calls of one run and how they are made."""
 
     def __init__(self, run: Run, control: Control, escalations: Escalations, calls: OpenCalls) -> None:
         self._run = run
@@ -38,7 +38,7 @@ class Calls:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a call that changes the world is in flight."""
+        """True if a call that changes the world is in flight."""
         return self._tool_calls.is_busy
 
     @property
@@ -47,7 +47,7 @@ class Calls:
         return self._tool_calls.lost
 
     async def make(self, placed: JudgedCall) -> CallOutcome | None:
-        """`None` when the run has to halt before it is known what became of the call."""
+        """Make one call; return `None` when the run has to halt before its outcome is known."""
         if placed.index in self._run.state.unclear:
             attempted = await self._reconciliation.clear_up(placed)
         else:
@@ -63,5 +63,5 @@ class Calls:
         return CallOutcome(attempted.outcome, attempted.answer, failed, attempted.is_passing)
 
     async def failed_final_check(self) -> str | None:
-        """Which check the final answer does not pass and why; `None` when it passes all."""
+        """Return the check that the final answer does not pass and why; `None` when it passes all."""
         return await self._verification.verify_final()

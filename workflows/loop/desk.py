@@ -14,7 +14,7 @@ class Desk(Protocol):
     """Services that a gate needs of its run."""
 
     def tool_of(self, request: Request) -> Tool | None:
-        """The tool that an approval is about."""
+        """Return the tool that an approval is about."""
         ...
 
     def judged(self, request: Request, edited: EditedCall) -> tuple[Verdict, Sequence[Need]]:
@@ -22,19 +22,19 @@ class Desk(Protocol):
         ...
 
     def digest_of(self, request: Request, edited: EditedCall) -> Digest:
-        """The digest of `request` about these other arguments."""
+        """Return the digest of `request` about these other arguments."""
         ...
 
     def title_of(self, request: Request, edited: EditedCall) -> str:
-        """The title of `request` about these other arguments."""
+        """Return the title of `request` about these other arguments."""
         ...
 
     def view(self, request: Request) -> Request:
-        """`request` with its arguments as people may see them, which the state does not hold a second time."""
+        """Return `request` with its arguments as people may see them, which the state does not hold a second time."""
         ...
 
     def settle(self, settled: "Settled") -> None:
-        """A request is not open any more."""
+        """Settle a request that is not open any more."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Telling people of requests, in the background: nothing waits for it."""
+"""Notifications of requests, in the background: nothing waits for them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ class Notifications:
     """Notifications that are on their way."""
 
     def __init__(self, run: Run, view: Callable[[Request], Request]) -> None:
-        """`view` gives a request as people may see it."""
+        """Take the run; `view` gives a request as people may see it."""
         self._run = run
         self._view = view
         # In the order in which they began: a replay has to cancel them in the same one.
@@ -28,7 +28,7 @@ class Notifications:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no notification is on its way."""
+        """True if no notification is on its way."""
         return not self._under_way
 
     def tell(self, requests: Sequence[Request], occasion: Occasion) -> None:
@@ -52,7 +52,7 @@ class Notifications:
             task.add_done_callback(self._under_way.pop)
 
     def cancel(self) -> None:
-        """The run ends: whoever has not been told need not be."""
+        """Cancel what is under way as the run ends: whoever has not been told need not be."""
         for task in tuple(self._under_way):
             task.cancel()
 

@@ -10,7 +10,7 @@ from mandate.workflows.rules import redaction, totals, wording
 
 
 class OpenCalls:
-    """Reads and changes them; decides nothing."""
+    """Reader and writer of them; decides nothing."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -33,7 +33,7 @@ class OpenCalls:
         self._run.update(answers=tuple(answers))
 
     def shown(self, call: CallRequest, answer: ToolResult | None) -> ToolResult | None:
-        """An answer as people may see it: what a tool returns may repeat what it was given."""
+        """Return an answer as people may see it: what a tool returns may repeat what it was given."""
         tool = self._run.state.agent.tool(call.tool)
         if answer is None or answer.text is None or call.misfit or tool is None or not tool.sensitive:
             return answer
@@ -58,7 +58,7 @@ class OpenCalls:
         self._run.update(totals=totals.give_back(self._run.state.totals, tool, arguments))
 
     def drop(self) -> None:
-        """What has no answer yet is not made: its share goes back."""
+        """Drop calls that have no answer yet: they are not made, and their share goes back."""
         its = self._run.state
         for index, call in enumerate(its.calls):
             verdict = its.verdicts[index]
@@ -67,7 +67,7 @@ class OpenCalls:
                 self.give_back(self.tool(call.tool), call.arguments if edit is None else edit.call.arguments)
 
     def facts_before(self, index: int) -> RunFacts:
-        """What rules saw of the run: without this call, and without those that come after it and are not made yet."""
+        """Return the facts that rules saw of the run: without this call, and without later ones not made yet."""
         its = self._run.state
         before = its.totals
         for other in range(index, len(its.calls)):

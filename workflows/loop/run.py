@@ -33,7 +33,7 @@ class Run:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is a state yet: not before the agent is pinned."""
+        """True once there is a state: not before the agent is pinned."""
         return self._state is not None
 
     @property
@@ -50,11 +50,11 @@ class Run:
 
     @property
     def is_current_loop(self) -> bool:
-        """Tell whether the run began on the order of commands of `LOOP` 1; older ones keep theirs."""
+        """True if the run began on the order of commands of `LOOP` 1; older ones keep theirs."""
         return self.has_loop(1)
 
     def has_loop(self, loop: int) -> bool:
-        """Tell whether the run began on the order of commands of this `LOOP` or of a later one."""
+        """Return whether the run began on the order of commands of this `LOOP` or of a later one."""
         return self.state.agent.loop >= loop
 
     @property
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def facts(self) -> RunFacts:
-        """What conditions see of the run."""
+        """Facts of the run for conditions."""
         return RunFacts(
             id=workflow.info().first_execution_run_id,
             agent=self.state.agent.name,
@@ -80,7 +80,7 @@ class Run:
         )
 
     def taint(self, tool: Tool) -> None:
-        """What `tool` returned enters the conversation."""
+        """Note that what `tool` returned enters the conversation."""
         if self.is_current_loop and tool.untrusted and not self.state.tainted:
             self.update(tainted=True)
 
@@ -115,7 +115,7 @@ class Run:
             visibility.stand(self.state, standing)
 
     def clear_status(self) -> None:
-        """Before it continues as new: the closed part of a run waits for nobody."""
+        """Clear the status before it continues as new: the closed part of a run waits for nobody."""
         visibility.note_cost(self.state)
         if self._shown != RUNNING:
             visibility.stand(self.state, RUNNING)

@@ -45,7 +45,7 @@ class JudgedCall:
 
 
 class ToolCalls:
-    """Sends calls out; what is in flight, done and unclear stands in the state."""
+    """Sender of calls; what is in flight, done and unclear stands in the state."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -53,7 +53,7 @@ class ToolCalls:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a call that changes the world is in flight."""
+        """True if a call that changes the world is in flight."""
         return bool(self._in_flight)
 
     @property
@@ -64,7 +64,7 @@ class ToolCalls:
         return (*self._in_flight.values(), *left)
 
     def is_cleared_up(self, tool: Tool) -> bool:
-        """Whether an unknown outcome of this tool is found out; a read is just told to the model."""
+        """Return whether an unknown outcome of this tool is found out; a read is just told to the model."""
         return tool.effect.changes_world and self._run.state.agent.recovers
 
     async def first(self, placed: JudgedCall) -> steps.Attempted:
@@ -105,7 +105,7 @@ class ToolCalls:
         before: int = 0,
         instead_of: str | None = None,
     ) -> steps.Attempted:
-        """`before` attempts had the same key."""
+        """Make one attempt; `before` attempts had the same key."""
         key = entry.key if entry is not None else None
         if entry is not None:
             self._in_flight[placed.index] = entry
@@ -185,7 +185,7 @@ class ToolCalls:
         )
 
     def _carried(self, attempted: steps.Attempted) -> steps.Attempted:
-        """`attempted`, without its result if Temporal could not carry all inline results of the turn together."""
+        """Return `attempted`, without its result if Temporal could not carry all inline results of the turn."""
         size = len(attempted.answer.text or "")
         held = sum(len(answer.text or "") for answer in self._run.state.answers if answer is not None)
         if held + size <= TURN_LIMIT_BYTES // 2:
@@ -198,7 +198,7 @@ class ToolCalls:
         self.settle(index)
 
     def settle_unknown(self, index: int, entry: EffectEntry) -> None:
-        """Nobody could say what became of it."""
+        """Settle a call of which nobody could say the outcome."""
         self.settle(index)
         self._run.update(uncertain=(*self._run.state.uncertain, entry))
 
@@ -212,7 +212,7 @@ class ToolCalls:
 
 
 def _left(tool: Tool, begun_at: datetime | None) -> timedelta | None:
-    """The time within which a call must have its answer: after it the other side may have forgotten the key."""
+    """Return the time within which a call must have its answer: later the other side may have forgotten the key."""
     if tool.effect is not Effect.KEYED or tool.key_valid is None:
         return None
     return tool.key_valid if begun_at is None else begun_at + tool.key_valid - workflow.now()

@@ -27,7 +27,7 @@ EVENTS = 1500
 
 
 class Turn:
-    """What the model asked for last, until each of its calls has an answer."""
+    """Calls that the model asked for last, until each has an answer."""
 
     def __init__(self, run: Run, control: Control) -> None:
         self.calls = OpenCalls(run)
@@ -45,7 +45,7 @@ class Turn:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the run continues as new as soon as nothing is in flight."""
+        """True if the run continues as new as soon as nothing is in flight."""
         info = workflow.info()
         return (
             info.is_continue_as_new_suggested()
@@ -140,7 +140,7 @@ class Turn:
         return self._control.is_stopping or bool(self._run.state.uncertain) or self.is_leaving
 
     async def _is_cleared(self, index: int) -> bool:
-        """Whether a call may run: at once, or when people have decided; false also when the run has to halt before."""
+        """Wait until a call may run: at once, or when people decide; return false also when the run has to halt."""
 
         def is_decided() -> bool:
             verdict = self._run.state.verdicts[index]
@@ -189,11 +189,11 @@ class Turn:
         self.escalations.resolve(settled)
 
     def view(self, request: Request) -> Request:
-        """`request` as people may see it."""
+        """Return `request` as people may see it."""
         return self._approvals.view(request)
 
     async def failed_final_check(self) -> str | None:
-        """Which check the final answer does not pass and why; `None` when it passes all."""
+        """Return the check that the final answer does not pass and why; `None` when it passes all."""
         return await self._maker.failed_final_check()
 
     def supply(self, index: int | None, answer: ToolResult) -> None:
