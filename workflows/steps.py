@@ -57,17 +57,17 @@ EFFECT_HEARTBEAT = timedelta(seconds=10)
 MODEL_TIMEOUT = timedelta(minutes=10)
 
 QUEUED_AT_MOST = timedelta(minutes=5)
-"""How long a remote activity may wait for one of its workers."""
+"""Time that a remote activity may wait for one of its workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """What became of a call over all its attempts."""
+    """Outcome of a call over all its attempts."""
 
     outcome: Outcome
     answer: ToolResult
     attempts: int = 1
-    """How many it is known to have had; see `_attempts`."""
+    """Number of attempts it is known to have had; see `_attempts`."""
     key: str | None = None
     """The idempotency key that it was made under."""
     is_passing: bool = False
@@ -114,7 +114,7 @@ def _foreign(name: str, activity_id: str) -> ActivityError:
 
 
 def _is_being_cancelled() -> bool:
-    """Tell whether the run, or the part of it that waits, is cancelled."""
+    """Return whether the run, or the part of it that waits, is cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
@@ -202,7 +202,7 @@ async def check_decision(check: DecisionCheck) -> Checked:
 
 
 async def check_decisions(checks: DecisionChecks) -> CheckedMany:
-    """As `check_decision`, for decisions that came together.
+    """Check decisions that came together, as `check_decision`.
 
     Raises:
         ActivityError: one of them could not be checked; none has used anything up.
@@ -345,12 +345,12 @@ def _retries(tool: Tool, never: tuple[str, ...] = ()) -> RetryPolicy:
 
 
 def attempts_at_most(tool: Tool) -> int:
-    """How many attempts a call may have."""
+    """Return the number of attempts that a call may have."""
     return 1 if tool.effect is Effect.ONCE else tool.retries + 1
 
 
 def _returned(payload: Payload) -> ToolResult:
-    """A remote activity's result as text; it has no blob, since Temporal carried it here."""
+    """Return a remote activity's result as text; it has no blob, since Temporal carried it here."""
     if len(payload.data) > REMOTE_LIMIT_BYTES:
         text = f"done, but its result of {len(payload.data)} bytes is over the limit of {REMOTE_LIMIT_BYTES}"
         return ToolResult(text=text, stands_in=True)
@@ -365,7 +365,7 @@ def _returned(payload: Payload) -> ToolResult:
 
 
 def _given_up(error: ActivityError, tool: Tool, *, ours: bool = False, failed_types: tuple[str, ...] = ()) -> Attempted:
-    """What is known of a call whose last attempt failed; only an activity of `ours` may say so itself."""
+    """Return the knowledge of a call whose last attempt failed; only an activity of `ours` may say so itself."""
     if is_cancelled_exception(error):
         raise error
     told = _told_by_us(error.cause) if ours else None
@@ -379,7 +379,7 @@ def _given_up(error: ActivityError, tool: Tool, *, ours: bool = False, failed_ty
 
 
 def _attempts(error: ActivityError, tool: Tool, *, ours: bool) -> int:
-    """How many attempts a call had whose last one says nothing of it; Temporal tells a workflow only so much.
+    """Return the attempts of a call whose last one says nothing of it; Temporal tells a workflow only so much.
 
     All that the tool may have, when these were used up; else those that the failure shows: the last one and, if it is
     a timeout, the one before, which knows its number when it is of `ours`.
