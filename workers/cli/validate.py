@@ -91,7 +91,7 @@ async def validate(
 
 
 def _schema(words: list[Path]) -> dict[str, object]:
-    """Which schema is wanted: `--schema`, `--schema policy` or `--schema call`."""
+    """Return the schema that is wanted: `--schema`, `--schema policy` or `--schema call`."""
     from mandate.workers.catalog.agents import agent_schema
     from mandate.workers.catalog.examples import call_schema
     from mandate.workers.catalog.policies import policy_schema
@@ -114,7 +114,7 @@ def _judge(call: Invocation, path: Path, catalogs: "list[Catalog]") -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """What is to be checked."""
+    """Agents and policies that are to be checked."""
 
     agents: list[Path]
     policies: list[Path]
@@ -122,7 +122,7 @@ class _Sources:
 
 
 def _sources(settings: "Settings", files: list[Path] | None) -> _Sources:
-    """The agents and the policies that the command line names, or all of the settings'."""
+    """Return the agents and the policies that the command line names, or all of the settings'."""
     from mandate.activities.documents import read_document
     from mandate.workers.catalog.agents import agent_paths
     from mandate.workers.catalog.policies import is_policy, policy_folder, policy_paths
@@ -145,7 +145,7 @@ def _sources(settings: "Settings", files: list[Path] | None) -> _Sources:
 async def _load(
     call: Invocation, settings: "Settings", sources: _Sources, offers: "list[Offer] | None"
 ) -> "tuple[list[Catalog], list[Fault]]":
-    """What can be served, with warnings of what will not go well, and all that cannot.
+    """Return what can be served, with warnings of what will not go well, and all that cannot be served.
 
     With `offers`, what MCP servers say is accepted first, and added there.
     """
@@ -192,7 +192,7 @@ async def _catalog(settings: "Settings", mcp: "AnnouncedWaits", secrets: "Secret
 
 
 def _nothing_there(source: Path, *, named: bool) -> "Fault | None":
-    """Why there are no agents at `source` at all; `named` is whether the command line names it."""
+    """Return why there are no agents at `source` at all; `named` is whether the command line names it."""
     from mandate.activities.documents import Fault
     from mandate.workers.catalog.agents import agent_paths
 

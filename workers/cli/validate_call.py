@@ -17,7 +17,7 @@ _WORDS = {"allow": "runs", "ask": "asks people", "deny": "refused"}
 
 
 def judge_call(path: Path, catalogs: "Sequence[Catalog]") -> "tuple[Loaded, Judged]":
-    """The verdict on the call in a file.
+    """Judge the call in a file.
 
     Raises:
         CliError: the file cannot be read, the agent or the tool is not known, or the arguments do not fit.
@@ -38,7 +38,7 @@ def judge_call(path: Path, catalogs: "Sequence[Catalog]") -> "tuple[Loaded, Judg
 
 
 def print_call(out: Output, loaded: "Loaded", judged: "Judged") -> None:
-    """The verdict, then every rule in the order in which it was read."""
+    """Print the verdict, then every rule in the order in which it was read."""
     from mandate.workers.cli.columns import print_table
     from rich.text import Text
 
@@ -54,7 +54,7 @@ def print_call(out: Output, loaded: "Loaded", judged: "Judged") -> None:
 
 
 def call_json(loaded: "Loaded", judged: "Judged") -> dict[str, object]:
-    """The same for `-o json`."""
+    """Return the verdict and the rules, for `-o json`."""
     verdict = judged.verdict
     return {
         "agent": loaded.pinned.name,

@@ -48,7 +48,7 @@ async def worker(
 
 
 def _demand_agents(source: Path) -> None:
-    """Refuses a folder that has nothing to serve, before a server is started for it."""
+    """Refuse a folder that has nothing to serve, before a server is started for it."""
     from mandate.workers.catalog.agents import agent_paths
 
     if source.is_dir() and not agent_paths(source):
@@ -59,7 +59,7 @@ def _demand_agents(source: Path) -> None:
 
 
 def configure_logs(root: RootOptions) -> None:
-    """Logs of this process as the root options say."""
+    """Set up the log of this process as the root options say."""
     from mandate.workers.telemetry import configure_logging
 
     levels = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR", "never": "CRITICAL"}
@@ -97,7 +97,7 @@ async def _serve(call: Invocation, connection: "Connection", options: "WorkerOpt
 
 
 def _introduce(call: Invocation, connection: "Connection", serving: "AgentWorker") -> None:
-    """One block that says what is served, and where."""
+    """Print one block that says what is served, and where."""
     loaded = serving.catalog.agents
     for warning in serving.catalog.warnings:
         call.out.note(f"warning: {warning}")
