@@ -120,7 +120,7 @@ STORE_ERRORS = (BlobMissing, BlobCorrupted, StoreUnavailable)
 
 @contextmanager
 def of_store() -> Iterator[None]:
-    """Store errors of the body as activity failures: retried, since another worker or a later moment may do better."""
+    """Turn store errors of the body into failures that are retried: another worker or a later moment may do better."""
     try:
         yield
     except STORE_ERRORS as error:

@@ -116,12 +116,12 @@ class AgentWorkflow(MessageHandlers):
 
     @property
     def _stop_reason(self) -> str:
-        """Who stopped the run and why, and how much of it was taken back."""
+        """The one who stopped the run and why, and how much of it was taken back."""
         reason, outcome = self._control.stop_reason, self._compensation.outcome
         return f"{wording.shorten(reason, WHY_CHARACTERS)}; {outcome}" if outcome else reason
 
     def _unknown(self) -> tuple[RunStatus, str]:
-        """How a run ends that does not know what it did: nobody could say, or somebody stopped it over it."""
+        """Return the end of a run that does not know what it did: nobody could say, or somebody stopped it over it."""
         lost = "; ".join(f"{entry.call} ({entry.reason})" for entry in self._state.uncertain)
         unknown = f"it is unknown whether this happened: {lost}"
         if self._control.is_compensating:
@@ -131,7 +131,7 @@ class AgentWorkflow(MessageHandlers):
         return RunStatus.DECLINED, unknown
 
     async def _go_on(self) -> RunResult | None:
-        """The next step of the model, once people have said how to go on where that is needed."""
+        """Return the next step of the model, once people have said how to go on where that is needed."""
         self._turn.attempt_limits.count_turn()
         about = recovery.used_up(self._state.recovery, self._state.agent.attempts)
         if self._state.rescue is None and about is not None and self._run.has(Change.ESCALATES):
@@ -198,7 +198,7 @@ class AgentWorkflow(MessageHandlers):
                 return None
 
     async def _finish(self, reply: ModelReply) -> RunResult | None:
-        """The run's end if its answer passes all checks; else the model is told what did not."""
+        """Return the run's end if its answer passes all checks; else tell the model what did not."""
         failed = await self._turn.failed_final_check()
         if self._run.has(Change.HOLDS_BEFORE_ATTEMPTS) and self._control.is_stopping:
             self._state.last_answer = reply
@@ -216,7 +216,7 @@ class AgentWorkflow(MessageHandlers):
         return None
 
     def _keep_misfit(self, reply: ModelReply, move: next_step.Next) -> None:
-        """What was wrong with answers in a row that could not be taken, for whoever is asked in the end."""
+        """Keep the faults of answers in a row that could not be taken, for whoever is asked in the end."""
         match move:
             case next_step.AskAgain(note=str()) | next_step.GiveUp():
                 line = wording.shorten(f"answer not taken: {reply.problem or reply.finish}", 300)
@@ -227,7 +227,7 @@ class AgentWorkflow(MessageHandlers):
 
     @property
     def _is_told_more(self) -> bool:
-        """Whether people have said something that the model can still be told."""
+        """True if people have said something that the model can still be told."""
         can_be_told = self._state.step < self._state.step_limit or not self._run.has(Change.HEARS_LATE_WORDS)
         return self._control.has_words and can_be_told
 
@@ -241,7 +241,7 @@ class AgentWorkflow(MessageHandlers):
         return None
 
     async def _ask_model(self, words: tuple[Words, ...]) -> ModelReply | tuple[str, ...]:
-        """The answer of the first model of the route that gives one, from the run's current model on.
+        """Ask the models of the route, from the run's current one on, and return the first answer.
 
         Else why each gave none; nothing when the run has to halt before another one may be asked.
         """
@@ -285,7 +285,7 @@ class AgentWorkflow(MessageHandlers):
     async def _end(
         self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None
     ) -> RunResult:
-        """The run's result; `answer` is the model's, or a person's in its place."""
+        """Return the run's result; `answer` is the model's, or a person's in its place."""
         self._control.is_ending = True
         self._run.doing = f"{status}: {reason}" if reason else str(status)
         self._turn.gate.withdraw(f"the run ended: {reason or status}")
@@ -299,7 +299,7 @@ class AgentWorkflow(MessageHandlers):
         return rules_result.result_of(self._state, status, reason, answer)
 
     def _close_cancelled(self) -> None:
-        """A cancelled run has no result: what it did, and what may have happened, is in its memo."""
+        """Close a cancelled run, which has no result: what it did, and what may have happened, is in its memo."""
         for entry in self._turn.lost:
             reason = entry.reason or "the run was cancelled while it ran"
             unclear = entry.model_copy(update={"reason": reason})

@@ -1,4 +1,4 @@
-"""What people say to a run: each word an update, which answers, and a signal of the same name and payload.
+"""Messages of people to a run: each an update, which answers, and a signal of the same name and payload.
 
 Signals are for batches, for the Web UI and for programs that do not wait. A signal cannot answer, so a refusal of one
 is kept where people look. Handlers take the raw arguments: a typed signal that does not fit would be dropped silently.
@@ -64,7 +64,7 @@ FORMS = {
     "by": "a name of 1 to 200 characters that can all be seen, without spaces around it",
     "token": "a text of at most 8192 characters",
 }
-"""What fields hold, in words."""
+"""Contents of fields, in words."""
 
 
 class MessageHandlers:
@@ -256,7 +256,7 @@ class MessageHandlers:
             raise ApplicationError("the run has not begun its work yet", non_retryable=True)
 
     def _refuse_crowd(self) -> None:
-        """A stop is taken in always; all else while the server will still take one."""
+        """Refuse a message that comes when the server takes few more; a stop is always taken in."""
         if self._run.is_begun and (reason := self._turn.gate.crowd) is not None:
             raise ApplicationError(reason, type=FailureType.TRY_AGAIN, non_retryable=True)
 
@@ -267,13 +267,13 @@ class MessageHandlers:
         return self._control.steer(steering)
 
     async def _heard(self) -> None:
-        """As `_begun`, for what is no decision; it counts for the server as one does."""
+        """Wait as `_begun`, for what is no decision; it counts for the server as one does."""
         await self._begun()
         if self._run.has(Change.COUNTS_MESSAGES):
             self._run.messages += 1
 
     async def _begun(self) -> None:
-        """Returns when there is a run to talk to, which takes until its agent is pinned."""
+        """Wait until there is a run to talk to, which takes until its agent is pinned."""
         if not self._run.is_begun:
             await workflow.wait_condition(lambda: self._run.is_begun or self._is_over)
         if not self._run.is_begun:
@@ -291,7 +291,7 @@ class MessageHandlers:
 
     @contextmanager
     def _kept(self, verb: str, args: tuple[Any, ...]) -> Iterator[None]:
-        """Keeps the refusal of a signal; raising it would fail the run."""
+        """Keep the refusal of a signal; to raise it would fail the run."""
         try:
             yield
         except ApplicationError as error:
@@ -311,7 +311,7 @@ class MessageHandlers:
 
 @contextmanager
 def _already_kept() -> Iterator[None]:
-    """The gate has kept its refusal."""
+    """Ignore a refusal that the gate has kept."""
     try:
         yield
     except ApplicationError as error:
@@ -324,7 +324,7 @@ def _is_many(args: tuple[Any, ...]) -> bool:
 
 
 def _many(args: tuple[Any, ...]) -> list[Any]:
-    """The decisions of a message that holds many, none of which is read yet."""
+    """Return the decisions of a message that holds many, none of which is read yet."""
     given = args[0]
     if len(given) > 1:
         others = ", ".join(map(repr, sorted(_word(key) for key in given if key != "decisions")[:5]))
@@ -339,7 +339,7 @@ def _many(args: tuple[Any, ...]) -> list[Any]:
 
 
 def _parsed(model: type[M], args: tuple[Any, ...]) -> M:
-    """The one argument of a message, or why it does not fit."""
+    """Return the one argument of a message, or why it does not fit."""
     if len(args) != 1:
         _refuse(f"takes one JSON object, got {len(args)} arguments")
     if isinstance(args[0], Unreadable):

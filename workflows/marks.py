@@ -59,7 +59,7 @@ def is_genuine_content(kind: MarkKind, place: Place, given: object, at: datetime
 
 
 def leave_to_others(store: str | None) -> None:
-    """Return when this worker has the store, hence the keys, of the run.
+    """Raise unless this worker has the store, hence the keys, of the run.
 
     Raises:
         OtherStore: it has another one and cannot tell marks; the workflow task fails, and another worker tries it.

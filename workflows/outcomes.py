@@ -30,7 +30,7 @@ class Attempted:
     outcome: Outcome
     answer: ToolResult
     attempts: int = 1
-    """How many it is known to have had; see `_attempts`."""
+    """Number of attempts it is known to have had; see `_attempts`."""
     key: str | None = None
     """The idempotency key that it was made under."""
     is_passing: bool = False
@@ -74,7 +74,7 @@ def outcome_of(
 
 
 def _attempts(error: ActivityError, tool: Tool, *, ours: bool) -> int:
-    """How many attempts a call had whose last one says nothing of it; Temporal tells a workflow only so much.
+    """Return the attempts of a call whose last one says nothing of it; Temporal tells a workflow only so much.
 
     All that the tool may have, when these were used up; else those that the failure shows: the last one and, if it is
     a timeout, the one before, which knows its number when it is of `ours`.

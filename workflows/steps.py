@@ -50,7 +50,7 @@ EFFECT_HEARTBEAT = timedelta(seconds=10)
 MODEL_TIMEOUT = timedelta(minutes=10)
 
 QUEUED_AT_MOST = timedelta(minutes=5)
-"""How long a remote activity may wait for one of its workers."""
+"""Time that a remote activity may wait for one of its workers."""
 
 
 async def _perform(name: str, request: BaseModel, wanted: type[R], **options: Any) -> R:
@@ -93,7 +93,7 @@ def _foreign(name: str, activity_id: str) -> ActivityError:
 
 
 def _is_being_cancelled() -> bool:
-    """Tell whether the run, or the part of it that waits, is cancelled."""
+    """Return whether the run, or the part of it that waits, is cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
@@ -181,7 +181,7 @@ async def check_decision(check: DecisionCheck) -> Checked:
 
 
 async def check_decisions(checks: DecisionChecks) -> CheckedMany:
-    """As `check_decision`, for decisions that came together.
+    """Check decisions that came together, as `check_decision`.
 
     Raises:
         ActivityError: one of them could not be checked; none has used anything up.

@@ -84,7 +84,7 @@ def _earlier(agent: PinnedAgent, conversation: Conversation) -> JsonObject:
 
 
 def _answered(conversation: Conversation) -> Iterator[tuple[CallPart, ResultPart]]:
-    """Return each call with its result, newest first."""
+    """Yield each call with its result, newest first."""
     results: dict[str, ResultPart] = {}
     for message in reversed(list(conversation)):
         if isinstance(message, UserMessage):

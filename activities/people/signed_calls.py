@@ -52,7 +52,7 @@ class SignedCalls:
         self._transcript = transcript
 
     async def check(self, call: SignedCall) -> None:
-        """Return when enough people have signed for `call`, or nobody has to.
+        """Check that enough people have signed for `call`, or nobody has to.
 
         Raises:
             Unsigned: they have not.

@@ -127,7 +127,7 @@ def _tool(definition: ToolDefinition) -> JsonObject:
 
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
-    """Return the messages of one exchange; texts in a row are one message: chat templates want roles to alternate."""
+    """Yield the messages of one exchange; texts in a row are one message: chat templates want roles to alternate."""
     for is_text, answers_in_a_row in groupby(exchange.said, lambda said: bool(said.text)):
         if is_text:
             text = _PARAGRAPH.join(said.text for said in answers_in_a_row)

@@ -73,7 +73,7 @@ class Exchange(NamedTuple):
 
 
 def exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
-    """Return the conversation as all providers want it: roles alternate, each call has its result, results before text.
+    """Yield the conversation as all providers want it: roles alternate, each call has its result, results before text.
 
     It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
     """

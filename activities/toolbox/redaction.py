@@ -28,7 +28,7 @@ def without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
 
 
 def _sensitive_leaves(value: JsonValue, sensitive: Sequence[str]) -> Iterator[str]:
-    """Return what stands under a sensitive name, at every depth and in every spelling."""
+    """Yield what stands under a sensitive name, at every depth and in every spelling."""
     if isinstance(value, dict):
         for name, item in value.items():
             if not is_sensitive(name, sensitive):
@@ -41,7 +41,7 @@ def _sensitive_leaves(value: JsonValue, sensitive: Sequence[str]) -> Iterator[st
 
 
 def _forms(value: str) -> Iterator[str]:
-    """Return the forms of a value: as it is, without outer spaces, inside JSON and Python texts, and in addresses."""
+    """Yield the forms of a value: as it is, without outer spaces, inside JSON and Python texts, and in addresses."""
     for text in {value, value.strip()}:
         yield text
         yield from (json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
@@ -53,7 +53,7 @@ def _forms(value: str) -> Iterator[str]:
 
 
 def _leaves(value: JsonValue) -> Iterator[str]:
-    """Return the texts and numbers in `value`."""
+    """Yield the texts and numbers in `value`."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _leaves(item)

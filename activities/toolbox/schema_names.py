@@ -167,7 +167,7 @@ def _below(place: str, name: str) -> str:
 
 
 def _demanded(part: JsonObject) -> Iterator[str]:
-    """Return the names that there must be, which may stand in no `properties`."""
+    """Yield the names that there must be, which may stand in no `properties`."""
     lists: list[JsonValue] = [part.get("required")]
     for key in ("dependentRequired", "dependencies"):
         lists.extend(mapping(part.get(key)).values())

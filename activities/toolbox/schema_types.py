@@ -72,7 +72,7 @@ class _Declared:
         return self._below(place, lambda part: _property(part, name), value, ())
 
     def parts(self, place: JsonValue, value: JsonValue = None) -> Iterator[JsonObject]:
-        """Return `place` and all that it refers to for the same value."""
+        """Yield `place` and all that it refers to for the same value."""
         waiting, seen = [place], set()
         while waiting:
             part = waiting.pop(0)

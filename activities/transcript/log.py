@@ -92,7 +92,7 @@ class TranscriptLog:
             return chain
 
     async def segments(self, head: Digest) -> AsyncIterator[tuple[Digest, Segment]]:
-        """Return all segments up to `head` with their addresses, oldest first, each checked as by `load`, which see."""
+        """Yield all segments up to `head` with their addresses, oldest first, each checked as by `load`, which see."""
         segment, _ = await self._segment(head)
         _, addresses = await self._behind(segment, None)
         async for digest, read, _ in self._chained((*addresses, head), (None, -1)):

@@ -72,7 +72,7 @@ def _reference(name: str, value: JsonValue, salt: bytes) -> JsonObject:
 
 
 def behind(shown: JsonValue, whole: JsonValue) -> Iterator[tuple[Digest, JsonValue]]:
-    """Return the value in `whole` for each reference in `shown`, by its digest."""
+    """Yield the value in `whole` for each reference in `shown`, by its digest."""
     match shown, whole:
         case {"digest": str(digest), "size": int(), "preview": str()}, _ if shown != whole:
             yield digest, whole

@@ -1,4 +1,4 @@
-"""What can be read of an agent file that has faults, so that all the others are told with them."""
+"""Readable parts of an agent file that has faults, so that all the others are told with them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class Parts:
 
 
 def is_told_apart(detail: ErrorDetails) -> bool:
-    """Whether a fault is found by `parts_of` as well, which looks at more: one between the keys of tools."""
+    """Return whether a fault is found by `parts_of` as well, which looks at more: one between the keys of tools."""
     return detail["type"] == "fault" and detail["loc"][:1] == ("tools",)
 
 
 def parts_of(document: Document, details: Sequence[ErrorDetails]) -> tuple[Parts, list[Fault]]:
-    """What `document` says beside `details`, which are wrong with it, and the faults of keys that do not fit together.
+    """Return the parts of `document` without `details`, which are wrong, and the faults of keys that do not fit.
 
     Those are found by what each key says, however faulty others are; no key that is faulty itself is judged again.
     """
@@ -63,12 +63,12 @@ def parts_of(document: Document, details: Sequence[ErrorDetails]) -> tuple[Parts
 
 
 def whole_schema(value: object) -> JsonObject | None:
-    """`value` if it is a mapping that can be read to its ends."""
+    """Return `value` if it is a mapping that can be read to its ends."""
     return value if isinstance(value, dict) and not any(_is_blank(part) for _, part in _walk(value, ())) else None
 
 
 def without_blanks(value: object) -> object:
-    """`value` without the parts that cannot be read."""
+    """Return `value` without the parts that cannot be read."""
     if isinstance(value, dict):
         return {key: without_blanks(item) for key, item in value.items() if not _is_blank(item)}
     if isinstance(value, list):
@@ -77,13 +77,13 @@ def without_blanks(value: object) -> object:
 
 
 def _hides_value(detail: ErrorDetails) -> bool:
-    """Whether a fault keeps anything else from being said of the value."""
+    """Return whether a fault keeps anything else from being said of the value."""
     still_read = detail["type"] == "string_pattern_mismatch" and detail["loc"][-1:] == ("url",)
     return detail["type"] != "fault" and not still_read
 
 
 def _broken_places(document: Document) -> Iterator[tuple[Place, object]]:
-    """Where the YAML itself is faulty, with what stands there in its place."""
+    """Yield the places where the YAML itself is faulty, with their contents."""
     told = {fault.key for fault in document.faults}
     if told:
         yield from ((place, value) for place, value in _walk(document.value, ()) if key_path(place) in told)
@@ -105,7 +105,7 @@ def _in_schema(place: Place) -> bool:
 
 
 def _blanked(value: object, unreadable: Iterable[Place], misspelt: Iterable[Place]) -> object:
-    """A copy of `value` with `UNREADABLE` and `MISSPELT` in these places, those that are missing included."""
+    """Return a copy of `value` with `UNREADABLE` and `MISSPELT` in these places, missing ones included."""
     marks: dict[Place, dict[str | int, Unreadable]] = {}
     for places, mark in ((misspelt, MISSPELT), (unreadable, UNREADABLE)):
         for place in filter(None, places):
@@ -129,7 +129,7 @@ def _faulty(entry: object) -> FaultyEntry:
 
 
 def _repetitions(readable: object) -> list[Located]:
-    """Names given twice among those that can be read."""
+    """Return the names given twice among those that can be read."""
     ids = [_value(rule, "id") for rule in _items(readable, "policy")]
     found = [("tools", fault) for fault in same_tool_names([entry_name(tool) for tool in _items(readable, "tools")])]
     found += [("policy", fault) for fault in same_rule_ids([_text(name) for name in ids])]

@@ -36,17 +36,17 @@ class AgentFile:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a folder or a file of agents holds."""
+    """Contents of a folder or a file of agents."""
 
     files: tuple[AgentFile, ...]
     others: tuple[Parts, ...]
-    """What can be read of files that are not valid."""
+    """Readable parts of files that are not valid."""
     faults: tuple[Fault, ...]
     """All that the files themselves tell; what their tools are is not known yet."""
 
 
 def read_agent(path: Path) -> AgentSpec:
-    """The agent in one file.
+    """Read the agent in one file.
 
     Raises:
         AgentFileError: all faults of the file.
@@ -55,7 +55,7 @@ def read_agent(path: Path) -> AgentSpec:
 
 
 def read_agent_file(path: Path) -> AgentFile:
-    """One agent file with its places; raises as `read_agent`."""
+    """Return one agent file with its places; raise as `read_agent`."""
     document = read_document(path)
     read, faults = _read(document)
     if not isinstance(read, AgentFile):
@@ -64,7 +64,7 @@ def read_agent_file(path: Path) -> AgentFile:
 
 
 def read_agents(folder: Path) -> tuple[AgentFile, ...]:
-    """The agents of a folder, by file name; scripts (`*.script.yaml`) and hidden files are not agents.
+    """Read the agents of a folder, by file name; scripts (`*.script.yaml`) and hidden files are no agents.
 
     Raises:
         AgentFileError: all faults of all files, a name that two files give included; or no such folder.
@@ -76,7 +76,7 @@ def read_agents(folder: Path) -> tuple[AgentFile, ...]:
 
 
 def scan_agents(path: Path) -> Scan:
-    """The agents of a folder or in one file; faults are collected, never raised."""
+    """Read the agents of a folder or in one file; faults are collected, never raised."""
     if not path.exists():
         why = "does not exist; MANDATE_AGENTS names the folder of agent files"
         return Scan((), (), (Fault(str(path), 0, 0, "", "", why),))
@@ -95,7 +95,7 @@ def scan_agents(path: Path) -> Scan:
 
 
 def agent_paths(folder: Path) -> list[Path]:
-    """The agent files of `folder`, by name."""
+    """Return the agent files of `folder`, by name."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -104,13 +104,13 @@ def agent_paths(folder: Path) -> list[Path]:
 
 
 def agent_schema() -> dict[str, JsonValue]:
-    """JSON Schema of agent files, for editors."""
+    """Return the JSON Schema of agent files, for editors."""
     schema = AgentSpec.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "Mandate agent file"}
 
 
 def _read(document: Document) -> tuple[AgentFile | Parts | None, list[Fault]]:
-    """What a document says; when that is no agent, all that is wrong with it and what can be read of the rest."""
+    """Read a document; when it is no agent, return all that is wrong with it and the parts that can be read."""
     faults = list(document.faults)
     if document.value is None and faults:
         return None, faults

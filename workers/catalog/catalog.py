@@ -23,7 +23,7 @@ from mandate.workflows.contracts.tool_entry import McpTools
 from mandate.workflows.rules import policy
 
 AGENTS = Path("deploy/agents")
-"""Where agents that are made in code would be, if they had files."""
+"""Folder of agents that are made in code, if they had files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Loaded:
     pinned: PinnedAgent
     digest: Digest
     content: bytes
-    """What is stored as a blob: `pinned` as canonical JSON, whose address is `digest`."""
+    """Contents of a blob: `pinned` as canonical JSON, whose address is `digest`."""
     path: Path | None
     """Its file; `None` for an agent that was made in code."""
     policies: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Loaded:
     """Its MCP servers whose words in the prompt nobody has accepted."""
 
     def models(self) -> Iterator[tuple[Place, str]]:
-        """Each model that it may ask, those of its checks included, and where its file says so."""
+        """Yield each model that it may ask, those of its checks included, and its place in the file."""
         yield from ((("models", index), model) for index, model in enumerate(self.pinned.models))
         for index, check in enumerate(self.pinned.checks):
             if check.model is not None:
@@ -56,7 +56,7 @@ class Catalog:
 
     agents: Mapping[str, Loaded]
     warnings: tuple[Fault, ...] = ()
-    """What is allowed and yet probably not meant."""
+    """Settings that are allowed and yet probably not meant."""
     policies: Mapping[str, PolicyFile] = field(default_factory=dict)
     """The shared policies that the agents name."""
 
@@ -70,7 +70,7 @@ class Catalog:
         builtins: tuple[ToolDefinition, ...] = builtin.DEFINITIONS,
         policies: Path | None = None,
     ) -> "Catalog":
-        """The agents of a folder, of one file, or made in code, with all their tools.
+        """Load the agents of a folder, of one file, or made in code, with all their tools.
 
         Modules of Python tools are also looked for in the current directory and in the folder above the agent files.
 
@@ -99,7 +99,7 @@ class Catalog:
         return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named)
 
     def providers(self) -> set[str]:
-        """Names of the model providers that the agents and their checks use."""
+        """Return the names of the model providers that the agents and their checks use."""
         return {model.partition(":")[0] for loaded in self.agents.values() for _, model in loaded.models()}
 
 
@@ -115,7 +115,7 @@ class _Draft:
         self._document = file.document
 
     def rule_faults(self) -> Iterator[Fault]:
-        """What is wrong with the rules; their conditions are looked at once all tools are there."""
+        """Yield the faults of the rules; their conditions are looked at once all tools are there."""
         yield from self._faults
         if self.search.faults or all(placed.rule.when is None for placed in self._rules):
             return
@@ -126,7 +126,7 @@ class _Draft:
             yield from conditions.faults(placed)
 
     def pin(self) -> Loaded:
-        """The agent as runs keep it."""
+        """Return the agent as runs keep it."""
         whole = PinnedAgent(
             name=self.spec.name,
             instructions=self.spec.instructions,
@@ -159,7 +159,7 @@ class _Draft:
         return Loaded(pinned, digest_of(content), content, path, self.spec.policies, strange)
 
     def warnings(self) -> list[Fault]:
-        """Rules of its own that fit no tool, as one that denies a misspelt name; policies of which no rule does."""
+        """Return rules of its own that fit no tool, as one that denies a misspelt name; policies where none fits."""
         tools = [made.tool for made in self.search.tools]
         return [
             self._document.fault(("policy", index, "match", *place), message)
@@ -186,14 +186,14 @@ def _scan(source: Path | Iterable[AgentSpec]) -> Scan:
 
 
 def _look_for_modules(folder: Path) -> None:
-    """Behind everything else, so that no file of a user replaces an installed module."""
+    """Look for modules behind everything else, so that no file of a user replaces an installed module."""
     for wanted in (Path.cwd(), folder):
         if not any(Path(known or ".").absolute() == wanted for known in sys.path):
             sys.path.append(str(wanted))
 
 
 def _unmatched(match: Match, tools: list[Tool]) -> list[tuple[Place, str]]:
-    """The names and tags of a rule that no tool has."""
+    """Return the names and tags of a rule that no tool has."""
     names = sorted(tool.name for tool in tools)
     tags = sorted({tag for tool in tools for tag in tool.tags})
     found: list[tuple[Place, str]] = [

@@ -35,7 +35,7 @@ LOG_ALONE = ChannelsFile(channels=(LogChannel(name="log", kind="log"),))
 
 _MODELS: Mapping[str, type[BaseModel]] = {"log": LogChannel, "webhook": WebhookChannel, "slack": SlackChannel}
 _CONFIDENTIAL = ("url", "secret")
-"""What stands under these keys is never shown."""
+"""Keys whose values are never shown."""
 
 
 class ChannelFileError(Exception):
@@ -47,7 +47,7 @@ class ChannelFileError(Exception):
 
 
 def notification_activities(settings: Settings) -> NotificationActivities:
-    """The activity with all channels that the settings name; its owner closes it.
+    """Return the activity with all channels that the settings name; its owner closes it.
 
     Raises:
         ChannelFileError: all faults of the file, secrets that are missing included.
@@ -58,7 +58,7 @@ def notification_activities(settings: Settings) -> NotificationActivities:
 
 
 def read_channels(path: Path | None, secrets: Secrets) -> ChannelsFile:
-    """The file at `path`; without one the default file if it exists, else the log alone.
+    """Read the file at `path`; without one the default file if it exists, else the log alone.
 
     Raises:
         ChannelFileError: see `notification_activities`.
@@ -103,7 +103,7 @@ def _sender(spec: ChannelSpec, resolve: Secrets, post: "HttpPost") -> Sender:
 
 
 def _spec(document: Document) -> tuple[ChannelsFile | None, list[Fault]]:
-    """What the document says, or all that is wrong with it."""
+    """Return the document as a spec, or all that is wrong with it."""
     faults = list(document.faults)
     if document.value is None and faults:
         return None, faults
@@ -126,7 +126,7 @@ def _spec(document: Document) -> tuple[ChannelsFile | None, list[Fault]]:
 
 
 def _secret_faults(document: Document, secrets: Secrets) -> list[Fault]:
-    """Secrets that are missing, and addresses that they do not make."""
+    """Return secrets that are missing, and addresses that they do not make."""
     faults = []
     entries = document.value.get("channels") if isinstance(document.value, dict) else None
     for position, entry in enumerate(entries if isinstance(entries, list) else []):
@@ -151,12 +151,12 @@ def _secret_fault(key: str, text: str, secrets: Secrets) -> str | None:
 
 
 def _place(loc: tuple[str | int, ...]) -> Place:
-    """Where in the file; pydantic puts the kind of a channel after its position, which is no key of the file."""
+    """Return the place in the file; pydantic puts the kind of a channel after its position, which is no key."""
     return loc[:2] + loc[3:] if loc[:1] == ("channels",) and len(loc) > 2 and loc[2] in CHANNEL_KINDS else loc
 
 
 def _says(detail: ErrorDetails, place: Place) -> str:
-    """What is wrong and what is allowed, in one sentence that goes on after the key."""
+    """Describe the fault and what is allowed, in one sentence that goes on after the key."""
     model = _model(detail["loc"])
     match detail["type"]:
         case "union_tag_not_found":
@@ -175,7 +175,7 @@ def _says(detail: ErrorDetails, place: Place) -> str:
 
 
 def _model(loc: tuple[str | int, ...]) -> type[BaseModel] | None:
-    """The model that the key at the end of `loc` is, or would be, a field of."""
+    """Return the model that the key at the end of `loc` is, or would be, a field of."""
     if len(loc) == 1:
         return ChannelsFile
     return _MODELS.get(str(loc[2])) if len(loc) == 4 else None

@@ -31,7 +31,7 @@ COMPENSATION = "a compensation"
 
 
 def named(checks: tuple[CheckSpec, ...]) -> tuple[CheckSpec, ...]:
-    """`checks`, each with a name: its own, or one that is made from what it is after and its kind."""
+    """Return `checks`, each with a name: its own, or one made from what it is after and its kind."""
     taken = {check.name for check in checks if check.name is not None}
     made = []
     for check in checks:
@@ -58,16 +58,16 @@ class AgentChecks:
 
     @property
     def probes(self) -> dict[str, ProbeSpec]:
-        """By the tool that they are about; a short form is spelt out."""
+        """Probes by the tool that they are about; a short form is spelt out."""
         return {tool: probe for tool, _, probe in self._probes()}
 
     @property
     def compensations(self) -> dict[str, CompensationSpec]:
-        """By the tool whose calls they take back; a short form is spelt out."""
+        """Compensations by the tool whose calls they take back; a short form is spelt out."""
         return {tool: spec for tool, _, spec in self._compensations()}
 
     def faults(self) -> Iterator[Fault]:
-        """What is wrong with them; what depends on the tools is not looked at while those have faults."""
+        """Yield the faults; those that depend on the tools are not looked for while these have faults."""
         yield from self._names()
         for index, check in enumerate(self._spec.checks):
             yield from self._of_itself(check, ("checks", index))
@@ -113,7 +113,7 @@ class AgentChecks:
             yield from self._of_call(check.tool, check.arguments, place, about if known else "", "a check")
 
     def _idle_settings(self) -> Iterator[Fault]:
-        """Probes and compensations of tools that need none."""
+        """Yield the probes and compensations of tools that need none."""
         changing = {self._search.entry_of[name] for name in self._search.entry_of if self._changes_world(name)}
         for index, entry in enumerate(self._spec.tools):
             if index in changing:
@@ -147,7 +147,7 @@ class AgentChecks:
         *,
         short: bool = False,
     ) -> Iterator[Fault]:
-        """What is wrong with the tool of a check, probe or compensation, and with what it is given.
+        """Yield the faults of the tool of a check, probe or compensation, and of what it is given.
 
         `about` is the tool whose call it follows, empty for one that does not exist.
         """
@@ -209,7 +209,7 @@ class AgentChecks:
             yield self._document.fault(place, f"{problem.place(text)}: {problem.message}")
 
     def _probes(self) -> Iterator[tuple[str, Place, ProbeSpec]]:
-        """The tools with a probe, where it is written, and the probe spelt out."""
+        """Yield the tools with a probe, its place, and the probe spelt out."""
         for name, index in self._search.entry_of.items():
             probe = self._entry(name).probe
             if probe is not None and self._changes_world(name):
@@ -218,7 +218,7 @@ class AgentChecks:
                 yield name, ("tools", index, "probe"), probe
 
     def _compensations(self) -> Iterator[tuple[str, Place, CompensationSpec]]:
-        """The same of compensations."""
+        """Yield the tools with a compensation, its place, and the compensation spelt out."""
         for name, index in self._search.entry_of.items():
             spec = self._entry(name).compensate
             if spec is not None and self._changes_world(name):
@@ -227,7 +227,7 @@ class AgentChecks:
                 yield name, ("tools", index, "compensate"), spec
 
     def _shared(self, given: str, called: str) -> dict[str, str]:
-        """The arguments of the call `called` that the tool `given` has too, as expressions."""
+        """Return the arguments of the call `called` that the tool `given` has too, as expressions."""
         reader = self._tools.get(given)
         takes = _properties(reader.input_schema) if reader is not None else None
         shared = [name for name in _properties(self._tools[called].input_schema) or {} if name in (takes or {})]
@@ -282,7 +282,7 @@ def _there_are(name: str, known: Mapping[str, object]) -> str:
 
 
 def _properties(schema: JsonObject) -> Mapping[str, object] | None:
-    """The arguments of a schema that says all of them."""
+    """Return the arguments of a schema that says all of them."""
     found = schema.get("properties", {})
     is_open = schema.get("additionalProperties", False) is not False or "patternProperties" in schema
     return found if isinstance(found, dict) and not is_open and not {"$ref", "allOf"} & schema.keys() else None
@@ -294,7 +294,7 @@ def _required(schema: JsonObject) -> list[str]:
 
 
 def _types(schema: object) -> list[str]:
-    """The types that a property says it takes; none when it does not say so plainly."""
+    """Return the types that a property says it takes; none when it does not say so plainly."""
     said = schema.get("type") if isinstance(schema, dict) else None
     types = said if isinstance(said, list) else [said]
     return [word for word in types if isinstance(word, str)] if all(isinstance(word, str) for word in types) else []

@@ -1,4 +1,4 @@
-"""What CEL says of a condition that is wrong, in the words of its author: the names that exist, and what to write."""
+"""Errors of CEL in a condition, in the words of its author: the names that exist, and what to write."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -59,14 +59,14 @@ class Problem:
     message: str
 
     def place(self, when: str) -> str:
-        """`column 6`; with the line where there are several."""
+        """Return the place as `column 6`; with the line where there are several."""
         return f"line {self.line}, column {self.column}" if "\n" in when.strip("\n") else f"column {self.column}"
 
 
 def problems(
     when: str, says: str, structs: Mapping[str, Struct], variables: Sequence[str] = VARIABLES
 ) -> tuple[Problem, ...]:
-    """The faults that the library names in `says`, those left out that only follow from others."""
+    """Return the faults that the library names in `says`, without those that only follow from others."""
     found: list[Problem] = []
     for line, column, text in _FAULT.findall(says):
         if "'*error*'" in text:
@@ -81,12 +81,12 @@ def problems(
 
 
 def wrong_result(kind: str) -> Problem:
-    """A condition that comes to something else than true or false."""
+    """Return the fault of a condition that comes to something else than true or false."""
     return Problem(1, 1, f"comes to {words(kind.lower())}; a condition is true or false")
 
 
 def words(kind: str) -> str:
-    """A type of CEL in words."""
+    """Return a type of CEL in words."""
     if kind.startswith("wrapper("):
         return f"{words(kind[8:-1])} or null"
     if kind.startswith(("list", "map")):
@@ -100,7 +100,7 @@ class _Place:
     line: int
     column: int
     variables: Sequence[str]
-    """What the condition sees."""
+    """Names that the condition sees."""
 
     @property
     def before(self) -> str:
@@ -194,7 +194,7 @@ def _overload(function: str, kinds: Sequence[str], at: _Place) -> str:
 
 
 def _number_hint(operator: str, kinds: Sequence[str], at: _Place) -> str:
-    """What to write where a whole number meets another number."""
+    """Return the hint for a whole number that meets another number."""
     plain = [kind.removeprefix("wrapper(").removesuffix(")") for kind in kinds]
     flat = "".join(plain)
     if "int" not in flat or "double" not in flat:
@@ -213,7 +213,7 @@ def _number_hint(operator: str, kinds: Sequence[str], at: _Place) -> str:
 
 
 def _split(kinds: str) -> list[str]:
-    """`list(a, b), int` at the commas that are in no brackets."""
+    """Split `list(a, b), int` at the commas that are in no brackets."""
     found, depth = [""], 0
     for character in kinds:
         depth += (character == "(") - (character == ")")

@@ -52,20 +52,20 @@ class Struct:
     """One type of objects whose names are known."""
 
     where: str
-    """How people write it, for example `args.items[0]`."""
+    """The form in which people write it, for example `args.items[0]`."""
     names: Mapping[str, str]
     """By field: the name that people write."""
 
 
 def field_of(name: str) -> str:
-    """The field that stands for `name`: itself, or up to two characters more for what is no identifier of CEL."""
+    """Return the field that stands for `name`: itself, or up to two characters more where it is no CEL identifier."""
     if _IDENTIFIER.fullmatch(name) and name not in _RESERVED:
         return name
     return f"z_{_NOT_PLAIN.sub('_', name)}"
 
 
 def member(where: str, name: str) -> str:
-    """How people write `name` of the object at `where`."""
+    """Return `name` of the object at `where` as people write it."""
     return f"{where}.{name}" if field_of(name) == name else f'{where}["{name}"]'
 
 
@@ -95,7 +95,7 @@ class Message:
 
 
 def _fields(kinds: Mapping[str, Kind]) -> dict[str, Kind]:
-    """By field; names that one field stands for share it."""
+    """Group names by field; names that one field stands for share it."""
     found: dict[str, Kind] = {}
     for name, kind in kinds.items():
         made = field_of(name)

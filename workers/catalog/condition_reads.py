@@ -60,7 +60,7 @@ def sensitive_reads(text: str, sensitive: Sequence[str]) -> tuple[Read, ...]:
 
 
 def _is_selected(tokens: Sequence[_Token], index: int) -> bool:
-    """Tell whether a name is a part of something: it stands behind a dot, which stands behind a value."""
+    """Return whether a name is a part of something: it stands behind a dot, which stands behind a value."""
     if index < 2 or tokens[index - 1].text != ".":
         return False
     before = tokens[index - 2]
@@ -80,7 +80,7 @@ def _reads(tokens: Sequence[_Token], index: int, sensitive: Sequence[str]) -> It
 
 
 def _parts(tokens: Sequence[_Token], start: int) -> Iterator[tuple[str | None, int]]:
-    """The names that follow a value, each with its offset; `None` for one that is computed."""
+    """Yield the names that follow a value, each with its offset; `None` for one that is computed."""
     position = start
     while position < len(tokens):
         token, behind = tokens[position], tokens[position + 1 : position + 3]
@@ -112,7 +112,7 @@ def _closing(tokens: Sequence[_Token], position: int) -> int:
 
 
 def _constant(inside: Sequence[_Token]) -> str | None:
-    """The name that is written in brackets; one with escapes counts as computed."""
+    """Return the name that is written in brackets; one with escapes counts as computed."""
     if len(inside) != 1 or inside[0].kind != "text" or "\\" in inside[0].text:
         return None
     text = inside[0].text.lstrip("rRbB")

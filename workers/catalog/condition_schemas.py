@@ -33,7 +33,7 @@ class Schema:
         """By identity of the subschema: a recursive one is its own type."""
 
     def kind(self, schema: JsonValue, where: str, depth: int) -> Kind:
-        """The type of the values that fit `schema`."""
+        """Return the type of the values that fit `schema`."""
         word, nullable, said = self._word(schema, 0)
         if word in SCALARS:
             return OR_NULL[word] if nullable else SCALARS[word]
@@ -62,7 +62,7 @@ class Schema:
         return self._made[id(said)]
 
     def _word(self, schema: JsonValue, hops: int) -> tuple[str, bool, JsonObject]:
-        """The one type that `schema` allows beside null, whether it allows null, and the schema that says so."""
+        """Return the one type that `schema` allows beside null, whether it allows null, and the schema of it."""
         if not isinstance(schema, dict) or hops > MAX_DEPTH:
             return "", False, {}
         reference = schema.get("$ref")
@@ -87,12 +87,12 @@ class Schema:
         return word, nullable or len(rest) < len(branches), said
 
     def _target(self, reference: str) -> JsonValue:
-        """What a local reference such as `#/$defs/Item` names."""
+        """Return the schema that a local reference such as `#/$defs/Item` names."""
         return json_pointer.resolve(self._root, reference)
 
 
 def _is_open(said: JsonObject) -> bool:
-    """Whether an object may have names beside its properties that the schema means and does not list there."""
+    """Return whether an object may have names beside its properties that the schema means and does not list."""
     if said.get("additionalProperties", False) is not False or said.get("patternProperties"):
         return True
     branches = [said.get(key) for key in ("if", "then", "else", "dependentSchemas")]
@@ -103,7 +103,7 @@ def _is_open(said: JsonObject) -> bool:
 
 
 def _word_of_values(schema: JsonObject) -> str:
-    """The type of a schema that has none, by its constants or by its properties."""
+    """Return the type of a schema that has none, by its constants or by its properties."""
     if "properties" in schema:
         return "object"
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)

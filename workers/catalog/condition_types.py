@@ -1,4 +1,4 @@
-"""What conditions see, as types: the arguments of a call, and the facts of tool, agent and run."""
+"""Types of what conditions see: the arguments of a call, and the facts of tool, agent and run."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ class Types:
             self.pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
 
     def arguments(self, schema: JsonObject) -> str | None:
-        """The type of `args` by a tool's input schema; `None` when it does not say which arguments there are."""
+        """Return the type of `args` by a tool's input schema; `None` when it does not say which arguments exist."""
         package = self._package()
         made = Schema(schema, package)
         kind = made.kind(schema, "args", 0)
@@ -72,7 +72,7 @@ class Types:
         return kind.message.removeprefix(".")
 
     def facts(self, tools: Sequence[Tool], *, this: Tool | None) -> dict[str, str]:
-        """The types of `tool`, `agent` and `run`.
+        """Return the types of `tool`, `agent` and `run`.
 
         Args:
             tools: All that the agent has.

@@ -14,7 +14,7 @@ class _Choice:
     """As pydantic calls it; so is `mapping`."""
     mapping: str
     neither: str
-    """What is said of a value that is meant as neither."""
+    """Fault of a value that is meant as neither."""
     any_text: bool = False
     """Every text is meant as the word, which has faults of its own then."""
 
@@ -31,7 +31,7 @@ _CHOICES = {
 
 
 def settled(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """`details` as if each value had the kind that it was meant to have, and with its place in the file."""
+    """Return `details` as if each value had the kind that it was meant to have, with its place in the file."""
     return [kept for detail in details if (kept := _settled(detail)) is not None]
 
 

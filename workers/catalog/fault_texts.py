@@ -1,4 +1,4 @@
-"""What pydantic says of a file, in the words of the file: no types of Python, no tags, no secrets."""
+"""Faults that pydantic finds, in the words of the file: no types of Python, no tags, no secrets."""
 
 import re
 from collections.abc import Mapping
@@ -118,12 +118,12 @@ _PATTERNS = {
 
 
 def place_of(loc: tuple[str | int, ...]) -> Place:
-    """Where in the file; pydantic puts the kind of a tool after its position, which is no key of the file."""
+    """Return the place in the file; pydantic puts the kind of a tool after its position, which is no key."""
     return loc[:2] + loc[3:] if loc[:1] == ("tools",) and len(loc) > 2 else loc
 
 
 def says(detail: ErrorDetails, models: Models = _MODELS) -> str:
-    """What is wrong and what is allowed, in one sentence that goes on after the key; `models` are the file's."""
+    """Describe the fault and what is allowed, in one sentence after the key; `models` are the file's."""
     kind, loc, ctx = detail["type"], detail["loc"], detail.get("ctx", {})
     value = shown(detail)
     match kind:
@@ -152,7 +152,7 @@ def says(detail: ErrorDetails, models: Models = _MODELS) -> str:
 
 
 def meant(detail: ErrorDetails) -> str | None:
-    """The key that an unknown one was probably meant to be."""
+    """Return the key that an unknown one was probably meant to be."""
     found = _model(detail["loc"], _MODELS) if detail["type"] == "extra_forbidden" else None
     if found is None:
         return None
@@ -162,7 +162,7 @@ def meant(detail: ErrorDetails) -> str | None:
 
 
 def shown(detail: ErrorDetails) -> str:
-    """The value shortened; empty for mappings, lists, and what may be secret."""
+    """Return the value shortened; empty for mappings, lists, and what may be secret."""
     value = detail["input"]
     if any(part in _CONFIDENTIAL for part in detail["loc"]) or detail["type"] in {"missing", "fault", "choice"}:
         return ""
@@ -179,7 +179,7 @@ def _of(value: str, sentence: str) -> str:
 
 
 def _model(loc: tuple[str | int, ...], models: Models) -> tuple[type[BaseModel], str] | None:
-    """The model that the key at the end of `loc` is, or would be, a field of."""
+    """Return the model that the key at the end of `loc` is, or would be, a field of."""
     return models.get(tuple(part for part in loc[:-1] if isinstance(part, str)))
 
 

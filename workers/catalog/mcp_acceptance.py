@@ -44,7 +44,7 @@ class Words:
 
     @property
     def content(self) -> bytes:
-        """As they are kept: the same words have the same bytes, in whatever order a server tells them."""
+        """The words as they are kept: equal ones have equal bytes, in whatever order a server tells them."""
         return canonical_json(self.tools)
 
     @property
@@ -65,7 +65,7 @@ class Offer:
 
 
 def is_strange(entry: ToolEntry) -> bool:
-    """Tell whether the tools of `entry` bring words into the prompt that nobody has answered for."""
+    """Return whether the tools of `entry` bring words into the prompt that nobody has answered for."""
     return isinstance(entry, McpTools) and entry.accepted is None and entry.untrusted is not False
 
 
@@ -83,7 +83,7 @@ def fault(entry: McpTools, definitions: Sequence[ToolDefinition], file: str) -> 
 
 
 def differences(before: Words, now: Words) -> Iterator[str]:
-    """Return which tools came, went and changed, and how; as people may see it."""
+    """Yield which tools came, went and changed, and how; as people may see it."""
     groups = (
         ("new", [name for name in now.tools if name not in before.tools], now),
         ("gone", [name for name in before.tools if name not in now.tools], before),
@@ -101,12 +101,12 @@ def differences(before: Words, now: Words) -> Iterator[str]:
 
 
 def summary(words: Words) -> list[str]:
-    """Each tool in one line, as people may see it."""
+    """Return each tool in one line, as people may see it."""
     return [_line(name, told) for name, told in words.tools.items()]
 
 
 def whole(before: Words | None, now: Words) -> Iterator[str]:
-    """All that the tools say which `before` did not, line by line and uncut: what somebody accepts they must see."""
+    """Yield the words that `before` did not have, line by line and uncut: what somebody accepts they must see."""
     for name, told in now.tools.items():
         if isinstance(told, dict) and (before is None or before.tools.get(name) != told):
             yield f"{plain_lines(name)}:"
@@ -115,7 +115,7 @@ def whole(before: Words | None, now: Words) -> Iterator[str]:
 
 
 def load(folder: Path, digest: Digest) -> Words | None:
-    """The words that were accepted, if they are kept and whole."""
+    """Load the words that were accepted, if they are kept and whole."""
     try:
         content = (folder / FOLDER / f"{digest}.json").read_bytes()
         tools = json.loads(content)
@@ -149,7 +149,7 @@ def accept(offer: Offer) -> None:
 
 
 def with_digest(text: str, index: int, digest: Digest) -> str:
-    """The text of an agent file with `accepted: <digest>` in `tools[index]`, as far as that can be done in place."""
+    """Return the text of an agent file with `accepted: <digest>` in `tools[index]`, changed in place where possible."""
     try:
         entry = _entry(YAML(typ="safe", pure=True).compose(text), index)
     except YAMLError:
@@ -208,7 +208,7 @@ def _line(name: str, told: JsonValue) -> str:
 
 
 def _changes(before: JsonValue, now: JsonValue) -> Iterator[str]:
-    """Return what differs between two tools of one name."""
+    """Yield what differs between two tools of one name."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return
     names = {"tool": "its own name", "description": "description", "input_schema": "schema", "claims": "claims"}
@@ -224,7 +224,7 @@ def _told(value: JsonValue) -> str:
 
 
 def _around(one: str, other: str) -> tuple[str, str]:
-    """Both texts from a little before the place where they begin to differ."""
+    """Return both texts from a little before the place where they begin to differ."""
     length = min(len(one), len(other))
     same = next((place for place in range(length) if one[place] != other[place]), length)
     start = max(0, same - 20)

@@ -1,4 +1,4 @@
-"""Which MCP servers keep somebody waiting."""
+"""MCP servers that keep somebody waiting."""
 
 import asyncio
 from collections.abc import Callable

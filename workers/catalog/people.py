@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 DEFAULT_FILE = Path("deploy/people.yaml")
 
 SHARED: Place = ("policies",)
-"""Where an agent file names the shared policy files."""
+"""Place where an agent file names the shared policy files."""
 
 _NAMES = {
     "addresses": "is not a name of 1 to 200 characters without spaces around it",
@@ -37,12 +37,12 @@ class PeopleFileError(Exception):
 
 
 def people_path(settings: Settings) -> Path | None:
-    """The file of people, or `None` when there is none and none was named."""
+    """Return the file of people, or `None` when there is none and none was named."""
     return settings.people or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
 
 
 def read_people(settings: Settings) -> People | None:
-    """What the file of people says; `None` without one.
+    """Read the file of people; return `None` without one.
 
     Raises:
         PeopleFileError: all faults of the file.
@@ -61,7 +61,7 @@ def read_people(settings: Settings) -> People | None:
 
 
 def faults_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...]:
-    """Why these agents cannot be decided for: people or groups that nobody knows, a broken file, unusable keys."""
+    """Return why these agents cannot be decided for: unknown people or groups, a broken file, unusable keys."""
     faults = list(_key_faults(settings))
     try:
         people = read_people(settings)
@@ -73,7 +73,7 @@ def faults_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...
 
 
 def warnings_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...]:
-    """What is allowed and yet means that some requests can never be approved; needs a file without faults."""
+    """Warn of what is allowed and yet means that some requests can never be approved; needs a file without faults."""
     people = read_people(settings)
     warnings: list[Fault] = []
     for loaded in agents:
@@ -97,10 +97,10 @@ class _Asked:
     """`rule 'large' `; empty for an agent's `people`."""
     asking: Asking
     usual: Asking
-    """What it leaves out is the agent's `people`."""
+    """The agent's `people`, for what it leaves out."""
     document: Document
     place: Place
-    """Where it stands; `SHARED` for the rules of shared policy files."""
+    """Its place; `SHARED` for the rules of shared policy files."""
 
     def fault(self, place: Place, message: str, value: str = "") -> Fault:
         whole = (*self.place, *place) if self.place != SHARED else SHARED
@@ -171,7 +171,7 @@ def _namings(loaded: Loaded) -> Iterator[_Naming]:
 
 
 def _unknown(naming: _Naming, people: People | None) -> str | None:
-    """Why nobody is known by this name, or `None`."""
+    """Return why nobody is known by this name, or `None`."""
     names = f"names the {naming.kind} {naming.name!r}"
     if people is None:
         if naming.kind == "user":
@@ -193,7 +193,7 @@ def _suggestion(naming: _Naming, known: Sequence[str]) -> str:
 
 
 def _too_few(asked: _Asked, people: People) -> str | None:
-    """Why the approvals that are wanted can never come together, or `None`."""
+    """Return why the approvals that are wanted can never come together, or `None`."""
     asking, usual = asked.asking, asked.usual
     who = asking.approvers or usual.approvers
     quorum = asking.quorum or usual.quorum or 1
@@ -218,7 +218,7 @@ def _key_faults(settings: Settings) -> Iterator[Fault]:
 
 
 def _spec(document: Document) -> tuple[PeopleSpec | None, list[Fault]]:
-    """What the document says, or all that is wrong with it."""
+    """Return the document as a spec, or all that is wrong with it."""
     faults = list(document.faults)
     if document.value is None and faults:
         return None, faults
@@ -240,12 +240,12 @@ def _faults(document: Document, details: Sequence[ErrorDetails]) -> Iterator[Fau
 
 
 def _place(loc: tuple[str | int, ...]) -> Place:
-    """Where in the file; pydantic marks a key of a mapping that does not fit."""
+    """Return the place in the file; pydantic marks a key of a mapping that does not fit."""
     return loc[:-1] if loc[-1:] == ("[key]",) else loc
 
 
 def _says(detail: ErrorDetails) -> str:
-    """What is wrong and what is allowed, in one sentence that goes on after the key."""
+    """Describe the fault and what is allowed, in one sentence that goes on after the key."""
     place = _place(detail["loc"])
     model = _model(place)
     match detail["type"]:
@@ -262,7 +262,7 @@ def _says(detail: ErrorDetails) -> str:
 
 
 def _model(place: Place) -> type[BaseModel]:
-    """The model that the key at the end of `place` is, or would be, a field of."""
+    """Return the model that the key at the end of `place` is, or would be, a field of."""
     if len(place) == 1:
         return PeopleSpec
     return PersonSpec if place[0] == "people" else GroupSpec

@@ -62,21 +62,21 @@ class Policies:
     _read: dict[str, tuple[PolicyFile | None, tuple[Fault, ...]]] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """What agents may name."""
+        """Return the names that agents may give."""
         return [path.stem for path in policy_paths(self.folder)] if self.folder.is_dir() else []
 
     def get(self, name: str) -> PolicyFile | None:
-        """The policy of this name; `None` when its file is not valid or does not exist."""
+        """Return the policy of this name; `None` when its file is not valid or does not exist."""
         if name not in self._read:
             self._read[name] = read_policy_file(self.folder / f"{name}{SUFFIX}")
         return self._read[name][0]
 
     def faults(self) -> list[Fault]:
-        """All that is wrong with the files that were named."""
+        """Return all faults of the files that were named."""
         return [fault for _, faults in self._read.values() for fault in faults]
 
     def merged(self, agent: AgentFile) -> tuple[tuple[PlacedRule, ...], list[Fault]]:
-        """The rules of an agent, its own first, then those of the policies that it names, and what is wrong with that.
+        """Return the rules of an agent, its own first, then those of the policies that it names, and their faults.
 
         Faults inside the files themselves are in `faults`.
         """
@@ -107,7 +107,7 @@ class Policies:
 
 
 def policy_folder(agents: Path, settings: Path | None = None) -> Path:
-    """Where shared policies are: what the settings say, else the folder `policies` beside that of the agents."""
+    """Return the folder of shared policies: that of the settings, else `policies` beside that of the agents."""
     if settings is not None:
         return settings
     folder = agents.parent if agents.suffix in {".yaml", ".yml"} else agents
@@ -115,12 +115,12 @@ def policy_folder(agents: Path, settings: Path | None = None) -> Path:
 
 
 def policy_paths(folder: Path) -> list[Path]:
-    """The policy files of `folder`, by name."""
+    """Return the policy files of `folder`, by name."""
     return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and path.name[0] != ".")
 
 
 def read_policy_file(path: Path) -> tuple[PolicyFile | None, tuple[Fault, ...]]:
-    """The policy in one file with its places, and all that is wrong with it."""
+    """Read the policy in one file with its places, and all that is wrong with it."""
     document = read_document(path)
     spec, faults = read_spec(document, PolicySpec, POLICY_FILE, "a policy file")
     said = document.value if isinstance(document.value, dict) else {}
@@ -136,13 +136,13 @@ def read_policy_file(path: Path) -> tuple[PolicyFile | None, tuple[Fault, ...]]:
 
 
 def is_policy(document: Document) -> bool:
-    """Whether a file is meant as a policy: it has rules or examples, and no models as agents have."""
+    """Return whether a file is meant as a policy: it has rules or examples, and no models as agents have."""
     keys = set(document.value) if isinstance(document.value, dict) else set()
     return not keys.isdisjoint({"rules", "examples"}) and "models" not in keys
 
 
 def read_spec(document: Document, model: type[S], models: Models, what: str) -> tuple[S | None, list[Fault]]:
-    """What a document says, or all that is wrong with it; `what` is for documents that are no mapping at all."""
+    """Return the document as a spec, or all that is wrong with it; `what` is for documents that are no mapping."""
     faults = list(document.faults)
     if document.value is None and faults:
         return None, faults
@@ -163,14 +163,14 @@ def read_spec(document: Document, model: type[S], models: Models, what: str) -> 
 
 
 def _follows(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
-    """Whether a list is only told to be too short because its items are wrong."""
+    """Return whether a list is only told to be too short because its items are wrong."""
     loc = detail["loc"]
     deeper = any(len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in details)
     return detail["type"] == "too_short" and deeper
 
 
 def _repetitions(value: dict[str, JsonValue], document: Document) -> list[Fault]:
-    """Ids given twice, in a file whose other faults kept its validators from looking."""
+    """Return the ids given twice, in a file whose other faults kept its validators from looking."""
     rules = value.get("rules")
     ids = [rule.get("id") if isinstance(rule, dict) else None for rule in rules] if isinstance(rules, list) else []
     same = repeated([name if isinstance(name, str) else None for name in ids])
@@ -181,6 +181,6 @@ def _repetitions(value: dict[str, JsonValue], document: Document) -> list[Fault]
 
 
 def policy_schema() -> dict[str, JsonValue]:
-    """JSON Schema of policy files, for editors."""
+    """Return the JSON Schema of policy files, for editors."""
     schema = PolicySpec.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "Mandate policy file"}

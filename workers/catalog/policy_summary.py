@@ -1,4 +1,4 @@
-"""What can become of the calls of a tool, told from the rules alone: for people who read a policy."""
+"""Summary of a policy: the outcomes that calls of a tool can have by the rules alone."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.rules import policy
 
 ANYONE = "anyone"
-"""Who is asked where nobody is named: everybody in the file of people but the requester."""
+"""People who are asked where nobody is named: everybody in the file of people but the requester."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,11 @@ class Outcome:
     when: str | None = None
     """The condition under which it does; `None`: whenever nothing stricter does."""
     who: tuple[str, ...] = ()
-    """Whom `ask` asks."""
+    """People whom `ask` asks."""
     quorum: int = 1
 
     def __str__(self) -> str:
-        """`asks finance: rule large when args.amount >= 100.0`."""
+        """Describe the outcome as `asks finance: rule large when args.amount >= 100.0`."""
         why = f"rule {self.rule}" if self.rule is not None else _no_rule(self.kind)
         when = " ".join(self.when.split()) if self.when else ""
         return f"{self._word()}: {why}{f' when {when}' if when else ''}"
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def outcomes(rules: Sequence[Rule], people: Asking, tool: Tool) -> tuple[Outcome, ...]:
-    """What becomes of calls whatever their arguments, then what their conditions add, the strictest last.
+    """Return the outcomes of calls whatever their arguments, then those that conditions add, the strictest last.
 
     Left out is what can never decide: all else beside a `deny` without a condition, `allow` beside such an `ask`.
     """
@@ -67,7 +67,7 @@ def outcomes(rules: Sequence[Rule], people: Asking, tool: Tool) -> tuple[Outcome
 
 
 def runs_unasked(rules: Sequence[Rule], people: Asking, tools: Iterable[Tool]) -> dict[str, list[str]]:
-    """The tools that change the world and run without a person or a condition, by the rule that lets them."""
+    """Return the tools that change the world and run without a person or a condition, by the rule that lets them."""
     found: dict[str, list[str]] = {}
     for tool in tools:
         only = outcomes(rules, people, tool)

@@ -29,7 +29,7 @@ Found = tuple[ToolDefinition | str, ...]
 
 
 class ToolResolver:
-    """Looks for every tool of every entry: `tools` are those of valid entries, `faults` those of all."""
+    """Search for every tool of every entry: `tools` are those of valid entries, `faults` those of all."""
 
     def __init__(self, document: Document, entries: Sequence[ToolEntry | FaultyEntry], secrets: Secrets) -> None:
         self.tools: list[ToolDefinition] = []
@@ -67,7 +67,7 @@ class ToolResolver:
         return found
 
     async def _faulty(self, index: int, entry: FaultyEntry, mcp: McpDefinitions) -> Found:
-        """No server is asked: what is wrong may be how, or for what."""
+        """Return the names of a faulty entry; no server is asked: what is wrong may be how, or for what."""
         if (python := readable_python(entry)) is not None:
             found = await self._definitions(index, python, mcp)
             return tuple(map(_name, found)) if entry.get("name") == python.name else ()
@@ -120,7 +120,7 @@ class ToolResolver:
                     self.entry_of.setdefault(name, index)
 
     def _finished(self, made: ToolDefinition) -> ToolDefinition:
-        """`made` with its schema closed where nothing opens it, and with the arguments of which runs keep sums.
+        """Return `made` with its schema closed where nothing opens it, and with the arguments that runs sum up.
 
         The schema is the one that the model is told, calls are checked against and conditions have their types from.
         """

@@ -32,15 +32,15 @@ from pydantic_core import to_json
 
 
 class McpDefinitions(Protocol):
-    """Asks MCP servers for their tools."""
+    """Source of the tools of MCP servers."""
 
     async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
-        """Raises an exception that says in one sentence what is wrong with the server or with the entry."""
+        """Return the tools of a server; raise an exception that says in one sentence what is wrong."""
         ...
 
 
 def source_of(entry: ToolEntry) -> ToolSource:
-    """The key of the file that says where the tools of `entry` come from."""
+    """Return the key of the file that says where the tools of `entry` come from."""
     match entry:
         case PythonTool():
             return "python"
@@ -54,7 +54,7 @@ def source_of(entry: ToolEntry) -> ToolSource:
 
 
 async def definitions(entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefinition, ...]:
-    """The tools of one entry; their schemas are not checked yet.
+    """Return the tools of one entry; their schemas are not checked yet.
 
     Raises:
         ValueError: a function that cannot be a tool, or whatever `mcp` says; one sentence.
@@ -75,7 +75,7 @@ async def definitions(entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefini
 
 
 def reasons(entry: ToolEntry, error: ValueError) -> tuple[str, ...]:
-    """Why there are no tools of `entry`: `error`, and what a Python function would be refused for after it."""
+    """Return why there are no tools of `entry`: `error`, and what a Python function would be refused for next."""
     function = _function(entry)
     if not isinstance(entry, PythonTool) or function is None:
         return (str(error),)
@@ -90,7 +90,7 @@ def reasons(entry: ToolEntry, error: ValueError) -> tuple[str, ...]:
 
 
 def name_of(entry: ToolEntry) -> str | None:
-    """The name of the tool of `entry`, as far as one is known although there is no tool."""
+    """Return the name of the tool of `entry`, as far as one is known although there is no tool."""
     function = _function(entry)
     if entry_name(entry) is not None or function is None:
         return entry_name(entry)
@@ -99,7 +99,7 @@ def name_of(entry: ToolEntry) -> str | None:
 
 
 def _function(entry: ToolEntry) -> Function | None:
-    """The function of a Python tool; a module that does not import is not tried once more."""
+    """Return the function of a Python tool; a module that does not import is not tried again."""
     if not isinstance(entry, PythonTool) or entry.python.partition(":")[0] not in sys.modules:
         return None
     try:
@@ -113,7 +113,7 @@ def _settings(function: Function) -> decorator.ToolSettings:
 
 
 def readable_python(entry: FaultyEntry) -> PythonTool | None:
-    """`entry` without the settings that cannot be read, if it is a Python tool and says which."""
+    """Return `entry` without the settings that cannot be read, if it is a Python tool and says which."""
     known = {key: value for key, value in entry.items() if key in PythonTool.model_fields}
     try:
         return PythonTool.model_validate_json(to_json(without_blanks(known)), strict=True)
@@ -122,7 +122,7 @@ def readable_python(entry: FaultyEntry) -> PythonTool | None:
 
 
 def secret_texts(entry: ToolEntry | FaultyEntry) -> Iterator[tuple[Place, str]]:
-    """The texts of `entry` that may name secrets, each with its place in the entry; those that cannot be read not."""
+    """Yield the texts of `entry` that may name secrets, each with its place; unreadable ones are left out."""
     keys = entry if isinstance(entry, Mapping) else entry.model_dump()
     for place in (("mcp", "env"), ("mcp", "headers")) if "mcp" in keys else (("headers",),):
         found: object = keys
@@ -167,7 +167,7 @@ def _http(entry: HttpTool) -> ToolDefinition:
 
 
 def _tool(entry: NamedToolSettings, name: str, source: ToolSource) -> Tool:
-    """What the entry sets, the defaults of `Tool` for the rest."""
+    """Return the settings of the entry, the defaults of `Tool` for the rest."""
     its = {
         "timeout": entry.timeout,
         "retries": entry.retries,

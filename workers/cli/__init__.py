@@ -1,1 +1,36 @@
-"""The command line; one module a group of verbs."""
+"""The command line; one module a group of verbs.
+
+root_options: options of every verb
+run: `mandate run`
+watch: lines of a run
+show: `mandate show`
+record: record of a run
+run_text: run in words
+endings: end of a run
+inbox: `mandate inbox`
+entitled: requests of a person
+request_names: names of requests
+request_text: requests in words
+whole: full arguments of a request
+decide: `approve`, `reject`, `decide`, `answer`
+decisions: decisions looked up and sent
+edit: other arguments for a call
+control: `steer`, `pause`, `resume`, `stop`
+validate: `mandate validate`
+validate_agents: agents in words
+validate_policies: policies in words
+validate_call: verdict on one call
+validate_accept: acceptance of MCP tools
+worker: `mandate worker`
+server: `mandate server`
+keys: `mandate keys`
+options: options that verbs share
+connection: connection to Temporal
+identity: name of the user
+tokens: signed tokens
+output: results and errors
+columns: tables
+errors: errors with exit codes
+failures: exceptions in words
+signals: SIGINT and SIGTERM
+"""

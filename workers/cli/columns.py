@@ -19,7 +19,7 @@ def print_table(
     indent: int = 0,
     numbered: bool = False,
 ) -> None:
-    """A line for each row, or several where a cell has some; with `numbered` the first column stands to the right."""
+    """Print a line for each row, or several where a cell has some; `numbered` puts the first column to the right."""
     cells = [[_lines(cell) for cell in row] for row in rows]
     titles = [_lines(Text(title)) for title in head or ()]
     columns = zip(*([titles] if head else []), *cells, strict=True)
@@ -38,7 +38,7 @@ def _lines(cell: str | Text) -> list[Text]:
 
 
 def _joined(row: Sequence[Sequence[Text]], widths: Sequence[int], *, numbered: bool) -> Iterator[Text]:
-    """The lines of one row."""
+    """Yield the lines of one row."""
     for parts in zip_longest(*row, fillvalue=Text()):
         line = Text()
         for number, (part, width) in enumerate(zip(parts, widths, strict=True)):

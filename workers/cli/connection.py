@@ -1,4 +1,4 @@
-"""From flags, environment, profile file or embedded server to a connected client."""
+"""Connection to Temporal from flags, environment, profile file or embedded server."""
 
 import asyncio
 import re
@@ -38,14 +38,14 @@ class Connection:
     server: DevServer | None
     """The embedded server, if nothing named another."""
     options: str = ""
-    """What another command of ours must be told to get here, beginning with a space; empty when nothing."""
+    """Options that lead another command of ours here, beginning with a space; empty when none is needed."""
     started_in: Path | None = None
     """The folder of the embedded server, when this command has started it and does not share a running one."""
     temporal_options: str = ""
     """The same for Temporal's CLI, which does not know the embedded server."""
 
     def run_url(self, workflow_id: str, run_id: str | None = None) -> str | None:
-        """The run in the Web UI."""
+        """Return the address of the run in the Web UI."""
         if self.ui_url is None:
             return None
         page = f"{self.ui_url}/namespaces/{self.client.namespace}/workflows/{quote(workflow_id, safe='')}"
@@ -56,7 +56,7 @@ class Connection:
 async def connected(
     call: Invocation, settings: Settings | None = None, *, identity: str | None = None
 ) -> AsyncIterator[Connection]:
-    """A connection as flags, environment and Temporal's config file say, in this order.
+    """Connect as flags, environment and Temporal's config file say, in this order.
 
     Where none of them names an address, the embedded server of `settings.folder` is shared for the time of the block.
 
@@ -83,7 +83,7 @@ async def connected(
 
 
 def configured(call: Invocation, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Arguments of `Client.connect`; without `target_host` when nothing names an address."""
+    """Return the arguments of `Client.connect`; without `target_host` when nothing names an address."""
     root = call.root
     if root.config_file and not root.disable_config_file and not Path(root.config_file).is_file():
         raise CliError(f"--config-file {root.config_file!r} does not exist")
@@ -114,7 +114,7 @@ def _with_flags(config: dict[str, Any], call: Invocation) -> dict[str, Any]:
 
 
 def _tls(call: Invocation, configured: Any) -> Any:
-    """The TLS setting with the flags applied to it; an API key alone turns it on."""
+    """Return the TLS setting with the flags applied to it; an API key alone turns it on."""
     flags = call.flags
     if flags.tls is False:
         return False
@@ -167,7 +167,7 @@ async def _check_namespace(client: Client, address: str) -> None:
 
 
 def note_start(call: Invocation, connection: Connection, *, goes_on: bool = False) -> None:
-    """Says on stderr that this command has a server of its own, if it has; with `goes_on`, what becomes of its runs."""
+    """Say on stderr that this command has a server of its own, if so; with `goes_on`, what becomes of its runs."""
     if connection.started_in is None:
         return
     folder = connection.started_in
@@ -177,7 +177,7 @@ def note_start(call: Invocation, connection: Connection, *, goes_on: bool = Fals
 
 
 def elsewhere(connection: Connection) -> str:
-    """The end of a sentence that something is not there: where else it may be; empty for a server that ran already."""
+    """Return the end of a sentence that something does not exist: where else it may be; often empty."""
     if connection.started_in is None:
         return ""
     return (
@@ -187,7 +187,7 @@ def elsewhere(connection: Connection) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    """What went wrong; of Temporal's transport errors, whose text is for debugging, the innermost cause."""
+    """Return the error in one line; of Temporal's transport errors, made for debugging, the innermost cause."""
     text = " ".join(str(error).split())
     if "Connect" in text and (causes := re.findall(r'(?:message|error): "([^"]+)"', text)):
         cause = str(causes[-1])
@@ -197,7 +197,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _known_ui(folder: Path, address: str) -> str | None:
-    """The Web UI of the embedded server, when `address` is its."""
+    """Return the Web UI of the embedded server, when `address` is its."""
     host, _, port = address.rpartition(":")
     if host not in LOCAL or not lease.keeper_lives(folder):
         return None
@@ -207,7 +207,7 @@ def _known_ui(folder: Path, address: str) -> str | None:
 
 
 def _options(call: Invocation) -> str:
-    """The options that were given, for another command; never an API key."""
+    """Return the options that were given, for another command; never an API key."""
     given = {
         "--address": call.flags.address,
         "--namespace": call.flags.namespace,

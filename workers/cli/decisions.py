@@ -23,7 +23,7 @@ from pydantic import JsonValue, ValidationError
 
 @dataclass(frozen=True, slots=True)
 class DecisionOptions:
-    """What a person wants of all the requests that they name."""
+    """Decision of a person on all the requests that they name."""
 
     choice: str
     by: str | None = None
@@ -68,7 +68,7 @@ class SentDecision:
     said: str = ""
 
     def to_json(self) -> dict[str, object]:
-        """One entry of `-o json`."""
+        """Return one entry of `-o json`."""
         if self.status is None:
             return {"request": self.name, "refused": self.said}
         return {"request": self.name, "status": self.status, "message": self.said}
@@ -135,7 +135,7 @@ def _check_choice(call: Invocation, target: Target, request: Request, wish: Deci
 
 
 async def look_up(call: Invocation, connection: Connection, targets: Sequence[Target]) -> list[Found]:
-    """Each request as it is now; those that are not open with the reason.
+    """Return each request as it is at this moment; those that are not open with the reason.
 
     Raises:
         CliError: there is no such run, or no worker answers for it.
@@ -152,7 +152,7 @@ async def look_up(call: Invocation, connection: Connection, targets: Sequence[Ta
 
 
 async def told_by(call: Invocation, connection: Connection, workflow_id: str) -> OpenRequests:
-    """What one run wants. Raises as `look_up`."""
+    """Return the requests of one run. Raise as `look_up`."""
     try:
         return await inbox.open_requests(connection.client, workflow_id)
     except inbox.Unknown:
@@ -175,7 +175,7 @@ def _found(call: Invocation, target: Target, run: OpenRequests) -> Found:
 
 
 def not_open(run: OpenRequests, request: str) -> str:
-    """Why a request cannot be decided on, in one sentence."""
+    """Return why a request cannot be decided on, in one sentence."""
     closed = next((one for one in run.closed if one.id == request), None)
     if closed is not None:
         return f"request {request} is {closed.outcome} already: {closed.reason}"
@@ -223,7 +223,7 @@ async def _prepared(
 async def _value(
     call: Invocation, connection: Connection, run: OpenRequests, request: Request, wish: DecisionOptions
 ) -> tuple[JsonValue, Path | None]:
-    """What goes with the choice, and the file in which it was written in an editor.
+    """Return the value that goes with the choice, and the file in which it was written in an editor.
 
     What people are not shown is sent as it is shown, `***` or a reference, and the run puts it back in.
     """
@@ -254,7 +254,7 @@ async def _value(
 
 
 def _refuse_in_clear(request: Request, value: JsonValue, kept: Path | None = None) -> None:
-    """Raises `CliError` for a sensitive argument that would be sent as it is: the history keeps what is sent."""
+    """Raise `CliError` for a sensitive argument that would be sent as it is: the history keeps what is sent."""
     if (name := redaction.revealed(request.arguments, value)) is not None:
         where = f"; your text is in {kept}" if kept is not None else ""
         raise CliError(f"{redaction.in_clear(name)}; nothing was sent{where}")
@@ -268,7 +268,7 @@ def _comments(run: OpenRequests, request: Request) -> list[str]:
 
 
 async def _token(command: str, target: Target, decision: Decision, environment: Mapping[str, str]) -> str:
-    """What `command` prints, which signs one decision.
+    """Run `command`, which signs one decision, and return its token.
 
     Raises:
         CliError: it fails or prints nothing.

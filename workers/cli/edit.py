@@ -24,14 +24,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 EDITOR = "vi"
-"""Where neither `VISUAL` nor `EDITOR` is set."""
+"""Editor where neither `VISUAL` nor `EDITOR` is set."""
 
 _REFERENCE = {"digest", "size", "preview"}
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 
 
 def parsed(written: str) -> JsonValue:
-    """`written` as JSON where it is some, else as the text that it is."""
+    """Return `written` as JSON where it is some, else as the text that it is."""
     try:
         value: JsonValue = json.loads(written)
         canonical_json(value)
@@ -41,7 +41,7 @@ def parsed(written: str) -> JsonValue:
 
 
 def with_settings(arguments: JsonObject, settings: Sequence[str]) -> JsonObject:
-    """`arguments` with each `path=value` of `settings`; a path is names and list positions joined with dots.
+    """Return `arguments` with each `path=value` of `settings`; a path is names and positions joined with dots.
 
     Raises:
         CliError: one is not of this form, or leads through something that is neither object nor list.
@@ -78,7 +78,7 @@ def _put(holder: JsonValue, keys: Sequence[str], value: JsonValue, setting: str)
 
 
 def from_file(path: Path) -> JsonObject:
-    """Whole arguments from a YAML or JSON file.
+    """Read whole arguments from a YAML or JSON file.
 
     Raises:
         CliError: it cannot be read, or holds no object.
@@ -94,7 +94,7 @@ def from_file(path: Path) -> JsonObject:
 
 
 def edited(arguments: JsonObject, comments: Sequence[str], environment: Mapping[str, str]) -> tuple[JsonObject, Path]:
-    """What a person makes of `arguments` in their editor, and the file in which they did, which is left there.
+    """Return `arguments` as a person changes them in their editor, and the file of it, which is left there.
 
     Raises:
         CliError: the editor fails, or the file has not changed, is empty, or holds no object; it names the file where
@@ -144,7 +144,7 @@ def _without_comments(text: str) -> str:
 
 
 def referenced(value: JsonValue, whole: JsonValue, shown: JsonValue) -> JsonValue:
-    """`value` with what was left as in `whole` in the form in which it is in `shown`.
+    """Return `value` with the texts that are left as in `whole` in their form of `shown`.
 
     Long texts are shown as references, which the run puts the whole texts in place of: so they need not be sent.
     """
@@ -161,7 +161,7 @@ def referenced(value: JsonValue, whole: JsonValue, shown: JsonValue) -> JsonValu
 
 
 def is_reference(value: JsonValue) -> bool:
-    """Whether `value` stands for a long text."""
+    """Return whether `value` stands for a long text."""
     return isinstance(value, dict) and value.keys() == _REFERENCE
 
 
@@ -172,7 +172,7 @@ def has_references(value: JsonValue) -> bool:
 
 
 def changes(before: JsonValue, after: JsonValue, path: str = "") -> Iterator[str]:
-    """`amount: 120 → 80`, a line for each part that differs."""
+    """Describe the changes as `amount: 120 → 80`, a line for each part that differs."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in dict.fromkeys((*before, *after)):
             place = f"{path}.{name}" if path else name
@@ -194,7 +194,7 @@ def _short(value: JsonValue) -> str:
 
 
 def as_yaml(value: JsonValue) -> str:
-    """`value` as YAML for people: keys in their order, texts of several lines as blocks; read back it is the same."""
+    """Return `value` as YAML for people: keys in their order, long texts as blocks; read back it is the same."""
     yaml = YAML(typ="rt", pure=True)
     yaml.width = 4096
     yaml.allow_unicode = True
@@ -231,14 +231,14 @@ def _with_blocks(value: JsonValue) -> Any:
 
 
 def _fits_a_block(text: str) -> bool:
-    """Whether a block scalar gives `text` back exactly."""
+    """Return whether a block scalar gives `text` back exactly."""
     lines = text.split("\n")
     plain = all(character.isprintable() or character == "\n" for character in text)
     return plain and not lines[0].startswith(" ") and all(line == line.rstrip() for line in lines)
 
 
 def read_yaml(text: str) -> JsonObject:
-    """The object in `text`, YAML or JSON.
+    """Read the object in `text`, YAML or JSON.
 
     Raises:
         ValueError: it holds none, or something that JSON has no form for; one sentence with the line.

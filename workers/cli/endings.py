@@ -1,4 +1,4 @@
-"""How a run ended: the exit code, and what people are told."""
+"""End of a run: the exit code, and the lines for people."""
 
 import json
 import shlex
@@ -13,14 +13,14 @@ from rich.text import Text
 
 
 def exit_code(ended: RunEnded) -> int:
-    """0 for a completed run, 2 for one that was asked for wrongly, 1 for all others."""
+    """Return 0 for a completed run, 2 for one that was asked for wrongly, 1 for all others."""
     if ended.status == RunStatus.COMPLETED:
         return DONE
     return REFUSED if ended.bad_input else ENDED_OTHERWISE
 
 
 def tell(out: Output, connection: Connection, workflow_id: str, ended: RunEnded, *, program: str) -> None:
-    """The answer, what was done, what it cost, and where to look."""
+    """Print the answer, what was done, what it cost, and where to look."""
     style = "bold green" if ended.status == RunStatus.COMPLETED else "bold yellow"
     out.print("")
     out.print(Text.assemble((ended.status, style), f": {ended.reason}" if ended.reason else ""))
@@ -34,7 +34,7 @@ def tell(out: Output, connection: Connection, workflow_id: str, ended: RunEnded,
 
 
 def commands(connection: Connection, workflow_id: str, *, program: str) -> list[tuple[str, str]]:
-    """What to type to see more of a run."""
+    """Return the commands that show more of a run."""
     name = shlex.quote(workflow_id)
     return [
         ("Read it", f"{program} show {name}{connection.options}"),

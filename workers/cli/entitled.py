@@ -1,4 +1,4 @@
-"""Which requests a person may decide on, as far as that can be told here: the run has the last word."""
+"""Requests that a person may decide on, as far as that can be told here: the run has the last word."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class Entitled:
     groups: tuple[str, ...] = ()
     """Groups that they say they are in; used without a file of people."""
     note: str | None = None
-    """What is to be said of how it was found out."""
+    """Remark on how it was found out."""
 
     @classmethod
     def of(cls, settings: Settings, person: str, groups: Sequence[str] = ()) -> "Entitled":
-        """As the file of people of `settings` says.
+        """Return the person's rights by the file of people of `settings`.
 
         Raises:
             CliError: the file has faults, or does not have this person.
@@ -43,7 +43,7 @@ class Entitled:
         return cls(person, people, tuple(groups), note)
 
     def may_decide(self, run: OpenRequests, request: Request) -> bool:
-        """Whether a decision of this person would count, and still is wanted."""
+        """Return whether a decision of this person would count, and still is wanted."""
         if run.requester is not None and self._is_me(run.requester):
             return False
         if any(self._is_me(name) for need in request.needs for name in (*need.approved_by, *need.rejected_by)):

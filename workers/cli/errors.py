@@ -1,4 +1,4 @@
-"""What goes wrong on the command line, as one sentence and an exit code."""
+"""Errors of the command line, as one sentence and an exit code."""
 
 DONE = 0
 ENDED_OTHERWISE = 1
@@ -9,7 +9,7 @@ INTERRUPTED = 130
 
 
 class CliError(Exception):
-    """Ends the command; the text is for its user."""
+    """The error that ends the command; the text is for its user."""
 
     def __init__(self, message: str, code: int = REFUSED) -> None:
         super().__init__(message)
@@ -17,7 +17,7 @@ class CliError(Exception):
 
 
 class SilentExit(Exception):
-    """Ends the command; everything has been said."""
+    """The error that ends the command when everything has been said."""
 
     def __init__(self, code: int) -> None:
         super().__init__(str(code))

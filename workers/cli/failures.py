@@ -10,7 +10,7 @@ OURS = "mandate"
 
 
 def report(error: Exception, *, as_json: bool) -> int:
-    """Says on stderr what went wrong; the exit code."""
+    """Say on stderr what went wrong; return the exit code."""
     faults = getattr(error, "faults", None)
     if faults and not as_json:
         write_error(str(error))
@@ -22,7 +22,7 @@ def report(error: Exception, *, as_json: bool) -> int:
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong and, where that is known, what to do."""
+    """Describe the error and, where that is known, what to do."""
     if isinstance(error, typer.TyperException):
         return _usage(error)
     rpc = sys.modules.get("temporalio.service")

@@ -22,10 +22,10 @@ class Identity:
 
     name: str
     guessed_from: str | None = None
-    """Where the name is from when nobody has given it: `git`, or `the login name`."""
+    """Source of the name when nobody has given it: `git`, or `the login name`."""
 
     def __str__(self) -> str:
-        """`ann@example.com (from git)`."""
+        """Return the name as `ann@example.com (from git)`."""
         return f"{self.name} (from {self.guessed_from})" if self.guessed_from is not None else self.name
 
 
@@ -48,7 +48,7 @@ def person(settings: Settings, given: str | None, *, option: str = "--by") -> Id
 
 
 def announce(out: Output, who: Identity) -> None:
-    """Says on stderr under whose name things are done, which nobody has typed as a rule."""
+    """Say on stderr under whose name things are done, which nobody has typed as a rule."""
     out.note(f"as {who}")
 
 
@@ -62,7 +62,7 @@ def _found(settings: Settings, given: str | None) -> Identity:
 
 
 def _is_name(name: str) -> bool:
-    """Tell whether `by` and `requester` take it."""
+    """Return whether `by` and `requester` take it."""
     try:
         TypeAdapter(By).validate_python(name)
     except ValidationError:

@@ -91,7 +91,7 @@ async def _asked(
 
 @contextmanager
 def _progress(out: Output) -> Iterator[Callable[[int, int], None] | None]:
-    """A spinner that counts, where somebody watches."""
+    """Show a spinner that counts, where somebody watches."""
     if (screen := out.screen) is None:
         yield None
         return
@@ -100,7 +100,7 @@ def _progress(out: Output) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def rows_of(found: Inbox) -> list[Row]:
-    """Those that expire first at the top; of the same moment, in the order in which they were asked."""
+    """Return the rows, those that expire first at the top; of the same moment, the one asked first."""
     rows = [Row(run, request) for run in found.runs for request in run.requests]
     return sorted(
         rows, key=lambda row: (row.request.expires_at, row.run.workflow_id, int(row.request.id.removeprefix("r")))
@@ -108,7 +108,7 @@ def rows_of(found: Inbox) -> list[Row]:
 
 
 def _of(rows: Sequence[Row], call: Invocation, connection: Connection, by: str | None, group: str | None) -> list[Row]:
-    """Those that the person who calls may decide on, as the file of people here says."""
+    """Return those that the person who calls may decide on, as the file of people here says."""
     from mandate.workers.cli.entitled import Entitled  # noqa: PLC0415 - only --mine reads the people
 
     person = identity.person(connection.settings, by)
@@ -151,7 +151,7 @@ def _as_json(rows: Sequence[Row], found: Inbox) -> dict[str, object]:
 
 
 def entry(run: OpenRequests, request: Request) -> dict[str, object]:
-    """One request as programs read it."""
+    """Return one request as programs read it."""
     return {
         "name": f"{run.workflow_id}:{request.id}",
         "workflow_id": run.workflow_id,
@@ -183,7 +183,7 @@ def _print(call: Invocation, rows: Sequence[Row], found: Inbox) -> None:
 
 
 def _how(rows: Sequence[Row], program: str) -> str:
-    """How each kind of request is answered, by the number of the first one."""
+    """Describe how each kind of request is answered, by the number of the first one."""
     ways: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         match row.request.kind:

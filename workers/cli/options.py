@@ -25,7 +25,7 @@ THREADS_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFlags:
-    """How to reach Temporal, as given after the verb; `None` was not given."""
+    """Flags of the connection to Temporal, as given after the verb; `None` was not given."""
 
     address: str | None = None
     namespace: str | None = None
@@ -52,7 +52,7 @@ class Invocation:
 
 
 def seconds(option: str, value: str | None) -> float | None:
-    """A duration such as `10s` or `1m30s`; `None` and zero mean without a limit."""
+    """Parse a duration such as `10s` or `1m30s`; `None` and zero mean without a limit."""
     if value is None or value in {"0", "0s"}:
         return None
     try:
@@ -90,7 +90,7 @@ def _output_options(
     log_format: Annotated[str | None, typer.Option(help="text or json.", rich_help_panel=OUTPUT)] = None,
     color: Annotated[Color | None, typer.Option(help="When to use colours.", rich_help_panel=OUTPUT)] = None,
 ) -> dict[str, str]:
-    """Options that may stand on either side of the verb: those that were given after it."""
+    """Return the options that may stand on either side of the verb: those that were given after it."""
     given = {"output": output, "log_level": log_level, "log_format": log_format, "color": color}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -99,7 +99,7 @@ Verb = Callable[..., int | None] | Callable[..., Awaitable[int | None]]
 
 
 def verb(function: Verb) -> Callable[..., int | None]:
-    """`function(call, ...)` as a command with the options for output and connection.
+    """Make `function(call, ...)` a command with the options for output and connection.
 
     The first parameter of `function` gets the `Invocation`; the others are its own arguments and options. It may be
     async, and may return the exit code.
@@ -108,7 +108,7 @@ def verb(function: Verb) -> Callable[..., int | None]:
 
 
 def offline_verb(function: Verb) -> Callable[..., int | None]:
-    """`function` as `verb` makes it, without the options for connecting to Temporal."""
+    """Make `function` a command as `verb` does, without the options for connecting to Temporal."""
     return _command(function, {})
 
 

@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, everything else on stderr."""
+"""Output of a command: results on stdout, everything else on stderr."""
 
 import asyncio
 import json
@@ -33,33 +33,33 @@ class Output:
 
     @property
     def live(self) -> bool:
-        """Whether somebody watches: then there are spinners."""
+        """True if somebody watches: then there are spinners."""
         return self.screen is not None
 
     @property
     def screen(self) -> Console | None:
-        """Where spinners go: the one console that prints on the terminal while they turn; `None` without a terminal."""
+        """The one console of spinners, which prints on the terminal while they turn; `None` without a terminal."""
         if self.result.is_terminal and not self.as_json:
             return self.result
         return self.notes if self.notes.is_terminal else None
 
     def print(self, *parts: RenderableType) -> None:
-        """Lines of the result; nothing with `-o json`. Texts are printed as they are, without markup."""
+        """Print lines of the result; nothing with `-o json`. Texts are printed as they are, without markup."""
         if not self.as_json:
             self.result.print(*map(_plain, parts), sep="\n", markup=False, highlight=False)
 
     def note(self, line: str) -> None:
-        """One line on the way, for example of progress; never on stdout."""
+        """Print one line on the way, for example of progress; never on stdout."""
         console = self.screen if self.screen is not None and self.notes.is_terminal else self.notes
         console.print(plain_lines(line), markup=False, highlight=False, style="dim")
 
     def refusal(self, line: str) -> None:
-        """One thing of several that was not done, and why; on stderr, nothing with `-o json`, whose result says it."""
+        """Print on stderr one thing of several that was not done, and why; nothing with `-o json`, which has it."""
         if not self.as_json:
             self.notes.print(plain_lines(line), markup=False, highlight=False, style="bold red")
 
     async def confirm(self, question: str) -> bool:
-        """Whether the person at the terminal says yes; asked on stderr, and Ctrl-C still ends the command."""
+        """Ask on stderr and return whether the person at the terminal says yes; Ctrl-C still ends the command."""
         sys.stderr.write(f"{plain_lines(question)} [y/N] ")
         sys.stderr.flush()
         # A thread, because nothing interrupts a read in this one.
@@ -67,7 +67,7 @@ class Output:
         return answer.strip().lower() in {"y", "yes"}
 
     def json(self, value: object) -> None:
-        """The whole result of `-o json`: one JSON value on stdout."""
+        """Print the whole result of `-o json`: one JSON value on stdout."""
         text = json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
         sys.stdout.write(f"{escaped(text)}\n")
 
@@ -92,17 +92,17 @@ class Output:
 
 
 def _plain(part: RenderableType) -> RenderableType:
-    """Before its width is measured; what is no text is made plain as it is printed."""
+    """Make text plain before its width is measured; anything else is made plain as it is printed."""
     return plain_lines(part) if isinstance(part, str) else part
 
 
 def write_error(text: str) -> None:
-    """Lines on stderr, where somebody else's words may be part of them."""
+    """Write lines to stderr, where somebody else's words may be part of them."""
     sys.stderr.write(f"{plain_lines(text)}\n")
 
 
 def print_error(message: str, *, code: int, as_json: bool, details: Mapping[str, object] | None = None) -> None:
-    """One sentence on stderr; with `-o json` an object with it and the exit code."""
+    """Print one sentence on stderr; with `-o json` an object with it and the exit code."""
     if as_json:
         told = json.dumps({"error": message, "code": code, **(details or {})}, ensure_ascii=False)
         sys.stderr.write(f"{escaped(told)}\n")

@@ -1,4 +1,4 @@
-"""What `mandate show` knows of a run: Temporal's history, and the conversation from the store."""
+"""Record of a run for `mandate show`: Temporal's history, and the conversation from the store."""
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -41,7 +41,7 @@ Json = dict[str, JsonValue]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What people were asked or said, in one line."""
+    """Question to people or words of theirs, in one line."""
 
     step: int | None
     """`None` before the run last continued as new."""
@@ -58,9 +58,9 @@ class Record:
     """`running`, `waiting` for people, `paused`, or how it ended; see `happenings.Ended`."""
     chronicle: RunHistory
     people: tuple[Told, ...]
-    """What people were asked and said, oldest first."""
+    """Questions to people and their words, oldest first."""
     diagnosis: Diagnosis | None = None
-    """Why it does not go on, where its workflow task is tried again and again."""
+    """The reason why it does not go on, where its workflow task is tried again and again."""
 
     @property
     def output(self) -> JsonValue:
@@ -69,7 +69,7 @@ class Record:
         return ended.result.output if ended is not None and ended.result is not None else None
 
     def to_json(self) -> Json:
-        """The stable part of `mandate show -o json`."""
+        """Return the stable part of `mandate show -o json`."""
         its = self.chronicle
         return {
             "workflow_id": self.workflow_id,
@@ -90,7 +90,7 @@ class Record:
 
 
 async def exists(client: Client, workflow_id: str) -> bool:
-    """Whether there is any workflow of this id."""
+    """Return whether there is any workflow of this id."""
     try:
         await client.get_workflow_handle(workflow_id).describe()
     except RPCError as error:
@@ -101,7 +101,7 @@ async def exists(client: Client, workflow_id: str) -> bool:
 
 
 async def read_record(connection: Connection, workflow_id: str, run_id: str | None) -> Record:
-    """The run as its history tells it; needs no worker.
+    """Read the run as its history tells it; needs no worker.
 
     Raises:
         CliError: there is no such run.
@@ -138,7 +138,7 @@ def _told(happened: Sequence[Happening]) -> Iterator[Told]:
 
 
 def _take_memo(chronicle: RunHistory, memo: Mapping[str, object]) -> None:
-    """What a cancelled run left instead of a result."""
+    """Take in what a cancelled run left instead of a result."""
     told = memo.get("mandate")
     if isinstance(told, dict):
         chronicle.effects = EffectLog.model_validate(told.get("effects") or {})
@@ -176,7 +176,7 @@ class Conversation:
         """Calls so far that had sensitive arguments."""
 
     async def messages(self, head: str, *, full: bool = False) -> AsyncIterator[Said]:
-        """Oldest first; sensitive arguments are hidden. With `full`, whole results and not what the model was shown."""
+        """Yield messages, oldest first, without sensitive arguments; with `full`, whole results as stored."""
         step = 1
         async for digest, segment in self._transcript.segments(head):
             agent = await self._agents.get(segment.agent)
@@ -213,13 +213,13 @@ class Conversation:
         return part.model_dump(mode="json")
 
     def _struck(self, text: str) -> str:
-        """`text` without the sensitive arguments of calls, which models may repeat."""
+        """Return `text` without the sensitive arguments of calls, which models may repeat."""
         for tool, arguments in self._sensitive:
             text = without_sensitive(text, tool, arguments)
         return text
 
     async def pending(self, record: Record) -> list[Json]:
-        """Calls of the last turn whose results the model was not told."""
+        """Return the calls of the last turn whose results the model was not told."""
         return [await self._pending(call, record) for call in record.chronicle.calls]
 
     async def _pending(self, call: Call, record: Record) -> Json:
@@ -241,7 +241,7 @@ class Conversation:
 
 
 def _read(arguments: str) -> Json:
-    """The arguments that the model wrote, if they are some."""
+    """Return the arguments that the model wrote, if they are some."""
     try:
         read = json.loads(arguments)
     except ValueError:
@@ -250,7 +250,7 @@ def _read(arguments: str) -> Json:
 
 
 def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:
-    """As the model wrote them, as JSON where they are some; sensitive ones hidden."""
+    """Return the arguments as the model wrote them, as JSON where they are some; sensitive ones hidden."""
     definition = agent.definition(part.tool)
     hidden = definition.tool.sensitive if definition is not None else ()
     try:
@@ -264,7 +264,7 @@ def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:
 
 @asynccontextmanager
 async def conversation(store: str, record: Record) -> AsyncIterator[Conversation]:
-    """The conversation of `record`, from the store at `store`. Raises as `stored`."""
+    """Load the conversation of `record`, from the store at `store`. Raise as `stored`."""
     pin = record.chronicle.pin
     async with stored(store, pin.store if pin is not None else None) as blobs:
         yield Conversation(blobs)
@@ -272,7 +272,7 @@ async def conversation(store: str, record: Record) -> AsyncIterator[Conversation
 
 @asynccontextmanager
 async def stored(store: str, wanted: str | None) -> AsyncIterator[Blobs]:
-    """The blobs in the store at `store`, which must have the id `wanted`.
+    """Open the blobs in the store at `store`, which must have the id `wanted`.
 
     Raises:
         CliError: the store is another than the run's, or does not have all of it.

@@ -1,4 +1,4 @@
-"""How requests are named on the command line: `<workflow id>:<request id>`, or a number of the last inbox."""
+"""Names of requests on the command line: `<workflow id>:<request id>`, or a number of the last inbox."""
 
 import json
 import os
@@ -46,7 +46,7 @@ class Numbered:
     """The numbers of one inbox."""
 
     server: str
-    """Which namespace of which server it was of."""
+    """Namespace and server of the inbox."""
     address: str
     """The same for people."""
     at: datetime
@@ -55,7 +55,7 @@ class Numbered:
 
 
 def parsed(name: str) -> Target | None:
-    """`wf:r3` as a request; `None` for anything else."""
+    """Parse `wf:r3` as a request; return `None` for anything else."""
     match = _NAME.fullmatch(name)
     return Target(match["workflow"], match["request"]) if match is not None else None
 
@@ -65,7 +65,7 @@ def is_number(name: str) -> bool:
 
 
 async def targets(connection: Connection, names: Sequence[str], *, program: str) -> list[Target]:
-    """The requests that `names` stand for, each once.
+    """Return the requests that `names` stand for, each once.
 
     Raises:
         CliError: a name is neither of the two forms, or a number is not of this server's last inbox.
@@ -88,7 +88,7 @@ async def targets(connection: Connection, names: Sequence[str], *, program: str)
 
 
 def resolve(number: int, numbered: Numbered | None, *, server: str, folder: Path, program: str) -> Target:
-    """What a number stands for.
+    """Return the request that a number stands for.
 
     Raises:
         CliError: there is no inbox yet, it is of another server, or it is shorter.
@@ -122,7 +122,7 @@ def save(folder: Path, numbered: Numbered) -> None:
 
 
 def load(folder: Path) -> Numbered | None:
-    """The numbers of the last inbox; `None` when there is none that can be read."""
+    """Return the numbers of the last inbox; `None` when there is none that can be read."""
     try:
         told = json.loads((folder / FILE).read_text(encoding="utf-8"))
         requests = tuple((str(workflow), str(request), str(digest)) for workflow, request, digest in told["requests"])
@@ -133,7 +133,7 @@ def load(folder: Path) -> Numbered | None:
 
 
 async def server_of(connection: Connection) -> str:
-    """What tells this namespace from all others, also from that of a server that had the same address before."""
+    """Return what tells this namespace from all others, also from those of an earlier server at its address."""
     client = connection.client
     try:
         request = DescribeNamespaceRequest(namespace=client.namespace)

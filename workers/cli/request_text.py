@@ -25,7 +25,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "stop": "the run ends, with the call among its uncertain ones",
     },
 }
-"""What the choices of a request mean, by its kind."""
+"""Meanings of the choices of a request, by its kind."""
 
 TITLE_CHARACTERS = 160
 
@@ -33,14 +33,14 @@ _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def length(span: timedelta) -> str:
-    """`3 d`, `5 h`, `12 min` or `40 s`: rounded, in the largest unit of which there are two."""
+    """Return a length of time as `3 d`, `5 h`, `12 min` or `40 s`: rounded, in the largest unit that fits twice."""
     seconds = max(span.total_seconds(), 0.0)
     unit, size = next((each for each in _UNITS if round(seconds / each[1]) >= 2), _UNITS[-1])
     return f"{round(seconds / size)} {unit}"
 
 
 def remaining(request: Request, now: datetime) -> str:
-    """How long people have; `over` when the time has come and the run has not ended it yet."""
+    """Return the time that people have; `over` when it has come and the run has not ended it yet."""
     return length(request.expires_at - now) if request.expires_at > now else "over"
 
 
@@ -49,7 +49,7 @@ def waits_for(request: Request) -> str:
 
 
 def asks(request: Request, occasion: str) -> str:
-    """Who is asked what and until when, in one line."""
+    """Describe who is asked what and until when, in one line."""
     who, until = waits_for(request), decisions.moment(request.expires_at)
     title = wording.shorten(request.title, TITLE_CHARACTERS)
     match occasion:
@@ -62,7 +62,7 @@ def asks(request: Request, occasion: str) -> str:
 
 
 def print_request(out: Output, run: OpenRequests, request: Request, arguments: JsonValue, now: datetime) -> None:
-    """All that a person must know before they decide, but how to do it."""
+    """Print all that a person must know before they decide, but how to do it."""
     out.print(Text(request.question or request.title, style="bold"))
     if request.question is not None and request.options:
         out.print(*(f"  - {option}" for option in request.options))
@@ -124,7 +124,7 @@ def _left(request: Request, now: datetime) -> str:
 
 
 def expiry(request: Request) -> str:
-    """What it means that nobody answers in time."""
+    """Describe what follows if nobody answers in time."""
     unmet = [need for need in request.needs if not need.is_met] or list(request.needs)
     first = min(unmet, key=lambda need: need.expires_at)
     if first.then is None:
@@ -134,7 +134,7 @@ def expiry(request: Request) -> str:
 
 
 def needed(need: Need) -> str:
-    """`1 of finance (rule 'large'): ann@example.com has approved`."""
+    """Describe a need as `1 of finance (rule 'large'): ann@example.com has approved`."""
     who = ", ".join((*need.groups, *need.users)) or "everybody in the file of people"
     rule = f" (rule {need.rule!r})" if need.rule is not None else ""
     signed = ", signed" if need.signature else ""
@@ -148,12 +148,12 @@ def needed(need: Need) -> str:
 
 
 def written(arguments: JsonValue) -> str:
-    """Arguments as YAML, texts of several lines as blocks; nothing is left out."""
+    """Write arguments as YAML, texts of several lines as blocks; nothing is left out."""
     return as_yaml(arguments).rstrip() if arguments else "none"
 
 
 def headline(workflow_id: str, request: Request) -> str:
-    """What a request is about, in one line."""
+    """Describe the matter of a request, in one line."""
     return f"{workflow_id}:{request.id}  {wording.shorten(request.title, 160)}"
 
 
@@ -166,7 +166,7 @@ def _indented(text: str) -> str:
 
 
 def ways(connection: Connection, workflow_id: str, request: Request, *, program: str) -> tuple[commands.Way, ...]:
-    """The commands that answer `request` from where this one was typed."""
+    """Return the commands that answer `request` from where this one was typed."""
     namespace = connection.client.namespace
     given = f" --namespace {shlex.quote(namespace)}"
     ours, temporals = (text.replace(given, "") for text in (connection.options, connection.temporal_options))

@@ -99,7 +99,7 @@ async def watch(call: Invocation, connection: Connection, workflow_id: str, run_
 
 
 def read_input(text: str | None, input_file: Path | None, input_json: str | None) -> str | dict[str, Any]:
-    """What the agent is asked, from the one place that was given.
+    """Read the agent's task from the one place that was given.
 
     Raises:
         CliError: none or several were given, or it is empty or no JSON object.

@@ -13,11 +13,11 @@ from rich.text import Text
 
 LINES = 6
 CHARACTERS = 600
-"""What is shown of a text unless all of it is wanted."""
+"""Characters that are shown of a text unless all of it is wanted."""
 
 
 def print_heading(out: Output, record: Record, url: str | None) -> None:
-    """Which run it is and how it stands."""
+    """Print the run and its status."""
     its = record.chronicle
     version = f" {its.pin.version}" if its.pin is not None else ""
     out.print(Text.assemble((record.workflow_id, "bold"), "  ", _status(record.status)))
@@ -31,7 +31,7 @@ def print_heading(out: Output, record: Record, url: str | None) -> None:
 
 
 def print_message(out: Output, message: Said, *, full: bool) -> None:
-    """One message with its parts; an answer without calls is never cut."""
+    """Print one message with its parts; an answer without calls is never cut."""
     full = full or (message.role == "assistant" and all(part["kind"] != "call" for part in message.parts))
     answers = [part for part in message.parts if part["kind"] == "result"]
     if message.role == "assistant":
@@ -47,7 +47,7 @@ def print_message(out: Output, message: Said, *, full: bool) -> None:
 
 
 def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: bool) -> None:
-    """What is open, what was changed, what it cost."""
+    """Print what is open, what was changed, what it cost."""
     its = record.chronicle
     if pending:
         out.print("")
@@ -86,7 +86,7 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
 
 
 def _supplied(record: Record) -> str | None:
-    """A person's answer, which the conversation does not have."""
+    """Return a person's answer, which the conversation does not have."""
     ended = record.chronicle.ended
     if ended is None or record.output is None or not (ended.reason or "").startswith(wording.SUPPLIED):
         return None
@@ -94,7 +94,7 @@ def _supplied(record: Record) -> str | None:
 
 
 def _effects(entries: Sequence[EffectEntry]) -> list[tuple[str | Text, ...]]:
-    """One line a call, with its attempts and what is to be said of its outcome."""
+    """Return one row a call, with its attempts and what is to be said of its outcome."""
     rows: list[tuple[str | Text, ...]] = []
     calls = {entry.key: entry.call for entry in entries}
     undone = {entry.undoes for entry in entries}
@@ -109,7 +109,7 @@ def _effects(entries: Sequence[EffectEntry]) -> list[tuple[str | Text, ...]]:
 
 
 def shown(text: str, *, full: bool) -> str:
-    """`text`, or its beginning and how much is left out."""
+    """Return `text`, or its beginning and how much is left out."""
     text = text.rstrip()
     if full:
         return text
@@ -120,7 +120,7 @@ def shown(text: str, *, full: bool) -> str:
 
 
 def _indented(text: Text) -> Text:
-    """Two spaces before the first line, four before the others."""
+    """Indent the first line by two spaces, the others by four."""
     first, *others = text.split("\n", allow_blank=True)
     return Text("\n").join([Text("  ") + first, *(Text("    ") + line for line in others)])
 

@@ -50,7 +50,7 @@ async def show(
 
 
 async def _is_request(call: Invocation, connection: Connection, name: str) -> bool:
-    """Whether `name` is a request's; the workflow id of a run may look like one."""
+    """Return whether `name` is a request's; the workflow id of a run may look like one."""
     if request_names.parsed(name) is None and not request_names.is_number(name):
         return False
     if await exists(connection.client, name):

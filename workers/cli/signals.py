@@ -19,7 +19,7 @@ def leave(code: int) -> NoReturn:
 
 @contextmanager
 def stop_signals(on_first: Callable[[], None]) -> Iterator[asyncio.Event]:
-    """An event that SIGINT or SIGTERM sets; a second signal ends the process at once."""
+    """Return an event that SIGINT or SIGTERM sets; a second signal ends the process at once."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
 

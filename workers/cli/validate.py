@@ -91,7 +91,7 @@ async def validate(
 
 
 def _schema(words: list[Path]) -> dict[str, object]:
-    """Which schema is wanted: `--schema`, `--schema policy` or `--schema call`."""
+    """Return the schema that is wanted: `--schema`, `--schema policy` or `--schema call`."""
     known = {"agent": agent_schema, "policy": policy_schema, "call": call_schema}
     wanted = [str(word) for word in words] or ["agent"]
     if len(wanted) > 1 or wanted[0] not in known:
@@ -110,7 +110,7 @@ def _judge(call: Invocation, path: Path, catalogs: list[Catalog]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """What is to be checked."""
+    """Agents and policies that are to be checked."""
 
     agents: list[Path]
     policies: list[Path]
@@ -118,7 +118,7 @@ class _Sources:
 
 
 def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
-    """The agents and the policies that the command line names, or all of the settings'."""
+    """Return the agents and the policies that the command line names, or all of the settings'."""
     found = _Sources([], [], [])
     if not files:
         folder = policy_folder(settings.agents, settings.policies)
@@ -137,7 +137,7 @@ def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
 async def _load(
     call: Invocation, settings: Settings, sources: _Sources, offers: list[Offer] | None
 ) -> tuple[list[Catalog], list[Fault]]:
-    """What can be served, with warnings of what will not go well, and all that cannot.
+    """Return what can be served, with warnings of what will not go well, and all that cannot be served.
 
     With `offers`, what MCP servers say is accepted first, and added there.
     """
@@ -175,7 +175,7 @@ async def _catalog(settings: Settings, mcp: AnnouncedWaits, secrets: Secrets) ->
 
 
 def _nothing_there(source: Path, *, named: bool) -> Fault | None:
-    """Why there are no agents at `source` at all; `named` is whether the command line names it."""
+    """Return why there are no agents at `source` at all; `named` is whether the command line names it."""
     if not source.exists():
         way = "" if named else "; name agent files as FILE, or set MANDATE_AGENTS to their folder"
         return Fault(str(source), 0, 0, "", "", f"does not exist{way}")

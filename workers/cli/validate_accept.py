@@ -38,7 +38,7 @@ async def accept_words(out: Output, sources: list[Path], mcp: McpDefinitions, se
 
 
 def offer_json(offer: Offer) -> dict[str, object]:
-    """One server, for `-o json`."""
+    """Return one server, for `-o json`."""
     return {
         "path": str(offer.path),
         "server": offer.server,

@@ -1,4 +1,4 @@
-"""What `mandate validate` says of agents: their tools, and what becomes of calls of each."""
+"""Agents in words and JSON for `mandate validate`: their tools, and the outcomes of calls of each."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from rich.text import Text
 
 
 def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
-    """Warnings, then each agent as a table of its tools; `has_people` is whether there is a file of people."""
+    """Print warnings, then each agent as a table of its tools; `has_people` is whether there is a file of people."""
     for warning in catalog.warnings:
         out.print(Text(f"warning: {warning}", style="yellow"))
     for loaded in catalog.agents.values():
@@ -54,7 +54,7 @@ def _requester(loaded: Loaded, *, has_people: bool) -> str:
 
 
 def _is_usual(loaded: Loaded, *, has_people: bool) -> bool:
-    """Tell whether the start goes on without a known requester, and nothing is approved."""
+    """Return whether the start goes on without a known requester, and nothing is approved."""
     return has_people and loaded.pinned.requester is None and not loaded.pinned.wants_signed_start
 
 
@@ -65,7 +65,7 @@ def _requester_json(loaded: Loaded, *, has_people: bool) -> str:
 
 
 def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
-    """One agent, for `-o json`."""
+    """Return one agent, for `-o json`."""
     tools: list[dict[str, object]] = []
     for definition in loaded.pinned.tools:
         tool, outcomes = definition.tool, _outcomes(loaded, definition)
@@ -121,7 +121,7 @@ def _checked(check: CheckSpec) -> tuple[str, Text]:
 
 
 def _by(check: CheckSpec) -> str:
-    """`by find_refund: result.status == 'settled'`."""
+    """Describe a probe as `by find_refund: result.status == 'settled'`."""
     expect = " ".join((check.expect or "").split())
     match check.kind:
         case "python":
@@ -159,7 +159,7 @@ def _check_json(check: CheckSpec) -> dict[str, object]:
 
 
 def _openings(loaded: Loaded) -> list[str]:
-    """What the policy leaves open, a line each."""
+    """Return what the policy leaves open, a line each."""
     lines = [
         f"rule {rule} lets {_listed(tools)} change the world without a person and without a condition"
         for rule, tools in _unasked(loaded).items()
@@ -179,7 +179,7 @@ def _undeclared(definition: ToolDefinition) -> tuple[str, ...]:
 
 
 def _strange(loaded: Loaded) -> list[str]:
-    """The servers whose words nobody has accepted, in one line."""
+    """Return the servers whose words nobody has accepted, in one line."""
     if not loaded.strange:
         return []
     which = "; ".join(loaded.strange)
@@ -188,7 +188,7 @@ def _strange(loaded: Loaded) -> list[str]:
 
 
 def _unnamed(loaded: Loaded) -> list[str]:
-    """Tools that change the world and that nothing but people can allow, since no rule is about them."""
+    """Return tools that change the world and that nothing but people can allow, since no rule is about them."""
     return [
         definition.tool.name
         for definition in loaded.pinned.tools
@@ -208,7 +208,7 @@ def _outcomes(loaded: Loaded, definition: ToolDefinition) -> Sequence[Outcome]:
 
 
 def _claims(definition: ToolDefinition) -> tuple[str, ...]:
-    """What a foreign server says of the tool's effect."""
+    """Return the claims of a foreign server on the tool's effect."""
     return definition.binding.claims if definition.binding.kind == "mcp" else ()
 
 

@@ -17,7 +17,7 @@ _WORDS = {"allow": "runs", "ask": "asks people", "deny": "refused"}
 
 
 def judge_call(path: Path, catalogs: Sequence[Catalog]) -> tuple[Loaded, Judged]:
-    """The verdict on the call in a file.
+    """Judge the call in a file.
 
     Raises:
         CliError: the file cannot be read, the agent or the tool is not known, or the arguments do not fit.
@@ -35,7 +35,7 @@ def judge_call(path: Path, catalogs: Sequence[Catalog]) -> tuple[Loaded, Judged]
 
 
 def print_call(out: Output, loaded: Loaded, judged: Judged) -> None:
-    """The verdict, then every rule in the order in which it was read."""
+    """Print the verdict, then every rule in the order in which it was read."""
     verdict = judged.verdict
     style = {"allow": "green", "ask": "yellow", "deny": "red"}[verdict.kind]
     out.print(Text.assemble((_WORDS[verdict.kind], f"bold {style}"), f": {verdict.reason}"))
@@ -48,7 +48,7 @@ def print_call(out: Output, loaded: Loaded, judged: Judged) -> None:
 
 
 def call_json(loaded: Loaded, judged: Judged) -> dict[str, object]:
-    """The same for `-o json`."""
+    """Return the verdict and the rules, for `-o json`."""
     verdict = judged.verdict
     return {
         "agent": loaded.pinned.name,

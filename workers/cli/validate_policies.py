@@ -1,4 +1,4 @@
-"""What `mandate validate` says of shared policies: whether their examples come out as written."""
+"""Shared policies in words and JSON for `mandate validate`: whether their examples come out as written."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Checked:
 def check_policies(
     paths: Iterable[Path], catalogs: Sequence[Catalog], *, complete: bool
 ) -> tuple[list[Checked], list[Fault]]:
-    """The policies in `paths` and those that agents name, and all that is wrong with them, differing examples included.
+    """Return the policies in `paths` and those that agents name, and all faults, differing examples included.
 
     `complete`: `catalogs` hold all agents, so that an example about another one is wrong.
     """
@@ -49,7 +49,7 @@ def check_policies(
 
 
 def print_policies(out: Output, policies: Sequence[Checked]) -> None:
-    """A line or two for each policy; what differs is told with the faults."""
+    """Print a line or two for each policy; what differs is told with the faults."""
     for checked in policies:
         spec = checked.file.spec
         out.print(Text.assemble((spec.name, "bold"), f"  {checked.file.path}"))
@@ -66,7 +66,7 @@ def print_policies(out: Output, policies: Sequence[Checked]) -> None:
 
 
 def policy_json(checked: Checked) -> dict[str, object]:
-    """One policy, for `-o json`."""
+    """Return one policy, for `-o json`."""
     return {
         "name": checked.file.spec.name,
         "path": str(checked.file.path),
@@ -87,7 +87,7 @@ def _result_json(result: Result) -> dict[str, object]:
 
 
 def _condition_faults(file: PolicyFile) -> list[Fault]:
-    """What is wrong with the conditions whatever the tools are."""
+    """Return the faults of the conditions whatever the tools are."""
     if all(rule.when is None for rule in file.spec.rules):
         return []
     from mandate.workers.catalog.conditions import Conditions  # noqa: PLC0415 - CEL only where conditions are

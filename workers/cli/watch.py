@@ -1,4 +1,4 @@
-"""Watching a run: a line a step, from Temporal's history, which needs no worker."""
+"""Lines of a run while it goes on: one a step, from Temporal's history, which needs no worker."""
 
 import asyncio
 import shlex
@@ -53,7 +53,7 @@ _STYLES = {"done": "green", "failed": "red", "refused": "yellow", "misfit": "yel
 async def follow(
     connection: Connection, out: Output, workflow_id: str, run_id: str | None, *, program: str = "mandate"
 ) -> RunEnded:
-    """Returns at the end of the run, continued runs included; says on `out` what happens, nothing with `-o json`.
+    """Follow the run to its end, continued runs included; say on `out` what happens, nothing with `-o json`.
 
     Raises:
         RPCError: there is no such run, or Temporal does not answer any more.
@@ -69,7 +69,7 @@ async def follow(
 async def unfolding(
     client: Client, workflow_id: str, run_id: str | None
 ) -> AsyncIterator[tuple[RunHistory, Sequence[Happening]]]:
-    """What is known of a run after each of its events, and what happened with it; to the end, continued runs included.
+    """Yield the history after each event, and what happened with it; to the end, continued runs included.
 
     Raises:
         RPCError: there is no such run, or Temporal does not answer any more.
@@ -85,7 +85,7 @@ async def unfolding(
 
 
 async def events(client: Client, workflow_id: str, run_id: str | None, *, wait: bool) -> AsyncIterator[HistoryEvent]:
-    """The history of one Temporal run, oldest first; with `wait` to its end, which may be far off."""
+    """Yield the history of one Temporal run, oldest first; with `wait` to its end, which may be far off."""
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     async for event in handle.fetch_history_events(wait_new_event=wait):
         yield event
@@ -114,7 +114,7 @@ class _Watcher:
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
-        """With a spinner where somebody watches, and an eye on runs that do not go on."""
+        """Wait with a spinner where somebody watches, and an eye on runs that do not go on."""
         if (screen := self.out.screen) is not None:
             self._status = screen.status(Text("starting"))
             self._status.start()
@@ -196,7 +196,7 @@ class _Watcher:
         return f"answer {request.id} with `{answers}`; all of it: `{self.program} show {name}{self.connection.options}`"
 
     def _person(self, step: int, line: Text) -> None:
-        """What people are asked or say; with `-o json` on stderr, so that somebody learns why nothing goes on."""
+        """Print questions to people and their words; with `-o json` on stderr, so that a stop is understood."""
         if self.out.as_json:
             self.out.note(line.plain)
         else:
@@ -208,7 +208,7 @@ class _Watcher:
 
 
 def call_line(call: Call) -> Text:
-    """A call and what became of it, in one line."""
+    """Describe a call and its outcome, in one line."""
     style = _STYLES.get(call.state, "dim")
     if call.state in {"refused", "misfit"} and call.result is not None:
         return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(call.result.text or "", 200), style))
@@ -217,7 +217,7 @@ def call_line(call: Call) -> Text:
 
 
 async def waiting_for(client: Client, described: DescribeWorkflowExecutionResponse) -> str | None:
-    """That no worker takes up what a run has to do, in words; `None` when one does, or nothing waits long enough."""
+    """Describe the work that no worker takes up; return `None` when one does, or nothing waits long enough."""
     queue = described.execution_config.task_queue.name
     task = described.pending_workflow_task
     scheduled = PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
@@ -247,7 +247,7 @@ def _is_old(moment: object) -> bool:
 
 
 def _attempts(described: DescribeWorkflowExecutionResponse) -> str | None:
-    """What is tried again, and why the last attempt failed."""
+    """Return what is tried again, and why the last attempt failed."""
     if described.pending_workflow_task.attempt > 1:
         return f"its workflow task fails, attempt {described.pending_workflow_task.attempt}; see the log of the worker"
     for activity in described.pending_activities:

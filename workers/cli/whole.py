@@ -1,4 +1,4 @@
-"""What a request is about in full: long texts that the run knows by reference only, from the store."""
+"""Full arguments of a request: long texts that the run knows by reference only, from the store."""
 
 import json
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class Arguments:
 
     values: JsonObject
     missing: str | None = None
-    """Why long texts are shown by their beginning only; `None` when they are whole."""
+    """The reason why long texts are shown by their beginning only; `None` when they are whole."""
 
 
 async def arguments(store: str, identity: str | None, request: Request) -> Arguments:
-    """All arguments in full, as far as the store at `store` can be read; the run's store has the id `identity`."""
+    """Return all arguments in full, as far as the store at `store` can be read and has the id `identity`."""
     if not edit.has_references(request.arguments):
         return Arguments(request.arguments)
     try:

@@ -63,7 +63,7 @@ def _demand_agents(source: Path) -> None:
 
 
 def configure_logs(root: RootOptions) -> None:
-    """Logs of this process as the root options say."""
+    """Set up the log of this process as the root options say."""
     levels = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR", "never": "CRITICAL"}
     level = levels.get((root.log_level or "info").lower())
     if level is None:
@@ -93,7 +93,7 @@ async def _serve(call: Invocation, connection: Connection, options: WorkerOption
 
 
 def _introduce(call: Invocation, connection: Connection, serving: AgentWorker) -> None:
-    """One block that says what is served, and where."""
+    """Print one block that says what is served, and where."""
     loaded = serving.catalog.agents
     for warning in serving.catalog.warnings:
         call.out.note(f"warning: {warning}")

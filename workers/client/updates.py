@@ -232,7 +232,7 @@ class _Sending(Generic[T]):
             await pauses.wait()
 
     async def _refuse_failing(self, error: RPCError) -> None:
-        """Return when the run may answer yet; one whose workflow task fails does not until somebody mends it."""
+        """Raise unless the run may answer yet; one whose workflow task fails does not until somebody mends it."""
         if error.status is not RPCStatusCode.FAILED_PRECONDITION:
             return
         found = await diagnose(self._client, self._workflow_id)

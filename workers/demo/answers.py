@@ -1,4 +1,4 @@
-"""What the demo's terminal answers to requests: by keys, or with `--yes` by itself."""
+"""Answers of the demo's terminal to requests: by keys, or with `--yes` by itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Answer:
 
 
 def keys(request: Request) -> str:
-    """What can be typed here: `y or n`."""
+    """Return the keys that can be typed here: `y or n`."""
     match request.kind:
         case "question":
             return "any text"
@@ -40,7 +40,7 @@ def keys(request: Request) -> str:
 
 
 def typed(request: Request, said: str) -> Answer | None:
-    """What a line means that a person has typed; `None` when it is none of `keys`."""
+    """Return the choice that a typed line means; `None` when it is none of `keys`."""
     if request.kind == "question":
         return Answer("answer", said)
     choice = _KEYS.get(request.kind, {}).get(said.lower(), said.lower())
@@ -48,7 +48,7 @@ def typed(request: Request, said: str) -> Answer | None:
 
 
 def unattended(request: Request, evidence: Evidence | None) -> Answer:
-    """What is answered without anybody looking; of what happened, the truth, and where it is not known, no guess."""
+    """Return the answer that is given without anybody looking; of what happened, the truth or no guess."""
     match request.kind:
         case "question":
             return Answer(request.choices[0], YES_ANSWER, YES_COMMENT)

@@ -1,4 +1,4 @@
-"""What the shop's own database says: the proof of what the agent did."""
+"""Books of the shop's own database: the proof of what the agent did."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ class Books:
     vouchers: int
 
     def restocked(self, before: "Books") -> dict[str, tuple[int, int]]:
-        """Articles whose number changed: what it was and what it is."""
+        """Return the articles whose number changed: what it was and what it is."""
         return {sku: (before.stock[sku], now) for sku, now in self.stock.items() if before.stock[sku] != now}
 
     def evidence(self, tool: str | None, arguments: Mapping[str, JsonValue]) -> "Evidence | None":
-        """Whether such a call is in the books; `None` for tools that leave nothing in them that tells."""
+        """Return whether such a call is in the books; `None` for tools that leave nothing in them that tells."""
         order = arguments.get("order")
         match tool:
             case "send_customer_note":
@@ -53,17 +53,17 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the books say of a call."""
+    """Evidence of a call in the books."""
 
     says: str
     """In words for people."""
     returned: str | None = None
-    """What stands for the reply that was lost."""
+    """Value that stands for the reply that was lost."""
     is_done: bool = field(default=True, kw_only=True)
 
 
 def read_books(path: Path) -> Books:
-    """The books as they are now; waits for nobody who writes."""
+    """Read the books as they are at this moment; wait for nobody who writes."""
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
         database.row_factory = sqlite3.Row
         return Books(
@@ -75,7 +75,7 @@ def read_books(path: Path) -> Books:
 
 
 def _is_of(argument: JsonValue, text: str) -> bool:
-    """Whether `text` is the value of an argument, of which a long one is shown by its beginning only."""
+    """Return whether `text` is the value of an argument, of which a long one is shown by its beginning only."""
     if isinstance(argument, dict):
         return text.startswith(str(argument.get("preview")))
     return argument == text

@@ -1,4 +1,4 @@
-"""What the demo's run wants from people: said, waited for with a spinner, and answered from here if that is wished."""
+"""Requests of the demo's run: printed, waited for with a spinner, and answered from here if that is wished."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ class Settled:
 
 
 class Desk:
-    """Where the requests of one run are answered; `by` is the person at this terminal.
+    """Desk where the requests of one run are answered; `by` is the person at this terminal.
 
     Args:
         connection: to the server of the run.
@@ -113,12 +113,12 @@ class Desk:
                     await self._hear_person((await lines.get()).strip())
 
     def close(self) -> None:
-        """Nothing is waited for any more."""
+        """Close the desk: nothing is waited for any more."""
         self._open = ()
         self._spin()
 
     async def settled(self) -> tuple[Settled, ...]:
-        """What became of the requests; while a worker can still be asked."""
+        """Return the outcomes of the requests, while a worker can still be asked."""
         if not self.requests:
             return ()
         closed: dict[str, Closed] = {}
@@ -128,7 +128,7 @@ class Desk:
         return tuple(Settled(request, closed.get(request.id), self._answers_itself) for request in self.requests)
 
     async def _hear_person(self, said: str) -> None:
-        """One line that was typed here: the answer to the oldest open request."""
+        """Wait for one line that is typed here: the answer to the oldest open request."""
         if not self._open or not said:
             return
         request = self._open[0]
@@ -145,13 +145,13 @@ class Desk:
         return Decision(request=request.id, digest=request.digest, by=self._by, **dataclasses.asdict(answer))
 
     def _evidence(self, request: Request) -> Evidence | None:
-        """What a person finds in the shop's books who is asked whether a call has happened."""
+        """Return the finding in the shop's books of a person who is asked whether a call has happened."""
         if request.kind != "outcome":
             return None
         return read_books(self._shop).evidence(request.tool, request.arguments)
 
     def _asked(self, request: Request) -> list[tuple[str, str]]:
-        """What a person should know, by headings; what has none, commands above all, stands on lines of its own."""
+        """Return the facts for a person, by headings; those without one, as commands, have lines of their own."""
         rows = [
             ("asked", request.question or request.title),
             ("why", request.reason),
@@ -177,7 +177,7 @@ class Desk:
         return rows
 
     def _ways(self, request: Request) -> list[rules_commands.Way]:
-        """Commands that work as they stand, in any shell that is in this folder."""
+        """Return the commands that work as they stand, in any shell that is in this folder."""
         connection = self._connection
         options = connection.temporal_options
         if "--address" not in options:
@@ -194,7 +194,7 @@ class Desk:
         ]
 
     def _signed(self, command: str) -> str:
-        """`command` with the person's name where it goes, unless that needs more than to be put there."""
+        """Return `command` with the person's name where it goes, unless that needs more than to be put there."""
         return (
             command.replace(rules_commands.YOUR_NAME, self._by) if re.fullmatch(r"[\w.@+:/-]+", self._by) else command
         )
@@ -214,7 +214,7 @@ class Desk:
 
 
 def _is_attended(out: Output) -> bool:
-    """Whether a person can type here; a process in the background would be stopped for reading."""
+    """Return whether a person can type here; a process in the background would be stopped for reading."""
     if out.as_json or not out.live or not sys.stdin.isatty():
         return False
     with contextlib.suppress(OSError):
@@ -224,7 +224,7 @@ def _is_attended(out: Output) -> bool:
 
 @contextlib.contextmanager
 def _typed() -> Iterator[asyncio.Queue[str]]:
-    """The lines that are typed from now on."""
+    """Yield the lines that are typed from here on."""
     lines: asyncio.Queue[str] = asyncio.Queue()
     loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
 

@@ -1,4 +1,4 @@
-"""What the demo's worker is told beside the environment of the demo itself."""
+"""Environment of the demo's worker beside that of the demo itself."""
 
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.options import Invocation
@@ -9,7 +9,7 @@ from mandate.workers.demo.setup import Stage
 def of_worker(
     call: Invocation, connection: Connection, stage: Stage, *, task_queue: str, breaks: bool
 ) -> dict[str, str]:
-    """The server of `connection`, the files of `stage`, and with `breaks` that replies get lost."""
+    """Return the server of `connection`, the files of `stage`, and with `breaks` that replies get lost."""
     flags, root = call.flags, call.root
     told = {
         "TEMPORAL_ADDRESS": connection.address,

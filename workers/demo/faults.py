@@ -15,17 +15,17 @@ ANNOUNCED = (
 
 
 def lost(result: RunResult) -> list[EffectEntry]:
-    """Calls without a reply: those of which it was found out that they were done, then those still unknown."""
+    """Return the calls without a reply: those found to have been done, then those still unknown."""
     return [*(entry for entry in result.effects.last if entry.reason is not None), *result.uncertain]
 
 
 def failed(mended: Sequence[Mended]) -> list[Checked]:
-    """Checks that were not passed, oldest first."""
+    """Return the checks that were not passed, oldest first."""
     return [one for one in mended if isinstance(one, Checked) and one.finding != "pass"]
 
 
 def as_json(result: RunResult, mended: Sequence[Mended], books: Books) -> dict[str, object]:
-    """The same for programs."""
+    """Return the faults for programs."""
     return {
         "lost": [
             {
@@ -47,7 +47,7 @@ def as_json(result: RunResult, mended: Sequence[Mended], books: Books) -> dict[s
 
 
 def told(result: RunResult, mended: Sequence[Mended], books: Books) -> list[str]:
-    """What broke and what Mandate did, a line each."""
+    """Describe what broke and what Mandate did, a line each."""
     lines = [_loss(entry, result, mended) for entry in lost(result)]
     wrong = failed(mended)
     if wrong:
@@ -72,7 +72,7 @@ def _loss(entry: EffectEntry, result: RunResult, mended: Sequence[Mended]) -> st
 
 
 def _probe(entry: EffectEntry, mended: Sequence[Mended]) -> str | None:
-    """The tool that told what became of a call; `None` when none could."""
+    """Return the tool that told the outcome of a call; `None` when none could."""
     return next((one.probe for one in _looks(entry, mended) if one.outcome is Outcome.DONE), None)
 
 

@@ -28,7 +28,7 @@ class Killing:
     """Rows in the shop's table of refunds at that moment."""
 
     def wait_seconds(self, call: Call) -> float | None:
-        """From the kill until the call was taken up again."""
+        """Return the time from the kill until the call was taken up again."""
         return (call.begun_at - self.at).total_seconds() if call.begun_at is not None else None
 
 
@@ -40,7 +40,7 @@ class Crew:
         self.worker = start(SLOW_BANK if doomed else {})
 
     async def ended(self) -> int:
-        """Waits for a worker that ends by itself; its exit code."""
+        """Wait for a worker that ends by itself; return its exit code."""
         while True:
             worker = self.worker
             code = await worker.ended()

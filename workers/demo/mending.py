@@ -1,4 +1,4 @@
-"""What broke in a run and how it was found out: lost replies that were looked up, answers that were checked."""
+"""Breakages in a run and how they were found out: lost replies that were looked up, answers that were checked."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -94,7 +94,7 @@ def _checked(request: CheckRequest, found: CheckResult, chronicle: RunHistory) -
 async def unfolding(
     client: Client, workflow_id: str, run_id: str | None
 ) -> AsyncIterator[tuple[RunHistory, Sequence[Happening | Mended]]]:
-    """What is known of a run after each of its events, and what happened with it; to the end, continued runs included.
+    """Yield the history after each event, and what happened with it; to the end, continued runs included.
 
     Raises:
         RPCError: there is no such run, or Temporal does not answer any more.

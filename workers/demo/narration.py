@@ -57,7 +57,7 @@ class Voice:
     def introduce(
         self, *, server: str, url: str | None, worker: str, model: str, rules: str, asked: str, broken: str | None
     ) -> None:
-        """Who takes part, and where one can watch."""
+        """Print who takes part, and where one can watch."""
         scripted = model.startswith("scripted:")
         rows = {
             "server": f"Temporal at {server}",
@@ -103,7 +103,7 @@ class Voice:
         return (await results.content(self._transcript.blobs, result)).decode(errors="replace")
 
     def _returned(self, answered: Answered) -> None:
-        """A call has its answer; once more if it had been lost."""
+        """Print that a call has its answer; once more if it had been lost."""
         calls = self.steps[-1].calls
         earlier = [index for index, before in enumerate(calls) if before.call is answered.call]
         if earlier:
@@ -161,7 +161,7 @@ class Voice:
             self._say(indented(line, 5, self.columns), "red")
 
     def ask(self, rows: Sequence[tuple[str, str]]) -> None:
-        """What people are asked, in rows of heading and text; a row without heading is printed as it is.
+        """Print the question to people, in rows of heading and text; a row without heading is printed as it is.
 
         With `-o json` on stderr, so that somebody learns why nothing goes on.
         """
@@ -173,7 +173,7 @@ class Voice:
                 self._tell(value if value.startswith(" ") else indented(value, 5, self.columns), None)
 
     def answer(self, line: str, *, counts: bool) -> None:
-        """What somebody has said to the run."""
+        """Print somebody's words to the run."""
         self._tell(indented(line, 5, self.columns), "green" if counts else "red")
 
     def _tell(self, text: str, style: str | None) -> None:
@@ -188,12 +188,12 @@ class Voice:
 
 
 def width(out: Output) -> int:
-    """How long a line may be: up to `WIDTH`, and no longer than the terminal."""
+    """Return the longest line: up to `WIDTH`, and no longer than the terminal."""
     return min(WIDTH, out.result.width) if out.result.is_terminal else WIDTH
 
 
 def indented(text: str, columns: int, limit: int, *, hang: int | None = None) -> str:
-    """`text`, wrapped at `limit`, every line after `columns` blanks, later ones after `hang` more.
+    """Wrap `text` at `limit`, every line after `columns` blanks, later ones after `hang` more.
 
     Without `hang` a list item's later lines stand under its text. Words are never broken: links and paths stay whole.
     """

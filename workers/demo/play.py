@@ -21,7 +21,7 @@ from mandate.workflows.contracts.model import PROVIDERS
 
 
 async def play(call: Invocation, wishes: Wishes, began: float) -> int:
-    """The whole demo; the exit code. `began` is when the command started, by `time.monotonic`.
+    """Play the whole demo; return the exit code. `began` is when the command started, by `time.monotonic`.
 
     Raises:
         CliError, ServerError, MissingKey: something that it needs is not there.
@@ -32,7 +32,7 @@ async def play(call: Invocation, wishes: Wishes, began: float) -> int:
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Makes of SIGTERM what Ctrl-C is: the body is cancelled and may clean up."""
+    """Make of SIGTERM what Ctrl-C is: the body is cancelled and may clean up."""
     task, loop, told = asyncio.current_task(), asyncio.get_running_loop(), asyncio.Event()
     assert task is not None
 
@@ -70,7 +70,7 @@ async def _play(call: Invocation, wishes: Wishes, began: float) -> int:
 
 
 async def _usable(model: str, settings: Settings, *, breaks: bool) -> str:
-    """`model`, which has all that it needs."""
+    """Return `model`, which has all that it needs."""
     if model == "scripted":
         return "scripted:shop-broken.script.yaml" if breaks else "scripted:shop.script.yaml"
     provider, separator, name = model.partition(":")

@@ -32,13 +32,13 @@ class Facts:
     """Commands that show the run."""
     steps: tuple[Step, ...]
     requests: tuple[Settled, ...]
-    """What people were asked, and what came of it."""
+    """Requests to people, and their outcomes."""
     result: RunResult
     before: Books
     books: Books
     killing: Killing | None
     mended: tuple[Mended, ...]
-    """What was looked up and what was checked."""
+    """Look-ups and checks."""
     breaks: bool
     """Replies were to get lost."""
     startup_seconds: float
@@ -135,7 +135,7 @@ def _call(answered: Answered) -> dict[str, object]:
 
 
 def tell(facts: Facts, out: Output) -> None:
-    """The report for people."""
+    """Print the report for people."""
     out.print("")
     columns = width(out)
     answer = facts.result.output if isinstance(facts.result.output, str) else facts.result.reason
@@ -193,7 +193,7 @@ def _outcome(settled: Settled) -> str:
 
 
 def _by(settled: Settled) -> str:
-    """Who decided, after the call that it was about."""
+    """Return the person who decided, after the call that it was about."""
     if settled.closed is None:
         return ""
     return f"; {settled.closed.reason}{', unattended: --yes' if settled.unattended else ''}"

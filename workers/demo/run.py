@@ -33,7 +33,7 @@ GOODBYE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """How the demo is to be played."""
+    """Options of the demo."""
 
     model: str
     kill: bool
@@ -86,7 +86,7 @@ class Demo:
         )
 
     async def run(self, model: str) -> int:
-        """The exit code."""
+        """Play the run; return the exit code."""
         before = read_books(self._stage.shop)
         told = environment.of_worker(
             self._call, self._connection, self._stage, task_queue=self._queue, breaks=self._wishes.breaks
@@ -117,7 +117,7 @@ class Demo:
             await self._blobs.close()
 
     async def _watched(self, crew: Crew, handle: WorkflowHandle[Any, RunResult]) -> RunResult:
-        """The result of the run, while its story is told and the worker is watched, and killed if that is wished."""
+        """Return the result of the run, while its story is told and the worker is watched, or killed on demand."""
         following = asyncio.create_task(self._listen(handle))
         ending = asyncio.create_task(crew.ended())
         tasks: set[asyncio.Task[Any]] = {following, ending, asyncio.create_task(self._desk.attend())}

@@ -1,4 +1,4 @@
-"""What the demo plays on: a folder of its own with a new shop, the agent's files and the logs of its workers."""
+"""Setup of the demo: a folder of its own with a new shop, the agent's files and the logs of its workers."""
 
 import asyncio
 import contextlib
@@ -22,16 +22,16 @@ from pydantic import JsonValue
 
 AGENT = "shop"
 GROUP = "finance"
-"""Whom the agent asks."""
+"""People whom the agent asks."""
 REQUESTER = "support@coffee.example"
-"""Who starts the run, and may therefore not decide on what it asks."""
+"""The person who starts the run, and may therefore not decide on what it asks."""
 
 PACE = "400ms"
-"""How long the scripted model takes to answer, so that a person can read along."""
+"""Time that the scripted model takes to answer, so that a person can read along."""
 
 PACKAGE = "@modelcontextprotocol/server-filesystem@2026.8.31"
 CHECK_SECONDS = 5.0
-"""How long the search for the filesystem MCP server may hold the demo up."""
+"""Time that the search for the filesystem MCP server may hold the demo up."""
 
 _HELLO: JsonObject = {
     "jsonrpc": "2.0",
@@ -91,7 +91,7 @@ FILESYSTEM = RulesServer(
 
 
 def shipped_agents() -> Path:
-    """The folder with the agent files of the demo: of the checkout, or inside the installed package."""
+    """Return the folder with the agent files of the demo: of the checkout, or inside the installed package."""
     package = Path(__file__).parents[1]
     for folder in (package.parent / "deploy" / "agents", package / "examples" / "agents"):
         if (folder / "shop.yaml").is_file():
@@ -101,7 +101,7 @@ def shipped_agents() -> Path:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[Stage]:
-    """A folder below `folder` that no other demo uses at the moment: `demo`, or `demo-2`, `demo-3`, ..."""
+    """Make a folder below `folder` that no other demo uses at the moment: `demo`, or `demo-2`, `demo-3`, ..."""
     number = 1
     while True:
         own = folder / ("demo" if number == 1 else f"demo-{number}")
@@ -148,7 +148,7 @@ def _write(path: Path, value: JsonObject) -> None:
 
 
 async def find_rules_server(*, may_download: bool) -> RulesServer:
-    """The filesystem server if npx can start it, from its cache or with `may_download` from npm; else the shipped one.
+    """Return the filesystem server if npx can start it, cached or with `may_download` from npm; else ours.
 
     Takes as long as npx does; the caller sets the limit by cancelling.
     """
@@ -163,7 +163,7 @@ async def find_rules_server(*, may_download: bool) -> RulesServer:
 
 
 async def _answers(command: list[str], environment: Mapping[str, str]) -> bool:
-    """Whether `command` starts an MCP server over stdio."""
+    """Return whether `command` starts an MCP server over stdio."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.PIPE,

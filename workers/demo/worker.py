@@ -40,7 +40,7 @@ class DemoWorker:
         return self.process.pid
 
     async def ended(self) -> int:
-        """Waits for its end; its exit code."""
+        """Wait for its end; return its exit code."""
         while (code := self.process.poll()) is None:  # noqa: ASYNC110 a thread that waits would hold the demo's end up
             await asyncio.sleep(0.1)
         return code
@@ -58,13 +58,13 @@ class DemoWorker:
         self.kill()
 
     def last_words(self) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-5:])
 
 
 def start_worker(environment: Mapping[str, str], log: Path) -> DemoWorker:
-    """A worker process with `environment` in addition to this one's; its output goes to `log`."""
+    """Start a worker process with `environment` in addition to this one's; its output goes to `log`."""
     command = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), "-m", "mandate.workers.main", "worker"]
     with private_files.open_own(log, "ab") as output:
         process = subprocess.Popen(  # noqa: S603 our own program

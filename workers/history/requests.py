@@ -103,7 +103,7 @@ class RequestHistory:
         self._checks.clear()
 
     async def add(self, event: HistoryEvent, step: int) -> list[Happening]:
-        """Take in the next event, which belongs to `step`; what a person would want to hear of it."""
+        """Take in the next event, which belongs to `step`; return what a person would want to hear of it."""
         match event.WhichOneof("attributes"):
             case "workflow_execution_update_accepted_event_attributes":
                 accepted = event.workflow_execution_update_accepted_event_attributes.accepted_request.input

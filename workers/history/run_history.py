@@ -73,7 +73,7 @@ class RunHistory:
         self.parked = RequestHistory(self.converter)
 
     async def add(self, event: HistoryEvent) -> list[Happening]:
-        """Take in the next event; what a person would want to hear of it."""
+        """Take in the next event; return what a person would want to hear of it."""
         return [*await self._add(event), *await self.parked.add(event, self.step)]
 
     async def _add(self, event: HistoryEvent) -> list[Happening]:

@@ -1,1 +1,21 @@
-"""The loop: one module a stage of a run."""
+"""The loop: one module a stage of a run.
+
+run: state of a run
+start: input of a run
+turn: calls of one turn
+tool_calls: attempts of a call
+reconciliation: unknown outcomes
+verification: checks
+approvals: calls that people decide on
+resolutions: closed requests, choices about a run
+escalation: people, where retries cannot help
+attempts: failures of a turn, counted
+compensation: calls that take others back
+people: requests and decisions
+open_requests: facts about open requests
+decision_lookups: decisions looked up together
+deferred_decisions: decisions kept for later
+notifications: notices to people
+control: steer, pause, resume, stop
+visibility: search attributes, details, memo
+"""

@@ -1,4 +1,4 @@
-"""What went wrong in a turn, counted: what the model is told of it, and which calls are not made again."""
+"""Failures of a turn, counted: what the model is told of them, and which calls are not made again."""
 
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.changes import Change
@@ -11,14 +11,14 @@ from mandate.workflows.rules import routing, wording
 
 
 class AttemptLimits:
-    """Keeps the failures of one run."""
+    """Failures of one run, counted."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._switched_at: int | None = None
 
     def count_outcome(self, placed: JudgedCall, made: CallOutcome) -> ToolResult:
-        """The answer as the model is told it, its failure counted if it is one."""
+        """Return the answer as the model is told it; count its failure if it is one."""
         digest = rules_recovery.call_digest(placed.call.tool, placed.call.arguments)
         if made.failed is not None:
             is_effect, is_new = placed.tool.effect.changes_world, self._run.has(Change.KEEPS_SPOILED)
@@ -51,7 +51,7 @@ class AttemptLimits:
     def count_failure(
         self, tool: str, line: str, *, index: int, call: Digest | None = None, spoiled: bool = False
     ) -> str | None:
-        """Counts a failure of a tool; what the model is told of it, if people help once attempts are used up."""
+        """Count a failure of a tool; return the words for the model if people help once attempts are used up."""
         recovery = rules_recovery.failed(self._run.state.recovery, tool, line, call=call, index=index, spoiled=spoiled)
         self._run.state.recovery = recovery
         self.try_next_model()
@@ -61,7 +61,7 @@ class AttemptLimits:
         return wording.attempt(recovery.troubles[tool].failures, its.attempts, tool)
 
     def try_next_model(self) -> None:
-        """After a failure the next model of the route goes on, if the agent file wants it; once a step."""
+        """Choose the next model of the route after a failure, if the agent file wants it; once a step."""
         its = self._run.state
         if its.agent.after_failure == "next_model" and self._switched_at != its.step:
             self._switched_at = its.step
@@ -70,7 +70,7 @@ class AttemptLimits:
                 self._run.state.model = following
 
     def count_turn(self) -> None:
-        """Once a turn: whether none of its calls has worked, as so many turns in a row as there are attempts."""
+        """Count a turn, once, if none of its calls has worked: of so many in a row as there are attempts."""
         its = self._run.state
         if its.turn_counted or not its.calls or not self._run.has(Change.ESCALATES):
             return
@@ -84,7 +84,7 @@ class AttemptLimits:
         self._run.state.turn_counted = True
 
     def _failure_in_words(self, call: CallRequest, answer: ToolResult | None) -> str:
-        """Why a call of the turn did not work, without anything sensitive."""
+        """Return why a call of the turn did not work, without anything sensitive."""
         if answer is None:
             return "no answer"
         tool = self._run.state.agent.tool(call.tool)
@@ -93,14 +93,14 @@ class AttemptLimits:
         return wording.shorten(answer.note or "", 200) if answer.unfit else wording.result(answer)
 
     def find_earlier_failure(self, call: CallRequest) -> str | None:
-        """Why the same call is not made again as it is."""
+        """Return why the same call is not made again as it is."""
         recovery = self._run.state.recovery
         if not (recovery.failed or recovery.spoiled) or not self._run.has(Change.REFUSES_REPEATED):
             return None
         return rules_recovery.failed_before(recovery, rules_recovery.call_digest(call.tool, call.arguments))
 
     def find_spoiled(self, index: int, call: CallRequest) -> str | None:
-        """Why a call is not made that was judged before the same one of its turn was made, and was done wrongly."""
+        """Return why a call is not made that was judged before the same one of its turn was done wrongly."""
         if not self._run.has(Change.KEEPS_SPOILED) or index in self._run.state.unclear or call.undoes is not None:
             return None
         spoiled = self._run.state.recovery.spoiled

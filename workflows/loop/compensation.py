@@ -1,4 +1,4 @@
-"""What a stopped run has done is taken back, the last call first, by calls that are judged like any other."""
+"""Compensation of a stopped run, the last call first, by calls that are judged like any other."""
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.compensation import Compensable, CompensationRequest
@@ -54,12 +54,12 @@ class Compensation:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether there is something to take back; nothing while it is unknown what was done."""
+        """True if there is something to take back; false while it is unknown what was done."""
         its = self._run.state
         return bool(its.compensable) and its.control.undo is None and not its.uncertain and not its.unclear
 
     async def begin(self) -> ModelReply:
-        """The turn that takes it back; the open one ends without what it has not done."""
+        """Begin the turn that takes it back; the open one ends without what it has not done."""
         its = self._run.state
         self._control.begin_compensation()
         self._run.release_open_calls()
@@ -79,7 +79,7 @@ class Compensation:
 
     @property
     def outcome(self) -> str:
-        """How much was taken back, and what was not and why, in words; empty when there was nothing to take back."""
+        """The part that was taken back, and the rest with its reason, in words; empty when there was nothing."""
         its, left = self._run.state, list[str]()
         if its.control.undo == "kept":
             return "what it did is kept"

@@ -1,4 +1,4 @@
-"""What people want of a run as a whole: steer, pause, resume, stop."""
+"""Control of a run as a whole by people: steer, pause, resume, stop."""
 
 from mandate.workflows.contracts.model import Words
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
@@ -26,7 +26,7 @@ class Control:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether nothing new is to begin; a run that takes back what it did goes on with that."""
+        """True if nothing may begin; a run that takes back what it did goes on with that."""
         return self._run.state.control.stopped is not None and not self.is_compensating
 
     @property
@@ -34,7 +34,7 @@ class Control:
         return self._run.state.control.undo == "begun"
 
     def begin_compensation(self) -> None:
-        """A pause before the stop holds nothing back any more."""
+        """Begin to take back; a pause before the stop holds nothing back any more."""
         self._run.state.control.undo = "begun"
         self._run.state.control.paused = None
         self._run.publish_status()
@@ -51,7 +51,7 @@ class Control:
         return bool(self._run.state.control.words)
 
     def refusal(self, steering: Steering) -> str | None:
-        """Why the model cannot be told these words, in one sentence."""
+        """Return why the model cannot be told these words, in one sentence."""
         if self._run.state.control.stopped is not None:
             return STOPPING
         if self.is_ending:
@@ -74,12 +74,12 @@ class Control:
         self._run.state.control.words = (*self._run.state.control.words, words)
 
     def give_back_words(self, words: tuple[Words, ...]) -> None:
-        """No model could be told them: they come first next time."""
+        """Keep words that no model could be told: they come first next time."""
         if words:
             self._run.state.control.words = (*words, *self._run.state.control.words)
 
     def take_words(self) -> tuple[Words, ...]:
-        """What the model is to be told now; it is not told again."""
+        """Take out the words that the model is to be told next; it is not told again."""
         words = self._run.state.control.words
         if words:
             self._run.state.control.words = ()
@@ -120,7 +120,7 @@ class Control:
         return Told(status=self._run.status, message=message)
 
     def _then(self, stop: Stop) -> str:
-        """What becomes of what the run did, and of the run."""
+        """Describe the fate of the run and of what it did."""
         its = self._run.state
         done = its.compensable
         if stop.keep:
@@ -136,7 +136,7 @@ class Control:
 
     @property
     def _may_yet_do(self) -> bool:
-        """Whether the open turn has a call that is not answered and can be taken back once it is done."""
+        """True if the open turn has a call that is not answered and can be taken back once it is done."""
         its = self._run.state
         return any(
             answer is None and call.tool in its.agent.compensable
@@ -144,7 +144,7 @@ class Control:
         )
 
     async def go_ahead(self) -> bool:
-        """Returns when the run is not paused, or has to leave; whether it may begin something new."""
+        """Wait until the run is not paused, or has to leave; return whether it may begin something."""
         if self.is_paused and not self.is_stopping:
             self._run.set_doing(f"paused by {self._paused_by}")
             await workflow.wait_condition(lambda: not self.is_paused or self.is_stopping or self._run.is_leaving)
@@ -157,7 +157,7 @@ class Control:
 
     @property
     def stop_reason(self) -> str:
-        """Who stopped the run, and why."""
+        """The one who stopped the run, and why."""
         stopped = self._run.state.control.stopped
         assert stopped is not None
         return _said("stopped", stopped)

@@ -22,7 +22,7 @@ class Lookups:
         self._under_way: dict[asyncio.Task[None], None] = {}
 
     async def checked(self, check: DecisionCheck) -> Checked:
-        """As `steps.check_decision`; all that ask in one turn of the event loop share an activity."""
+        """Check as `steps.check_decision`; all that ask in one turn of the event loop share an activity."""
         loop = asyncio.get_running_loop()
         found: asyncio.Future[Checked] = loop.create_future()
         self._waiting.append((check, found))
@@ -65,12 +65,12 @@ def _fail(some: Sequence[Waiting], error: Exception) -> None:
 
 
 def _may_be_of_one(error: ActivityError) -> bool:
-    """Tell whether others may be checked all the same; a worker that has no time has it for none of them."""
+    """Return whether others may be checked all the same; a worker that has no time has it for none of them."""
     return isinstance(error.cause, ApplicationError) and not is_cancelled_exception(error)
 
 
 def _together(waiting: Sequence[Waiting]) -> Iterator[list[Waiting]]:
-    """Those that fit into one activity each; changed arguments, which come back whole, go by themselves."""
+    """Group those that fit into one activity each; changed arguments, which come back whole, go by themselves."""
     some: list[Waiting] = []
     size = 0
     for one in waiting:

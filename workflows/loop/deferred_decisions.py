@@ -22,7 +22,7 @@ class Kept:
 
     @property
     def is_quiet(self) -> bool:
-        """Tell whether none is being taken in."""
+        """True if none is being taken in."""
         return not self._under_way
 
     def keep(self, kept: KeptDecision) -> bool:

@@ -1,4 +1,4 @@
-"""When retries cannot mend it: checks that fail, outcomes that nobody knows, attempts that are used up."""
+"""Escalation when retries cannot help: checks that fail, outcomes that nobody knows, attempts that are used up."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ REASON_CHARACTERS = 1000
 
 
 class Escalations:
-    """Checks what was done, and asks people how a run goes on that cannot by itself."""
+    """Checks of what was done, and questions to people on how a run goes on that cannot by itself."""
 
     def __init__(self, run: Run, control: Control, gate: PeopleGate) -> None:
         self._run = run
@@ -35,7 +35,7 @@ class Escalations:
         self._gate = gate
 
     async def verify(self, check: CheckPin, request: CheckRequest) -> CheckResult:
-        """What a check finds; one that no worker can make is `unable`."""
+        """Make a check and return what it finds; one that no worker can make is `unable`."""
         self._run.set_doing(f"checking {check.name}")
         try:
             found = await steps.verify_result(request, check)
@@ -64,7 +64,7 @@ class Escalations:
         )
 
     async def go_ahead(self) -> bool:
-        """Returns when the run is not paused, or has to halt; whether it may begin something new."""
+        """Wait until the run is not paused, or has to halt; return whether it may begin something."""
         return await self._control.go_ahead()
 
     def escalate(self, about: str, reason: str, reply: ModelReply | None = None, tried: Sequence[str] = ()) -> Rescue:
@@ -134,7 +134,7 @@ class Escalations:
         return request_id
 
     async def resolution(self, request: str) -> Resolution | None:
-        """What a person chose; `None` when the run has to halt before."""
+        """Return the choice of a person; `None` when the run has to halt before."""
         if request not in self._run.state.resolutions:
             found = decisions.find(self._gate.state, request)
             self._run.set_doing(f"waiting for {', '.join(found.waits_for) if found else 'people'}")
@@ -147,7 +147,7 @@ class Escalations:
         self._control.stop(Stop(by=said.by or "somebody", reason=wording.shorten(said.comment, REASON_CHARACTERS)))
 
     def settle(self, said: Resolution, text: str) -> None:
-        """Everything counts anew, and the model is told `text` as that person's words."""
+        """Count everything anew, and tell the model `text` as that person's words."""
         self._run.state.recovery = recovery.afresh(self._run.state.recovery)
         self._run.state.misfits = 0
         self._run.state.untaken = ()

@@ -1,4 +1,4 @@
-"""Telling people of requests, in the background: nothing waits for it."""
+"""Notifications of requests, in the background: nothing waits for them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Notifications:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no notification is on its way."""
+        """True if no notification is on its way."""
         return not self._under_way
 
     def tell(self, requests: Sequence[Request], occasion: Occasion) -> None:
@@ -51,7 +51,7 @@ class Notifications:
             task.add_done_callback(self._under_way.pop)
 
     def cancel(self) -> None:
-        """The run ends: whoever has not been told need not be."""
+        """Cancel what is under way as the run ends: whoever has not been told need not be."""
         for task in tuple(self._under_way):
             task.cancel()
 

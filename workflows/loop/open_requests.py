@@ -24,7 +24,7 @@ class Board:
         self._facts: dict[str, _Facts] = {}
 
     def waits_for(self, requests: tuple[Request, ...]) -> tuple[str, ...]:
-        """Groups and users that `requests` wait for, each once, in the order of the requests."""
+        """Return the groups and users that `requests` wait for, each once, in the order of the requests."""
         names = chain.from_iterable(facts.waits_for for facts in self._read(requests).values())
         return tuple(dict.fromkeys(names))
 

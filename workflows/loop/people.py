@@ -1,4 +1,4 @@
-"""What a run wants from people: open requests, decisions on them, and the clock that ends them."""
+"""People's part in a run: open requests, decisions on them, and the clock that ends them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -91,21 +91,21 @@ class PeopleGate:
         self.notifications.cancel()
 
     def find_crowding(self, decision: Decision) -> str | None:
-        """Why a decision is not taken in at all, in one sentence; the one that rejects everything always is."""
+        """Return why a decision is not taken in at all, in one sentence; one that rejects everything always is."""
         return CROWDED if self._run.messages >= CROWD and decision.request != EVERY else None
 
     @property
     def crowd(self) -> str | None:
-        """Why nothing is taken in now, in one sentence: the server ends at 2,000 updates of one run."""
+        """The reason why nothing is taken in, in one sentence: the server ends at 2,000 updates of one run."""
         return CROWDED if self._run.messages >= CROWD or self._is_overdue else None
 
     @property
     def _is_overdue(self) -> bool:
-        """Tell whether nothing but messages keeps the run from continuing as new, and has for too long."""
+        """True if only messages keep the run from continuing as new, and have for too long."""
         return self._is_draining and workflow.info().get_current_history_length() >= CROWD_EVENTS
 
     async def drain(self) -> None:
-        """Returns when the run may continue as new: nobody is being told or answered."""
+        """Wait until the run may continue as new: nobody is being told or answered."""
         self._is_draining = True
         # Each may begin while the others are waited for.
         await workflow.wait_condition(
@@ -113,7 +113,7 @@ class PeopleGate:
         )
 
     def refusal(self, decision: Decision, at: datetime) -> str | None:
-        """Why a decision cannot count, as far as that needs no look-up."""
+        """Return why a decision cannot count, as far as that needs no look-up."""
         if decisions.is_repeated(self.state, decision):
             return None
         reason = decisions.refusal(self.state, decision, at, self._run.state.requester)
@@ -142,7 +142,7 @@ class PeopleGate:
         return f"value: {redaction.in_clear(name)}" if name is not None else None
 
     async def hear(self, decision: Decision, at: datetime, *, is_one_of_many: bool = False) -> None:
-        """As `decide`, for one that came by signal and would not be sent again: a crowded run keeps it for later."""
+        """Decide as `decide`, for one that came by signal and would not be sent again: a crowded run keeps it."""
         if self._run.has(Change.DEFERS_DECISIONS) and self.crowd is not None and decision.request != EVERY:
             self._end_expired(at, decision.request)
             counts = not decisions.is_repeated(self.state, decision) and self.refusal(decision, at) is None
@@ -367,7 +367,7 @@ class PeopleGate:
             self.notifications.tell(reminded, "reminder")
 
     def _escalated(self, request: Request, at: datetime) -> Request:
-        """`request` as it is at `at`: who may decide by then is not turned away since the timer comes second."""
+        """Return `request` as it is at `at`: who may decide by then is not refused because the timer comes second."""
         going_on = decisions.going_on(request, at)
         if going_on.needs != request.needs and self._run.has(Change.ESCALATES_IN_TIME):
             self._replace(going_on)
@@ -384,7 +384,7 @@ class PeopleGate:
         self._stand()
 
     def _stand(self) -> None:
-        """Whom requests wait for has changed while they are open."""
+        """Publish whom requests wait for when that has changed while they are open."""
         if self._run.has(Change.PUBLISHES_ESCALATIONS):
             self._run.publish_status()
 
@@ -403,7 +403,7 @@ class PeopleGate:
 
 
 def _sooner(due: Callable[[], datetime | None], than: datetime) -> Callable[[], bool]:
-    """Whether there is nothing to wait for any more, or something earlier."""
+    """Return whether there is nothing to wait for any more, or something earlier."""
 
     def is_sooner() -> bool:
         now_due = due()

@@ -1,4 +1,4 @@
-"""What became of a call whose outcome is unknown: its probe says it, else a person; never a guess."""
+"""Reconciliation of a call whose outcome is unknown: its probe tells it, else a person; never a guess."""
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.changes import Change
@@ -16,11 +16,11 @@ from mandate.workflows.rules.cel.evaluation import Unevaluable
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 RERUNS = 3
-"""How often a call is made again after it was found not to have happened."""
+"""Number of times that a call is made again after it was found not to have happened."""
 
 
 class Reconciliation:
-    """Clears up the unknown outcomes of one run."""
+    """Reconciliation of the unknown outcomes of one run."""
 
     def __init__(self, run: Run, control: Control, escalations: Escalations, tool_calls: ToolCalls) -> None:
         self._run = run
@@ -29,7 +29,7 @@ class Reconciliation:
         self._tool_calls = tool_calls
 
     async def reconcile(self, placed: JudgedCall) -> Attempted | None:
-        """What became of the call, made again where it had not happened; `None` when the run has to halt before."""
+        """Find the outcome of the call, made again where it had not happened; `None` when the run has to halt first."""
         while True:
             unclear = self._run.state.unclear[placed.index]
             said = _not_done("it had not happened") if unclear.is_not_done else await self._find_out(placed, unclear)
@@ -45,7 +45,7 @@ class Reconciliation:
                 return attempted
 
     async def _may_go_on(self, index: int) -> bool:
-        """Whether a call that has not happened may be made again now; what is known of it is kept meanwhile."""
+        """Return whether a call that has not happened may be made again; what is known of it is kept meanwhile."""
         if not self._run.has(Change.HOLDS_BEFORE_ATTEMPTS):
             return True
         unclear = self._run.state.unclear[index]
@@ -53,7 +53,7 @@ class Reconciliation:
         return await self._escalations.go_ahead()
 
     def _is_leaving_it(self, unclear: Unclear) -> bool:
-        """Whether the run continues as new before the call is made again."""
+        """Return whether the run continues as new before the call is made again."""
         return unclear.reruns < RERUNS and not self._control.is_stopping
 
     async def _find_out(self, placed: JudgedCall, unclear: Unclear) -> Attempted | None:
@@ -61,7 +61,7 @@ class Reconciliation:
         return said if isinstance(said, Attempted) else await self._ask_person(placed, unclear, said)
 
     async def _probe(self, placed: JudgedCall, unclear: Unclear) -> Attempted | str:
-        """What the tool's probe says, or why it cannot tell; empty when there is none."""
+        """Return the finding of the tool's probe, or why it cannot tell; empty when there is none."""
         pin = self._run.state.agent
         probe = pin.probes.get(placed.tool.name)
         tool = pin.tool(probe.tool) if probe is not None else None
@@ -88,7 +88,7 @@ class Reconciliation:
                 return f"the probe {probe.tool} could not tell: {probed.reason}"
 
     async def _look_up(self, placed: JudgedCall, unclear: Unclear, probe: ProbePin, tool: Tool) -> Probed | str:
-        """What the probe saw, or that it could not be asked and why."""
+        """Return the probe's finding, or that it could not be asked and why."""
         pin, its = self._run.state.agent, self._run.state
         arguments = verification.arguments_of(probe.arguments, placed.call.arguments, unclear.entry.key)
         if isinstance(arguments, Unevaluable):
@@ -114,7 +114,7 @@ class Reconciliation:
             return "gave no answer"
 
     async def _ask_person(self, placed: JudgedCall, unclear: Unclear, seen: str) -> Attempted | None:
-        """What a person says, who is told what the probe has `seen`; `None` when the run halts instead."""
+        """Ask a person, who is told what the probe has `seen`; return `None` when the run halts instead."""
         if unclear.request is None:
             request = self._escalations.ask_outcome(placed.index, unclear.entry, placed.tool, seen)
             unclear = unclear.model_copy(update={"request": request})

@@ -44,7 +44,7 @@ class Run:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is a state yet: not before the agent is pinned."""
+        """True once there is a state: not before the agent is pinned."""
         return self._state is not None
 
     @property
@@ -78,7 +78,7 @@ class Run:
 
     @property
     def facts(self) -> RunFacts:
-        """What conditions see of the run."""
+        """Facts of the run for conditions."""
         return RunFacts(
             id=workflow.info().first_execution_run_id,
             agent=self.state.agent.name,
@@ -93,7 +93,7 @@ class Run:
         )
 
     def taint(self, tool: Tool) -> None:
-        """What `tool` returned enters the conversation."""
+        """Note that what `tool` returned enters the conversation."""
         if self.has(Change.TAINTS_LOOKUPS) and tool.untrusted and not self.state.tainted:
             self.state.tainted = True
 
@@ -128,7 +128,7 @@ class Run:
             visibility.stand(self.state, standing)
 
     def clear_status(self) -> None:
-        """Before it continues as new: the closed part of a run waits for nobody."""
+        """Clear the status before it continues as new: the closed part of a run waits for nobody."""
         visibility.note_cost(self.state)
         if self._shown != RUNNING:
             visibility.stand(self.state, RUNNING)
@@ -151,7 +151,7 @@ class Run:
         self.state.answers = tuple(answers)
 
     def view_answer(self, call: CallRequest, answer: ToolResult | None) -> ToolResult | None:
-        """An answer as people may see it: what a tool returns may repeat what it was given."""
+        """Return an answer as people may see it: what a tool returns may repeat what it was given."""
         tool = self.state.agent.tool(call.tool)
         if answer is None or answer.text is None or call.misfit or tool is None or not tool.sensitive:
             return answer
@@ -185,7 +185,7 @@ class Run:
                 self.release(self.tool(call.tool), call.arguments if edit is None else edit.call.arguments)
 
     def facts_before(self, index: int) -> RunFacts:
-        """What rules saw of the run: without this call, and without those that come after it and are not made yet."""
+        """Return the facts that rules saw of the run: without this call, and without later ones not made yet."""
         its = self.state
         before = its.totals
         for other in range(index, len(its.calls)):

@@ -1,4 +1,4 @@
-"""How a run begins: its input read, or refused with a sentence."""
+"""Start of a run: its input read, or refused with a sentence."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ FOREIGN = "the state to go on with was not left by a run of an agent of this ins
 
 
 def request_of(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
-    """The request, or why the run fails at once; raised in `run`, since the SDK leaves an odd trace otherwise."""
+    """Return the request, or why the run fails at once; `run` raises that, since the SDK leaves an odd trace else."""
     if workflow.info().cron_schedule:
         # All runs of a cron chain would share their idempotency keys.
         return _bad_input("a cron schedule is not supported; make a Temporal schedule, which starts a run of its own")
@@ -81,7 +81,7 @@ def _bad_input(reason: str) -> ApplicationError:
 
 
 def goal_of(asked: str | JsonObject) -> str:
-    """What the run was asked, its beginning: for people who are to help it."""
+    """Return the beginning of the run's task: for people who are to help it."""
     text = asked if isinstance(asked, str) else canonical_json(asked).decode()
     return wording.shorten(text, GOAL_CHARACTERS)
 

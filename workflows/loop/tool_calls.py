@@ -49,18 +49,18 @@ class JudgedCall:
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """What became of a call, its checks included."""
+    """Outcome of a call, its checks included."""
 
     outcome: Outcome
     answer: ToolResult
     failed: str | None = None
-    """Which check failed and why, for a call that was made."""
+    """Check that failed and why, for a call that was made."""
     is_passing: bool = False
     """It was not done for a reason that may be gone another time."""
 
 
 class ToolCalls:
-    """Sends calls out; what is in flight, done and unclear stands in the state."""
+    """Sender of calls; what is in flight, done and unclear stands in the state."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -68,7 +68,7 @@ class ToolCalls:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a call that changes the world is in flight."""
+        """True if a call that changes the world is in flight."""
         return bool(self._in_flight)
 
     @property
@@ -79,7 +79,7 @@ class ToolCalls:
         return (*self._in_flight.values(), *left)
 
     def needs_reconciliation(self, tool: Tool) -> bool:
-        """Whether an unknown outcome of this tool is found out; a read is just told to the model."""
+        """Return whether an unknown outcome of this tool is found out; a read is just told to the model."""
         return tool.effect.changes_world and self._run.has(Change.RECONCILES)
 
     async def make(self, placed: JudgedCall) -> Attempted:
@@ -120,7 +120,7 @@ class ToolCalls:
         before: int = 0,
         instead_of: str | None = None,
     ) -> Attempted:
-        """`before` attempts had the same key."""
+        """Make one attempt; `before` attempts had the same key."""
         key = entry.key if entry is not None else None
         if entry is not None:
             self._in_flight[placed.index] = entry
@@ -200,7 +200,7 @@ class ToolCalls:
         )
 
     def _bounded(self, attempted: Attempted) -> Attempted:
-        """`attempted`, without its result if Temporal could not carry all inline results of the turn together."""
+        """Return `attempted`, without its result if Temporal could not carry all inline results of the turn."""
         size = len(attempted.answer.text or "")
         held = sum(len(answer.text or "") for answer in self._run.state.answers if answer is not None)
         if held + size <= TURN_LIMIT_BYTES // 2:
@@ -213,7 +213,7 @@ class ToolCalls:
         self.settle(index)
 
     def settle_unknown(self, index: int, entry: EffectEntry) -> None:
-        """Nobody could say what became of it."""
+        """Settle a call of which nobody could say the outcome."""
         self.settle(index)
         self._run.state.uncertain = (*self._run.state.uncertain, entry)
 
@@ -227,7 +227,7 @@ class ToolCalls:
 
 
 def _left(tool: Tool, begun_at: datetime | None) -> timedelta | None:
-    """The time within which a call must have its answer: after it the other side may have forgotten the key."""
+    """Return the time within which a call must have its answer: later the other side may have forgotten the key."""
     if tool.effect is not Effect.KEYED or tool.key_valid is None:
         return None
     return tool.key_valid if begun_at is None else begun_at + tool.key_valid - workflow.now()

@@ -23,7 +23,7 @@ PARALLEL_READS = 64
 
 
 class Turn:
-    """What the model asked for last, until each of its calls has an answer."""
+    """Calls that the model asked for last, until each has an answer."""
 
     def __init__(self, run: Run, control: Control) -> None:
         self.gate = PeopleGate(run)
@@ -127,7 +127,7 @@ class Turn:
         return self._control.is_stopping or bool(self._run.state.uncertain) or self._run.is_leaving
 
     async def _is_cleared(self, index: int) -> bool:
-        """Whether a call may run: at once, or when people have decided; false also when the run has to halt before."""
+        """Wait until a call may run: at once, or when people decide; return false also when the run has to halt."""
 
         def is_decided() -> bool:
             verdict = self._run.state.verdicts[index]
@@ -173,7 +173,7 @@ class Turn:
         self._run.record_step(f"{placed.line} → {told}")
 
     async def _perform(self, placed: JudgedCall) -> CallOutcome | None:
-        """`None` when the run has to halt before it is known what became of the call."""
+        """Make one call; return `None` when the run has to halt before its outcome is known."""
         if placed.index in self._run.state.unclear:
             attempted = await self._reconciliation.reconcile(placed)
         else:
@@ -189,7 +189,7 @@ class Turn:
         return CallOutcome(attempted.outcome, attempted.answer, failed, attempted.is_passing)
 
     async def failed_final_check(self) -> str | None:
-        """Which check the final answer does not pass and why; `None` when it passes all."""
+        """Return the check that the final answer does not pass and why; `None` when it passes all."""
         return await self._verification.verify_final()
 
     def supply(self, index: int | None, answer: ToolResult) -> None:

@@ -18,7 +18,7 @@ LOST = CheckResult(finding="unable", reason="what the call returned is not known
 
 
 class Verification:
-    """Makes the checks that the agent file names."""
+    """Checks that the agent file names, and how they are made."""
 
     def __init__(self, run: Run, control: Control, escalations: Escalations) -> None:
         self._run = run
@@ -26,7 +26,7 @@ class Verification:
         self._escalations = escalations
 
     async def verify_after(self, placed: JudgedCall, attempted: Attempted) -> str | None:
-        """Which check the call does not pass and why; `None` when it passes all that are made before a stop."""
+        """Return the check that the call does not pass and why; `None` when it passes all that precede a stop."""
         is_new = self._run.has(Change.PROBES_BY_KEY)
         arguments = placed.call.arguments
         request = CheckRequest(
@@ -50,7 +50,7 @@ class Verification:
         return None
 
     async def verify_final(self) -> str | None:
-        """The same of the final answer."""
+        """Return the check that the final answer does not pass and why."""
         for check in self._due_checks(FINAL, None, {}, None):
             now = self._run.state
             request = CheckRequest(agent=now.agent.digest, check="", head=now.head, step=now.step)
@@ -61,7 +61,7 @@ class Verification:
     def _due_checks(
         self, after: str, tool: Tool | None, arguments: JsonObject, index: int | None
     ) -> Iterator[CheckPin]:
-        """Those whose condition holds, for the run as rules saw it when call `index` was judged."""
+        """Yield the checks whose condition holds, for the run as rules saw it when call `index` was judged."""
         pin = self._run.state.agent
         checks = verification.checks_after(pin.checks, after)
         facts = self._run.facts
@@ -91,7 +91,7 @@ class Verification:
         return found
 
     def _arguments_of(self, check: CheckPin, arguments: JsonObject, key: str | None) -> CheckResult | JsonObject:
-        """The arguments of the check's tool, or why it cannot be called: it is a call like any other."""
+        """Return the arguments of the check's tool, or why it cannot be called: it is a call like any other."""
         pin = self._run.state.agent
         tool = pin.tool(check.tool) if check.tool is not None else None
         if tool is None:
@@ -104,7 +104,7 @@ class Verification:
 
 
 def _failure(check: CheckPin, found: CheckResult) -> str | None:
-    """Why a check is not passed, in words; `None` when it is, or counts so although it could not be made."""
+    """Return why a check is not passed, in words; `None` when it is, or counts so although it was not made."""
     if found.finding == "pass" or (found.finding == "unable" and check.unable == "pass"):
         return None
     word = "failed" if found.finding == "fail" else "could not be made"

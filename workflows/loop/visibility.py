@@ -1,4 +1,4 @@
-"""What people see of a run in Temporal: search attributes, current details, memo."""
+"""Visibility of a run in Temporal: search attributes, current details, memo."""
 
 import json
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ REFUSALS_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a run stands, for lists."""
+    """Status of a run, for lists."""
 
     status: str
     waits_for: tuple[str, ...]
@@ -62,7 +62,7 @@ def announce(state: RunState) -> None:
 
 
 def stand(state: RunState, standing: Standing) -> None:
-    """For `AgentStatus="waiting"` and `AgentWaitingFor="finance"`."""
+    """Publish the status as in `AgentStatus="waiting"` and `AgentWaitingFor="finance"`."""
     waits: list[str] = []
     for name in standing.waits_for:
         if len(json.dumps([*waits, name])) > ATTRIBUTE_BYTES:
@@ -116,7 +116,7 @@ class Rendered:
 
 
 def details(state: RunState, doing: str, rendered: Rendered) -> None:
-    """The current details: bullets and code, since the UI runs tables together."""
+    """Set the current details: bullets and code, since the UI runs tables together."""
     lines = [
         f"**{state.agent.name}** `{state.agent.version}`, step {state.step} of at most {state.step_limit}",
         "",
@@ -137,7 +137,7 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
 
 
 def _open_requests(state: RunState, rendered: Rendered) -> list[str]:
-    """What people are asked, of whom, until when, and how to answer; refused decisions after it."""
+    """Describe the open requests: the question, who is asked, until when, how to answer; then refused decisions."""
     asked = state.people.open
     lines: list[str] = []
     for number, request in enumerate(asked[:REQUESTS_LISTED]):
@@ -184,7 +184,7 @@ def _request(request: Request) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """`text` on one line, without anything that Markdown or HTML would read."""
+    """Return `text` on one line, without anything that Markdown or HTML would read."""
     line = wording.shorten(text, 300)
     return "".join(f"\\{sign}" if sign in "\\`*_[]<>#|!" else sign for sign in line)
 

@@ -53,7 +53,7 @@ def differences(expected: Expectation, got: Incoming, *, strict: bool) -> list[s
 
 
 def _paired(expected: Expectation, got: Incoming, found: list[str]) -> Iterator[tuple[str, JsonValue, ResultPart]]:
-    """Return each expected answer with each answer that it is about; add those that there are not to `found`."""
+    """Yield each expected answer with each answer that it is about; add those that there are not to `found`."""
     if isinstance(expected.results, dict):
         for label, pattern in expected.results.items():
             tool, _, which = label.partition("#")

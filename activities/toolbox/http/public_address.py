@@ -73,7 +73,7 @@ def is_public(address: str) -> bool:
 
 
 def _carried(address: ipaddress.IPv6Address, carrier: Carrier | None) -> Iterator[ipaddress.IPv4Address]:
-    """Return the IPv4 addresses inside `address`: by its prefix, and by an ISATAP id, which may stand behind any."""
+    """Yield the IPv4 addresses inside `address`: by its prefix, and by an ISATAP id, which may stand behind any."""
     bits = int(address)
     if carrier is not None:
         yield ipaddress.IPv4Address(carrier.carried(bits) & 0xFFFFFFFF)

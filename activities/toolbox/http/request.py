@@ -113,7 +113,7 @@ def _path_value(name: str, arguments: JsonObject) -> str:
 
 
 def _query(binding: HttpBinding, arguments: JsonObject) -> Iterator[tuple[str, str]]:
-    """Return names and values; a list repeats its name, null is left out."""
+    """Yield names and values; a list repeats its name, null is left out."""
     for name in binding.query:
         value = arguments.get(name)
         for item in value if isinstance(value, list) else [value]:
