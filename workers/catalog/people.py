@@ -21,8 +21,6 @@ from mandate.workflows.contracts.policy import Approvers, Asking, Escalation, On
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-DEFAULT_FILE = Path("deploy/people.yaml")
-
 SHARED: Place = ("policies",)
 """Where an agent file names the shared policy files."""
 
@@ -55,7 +53,7 @@ class Identities:
         signatures = None
         if settings.jwks is not None and settings.token_issuer is not None:
             signatures = Signatures(settings.jwks, issuer=settings.token_issuer, audience=settings.token_audience)
-        return cls(Directory(path or DEFAULT_FILE, needed=path is not None), signatures)
+        return cls(Directory(path or settings.default_people, needed=path is not None), signatures)
 
     def requesters(self, blobs: Blobs) -> Requesters:
         """Return what starts are checked by."""
@@ -68,7 +66,7 @@ class Identities:
 
 def people_path(settings: Settings) -> Path | None:
     """The file of people, or `None` when there is none and none was named."""
-    return settings.people or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    return settings.people or (settings.default_people if settings.default_people.exists() else None)
 
 
 def read_people(settings: Settings) -> People | None:

@@ -179,7 +179,9 @@ async def _catalog(settings: "Settings", mcp: "AnnouncedWaits", secrets: "Secret
     from mandate.workers.catalog.agents import AgentFileError
     from mandate.workers.catalog.catalog import Catalog
 
-    catalog = await Catalog.load(settings.agents, mcp, secrets=secrets, policies=settings.policies)
+    catalog = await Catalog.load(
+        settings.agents, mcp, secrets=secrets, policies=settings.policies, project=settings.project
+    )
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(agents, settings)):
         raise AgentFileError(faults)
