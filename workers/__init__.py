@@ -3,6 +3,7 @@
 main: program `mandate`
 worker: composition of one worker
 settings: settings from the environment
+project: settings of `mandate.yaml`
 secrets: secrets by name
 providers: providers of a worker
 converter: data converter for Temporal

@@ -9,7 +9,7 @@ from mandate.activities.people.signatures import Signatures
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
-from mandate.workers.catalog.people import DEFAULT_FILE, people_path
+from mandate.workers.catalog.people import people_path
 from mandate.workers.settings import Settings
 
 
@@ -27,7 +27,7 @@ class Identities:
         signatures = None
         if settings.jwks is not None and settings.token_issuer is not None:
             signatures = Signatures(settings.jwks, issuer=settings.token_issuer, audience=settings.token_audience)
-        return cls(Directory(path or DEFAULT_FILE, needed=path is not None), signatures)
+        return cls(Directory(path or settings.default_people, needed=path is not None), signatures)
 
     def requesters(self, blobs: Blobs) -> Requesters:
         """Return what starts are checked by."""

@@ -1,10 +1,11 @@
-"""What a process is told by its environment; nothing else reads it."""
+"""Settings of a process: its environment, which nothing else reads, and below it the file `mandate.yaml`."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mandate.workers.project import find_project
 from mandate.workflows.contracts import queues
 
 
@@ -18,7 +19,11 @@ class ProviderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that differs between two installations."""
+    """Everything that differs between two installations.
+
+    Each has an environment variable and, where it is no secret, a key of `mandate.yaml`; the variable wins. What stands
+    here as a default in `deploy` or in the working folder is beside `mandate.yaml` where there is one.
+    """
 
     folder: Path
     """`MANDATE_FOLDER`: where the embedded server and the default store keep their files; `.mandate`."""
@@ -41,9 +46,9 @@ class Settings:
     policies: Path | None = None
     """`MANDATE_POLICIES`: the folder of shared policies; left out, `policies` beside the folder of agent files."""
     channels: Path | None = None
-    """`MANDATE_CHANNELS`: the file of channels; left out, `deploy/channels.yaml` if it exists, else the log alone."""
+    """`MANDATE_CHANNELS`: the file of channels; left out, `default_channels` if it exists, else the log alone."""
     people: Path | None = None
-    """`MANDATE_PEOPLE`: the file of people; left out, `deploy/people.yaml` if it exists, else nobody is known."""
+    """`MANDATE_PEOPLE`: the file of people; left out, `default_people` if it exists, else nobody is known."""
     jwks: Path | None = None
     """`MANDATE_JWKS`: the public keys that sign decisions and starts, as a JSON Web Key Set."""
     token_issuer: str | None = None
@@ -53,17 +58,31 @@ class Settings:
     user: str | None = None
     """`MANDATE_USER`: who asks and decides on the command line; left out, git's `user.email`, else the login name and
     host."""
+    project: Path | None = None
+    """The folder of `mandate.yaml`, whose modules workers import too; `None` without such a file."""
+    default_channels: Path = Path("deploy/channels.yaml")
+    default_people: Path = Path("deploy/people.yaml")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Read the environment and, for what it leaves out, `mandate.yaml` of the working folder or the nearest above.
+
+        Raises:
+            SettingsError: all faults of `mandate.yaml`.
+        """
         env = os.environ if environment is None else environment
-        folder = Path(env.get("MANDATE_FOLDER") or ".mandate")
+        project = find_project()
+        if project is not None:
+            # A variable that is set to nothing is not set.
+            env = {**project.variables, **{name: value for name, value in env.items() if value}}
+        place = Path("deploy") if project is None else project.folder
+        folder = Path(env.get("MANDATE_FOLDER") or (place / ".mandate" if project else ".mandate"))
         hosts = env.get("MANDATE_HTTP_HOSTS", "")
         return cls(
             folder=folder,
-            agents=Path(env.get("MANDATE_AGENTS") or "deploy/agents"),
+            agents=Path(env.get("MANDATE_AGENTS") or place / "agents"),
             store=env.get("MANDATE_STORE") or f"sqlite:///{folder / 'store.db'}",
-            secrets=Path(env["MANDATE_SECRETS"]) if env.get("MANDATE_SECRETS") else None,
+            secrets=_named(env, "MANDATE_SECRETS"),
             http_hosts=tuple(host.strip() for host in hosts.split(",") if host.strip()),
             task_queue=env.get("MANDATE_TASK_QUEUE") or queues.AGENTS,
             temporal_address=env.get("TEMPORAL_ADDRESS") or None,
@@ -74,14 +93,22 @@ class Settings:
                 "vllm": ProviderSettings(env.get("VLLM_API_KEY"), env.get("VLLM_BASE_URL") or None),
             },
             environment=env,
-            policies=Path(env["MANDATE_POLICIES"]) if env.get("MANDATE_POLICIES") else None,
-            channels=Path(env["MANDATE_CHANNELS"]) if env.get("MANDATE_CHANNELS") else None,
-            people=Path(env["MANDATE_PEOPLE"]) if env.get("MANDATE_PEOPLE") else None,
-            jwks=Path(env["MANDATE_JWKS"]) if env.get("MANDATE_JWKS") else None,
+            policies=_named(env, "MANDATE_POLICIES") or (place / "policies" if project else None),
+            channels=_named(env, "MANDATE_CHANNELS"),
+            people=_named(env, "MANDATE_PEOPLE"),
+            jwks=_named(env, "MANDATE_JWKS"),
             token_issuer=env.get("MANDATE_TOKEN_ISSUER") or None,
             token_audience=env.get("MANDATE_TOKEN_AUDIENCE") or "mandate",
             user=env.get("MANDATE_USER") or None,
+            project=project.folder if project else None,
+            default_channels=place / "channels.yaml",
+            default_people=place / "people.yaml",
         )
+
+
+def _named(environment: Mapping[str, str], variable: str) -> Path | None:
+    """Return the path that a variable names; `None` where it names none."""
+    return Path(environment[variable]) if environment.get(variable) else None
 
 
 def is_debugging() -> bool:

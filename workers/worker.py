@@ -198,7 +198,9 @@ async def _open_activities(
 
 async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:
     """Return the agents, each with all that it needs, and with warnings of calls that will be refused."""
-    catalog = await Catalog.load(settings.agents, mcp, secrets=resolve, policies=settings.policies)
+    catalog = await Catalog.load(
+        settings.agents, mcp, secrets=resolve, policies=settings.policies, project=settings.project
+    )
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings)):
         raise AgentFileError(faults)

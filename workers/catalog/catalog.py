@@ -69,10 +69,12 @@ class Catalog:
         secrets: Secrets,
         builtins: tuple[ToolDefinition, ...] = builtin.DEFINITIONS,
         policies: Path | None = None,
+        project: Path | None = None,
     ) -> "Catalog":
         """Load the agents of a folder, of one file, or made in code, with all their tools.
 
-        Modules of Python tools are also looked for in the current directory and in the folder above the agent files.
+        Modules of Python tools are also looked for in the current directory, in the folder of `mandate.yaml` and in the
+        folder above the agent files.
 
         Args:
             source: Where the agents are.
@@ -80,11 +82,12 @@ class Catalog:
             secrets: Where the secrets that the agents name must be.
             builtins: Tools that every agent has.
             policies: Folder of shared policies; `None`: `policies` beside the folder of the agents.
+            project: Folder of `mandate.yaml`.
 
         Raises:
             AgentFileError: all faults of all agents; none of them is loaded then.
         """
-        scan = _scan(source)
+        scan = _scan(source, project)
         shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
         drafts = [_Draft(file, secrets, shared) for file in scan.files]
         others = [(ToolResolver(parts.document, parts.tools, secrets), parts.output_schema) for parts in scan.others]
@@ -177,17 +180,18 @@ class _Draft:
         ]
 
 
-def _scan(source: Path | Iterable[AgentSpec]) -> Scan:
+def _scan(source: Path | Iterable[AgentSpec], project: Path | None) -> Scan:
     if isinstance(source, Path):
-        _look_for_modules(source.absolute().parent if source.is_dir() else source.absolute().parent.parent)
+        above = source.absolute().parent if source.is_dir() else source.absolute().parent.parent
+        _look_for_modules(Path.cwd(), *([project.absolute()] if project is not None else []), above)
         return scan_agents(source)
     made = [AgentFile(Path(), spec, Document(f"agent {spec.name!r}", None, (), {})) for spec in source]
     return Scan(tuple(made), (), ())
 
 
-def _look_for_modules(folder: Path) -> None:
+def _look_for_modules(*folders: Path) -> None:
     """Look for modules behind everything else, so that no file of a user replaces an installed module."""
-    for wanted in (Path.cwd(), folder):
+    for wanted in folders:
         if not any(Path(known or ".").absolute() == wanted for known in sys.path):
             sys.path.append(str(wanted))
 

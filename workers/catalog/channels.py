@@ -53,20 +53,20 @@ def notification_activities(settings: Settings) -> NotificationActivities:
         ChannelFileError: all faults of the file, secrets that are missing included.
     """
     resolve = Secrets(settings.environment, settings.secrets)
-    found = read_channels(settings.channels, resolve)
+    found = read_channels(settings.channels, resolve, default=settings.default_channels)
     return NotificationActivities(_channels(found, resolve))
 
 
-def read_channels(path: Path | None, secrets: Secrets) -> ChannelsFile:
-    """Read the file at `path`; without one the default file if it exists, else the log alone.
+def read_channels(path: Path | None, secrets: Secrets, *, default: Path = DEFAULT_FILE) -> ChannelsFile:
+    """Read the file at `path`; without one that at `default` if it exists, else the log alone.
 
     Raises:
         ChannelFileError: see `notification_activities`.
     """
     if path is None:
-        if not DEFAULT_FILE.exists():
+        if not default.exists():
             return LOG_ALONE
-        path = DEFAULT_FILE
+        path = default
     if not path.is_file():
         raise ChannelFileError(
             [Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_CHANNELS names the file of channels")]

@@ -16,8 +16,6 @@ from mandate.workflows.contracts.policy import Approvers, Asking, Escalation, On
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-DEFAULT_FILE = Path("deploy/people.yaml")
-
 SHARED: Place = ("policies",)
 """Place where an agent file names the shared policy files."""
 
@@ -38,7 +36,7 @@ class PeopleFileError(Exception):
 
 def people_path(settings: Settings) -> Path | None:
     """Return the file of people, or `None` when there is none and none was named."""
-    return settings.people or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    return settings.people or (settings.default_people if settings.default_people.exists() else None)
 
 
 def read_people(settings: Settings) -> People | None:

@@ -162,7 +162,9 @@ async def _load(
 
 
 async def _catalog(settings: Settings, mcp: AnnouncedWaits, secrets: Secrets) -> Catalog:
-    catalog = await Catalog.load(settings.agents, mcp, secrets=secrets, policies=settings.policies)
+    catalog = await Catalog.load(
+        settings.agents, mcp, secrets=secrets, policies=settings.policies, project=settings.project
+    )
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(agents, settings)):
         raise AgentFileError(faults)

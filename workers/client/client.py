@@ -33,12 +33,14 @@ async def connect(
     profile: str | None = None,
     identity: str | None = None,
 ) -> Client:
-    """Connect a client configured as the Temporal CLI would be: profile file, then environment, then arguments.
+    """Connect as the Temporal CLI would: by profile file, then `mandate.yaml`, then environment, then the arguments.
 
     Raises:
         RuntimeError: the server cannot be reached.
+        SettingsError: all faults of `mandate.yaml`.
     """
-    config: dict[str, Any] = dict(ClientConfig.load_client_connect_config(profile))
+    told = {name: value for name, value in Settings.from_environment().environment.items() if value}
+    config: dict[str, Any] = dict(ClientConfig.load_client_connect_config(profile, override_env_vars=told))
     config.setdefault("target_host", DEFAULT_ADDRESS)
     overrides = {"target_host": address, "namespace": namespace, "identity": identity}
     config |= {name: value for name, value in overrides.items() if value is not None}
@@ -49,7 +51,7 @@ class AgentClient:
     """Client that starts runs, reads results and sends messages; any Temporal client can do so with JSON objects."""
 
     def __init__(self, client: Client, task_queue: str | None = None) -> None:
-        """Take a client; runs are started on `task_queue`; left out, on `MANDATE_TASK_QUEUE`, else on `agents`."""
+        """Take a client; runs start on `task_queue`, else on that of the settings."""
         self.client = client
         self._task_queue = task_queue or Settings.from_environment().task_queue
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mandate.activities.checks.functions import check as check
+    from mandate.activities.toolbox.context import NotDone as NotDone
     from mandate.activities.toolbox.context import ToolContext as ToolContext
-    from mandate.activities.toolbox.decorator import NotDone as NotDone
     from mandate.activities.toolbox.decorator import tool as tool
     from mandate.workers.client.client import AgentClient as AgentClient
     from mandate.workers.client.client import connect as connect
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AgentClient": "mandate.workers.client.client",
     "Decision": "mandate.workflows.contracts.request",
-    "NotDone": "mandate.activities.toolbox.decorator",
+    "NotDone": "mandate.activities.toolbox.context",
     "ToolContext": "mandate.activities.toolbox.context",
     "check": "mandate.activities.checks.functions",
     "connect": "mandate.workers.client.client",
