@@ -295,15 +295,13 @@ def test_what_is_let_through_takes_no_longer_than_a_plain_loop_that_is() -> None
     ]
 
     def seconds(facts: Facts, text: str) -> float:
-        facts.evaluate(text)
-        tries = []
-        for _ in range(3):
-            began = time.process_time()
-            assert isinstance(facts.evaluate(text), bool)
-            tries.append(time.process_time() - began)
-        return min(tries)
+        began = time.process_time()
+        assert isinstance(facts.evaluate(text), bool)
+        return time.process_time() - began
 
-    reference = seconds(plain, "args.l.all(x, x in args.l)")
-    found = {text: seconds(Facts({"args": args}), text) / reference for text, args in largest}
+    loops = [(plain, "args.l.all(x, x in args.l)"), *((Facts({"args": args}), text) for text, args in largest)]
+    # In turns: another process that fills the caches slows all of them.
+    turns = [[seconds(facts, text) for facts, text in loops] for _ in range(6)]
+    reference, *found = map(min, zip(*turns, strict=True))
 
-    assert max(found.values()) <= 1.5, found
+    assert max(found) <= 1.5 * reference, (reference, found)
