@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from temporalio.api.workflowservice.v1 import DescribeBatchOperationRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 
 from tests.support.agents import Site, new_site
-from tests.support.pages import README, blocks
+from tests.support.pages import PROJECT, README, blocks
 from tests.support.people import ASK_ALL, asked, open_requests, write_people
 from tests.support.processes import processes
 from tests.support.temporal_cli import Shell, new_shell
@@ -30,6 +31,7 @@ TEMPORAL = re.compile(r"(\w+=\$\()?temporal ")
 
 BROKEN = "Order 1042 arrived broken."
 LEGAL = {**ASK_ALL[0], "approvers": {"groups": ["legal"]}}
+REFUNDED = "Order 81: 120.0 EUR refunded."
 REFUND = "issue_refund order=1042 amount_cents=10690 reason=Kettle arrived damaged"
 
 
@@ -39,6 +41,15 @@ def printed(page: str) -> list[str]:
     return [line for line in lines if TEMPORAL.match(line)]
 
 
+def write_agents(folder: Path) -> Path:
+    """Write the agents of the checkout, and one of the name that the README's program starts."""
+    shutil.copytree(PROJECT / "deploy" / "agents", folder)
+    agent = {"name": "refunds", "instructions": "Refund.", "models": ["scripted:refunds.script.yaml"]}
+    (folder / "refunds.yaml").write_text(json.dumps(agent))
+    (folder / "refunds.script.yaml").write_text(json.dumps({"turns": [{"say": REFUNDED}]}))
+    return folder
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A server with its CLI, and a worker that serves the shop of the pages."""
@@ -46,7 +57,7 @@ class Place:
     client: Client
     shell: Shell
     shop: Path
-    """Its database; order 1042 can be refunded once."""
+    """The shop's database; its order 1042 can be refunded once."""
     lawyers: Site
     """An agent `contracts` that waits for another group than the shop's."""
 
@@ -63,16 +74,6 @@ class Place:
                 out = await self.shell.out(query)
                 if sorted(line.split()[1] for line in out.splitlines()[1:]) == sorted(names):
                     return out
-                await asyncio.sleep(0.1)
-
-    async def waiting(self) -> list[str]:
-        """Return the ids of the shop's runs that wait for people, once there is one."""
-        query = 'AgentName="shop" AND AgentStatus="waiting" AND ExecutionStatus="Running"'
-        async with asyncio.timeout(30):
-            while True:
-                found = [run.id async for run in self.client.list_workflows(query)]
-                if found:
-                    return found
                 await asyncio.sleep(0.1)
 
     async def ended(self, batch: str) -> tuple[int, int]:
@@ -94,7 +95,11 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
         client = await connect(address=server.address)
         lawyers = new_site(folder, client, MANDATE_PEOPLE=str(write_people(folder)))
         lawyers.write("contracts", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], policy=[LEGAL, ASK_ALL[1]])
-        settings = {"MANDATE_FOLDER": str(folder), "MANDATE_DEMO_SHOP": str(folder / "shop.db")}
+        settings = {
+            "MANDATE_FOLDER": str(folder),
+            "MANDATE_DEMO_SHOP": str(folder / "shop.db"),
+            "MANDATE_AGENTS": str(write_agents(folder / "served")),
+        }
         with processes(folder / "processes", TEMPORAL_ADDRESS=server.address, **settings) as started:
             await started.worker()
             async with lawyers.serving():
@@ -189,17 +194,21 @@ async def test_one_signal_stops_all_runs_that_a_query_finds(place: Place) -> Non
     await alone.terminate()
 
 
-async def test_the_client_programs_of_the_pages_start_a_run_and_approve_what_it_asks(place: Place) -> None:
+async def test_the_client_program_of_the_readme_prints_the_result_of_a_run(place: Place) -> None:
+    (program,) = programs(README)
+
+    assert await place.shell.out(typed(program)) == f"completed {REFUNDED}\n"
+
+
+async def test_the_client_program_of_the_policy_page_approves_what_runs_ask(place: Place) -> None:
     create_shop(place.shop)
-    (_, starts), (approves,) = blocks(README, "python"), programs("deploy/docs/policy-and-people.md")
+    (program,) = programs("deploy/docs/policy-and-people.md")
+    run = await place.refunding("refund-1046")
 
-    started = asyncio.create_task(place.shell.out(typed(starts)))
-    (waiting,) = await place.waiting()
-    approved = await place.shell.out(typed(approves))
-    printed_result = await started
+    approved = await place.shell.out(typed(program))
 
-    assert approved.startswith(f"{waiting} request='r1' status='approved'")
-    assert printed_result.startswith("completed Order 1042 is settled.")
+    assert approved.startswith("refund-1046 request='r1' status='approved'")
+    assert (await run.result()).status == "completed"
 
 
 def programs(page: str) -> list[str]:

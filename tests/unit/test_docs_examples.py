@@ -132,12 +132,12 @@ async def test_the_agent_of_the_readme_fits_the_tool_of_the_readme(
 ) -> None:
     """As pasted: the tool into the module that the agent file names."""
     (agent,), (tool, _) = blocks(README, "yaml"), blocks(README, "python")
-    (tmp_path / "refund_tools.py").write_text(tool, encoding="utf-8")
+    (tmp_path / "support_tools.py").write_text(tool, encoding="utf-8")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "refund_tools", raising=False)
+    monkeypatch.delitem(sys.modules, "support_tools", raising=False)
 
     catalog = await Catalog.load(write(tmp_path, agent), StubServers(), secrets=Secrets({}))
-    issue_refund = importlib.import_module("refund_tools").issue_refund
+    issue_refund = importlib.import_module("support_tools").issue_refund
     context = ToolContext.for_tests(idempotency_key="k1")
 
     assert [str(warning) for warning in catalog.warnings] == []
