@@ -2,9 +2,14 @@
 
 import importlib
 import json
+import os
 import re
+import shlex
+import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +155,18 @@ async def test_the_agent_of_the_readme_fits_the_tool_of_the_readme(
 def test_python_examples_can_be_read(page: str) -> None:
     for text in blocks(page, "python"):
         compile(text, page, "exec")
+
+
+def test_the_line_that_makes_the_shop_makes_it(tmp_path: Path) -> None:
+    lines = [line for block in blocks("deploy/docs/install.md", "sh") for line in block.splitlines()]
+    (typed,) = [shlex.split(line, comments=True) for line in lines if "create_shop" in line]
+
+    path = tmp_path / "shop.db"
+    subprocess.run([sys.executable, *typed[1:]], check=True, env={**os.environ, "MANDATE_DEMO_SHOP": str(path)})
+
+    with closing(sqlite3.connect(path)) as shop:
+        assert shop.execute("SELECT count(*) FROM orders").fetchone() == (16,)
+    assert typed[0] == "python"
 
 
 def test_examples_are_found() -> None:
