@@ -96,7 +96,7 @@ class PeopleActivities:
         people = await self._directory.people()
         _refuse_agents(check, agent)
         known = _person(check, people)
-        _refuse_unless_told_apart(check, people)
+        _allow_only_refusals_without_requester(check, people)
         _refuse_again(check, people, known)
         needs = _needs(check, people, known)
         signed = await self._signed(check, needs)
@@ -182,10 +182,10 @@ def _person(check: DecisionCheck, people: People | None) -> Known | None:
     return known
 
 
-def _refuse_unless_told_apart(check: DecisionCheck, people: People | None) -> None:
-    """Refuse what is asked while nobody can be told apart from who asked for the run.
+def _allow_only_refusals_without_requester(check: DecisionCheck, people: People | None) -> None:
+    """Let people only refuse while the file of people does not have the requester of the run.
 
-    They may be in the file of people under another name by now, and approve what they asked for themselves.
+    The requester may be in the file under another name by now, and approve what they asked for themselves.
     """
     request, requester = check.request, check.requester or ""
     if check.requester_is == "anyone" or check.decision.choice == request.choices[-1]:
@@ -198,14 +198,14 @@ def _refuse_unless_told_apart(check: DecisionCheck, people: People | None) -> No
         return
     if check.requester is None:
         raise Refused(
-            f"requester: nobody is named who asked for this run, so that nobody can be told apart from them; start it "
-            f"again with a requester of the file of people, or choose {request.choices[-1]!r}"
+            f"requester: the start of this run does not say who asks, so only {request.choices[-1]!r} can be chosen; "
+            "start it again with a requester of the file of people"
         )
     if people.find(requester) is None:
         raise Refused(
-            f"requester: {requester!r} asked for this run and is not in the file of people, so that nobody can be told "
-            f"apart from them; put the name there, as an address of the person if they have another one now, or choose "
-            f"{request.choices[-1]!r}"
+            f"requester: {requester!r} asked for this run and is not in the file of people, so only "
+            f"{request.choices[-1]!r} can be chosen; put the name there, as an address if the person has another name "
+            "now"
         )
 
 

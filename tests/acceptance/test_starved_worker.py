@@ -1,7 +1,7 @@
 """A worker that gets half a processor gets slower; it does not stop, and nobody's decision is lost.
 
-In CI few short runs. As the figures of the runbook were measured, sixty of twenty steps and three turns of a hundred
-requests: `STARVED=long pytest -s tests/acceptance/test_starved_worker.py`.
+In CI few short runs. As the figures of deploy/docs/operating.md were measured, sixty of twenty steps and three turns of
+a hundred requests: `STARVED=long pytest -s tests/acceptance/test_starved_worker.py`.
 """
 
 import asyncio

@@ -1,10 +1,14 @@
-"""The README's commands with Temporal's own CLI, typed as they are printed, and decisions for many runs at once."""
+"""The pages' client programs and commands with Temporal's own CLI, as they are printed; decisions for many runs."""
 
 import asyncio
 import json
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,33 +20,44 @@ from temporalio.api.workflowservice.v1 import DescribeBatchOperationRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 
 from tests.support.agents import Site, new_site
+from tests.support.pages import PROJECT, README, blocks
 from tests.support.people import ASK_ALL, asked, open_requests, write_people
-from tests.support.processes import PROJECT, processes
+from tests.support.processes import processes
 from tests.support.temporal_cli import Shell, new_shell
 
 Handle = WorkflowHandle[Any, Any]
 
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TEMPORAL = re.compile(r"(\w+=\$\()?temporal ")
 
 BROKEN = "Order 1042 arrived broken."
 LEGAL = {**ASK_ALL[0], "approvers": {"groups": ["legal"]}}
+REFUNDED = "Order 81: 120.0 EUR refunded."
 REFUND = "issue_refund order=1042 amount_cents=10690 reason=Kettle arrived damaged"
 
 
-def printed(section: str) -> list[str]:
-    """The commands with `temporal` of one section of the README, each on one line."""
-    text = (PROJECT / "README.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    lines = [line for block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+def printed(page: str) -> list[str]:
+    """The commands with `temporal` of a page, each on one line."""
+    lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if TEMPORAL.match(line)]
+
+
+def write_agents(folder: Path) -> Path:
+    """Write the agents of the checkout, and one of the name that the README's program starts."""
+    shutil.copytree(PROJECT / "deploy" / "agents", folder)
+    agent = {"name": "refunds", "instructions": "Refund.", "models": ["scripted:refunds.script.yaml"]}
+    (folder / "refunds.yaml").write_text(json.dumps(agent))
+    (folder / "refunds.script.yaml").write_text(json.dumps({"turns": [{"say": REFUNDED}]}))
+    return folder
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A server with its CLI, and a worker that serves the shop of the README."""
+    """A server with its CLI, and a worker that serves the shop of the pages."""
 
     client: Client
     shell: Shell
+    shop: Path
+    """The shop's database; its order 1042 can be refunded once."""
     lawyers: Site
     """An agent `contracts` that waits for another group than the shop's."""
 
@@ -80,15 +95,19 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
         client = await connect(address=server.address)
         lawyers = new_site(folder, client, MANDATE_PEOPLE=str(write_people(folder)))
         lawyers.write("contracts", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], policy=[LEGAL, ASK_ALL[1]])
-        settings = {"MANDATE_FOLDER": str(folder), "MANDATE_DEMO_SHOP": str(folder / "shop.db")}
+        settings = {
+            "MANDATE_FOLDER": str(folder),
+            "MANDATE_DEMO_SHOP": str(folder / "shop.db"),
+            "MANDATE_AGENTS": str(write_agents(folder / "served")),
+        }
         with processes(folder / "processes", TEMPORAL_ADDRESS=server.address, **settings) as started:
             await started.worker()
             async with lawyers.serving():
-                yield Place(client, new_shell(server, folder / "bin"), lawyers)
+                yield Place(client, new_shell(server, folder / "bin"), folder / "shop.db", lawyers)
 
 
 async def test_run_is_started_found_read_and_cancelled(place: Place) -> None:
-    start, listing, describe, metadata, cancel = printed("Run it")
+    start, listing, describe, metadata, cancel = printed("deploy/docs/operating.md")
     handle = place.client.get_workflow_handle("refund-1043")
 
     started = await place.shell.out(start)
@@ -114,7 +133,7 @@ async def test_run_is_started_found_read_and_cancelled(place: Place) -> None:
 
 
 async def test_one_run_is_approved_by_its_digest_and_all_of_a_group_are_rejected(place: Place) -> None:
-    listing, digest, update, batch = printed("Answer it")
+    listing, digest, update, batch = printed("deploy/docs/policy-and-people.md")
     approved = await place.refunding("refund-1042")
     rejected = [await place.refunding(name) for name in ("refund-1044", "refund-1045")]
     alone = await place.lawyers.start("contracts")
@@ -173,3 +192,30 @@ async def test_one_signal_stops_all_runs_that_a_query_finds(place: Place) -> Non
     assert [request.id for request in left.requests] == ["r1"]
     assert await signals_to(alone) == []
     await alone.terminate()
+
+
+async def test_the_client_program_of_the_readme_prints_the_result_of_a_run(place: Place) -> None:
+    (program,) = programs(README)
+
+    assert await place.shell.out(typed(program)) == f"completed {REFUNDED}\n"
+
+
+async def test_the_client_program_of_the_policy_page_approves_what_runs_ask(place: Place) -> None:
+    create_shop(place.shop)
+    (program,) = programs("deploy/docs/policy-and-people.md")
+    run = await place.refunding("refund-1046")
+
+    approved = await place.shell.out(typed(program))
+
+    assert approved.startswith("refund-1046 request='r1' status='approved'")
+    assert (await run.result()).status == "completed"
+
+
+def programs(page: str) -> list[str]:
+    """Python programs of a page that can be run as they are."""
+    return [block for block in blocks(page, "python") if "asyncio.run(" in block]
+
+
+def typed(program: str) -> str:
+    """Return the command that runs a Python program."""
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}"

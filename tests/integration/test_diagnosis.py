@@ -1,4 +1,4 @@
-"""A run whose workflow task fails again and again says so to those who ask, and is mended as the runbook says."""
+"""A run whose workflow task fails again and again says so to those who ask; recovery.md says how to mend it."""
 
 import asyncio
 import json
@@ -111,7 +111,7 @@ async def test_a_task_that_fails_again_and_again_is_told_with_its_failure(client
     assert found == Diagnosis(attempt, "WORKFLOW_WORKER_UNHANDLED_FAILURE", "the shelf is empty", 4)
     assert found.sentence == (
         f"its workflow task fails again and again (attempt {attempt}): the shelf is empty; "
-        "the runbook says how to reset it"
+        "deploy/docs/recovery.md says how to reset it"
     )
 
 
@@ -238,7 +238,7 @@ def test_a_wedged_run_is_known_with_the_event_to_reset_it_to(wedged: Wedged) -> 
     assert its.message.startswith("[TMPRL1100] Nondeterminism error: ")
     assert its.reset_event_id is not None
     assert its.sentence.startswith(f"its workflow task fails again and again (attempt {its.attempt}): [TMPRL1100] ")
-    assert its.sentence.endswith(f"; the runbook says how to reset it, to event {its.reset_event_id}")
+    assert its.sentence.endswith(f"; deploy/docs/recovery.md says how to reset it, to event {its.reset_event_id}")
 
 
 async def test_clients_are_told_that_it_fails_and_not_that_no_worker_is_there(wedged: Wedged) -> None:
@@ -273,7 +273,7 @@ async def test_show_and_inbox_say_what_fails(wedged: Wedged) -> None:
     assert "start one with" not in decided.err
 
 
-async def test_a_reset_as_in_the_runbook_lets_it_go_on(wedged: Wedged, temporal: DevServer, tmp_path: Path) -> None:
+async def test_a_reset_as_on_the_page_lets_it_go_on(wedged: Wedged, temporal: DevServer, tmp_path: Path) -> None:
     """The last test of this run: the result stays, the pause comes again, in order."""
     handle, to = wedged.handle, wedged.diagnosis.reset_event_id
     shell = new_shell(temporal, tmp_path / "bin")

@@ -32,14 +32,14 @@ def site(tmp_path: Path, client: Client) -> Site:
 
 
 GONE = (
-    "requester: 'ann@example.com' asked for this run and is not in the file of people, so that nobody can be told "
-    "apart from them; put the name there, as an address of the person if they have another one now, or choose 'reject'"
+    "requester: 'ann@example.com' asked for this run and is not in the file of people, so only 'reject' can be chosen; "
+    "put the name there, as an address if the person has another name now"
 )
 
 
 NOBODY = (
-    "requester: nobody is named who asked for this run, so that nobody can be told apart from them; start it again "
-    "with a requester of the file of people, or choose 'reject'"
+    "requester: the start of this run does not say who asks, so only 'reject' can be chosen; start it again with a "
+    "requester of the file of people"
 )
 
 BOTH = ("ann@example.com", "bob@example.com")

@@ -317,9 +317,8 @@ class TestDirectory:
         for person in (by, "bob@example.com"):
             refusal = await world.refusal(asked, choice, by=person, requester=ANN, requester_is=requester_is, **more)
             assert refusal == (
-                f"requester: {ANN!r} asked for this run and is not in the file of people, so that nobody can be told "
-                f"apart from them; put the name there, as an address of the person if they have another one now, or "
-                f"choose {safe!r}"
+                f"requester: {ANN!r} asked for this run and is not in the file of people, so only {safe!r} can be "
+                "chosen; put the name there, as an address if the person has another name now"
             )
             refused = await world.check(asked, safe, by=person, requester=ANN, requester_is=requester_is)
             assert refused.needs == (0,)

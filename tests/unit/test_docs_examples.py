@@ -1,14 +1,21 @@
 """Every YAML example of the documentation is one that the product takes."""
 
+import importlib
 import json
+import os
 import re
+import shlex
+import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mandate import NotDone, ToolContext
 from mandate.activities.documents import parse_document
 from mandate.activities.providers.scripted.script import load_script
 from mandate.workers.catalog.agents import AgentFileError, read_agent
@@ -21,10 +28,10 @@ from mandate.workers.settings import Settings
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.tool_entry import TOOL_KINDS
 
+from tests.support.pages import PAGES, PROJECT, README, blocks
 from tests.unit.test_catalog import StubServers
 
-PROJECT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "deploy/README.md", "tests/benchmarks/README.md")
+DOCUMENTS = (*PAGES, "tests/benchmarks/README.md")
 
 AGENT = {"name": "example", "instructions": "Help.", "models": ["scripted:example.script.yaml"]}
 """What an example leaves out that shows only a part of an agent."""
@@ -125,8 +132,45 @@ def test_other_files_are_valid(example: Example, tmp_path: Path) -> None:
             pytest.fail(f"{example.place}: it is not clear what this is an example of")
 
 
+async def test_the_agent_of_the_readme_fits_the_tool_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pasted: the tool into the module that the agent file names."""
+    (agent,), (tool, _) = blocks(README, "yaml"), blocks(README, "python")
+    (tmp_path / "support_tools.py").write_text(tool, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "support_tools", raising=False)
+
+    catalog = await Catalog.load(write(tmp_path, agent), StubServers(), secrets=Secrets({}))
+    issue_refund = importlib.import_module("support_tools").issue_refund
+    context = ToolContext.for_tests(idempotency_key="k1")
+
+    assert [str(warning) for warning in catalog.warnings] == []
+    assert issue_refund(81, 80.0, context) == {"amount": 80.0, "receipt": "k1"}
+    with pytest.raises(NotDone, match=r"^less than 300\.0 was paid$"):
+        issue_refund(81, 300.0, context)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_examples_can_be_read(page: str) -> None:
+    for text in blocks(page, "python"):
+        compile(text, page, "exec")
+
+
+def test_the_line_that_makes_the_shop_makes_it(tmp_path: Path) -> None:
+    lines = [line for block in blocks("deploy/docs/install.md", "sh") for line in block.splitlines()]
+    (typed,) = [shlex.split(line, comments=True) for line in lines if "create_shop" in line]
+
+    path = tmp_path / "shop.db"
+    subprocess.run([sys.executable, *typed[1:]], check=True, env={**os.environ, "MANDATE_DEMO_SHOP": str(path)})
+
+    with closing(sqlite3.connect(path)) as shop:
+        assert shop.execute("SELECT count(*) FROM orders").fetchone() == (16,)
+    assert typed[0] == "python"
+
+
 def test_examples_are_found() -> None:
-    assert [one.place.partition(":")[0] for one in WHOLE] == ["deploy/README.md"]
+    assert [one.place.partition(":")[0] for one in WHOLE] == ["deploy/docs/tools-and-effects.md"]
     assert {"agent", "script", "people file"} <= {one.kind for one in EXAMPLES}
 
 

@@ -49,7 +49,7 @@ async def test_runs_whose_tasks_fail_keep_nobody_from_being_asked(silent: dict[s
     assert {one.diagnosis for one in found.silent} == {FAILS}
     assert found.silent[0].reason == (
         "its workflow task fails again and again (attempt 5): [TMPRL1100] Nondeterminism error; "
-        "the runbook says how to reset it"
+        "deploy/docs/recovery.md says how to reset it"
     )
 
 

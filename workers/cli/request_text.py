@@ -101,7 +101,7 @@ def _rows(run: OpenRequests, request: Request, now: datetime) -> list[tuple[str,
     asked_by = f", asked for by {run.requester}" if run.requester else ""
     rows = [
         ("request", f"{run.workflow_id}:{request.id}, {_article(request.kind)}"),
-        ("agent", f"{run.agent} {run.version}, step {request.step}{asked_by}"),
+        ("agent", f"{run.agent} version {run.version}, step {request.step}{asked_by}"),
         ("run", f"{run.status}"),
         ("why", request.reason),
     ]

@@ -19,7 +19,7 @@ CHARACTERS = 600
 def print_heading(out: Output, record: Record, url: str | None) -> None:
     """Print the run and its status."""
     its = record.chronicle
-    version = f" {its.pin.version}" if its.pin is not None else ""
+    version = f" version {its.pin.version}" if its.pin is not None else ""
     out.print(Text.assemble((record.workflow_id, "bold"), "  ", _status(record.status)))
     out.print(Text(f"agent {its.agent or 'unknown'}{version}, step {its.step}, run {record.run_id}", style="dim"))
     if url is not None:

@@ -18,7 +18,7 @@ def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
         out.print(Text(f"warning: {warning}", style="yellow"))
     for loaded in catalog.agents.values():
         pinned = loaded.pinned
-        out.print(Text.assemble((pinned.name, "bold"), f" {loaded.digest[:12]}  {loaded.path or ''}"))
+        out.print(Text.assemble((pinned.name, "bold"), f" version {loaded.digest[:12]}  {loaded.path or ''}"))
         out.print(f"  models    {', '.join(pinned.models)}")
         out.print(f"  requester {_requester(loaded, has_people=has_people)}")
         if loaded.policies:

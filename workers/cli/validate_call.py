@@ -39,7 +39,7 @@ def print_call(out: Output, loaded: Loaded, judged: Judged) -> None:
     verdict = judged.verdict
     style = {"allow": "green", "ask": "yellow", "deny": "red"}[verdict.kind]
     out.print(Text.assemble((_WORDS[verdict.kind], f"bold {style}"), f": {verdict.reason}"))
-    out.print(f"  agent  {loaded.pinned.name} {loaded.digest[:12]}")
+    out.print(f"  agent  {loaded.pinned.name} version {loaded.digest[:12]}")
     if not judged.readings:
         out.print("  there are no rules")
         return

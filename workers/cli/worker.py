@@ -104,7 +104,7 @@ def _introduce(call: Invocation, connection: Connection, serving: AgentWorker) -
         return
     kind = " (embedded)" if connection.server is not None else ""
     lines = [
-        ("Agents", ", ".join(f"{name} {one.digest[:12]}" for name, one in loaded.items()) or "none"),
+        ("Agents", ", ".join(f"{name} version {one.digest[:12]}" for name, one in loaded.items()) or "none"),
         ("Task queue", serving.task_queue),
         ("Temporal", f"{connection.address}{kind}, namespace {connection.client.namespace}"),
     ]

@@ -43,6 +43,10 @@ _HARMLESS = {
 """The server fails a task like that itself, for what came meanwhile."""
 
 
+RESET_PAGE = "deploy/docs/recovery.md"
+"""Page that says how a run is reset."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """A workflow task that is tried again and again."""
@@ -72,7 +76,7 @@ class Diagnosis:
             )
         return (
             f"its workflow task fails again and again (attempt {self.attempt}): {self.message or self.cause}; "
-            f"the runbook says how to reset it{f', to event {self.reset_event_id}' if self.reset_event_id else ''}"
+            f"{RESET_PAGE} says how to reset it{f', to event {self.reset_event_id}' if self.reset_event_id else ''}"
         )
 
     def to_json(self) -> dict[str, int | str | None]:
