@@ -118,7 +118,7 @@ class Rendered:
 def details(state: RunState, doing: str, rendered: Rendered) -> None:
     """Set the current details: bullets and code, since the UI runs tables together."""
     lines = [
-        f"**{state.agent.name}** `{state.agent.version}`, step {state.step} of at most {state.step_limit}",
+        f"**{state.agent.name}** version `{state.agent.version}`, step {state.step} of at most {state.step_limit}",
         "",
         f"Now: `{_code(doing)}`",
         "",
