@@ -16,7 +16,7 @@ from mandate.workers.client.messages import decide as decide_patiently
 from mandate.workers.dev_server.server import DevServer, run_private_server
 from mandate.workflows.contracts.request import Decision, OpenRequests, Receipt, Request
 from mandate.workflows.contracts.run import RunResult
-from mandate.workflows.loop import people, turn
+from mandate.workflows.loop import people, run
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -295,7 +295,7 @@ async def test_decisions_while_the_run_continues_as_new_again_and_again(tmp_path
 
 async def test_a_crowd_cannot_keep_a_run_from_continuing_as_new(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks in progress hold it back: after so many messages it takes in no more until it has left."""
-    monkeypatch.setattr(turn, "MESSAGES", 10)
+    monkeypatch.setattr(run, "MESSAGES", 10)
     monkeypatch.setattr(people, "CROWD", 15)
     site.write("crowd", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], policy=rule())
 
