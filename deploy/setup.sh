@@ -29,7 +29,7 @@ if [ -n "$moved" ] || ! .venv/bin/python -c "import pip; $usable" 2>/dev/null; t
         echo "Python 3.11 or newer with its venv module is needed, and none of python3.14 to python3.11 and python3 is that (on Debian: apt-get install python3 python3-venv)." >&2
         exit 1
     fi
-    echo "Making .venv with $("$python" --version) and the pinned dependencies; the first time this takes about a minute." >&2
+    echo "Making .venv with $("$python" --version) and the pinned dependencies; the first time this takes about half a minute." >&2
     rm -rf .venv
     "$python" -m venv .venv
 else
@@ -37,16 +37,9 @@ else
 fi
 rm -f .venv/setup-*
 
-install() {
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --constraint deploy/constraints.txt "$@"
-}
-target=.
-if [ "$extra" != run ]; then
-    target=".[$extra]"
+if [ "$extra" = run ]; then
+    .venv/bin/python deploy/install.py
+else
+    .venv/bin/python deploy/install.py "$extra"
 fi
-# Without build isolation the build backend is pinned like everything else, and not fetched a second time.
-install hatchling editables
-install --no-build-isolation --editable "$target"
-# Where the environment forbids Python to write bytecode, every start would compile all of it.
-.venv/bin/python -m compileall -q workflows activities workers
 echo "$wanted" >".venv/setup-$extra"
