@@ -142,10 +142,10 @@ class AgentWorkflow(MessageHandlers):
     async def _go_on(self) -> RunResult | None:
         """Return the next step of the model, once people have said how to go on where that is needed."""
         self._turn.attempt_limits.count()
-        about = recovery.used_up(self._now.recovery, self._now.agent.attempts)
+        about = recovery.find_exhausted(self._now.recovery, self._now.agent.attempts)
         if self._now.rescue is None and about is not None and self._now.agent.recovers:
             failures = self._now.recovery.troubles[about].failures
-            self._turn.escalations.escalate(about, recovery.in_words(about, failures))
+            self._turn.escalations.escalate(about, recovery.describe(about, failures))
         if self._now.rescue is not None:
             return await self._rescued(self._now.rescue)
         if self._now.step >= self._now.step_limit:
@@ -185,7 +185,7 @@ class AgentWorkflow(MessageHandlers):
         if not isinstance(reply, ModelReply):
             self._control.give_back_words(words)
             return await self._give_up(recovery.MODEL, reply[-1], tried=reply) if reply else None
-        move = next_step.next_after(reply, self._now.misfits, self._now.agent.attempts)
+        move = next_step.choose_next(reply, self._now.misfits, self._now.agent.attempts)
         counted = isinstance(move, next_step.AskAgain) and move.counts
         self._keep_misfit(reply, move)
         self._run.update(
@@ -218,11 +218,11 @@ class AgentWorkflow(MessageHandlers):
             return None
         if failed is None:
             return await self._end(RunStatus.COMPLETED, None, reply)
-        self._run.update(recovery=recovery.failed(self._now.recovery, recovery.FINAL, failed))
+        self._run.update(recovery=recovery.count_failure(self._now.recovery, recovery.FINAL, failed))
         failures = self._now.recovery.troubles[recovery.FINAL].failures
         self._run.update(note=f"Your answer was not taken: {failed}. Put that right, then answer again.")
         if failures >= self._now.agent.attempts:
-            return await self._give_up(recovery.FINAL, recovery.in_words(recovery.FINAL, failures), reply)
+            return await self._give_up(recovery.FINAL, recovery.describe(recovery.FINAL, failures), reply)
         self._turn.attempt_limits.try_next_model()
         return None
 
@@ -267,7 +267,7 @@ class AgentWorkflow(MessageHandlers):
                     raise
                 reason = _reason(error, self._now.agent.store)
                 silent.append(f"{model} gave no answer: {reason}")
-                following = routing.after(route, model) if _another_model_may_help(error) else None
+                following = routing.choose_next(route, model) if _another_model_may_help(error) else None
                 if following is None:
                     return tuple(silent)
                 self._run.record_step(f"{model} gave no answer ({reason}); going on with {following}")
@@ -306,7 +306,7 @@ class AgentWorkflow(MessageHandlers):
             self._run.update(uncertain=(*self._now.uncertain, *self._turn.lost), unclear={})
         self._run.record_step(self._run.doing)
         visibility.close(self._now)
-        return rules_result.result_of(self._now, status, reason, answer)
+        return rules_result.build_result(self._now, status, reason, answer)
 
     def _close_cancelled(self) -> None:
         """Close a cancelled run, which has no result: what it did, and what may have happened, is in its memo."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mandate.workers.cli.errors import CliError
-from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import Need, OpenRequests, Request
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Entitled:
         if any(map(self._is_me, need.users)):
             return True
         if self.people is None:
-            return any(same_person(mine) == same_person(group) for mine in self.groups for group in need.groups)
+            return any(normalize_name(mine) == normalize_name(group) for mine in self.groups for group in need.groups)
         known = self.people.find(self.person)
         return known is not None and known.is_in(need.groups)
 
@@ -69,4 +69,4 @@ class Entitled:
             known = self.people.find(name)
             if known is not None:
                 return known is self.people.find(self.person)
-        return same_person(name) == same_person(self.person)
+        return normalize_name(name) == normalize_name(self.person)

@@ -58,7 +58,7 @@ class Approvals:
             head=self._run.state.head,
             index=index,
             choices=CHOICES[kind],
-            needs=needs.needs_of(verdict, self._calls.rules, self._run.state.agent.people, workflow.now()),
+            needs=needs.list_needs(verdict, self._calls.rules, self._run.state.agent.people, workflow.now()),
             requested_at=workflow.now(),
         )
         gate.ask(request)
@@ -94,7 +94,7 @@ class Approvals:
         self._run.update(totals=totals.reserve(before, tool, edited.arguments))
         if verdict.kind == "allow":
             return verdict, ()
-        return verdict, needs.needs_of(verdict, self._calls.rules, self._run.state.agent.people, workflow.now())
+        return verdict, needs.list_needs(verdict, self._calls.rules, self._run.state.agent.people, workflow.now())
 
     def _held(self, but: str) -> int:
         """Return the bytes that changed arguments take in the state, those of one request left out."""
@@ -116,7 +116,7 @@ class Approvals:
         edit = self._run.state.edits.get(request.index)
         edited = request.edited or (edit.call if edit is not None else None)
         arguments = edited.arguments if edited is not None else call.arguments
-        return request.model_copy(update={"arguments": redaction.masked(arguments, tool.sensitive), "edited": edited})
+        return request.model_copy(update={"arguments": redaction.mask(arguments, tool.sensitive), "edited": edited})
 
     def settle(self, settled: Settled) -> None:
         """Settle a request that is closed: its call may run, or has its answer."""
@@ -164,7 +164,7 @@ class Approvals:
         rules = tuple(need.rule for need in request.needs if need.signature)
         if not rules:
             return None
-        evidence = (recorded.evidence for recorded in decisions.counting(request) if recorded.choice != REJECT)
+        evidence = (recorded.evidence for recorded in decisions.list_counting(request) if recorded.choice != REJECT)
         return SignedApproval(
             run=workflow.info().first_execution_run_id,
             request=request.id,

@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn
 from mandate.workflows import steps
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import (
     EVERY,
     REJECT,
@@ -77,7 +77,7 @@ class PeopleGate:
 
     def ask(self, request: Request) -> None:
         """Open `request`, whose id is `next_id()`; people are told of all that opened together by `notices`."""
-        self._set(made=self.state.made + 1, open=(*self.state.open, rules_needs.readable(request)))
+        self._set(made=self.state.made + 1, open=(*self.state.open, rules_needs.make_readable(request)))
 
     def withdraw(self, reason: str) -> None:
         """Close all requests that are still open: the run ends."""
@@ -111,7 +111,7 @@ class PeopleGate:
         """Return why a decision cannot count, as far as that needs no look-up."""
         if decisions.is_repeated(self.state, decision):
             return None
-        reason = decisions.refusal(self.state, decision, at, self._run.state.requester)
+        reason = decisions.find_refusal(self.state, decision, at, self._run.state.requester)
         return reason or self.in_clear(decision.request, decision.value)
 
     def in_clear(self, request: str, value: JsonValue) -> str | None:
@@ -120,8 +120,8 @@ class PeopleGate:
         tool = self._desk.tool_of(asked) if asked is not None else None
         if tool is None or not self._run.state.agent.hides:
             return None
-        name = redaction.given_in_clear(value, tool.sensitive)
-        return f"value: {redaction.in_clear(name)}" if name is not None else None
+        name = redaction.find_in_clear(value, tool.sensitive)
+        return f"value: {redaction.explain_in_clear(name)}" if name is not None else None
 
     def is_open(self, request: object) -> bool:
         return isinstance(request, str) and decisions.find(self.state, request) is not None
@@ -133,8 +133,8 @@ class PeopleGate:
         # A key of decisions may have the name of somebody's argument.
         items = [(name, item) for name, item in given.items() if name != "token"] if isinstance(given, dict) else []
         rest = given if not isinstance(given, dict) else {f"{name} of a decision": item for name, item in items}
-        name = redaction.given_in_clear(rest, sensitive) if agent.hides else None
-        return f"value: {redaction.in_clear(name)}" if name is not None else None
+        name = redaction.find_in_clear(rest, sensitive) if agent.hides else None
+        return f"value: {redaction.explain_in_clear(name)}" if name is not None else None
 
     async def hear(self, decision: Decision, at: datetime, *, is_one_of_many: bool = False) -> None:
         """Decide as `decide`, for one that came by signal and would not be sent again: a crowded run keeps it."""
@@ -169,7 +169,7 @@ class PeopleGate:
         self.messages += not is_one_of_many
         if reason is not None:
             self._refuse(decision, reason, via)
-        if (known := decisions.receipt_of(self.state, decision)) is not None:
+        if (known := decisions.find_receipt(self.state, decision)) is not None:
             return known
         if decision.request == EVERY:
             return self._reject_all(decision)
@@ -201,7 +201,7 @@ class PeopleGate:
             self._locks.pop(request, None)
 
     async def _take(self, decision: Decision, at: datetime, via: Via, look_up: LookUp) -> Receipt:
-        if (known := decisions.receipt_of(self.state, decision)) is not None:
+        if (known := decisions.find_receipt(self.state, decision)) is not None:
             return known
         request = self._escalated(self._found(decision), at)
         checked = await self._checked(decision, request, at, via, look_up)
@@ -209,7 +209,7 @@ class PeopleGate:
             self._refuse(decision, reason, via)
         request = self._found(decision)
         person = checked.person or decision.by or ""
-        if decisions.has_decided(request, same_person(person)):
+        if decisions.has_decided(request, normalize_name(person)):
             self._refuse(decision, f"by: {decision.by!r} has decided on {request.id} already, as {person!r}", via)
         if request.kind != "approval":
             return self._told(request, decision, checked, at)
@@ -219,7 +219,7 @@ class PeopleGate:
             if len(request.needs) > before:
                 # Whether the person may decide for the new needs is not known: they approve once more, or others do.
                 checked = checked.model_copy(update={"needs": ()})
-        request = decisions.counted(request, decision, checked, at, beside=len(self.state.open))
+        request = decisions.count_decision(request, decision, checked, at, beside=len(self.state.open))
         self._replace(request)
         match decisions.outcome(request):
             case "approved":
@@ -228,13 +228,13 @@ class PeopleGate:
                 return self._settled(request, "rejected", f"{_names(request, 'reject')} rejected it", decision)
             case _:
                 self._stand()
-                wants = decisions.missing(request)
+                wants = decisions.describe_missing(request)
                 self._run.record_step(f"{person} chose {decision.choice} on {request.id}; it still needs {wants}")
-                return decisions.recorded_on(request)
+                return decisions.confirm_recorded(request)
 
     def _told(self, request: Request, decision: Decision, checked: Checked, at: datetime) -> Receipt:
         """Take in one person's word, which is enough for what is no approval."""
-        request = decisions.counted(request, decision, checked, at, beside=len(self.state.open))
+        request = decisions.count_decision(request, decision, checked, at, beside=len(self.state.open))
         self._replace(request)
         person = checked.person or decision.by or ""
         if decision.choice == REJECT:
@@ -272,7 +272,7 @@ class PeopleGate:
         verdict, needs = self._desk.judged(request, call)
         if verdict.kind == "deny":
             self._refuse(decision, f"value: {verdict.reason}", via)
-        return decisions.edited(
+        return decisions.replace_call(
             request,
             call,
             self._desk.digest_of(request, call),
@@ -285,7 +285,7 @@ class PeopleGate:
         rejected = [request for request in self.state.open if decision.choice in request.choices]
         for request in rejected:
             self._settled(request, "rejected", f"{by} rejected all open requests", decision)
-        return decisions.all_rejected(len(rejected))
+        return decisions.confirm_all_rejected(len(rejected))
 
     def _settled(
         self,
@@ -298,7 +298,7 @@ class PeopleGate:
         answer: ToolResult | None = None,
     ) -> Receipt:
         self._close(request, outcome, reason, decision=decision, by=by, answer=answer)
-        return decisions.settled_on(request.id, outcome, reason)
+        return decisions.confirm_settled(request.id, outcome, reason)
 
     def _close(
         self,
@@ -312,7 +312,7 @@ class PeopleGate:
     ) -> None:
         left = tuple(one for one in self.state.open if one.id != request.id)
         is_every = decision is not None and decision.request == EVERY
-        last = decisions.closed(request, outcome, reason, by_every=decision if is_every else None)
+        last = decisions.close_request(request, outcome, reason, by_every=decision if is_every else None)
         closed = (*self.state.closed, last)[-decisions.CLOSED_KEPT :]
         self._set(open=left, closed=closed)
         self._desk.settle(Settled(request, outcome, reason, decision, by, answer))
@@ -345,7 +345,7 @@ class PeopleGate:
             if wait.total_seconds() > 0:
                 try:
                     await workflow.wait_condition(
-                        _sooner(self._due, due), timeout=wait, timeout_summary=f"until {decisions.moment(due)}"
+                        _sooner(self._due, due), timeout=wait, timeout_summary=f"until {decisions.format_time(due)}"
                     )
                     continue
                 except TimeoutError:
@@ -364,9 +364,9 @@ class PeopleGate:
         for request in self.state.open:
             if request.id in self._checks:
                 continue
-            going_on = decisions.going_on(request, now)
+            going_on = decisions.escalate_expired(request, now)
             later = going_on.model_copy(
-                update={"needs": tuple(decisions.reminded(need, now) for need in going_on.needs)}
+                update={"needs": tuple(decisions.schedule_reminder(need, now) for need in going_on.needs)}
             )
             if going_on.needs != request.needs:
                 escalated.append(going_on)
@@ -379,7 +379,7 @@ class PeopleGate:
 
     def _escalated(self, request: Request, at: datetime) -> Request:
         """Return `request` as it is at `at`: who may decide by then is not refused because the timer comes second."""
-        going_on = decisions.going_on(request, at)
+        going_on = decisions.escalate_expired(request, at)
         if going_on.needs != request.needs and self._run.is_current_loop:
             self._replace(going_on)
             self._tell_escalated([going_on])
@@ -401,8 +401,8 @@ class PeopleGate:
 
     def _end_expired(self, now: datetime, which: str = EVERY) -> None:
         for request in [one for one in self.state.open if which in (EVERY, one.id)]:
-            if request.id not in self._checks and decisions.expired(request, now):
-                self._close(request, "expired", f"nobody decided before {decisions.moment(request.expires_at)}")
+            if request.id not in self._checks and decisions.is_expired(request, now):
+                self._close(request, "expired", f"nobody decided before {decisions.format_time(request.expires_at)}")
 
     def _found(self, decision: Decision) -> Request:
         found = decisions.find(self.state, decision.request)
@@ -427,4 +427,4 @@ def _sooner(due: Callable[[], datetime | None], than: datetime) -> Callable[[], 
 
 
 def _names(request: Request, choice: str) -> str:
-    return " and ".join(dict.fromkeys(one.by for one in decisions.counting(request) if one.choice == choice))
+    return " and ".join(dict.fromkeys(one.by for one in decisions.list_counting(request) if one.choice == choice))

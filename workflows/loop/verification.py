@@ -62,7 +62,7 @@ class Verification:
     def _due(self, after: str, tool: Tool | None, arguments: JsonObject, index: int | None) -> Iterator[CheckPin]:
         """Yield the checks whose condition holds, for the run as rules saw it when call `index` was judged."""
         pin = self._run.state.agent
-        checks = verification.checks_after(pin.checks, after)
+        checks = verification.select_checks(pin.checks, after)
         facts = self._run.facts
         if index is not None and self._run.is_current_loop and any(check.when is not None for check in checks):
             facts = self._calls.facts_before(index)
@@ -91,7 +91,7 @@ class Verification:
         tool = pin.tool(check.tool) if check.tool is not None else None
         if tool is None:
             return {}
-        made = verification.arguments_of(check.arguments, arguments, key)
+        made = verification.compute_arguments(check.arguments, arguments, key)
         if isinstance(made, Unevaluable):
             return CheckResult(finding="unable", reason=made.reason)
         verdict = policy.judge(pin.policy, tool, made, self._run.facts, tools=pin.tools)
