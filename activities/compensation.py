@@ -109,7 +109,7 @@ class CompensationActivities:
         except (BlobMissing, BlobCorrupted) as error:
             # What the other calls need is there; a store that does not answer is asked again.
             return Planned(spec.tool, {}, fault=str(error))
-        made = verification.arguments_of(spec.arguments, args, done.key, result=value_of(text))
+        made = verification.compute_arguments(spec.arguments, args, done.key, result=value_of(text))
         if isinstance(made, Unevaluable):
             return Planned(spec.tool, {}, fault=made.reason)
         return Planned(spec.tool, made, done_at=(len(earlier.conversation), done.index))

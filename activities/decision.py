@@ -17,7 +17,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.people import AGENT_PREFIX, same_person
+from mandate.workflows.contracts.people import AGENT_PREFIX, normalize_name
 from mandate.workflows.contracts.request import (
     REJECT,
     Checked,
@@ -161,10 +161,10 @@ class PeopleActivities:
 
 def _refuse_agents(check: DecisionCheck, agent: PinnedAgent) -> None:
     """Refuse an agent: as `agent:NAME` of any name, as this one's name, as its run or one above it."""
-    by = same_person(check.decision.by or "")
+    by = normalize_name(check.decision.by or "")
     parts = check.workflow_id.split("/")
     runs = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
-    if by.startswith(AGENT_PREFIX) or by in map(same_person, (agent.name, *runs)):
+    if by.startswith(AGENT_PREFIX) or by in map(normalize_name, (agent.name, *runs)):
         raise Refused(f"by: {check.decision.by!r} is an agent or its run; only people decide")
 
 
@@ -173,7 +173,7 @@ def _person(check: DecisionCheck, people: People | None) -> Known | None:
     by, requester = check.decision.by or "", check.requester
     known = people.find(by) if people is not None else None
     if requester is not None:
-        if same_person(by) == same_person(requester):
+        if normalize_name(by) == normalize_name(requester):
             raise Refused(f"by: {by!r} asked for this run and cannot decide for it")
         if people is not None and known is not None and people.find(requester) is known:
             raise Refused(f"by: {by!r} is {requester!r}, who asked for this run and cannot decide for it")
@@ -240,7 +240,7 @@ def _is_entitled(need: Need, by: str, people: People | None, known: Known | None
     if not need.users and not need.groups:
         return True
     if people is None:
-        if any(same_person(user) == same_person(by) for user in need.users):
+        if any(normalize_name(user) == normalize_name(by) for user in need.users):
             return True
         if need.groups:
             raise DirectoryUnavailable(

@@ -12,7 +12,7 @@ from mandate.activities.heartbeat import beating
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.request import Notified, NotifyRequest
 from mandate.workflows.rules import needs
-from mandate.workflows.rules.plain_text import plain, plain_json
+from mandate.workflows.rules.plain_text import make_plain, make_plain_json
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -85,8 +85,8 @@ def _readable(told: NotifyRequest) -> NotifyRequest:
     notices = tuple(
         notice.model_copy(
             update={
-                "request": needs.readable(notice.request).model_copy(
-                    update={"arguments": plain_json(notice.request.arguments)}
+                "request": needs.make_readable(notice.request).model_copy(
+                    update={"arguments": make_plain_json(notice.request.arguments)}
                 )
             }
         )
@@ -94,8 +94,8 @@ def _readable(told: NotifyRequest) -> NotifyRequest:
     )
     return told.model_copy(
         update={
-            "requester": None if told.requester is None else plain(told.requester),
-            "labels": {plain(name): plain(label) for name, label in told.labels.items()},
+            "requester": None if told.requester is None else make_plain(told.requester),
+            "labels": {make_plain(name): make_plain(label) for name, label in told.labels.items()},
             "notices": notices,
         }
     )

@@ -40,7 +40,7 @@ class SlimJsonConverter(PydanticJSONPlainPayloadConverter):
         else:
             content = pydantic_core.to_json(value)
         if not content.isascii() or b"\x7f" in content:
-            content = plain_text.escaped(content.decode()).encode()
+            content = plain_text.escape_json(content.decode()).encode()
         return Payload(metadata={"encoding": b"json/plain"}, data=content)
 
 
@@ -93,8 +93,8 @@ class SentenceFailureConverter(DefaultFailureConverter):
         while True:
             if part.application_failure_info.type in _OURS:
                 part.stack_trace = ""
-            part.message = plain_text.plain_lines(part.message)
-            part.stack_trace = plain_text.plain_lines(part.stack_trace)
+            part.message = plain_text.make_plain_lines(part.message)
+            part.stack_trace = plain_text.make_plain_lines(part.stack_trace)
             if not part.HasField("cause"):
                 return
             part = part.cause
@@ -120,7 +120,7 @@ def _readable(exception: BaseException) -> ApplicationError:
     """Return `exception` alone, without its causes."""
     known = exception if isinstance(exception, ApplicationError) else None
     return ApplicationError(
-        plain_text.plain_lines(str(exception)),
+        plain_text.make_plain_lines(str(exception)),
         *(known.details if known is not None else ()),
         type=known.type if known is not None else type(exception).__name__,
         non_retryable=known is not None and known.non_retryable,

@@ -7,7 +7,7 @@ import sys
 from typing import Any, TextIO
 
 import structlog
-from mandate.workflows.rules.plain_text import plain_lines
+from mandate.workflows.rules.plain_text import make_plain_lines
 from structlog.typing import Processor
 from temporalio import activity, workflow
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
@@ -67,27 +67,29 @@ def _rendering(as_json: bool) -> list[Processor]:  # noqa: FBT001 - private, one
 
 def _plain(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Make texts plain: nothing that a model, a tool or a server says steers the terminal of a reader."""
-    return {plain_lines(name): value if name == "exc_info" else _plain_value(value) for name, value in event.items()}
+    return {
+        make_plain_lines(name): value if name == "exc_info" else _plain_value(value) for name, value in event.items()
+    }
 
 
 def _plain_value(value: object) -> object:
     match value:
         case str():
-            return plain_lines(value)
+            return make_plain_lines(value)
         case dict():
-            return {plain_lines(str(name)): _plain_value(item) for name, item in value.items()}
+            return {make_plain_lines(str(name)): _plain_value(item) for name, item in value.items()}
         case list() | tuple():
             return [_plain_value(item) for item in value]
         case bool() | int() | float() | None:
             return value
         case _:
-            return plain_lines(str(value))
+            return make_plain_lines(str(value))
 
 
 def _plain_traceback(output: TextIO, failure: structlog.typing.ExcInfo) -> None:
     written = io.StringIO()
     structlog.dev.plain_traceback(written, failure)
-    output.write(plain_lines(written.getvalue()))
+    output.write(make_plain_lines(written.getvalue()))
 
 
 def _flatten_temporal(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

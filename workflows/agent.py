@@ -133,10 +133,10 @@ class AgentWorkflow(MessageHandlers):
     async def _go_on(self) -> RunResult | None:
         """Return the next step of the model, once people have said how to go on where that is needed."""
         self._turn.attempt_limits.count_turn()
-        about = recovery.used_up(self._state.recovery, self._state.agent.attempts)
+        about = recovery.find_exhausted(self._state.recovery, self._state.agent.attempts)
         if self._state.rescue is None and about is not None and self._run.has(Change.ESCALATES):
             failures = self._state.recovery.troubles[about].failures
-            self._turn.escalations.escalate(about, recovery.in_words(about, failures))
+            self._turn.escalations.escalate(about, recovery.describe(about, failures))
         if self._state.rescue is not None:
             return await self._rescued(self._state.rescue)
         if self._state.step >= self._state.step_limit:
@@ -176,7 +176,7 @@ class AgentWorkflow(MessageHandlers):
         if not isinstance(reply, ModelReply):
             self._control.give_back_words(words)
             return await self._give_up(recovery.MODEL, reply[-1], tried=reply) if reply else None
-        move = next_step.next_after(reply, self._state.misfits, self._state.agent.attempts)
+        move = next_step.choose_next(reply, self._state.misfits, self._state.agent.attempts)
         counted = isinstance(move, next_step.AskAgain) and move.counts
         self._keep_misfit(reply, move)
         self._state.head = reply.head
@@ -207,11 +207,11 @@ class AgentWorkflow(MessageHandlers):
             return None
         if failed is None:
             return await self._end(RunStatus.COMPLETED, None, reply)
-        self._state.recovery = recovery.failed(self._state.recovery, recovery.FINAL, failed)
+        self._state.recovery = recovery.count_failure(self._state.recovery, recovery.FINAL, failed)
         failures = self._state.recovery.troubles[recovery.FINAL].failures
         self._state.note = f"Your answer was not taken: {failed}. Put that right, then answer again."
         if failures >= self._state.agent.attempts:
-            return await self._give_up(recovery.FINAL, recovery.in_words(recovery.FINAL, failures), reply)
+            return await self._give_up(recovery.FINAL, recovery.describe(recovery.FINAL, failures), reply)
         self._turn.attempt_limits.try_next_model()
         return None
 
@@ -256,7 +256,7 @@ class AgentWorkflow(MessageHandlers):
                     raise
                 reason = _reason(error, self._state.agent.store)
                 silent.append(f"{model} gave no answer: {reason}")
-                following = routing.after(route, model) if _another_model_may_help(error) else None
+                following = routing.choose_next(route, model) if _another_model_may_help(error) else None
                 if following is None:
                     return tuple(silent)
                 self._run.record_step(f"{model} gave no answer ({reason}); going on with {following}")
@@ -296,7 +296,7 @@ class AgentWorkflow(MessageHandlers):
             self._state.unclear = {}
         self._run.record_step(self._run.doing)
         visibility.close(self._state)
-        return rules_result.result_of(self._state, status, reason, answer)
+        return rules_result.build_result(self._state, status, reason, answer)
 
     def _close_cancelled(self) -> None:
         """Close a cancelled run, which has no result: what it did, and what may have happened, is in its memo."""

@@ -8,7 +8,7 @@ from http import HTTPStatus
 import httpx2
 from mandate.activities.channels.base import DeliveryFailed
 from mandate.activities.providers.errors import retry_after
-from mandate.workflows.contracts.channels import address_fault
+from mandate.workflows.contracts.channels import find_address_fault
 
 EXCERPT_BYTES = 200
 """Most that is read of an answer."""
@@ -32,7 +32,7 @@ class HttpPost:
         Raises:
             DeliveryFailed: see there; retried after 429, 5xx and a lost connection.
         """
-        fault = address_fault(url)
+        fault = find_address_fault(url)
         if fault is not None:
             raise DeliveryFailed(f"its url {fault}", retry=False)
         if self._client is None:

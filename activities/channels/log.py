@@ -19,7 +19,7 @@ class LogSender:
     async def send(self, parcel: Parcel) -> None:
         for notice in parcel.notices:
             request = notice.request
-            found = commands.ways(parcel.run.workflow_id, request, namespace=parcel.namespace)
+            found = commands.list_ways(parcel.run.workflow_id, request, namespace=parcel.namespace)
             log.info(
                 "people_asked",
                 workflow_id=parcel.run.workflow_id,

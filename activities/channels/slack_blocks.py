@@ -7,7 +7,7 @@ from mandate.activities.channels.base import Parcel
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.request import Notice, Request
 from mandate.workflows.rules import commands as rules_commands
-from mandate.workflows.rules.plain_text import plain_lines
+from mandate.workflows.rules.plain_text import make_plain_lines
 from pydantic import JsonValue
 
 HEADER_CHARACTERS = 150
@@ -42,7 +42,7 @@ def message(parcel: Parcel) -> JsonObject:
         blocks.append(_said(request.question))
     if request.options:
         blocks.append(_said(f"Suggested: {', '.join(request.options)}"))
-    found = rules_commands.ways(run.workflow_id, request, namespace=parcel.namespace)
+    found = rules_commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
     if request.arguments:
         blocks.append(_section(_arguments(request)))
     blocks.append(_section("*To answer*"))
@@ -53,7 +53,7 @@ def message(parcel: Parcel) -> JsonObject:
 
 def escape(text: str, limit: int) -> str:
     """Return `text` for Slack, at most `limit` characters with its escapes; what is cut off leaves `…`."""
-    parts = [_ESCAPES.get(character, character) for character in plain_lines(text)]
+    parts = [_ESCAPES.get(character, character) for character in make_plain_lines(text)]
     if sum(map(len, parts)) <= limit:
         return "".join(parts)
     kept, size = [], len(_CUT)
@@ -160,7 +160,7 @@ def _said(text: str) -> JsonObject:
     """Return an agent's own words, in which nothing is markup."""
     return {
         "type": "section",
-        "text": {"type": "plain_text", "text": _cut(plain_lines(text), LONG_CHARACTERS), "emoji": False},
+        "text": {"type": "plain_text", "text": _cut(make_plain_lines(text), LONG_CHARACTERS), "emoji": False},
     }
 
 
@@ -179,7 +179,7 @@ def _markup(text: str) -> JsonObject:
 
 
 def _line(text: str) -> str:
-    return " ".join(plain_lines(text).split())
+    return " ".join(make_plain_lines(text).split())
 
 
 def _cut(text: str, limit: int) -> str:

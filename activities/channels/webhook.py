@@ -76,7 +76,7 @@ def signature(secret: str, at: int, body: bytes) -> str:
 def body_of(parcel: Parcel, notice: Notice) -> JsonObject:
     """Return the body that tells a receiver of one notice."""
     run, request = parcel.run, notice.request
-    found = commands.ways(run.workflow_id, request, namespace=parcel.namespace)
+    found = commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
     return {
         "version": VERSION,
         "occasion": notice.occasion,

@@ -117,6 +117,6 @@ def _read(text: str) -> JsonValue:
 
 def _masked(arguments: JsonObject, definition: ToolDefinition) -> JsonValue:
     """Return `arguments` without the sensitive ones, as text where they are long."""
-    seen = redaction.masked(arguments, definition.tool.sensitive)
+    seen = redaction.mask(arguments, definition.tool.sensitive)
     written = json.dumps(seen, ensure_ascii=False)
     return seen if len(written) <= ARGUMENTS_CHARACTERS else cut(written, ARGUMENTS_CHARACTERS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 from mandate.activities.documents import Document, Fault, parse_document
-from mandate.workflows.contracts.people import PeopleSpec, PersonSpec, same_person
+from mandate.workflows.contracts.people import PeopleSpec, PersonSpec, normalize_name
 from pydantic import ValidationError
 from pydantic_core import to_json
 
@@ -25,10 +25,10 @@ class Known:
     name: str
     """As the file writes it."""
     groups: frozenset[str]
-    """In the form of `same_person`."""
+    """In the form of `normalize_name`."""
 
     def is_in(self, groups: Sequence[str]) -> bool:
-        return any(same_person(group) in self.groups for group in groups)
+        return any(normalize_name(group) in self.groups for group in groups)
 
 
 class People:
@@ -37,17 +37,17 @@ class People:
     def __init__(self, spec: PeopleSpec) -> None:
         self.everybody = tuple(_known(person) for person in spec.people)
         names = [name for person in spec.people for name in (*person.groups,)]
-        self.groups = tuple(sorted(dict.fromkeys((*spec.groups, *names)), key=same_person))
+        self.groups = tuple(sorted(dict.fromkeys((*spec.groups, *names)), key=normalize_name))
         """All groups, those that nobody is in included."""
         self._by_name = {
-            same_person(name): known
+            normalize_name(name): known
             for person, known in zip(spec.people, self.everybody, strict=True)
             for name in (person.name, *person.addresses)
         }
 
     def find(self, name: str) -> Known | None:
         """Return the person of this name or address, however it is spelt."""
-        return self._by_name.get(same_person(name))
+        return self._by_name.get(normalize_name(name))
 
     def members(self, users: Sequence[str], groups: Sequence[str]) -> tuple[Known, ...]:
         """Return everybody named or in one of the groups; all people when nothing is named."""
@@ -58,7 +58,7 @@ class People:
 
 
 def _known(person: PersonSpec) -> Known:
-    return Known(person.name, frozenset(map(same_person, person.groups)))
+    return Known(person.name, frozenset(map(normalize_name, person.groups)))
 
 
 def people_of(document: Document) -> PeopleSpec:

@@ -34,8 +34,8 @@ async def edited_call(
     conversation = (await transcript.load(request.head)).conversation
     current = await _current(transcript.blobs, conversation, request, definition)
     salt = arguments.salt_for(definition, conversation)
-    if salt is not None and (name := redaction.given_in_clear(value, definition.tool.sensitive)) is not None:
-        raise EditRefused(redaction.in_clear(name))
+    if salt is not None and (name := redaction.find_in_clear(value, definition.tool.sensitive)) is not None:
+        raise EditRefused(redaction.explain_in_clear(name))
     try:
         whole = arguments.read(definition, json.dumps(restored(value, current, definition, salt)))
     except ValueError as error:

@@ -9,7 +9,7 @@ from mandate.activities.people.signatures import KeysUnavailable, Signatures, To
 from mandate.activities.transcript.blobs import BlobMissing, Blobs
 from mandate.workflows.contracts.agent import PinnedAgent, PinRequest
 from mandate.workflows.contracts.base import canonical_json, digest_of
-from mandate.workflows.contracts.people import AGENT_PREFIX, same_person
+from mandate.workflows.contracts.people import AGENT_PREFIX, normalize_name
 from mandate.workflows.contracts.policy import RequesterIs
 from mandate.workflows.contracts.request import By
 from mandate.workflows.contracts.run import ATTRIBUTE_BYTES
@@ -63,7 +63,7 @@ class Requesters:
         if request.requester is not None:
             _check_name(request.requester)
         requester = _requester(request.requester, agent, people)
-        if agent.wants_signed_start:
+        if agent.needs_signed_start:
             await self._check_token(request, agent, info)
         return requester
 
@@ -125,7 +125,7 @@ def _check_name(name: str) -> None:
         raise RequesterRefused(f"requester: {_shown(name)} {why}") from None
     if name in PLACEHOLDERS:
         raise RequesterRefused(f"requester: {name!r} is where your own name goes")
-    if same_person(name).startswith(AGENT_PREFIX):
+    if normalize_name(name).startswith(AGENT_PREFIX):
         raise RequesterRefused(f"requester: {_shown(name)} is an agent; a run is asked for by a person")
 
 
@@ -136,9 +136,9 @@ def _requester(name: str | None, agent: PinnedAgent, people: People | None) -> R
             f"requester: the name of {_shown(name or '')} in the file of people is too long to search"
         )
     kept = known.name if known is not None else name
-    if not agent.wants_requester(has_people=people is not None):
+    if not agent.needs_requester(has_people=people is not None):
         return Requester(kept, "anyone")
-    if people is not None and known is None and agent.requester is None and not agent.wants_signatures:
+    if people is not None and known is None and agent.requester is None and not agent.needs_signatures:
         # It may begin, and what it asks can only be rejected: see `check_decision`.
         log.warning("requester_unknown", agent=agent.name, requester=name)
         return Requester(kept, "known")

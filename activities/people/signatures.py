@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
-from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import Decision
 from mandate.workflows.contracts.start import StartClaims
 
@@ -198,7 +198,7 @@ def _check_times(claims: Mapping[str, Any], at: datetime, event: str) -> None:
 
 def _check_start(claims: Mapping[str, Any], start: StartClaims) -> None:
     """Refuse a token that was made for anything else than this start."""
-    if same_person(claims["sub"]) != same_person(start.sub):
+    if normalize_name(claims["sub"]) != normalize_name(start.sub):
         raise TokenRefused(f"is not of {start.sub!r}: its claim 'sub' names somebody else")
     if claims["agent"] != start.agent:
         raise TokenRefused(f"is for another agent: its claim 'agent' is not {start.agent!r}")
@@ -218,7 +218,7 @@ def _check_start(claims: Mapping[str, Any], start: StartClaims) -> None:
 
 def _check_decision(claims: Mapping[str, Any], decision: Decision, request_digest: Digest) -> None:
     """Refuse a token that was made for anything else than this decision."""
-    if same_person(claims["sub"]) != same_person(decision.by or ""):
+    if normalize_name(claims["sub"]) != normalize_name(decision.by or ""):
         raise TokenRefused(f"is not of {decision.by!r}: its claim 'sub' names somebody else")
     if claims["request_digest"] != request_digest:
         raise TokenRefused("is for another request: its claim 'request_digest' is not this request's")

@@ -11,7 +11,7 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, JsonObject
 from mandate.workflows.contracts.model import Finish
-from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.policy import Asking
 from mandate.workflows.contracts.request import SignedDecision
 from mandate.workflows.contracts.tool import SignedApproval, ToolDefinition, ToolRequest
@@ -72,7 +72,7 @@ class SignedCalls:
             assert approval is not None
             kept = SignedDecision.model_validate_json(await self._transcript.blobs.get(address))
             await self._check_one(self._signatures, kept, approval, call)
-            people.add(same_person(kept.decision.by or ""))
+            people.add(normalize_name(kept.decision.by or ""))
         for rule, quorum in wanted.items():
             if len(people) < quorum:
                 name = f"rule {rule!r}" if rule is not None else "the agent"

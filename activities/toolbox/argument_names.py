@@ -43,7 +43,7 @@ def name_fault(schema: JsonObject, value: JsonObject) -> str | None:
 
 
 def _fault(given: Mapping[str, JsonValue], said: Said, *, is_root: bool) -> str | None:
-    found = names.clash(given, said.names)
+    found = names.find_clash(given, said.names)
     if found is not None and found[1] in given:
         one, other = sorted(map(_shown, found))
         return f"{one!r} and {other!r} are one name to many receivers; give only one of them"

@@ -14,7 +14,7 @@ from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
 from mandate.workflows.contracts.tool import LeafReference, ToolDefinition
 from mandate.workflows.contracts.transcript import UserMessage
-from mandate.workflows.rules.names import is_sensitive, loosely_folded
+from mandate.workflows.rules.names import fold_loosely, is_sensitive
 from mandate.workflows.rules.redaction import HIDDEN, is_hidden
 from pydantic import JsonValue
 
@@ -67,7 +67,7 @@ def _hidden(value: JsonValue, seen: JsonValue, sensitive: Sequence[str], salt: b
 
 
 def _reference(name: str, value: JsonValue, salt: bytes) -> JsonObject:
-    digest = keyed_digest(salt, canonical_json([loosely_folded(name), value]))
+    digest = keyed_digest(salt, canonical_json([fold_loosely(name), value]))
     return LeafReference(digest=digest, size=0, preview="").model_dump(mode="json")
 
 

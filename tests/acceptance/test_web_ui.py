@@ -59,7 +59,7 @@ async def test_a_waiting_run_says_what_it_asks_and_is_answered_on_its_page(tmp_p
             await page.shows(
                 "pay order=81 amount=120.0?",
                 "finance",
-                f"until {decisions.moment(request.expires_at)}",
+                f"until {decisions.format_time(request.expires_at)}",
                 f"mandate approve {run.id}:r1",
                 "(or reject)",
                 "temporal workflow update execute",

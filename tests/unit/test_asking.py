@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from mandate.workflows.contracts.policy import Asking, Rule, Verdict
 from mandate.workflows.contracts.request import Need, Then
-from mandate.workflows.rules.needs import after_expiry, needs_of
+from mandate.workflows.rules.needs import apply_expiry, list_needs
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -25,12 +25,12 @@ def asked(*rules: str) -> Verdict:
 
 
 def the_need(own: Rule, agents: Asking) -> Need:
-    (need,) = needs_of(asked(own.id), (own,), agents, NOW)
+    (need,) = list_needs(asked(own.id), (own,), agents, NOW)
     return need
 
 
 def test_without_a_word_on_people() -> None:
-    assert needs_of(asked("a"), (rule("a"),), Asking(), NOW) == (Need(rule="a", expires_at=NOW + DAY),)
+    assert list_needs(asked("a"), (rule("a"),), Asking(), NOW) == (Need(rule="a", expires_at=NOW + DAY),)
 
 
 def test_rule_says_everything() -> None:
@@ -86,19 +86,19 @@ def test_what_a_rule_leaves_out_is_the_agents() -> None:
 def test_each_asking_rule_has_its_need_in_their_order() -> None:
     rules = (rule("a", quorum=1), rule("b", quorum=2), rule("c", quorum=3))
 
-    needs = needs_of(asked("c", "a"), rules, Asking(), NOW)
+    needs = list_needs(asked("c", "a"), rules, Asking(), NOW)
 
     assert [(need.rule, need.quorum) for need in needs] == [("c", 3), ("a", 1)]
 
 
 def test_rule_that_is_not_there_asks_all_the_same() -> None:
-    (need,) = needs_of(asked("gone"), (), people(quorum=2), NOW)
+    (need,) = list_needs(asked("gone"), (), people(quorum=2), NOW)
 
     assert (need.rule, need.quorum) == ("gone", 2)
 
 
 def test_unmatched_call_is_asked_for_as_the_agent_says() -> None:
-    (need,) = needs_of(asked(), (rule("a", quorum=3),), people(approvers={"users": ["ann"]}), NOW)
+    (need,) = list_needs(asked(), (rule("a", quorum=3),), people(approvers={"users": ["ann"]}), NOW)
 
     assert need == Need(rule=None, users=("ann",), expires_at=NOW + DAY)
 
@@ -124,12 +124,12 @@ NEED = Need(
 
 
 def test_need_that_has_time_stays() -> None:
-    assert after_expiry(NEED, NOW - timedelta(microseconds=1)) == NEED
+    assert apply_expiry(NEED, NOW - timedelta(microseconds=1)) == NEED
 
 
 @pytest.mark.parametrize("late", [timedelta(0), HOUR, 2 * HOUR - timedelta(microseconds=1)])
 def test_escalation_adds_people_and_counts_from_the_expiry(late: timedelta) -> None:
-    assert after_expiry(NEED, NOW + late) == Need(
+    assert apply_expiry(NEED, NOW + late) == Need(
         rule="a",
         users=("ann", "bob"),
         groups=("finance", "board"),
@@ -142,7 +142,7 @@ def test_escalation_adds_people_and_counts_from_the_expiry(late: timedelta) -> N
 
 
 def test_escalation_of_a_need_for_everybody_leaves_it_to_everybody() -> None:
-    escalated = after_expiry(NEED.model_copy(update={"users": (), "groups": ()}), NOW)
+    escalated = apply_expiry(NEED.model_copy(update={"users": (), "groups": ()}), NOW)
 
     assert escalated is not None
     assert (escalated.users, escalated.groups) == ((), ())
@@ -153,8 +153,8 @@ def test_escalation_of_a_need_for_everybody_leaves_it_to_everybody() -> None:
     [
         (NEED.model_copy(update={"then": None}), NOW),
         (NEED, NOW + 2 * HOUR),
-        (after_expiry(NEED, NOW), NOW + 2 * HOUR),
+        (apply_expiry(NEED, NOW), NOW + 2 * HOUR),
     ],
 )
 def test_need_is_over(need: Need, now: datetime) -> None:
-    assert after_expiry(need, now) is None
+    assert apply_expiry(need, now) is None

@@ -239,7 +239,7 @@ def test_what_a_call_usually_holds_is_not_too_costly() -> None:
 )
 def test_loops_of_a_condition(text: str, loops: tuple[int, int] | None) -> None:
     names = ("args", "y", "x")
-    found = cost.loops_of(tree.read(evaluation._environment(names).compile(text).serialize()))
+    found = cost.count_loops(tree.read(evaluation._environment(names).compile(text).serialize()))
 
     assert (found and (found.count, found.depth)) == loops
 

@@ -275,7 +275,7 @@ def test_no_condition_does_more_than_was_estimated(condition: Part, size: tuple[
 
     if isinstance(found, bool) and wanted is not None:
         assert found is wanted
-    tree = growth.growing(cel_tree.read(evaluation._environment(("args",)).compile(condition.text).serialize()))
+    tree = growth.find_growth(cel_tree.read(evaluation._environment(("args",)).compile(condition.text).serialize()))
     if tree is not None:
         known = cost.Size.of({"args": args})
         value = growth.Value(known.values, known.values, known.text_bytes)

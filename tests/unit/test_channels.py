@@ -15,7 +15,7 @@ from mandate.workers.catalog.channels import LOG_ALONE, ChannelFileError, read_c
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.base import JsonObject
-from mandate.workflows.contracts.channels import ChannelsFile, LogChannel, address_fault
+from mandate.workflows.contracts.channels import ChannelsFile, LogChannel, find_address_fault
 from mandate.workflows.contracts.request import ANYONE, Notice, Request
 from mandate.workflows.rules import commands as rules_commands
 
@@ -187,7 +187,7 @@ def test_faults_name_line_key_and_what_is_allowed(text: str, expected: list[str]
     ],
 )
 def test_addresses_are_https_or_loopback(url: str, is_allowed: bool) -> None:
-    assert (address_fault(url) is None) == is_allowed
+    assert (find_address_fault(url) is None) == is_allowed
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_webhook_body_of_an_approval() -> None:
     ],
 )  # fmt: skip
 def test_our_commands(workflow_id: str, request_: Request, options: dict[str, str], expected: list[str]) -> None:
-    assert [way.mandate for way in rules_commands.ways(workflow_id, request_, **options)] == expected
+    assert [way.mandate for way in rules_commands.list_ways(workflow_id, request_, **options)] == expected
 
 
 def test_commands_are_labelled_and_ours_come_first() -> None:
@@ -359,7 +359,7 @@ def test_commands_are_labelled_and_ours_come_first() -> None:
 )
 def test_a_shell_reads_back_what_was_meant(workflow_id: str) -> None:
     request = approval(3, need("finance", signature=True))
-    (way, _) = rules_commands.ways(workflow_id, request, namespace="prod")
+    (way, _) = rules_commands.list_ways(workflow_id, request, namespace="prod")
     script = 'mandate() { printf "%s\\0" "$@"; }; temporal() { printf "%s\\0" "$@"; }\n'
 
     def words(command: str) -> list[str]:

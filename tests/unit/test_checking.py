@@ -90,21 +90,21 @@ def test_every_argument_comes_back_as_it_is(value: JsonValue) -> None:
 
 
 def test_arguments_are_computed_over_the_call_and_its_key() -> None:
-    made = verification.arguments_of({"order": "args.order", "reference": "'r-' + key"}, {"order": 81}, "k1")
+    made = verification.compute_arguments({"order": "args.order", "reference": "'r-' + key"}, {"order": 81}, "k1")
 
     assert made == {"order": 81, "reference": "r-k1"}
 
 
 def test_call_without_a_key_has_an_empty_one() -> None:
-    assert verification.arguments_of({"reference": "key"}, {}, None) == {"reference": ""}
+    assert verification.compute_arguments({"reference": "key"}, {}, None) == {"reference": ""}
 
 
 @pytest.mark.parametrize("text", ["args.currency", " args . currency ", 'args["currency"]', "args['currency']"])
 def test_argument_that_the_call_left_out_is_left_out(text: str) -> None:
     expressions = {"order": "args.order", "currency": text}
 
-    assert verification.arguments_of(expressions, {"order": 81}, "k1") == {"order": 81}
-    assert verification.arguments_of(expressions, {"order": 81, "currency": None}, "k1") == {
+    assert verification.compute_arguments(expressions, {"order": 81}, "k1") == {"order": 81}
+    assert verification.compute_arguments(expressions, {"order": 81, "currency": None}, "k1") == {
         "order": 81,
         "currency": None,
     }
@@ -112,7 +112,7 @@ def test_argument_that_the_call_left_out_is_left_out(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["args.currency.code", "'x' + args.currency", "[args.currency]"])
 def test_what_is_computed_of_a_missing_argument_makes_all_unusable(text: str) -> None:
-    made = verification.arguments_of({"order": "args.order", "currency": text}, {"order": 81}, "k1")
+    made = verification.compute_arguments({"order": "args.order", "currency": text}, {"order": 81}, "k1")
 
     assert made == evaluation.Unevaluable("the argument 'currency' cannot be computed: the key 'currency' is missing")
 
@@ -123,7 +123,7 @@ def test_what_is_computed_of_a_missing_argument_makes_all_unusable(text: str) ->
 def test_text_of_an_argument_is_that_argument(name: str, text: str) -> None:
     assert verification.argument_text(name) == text
     assert verification.named_argument(text) == name
-    assert verification.arguments_of({"x": text}, {name: 1}, None) == {"x": 1}
+    assert verification.compute_arguments({"x": text}, {name: 1}, None) == {"x": 1}
 
 
 def pin(name: str, after: str, when: str | None = None) -> CheckPin:
@@ -133,9 +133,9 @@ def pin(name: str, after: str, when: str | None = None) -> CheckPin:
 def test_checks_are_those_of_the_tool_or_of_the_answer_in_order() -> None:
     checks = (pin("a", "pay"), pin("b", FINAL), pin("c", "pay"), pin("d", "send"))
 
-    assert [check.name for check in verification.checks_after(checks, "pay")] == ["a", "c"]
-    assert [check.name for check in verification.checks_after(checks, FINAL)] == ["b"]
-    assert verification.checks_after(checks, "look") == ()
+    assert [check.name for check in verification.select_checks(checks, "pay")] == ["a", "c"]
+    assert [check.name for check in verification.select_checks(checks, FINAL)] == ["b"]
+    assert verification.select_checks(checks, "look") == ()
 
 
 PAY = Tool(name="pay", source="python", effect=Effect.ONCE, risk=0.7, tags=("money",), numeric=("amount",))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import Checked, Decision, EditedCall, Need, Recorded, Request, Then
 from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
@@ -53,7 +53,7 @@ OPEN = PeopleState(made=300, open=(request(1), request(2)))
 
 def taken(asked: Request, said: Decision, *positions: int, at: datetime = NOW, **checked: Any) -> Request:
     """`asked` after one decision that was found to count for the needs at `positions`."""
-    return decisions.counted(asked, said, Checked(needs=positions, **checked), at)
+    return decisions.count_decision(asked, said, Checked(needs=positions, **checked), at)
 
 
 class TestRefusals:
@@ -81,24 +81,24 @@ class TestRefusals:
         ],
     )
     def test_what_an_open_request_says_to_a_decision(self, said: dict[str, Any], why: str | None) -> None:
-        assert decisions.refusal(OPEN, decision(**said), NOW, "eve") == why
+        assert decisions.find_refusal(OPEN, decision(**said), NOW, "eve") == why
 
     def test_a_value_goes_with_choices_that_take_one(self) -> None:
         said = decision(choice="reject", value={"order": 2})
 
-        assert decisions.refusal(OPEN, said, NOW, None) == "value: goes with approve, not with 'reject'"
+        assert decisions.find_refusal(OPEN, said, NOW, None) == "value: goes with approve, not with 'reject'"
 
     def test_no_open_request_is_there_to_be_rejected(self) -> None:
         said = Decision(request="*", choice="reject")
 
-        assert decisions.refusal(PeopleState(), said, NOW, None) == "the run has no open requests"
+        assert decisions.find_refusal(PeopleState(), said, NOW, None) == "the run has no open requests"
 
     @pytest.mark.parametrize("outcome", ["approved", "rejected", "answered", "expired", "withdrawn"])
     def test_a_closed_request_says_what_became_of_it(self, outcome: str) -> None:
-        closed = decisions.closed(request(), outcome, "that is why")
+        closed = decisions.close_request(request(), outcome, "that is why")
         state = PeopleState(made=1, closed=(closed,))
 
-        assert decisions.refusal(state, decision(), NOW, None) == f"request r1 is {outcome} already: that is why"
+        assert decisions.find_refusal(state, decision(), NOW, None) == f"request r1 is {outcome} already: that is why"
 
     @pytest.mark.parametrize(
         ("asked", "after", "why"),
@@ -118,7 +118,7 @@ class TestRefusals:
     def test_time_is_up(self, asked: Need, after: timedelta, why: str | None) -> None:
         state = PeopleState(made=1, open=(request(1, asked, need(rule="later", expires_at=NOW + 3 * DAY)),))
 
-        assert decisions.refusal(state, decision(), NOW + after, None) == why
+        assert decisions.find_refusal(state, decision(), NOW + after, None) == why
 
     @pytest.mark.parametrize("by", ["ann@example.com", "Ann@Example.COM"])
     @pytest.mark.parametrize("choice", ["approve", "reject"])
@@ -127,14 +127,14 @@ class TestRefusals:
         state = PeopleState(made=1, open=(asked,))
         said = decision(by=by, choice=choice, value=None if choice == "reject" else {"order": 3})
 
-        assert decisions.refusal(state, said, NOW, None) == (
+        assert decisions.find_refusal(state, said, NOW, None) == (
             f"by: {by!r} has decided on r1 already; it waits for somebody else"
         )
 
     def test_the_old_digest_of_a_changed_call_names_who_changed_it(self) -> None:
-        state = PeopleState(made=1, open=(decisions.edited(request(), EDIT, OTHER, (need(),)),))
+        state = PeopleState(made=1, open=(decisions.replace_call(request(), EDIT, OTHER, (need(),)),))
 
-        assert decisions.refusal(state, decision(by="bob"), NOW, None) == (
+        assert decisions.find_refusal(state, decision(by="bob"), NOW, None) == (
             "digest: the arguments of r1 were changed by ann@example.com; look at it again"
         )
 
@@ -157,7 +157,7 @@ class TestRepeats:
     def test_what_is_the_same_decision(self, again: dict[str, Any], is_same: bool) -> None:
         asked = taken(request(1, need(quorum=2)), decision(), 0)
         waiting = PeopleState(made=2, open=(asked, request(2)))
-        over = PeopleState(made=2, open=(request(2),), closed=(decisions.closed(asked, "approved", "why"),))
+        over = PeopleState(made=2, open=(request(2),), closed=(decisions.close_request(asked, "approved", "why"),))
 
         assert decisions.is_repeated(waiting, decision(**again)) is is_same
         assert decisions.is_repeated(over, decision(**again)) is is_same
@@ -181,10 +181,10 @@ class TestRepeats:
         asked = taken(request(1, need(quorum=2)), decision(), 0)
         if last is not None:
             asked = taken(asked, last, 0)
-        over = (decisions.closed(asked, outcome, "why"),) if outcome is not None else ()
+        over = (decisions.close_request(asked, outcome, "why"),) if outcome is not None else ()
         state = PeopleState(made=1, open=() if over else (asked,), closed=over)
 
-        receipt = decisions.receipt_of(state, decision())
+        receipt = decisions.find_receipt(state, decision())
 
         assert receipt is not None
         assert (receipt.status, receipt.message) == told
@@ -192,34 +192,36 @@ class TestRepeats:
     def test_a_rejection_of_all_that_comes_again_is_answered_with_what_it_did(self) -> None:
         every = Decision(request="*", choice="reject", by="ann@example.com")
         asked = taken(request(1, need(quorum=2)), decision(), 0)
-        over = tuple(decisions.closed(one, "rejected", "why", by_every=every) for one in (asked, request(2)))
+        over = tuple(decisions.close_request(one, "rejected", "why", by_every=every) for one in (asked, request(2)))
         state = PeopleState(made=2, closed=over)
 
-        again, before = decisions.receipt_of(state, every), decisions.receipt_of(state, decision())
+        again, before = decisions.find_receipt(state, every), decisions.find_receipt(state, decision())
 
         assert again is not None
         assert before is not None
         assert (again.status, again.message) == ("rejected", "2 requests rejected")
         assert before.status == "recorded"
-        assert decisions.receipt_of(state, every.model_copy(update={"by": "bob"})) is None
+        assert decisions.find_receipt(state, every.model_copy(update={"by": "bob"})) is None
         # What is open now was not meant before.
-        assert decisions.receipt_of(state.model_copy(update={"open": (request(3),)}), every) is None
+        assert decisions.find_receipt(state.model_copy(update={"open": (request(3),)}), every) is None
 
     def test_an_approval_of_other_arguments_does_not_count_any_more(self) -> None:
         """Whoever sends it again must hear that the call was changed, and not that their approval counts."""
         first = taken(request(1, need(quorum=2)), decision(by="bob"), 0)
         edit = decision(value={"order": 2})
-        changed = taken(decisions.edited(first, EDIT, OTHER, first.needs), edit, 0, edited=EDIT)
+        changed = taken(decisions.replace_call(first, EDIT, OTHER, first.needs), edit, 0, edited=EDIT)
         state = PeopleState(made=1, open=(changed,))
 
         assert not decisions.is_repeated(state, decision(by="bob"))
         assert decisions.is_repeated(state, edit)
-        assert [one.by for one in decisions.counting(changed)] == ["ann@example.com"]
-        assert decisions.closed(changed, "approved", "why").by == ("ann@example.com",)
+        assert [one.by for one in decisions.list_counting(changed)] == ["ann@example.com"]
+        assert decisions.close_request(changed, "approved", "why").by == ("ann@example.com",)
 
     def test_a_rejection_outlives_an_edit(self) -> None:
         first = taken(request(1, need(quorum=2, rejections=2)), decision(by="bob", choice="reject"), 0)
-        changed = taken(decisions.edited(first, EDIT, OTHER, first.needs), decision(value={"order": 2}), 0, edited=EDIT)
+        changed = taken(
+            decisions.replace_call(first, EDIT, OTHER, first.needs), decision(value={"order": 2}), 0, edited=EDIT
+        )
 
         assert changed.needs[0].rejected_by == ("bob",)
         assert decisions.has_decided(changed, "bob")
@@ -246,7 +248,7 @@ class TestOutcomes:
         asked = request(1, *needs)
 
         assert decisions.outcome(asked) == outcome
-        assert decisions.missing(asked) == missing
+        assert decisions.describe_missing(asked) == missing
 
     def test_what_is_recorded_of_a_decision(self) -> None:
         asked = taken(request(), decision(by="ann", comment="fine"), 0, person="ann@example.com", signed=True)
@@ -268,7 +270,7 @@ class TestOutcomes:
         wanted = (need(rule="limit", groups=("board",)), need(quorum=5))
 
         needs = decisions.needs_after_edit(asked, wanted)
-        changed = decisions.edited(asked, EDIT, OTHER, needs)
+        changed = decisions.replace_call(asked, EDIT, OTHER, needs)
 
         assert [one.rule for one in changed.needs] == ["asked", "law", "limit"]
         assert [one.approved_by for one in changed.needs] == [(), (), ()]
@@ -288,7 +290,7 @@ class TestClock:
         ],
     )
     def test_what_is_due_first(self, needs: Sequence[Need], due: datetime | None) -> None:
-        assert decisions.next_due([request(1, *needs)]) == due
+        assert decisions.find_next_due([request(1, *needs)]) == due
 
     @pytest.mark.parametrize(
         ("hours", "following"),
@@ -297,7 +299,7 @@ class TestClock:
     def test_reminders_that_were_missed_are_not_made_up_for(self, hours: float, following: float | None) -> None:
         asked = need(remind=HOUR, remind_at=NOW + HOUR)
 
-        later = decisions.reminded(asked, NOW + hours * HOUR)
+        later = decisions.schedule_reminder(asked, NOW + hours * HOUR)
 
         assert later.remind_at == (None if following is None else NOW + following * HOUR)
 
@@ -312,7 +314,7 @@ class TestClock:
         ],
     )
     def test_lengths_in_words(self, length: timedelta, told: str) -> None:
-        assert decisions.span(length) == told
+        assert decisions.format_duration(length) == told
 
 
 ABOUT: dict[str, Any] = {
@@ -391,15 +393,15 @@ class Story:
     def take(self, said: Decision) -> None:
         if decisions.is_repeated(self.state, said) or self.outcomes:
             return
-        person = same_person(said.by or "")
+        person = normalize_name(said.by or "")
         mine = tuple(place for place, one in enumerate(self.asked.needs) if person in one.users)
-        if decisions.refusal(self.state, said, NOW, self.requester) is not None or not mine:
+        if decisions.find_refusal(self.state, said, NOW, self.requester) is not None or not mine:
             return
         asked, edit = self.asked, None
         if said.value is not None:
             edit = EDIT.model_copy(update={"by": person})
             digest = decisions.key_of(said)
-            asked = decisions.edited(asked, edit, digest, decisions.needs_after_edit(asked, ()))
+            asked = decisions.replace_call(asked, edit, digest, decisions.needs_after_edit(asked, ()))
         asked = taken(asked, said, *mine, person=person, edited=edit)
         self.state = PeopleState(made=1, open=(asked,))
         if (outcome := decisions.outcome(asked)) is not None:
@@ -418,7 +420,7 @@ def test_an_approval_has_distinct_entitled_people_for_every_need(needs: list[Nee
             assert set(one.approved_by) <= set(one.users) - {"eve"}
             assert not set(one.approved_by) & set(one.rejected_by)
 
-    approving = {one.by for one in decisions.counting(story.asked) if one.choice == "approve"}
+    approving = {one.by for one in decisions.list_counting(story.asked) if one.choice == "approve"}
     if story.outcomes == ["approved"]:
         assert all(len(one.approved_by) >= one.quorum for one in story.asked.needs)
         assert approving == {name for one in story.asked.needs for name in one.approved_by}
@@ -475,7 +477,7 @@ class TestTake:
         found = decisions.take(asked, told, Checked(**checked), NOW, beside=1)
 
         assert (found.outcome, found.reason, found.by, found.answer) == (outcome, reason, "", None)
-        assert found.request == decisions.counted(asked, told, Checked(**checked), NOW)
+        assert found.request == decisions.count_decision(asked, told, Checked(**checked), NOW)
 
     @pytest.mark.parametrize(
         ("kind", "choice", "outcome", "reason"),

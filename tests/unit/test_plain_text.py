@@ -25,7 +25,7 @@ from mandate.workers.converter import data_converter
 from mandate.workflows.contracts.request import NotifyRequest
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import commands, needs, wording
-from mandate.workflows.rules.plain_text import escaped, plain, plain_json, plain_lines, shorten
+from mandate.workflows.rules.plain_text import escape_json, make_plain, make_plain_json, make_plain_lines, shorten
 from pydantic import JsonValue
 from rich.panel import Panel
 from rich.table import Table
@@ -84,8 +84,8 @@ def all_texts(value: Any) -> list[str]:
 def test_each_character_that_must_not_be_seen_is_replaced() -> None:
     wanted = [chr(code) for code in range(sys.maxunicode + 1) if is_forbidden(chr(code), lines=False)]
 
-    kept = [character for character in wanted if forbidden(plain(f"a{character}b"), lines=False)]
-    lost = [c for c in wanted if c not in "\t\n" and plain(f"a{c}b") != "a\ufffdb"]
+    kept = [character for character in wanted if forbidden(make_plain(f"a{character}b"), lines=False)]
+    lost = [c for c in wanted if c not in "\t\n" and make_plain(f"a{c}b") != "a\ufffdb"]
 
     assert kept == []
     assert lost == []
@@ -105,11 +105,11 @@ def test_each_character_that_must_not_be_seen_is_replaced() -> None:
     ],
 )
 def test_ordinary_text_and_emoji_stay_readable(text: str, shown: str) -> None:
-    assert plain(text) == shown
+    assert make_plain(text) == shown
 
 
 def test_lines_stay_where_they_are_wanted() -> None:
-    assert plain_lines("a\r\nb\n\x1bc") == "a\nb\n\ufffdc"
+    assert make_plain_lines("a\r\nb\n\x1bc") == "a\nb\n\ufffdc"
 
 
 def test_a_text_is_cut_after_it_was_made_plain() -> None:
@@ -119,28 +119,28 @@ def test_a_text_is_cut_after_it_was_made_plain() -> None:
 
 @given(anything, st.integers(1, 60))
 def test_nothing_forbidden_is_in_one_line(text: str, limit: int) -> None:
-    made = [plain(text), shorten(text, limit), wording.shorten(text, limit), failures.shorten(text, limit)]
+    made = [make_plain(text), shorten(text, limit), wording.shorten(text, limit), failures.shorten(text, limit)]
     made += [wording.call("tool" + text, {text: text, "list": [text]}), wording.result(ToolResult(text=text))]
     made += [wording.result(ToolResult(preview=text, size=5, digest="x" * 43))]
 
     assert [forbidden(line, lines=False) for line in made] == [[]] * len(made)
-    assert plain(plain(text)) == plain(text)
+    assert make_plain(make_plain(text)) == make_plain(text)
     assert all(len(line) <= limit for line in made[1:4])
 
 
 @given(st.recursive(anything | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(anything, inner)))
 def test_nothing_forbidden_is_in_values(value: JsonValue) -> None:
-    made = plain_json(value)
+    made = make_plain_json(value)
 
     assert [text for text in all_texts(made) if forbidden(text)] == []
     assert json.dumps(made).count(":") >= 0
     document = json.dumps(value, ensure_ascii=False)
-    assert forbidden(escaped(document)) == []
-    assert json.loads(escaped(document)) == value
+    assert forbidden(escape_json(document)) == []
+    assert json.loads(escape_json(document)) == value
 
 
 def test_two_keys_that_look_the_same_are_both_shown() -> None:
-    assert plain_json({"a\u200b": 1, "a\u200c": 2}) == {"a\ufffd": 1, "a\ufffd (2)": 2}
+    assert make_plain_json({"a\u200b": 1, "a\u200c": 2}) == {"a\ufffd": 1, "a\ufffd (2)": 2}
 
 
 def hostile_notices(text: str) -> NotifyRequest:
@@ -166,7 +166,7 @@ def test_nothing_forbidden_is_in_requests_and_notices(text: str) -> None:
 def test_the_digest_of_a_request_is_not_over_its_words() -> None:
     request = approval(title="pay \u202e1", arguments={"memo": "\x1b"})
 
-    shown = needs.readable(request)
+    shown = needs.make_readable(request)
 
     assert (shown.digest, shown.arguments) == (request.digest, request.arguments)
     assert shown.title == "pay \ufffd1"

@@ -11,7 +11,7 @@ from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.policy import Asking, Reading, Rule, RunFacts, ToolTotals, Verdict
 from mandate.workflows.contracts.tool import Effect, Tool
 from mandate.workflows.rules import policy, totals
-from mandate.workflows.rules.needs import needs_of
+from mandate.workflows.rules.needs import list_needs
 from mandate.workflows.rules.policy import judge
 
 LOOKUP = Tool(name="lookup_order", source="python", effect=Effect.READ)
@@ -339,7 +339,7 @@ def test_another_rule_never_loosens_unless_it_allows(rules: tuple[Rule, ...], mo
         assert STRICTNESS[after.kind] >= STRICTNESS[before.kind]
     if after.kind == "ask" and before.asking:
         assert after.asking[: len(before.asking)] == before.asking
-        needs = [needs_of(verdict, rules, Asking(), NOW) for verdict in (before, after)]
+        needs = [list_needs(verdict, rules, Asking(), NOW) for verdict in (before, after)]
         assert set(needs[0]) <= set(needs[1])
 
 

@@ -32,22 +32,22 @@ def test_idempotency_key_names_one_intention() -> None:
 def test_effect_log_counts_all_and_keeps_the_last_fifty(count: int) -> None:
     log = EffectLog()
     for step in range(count):
-        log = effects.logged(log, entry(step))
+        log = effects.add_effect(log, entry(step))
 
     assert log.count == count
     assert [kept.step for kept in log.last] == list(range(max(0, count - 50), count))
 
 
 def test_digest_of_the_effect_log_covers_every_entry() -> None:
-    first = effects.logged(effects.logged(EffectLog(), entry(1)), entry(2))
-    other = effects.logged(effects.logged(EffectLog(), entry(3)), entry(2))
+    first = effects.add_effect(effects.add_effect(EffectLog(), entry(1)), entry(2))
+    other = effects.add_effect(effects.add_effect(EffectLog(), entry(3)), entry(2))
 
     assert first.digest != other.digest
 
 
 @pytest.mark.parametrize(("failed", "following"), [("a:1", "b:2"), ("b:2", "c:3"), ("c:3", None)])
 def test_route_goes_on_to_the_next_model(failed: str, following: str | None) -> None:
-    assert routing.after(("a:1", "b:2", "c:3"), failed) == following
+    assert routing.choose_next(("a:1", "b:2", "c:3"), failed) == following
 
 
 def reply(finish: Finish = Finish.COMPLETE, *, calls: int = 0, problem: str | None = None) -> ModelReply:
@@ -69,12 +69,12 @@ def reply(finish: Finish = Finish.COMPLETE, *, calls: int = 0, problem: str | No
     ],
 )  # fmt: skip
 def test_what_follows_an_answer(answer: ModelReply, misfits: int, move: next_step.Next) -> None:
-    assert next_step.next_after(answer, misfits, attempts=3) == move
+    assert next_step.choose_next(answer, misfits, attempts=3) == move
 
 
 @pytest.mark.parametrize("finish", [Finish.TRUNCATED, Finish.EMPTY, Finish.MISFIT])
 def test_an_answer_that_cannot_be_taken_is_asked_for_again_at_most_attempts_times(finish: Finish) -> None:
-    moves = [next_step.next_after(reply(finish, problem="p"), misfits, attempts=3) for misfits in range(3)]
+    moves = [next_step.choose_next(reply(finish, problem="p"), misfits, attempts=3) for misfits in range(3)]
 
     assert [type(move) for move in moves] == [next_step.AskAgain, next_step.AskAgain, next_step.GiveUp]
 

@@ -26,9 +26,9 @@ def after(*steps: str) -> RecoveryState:
     state = EMPTY
     for step in steps:
         if step.endswith("!"):
-            state = recovery.failed(state, step[:-1], step)
+            state = recovery.count_failure(state, step[:-1], step)
         else:
-            state = recovery.succeeded(state, step, changed_world=True)
+            state = recovery.count_success(state, step, changed_world=True)
     return state
 
 
@@ -51,7 +51,7 @@ def after(*steps: str) -> RecoveryState:
     ],
 )
 def test_what_is_used_up(steps: tuple[str, ...], attempts: int, name: str | None) -> None:
-    assert recovery.used_up(after(*steps), attempts) == name
+    assert recovery.find_exhausted(after(*steps), attempts) == name
 
 
 @given(
@@ -64,15 +64,15 @@ def test_a_name_is_used_up_after_so_many_failures_since_its_last_success(
     state, failures = EMPTY, Counter[str]()
     for name, worked in events:
         if worked:
-            state = recovery.succeeded(state, name, changed_world=False)
+            state = recovery.count_success(state, name, changed_world=False)
             failures.pop(name, None)
         else:
-            state = recovery.failed(state, name, "why")
+            state = recovery.count_failure(state, name, "why")
             failures[name] += 1
 
     assert {name: trouble.failures for name, trouble in state.troubles.items()} == dict(failures)
     used = {name for name, count in failures.items() if count >= attempts}
-    found = recovery.used_up(state, attempts)
+    found = recovery.find_exhausted(state, attempts)
     assert (found in used) if used else (found is None)
 
 
@@ -84,13 +84,13 @@ def test_a_call_that_failed_is_not_made_again_until_the_world_has_changed(
     for what, number in events:
         match what:
             case "fails":
-                state = recovery.failed(state, "pay", "why", call=call(number))
+                state = recovery.count_failure(state, "pay", "why", call=call(number))
                 barred.add(call(number))
             case "pays":
-                state = recovery.succeeded(state, "pay", changed_world=True)
+                state = recovery.count_success(state, "pay", changed_world=True)
                 barred.clear()
             case "reads":
-                state = recovery.succeeded(state, "look", changed_world=False)
+                state = recovery.count_success(state, "look", changed_world=False)
 
     assert set(state.failed) == barred
 
@@ -99,8 +99,8 @@ def test_a_call_that_failed_is_not_made_again_until_the_world_has_changed(
 def test_what_a_run_remembers_is_bounded(name: str) -> None:
     state = EMPTY
     for number in range(200):
-        state = recovery.failed(state, name, f"{number} {'x' * 1000}", call=call(number))
-        state, _ = recovery.seen(state, call(number), ToolResult(text="same"))
+        state = recovery.count_failure(state, name, f"{number} {'x' * 1000}", call=call(number))
+        state, _ = recovery.count_result(state, call(number), ToolResult(text="same"))
 
     assert list(state.failed) == [call(number) for number in range(136, 200)]
     assert len(state.same) == 64
@@ -116,7 +116,7 @@ def test_a_call_counts_as_the_same_with_the_same_result_only(events: list[tuple[
     for number, result in events:
         times[number, result] += 1
 
-        state, seen = recovery.seen(state, call(number), ToolResult(text=str(result)))
+        state, seen = recovery.count_result(state, call(number), ToolResult(text=str(result)))
 
         assert seen == times[number, result]
 
@@ -147,4 +147,4 @@ def test_no_tool_is_called_as_what_else_goes_wrong(name: str) -> None:
     ],
 )
 def test_why_a_person_is_asked(name: str, failures: int, words: str) -> None:
-    assert recovery.in_words(name, failures) == words
+    assert recovery.describe(name, failures) == words

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from mandate.activities.documents import Document, Fault, Place, key_path
 from mandate.workers.catalog.fault_texts import meant, place_of
-from mandate.workflows.contracts.agent import same_rule_ids
+from mandate.workflows.contracts.agent import find_shared_ids
 from mandate.workflows.contracts.base import JsonObject
-from mandate.workflows.contracts.faults import MISSPELT, UNREADABLE, Located, Unreadable, given_twice
-from mandate.workflows.contracts.tool_checks import entry_faults
-from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name, same_tool_names, tool_kind
+from mandate.workflows.contracts.faults import MISSPELT, UNREADABLE, Located, Unreadable, find_repetitions
+from mandate.workflows.contracts.tool_checks import find_entry_faults
+from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name, find_shared_names, tool_kind
 from pydantic import TypeAdapter
 from pydantic_core import ErrorDetails, to_json
 
@@ -50,7 +50,7 @@ def parts_of(document: Document, details: Sequence[ErrorDetails]) -> tuple[Parts
         (("tools", index, *place), message)
         for index, entry in enumerate(entries)
         if isinstance(entry, dict)
-        for place, message in entry_faults(tool_kind(entry), entry)
+        for place, message in find_entry_faults(tool_kind(entry), entry)
     ]
     faulty = {place[:2] for place, _ in [*broken, *between]}
     faulty |= {place_of(detail["loc"])[:2] for detail in details if not is_told_apart(detail)}
@@ -131,10 +131,10 @@ def _faulty(entry: object) -> FaultyEntry:
 def _repetitions(readable: object) -> list[Located]:
     """Return the names given twice among those that can be read."""
     ids = [_value(rule, "id") for rule in _items(readable, "policy")]
-    found = [("tools", fault) for fault in same_tool_names([entry_name(tool) for tool in _items(readable, "tools")])]
-    found += [("policy", fault) for fault in same_rule_ids([_text(name) for name in ids])]
+    found = [("tools", fault) for fault in find_shared_names([entry_name(tool) for tool in _items(readable, "tools")])]
+    found += [("policy", fault) for fault in find_shared_ids([_text(name) for name in ids])]
     for key in ("models", "policies"):
-        found += [(key, fault) for fault in given_twice([_text(name) for name in _items(readable, key)])]
+        found += [(key, fault) for fault in find_repetitions([_text(name) for name in _items(readable, key)])]
     return [((key, *place), message) for key, (place, message) in found]
 
 

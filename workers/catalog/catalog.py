@@ -203,7 +203,7 @@ def _unmatched(match: Match, tools: list[Tool]) -> list[tuple[Place, str]]:
     found: list[tuple[Place, str]] = [
         (("tools", position), f"{pattern!r} is no tool of this agent; it has {', '.join(names)}")
         for position, pattern in enumerate(match.tools or ())
-        if not any(policy.any_name_fits((pattern,), name) for name in names)
+        if not any(policy.fits_any((pattern,), name) for name in names)
     ]
     found += [
         (("tags", position), f"{tag!r} is a tag of no tool of this agent; they have {', '.join(tags) or 'none'}")

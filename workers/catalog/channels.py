@@ -19,7 +19,7 @@ from mandate.workflows.contracts.channels import (
     LogChannel,
     SlackChannel,
     WebhookChannel,
-    address_fault,
+    find_address_fault,
 )
 from mandate.workflows.contracts.templates import SECRET_START
 from pydantic import BaseModel, ValidationError
@@ -143,7 +143,7 @@ def _secret_fault(key: str, text: str, secrets: Secrets) -> str | None:
         missing = secrets.missing([text])
         if missing:
             return "; ".join(map(secrets.explain, missing))
-        fault = address_fault(secrets(text)) if key == "url" and SECRET_START in text else None
+        fault = find_address_fault(secrets(text)) if key == "url" and SECRET_START in text else None
     except ValueError:
         # Misspelt, which the contract says.
         return None

@@ -16,7 +16,7 @@ from mandate.workers.catalog.tool_resolver import ToolResolver
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.compensation import CompensationSpec
-from mandate.workflows.contracts.faults import repeated
+from mandate.workflows.contracts.faults import find_repeated
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolSettings
 from mandate.workflows.contracts.verification import FINAL, CheckSpec, ProbeSpec
@@ -83,7 +83,7 @@ class AgentChecks:
             yield from self._of_call(spec.tool, spec.arguments, place, tool, COMPENSATION, short=short)
 
     def _names(self) -> Iterator[Fault]:
-        for again, name, first in repeated([check.name for check in self._spec.checks]):
+        for again, name, first in find_repeated([check.name for check in self._spec.checks]):
             message = f"{name!r} is the name of checks[{first}] too; each check has its own"
             yield self._document.fault(("checks", again, "name"), message)
 

@@ -15,7 +15,7 @@ from mandate.activities.documents import parse_document
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools, ToolEntry
-from mandate.workflows.rules.plain_text import plain_lines, shorten
+from mandate.workflows.rules.plain_text import make_plain_lines, shorten
 from pydantic import JsonValue
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -109,8 +109,8 @@ def whole(before: Words | None, now: Words) -> Iterator[str]:
     """Yield the words that `before` did not have, line by line and uncut: what somebody accepts they must see."""
     for name, told in now.tools.items():
         if isinstance(told, dict) and (before is None or before.tools.get(name) != told):
-            yield f"{plain_lines(name)}:"
-            yield from (f"  {line}" for line in plain_lines(str(told.get("description", ""))).split("\n"))
+            yield f"{make_plain_lines(name)}:"
+            yield from (f"  {line}" for line in make_plain_lines(str(told.get("description", ""))).split("\n"))
             yield f"  arguments: {_told(told.get('input_schema'))}"
 
 
@@ -220,7 +220,7 @@ def _changes(before: JsonValue, now: JsonValue) -> Iterator[str]:
 
 
 def _told(value: JsonValue) -> str:
-    return plain_lines(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
+    return make_plain_lines(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
 
 
 def _around(one: str, other: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from mandate.activities.people.signatures import KeysUnavailable, read_keys
 from mandate.workers.catalog.catalog import Loaded
 from mandate.workers.catalog.fault_texts import says, shown
 from mandate.workers.settings import Settings
-from mandate.workflows.contracts.people import GroupSpec, PeopleSpec, PersonSpec, same_person
+from mandate.workflows.contracts.people import GroupSpec, PeopleSpec, PersonSpec, normalize_name
 from mandate.workflows.contracts.policy import Approvers, Asking, Escalation, OnExpiry
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -79,7 +79,7 @@ def warnings_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, .
             warnings.append(_document(loaded).fault(("requester",), why))
         for asking in _askings(loaded):
             if asking.asking.signature is not None and settings.jwks is None:
-                begins = ", and no run can begin" if loaded.pinned.wants_signed_start else ""
+                begins = ", and no run can begin" if loaded.pinned.needs_signed_start else ""
                 why = f"wants signed decisions, and MANDATE_JWKS names no keys: none will count{begins}"
                 warnings.append(asking.fault(("signature",), why))
             if people is not None and (few := _too_few(asking, people)) is not None:
@@ -135,7 +135,7 @@ def _document(loaded: Loaded) -> Document:
 def _unsure_requester(loaded: Loaded, people: People | None) -> str | None:
     """Return why who asks for a run may approve it all the same, although the agent counts people; or `None`."""
     pinned = loaded.pinned
-    if pinned.requester == "anyone" and pinned.wants_signatures:
+    if pinned.requester == "anyone" and pinned.needs_signatures:
         return "is 'anyone', and decisions are signed: who asks may sign for what they asked for themselves"
     if pinned.requester == "required" and people is None:
         return "is 'required', and there is no file of people (MANDATE_PEOPLE): any name will do"
@@ -178,7 +178,7 @@ def _unknown(naming: _Naming, people: People | None) -> str | None:
     known = people.groups if naming.kind == "group" else [person.name for person in people.everybody]
     if naming.kind == "user" and people.find(naming.name) is not None:
         return None
-    if naming.kind == "group" and same_person(naming.name) in map(same_person, known):
+    if naming.kind == "group" and normalize_name(naming.name) in map(normalize_name, known):
         return None
     which = "which" if naming.kind == "group" else "whom"
     return f"{names}, {which} the file of people does not have{_suggestion(naming, known)}"

@@ -11,7 +11,7 @@ from mandate.workers.catalog.agents import AgentFile
 from mandate.workers.catalog.fault_choices import settled
 from mandate.workers.catalog.fault_texts import POLICY_FILE, Models, says, shown
 from mandate.workflows.contracts.base import Spec
-from mandate.workflows.contracts.faults import repeated
+from mandate.workflows.contracts.faults import find_repeated
 from mandate.workflows.contracts.policy import PolicySpec, Rule
 from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails, to_json
@@ -173,7 +173,7 @@ def _repetitions(value: dict[str, JsonValue], document: Document) -> list[Fault]
     """Return the ids given twice, in a file whose other faults kept its validators from looking."""
     rules = value.get("rules")
     ids = [rule.get("id") if isinstance(rule, dict) else None for rule in rules] if isinstance(rules, list) else []
-    same = repeated([name if isinstance(name, str) else None for name in ids])
+    same = find_repeated([name if isinstance(name, str) else None for name in ids])
     return [
         document.fault(("rules", again, "id"), f"{name!r} is the id of rules[{first}] too; each rule has its own")
         for again, name, first in same

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from mandate.workers.cli.output import Output
-from mandate.workflows.rules.plain_text import plain_lines
+from mandate.workflows.rules.plain_text import make_plain_lines
 from rich.text import Text
 
 GAP = 2
@@ -33,7 +33,7 @@ def print_table(
 
 
 def _lines(cell: str | Text) -> list[Text]:
-    text = cell.copy() if isinstance(cell, Text) else Text(plain_lines(cell))
+    text = cell.copy() if isinstance(cell, Text) else Text(make_plain_lines(cell))
     return list(text.split("\n", allow_blank=True)) or [text]
 
 

@@ -255,9 +255,9 @@ async def _value(
 
 def _refuse_in_clear(request: Request, value: JsonValue, kept: Path | None = None) -> None:
     """Raise `CliError` for a sensitive argument that would be sent as it is: the history keeps what is sent."""
-    if (name := redaction.revealed(request.arguments, value)) is not None:
+    if (name := redaction.find_revealed(request.arguments, value)) is not None:
         where = f"; your text is in {kept}" if kept is not None else ""
-        raise CliError(f"{redaction.in_clear(name)}; nothing was sent{where}")
+        raise CliError(f"{redaction.explain_in_clear(name)}; nothing was sent{where}")
 
 
 def _comments(run: OpenRequests, request: Request) -> list[str]:

@@ -17,7 +17,7 @@ from mandate.activities.documents import parse_document
 from mandate.workers.cli.errors import CliError
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.rules import wording
-from mandate.workflows.rules.plain_text import plain_lines
+from mandate.workflows.rules.plain_text import make_plain_lines
 from mandate.workflows.rules.redaction import HIDDEN
 from pydantic import JsonValue
 from ruamel.yaml import YAML
@@ -204,7 +204,7 @@ def as_yaml(value: JsonValue) -> str:
     # A bare value is followed by the end of its document.
     text = stream.getvalue().removesuffix("...\n")
     with contextlib.suppress(ValueError):
-        if canonical_json(_read(text)) == canonical_json(value) and plain_lines(text) == text:
+        if canonical_json(_read(text)) == canonical_json(value) and make_plain_lines(text) == text:
             return text
     # All in quotes, and as escapes the characters that YAML changes or refuses, or that cannot be seen.
     quoted = json.dumps(value, ensure_ascii=False, indent=2)
@@ -212,7 +212,7 @@ def as_yaml(value: JsonValue) -> str:
 
 
 def _escaped(character: str) -> str:
-    if character == "\n" or (character.isprintable() and plain_lines(character) == character):
+    if character == "\n" or (character.isprintable() and make_plain_lines(character) == character):
         return character
     code = ord(character)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

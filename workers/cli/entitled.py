@@ -7,7 +7,7 @@ from mandate.activities.people.directory import People
 from mandate.workers.catalog.people import PeopleFileError, people_path, read_people
 from mandate.workers.cli.errors import CliError
 from mandate.workers.settings import Settings
-from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import Need, OpenRequests, Request
 
 
@@ -56,7 +56,7 @@ class Entitled:
         if any(map(self._is_me, need.users)):
             return True
         if self.people is None:
-            return any(same_person(mine) == same_person(group) for mine in self.groups for group in need.groups)
+            return any(normalize_name(mine) == normalize_name(group) for mine in self.groups for group in need.groups)
         known = self.people.find(self.person)
         return known is not None and known.is_in(need.groups)
 
@@ -65,4 +65,4 @@ class Entitled:
             known = self.people.find(name)
             if known is not None:
                 return known is self.people.find(self.person)
-        return same_person(name) == same_person(self.person)
+        return normalize_name(name) == normalize_name(self.person)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mandate.workers.cli.root_options import Color
-from mandate.workflows.rules.plain_text import escaped, plain, plain_lines
+from mandate.workflows.rules.plain_text import escape_json, make_plain, make_plain_lines
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
@@ -51,16 +51,16 @@ class Output:
     def note(self, line: str) -> None:
         """Print one line on the way, for example of progress; never on stdout."""
         console = self.screen if self.screen is not None and self.notes.is_terminal else self.notes
-        console.print(plain_lines(line), markup=False, highlight=False, style="dim")
+        console.print(make_plain_lines(line), markup=False, highlight=False, style="dim")
 
     def refusal(self, line: str) -> None:
         """Print on stderr one thing of several that was not done, and why; nothing with `-o json`, which has it."""
         if not self.as_json:
-            self.notes.print(plain_lines(line), markup=False, highlight=False, style="bold red")
+            self.notes.print(make_plain_lines(line), markup=False, highlight=False, style="bold red")
 
     async def confirm(self, question: str) -> bool:
         """Ask on stderr and return whether the person at the terminal says yes; Ctrl-C still ends the command."""
-        sys.stderr.write(f"{plain_lines(question)} [y/N] ")
+        sys.stderr.write(f"{make_plain_lines(question)} [y/N] ")
         sys.stderr.flush()
         # A thread, because nothing interrupts a read in this one.
         answer = await asyncio.to_thread(sys.stdin.readline)
@@ -69,7 +69,7 @@ class Output:
     def json(self, value: object) -> None:
         """Print the whole result of `-o json`: one JSON value on stdout."""
         text = json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
-        sys.stdout.write(f"{escaped(text)}\n")
+        sys.stdout.write(f"{escape_json(text)}\n")
 
     def _console(self, *, stderr: bool) -> Console:
         class Plain(Console):
@@ -77,7 +77,7 @@ class Output:
 
             def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
                 for segment in super().render(renderable, options):
-                    yield segment if segment.control else segment._replace(text=plain_lines(segment.text))
+                    yield segment if segment.control else segment._replace(text=make_plain_lines(segment.text))
 
             def on_broken_pipe(self) -> None:
                 raise BrokenPipeError
@@ -93,19 +93,19 @@ class Output:
 
 def _plain(part: RenderableType) -> RenderableType:
     """Make text plain before its width is measured; anything else is made plain as it is printed."""
-    return plain_lines(part) if isinstance(part, str) else part
+    return make_plain_lines(part) if isinstance(part, str) else part
 
 
 def write_error(text: str) -> None:
     """Write lines to stderr, where somebody else's words may be part of them."""
-    sys.stderr.write(f"{plain_lines(text)}\n")
+    sys.stderr.write(f"{make_plain_lines(text)}\n")
 
 
 def print_error(message: str, *, code: int, as_json: bool, details: Mapping[str, object] | None = None) -> None:
     """Print one sentence on stderr; with `-o json` an object with it and the exit code."""
     if as_json:
         told = json.dumps({"error": message, "code": code, **(details or {})}, ensure_ascii=False)
-        sys.stderr.write(f"{escaped(told)}\n")
+        sys.stderr.write(f"{escape_json(told)}\n")
     else:
         write_error(f"error: {message}")
 
@@ -115,7 +115,7 @@ def plain_logs() -> None:
 
     class Sentence(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            return plain(f"{record.levelname.lower()}: {record.getMessage()}")
+            return make_plain(f"{record.levelname.lower()}: {record.getMessage()}")
 
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(Sentence())

@@ -31,7 +31,7 @@ from mandate.workflows.contracts.transcript import (
     TextPart,
     UserMessage,
 )
-from mandate.workflows.rules.redaction import HIDDEN, masked
+from mandate.workflows.rules.redaction import HIDDEN, mask
 from pydantic import JsonValue
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -226,7 +226,7 @@ class Conversation:
         pin = record.chronicle.pin
         tool = pin.tool(call.request.tool) if pin is not None else None
         hidden = tool.sensitive if tool is not None else ()
-        arguments: Json = masked(call.request.arguments, hidden)
+        arguments: Json = mask(call.request.arguments, hidden)
         its: Json = {"tool": call.request.tool, "arguments": arguments, "line": call.line, "state": call.state}
         if call.result is not None:
             text = call.result.text if call.result.text is not None else call.result.preview
@@ -259,7 +259,7 @@ def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:
         return HIDDEN if hidden else part.arguments
     if not isinstance(arguments, dict):
         return HIDDEN if hidden else arguments
-    return masked(arguments, hidden)
+    return mask(arguments, hidden)
 
 
 @asynccontextmanager

@@ -50,7 +50,7 @@ def waits_for(request: Request) -> str:
 
 def asks(request: Request, occasion: str) -> str:
     """Describe who is asked what and until when, in one line."""
-    who, until = waits_for(request), decisions.moment(request.expires_at)
+    who, until = waits_for(request), decisions.format_time(request.expires_at)
     title = wording.shorten(request.title, TITLE_CHARACTERS)
     match occasion:
         case "asked":
@@ -89,12 +89,12 @@ def print_request(out: Output, run: OpenRequests, request: Request, arguments: J
     for one in request.decisions:
         marks = "".join((", signed" * one.signed, ", with other arguments" * one.edited))
         comment = f": {one.comment}" if one.comment else ""
-        out.print(f"  {decisions.moment(one.at)}  {one.by} chose {one.choice}{marks}{comment}")
+        out.print(f"  {decisions.format_time(one.at)}  {one.by} chose {one.choice}{marks}{comment}")
     refused = [one for one in run.refused if one.request == request.id]
     if refused:
         out.print("", Text("decisions that did not count", style="bold"))
     for refusal in refused:
-        out.print(f"  {decisions.moment(refusal.at)}  {refusal.by} chose {refusal.choice}: {refusal.reason}")
+        out.print(f"  {decisions.format_time(refusal.at)}  {refusal.by} chose {refusal.choice}: {refusal.reason}")
 
 
 def _rows(run: OpenRequests, request: Request, now: datetime) -> list[tuple[str, str]]:
@@ -112,8 +112,10 @@ def _rows(run: OpenRequests, request: Request, now: datetime) -> list[tuple[str,
         rows.append(("careful", "the agent has read content from outside, which may have told it what to do"))
     if request.edited is not None:
         rows.append(("changed", f"{request.edited.by} put these arguments in place of the model's"))
-    rows.append(("asked", f"{length(now - request.requested_at)} ago, {decisions.moment(request.requested_at)}"))
-    rows.append(("until", f"{decisions.moment(request.expires_at)}, {_left(request, now)}; then {expiry(request)}"))
+    rows.append(("asked", f"{length(now - request.requested_at)} ago, {decisions.format_time(request.requested_at)}"))
+    rows.append(
+        ("until", f"{decisions.format_time(request.expires_at)}, {_left(request, now)}; then {expiry(request)}")
+    )
     rows.append(("digest", request.digest))
     return rows
 
@@ -130,7 +132,7 @@ def expiry(request: Request) -> str:
     if first.then is None:
         return "it counts as rejected" if REJECT in request.choices else "the run ends as declined"
     others = ", ".join((*first.then.groups, *first.then.users)) or ANYONE
-    return f"{others} can answer too, for {decisions.span(first.then.expires)}"
+    return f"{others} can answer too, for {decisions.format_duration(first.then.expires)}"
 
 
 def needed(need: Need) -> str:
@@ -172,5 +174,5 @@ def ways(connection: Connection, workflow_id: str, request: Request, *, program:
     ours, temporals = (text.replace(given, "") for text in (connection.options, connection.temporal_options))
     return tuple(
         dataclasses.replace(way, mandate=way.mandate + ours, temporal=way.temporal + temporals)
-        for way in commands.ways(workflow_id, request, program=program, namespace=namespace)
+        for way in commands.list_ways(workflow_id, request, program=program, namespace=namespace)
     )

@@ -60,7 +60,7 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         out.print("")
         out.print(Text("waits for people", style="bold"))
     for request in its.parked.requests.values():
-        who, until = ", ".join(request.waits_for), decisions.moment(request.expires_at)
+        who, until = ", ".join(request.waits_for), decisions.format_time(request.expires_at)
         name = f"{record.workflow_id}:{request.id}"
         out.print(_indented(Text.assemble((name, "yellow"), f"  {request.title} ({who}, until {until})")))
     if record.people:

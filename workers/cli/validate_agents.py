@@ -44,22 +44,22 @@ def _row(loaded: Loaded, definition: ToolDefinition) -> tuple[str | Text, ...]:
 def _requester(loaded: Loaded, *, has_people: bool) -> str:
     """Return who may ask for a run of it."""
     pinned = loaded.pinned
-    if not pinned.wants_requester(has_people=has_people):
+    if not pinned.needs_requester(has_people=has_people):
         why = "says the agent file" if pinned.requester else "there is no file of people (MANDATE_PEOPLE)"
         return f"anyone, who may then approve what they asked for: {why}"
     who = "required, somebody in the file of people" if has_people else "required, any name: there is no file of people"
     if _is_usual(loaded, has_people=has_people):
         return "somebody in the file of people, else what a run asks can only be rejected"
-    return f"{who}, with a signed token" if pinned.wants_signed_start else who
+    return f"{who}, with a signed token" if pinned.needs_signed_start else who
 
 
 def _is_usual(loaded: Loaded, *, has_people: bool) -> bool:
     """Return whether the start goes on without a known requester, and nothing is approved."""
-    return has_people and loaded.pinned.requester is None and not loaded.pinned.wants_signed_start
+    return has_people and loaded.pinned.requester is None and not loaded.pinned.needs_signed_start
 
 
 def _requester_json(loaded: Loaded, *, has_people: bool) -> str:
-    if not loaded.pinned.wants_requester(has_people=has_people):
+    if not loaded.pinned.needs_requester(has_people=has_people):
         return "anyone"
     return "known" if _is_usual(loaded, has_people=has_people) else "required"
 
@@ -93,7 +93,7 @@ def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
         "path": str(loaded.path) if loaded.path is not None else None,
         "models": list(loaded.pinned.models),
         "requester": _requester_json(loaded, has_people=has_people),
-        "signed_start": loaded.pinned.wants_signed_start,
+        "signed_start": loaded.pinned.needs_signed_start,
         "policies": list(loaded.policies),
         "tools": tools,
         "checks": [_check_json(check) for check in loaded.pinned.checks],

@@ -50,4 +50,4 @@ async def _whole(blobs: Blobs, request: Request) -> JsonObject:
     if not isinstance(found, dict):
         raise ValueError("its arguments are no object")
     definition = (await PinnedAgents(blobs).get(segment.agent)).definition(request.tool or "")
-    return redaction.masked(found, definition.tool.sensitive if definition is not None else ())
+    return redaction.mask(found, definition.tool.sensitive if definition is not None else ())

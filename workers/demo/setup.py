@@ -17,7 +17,7 @@ from mandate.workers.cli.errors import CliError
 from mandate.workers.dev_server.lease import try_lock
 from mandate.workers.examples.shop_data import RULES, create_shop
 from mandate.workflows.contracts.base import JsonObject
-from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.people import normalize_name
 from pydantic import JsonValue
 
 AGENT = "shop"
@@ -123,7 +123,7 @@ def prepare(stage: Stage, source: Path, *, model: str, rules: RulesServer, paced
     for file in source.glob("shop*.script.yaml"):
         script = file.read_text(encoding="utf-8")
         private_files.write_own(stage.agents / file.name, f"delay: {PACE}\n{script}" if paced else script)
-    asks: list[JsonValue] = [{"name": REQUESTER}] if same_person(person) != same_person(REQUESTER) else []
+    asks: list[JsonValue] = [{"name": REQUESTER}] if normalize_name(person) != normalize_name(REQUESTER) else []
     _write(stage.people, {"people": [*asks, {"name": person, "groups": [GROUP]}]})
     # Nobody outside is to hear of a demo, whatever channels there are.
     _write(stage.channels, {"channels": [{"name": "log", "kind": "log"}]})

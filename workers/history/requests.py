@@ -214,7 +214,7 @@ class RequestHistory:
             line = f"{_said('decide', decision)}, which does not count: {checked.refusal}"
             return [MessageReceived(step, line, counts=False)]
         if checked.edited is None and check.request.id in self.requests:
-            going_on = decisions.counted(check.request, decision, checked, check.at)
+            going_on = decisions.count_decision(check.request, decision, checked, check.at)
             self.requests[check.request.id] = going_on
             if checked.answer is not None or decisions.outcome(going_on) is not None:
                 self._close(decision.request)
@@ -223,7 +223,7 @@ class RequestHistory:
         ]
 
     def _expired(self, at: datetime, step: int) -> list[Happening]:
-        over = [request for request in self.requests.values() if decisions.expired(request, at)]
+        over = [request for request in self.requests.values() if decisions.is_expired(request, at)]
         for request in over:
             self._close(request.id)
         return [

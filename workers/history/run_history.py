@@ -252,7 +252,7 @@ class RunHistory:
         self._know(call)
         entry = self._entry(call)
         if outcome is Outcome.DONE:
-            self.effects = effects.logged(self.effects, entry)
+            self.effects = effects.add_effect(self.effects, entry)
         elif outcome is Outcome.UNKNOWN:
             call.state = "unknown"
             self.uncertain = (*self.uncertain, entry.model_copy(update={"reason": result.text}))
@@ -295,7 +295,7 @@ class RunHistory:
                 self._know(call)
                 call.state, call.result = ("failed" if result.error else "done"), result
                 if not result.error:
-                    self.effects = effects.logged(self.effects, self._entry(call))
+                    self.effects = effects.add_effect(self.effects, self._entry(call))
                 happened.append(CallReturned(self.step, call))
         return happened
 

@@ -6,11 +6,11 @@ from typing import Literal
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.compensation import CompensationSpec
-from mandate.workflows.contracts.faults import Located, refuse, repeated
+from mandate.workflows.contracts.faults import Located, find_repeated, refuse
 from mandate.workflows.contracts.model import ModelName
 from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
-from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name, same_tool_names
+from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name, find_shared_names
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 from pydantic import (
     Field,
@@ -25,10 +25,10 @@ NOT_YET_AVAILABLE = {
 """Keys of the design that this version refuses by name, so that nobody relies on a limit that is not enforced."""
 
 
-def same_rule_ids(ids: Sequence[str | None]) -> list[Located]:
+def find_shared_ids(ids: Sequence[str | None]) -> list[Located]:
     return [
         ((again, "id"), f"{name!r} is the id of policy[{first}] too; each rule has its own")
-        for again, name, first in repeated(ids)
+        for again, name, first in find_repeated(ids)
     ]
 
 
@@ -77,25 +77,25 @@ class AgentSpec(Spec):
     @field_validator("models")
     @classmethod
     def _models_differ(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
-        refuse([((again,), f"{name!r} is given twice") for again, name, _ in repeated(models)])
+        refuse([((again,), f"{name!r} is given twice") for again, name, _ in find_repeated(models)])
         return models
 
     @field_validator("tools")
     @classmethod
     def _tool_names_differ(cls, tools: tuple[ToolEntry, ...]) -> tuple[ToolEntry, ...]:
-        refuse(same_tool_names([entry_name(entry) for entry in tools]))
+        refuse(find_shared_names([entry_name(entry) for entry in tools]))
         return tools
 
     @field_validator("policies")
     @classmethod
     def _policies_differ(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        refuse([((again,), f"{name!r} is given twice") for again, name, _ in repeated(names)])
+        refuse([((again,), f"{name!r} is given twice") for again, name, _ in find_repeated(names)])
         return names
 
     @field_validator("policy")
     @classmethod
     def _rule_ids_differ(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        refuse(same_rule_ids([rule.id for rule in rules]))
+        refuse(find_shared_ids([rule.id for rule in rules]))
         return rules
 
 
@@ -110,7 +110,7 @@ class PinnedAgent(Record):
     """Its own rules, then those of the shared files that it names."""
     people: Asking = Asking()
     requester: Literal["required", "anyone"] | None = None
-    """As the agent file says; see `wants_requester`."""
+    """As the agent file says; see `needs_requester`."""
     checks: tuple[CheckSpec, ...] = ()
     probes: dict[str, ProbeSpec] = {}
     """By the tool that they are about."""
@@ -131,11 +131,11 @@ class PinnedAgent(Record):
         return next((definition for definition in self.tools if definition.tool.name == tool), None)
 
     @property
-    def wants_signatures(self) -> bool:
+    def needs_signatures(self) -> bool:
         """True if some decision on its runs counts only with a signature."""
         return any(asking.signature == "required" for asking in (self.people, *self.policy))
 
-    def wants_requester(self, *, has_people: bool) -> bool:
+    def needs_requester(self, *, has_people: bool) -> bool:
         """Return whether a run must say who asks; `has_people` is whether there is a file of people.
 
         Every agent can ask people: for calls, with `ask_person`, and when it cannot go on. Who asked for a run decides
@@ -143,13 +143,13 @@ class PinnedAgent(Record):
         start is refused; where it says nothing, what the run asks can only be rejected.
         """
         if self.requester is None:
-            return has_people or self.wants_signatures
+            return has_people or self.needs_signatures
         return self.requester == "required"
 
     @property
-    def wants_signed_start(self) -> bool:
+    def needs_signed_start(self) -> bool:
         """True if a run must be asked for with a token: where decisions are signed, unless anyone may ask."""
-        return self.wants_signatures and self.requester != "anyone"
+        return self.needs_signatures and self.requester != "anyone"
 
 
 class AgentPin(Record):

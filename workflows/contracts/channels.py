@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from mandate.workflows.contracts.base import Name, Spec
-from mandate.workflows.contracts.faults import refuse, repeated
+from mandate.workflows.contracts.faults import find_repeated, refuse
 from mandate.workflows.contracts.policy import Group
 from mandate.workflows.contracts.request import RequestKind
 from mandate.workflows.contracts.templates import SECRET_START, secret_names
@@ -54,12 +54,12 @@ class WebhookChannel(Filters):
     @field_validator("url")
     @classmethod
     def _is_address(cls, url: str) -> str:
-        return _checked_address(url)
+        return _check_address(url)
 
     @field_validator("secret")
     @classmethod
     def _is_reference(cls, secret: str) -> str:
-        return _checked_reference(secret)
+        return _check_reference(secret)
 
 
 class SlackChannel(Filters):
@@ -71,7 +71,7 @@ class SlackChannel(Filters):
     @field_validator("url")
     @classmethod
     def _is_reference(cls, url: str) -> str:
-        return _checked_address(_checked_reference(url))
+        return _check_address(_check_reference(url))
 
 
 ChannelSpec = Annotated[LogChannel | WebhookChannel | SlackChannel, Field(discriminator="kind")]
@@ -90,13 +90,13 @@ class ChannelsFile(Spec):
         refuse(
             [
                 ((again, "name"), f"{name!r} is the name of channels[{first}] too; each channel has its own")
-                for again, name, first in repeated([channel.name for channel in channels])
+                for again, name, first in find_repeated([channel.name for channel in channels])
             ]
         )
         return channels
 
 
-def address_fault(url: str) -> str | None:
+def find_address_fault(url: str) -> str | None:
     """Return the fault in the address of a channel, its secrets in place; never quote it."""
     if not url.isascii() or _NOT_IN_ADDRESS.search(url):
         return "must be an address without spaces, backslashes and characters outside of ASCII"
@@ -119,14 +119,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _checked_address(url: str) -> str:
-    fault = None if secret_names(url) else address_fault(url)
+def _check_address(url: str) -> str:
+    fault = None if secret_names(url) else find_address_fault(url)
     if fault is not None:
         raise ValueError(fault)
     return url
 
 
-def _checked_reference(text: str) -> str:
+def _check_reference(text: str) -> str:
     if SECRET_START not in text:
         raise ValueError("is a secret and does not stand in a file: write '${secret:NAME}'")
     secret_names(text)

@@ -41,11 +41,11 @@ def refuse(faults: Sequence[Located]) -> None:
         )
 
 
-def given_twice(names: Sequence[str | None]) -> list[Located]:
-    return [((again,), f"{name!r} is given twice") for again, name, _ in repeated(names)]
+def find_repetitions(names: Sequence[str | None]) -> list[Located]:
+    return [((again,), f"{name!r} is given twice") for again, name, _ in find_repeated(names)]
 
 
-def repeated(names: Sequence[str | None]) -> list[tuple[int, str, int]]:
+def find_repeated(names: Sequence[str | None]) -> list[tuple[int, str, int]]:
     """Find the position and name of each of `names` that stands further up already, and where; `None` is no name."""
     first: dict[str, int] = {}
     again: list[tuple[int, str, int]] = []

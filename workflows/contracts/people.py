@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from mandate.workflows.contracts.base import Spec
-from mandate.workflows.contracts.faults import Located, refuse, repeated
+from mandate.workflows.contracts.faults import Located, find_repeated, refuse
 from mandate.workflows.contracts.policy import Group, Person
 from pydantic import AfterValidator, Field, field_validator
 
@@ -13,20 +13,20 @@ AGENT_PREFIX = "agent:"
 """Begins what an agent is called where people are; nobody of that name ever decides."""
 
 
-def same_person(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return the form that is equal for two spellings of a name: Unicode NFC, without case and outer spaces."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
 
 
-def _of_a_person(name: str) -> str:
+def _check_person(name: str) -> str:
     if not name.isprintable():
         raise ValueError("holds characters that cannot be seen, so that two names would look the same")
-    if same_person(name).startswith(AGENT_PREFIX):
+    if normalize_name(name).startswith(AGENT_PREFIX):
         raise ValueError(f"names that begin with '{AGENT_PREFIX}' are agents, which decide nothing")
     return name
 
 
-PersonName = Annotated[Person, AfterValidator(_of_a_person)]
+PersonName = Annotated[Person, AfterValidator(_check_person)]
 
 
 class PersonSpec(Spec):
@@ -41,7 +41,7 @@ class PersonSpec(Spec):
     @field_validator("addresses", "groups")
     @classmethod
     def _differ(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        refuse(_given_twice(names))
+        refuse(_find_repetitions(names))
         return names
 
 
@@ -60,18 +60,20 @@ class PeopleSpec(Spec):
     @field_validator("people")
     @classmethod
     def _names_differ(cls, people: tuple[PersonSpec, ...]) -> tuple[PersonSpec, ...]:
-        refuse(same_names(people))
+        refuse(find_shared_names(people))
         return people
 
     @field_validator("groups")
     @classmethod
     def _groups_differ(cls, groups: dict[str, GroupSpec]) -> dict[str, GroupSpec]:
         names = list(groups)
-        refuse([((names[place[0]],), message) for place, message in _given_twice(names) if isinstance(place[0], int)])
+        refuse(
+            [((names[place[0]],), message) for place, message in _find_repetitions(names) if isinstance(place[0], int)]
+        )
         return groups
 
 
-def same_names(people: Sequence[PersonSpec]) -> list[Located]:
+def find_shared_names(people: Sequence[PersonSpec]) -> list[Located]:
     """Return names and addresses that two people have; a person's own name among the addresses is none."""
     first: dict[str, int] = {}
     found: list[Located] = []
@@ -79,11 +81,13 @@ def same_names(people: Sequence[PersonSpec]) -> list[Located]:
         places: list[tuple[tuple[str | int, ...], str]] = [(("name",), person.name)]
         places += [(("addresses", position), address) for position, address in enumerate(person.addresses)]
         for place, name in places:
-            owner = first.setdefault(same_person(name), index)
+            owner = first.setdefault(normalize_name(name), index)
             if owner != index:
                 found.append(((index, *place), f"{name!r} is people[{owner}] already"))
     return found
 
 
-def _given_twice(names: Sequence[str]) -> list[Located]:
-    return [((again,), f"{names[again]!r} is given twice") for again, _, _ in repeated([*map(same_person, names)])]
+def _find_repetitions(names: Sequence[str]) -> list[Located]:
+    return [
+        ((again,), f"{names[again]!r} is given twice") for again, _, _ in find_repeated([*map(normalize_name, names)])
+    ]

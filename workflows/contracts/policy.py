@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from mandate.workflows.contracts.base import Duration, JsonObject, Name, Record, Spec
-from mandate.workflows.contracts.faults import refuse, repeated
+from mandate.workflows.contracts.faults import find_repeated, refuse
 from mandate.workflows.contracts.tool import Effect, ToolSource
 from pydantic import (
     AfterValidator,
@@ -34,7 +34,7 @@ such file, or the agent file lets anyone ask."""
 Group = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@/-]{0,63}$")]
 
 
-def _not_empty(text: str) -> str:
+def _refuse_empty(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty; leave the key out for a rule without a condition")
     return text
@@ -60,7 +60,7 @@ class Approvers(Spec):
         if not self.users and not self.groups:
             raise ValueError("names nobody; give 'users', 'groups' or both")
         for key in ("users", "groups"):
-            refuse([((key, again), f"{name!r} is given twice") for again, name, _ in repeated(getattr(self, key))])
+            refuse([((key, again), f"{name!r} is given twice") for again, name, _ in find_repeated(getattr(self, key))])
         return self
 
 
@@ -114,7 +114,7 @@ class Rule(Asking):
 
     id: Name = Field(description="Named in every verdict that the rule decides.")
     match: Match = Field(description="Which calls the rule is about.")
-    when: Annotated[str, AfterValidator(_not_empty)] | None = Field(
+    when: Annotated[str, AfterValidator(_refuse_empty)] | None = Field(
         default=None,
         max_length=4000,
         description="A condition in CEL over `tool`, `args`, `agent` and `run`; numbers are written `100.0`.",
@@ -184,7 +184,7 @@ class PolicySpec(Spec):
         refuse(
             [
                 ((again, "id"), f"{name!r} is the id of rules[{first}] too; each rule has its own")
-                for again, name, first in repeated([rule.id for rule in rules])
+                for again, name, first in find_repeated([rule.id for rule in rules])
             ]
         )
         return rules

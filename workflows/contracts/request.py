@@ -40,13 +40,13 @@ RequestId = Annotated[str, StringConstraints(pattern=r"^r[1-9][0-9]{0,8}$")]
 """`r1`, `r2`, ... in the order in which a run asked."""
 
 
-def _seen(name: str) -> str:
+def _check_printable(name: str) -> str:
     if not name.isprintable():
         raise ValueError("holds characters that cannot be seen")
     return name
 
 
-By = Annotated[Person, AfterValidator(_seen)]
+By = Annotated[Person, AfterValidator(_check_printable)]
 """Author of a statement; where names are shown, this one looks like no other and moves nothing."""
 
 

@@ -6,7 +6,7 @@ A part that has a fault of its own is `UNREADABLE`; nothing is concluded from it
 from collections.abc import Mapping, Sequence
 
 from mandate.workflows.contracts.base import Name
-from mandate.workflows.contracts.faults import MISSPELT, UNREADABLE, Located, Unreadable, given_twice
+from mandate.workflows.contracts.faults import MISSPELT, UNREADABLE, Located, Unreadable, find_repetitions
 from mandate.workflows.contracts.templates import url_arguments
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,35 +22,35 @@ def is_name(value: object) -> bool:
     return True
 
 
-def entry_faults(kind: str | None, entry: Mapping[str, object]) -> list[Located]:
+def find_entry_faults(kind: str | None, entry: Mapping[str, object]) -> list[Located]:
     """Find all that the keys of an entry of this kind have against each other; places are within the entry."""
     match kind:
         case "mcp":
             server = entry.get("mcp")
-            found = connection_faults(server) if isinstance(server, dict) else []
-            return [*((("mcp", *place), message) for place, message in found), *mcp_faults(entry)]
+            found = find_connection_faults(server) if isinstance(server, dict) else []
+            return [*((("mcp", *place), message) for place, message in found), *find_mcp_faults(entry)]
         case "activity":
-            return activity_faults(entry)
+            return find_activity_faults(entry)
         case "http":
-            return http_faults(entry)
+            return find_http_faults(entry)
     return []
 
 
-def connection_faults(server: Mapping[str, object]) -> list[Located]:
+def find_connection_faults(server: Mapping[str, object]) -> list[Located]:
     """Check that one transport is chosen, and that nothing is said which only the other would need."""
     command, url = server.get("command"), server.get("url")
     given = [value for value in (command, url) if value is not None]
     certain = [value for value in given if value is not MISSPELT]
     if not given or len(certain) > 1:
         return [((), "an MCP server needs exactly one of 'command' and 'url'")]
-    if command is None and _filled(server.get("env")):
+    if command is None and _is_filled(server.get("env")):
         return [(("env",), "belongs to 'command'; a server at a 'url' has its own environment")]
-    if url is None and _filled(server.get("headers")):
+    if url is None and _is_filled(server.get("headers")):
         return [(("headers",), "belongs to 'url'; a server started by 'command' has no headers")]
     return []
 
 
-def mcp_faults(entry: Mapping[str, object]) -> list[Located]:
+def find_mcp_faults(entry: Mapping[str, object]) -> list[Located]:
     """Check that settings by tool are of tools that are taken, and that keys have a tool that sends them."""
     only, effects = _texts(entry.get("only")), entry.get("effects")
     found: list[Located] = [
@@ -71,7 +71,7 @@ def _key_faults(entry: Mapping[str, object], effects: Sequence[object]) -> list[
     return [(("key_valid",), "belongs to the effect 'keyed'; the other side knows no key of other tools")]
 
 
-def activity_faults(entry: Mapping[str, object]) -> list[Located]:
+def find_activity_faults(entry: Mapping[str, object]) -> list[Located]:
     """Check that the tool has a name, its schema is that of arguments, and each of these has its position."""
     activity = entry.get("activity")
     type_name = activity.get("name") if isinstance(activity, dict) else None
@@ -89,7 +89,7 @@ _IN_CLEAR = (
 )
 
 
-def http_faults(entry: Mapping[str, object]) -> list[Located]:
+def find_http_faults(entry: Mapping[str, object]) -> list[Located]:
     """Check that the schema is that of arguments, and that those in address and query are known."""
     schema = entry.get("input_schema")
     known, in_url = _properties(schema), _url_arguments(entry)
@@ -138,7 +138,7 @@ def _position_faults(entry: Mapping[str, object]) -> list[Located]:
         for index, name in enumerate(names)
         if known is not None and name is not None and name not in known
     ]
-    found += [(("arguments", *place), message) for place, message in given_twice(names)]
+    found += [(("arguments", *place), message) for place, message in find_repetitions(names)]
     if known is not None and None not in names:
         found += [
             (("arguments",), f"the property {name!r} of input_schema has no position and would be lost")
@@ -181,5 +181,5 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _filled(value: object) -> bool:
+def _is_filled(value: object) -> bool:
     return isinstance(value, dict) and bool(value)

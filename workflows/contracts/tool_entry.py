@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from mandate.workflows.contracts import tool_checks
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
 from mandate.workflows.contracts.compensation import CompensationSpec
-from mandate.workflows.contracts.faults import Located, refuse, repeated
+from mandate.workflows.contracts.faults import Located, find_repeated, refuse
 from mandate.workflows.contracts.templates import SECRET_START, secret_names, url_arguments
 from mandate.workflows.contracts.tool import Effect, ErrorMeaning
 from mandate.workflows.contracts.verification import ProbeSpec
@@ -16,23 +16,23 @@ PYTHON_PATH = r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 HTTP_ADDRESS = r"^https?://"
 
 
-def _spelt(value: str) -> str:
+def _check_spelling(value: str) -> str:
     """Return `value`, or raise if it holds a misspelt `${secret:NAME}`, which would be sent as it stands."""
     secret_names(value)
     return value
 
 
-Confidential = Annotated[str, AfterValidator(_spelt)]
+Confidential = Annotated[str, AfterValidator(_check_spelling)]
 """A text that may hold `${secret:NAME}`."""
 
 
-def _open_argument(value: str) -> str:
+def _refuse_secret_argument(value: str) -> str:
     if SECRET_START in value:
         raise ValueError("a command line is seen by other processes; put the secret into 'env'")
     return value
 
 
-def _open_address(value: str) -> str:
+def _refuse_secret_address(value: str) -> str:
     if SECRET_START in value:
         raise ValueError("secrets are resolved in header values only, never in an address")
     return value
@@ -85,7 +85,7 @@ class McpConnection(Spec):
     """An MCP server: `command` starts it over stdio, `url` reaches it over streamable HTTP."""
 
     name: Name = Field(description="Prefix of its logs; one client per name and worker.")
-    command: tuple[Annotated[str, AfterValidator(_open_argument)], ...] | None = Field(
+    command: tuple[Annotated[str, AfterValidator(_refuse_secret_argument)], ...] | None = Field(
         default=None,
         min_length=1,
         description="Program and arguments; the program `python` is the interpreter that the worker runs on.",
@@ -93,14 +93,14 @@ class McpConnection(Spec):
     env: dict[str, Confidential] = Field(
         default={}, description="Environment of the command; `${secret:NAME}` is resolved."
     )
-    url: Annotated[str, Field(pattern=HTTP_ADDRESS), AfterValidator(_open_address)] | None = Field(
+    url: Annotated[str, Field(pattern=HTTP_ADDRESS), AfterValidator(_refuse_secret_address)] | None = Field(
         default=None, description="Address of a streamable HTTP server."
     )
     headers: dict[str, Confidential] = Field(default={}, description="Sent to `url`; `${secret:NAME}` is resolved.")
 
     @model_validator(mode="after")
     def _one_transport(self) -> Self:
-        refuse(tool_checks.connection_faults(vars(self)))
+        refuse(tool_checks.find_connection_faults(vars(self)))
         return self
 
 
@@ -130,7 +130,7 @@ class McpTools(ToolSettings):
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
-        refuse(tool_checks.mcp_faults(vars(self)))
+        refuse(tool_checks.find_mcp_faults(vars(self)))
         return self
 
 
@@ -161,7 +161,7 @@ class ActivityTool(NamedToolSettings):
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
-        refuse(tool_checks.activity_faults(self.model_dump()))
+        refuse(tool_checks.find_activity_faults(self.model_dump()))
         return self
 
 
@@ -192,7 +192,7 @@ class HttpTool(NamedToolSettings):
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
-        refuse(tool_checks.http_faults(self.model_dump()))
+        refuse(tool_checks.find_http_faults(self.model_dump()))
         return self
 
 
@@ -229,8 +229,8 @@ ToolEntry = Annotated[
 ]
 
 
-def same_tool_names(names: Sequence[str | None]) -> list[Located]:
+def find_shared_names(names: Sequence[str | None]) -> list[Located]:
     return [
         ((again,), f"the name {name!r} is taken by tools[{first}]; set another 'name'")
-        for again, name, first in repeated(names)
+        for again, name, first in find_repeated(names)
     ]

@@ -44,7 +44,7 @@ def build_request(run: Run, request_id: str, index: int, verdict: Verdict) -> Re
         head=run.state.head,
         index=index,
         choices=CHOICES[kind],
-        needs=needs.needs_of(verdict, run.rules, run.state.agent.people, workflow.now()),
+        needs=needs.list_needs(verdict, run.rules, run.state.agent.people, workflow.now()),
         requested_at=workflow.now(),
     )
 
@@ -67,7 +67,7 @@ def view(run: Run, request: Request) -> Request:
     edit = run.state.edits.get(request.index)
     edited = request.edited or (edit.call if edit is not None else None)
     arguments = edited.arguments if edited is not None else call.arguments
-    return request.model_copy(update={"arguments": redaction.masked(arguments, tool.sensitive), "edited": edited})
+    return request.model_copy(update={"arguments": redaction.mask(arguments, tool.sensitive), "edited": edited})
 
 
 def judge_edit(run: Run, request: Request, edited: EditedCall) -> tuple[Verdict, Sequence[Need]]:
@@ -85,7 +85,7 @@ def judge_edit(run: Run, request: Request, edited: EditedCall) -> tuple[Verdict,
     run.state.totals = totals.reserve(before, tool, edited.arguments)
     if verdict.kind == "allow":
         return verdict, ()
-    return verdict, needs.needs_of(verdict, run.rules, run.state.agent.people, workflow.now())
+    return verdict, needs.list_needs(verdict, run.rules, run.state.agent.people, workflow.now())
 
 
 def edit_digest(run: Run, request: Request, edited: EditedCall) -> Digest:
@@ -140,7 +140,7 @@ def _signed(request: Request) -> SignedApproval | None:
     rules = tuple(need.rule for need in request.needs if need.signature)
     if not rules:
         return None
-    evidence = (recorded.evidence for recorded in decisions.counting(request) if recorded.choice != REJECT)
+    evidence = (recorded.evidence for recorded in decisions.list_counting(request) if recorded.choice != REJECT)
     return SignedApproval(
         run=workflow.info().first_execution_run_id,
         request=request.id,

@@ -26,33 +26,39 @@ class AttemptLimits:
             attempt = self.count_failure(
                 placed.tool.name, line, call=digest, index=placed.index, spoiled=is_effect and is_new
             )
-            note = wording.joined(made.answer.note, wording.failed_check(made.failed, changed_world=is_effect), attempt)
+            note = wording.join_notes(
+                made.answer.note, wording.failed_check(made.failed, changed_world=is_effect), attempt
+            )
             return made.answer.model_copy(update={"note": note, "unfit": is_new})
         if made.answer.error:
             # What was not sent may go through another time, and so may what is busy; a definite no stays one.
             is_final = made.outcome is Outcome.NOT_DONE and not made.is_passing
             line = f"{placed.line}: {made.outcome.value if placed.tool.sensitive else wording.result(made.answer)}"
             attempt = self.count_failure(placed.tool.name, line, call=digest if is_final else None, index=placed.index)
-            return made.answer.model_copy(update={"note": wording.joined(made.answer.note, attempt)})
+            return made.answer.model_copy(update={"note": wording.join_notes(made.answer.note, attempt)})
         recovery = self._run.state.recovery
-        recovery = rules_recovery.succeeded(recovery, placed.tool.name, changed_world=placed.tool.effect.changes_world)
-        recovery, times = rules_recovery.seen(recovery, digest, made.answer)
+        recovery = rules_recovery.count_success(
+            recovery, placed.tool.name, changed_world=placed.tool.effect.changes_world
+        )
+        recovery, times = rules_recovery.count_result(recovery, digest, made.answer)
         limit = self._run.state.agent.same_call
         if times >= 2 * limit:
             reason = f"{placed.line}, {times} times with the same result"
             for _ in range(self._run.state.agent.attempts):
-                recovery = rules_recovery.failed(recovery, rules_recovery.SAME, reason, index=placed.index)
+                recovery = rules_recovery.count_failure(recovery, rules_recovery.SAME, reason, index=placed.index)
         self._run.state.recovery = recovery
         if times != limit:
             return made.answer
         note = f"you have made this call {times} times with the same result; do something else, or give your answer"
-        return made.answer.model_copy(update={"note": wording.joined(made.answer.note, note)})
+        return made.answer.model_copy(update={"note": wording.join_notes(made.answer.note, note)})
 
     def count_failure(
         self, tool: str, line: str, *, index: int, call: Digest | None = None, spoiled: bool = False
     ) -> str | None:
         """Count a failure of a tool; return the words for the model if people help once attempts are used up."""
-        recovery = rules_recovery.failed(self._run.state.recovery, tool, line, call=call, index=index, spoiled=spoiled)
+        recovery = rules_recovery.count_failure(
+            self._run.state.recovery, tool, line, call=call, index=index, spoiled=spoiled
+        )
         self._run.state.recovery = recovery
         self.try_next_model()
         its = self._run.state.agent
@@ -65,7 +71,7 @@ class AttemptLimits:
         its = self._run.state
         if its.agent.after_failure == "next_model" and self._switched_at != its.step:
             self._switched_at = its.step
-            following = routing.after(its.agent.models, its.model or its.agent.models[0])
+            following = routing.choose_next(its.agent.models, its.model or its.agent.models[0])
             if following is not None:
                 self._run.state.model = following
 
@@ -77,9 +83,9 @@ class AttemptLimits:
         recovery = its.recovery
         if all(answer is not None and (answer.error or answer.unfit) for answer in its.answers):
             lines = "; ".join(map(self._failure_in_words, its.calls, its.answers))
-            recovery = rules_recovery.failed(recovery, rules_recovery.TURNS, lines, index=len(its.calls) - 1)
+            recovery = rules_recovery.count_failure(recovery, rules_recovery.TURNS, lines, index=len(its.calls) - 1)
         else:
-            recovery = rules_recovery.succeeded(recovery, rules_recovery.TURNS, changed_world=False)
+            recovery = rules_recovery.count_success(recovery, rules_recovery.TURNS, changed_world=False)
         self._run.state.recovery = recovery
         self._run.state.turn_counted = True
 
@@ -97,7 +103,7 @@ class AttemptLimits:
         recovery = self._run.state.recovery
         if not (recovery.failed or recovery.spoiled) or not self._run.has(Change.REFUSES_REPEATED):
             return None
-        return rules_recovery.failed_before(recovery, rules_recovery.call_digest(call.tool, call.arguments))
+        return rules_recovery.find_failure(recovery, rules_recovery.call_digest(call.tool, call.arguments))
 
     def find_spoiled(self, index: int, call: CallRequest) -> str | None:
         """Return why a call is not made that was judged before the same one of its turn was done wrongly."""

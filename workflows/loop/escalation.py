@@ -99,7 +99,7 @@ class Escalations:
         its, now = self._run.state, workflow.now()
         request_id = self._gate.next_id()
         unmatched = Verdict(kind="ask", reason=reason)
-        needs = rules_needs.needs_of(unmatched, its.agent.policy, its.agent.people, now)
+        needs = rules_needs.list_needs(unmatched, its.agent.policy, its.agent.people, now)
         request = Request(
             id=request_id,
             kind=kind,
@@ -148,7 +148,7 @@ class Escalations:
 
     def settle(self, said: Resolution, text: str) -> None:
         """Count everything anew, and tell the model `text` as that person's words."""
-        self._run.state.recovery = recovery.afresh(self._run.state.recovery)
+        self._run.state.recovery = recovery.reset(self._run.state.recovery)
         self._run.state.misfits = 0
         self._run.state.untaken = ()
         self._run.state.rescue = None

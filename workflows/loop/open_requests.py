@@ -40,7 +40,7 @@ class Board:
             self._facts = {
                 request.id: known
                 if (known := before.get(request.id)) is not None and known.request is request
-                else _Facts(request, request.waits_for, decisions.next_due([request]))
+                else _Facts(request, request.waits_for, decisions.find_next_due([request]))
                 for request in requests
             }
             self._requests = requests

@@ -82,7 +82,7 @@ class PeopleGate:
     def ask(self, request: Request) -> None:
         """Open `request`, whose id is `next_id()`; people are told of all that opened together by `notices`."""
         self.state.made = self.state.made + 1
-        self.state.open = (*self.state.open, rules_needs.readable(request))
+        self.state.open = (*self.state.open, rules_needs.make_readable(request))
 
     def withdraw(self, reason: str) -> None:
         """Close all requests that are still open: the run ends."""
@@ -116,7 +116,7 @@ class PeopleGate:
         """Return why a decision cannot count, as far as that needs no look-up."""
         if decisions.is_repeated(self.state, decision):
             return None
-        reason = decisions.refusal(self.state, decision, at, self._run.state.requester)
+        reason = decisions.find_refusal(self.state, decision, at, self._run.state.requester)
         return reason or self.in_clear(decision.request, decision.value)
 
     def in_clear(self, request: str, value: JsonValue) -> str | None:
@@ -125,8 +125,8 @@ class PeopleGate:
         tool = approvals.find_tool(self._run, asked) if asked is not None else None
         if tool is None or not self._run.has(Change.HIDES_SENSITIVE):
             return None
-        name = redaction.given_in_clear(value, tool.sensitive)
-        return f"value: {redaction.in_clear(name)}" if name is not None else None
+        name = redaction.find_in_clear(value, tool.sensitive)
+        return f"value: {redaction.explain_in_clear(name)}" if name is not None else None
 
     def is_open(self, request: object) -> bool:
         return isinstance(request, str) and decisions.find(self.state, request) is not None
@@ -138,8 +138,8 @@ class PeopleGate:
         # A key of decisions may have the name of somebody's argument.
         items = [(name, item) for name, item in given.items() if name != "token"] if isinstance(given, dict) else []
         rest = given if not isinstance(given, dict) else {f"{name} of a decision": item for name, item in items}
-        name = redaction.given_in_clear(rest, sensitive) if self._run.has(Change.HIDES_SENSITIVE) else None
-        return f"value: {redaction.in_clear(name)}" if name is not None else None
+        name = redaction.find_in_clear(rest, sensitive) if self._run.has(Change.HIDES_SENSITIVE) else None
+        return f"value: {redaction.explain_in_clear(name)}" if name is not None else None
 
     async def hear(self, decision: Decision, at: datetime, *, is_one_of_many: bool = False) -> None:
         """Decide as `decide`, for one that came by signal and would not be sent again: a crowded run keeps it."""
@@ -174,7 +174,7 @@ class PeopleGate:
         self._run.messages += not is_one_of_many
         if reason is not None:
             self._refuse(decision, reason, via)
-        if (known := decisions.receipt_of(self.state, decision)) is not None:
+        if (known := decisions.find_receipt(self.state, decision)) is not None:
             return known
         if decision.request == EVERY:
             return self._reject_all(decision)
@@ -206,7 +206,7 @@ class PeopleGate:
             self._locks.pop(request, None)
 
     async def _take(self, decision: Decision, at: datetime, via: Via, look_up: LookUp) -> Receipt:
-        if (known := decisions.receipt_of(self.state, decision)) is not None:
+        if (known := decisions.find_receipt(self.state, decision)) is not None:
             return known
         request = self._escalated(self._found(decision), at)
         checked = await self._checked(decision, request, at, via, look_up)
@@ -229,7 +229,7 @@ class PeopleGate:
             return self._settled(taken.request, taken.outcome, taken.reason, decision, by=taken.by, answer=taken.answer)
         self._stand()
         self._run.record_step(taken.reason)
-        return decisions.recorded_on(taken.request)
+        return decisions.confirm_recorded(taken.request)
 
     async def _checked(self, decision: Decision, request: Request, at: datetime, via: Via, look_up: LookUp) -> Checked:
         check = DecisionCheck(
@@ -259,7 +259,7 @@ class PeopleGate:
         verdict, needs = approvals.judge_edit(self._run, request, call)
         if verdict.kind == "deny":
             self._refuse(decision, f"value: {verdict.reason}", via)
-        return decisions.edited(
+        return decisions.replace_call(
             request,
             call,
             approvals.edit_digest(self._run, request, call),
@@ -272,7 +272,7 @@ class PeopleGate:
         rejected = [request for request in self.state.open if decision.choice in request.choices]
         for request in rejected:
             self._settled(request, "rejected", f"{by} rejected all open requests", decision)
-        return decisions.all_rejected(len(rejected))
+        return decisions.confirm_all_rejected(len(rejected))
 
     def _settled(
         self,
@@ -285,7 +285,7 @@ class PeopleGate:
         answer: ToolResult | None = None,
     ) -> Receipt:
         self._close(request, outcome, reason, decision=decision, by=by, answer=answer)
-        return decisions.settled_on(request.id, outcome, reason)
+        return decisions.confirm_settled(request.id, outcome, reason)
 
     def _close(
         self,
@@ -299,7 +299,7 @@ class PeopleGate:
     ) -> None:
         left = tuple(one for one in self.state.open if one.id != request.id)
         is_every = decision is not None and decision.request == EVERY
-        last = decisions.closed(request, outcome, reason, by_every=decision if is_every else None)
+        last = decisions.close_request(request, outcome, reason, by_every=decision if is_every else None)
         closed = (*self.state.closed, last)[-decisions.CLOSED_KEPT :]
         self.state.open = left
         self.state.closed = closed
@@ -334,7 +334,7 @@ class PeopleGate:
             if wait.total_seconds() > 0:
                 try:
                     await workflow.wait_condition(
-                        _sooner(self._due, due), timeout=wait, timeout_summary=f"until {decisions.moment(due)}"
+                        _sooner(self._due, due), timeout=wait, timeout_summary=f"until {decisions.format_time(due)}"
                     )
                     continue
                 except TimeoutError:
@@ -353,9 +353,9 @@ class PeopleGate:
         for request in self.state.open:
             if request.id in self._checks:
                 continue
-            going_on = decisions.going_on(request, now)
+            going_on = decisions.escalate_expired(request, now)
             later = going_on.model_copy(
-                update={"needs": tuple(decisions.reminded(need, now) for need in going_on.needs)}
+                update={"needs": tuple(decisions.schedule_reminder(need, now) for need in going_on.needs)}
             )
             if going_on.needs != request.needs:
                 escalated.append(going_on)
@@ -368,7 +368,7 @@ class PeopleGate:
 
     def _escalated(self, request: Request, at: datetime) -> Request:
         """Return `request` as it is at `at`: who may decide by then is not refused because the timer comes second."""
-        going_on = decisions.going_on(request, at)
+        going_on = decisions.escalate_expired(request, at)
         if going_on.needs != request.needs and self._run.has(Change.ESCALATES_IN_TIME):
             self._replace(going_on)
             self._tell_escalated([going_on])
@@ -390,8 +390,8 @@ class PeopleGate:
 
     def _end_expired(self, now: datetime, which: str = EVERY) -> None:
         for request in [one for one in self.state.open if which in (EVERY, one.id)]:
-            if request.id not in self._checks and decisions.expired(request, now):
-                self._close(request, "expired", f"nobody decided before {decisions.moment(request.expires_at)}")
+            if request.id not in self._checks and decisions.is_expired(request, now):
+                self._close(request, "expired", f"nobody decided before {decisions.format_time(request.expires_at)}")
 
     def _found(self, decision: Decision) -> Request:
         found = decisions.find(self.state, decision.request)

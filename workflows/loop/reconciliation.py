@@ -90,7 +90,7 @@ class Reconciliation:
     async def _look_up(self, placed: JudgedCall, unclear: Unclear, probe: ProbePin, tool: Tool) -> Probed | str:
         """Return the probe's finding, or that it could not be asked and why."""
         pin, its = self._run.state.agent, self._run.state
-        arguments = verification.arguments_of(probe.arguments, placed.call.arguments, unclear.entry.key)
+        arguments = verification.compute_arguments(probe.arguments, placed.call.arguments, unclear.entry.key)
         if isinstance(arguments, Unevaluable):
             return f"cannot be called: {arguments.reason}"
         verdict = policy.judge(pin.policy, tool, arguments, self._run.facts, tools=pin.tools)

@@ -145,7 +145,7 @@ class Run:
     def answer(self, index: int, answer: ToolResult) -> None:
         """Keep the answer to a call, beside what people said of it."""
         note = self.state.notes.get(index)
-        told = answer if note is None else answer.model_copy(update={"note": wording.joined(note, answer.note)})
+        told = answer if note is None else answer.model_copy(update={"note": wording.join_notes(note, answer.note)})
         answers = list(self.state.answers)
         answers[index] = told
         self.state.answers = tuple(answers)

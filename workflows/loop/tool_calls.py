@@ -209,7 +209,7 @@ class ToolCalls:
         return replace(attempted, answer=ToolResult(text=text, stands_in=True))
 
     def settle_done(self, index: int, entry: EffectEntry) -> None:
-        self._run.state.effects = effects.logged(self._run.state.effects, entry)
+        self._run.state.effects = effects.add_effect(self._run.state.effects, entry)
         self.settle(index)
 
     def settle_unknown(self, index: int, entry: EffectEntry) -> None:

@@ -63,7 +63,7 @@ class Verification:
     ) -> Iterator[CheckPin]:
         """Yield the checks whose condition holds, for the run as rules saw it when call `index` was judged."""
         pin = self._run.state.agent
-        checks = verification.checks_after(pin.checks, after)
+        checks = verification.select_checks(pin.checks, after)
         facts = self._run.facts
         if (
             index is not None
@@ -96,7 +96,7 @@ class Verification:
         tool = pin.tool(check.tool) if check.tool is not None else None
         if tool is None:
             return {}
-        made = verification.arguments_of(check.arguments, arguments, key)
+        made = verification.compute_arguments(check.arguments, arguments, key)
         if isinstance(made, Unevaluable):
             return CheckResult(finding="unable", reason=made.reason)
         verdict = policy.judge(pin.policy, tool, made, self._run.facts, tools=pin.tools)

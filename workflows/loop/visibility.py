@@ -54,9 +54,9 @@ def announce(state: RunState) -> None:
         AGENT_STATUS.value_set("running"),
     ]
     if state.requester is not None:
-        updates.append(AGENT_REQUESTER.value_set(plain_text.plain(state.requester)))
+        updates.append(AGENT_REQUESTER.value_set(plain_text.make_plain(state.requester)))
     if state.labels:
-        labels = [plain_text.plain(f"{name}={value}") for name, value in state.labels.items()]
+        labels = [plain_text.make_plain(f"{name}={value}") for name, value in state.labels.items()]
         updates.append(AGENT_LABELS.value_set(labels))
     _upsert(state, updates)
 
@@ -133,7 +133,7 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
         times = "once" if state.effects.count == 1 else f"{state.effects.count} times"
         lines += ["", f"Changed the world {times}, last: `{_code(state.effects.last[-1].call)}`"]
     lines += [f"- **unknown outcome**: `{_code(entry.call)}`" for entry in state.uncertain]
-    workflow.set_current_details(plain_text.plain_lines("\n".join(lines)))
+    workflow.set_current_details(plain_text.make_plain_lines("\n".join(lines)))
 
 
 def _open_requests(state: RunState, rendered: Rendered) -> list[str]:
@@ -155,7 +155,7 @@ def _open_requests(state: RunState, rendered: Rendered) -> list[str]:
 
 
 def _request(request: Request) -> list[str]:
-    until = f"until {decisions.moment(request.expires_at)}, {decisions.expiry(request)}"
+    until = f"until {decisions.format_time(request.expires_at)}, {decisions.describe_expiry(request)}"
     lines = [
         f"### {request.id}: {_plain(request.title)}",
         "",
@@ -167,7 +167,7 @@ def _request(request: Request) -> list[str]:
         for recorded in request.decisions
     ]
     lines += [f"- {_plain(line)}" for line in request.evidence]
-    way = commands.ways(workflow.info().workflow_id, request)[0]
+    way = commands.list_ways(workflow.info().workflow_id, request)[0]
     others = ", ".join(f"`{choice}`" for choice in request.choices[1:])
     decision = commands.decision_json(request, way.choice)
     return [

@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 
 from mandate.workflows.contracts.request import REJECT, Request
-from mandate.workflows.rules.plain_text import plain
+from mandate.workflows.rules.plain_text import make_plain
 
 YOUR_NAME = "<your name>"
 YOUR_ANSWER = "<your answer>"
@@ -34,7 +34,7 @@ class Way:
     """Temporal's own CLI; whoever types it puts their name in place of `YOUR_NAME`."""
 
 
-def ways(
+def list_ways(
     workflow_id: str, request: Request, *, program: str = "mandate", namespace: str = DEFAULT_NAMESPACE
 ) -> tuple[Way, ...]:
     """Return one way to answer for each choice of `request`, in its order."""
@@ -52,7 +52,7 @@ def commands(
     workflow_id: str, request: Request, program: str = "mandate", *, namespace: str = DEFAULT_NAMESPACE
 ) -> tuple[tuple[str, str], ...]:
     """Label and command, those of `program` before those of Temporal's CLI."""
-    found = ways(workflow_id, request, program=program, namespace=namespace)
+    found = list_ways(workflow_id, request, program=program, namespace=namespace)
     ours = tuple((way.choice, way.mandate) for way in found)
     return (*ours, *((f"{way.choice}, with Temporal's CLI", way.temporal) for way in found))
 
@@ -67,7 +67,7 @@ def quote(text: str) -> str:
     """Quote `text` as one word of a shell; unseen characters and ends of a code block become escapes."""
     if _is_seen(text):
         return shlex.quote(text)
-    return "$'" + "".join(_escaped(character) for character in text) + "'"
+    return "$'" + "".join(_escape(character) for character in text) + "'"
 
 
 def _mandate(workflow_id: str, request: Request, choice: str, *, program: str, namespace: str) -> str:
@@ -108,7 +108,7 @@ def _is_signed(request: Request) -> bool:
     return any(need.signature for need in request.needs)
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     if character in "\\'":
         return f"\\{character}"
     if _is_seen(character):
@@ -118,4 +118,4 @@ def _escaped(character: str) -> str:
 
 
 def _is_seen(text: str) -> bool:
-    return text.isprintable() and "`" not in text and plain(text) == text
+    return text.isprintable() and "`" not in text and make_plain(text) == text

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
-from mandate.workflows.contracts.people import same_person
+from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import (
     EVERY,
     REJECT,
@@ -46,7 +46,7 @@ def request_digest(
 
 def key_of(decision: Decision) -> Digest:
     """Return a key that is equal for the same decision sent twice, whatever its comment and token."""
-    told = [decision.request, decision.digest, decision.choice, same_person(decision.by or ""), decision.value]
+    told = [decision.request, decision.digest, decision.choice, normalize_name(decision.by or ""), decision.value]
     return digest_of(canonical_json(told))
 
 
@@ -54,28 +54,28 @@ def find(people: PeopleState, request: str) -> Request | None:
     return next((one for one in people.open if one.id == request), None)
 
 
-def receipt_of(people: PeopleState, decision: Decision) -> Receipt | None:
+def find_receipt(people: PeopleState, decision: Decision) -> Receipt | None:
     """Return the answer that this decision got when it was counted, as things are now; `None` for a new one."""
     key = key_of(decision)
     if decision.request == EVERY:
         rejected = sum(key in one.decided for one in people.closed)
-        return all_rejected(rejected) if rejected and _nothing_to_reject(people) is not None else None
+        return confirm_all_rejected(rejected) if rejected and _refuse_empty(people) is not None else None
     found = find(people, decision.request)
     if found is not None:
-        counts = any(recorded.key == key for recorded in counting(found))
-        return recorded_on(found) if counts else None
+        counts = any(recorded.key == key for recorded in list_counting(found))
+        return confirm_recorded(found) if counts else None
     closed = next((one for one in people.closed if one.id == decision.request and key in one.decided), None)
     if closed is None:
         return None
     if key == closed.decided[-1] and (closed.outcome in _DECIDED) and _fits(decision.choice, closed.outcome):
-        return settled_on(closed.id, closed.outcome, closed.reason)
+        return confirm_settled(closed.id, closed.outcome, closed.reason)
     message = f"recorded; {closed.id} is {closed.outcome} since: {closed.reason}"
     return Receipt(request=closed.id, status="recorded", message=message)
 
 
 def is_repeated(people: PeopleState, decision: Decision) -> bool:
     """Return whether exactly this decision counts already."""
-    return receipt_of(people, decision) is not None
+    return find_receipt(people, decision) is not None
 
 
 Decided = Literal["approved", "rejected", "answered", "settled"]
@@ -88,30 +88,30 @@ def _fits(choice: str, outcome: str) -> bool:
     return (choice == REJECT) == (outcome == "rejected")
 
 
-def recorded_on(request: Request) -> Receipt:
-    wants = missing(request)
+def confirm_recorded(request: Request) -> Receipt:
+    wants = describe_missing(request)
     return Receipt(request=request.id, status="recorded", message=f"recorded; {request.id} still needs {wants}")
 
 
-def settled_on(request: str, outcome: Decided, reason: str) -> Receipt:
+def confirm_settled(request: str, outcome: Decided, reason: str) -> Receipt:
     return Receipt(request=request, status=outcome, message=f"{request} is {outcome}: {reason}")
 
 
-def all_rejected(count: int) -> Receipt:
+def confirm_all_rejected(count: int) -> Receipt:
     return Receipt(request=EVERY, status="rejected", message=f"{count} request{'s' * (count != 1)} rejected")
 
 
-def refusal(people: PeopleState, decision: Decision, at: datetime, requester: str | None) -> str | None:
+def find_refusal(people: PeopleState, decision: Decision, at: datetime, requester: str | None) -> str | None:
     """Return why a decision that came at `at` cannot count, in one sentence; `None` when it is worth checking."""
-    if (left := _placeholder(decision)) is not None:
+    if (left := _find_placeholder(decision)) is not None:
         return f"{left[0]}: {left[1]!r} is where your own words go"
     if decision.request == EVERY:
-        return _nothing_to_reject(people)
+        return _refuse_empty(people)
     found = find(people, decision.request)
     if found is None:
-        return _not_open(people, decision)
+        return _explain_not_open(people, decision)
     if decision.digest != found.digest:
-        return _wrong_digest(people, found, decision)
+        return _explain_wrong_digest(people, found, decision)
     if decision.choice not in found.choices:
         return f"choice: {decision.choice!r} is not one of {', '.join(found.choices)}"
     if decision.value is not None:
@@ -121,17 +121,17 @@ def refusal(people: PeopleState, decision: Decision, at: datetime, requester: st
         size = len(canonical_json(decision.value))
         if size > VALUE_BYTES:
             return f"value: has {size} bytes as JSON; at most {VALUE_BYTES} are allowed"
-    if expired(found, at):
-        return f"request {found.id} expired at {moment(found.expires_at)}"
-    by = same_person(decision.by or "")
-    if requester is not None and by == same_person(requester):
+    if is_expired(found, at):
+        return f"request {found.id} expired at {format_time(found.expires_at)}"
+    by = normalize_name(decision.by or "")
+    if requester is not None and by == normalize_name(requester):
         return f"by: {decision.by!r} asked for this run and cannot decide for it"
     if has_decided(found, by):
         return f"by: {decision.by!r} has decided on {found.id} already; it waits for somebody else"
     return None
 
 
-def _nothing_to_reject(people: PeopleState) -> str | None:
+def _refuse_empty(people: PeopleState) -> str | None:
     if not people.open:
         return "the run has no open requests"
     if any(REJECT in request.choices for request in people.open):
@@ -140,13 +140,13 @@ def _nothing_to_reject(people: PeopleState) -> str | None:
     return f"the run has no open approvals or questions, only {' and '.join(kinds)}"
 
 
-def _placeholder(decision: Decision) -> tuple[str, str] | None:
+def _find_placeholder(decision: Decision) -> tuple[str, str] | None:
     """Return a word of the shown commands that nobody has put their own for."""
     said = {"by": decision.by, "value": decision.value, "token": decision.token}
     return next(((key, text) for key, text in said.items() if text in commands.PLACEHOLDERS), None)
 
 
-def _not_open(people: PeopleState, decision: Decision) -> str:
+def _explain_not_open(people: PeopleState, decision: Decision) -> str:
     closed = next((one for one in people.closed if one.id == decision.request), None)
     if closed is not None:
         return f"request {closed.id} is {closed.outcome} already: {closed.reason}"
@@ -156,7 +156,7 @@ def _not_open(people: PeopleState, decision: Decision) -> str:
     return f"request: {decision.request!r} is not a request of this run; open are: {known}"
 
 
-def _wrong_digest(people: PeopleState, found: Request, decision: Decision) -> str:
+def _explain_wrong_digest(people: PeopleState, found: Request, decision: Decision) -> str:
     other = next((one.id for one in people.open if one.digest == decision.digest), None)
     if other is not None:
         return f"digest: it is that of request {other}, not of {found.id}"
@@ -165,23 +165,23 @@ def _wrong_digest(people: PeopleState, found: Request, decision: Decision) -> st
     return f"digest: it is not that of request {found.id}; look at it again and decide on what it says now"
 
 
-def expired(request: Request, at: datetime) -> bool:
+def is_expired(request: Request, at: datetime) -> bool:
     """Return whether a need of `request` is over at `at` with nobody left to ask."""
-    return any(rules_needs.after_expiry(need, at) is None for need in request.needs if not need.is_met)
+    return any(rules_needs.apply_expiry(need, at) is None for need in request.needs if not need.is_met)
 
 
 def has_decided(request: Request, by: str) -> bool:
-    """Return whether this person, in the form of `same_person`, has a decision that counts now."""
-    return any(by in map(same_person, (*need.approved_by, *need.rejected_by)) for need in request.needs)
+    """Return whether this person, in the form of `normalize_name`, has a decision that counts now."""
+    return any(by in map(normalize_name, (*need.approved_by, *need.rejected_by)) for need in request.needs)
 
 
-def counting(request: Request) -> tuple[Recorded, ...]:
+def list_counting(request: Request) -> tuple[Recorded, ...]:
     """Return the decisions that count now: approvals from before the last edit were for other arguments."""
     last = max((position for position, one in enumerate(request.decisions) if one.edited), default=0)
     return tuple(one for position, one in enumerate(request.decisions) if position >= last or one.choice == REJECT)
 
 
-def counted(request: Request, decision: Decision, checked: Checked, at: datetime, *, beside: int = 1) -> Request:
+def count_decision(request: Request, decision: Decision, checked: Checked, at: datetime, *, beside: int = 1) -> Request:
     """Return `request` with one more approval or rejection; of `beside` open ones each keeps its share of comments."""
     most = max(SHORTEST_COMMENT, COMMENTS_CHARACTERS // max(beside, 1))
     person = checked.person or decision.by or ""
@@ -220,7 +220,7 @@ class Taken:
 def take(request: Request, decision: Decision, checked: Checked, at: datetime, *, beside: int) -> Taken:
     """Count a checked decision on `request`, one of `beside` that are open."""
     person = checked.person or decision.by or ""
-    request = counted(request, decision, checked, at, beside=beside)
+    request = count_decision(request, decision, checked, at, beside=beside)
     if request.kind != "approval":
         return _word(request, decision, checked, person)
     match outcome(request):
@@ -229,7 +229,7 @@ def take(request: Request, decision: Decision, checked: Checked, at: datetime, *
         case "rejected":
             return Taken(request, "rejected", f"{_names(request, REJECT)} rejected it")
         case _:
-            left = f"{person} chose {decision.choice} on {request.id}; it still needs {missing(request)}"
+            left = f"{person} chose {decision.choice} on {request.id}; it still needs {describe_missing(request)}"
             return Taken(request, None, left)
 
 
@@ -243,18 +243,18 @@ def _word(request: Request, decision: Decision, checked: Checked, person: str) -
 
 
 def _names(request: Request, choice: str) -> str:
-    return " and ".join(dict.fromkeys(one.by for one in counting(request) if one.choice == choice))
+    return " and ".join(dict.fromkeys(one.by for one in list_counting(request) if one.choice == choice))
 
 
 def repeats(request: Request, decision: Decision, checked: Checked) -> str | None:
     """Return why a checked decision counts no second time: its person has decided under another name."""
     person = checked.person or decision.by or ""
-    if not has_decided(request, same_person(person)):
+    if not has_decided(request, normalize_name(person)):
         return None
     return f"by: {decision.by!r} has decided on {request.id} already, as {person!r}"
 
 
-def edited(
+def replace_call(
     request: Request, call: EditedCall, digest: Digest, needs: Sequence[Need], title: str | None = None
 ) -> Request:
     """Return `request` about other arguments: earlier approvals were for the old ones and count no more."""
@@ -278,7 +278,7 @@ def outcome(request: Request) -> Literal["approved", "rejected"] | None:
     return None
 
 
-def missing(request: Request) -> str:
+def describe_missing(request: Request) -> str:
     """Name those who must still decide, in words."""
     told = []
     for need in request.needs:
@@ -289,34 +289,34 @@ def missing(request: Request) -> str:
     return " and ".join(told)
 
 
-def closed(request: Request, outcome: str, reason: str, *, by_every: Decision | None = None) -> Closed:
+def close_request(request: Request, outcome: str, reason: str, *, by_every: Decision | None = None) -> Closed:
     """Return what becomes of `request`; `by_every` is the decision on all requests that closed it."""
-    decided = tuple(recorded.key for recorded in counting(request))
+    decided = tuple(recorded.key for recorded in list_counting(request))
     return Closed(
         id=request.id,
         kind=request.kind,
         digest=request.digest,
         outcome=outcome,
         reason=reason,
-        by=tuple(recorded.by for recorded in counting(request)),
+        by=tuple(recorded.by for recorded in list_counting(request)),
         decided=decided if by_every is None else (*decided, key_of(by_every)),
     )
 
 
-def going_on(request: Request, at: datetime) -> Request:
+def escalate_expired(request: Request, at: datetime) -> Request:
     """Return `request` at `at`: needs that have expired by then go on with those that they escalate to."""
     return request.model_copy(
-        update={"needs": tuple(rules_needs.after_expiry(need, at) or need for need in request.needs)}
+        update={"needs": tuple(rules_needs.apply_expiry(need, at) or need for need in request.needs)}
     )
 
 
-def next_due(requests: Sequence[Request]) -> datetime | None:
+def find_next_due(requests: Sequence[Request]) -> datetime | None:
     """Return the time when the first of `requests` expires or is to be reminded of."""
     unmet = [need for request in requests for need in request.needs if not need.is_met]
     return min((moment for need in unmet for moment in (need.expires_at, need.remind_at) if moment), default=None)
 
 
-def reminded(need: Need, now: datetime) -> Need:
+def schedule_reminder(need: Need, now: datetime) -> Need:
     """Return `need` with its next reminder after `now`; none that would come after its end."""
     if need.remind is None or need.remind_at is None or need.remind_at > now:
         return need
@@ -326,7 +326,7 @@ def reminded(need: Need, now: datetime) -> Need:
     return need.model_copy(update={"remind_at": following if following < need.expires_at else None})
 
 
-def expiry(request: Request) -> str:
+def describe_expiry(request: Request) -> str:
     """Describe what follows if nobody decides in time."""
     last = min((need for need in request.needs if not need.is_met), key=lambda need: need.expires_at, default=None)
     if last is not None and last.then is not None:
@@ -334,12 +334,12 @@ def expiry(request: Request) -> str:
     return "then it counts as rejected" if REJECT in request.choices else "then the run ends"
 
 
-def moment(at: datetime) -> str:
+def format_time(at: datetime) -> str:
     """Return a time as `2026-11-02 09:00 UTC`."""
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
-def span(length: timedelta) -> str:
+def format_duration(length: timedelta) -> str:
     """Return a span of time as `90s`, `15m`, `24h` or `3d`."""
     seconds = int(length.total_seconds())
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):

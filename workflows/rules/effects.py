@@ -16,7 +16,7 @@ def idempotency_key(first_execution_run_id: str, call: Digest, repeat: int | str
     return digest_of(canonical_json([first_execution_run_id, call, repeat]))
 
 
-def logged(log: EffectLog, entry: EffectEntry) -> EffectLog:
+def add_effect(log: EffectLog, entry: EffectEntry) -> EffectLog:
     """Return `log` with one more effect; it is bounded whatever the length of the run."""
     # The usual entry keeps the digest that it had before attempts were counted.
     left_out = {"attempts"} if entry.attempts == 1 else None

@@ -12,7 +12,7 @@ _CACHED = 8192
 
 
 @lru_cache(maxsize=_CACHED)
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     """Return a form that is equal for names that differ in case, width or another form of the same letters only."""
     if name.isascii():
         return name.lower()
@@ -20,30 +20,30 @@ def folded(name: str) -> str:
 
 
 @lru_cache(maxsize=_CACHED)
-def loosely_folded(name: str) -> str:
-    """Return a form as of `folded` that is equal also for names that differ in `_` and `-` only."""
-    plain = folded(name.strip())
+def fold_loosely(name: str) -> str:
+    """Return a form as of `fold_name` that is equal also for names that differ in `_` and `-` only."""
+    plain = fold_name(name.strip())
     return plain.replace("_", "").replace("-", "") or plain
 
 
 def is_sensitive(name: str, sensitive: Sequence[str]) -> bool:
     """Return whether `name` is one of `sensitive`, in whatever spelling."""
-    return bool(sensitive) and (name in sensitive or loosely_folded(name) in _all_folded(tuple(sensitive)))
+    return bool(sensitive) and (name in sensitive or fold_loosely(name) in _fold_all(tuple(sensitive)))
 
 
 @lru_cache(maxsize=_CACHED)
-def _all_folded(names: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(map(loosely_folded, names))
+def _fold_all(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(fold_loosely, names))
 
 
-def clash(given: Iterable[str], declared: Iterable[str] = ()) -> tuple[str, str] | None:
+def find_clash(given: Iterable[str], declared: Iterable[str] = ()) -> tuple[str, str] | None:
     """Find two names of one object that receivers may read as one, the later of `given` first.
 
     The second is given too, or is one of `declared`. Where nothing is declared the keys are data, in which `_` and `-`
     tell things apart.
     """
     known = frozenset(declared)
-    fold = loosely_folded if known else folded
+    fold = fold_loosely if known else fold_name
     seen: dict[str, str] = {}
     for name in given:
         before = seen.setdefault(fold(name), name)

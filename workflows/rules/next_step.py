@@ -36,7 +36,7 @@ _NOTES = {
 }
 
 
-def next_after(reply: ModelReply, misfits: int, attempts: int) -> Next:
+def choose_next(reply: ModelReply, misfits: int, attempts: int) -> Next:
     """Return the step after `reply` when `misfits` answers in a row could not be taken before it."""
     if reply.calls:
         return Act()

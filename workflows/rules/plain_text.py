@@ -38,56 +38,56 @@ _FOUND_IN_ASCII = re.compile("[\\x00-\\x09\\x0b-\\x1f\\x7f]")
 _FOUND_IN_JSON = re.compile(f"(?![\t\n\r])[{_UNSEEN}]")
 
 
-def plain(text: str) -> str:
+def make_plain(text: str) -> str:
     """Return `text` as one line that a person may be shown; characters that must not be there become U+FFFD."""
     # Almost all texts: nothing of ASCII that can be printed is replaced.
     if text.isascii() and text.isprintable():
         return text
-    return _FOUND.sub(_shown, text)
+    return _FOUND.sub(_replace, text)
 
 
-def plain_lines(text: str) -> str:
-    """Return `text` as `plain` does, with its line breaks."""
+def make_plain_lines(text: str) -> str:
+    """Return `text` as `make_plain` does, with its line breaks."""
     if text.isascii() and _FOUND_IN_ASCII.search(text) is None:
         return text
-    return _FOUND_IN_LINES.sub(_shown, text)
+    return _FOUND_IN_LINES.sub(_replace, text)
 
 
-def plain_json(value: JsonValue) -> JsonValue:
-    """Return `value` with its texts and keys as `plain_lines` has them; keys that would be equal are numbered."""
+def make_plain_json(value: JsonValue) -> JsonValue:
+    """Return `value` with its texts and keys as `make_plain_lines` has them; keys that would be equal are numbered."""
     match value:
         case str():
-            return plain_lines(value)
+            return make_plain_lines(value)
         case list():
-            return [plain_json(item) for item in value]
+            return [make_plain_json(item) for item in value]
         case dict():
             made: dict[str, JsonValue] = {}
             for key, item in value.items():
-                shown = name = plain_lines(key)
+                shown = name = make_plain_lines(key)
                 number = 1
                 while name in made:
                     number += 1
                     name = f"{shown} ({number})"
-                made[name] = plain_json(item)
+                made[name] = make_plain_json(item)
             return made
         case _:
             return value
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return `text` on one line as `plain` has it, at most `limit` characters."""
-    line = plain(" ".join(text.split()))
+    """Return `text` on one line as `make_plain` has it, at most `limit` characters."""
+    line = make_plain(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def escaped(document: str) -> str:
-    """Escape in a JSON document what `plain` would replace: the same values, and nothing hides in it."""
+def escape_json(document: str) -> str:
+    """Escape in a JSON document what `make_plain` would replace: the same values, and nothing hides in it."""
     if document.isascii() and "\x7f" not in document:
         return document
     return _FOUND_IN_JSON.sub(_escape, document)
 
 
-def _shown(found: re.Match[str]) -> str:
+def _replace(found: re.Match[str]) -> str:
     """Return what is seen in place of one character."""
     match found[0]:
         case "\n":

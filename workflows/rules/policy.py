@@ -43,12 +43,12 @@ def judge(
     `arguments` are as the workflow sees them, long texts as references; `run` is without this call; `tools` are all
     of the agent's, so that conditions find calls and totals of each from the beginning.
     """
-    readings = _readings(rules, tool, arguments, run, tools)
+    readings = _read_rules(rules, tool, arguments, run, tools)
     for kind in ("deny", "ask", "allow"):
         deciding = [read for read in readings if read.matched and read.rule.verdict == kind]
         if deciding:
             return _verdict(kind, deciding, tool)
-    return _unmatched(readings, tool)
+    return _judge_unmatched(readings, tool)
 
 
 def read(
@@ -61,17 +61,17 @@ def read(
 ) -> tuple[Reading, ...]:
     """Read every rule for this call, in order, as `judge` does, and return why it did or did not match."""
     return tuple(
-        Reading(rule=read.rule.id, verdict=read.rule.verdict, matched=read.matched, why=_why(read))
-        for read in _readings(rules, tool, arguments, run, tools)
+        Reading(rule=read.rule.id, verdict=read.rule.verdict, matched=read.matched, why=_explain_reading(read))
+        for read in _read_rules(rules, tool, arguments, run, tools)
     )
 
 
 def matches(match: Match, tool: Tool) -> bool:
     """Return whether every key of `match` fits `tool`."""
-    return _unfit(match, tool) is None
+    return _find_unfit_key(match, tool) is None
 
 
-def any_name_fits(patterns: Iterable[str], name: str) -> bool:
+def fits_any(patterns: Iterable[str], name: str) -> bool:
     """Return whether `name` is one of `patterns`, in which `*` stands for any text."""
     for pattern in patterns:  # noqa: SIM110 - a generator for each rule costs as much as all the rest of matching
         if pattern == name or _fits(pattern, name):
@@ -85,9 +85,9 @@ def _fits(pattern: str, name: str) -> bool:
     return len(parts) > 1 and re.fullmatch(".*".join(map(re.escape, parts)), name, re.DOTALL) is not None
 
 
-def _unfit(match: Match, tool: Tool) -> str | None:
+def _find_unfit_key(match: Match, tool: Tool) -> str | None:
     """Return the first key of `match` that does not fit `tool`."""
-    if match.tools is not None and not any_name_fits(match.tools, tool.name):
+    if match.tools is not None and not fits_any(match.tools, tool.name):
         return "tools"
     if match.effects is not None and tool.effect not in match.effects:
         return "effects"
@@ -98,13 +98,13 @@ def _unfit(match: Match, tool: Tool) -> str | None:
     return None
 
 
-def _readings(
+def _read_rules(
     rules: Sequence[Rule], tool: Tool, arguments: Mapping[str, JsonValue], run: RunFacts, tools: Sequence[Tool]
 ) -> list[_Read]:
     facts: evaluation.Facts | None = None
     readings = []
     for rule in rules:
-        unfit = _unfit(rule.match, tool)
+        unfit = _find_unfit_key(rule.match, tool)
         if unfit is not None or rule.when is None:
             readings.append(_Read(rule, unfit is None, unfit))
             continue
@@ -158,9 +158,9 @@ def variables_of_run(run: RunFacts, tools: Sequence[Tool]) -> dict[str, object]:
 
 def _verdict(kind: Literal["allow", "ask", "deny"], deciding: Sequence[_Read], tool: Tool) -> Verdict:
     first, *others = deciding if kind == "ask" else deciding[:1]
-    reason = f"rule {first.rule.id!r} {_SAYS[kind]} {tool.name!r}{_because(first)}"
+    reason = f"rule {first.rule.id!r} {_SAYS[kind]} {tool.name!r}{_explain_rule(first)}"
     for other in others:
-        reason += f"; so does rule {other.rule.id!r}{_because(other)}"
+        reason += f"; so does rule {other.rule.id!r}{_explain_rule(other)}"
     return Verdict(
         kind=kind,
         rule=first.rule.id,
@@ -169,13 +169,13 @@ def _verdict(kind: Literal["allow", "ask", "deny"], deciding: Sequence[_Read], t
     )
 
 
-def _because(read: _Read) -> str:
+def _explain_rule(read: _Read) -> str:
     """Return why the rule is there, and why its condition could not be evaluated."""
     why = f": {read.rule.because.strip().rstrip('.')}" if read.rule.because else ""
     return f"{why} (its condition could not be evaluated: {read.fault})" if read.fault else why
 
 
-def _unmatched(readings: Sequence[_Read], tool: Tool) -> Verdict:
+def _judge_unmatched(readings: Sequence[_Read], tool: Tool) -> Verdict:
     named = any(read.unfit is None for read in readings)
     reason = f"no rule {'matches this call of' if named else 'names'} {tool.name!r}, which "
     reason += "changes the world" if tool.effect.changes_world else "only reads"
@@ -186,7 +186,7 @@ def _unmatched(readings: Sequence[_Read], tool: Tool) -> Verdict:
     return Verdict(kind=kind, reason=wording.shorten(reason, REASON_CHARACTERS))
 
 
-def _why(read: _Read) -> str:
+def _explain_reading(read: _Read) -> str:
     if read.unfit is not None:
         return f"its {read.unfit!r} do not fit the tool"
     if read.fault:

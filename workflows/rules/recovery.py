@@ -20,7 +20,7 @@ def call_digest(tool: str, arguments: JsonObject) -> Digest:
     return digest_of(canonical_json([tool, arguments]))
 
 
-def failed(
+def count_failure(
     state: RecoveryState,
     name: str,
     line: str,
@@ -39,11 +39,11 @@ def failed(
     changes: dict[str, object] = {"troubles": {**state.troubles, name: after}}
     if call is not None:
         kept = "spoiled" if spoiled else "failed"
-        changes[kept] = _bounded({**getattr(state, kept), call: told})
+        changes[kept] = _keep_newest({**getattr(state, kept), call: told})
     return state.model_copy(update=changes)
 
 
-def succeeded(state: RecoveryState, name: str, *, changed_world: bool) -> RecoveryState:
+def count_success(state: RecoveryState, name: str, *, changed_world: bool) -> RecoveryState:
     """Return `state` after `name` has worked; what failed before a change of the world may work after it."""
     if name not in state.troubles and not (changed_world and state.failed):
         return state
@@ -51,30 +51,30 @@ def succeeded(state: RecoveryState, name: str, *, changed_world: bool) -> Recove
     return state.model_copy(update={"troubles": troubles, "failed": {} if changed_world else state.failed})
 
 
-def seen(state: RecoveryState, call: Digest, answer: ToolResult) -> tuple[RecoveryState, int]:
+def count_result(state: RecoveryState, call: Digest, answer: ToolResult) -> tuple[RecoveryState, int]:
     """Return `state` with one more call of this result, and how often it came so far, this time included."""
     key = digest_of(canonical_json([call, answer.digest or answer.text, answer.error]))
     count = state.same.get(key, 0) + 1
     rest = {other: number for other, number in state.same.items() if other != key}
-    return state.model_copy(update={"same": _bounded({**rest, key: count})}), count
+    return state.model_copy(update={"same": _keep_newest({**rest, key: count})}), count
 
 
-def failed_before(state: RecoveryState, call: Digest) -> str | None:
+def find_failure(state: RecoveryState, call: Digest) -> str | None:
     """Return why a call is not to be made again as it is."""
     return state.spoiled.get(call) or state.failed.get(call)
 
 
-def afresh(state: RecoveryState) -> RecoveryState:
+def reset(state: RecoveryState) -> RecoveryState:
     """Return `state` counted anew after a person has helped; what was done wrongly stays done."""
     return RecoveryState(spoiled=state.spoiled)
 
 
-def used_up(state: RecoveryState, attempts: int) -> str | None:
+def find_exhausted(state: RecoveryState, attempts: int) -> str | None:
     """Return the name of what has failed `attempts` times: a tool, or one of the names above."""
     return next((name for name, trouble in state.troubles.items() if trouble.failures >= attempts), None)
 
 
-def in_words(name: str, failures: int) -> str:
+def describe(name: str, failures: int) -> str:
     """Return the reason why a person is asked, in one sentence."""
     times = "once" if failures == 1 else f"{failures} times"
     match name:
@@ -90,7 +90,7 @@ def in_words(name: str, failures: int) -> str:
             return f"{name!r} failed {times}"
 
 
-def _bounded(entries: dict[str, object]) -> dict[str, object]:
+def _keep_newest(entries: dict[str, object]) -> dict[str, object]:
     """Return the newest `KEPT` of `entries`."""
     names = list(entries)[-KEPT:]
     return {name: entries[name] for name in names}

@@ -17,27 +17,26 @@ def is_hidden(value: JsonValue) -> bool:
     return isinstance(value, dict) and value.keys() == _KEYS and value["size"] == 0 and value["preview"] == ""
 
 
-def masked(values: Mapping[str, JsonValue], sensitive: Sequence[str]) -> JsonObject:
+def mask(values: Mapping[str, JsonValue], sensitive: Sequence[str]) -> JsonObject:
     """Return `values` with `***` for what is sensitive, at every depth and in every spelling."""
     if not sensitive:
         return dict(values)
     return {
-        name: HIDDEN if is_sensitive(name, sensitive) else _masked_below(item, sensitive)
-        for name, item in values.items()
+        name: HIDDEN if is_sensitive(name, sensitive) else _mask_value(item, sensitive) for name, item in values.items()
     }
 
 
-def _masked_below(value: JsonValue, sensitive: Sequence[str]) -> JsonValue:
+def _mask_value(value: JsonValue, sensitive: Sequence[str]) -> JsonValue:
     match value:
         case dict():
-            return masked(value, sensitive)
+            return mask(value, sensitive)
         case list():
-            return [_masked_below(item, sensitive) for item in value]
+            return [_mask_value(item, sensitive) for item in value]
         case _:
             return value
 
 
-def revealed(shown: JsonValue, value: JsonValue) -> str | None:
+def find_revealed(shown: JsonValue, value: JsonValue) -> str | None:
     """Return the first name for which `value` has in clear what people saw as `***`; `None` without any."""
     match shown, value:
         case dict(), dict():
@@ -45,15 +44,15 @@ def revealed(shown: JsonValue, value: JsonValue) -> str | None:
                 if shown.get(name) == HIDDEN:
                     found = None if item == HIDDEN or is_hidden(item) else name
                 else:
-                    found = revealed(shown.get(name), item)
+                    found = find_revealed(shown.get(name), item)
                 if found is not None:
                     return found
         case list(), list():
-            return next(filter(None, map(revealed, shown, value)), None)
+            return next(filter(None, map(find_revealed, shown, value)), None)
     return None
 
 
-def in_clear(name: str) -> str:
+def explain_in_clear(name: str) -> str:
     """Return why a person cannot give a new value for the sensitive argument `name`, in one sentence."""
     return (
         f"{name!r} is sensitive, and what people send stays in the run's history in clear; leave it as {HIDDEN!r}, or "
@@ -61,13 +60,13 @@ def in_clear(name: str) -> str:
     )
 
 
-def given_in_clear(value: JsonValue, sensitive: Sequence[str]) -> str | None:
+def find_in_clear(value: JsonValue, sensitive: Sequence[str]) -> str | None:
     """Return the first sensitive argument in `value` that is neither `***` nor a reference; `None` if none is."""
     match value:
         case dict():
             for name, item in value.items():
                 if not is_sensitive(name, sensitive):
-                    found = given_in_clear(item, sensitive)
+                    found = find_in_clear(item, sensitive)
                 elif item == HIDDEN or is_hidden(item):
                     continue
                 else:
@@ -75,5 +74,5 @@ def given_in_clear(value: JsonValue, sensitive: Sequence[str]) -> str | None:
                 if found is not None:
                     return found
         case list():
-            return next(filter(None, (given_in_clear(item, sensitive) for item in value)), None)
+            return next(filter(None, (find_in_clear(item, sensitive) for item in value)), None)
     return None

@@ -14,7 +14,7 @@ RESULT_BYTES = 31 * 1024
 """Most that a result takes; the list of the last effects is shortened for it."""
 
 
-def result_of(
+def build_result(
     state: RunState, status: RunStatus, reason: str | None, answer: ModelReply | Resolution | None
 ) -> RunResult:
     """Return the result of a run that ends in this state; `answer` is the model's, or a person's in its place."""
@@ -22,7 +22,7 @@ def result_of(
     output: Any = (reply.text or None) if reply is not None else None
     output_digest = reply.output_digest if reply is not None else None
     if isinstance(answer, Resolution) and answer.answer is not None:
-        output, output_digest = _supplied(answer, answer.answer)
+        output, output_digest = _build_output(answer, answer.answer)
     if reply and state.agent.structured and status == RunStatus.COMPLETED and reply.output_digest is None:
         with contextlib.suppress(ValueError):
             output = json.loads(reply.text)
@@ -43,7 +43,7 @@ def result_of(
     return result
 
 
-def _supplied(said: Resolution, stored: ToolResult) -> tuple[Any, str | None]:
+def _build_output(said: Resolution, stored: ToolResult) -> tuple[Any, str | None]:
     """Return a person's answer as the run's: whole, or its beginning and the address of all of it."""
     if stored.size is None or stored.size <= OUTPUT_INLINE_BYTES:
         return said.value, None

@@ -14,17 +14,17 @@ _EXACT = Context(prec=1200, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 def reserve(totals: Mapping[str, ToolTotals], tool: Tool, arguments: Mapping[str, JsonValue]) -> dict[str, ToolTotals]:
     """Return `totals` with one more call of `tool` and its numeric arguments."""
-    return _changed(totals, tool, arguments, 1)
+    return _change(totals, tool, arguments, 1)
 
 
 def give_back(
     totals: Mapping[str, ToolTotals], tool: Tool, arguments: Mapping[str, JsonValue]
 ) -> dict[str, ToolTotals]:
     """Return `totals` without the share that `reserve` added for this call."""
-    return _changed(totals, tool, arguments, -1)
+    return _change(totals, tool, arguments, -1)
 
 
-def _changed(
+def _change(
     totals: Mapping[str, ToolTotals], tool: Tool, arguments: Mapping[str, JsonValue], sign: int
 ) -> dict[str, ToolTotals]:
     """Return the changed totals; leave out what comes to nothing, so that giving back leaves no trace."""

@@ -18,7 +18,7 @@ _ARGUMENT = re.compile(r"""\s*args\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(?:"([^"\\\n]*)
 _IDENTIFIER = re.compile(r"(?!(?:in|true|false|null)$)[A-Za-z_]\w*", re.ASCII)
 
 
-def arguments_of(
+def compute_arguments(
     expressions: Mapping[str, str], args: Mapping[str, JsonValue], key: str | None, **more: JsonValue
 ) -> JsonObject | evaluation.Unevaluable:
     """Compute the arguments of a check, a probe or a compensation: each of `expressions` over `args` and `key`.
@@ -57,7 +57,7 @@ def argument_text(name: str) -> str:
     return f"args[{json.dumps(name, ensure_ascii=False)}]" if not _IDENTIFIER.fullmatch(name) else f"args.{name}"
 
 
-def checks_after(checks: Sequence[CheckPin], after: str) -> tuple[CheckPin, ...]:
+def select_checks(checks: Sequence[CheckPin], after: str) -> tuple[CheckPin, ...]:
     """Return the checks of the tool `after`, or of the final answer (`FINAL`), in the order of the agent file."""
     return tuple(check for check in checks if check.after == after)
 

@@ -23,7 +23,7 @@ def shorten(text: str, limit: int) -> str:
 def call(tool: str, arguments: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
     """Describe a call as `lookup_order order=81`: at most 100 characters, no values of `sensitive` arguments."""
     words = [tool]
-    for name, value in redaction.masked(arguments, sensitive).items():
+    for name, value in redaction.mask(arguments, sensitive).items():
         words.append(f"{name}={_value(value)}")
         if sum(map(len, words)) > SUMMARY_CHARACTERS:
             break
@@ -40,7 +40,7 @@ def _value(value: JsonValue) -> str:
 
 def arguments(values: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
     """Return all arguments as one line of JSON, without the values of `sensitive` ones."""
-    return json.dumps(redaction.masked(values, sensitive), ensure_ascii=False)
+    return json.dumps(redaction.mask(values, sensitive), ensure_ascii=False)
 
 
 def result(answer: ToolResult) -> str:
@@ -80,7 +80,7 @@ def failed_check(failed: str, *, changed_world: bool) -> str:
     return f"{failed}; try another way"
 
 
-def joined(*notes: str | None) -> str | None:
+def join_notes(*notes: str | None) -> str | None:
     return "; ".join(note for note in notes if note) or None
 
 

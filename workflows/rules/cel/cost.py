@@ -56,16 +56,16 @@ class Loops:
     """Most that a list written in the condition holds."""
 
 
-def too_costly(loops: Loops, size: Size) -> bool:
+def is_too_costly(loops: Loops, size: Size) -> bool:
     """Return whether going through variables of `size` in `loops` could hold the CPU."""
     values = size.values + loops.items
     iterations: int = min(ITERATIONS, loops.count * values**loops.depth)
     return iterations * (values + size.text_bytes // 64 + PATTERN_WORK * loops.matches) > MOST_WORK
 
 
-def loops_of(condition: Node) -> Loops | None:
+def count_loops(condition: Node) -> Loops | None:
     """Return how a condition goes through lists and objects; `None` if it does not."""
-    parts = list(tree.inside(condition))
+    parts = list(tree.walk(condition))
     count = sum(part.kind == LOOP for part in parts)
     if not count:
         return None

@@ -55,13 +55,13 @@ _UNDECLARED = re.compile(r"undeclared reference to '([^']*)'")
 _SYNTAX = re.compile(r"<input>:(\d+):(\d+): (.*)")
 
 
-def kind(name: str) -> str:
+def describe_kind(name: str) -> str:
     """Return `a text` for `string`, with what stands in angle brackets left out."""
     plain = name.partition("<")[0].rpartition(".")[2].strip().lower()
     return _KINDS.get(plain, plain or "a value")
 
 
-def reason(message: str, text: str) -> str:
+def explain(message: str, text: str) -> str:
     """Return why the condition `text` cannot be evaluated, as part of a sentence.
 
     `message` is the library's. Of its values only what stands in `text` too is named: others may be sensitive.
@@ -75,26 +75,26 @@ def reason(message: str, text: str) -> str:
     if found := _FIELD.search(plain):
         return f"a long text has 'size', 'digest' and 'preview', not {found[1]!r}"
     if found := _OPERATION.search(plain):
-        return _applied(found[1].replace("_", ""), found[2])
+        return _describe_operation(found[1].replace("_", ""), found[2])
     if found := _FUNCTION.search(plain):
-        return _applied(found[2], ", ".join(part for part in (found[1], found[3]) if part))
+        return _describe_operation(found[2], ", ".join(part for part in (found[1], found[3]) if part))
     if found := _CHECKED.search(plain):
         name = found[1] if found[1].isidentifier() else found[1].replace("_", "")
-        return _applied(name, ", ".join(part for part in (found[2], found[3]) if part))
-    return _rarer(plain)
+        return _describe_operation(name, ", ".join(part for part in (found[2], found[3]) if part))
+    return _explain_rare(plain)
 
 
-def _rarer(plain: str) -> str:
+def _explain_rare(plain: str) -> str:
     if found := _INDEX.search(plain):
         return f"a list of {found[2]} has no item {found[1]}"
     if found := _INDEX_KIND.search(plain):
-        return f"an item of a list is looked for by {kind(found[1])}"
+        return f"an item of a list is looked for by {describe_kind(found[1])}"
     if found := _CONVERSION.search(plain):
-        return f"{kind(found[1] or found[3])} cannot be made {kind(found[2] or found[4])}"
+        return f"{describe_kind(found[1] or found[3])} cannot be made {describe_kind(found[2] or found[4])}"
     if _RANGE.search(plain):
         return "a whole number gets too large"
     if found := _CONTAINER.search(plain):
-        return f"it looks for an item in {kind(found[1])}"
+        return f"it looks for an item in {describe_kind(found[1])}"
     if found := _UNDECLARED.search(plain):
         return f"{found[1]!r} is not known"
     if "invalid regular expression" in plain:
@@ -104,9 +104,9 @@ def _rarer(plain: str) -> str:
     return "the library of conditions failed on it"
 
 
-def _applied(operation: str, kinds: str | None) -> str:
+def _describe_operation(operation: str, kinds: str | None) -> str:
     if operation in _LOGIC:
         return f"a part of {operation!r} is not true or false"
-    parts = [kind(part) for part in kinds.split(",")] if kinds else ["these values"]
+    parts = [describe_kind(part) for part in kinds.split(",")] if kinds else ["these values"]
     hint = " (write 100.0 for 100)" if set(parts) == _MIXED else ""
     return f"{operation!r} does not go with {' and '.join(parts)}{hint}"

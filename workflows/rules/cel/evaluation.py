@@ -51,12 +51,12 @@ class Facts:
         self._names = tuple(sorted(variables))
         self._unreadable: dict[str, str] = {}
         self._size: cost.Size | None = None
-        values = {name: self._readable(name, value) for name, value in variables.items()}
+        values = {name: self._convert(name, value) for name, value in variables.items()}
         self._activation = _environment(self._names).Activation(values)
 
-    def _readable(self, name: str, value: object) -> Any:
+    def _convert(self, name: str, value: object) -> Any:
         try:
-            return cel_values.converted(value, name)
+            return cel_values.convert(value, name)
         except cel_values.UnreadableValue as error:
             self._unreadable[name] = str(error)
             # An object that the library cannot take either: whatever reads the variable fails, and nothing else.
@@ -76,8 +76,8 @@ class Facts:
         except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
             kind, outcome = _ERROR, str(error)
         if kind != _ERROR:
-            return Unevaluable(f"it comes to {errors.kind(kind)}, not to true or false")
-        return self._failed(outcome, text)
+            return Unevaluable(f"it comes to {errors.describe_kind(kind)}, not to true or false")
+        return self._fail(outcome, text)
 
     def value(self, text: str) -> JsonValue | Unevaluable:
         """Evaluate the expression `text` and return its value as JSON; never raise.
@@ -94,37 +94,37 @@ class Facts:
         except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
             kind, plain = _ERROR, str(error)
         if kind == _ERROR:
-            return self._failed(plain, text)
+            return self._fail(plain, text)
         try:
-            return cel_values.as_json(plain)
+            return cel_values.to_json(plain)
         except cel_values.UnreadableValue as error:
             return Unevaluable(str(error))
 
     def _program(self, text: str, *, is_kept: bool) -> _Program | Unevaluable:
-        program = _compiled(text, self._names)
+        program = _compile(text, self._names)
         if type(program) is Unevaluable or program.loops is None:
             return program
-        if self._costs_too_much(program.loops) or self._grows_too_large(program.growing, is_kept=is_kept):
+        if self._is_too_costly(program.loops) or self._is_too_large(program.growing, is_kept=is_kept):
             return Unevaluable("it is too costly for arguments of this size")
         return program
 
-    def _failed(self, message: str, text: str) -> Unevaluable:
-        return Unevaluable(self._unread(message) or errors.reason(message, text))
+    def _fail(self, message: str, text: str) -> Unevaluable:
+        return Unevaluable(self._find_unreadable(message) or errors.explain(message, text))
 
-    def _costs_too_much(self, loops: cost.Loops) -> bool:
+    def _is_too_costly(self, loops: cost.Loops) -> bool:
         if self._size is None:
             self._size = cost.Size.of(self._variables)
-        return cost.too_costly(loops, self._size)
+        return cost.is_too_costly(loops, self._size)
 
-    def _grows_too_large(self, growing: cel_tree.Node | None, *, is_kept: bool) -> bool:
+    def _is_too_large(self, growing: cel_tree.Node | None, *, is_kept: bool) -> bool:
         if growing is None:
             return False
         assert self._size is not None
         model = growth.Value(self._size.values, self._size.values, self._size.text_bytes)
         sizes = {name: growth.BOUNDED if name in cost.BOUNDED else model for name in self._names}
-        return growth.too_large(growing, sizes, is_kept=is_kept)
+        return growth.is_too_large(growing, sizes, is_kept=is_kept)
 
-    def _unread(self, message: str) -> str | None:
+    def _find_unreadable(self, message: str) -> str | None:
         """Return why the variable that `message` is about cannot be read."""
         for name, reason in self._unreadable.items():
             if f"Non-CEL value type for '{name}'" in message:
@@ -133,13 +133,13 @@ class Facts:
 
 
 @lru_cache(maxsize=CACHED)
-def _compiled(text: str, names: tuple[str, ...]) -> _Program | Unevaluable:
+def _compile(text: str, names: tuple[str, ...]) -> _Program | Unevaluable:
     try:
         expression = _environment(names).compile(text)
         tree = cel_tree.read(expression.serialize())
-        return _Program(expression, cost.loops_of(tree), growth.growing(tree))
+        return _Program(expression, cost.count_loops(tree), growth.find_growth(tree))
     except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
-        return Unevaluable(errors.reason(str(error), text))
+        return Unevaluable(errors.explain(str(error), text))
 
 
 @lru_cache(maxsize=64)

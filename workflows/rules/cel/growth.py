@@ -76,19 +76,19 @@ class _TooMuch(Exception):
     """The condition is not worth an estimate."""
 
 
-def growing(node: Node) -> Node | None:
+def find_growth(node: Node) -> Node | None:
     """Return `node` if it makes something in a loop, which may grow; else `None`."""
-    for loop in tree.inside(node):
+    for loop in tree.walk(node):
         if loop.kind == LOOP and any(
             part.kind in {LIST, OBJECT} or (part.kind == CALL and part.name == "_+_")
             for place in loop.parts
-            for part in tree.inside(place)
+            for part in tree.walk(place)
         ):
             return node
     return None
 
 
-def too_large(node: Node, variables: Mapping[str, Value], *, is_kept: bool) -> bool:
+def is_too_large(node: Node, variables: Mapping[str, Value], *, is_kept: bool) -> bool:
     """Return whether evaluating `node` could take too much; with `is_kept` its value is handed over as JSON."""
     try:
         value, steps, taken = _Estimator(variables).estimate(node)
@@ -121,9 +121,9 @@ class _Estimator:
             case tree.LOOP:
                 return self._loop(node)
             case _:
-                return self._made(node)
+                return self._estimate_value(node)
 
-    def _made(self, node: Node) -> Estimate:
+    def _estimate_value(self, node: Node) -> Estimate:
         """Estimate a call, a list or an object."""
         found = [self.estimate(part) for part in node.parts]
         steps = 1 + sum(each.steps for each in found)
@@ -133,31 +133,31 @@ class _Estimator:
         text = sum(each.value.text for each in found)
         if node.kind != CALL:
             made = Value(len(found), nodes + 1, text)
-            return _bounded(made, steps + len(found), taken + ITEM_BYTES * len(found))
+            return _bound(made, steps + len(found), taken + ITEM_BYTES * len(found))
         if node.name in _THROUGH_ALL:
-            return _bounded(ONE, steps + nodes + text // 64, taken)
+            return _bound(ONE, steps + nodes + text // 64, taken)
         if node.name in _TRUTH:
-            return _bounded(ONE, steps, taken)
+            return _bound(ONE, steps, taken)
         if node.name in _COMPARE:
-            return _bounded(ONE, steps + text // 64 + PATTERN_STEPS * (node.name == "matches"), taken)
+            return _bound(ONE, steps + text // 64 + PATTERN_STEPS * (node.name == "matches"), taken)
         if node.name in _ONE:
-            return _bounded(ONE, steps, taken)
+            return _bound(ONE, steps, taken)
         if node.name == "_?_:_":
             first, second = found[1].value, found[2].value
             kind = first.kind if first.kind == second.kind else ""
             made = Value(first.items + second.items, first.nodes + second.nodes, first.text + second.text, kind)
-            return _bounded(made, steps, taken)
+            return _bound(made, steps, taken)
         if node.name == "_[_]":
-            return _bounded(_part_of(found[0].value), steps + text // 64, taken)
+            return _bound(_part_of(found[0].value), steps + text // 64, taken)
         if node.name == "string":
-            return _bounded(Value(0, 1, text + NUMBER_BYTES, TEXT), steps + text // 64, taken + text + NUMBER_BYTES)
+            return _bound(Value(0, 1, text + NUMBER_BYTES, TEXT), steps + text // 64, taken + text + NUMBER_BYTES)
         kinds = {each.value.kind for each in found} if node.name == "_+_" else set()
         if NUMBER in kinds:
-            return _bounded(ONE, steps, taken)
+            return _bound(ONE, steps, taken)
         if TEXT in kinds:
-            return _bounded(Value(0, 1, text, TEXT), steps + text // 64, taken + text)
+            return _bound(Value(0, 1, text, TEXT), steps + text // 64, taken + text)
         # '_+_', and functions that make a text of a value: a new text, or a new list of the same elements.
-        return _bounded(Value(items, nodes, text), steps + text // 64, taken + max(text, ITEM_BYTES * items))
+        return _bound(Value(items, nodes, text), steps + text // 64, taken + max(text, ITEM_BYTES * items))
 
     def _loop(self, node: Node) -> Estimate:
         over, first = (self.estimate(node.parts[place]) for place in (tree.LOOP_RANGE, tree.LOOP_FIRST))
@@ -187,7 +187,7 @@ class _Estimator:
             # The library copies the list for each element that is added.
             taken += ITEM_BYTES // 2 * value.items * value.items
             steps += value.items * value.items // 8
-        return _bounded(result.value, steps, taken)
+        return _bound(result.value, steps, taken)
 
     def _step(self, node: Node, element: Value) -> Estimate:
         self._scope[node.name] = element
@@ -207,7 +207,7 @@ def _part_of(value: Value) -> Value:
     return Value(min(value.nodes, inner), inner, value.text)
 
 
-def _bounded(value: Value, steps: int, taken: int) -> Estimate:
+def _bound(value: Value, steps: int, taken: int) -> Estimate:
     """Keep numbers small beyond which none matters."""
     items, nodes, text, kind = value
     value = Value(min(items, _ENDLESS), min(nodes, _ENDLESS), min(text, _ENDLESS), kind)

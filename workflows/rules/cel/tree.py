@@ -47,7 +47,7 @@ def read(serialized: bytes) -> Node:
     return _node(checked.expr)
 
 
-def inside(node: Node) -> Iterator[Node]:
+def walk(node: Node) -> Iterator[Node]:
     """Yield `node` and all parts of it."""
     waiting = [node]
     while waiting:

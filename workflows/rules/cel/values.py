@@ -52,7 +52,7 @@ class UnreadableValue(ValueError):
         return f"{shown} {self._problem}".lstrip()
 
 
-def converted(value: object, name: str) -> Any:
+def convert(value: object, name: str) -> Any:
     """Return the variable `name` for the library: times as timestamps, decimals as doubles, references as messages.
 
     Raises:
@@ -60,12 +60,12 @@ def converted(value: object, name: str) -> Any:
             a reference to something short, or more than 100 levels.
     """
     try:
-        return _converted(value, 0)
+        return _convert(value, 0)
     except UnreadableValue as error:
         raise error.below(name) from None
 
 
-def _converted(value: Any, level: int) -> Any:
+def _convert(value: Any, level: int) -> Any:
     kind = type(value)
     if kind is str:
         return _text(value)
@@ -88,7 +88,7 @@ def _converted(value: Any, level: int) -> Any:
     raise UnreadableValue("is no plain value")
 
 
-def as_json(value: Any) -> JsonValue:
+def to_json(value: Any) -> JsonValue:
     """Return a value of the library, its lists and maps made plain, as JSON with sorted keys.
 
     Raises:
@@ -96,11 +96,11 @@ def as_json(value: Any) -> JsonValue:
     """
     kind = type(value)
     if kind is list:
-        return [as_json(item) for item in value]
+        return [to_json(item) for item in value]
     if kind is dict:
         if any(type(key) is not str for key in value):
             raise UnreadableValue("it comes to an object with a key that is no text")
-        return {key: as_json(value[key]) for key in sorted(value)}
+        return {key: to_json(value[key]) for key in sorted(value)}
     finite = kind is not float or math.isfinite(value)
     if kind not in _JSON or not finite or (kind is int and value >= _INT64_END):
         raise UnreadableValue(f"it comes to {_NO_JSON.get(kind.__name__, 'something')}, which is no value of JSON")
@@ -112,7 +112,7 @@ def _list(values: Sequence[object], level: int) -> list[Any]:
     made: list[Any] = []
     try:
         for value in values:
-            made.append(value if type(value) in _AS_THEY_ARE else _converted(value, level))  # noqa: PERF401
+            made.append(value if type(value) in _AS_THEY_ARE else _convert(value, level))  # noqa: PERF401
     except UnreadableValue as error:
         raise error.below(f"[{len(made)}]") from None
     return made
@@ -123,7 +123,7 @@ def _object(values: Mapping[str, object], level: int) -> dict[str, Any]:
     key = ""
     try:
         for key, value in values.items():
-            made[_key(key)] = value if type(value) in _AS_THEY_ARE else _converted(value, level)
+            made[_key(key)] = value if type(value) in _AS_THEY_ARE else _convert(value, level)
     except UnreadableValue as error:
         raise error.below(f".{key}") from None
     return made
