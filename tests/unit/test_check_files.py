@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from mandate.activities.agent import _pin
+from mandate.activities.files import FileError
 from mandate.activities.people.requesters import Requester
-from mandate.workers.catalog.agents import AgentFileError
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.checks import named
 from mandate.workers.catalog.readiness import missing_keys, script_faults
@@ -78,7 +78,7 @@ async def load(folder: Path, more: str, tools: str = TOOLS, servers: StubServers
 
 
 async def faults_of(folder: Path, more: str, tools: str = TOOLS) -> list[str]:
-    with pytest.raises(AgentFileError) as refused:
+    with pytest.raises(FileError) as refused:
         await load(folder, more, tools)
     return [line.removeprefix(f"{folder}/shop.yaml:") for line in str(refused.value).splitlines()]
 

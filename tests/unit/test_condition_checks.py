@@ -67,7 +67,7 @@ def faults(
     rule = Rule.model_validate({"id": "r", "match": match or {"tools": ["refund"]}, "when": when, "verdict": "deny"})
     placed = PlacedRule(rule, Document("a.yaml", None, (), {}), ("policy", 0), shared)
     return [
-        str(fault).removeprefix("a.yaml:1:1: policy[0].when: rule 'r', ").removeprefix("tool 'refund', ")
+        str(fault).removeprefix("a.yaml: policy[0].when: rule 'r', ").removeprefix("tool 'refund', ")
         for fault in Conditions(having, agent="shop").faults(placed)
     ]
 

@@ -32,11 +32,12 @@ class Entitled:
         Raises:
             CliError: the file has faults, or does not have this person.
         """
-        from mandate.workers.catalog.people import PeopleFileError, people_path, read_people
+        from mandate.activities.files import FileError
+        from mandate.workers.catalog.people import people_path, read_people
 
         try:
             people = read_people(settings)
-        except PeopleFileError as error:
+        except FileError as error:
             raise CliError(str(error.faults[0])) from None
         if people is not None and people.find(person) is None:
             raise CliError(f"{person!r} is not in {people_path(settings)}; say who you are with --by or MANDATE_USER")

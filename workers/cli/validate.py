@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mandate.activities.documents import Fault
     from mandate.workers.catalog.catalog import Catalog
     from mandate.workers.catalog.mcp_acceptance import Offer
-    from mandate.workers.catalog.mcp_waits import AnnouncedWaits
+    from mandate.workers.catalog.tools import AnnouncedWaits
     from mandate.workers.secrets import Secrets
     from mandate.workers.settings import Settings
 
@@ -149,9 +149,9 @@ async def _load(
 
     With `offers`, what MCP servers say is accepted first, and added there.
     """
+    from mandate.activities.files import FileError
     from mandate.activities.toolbox.mcp.lazy import LazyMcpToolbox
-    from mandate.workers.catalog.agents import AgentFileError
-    from mandate.workers.catalog.mcp_waits import AnnouncedWaits
+    from mandate.workers.catalog.tools import AnnouncedWaits
     from mandate.workers.secrets import Secrets
 
     secrets = Secrets(settings.environment, settings.secrets)
@@ -165,7 +165,7 @@ async def _load(
         for source in sources.agents:
             try:
                 catalogs.append(await _catalog(replace(settings, agents=source), waits, secrets))
-            except AgentFileError as error:
+            except FileError as error:
                 faults.extend(error.faults)
     except ValueError as error:
         raise CliError(str(error)) from error
@@ -175,14 +175,14 @@ async def _load(
 
 
 async def _catalog(settings: "Settings", mcp: "AnnouncedWaits", secrets: "Secrets") -> "Catalog":
+    from mandate.activities.files import FileError
     from mandate.workers.catalog import people, readiness
-    from mandate.workers.catalog.agents import AgentFileError
     from mandate.workers.catalog.catalog import Catalog
 
     catalog = await Catalog.load(settings.agents, mcp, secrets=secrets, policies=settings.policies)
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(agents, settings)):
-        raise AgentFileError(faults)
+        raise FileError(faults)
     more = [
         *readiness.missing_keys(catalog, settings),
         *await readiness.closed_hosts(catalog, settings),

@@ -22,12 +22,13 @@ def judge_call(path: Path, catalogs: "Sequence[Catalog]") -> "tuple[Loaded, Judg
     Raises:
         CliError: the file cannot be read, the agent or the tool is not known, or the arguments do not fit.
     """
-    from mandate.workers.catalog.examples import CALL_FILE, CallFile, judge
-    from mandate.workers.catalog.policies import read_spec
+    from mandate.activities.files import FileError, parse_spec
+    from mandate.workers.catalog.examples import CallFile, judge
 
-    wanted, faults = read_spec(_document(path), CallFile, CALL_FILE, "a call")
-    if wanted is None or faults:
-        raise CliError("; ".join(map(str, faults)))
+    try:
+        wanted = parse_spec(_document(path), CallFile)
+    except FileError as error:
+        raise CliError("; ".join(map(str, error.faults))) from None
     loaded = _agent(path, wanted, catalogs)
     pinned = loaded.pinned
     try:

@@ -30,16 +30,17 @@ def check_policies(
 
     `complete`: `catalogs` hold all agents, so that an example about another one is wrong.
     """
+    from mandate.activities.files import FileError
     from mandate.workers.catalog.examples import run_examples
     from mandate.workers.catalog.policies import read_policy_file
 
     faults: list[Fault] = []
     files: dict[Path, PolicyFile] = {}
     for path in paths:
-        file, found = read_policy_file(path)
-        faults += found
-        if file is not None:
-            files[path.resolve()] = file
+        try:
+            files[path.resolve()] = read_policy_file(path)
+        except FileError as error:
+            faults += error.faults
     for catalog in catalogs:
         files |= {file.path.resolve(): file for file in catalog.policies.values()}
     checked = []

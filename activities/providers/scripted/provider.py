@@ -15,8 +15,8 @@ from pathlib import Path
 from stat import S_ISREG
 
 from mandate.activities.failures import ModelFault, model_failure, shorten
+from mandate.activities.files import FileError
 from mandate.activities.providers.base import Completion, Prompt
-from mandate.activities.providers.scripted.faults import ScriptError
 from mandate.activities.providers.scripted.matching import differences, fits_text
 from mandate.activities.providers.scripted.script import (
     Cue,
@@ -108,7 +108,7 @@ class ScriptedProvider:
         if loaded is None:
             try:
                 loaded = load_script(found.path)
-            except ScriptError as error:
+            except FileError as error:
                 raise model_failure("configuration", f"the script cannot be used: {error}") from None
             for old in [other for other in self._loaded if other.path == found.path]:
                 del self._loaded[old]
