@@ -372,8 +372,8 @@ async def test_what_is_found_later_has_its_place_although_the_file_is_gone(folde
 
     assert [str(fault).removeprefix(f"{folder}/") for fault in found] == [
         (
-            "a.yaml:3:10: models[0]: agent 'a', model 'openai:gpt-6-sol': models named 'openai:...' need the environment "
-            "variable OPENAI_API_KEY"
+            "a.yaml:3:10: models[0]: agent 'a', model 'openai:gpt-6-sol': models named 'openai:...' need the "
+            "environment variable OPENAI_API_KEY"
         ),
         (
             "a.yaml:5:63: policy[0].approvers.groups[0]: rule 'large' names the group 'nobody', "
