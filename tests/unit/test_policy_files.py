@@ -237,11 +237,11 @@ async def test_faults_of_named_policies_and_of_agents_come_together(project: Pat
     assert await faults_of(project) == [
         "agents/zero.yaml:6:1: attempts: 0: must be at least 1",
         (
-            "policies/large.yaml:5:5: rules[0].when: rule 'large', agent 'till', tool 'issue_refund', column 6: "
-            "args has no 'amont'; did you mean amount? it has amount, order"
+            "policies/large.yaml:5:5: rules[0].when: rule 'large', agent 'till', tool 'issue_refund', column 5: "
+            "args has no 'amont'; did you mean 'amount'? it has amount, order"
         ),
         (
-            "policies/large.yaml:5:5: rules[0].when: rule 'large', agent 'till', tool 'pay', column 6: "
+            "policies/large.yaml:5:5: rules[0].when: rule 'large', agent 'till', tool 'pay', column 5: "
             "args has no 'amont'; it has cents"
         ),
         "policies/limits.yaml:3:24: rules[0].verdict: 'dny' is not one of allow, ask, deny",
@@ -258,7 +258,8 @@ async def test_condition_of_an_agent_stops_its_start(project: Path) -> None:
     assert await faults_of(project) == [
         (
             "agents/shop.yaml:9:5: policy[0].when: rule 'small', tool 'issue_refund', column 13: "
-            "'<' cannot be applied to a decimal number and a whole number; write 100.0"
+            "found no matching overload for '<' applied to '(double, int)'; "
+            "write a whole number as 100.0, or double(...) around it"
         )
     ]
 
@@ -309,6 +310,6 @@ async def test_shipped_policy_says_which_tool_lacks_what_it_reads(project: Path)
     where = "policies/escalation.yaml:12:5: rules[0].when: rule 'financial', agent 'shop', tool 'pay'"
 
     assert await faults_of(project) == [
-        f"{where}, column 23: run.totals.pay has no 'amount'; it has cents",
-        f"{where}, column 44: args has no 'amount'; it has cents",
+        f"{where}, column 22: run.totals.pay has no 'amount'; it has cents",
+        f"{where}, column 43: args has no 'amount'; it has cents",
     ]

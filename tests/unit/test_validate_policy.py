@@ -255,7 +255,7 @@ def test_policy_that_opens_all_is_told_what_that_opens(project: Path, capsys: py
         (
             "run.now.getHours() == 12",
             "run.noon",
-            ("4:42: rules[1].when: rule 'lunch', agent 'refunds', column 5: run has no 'noon'; "
+            ("4:42: rules[1].when: rule 'lunch', agent 'refunds', column 4: run has no 'noon'; "
             "it has calls, cost_usd, depth, id, labels, now, requester, step, tainted, totals"),
         ),
     ],
@@ -294,8 +294,8 @@ def test_policy_that_no_agent_names_is_checked_too(project: Path, capsys: pytest
         2,
         [
             (
-                "policies/other.yaml:2:28: rules[0].when: rule 'a', column 1: there is no 'agnt'; did you mean agent? "
-                "a condition sees agent, args, run, tool"
+                "policies/other.yaml:2:28: rules[0].when: rule 'a', column 5: there is no 'agnt'; "
+                "did you mean 'agent'? a condition sees agent, args, run, tool"
             )
         ],
     )
