@@ -9,10 +9,10 @@ from itertools import islice
 
 import jsonschema_rs
 from jsonschema_rs import ValidationError, ValidationErrorKind
-from mandate.activities.failures import REASON_CHARACTERS, shorten
 from mandate.activities.toolbox.schema_cost import Cost, measure
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.rules.names import is_sensitive
+from mandate.workflows.rules.plain_text import REASON_CHARACTERS, shorten
 from pydantic import JsonValue
 
 MAX_DEPTH = 64

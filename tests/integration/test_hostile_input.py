@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from mandate.activities.files import FileError
-from mandate.activities.toolbox.secret_values import SecretValues
+from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workers.worker import open_worker
 from mandate.workflows import steps
 from mandate.workflows.contracts.run import RunStatus

@@ -213,14 +213,14 @@ def _how(rows: Sequence[Row], program: str) -> str:
 
 def _print_table(out: "Output", rows: Sequence[Row], now: datetime) -> None:
     from mandate.workers.cli.columns import print_table
-    from mandate.workers.cli.request_text import length, remaining, waits_for
-    from mandate.workflows.rules import wording
+    from mandate.workers.cli.request_text import remaining, waits_for
+    from mandate.workflows.rules import decisions, wording
 
     head = ("", "age", "expires", "request", "agent", "waits for", "asked")
     table = [
         (
             str(number),
-            length(now - row.request.requested_at),
+            decisions.rounded_span(now - row.request.requested_at),
             remaining(row.request, now),
             row.name,
             row.run.agent,

@@ -154,7 +154,7 @@ def _open_requests(state: RunState, rendered: Rendered) -> list[str]:
 
 
 def _request(request: Request) -> list[str]:
-    until = f"until {decisions.moment(request.expires_at)}, {decisions.expiry(request)}"
+    until = f"until {decisions.moment(request.expires_at)}, then {decisions.expiry(request)}"
     lines = [
         f"### {request.id}: {_plain(request.title)}",
         "",

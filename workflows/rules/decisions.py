@@ -7,6 +7,7 @@ from typing import Literal
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
 from mandate.workflows.contracts.people import same_person
 from mandate.workflows.contracts.request import (
+    ANYONE,
     EVERY,
     REJECT,
     VALUE_BYTES,
@@ -274,11 +275,13 @@ def reminded(need: Need, now: datetime) -> Need:
 
 
 def expiry(request: Request) -> str:
-    """What it means that nobody decides in time, in words."""
-    last = min((need for need in request.needs if not need.is_met), key=lambda need: need.expires_at, default=None)
-    if last is not None and last.then is not None:
-        return f"then it goes on to {', '.join((*last.then.groups, *last.then.users))}"
-    return "then it counts as rejected" if REJECT in request.choices else "then the run ends"
+    """Say what follows when nobody decides in time."""
+    unmet = [need for need in request.needs if not need.is_met] or list(request.needs)
+    first = min(unmet, key=lambda need: need.expires_at, default=None)
+    if first is None or first.then is None:
+        return "it counts as rejected" if REJECT in request.choices else "the run ends as declined"
+    others = ", ".join((*first.then.groups, *first.then.users)) or ANYONE
+    return f"{others} can answer too, for {span(first.then.expires)}"
 
 
 def moment(at: datetime) -> str:
@@ -286,10 +289,20 @@ def moment(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
 def span(length: timedelta) -> str:
-    """`90s`, `15m`, `24h` or `3d`."""
+    """Write an exact length: `90s`, `15m`, `24h` or `3d`."""
     seconds = int(length.total_seconds())
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+    for unit, size in _UNITS[:3]:
         if seconds >= size * (2 if unit == "d" else 1) and seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def rounded_span(length: timedelta) -> str:
+    """Write a length rounded to the largest unit of which there are two: `40s`, `12m`, `5h` or `3d`."""
+    seconds = max(length.total_seconds(), 0.0)
+    size = next((size for _, size in _UNITS if round(seconds / size) >= 2), 1)
+    return span(timedelta(seconds=round(seconds / size) * size))

@@ -15,9 +15,7 @@ SUPPLIED = "its answer is a person's"
 SUMMARY_CHARACTERS = 100
 
 
-def shorten(text: str, limit: int) -> str:
-    """`text` on one line, at most `limit` characters, as people may see it."""
-    return plain_text.shorten(text, limit)
+shorten = plain_text.shorten
 
 
 def call(tool: str, arguments: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:

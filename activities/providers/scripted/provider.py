@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from stat import S_ISREG
 
-from mandate.activities.failures import ModelFault, model_failure, shorten
+from mandate.activities.failures import ModelFault, model_failure
 from mandate.activities.files import FileError
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.scripted.matching import differences, fits_text
@@ -39,6 +39,7 @@ from mandate.activities.providers.scripted.values import (
 )
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
+from mandate.workflows.rules.plain_text import shorten
 
 _STATUS_FAULTS: dict[int, ModelFault] = {
     401: "configuration", 403: "configuration", 404: "configuration", 408: "timeout", 429: "rate_limit",
