@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mandate.workers.catalog.condition_kinds import Struct, field_of
-from mandate.workers.catalog.condition_types import THIS_TOOL
+from mandate.workers.catalog.condition_types import THIS_TOOL, Struct, field_of
 from mandate.workflows.contracts.faults import did_you_mean
 
 VARIABLES = ("agent", "args", "run", "tool")

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from cel_expr_python import cel
 from mandate.activities.documents import Fault
 from mandate.workers.catalog.condition_errors import VARIABLES, Problem, problems, wrong_result
-from mandate.workers.catalog.condition_kinds import field_of
 from mandate.workers.catalog.condition_reads import sensitive_reads
-from mandate.workers.catalog.condition_types import THIS_TOOL, Types
+from mandate.workers.catalog.condition_types import THIS_TOOL, Types, field_of
 from mandate.workers.catalog.policies import PlacedRule
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.rules import policy
