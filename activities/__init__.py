@@ -23,4 +23,5 @@ providers: adapters to model providers
 stores: blobs by address
 toolbox: sources of tools
 transcript: conversation of a run
+files: YAML files as specs, with faults
 """

@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mandate.workflows.contracts.faults import Place, key_path
 from pydantic import JsonValue
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-Place = tuple[str | int, ...]
-"""Where a value is in a document: keys and list positions from the root."""
-
 MAX_NODES = 100_000
 """Values in one file, those that aliases repeat counted each time."""
 
-_PLAIN_KEY = re.compile(r"[\w$-]+")
 _TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 _IMPLICIT = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
@@ -69,25 +66,14 @@ class Document:
     _marks: Mapping[Place, tuple[int, int]]
 
     def mark(self, place: Place) -> tuple[int, int]:
-        """Line and column of `place`, or of the nearest thing around it that exists."""
+        """Return line and column of `place`, or of the nearest thing around it that exists; 0 if nothing is known."""
         while place and place not in self._marks:
             place = place[:-1]
-        return self._marks.get(place, (1, 1))
+        return self._marks.get(place, (1, 1) if self._marks else (0, 0))
 
     def fault(self, place: Place, message: str, value: str = "") -> Fault:
         line, column = self.mark(place)
         return Fault(self.file, line, column, key_path(place), value, message)
-
-
-def key_path(place: Place) -> str:
-    """`tools[2].effect`; a key that is no plain word is in brackets and quotes."""
-    shown = ""
-    for part in place:
-        if isinstance(part, int):
-            shown += f"[{part}]"
-        else:
-            shown += f".{part}" if _PLAIN_KEY.fullmatch(part) else f"[{part!r}]"
-    return shown.removeprefix(".")
 
 
 def read_document(path: Path) -> Document:

@@ -1,15 +1,17 @@
 """Exceptions of providers, tools and stores as Temporal failures: the only place that decides what is retried."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Literal
 
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.tool import Effect
-from mandate.workflows.rules import plain_text
+from mandate.workflows.rules.plain_text import shorten
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 ModelFault = Literal[
@@ -24,12 +26,35 @@ RETRYABLE_FAULTS: frozenset[ModelFault] = frozenset(
 EXPECTED = ApplicationErrorCategory.BENIGN
 """The SDK writes no traceback: the activity has logged what happened, and the loop deals with it."""
 
-REASON_CHARACTERS = 300
+LONGEST_WAIT_SECONDS = 1e9
+"""A longer wait that somebody asks for is none that a timer can have."""
 
 
-def shorten(text: str, limit: int = REASON_CHARACTERS) -> str:
-    """Return `text` on one line, at most `limit` characters, as people may see it."""
-    return plain_text.shorten(text, limit)
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that the other side asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date.
+
+    0 for a date that is over; `None` where it says nothing, or what cannot be read.
+    """
+    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) / divisor
+        except ValueError:
+            seconds = _seconds_until(value)
+        if 0 <= seconds < LONGEST_WAIT_SECONDS:
+            return seconds
+    return None
+
+
+def _seconds_until(date: str) -> float:
+    try:
+        at = parsedate_to_datetime(date)
+    except (ValueError, OverflowError):
+        return math.nan
+    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return max((at - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def model_failure(

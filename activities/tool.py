@@ -19,6 +19,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, Tool, ToolDefinition, ToolRequest, ToolResult
+from mandate.workflows.rules import plain_text
 from temporalio import activity
 
 log = structlog.stdlib.get_logger(__name__)
@@ -165,7 +166,7 @@ class ToolActivities:
 def _told(error: ToolError, tool: Tool, whole: JsonObject) -> ToolError:
     """Return `error` without the call's sensitive arguments, which the other side may have repeated."""
     if tool.sensitive:
-        error.reason = failures.shorten(without_sensitive(error.whole, tool, whole))
+        error.reason = plain_text.shorten(without_sensitive(error.whole, tool, whole))
     return error
 
 

@@ -29,6 +29,7 @@ from mandate.workflows.contracts.failures import FailureType, Outcome
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import ToolDefinition, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, CheckSpec, Probed, ProbeRequest
+from mandate.workflows.rules import plain_text
 from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -101,7 +102,7 @@ class VerificationActivities:
                 try:
                     definition, args = await call_of(self._transcript, agent, chain, request.index, request.edited)
                 except Unable as unable:
-                    return Probed(outcome=Outcome.UNKNOWN, reason=failures.shorten(unable.reason))
+                    return Probed(outcome=Outcome.UNKNOWN, reason=plain_text.shorten(unable.reason))
             probe = agent.probes.get(definition.tool.name)
             if probe is None:
                 return Probed(outcome=Outcome.UNKNOWN, reason=f"{definition.tool.name!r} has no probe")
@@ -224,7 +225,7 @@ def _told(reason: str, calls: Sequence[tuple[ToolDefinition | None, JsonObject]]
     """Return `reason` in one short sentence, without the sensitive arguments of `calls`."""
     for definition, args in calls:
         reason = reason if definition is None else without_sensitive(reason, definition.tool, args)
-    return failures.shorten(reason)
+    return plain_text.shorten(reason)
 
 
 def _unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> CheckResult:

@@ -12,6 +12,7 @@ from typing import Any
 from mandate.activities import private_files
 from mandate.activities.agent import AgentActivities, OfferedAgent
 from mandate.activities.compensation import CompensationActivities
+from mandate.activities.files import FileError
 from mandate.activities.guard import Guard
 from mandate.activities.keyring import Keyring
 from mandate.activities.model import ModelActivities
@@ -29,10 +30,8 @@ from mandate.activities.verification import VerificationActivities
 from mandate.workers import providers, search_attributes
 from mandate.workers.catalog import channels, earlier_agents, readiness
 from mandate.workers.catalog import people as catalog_people
-from mandate.workers.catalog.agents import AgentFileError
 from mandate.workers.catalog.catalog import Catalog
-from mandate.workers.catalog.mcp_waits import AnnouncedWaits
-from mandate.workers.catalog.tools import McpDefinitions
+from mandate.workers.catalog.tools import AnnouncedWaits, McpDefinitions
 from mandate.workers.identities import Identities
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import WorkflowThreads, compile_workflows, workflow_runner
@@ -97,7 +96,7 @@ async def open_worker(
     `on_progress` is told in one line what takes long.
 
     Raises:
-        AgentFileError: agent files or scripts that cannot be used, with all their faults.
+        FileError: agent files or scripts that cannot be used, with all their faults.
         MissingKey, WrongSearchAttribute, StoreUnavailable: see there.
         ValueError: the store's address or an allowed host is none.
     """
@@ -203,7 +202,7 @@ async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinit
     )
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings)):
-        raise AgentFileError(faults)
+        raise FileError(faults)
     if lacking := readiness.missing_keys(catalog, settings):
         raise providers.MissingKey("; ".join(map(str, lacking)))
     more = (*catalog_people.warnings_for(agents, settings), *await readiness.closed_hosts(catalog, settings))

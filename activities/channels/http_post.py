@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from http import HTTPStatus
 
 import httpx2
 from mandate.activities.channels.base import DeliveryFailed
-from mandate.activities.providers.errors import retry_after
+from mandate.activities.failures import retry_after
+from mandate.activities.toolbox.http.response import describe_error, describe_status
 from mandate.workflows.contracts.channels import find_address_fault
 
 EXCERPT_BYTES = 200
@@ -45,7 +45,7 @@ class HttpPost:
         except httpx2.InvalidURL:
             raise DeliveryFailed("its url is not an address", retry=False) from None
         except httpx2.RequestError as error:
-            raise DeliveryFailed(_described(error), retry=True) from None
+            raise DeliveryFailed(describe_error(error), retry=True) from None
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -59,15 +59,15 @@ async def _read(response: httpx2.Response) -> str:
     if 200 <= status < 300:
         return text
     if 300 <= status < 400:
-        raise DeliveryFailed(f"{_named(status)}; redirects are not followed", retry=False)
-    raise Answered(status, text, retry_after(response.headers))
+        raise DeliveryFailed(f"{describe_status(status)}; redirects are not followed", retry=False)
+    raise Answered(status, text, retry_after(response.headers) or None)
 
 
 class Answered(DeliveryFailed):
     """A refusal, with what the receiver said; only who knows its words may quote them."""
 
     def __init__(self, status: int, text: str, wait: float | None) -> None:
-        super().__init__(_named(status), retry=status == 429 or status >= 500, retry_after=wait)
+        super().__init__(describe_status(status), retry=status == 429 or status >= 500, retry_after=wait)
         self.text = text
 
 
@@ -81,20 +81,3 @@ async def _excerpt(response: httpx2.Response) -> str:
                 if len(content) >= EXCERPT_BYTES:
                     break
     return content[:EXCERPT_BYTES].decode("utf-8", "replace")
-
-
-def _named(status: int) -> str:
-    try:
-        return f"HTTP {status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return f"HTTP {status}"
-
-
-def _described(error: httpx2.RequestError) -> str:
-    match error:
-        case httpx2.ConnectError() | httpx2.ConnectTimeout():
-            return "no connection"
-        case httpx2.TimeoutException():
-            return "no answer in time"
-        case _:
-            return f"the connection was cut ({type(error).__name__})"

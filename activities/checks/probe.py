@@ -6,12 +6,13 @@ from datetime import timedelta
 
 from mandate.activities.checks.findings import SHOWN_CHARACTERS, facts
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
-from mandate.activities.failures import ToolError, shorten
+from mandate.activities.failures import ToolError
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.verification import ProbeSpec
 from mandate.workflows.rules.cel import evaluation
+from mandate.workflows.rules.plain_text import shorten
 
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0

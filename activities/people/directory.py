@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from mandate.activities.documents import Document, Fault, parse_document
+from mandate.activities.documents import Fault, parse_document
+from mandate.activities.files import FileError, parse_spec
 from mandate.workflows.contracts.people import PeopleSpec, PersonSpec, normalize_name
-from pydantic import ValidationError
-from pydantic_core import to_json
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -61,16 +60,6 @@ def _known(person: PersonSpec) -> Known:
     return Known(person.name, frozenset(map(normalize_name, person.groups)))
 
 
-def people_of(document: Document) -> PeopleSpec:
-    """Return the people of a document.
-
-    Raises:
-        ValidationError: all that is wrong with it.
-    """
-    # Strict, and as JSON: a list is a tuple here, but the text 'no' is no boolean.
-    return PeopleSpec.model_validate_json(to_json(document.value), strict=True)
-
-
 class Directory:
     """The file of people, read anew for each question, so that a person who was removed does not count any more."""
 
@@ -113,13 +102,10 @@ def _read(path: Path, content: bytes) -> People:
         document = parse_document(str(path), content.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise _unavailable("is not UTF-8 text", path) from None
-    if document.faults:
-        raise _broken(document.faults[0])
     try:
-        return People(people_of(document))
-    except ValidationError as error:
-        detail = error.errors(include_url=False)[0]
-        raise _broken(document.fault(detail["loc"], detail["msg"])) from None
+        return People(parse_spec(document, PeopleSpec))
+    except FileError as error:
+        raise _broken(error.faults[0]) from None
 
 
 def _broken(fault: Fault) -> DirectoryUnavailable:

@@ -1,16 +1,14 @@
 """Faults of a provider, as the failures that `call_model` raises."""
 
-import email.utils
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx2
-from mandate.activities.failures import ModelFault, model_failure, shorten
+from mandate.activities.failures import ModelFault, model_failure, retry_after
 from mandate.activities.providers import response_limits
 from mandate.activities.providers.rawjson import NOTHING, Raw
+from mandate.workflows.rules.plain_text import shorten
 from temporalio.exceptions import ApplicationError
 
 EXCERPT_CHARACTERS = 200
@@ -104,7 +102,7 @@ def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) ->
     limit, advice = (100, _advice(peer, status)) if fault == "configuration" else (EXCERPT_CHARACTERS, "")
     what = f"answered {status}{f' ({code})' if code else ''}: {shorten(message, limit) or 'no text'}{advice}"
     retryable = False if told == "false" else None
-    return peer.failure(fault, what, status=status, retry_after=retry_after(headers), retryable=retryable)
+    return peer.failure(fault, what, status=status, retry_after=retry_after(headers) or None, retryable=retryable)
 
 
 def of_error_object(peer: Peer, error: Raw) -> ApplicationError:
@@ -170,22 +168,6 @@ async def document(peer: Peer, response: httpx2.Response) -> Raw:
     if not isinstance(raw.value, dict):
         raise of_malformed(peer, "it is no JSON object", beginning, media)
     return raw
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait, or `None`: from `retry-after-ms`, or `retry-after` in seconds or as a date."""
-    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) / divisor
-        except ValueError:
-            date = email.utils.parsedate_tz(value)
-            seconds = email.utils.mktime_tz(date) - time.time() if date else math.nan
-        if math.isfinite(seconds) and seconds > 0:
-            return seconds
-    return None
 
 
 def _fault(status: int, code: str, message: str) -> ModelFault:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mandate.activities.failures import shorten
 from mandate.activities.providers import prices
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.rawjson import Raw
@@ -19,6 +18,7 @@ from mandate.workflows.contracts.transcript import (
     RefusalPart,
     TextPart,
 )
+from mandate.workflows.rules.plain_text import shorten
 
 Part = TextPart | CallPart | RefusalPart | OpaquePart
 

@@ -16,7 +16,6 @@ schema_types: numbers as a schema declares
 closed_schemas: schemas without undeclared names
 json_pointer: references inside a schema
 redaction: sensitive arguments, struck out
-secret_values: secrets, filled in and struck out
 http: tools over HTTP
 mcp: tools of MCP servers
 """

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from mandate.activities.failures import shorten
 from mandate.activities.toolbox.schema_names import Names, Said, children, others
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.rules import names
+from mandate.workflows.rules.plain_text import shorten
 from pydantic import JsonValue
 
 _NAME_CHARACTERS = 40

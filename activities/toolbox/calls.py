@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from mandate.activities import failures
 from mandate.activities.toolbox import arguments
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.log import Chain
@@ -11,6 +10,7 @@ from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.model import Finish
 from mandate.workflows.contracts.tool import CALLS_PER_TURN, REMOTE_LIMIT_BYTES, TURN_LIMIT_BYTES, CallRequest
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Message
+from mandate.workflows.rules import plain_text
 
 MISFIT_CHARACTERS = 300
 
@@ -71,7 +71,7 @@ def _call(agent: PinnedAgent, part: CallPart, finish: Finish, salt: bytes | None
 
 
 def _misfit(tool: str, reason: str) -> CallRequest:
-    return CallRequest(tool=tool[:64], misfit=failures.shorten(f"not called: {reason}", MISFIT_CHARACTERS))
+    return CallRequest(tool=tool[:64], misfit=plain_text.shorten(f"not called: {reason}", MISFIT_CHARACTERS))
 
 
 def digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:

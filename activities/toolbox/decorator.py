@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Literal, TypeVar, overload
 
 from mandate.activities.toolbox.context import NotDone, ToolContext
 from mandate.activities.toolbox.signature import Function, InvalidTool, check_parameters, function_name, signature
 from mandate.workflows.contracts.base import Name, parse_duration
+from mandate.workflows.contracts.faults import did_you_mean
 from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import PythonTool
 from pydantic import TypeAdapter, ValidationError
@@ -154,8 +154,9 @@ def load_function(path: str) -> Function:
     if found is None:
         functions = inspect.getmembers(module, inspect.isfunction)
         known = [name for name, function in functions if function.__module__ == module.__name__]
-        close = get_close_matches(attribute, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known) or 'no functions'}"
+        hint = did_you_mean(attribute, known)
+        if hint == ";":
+            hint += f" it has {', '.join(known) or 'no functions'}"
         raise InvalidTool(f"module {module_name!r} has no function {attribute!r}{hint}")
     if isinstance(found, type) or not callable(found):
         raise InvalidTool(f"{path!r} is not a function but {type(found).__name__}")
@@ -176,9 +177,10 @@ def definition(function: Function, settings: PythonTool | None = None) -> ToolDe
     schema = takes.schema()
     sensitive = entry.sensitive if entry.sensitive is not None else marked.sensitive
     known = schema.get("properties")
-    for argument in sensitive:
-        if not isinstance(known, dict) or argument not in known:
-            raise InvalidTool(f"{path}: sensitive argument {argument!r} is not one of its arguments")
+    unknown = [argument for argument in sensitive if not isinstance(known, dict) or argument not in known]
+    if unknown:
+        its = f"argument {unknown[0]!r} is not one" if len(unknown) == 1 else f"arguments {_listed(unknown)} are none"
+        raise InvalidTool(f"{path}: sensitive {its} of its arguments")
     described = entry.description if entry.description is not None else marked.description
     effect = entry.effect or marked.effect
     if entry.key_valid is not None:
@@ -251,6 +253,10 @@ def _name(value: str) -> str:
         raise InvalidTool(
             f"tool name {value!r} is not a letter and up to 63 letters, digits, '_' and '-'; set 'name'"
         ) from None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _line(error: BaseException) -> str:

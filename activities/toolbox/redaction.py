@@ -1,18 +1,53 @@
-"""Sensitive arguments of a call, struck out of what is told of it."""
+"""Secrets and sensitive arguments, struck out of what is told of a call."""
 
 import json
 import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote, quote_plus
 
+from mandate.activities.toolbox.base import ResolveSecrets
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.templates import SECRET, secret_names
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.rules.names import is_sensitive
 from mandate.workflows.rules.redaction import is_hidden
 from pydantic import JsonValue
 
 SHORTEST_HIDDEN = 4
-"""Characters from which a sensitive argument is struck out wherever it stands; shorter ones only as a word."""
+"""Characters from which a value is struck out wherever it stands; a shorter sensitive argument only as a word."""
+
+SHORTEST_LINE = 8
+"""Lines of a multi-line secret under this length are no secret by themselves."""
+
+
+class SecretValues:
+    """The secrets of one server or request: filled in just before use, struck out of all that comes back."""
+
+    def __init__(self, resolve: ResolveSecrets) -> None:
+        self._resolve = resolve
+        self._values: set[str] = set()
+
+    def fill(self, template: str) -> str:
+        """Return `template` with each `${secret:NAME}` replaced.
+
+        Raises:
+            LookupError: a secret is missing; names it.
+            ValueError: a misspelt `${secret:NAME}`.
+        """
+        secret_names(template)
+        return SECRET.sub(self._value, template)
+
+    def strike(self, text: str) -> str:
+        """Return `text` with every value that was filled in replaced by `***`; values under 4 characters stay."""
+        for value in sorted(self._values, key=len, reverse=True):
+            text = text.replace(value, "***")
+        return text
+
+    def _value(self, reference: re.Match[str]) -> str:
+        value = self._resolve(reference[0])
+        lines = [line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST_LINE]
+        self._values.update(form for text in (value, *lines) for form in _forms(text) if len(form) >= SHORTEST_HIDDEN)
+        return value
 
 
 def without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:

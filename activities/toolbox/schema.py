@@ -2,17 +2,17 @@
 
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 
 import jsonschema_rs
 from jsonschema_rs import ValidationError, ValidationErrorKind
-from mandate.activities.failures import REASON_CHARACTERS, shorten
 from mandate.activities.toolbox.schema_cost import Cost, measure
 from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.faults import key_path
 from mandate.workflows.rules.names import is_sensitive
+from mandate.workflows.rules.plain_text import REASON_CHARACTERS, shorten
 from pydantic import JsonValue
 
 MAX_DEPTH = 64
@@ -23,7 +23,6 @@ _VALUE_CHARACTERS = 40
 _INTEGERS = range(-(2**63), 2**63)
 _BEYOND_64_BITS = 2**63
 _MASK = "\ue000"
-_PLAIN_KEY = re.compile(r"[$A-Za-z_][A-Za-z0-9_-]*")
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
 
 Path = tuple[str | int, ...]
@@ -187,16 +186,9 @@ def _place(path: Path) -> str:
 
 
 def _show(path: Path) -> str:
-    """Return a path as `items[0].price`; keys that are no plain words are quoted, long paths cut."""
-    shown = ""
-    for part in path[:12]:
-        if isinstance(part, int):
-            shown += f"[{part}]"
-        elif _PLAIN_KEY.fullmatch(part):
-            shown += f".{shorten(part, _VALUE_CHARACTERS)}"
-        else:
-            shown += f"[{_json(part)}]"
-    return shown.removeprefix(".") + ("…" if len(path) > 12 else "")
+    """Write `items[0].price`; long names and paths are cut."""
+    parts = [part if isinstance(part, int) else shorten(part, _VALUE_CHARACTERS) for part in path[:12]]
+    return key_path(tuple(parts)) + ("…" if len(path) > 12 else "")
 
 
 def _json(value: object) -> str:

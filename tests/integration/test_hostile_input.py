@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.activities.toolbox.secret_values import SecretValues
-from mandate.workers.catalog.agents import AgentFileError
+from mandate.activities.files import FileError
+from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workers.worker import open_worker
 from mandate.workflows import steps
 from mandate.workflows.contracts.run import RunStatus
@@ -98,13 +98,13 @@ async def test_nobody_can_start_a_run_with_a_state_of_their_own(site: Site) -> N
         with_retries = await refusal(site, forged, retry_policy=retried)
 
     assert plain == with_retries
-    assert plain.startswith("start request: agent: must be a text")
+    assert plain.startswith("start request: agent: an object is not a text")
 
 
 async def test_a_route_that_names_a_model_twice_is_refused(site: Site) -> None:
     site.write("plain", [{"say": "done"}], models=["scripted:plain.script.yaml", "scripted:plain.script.yaml"])
 
-    with pytest.raises(AgentFileError, match=r"models\[1\]: .* is given twice"):
+    with pytest.raises(FileError, match=r"models\[1\]: .* is given twice"):
         async with open_worker(site.client, site.settings):
             pass
 

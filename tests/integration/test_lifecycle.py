@@ -41,17 +41,17 @@ GOOD = {"agent": "plain", "input": "Go on."}
         ([{**GOOD, "bugdet": {}}], "start request: bugdet: is not a known key; did you mean 'budget'?"),
         ([{**GOOD, "input": ""}], "start request: input: must not be empty"),
         ([{**GOOD, "input": {}}], "start request: input: must not be empty"),
-        ([{**GOOD, "input": 3}], "start request: input: must be a text or an object"),
-        ([{**GOOD, "agent": 3}], "start request: agent: 3 must be a text"),
+        ([{**GOOD, "input": 3}], "start request: input: is neither a text nor an object"),
+        ([{**GOOD, "agent": 3}], "start request: agent: 3 is not a text"),
         ([{**GOOD, "budget": {"cost_usd": "2.00"}}], "start request: budget.cost_usd: is not a known key"),
-        ([{**GOOD, "budget": {"steps": 0}}], "start request: budget.steps: 0 must be greater than or equal to 1"),
-        ([{**GOOD, "labels": {"a": 1}}], "start request: labels.a: 1 must be a text"),
+        ([{**GOOD, "budget": {"steps": 0}}], "start request: budget.steps: 0: must be at least 1"),
+        ([{**GOOD, "labels": {"a": 1}}], "start request: labels.a: 1 is not a text"),
         (
             [{**GOOD, "labels": {f"n{n}": "ü" * 64 for n in range(20)}}],
             "start request: labels: are 7830 bytes of JSON together; at most 1900 are allowed",
         ),
         ([{**GOOD, "agent": "nobody"}], "agent: 'nobody' is not an agent of these workers; they have: plain"),
-        ([{"agent": {"name": "x"}, "head": "y"}], "start request: agent: must be a text"),
+        ([{"agent": {"name": "x"}, "head": "y"}], "start request: agent: an object is not a text"),
     ],
 )
 async def test_bad_input_fails_the_run_at_once_with_one_sentence(site: Site, arguments: list[Any], said: str) -> None:

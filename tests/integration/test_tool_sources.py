@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.catalog.agents import AgentFileError
+from mandate.activities.files import FileError
 from mandate.workers.worker import open_worker
 from mandate.workflows.contracts.run import RunStatus
 from temporalio import activity
@@ -193,7 +193,7 @@ async def test_a_missing_secret_stops_the_start_and_is_named(tmp_path: Path, cli
     site = site_with(tmp_path, client, peers)
     site.write("sources", [{"say": "done"}], tools=peers.tools())
 
-    with pytest.raises(AgentFileError, match="secret 'TICKETS' is not in the environment"):
+    with pytest.raises(FileError, match="secret 'TICKETS' is not in the environment"):
         async with open_worker(client, site.settings):
             pass
 

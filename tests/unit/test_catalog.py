@@ -6,10 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mandate.activities.files import FileError
 from mandate.activities.toolbox import builtin
-from mandate.workers.catalog.agents import AgentFileError
 from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.people import faults_for
+from mandate.workers.catalog.readiness import missing_keys
 from mandate.workers.secrets import Secrets
+from mandate.workers.settings import Settings
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.tool import (
@@ -85,7 +88,7 @@ async def load(source: Path, servers: StubServers | None = None, **environment: 
 
 
 async def faults_of(folder: Path, servers: StubServers | None = None, **environment: str) -> list[str]:
-    with pytest.raises(AgentFileError) as refused:
+    with pytest.raises(FileError) as refused:
         await load(folder, servers, **environment)
     return [line.removeprefix(f"{folder}/") for line in str(refused.value).splitlines()]
 
@@ -352,3 +355,28 @@ async def test_modules_are_looked_for_behind_everything_else_and_once(
     await load(folder)
 
     assert sys.path == [*before, str(folder), str(folder.parent)]
+
+
+async def test_what_is_found_later_has_its_place_although_the_file_is_gone(folder: Path, tmp_path: Path) -> None:
+    path = folder / "a.yaml"
+    path.write_text(
+        "name: a\n" + HEAD + "policy:\n  - {id: large, match: {}, verdict: ask, approvers: {groups: [nobody]}}\n"
+    )
+    people = tmp_path / "people.yaml"
+    people.write_text("people: [{name: ann, groups: [finance]}]\n")
+    settings = Settings.from_environment({"MANDATE_PEOPLE": str(people)})
+    catalog = await load(folder)
+
+    path.unlink()
+    found = [*missing_keys(catalog, settings), *faults_for(catalog.agents.values(), settings)]
+
+    assert [str(fault).removeprefix(f"{folder}/") for fault in found] == [
+        (
+            "a.yaml:3:10: models[0]: agent 'a', model 'openai:gpt-6-sol': models named 'openai:...' need the "
+            "environment variable OPENAI_API_KEY"
+        ),
+        (
+            "a.yaml:5:63: policy[0].approvers.groups[0]: rule 'large' names the group 'nobody', "
+            "which the file of people does not have; it has finance"
+        ),
+    ]

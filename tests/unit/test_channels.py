@@ -11,7 +11,8 @@ from mandate.activities.channels.base import Parcel, key_of, wants
 from mandate.activities.channels.http_post import HttpPost
 from mandate.activities.channels.slack import APART, SlackSender
 from mandate.activities.channels.webhook import body_of, signature
-from mandate.workers.catalog.channels import LOG_ALONE, ChannelFileError, read_channels
+from mandate.activities.files import FileError
+from mandate.workers.catalog.channels import LOG_ALONE, read_channels
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.base import JsonObject
@@ -45,7 +46,7 @@ def read(text: str, tmp_path: Path) -> ChannelsFile:
 
 
 def faults_of(text: str, tmp_path: Path) -> list[str]:
-    with pytest.raises(ChannelFileError) as refused:
+    with pytest.raises(FileError) as refused:
         read(text, tmp_path)
     return [line.removeprefix(f"{tmp_path / 'channels.yaml'}:") for line in str(refused.value).splitlines()]
 
@@ -88,7 +89,7 @@ def test_default_file_is_used_when_it_exists(tmp_path: Path, monkeypatch: pytest
 
 
 def test_named_file_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(ChannelFileError) as refused:
+    with pytest.raises(FileError) as refused:
         read_channels(tmp_path / "none.yaml", SECRETS)
 
     assert str(refused.value) == f"{tmp_path}/none.yaml: is not a file; MANDATE_CHANNELS names the file of channels"
@@ -107,7 +108,7 @@ HOOK = "channels:\n  - name: a\n    kind: webhook\n    url: {url}\n    secret: {
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[]", ["1:1: a file of channels is a mapping, beginning with 'channels:'"]),
+        ("[]", ["1:1: is not a mapping with 'channels'"]),
         ("channels: []", ["1:1: channels: must not be empty"]),
         ("chanels: []", [
             "1:1: chanels: is not a key that is known here; did you mean 'channels'? allowed are channels",
@@ -117,7 +118,7 @@ HOOK = "channels:\n  - name: a\n    kind: webhook\n    url: {url}\n    secret: {
             "1:12: channels[0]: has no key 'kind'; it is one of log, webhook, slack"
         ]),
         ("channels: [{name: a, kind: email}]", [
-            "1:12: channels[0]: 'kind' is not one of log, webhook, slack: 'email'"
+            "1:22: channels[0].kind: 'email' is not one of log, webhook, slack"
         ]),
         ("channels: [{kind: log}]", ["1:12: channels[0].name: is missing: Names the channel in logs and failures."]),
         ("channels:\n  - {name: a, kind: log}\n  - {name: a, kind: log}", [

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from mandate.activities.agent import OfferedAgent, _pin
+from mandate.activities.files import FileError
 from mandate.activities.people.requesters import Requester
-from mandate.workers.catalog.agents import AgentFileError
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.checks import named
 from mandate.workers.catalog.readiness import missing_keys, script_faults
@@ -78,7 +78,7 @@ async def load(folder: Path, more: str, tools: str = TOOLS, servers: StubServers
 
 
 async def faults_of(folder: Path, more: str, tools: str = TOOLS) -> list[str]:
-    with pytest.raises(AgentFileError) as refused:
+    with pytest.raises(FileError) as refused:
         await load(folder, more, tools)
     return [line.removeprefix(f"{folder}/shop.yaml:") for line in str(refused.value).splitlines()]
 
@@ -242,29 +242,34 @@ ALL = "it has ask_person, find_refund, issue_refund, look_around, read_result"
             "{after: issue_refund, tool: find_refund, with: {order: args.oder, key: args.amount}, expect: 'true'}",
             [
                 (
-                    "11:53: checks[0].with.order: column 6: args has no 'oder'; did you mean order? "
+                    "11:53: checks[0].with.order: column 5: args has no 'oder'; did you mean 'order'? "
                     "it has amount, note, order"
                 ),
-                "11:71: checks[0].with.key: column 1: comes to a decimal number, which is no string",
+                "11:71: checks[0].with.key: column 1: has the type double, which is no string",
             ],
         ),
         (
             "{after: issue_refund, expect: 'result.ok = args.amount'}",
-            ["11:27: checks[0].expect: column 11: '=' is not an operator; equality is written '=='"],
+            [
+                (
+                    "11:27: checks[0].expect: column 11: Syntax error: token recognition error at: '= '; "
+                    "CEL writes '==' for equality, '&&' for and, '||' for or, '!' for not"
+                )
+            ],
         ),
         (
             "{after: issue_refund, expect: 'args.amount + 1.0'}",
-            ["11:27: checks[0].expect: column 1: comes to a decimal number; a condition is true or false"],
+            ["11:27: checks[0].expect: column 1: has the type double; a condition is true or false"],
         ),
         (
             "{after: issue_refund, expect: 'args.amunt > 1.0', when: 'tool.risc > 0.5'}",
             [
                 (
-                    "11:27: checks[0].expect: column 6: args has no 'amunt'; did you mean amount? "
+                    "11:27: checks[0].expect: column 5: args has no 'amunt'; did you mean 'amount'? "
                     "it has amount, note, order"
                 ),
                 (
-                    "11:55: checks[0].when: column 6: tool has no 'risc'; did you mean risk? "
+                    "11:55: checks[0].when: column 5: tool has no 'risc'; did you mean 'risk'? "
                     "it has effect, name, risk, source, tags, untrusted"
                 ),
             ],
@@ -272,8 +277,8 @@ ALL = "it has ask_person, find_refund, issue_refund, look_around, read_result"
         (
             "{after: final, expect: 'args.amount > 1.0', when: 'tool.risk > 0.5'}",
             [
-                "11:20: checks[0].expect: column 1: there is no 'args'; it sees result",
-                "11:49: checks[0].when: column 1: there is no 'tool'; it sees agent, run",
+                "11:20: checks[0].expect: column 5: there is no 'args'; it sees result",
+                "11:49: checks[0].when: column 5: there is no 'tool'; it sees agent, run",
             ],
         ),
         (
@@ -349,14 +354,14 @@ async def test_fault_of_a_check_is_told_with_its_place(folder: Path, check: str,
         ),
         (
             "{tool: find_refund, with: {order: args.order}, absent: 'size(reslt) == 0'}",
-            ["7:59: tools[1].probe.absent: column 6: there is no 'reslt'; did you mean result? it sees args, result"],
+            ["7:59: tools[1].probe.absent: column 6: there is no 'reslt'; did you mean 'result'? it sees args, result"],
         ),
         ("issue_refund", [f"7:5: tools[1].probe: 'issue_refund' is 'once'; a probe only reads, {READ}"]),
         (
             "{tool: find_refund, with: {order: args.order}, done: resul.x, not_done: 'args.order'}",
             [
-                "7:59: tools[1].probe.done: column 1: there is no 'resul'; did you mean result? it sees args, result",
-                "7:74: tools[1].probe.not_done: column 1: comes to a whole number; a condition is true or false",
+                "7:59: tools[1].probe.done: column 6: there is no 'resul'; did you mean 'result'? it sees args, result",
+                "7:74: tools[1].probe.not_done: column 1: has the type int; a condition is true or false",
             ],
         ),
         (

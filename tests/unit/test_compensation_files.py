@@ -34,10 +34,10 @@ async def test_short_compensation_is_given_the_arguments_that_both_have(folder: 
         ("issue_refund", "takes its own calls back, which would be taken back in turn; name another tool"),
         (
             "{tool: cancel_refund, with: {order: result.order, reason: reslt.id}}",
-            "column 1: there is no 'reslt'; did you mean result? it sees args, key, result",
+            "column 6: there is no 'reslt'; did you mean 'result'? it sees args, key, result",
         ),
         ("{tool: cancel_refund}", "'cancel_refund' needs the argument 'order'"),
-        ("[cancel_refund]", "a list is neither the name of a tool nor a mapping with 'tool'"),
+        ("[cancel_refund]", "a list is neither a name nor a mapping with 'tool'"),
         ("{toll: cancel_refund}", "toll: is not a key that is known here; did you mean 'tool'?"),
     ],
 )

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from mandate import NotDone, ToolContext
 from mandate.activities.documents import parse_document
+from mandate.activities.files import FileError
 from mandate.activities.providers.scripted.script import load_script
-from mandate.workers.catalog.agents import AgentFileError, read_agent
+from mandate.workers.catalog.agents import read_agent
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.conditions import check
 from mandate.workers.catalog.people import read_people
@@ -126,8 +127,7 @@ def test_other_files_are_valid(example: Example, tmp_path: Path) -> None:
         case "people file":
             assert read_people(Settings.from_environment({"MANDATE_PEOPLE": str(path)})) is not None
         case "policy file":
-            file, faults = read_policy_file(path)
-            assert file is not None, faults
+            assert read_policy_file(path).rules
         case _:
             pytest.fail(f"{example.place}: it is not clear what this is an example of")
 
@@ -179,5 +179,5 @@ def test_a_misspelt_key_of_an_example_is_found(word: str, tmp_path: Path) -> Non
     example = next(one for one in AGENTS if f"{word}:" in one.text and one.place.startswith("deploy/"))
     wrong = Example(example.place, example.text.replace(f"{word}:", f"{word}x:", 1))
 
-    with pytest.raises(AgentFileError, match=f"{word}x"):
+    with pytest.raises(FileError, match=f"{word}x"):
         read_agent(write(tmp_path, wrong.agent()))

@@ -1,4 +1,4 @@
-"""All faults of agent files come in one round: those of one stage never hide those of another."""
+"""Faults of agent files come in two rounds: all of the file itself, then all of its tools."""
 
 import asyncio
 import sys
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from mandate.activities.documents import parse_document
-from mandate.workers.catalog.agents import AgentFileError, read_agent
+from mandate.activities.files import FileError
+from mandate.workers.catalog.agents import read_agent
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec
@@ -71,13 +72,13 @@ def keyed_faults(text: str, tmp_path: Path) -> list[str]:
     """The faults of a file with this text, as `key: message`."""
     path = tmp_path / "agent.yaml"
     path.write_text(text)
-    with pytest.raises(AgentFileError) as refused:
+    with pytest.raises(FileError) as refused:
         read_agent(path)
     return [f"{fault.key}: {fault.message}" for fault in refused.value.faults]
 
 
 async def loaded_faults(folder: Path, servers: StubServer | None = None) -> list[str]:
-    with pytest.raises(AgentFileError) as refused:
+    with pytest.raises(FileError) as refused:
         await Catalog.load(folder, servers or StubServer(), secrets=Secrets({}))
     return [line.removeprefix(f"{folder}/") for line in str(refused.value).splitlines()]
 
@@ -96,11 +97,12 @@ BETWEEN = [
         ["tools[0].mcp.env: belongs to 'command'; a server at a 'url' has its own environment"],
     ),
     (
-        "tools:\n  - mcp: {name: f, command: [x], headers: {A: b}}\n    only: [a]\n    effects: {a: read, b: read}\n",
-        [
-            "tools[0].mcp.headers: belongs to 'url'; a server started by 'command' has no headers",
-            "tools[0].effects.b: is not one of the tools that 'only' takes",
-        ],
+        "tools:\n  - mcp: {name: f, command: [x], headers: {A: b}}\n",
+        ["tools[0].mcp.headers: belongs to 'url'; a server started by 'command' has no headers"],
+    ),
+    (
+        "tools:\n  - mcp: {name: f, command: [x]}\n    only: [a]\n    effects: {a: read, b: read}\n",
+        ["tools[0].effects.b: is not one of the tools that 'only' takes"],
     ),
     (
         (
@@ -171,17 +173,21 @@ def test_keys_that_do_not_fit_are_told(text: str, faults: list[str], tmp_path: P
 
 
 @pytest.mark.parametrize(("text", "faults"), BETWEEN)
-def test_keys_that_do_not_fit_are_told_beside_faults_of_other_keys(
+def test_keys_that_do_not_fit_are_told_beside_faults_of_other_entries(
     text: str, faults: list[str], tmp_path: Path
 ) -> None:
-    around = "attempts: 0\n" + HEAD + text + BAD + "  - {python: a:b, effect: onc}\n"
+    around = "attempts: 0\n" + HEAD + text + "  - {python: a:b, effect: onc}\n"
 
     assert keyed_faults(around, tmp_path) == [
         "attempts: 0: must be at least 1",
         *faults,
-        BAD_TOLD,
         "tools[1].effect: 'onc' is not one of read, idempotent, keyed, once",
     ]
+
+
+@pytest.mark.parametrize("text", [text for text, _ in BETWEEN if "mcp: " not in text])
+def test_keys_of_an_entry_are_compared_once_each_is_valid(text: str, tmp_path: Path) -> None:
+    assert keyed_faults(HEAD + text + BAD, tmp_path) == [BAD_TOLD]
 
 
 @pytest.mark.parametrize(("text", "faults"), BETWEEN)
@@ -201,58 +207,54 @@ def test_agent_made_in_code_is_refused_for_the_same(text: str, faults: list[str]
             + "    query: [y, 3]\n",
             [
                 "tools[0].http.method: 'FETCH' is not one of GET, HEAD, POST, PUT, PATCH, DELETE",
-                "tools[0].http.url: the argument 'z' must be a required property of input_schema",
                 "tools[0].name: '1st' is not a letter followed by up to 63 letters, digits, '_' and '-'",
-                "tools[0].query[0]: 'y' is not a property of input_schema",
                 "tools[0].query[1]: 3 is not a text; put it in quotes",
             ],
         ),
         (
             "tools:\n  - http: {method: GET, url: 'ftp://x.example/{z}'}\n    name: t\n" + SCHEMA,
-            [
-                "tools[0].http.url: 'ftp://x.example/{z}' does not begin with http:// or https://",
-                "tools[0].http.url: the argument 'z' must be a required property of input_schema",
-            ],
+            ["tools[0].http.url: 'ftp://x.example/{z}' does not begin with http:// or https://"],
         ),
         (
             ACTIVITY + SCHEMA + "    arguments: [q, 3, z]\n    sensitive: [{}, card]\n",
             [
-                "tools[0].input_schema: the sensitive argument 'card' is not one of its properties",
                 "tools[0].arguments[1]: 3 is not a text; put it in quotes",
-                "tools[0].arguments[2]: 'z' is not a property of input_schema",
                 "tools[0].sensitive[0]: a mapping is not a text; put it in quotes",
             ],
         ),
         (
             "tools:\n  - mcp: {name: f, command: npx, url: 'https://x'}\n    only: [a]\n    effects: {b: reed}\n",
             [
-                "tools[0].mcp: an MCP server needs exactly one of 'command' and 'url'",
                 "tools[0].mcp.command: 'npx' is not a list",
                 "tools[0].effects.b: 'reed' is not one of read, idempotent, keyed, once",
-                "tools[0].effects.b: is not one of the tools that 'only' takes",
             ],
         ),
     ],
 )
-def test_what_can_be_read_of_a_faulty_key_is_judged(text: str, faults: list[str], tmp_path: Path) -> None:
+def test_each_key_of_an_entry_is_judged_by_itself(text: str, faults: list[str], tmp_path: Path) -> None:
     assert keyed_faults(HEAD + text, tmp_path) == faults
 
 
-def test_names_given_twice_are_told_beside_faulty_ones(tmp_path: Path) -> None:
+def test_names_given_twice_are_told_once_each_is_valid(tmp_path: Path) -> None:
     text = (
         "name: b\ninstructions: x\nmodels: [openai:n, gpt, gpt, openai:n]\n"
         "tools:\n  - {python: a:b, name: x}\n  - {python: a:c, name: x, effect: onc}\n"
         "policy:\n  - {id: y, match: {}, verdict: deny}\n  - {id: y, match: 3, verdict: deny}\n"
     )
+    mended = (
+        text.replace("gpt, gpt", "openai:o").replace("effect: onc", "effect: once").replace("match: 3", "match: {}")
+    )
 
-    assert [told.partition(";")[0] for told in keyed_faults(text, tmp_path)] == [
+    assert keyed_faults(text, tmp_path) == [
         f"models[1]: 'gpt' is not 'provider:model' with one of the providers {', '.join(PROVIDERS)}",
         f"models[2]: 'gpt' is not 'provider:model' with one of the providers {', '.join(PROVIDERS)}",
-        "models[3]: 'openai:n' is given twice",
-        "tools[1]: the name 'x' is taken by tools[0]",
         "tools[1].effect: 'onc' is not one of read, idempotent, keyed, once",
-        "policy[1].id: 'y' is the id of policy[0] too",
         "policy[1].match: 3 is not a mapping",
+    ]
+    assert keyed_faults(mended, tmp_path) == [
+        "models[2]: 'openai:n' is given twice",
+        "tools[1]: the name 'x' is taken by tools[0]; set another 'name'",
+        "policy[1].id: 'y' is the id of policy[0] too; each rule has its own",
     ]
 
 
@@ -270,15 +272,11 @@ def test_names_given_twice_are_told_beside_faulty_ones(tmp_path: Path) -> None:
         (ACTIVITY + "    arguments: [q]\n    sensitive: [.inf]\n", ["tools[0].input_schema", "tools[0].sensitive[0]"]),
         (ACTIVITY + "    input_schema: q\n    arguments: [q]\n", ["tools[0].input_schema"]),
         (
-            HTTP + "    input_schema: {type: array}\n    sensitive: [s]\n",
-            ["tools[0].input_schema"],
+            HTTP.replace("/{q}", "/") + "    input_schema: {type: array}\n    sensitive: [s]\n",
+            ["tools[0].input_schema", "tools[0].input_schema"],
         ),
         (ACTIVITY + SCHEMA + "    arguments: [q, 3]\n", ["tools[0].arguments[1]"]),
-        (ACTIVITY + SCHEMA + "    sensitive: [.inf]\n", ["tools[0].sensitive[0]"]),
-        (
-            HTTP + SCHEMA.replace("s: {}", "s: {}, 404: {}") + "    sensitive: [x]\n",
-            ["tools[0].input_schema.properties"],
-        ),
+        (HTTP + SCHEMA.replace("s: {}", "s: {}, 404: {}"), ["tools[0].input_schema.properties"]),
         (HTTP.replace("{q}", "{q") + SCHEMA + "    query: [q]\n", ["tools[0].http.url"]),
         (HTTP.replace("name: t", "name: [t]") + SCHEMA + "  - {python: a:b, name: t}\n", ["tools[0].name"]),
         ("tools:\n  - {python: a:b, name: 1st}\n  - {python: a:c, name: 1st}\n", ["tools[0].name", "tools[1].name"]),
@@ -293,8 +291,8 @@ def test_nothing_is_concluded_from_what_cannot_be_read(text: str, keys: list[str
     assert [told.partition(":")[0] for told in keyed_faults(HEAD + text, tmp_path)] == keys
 
 
-async def test_faults_of_all_stages_come_at_once(folder: Path) -> None:
-    (folder / "a.yaml").write_text(
+async def test_faults_of_the_file_come_first_and_then_those_of_its_tools(folder: Path) -> None:
+    text = (
         HEAD
         + """\
 attempts: 0
@@ -302,23 +300,17 @@ tools:
   - python: together_shop:lookup
     effect: onc
   - python: together_shop:pay
-    sensitive: [card, 3, pin]
+    sensitive: [card, pin]
     timeout: 30
   - python: together_shop:pay
     name: read_result
   - mcp: {name: down, command: [npx]}
   - mcp: {name: locked, command: [npx], env: {A: "${secret:ONE}", B: 3}}
-    only: [a]
-    effects: {b: read}
-  - http: {method: FETCH, url: "https://x.example/{z}"}
-    name: pay
+  - http: {method: FETCH, url: "https://x.example/"}
+    name: look_up
     headers: {A: "${secret:TWO}", B: "${secret:"}
-    input_schema: {properties: {a: {type: numbr}}}
-    sensitive: [b]
-  - http: {method: GET, url: "https://x.example/"}
-    name: get
-    headers: {A: "${secret:THREE}"}
-    input_schema: {type: object, properties: {a: {$ref: "https://x.example/schema"}}}
+    input_schema: {type: object, properties: {a: {type: numbr}}}
+  - python: together_shop:look_up
   - activity: {name: get, task_queue: pay}
     input_schema: {type: object, required: a}
 policy:
@@ -326,74 +318,59 @@ policy:
 output_schema: {type: array}
 """
     )
+    mended = (
+        text.replace("attempts: 0", "attempts: 1")
+        .replace("effect: onc", "effect: once")
+        .replace("timeout: 30", "timeout: 30s")
+        .replace("B: 3", "B: b")
+        .replace("FETCH", "GET")
+        .replace(', B: "${secret:"', "")
+        .replace("perhaps", "ask")
+    )
+    (folder / "a.yaml").write_text(text)
     (folder / "b.yaml").write_text(HEAD.replace("name: a", "name: b") + "tools: [{python: 'together_shop:zzz'}]\n")
     (folder / "c.yaml").write_text("models: [\n")
     servers = StubServer()
 
-    found = await loaded_faults(folder, servers)
+    first = await loaded_faults(folder, servers)
+    asked_first = list(servers.asked)
+    (folder / "a.yaml").write_text(mended)
+    second = await loaded_faults(folder, servers)
 
-    starts = [
+    others = [
+        "b.yaml:4:10: tools[0].python: module 'together_shop' has no function 'zzz'; it has charge, look_up, pay",
+        "c.yaml:2:1: is not valid YAML: while parsing a flow node, expected the node content, but found '<stream end>'",
+    ]
+    assert first == [
         "a.yaml:4:1: attempts: 0: must be at least 1",
-        "a.yaml:6:5: tools[0].python: module 'together_shop' has no function 'lookup'; did you mean 'look_up'?",
         "a.yaml:7:5: tools[0].effect: 'onc' is not one of read, idempotent, keyed, once",
-        "a.yaml:8:5: tools[1].python: together_shop:pay: sensitive argument 'card' is not one of its arguments",
-        "a.yaml:8:5: tools[1].python: together_shop:pay: sensitive argument 'pin' is not one of its arguments",
-        "a.yaml:9:23: tools[1].sensitive[1]: 3 is not a text; put it in quotes",
         "a.yaml:10:5: tools[1].timeout: 30: a duration needs a unit, for example '30s', '5m', '2h' or '1d'",
+        "a.yaml:14:67: tools[4].mcp.env.B: is not a text; put it in quotes",
+        "a.yaml:15:12: tools[5].http.method: 'FETCH' is not one of GET, HEAD, POST, PUT, PATCH, DELETE",
+        (
+            "a.yaml:17:35: tools[5].headers.B: a secret is written '${secret:NAME}', "
+            "its name of letters, digits, '_', '.' and '-'"
+        ),
+        "a.yaml:23:24: policy[0].verdict: 'perhaps' is not one of allow, ask, deny",
+        *others,
+    ]
+    starts = [
+        "a.yaml:6:5: tools[0].python: module 'together_shop' has no function 'lookup'; did you mean 'look_up'?",
+        "a.yaml:8:5: tools[1].python: together_shop:pay: sensitive arguments 'card', 'pin' are none of its arguments",
         "a.yaml:11:5: tools[2]: the name 'read_result' is taken by a built-in tool; set another 'name'",
         "a.yaml:13:5: tools[3].mcp: the server 'down' ended at once",
         f"a.yaml:14:47: tools[4].mcp.env.A: secret 'ONE' {NOWHERE}",
-        "a.yaml:14:67: tools[4].mcp.env.B: is not a text; put it in quotes",
-        "a.yaml:16:15: tools[4].effects.b: is not one of the tools that 'only' takes",
-        "a.yaml:17:5: tools[5]: the name 'pay' is taken by tools[1]; set another 'name'",
-        "a.yaml:17:12: tools[5].http.method: 'FETCH' is not one of GET, HEAD, POST, PUT, PATCH, DELETE",
-        "a.yaml:17:27: tools[5].http.url: the argument 'z' must be a required property of input_schema",
-        f"a.yaml:19:15: tools[5].headers.A: secret 'TWO' {NOWHERE}",
-        "a.yaml:19:35: tools[5].headers.B: a secret is written '${secret:NAME}', its name of letters, ",
-        "a.yaml:20:5: tools[5].input_schema: must be the JSON Schema of an object, with 'type: object'",
-        "a.yaml:20:5: tools[5].input_schema: the sensitive argument 'b' is not one of its properties",
-        "a.yaml:20:5: tools[5].input_schema: the schema is not valid: properties.a.type: ",
-        f"a.yaml:24:15: tools[6].headers.A: secret 'THREE' {NOWHERE}",
-        "a.yaml:25:5: tools[6].input_schema: properties.a.$ref: ",
-        "a.yaml:26:5: tools[7]: the name 'get' is taken by tools[6]; set another 'name'",
-        "a.yaml:27:5: tools[7].input_schema: the schema is not valid: required: ",
-        "a.yaml:29:24: policy[0].verdict: 'perhaps' is not one of ",
-        "a.yaml:30:1: output_schema: the schema must be for an object, not type 'array'",
-        "b.yaml:4:10: tools[0].python: module 'together_shop' has no function 'zzz'; it has charge, look_up, pay",
-        "c.yaml:2:1: is not valid YAML: ",
+        f"a.yaml:17:15: tools[5].headers.A: secret 'TWO' {NOWHERE}",
+        "a.yaml:18:5: tools[5].input_schema: the schema is not valid: properties.a.type: ",
+        "a.yaml:19:5: tools[6]: the name 'look_up' is taken by tools[5]; set another 'name'",
+        "a.yaml:21:5: tools[7].input_schema: the schema is not valid: required: ",
+        "a.yaml:24:1: output_schema: the schema must be for an object, not type 'array'",
+        *others,
     ]
-    assert len(found) == len(starts), "\n".join(found)
-    for line, start in zip(found, starts, strict=True):
+    assert len(second) == len(starts), "\n".join(second)
+    for line, start in zip(second, starts, strict=True):
         assert line.startswith(start)
-    assert servers.asked == ["down"]
-
-
-async def test_names_of_faulty_entries_are_taken_too(folder: Path) -> None:
-    (folder / "a.yaml").write_text(
-        HEAD
-        + """\
-tools:
-  - {python: together_shop:pay, retries: 99}
-  - {python: together_shop:look_up, name: pay}
-  - {python: together_shop:look_up, name: pay}
-  - {python: together_shop:look_up, name: 1st}
-  - {python: together_shop:look_up, nam: other}
-  - {python: together_shop:absent, name: look_up}
-  - {python: together_shop:look_up}
-"""
-    )
-
-    found = await loaded_faults(folder)
-
-    assert [line.partition(";")[0] for line in found] == [
-        "a.yaml:5:33: tools[0].retries: 99: must be at most 20",
-        "a.yaml:6:5: tools[1]: the name 'pay' is taken by tools[0]",
-        "a.yaml:7:5: tools[2]: the name 'pay' is taken by tools[1]",
-        "a.yaml:8:37: tools[3].name: '1st' is not a letter followed by up to 63 letters, digits, '_' and '-'",
-        "a.yaml:9:37: tools[4].nam: is not a key that is known here",
-        "a.yaml:10:6: tools[5].python: module 'together_shop' has no function 'absent'",
-        "a.yaml:11:5: tools[6]: the name 'look_up' is taken by tools[5]",
-    ]
+    assert (asked_first, servers.asked) == ([], ["down"])
 
 
 @pytest.mark.parametrize(
@@ -415,11 +392,8 @@ async def test_what_the_yaml_does_not_say_clearly_is_told_once(folder: Path, mor
 async def test_all_sensitive_arguments_that_a_function_lacks_are_told(folder: Path) -> None:
     (folder / "a.yaml").write_text(HEAD + "tools: [{python: 'together_shop:charge'}]\n")
 
-    refused = "a.yaml:4:10: tools[0].python: together_shop:charge: sensitive argument"
-    assert await loaded_faults(folder) == [
-        f"{refused} 'pin' is not one of its arguments",
-        f"{refused} 'cvc' is not one of its arguments",
-    ]
+    refused = "a.yaml:4:10: tools[0].python: together_shop:charge: sensitive arguments"
+    assert await loaded_faults(folder) == [f"{refused} 'pin', 'cvc' are none of its arguments"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from mandate.workers.cli.errors import CliError
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.people import PeopleSpec
 from mandate.workflows.contracts.request import Need, OpenRequests, Request, Then
+from mandate.workflows.rules import decisions
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 LATER = NOW + timedelta(hours=2)
@@ -67,19 +68,19 @@ def run(*requests: Request, requester: str | None = None) -> OpenRequests:
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (-5, "0 s"),
-        (0, "0 s"),
-        (89, "89 s"),
-        (90, "2 min"),
-        (119, "2 min"),
-        (3600, "60 min"),
-        (5400, "2 h"),
-        (86390, "24 h"),
-        (172800, "2 d"),
+        (-5, "0s"),
+        (0, "0s"),
+        (89, "89s"),
+        (90, "2m"),
+        (119, "2m"),
+        (3600, "1h"),
+        (5400, "2h"),
+        (86390, "24h"),
+        (172800, "2d"),
     ],
 )
 def test_lengths_are_rounded_to_a_unit_that_says_enough(seconds: float, words: str) -> None:
-    assert request_text.length(timedelta(seconds=seconds)) == words
+    assert decisions.round_duration(timedelta(seconds=seconds)) == words
 
 
 @pytest.mark.parametrize(
@@ -103,12 +104,12 @@ def test_needs_say_who_how_many_and_who_has(need: Need, words: str) -> None:
 def test_expiry_says_what_it_means() -> None:
     goes_on = Then(groups=("leads",), users=("cy",), expires=timedelta(hours=4))
 
-    assert request_text.expiry(request(need())) == "it counts as rejected"
-    assert request_text.expiry(request(need(then=goes_on))) == "leads, cy can answer too, for 4h"
-    assert request_text.expiry(request(need(expires_at=LATER + timedelta(1)), need(then=goes_on))) == (
+    assert decisions.describe_expiry(request(need())) == "it counts as rejected"
+    assert decisions.describe_expiry(request(need(then=goes_on))) == "leads, cy can answer too, for 4h"
+    assert decisions.describe_expiry(request(need(expires_at=LATER + timedelta(1)), need(then=goes_on))) == (
         "leads, cy can answer too, for 4h"
     )
-    assert request_text.remaining(request(need()), NOW) == "2 h"
+    assert request_text.remaining(request(need()), NOW) == "2h"
     assert request_text.remaining(request(need()), LATER) == "over"
 
 

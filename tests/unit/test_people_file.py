@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from mandate.activities.documents import Document
+from mandate.activities.files import FileError
 from mandate.activities.people.directory import Directory, DirectoryUnavailable
-from mandate.workers.catalog.agents import read_agent
+from mandate.workers.catalog.agents import read_agent_file
 from mandate.workers.catalog.catalog import Loaded
-from mandate.workers.catalog.people import PeopleFileError, faults_for, read_people, warnings_for
+from mandate.workers.catalog.people import faults_for, read_people, warnings_for
+from mandate.workers.catalog.policies import PlacedRule
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.policy import Asking, Rule
@@ -36,7 +39,7 @@ def settings(tmp_path: Path, text: str | None = FILE, **environment: str) -> Set
 
 def told(tmp_path: Path, text: str) -> list[tuple[int, str, str, str]]:
     """Line, key, value and message of each fault."""
-    with pytest.raises(PeopleFileError) as raised:
+    with pytest.raises(FileError) as raised:
         read_people(settings(tmp_path, text))
     return [(fault.line, fault.key, fault.value, fault.message) for fault in raised.value.faults]
 
@@ -71,7 +74,7 @@ def test_groups_are_those_that_somebody_is_in_or_that_are_described(tmp_path: Pa
     ("text", "expected"),
     [
         ("", [(0, "", "", "is empty")]),
-        ("- ann", [(1, "", "", "a file of people is a mapping, beginning with 'people:'")]),
+        ("- ann", [(1, "", "", "is not a mapping with 'people'")]),
         ("groups: {}", [(1, "people", "", "is missing: Who may decide.")]),
         ("people: []", [(1, "people", "", "must not be empty")]),
         (
@@ -166,7 +169,7 @@ def test_faults(tmp_path: Path, text: str, expected: list[tuple[int, str, str, s
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     path = tmp_path / "none.yaml"
 
-    with pytest.raises(PeopleFileError) as raised:
+    with pytest.raises(FileError) as raised:
         read_people(settings(tmp_path, None, MANDATE_PEOPLE=str(path)))
 
     assert str(raised.value) == f"{path}: is not a file; MANDATE_PEOPLE names the file of people"
@@ -253,16 +256,18 @@ def loaded(tmp_path: Path, text: str) -> Loaded:
     """An agent with this policy in its file."""
     path = tmp_path / "refunds.yaml"
     path.write_text(f"name: refunds\ninstructions: Help.\nmodels: [scripted:x]\n{text}", encoding="utf-8")
-    return of(read_agent(path), path)
+    file = read_agent_file(path)
+    return of(file.spec, file.document, path)
 
 
-def of(spec: AgentSpec, path: Path | None) -> Loaded:
+def of(spec: AgentSpec, document: Document, path: Path | None = None) -> Loaded:
     pinned = PinnedAgent(
         name=spec.name, instructions="i", models=("scripted:x",), tools=(), policy=spec.policy,
         people=spec.people, requester=spec.requester,
         attempts=3, budget=spec.budget, output_schema=None, max_output_tokens=10,
     )  # fmt: skip
-    return Loaded(pinned, "d" * 43, b"", path)
+    rules = tuple(PlacedRule(rule, document, ("policy", index)) for index, rule in enumerate(spec.policy))
+    return Loaded(pinned, "d" * 43, b"", path, document, rules)
 
 
 def rule(text: str) -> str:
@@ -353,9 +358,9 @@ def test_an_agent_made_in_code_is_named(tmp_path: Path) -> None:
     asks = Rule.model_validate({"id": "r", "match": {}, "verdict": "ask", "approvers": {"groups": ["x"]}})
     spec = AgentSpec(name="made", instructions="i", models=("scripted:x",), policy=(asks,), people=Asking())
 
-    (fault,) = faults_for([of(spec, None)], settings(tmp_path))
+    (fault,) = faults_for([of(spec, Document("agent 'made'", None, (), {}))], settings(tmp_path))
 
-    assert str(fault).startswith("agent 'made':1:1: policies: rule 'r' names the group 'x'")
+    assert str(fault).startswith("agent 'made': policy[0].approvers.groups[0]: rule 'r' names the group 'x'")
 
 
 def test_a_broken_file_is_all_that_is_told(tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from mandate.activities import failures
 from mandate.activities.channels import slack_blocks
 from mandate.activities.channels.base import Parcel, key_of
 from mandate.activities.channels.webhook import body_of
 from mandate.activities.notification import _readable
 from mandate.activities.toolbox.mcp.transport import Stderr
-from mandate.activities.toolbox.secret_values import SecretValues
+from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workers import telemetry
 from mandate.workers.cli import edit, output
 from mandate.workers.cli.columns import print_table
@@ -119,13 +118,13 @@ def test_a_text_is_cut_after_it_was_made_plain() -> None:
 
 @given(anything, st.integers(1, 60))
 def test_nothing_forbidden_is_in_one_line(text: str, limit: int) -> None:
-    made = [make_plain(text), shorten(text, limit), wording.shorten(text, limit), failures.shorten(text, limit)]
+    made = [make_plain(text), shorten(text, limit), wording.shorten(text, limit)]
     made += [wording.call("tool" + text, {text: text, "list": [text]}), wording.result(ToolResult(text=text))]
     made += [wording.result(ToolResult(preview=text, size=5, digest="x" * 43))]
 
     assert [forbidden(line, lines=False) for line in made] == [[]] * len(made)
     assert make_plain(make_plain(text)) == make_plain(text)
-    assert all(len(line) <= limit for line in made[1:4])
+    assert all(len(line) <= limit for line in made[1:3])
 
 
 @given(st.recursive(anything | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(anything, inner)))

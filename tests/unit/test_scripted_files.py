@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from mandate.activities.providers.scripted.faults import ScriptError
+from mandate.activities.files import FileError
 from mandate.activities.providers.scripted.script import load_script, script_schema
 from temporalio.exceptions import ApplicationError
 
@@ -67,33 +67,27 @@ def test_all_faults_of_a_file_are_named_with_their_lines(tmp_path: Path) -> None
         """)
     )
 
-    with pytest.raises(ScriptError) as caught:
+    with pytest.raises(FileError) as caught:
         load_script(path)
 
     assert str(caught.value).replace(f"{path}:", "").splitlines() == [
         (
-            "1:1: strct: is not a key that is known here; allowed are conversations, delay, otherwise, strict, turns,"
-            " usage"
+            "1:1: strct: is not a key that is known here; did you mean 'strict'? allowed are conversations, delay,"
+            " otherwise, strict, turns, usage"
         ),
-        "2:1: strict: 'no': should be a valid boolean",
+        "2:1: strict: 'no' is not true or false",
         (
-            "4:5: turns[0].sey: is not a key that is known here; allowed are call, delay, expect, fail, finish, repeat,"
-            " say, take, usage"
+            "4:5: turns[0].sey: is not a key that is known here; did you mean 'say'? allowed are call, delay, expect,"
+            " fail, finish, repeat, say, take, usage"
         ),
-        "6:5: turns[1].say: 5: should be a valid string",
-        "7:5: turns[2].call: [{'a': {}, 'b': {}}]: each item of the list is one 'tool: arguments'",
-        "8:13: turns[3].fail[0].status: 200: should be greater than or equal to 400",
-        (
-            "8:27: turns[3].fail[1]: {'status': 500, 'cut': True}: a failure has exactly one of the keys 'status',"
-            " 'fault', 'cut' and 'slow'"
-        ),
-        "10:5: turns[4]: {}: a turn needs 'say', 'call' or 'finish'",
-        "11:6: turns[5].take: {'n': 'a.b'}: 'n' has a meaning of its own; take another name",
-        (
-            "12:5: turns[6]: {'finish': 'misfit'}: 'misfit' is found by the runtime; say something that does not fit"
-            " the output schema"
-        ),
-        "13:17: turns[7].turns: [{'say': 'x', 'repeat': 2}]: a turn of a repeated group has no 'repeat' of its own",
+        "6:5: turns[1].say: 5 is not a text; put it in quotes",
+        "7:5: turns[2].call: each item of the list is one 'tool: arguments'",
+        "8:13: turns[3].fail[0].status: 200: must be at least 400",
+        "8:27: turns[3].fail[1]: a failure has exactly one of the keys 'status', 'fault', 'cut' and 'slow'",
+        "10:5: turns[4]: a turn needs 'say', 'call' or 'finish'",
+        "11:6: turns[5].take: 'n' has a meaning of its own; take another name",
+        "12:5: turns[6]: 'misfit' is found by the runtime; say something that does not fit the output schema",
+        "13:17: turns[7].turns: a turn of a repeated group has no 'repeat' of its own",
         "14:6: turns[8].delay: 5: a duration needs a unit, for example '30s', '5m', '2h' or '1d'",
     ]
 

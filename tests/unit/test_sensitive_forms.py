@@ -7,11 +7,12 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mandate.activities.failures import ToolError, shorten
+from mandate.activities.failures import ToolError
 from mandate.activities.tool import _told
-from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.toolbox.redaction import SecretValues, without_sensitive
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Tool
+from mandate.workflows.rules.plain_text import shorten
 
 TOOL = Tool(name="charge", source="http", sensitive=("card",))
 CARD = "4111-2222-3333"
@@ -58,3 +59,28 @@ def test_no_value_is_left(value: str, around: str) -> None:
     told = without_sensitive(f"{around}{value}{around}", TOOL, {"card": value})
 
     assert value not in told or value in "***"
+
+
+SECRET_TEXT = 'p"w &42\nBEGIN KEY LINE'
+
+
+@pytest.mark.parametrize(
+    ("told", "struck"),
+    [
+        (f"it is {SECRET_TEXT}", "it is ***"),
+        (f"it is {json.dumps(SECRET_TEXT)}", 'it is "***"'),
+        (f"it is {quote(SECRET_TEXT, safe='')}", "it is ***"),
+        ("a line: BEGIN KEY LINE", "a line: ***"),
+        ("pin 123", "pin 123"),
+    ],
+)
+def test_secret_is_struck_out_in_the_forms_that_it_may_come_back_in(told: str, struck: str) -> None:
+    secrets = SecretValues(lambda reference: {"${secret:KEY}": SECRET_TEXT, "${secret:PIN}": "123"}[reference])
+
+    assert secrets.fill("Bearer ${secret:KEY}${secret:PIN}") == f"Bearer {SECRET_TEXT}123"
+    assert secrets.strike(told) == struck
+
+
+def test_misspelt_secret_is_never_sent_as_it_stands() -> None:
+    with pytest.raises(ValueError, match=r"a secret is written '\$\{secret:NAME\}'"):
+        SecretValues(lambda _: "x").fill("Bearer ${secret:A B}")

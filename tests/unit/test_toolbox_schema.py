@@ -68,7 +68,7 @@ def test_no_arguments_are_an_empty_object(text: str) -> None:
         ('{"a": 1e999}', "a: NaN, infinities and numbers beyond 1.8e308 are not allowed"),
         ('{"a": 1, "a": 1}', "the arguments: the key 'a' is given twice"),
         ('{"a": 1, "\\u0061": 2}', "the arguments: the key 'a' is given twice"),
-        ('{"x": [{"y y": {"a": 1, "b": 2, "a": 3}}]}', "x[0][\"y y\"]: the key 'a' is given twice"),
+        ('{"x": [{"y y": {"a": 1, "b": 2, "a": 3}}]}', "x[0]['y y']: the key 'a' is given twice"),
         ('{"a": 9223372036854775808}', "a: the integer is beyond 64 bits; write it as a text"),
         ('{"a": -9223372036854775809}', "a: the integer is beyond 64 bits; write it as a text"),
         ('{"a": ' + "9" * 5000 + "}", "a: the integer is beyond 64 bits; write it as a text"),

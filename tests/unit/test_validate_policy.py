@@ -255,7 +255,7 @@ def test_policy_that_opens_all_is_told_what_that_opens(project: Path, capsys: py
         (
             "run.now.getHours() == 12",
             "run.noon",
-            ("4:42: rules[1].when: rule 'lunch', agent 'refunds', column 5: run has no 'noon'; "
+            ("4:42: rules[1].when: rule 'lunch', agent 'refunds', column 4: run has no 'noon'; "
             "it has calls, cost_usd, depth, id, labels, now, requester, step, tainted, totals"),
         ),
     ],
@@ -294,8 +294,8 @@ def test_policy_that_no_agent_names_is_checked_too(project: Path, capsys: pytest
         2,
         [
             (
-                "policies/other.yaml:2:28: rules[0].when: rule 'a', column 1: there is no 'agnt'; did you mean agent? "
-                "a condition sees agent, args, run, tool"
+                "policies/other.yaml:2:28: rules[0].when: rule 'a', column 5: there is no 'agnt'; "
+                "did you mean 'agent'? a condition sees agent, args, run, tool"
             )
         ],
     )
@@ -369,7 +369,7 @@ def test_single_call_is_told_to_programs(project: Path, capsys: pytest.CaptureFi
             "call.yaml:2:15: run.calls.look_up: -1: must be at least 0",
         ),
         ("call: {tol: x}\n", "call.yaml:1:1: call.tool: is missing: Name of the tool.; call.yaml:1:8: "),
-        ("- a\n", "call.yaml:1:1: a call is a mapping"),
+        ("- a\n", "call.yaml:1:1: is not a mapping with 'call'"),
     ],
 )  # fmt: skip
 def test_call_that_cannot_be_judged_is_refused(
@@ -390,7 +390,7 @@ def test_sum_that_is_no_number_any_more_is_refused(project: Path, capsys: pytest
     code, out, errors = run(capsys, "--call", "call.json")
 
     assert (code, out) == (2, "")
-    assert errors == ["error: call.json:1:1: run.totals.issue_refund.amount: inf is not a finite number"]
+    assert errors == ["error: call.json: run.totals.issue_refund.amount: inf is not a finite number"]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,9 @@
 
 catalog: agents that a worker offers
 agents: agent files
-agent_parts: readable parts of faulty files
 earlier_agents: agents of earlier files
 tools: entries of `tools`
-tool_resolver: tools of one agent
 mcp_acceptance: words of MCP servers, accepted
-mcp_waits: slow MCP servers
 checks: checks, probes, compensations
 policies: shared policy files
 policy_summary: outcomes by the rules
@@ -17,10 +14,6 @@ channels: file of channels
 readiness: needs of a process
 conditions: conditions against tools
 condition_types: types of conditions' variables
-condition_schemas: arguments as types
-condition_kinds: types of protobuf
 condition_reads: arguments that conditions read
 condition_errors: errors of CEL in words
-fault_texts: pydantic's faults in words
-fault_choices: faults of unions
 """

@@ -6,17 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mandate.activities.documents import Document, Fault, Place, in_order
+from mandate.activities.documents import Document, Fault, in_order
+from mandate.activities.files import FileError
 from mandate.activities.toolbox import builtin
 from mandate.workers.catalog import mcp_acceptance
-from mandate.workers.catalog.agents import AgentFile, AgentFileError, Scan, scan_agents
+from mandate.workers.catalog.agents import AgentFile, Scan, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
-from mandate.workers.catalog.policies import Policies, PolicyFile, policy_folder
-from mandate.workers.catalog.tool_resolver import ToolResolver
-from mandate.workers.catalog.tools import McpDefinitions
+from mandate.workers.catalog.policies import PlacedRule, Policies, PolicyFile, policy_folder
+from mandate.workers.catalog.tools import McpDefinitions, ToolResolver
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
+from mandate.workflows.contracts.faults import Place
 from mandate.workflows.contracts.policy import Match
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
@@ -36,6 +37,10 @@ class Loaded:
     """Contents of a blob: `pinned` as canonical JSON, whose address is `digest`."""
     path: Path | None
     """Its file; `None` for an agent that was made in code."""
+    document: Document
+    """What was read of the file, with the places of its values."""
+    rules: tuple[PlacedRule, ...]
+    """Those of `pinned.policy`, each with the place where it is written."""
     policies: tuple[str, ...] = ()
     """The shared policies whose rules it has after its own."""
     strange: tuple[str, ...] = ()
@@ -85,18 +90,17 @@ class Catalog:
             project: Folder of `mandate.yaml`.
 
         Raises:
-            AgentFileError: all faults of all agents; none of them is loaded then.
+            FileError: all faults of all agents; none of them is loaded then.
         """
         scan = _scan(source, project)
         shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
         drafts = [_Draft(file, secrets, shared) for file in scan.files]
-        others = [(ToolResolver(parts.document, parts.tools, secrets), parts.output_schema) for parts in scan.others]
-        searches = [(draft.search, draft.spec.output_schema) for draft in drafts] + others
-        await asyncio.gather(*(search.run(mcp, builtins, schema) for search, schema in searches))
-        found = [*scan.faults, *(fault for search, _ in searches for fault in search.faults), *shared.faults()]
-        found += [fault for draft in drafts for fault in (*draft.rule_faults(), *draft.checked.faults())]
+        await asyncio.gather(*(draft.search.run(mcp, builtins, draft.spec.output_schema) for draft in drafts))
+        found = [*scan.faults, *shared.faults()]
+        for draft in drafts:
+            found += [*draft.search.faults, *draft.rule_faults(), *draft.checked.faults()]
         if found:
-            raise AgentFileError(found)
+            raise FileError(found)
         warnings = in_order([warning for draft in drafts for warning in draft.warnings()])
         named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
         return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named)
@@ -159,7 +163,9 @@ class _Draft:
             for entry in self.spec.tools
             if isinstance(entry, McpTools) and mcp_acceptance.is_strange(entry)
         )
-        return Loaded(pinned, digest_of(content), content, path, self.spec.policies, strange)
+        return Loaded(
+            pinned, digest_of(content), content, path, self._document, self._rules, self.spec.policies, strange
+        )
 
     def warnings(self) -> list[Fault]:
         """Return rules of its own that fit no tool, as one that denies a misspelt name; policies where none fits."""
@@ -186,7 +192,7 @@ def _scan(source: Path | Iterable[AgentSpec], project: Path | None) -> Scan:
         _look_for_modules(Path.cwd(), *([project.absolute()] if project is not None else []), above)
         return scan_agents(source)
     made = [AgentFile(Path(), spec, Document(f"agent {spec.name!r}", None, (), {})) for spec in source]
-    return Scan(tuple(made), (), ())
+    return Scan(tuple(made), ())
 
 
 def _look_for_modules(*folders: Path) -> None:

@@ -1,19 +1,16 @@
 """The file of channels: read, checked, and made into the activity that tells people."""
 
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mandate.activities.channels.base import Channel, Sender
 from mandate.activities.channels.log import LogSender
-from mandate.activities.documents import Document, Fault, Place, in_order, read_document
+from mandate.activities.documents import Document, Fault, read_document
+from mandate.activities.files import FileError, parse_spec
 from mandate.activities.notification import NotificationActivities
-from mandate.workers.catalog.fault_texts import says, shown
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.channels import (
-    CHANNEL_KINDS,
     ChannelsFile,
     ChannelSpec,
     LogChannel,
@@ -22,8 +19,6 @@ from mandate.workflows.contracts.channels import (
     find_address_fault,
 )
 from mandate.workflows.contracts.templates import SECRET_START
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, to_json
 
 if TYPE_CHECKING:
     from mandate.activities.channels.http_post import HttpPost
@@ -33,24 +28,15 @@ DEFAULT_FILE = Path("deploy/channels.yaml")
 LOG_ALONE = ChannelsFile(channels=(LogChannel(name="log", kind="log"),))
 """Without a file."""
 
-_MODELS: Mapping[str, type[BaseModel]] = {"log": LogChannel, "webhook": WebhookChannel, "slack": SlackChannel}
 _CONFIDENTIAL = ("url", "secret")
-"""Keys whose values are never shown."""
-
-
-class ChannelFileError(Exception):
-    """A file of channels that cannot be used; one line a fault."""
-
-    def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = in_order(tuple(faults))
-        super().__init__("\n".join(map(str, self.faults)))
+"""Keys whose values may name secrets."""
 
 
 def notification_activities(settings: Settings) -> NotificationActivities:
     """Return the activity with all channels that the settings name; its owner closes it.
 
     Raises:
-        ChannelFileError: all faults of the file, secrets that are missing included.
+        FileError: all faults of the file, secrets that are missing included.
     """
     resolve = Secrets(settings.environment, settings.secrets)
     found = read_channels(settings.channels, resolve, default=settings.default_channels)
@@ -61,21 +47,22 @@ def read_channels(path: Path | None, secrets: Secrets, *, default: Path = DEFAUL
     """Read the file at `path`; without one that at `default` if it exists, else the log alone.
 
     Raises:
-        ChannelFileError: see `notification_activities`.
+        FileError: see `notification_activities`.
     """
     if path is None:
         if not default.exists():
             return LOG_ALONE
         path = default
     if not path.is_file():
-        raise ChannelFileError(
-            [Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_CHANNELS names the file of channels")]
-        )
+        raise FileError([Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_CHANNELS names the file of channels")])
     document = read_document(path)
-    found, faults = _spec(document)
-    faults += _secret_faults(document, secrets)
-    if found is None or faults:
-        raise ChannelFileError(faults)
+    lacking = _secret_faults(document, secrets)
+    try:
+        found = parse_spec(document, ChannelsFile)
+    except FileError as error:
+        raise FileError([*error.faults, *lacking]) from None
+    if lacking:
+        raise FileError(lacking)
     return found
 
 
@@ -102,29 +89,6 @@ def _sender(spec: ChannelSpec, resolve: Secrets, post: "HttpPost") -> Sender:
             return SlackSender(post, resolve, url=spec.url)
 
 
-def _spec(document: Document) -> tuple[ChannelsFile | None, list[Fault]]:
-    """Return the document as a spec, or all that is wrong with it."""
-    faults = list(document.faults)
-    if document.value is None and faults:
-        return None, faults
-    if not isinstance(document.value, dict):
-        return None, [*faults, document.fault((), "a file of channels is a mapping, beginning with 'channels:'")]
-    try:
-        # Strict, and as JSON: a list is a tuple here, but the text 'no' is no boolean.
-        found = ChannelsFile.model_validate_json(to_json(document.value), strict=True)
-    except ValidationError as error:
-        details = error.errors(include_url=False)
-        places = [_place(detail["loc"]) for detail in details]
-        for detail, place in zip(details, places, strict=True):
-            deeper = any(len(other) > len(place) and other[: len(place)] == place for other in places)
-            if detail["type"] == "too_short" and deeper:
-                continue
-            value = "" if _is_confidential(place) else shown(detail)
-            faults.append(document.fault(place, _says(detail, place), value))
-        return None, faults
-    return (None if faults else found), faults
-
-
 def _secret_faults(document: Document, secrets: Secrets) -> list[Fault]:
     """Return secrets that are missing, and addresses that they do not make."""
     faults = []
@@ -148,38 +112,3 @@ def _secret_fault(key: str, text: str, secrets: Secrets) -> str | None:
         # Misspelt, which the contract says.
         return None
     return f"with its secrets in place, it {fault}" if fault else None
-
-
-def _place(loc: tuple[str | int, ...]) -> Place:
-    """Return the place in the file; pydantic puts the kind of a channel after its position, which is no key."""
-    return loc[:2] + loc[3:] if loc[:1] == ("channels",) and len(loc) > 2 and loc[2] in CHANNEL_KINDS else loc
-
-
-def _says(detail: ErrorDetails, place: Place) -> str:
-    """Describe the fault and what is allowed, in one sentence that goes on after the key."""
-    model = _model(detail["loc"])
-    match detail["type"]:
-        case "union_tag_not_found":
-            return f"has no key 'kind'; it is one of {', '.join(CHANNEL_KINDS)}"
-        case "union_tag_invalid":
-            return f"'kind' is not one of {', '.join(CHANNEL_KINDS)}: {detail.get('ctx', {}).get('tag')!r}"
-        case "missing" if model is not None:
-            return f"is missing: {model.model_fields[str(place[-1])].description}"
-        case "extra_forbidden" if model is not None:
-            close = get_close_matches(str(place[-1]), list(model.model_fields), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ";"
-            return f"is not a key that is known here{hint} allowed are {', '.join(sorted(model.model_fields))}"
-    if _is_confidential(place):
-        return says({**detail, "loc": ("headers",)})
-    return says(detail)
-
-
-def _model(loc: tuple[str | int, ...]) -> type[BaseModel] | None:
-    """Return the model that the key at the end of `loc` is, or would be, a field of."""
-    if len(loc) == 1:
-        return ChannelsFile
-    return _MODELS.get(str(loc[2])) if len(loc) == 4 else None
-
-
-def _is_confidential(place: Place) -> bool:
-    return any(part in _CONFIDENTIAL for part in place)

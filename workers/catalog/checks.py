@@ -2,21 +2,20 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from mandate.activities.checks.functions import load_check
 from mandate.activities.checks.lookup import SOURCES, is_read
-from mandate.activities.documents import Document, Fault, Place
+from mandate.activities.documents import Document, Fault
 from mandate.activities.toolbox.schema import check_schema
 from mandate.activities.toolbox.signature import InvalidTool
 from mandate.workers.catalog.condition_errors import Problem
 from mandate.workers.catalog.condition_reads import sensitive_reads
-from mandate.workers.catalog.tool_resolver import ToolResolver
+from mandate.workers.catalog.tools import ToolResolver
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.compensation import CompensationSpec
-from mandate.workflows.contracts.faults import find_repeated
+from mandate.workflows.contracts.faults import Place, did_you_mean, find_repeated
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolSettings
 from mandate.workflows.contracts.verification import FINAL, CheckSpec, ProbeSpec
@@ -277,8 +276,7 @@ def _not_undoing(undoing: ToolDefinition, about: str | None) -> str | None:
 
 
 def _there_are(name: str, known: Mapping[str, object]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return (f"; did you mean {close[0]!r}?" if close else ";") + f" it has {', '.join(sorted(known)) or 'none'}"
+    return f"{did_you_mean(name, known)} it has {', '.join(sorted(known)) or 'none'}"
 
 
 def _properties(schema: JsonObject) -> Mapping[str, object] | None:

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from cel_expr_python import cel
 from mandate.activities.documents import Fault
-from mandate.workers.catalog.condition_errors import VARIABLES, Problem, problems, words, wrong_result
-from mandate.workers.catalog.condition_kinds import field_of
+from mandate.workers.catalog.condition_errors import VARIABLES, Problem, problems, wrong_result
 from mandate.workers.catalog.condition_reads import sensitive_reads
-from mandate.workers.catalog.condition_types import THIS_TOOL, Types
+from mandate.workers.catalog.condition_types import THIS_TOOL, Types, field_of
 from mandate.workers.catalog.policies import PlacedRule
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.rules import policy
@@ -189,7 +188,7 @@ def _typed(
     except RuntimeError as error:
         return problems(when, str(error), types.structs, variables)
     if takes is None:
-        return () if result in _TRUTHS else (wrong_result(result.name()),)
+        return () if result in _TRUTHS else (wrong_result(result.name().lower()),)
     return _not_taken(result.name().lower(), takes)
 
 
@@ -198,7 +197,7 @@ def _not_taken(kind: str, takes: Sequence[str]) -> tuple[Problem, ...]:
     fits = _JSON_TYPES.get(kind)
     if fits is None or not takes or not fits.isdisjoint(takes):
         return ()
-    return (Problem(1, 1, f"comes to {words(kind)}, which is no {' or '.join(takes)}"),)
+    return (Problem(1, 1, f"has the type {kind}, which is no {' or '.join(takes)}"),)
 
 
 def _environment(types: Types, facts: Mapping[str, str], args: str | None) -> cel.Env:

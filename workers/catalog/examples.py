@@ -10,7 +10,6 @@ from mandate.activities.documents import Fault
 from mandate.activities.toolbox.arguments import misfit
 from mandate.activities.toolbox.arguments import shown as shown_arguments
 from mandate.activities.toolbox.schema_types import as_declared
-from mandate.workers.catalog.fault_texts import Models
 from mandate.workers.catalog.policies import PolicyFile
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, Spec
@@ -37,9 +36,6 @@ class CallFile(Spec):
     agent: str | None = Field(default=None, description="Name of the agent; may be left out where there is only one.")
     call: ExampleCall = Field(description="The call.")
     run: ExampleRun = Field(default=ExampleRun(), description="What the run has done before.")
-
-
-CALL_FILE: Models = {(): (CallFile, ""), ("call",): (ExampleCall, ""), ("run",): (ExampleRun, "")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,36 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from mandate.activities.documents import Document, Fault, Place, in_order, read_document
-from mandate.activities.people.directory import People, people_of
+from mandate.activities.documents import Document, Fault, in_order
+from mandate.activities.files import FileError, read_spec
+from mandate.activities.people.directory import People
 from mandate.activities.people.signatures import KeysUnavailable, read_keys
 from mandate.workers.catalog.catalog import Loaded
-from mandate.workers.catalog.fault_texts import says, shown
 from mandate.workers.settings import Settings
-from mandate.workflows.contracts.people import GroupSpec, PeopleSpec, PersonSpec, normalize_name
+from mandate.workflows.contracts.faults import Place, did_you_mean
+from mandate.workflows.contracts.people import PeopleSpec, normalize_name
 from mandate.workflows.contracts.policy import Approvers, Asking, Escalation, OnExpiry
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 SHARED: Place = ("policies",)
 """Place where an agent file names the shared policy files."""
-
-_NAMES = {
-    "addresses": "is not a name of 1 to 200 characters without spaces around it",
-    "name": "is not a name of 1 to 200 characters without spaces around it",
-    "groups": "is not a letter or digit followed by up to 63 letters, digits, '_', '.', '@', '/' and '-'",
-}
-
-
-class PeopleFileError(Exception):
-    """A file of people that cannot be used; one line a fault."""
-
-    def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = in_order(tuple(faults))
-        super().__init__("\n".join(map(str, self.faults)))
 
 
 def people_path(settings: Settings) -> Path | None:
@@ -43,19 +27,14 @@ def read_people(settings: Settings) -> People | None:
     """Read the file of people; return `None` without one.
 
     Raises:
-        PeopleFileError: all faults of the file.
+        FileError: all faults of the file.
     """
     path = people_path(settings)
     if path is None:
         return None
     if not path.is_file():
-        raise PeopleFileError(
-            [Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_PEOPLE names the file of people")]
-        )
-    spec, faults = _spec(read_document(path))
-    if spec is None or faults:
-        raise PeopleFileError(faults)
-    return People(spec)
+        raise FileError([Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_PEOPLE names the file of people")])
+    return People(read_spec(path, PeopleSpec)[0])
 
 
 def faults_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...]:
@@ -63,7 +42,7 @@ def faults_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...
     faults = list(_key_faults(settings))
     try:
         people = read_people(settings)
-    except PeopleFileError as error:
+    except FileError as error:
         return in_order([*faults, *error.faults])
     for loaded in agents:
         faults += [naming.fault(why) for naming in _namings(loaded) if (why := _unknown(naming, people)) is not None]
@@ -76,7 +55,7 @@ def warnings_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, .
     warnings: list[Fault] = []
     for loaded in agents:
         if (why := _unsure_requester(loaded, people)) is not None:
-            warnings.append(_document(loaded).fault(("requester",), why))
+            warnings.append(loaded.document.fault(("requester",), why))
         for asking in _askings(loaded):
             if asking.asking.signature is not None and settings.jwks is None:
                 begins = ", and no run can begin" if loaded.pinned.needs_signed_start else ""
@@ -120,16 +99,13 @@ class _Naming:
 
 
 def _askings(loaded: Loaded) -> Iterator[_Asked]:
-    pinned, document = loaded.pinned, _document(loaded)
-    usual = pinned.people
+    usual, document = loaded.pinned.people, loaded.document
     yield _Asked("", usual, usual, document, ("people",))
-    for rule in pinned.policy:
+    for placed in loaded.rules:
+        rule = placed.rule
         if rule.verdict == "ask":
-            yield _Asked(f"rule {rule.id!r} ", rule, usual, document, _rule_place(document, rule.id))
-
-
-def _document(loaded: Loaded) -> Document:
-    return read_document(loaded.path) if loaded.path is not None else _unwritten(f"agent {loaded.pinned.name!r}")
+            place = placed.place if placed.policy is None else SHARED
+            yield _Asked(f"rule {rule.id!r} ", rule, usual, document, place)
 
 
 def _unsure_requester(loaded: Loaded, people: People | None) -> str | None:
@@ -140,18 +116,6 @@ def _unsure_requester(loaded: Loaded, people: People | None) -> str | None:
     if pinned.requester == "required" and people is None:
         return "is 'required', and there is no file of people (MANDATE_PEOPLE): any name will do"
     return None
-
-
-def _rule_place(document: Document, rule: str) -> Place:
-    listed = document.value.get("policy") if isinstance(document.value, dict) else None
-    for index, entry in enumerate(listed if isinstance(listed, list) else []):
-        if isinstance(entry, dict) and entry.get("id") == rule:
-            return ("policy", index)
-    return SHARED
-
-
-def _unwritten(name: str) -> Document:
-    return Document(name, None, (), {})
 
 
 def _namings(loaded: Loaded) -> Iterator[_Naming]:
@@ -185,9 +149,8 @@ def _unknown(naming: _Naming, people: People | None) -> str | None:
 
 
 def _suggestion(naming: _Naming, known: Sequence[str]) -> str:
-    close = get_close_matches(naming.name, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"{hint} it has {', '.join(known[:20]) or 'no groups'}{' and more' if len(known) > 20 else ''}"
+    listed = f"{', '.join(known[:20]) or 'no groups'}{' and more' if len(known) > 20 else ''}"
+    return f"{did_you_mean(naming.name, known)} it has {listed}"
 
 
 def _too_few(asked: _Asked, people: People) -> str | None:
@@ -213,54 +176,3 @@ def _key_faults(settings: Settings) -> Iterator[Fault]:
         read_keys(settings.jwks)
     except KeysUnavailable as error:
         yield Fault(str(settings.jwks), 0, 0, "", "", f"MANDATE_JWKS: {error}")
-
-
-def _spec(document: Document) -> tuple[PeopleSpec | None, list[Fault]]:
-    """Return the document as a spec, or all that is wrong with it."""
-    faults = list(document.faults)
-    if document.value is None and faults:
-        return None, faults
-    if not isinstance(document.value, dict):
-        return None, [*faults, document.fault((), "a file of people is a mapping, beginning with 'people:'")]
-    try:
-        return people_of(document), faults
-    except ValidationError as error:
-        return None, [*faults, *_faults(document, error.errors(include_url=False))]
-
-
-def _faults(document: Document, details: Sequence[ErrorDetails]) -> Iterator[Fault]:
-    places = [_place(detail["loc"]) for detail in details]
-    for detail, place in zip(details, places, strict=True):
-        deeper = any(len(other) > len(place) and other[: len(place)] == place for other in places)
-        # A list whose items have faults is told to be empty too.
-        if detail["type"] != "too_short" or not deeper:
-            yield document.fault(place, _says(detail), shown(detail))
-
-
-def _place(loc: tuple[str | int, ...]) -> Place:
-    """Return the place in the file; pydantic marks a key of a mapping that does not fit."""
-    return loc[:-1] if loc[-1:] == ("[key]",) else loc
-
-
-def _says(detail: ErrorDetails) -> str:
-    """Describe the fault and what is allowed, in one sentence that goes on after the key."""
-    place = _place(detail["loc"])
-    model = _model(place)
-    match detail["type"]:
-        case "missing":
-            return f"is missing: {model.model_fields[str(place[-1])].description}"
-        case "extra_forbidden":
-            close = get_close_matches(str(place[-1]), list(model.model_fields), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ";"
-            return f"is not a key that is known here{hint} allowed are {', '.join(sorted(model.model_fields))}"
-        case "string_pattern_mismatch":
-            key = next(str(part) for part in reversed(place) if part in _NAMES)
-            return f"{shown(detail)} {_NAMES[key]}"
-    return says(detail)
-
-
-def _model(place: Place) -> type[BaseModel]:
-    """Return the model that the key at the end of `place` is, or would be, a field of."""
-    if len(place) == 1:
-        return PeopleSpec
-    return PersonSpec if place[0] == "people" else GroupSpec

@@ -2,23 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
 
-from mandate.activities.documents import Document, Fault, Place, in_order, read_document
+from mandate.activities.documents import Document, Fault
+from mandate.activities.files import FileError, read_spec
 from mandate.workers.catalog.agents import AgentFile
-from mandate.workers.catalog.fault_choices import settled
-from mandate.workers.catalog.fault_texts import POLICY_FILE, Models, says, shown
-from mandate.workflows.contracts.base import Spec
-from mandate.workflows.contracts.faults import find_repeated
+from mandate.workflows.contracts.faults import Place, did_you_mean
 from mandate.workflows.contracts.policy import PolicySpec, Rule
-from pydantic import JsonValue, ValidationError
-from pydantic_core import ErrorDetails, to_json
+from pydantic import JsonValue
 
 SUFFIX = ".yaml"
-
-S = TypeVar("S", bound=Spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +52,7 @@ class Policies:
     """The shared policies of a folder; each file is read when an agent first names it."""
 
     folder: Path
-    _read: dict[str, tuple[PolicyFile | None, tuple[Fault, ...]]] = field(default_factory=dict)
+    _read: dict[str, PolicyFile | FileError] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Return the names that agents may give."""
@@ -68,12 +61,16 @@ class Policies:
     def get(self, name: str) -> PolicyFile | None:
         """Return the policy of this name; `None` when its file is not valid or does not exist."""
         if name not in self._read:
-            self._read[name] = read_policy_file(self.folder / f"{name}{SUFFIX}")
-        return self._read[name][0]
+            try:
+                self._read[name] = read_policy_file(self.folder / f"{name}{SUFFIX}")
+            except FileError as error:
+                self._read[name] = error
+        read = self._read[name]
+        return read if isinstance(read, PolicyFile) else None
 
     def faults(self) -> list[Fault]:
         """Return all faults of the files that were named."""
-        return [fault for _, faults in self._read.values() for fault in faults]
+        return [fault for error in self._read.values() if isinstance(error, FileError) for fault in error.faults]
 
     def merged(self, agent: AgentFile) -> tuple[tuple[PlacedRule, ...], list[Fault]]:
         """Return the rules of an agent, its own first, then those of the policies that it names, and their faults.
@@ -101,8 +98,7 @@ class Policies:
     def _unknown(self, name: str, known: Sequence[str]) -> str:
         if not self.folder.is_dir():
             return f"{name!r}: there is no folder {str(self.folder)!r}; MANDATE_POLICIES names that of policy files"
-        close = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ";"
+        hint = did_you_mean(name, known)
         return f"{name!r} is no policy file of {str(self.folder)!r}{hint} there are {', '.join(known) or 'none'}"
 
 
@@ -119,65 +115,23 @@ def policy_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and path.name[0] != ".")
 
 
-def read_policy_file(path: Path) -> tuple[PolicyFile | None, tuple[Fault, ...]]:
-    """Read the policy in one file with its places, and all that is wrong with it."""
-    document = read_document(path)
-    spec, faults = read_spec(document, PolicySpec, POLICY_FILE, "a policy file")
-    said = document.value if isinstance(document.value, dict) else {}
-    name = said.get("name")
-    if spec is None:
-        faults += _repetitions(said, document)
-    if isinstance(name, str) and name != path.stem:
-        faults.append(
-            document.fault(("name",), f"{name!r} is not the name of its file, {path.name!r} without {SUFFIX!r}", name)
-        )
-    file = None if spec is None or faults else PolicyFile(path, spec, document)
-    return file, in_order(faults)
+def read_policy_file(path: Path) -> PolicyFile:
+    """Read the policy in one file with its places.
+
+    Raises:
+        FileError: all that is wrong with it, a name that is not that of its file included.
+    """
+    spec, document = read_spec(path, PolicySpec)
+    if spec.name != path.stem:
+        message = f"{spec.name!r} is not the name of its file, {path.name!r} without {SUFFIX!r}"
+        raise FileError([document.fault(("name",), message, spec.name)])
+    return PolicyFile(path, spec, document)
 
 
 def is_policy(document: Document) -> bool:
     """Return whether a file is meant as a policy: it has rules or examples, and no models as agents have."""
     keys = set(document.value) if isinstance(document.value, dict) else set()
     return not keys.isdisjoint({"rules", "examples"}) and "models" not in keys
-
-
-def read_spec(document: Document, model: type[S], models: Models, what: str) -> tuple[S | None, list[Fault]]:
-    """Return the document as a spec, or all that is wrong with it; `what` is for documents that are no mapping."""
-    faults = list(document.faults)
-    if document.value is None and faults:
-        return None, faults
-    if not isinstance(document.value, dict):
-        return None, [*faults, document.fault((), f"{what} is a mapping")]
-    try:
-        # Strict, and as JSON: a list is a tuple here, but the text 'no' is no boolean.
-        return model.model_validate_json(to_json(document.value), strict=True), faults
-    except ValidationError as error:
-        details = settled(error.errors(include_url=False))
-        return None, faults + [
-            document.fault(detail["loc"], says(detail, models), shown(detail))
-            for detail in details
-            if not _follows(detail, details)
-        ]
-    except ValueError:
-        return None, [*faults, document.fault((), "JSON cannot say it: it is nested too deep, or is not Unicode")]
-
-
-def _follows(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
-    """Return whether a list is only told to be too short because its items are wrong."""
-    loc = detail["loc"]
-    deeper = any(len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in details)
-    return detail["type"] == "too_short" and deeper
-
-
-def _repetitions(value: dict[str, JsonValue], document: Document) -> list[Fault]:
-    """Return the ids given twice, in a file whose other faults kept its validators from looking."""
-    rules = value.get("rules")
-    ids = [rule.get("id") if isinstance(rule, dict) else None for rule in rules] if isinstance(rules, list) else []
-    same = find_repeated([name if isinstance(name, str) else None for name in ids])
-    return [
-        document.fault(("rules", again, "id"), f"{name!r} is the id of rules[{first}] too; each rule has its own")
-        for again, name, first in same
-    ]
 
 
 def policy_schema() -> dict[str, JsonValue]:

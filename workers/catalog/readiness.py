@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mandate.activities.documents import Fault, Place, in_order, key_path, read_document
-from mandate.activities.providers.scripted.faults import ScriptError
-from mandate.activities.providers.scripted.script import load_script
+from mandate.activities.documents import Fault, in_order
+from mandate.activities.files import FileError
 from mandate.workers import providers
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.settings import Settings
+from mandate.workflows.contracts.faults import Place
 
 if TYPE_CHECKING:
     from mandate.activities.toolbox.http.hosts import AllowedHosts
@@ -26,11 +26,14 @@ def script_faults(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
             looked = " and ".join(dict.fromkeys(repr(str(folder.absolute())) for folder in folders))
-            found.append(_fault(loaded, place, f"there is no script {name!r}; it was looked for in {looked}"))
+            found.append(loaded.document.fault(place, f"there is no script {name!r}; it was looked for in {looked}"))
             continue
+        # Only workers whose agents play scripts pay for the import.
+        from mandate.activities.providers.scripted.script import load_script  # noqa: PLC0415 - only agents with scripts need it
+
         try:
             load_script(path)
-        except ScriptError as error:
+        except FileError as error:
             found.extend(error.faults)
     return in_order(found)
 
@@ -40,7 +43,7 @@ def missing_keys(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
     lacking = {provider: providers.lacking(settings, provider) for provider in catalog.providers()}
     return in_order(
         [
-            _fault(loaded, place, f"agent {loaded.pinned.name!r}, model {model!r}: {why}")
+            loaded.document.fault(place, f"agent {loaded.pinned.name!r}, model {model!r}: {why}")
             for loaded, place, model in _models(catalog)
             if (why := lacking[model.partition(":")[0]]) is not None
         ]
@@ -66,7 +69,7 @@ async def closed_hosts(catalog: Catalog, settings: Settings) -> tuple[Fault, ...
     allowed = AllowedHosts(settings.http_hosts, _look_up_nothing)
     return tuple(
         [
-            Fault(str(loaded.path or f"agent {loaded.pinned.name!r}"), 0, 0, "", "", f"tool {tool!r}: {why}")
+            Fault(loaded.document.file, 0, 0, "", "", f"tool {tool!r}: {why}")
             for loaded, tool, url in urls
             if (why := await _refusal(allowed, url)) is not None
         ]
@@ -92,9 +95,3 @@ def _models(catalog: Catalog) -> Iterator[tuple[Loaded, Place, str]]:
     for loaded in catalog.agents.values():
         for place, model in loaded.models():
             yield loaded, place, model
-
-
-def _fault(loaded: Loaded, place: Place, message: str) -> Fault:
-    if loaded.path is None:
-        return Fault(f"agent {loaded.pinned.name!r}", 0, 0, key_path(place), "", message)
-    return read_document(loaded.path).fault(place, message)

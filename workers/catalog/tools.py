@@ -1,13 +1,18 @@
-"""Entries of `tools` in an agent file as tools in full."""
+"""The tools of an agent: entries of `tools` in its file as tools in full, and all that is wrong with them."""
 
-import sys
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, assert_never
 
-from mandate.activities.documents import Place
+from mandate.activities.documents import Document, Fault
 from mandate.activities.toolbox import decorator
-from mandate.activities.toolbox.signature import Function
-from mandate.workers.catalog.agent_parts import FaultyEntry, without_blanks
+from mandate.activities.toolbox.closed_schemas import close_schema, open_schema
+from mandate.activities.toolbox.schema import check_schema
+from mandate.activities.toolbox.schema_types import numeric_arguments
+from mandate.workers.catalog import mcp_acceptance
+from mandate.workers.secrets import Secrets
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.faults import Place
 from mandate.workflows.contracts.tool import (
     ActivityBinding,
     Effect,
@@ -17,7 +22,6 @@ from mandate.workflows.contracts.tool import (
     ToolDefinition,
     ToolSource,
 )
-from mandate.workflows.contracts.tool_checks import is_name
 from mandate.workflows.contracts.tool_entry import (
     ActivityTool,
     HttpTool,
@@ -25,10 +29,11 @@ from mandate.workflows.contracts.tool_entry import (
     NamedToolSettings,
     PythonTool,
     ToolEntry,
-    entry_name,
 )
-from pydantic import ValidationError
-from pydantic_core import to_json
+from mandate.workflows.rules.names import is_sensitive
+
+PATIENCE_SECONDS = 2.0
+"""Longest wait for MCP servers of which nothing is said."""
 
 
 class McpDefinitions(Protocol):
@@ -74,62 +79,133 @@ async def definitions(entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefini
     assert_never(entry)
 
 
-def reasons(entry: ToolEntry, error: ValueError) -> tuple[str, ...]:
-    """Return why there are no tools of `entry`: `error`, and what a Python function would be refused for next."""
-    function = _function(entry)
-    if not isinstance(entry, PythonTool) or function is None:
-        return (str(error),)
-    sensitive = _settings(function).sensitive if entry.sensitive is None else entry.sensitive
-    found = [str(error)]
-    for arguments in ((), *((argument,) for argument in sensitive)):
+def secret_texts(entry: ToolEntry) -> Iterator[tuple[Place, str]]:
+    """Find the texts of `entry` that may name secrets, each with its place in the entry."""
+    mappings: dict[Place, Mapping[str, str]] = {}
+    if isinstance(entry, McpTools):
+        mappings = {("mcp", "env"): entry.mcp.env, ("mcp", "headers"): entry.mcp.headers}
+    elif isinstance(entry, HttpTool):
+        mappings = {("headers",): entry.headers}
+    for place, texts in mappings.items():
+        yield from (((*place, key), text) for key, text in texts.items())
+
+
+class ToolResolver:
+    """The tools of one agent, once they have been looked for, and all that is wrong with them."""
+
+    def __init__(self, document: Document, entries: Sequence[ToolEntry], secrets: Secrets) -> None:
+        self.tools: list[ToolDefinition] = []
+        self.faults: list[Fault] = []
+        self.entry_of: dict[str, int] = {}
+        """Position of the entry that a tool is from; built-in tools have none."""
+        self._document = document
+        self._entries = entries
+        self._secrets = secrets
+
+    async def run(
+        self, mcp: McpDefinitions, builtins: tuple[ToolDefinition, ...], output_schema: JsonObject | None
+    ) -> None:
+        """Ask for all entries at the same time; `builtins` come last, and no other tool may have their names."""
+        found = await asyncio.gather(*(self._find(index, entry, mcp) for index, entry in enumerate(self._entries)))
+        self._compare(found, dict.fromkeys((made.tool.name for made in builtins), "a built-in tool"))
+        self.tools = [self._finish(made) for made in (*self.tools, *builtins)]
+        if output_schema is not None:
+            self._check(("output_schema",), output_schema)
+
+    async def _find(self, index: int, entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefinition, ...]:
+        # A server is started with all that it needs, or not at all.
+        if self._lacks_secrets(index, entry) and isinstance(entry, McpTools):
+            return ()
         try:
-            decorator.definition(function, entry.model_copy(update={"sensitive": arguments}))
-        except decorator.InvalidTool as another:
-            found.append(str(another))
-    return tuple(dict.fromkeys(found))
+            found = await definitions(entry, mcp)
+        except ValueError as error:
+            self._fault(("tools", index, source_of(entry)), str(error))
+            return ()
+        own = ("input_schema",) if "input_schema" in type(entry).model_fields else ()
+        sound = [
+            self._check(("tools", index, *own), made.input_schema, "" if own else f"{made.tool.name}: ")
+            for made in found
+        ]
+        if isinstance(entry, McpTools) and all(sound):
+            why = mcp_acceptance.fault(entry, found, self._document.file)
+            if why is not None:
+                self._fault(("tools", index, "accepted"), why)
+        return found
+
+    def _lacks_secrets(self, index: int, entry: ToolEntry) -> bool:
+        missing = [(place, name) for place, text in secret_texts(entry) for name in self._secrets.missing([text])]
+        for place, name in missing:
+            self._fault(("tools", index, *place), self._secrets.explain(name))
+        return bool(missing)
+
+    def _compare(self, found: Sequence[tuple[ToolDefinition, ...]], taken: dict[str, str]) -> None:
+        """Keep the tools, and tell which names are taken: `taken` says by whom."""
+        for index, tools in enumerate(found):
+            way = "choose tools by 'only'" if isinstance(self._entries[index], McpTools) else "set another 'name'"
+            for made in tools:
+                name = made.tool.name
+                if name in taken:
+                    self._fault(("tools", index), f"the name {name!r} is taken by {taken[name]}; {way}")
+                taken.setdefault(name, f"tools[{index}]")
+                self.tools.append(made)
+                self.entry_of.setdefault(name, index)
+
+    def _finish(self, made: ToolDefinition) -> ToolDefinition:
+        """Close the schema of a tool where nothing opens it, and note the arguments of which runs keep sums.
+
+        The schema is the one that the model is told, calls are checked against and conditions have their types from.
+        """
+        if self.faults:
+            return made
+        index = self.entry_of.get(made.tool.name)
+        schema, entry = made.input_schema, None if index is None else self._entries[index]
+        try:
+            if isinstance(entry, McpTools) and entry.additional_arguments == "allow":
+                schema = open_schema(schema)
+            else:
+                schema = close_schema(schema, only_file_opens=isinstance(entry, McpTools))
+        except ValueError as error:
+            self._fault(("tools", self.entry_of[made.tool.name]), f"{made.tool.name}: {error}")
+        # The workflow has no value of what is sensitive, and a sum would tell it.
+        numeric = [name for name in numeric_arguments(schema) if not is_sensitive(name, made.tool.sensitive)]
+        tool = made.tool.model_copy(update={"numeric": tuple(numeric)})
+        return made.model_copy(update={"tool": tool, "input_schema": schema})
+
+    def _check(self, place: Place, schema: JsonObject, of: str = "") -> bool:
+        try:
+            check_schema(schema)
+        except ValueError as error:
+            self._fault(place, f"{of}{error}")
+            return False
+        return True
+
+    def _fault(self, place: Place, message: str) -> None:
+        self.faults.append(self._document.fault(place, message))
 
 
-def name_of(entry: ToolEntry) -> str | None:
-    """Return the name of the tool of `entry`, as far as one is known although there is no tool."""
-    function = _function(entry)
-    if entry_name(entry) is not None or function is None:
-        return entry_name(entry)
-    name = _settings(function).name or getattr(function, "__name__", None)
-    return name if is_name(name) else None
+class AnnouncedWaits:
+    """`mcp`, and one line to `tell` when its servers take longer than `PATIENCE_SECONDS`."""
 
+    def __init__(self, mcp: McpDefinitions, tell: Callable[[str], None]) -> None:
+        self._mcp = mcp
+        self._tell = tell
+        self._waiting: list[str] = []
+        self._told = False
 
-def _function(entry: ToolEntry) -> Function | None:
-    """Return the function of a Python tool; a module that does not import is not tried again."""
-    if not isinstance(entry, PythonTool) or entry.python.partition(":")[0] not in sys.modules:
-        return None
-    try:
-        return decorator.load_function(entry.python)
-    except decorator.InvalidTool:
-        return None
+    async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
+        """See `McpDefinitions.definitions`."""
+        self._waiting.append(entry.mcp.name)
+        timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._announce)
+        try:
+            return await self._mcp.definitions(entry)
+        finally:
+            timer.cancel()
+            self._waiting.remove(entry.mcp.name)
 
-
-def _settings(function: Function) -> decorator.ToolSettings:
-    return decorator.settings_of(function) or decorator.ToolSettings()
-
-
-def readable_python(entry: FaultyEntry) -> PythonTool | None:
-    """Return `entry` without the settings that cannot be read, if it is a Python tool and says which."""
-    known = {key: value for key, value in entry.items() if key in PythonTool.model_fields}
-    try:
-        return PythonTool.model_validate_json(to_json(without_blanks(known)), strict=True)
-    except ValidationError:
-        return None
-
-
-def secret_texts(entry: ToolEntry | FaultyEntry) -> Iterator[tuple[Place, str]]:
-    """Yield the texts of `entry` that may name secrets, each with its place; unreadable ones are left out."""
-    keys = entry if isinstance(entry, Mapping) else entry.model_dump()
-    for place in (("mcp", "env"), ("mcp", "headers")) if "mcp" in keys else (("headers",),):
-        found: object = keys
-        for key in place:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        texts = found if isinstance(found, Mapping) else {}
-        yield from (((*place, key), text) for key, text in texts.items() if isinstance(text, str))
+    def _announce(self) -> None:
+        if not self._told:
+            self._told = True
+            self._tell(f"waiting for MCP servers: {', '.join(sorted(set(self._waiting)))}")
 
 
 def _activity(entry: ActivityTool) -> ToolDefinition:

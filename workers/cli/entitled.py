@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mandate.activities.files import FileError
 from mandate.activities.people.directory import People
-from mandate.workers.catalog.people import PeopleFileError, people_path, read_people
+from mandate.workers.catalog.people import people_path, read_people
 from mandate.workers.cli.errors import CliError
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.people import normalize_name
@@ -32,7 +33,7 @@ class Entitled:
         """
         try:
             people = read_people(settings)
-        except PeopleFileError as error:
+        except FileError as error:
             raise CliError(str(error.faults[0])) from None
         if people is not None and people.find(person) is None:
             raise CliError(f"{person!r} is not in {people_path(settings)}; say who you are with --by or MANDATE_USER")

@@ -13,10 +13,10 @@ from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.output import Output
-from mandate.workers.cli.request_text import length, remaining, waits_for
+from mandate.workers.cli.request_text import remaining, waits_for
 from mandate.workers.client.inbox import Inbox, read_inbox
 from mandate.workflows.contracts.request import OpenRequests, Request, RequestKind
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import decisions, wording
 
 SILENT_SHOWN = 5
 
@@ -201,7 +201,7 @@ def _print_table(out: Output, rows: Sequence[Row], now: datetime) -> None:
     table = [
         (
             str(number),
-            length(now - row.request.requested_at),
+            decisions.round_duration(now - row.request.requested_at),
             remaining(row.request, now),
             row.name,
             row.run.agent,

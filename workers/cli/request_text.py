@@ -2,12 +2,12 @@
 
 import dataclasses
 import shlex
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.edit import as_yaml
 from mandate.workers.cli.output import Output
-from mandate.workflows.contracts.request import ANYONE, REJECT, Need, OpenRequests, Request
+from mandate.workflows.contracts.request import Need, OpenRequests, Request
 from mandate.workflows.rules import commands, decisions, wording
 from pydantic import JsonValue
 from rich.text import Text
@@ -29,19 +29,10 @@ MEANINGS: dict[str, dict[str, str]] = {
 
 TITLE_CHARACTERS = 160
 
-_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-
-
-def length(span: timedelta) -> str:
-    """Return a length of time as `3 d`, `5 h`, `12 min` or `40 s`: rounded, in the largest unit that fits twice."""
-    seconds = max(span.total_seconds(), 0.0)
-    unit, size = next((each for each in _UNITS if round(seconds / each[1]) >= 2), _UNITS[-1])
-    return f"{round(seconds / size)} {unit}"
-
 
 def remaining(request: Request, now: datetime) -> str:
     """Return the time that people have; `over` when it has come and the run has not ended it yet."""
-    return length(request.expires_at - now) if request.expires_at > now else "over"
+    return decisions.round_duration(request.expires_at - now) if request.expires_at > now else "over"
 
 
 def waits_for(request: Request) -> str:
@@ -112,10 +103,10 @@ def _rows(run: OpenRequests, request: Request, now: datetime) -> list[tuple[str,
         rows.append(("careful", "the agent has read content from outside, which may have told it what to do"))
     if request.edited is not None:
         rows.append(("changed", f"{request.edited.by} put these arguments in place of the model's"))
-    rows.append(("asked", f"{length(now - request.requested_at)} ago, {decisions.format_time(request.requested_at)}"))
-    rows.append(
-        ("until", f"{decisions.format_time(request.expires_at)}, {_left(request, now)}; then {expiry(request)}")
-    )
+    ago = decisions.round_duration(now - request.requested_at)
+    rows.append(("asked", f"{ago} ago, {decisions.format_time(request.requested_at)}"))
+    until = f"{decisions.format_time(request.expires_at)}, {_left(request, now)}"
+    rows.append(("until", f"{until}; then {decisions.describe_expiry(request)}"))
     rows.append(("digest", request.digest))
     return rows
 
@@ -123,16 +114,6 @@ def _rows(run: OpenRequests, request: Request, now: datetime) -> list[tuple[str,
 def _left(request: Request, now: datetime) -> str:
     left = remaining(request, now)
     return "which is over" if left == "over" else f"in {left}"
-
-
-def expiry(request: Request) -> str:
-    """Describe what follows if nobody answers in time."""
-    unmet = [need for need in request.needs if not need.is_met] or list(request.needs)
-    first = min(unmet, key=lambda need: need.expires_at)
-    if first.then is None:
-        return "it counts as rejected" if REJECT in request.choices else "the run ends as declined"
-    others = ", ".join((*first.then.groups, *first.then.users)) or ANYONE
-    return f"{others} can answer too, for {decisions.format_duration(first.then.expires)}"
 
 
 def needed(need: Need) -> str:

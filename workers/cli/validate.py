@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 from mandate.activities.documents import Fault, read_document
+from mandate.activities.files import FileError
 from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
 from mandate.workers.catalog import people, readiness
-from mandate.workers.catalog.agents import AgentFileError, agent_paths, agent_schema
+from mandate.workers.catalog.agents import agent_paths, agent_schema
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.examples import call_schema
 from mandate.workers.catalog.mcp_acceptance import Offer
-from mandate.workers.catalog.mcp_waits import AnnouncedWaits
 from mandate.workers.catalog.people import people_path
 from mandate.workers.catalog.policies import is_policy, policy_folder, policy_paths, policy_schema
+from mandate.workers.catalog.tools import AnnouncedWaits
 from mandate.workers.cli.errors import DONE, REFUSED, CliError
 from mandate.workers.cli.options import Invocation, offline_verb
 from mandate.workers.cli.output import write_error
@@ -152,7 +153,7 @@ async def _load(
         for source in sources.agents:
             try:
                 catalogs.append(await _catalog(replace(settings, agents=source), waits, secrets))
-            except AgentFileError as error:
+            except FileError as error:
                 faults.extend(error.faults)
     except ValueError as error:
         raise CliError(str(error)) from error
@@ -167,7 +168,7 @@ async def _catalog(settings: Settings, mcp: AnnouncedWaits, secrets: Secrets) ->
     )
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(agents, settings)):
-        raise AgentFileError(faults)
+        raise FileError(faults)
     more = [
         *readiness.missing_keys(catalog, settings),
         *await readiness.closed_hosts(catalog, settings),

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mandate.activities.documents import Document, read_document
+from mandate.activities.files import FileError, parse_spec
 from mandate.workers.catalog.catalog import Catalog, Loaded
-from mandate.workers.catalog.examples import CALL_FILE, CallFile, Judged, judge
-from mandate.workers.catalog.policies import read_spec
+from mandate.workers.catalog.examples import CallFile, Judged, judge
 from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.output import Output
@@ -22,9 +22,10 @@ def judge_call(path: Path, catalogs: Sequence[Catalog]) -> tuple[Loaded, Judged]
     Raises:
         CliError: the file cannot be read, the agent or the tool is not known, or the arguments do not fit.
     """
-    wanted, faults = read_spec(_document(path), CallFile, CALL_FILE, "a call")
-    if wanted is None or faults:
-        raise CliError("; ".join(map(str, faults)))
+    try:
+        wanted = parse_spec(_document(path), CallFile)
+    except FileError as error:
+        raise CliError("; ".join(map(str, error.faults))) from None
     loaded = _agent(path, wanted, catalogs)
     pinned = loaded.pinned
     try:

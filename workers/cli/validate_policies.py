@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mandate.activities.documents import Fault
+from mandate.activities.files import FileError
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.examples import Result, run_examples
 from mandate.workers.catalog.policies import PolicyFile, read_policy_file
@@ -31,10 +32,10 @@ def check_policies(
     faults: list[Fault] = []
     files: dict[Path, PolicyFile] = {}
     for path in paths:
-        file, found = read_policy_file(path)
-        faults += found
-        if file is not None:
-            files[path.resolve()] = file
+        try:
+            files[path.resolve()] = read_policy_file(path)
+        except FileError as error:
+            faults += error.faults
     for catalog in catalogs:
         files |= {file.path.resolve(): file for file in catalog.policies.values()}
     checked = []

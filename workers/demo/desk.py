@@ -156,7 +156,7 @@ class Desk:
             ("asked", request.question or request.title),
             ("why", request.reason),
             ("of", f"{request_text.waits_for(request)}; in this demo that is you, {self._by}"),
-            ("until", f"{decisions.format_time(request.expires_at)}; then {request_text.expiry(request)}"),
+            ("until", f"{decisions.format_time(request.expires_at)}; then {decisions.describe_expiry(request)}"),
         ]
         evidence = self._evidence(request)
         if evidence is not None:

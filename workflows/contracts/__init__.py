@@ -4,7 +4,6 @@ base: kinds of contract, digests, durations
 agent: agent file and pinned agent
 tool: tools, calls and their results
 tool_entry: entry of `tools` in a file
-tool_checks: rules on such an entry
 templates: secrets and arguments in texts
 policy: rules, verdicts, totals
 budget: limits of a run

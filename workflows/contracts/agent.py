@@ -1,39 +1,31 @@
 """An agent: as people write it, as a run pins it, and as the workflow holds it."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.compensation import CompensationSpec
-from mandate.workflows.contracts.faults import Located, find_repeated, refuse
+from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
 from mandate.workflows.contracts.model import ModelName
 from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
-from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name, find_shared_names
+from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 from pydantic import (
     Field,
     field_validator,
 )
 
-NOT_YET_AVAILABLE = {
-    "agent": ("memory", "context"),
-    "tool": ("agent",),
-    "budget": ("model_calls", "tool_calls", "tokens", "cost_usd", "wall_time", "depth", "children"),
-}
-"""Keys of the design that this version refuses by name, so that nobody relies on a limit that is not enforced."""
-
-
-def find_shared_ids(ids: Sequence[str | None]) -> list[Located]:
-    return [
-        ((again, "id"), f"{name!r} is the id of policy[{first}] too; each rule has its own")
-        for again, name, first in find_repeated(ids)
-    ]
+LOOP = 2
+"""1: lists of runs follow whom a request waits for now; results of probes and checks taint; a stop or a pause holds
+before each new attempt; who escalates late decides in time.
+2: decisions that come together are looked up together; a crowded run keeps those that come by signal."""
 
 
 class AgentSpec(Spec):
     """An agent file."""
+
+    unavailable = ("memory", "context")
 
     name: Name = Field(description="What a start request calls it.")
     instructions: str = Field(min_length=1, description="The system text of every model call.")
@@ -77,25 +69,35 @@ class AgentSpec(Spec):
     @field_validator("models")
     @classmethod
     def _models_differ(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
-        refuse([((again,), f"{name!r} is given twice") for again, name, _ in find_repeated(models)])
+        refuse(given_twice(models))
         return models
 
     @field_validator("tools")
     @classmethod
     def _tool_names_differ(cls, tools: tuple[ToolEntry, ...]) -> tuple[ToolEntry, ...]:
-        refuse(find_shared_names([entry_name(entry) for entry in tools]))
+        refuse(
+            [
+                ((again,), f"the name {name!r} is taken by tools[{first}]; set another 'name'")
+                for again, name, first in find_repeated([entry_name(entry) for entry in tools])
+            ]
+        )
         return tools
 
     @field_validator("policies")
     @classmethod
     def _policies_differ(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        refuse([((again,), f"{name!r} is given twice") for again, name, _ in find_repeated(names)])
+        refuse(given_twice(names))
         return names
 
     @field_validator("policy")
     @classmethod
     def _rule_ids_differ(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        refuse(find_shared_ids([rule.id for rule in rules]))
+        refuse(
+            [
+                ((again, "id"), f"{name!r} is the id of policy[{first}] too; each rule has its own")
+                for again, name, first in find_repeated([rule.id for rule in rules])
+            ]
+        )
         return rules
 
 

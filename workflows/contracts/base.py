@@ -6,7 +6,7 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
 
@@ -17,6 +17,9 @@ class Spec(BaseModel):
     """Something that a person writes: an unknown key is an error, so that a typo cannot loosen a rule."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unavailable: ClassVar[tuple[str, ...]] = ()
+    """Keys of the design that this version refuses by name, so that nobody relies on what is not enforced."""
 
 
 class Record(BaseModel):

@@ -7,6 +7,8 @@ from pydantic import Field
 class Budget(Spec):
     """Upper bounds on one run; a limit that the agent file leaves out has its default."""
 
+    unavailable = ("model_calls", "tool_calls", "tokens", "cost_usd", "wall_time", "depth", "children")
+
     steps: int = Field(default=40, ge=1, le=1_000_000, description="Model calls that may be made, retries not counted.")
 
 

@@ -48,8 +48,8 @@ class WebhookChannel(Filters):
     """One signed POST a notice."""
 
     kind: Literal["webhook"] = Field(description="What it is: log, webhook or slack.")
-    url: str = Field(description="Where notices are posted; may hold `${secret:NAME}`.")
-    secret: str = Field(description="What the signature is made with, as `${secret:NAME}`.")
+    url: str = Field(repr=False, description="Where notices are posted; may hold `${secret:NAME}`.")
+    secret: str = Field(repr=False, description="What the signature is made with, as `${secret:NAME}`.")
 
     @field_validator("url")
     @classmethod
@@ -66,7 +66,9 @@ class SlackChannel(Filters):
     """One message of an incoming webhook a notice; many notices at once share one."""
 
     kind: Literal["slack"] = Field(description="What it is: log, webhook or slack.")
-    url: str = Field(description="Address of the incoming webhook, as `${secret:NAME}`: who has it can post.")
+    url: str = Field(
+        repr=False, description="Address of the incoming webhook, as `${secret:NAME}`: who has it can post."
+    )
 
     @field_validator("url")
     @classmethod

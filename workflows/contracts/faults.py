@@ -1,30 +1,37 @@
-"""Faults that a validator finds inside its value, each at its own place."""
+"""Faults of values that people write: places, and what validators find inside a value."""
 
-from collections.abc import Sequence
-from typing import Final
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-Located = tuple[tuple[str | int, ...], str]
-"""Place in the value, and one sentence that says what is wrong and what is allowed."""
+Place = tuple[str | int, ...]
+"""Position of a value: keys and list positions from the root."""
+
+Located = tuple[Place, str]
+"""Place within the value, and one sentence that says what is wrong and what is allowed."""
+
+FAULT = "fault"
+"""Type of an error whose message is the whole sentence."""
+
+_PLAIN_KEY = re.compile(r"[\w$-]+")
 
 
-class Unreadable:
-    """Stand-in among plain values for a part that has a fault of its own."""
-
-    __slots__ = ()
-
-
-UNREADABLE: Final = Unreadable()
-"""Something is there, or must be, and what it says is not known."""
-
-MISSPELT: Final = Unreadable()
-"""Nothing is there, and an unknown key beside it was probably meant to be it."""
+def key_path(place: Place) -> str:
+    """Write a place as text, `tools[2].effect`; a key that is no plain word is in brackets and quotes."""
+    shown = ""
+    for part in place:
+        if isinstance(part, int):
+            shown += f"[{part}]"
+        else:
+            shown += f".{part}" if _PLAIN_KEY.fullmatch(part) else f"[{part!r}]"
+    return shown.removeprefix(".")
 
 
 def refuse(faults: Sequence[Located]) -> None:
-    """Raise an error for `faults`, if there are any.
+    """Do nothing when there are no faults.
 
     Raises:
         ValidationError: all of `faults`; pydantic puts the validator's own place before theirs.
@@ -34,19 +41,30 @@ def refuse(faults: Sequence[Located]) -> None:
             "faults",
             [
                 InitErrorDetails(
-                    type=PydanticCustomError("fault", "{message}", {"message": message}), loc=loc, input=None
+                    type=PydanticCustomError(FAULT, "{message}", {"message": message}), loc=loc, input=None
                 )
                 for loc, message in faults
             ],
         )
 
 
-def find_repetitions(names: Sequence[str | None]) -> list[Located]:
+def find_close(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of `known` that `name` was probably meant to be."""
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the one of `known` that is close to `name`, else `;`."""
+    close = find_close(name, known)
+    return ";" if close is None else f"; did you mean {close!r}?"
+
+
+def given_twice(names: Sequence[str]) -> list[Located]:
     return [((again,), f"{name!r} is given twice") for again, name, _ in find_repeated(names)]
 
 
 def find_repeated(names: Sequence[str | None]) -> list[tuple[int, str, int]]:
-    """Find the position and name of each of `names` that stands further up already, and where; `None` is no name."""
+    """Return position and name of each that stands further up already, and where it does; `None` is no name."""
     first: dict[str, int] = {}
     again: list[tuple[int, str, int]] = []
     for position, name in enumerate(names):

@@ -1,16 +1,25 @@
 """The tools of an agent file, as people write them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from mandate.workflows.contracts import tool_checks
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
 from mandate.workflows.contracts.compensation import CompensationSpec
-from mandate.workflows.contracts.faults import Located, find_repeated, refuse
+from mandate.workflows.contracts.faults import Located, did_you_mean, find_close, given_twice, refuse
 from mandate.workflows.contracts.templates import SECRET_START, secret_names, url_arguments
 from mandate.workflows.contracts.tool import Effect, ErrorMeaning
 from mandate.workflows.contracts.verification import ProbeSpec
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 PYTHON_PATH = r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 HTTP_ADDRESS = r"^https?://"
@@ -40,6 +49,8 @@ def _refuse_secret_address(value: str) -> str:
 
 class ToolSettings(Spec):
     """Settings that any tool may have; for Python tools each overrides the decorated function."""
+
+    unavailable = ("agent",)
 
     effect: Effect | None = Field(default=None, description="What a call does to the world; `once` if nothing says.")
     timeout: Duration | None = Field(default=None, description="Longest time of one attempt, for example `30s`.")
@@ -91,16 +102,23 @@ class McpConnection(Spec):
         description="Program and arguments; the program `python` is the interpreter that the worker runs on.",
     )
     env: dict[str, Confidential] = Field(
-        default={}, description="Environment of the command; `${secret:NAME}` is resolved."
+        default={}, repr=False, description="Environment of the command; `${secret:NAME}` is resolved."
     )
     url: Annotated[str, Field(pattern=HTTP_ADDRESS), AfterValidator(_refuse_secret_address)] | None = Field(
         default=None, description="Address of a streamable HTTP server."
     )
-    headers: dict[str, Confidential] = Field(default={}, description="Sent to `url`; `${secret:NAME}` is resolved.")
+    headers: dict[str, Confidential] = Field(
+        default={}, repr=False, description="Sent to `url`; `${secret:NAME}` is resolved."
+    )
 
     @model_validator(mode="after")
     def _one_transport(self) -> Self:
-        refuse(tool_checks.find_connection_faults(vars(self)))
+        if (self.command is None) == (self.url is None):
+            refuse([((), "an MCP server needs exactly one of 'command' and 'url'")])
+        if self.command is None and self.env:
+            refuse([(("env",), "belongs to 'command'; a server at a 'url' has its own environment")])
+        if self.url is None and self.headers:
+            refuse([(("headers",), "belongs to 'url'; a server started by 'command' has no headers")])
         return self
 
 
@@ -130,8 +148,15 @@ class McpTools(ToolSettings):
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
-        refuse(tool_checks.find_mcp_faults(vars(self)))
+        refuse([*self._faults_of_untaken(), *_key_faults(self, self.effect, *self.effects.values())])
         return self
+
+    def _faults_of_untaken(self) -> Iterator[Located]:
+        """What is said by tool is said of tools that are taken."""
+        for key, named in (("effects", self.effects), ("errors", self.errors)):
+            for tool in named:
+                if self.only is not None and tool not in self.only:
+                    yield (key, tool), "is not one of the tools that 'only' takes"
 
 
 class ActivityConnection(Spec):
@@ -161,8 +186,27 @@ class ActivityTool(NamedToolSettings):
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
-        refuse(tool_checks.find_activity_faults(self.model_dump()))
+        found = [*_key_faults(self, self.effect), *_schema_faults(self.input_schema, self.sensitive)]
+        if self.name is None and not _is_name(self.activity.name):
+            why = f"{self.activity.name!r} cannot be the name of a tool; set the tool's 'name'"
+            found.append((("activity", "name"), why))
+        if self.sensitive:
+            found.append((("sensitive",), _IN_CLEAR))
+        refuse([*found, *self._position_faults()])
         return self
+
+    def _position_faults(self) -> Iterator[Located]:
+        if self.arguments is None:
+            return
+        known = _properties(self.input_schema)
+        for index, name in enumerate(self.arguments):
+            if name not in known:
+                yield ("arguments", index), f"{name!r} is not a property of input_schema"
+        for place, message in given_twice(self.arguments):
+            yield ("arguments", *place), message
+        for name in known:
+            if name not in self.arguments:
+                yield ("arguments",), f"the property {name!r} of input_schema has no position and would be lost"
 
 
 class HttpConnection(Spec):
@@ -187,26 +231,74 @@ class HttpTool(NamedToolSettings):
         "`additionalProperties`. What is in neither address nor query is the JSON body."
     )
     http: HttpConnection = Field(description="The request.")
-    headers: dict[str, Confidential] = Field(default={}, description="`${secret:NAME}` is resolved by the worker.")
+    headers: dict[str, Confidential] = Field(
+        default={}, repr=False, description="`${secret:NAME}` is resolved by the worker."
+    )
     query: tuple[str, ...] = Field(default=(), description="Arguments that go into the query.")
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
-        refuse(tool_checks.find_http_faults(self.model_dump()))
+        found = [*_key_faults(self, self.effect), *_schema_faults(self.input_schema, self.sensitive)]
+        refuse([*found, *self._address_faults(), *self._query_faults()])
         return self
+
+    def _address_faults(self) -> Iterator[Located]:
+        known, required = _properties(self.input_schema), self.input_schema.get("required", [])
+        for argument in url_arguments(self.http.url):
+            if argument not in known or not isinstance(required, list) or argument not in required:
+                yield ("http", "url"), f"the argument {argument!r} must be a required property of input_schema"
+
+    def _query_faults(self) -> Iterator[Located]:
+        known, in_url = _properties(self.input_schema), url_arguments(self.http.url)
+        for index, argument in enumerate(self.query):
+            if argument not in known:
+                yield ("query", index), f"{argument!r} is not a property of input_schema"
+            elif argument in in_url:
+                yield ("query", index), f"{argument!r} is in the address already"
 
 
 TOOL_KINDS = ("python", "mcp", "activity", "http")
 
 
-def entry_name(entry: Any) -> str | None:
-    """Return the name of an entry of `tools`, if known without loading anything; `entry` may be plain values."""
-    found = entry if isinstance(entry, dict) else getattr(entry, "__dict__", {})
-    name = found.get("name")
-    if name is None and "activity" in found:
-        activity = found["activity"]
-        name = activity.get("name") if isinstance(activity, dict) else getattr(activity, "name", None)
-    return name if isinstance(name, str) and tool_checks.is_name(name) else None
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_IN_CLEAR = (
+    "Temporal carries the arguments of an activity, and its history keeps them as they are; call it by 'python' or "
+    "'http' instead, or hand on a reference to what is sensitive"
+)
+
+
+def _is_name(value: str) -> bool:
+    try:
+        _NAME.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _key_faults(tool: ToolSettings, *effects: Effect | None) -> Iterator[Located]:
+    """Find a validity of keys where no key is sent; `effects` are all that the entry names."""
+    if tool.key_valid is not None and Effect.KEYED not in effects:
+        yield ("key_valid",), "belongs to the effect 'keyed'; the other side knows no key of other tools"
+
+
+def _schema_faults(schema: JsonObject, sensitive: tuple[str, ...] | None) -> Iterator[Located]:
+    if schema.get("type") != "object":
+        yield ("input_schema",), "must be the JSON Schema of an object, with 'type: object'"
+    for argument in sensitive or ():
+        if argument not in _properties(schema):
+            yield ("input_schema",), f"the sensitive argument {argument!r} is not one of its properties"
+
+
+def _properties(schema: JsonObject) -> Mapping[str, JsonValue]:
+    found = schema.get("properties")
+    return found if isinstance(found, dict) else {}
+
+
+def entry_name(entry: "ToolEntry") -> str | None:
+    """Return the name of the tool of `entry`, if one is known without loading anything."""
+    if isinstance(entry, McpTools):
+        return None
+    return entry.name or (entry.activity.name if isinstance(entry, ActivityTool) else None)
 
 
 def tool_kind(entry: Any) -> str | None:
@@ -214,6 +306,21 @@ def tool_kind(entry: Any) -> str | None:
     keys = entry if isinstance(entry, dict) else getattr(entry, "model_fields_set", ())
     kinds = [kind for kind in TOOL_KINDS if kind in keys]
     return kinds[0] if len(kinds) == 1 else None
+
+
+def kind_fault(entry: object) -> str:
+    """Say why an entry of `tools` is of no kind."""
+    kinds = ", ".join(TOOL_KINDS)
+    if not isinstance(entry, dict):
+        return f"is not a mapping; a tool has exactly one of the keys {kinds}"
+    given = [kind for kind in TOOL_KINDS if kind in entry]
+    if given:
+        return f"has the keys {' and '.join(given)}; a tool has exactly one of {kinds}"
+    if "agent" in entry:
+        return f"an 'agent' as a tool is not available in this version; allowed are {kinds}"
+    close = next((key for key in map(str, entry) if find_close(key, TOOL_KINDS)), "")
+    hint = did_you_mean(close, TOOL_KINDS).rstrip(";")
+    return f"has none of the keys {kinds}, of which a tool has exactly one{hint}"
 
 
 ToolEntry = Annotated[
@@ -227,10 +334,3 @@ ToolEntry = Annotated[
         custom_error_message="a tool has exactly one of the keys 'python', 'mcp', 'activity' and 'http'",
     ),
 ]
-
-
-def find_shared_names(names: Sequence[str | None]) -> list[Located]:
-    return [
-        ((again,), f"the name {name!r} is taken by tools[{first}]; set another 'name'")
-        for again, name, first in find_repeated(names)
-    ]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec
 from mandate.workflows.contracts.failures import Outcome
-from mandate.workflows.contracts.faults import find_repeated, refuse
+from mandate.workflows.contracts.faults import given_twice, refuse
 from mandate.workflows.contracts.model import ModelName, Usage
 from mandate.workflows.contracts.tool import ToolResult
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -94,7 +94,7 @@ class CheckSpec(Spec):
     @field_validator("models")
     @classmethod
     def _models_differ(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
-        refuse([((again,), f"{name!r} is given twice") for again, name, _ in find_repeated(models)])
+        refuse(given_twice(models))
         return models
 
     @model_validator(mode="after")

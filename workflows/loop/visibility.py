@@ -155,7 +155,7 @@ def _open_requests(state: RunState, rendered: Rendered) -> list[str]:
 
 
 def _request(request: Request) -> list[str]:
-    until = f"until {decisions.format_time(request.expires_at)}, {decisions.describe_expiry(request)}"
+    until = f"until {decisions.format_time(request.expires_at)}, then {decisions.describe_expiry(request)}"
     lines = [
         f"### {request.id}: {_plain(request.title)}",
         "",

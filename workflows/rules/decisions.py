@@ -8,6 +8,7 @@ from typing import Literal
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
 from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import (
+    ANYONE,
     EVERY,
     REJECT,
     VALUE_BYTES,
@@ -327,11 +328,13 @@ def schedule_reminder(need: Need, now: datetime) -> Need:
 
 
 def describe_expiry(request: Request) -> str:
-    """Describe what follows if nobody decides in time."""
-    last = min((need for need in request.needs if not need.is_met), key=lambda need: need.expires_at, default=None)
-    if last is not None and last.then is not None:
-        return f"then it goes on to {', '.join((*last.then.groups, *last.then.users))}"
-    return "then it counts as rejected" if REJECT in request.choices else "then the run ends"
+    """Say what follows when nobody decides in time."""
+    unmet = [need for need in request.needs if not need.is_met] or list(request.needs)
+    first = min(unmet, key=lambda need: need.expires_at, default=None)
+    if first is None or first.then is None:
+        return "it counts as rejected" if REJECT in request.choices else "the run ends as declined"
+    others = ", ".join((*first.then.groups, *first.then.users)) or ANYONE
+    return f"{others} can answer too, for {format_duration(first.then.expires)}"
 
 
 def format_time(at: datetime) -> str:
@@ -339,10 +342,20 @@ def format_time(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
 def format_duration(length: timedelta) -> str:
     """Return a span of time as `90s`, `15m`, `24h` or `3d`."""
     seconds = int(length.total_seconds())
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+    for unit, size in _UNITS[:3]:
         if seconds >= size * (2 if unit == "d" else 1) and seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def round_duration(length: timedelta) -> str:
+    """Return a length rounded to the largest unit of which there are two: `40s`, `12m`, `5h` or `3d`."""
+    seconds = max(length.total_seconds(), 0.0)
+    size = next((size for _, size in _UNITS if round(seconds / size) >= 2), 1)
+    return format_duration(timedelta(seconds=round(seconds / size) * size))

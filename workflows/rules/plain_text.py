@@ -10,6 +10,9 @@ from pydantic import JsonValue
 
 REPLACEMENT = "\ufffd"
 
+REASON_CHARACTERS = 300
+"""Longest reason that a run keeps of a failure."""
+
 # Unicode 16: control (Cc), format (Cf), surrogates (Cs), line and paragraph separators (Zl, Zp), all that is to be
 # ignored where it cannot be shown (Default_Ignorable_Code_Point), noncharacters, and two signs that are blank (U+2800,
 # U+1D159). Written down, so that the answer is the same with each version of Python.
@@ -74,7 +77,7 @@ def make_plain_json(value: JsonValue) -> JsonValue:
             return value
 
 
-def shorten(text: str, limit: int) -> str:
+def shorten(text: str, limit: int = REASON_CHARACTERS) -> str:
     """Return `text` on one line as `make_plain` has it, at most `limit` characters."""
     line = make_plain(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -4,5 +4,4 @@ provider: answers by turn
 script: model of the script file
 values: values read from the conversation
 differences: expectations that do not fit
-faults: faults of a script file
 """

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterator
 
-from mandate.activities.failures import shorten
 from mandate.activities.providers.scripted.script import Expectation
 from mandate.activities.providers.scripted.values import Incoming, parsed
 from mandate.workflows.contracts.transcript import ResultPart
+from mandate.workflows.rules.plain_text import shorten
 from pydantic import JsonValue
 
 _SHOWN_CHARACTERS = 60

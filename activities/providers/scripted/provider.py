@@ -14,10 +14,10 @@ from decimal import Decimal
 from pathlib import Path
 from stat import S_ISREG
 
-from mandate.activities.failures import ModelFault, model_failure, shorten
+from mandate.activities.failures import ModelFault, model_failure
+from mandate.activities.files import FileError
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.scripted.differences import differences, fits_text
-from mandate.activities.providers.scripted.faults import ScriptError
 from mandate.activities.providers.scripted.script import (
     Cue,
     Expectation,
@@ -39,6 +39,7 @@ from mandate.activities.providers.scripted.values import (
 )
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
+from mandate.workflows.rules.plain_text import shorten
 
 _STATUS_FAULTS: dict[int, ModelFault] = {
     401: "configuration", 403: "configuration", 404: "configuration", 408: "timeout", 429: "rate_limit",
@@ -108,7 +109,7 @@ class ScriptedProvider:
         if loaded is None:
             try:
                 loaded = load_script(found.path)
-            except ScriptError as error:
+            except FileError as error:
                 raise model_failure("configuration", f"the script cannot be used: {error}") from None
             for old in [other for other in self._loaded if other.path == found.path]:
                 del self._loaded[old]

@@ -47,10 +47,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mandate.activities.documents import Document, Place, read_document
+from mandate.activities.documents import Document
 from mandate.activities.failures import ModelFault
-from mandate.activities.providers.scripted.faults import checked
+from mandate.activities.files import read_spec
 from mandate.workflows.contracts.base import Duration, JsonObject, Name, Spec
+from mandate.workflows.contracts.faults import Place
 from mandate.workflows.contracts.model import Finish
 from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
@@ -260,10 +261,9 @@ def load_script(path: Path) -> LoadedScript:
     """Read the script in the file at `path`.
 
     Raises:
-        ScriptError: all faults of the file, each with line, key and what is allowed.
+        FileError: all faults of the file, each with line, column, key and what is allowed.
     """
-    document = read_document(path)
-    script = checked(document, Script)
+    script, document = read_spec(path, Script)
     plans = [Plan(each, ("conversations", index)) for index, each in enumerate(script.conversations)]
     if not plans:
         plans = [Plan(ScriptedConversation(turns=script.turns, otherwise=script.otherwise), ())]

@@ -7,10 +7,10 @@ import json
 import re
 from dataclasses import dataclass
 
-from mandate.activities.failures import shorten
 from mandate.activities.providers.scripted.script import Cue, Plan
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
+from mandate.workflows.rules.plain_text import shorten
 from pydantic import JsonValue
 
 _CALL_ID = re.compile(r"call_(\d+)_\d+")

@@ -1,17 +1,14 @@
 """Responses of HTTP tools: the outcome of the attempt, and the text for the model."""
 
 import asyncio
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Literal
 
 import httpx2
-from mandate.activities.failures import ToolError
+from mandate.activities.failures import ToolError, retry_after
 from mandate.activities.toolbox.base import ToolText
-from mandate.activities.toolbox.secret_values import SecretValues
+from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect
 
@@ -77,10 +74,10 @@ def result(
     Raises:
         ToolError: the outcome is unknown, or the server asks to wait, or it knows the key from another call.
     """
-    status = _status(response.status_code)
+    status = describe_status(response.status_code)
     text = secrets.strike(_head(response) if head else _text(response, body.content))
     said = f"{status}: {text}" if text else status
-    wait = _retry_after(response.headers.get("retry-after"))
+    wait = retry_after(response.headers)
     match outcome(response.status_code, keyed=effect is Effect.KEYED):
         case Outcome.DONE:
             whole = ToolText(said if head else text or status)
@@ -130,22 +127,20 @@ def _head(response: httpx2.Response) -> str:
     return "\n".join(f"{name}: {response.headers[name]}" for name in shown if name in response.headers)
 
 
-def _status(status: int) -> str:
+def describe_status(status: int) -> str:
+    """Write a status as `HTTP 404 Not Found`."""
     try:
         return f"HTTP {status} {HTTPStatus(status).phrase}"
     except ValueError:
         return f"HTTP {status}"
 
 
-def _retry_after(header: str | None) -> float | None:
-    """Return the seconds that the server asks to wait, from a number or a date."""
-    if header is None:
-        return None
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", header.strip()):
-        return float(header)
-    try:
-        at = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return max((at - datetime.now(UTC)).total_seconds(), 0.0)
+def describe_error(error: httpx2.RequestError) -> str:
+    """Say what became of a request that got no answer, without its address."""
+    match error:
+        case httpx2.ConnectError() | httpx2.ConnectTimeout():
+            return "no connection"
+        case httpx2.TimeoutException():
+            return "no answer in time"
+        case _:
+            return f"the connection was cut ({type(error).__name__})"

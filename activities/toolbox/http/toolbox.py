@@ -10,8 +10,8 @@ from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
 from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused, LookUp, host_of, look_up
 from mandate.activities.toolbox.http.request import HttpCall, build_call, check_header
-from mandate.activities.toolbox.http.response import ERROR_BYTES, MAX_BYTES, read_body, result
-from mandate.activities.toolbox.secret_values import SecretValues
+from mandate.activities.toolbox.http.response import ERROR_BYTES, MAX_BYTES, describe_error, read_body, result
+from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, HttpBinding, ToolDefinition
@@ -108,7 +108,7 @@ class HttpToolbox:
         except OSError:
             raise attempt.failed(f"{where}: the name of the host is not known") from None
         except httpx2.TransportError as error:
-            raise attempt.failed(f"{where}: {_described(error)}") from None
+            raise attempt.failed(f"{where}: {describe_error(error)}") from None
 
     async def _send(self, call: HttpCall, headers: Mapping[str, str], attempt: _Attempt) -> httpx2.Response:
         if self._transport is None:
@@ -165,13 +165,3 @@ def _redirect(response: httpx2.Response, call: HttpCall, effect: Effect) -> http
         return None
     same = (target.scheme, target.host, target.port) == (call.url.scheme, call.url.host, call.url.port)
     return target.copy_with(fragment=None) if same and not target.userinfo else None
-
-
-def _described(error: httpx2.TransportError) -> str:
-    match error:
-        case httpx2.ConnectError() | httpx2.ConnectTimeout():
-            return "no connection"
-        case httpx2.TimeoutException():
-            return "no answer in time"
-        case _:
-            return f"the connection was cut ({type(error).__name__})"

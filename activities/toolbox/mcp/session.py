@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from mandate.activities.failures import shorten
 from mandate.activities.toolbox.base import ResolveSecrets
 from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, list_tools, protocol_fault
 from mandate.activities.toolbox.mcp.transport import Stderr, open_transport
-from mandate.activities.toolbox.secret_values import SecretValues
+from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.tool import McpServer
+from mandate.workflows.rules.plain_text import shorten
 from mcp import Client, ClientSession
 from mcp_types import Implementation
 from mcp_types import Tool as ListedTool
