@@ -64,7 +64,7 @@ class Struct:
 
 
 def field_of(name: str) -> str:
-    """Return the field that stands for `name`: itself, or up to two characters more for what is no identifier of CEL."""
+    """Return the field that stands for `name`: itself, or up to two characters more where CEL takes it for no name."""
     if _IDENTIFIER.fullmatch(name) and name not in _RESERVED:
         return name
     return f"z_{_NOT_PLAIN.sub('_', name)}"
