@@ -6,6 +6,7 @@ look. Needs the standard library alone.
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -136,7 +137,9 @@ def run(read: Callable[[str], None], step: object, command: Sequence[str]) -> in
         reader.join()
     finally:
         told.end()
-    return process.returncode
+        # Ctrl-C reaches it too, other signals do not.
+        process.terminate()
+    return process.wait()
 
 
 class Teller:
@@ -170,6 +173,7 @@ class Teller:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
