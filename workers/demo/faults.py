@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,14 +58,14 @@ class Kill:
         ]
 
 
-async def kill_when_paid(worker: DemoWorker, shop: Path) -> Kill:
+async def kill_when_paid(worker: DemoWorker, shop: Path, on_kill: Callable[[Kill], None]) -> None:
     """Kill the worker's process as soon as the shop's books have a refund, and start another."""
     while not (refunds := len(read_books(shop).refunds)):  # noqa: ASYNC110 another process writes the books
         await asyncio.sleep(POLL_SECONDS)
     killed_pid, at = worker.process.pid, time.time()
     worker.kill()
     worker.start({})
-    return Kill(killed_pid, worker.process.pid, refunds, at)
+    on_kill(Kill(killed_pid, worker.process.pid, refunds, at))
 
 
 def list_failed(findings: Sequence[Finding]) -> list[ResultChecked]:

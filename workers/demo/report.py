@@ -39,7 +39,7 @@ class Facts:
     def calls(self) -> list[Call]:
         return [call for step in self.steps for call, _ in step.calls]
 
-    def to_json(self, *, breaks: bool) -> dict[str, object]:
+    def to_json(self, workflow_id: str, *, breaks: bool) -> dict[str, object]:
         steps: list[dict[str, object]] = []
         for step in self.steps:
             calls = [{"call": call.line, "result": text, "made": call.is_made} for call, text in step.calls]
@@ -47,16 +47,17 @@ class Facts:
         return {
             **self.result.model_dump(mode="json"),
             "steps": steps,
-            "requests": [self._request_to_json(request) for request in self.requests],
+            "requests": [self._request_to_json(workflow_id, request) for request in self.requests],
             "shop": {**dataclasses.asdict(self.books), "restocked": self.books.restocked(self.before)},
             "kill": dataclasses.asdict(self.kill) if self.kill is not None else None,
             "broken": faults.to_json(self.result, self.findings, self.books) if breaks else None,
         }
 
-    def _request_to_json(self, request: Request) -> dict[str, object]:
+    def _request_to_json(self, workflow_id: str, request: Request) -> dict[str, object]:
         closed = self.closed.get(request.id)
         return {
             **request.model_dump(mode="json", exclude={"id"}),
+            "request": f"{workflow_id}:{request.id}",
             "waits_for": request.waits_for,
             "outcome": closed.outcome if closed is not None else None,
             "decision": closed.reason if closed is not None else None,

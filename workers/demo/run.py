@@ -99,16 +99,17 @@ class Demo:
                     await narration.hear(happening, history)
                     requests.hear(happening, history)
 
-        async def kill() -> None:
-            if self.kills:
-                narration.tell_kill(await faults.kill_when_paid(worker, self.folder.shop))
+        async def assist() -> None:
+            kill = (
+                faults.kill_when_paid(worker, self.folder.shop, narration.tell_kill) if self.kills else asyncio.sleep(0)
+            )
+            await asyncio.gather(worker.watch(), requests.answer(), kill)
 
-        story: asyncio.Future[Any] = asyncio.ensure_future(tell())
-        others: asyncio.Future[Any] = asyncio.gather(worker.watch(), requests.answer(), kill())
+        story, helpers = asyncio.create_task(tell()), asyncio.create_task(assist())
         try:
-            await asyncio.wait({story, others}, return_when=asyncio.FIRST_COMPLETED)
-            # Neither helpers nor the story end before the run without an error.
-            (others if others.done() else story).result()
+            # Helpers end with an error only, and then the demo does.
+            await asyncio.wait({story, helpers}, return_when=asyncio.FIRST_COMPLETED)
+            (helpers if helpers.done() else story).result()
             return await handle.result()
         except WorkflowFailureError as error:
             raise CliError(f"the run failed: {error.cause}", ENDED_OTHERWISE) from None
@@ -119,7 +120,7 @@ class Demo:
         finally:
             requests.wait_for()
             story.cancel()
-            others.cancel()
+            helpers.cancel()
 
     async def _cancel(self, handle: WorkflowHandle[Any, RunResult]) -> None:
         """Leave no run behind that nobody works on."""
@@ -153,7 +154,7 @@ class Demo:
                 "url": connection.run_url(handle.id, ended.run_id),
                 "look": look,
             }
-            self.call.out.json({**known, **facts.to_json(breaks=self.breaks)})
+            self.call.out.json({**known, **facts.to_json(handle.id, breaks=self.breaks)})
             return
         for heading, paragraphs in facts.sections(breaks=self.breaks).items():
             lines.print(f"\n{heading}", "bold")
