@@ -23,6 +23,7 @@ validate_call: verdict on one call
 validate_accept: acceptance of MCP tools
 worker: `mandate worker`
 server: `mandate server`
+keyboard: lines typed during a command
 keys: `mandate keys`
 options: options that verbs share
 connection: connection to Temporal

@@ -166,6 +166,24 @@ async def _check_namespace(client: Client, address: str) -> None:
             ) from None
 
 
+def environment_of(call: Invocation, connection: Connection) -> dict[str, str]:
+    """Return the variables with which another process of ours connects as this one has."""
+    flags, root = call.flags, call.root
+    variables = {
+        "TEMPORAL_ADDRESS": connection.address,
+        "TEMPORAL_NAMESPACE": connection.client.namespace,
+        "TEMPORAL_PROFILE": root.profile,
+        "TEMPORAL_CONFIG_FILE": root.config_file,
+        "TEMPORAL_API_KEY": flags.api_key,
+        "TEMPORAL_TLS": None if flags.tls is None else str(flags.tls).lower(),
+        "TEMPORAL_TLS_CLIENT_CERT_PATH": flags.tls_cert_path,
+        "TEMPORAL_TLS_CLIENT_KEY_PATH": flags.tls_key_path,
+        "TEMPORAL_TLS_SERVER_CA_CERT_PATH": flags.tls_ca_path,
+        "TEMPORAL_TLS_SERVER_NAME": flags.tls_server_name,
+    }
+    return {name: value for name, value in variables.items() if value is not None}
+
+
 def note_start(call: Invocation, connection: Connection, *, goes_on: bool = False) -> None:
     """Say on stderr that this command has a server of its own, if so; with `goes_on`, what becomes of its runs."""
     if connection.started_in is None:

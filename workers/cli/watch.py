@@ -15,6 +15,7 @@ from mandate.workers.cli.output import Output
 from mandate.workers.client.diagnosis import diagnose_described
 from mandate.workers.history.events import (
     Call,
+    CallProbed,
     CallReturned,
     CallStarted,
     Happening,
@@ -22,6 +23,7 @@ from mandate.workers.history.events import (
     ModelAnswered,
     ModelAsked,
     RequestOpened,
+    ResultChecked,
     RunEnded,
 )
 from mandate.workers.history.run_history import RunHistory
@@ -159,7 +161,7 @@ class _Watcher:
 
     def _tell(self, happening: Happening) -> None:
         match happening:
-            case ModelAsked() | CallStarted() | RunEnded():
+            case ModelAsked() | CallStarted() | CallProbed() | ResultChecked() | RunEnded():
                 return
             case ModelAnswered(step, text, note, final):
                 whole = "answers" if final and note is None else text + "…" * (len(text) == PREVIEW_CHARACTERS)

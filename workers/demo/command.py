@@ -1,12 +1,24 @@
 """`mandate demo`: an agent at work, from nothing."""
 
+import asyncio
 import time
 from typing import Annotated
 
 import typer
+from mandate.activities.own_files import OwnFiles
+from mandate.workers import providers
+from mandate.workers.cli import identity
+from mandate.workers.cli.connection import connected
+from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
-from mandate.workers.demo.play import play
-from mandate.workers.demo.run import Wishes
+from mandate.workers.demo import setup
+from mandate.workers.demo.run import Demo
+from mandate.workers.dev_server.server import private_folder
+from mandate.workers.settings import Settings
+from mandate.workflows.contracts.model import PROVIDERS
+
+RULES_SECONDS = 5.0
+"""How long after its start the demo waits for the filesystem MCP server."""
 
 
 @verb
@@ -30,4 +42,36 @@ async def demo(
     Its refund needs somebody of finance, who is you: answer here, from another terminal, or with --yes.
     """
     began = time.monotonic()
-    return await play(call, Wishes(model=model, kill=kill, breaks=breaks, fast=fast, keep=keep, yes=yes), began)
+    settings = Settings.from_environment()
+    model = await _check_model(model, settings, breaks=breaks)
+    with setup.claim_folder(private_folder(settings.folder)) as folder:
+        search = asyncio.create_task(setup.find_rules_server(may_download=folder.is_new))
+        try:
+            async with connected(call, settings) as connection:
+                # What npx still fetches while the demo goes on is there for the next one.
+                await asyncio.wait({search}, timeout=max(RULES_SECONDS - (time.monotonic() - began), 0.01))
+                rules = search.result() if search.done() and search.exception() is None else setup.SHIPPED
+                person = identity.person(settings, None).name
+                setup.prepare(folder, model=model, rules=rules, is_paced=not fast, person=person)
+                demo = Demo(
+                    call, connection, folder, rules, model, person, began, kills=kill, breaks=breaks, keeps=keep
+                )
+                return await demo.run(is_unattended=yes)
+        finally:
+            search.cancel()
+            await asyncio.gather(search, return_exceptions=True)
+
+
+async def _check_model(model: str, settings: Settings, *, breaks: bool) -> str:
+    """Return `model` as agent files name it; raise `CliError` where there is none, or its key is missing."""
+    if model == "scripted":
+        return "scripted:shop-broken.script.yaml" if breaks else "scripted:shop.script.yaml"
+    provider, _, name = model.partition(":")
+    if provider not in PROVIDERS or not name or " " in model:
+        forms = ", ".join(f"{known}:MODEL" for known in PROVIDERS if known != "scripted")
+        raise CliError(f"--model {model!r}: must be 'scripted' or one of {forms}")
+    try:
+        await (await providers.makers(settings, OwnFiles())[provider]()).close()
+    except providers.MissingKey as error:
+        raise CliError(f"--model {model!r}: {error}; without --model a script plays the model") from None
+    return model

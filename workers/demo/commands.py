@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def own(program: str) -> str:
-    """Return the command that starts `program`, which is `mandate` or `temporal agent`, wherever it is installed."""
+    """Return what starts `program`, which is `mandate` or `temporal agent`, wherever it is installed."""
     needed = ("temporal", "temporal-agent") if program == "temporal agent" else (program,)
     if all(map(shutil.which, needed)):
         return program
@@ -18,12 +18,12 @@ def own(program: str) -> str:
 
 
 def temporal(binary: Path | None) -> str:
-    """Return the command that starts Temporal's CLI; `binary` is the one that is known, if any is."""
+    """Return what starts Temporal's CLI; `binary` is the one that is known, if any is."""
     return "temporal" if binary is None or shutil.which("temporal") else typed(binary)
 
 
 def broken(command: str, columns: int) -> str:
-    """Return `command` after two blanks, with backslashes, on as many lines as `columns` demand."""
+    """Return `command` after two blanks, on as many lines as `columns` demand; as a shell takes it."""
     lines = [""]
     # A quoted word is one word, whatever it holds, and an option stays with its value.
     for word in re.findall(r"(?:--?[\w-]+ +)?(?:'[^']*'|\S)+", command):
@@ -34,7 +34,7 @@ def broken(command: str, columns: int) -> str:
 
 
 def typed(path: Path) -> str:
-    """Return `path` from the working directory if it is below it, else absolute; quoted where needed."""
+    """Return `path` from the working directory if it is below it, else absolute; quoted where a shell needs it."""
     absolute, here = path.absolute(), Path.cwd()
     if not absolute.is_relative_to(here):
         return shlex.quote(str(absolute))

@@ -1,84 +1,128 @@
-"""`--break`: what got lost or was wrong in the run, and what became of it, by its record."""
+"""Faults that `--break` and `--kill` bring about, and what became of them by the run's record."""
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from mandate.workers.demo.books import Books
-from mandate.workers.demo.mending import Checked, Looked, Mended
+from mandate.workers.demo.books import Books, read_books
+from mandate.workers.demo.worker import DemoWorker
+from mandate.workers.history.events import Call, CallProbed, ResultChecked
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.run import EffectEntry, RunResult
-from mandate.workflows.contracts.verification import FINAL
 
 ANNOUNCED = (
     "--break: the shop does what it is asked, but its replies to refunds and to the first email get lost;"
     " a script as model also says wrong things in its answer"
 )
+LOST_REPLIES = {"MANDATE_DEMO_LOST_REPLIES": "issue_refund,send_customer_note"}
+"""Environment of the worker of `--break`: the shop does what it is asked, and the line breaks before it says so."""
+SLOW_BANK = {"MANDATE_DEMO_BANK_SECONDS": "15"}
+"""Environment of the worker that `--kill` kills: it pays, and then waits for the bank to confirm."""
+POLL_SECONDS = 0.02
+
+Finding = CallProbed | ResultChecked
 
 
-def lost(result: RunResult) -> list[EffectEntry]:
-    """Return the calls without a reply: those found to have been done, then those still unknown."""
+@dataclass(slots=True)
+class Kill:
+    """A worker that was killed after it had paid and before it could say so; then how the payment went on."""
+
+    killed_pid: int
+    new_pid: int
+    refunds_at_kill: int
+    at: float
+    refunds: int = 0
+    in_flight: str | None = None
+    attempts: int = 0
+    seconds_until_taken_up: float = 0.0
+
+    def find_payment(self, calls: Sequence[Call], books: Books) -> None:
+        """Note how the payment among all `calls` of the run went on."""
+        self.refunds = len(books.refunds)
+        for call in calls:
+            if call.request.tool == "issue_refund" and call.attempts > 1 and call.begun_at is not None:
+                self.in_flight, self.attempts = call.line, call.attempts
+                self.seconds_until_taken_up = round(call.begun_at.timestamp() - self.at, 3)
+
+    def describe(self, calls: Sequence[Call]) -> list[str]:
+        again = ", ".join(call.line for call in calls if call.attempts > 1 and call.line != self.in_flight)
+        # Temporal tells when the last attempt began, which is not the first of the worker where replies get lost, too.
+        took = f"{'took it up' if self.attempts == 2 else 'made its last attempt'} {self.seconds_until_taken_up:.1f} s"
+        others = f"Made again, too: {again}." if again else "No other call was made a second time."
+        return [
+            f"In flight: {self.in_flight}. The refund was in the database; nobody had been told.",
+            f"Process {self.new_pid} {took} later: attempt {self.attempts}, same idempotency key.",
+            f"The database has {_count(self.refunds, 'refund')}. {others}",
+        ]
+
+
+async def kill_when_paid(worker: DemoWorker, shop: Path, on_kill: Callable[[Kill], None]) -> None:
+    """Kill the worker's process as soon as the shop's books have a refund, and start another."""
+    while not (refunds := len(read_books(shop).refunds)):  # noqa: ASYNC110 another process writes the books
+        await asyncio.sleep(POLL_SECONDS)
+    killed_pid, at = worker.process.pid, time.time()
+    worker.kill()
+    worker.start({})
+    on_kill(Kill(killed_pid, worker.process.pid, refunds, at))
+
+
+def list_failed(findings: Sequence[Finding]) -> list[ResultChecked]:
+    """Return the checks that were not passed, oldest first."""
+    return [found for found in findings if isinstance(found, ResultChecked) and found.finding != "pass"]
+
+
+def to_json(result: RunResult, findings: Sequence[Finding], books: Books) -> dict[str, object]:
+    """Return what broke, for `-o json`."""
+    lost = [
+        {
+            "call": entry.call,
+            "attempts": entry.attempts,
+            "known": entry not in result.uncertain,
+            "probe": next((found.probe for found in _probes(entry, findings) if found.outcome is Outcome.DONE), None),
+            "reason": entry.reason,
+        }
+        for entry in _lost(result)
+    ]
+    failed = [{"step": one.step, "check": one.check, "finding": one.finding} for one in list_failed(findings)]
+    return {"lost": lost, "failed_checks": failed, "refunds": len(books.refunds), "emails": len(books.outbox)}
+
+
+def describe(result: RunResult, findings: Sequence[Finding], books: Books) -> list[str]:
+    """Return what broke and what Mandate did, a line each."""
+    lines = []
+    for entry in _lost(result):
+        attempts = "1 attempt" if entry.attempts == 1 else f"{entry.attempts} attempts under one idempotency key"
+        outcomes = [found.outcome for found in _probes(entry, findings)]
+        why = "its probe could not tell" if outcomes else "it has no probe"
+        how = "its probe was asked" if Outcome.DONE in outcomes else f"a person was asked, since {why}"
+        known = f"Not repeated on a guess: {how}. Known now: {entry.reason}."
+        is_unknown = entry in result.uncertain
+        lines.append(
+            f"- Unknown to the end: {entry.call}; {attempts}, no reply."
+            if is_unknown
+            else f"- No reply: {entry.call}; {attempts}. {known}"
+        )
+    if failed := list_failed(findings):
+        about = failed[0].call.line if failed[0].call is not None else "the final answer"
+        times = "once" if len(failed) == 1 else f"{len(failed)} times"
+        then = "the next try passed" if result.status == "completed" else f"the run is {result.status}"
+        lines.append(f"- Check {failed[0].check} failed {times} for {about}: the model was told why; {then}.")
+    if not lines:
+        return ["Nothing: the agent issued no refund and wrote no email, and its answer passed."]
+    counts = f"{_count(len(books.refunds), 'refund')} and {_count(len(books.outbox), 'email')}"
+    return [*lines, f"- The database has {counts}."]
+
+
+def _lost(result: RunResult) -> list[EffectEntry]:
+    """Return the calls without a reply: those that were found out to be done, then those still unknown."""
     return [*(entry for entry in result.effects.last if entry.reason is not None), *result.uncertain]
 
 
-def failed(mended: Sequence[Mended]) -> list[Checked]:
-    """Return the checks that were not passed, oldest first."""
-    return [one for one in mended if isinstance(one, Checked) and one.finding != "pass"]
+def _probes(entry: EffectEntry, findings: Sequence[Finding]) -> list[CallProbed]:
+    return [found for found in findings if isinstance(found, CallProbed) and found.call.key == entry.key]
 
 
-def as_json(result: RunResult, mended: Sequence[Mended], books: Books) -> dict[str, object]:
-    """Return the faults for programs."""
-    return {
-        "lost": [
-            {
-                "call": entry.call,
-                "attempts": entry.attempts,
-                "known": entry not in result.uncertain,
-                "probe": _probe(entry, mended),
-                "reason": entry.reason,
-            }
-            for entry in lost(result)
-        ],
-        "failed_checks": [
-            {"step": one.step, "check": one.check, "finding": one.finding, "reason": one.reason}
-            for one in failed(mended)
-        ],
-        "refunds": len(books.refunds),
-        "emails": len(books.outbox),
-    }
-
-
-def told(result: RunResult, mended: Sequence[Mended], books: Books) -> list[str]:
-    """Describe what broke and what Mandate did, a line each."""
-    lines = [_loss(entry, result, mended) for entry in lost(result)]
-    wrong = failed(mended)
-    if wrong:
-        about = wrong[0].call.line if wrong[0].call is not None else f"the {FINAL} answer"
-        times = "once" if len(wrong) == 1 else f"{len(wrong)} times"
-        then = "the next try passed" if result.status == "completed" else f"the run is {result.status}"
-        lines.append(f"- Check {wrong[0].check} failed {times} for {about}: the model was told why; {then}.")
-    if not lines:
-        return ["Nothing: the agent issued no refund and wrote no email, and its answer passed."]
-    refunds, emails = len(books.refunds), len(books.outbox)
-    lines.append(f"- The database has {_counted(refunds, 'refund')} and {_counted(emails, 'email')}.")
-    return lines
-
-
-def _loss(entry: EffectEntry, result: RunResult, mended: Sequence[Mended]) -> str:
-    tries = "1 attempt" if entry.attempts == 1 else f"{entry.attempts} attempts under one idempotency key"
-    if entry in result.uncertain:
-        return f"- Unknown to the end: {entry.call}; {tries}, no reply."
-    why = "its probe could not tell" if _looks(entry, mended) else "it has no probe"
-    how = "its probe was asked" if _probe(entry, mended) else f"a person was asked, since {why}"
-    return f"- No reply: {entry.call}; {tries}. Not repeated on a guess: {how}. Known now: {entry.reason}."
-
-
-def _probe(entry: EffectEntry, mended: Sequence[Mended]) -> str | None:
-    """Return the tool that told the outcome of a call; `None` when none could."""
-    return next((one.probe for one in _looks(entry, mended) if one.outcome is Outcome.DONE), None)
-
-
-def _looks(entry: EffectEntry, mended: Sequence[Mended]) -> list[Looked]:
-    return [one for one in mended if isinstance(one, Looked) and one.call.key == entry.key]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"exactly one {what}" if number == 1 else f"{number or 'no'} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"exactly one {noun}" if number == 1 else f"{number or 'no'} {noun}s"

@@ -6,233 +6,173 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from mandate.activities.stores.address import open_store
-from mandate.activities.transcript.blobs import Blobs
-from mandate.activities.transcript.log import TranscriptLog
-from mandate.workers.cli.connection import Connection
+from mandate.workers.cli.connection import Connection, environment_of
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation
 from mandate.workers.cli.signals import stop_signals
+from mandate.workers.cli.watch import unfolding
+from mandate.workers.client import inbox
 from mandate.workers.client.client import AgentClient, new_workflow_id
-from mandate.workers.demo import commands, environment, faults, report
-from mandate.workers.demo.books import Books, read_books
-from mandate.workers.demo.desk import Desk
-from mandate.workers.demo.kill import Crew, Killing
-from mandate.workers.demo.mending import Checked, Looked, unfolding
-from mandate.workers.demo.narration import Voice, width
+from mandate.workers.demo import commands, faults
+from mandate.workers.demo.answers import Requests
+from mandate.workers.demo.books import read_books
+from mandate.workers.demo.narration import Lines, Narration
 from mandate.workers.demo.report import Facts
-from mandate.workers.demo.setup import AGENT, REQUESTER, RulesServer, Stage
-from mandate.workers.demo.worker import start_worker
+from mandate.workers.demo.setup import AGENT, REQUESTER, DemoFolder
+from mandate.workers.demo.worker import DemoWorker
 from mandate.workers.examples.shop_data import DEMO_INPUT
-from mandate.workflows.contracts.run import RunResult, RunStatus
+from mandate.workflows.contracts.run import RunResult
+from mandate.workflows.rules import wording
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError
 
 GOODBYE_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """Options of the demo."""
-
-    model: str
-    kill: bool
-    breaks: bool
-    """Replies get lost."""
-    fast: bool
-    keep: bool
-    yes: bool
-
-
+@dataclass(slots=True)
 class Demo:
-    """One demo whose stage and server are ready.
+    """One demo whose folder and server are ready; `began` is when the command started, by `time.monotonic`."""
 
-    `person` is who decides at this terminal; `began` is when the command started, by `time.monotonic`.
-    """
+    call: Invocation
+    connection: Connection
+    folder: DemoFolder
+    rules: str
+    model: str
+    person: str
+    began: float
+    kills: bool
+    breaks: bool
+    keeps: bool
 
-    def __init__(
-        self,
-        call: Invocation,
-        wishes: Wishes,
-        connection: Connection,
-        *,
-        stage: Stage,
-        rules: RulesServer,
-        person: str,
-        began: float,
-    ) -> None:
-        self._call = call
-        self._out = call.out
-        self._wishes = wishes
-        self._connection = connection
-        self._stage = stage
-        self._rules = rules
-        self._began = began
-        self._killing: Killing | None = None
-        self._workflow_id = new_workflow_id(AGENT)
-        self._queue = f"demo-{self._workflow_id}"
-        self._program = commands.own(call.program)
-        self._blobs = _opened(connection.settings.store)
-        self._voice = Voice(call.out, TranscriptLog(self._blobs))
-        self._desk = Desk(
-            connection,
-            call.out,
-            self._voice,
-            workflow_id=self._workflow_id,
-            program=self._program,
-            by=person,
-            answers_itself=wishes.yes,
-            shop=stage.shop,
-        )
-
-    async def run(self, model: str) -> int:
-        """Play the run; return the exit code."""
-        before = read_books(self._stage.shop)
-        told = environment.of_worker(
-            self._call, self._connection, self._stage, task_queue=self._queue, breaks=self._wishes.breaks
-        )
-        crew = Crew(lambda extra: start_worker(told | extra, self._stage.log), doomed=self._wishes.kill)
+    async def run(self, *, is_unattended: bool) -> int:
+        """Return the exit code."""
+        connection, out, shop = self.connection, self.call.out, self.folder.shop
+        workflow_id, program = new_workflow_id(AGENT), commands.own(self.call.program)
+        queue = f"demo-{workflow_id}"
+        environment = environment_of(self.call, connection) | self.folder.environment | {"MANDATE_TASK_QUEUE": queue}
+        worker = DemoWorker(environment | (faults.LOST_REPLIES if self.breaks else {}), self.folder.log)
+        facts = Facts(read_books(shop), is_unattended)
+        requests = Requests(connection, Lines(out, is_loud=True), facts, workflow_id, program, self.person, shop)
+        worker.start(faults.SLOW_BANK if self.kills else {})
         try:
-            handle = await AgentClient(self._connection.client, self._queue).start(
-                AGENT, DEMO_INPUT, workflow_id=self._workflow_id, requester=REQUESTER
-            )
-            startup_seconds = time.monotonic() - self._began
-            self._voice.introduce(
-                server=self._connection.address,
-                url=self._connection.run_url(self._workflow_id),
-                worker=f"process {crew.worker.pid}, its log: {commands.typed(self._stage.log)}",
-                model=model,
-                rules=self._rules.name,
-                asked=DEMO_INPUT,
-                broken=faults.ANNOUNCED if self._wishes.breaks else None,
-            )
-            result = await self._watched(crew, handle)
-            facts = await self._facts(handle, model, result, before, startup_seconds)
-            self._report(facts)
-            if self._wishes.keep:
-                await self._stay()
-            return DONE if result.status is RunStatus.COMPLETED else ENDED_OTHERWISE
+            client = AgentClient(connection.client, queue)
+            handle = await client.start(AGENT, DEMO_INPUT, workflow_id=workflow_id, requester=REQUESTER)
+            startup_seconds = time.monotonic() - self.began
+            narration = Narration(Lines(out), facts, connection.settings.store)
+            narration.introduce(self._participants(workflow_id, worker), DEMO_INPUT)
+            facts.result = await self._watch(handle, worker, narration, requests)
+            with contextlib.suppress(inbox.NotAnswering, inbox.Unknown):
+                closed = (await inbox.open_requests(connection.client, workflow_id)).closed
+                facts.closed = {request.id: request for request in closed}
+            facts.books = read_books(shop)
+            if facts.kill is not None:
+                facts.kill.find_payment(facts.calls, facts.books)
+            await self._report(handle, facts, program, startup_seconds)
+            if self.keeps:
+                with stop_signals(lambda: None) as stopped:
+                    out.note("Server and Web UI stay until Ctrl-C.")
+                    await stopped.wait()
+            return DONE if facts.result.status == "completed" else ENDED_OTHERWISE
         finally:
-            await crew.worker.stop()
-            await self._blobs.close()
+            await worker.stop()
 
-    async def _watched(self, crew: Crew, handle: WorkflowHandle[Any, RunResult]) -> RunResult:
-        """Return the result of the run, while its story is told and the worker is watched, or killed on demand."""
-        following = asyncio.create_task(self._listen(handle))
-        ending = asyncio.create_task(crew.ended())
-        tasks: set[asyncio.Task[Any]] = {following, ending, asyncio.create_task(self._desk.attend())}
-        if self._wishes.kill:
-            tasks.add(asyncio.create_task(self._kill(crew)))
-        running = set(tasks)
+    def _participants(self, workflow_id: str, worker: DemoWorker) -> dict[str, str]:
+        script = ", a script that needs no key; --model openai:... asks a real one"
+        rows = {
+            "server": f"Temporal at {self.connection.address}",
+            "watch": self.connection.run_url(workflow_id) or "in the server's Web UI",
+            "worker": f"process {worker.process.pid}, its log: {commands.typed(self.folder.log)}",
+            "model": f"{self.model}{script if self.model.startswith('scripted:') else ''}",
+            "rules": f"read from an MCP server: {self.rules}",
+        }
+        return {**rows, "broken": faults.ANNOUNCED} if self.breaks else rows
+
+    async def _watch(
+        self, handle: WorkflowHandle[Any, RunResult], worker: DemoWorker, narration: Narration, requests: Requests
+    ) -> RunResult:
+        """Tell the run to its end, while requests are answered and the worker is watched, and killed if wished."""
+
+        async def tell() -> None:
+            client, run_id = self.connection.client, handle.first_execution_run_id
+            async for history, happened in unfolding(client, handle.id, run_id):
+                for happening in happened:
+                    await narration.hear(happening, history)
+                    requests.hear(happening, history)
+
+        async def assist() -> None:
+            kill = (
+                faults.kill_when_paid(worker, self.folder.shop, narration.tell_kill) if self.kills else asyncio.sleep(0)
+            )
+            await asyncio.gather(worker.watch(), requests.answer(), kill)
+
+        story, helpers = asyncio.create_task(tell()), asyncio.create_task(assist())
         try:
-            while not following.done():
-                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                if ending in done:
-                    raise CliError(
-                        f"the demo's worker ended with code {ending.result()}: {crew.worker.last_words()}",
-                        ENDED_OTHERWISE,
-                    )
-                running -= done
-                for task in done:
-                    task.result()
+            # Helpers end with an error only, and then the demo does.
+            await asyncio.wait({story, helpers}, return_when=asyncio.FIRST_COMPLETED)
+            (helpers if helpers.done() else story).result()
             return await handle.result()
         except WorkflowFailureError as error:
             raise CliError(f"the run failed: {error.cause}", ENDED_OTHERWISE) from None
         except BaseException:
-            self._desk.close()
-            await self._give_up(handle)
+            requests.wait_for()
+            await self._cancel(handle)
             raise
         finally:
-            self._desk.close()
-            for task in tasks:
-                task.cancel()
+            requests.wait_for()
+            story.cancel()
+            helpers.cancel()
 
-    async def _listen(self, handle: WorkflowHandle[Any, RunResult]) -> None:
-        async for chronicle, happened in unfolding(self._connection.client, handle.id, handle.first_execution_run_id):
-            for happening in happened:
-                await self._voice.hear(happening, chronicle)
-                if not isinstance(happening, Looked | Checked):
-                    self._desk.hear(happening, chronicle)
-
-    async def _kill(self, crew: Crew) -> None:
-        self._killing = await crew.kill_when_paid(self._stage.shop)
-        self._voice.killed(self._killing)
-
-    async def _give_up(self, handle: WorkflowHandle[Any, RunResult]) -> None:
+    async def _cancel(self, handle: WorkflowHandle[Any, RunResult]) -> None:
         """Leave no run behind that nobody works on."""
-        with contextlib.suppress(RPCError, WorkflowFailureError, TimeoutError):
+        with contextlib.suppress(RPCError, WorkflowFailureError):
             await handle.cancel()
             try:
                 await asyncio.wait_for(handle.result(), GOODBYE_SECONDS)
             except TimeoutError:
                 await handle.terminate("the demo ended before its run")
-        self._out.note(f"The run {handle.id} was cancelled.")
+        self.call.out.note(f"The run {handle.id} was cancelled.")
 
-    async def _facts(
-        self,
-        handle: WorkflowHandle[Any, RunResult],
-        model: str,
-        result: RunResult,
-        before: Books,
-        startup_seconds: float,
-    ) -> Facts:
-        closed = await handle.describe()
-        assert closed.close_time is not None
-        return Facts(
-            workflow_id=handle.id,
-            run_id=closed.run_id,
-            asked=DEMO_INPUT,
-            model=model,
-            rules_server=self._rules.name,
-            address=self._connection.address,
-            run_url=self._connection.run_url(handle.id, closed.run_id),
-            look=self._commands(handle.id),
-            steps=tuple(self._voice.steps),
-            requests=await self._desk.settled(),
-            result=result,
-            before=before,
-            books=read_books(self._stage.shop),
-            killing=self._killing,
-            mended=tuple(self._voice.mended),
-            breaks=self._wishes.breaks,
-            startup_seconds=startup_seconds,
-            seconds=(closed.close_time - closed.start_time).total_seconds(),
-        )
-
-    def _commands(self, workflow_id: str) -> tuple[str, ...]:
-        connection = self._connection
+    async def _report(self, handle: WorkflowHandle[Any, RunResult], facts: Facts, program: str, startup: float) -> None:
+        connection, lines = self.connection, Lines(self.call.out)
+        ended = await handle.describe()
+        assert ended.close_time is not None
+        seconds = (ended.close_time - ended.start_time).total_seconds()
         temporal = commands.temporal(connection.server.binary if connection.server is not None else None)
-        return (
-            f"{self._program} show {workflow_id}{connection.options}",
-            f"{temporal} workflow describe -w {workflow_id}{connection.temporal_options}",
-        )
-
-    def _report(self, facts: Facts) -> None:
-        if self._out.as_json:
-            self._out.json(facts.as_json())
+        look = [
+            f"{program} show {handle.id}{connection.options}",
+            f"{temporal} workflow describe -w {handle.id}{connection.temporal_options}",
+        ]
+        if self.call.out.as_json:
+            known = {
+                "workflow_id": handle.id,
+                "run_id": ended.run_id,
+                "model": self.model,
+                "rules_server": self.rules,
+                "startup_seconds": startup,
+                "seconds": seconds,
+                "address": connection.address,
+                "url": connection.run_url(handle.id, ended.run_id),
+                "look": look,
+            }
+            self.call.out.json({**known, **facts.to_json(handle.id, breaks=self.breaks)})
             return
-        report.tell(facts, self._out)
-        if self._wishes.kill and self._killing is None:
-            self._out.print("No worker was killed: the agent issued no refund.")
-        self._out.print("")
-        columns = width(self._out)
-        if self._connection.server is not None and not self._wishes.keep:
-            self._out.print("The server ends with this command. To bring it and its runs back:")
-            self._out.print(commands.broken(f"{self._program} server", columns), "")
+        for heading, paragraphs in facts.sections(breaks=self.breaks).items():
+            lines.print(f"\n{heading}", "bold")
+            for text in paragraphs:
+                lines.paragraph(
+                    text, indent=2, hang=10 if heading.startswith("What it did") else 2 * ("- " in text[:4])
+                )
+        lines.print("")
+        lines.paragraph(f"{wording.usage(facts.result.usage)}; {seconds:.1f} s from question to answer.", indent=0)
+        if self.kills and facts.kill is None:
+            lines.print("No worker was killed: the agent issued no refund.")
+        lines.print("")
+        if connection.server is not None and not self.keeps:
+            lines.print("The server ends with this command. To bring it and its runs back:")
+            lines.command(f"{program} server")
+            lines.print("")
         # Without the run id, with which it does not fit into a line; the newest run of the id is this one.
-        if (url := self._connection.run_url(facts.workflow_id)) is not None:
-            self._out.print("Look at the run:", f"  {url}")
-        for command in facts.look:
-            self._out.print(commands.broken(command, columns))
-
-    async def _stay(self) -> None:
-        with stop_signals(lambda: None) as stopped:
-            self._out.note("Server and Web UI stay until Ctrl-C.")
-            await stopped.wait()
-
-
-def _opened(store: str) -> Blobs:
-    try:
-        return Blobs(open_store(store))
-    except ValueError as error:
-        raise CliError(f"MANDATE_STORE: {error}") from None
+        if (url := connection.run_url(handle.id)) is not None:
+            lines.print(f"Look at the run:\n  {url}")
+        for command in look:
+            lines.command(command)

@@ -1,4 +1,4 @@
-"""Setup of the demo: a folder of its own with a new shop, the agent's files and the logs of its workers."""
+"""The demo's own folder with a new shop, the agent's files and the worker's log; and the MCP server of its rules."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,121 +25,95 @@ GROUP = "finance"
 """People whom the agent asks."""
 REQUESTER = "support@coffee.example"
 """The person who starts the run, and may therefore not decide on what it asks."""
-
 PACE = "400ms"
 """Time that the scripted model takes to answer, so that a person can read along."""
 
-PACKAGE = "@modelcontextprotocol/server-filesystem@2026.8.31"
-CHECK_SECONDS = 5.0
-"""Time that the search for the filesystem MCP server may hold the demo up."""
-
-_HELLO: JsonObject = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "mandate", "version": "1"},
-    },
+SHIPPED = "the one that ships with the demo"
+FILESYSTEM = "the filesystem server, through npx"
+_NPX = ("-y", "@modelcontextprotocol/server-filesystem@2026.8.31", str(RULES.absolute()))
+RULES_SERVERS = {
+    SHIPPED: ["python", "-m", "mandate.workers.examples.shop_rules_server"],
+    FILESYSTEM: ["npx", "--offline", *_NPX],
 }
+"""Commands of the MCP servers from which the agent can read the return rules."""
+
+_MCP_VARIABLES = ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
+_CLIENT = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "mandate", "version": "1"}}
+_HELLO = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": _CLIENT}
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A demo's own folder."""
+class DemoFolder:
+    """A folder that one demo uses at a time; `is_new` for the first demo with this state folder."""
 
-    folder: Path
+    path: Path
     is_new: bool
-    """Nobody has seen the demo with this state folder before."""
 
     @property
     def shop(self) -> Path:
-        return self.folder / "shop.db"
-
-    @property
-    def agents(self) -> Path:
-        return self.folder / "agents"
-
-    @property
-    def people(self) -> Path:
-        return self.folder / "people.yaml"
-
-    @property
-    def channels(self) -> Path:
-        return self.folder / "channels.yaml"
+        return self.path / "shop.db"
 
     @property
     def log(self) -> Path:
-        return self.folder / "worker.log"
+        return self.path / "worker.log"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that tell a worker of the files here."""
+        files = {"AGENTS": "agents", "CHANNELS": "channels.yaml", "PEOPLE": "people.yaml", "DEMO_SHOP": self.shop.name}
+        return {f"MANDATE_{name}": str(self.path / file) for name, file in files.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class RulesServer:
-    """The MCP server from which the agent reads the return rules."""
+@contextlib.contextmanager
+def claim_folder(state: Path) -> Iterator[DemoFolder]:
+    """Hold a folder below `state` that no other demo uses at the moment: `demo`, or `demo-2`, `demo-3`, ..."""
+    number = 1
+    while True:
+        path = state / ("demo" if number == 1 else f"demo-{number}")
+        is_new = not path.exists()
+        private_files.claim_folder(path)
+        with private_files.open_own(path / "lock") as lock:
+            if try_lock(lock, fcntl.LOCK_EX):
+                yield DemoFolder(path.absolute(), is_new)
+                return
+        number += 1
 
-    name: str
-    command: tuple[str, ...]
 
-
-SHIPPED = RulesServer(
-    "the one that ships with the demo", ("python", "-m", "mandate.workers.examples.shop_rules_server")
-)
-FILESYSTEM = RulesServer(
-    "the filesystem server, through npx", ("npx", "--offline", "-y", PACKAGE, str(RULES.absolute()))
-)
-
-
-def shipped_agents() -> Path:
+def agent_files() -> Path:
     """Return the folder with the agent files of the demo: of the checkout, or inside the installed package."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).resolve().parents[1]
     for folder in (package.parent / "deploy" / "agents", package / "examples" / "agents"):
         if (folder / "shop.yaml").is_file():
             return folder
     raise CliError("the demo's agent file, deploy/agents/shop.yaml, is not here; run it from a clone of the project")
 
 
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[Stage]:
-    """Make a folder below `folder` that no other demo uses at the moment: `demo`, or `demo-2`, `demo-3`, ..."""
-    number = 1
-    while True:
-        own = folder / ("demo" if number == 1 else f"demo-{number}")
-        is_new = not own.exists()
-        private_files.claim_folder(own)
-        with private_files.open_own(own / "lock") as lock:
-            if try_lock(lock, fcntl.LOCK_EX):
-                yield Stage(own.absolute(), is_new)
-                return
-        number += 1
-
-
-def prepare(stage: Stage, source: Path, *, model: str, rules: RulesServer, paced: bool, person: str) -> None:
-    """Write a shop as on its first day, the agent of `source` with `model` and `rules`, and `person` as its finance."""
-    create_shop(stage.shop)
-    stage.log.unlink(missing_ok=True)
-    shutil.rmtree(stage.agents, ignore_errors=True)
-    private_files.make_folder(stage.agents)
+def prepare(folder: DemoFolder, *, model: str, rules: str, is_paced: bool, person: str) -> None:
+    """Write a shop as on its first day, its agent with `model` and `rules`, and `person` as its finance."""
+    source, agents = agent_files(), folder.path / "agents"
+    create_shop(folder.shop)
+    folder.log.unlink(missing_ok=True)
+    shutil.rmtree(agents, ignore_errors=True)
+    private_files.make_folder(agents)
     for file in source.glob("shop*.script.yaml"):
         script = file.read_text(encoding="utf-8")
-        private_files.write_own(stage.agents / file.name, f"delay: {PACE}\n{script}" if paced else script)
-    asks: list[JsonValue] = [{"name": REQUESTER}] if normalize_name(person) != normalize_name(REQUESTER) else []
-    _write(stage.people, {"people": [*asks, {"name": person, "groups": [GROUP]}]})
+        private_files.write_own(agents / file.name, f"delay: {PACE}\n{script}" if is_paced else script)
+    people: list[JsonValue] = [{"name": REQUESTER}] if normalize_name(person) != normalize_name(REQUESTER) else []
+    _write(folder.path / "people.yaml", {"people": [*people, {"name": person, "groups": [GROUP]}]})
     # Nobody outside is to hear of a demo, whatever channels there are.
-    _write(stage.channels, {"channels": [{"name": "log", "kind": "log"}]})
+    _write(folder.path / "channels.yaml", {"channels": [{"name": "log", "kind": "log"}]})
     agent = read_document(source / "shop.yaml").value
     assert isinstance(agent, dict)
-    tools = agent["tools"]
-    assert isinstance(tools, list)
-    for tool in tools:
+    assert isinstance(agent["tools"], list)
+    assert isinstance(agent["models"], list)
+    for tool in agent["tools"]:
         if isinstance(tool, dict) and isinstance(server := tool.get("mcp"), dict):
             # Of the server in the file, which is not always the one that the demo can start.
             tool.pop("accepted", None)
-            server["command"] = list(rules.command)
+            server["command"] = [*RULES_SERVERS[rules]]
     # After a script comes the one that goes on where it does not.
-    following = agent["models"] if model.startswith("scripted:") else []
-    assert isinstance(following, list)
-    _write(stage.agents / "shop.yaml", agent | {"models": [model, *following[1:]]})
+    agent["models"] = [model, *(agent["models"][1:] if model.startswith("scripted:") else [])]
+    _write(agents / "shop.yaml", agent)
 
 
 def _write(path: Path, value: JsonObject) -> None:
@@ -147,38 +121,27 @@ def _write(path: Path, value: JsonObject) -> None:
     private_files.write_own(path, f"{json.dumps(value, indent=2, ensure_ascii=False)}\n")
 
 
-async def find_rules_server(*, may_download: bool) -> RulesServer:
-    """Return the filesystem server if npx can start it, cached or with `may_download` from npm; else ours.
+async def find_rules_server(*, may_download: bool) -> str:
+    """Return the filesystem server if npx can start it, from its cache or with `may_download` from npm; else our own.
 
     Takes as long as npx does; the caller sets the limit by cancelling.
     """
     if shutil.which("npx") is None:
         return SHIPPED
-    reach = "--prefer-offline" if may_download else "--offline"
-    # The few variables that MCP servers are given: what works here works in the worker.
-    known = {
-        name: os.environ[name] for name in ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER") if name in os.environ
-    }
-    return FILESYSTEM if await _answers(["npx", reach, "-y", PACKAGE, str(RULES.absolute())], known) else SHIPPED
-
-
-async def _answers(command: list[str], environment: Mapping[str, str]) -> bool:
-    """Return whether `command` starts an MCP server over stdio."""
     process = await asyncio.create_subprocess_exec(
-        *command,
+        *("npx", "--prefer-offline" if may_download else "--offline", *_NPX),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env=dict(environment),
+        # What works here works in the worker, which gives MCP servers these few.
+        env={name: os.environ[name] for name in _MCP_VARIABLES if name in os.environ},
         start_new_session=True,
     )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        with contextlib.suppress(ConnectionError):
-            process.stdin.write(json.dumps(_HELLO).encode() + b"\n")
-            await process.stdin.drain()
-        return b'"result"' in await process.stdout.readline()
+        process.stdin.write(json.dumps(_HELLO).encode() + b"\n")
+        return FILESYSTEM if b'"result"' in await process.stdout.readline() else SHIPPED
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from mandate.activities import private_files
+from mandate.workers.cli.errors import ENDED_OTHERWISE, CliError
 
 STOP_SECONDS = 5.0
 
@@ -24,55 +25,36 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """Ends the worker with the demo, however that ends. A function run after a fork might find locks of other threads."""
 
 
-class WorkerEnded(Exception):
-    """A worker that should be running is not."""
-
-
-@dataclass(frozen=True, slots=True)
 class DemoWorker:
-    """A running worker process."""
+    """One worker process at a time, with `environment` beside this process's own; its output goes to `log`."""
 
-    process: subprocess.Popen[bytes]
-    log: Path
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self._environment = {**os.environ, **environment}
+        self._log = log
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+    def start(self, more: Mapping[str, str]) -> None:
+        words = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), "-m", "mandate.workers.main", "worker"]
+        environment = {**self._environment, **more}
+        with private_files.open_own(self._log, "ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 our own program
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
 
-    async def ended(self) -> int:
-        """Wait for its end; return its exit code."""
-        while (code := self.process.poll()) is None:  # noqa: ASYNC110 a thread that waits would hold the demo's end up
+    async def watch(self) -> NoReturn:
+        """Raise `CliError` with the end of the log when the process ends by itself."""
+        while (code := self.process.poll()) is None:  # noqa: ASYNC110 a waiting thread would hold the demo's end up
             await asyncio.sleep(0.1)
-        return code
+        end = "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
+        raise CliError(f"the demo's worker ended with code {code}: {end}", ENDED_OTHERWISE)
 
     def kill(self) -> None:
-        """End it without a warning, as a crashed machine would."""
+        """End the process without a warning, as a crashed machine would."""
         self.process.kill()
         self.process.wait()
 
     async def stop(self) -> None:
-        """Ask it to end, and do not wait for long."""
+        """Ask the process to end, and do not wait for long."""
         self.process.terminate()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.ended(), STOP_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(self.process.wait, STOP_SECONDS)
         self.kill()
-
-    def last_words(self) -> str:
-        """Return the end of its log."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(lines[-5:])
-
-
-def start_worker(environment: Mapping[str, str], log: Path) -> DemoWorker:
-    """Start a worker process with `environment` in addition to this one's; its output goes to `log`."""
-    command = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), "-m", "mandate.workers.main", "worker"]
-    with private_files.open_own(log, "ab") as output:
-        process = subprocess.Popen(  # noqa: S603 our own program
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, **environment},
-            start_new_session=True,
-        )
-    return DemoWorker(process, log)

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
+from mandate.workflows.contracts.verification import Finding
 
 CallState = Literal[
     "waiting", "running", "done", "failed", "refused", "misfit", "unknown", "cancelled", "stopped", "not made"
@@ -77,6 +79,30 @@ class CallReturned:
 
 
 @dataclass(frozen=True, slots=True)
+class CallProbed:
+    """A probe has looked up whether a call with an unknown outcome has happened."""
+
+    step: int
+    call: Call
+    probe: str
+    """The tool that was asked."""
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultChecked:
+    """A check of a call's result or of the final answer is over."""
+
+    step: int
+    check: str
+    finding: Finding
+    reason: str
+    call: Call | None
+    """`None` for the final answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class RequestOpened:
     """A request that is opened, repeated as a reminder, or passed to other people."""
 
@@ -108,4 +134,14 @@ class RunEnded:
     continued_as: str | None = None
 
 
-Happening = ModelAsked | ModelAnswered | CallStarted | CallReturned | RequestOpened | MessageReceived | RunEnded
+Happening = (
+    ModelAsked
+    | ModelAnswered
+    | CallStarted
+    | CallReturned
+    | CallProbed
+    | ResultChecked
+    | RequestOpened
+    | MessageReceived
+    | RunEnded
+)

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 from mandate.workers.history import run_end
 from mandate.workers.history.events import (
     Call,
+    CallProbed,
     CallReturned,
     CallStarted,
     Happening,
     ModelAnswered,
     ModelAsked,
+    ResultChecked,
     RunEnded,
 )
 from mandate.workers.history.requests import CHECKS, NOTIFY, RequestHistory
@@ -26,6 +28,7 @@ from mandate.workflows.contracts.model import ModelReply, ModelRequest, Usage
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
+from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
 from mandate.workflows.rules import effects, wording
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
@@ -45,6 +48,7 @@ class _Activity:
     kind: str
     line: str
     call: Call | None = None
+    verifies: ProbeRequest | CheckRequest | None = None
 
 
 @dataclass(slots=True)
@@ -145,7 +149,11 @@ class RunHistory:
             (planned,) = await self._decode(attributes.input.payloads, CompensationRequest)
             self.parked.take_back()
             return self._unmade(planned.results)
-        if kind in {"pin_agent", NOTIFY, *CHECKS}:
+        if kind == "probe_call":
+            (activity.verifies,) = await self._decode(attributes.input.payloads, ProbeRequest)
+        if kind == "verify_result":
+            (activity.verifies,) = await self._decode(attributes.input.payloads, CheckRequest)
+        if activity.verifies is not None or kind in {"pin_agent", NOTIFY, *CHECKS}:
             return []
         activity.call = await self._call_of(attributes, line)
         if activity.call is None:
@@ -204,6 +212,8 @@ class RunHistory:
         if activity.kind in {"call_model", "plan_compensation"}:
             (reply,) = await self._decode(payloads, ModelReply)
             return self._replied(reply)
+        if activity.verifies is not None:
+            return await self._verified(activity.verifies, payloads)
         if activity.call is None:
             return []
         if activity.kind == "run_tool":
@@ -212,6 +222,20 @@ class RunHistory:
             result = ToolResult(text=payloads[0].data.decode(errors="replace") if payloads else "null")
         self._settle(activity.call, result, Outcome.NOT_DONE if result.error else Outcome.DONE)
         return [CallReturned(self.step, activity.call)]
+
+    async def _verified(self, asked: ProbeRequest | CheckRequest, payloads: Sequence[Payload]) -> list[Happening]:
+        """Return what a probe or a check has found; nothing where its result cannot be read."""
+        call = self.calls[asked.index] if asked.index is not None and asked.index < len(self.calls) else None
+        with contextlib.suppress(ValueError, RuntimeError):
+            if isinstance(asked, CheckRequest):
+                (found,) = await self._decode(payloads, CheckResult)
+                return [ResultChecked(asked.step, asked.check, found.finding, found.reason, call)]
+            (probed,) = await self._decode(payloads, Probed)
+            if call is not None:
+                pinned = self.pin.probes.get(call.request.tool) if self.pin is not None else None
+                probe = pinned.tool if pinned is not None else "probe_call"
+                return [CallProbed(asked.step, call, probe, probed.outcome, probed.reason)]
+        return []
 
     async def _failed(self, activity: _Activity | None, failure: Failure) -> list[Happening]:
         if activity is None:
