@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from mandate.workers.cli import control, decide, inbox, keys, run, server, show, validate, worker
+from mandate.workers.cli import control, decide, inbox, init, keys, run, server, show, validate, worker
 from mandate.workers.cli.errors import INTERRUPTED, CliError, SilentExit
 from mandate.workers.cli.options import OutputFormat, RootOptions
 from mandate.workers.cli.output import Color
@@ -89,6 +89,7 @@ def root(
 
 
 for _name, _command in (
+    ("init", init.init),
     ("run", run.run),
     ("show", show.show),
     ("inbox", inbox.inbox),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from mandate.activities.documents import parse_document
 from mandate.activities.providers.scripted.script import load_script
+from mandate.workers import project
 from mandate.workers.catalog.agents import AgentFileError, read_agent
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.conditions import check
@@ -57,6 +58,8 @@ class Example:
             return "policy file"
         if isinstance(value.get("people"), list):
             return "people file"
+        if keys <= set(project.KEYS):
+            return "settings"
         return "agent" if "instructions" in keys else "part" if keys & set(AgentSpec.model_fields) else ""
 
     def agent(self) -> str:
@@ -111,7 +114,7 @@ async def test_agents_fit_their_tools(example: Example, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("example", [one for one in EXAMPLES if one not in AGENTS], ids=place)
-def test_other_files_are_valid(example: Example, tmp_path: Path) -> None:
+def test_other_files_are_valid(example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, example.text)
     match example.kind:
         case "script":
@@ -121,6 +124,10 @@ def test_other_files_are_valid(example: Example, tmp_path: Path) -> None:
         case "policy file":
             file, faults = read_policy_file(path)
             assert file is not None, faults
+        case "settings":
+            path.rename(tmp_path / project.FILE)
+            monkeypatch.chdir(tmp_path)
+            assert Settings.from_environment({}).project == Path()
         case _:
             pytest.fail(f"{example.place}: it is not clear what this is an example of")
 

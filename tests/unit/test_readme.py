@@ -12,7 +12,7 @@ from typer._click.exceptions import UsageError
 from typer.main import get_command
 
 PROJECT = Path(__file__).parents[2]
-PAGES = ("README.md", "deploy/README.md")
+PAGES = ("README.md", "deploy/README.md", "deploy/package/README.md")
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HERE_DOCUMENT = re.compile(r"<<'(\w+)'\n.*?^\1$", re.MULTILINE | re.DOTALL)

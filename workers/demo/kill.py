@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mandate.workers.demo.books import read_books
-from mandate.workers.demo.worker import DemoWorker
 from mandate.workers.history.events import Call
+from mandate.workers.worker_process import WorkerProcess
 
 TOOL = "issue_refund"
 SLOW_BANK = {"MANDATE_DEMO_BANK_SECONDS": "15"}
@@ -35,7 +35,7 @@ class Killing:
 class Crew:
     """The worker of the demo, or the one that came after it."""
 
-    def __init__(self, start: Callable[[dict[str, str]], DemoWorker], *, doomed: bool) -> None:
+    def __init__(self, start: Callable[[dict[str, str]], WorkerProcess], *, doomed: bool) -> None:
         self._start = start
         self.worker = start(SLOW_BANK if doomed else {})
 

@@ -22,8 +22,8 @@ from mandate.workers.demo.mending import Checked, Looked, unfolding
 from mandate.workers.demo.narration import Voice, width
 from mandate.workers.demo.report import Facts
 from mandate.workers.demo.setup import AGENT, REQUESTER, RulesServer, Stage
-from mandate.workers.demo.worker import start_worker
 from mandate.workers.examples.shop_data import DEMO_INPUT
+from mandate.workers.worker_process import start_worker
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError

@@ -1,4 +1,4 @@
-"""The demo's worker: a process of its own, as in real life, so that it can be killed."""
+"""A worker in a process of its own, which ends with the process that has started it."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ if sys.platform == "linux":
         sys.exit(1)
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
-"""Ends the worker with the demo, however that ends. A function run after a fork might find locks of other threads."""
+"""Ends the worker with its parent, however that ends. A function run after a fork might find locks of other threads."""
 
 
 class WorkerEnded(Exception):
@@ -29,7 +29,7 @@ class WorkerEnded(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class DemoWorker:
+class WorkerProcess:
     """A running worker process."""
 
     process: subprocess.Popen[bytes]
@@ -50,11 +50,11 @@ class DemoWorker:
         self.process.kill()
         self.process.wait()
 
-    async def stop(self) -> None:
-        """Ask it to end, and do not wait for long."""
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Ask it to end, and do not wait for longer than `seconds`."""
         self.process.terminate()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.ended(), STOP_SECONDS)
+            await asyncio.wait_for(self.ended(), seconds)
         self.kill()
 
     def last_words(self) -> str:
@@ -63,9 +63,11 @@ class DemoWorker:
         return "\n".join(lines[-5:])
 
 
-def start_worker(environment: Mapping[str, str], log: Path) -> DemoWorker:
-    """A worker process with `environment` in addition to this one's; its output goes to `log`."""
-    command = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), "-m", "mandate.workers.main", "worker"]
+def start_worker(environment: Mapping[str, str], log: Path, *options: str) -> WorkerProcess:
+    """Start `mandate worker` with `environment` in addition to this process's; its output goes to `log`."""
+    launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
+    # -P: a file of the working folder replaces no installed module, as with the program `mandate`.
+    command = [*launch, "-P", "-m", "mandate.workers.main", "worker", *options]
     with private_files.open_own(log, "ab") as output:
         process = subprocess.Popen(  # noqa: S603 our own program
             command,
@@ -75,4 +77,4 @@ def start_worker(environment: Mapping[str, str], log: Path) -> DemoWorker:
             env={**os.environ, **environment},
             start_new_session=True,
         )
-    return DemoWorker(process, log)
+    return WorkerProcess(process, log)
