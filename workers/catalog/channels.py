@@ -69,7 +69,16 @@ def read_channels(path: Path | None, secrets: Secrets, *, default: Path = DEFAUL
         path = default
     if not path.is_file():
         raise ChannelFileError(
-            [Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_CHANNELS names the file of channels")]
+            [
+                Fault(
+                    str(path),
+                    0,
+                    0,
+                    "",
+                    "",
+                    "is not a file; MANDATE_CHANNELS or mandate.yaml names the file of channels",
+                )
+            ]
         )
     document = read_document(path)
     found, faults = _spec(document)

@@ -80,7 +80,7 @@ def read_people(settings: Settings) -> People | None:
         return None
     if not path.is_file():
         raise PeopleFileError(
-            [Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_PEOPLE names the file of people")]
+            [Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_PEOPLE or mandate.yaml names the file of people")]
         )
     spec, faults = _spec(read_document(path))
     if spec is None or faults:
