@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 
-import pytest
 from mandate.workers.cli import own_worker
 
 HOST = socket.gethostname()
@@ -18,15 +17,13 @@ def ended() -> int:
     return process.pid
 
 
-@pytest.mark.parametrize(
-    ("identity", "lives"),
-    [
-        (f"{os.getpid()}@{HOST}", True),
-        (f"{ended()}@{HOST}", False),
-        (f"{os.getpid()}@elsewhere", True),
-        ("payments-1", True),
-        (f"{own_worker.PREFIX}{os.getpid()}@{HOST}", False),
-    ],
-)
-def test_a_worker_counts_unless_it_has_ended_or_ends_with_its_command(identity: str, lives: bool) -> None:
-    assert own_worker._lives(identity) is lives
+def test_a_worker_counts_unless_it_has_ended_or_ends_with_its_command() -> None:
+    identities = {
+        f"{os.getpid()}@{HOST}": True,
+        f"{ended()}@{HOST}": False,
+        f"{os.getpid()}@elsewhere": True,
+        "payments-1": True,
+        f"{own_worker.PREFIX}{os.getpid()}@{HOST}": False,
+    }
+
+    assert {identity: own_worker._lives(identity) for identity in identities} == identities

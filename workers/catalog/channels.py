@@ -68,18 +68,8 @@ def read_channels(path: Path | None, secrets: Secrets, *, default: Path = DEFAUL
             return LOG_ALONE
         path = default
     if not path.is_file():
-        raise ChannelFileError(
-            [
-                Fault(
-                    str(path),
-                    0,
-                    0,
-                    "",
-                    "",
-                    "is not a file; MANDATE_CHANNELS or mandate.yaml names the file of channels",
-                )
-            ]
-        )
+        why = "is not a file; MANDATE_CHANNELS or mandate.yaml names the file of channels"
+        raise ChannelFileError([Fault(str(path), 0, 0, "", "", why)])
     document = read_document(path)
     found, faults = _spec(document)
     faults += _secret_faults(document, secrets)
