@@ -2,6 +2,7 @@
 
 main: program `mandate`
 worker: composition of one worker
+worker_process: worker in its own process
 settings: settings from the environment
 project: settings of `mandate.yaml`
 secrets: secrets by name

@@ -35,6 +35,10 @@ class Verb(NamedTuple):
 
 
 VERBS: Mapping[str, Verb] = {
+    "init": Verb(
+        "cli.init:init",
+        "Make a project in FOLDER, the working folder if left out: an agent that runs at once, without a key.",
+    ),
     "run": Verb("cli.run:run", "Start a run of an agent and follow it; Ctrl-C leaves it running."),
     "show": Verb(
         "cli.show:show",

@@ -95,11 +95,11 @@ def _read(folder: Path) -> Project:
         raise SettingsError(faults)
     variables: dict[str, str] = {}
     for key, value in document.value.items():
-        if key not in _KEYS:
+        if key not in KEYS:
             faults.append(document.fault((key,), _unknown(key)))
             continue
         try:
-            variables[variable_of(key)] = _KEYS[key](value, folder, variable_of(key))
+            variables[variable_of(key)] = KEYS[key](value, folder, variable_of(key))
         except _Refused as refused:
             faults.append(document.fault((key,), str(refused)))
     if faults:
@@ -126,14 +126,14 @@ def _unknown(key: str) -> str:
     if name in _SECRETS:
         return f"is a secret, and secrets are never in this file; set the variable {variable_of(name)}"
     bare = name.removeprefix("mandate_")
-    close = [bare] if bare in _KEYS else get_close_matches(bare, list(_KEYS), n=1, cutoff=0.8)
+    close = [bare] if bare in KEYS else get_close_matches(bare, list(KEYS), n=1, cutoff=0.8)
     if not close and _SECRET_WORDS.search(name):
         return (
             "looks like a secret, and secrets are never in this file; set the variable "
             f"{name.upper()}, which agent files and channels name as ${{secret:{name.upper()}}}"
         )
     hint = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"is not a key that is known here{hint} allowed are {', '.join(sorted(_KEYS))}"
+    return f"is not a key that is known here{hint} allowed are {', '.join(sorted(KEYS))}"
 
 
 def _text(value: object, _folder: Path, _variable: str) -> str:
@@ -210,7 +210,7 @@ def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_KEYS: Mapping[str, Convert] = {
+KEYS: Mapping[str, Convert] = {
     "agents": _path,
     "anthropic_base_url": _url,
     "channels": _path,

@@ -1,7 +1,7 @@
 """Settings of a process: its environment, which nothing else reads, and below it the file `mandate.yaml`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,6 +109,11 @@ class Settings:
 def _named(environment: Mapping[str, str], variable: str) -> Path | None:
     """Return the path that a variable names; `None` where it names none."""
     return Path(environment[variable]) if environment.get(variable) else None
+
+
+def find_set(variables: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `variables` that the environment sets, and that thus win over `mandate.yaml`."""
+    return tuple(name for name in variables if os.environ.get(name))
 
 
 def is_debugging() -> bool:

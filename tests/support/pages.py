@@ -7,7 +7,7 @@ PROJECT = Path(__file__).parents[2]
 
 README = "README.md"
 DOCS = tuple(sorted(f"deploy/docs/{path.name}" for path in (PROJECT / "deploy/docs").glob("*.md")))
-PAGES = (README, *DOCS)
+PAGES = (README, *DOCS, "deploy/package/README.md")
 
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 

@@ -92,7 +92,10 @@ def test_named_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(FileError) as refused:
         read_channels(tmp_path / "none.yaml", SECRETS)
 
-    assert str(refused.value) == f"{tmp_path}/none.yaml: is not a file; MANDATE_CHANNELS names the file of channels"
+    assert (
+        str(refused.value)
+        == f"{tmp_path}/none.yaml: is not a file; MANDATE_CHANNELS or mandate.yaml names the file of channels"
+    )
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, None), ("", None), ("a/b.yaml", Path("a/b.yaml"))])

@@ -19,6 +19,7 @@ from mandate import NotDone, ToolContext
 from mandate.activities.documents import parse_document
 from mandate.activities.files import FileError
 from mandate.activities.providers.scripted.script import load_script
+from mandate.workers import project
 from mandate.workers.catalog.agents import read_agent
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.conditions import check
@@ -65,6 +66,8 @@ class Example:
             return "policy file"
         if isinstance(value.get("people"), list):
             return "people file"
+        if keys <= set(project.KEYS):
+            return "settings"
         return "agent" if "instructions" in keys else "part" if keys & set(AgentSpec.model_fields) else ""
 
     def agent(self) -> str:
@@ -119,7 +122,7 @@ async def test_agents_fit_their_tools(example: Example, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("example", [one for one in EXAMPLES if one not in AGENTS], ids=place)
-def test_other_files_are_valid(example: Example, tmp_path: Path) -> None:
+def test_other_files_are_valid(example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, example.text)
     match example.kind:
         case "script":

@@ -33,9 +33,8 @@ NOT_DONE = (
 
 
 def packages() -> list[str]:
-    return sorted(
-        {file.parent.relative_to(PROJECT).as_posix() for folder in FOLDERS for file in (PROJECT / folder).rglob("*.py")}
-    )
+    folders = {file.parent for folder in FOLDERS for file in (PROJECT / folder).rglob("*.py")}
+    return sorted(folder.relative_to(PROJECT).as_posix() for folder in folders if (folder / "__init__.py").exists())
 
 
 PACKAGES = packages()

@@ -172,7 +172,7 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(FileError) as raised:
         read_people(settings(tmp_path, None, MANDATE_PEOPLE=str(path)))
 
-    assert str(raised.value) == f"{path}: is not a file; MANDATE_PEOPLE names the file of people"
+    assert str(raised.value) == f"{path}: is not a file; MANDATE_PEOPLE or mandate.yaml names the file of people"
 
 
 def test_without_a_file_nobody_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ def test_the_environment_wins_unless_it_is_empty(folder: Path) -> None:
     assert found.http_hosts == ("of-file",)
 
 
-KEYS = ", ".join(sorted(project._KEYS))
+KEYS = ", ".join(sorted(project.KEYS))
 STORES = "sqlite:///file.db, sqlite:////absolute/file.db or postgresql://user@host:port/database"
 SIGNING = "SLACK_SIGNING_SECRET"
 NAMED = "which agent files and channels name as ${secret:SLACK_SIGNING_SECRET}"

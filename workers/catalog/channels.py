@@ -54,7 +54,18 @@ def read_channels(path: Path | None, secrets: Secrets, *, default: Path = DEFAUL
             return LOG_ALONE
         path = default
     if not path.is_file():
-        raise FileError([Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_CHANNELS names the file of channels")])
+        raise FileError(
+            [
+                Fault(
+                    str(path),
+                    0,
+                    0,
+                    "",
+                    "",
+                    "is not a file; MANDATE_CHANNELS or mandate.yaml names the file of channels",
+                )
+            ]
+        )
     document = read_document(path)
     lacking = _secret_faults(document, secrets)
     try:

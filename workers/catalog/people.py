@@ -33,7 +33,9 @@ def read_people(settings: Settings) -> People | None:
     if path is None:
         return None
     if not path.is_file():
-        raise FileError([Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_PEOPLE names the file of people")])
+        raise FileError(
+            [Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_PEOPLE or mandate.yaml names the file of people")]
+        )
     return People(read_spec(path, PeopleSpec)[0])
 
 

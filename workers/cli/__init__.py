@@ -24,6 +24,8 @@ validate_accept: acceptance of MCP tools
 worker: `mandate worker`
 server: `mandate server`
 keyboard: lines typed during a command
+init: `mandate init`
+own_worker: worker of one command
 keys: `mandate keys`
 options: options that verbs share
 connection: connection to Temporal

@@ -5,11 +5,12 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from mandate.workers.cli import endings, identity, tokens
+from mandate.workers.cli import endings, identity, own_worker, tokens
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
@@ -54,6 +55,9 @@ async def run(
 ) -> int:
     """Start a run of an agent and follow it; Ctrl-C leaves it running.
 
+    In a project (a folder with mandate.yaml) with the local server, where no worker polls, it has one of its own for
+    as long as it follows the run.
+
     Exit code 0: it completed. 1: it ended otherwise. 2: it was asked for wrongly.
     """
     asked = read_input(text, input_file, input_json)
@@ -71,12 +75,15 @@ async def run(
         }
         token = await _token(token_command, connection.settings.environment, **start) if token_command else None
         client = AgentClient(connection.client, queue)
-        handle = await _start(client, call, **start, steps=steps, token=token)
-        call.out.note(f"{handle.id} on task queue {queue}, requester {who}")
-        if detach:
-            _detached(call, connection, handle)
-            return 0
-        return await watch(call, connection, handle.id, handle.first_execution_run_id)
+        async with AsyncExitStack() as stack:
+            if not detach:
+                await stack.enter_async_context(own_worker.serving(call, connection, queue))
+            handle = await _start(client, call, **start, steps=steps, token=token)
+            call.out.note(f"{handle.id} on task queue {queue}, requester {who}")
+            if detach:
+                _detached(call, connection, handle)
+                return 0
+            return await watch(call, connection, handle.id, handle.first_execution_run_id)
 
 
 async def watch(call: Invocation, connection: Connection, workflow_id: str, run_id: str | None) -> int:

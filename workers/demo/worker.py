@@ -1,60 +1,34 @@
 """The demo's worker: a process of its own, as in real life, so that it can be killed."""
 
-import asyncio
-import contextlib
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from mandate.activities import private_files
 from mandate.workers.cli.errors import ENDED_OTHERWISE, CliError
-
-STOP_SECONDS = 5.0
-
-_LAUNCH = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit(1)
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-"""Ends the worker with the demo, however that ends. A function run after a fork might find locks of other threads."""
+from mandate.workers.worker_process import WorkerProcess, start_worker
 
 
 class DemoWorker:
     """One worker process at a time, with `environment` beside this process's own; its output goes to `log`."""
 
+    process: WorkerProcess
+
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
-        self._environment = {**os.environ, **environment}
+        self._environment = environment
         self._log = log
 
     def start(self, more: Mapping[str, str]) -> None:
-        words = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), "-m", "mandate.workers.main", "worker"]
-        environment = {**self._environment, **more}
-        with private_files.open_own(self._log, "ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 our own program
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
+        self.process = start_worker({**self._environment, **more}, self._log)
 
     async def watch(self) -> NoReturn:
         """Raise `CliError` with the end of the log when the process ends by itself."""
-        while (code := self.process.poll()) is None:  # noqa: ASYNC110 a waiting thread would hold the demo's end up
-            await asyncio.sleep(0.1)
-        end = "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
-        raise CliError(f"the demo's worker ended with code {code}: {end}", ENDED_OTHERWISE)
+        code = await self.process.ended()
+        raise CliError(f"the demo's worker ended with code {code}: {self.process.last_words()}", ENDED_OTHERWISE)
 
     def kill(self) -> None:
         """End the process without a warning, as a crashed machine would."""
         self.process.kill()
-        self.process.wait()
 
     async def stop(self) -> None:
         """Ask the process to end, and do not wait for long."""
-        self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(self.process.wait, STOP_SECONDS)
-        self.kill()
+        await self.process.stop()

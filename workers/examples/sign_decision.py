@@ -10,10 +10,12 @@ Whoever has the key can sign for everybody. A real issuer asks first who is ther
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,8 +23,6 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
-from mandate.activities import private_files
-from mandate.workflows.contracts.base import canonical_json, digest_of
 
 SECONDS_VALID = 300
 
@@ -98,16 +98,23 @@ def _make_key(path: Path, jwks: Path) -> None:
     """Make a private key at `path`, which must not exist, and its public half as a key set at `jwks`."""
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
+    _write_own(path, pem, os.O_EXCL)
     public = {**_public(key), "kid": _key_id(key), "use": "sig", "alg": "ES256"}
     # Nothing in it is secret, but whoever writes there decides.
-    private_files.write_own(jwks, f"{json.dumps({'keys': [public]}, indent=2)}\n")
+    _write_own(jwks, f"{json.dumps({'keys': [public]}, indent=2)}\n".encode(), os.O_TRUNC)
+
+
+def _write_own(path: Path, content: bytes, flag: int) -> None:
+    """Write a file that its owner alone may read or write, also where it was open to others."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(content)
 
 
 def _key_id(key: ec.EllipticCurvePrivateKey) -> str:
     """Return the thumbprint of RFC 7638, so that nobody has to keep a name beside the key."""
-    return digest_of(canonical_json(_public(key)))
+    members = json.dumps(_public(key), sort_keys=True, separators=(",", ":"))
+    return urlsafe_b64encode(hashlib.sha256(members.encode()).digest()).rstrip(b"=").decode()
 
 
 def _public(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:

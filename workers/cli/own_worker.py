@@ -1,0 +1,101 @@
+"""The worker of one command, so that a project can be tried in one terminal."""
+
+import asyncio
+import os
+import shlex
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from mandate.workers.cli.connection import Connection
+from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.options import Invocation
+from mandate.workers.worker_process import WorkerProcess, start_worker
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+
+LOG = "worker.log"
+PREFIX = "mandate-run-"
+"""Begins the identity of such a worker: it ends with its command, so no other command relies on it."""
+
+STOP_SECONDS = 35.0
+"""More than a stopping worker lets activities finish."""
+POLL_SECONDS = 0.05
+
+
+@asynccontextmanager
+async def serving(call: Invocation, connection: Connection, task_queue: str) -> AsyncIterator[None]:
+    """Serve `task_queue` while the block runs, in a project on its local server where no worker does.
+
+    Raises:
+        CliError: the worker does not start; the text is what it says.
+    """
+    if connection.server is None or connection.settings.project is None or await _is_served(connection, task_queue):
+        yield
+        return
+    identity = f"{PREFIX}{os.getpid()}@{socket.gethostname()}"
+    log = connection.settings.folder / LOG
+    log.unlink(missing_ok=True)
+    told = {
+        "TEMPORAL_ADDRESS": connection.address,
+        "TEMPORAL_NAMESPACE": connection.client.namespace,
+        "MANDATE_TASK_QUEUE": task_queue,
+    }
+    worker = start_worker(told, log, "--identity", identity)
+    watching = None
+    try:
+        await _wait_until_it_polls(connection, task_queue, identity, worker)
+        call.out.note(
+            f"started a worker, which ends with this command; `{call.program} worker` serves until you stop it; "
+            f"its log is {shlex.quote(str(log))}"
+        )
+        watching = asyncio.create_task(_tell_end(call, worker))
+        yield
+    finally:
+        if watching is not None:
+            watching.cancel()
+        await worker.stop(STOP_SECONDS)
+
+
+async def _is_served(connection: Connection, task_queue: str) -> bool:
+    return any(map(_lives, await _pollers(connection, task_queue)))
+
+
+def _lives(identity: str) -> bool:
+    """Tell whether the worker of this identity may still be there: the server names those of the last minutes."""
+    if identity.startswith(PREFIX):
+        return False
+    pid, _, host = identity.partition("@")
+    if not pid.isdecimal() or host != socket.gethostname():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+async def _wait_until_it_polls(connection: Connection, task_queue: str, identity: str, worker: WorkerProcess) -> None:
+    while identity not in await _pollers(connection, task_queue):
+        if worker.process.poll() is not None:
+            raise CliError(f"the worker of this command did not start:\n{worker.last_words()}")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _pollers(connection: Connection, task_queue: str) -> set[str]:
+    """Return the identities of workers that polled lately."""
+    request = DescribeTaskQueueRequest(
+        namespace=connection.client.namespace,
+        task_queue=TaskQueue(name=task_queue),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+    )
+    described = await connection.client.workflow_service.describe_task_queue(request)
+    return {poller.identity for poller in described.pollers}
+
+
+async def _tell_end(call: Invocation, worker: WorkerProcess) -> None:
+    code = await worker.ended()
+    call.out.note(f"the worker of this command ended with code {code}; its log is {shlex.quote(str(worker.log))}")
