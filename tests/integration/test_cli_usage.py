@@ -415,6 +415,32 @@ def test_worker_without_agents_says_so_before_it_looks_for_anything(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_worker_with_faulty_agent_files_tells_all_faults_before_it_looks_for_a_server(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.yaml").write_text("name: a\ninstructions: x\nmodels: [foo:bar]\ntoolz: []\n")
+    (tmp_path / "b.yaml").write_text("name: b\ninstructions: x\n")
+    # Its import is not what is timed.
+    load_verb("worker")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+
+        code, said = refused(
+            capsys, "worker", "--address", f"127.0.0.1:{silent.getsockname()[1]}", "--agents", str(tmp_path)
+        )
+
+        assert time.monotonic() - began < 2
+        silent.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            silent.accept()
+    assert code == 2
+    assert [line.split(": ")[:2] for line in said.splitlines()] == [
+        [f"{tmp_path}/a.yaml:3:10", "models[0]"],
+        [f"{tmp_path}/a.yaml:4:1", "toolz"],
+        [f"{tmp_path}/b.yaml:1:1", "models"],
+    ]
+
+
 def test_sigterm_ends_a_validation_and_the_servers_it_waits_for(tmp_path: Path) -> None:
     stub = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
     server = json.dumps({"name": "slow", "command": [sys.executable, "-c", stub]})

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import structlog
 import typer
-from mandate.workers.catalog.agents import agent_paths
+from mandate.workers.catalog.agents import agent_paths, read_agents
 from mandate.workers.cli.connection import Connection, connected
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
@@ -49,7 +49,7 @@ async def worker(
 
 
 def _demand_agents(source: Path) -> None:
-    """Refuse a place that has nothing to serve, before a server is looked for or started."""
+    """Refuse a place that has nothing to serve, and files with faults, before a server is looked for or started."""
     if not source.exists():
         raise CliError(
             f"there are no agents: {str(source)!r} does not exist; write an agent file (*.yaml) in that folder, or "
@@ -60,6 +60,7 @@ def _demand_agents(source: Path) -> None:
             f"the folder {str(source)!r} has no agent files (*.yaml); write one, or name another folder or file "
             "with --agents or MANDATE_AGENTS"
         )
+    read_agents(source)
 
 
 def configure_logs(root: RootOptions) -> None:
