@@ -47,7 +47,7 @@ class Loaded:
     """Its MCP servers whose words in the prompt nobody has accepted."""
 
     def models(self) -> Iterator[tuple[Place, str]]:
-        """Each model that it may ask, those of its checks included, and where its file says so."""
+        """List each model that it may ask, those of its checks included, and where its file says so."""
         yield from ((("models", index), model) for index, model in enumerate(self.pinned.models))
         for index, check in enumerate(self.pinned.checks):
             if check.model is not None:
@@ -75,7 +75,7 @@ class Catalog:
         builtins: tuple[ToolDefinition, ...] = builtin.DEFINITIONS,
         policies: Path | None = None,
     ) -> "Catalog":
-        """The agents of a folder, of one file, or made in code, with all their tools.
+        """Load the agents of a folder, of one file, or made in code, with all their tools.
 
         Modules of Python tools are also looked for in the current directory and in the folder above the agent files.
 
@@ -103,7 +103,7 @@ class Catalog:
         return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named)
 
     def providers(self) -> set[str]:
-        """Names of the model providers that the agents and their checks use."""
+        """Return the names of the model providers that the agents and their checks use."""
         return {model.partition(":")[0] for loaded in self.agents.values() for _, model in loaded.models()}
 
 
@@ -119,7 +119,7 @@ class _Draft:
         self._document = file.document
 
     def rule_faults(self) -> Iterator[Fault]:
-        """What is wrong with the rules; their conditions are looked at once all tools are there."""
+        """Find what is wrong with the rules; their conditions are looked at once all tools are there."""
         yield from self._faults
         if self.search.faults or all(placed.rule.when is None for placed in self._rules):
             return
@@ -131,7 +131,7 @@ class _Draft:
             yield from conditions.faults(placed)
 
     def pin(self) -> Loaded:
-        """The agent as runs keep it."""
+        """Return the agent as runs keep it."""
         whole = PinnedAgent(
             name=self.spec.name,
             instructions=self.spec.instructions,
@@ -166,7 +166,7 @@ class _Draft:
         )
 
     def warnings(self) -> list[Fault]:
-        """Rules of its own that fit no tool, as one that denies a misspelt name; policies of which no rule does."""
+        """Find its own rules that fit no tool, as one that denies a misspelt name, and policies of which none does."""
         tools = [made.tool for made in self.search.tools]
         return [
             self._document.fault(("policy", index, "match", *place), message)
@@ -193,14 +193,14 @@ def _scan(source: Path | Iterable[AgentSpec]) -> Scan:
 
 
 def _look_for_modules(folder: Path) -> None:
-    """Behind everything else, so that no file of a user replaces an installed module."""
+    """Let modules be found there, behind everything else: no file of a user replaces an installed module."""
     for wanted in (Path.cwd(), folder):
         if not any(Path(known or ".").absolute() == wanted for known in sys.path):
             sys.path.append(str(wanted))
 
 
 def _unmatched(match: Match, tools: list[Tool]) -> list[tuple[Place, str]]:
-    """The names and tags of a rule that no tool has."""
+    """Find the names and tags of a rule that no tool has."""
     names = sorted(tool.name for tool in tools)
     tags = sorted({tag for tool in tools for tag in tool.tags})
     found: list[tuple[Place, str]] = [

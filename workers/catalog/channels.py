@@ -33,7 +33,7 @@ _CONFIDENTIAL = ("url", "secret")
 
 
 def notification_activities(settings: Settings) -> NotificationActivities:
-    """The activity with all channels that the settings name; its owner closes it.
+    """Make the activity with all channels that the settings name; its owner closes it.
 
     Raises:
         FileError: all faults of the file, secrets that are missing included.
@@ -44,7 +44,7 @@ def notification_activities(settings: Settings) -> NotificationActivities:
 
 
 def read_channels(path: Path | None, secrets: Secrets) -> ChannelsFile:
-    """The file at `path`; without one the default file if it exists, else the log alone.
+    """Read the file at `path`; without one the default file if it exists, else the log alone.
 
     Raises:
         FileError: see `notification_activities`.
@@ -90,7 +90,7 @@ def _sender(spec: ChannelSpec, resolve: Secrets, post: "HttpPost") -> Sender:
 
 
 def _secret_faults(document: Document, secrets: Secrets) -> list[Fault]:
-    """Secrets that are missing, and addresses that they do not make."""
+    """Find secrets that are missing, and addresses that they do not make."""
     faults = []
     entries = document.value.get("channels") if isinstance(document.value, dict) else None
     for position, entry in enumerate(entries if isinstance(entries, list) else []):

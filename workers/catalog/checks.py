@@ -30,7 +30,7 @@ COMPENSATION = "a compensation"
 
 
 def named(checks: tuple[CheckSpec, ...]) -> tuple[CheckSpec, ...]:
-    """`checks`, each with a name: its own, or one that is made from what it is after and its kind."""
+    """Give each check a name: its own, or one that is made from what it is after and its kind."""
     taken = {check.name for check in checks if check.name is not None}
     made = []
     for check in checks:
@@ -57,16 +57,16 @@ class AgentChecks:
 
     @property
     def probes(self) -> dict[str, ProbeSpec]:
-        """By the tool that they are about; a short form is spelt out."""
+        """Probes by the tool that they are about; a short form is spelt out."""
         return {tool: probe for tool, _, probe in self._probes()}
 
     @property
     def compensations(self) -> dict[str, CompensationSpec]:
-        """By the tool whose calls they take back; a short form is spelt out."""
+        """Compensations by the tool whose calls they take back; a short form is spelt out."""
         return {tool: spec for tool, _, spec in self._compensations()}
 
     def faults(self) -> Iterator[Fault]:
-        """What is wrong with them; what depends on the tools is not looked at while those have faults."""
+        """Find what is wrong with them; what depends on the tools is not looked at while those have faults."""
         yield from self._names()
         for index, check in enumerate(self._spec.checks):
             yield from self._of_itself(check, ("checks", index))
@@ -112,7 +112,7 @@ class AgentChecks:
             yield from self._of_call(check.tool, check.arguments, place, about if known else "", "a check")
 
     def _idle_settings(self) -> Iterator[Fault]:
-        """Probes and compensations of tools that need none."""
+        """Find probes and compensations of tools that need none."""
         changing = {self._search.entry_of[name] for name in self._search.entry_of if self._changes_world(name)}
         for index, entry in enumerate(self._spec.tools):
             if index in changing:
@@ -146,7 +146,7 @@ class AgentChecks:
         *,
         short: bool = False,
     ) -> Iterator[Fault]:
-        """What is wrong with the tool of a check, probe or compensation, and with what it is given.
+        """Find what is wrong with the tool of a check, probe or compensation, and with what it is given.
 
         `about` is the tool whose call it follows, empty for one that does not exist.
         """
@@ -208,7 +208,7 @@ class AgentChecks:
             yield self._document.fault(place, f"{problem.place(text)}: {problem.message}")
 
     def _probes(self) -> Iterator[tuple[str, Place, ProbeSpec]]:
-        """The tools with a probe, where it is written, and the probe spelt out."""
+        """List the tools with a probe, where it is written, and the probe spelt out."""
         for name, index in self._search.entry_of.items():
             probe = self._entry(name).probe
             if probe is not None and self._changes_world(name):
@@ -217,7 +217,7 @@ class AgentChecks:
                 yield name, ("tools", index, "probe"), probe
 
     def _compensations(self) -> Iterator[tuple[str, Place, CompensationSpec]]:
-        """The same of compensations."""
+        """List the same of compensations."""
         for name, index in self._search.entry_of.items():
             spec = self._entry(name).compensate
             if spec is not None and self._changes_world(name):
@@ -226,7 +226,7 @@ class AgentChecks:
                 yield name, ("tools", index, "compensate"), spec
 
     def _shared(self, given: str, called: str) -> dict[str, str]:
-        """The arguments of the call `called` that the tool `given` has too, as expressions."""
+        """Return the arguments of the call `called` that the tool `given` has too, as expressions."""
         reader = self._tools.get(given)
         takes = _properties(reader.input_schema) if reader is not None else None
         shared = [name for name in _properties(self._tools[called].input_schema) or {} if name in (takes or {})]
@@ -281,7 +281,7 @@ def _there_are(name: str, known: Mapping[str, object]) -> str:
 
 
 def _properties(schema: JsonObject) -> Mapping[str, object] | None:
-    """The arguments of a schema that says all of them."""
+    """Return the arguments of a schema that says all of them."""
     found = schema.get("properties", {})
     is_open = schema.get("additionalProperties", False) is not False or "patternProperties" in schema
     return found if isinstance(found, dict) and not is_open and not {"$ref", "allOf"} & schema.keys() else None
@@ -293,7 +293,7 @@ def _required(schema: JsonObject) -> list[str]:
 
 
 def _types(schema: object) -> list[str]:
-    """The types that a property says it takes; none when it does not say so plainly."""
+    """Return the types that a property says it takes; none when it does not say so plainly."""
     said = schema.get("type") if isinstance(schema, dict) else None
     types = said if isinstance(said, list) else [said]
     return [word for word in types if isinstance(word, str)] if all(isinstance(word, str) for word in types) else []

@@ -54,7 +54,7 @@ def problems(
 
 
 def wrong_result(kind: str) -> Problem:
-    """A condition that comes to something else than true or false."""
+    """Make the problem of a condition that comes to something else than true or false."""
     return Problem(1, 1, f"has the type {_OUR_TYPES.sub('object', kind)}; a condition is true or false")
 
 

@@ -80,7 +80,7 @@ def _reads(tokens: Sequence[_Token], index: int, sensitive: Sequence[str]) -> It
 
 
 def _parts(tokens: Sequence[_Token], start: int) -> Iterator[tuple[str | None, int]]:
-    """The names that follow a value, each with its offset; `None` for one that is computed."""
+    """Find the names that follow a value, each with its offset; `None` for one that is computed."""
     position = start
     while position < len(tokens):
         token, behind = tokens[position], tokens[position + 1 : position + 3]
@@ -112,7 +112,7 @@ def _closing(tokens: Sequence[_Token], position: int) -> int:
 
 
 def _constant(inside: Sequence[_Token]) -> str | None:
-    """The name that is written in brackets; one with escapes counts as computed."""
+    """Return the name that is written in brackets; one with escapes counts as computed."""
     if len(inside) != 1 or inside[0].kind != "text" or "\\" in inside[0].text:
         return None
     text = inside[0].text.lstrip("rRbB")

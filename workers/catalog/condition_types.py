@@ -64,14 +64,14 @@ class Struct:
 
 
 def field_of(name: str) -> str:
-    """The field that stands for `name`: itself, or up to two characters more for what is no identifier of CEL."""
+    """Return the field that stands for `name`: itself, or up to two characters more if it is no identifier of CEL."""
     if _IDENTIFIER.fullmatch(name) and name not in _RESERVED:
         return name
     return f"z_{_NOT_PLAIN.sub('_', name)}"
 
 
 def member(where: str, name: str) -> str:
-    """How people write `name` of the object at `where`."""
+    """Write `name` of the object at `where` as people do."""
     return f"{where}.{name}" if field_of(name) == name else f'{where}["{name}"]'
 
 
@@ -101,7 +101,7 @@ class Message:
 
 
 def _fields(kinds: Mapping[str, Kind]) -> dict[str, Kind]:
-    """By field; names that one field stands for share it."""
+    """Return the kinds by field; names that one field stands for share it."""
     found: dict[str, Kind] = {}
     for name, kind in kinds.items():
         made = field_of(name)
@@ -135,7 +135,7 @@ class _Schema:
         """By identity of the subschema: a recursive one is its own type."""
 
     def kind(self, schema: JsonValue, where: str, depth: int) -> Kind:
-        """The type of the values that fit `schema`."""
+        """Return the type of the values that fit `schema`."""
         word, nullable, said = self._word(schema, 0)
         if word in SCALARS:
             return OR_NULL[word] if nullable else SCALARS[word]
@@ -164,7 +164,7 @@ class _Schema:
         return self._made[id(said)]
 
     def _word(self, schema: JsonValue, hops: int) -> tuple[str, bool, JsonObject]:
-        """The one type that `schema` allows beside null, whether it allows null, and the schema that says so."""
+        """Return the one type that `schema` allows beside null, whether it allows null, and the schema that says so."""
         if not isinstance(schema, dict) or hops > MAX_DEPTH:
             return "", False, {}
         reference = schema.get("$ref")
@@ -189,12 +189,12 @@ class _Schema:
         return word, nullable or len(rest) < len(branches), said
 
     def _target(self, reference: str) -> JsonValue:
-        """What a local reference such as `#/$defs/Item` names."""
+        """Resolve a local reference such as `#/$defs/Item`."""
         return json_pointer.resolve(self._root, reference)
 
 
 def _is_open(said: JsonObject) -> bool:
-    """Whether an object may have names beside its properties that the schema means and does not list there."""
+    """Tell whether an object may have names beside its properties that the schema means and does not list there."""
     if said.get("additionalProperties", False) is not False or said.get("patternProperties"):
         return True
     branches = [said.get(key) for key in ("if", "then", "else", "dependentSchemas")]
@@ -205,7 +205,7 @@ def _is_open(said: JsonObject) -> bool:
 
 
 def _word_of_values(schema: JsonObject) -> str:
-    """The type of a schema that has none, by its constants or by its properties."""
+    """Return the type of a schema that has none, by its constants or by its properties."""
     if "properties" in schema:
         return "object"
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
@@ -254,7 +254,7 @@ class Types:
             self.pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
 
     def arguments(self, schema: JsonObject) -> str | None:
-        """The type of `args` by a tool's input schema; `None` when it does not say which arguments there are."""
+        """Return the type of `args` by a tool's input schema; `None` when it does not say which arguments there are."""
         package = self._package()
         made = _Schema(schema, package)
         kind = made.kind(schema, "args", 0)
@@ -264,7 +264,7 @@ class Types:
         return kind.message.removeprefix(".")
 
     def facts(self, tools: Sequence[Tool], *, this: Tool | None) -> dict[str, str]:
-        """The types of `tool`, `agent` and `run`.
+        """Return the types of `tool`, `agent` and `run`.
 
         Args:
             tools: All that the agent has.

@@ -59,7 +59,7 @@ class Conditions:
         self._arguments: dict[str, cel.Type] = {}
 
     def faults(self, placed: PlacedRule) -> list[Fault]:
-        """All that is wrong with the condition of one rule, for each tool that the rule is about.
+        """Find all that is wrong with the condition of one rule, for each tool that the rule is about.
 
         A rule that is about no tool of the agent is checked as one of a policy file that stands alone.
         """
@@ -79,7 +79,7 @@ class Conditions:
         return [_fault(placed, problem, f"{agent}{_named(names)}") for problem, names in found.items()]
 
     def of_call(self, when: str, tool: str | None) -> tuple[Problem, ...]:
-        """What is wrong with a condition over a call of `tool`; over the run alone, without a tool."""
+        """Find what is wrong with a condition over a call of `tool`; over the run alone, without a tool."""
         if tool is not None:
             its = self._tools[tool].tool
             return _unreadable(when) or hidden_reads(when, its) or _typed(when, self._environment(its), self._types)
@@ -88,13 +88,13 @@ class Conditions:
         return self._wrong(when, kinds)
 
     def of_result(self, expect: str, tool: str | None) -> tuple[Problem, ...]:
-        """What is wrong with a condition over a result, and over the arguments of a call of `tool` if there is one."""
+        """Find what is wrong with a condition over a result, and over the arguments of a call of `tool`, if any."""
         return self._wrong(expect, {**self._args(tool), "result": cel.Type.DYN})
 
     def of_arguments(
         self, text: str, tool: str | None, takes: Sequence[str], *, with_result: bool = False
     ) -> tuple[Problem, ...]:
-        """What is wrong with an expression for an argument of one of the types `takes`, of JSON; empty for any."""
+        """Find what is wrong with an expression for an argument of one of the types `takes`, of JSON; empty for any."""
         kinds = {**self._args(tool), **({"key": cel.Type.STRING} if tool is not None else {})}
         if with_result:
             kinds["result"] = cel.Type.DYN
@@ -144,14 +144,14 @@ def _fault(placed: PlacedRule, problem: Problem, of: str = "") -> Fault:
 
 
 def check(when: str) -> tuple[Problem, ...]:
-    """What is wrong with a condition whatever the tools are."""
+    """Find what is wrong with a condition whatever the tools are."""
     types = Types()
     facts = types.facts((), this=None)
     return _unreadable(when) or _typed(when, _environment(types, facts, None), types)
 
 
 def _unreadable(when: str) -> tuple[Problem, ...]:
-    """Syntax, and constants that are not what a function takes."""
+    """Find faults of syntax, and constants that are not what a function takes."""
     try:
         _PLAIN.compile(when, disable_check=True)
     except RuntimeError as error:
@@ -166,7 +166,7 @@ def _unreadable(when: str) -> tuple[Problem, ...]:
 
 
 def _no_constant(function: str, text: str) -> str | None:
-    """Why the function always fails for this text."""
+    """Say why the function always fails for this text; `None` if it does not."""
     call = f"''.matches({text})" if function == "matches" else f"{function}({text})"
     if _PLAIN.compile(call).eval().type() != cel.Type.ERROR:
         return None
@@ -181,7 +181,7 @@ def _typed(
     variables: Sequence[str] = VARIABLES,
     takes: Sequence[str] | None = None,
 ) -> tuple[Problem, ...]:
-    """What is wrong with a condition, or with an expression for a value of one of the types `takes`, of JSON."""
+    """Find what is wrong with a condition, or with an expression for a value of one of the types `takes`, of JSON."""
     text = _NAMES.sub(_as_field, when)
     try:
         result = environment.compile(text).return_type()
@@ -193,7 +193,7 @@ def _typed(
 
 
 def _not_taken(kind: str, takes: Sequence[str]) -> tuple[Problem, ...]:
-    """A value of one plain kind where only others fit; what may be of several kinds is seen when it is there."""
+    """Find a value of one plain kind where only others fit; what may be of several is seen when it is there."""
     fits = _JSON_TYPES.get(kind)
     if fits is None or not takes or not fits.isdisjoint(takes):
         return ()
@@ -206,7 +206,7 @@ def _environment(types: Types, facts: Mapping[str, str], args: str | None) -> ce
 
 
 def _as_field(found: re.Match[str]) -> str:
-    """A name in brackets as a field of the same length: objects of a known type have no other way to it."""
+    """Write a name in brackets as a field of the same length: objects of a known type have no other way to it."""
     if found["skip"] is not None:
         return found[0]
     if found["quoted"] is not None:

@@ -63,7 +63,7 @@ class Result:
 def judge(
     rules: Sequence[Rule], call: ExampleCall, run: ExampleRun, *, agent: PinnedAgent | None = None, version: str = ""
 ) -> Judged:
-    """The verdict on one call, by `rules`.
+    """Judge one call by `rules`.
 
     Args:
         rules: All that count.
@@ -96,7 +96,7 @@ def judge(
 
 
 def _check_sums(run: ExampleRun, agent: str, tools: Mapping[str, Tool]) -> None:
-    """Raises `ValueError` when calls are counted or sums given of what the agent's runs have none of."""
+    """Raise `ValueError` when calls are counted or sums given of what the agent's runs have none of."""
     for key, names in (("calls", run.calls), ("totals", run.totals)):
         if unknown := [name for name in names if name not in tools]:
             raise ValueError(
@@ -110,7 +110,7 @@ def _check_sums(run: ExampleRun, agent: str, tools: Mapping[str, Tool]) -> None:
 
 
 def run_examples(file: PolicyFile, agents: Mapping[str, PinnedAgent], *, complete: bool) -> list[Result]:
-    """The examples of a policy file, each judged as a run would judge it.
+    """Judge each example of a policy file as a run would.
 
     An example that names an agent is judged by all rules of that agent and with its tools; any other by the rules of
     the file alone, since whatever rules an agent adds can only make it stricter, or allow what no rule here is about.
@@ -135,7 +135,7 @@ def run_examples(file: PolicyFile, agents: Mapping[str, PinnedAgent], *, complet
 
 
 def call_schema() -> dict[str, JsonValue]:
-    """JSON Schema of files with one call, for editors."""
+    """Return the JSON Schema of files with one call, for editors."""
     schema = CallFile.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "Mandate call file"}
 
@@ -156,7 +156,7 @@ def _run(file: PolicyFile, index: int, example: Example, agent: PinnedAgent | No
 
 
 def _difference(example: Example, got: Verdict) -> str | None:
-    """What was wanted, if it is not what came."""
+    """Return the verdict that was wanted, if it is not the one that came."""
     if example.rule is not None and (got.kind != example.verdict or example.rule not in {got.rule, *got.asking}):
         return f"{example.verdict} by rule {example.rule!r}"
     # Written as `rule: null`.
@@ -167,7 +167,7 @@ def _difference(example: Example, got: Verdict) -> str | None:
 
 
 def _fitting(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
-    """The arguments as a run would have them."""
+    """Return the arguments as a run would have them."""
     why = misfit(definition, arguments)
     if why is not None:
         raise ValueError(f"the arguments do not fit tool {definition.tool.name!r}, so no rule is read: {why}")
@@ -177,13 +177,13 @@ def _fitting(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
 
 
 def _tool(known: Tool, call: ExampleCall) -> Tool:
-    """The agent's tool, or one that says nothing of itself, with what the call says of it."""
+    """Return the agent's tool, or one that says nothing of itself, with what the call says of it."""
     its = {"effect": call.effect, "tags": call.tags, "source": call.source, "risk": call.risk}
     return known.model_copy(update={key: value for key, value in its.items() if value is not None})
 
 
 def _tools_named(rules: Iterable[Rule], call: ExampleCall, run: ExampleRun) -> list[Tool]:
-    """Tools for a call of no agent: its own, and all that its run or a condition names, so that their totals are 0."""
+    """Make the tools for a call of no agent: its own, and all that its run or a condition names, with totals of 0."""
     numeric: dict[str, set[str]] = {call.tool: {name for name, value in call.args.items() if _is_number(value)}}
     for name in run.calls:
         numeric.setdefault(name, set())

@@ -44,7 +44,7 @@ class Words:
 
     @property
     def content(self) -> bytes:
-        """As they are kept: the same words have the same bytes, in whatever order a server tells them."""
+        """Bytes that are kept: the same words have the same, in whatever order a server tells them."""
         return canonical_json(self.tools)
 
     @property
@@ -101,12 +101,12 @@ def differences(before: Words, now: Words) -> Iterator[str]:
 
 
 def summary(words: Words) -> list[str]:
-    """Each tool in one line, as people may see it."""
+    """Write each tool in one line, as people may see it."""
     return [_line(name, told) for name, told in words.tools.items()]
 
 
 def whole(before: Words | None, now: Words) -> Iterator[str]:
-    """All that the tools say which `before` did not, line by line and uncut: what somebody accepts they must see."""
+    """Write all that the tools say which `before` did not, uncut: what somebody accepts they must see."""
     for name, told in now.tools.items():
         if isinstance(told, dict) and (before is None or before.tools.get(name) != told):
             yield f"{plain_lines(name)}:"
@@ -115,7 +115,7 @@ def whole(before: Words | None, now: Words) -> Iterator[str]:
 
 
 def load(folder: Path, digest: Digest) -> Words | None:
-    """The words that were accepted, if they are kept and whole."""
+    """Load the words that were accepted, if they are kept and whole."""
     try:
         content = (folder / FOLDER / f"{digest}.json").read_bytes()
         tools = json.loads(content)
@@ -149,7 +149,7 @@ def accept(offer: Offer) -> None:
 
 
 def with_digest(text: str, index: int, digest: Digest) -> str:
-    """The text of an agent file with `accepted: <digest>` in `tools[index]`, as far as that can be done in place."""
+    """Write `accepted: <digest>` into `tools[index]` of an agent file's text, as far as that can be done in place."""
     try:
         entry = _entry(YAML(typ="safe", pure=True).compose(text), index)
     except YAMLError:
@@ -224,7 +224,7 @@ def _told(value: JsonValue) -> str:
 
 
 def _around(one: str, other: str) -> tuple[str, str]:
-    """Both texts from a little before the place where they begin to differ."""
+    """Return both texts from a little before the place where they begin to differ."""
     length = min(len(one), len(other))
     same = next((place for place in range(length) if one[place] != other[place]), length)
     start = max(0, same - 20)

@@ -46,17 +46,17 @@ class Identities:
         return Requesters(self.directory, self.signatures, blobs)
 
     def people_activities(self, agents: PinnedAgents, transcript: TranscriptLog) -> PeopleActivities:
-        """The activity that checks decisions."""
+        """Make the activity that checks decisions."""
         return PeopleActivities(self.directory, self.signatures, agents, transcript)
 
 
 def people_path(settings: Settings) -> Path | None:
-    """The file of people, or `None` when there is none and none was named."""
+    """Return the path of the file of people, or `None` when there is none and none was named."""
     return settings.people or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
 
 
 def read_people(settings: Settings) -> People | None:
-    """What the file of people says; `None` without one.
+    """Read the file of people; `None` without one.
 
     Raises:
         FileError: all faults of the file.
@@ -70,7 +70,7 @@ def read_people(settings: Settings) -> People | None:
 
 
 def faults_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...]:
-    """Why these agents cannot be decided for: people or groups that nobody knows, a broken file, unusable keys."""
+    """Find why nobody can decide for these agents: unknown people or groups, a broken file, unusable keys."""
     faults = list(_key_faults(settings))
     try:
         people = read_people(settings)
@@ -82,7 +82,7 @@ def faults_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...
 
 
 def warnings_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...]:
-    """What is allowed and yet means that some requests can never be approved; needs a file without faults."""
+    """Find what is allowed and yet keeps requests from being approved; needs a file without faults."""
     people = read_people(settings)
     warnings: list[Fault] = []
     for loaded in agents:
@@ -165,7 +165,7 @@ def _namings(loaded: Loaded) -> Iterator[_Naming]:
 
 
 def _unknown(naming: _Naming, people: People | None) -> str | None:
-    """Why nobody is known by this name, or `None`."""
+    """Say why nobody is known by this name, or `None`."""
     names = f"names the {naming.kind} {naming.name!r}"
     if people is None:
         if naming.kind == "user":
@@ -186,7 +186,7 @@ def _suggestion(naming: _Naming, known: Sequence[str]) -> str:
 
 
 def _too_few(asked: _Asked, people: People) -> str | None:
-    """Why the approvals that are wanted can never come together, or `None`."""
+    """Say why the approvals that are wanted can never come together, or `None`."""
     asking, usual = asked.asking, asked.usual
     who = asking.approvers or usual.approvers
     quorum = asking.quorum or usual.quorum or 1

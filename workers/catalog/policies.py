@@ -55,11 +55,11 @@ class Policies:
     _read: dict[str, PolicyFile | FileError] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """What agents may name."""
+        """List the policies that agents may name."""
         return [path.stem for path in policy_paths(self.folder)] if self.folder.is_dir() else []
 
     def get(self, name: str) -> PolicyFile | None:
-        """The policy of this name; `None` when its file is not valid or does not exist."""
+        """Return the policy of this name; `None` when its file is not valid or does not exist."""
         if name not in self._read:
             try:
                 self._read[name] = read_policy_file(self.folder / f"{name}{SUFFIX}")
@@ -69,11 +69,11 @@ class Policies:
         return read if isinstance(read, PolicyFile) else None
 
     def faults(self) -> list[Fault]:
-        """All that is wrong with the files that were named."""
+        """Return all that is wrong with the files that were named."""
         return [fault for error in self._read.values() if isinstance(error, FileError) for fault in error.faults]
 
     def merged(self, agent: AgentFile) -> tuple[tuple[PlacedRule, ...], list[Fault]]:
-        """The rules of an agent, its own first, then those of the policies that it names, and what is wrong with that.
+        """Merge the rules of an agent, its own first, with those of the policies that it names, and find what is wrong.
 
         Faults inside the files themselves are in `faults`.
         """
@@ -103,7 +103,7 @@ class Policies:
 
 
 def policy_folder(agents: Path, settings: Path | None = None) -> Path:
-    """Where shared policies are: what the settings say, else the folder `policies` beside that of the agents."""
+    """Return the folder of shared policies: that of the settings, else `policies` beside the folder of the agents."""
     if settings is not None:
         return settings
     folder = agents.parent if agents.suffix in {".yaml", ".yml"} else agents
@@ -111,7 +111,7 @@ def policy_folder(agents: Path, settings: Path | None = None) -> Path:
 
 
 def policy_paths(folder: Path) -> list[Path]:
-    """The policy files of `folder`, by name."""
+    """Return the policy files of `folder`, by name."""
     return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX and path.name[0] != ".")
 
 
@@ -129,12 +129,12 @@ def read_policy_file(path: Path) -> PolicyFile:
 
 
 def is_policy(document: Document) -> bool:
-    """Whether a file is meant as a policy: it has rules or examples, and no models as agents have."""
+    """Tell whether a file is meant as a policy: it has rules or examples, and no models as agents have."""
     keys = set(document.value) if isinstance(document.value, dict) else set()
     return not keys.isdisjoint({"rules", "examples"}) and "models" not in keys
 
 
 def policy_schema() -> dict[str, JsonValue]:
-    """JSON Schema of policy files, for editors."""
+    """Return the JSON Schema of policy files, for editors."""
     schema = PolicySpec.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "Mandate policy file"}

@@ -1,4 +1,4 @@
-"""What can become of the calls of a tool, told from the rules alone: for people who read a policy."""
+"""Outcomes of the calls of a tool, told from the rules alone: for people who read a policy."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def outcomes(rules: Sequence[Rule], people: Asking, tool: Tool) -> tuple[Outcome, ...]:
-    """What becomes of calls whatever their arguments, then what their conditions add, the strictest last.
+    """Return what becomes of calls whatever their arguments, then what conditions add, the strictest last.
 
     Left out is what can never decide: all else beside a `deny` without a condition, `allow` beside such an `ask`.
     """
@@ -67,7 +67,7 @@ def outcomes(rules: Sequence[Rule], people: Asking, tool: Tool) -> tuple[Outcome
 
 
 def runs_unasked(rules: Sequence[Rule], people: Asking, tools: Iterable[Tool]) -> dict[str, list[str]]:
-    """The tools that change the world and run without a person or a condition, by the rule that lets them."""
+    """Find the tools that change the world and run without a person or a condition, by the rule that lets them."""
     found: dict[str, list[str]] = {}
     for tool in tools:
         only = outcomes(rules, people, tool)

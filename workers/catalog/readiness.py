@@ -1,4 +1,4 @@
-"""Whether this process has all that the agents of a catalog need beside their tools."""
+"""Readiness of this process: all that the agents of a catalog need beside their tools."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def script_faults(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
-    """What is wrong with the scripts that play models: one that is not there, or all faults of one that is."""
+    """Find what is wrong with the scripts that play models: one that is not there, or all faults of one that is."""
     found: list[Fault] = []
     for loaded, place, model in _models(catalog):
         provider, _, name = model.partition(":")
@@ -39,7 +39,7 @@ def script_faults(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
 
 
 def missing_keys(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
-    """Models whose providers this environment says too little about."""
+    """Find models whose providers this environment says too little about."""
     lacking = {provider: providers.lacking(settings, provider) for provider in catalog.providers()}
     return in_order(
         [
@@ -51,7 +51,7 @@ def missing_keys(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
 
 
 async def closed_hosts(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
-    """HTTP tools whose every call would be refused, since no setting allows their host.
+    """Find HTTP tools whose every call would be refused, since no setting allows their host.
 
     Raises:
         ValueError: an allowed host is none.

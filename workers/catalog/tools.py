@@ -37,15 +37,15 @@ PATIENCE_SECONDS = 2.0
 
 
 class McpDefinitions(Protocol):
-    """Asks MCP servers for their tools."""
+    """Source of the tools of MCP servers."""
 
     async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
-        """Raises an exception that says in one sentence what is wrong with the server or with the entry."""
+        """Ask for the tools of an entry; raises an exception that says in one sentence what is wrong."""
         ...
 
 
 def source_of(entry: ToolEntry) -> ToolSource:
-    """The key of the file that says where the tools of `entry` come from."""
+    """Return the key of the file that says where the tools of `entry` come from."""
     match entry:
         case PythonTool():
             return "python"
@@ -59,7 +59,7 @@ def source_of(entry: ToolEntry) -> ToolSource:
 
 
 async def definitions(entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefinition, ...]:
-    """The tools of one entry; their schemas are not checked yet.
+    """Find the tools of one entry; their schemas are not checked yet.
 
     Raises:
         ValueError: a function that cannot be a tool, or whatever `mcp` says; one sentence.
@@ -184,7 +184,7 @@ class ToolResolver:
 
 
 class AnnouncedWaits:
-    """`mcp`, and one line to `tell` when its servers take longer than `PATIENCE_SECONDS`."""
+    """Source of tools that tells in one line when servers take longer than `PATIENCE_SECONDS`."""
 
     def __init__(self, mcp: McpDefinitions, tell: Callable[[str], None]) -> None:
         self._mcp = mcp
@@ -243,7 +243,7 @@ def _http(entry: HttpTool) -> ToolDefinition:
 
 
 def _tool(entry: NamedToolSettings, name: str, source: ToolSource) -> Tool:
-    """What the entry sets, the defaults of `Tool` for the rest."""
+    """Make a tool of what the entry sets, with the defaults of `Tool` for the rest."""
     its = {
         "timeout": entry.timeout,
         "retries": entry.retries,
