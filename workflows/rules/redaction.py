@@ -9,12 +9,10 @@ from pydantic import JsonValue
 
 HIDDEN = "***"
 
-_KEYS = set(LeafReference.model_fields)
-
 
 def is_hidden(value: JsonValue) -> bool:
     """Tell whether `value` stands for a sensitive argument: no text that is known by its beginning has the size 0."""
-    return isinstance(value, dict) and value.keys() == _KEYS and value["size"] == 0 and value["preview"] == ""
+    return LeafReference.is_one(value) and value["size"] == 0 and value["preview"] == ""
 
 
 def masked(values: Mapping[str, JsonValue], sensitive: Sequence[str]) -> JsonObject:
