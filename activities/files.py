@@ -47,7 +47,8 @@ def parse_spec(document: Document, model: type[S]) -> S:
         # Strict, and as JSON: a list is a tuple here, but the text 'no' is no boolean.
         spec = model.model_validate_json(written, strict=True)
     except ValidationError as error:
-        faults += [document.fault(one.place, one.message, one.value) for one in validation.explain(error, model)]
+        found = [document.fault(one.place, one.message, one.value) for one in validation.explain(error, model)]
+        raise FileError([*faults, *found]) from None
     if faults:
         raise FileError(faults)
     return spec

@@ -18,8 +18,6 @@ from mandate.workflows.rules.names import fold_loosely, is_sensitive
 from mandate.workflows.rules.redaction import HIDDEN, is_hidden
 from pydantic import JsonValue
 
-_REFERENCE = set(LeafReference.model_fields)
-
 
 def new_salt(tools: Sequence[ToolDefinition]) -> str | None:
     """Return a salt for a run with these tools; `None` when none of them has sensitive arguments."""
@@ -92,7 +90,7 @@ def values(arguments: JsonObject, sensitive: Sequence[str], salt: bytes | None) 
 def filled(value: JsonValue, known: Mapping[Digest, JsonValue]) -> JsonValue:
     """Return `value` with each reference that is `known` replaced by its value."""
     match value:
-        case dict() if value.keys() == _REFERENCE and value["digest"] in known:
+        case dict() if LeafReference.is_one(value) and value["digest"] in known:
             return known[str(value["digest"])]
         case dict():
             return {name: filled(item, known) for name, item in value.items()}

@@ -121,7 +121,7 @@ async def test_request_is_found_looked_at_and_approved_by_its_number(desk: Place
     done = await desk.run("approve", str(number), "--comment", "fine")
 
     row = next(line for line in listed.out.splitlines() if name in line)
-    assert row.split()[-8:] == ["24", "h", f"{name}:r1", "till", "finance", "pay", "amount=120.5", "card=***?"]
+    assert row.split()[-7:] == ["24h", f"{name}:r1", "till", "finance", "pay", "amount=120.5", "card=***?"]
     assert "as ann@example.com" in listed.err
     lines = shown.out.splitlines()
     assert lines[0] == "pay amount=120.5 card=***?"

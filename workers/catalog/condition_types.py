@@ -101,7 +101,7 @@ class Message:
 
 
 def _fields(kinds: Mapping[str, Kind]) -> dict[str, Kind]:
-    """By field; names that one field stands for share it."""
+    """Return the kinds by field; names that one field stands for share it."""
     found: dict[str, Kind] = {}
     for name, kind in kinds.items():
         made = field_of(name)
@@ -189,12 +189,12 @@ class _Schema:
         return word, nullable or len(rest) < len(branches), said
 
     def _target(self, reference: str) -> JsonValue:
-        """What a local reference such as `#/$defs/Item` names."""
+        """Resolve a local reference such as `#/$defs/Item`."""
         return json_pointer.resolve(self._root, reference)
 
 
 def _is_open(said: JsonObject) -> bool:
-    """Whether an object may have names beside its properties that the schema means and does not list there."""
+    """Tell whether an object may have names beside its properties that the schema means and does not list there."""
     if said.get("additionalProperties", False) is not False or said.get("patternProperties"):
         return True
     branches = [said.get(key) for key in ("if", "then", "else", "dependentSchemas")]

@@ -184,7 +184,7 @@ class ToolResolver:
 
 
 class AnnouncedWaits:
-    """`mcp`, and one line to `tell` when its servers take longer than `PATIENCE_SECONDS`."""
+    """Source of tools that tells in one line when servers take longer than `PATIENCE_SECONDS`."""
 
     def __init__(self, mcp: McpDefinitions, tell: Callable[[str], None]) -> None:
         self._mcp = mcp

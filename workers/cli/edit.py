@@ -16,6 +16,7 @@ from mandate.activities import private_files
 from mandate.activities.documents import parse_document
 from mandate.workers.cli.errors import CliError
 from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.tool import LeafReference
 from mandate.workflows.rules import wording
 from mandate.workflows.rules.plain_text import make_plain_lines
 from mandate.workflows.rules.redaction import HIDDEN
@@ -26,7 +27,6 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 EDITOR = "vi"
 """Editor where neither `VISUAL` nor `EDITOR` is set."""
 
-_REFERENCE = {"digest", "size", "preview"}
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 
 
@@ -150,7 +150,12 @@ def referenced(value: JsonValue, whole: JsonValue, shown: JsonValue) -> JsonValu
     """
     if value == whole and type(value) is type(whole):
         return shown
-    if isinstance(value, dict) and isinstance(whole, dict) and isinstance(shown, dict) and not is_reference(shown):
+    if (
+        isinstance(value, dict)
+        and isinstance(whole, dict)
+        and isinstance(shown, dict)
+        and not LeafReference.is_one(shown)
+    ):
         return {
             name: referenced(item, whole[name], shown[name]) if name in whole and name in shown else item
             for name, item in value.items()
@@ -160,14 +165,9 @@ def referenced(value: JsonValue, whole: JsonValue, shown: JsonValue) -> JsonValu
     return value
 
 
-def is_reference(value: JsonValue) -> bool:
-    """Return whether `value` stands for a long text."""
-    return isinstance(value, dict) and value.keys() == _REFERENCE
-
-
 def has_references(value: JsonValue) -> bool:
     if isinstance(value, dict):
-        return is_reference(value) or any(map(has_references, value.values()))
+        return LeafReference.is_one(value) or any(map(has_references, value.values()))
     return isinstance(value, list) and any(map(has_references, value))
 
 

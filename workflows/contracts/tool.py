@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeGuard
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record
 from pydantic import Field
@@ -220,3 +220,8 @@ class LeafReference(Record):
     digest: Digest
     size: int
     preview: str
+
+    @classmethod
+    def is_one(cls, value: object) -> TypeGuard[JsonObject]:
+        """Tell whether a value of JSON is such a reference."""
+        return isinstance(value, dict) and value.keys() == cls.model_fields.keys()

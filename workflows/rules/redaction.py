@@ -9,12 +9,10 @@ from pydantic import JsonValue
 
 HIDDEN = "***"
 
-_KEYS = set(LeafReference.model_fields)
-
 
 def is_hidden(value: JsonValue) -> bool:
     """Return whether `value` stands for a sensitive argument: only such a reference has the size 0."""
-    return isinstance(value, dict) and value.keys() == _KEYS and value["size"] == 0 and value["preview"] == ""
+    return LeafReference.is_one(value) and value["size"] == 0 and value["preview"] == ""
 
 
 def mask(values: Mapping[str, JsonValue], sensitive: Sequence[str]) -> JsonObject:

@@ -117,12 +117,13 @@ def _meant(faults: "Sequence[_Fault]") -> "list[_Fault]":
     """Leave out errors of kinds that a value was not meant to be of, and those that only follow from others."""
     values = {fault.place: fault.detail["input"] for fault in faults}
     around = {fault.place[:length] for fault in faults for length in range(len(fault.place))}
-    return [
+    meant = [
         fault
         for fault in faults
         # A list whose items have faults is told to be empty too.
         if fault.is_meant(values) and not (fault.kind == "too_short" and fault.place in around)
     ]
+    return meant or list(faults)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.contracts.tool import LeafReference, ToolResult
 from mandate.workflows.rules import plain_text, redaction
 from pydantic import JsonValue
 
@@ -33,7 +33,7 @@ def call(tool: str, arguments: Mapping[str, JsonValue], sensitive: Sequence[str]
 def _value(value: JsonValue) -> str:
     if isinstance(value, str):
         return shorten(value, 40)
-    if isinstance(value, dict) and value.keys() == {"digest", "size", "preview"}:
+    if LeafReference.is_one(value):
         return f"{shorten(str(value['preview']), 30)} ({value['size']} bytes)"
     return shorten(json.dumps(value, ensure_ascii=False), 40)
 

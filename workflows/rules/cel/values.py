@@ -29,7 +29,6 @@ _NO_JSON = {
     "timedelta": "a duration",
 }
 _AS_THEY_ARE = frozenset({float, bool, type(None)})
-_REFERENCE_KEYS = set(LeafReference.model_fields)
 _PATH_CHARACTERS = 60
 
 
@@ -78,7 +77,7 @@ def _convert(value: Any, level: int) -> Any:
     if level == LEVELS:
         raise UnreadableValue("is nested too deep")
     if kind is dict:
-        return _reference(value) if value.keys() == _REFERENCE_KEYS else _object(value, level + 1)
+        return _reference(value) if LeafReference.is_one(value) else _object(value, level + 1)
     if kind is list or kind is tuple:
         return _list(value, level + 1)
     if isinstance(value, Decimal):
