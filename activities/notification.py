@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
-from mandate.activities.channels.base import Channel, Parcel, wants
-from mandate.activities.channels.delivery import Pace, deliver, sentence
-from mandate.activities.heartbeat import beating
+from mandate.activities.channels.base import Channel, Parcel, is_wanted
+from mandate.activities.channels.delivery import Pace, deliver, describe_loss
+from mandate.activities.heartbeat import send_heartbeats
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.request import Notified, NotifyRequest
 from mandate.workflows.rules import needs
@@ -40,16 +40,16 @@ class NotificationActivities:
             ApplicationError: a fault of ours, after all other channels have been told; not retried.
         """
         namespace = activity.info().namespace
-        request = _readable(request)
+        request = _make_readable(request)
         self._warn_of_untold(request)
-        async with beating():
+        async with send_heartbeats():
             found = await asyncio.gather(
-                *(self._tell(channel, channel.parcels(request, namespace)) for channel in self._channels),
+                *(self._tell(channel, channel.make_parcels(request, namespace)) for channel in self._channels),
                 return_exceptions=True,
             )
         for channel, outcome in zip(self._channels, found, strict=True):
             if isinstance(outcome, BaseException):
-                raise _our_fault(channel, outcome)
+                raise _wrap_defect(channel, outcome)
         return Notified(failures=tuple(failure for failure in found if isinstance(failure, str)))
 
     async def _tell(self, channel: Channel, parcels: Sequence[Parcel]) -> str | None:
@@ -64,12 +64,12 @@ class NotificationActivities:
             reason=lost[0].reason,
             attempts=lost[0].attempts,
         )
-        return sentence(channel, lost)
+        return describe_loss(channel, lost)
 
     def _warn_of_untold(self, request: NotifyRequest) -> None:
         """Warn where filters let a request fall through: its operator should hear of it."""
         for notice in request.notices:
-            if not any(wants(channel.filters, notice) for channel in self._channels):
+            if not any(is_wanted(channel.filters, notice) for channel in self._channels):
                 told = notice.request
                 log.warning(
                     "no_channel_for_request",
@@ -80,7 +80,7 @@ class NotificationActivities:
                 )
 
 
-def _readable(told: NotifyRequest) -> NotifyRequest:
+def _make_readable(told: NotifyRequest) -> NotifyRequest:
     """Return `text` as people may see it; an id stays as it is, since commands name it."""
     notices = tuple(
         notice.model_copy(
@@ -101,7 +101,7 @@ def _readable(told: NotifyRequest) -> NotifyRequest:
     )
 
 
-def _our_fault(channel: Channel, error: BaseException) -> ApplicationError:
+def _wrap_defect(channel: Channel, error: BaseException) -> ApplicationError:
     """Return the failure for an error that no channel may raise; its text may hold a secret and is not logged."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"

@@ -64,7 +64,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: one cannot be made, or is a file.
     """
-    missing = [folder, *folder.parents][: _missing(folder)]
+    missing = [folder, *folder.parents][: _count_missing(folder)]
     for each in reversed(missing):
         each.mkdir(mode=FOLDER_MODE, exist_ok=True)
     if not missing and not folder.is_dir():
@@ -105,6 +105,6 @@ def _opener(path: str, flags: int) -> int:
     return descriptor
 
 
-def _missing(folder: Path) -> int:
+def _count_missing(folder: Path) -> int:
     """Count how many of `folder` and those above it are not there."""
     return next((number for number, each in enumerate([folder, *folder.parents]) if each.exists()), 0)

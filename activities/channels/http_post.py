@@ -45,7 +45,7 @@ class HttpPost:
         except httpx2.InvalidURL:
             raise DeliveryFailed("its url is not an address", retry=False) from None
         except httpx2.RequestError as error:
-            raise DeliveryFailed(_described(error), retry=True) from None
+            raise DeliveryFailed(_describe(error), retry=True) from None
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -59,7 +59,7 @@ async def _read(response: httpx2.Response) -> str:
     if 200 <= status < 300:
         return text
     if 300 <= status < 400:
-        raise DeliveryFailed(f"{_named(status)}; redirects are not followed", retry=False)
+        raise DeliveryFailed(f"{_name_status(status)}; redirects are not followed", retry=False)
     raise Answered(status, text, retry_after(response.headers))
 
 
@@ -67,7 +67,7 @@ class Answered(DeliveryFailed):
     """A refusal, with what the receiver said; only who knows its words may quote them."""
 
     def __init__(self, status: int, text: str, wait: float | None) -> None:
-        super().__init__(_named(status), retry=status == 429 or status >= 500, retry_after=wait)
+        super().__init__(_name_status(status), retry=status == 429 or status >= 500, retry_after=wait)
         self.text = text
 
 
@@ -83,14 +83,14 @@ async def _excerpt(response: httpx2.Response) -> str:
     return content[:EXCERPT_BYTES].decode("utf-8", "replace")
 
 
-def _named(status: int) -> str:
+def _name_status(status: int) -> str:
     try:
         return f"HTTP {status} {HTTPStatus(status).phrase}"
     except ValueError:
         return f"HTTP {status}"
 
 
-def _described(error: httpx2.RequestError) -> str:
+def _describe(error: httpx2.RequestError) -> str:
     match error:
         case httpx2.ConnectError() | httpx2.ConnectTimeout():
             return "no connection"

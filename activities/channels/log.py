@@ -13,7 +13,7 @@ class LogSender:
 
     at_once = 1
 
-    def bundled(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
+    def bundle(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
         return tuple((notice,) for notice in notices)
 
     async def send(self, parcel: Parcel) -> None:

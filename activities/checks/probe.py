@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from mandate.activities.checks.findings import SHOWN_CHARACTERS, facts
+from mandate.activities.checks.findings import SHOWN_CHARACTERS, make_facts
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
 from mandate.activities.failures import ToolError, shorten
 from mandate.workflows.contracts.agent import PinnedAgent
@@ -78,7 +78,7 @@ class Prober:
 
     def _read(self, text: str) -> Seen:
         """Return the finding of a result: the one condition that holds; one that cannot be evaluated does not."""
-        seen = facts(text, self.args)
+        seen = make_facts(text, self.args)
         said = f"; {self.question.tool!r} returned {shorten(text, SHOWN_CHARACTERS)}" if self.shown else ""
         holding, faults = [], []
         for name in ("done", "not_done", "absent"):
@@ -90,11 +90,11 @@ class Prober:
                 holding.append(name)
         match holding:
             case ["done"]:
-                return Seen(Outcome.DONE, f"{_quoted(self.probe.done)} holds{said}", text)
+                return Seen(Outcome.DONE, f"{_quote(self.probe.done)} holds{said}", text)
             case ["not_done"] | ["not_done", "absent"]:
-                return Seen(Outcome.NOT_DONE, f"{_quoted(self.probe.not_done)} holds{said}", text)
+                return Seen(Outcome.NOT_DONE, f"{_quote(self.probe.not_done)} holds{said}", text)
             case ["absent"]:
-                reason = f"{_quoted(self.probe.absent or '')} holds{said}"
+                reason = f"{_quote(self.probe.absent or '')} holds{said}"
                 return Seen(Outcome.UNKNOWN, reason, text, is_absent=True)
             case [first, second, *_]:
                 reason = f"{first!r} and {second!r} of the probe both hold{said}"
@@ -103,5 +103,5 @@ class Prober:
         return Seen(Outcome.UNKNOWN, f"no condition of the probe holds{why}{said}", text)
 
 
-def _quoted(condition: str) -> str:
+def _quote(condition: str) -> str:
     return repr(shorten(condition, SHOWN_CHARACTERS))

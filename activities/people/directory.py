@@ -61,7 +61,7 @@ def _known(person: PersonSpec) -> Known:
     return Known(person.name, frozenset(map(normalize_name, person.groups)))
 
 
-def people_of(document: Document) -> PeopleSpec:
+def parse_people(document: Document) -> PeopleSpec:
     """Return the people of a document.
 
     Raises:
@@ -116,7 +116,7 @@ def _read(path: Path, content: bytes) -> People:
     if document.faults:
         raise _broken(document.faults[0])
     try:
-        return People(people_of(document))
+        return People(parse_people(document))
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
         raise _broken(document.fault(detail["loc"], detail["msg"])) from None

@@ -142,14 +142,14 @@ class PostgresStore:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         try:
-            async with (await self._opened()).acquire(timeout=CONNECT_SECONDS) as connection:
+            async with (await self._open()).acquire(timeout=CONNECT_SECONDS) as connection:
                 yield connection
         except TimeoutError as error:
             raise StoreUnavailable(f"the store {self._name} did not answer in time") from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise StoreUnavailable(f"the store {self._name} did not answer: {_reason(error, self._hidden)}") from error
 
-    async def _opened(self) -> asyncpg.Pool:
+    async def _open(self) -> asyncpg.Pool:
         async with self._opening:
             if self._is_closed:
                 raise StoreUnavailable(f"the store {self._name} is closed")

@@ -6,7 +6,16 @@ whoever receives the call may know them.
 
 from collections.abc import Sequence
 
-from mandate.activities.toolbox.schema_names import BY_NAME, LISTED, MORE, Names, Part, children, mapping, others
+from mandate.activities.toolbox.schema_names import (
+    BY_NAME,
+    LISTED,
+    MORE,
+    Names,
+    Part,
+    find_children,
+    find_others,
+    mapping,
+)
 from mandate.workflows.contracts.base import JsonObject
 from pydantic import JsonValue
 
@@ -27,8 +36,8 @@ def close_schema(schema: JsonObject, *, only_file_opens: bool = False) -> JsonOb
     Raises:
         ValueError: the schema branches without end.
     """
-    strict = _without_openings(schema) if only_file_opens else schema
-    return _Closing(strict).rewritten()
+    strict = _remove_openings(schema) if only_file_opens else schema
+    return _Closing(strict).rewrite()
 
 
 def open_schema(schema: JsonObject) -> JsonObject:
@@ -51,7 +60,7 @@ class _Closing(Names):
         self._limited = 0
         self._visit()
 
-    def rewritten(self) -> JsonObject:
+    def rewrite(self) -> JsonObject:
         made = self._rewrite(self.root)
         assert isinstance(made, dict)
         return made
@@ -68,7 +77,7 @@ class _Closing(Names):
             self.check_effort(len(seen))
             for node in applying:
                 self._roles.setdefault(id(node), set()).add(len(identities) == 1)
-            same = self.stands_for(applying[0]) if len(identities) == 1 else None
+            same = self.find_target(applying[0]) if len(identities) == 1 else None
             if same is not None:
                 waiting.append([same])
                 continue
@@ -76,8 +85,8 @@ class _Closing(Names):
             for part, _ in parts:
                 if id(part) not in identities:
                     self._roles[id(part)] = {*self._roles.get(id(part), ()), False}
-            waiting += [children(parts, name) for name in self.said(parts).names]
-            waiting += [[other] for other in others(parts)] if len(parts) == 1 else [others(parts)]
+            waiting += [find_children(parts, name) for name in self.said(parts).names]
+            waiting += [[other] for other in find_others(parts)] if len(parts) == 1 else [find_others(parts)]
 
     def _is_whole(self, node: JsonObject) -> bool:
         """Return whether `node` is nothing but all that is said of a value."""
@@ -97,17 +106,17 @@ class _Closing(Names):
 
     def _shut(self, node: JsonObject, made: JsonObject) -> JsonObject:
         """Return `made` of `node`, closed as far as it is not by what it refers to."""
-        same = self.stands_for(node)
+        same = self.find_target(node)
         if isinstance(same, dict) and self._is_whole(same):
             return made
         parts = self.parts((node,))
         own = mapping(node.get("properties"))
-        limits = self._limits(parts, (), but=[name for name in own if len(children(parts, name)) == 1])
+        limits = self._limits(parts, (), but=[name for name in own if len(find_children(parts, name)) == 1])
         if not limits:
             return made
         if "$ref" in made and self._ignores_beside_ref:
             made = {**{key: made[key] for key in made if key != "$ref"}, "allOf": [{"$ref": made["$ref"]}]}
-        return _joined(made, limits)
+        return _join(made, limits)
 
     def _limits(self, parts: Sequence[Part], above: tuple[frozenset[int], ...], but: Sequence[str] = ()) -> JsonObject:
         """Return a schema that says only which names there are, for a value that `parts` apply to; it may be empty.
@@ -122,7 +131,7 @@ class _Closing(Names):
         said, is_root = self.said(parts), any(part is self.root for part, _ in parts[:1])
         below: JsonObject = {}
         for name in said.names:
-            inner = {} if name in but else self._limits(self.parts(children(parts, name)), (*above, identities))
+            inner = {} if name in but else self._limits(self.parts(find_children(parts, name)), (*above, identities))
             below[name] = inner or True
         made: JsonObject = {}
         is_shut = said.can_be_closed and bool(said.names or said.patterns or is_root)
@@ -132,12 +141,12 @@ class _Closing(Names):
             made["additionalProperties"] = False
             if said.patterns:
                 made["patternProperties"] = dict.fromkeys(said.patterns, True)
-        if len(parts) > 1 and (items := self._limits(self.parts(_listed(parts)), (*above, identities))):
+        if len(parts) > 1 and (items := self._limits(self.parts(_list_items(parts)), (*above, identities))):
             made["items"] = items
         return made
 
 
-def _joined(made: JsonObject, limits: JsonObject) -> JsonObject:
+def _join(made: JsonObject, limits: JsonObject) -> JsonObject:
     """Return `made` joined with `limits`."""
     joined = dict(made)
     for key, limit in limits.items():
@@ -155,7 +164,7 @@ def _both(one: JsonValue, other: JsonValue) -> JsonValue:
     return one if other is True or one == other else {"allOf": [one, other]}
 
 
-def _listed(parts: Sequence[Part]) -> list[JsonValue]:
+def _list_items(parts: Sequence[Part]) -> list[JsonValue]:
     """Return the schemas of all items of a list, where it has no others."""
     has_more = any(key in part for part, _ in parts for key in LISTED if key != "items")
     return [] if has_more else [part["items"] for part, _ in parts if isinstance(part.get("items"), dict)]
@@ -164,20 +173,20 @@ def _listed(parts: Sequence[Part]) -> list[JsonValue]:
 _DATA = ("const", "enum", "default", "examples")
 
 
-def _without_openings(node: JsonValue, *, named: bool = False, is_root: bool = True) -> JsonObject:
+def _remove_openings(node: JsonValue, *, named: bool = False, is_root: bool = True) -> JsonObject:
     """Return `node` without what lets an object that declares names have more; of the root whatever it says."""
-    made = _cleared(node, named=named, is_root=is_root)
+    made = _clear(node, named=named, is_root=is_root)
     assert isinstance(made, dict)
     return made
 
 
-def _cleared(node: JsonValue, *, named: bool = False, is_root: bool = False) -> JsonValue:
+def _clear(node: JsonValue, *, named: bool = False, is_root: bool = False) -> JsonValue:
     if isinstance(node, list):
-        return [_cleared(item) for item in node]
+        return [_clear(item) for item in node]
     if not isinstance(node, dict):
         return node
     made: JsonObject = {
-        key: item if not named and key in _DATA else _cleared(item, named=not named and key in _NAMED)
+        key: item if not named and key in _DATA else _clear(item, named=not named and key in _NAMED)
         for key, item in node.items()
     }
     if named:

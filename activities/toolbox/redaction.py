@@ -15,7 +15,7 @@ SHORTEST_HIDDEN = 4
 """Characters from which a sensitive argument is struck out wherever it stands; shorter ones only as a word."""
 
 
-def without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
+def strike_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
     """Return `text` with `***` for each value of the tool's sensitive `arguments`, in the forms it may come back in."""
     values = set(_sensitive_leaves(arguments, tool.sensitive))
     forms = {form for value in values for form in _forms(value)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mandate.activities.decision import PeopleActivities
 from mandate.activities.documents import Document, Fault, Place, in_order, read_document
-from mandate.activities.people.directory import Directory, People, people_of
+from mandate.activities.people.directory import Directory, People, parse_people
 from mandate.activities.people.requesters import Requesters
 from mandate.activities.people.signatures import KeysUnavailable, Signatures, read_keys
 from mandate.activities.transcript.blobs import Blobs
@@ -255,7 +255,7 @@ def _spec(document: Document) -> tuple[PeopleSpec | None, list[Fault]]:
     if not isinstance(document.value, dict):
         return None, [*faults, document.fault((), "a file of people is a mapping, beginning with 'people:'")]
     try:
-        return people_of(document), faults
+        return parse_people(document), faults
     except ValidationError as error:
         return None, [*faults, *_faults(document, error.errors(include_url=False))]
 

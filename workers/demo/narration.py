@@ -100,7 +100,7 @@ class Voice:
     async def _whole(self, result: ToolResult) -> str:
         if result.digest is None:
             return result.text or ""
-        return (await results.content(self._transcript.blobs, result)).decode(errors="replace")
+        return (await results.load_content(self._transcript.blobs, result)).decode(errors="replace")
 
     def _returned(self, answered: Answered) -> None:
         """Print that a call has its answer; once more if it had been lost."""

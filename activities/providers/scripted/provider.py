@@ -16,7 +16,7 @@ from stat import S_ISREG
 
 from mandate.activities.failures import ModelFault, model_failure, shorten
 from mandate.activities.providers.base import Completion, Prompt
-from mandate.activities.providers.scripted.differences import differences, fits_text
+from mandate.activities.providers.scripted.differences import find_differences, fits_text
 from mandate.activities.providers.scripted.faults import ScriptError
 from mandate.activities.providers.scripted.script import (
     Cue,
@@ -33,9 +33,9 @@ from mandate.activities.providers.scripted.values import (
     ScriptFault,
     Values,
     call_id,
-    incoming,
     input_text,
     next_number,
+    read_incoming,
 )
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
@@ -88,10 +88,10 @@ class ScriptedProvider:
         number = next_number(prompt.conversation)
         plan = _plan(loaded, prompt)
         cue = _cue(plan, number, prompt)
-        got = incoming(prompt.conversation)
+        got = read_incoming(prompt.conversation)
         try:
             values = Values(prompt.conversation, plan, number, cue)
-            _expect(cue.turn.expect, got, values, strict=loaded.script.strict and _was_whole(plan, number - 1))
+            _expect(cue.turn.expect, got, values, strict=loaded.script.strict and _is_whole(plan, number - 1))
             values.check_taken()
             message = _message(cue.turn, values, number, prompt.model)
         except ScriptFault as fault:
@@ -137,27 +137,27 @@ def _plan(loaded: LoadedScript, prompt: Prompt) -> Plan:
 
 
 def _cue(plan: Plan, number: int, prompt: Prompt) -> Cue:
-    cue = plan.cue(number)
+    cue = plan.find_cue(number)
     if cue is not None:
         return cue
-    got = incoming(prompt.conversation)
+    got = read_incoming(prompt.conversation)
     came = ", ".join(f"{result.tool}: {shorten(result.text, 40)!r}" for result in got.results)
     came = ", ".join(filter(None, (came, got.text and repr(shorten(got.text, 100)))))
     reason = f"the script has {plan.turns} turns and no 'otherwise', and answer {number} was asked for"
     raise model_failure("script", f"{prompt.model}: {reason}; came in: {came or 'nothing'}")
 
 
-def _was_whole(plan: Plan, number: int) -> bool:
+def _is_whole(plan: Plan, number: int) -> bool:
     """Return whether turn `number` gave an answer that the runtime could take: only then do its calls get results."""
-    cue = plan.cue(number) if number else None
+    cue = plan.find_cue(number) if number else None
     return cue is None or cue.turn.finish is Finish.COMPLETE
 
 
 def _expect(expected: Expectation, got: Incoming, values: Values, *, strict: bool) -> None:
     filled = expected
     if expected != Expectation():
-        filled = Expectation.model_validate(values.filled(expected.model_dump(mode="json")))
-    if found := differences(filled, got, strict=strict):
+        filled = Expectation.model_validate(values.fill(expected.model_dump(mode="json")))
+    if found := find_differences(filled, got, strict=strict):
         raise ScriptFault("; ".join(found))
 
 
@@ -190,7 +190,7 @@ def _message(turn: Turn, values: Values, number: int, model: str) -> AssistantMe
         if isinstance(arguments, str):
             spelled = values.text(arguments)
         else:
-            spelled = json.dumps(values.filled(arguments or {}), ensure_ascii=False)
+            spelled = json.dumps(values.fill(arguments or {}), ensure_ascii=False)
         parts.append(CallPart(kind="call", call_id=call_id(number, index), tool=tool, arguments=spelled))
     return AssistantMessage(role="assistant", parts=tuple(parts), protocol="scripted", model=model)
 

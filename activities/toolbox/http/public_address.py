@@ -69,10 +69,10 @@ def is_public(address: str) -> bool:
     carrier = next((carrier for carrier in CARRIERS if found in carrier.network), None)
     if carrier is None and (found not in _IPV6_UNICAST or any(found in network for network in _IPV6_NOT_PUBLIC)):
         return False
-    return all(map(_is_public_ipv4, _carried(found, carrier)))
+    return all(map(_is_public_ipv4, _find_carried(found, carrier)))
 
 
-def _carried(address: ipaddress.IPv6Address, carrier: Carrier | None) -> Iterator[ipaddress.IPv4Address]:
+def _find_carried(address: ipaddress.IPv6Address, carrier: Carrier | None) -> Iterator[ipaddress.IPv4Address]:
     """Yield the IPv4 addresses inside `address`: by its prefix, and by an ISATAP id, which may stand behind any."""
     bits = int(address)
     if carrier is not None:

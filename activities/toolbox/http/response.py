@@ -84,7 +84,7 @@ def result(
     match outcome(response.status_code, keyed=effect is Effect.KEYED):
         case Outcome.DONE:
             whole = ToolText(said if head else text or status)
-            return whole if body.fault is None else _lost(status, body.fault, effect)
+            return whole if body.fault is None else _report_lost(status, body.fault, effect)
         case Outcome.NOT_DONE if response.status_code == 429:
             raise ToolError(Outcome.NOT_DONE, said, retry_after=_BUSY_SECONDS if wait is None else wait)
         case Outcome.NOT_DONE if response.status_code == 422 and effect is Effect.KEYED:
@@ -100,7 +100,7 @@ def result(
     raise ToolError(Outcome.UNKNOWN, said, retry_after=wait)
 
 
-def _lost(status: str, fault: str, effect: Effect) -> ToolText:
+def _report_lost(status: str, fault: str, effect: Effect) -> ToolText:
     """Return the failure for a call that was done and whose answer is not whole; a cut read may be tried again."""
     if effect.changes_world:
         return ToolText(f"{status}: it was done, but the answer is lost: {_FAULTS[fault]}.", is_lost=True)

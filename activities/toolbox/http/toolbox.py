@@ -30,7 +30,7 @@ class _Attempt:
     async def trace(self, event: str, _info: Mapping[str, object]) -> None:
         self.sent = self.sent or event == "http11.send_request_headers.started"
 
-    def failed(self, reason: str) -> ToolError:
+    def make_error(self, reason: str) -> ToolError:
         return ToolError(Outcome.UNKNOWN if self.sent else Outcome.NOT_SENT, reason)
 
 
@@ -104,11 +104,11 @@ class HttpToolbox:
         except HostRefused as error:
             raise ToolError(Outcome.NOT_SENT, str(error)) from None
         except TimeoutError:
-            raise attempt.failed(f"{where}: no answer in time") from None
+            raise attempt.make_error(f"{where}: no answer in time") from None
         except OSError:
-            raise attempt.failed(f"{where}: the name of the host is not known") from None
+            raise attempt.make_error(f"{where}: the name of the host is not known") from None
         except httpx2.TransportError as error:
-            raise attempt.failed(f"{where}: {_described(error)}") from None
+            raise attempt.make_error(f"{where}: {_describe(error)}") from None
 
     async def _send(self, call: HttpCall, headers: Mapping[str, str], attempt: _Attempt) -> httpx2.Response:
         if self._transport is None:
@@ -167,7 +167,7 @@ def _redirect(response: httpx2.Response, call: HttpCall, effect: Effect) -> http
     return target.copy_with(fragment=None) if same and not target.userinfo else None
 
 
-def _described(error: httpx2.TransportError) -> str:
+def _describe(error: httpx2.TransportError) -> str:
     match error:
         case httpx2.ConnectError() | httpx2.ConnectTimeout():
             return "no connection"

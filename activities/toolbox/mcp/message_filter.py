@@ -149,11 +149,11 @@ class MessageFilter:
 
 def _answer(method: str, value: JsonObject, message: bytes, *, other: bool) -> bytes:
     if isinstance(value.get("error"), dict):
-        return _shortened(value) if other else message
+        return _shorten(value) if other else message
     if method == "tools/call" and "result" in value:
         return _as_text(value, message)
     if method == "tools/list" and isinstance(value.get("result"), dict):
-        return _listed(value, message)
+        return _strip_pictures(value, message)
     if not other:
         return message
     return _error(value.get("id"), ANSWER_TOO_LARGE, f"it is larger than {OTHER_BYTES:,} bytes")
@@ -175,7 +175,7 @@ def _as_text(value: JsonObject, message: bytes) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": value["id"], "result": result}, ensure_ascii=False).encode()
 
 
-def _listed(value: JsonObject, message: bytes) -> bytes:
+def _strip_pictures(value: JsonObject, message: bytes) -> bytes:
     """Return a page of tools without their pictures, which are many models each and of no use here."""
     result = value["result"]
     tools = result.get("tools") if isinstance(result, dict) else None
@@ -190,7 +190,7 @@ def _listed(value: JsonObject, message: bytes) -> bytes:
     return json.dumps({**value, "result": {**result, "tools": plain}}).encode()
 
 
-def _shortened(value: JsonObject) -> bytes:
+def _shorten(value: JsonObject) -> bytes:
     error = value["error"]
     assert isinstance(error, dict)
     code, identity = error.get("code"), value.get("id")
