@@ -71,10 +71,10 @@ class CompensationActivities:
                 CallPart(
                     kind="call",
                     call_id=f"undo-{request.step}-{number}",
-                    tool=one.tool,
-                    arguments=json.dumps(one.arguments),
+                    tool=plan.tool,
+                    arguments=json.dumps(plan.arguments),
                 )
-                for number, one in enumerate(planned)
+                for number, plan in enumerate(planned)
             ]
             message = AssistantMessage(
                 role="assistant",
@@ -92,10 +92,10 @@ class CompensationActivities:
             call.model_copy(
                 update={
                     "undoes": done.key,
-                    "misfit": one.fault or call.misfit or _find_duplicate(call, taken_back, one.done_at),
+                    "misfit": plan.fault or call.misfit or _find_duplicate(call, taken_back, plan.done_at),
                 }
             )
-            for call, done, one in zip(calls, request.calls, planned, strict=True)
+            for call, done, plan in zip(calls, request.calls, planned, strict=True)
         ]
         return ModelReply(head=extended.head, text=SAYS, calls=tuple(undoing))
 
@@ -112,34 +112,34 @@ class CompensationActivities:
         except (BlobMissing, BlobCorrupted) as error:
             # What the other calls need is there; a store that does not answer is asked again.
             return Planned(spec.tool, {}, fault=str(error))
-        made = verification.compute_arguments(spec.arguments, args, done.key, result=parse_value(text))
-        if isinstance(made, Unevaluable):
-            return Planned(spec.tool, {}, fault=made.reason)
-        return Planned(spec.tool, made, done_at=(len(earlier.conversation), done.index))
+        computed = verification.compute_arguments(spec.arguments, args, done.key, result=parse_value(text))
+        if isinstance(computed, Unevaluable):
+            return Planned(spec.tool, {}, fault=computed.reason)
+        return Planned(spec.tool, computed, done_at=(len(earlier.conversation), done.index))
 
 
 def _find_own_calls(agent: PinnedAgent, conversation: Conversation) -> dict[Digest, list[Place]]:
     """Return the place of each call that changes the world in the conversation, refused and failed ones left out."""
     salt = sensitive_arguments.find_salt(conversation)
-    made, open_calls = defaultdict[Digest, list[Place]](list), dict[str, Digest]()
+    places, open_calls = defaultdict[Digest, list[Place]](list), dict[str, Digest]()
     for position, message in enumerate(conversation):
         if isinstance(message, AssistantMessage):
-            found = toolbox_calls.calls_of(agent, (), message, Finish.COMPLETE, salt=salt)
+            calls = toolbox_calls.calls_of(agent, (), message, Finish.COMPLETE, salt=salt)
             open_calls = {
                 part.call_id: call.digest
-                for part, call in zip(message.calls, found, strict=True)
+                for part, call in zip(message.calls, calls, strict=True)
                 if call.digest is not None
             }
             continue
         for index, part in enumerate(message.parts):
             if isinstance(part, ResultPart) and not part.error and part.call_id in open_calls:
-                made[open_calls[part.call_id]].append((position, index))
-    return made
+                places[open_calls[part.call_id]].append((position, index))
+    return places
 
 
-def _find_duplicate(call: CallRequest, made: dict[Digest, list[Place]], done_at: Place) -> str | None:
+def _find_duplicate(call: CallRequest, places: dict[Digest, list[Place]], done_at: Place) -> str | None:
     """Return why a call is not made: the agent has made the same one since, for one call that it takes back."""
-    since = made.get(call.digest or "", [])
+    since = places.get(call.digest or "", [])
     if not since or since[-1] < done_at:
         return None
     since.pop()

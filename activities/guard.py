@@ -155,8 +155,8 @@ def is_own_heartbeat(content: str, mark: object) -> bool:
     if post is None:
         return mark == ""
     try:
-        found = bytes.fromhex(mark) if isinstance(mark, str) else b""
+        given = bytes.fromhex(mark) if isinstance(mark, str) else b""
     except ValueError:
         return False
     at = activity.info().scheduled_time
-    return bool(found) and post.keyring.is_genuine("heartbeat", post.place, content.encode(), found, at)
+    return bool(given) and post.keyring.is_genuine("heartbeat", post.place, content.encode(), given, at)

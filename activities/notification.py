@@ -43,14 +43,14 @@ class NotificationActivities:
         request = _make_readable(request)
         self._warn_of_untold(request)
         async with send_heartbeats():
-            found = await asyncio.gather(
+            sentences = await asyncio.gather(
                 *(self._tell(channel, channel.make_parcels(request, namespace)) for channel in self._channels),
                 return_exceptions=True,
             )
-        for channel, outcome in zip(self._channels, found, strict=True):
+        for channel, outcome in zip(self._channels, sentences, strict=True):
             if isinstance(outcome, BaseException):
                 raise _wrap_defect(channel, outcome)
-        return Notified(failures=tuple(failure for failure in found if isinstance(failure, str)))
+        return Notified(failures=tuple(failure for failure in sentences if isinstance(failure, str)))
 
     async def _tell(self, channel: Channel, parcels: Sequence[Parcel]) -> str | None:
         """Send the notices of one channel and return one sentence if anything did not arrive."""
@@ -60,7 +60,7 @@ class NotificationActivities:
         log.warning(
             "channel_failed",
             channel=channel.name,
-            requests=[notice.request.id for one in lost for notice in one.parcel.notices],
+            requests=[notice.request.id for loss in lost for notice in loss.parcel.notices],
             reason=lost[0].reason,
             attempts=lost[0].attempts,
         )
@@ -80,7 +80,7 @@ class NotificationActivities:
                 )
 
 
-def _make_readable(told: NotifyRequest) -> NotifyRequest:
+def _make_readable(request: NotifyRequest) -> NotifyRequest:
     """Return `text` as people may see it; an id stays as it is, since commands name it."""
     notices = tuple(
         notice.model_copy(
@@ -90,12 +90,12 @@ def _make_readable(told: NotifyRequest) -> NotifyRequest:
                 )
             }
         )
-        for notice in told.notices
+        for notice in request.notices
     )
-    return told.model_copy(
+    return request.model_copy(
         update={
-            "requester": None if told.requester is None else make_plain(told.requester),
-            "labels": {make_plain(name): make_plain(label) for name, label in told.labels.items()},
+            "requester": None if request.requester is None else make_plain(request.requester),
+            "labels": {make_plain(name): make_plain(label) for name, label in request.labels.items()},
             "notices": notices,
         }
     )

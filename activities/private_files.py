@@ -88,17 +88,17 @@ def tighten(*paths: Path) -> None:
     """Take from others what they may do with files of this user; what is not there or somebody else's stays."""
     for path in paths:
         with suppress(OSError):
-            found = path.lstat()
-            if found.st_uid == os.geteuid() and found.st_mode & _OTHERS and not stat.S_ISLNK(found.st_mode):
-                path.chmod(found.st_mode & 0o700)
+            status = path.lstat()
+            if status.st_uid == os.geteuid() and status.st_mode & _OTHERS and not stat.S_ISLNK(status.st_mode):
+                path.chmod(status.st_mode & 0o700)
 
 
 def _opener(path: str, flags: int) -> int:
     descriptor = os.open(path, flags, FILE_MODE)
     try:
-        found = os.fstat(descriptor)
-        if found.st_uid == os.geteuid() and stat.S_ISREG(found.st_mode) and found.st_mode & _OTHERS:
-            os.fchmod(descriptor, found.st_mode & 0o700)
+        status = os.fstat(descriptor)
+        if status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode) and status.st_mode & _OTHERS:
+            os.fchmod(descriptor, status.st_mode & 0o700)
     except BaseException:
         os.close(descriptor)
         raise

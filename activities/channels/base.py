@@ -86,8 +86,8 @@ def is_wanted(filters: Filters, notice: Notice) -> bool:
 
 def make_key(run_id: str, notices: Sequence[Notice], channel: str) -> Digest:
     """Return the name of one message of one channel, so that a receiver knows it when it comes again."""
-    told: list[JsonValue] = [[notice.request.digest, notice.occasion, notice.number] for notice in notices]
-    return digest_of(canonical_json([run_id, channel, *told]))
+    contents: list[JsonValue] = [[notice.request.digest, notice.occasion, notice.number] for notice in notices]
+    return digest_of(canonical_json([run_id, channel, *contents]))
 
 
 def _groups(request: Request) -> list[str]:

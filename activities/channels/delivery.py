@@ -44,16 +44,16 @@ async def deliver(channel: Channel, parcels: Sequence[Parcel], pace: Pace) -> li
         async with slots:
             return await _attempt(channel, parcel, pace, deadline)
 
-    found = await asyncio.gather(*map(one, parcels), return_exceptions=True)
-    for outcome in found:
+    outcomes = await asyncio.gather(*map(one, parcels), return_exceptions=True)
+    for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-    return [outcome for outcome in found if isinstance(outcome, Lost)]
+    return [outcome for outcome in outcomes if isinstance(outcome, Lost)]
 
 
 def describe_loss(channel: Channel, lost: Sequence[Lost]) -> str:
     """Describe a loss: `channel 'oncall' did not tell of r3: HTTP 503 Service Unavailable (4 attempts)`."""
-    ids = list(dict.fromkeys(notice.request.id for one in lost for notice in one.parcel.notices))
+    ids = list(dict.fromkeys(notice.request.id for loss in lost for notice in loss.parcel.notices))
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     first = lost[0]
     tried = f"{first.attempts} attempt{'' if first.attempts == 1 else 's'}"

@@ -35,13 +35,13 @@ class SlackSender:
         url = resolve_text(self._resolve, self._url)
         body = json.dumps(slack_blocks.build_message(parcel)).encode()
         try:
-            said = await self._post(url, body, {"Idempotency-Key": parcel.key})
+            answer = await self._post(url, body, {"Idempotency-Key": parcel.key})
         except Answered as error:
             word = error.text.strip()
             if not _SLACK_WORD.fullmatch(word) or word in url:
                 raise
             raise DeliveryFailed(f"{error} ({word})", retry=error.retry, retry_after=error.retry_after) from None
-        if said.strip() != "ok":
+        if answer.strip() != "ok":
             raise DeliveryFailed("the answer is not Slack's 'ok'; its url may be that of something else", retry=False)
 
     async def close(self) -> None:

@@ -42,11 +42,11 @@ def build_message(parcel: Parcel) -> JsonObject:
         blocks.append(_quote(request.question))
     if request.options:
         blocks.append(_quote(f"Suggested: {', '.join(request.options)}"))
-    found = rules_commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
+    ways = rules_commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
     if request.arguments:
         blocks.append(_section(_arguments(request)))
     blocks.append(_section("*To answer*"))
-    blocks += _commands([*(way.mandate for way in found), found[0].temporal])
+    blocks += _commands([*(way.mandate for way in ways), ways[0].temporal])
     text = escape(f"{_heading(notice)} ({run.agent}, {request.id})", TEXT_CHARACTERS)
     return {"text": text, "blocks": [*blocks]}
 

@@ -76,7 +76,7 @@ def sign(secret: str, at: int, body: bytes) -> str:
 def build_body(parcel: Parcel, notice: Notice) -> JsonObject:
     """Return the body that tells a receiver of one notice."""
     run, request = parcel.run, notice.request
-    found = commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
+    ways = commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
     return {
         "version": VERSION,
         "occasion": notice.occasion,
@@ -89,16 +89,16 @@ def build_body(parcel: Parcel, notice: Notice) -> JsonObject:
         "labels": {**run.labels},
         "request": _request(request),
         "answer": {
-            "mandate": {way.choice: way.mandate for way in found},
-            "temporal": {way.choice: way.temporal for way in found},
+            "mandate": {way.choice: way.mandate for way in ways},
+            "temporal": {way.choice: way.temporal for way in ways},
         },
     }
 
 
 def _request(request: Request) -> JsonObject:
-    told: JsonObject = request.model_dump(mode="json", include=set(_PLAIN))
+    fields: JsonObject = request.model_dump(mode="json", include=set(_PLAIN))
     return {
-        **told,
+        **fields,
         "waits_for": list(request.waits_for),
         "needs": [
             {

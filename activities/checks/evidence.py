@@ -55,8 +55,8 @@ def _words(conversation: Conversation) -> list[JsonValue]:
     kept: list[JsonValue] = []
     left = WORDS_CHARACTERS
     for message in reversed(list(conversation)[1:]):
-        told = _texts(message) if isinstance(message, UserMessage) else []
-        for text in reversed([text for text in told if not text.startswith(_NOTE)]):
+        texts = _texts(message) if isinstance(message, UserMessage) else []
+        for text in reversed([text for text in texts if not text.startswith(_NOTE)]):
             if left <= 0:
                 return kept[::-1]
             kept.append(cut(text, left))
@@ -74,10 +74,10 @@ def _list_calls(agent: PinnedAgent, conversation: Conversation) -> JsonObject:
     left, total = ALL_EARLIER_CHARACTERS, 0
     for call, result in _pair_calls(conversation):
         total += 1
-        made = _call(agent, call, result)
-        size = len(json.dumps(made, ensure_ascii=False))
+        entry = _call(agent, call, result)
+        size = len(json.dumps(entry, ensure_ascii=False))
         if size <= left:
-            kept.append(made)
+            kept.append(entry)
         left -= size
     shown: JsonObject = {"tool_results": kept[::-1]}
     return shown | ({"earlier_results_left_out": total - len(kept)} if len(kept) < total else {})
@@ -103,8 +103,8 @@ def _call(agent: PinnedAgent, call: CallPart, result: ResultPart) -> JsonObject:
     else:
         is_hidden = definition is not None and bool(definition.tool.sensitive)
         written = redaction.HIDDEN if is_hidden else cut(call.arguments, ARGUMENTS_CHARACTERS)
-    made: JsonObject = {"tool": call.tool, "arguments": written, "result": cut(text, EARLIER_CHARACTERS)}
-    return made | ({"failed": True} if result.error else {})
+    entry: JsonObject = {"tool": call.tool, "arguments": written, "result": cut(text, EARLIER_CHARACTERS)}
+    return entry | ({"failed": True} if result.error else {})
 
 
 def _read(text: str) -> JsonValue:

@@ -81,10 +81,10 @@ def check_condition(condition: str, text: str, args: JsonObject, *, shown: bool,
 
 
 def _object(pairs: list[tuple[str, JsonValue]]) -> Mapping[str, JsonValue]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         raise ValueError("a key is given twice")
-    return made
+    return members
 
 
 def _refuse_number(name: str) -> float:

@@ -114,9 +114,9 @@ def _read(returned: object, function: Function) -> CheckResult:
 
 def _parts(returned: object) -> tuple[object, str]:
     """Return the finding and the reason of something like a `CheckResult`."""
-    its = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
-    finding = its.get("finding")
-    return finding, str(its.get("reason") or f"it says {finding!r} without a reason")
+    fields = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
+    finding = fields.get("finding")
+    return finding, str(fields.get("reason") or f"it says {finding!r} without a reason")
 
 
 def _describe(error: BaseException) -> str:

@@ -42,17 +42,17 @@ class ReadTools:
             ToolError: not done when it may not be called at all or not so, or says itself that it failed; else as
                 its toolbox says, or it took too long.
         """
-        said = await self._call(agent, question, within)
-        if said.error:
-            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
-        return said.text
+        answer = await self._call(agent, question, within)
+        if answer.error:
+            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {answer.text}")
+        return answer.text
 
     async def look(self, agent: PinnedAgent, question: Question, *, within: timedelta) -> str:
         """Ask as `ask` does, and return `null` where the tool says that there is no such thing."""
-        said = await self._call(agent, question, within)
-        if said.error and not said.is_missing:
-            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
-        return "null" if said.error else said.text
+        answer = await self._call(agent, question, within)
+        if answer.error and not answer.is_missing:
+            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {answer.text}")
+        return "null" if answer.error else answer.text
 
     async def _call(self, agent: PinnedAgent, question: Question, within: timedelta) -> ToolText:
         definition = agent.definition(question.tool)

@@ -75,11 +75,11 @@ class _NoVerdict(Unable):
 async def _complete(
     model: str, rubric: str, work: Work, *, provider: GetProvider, within: timedelta, attempt: int
 ) -> Completion:
-    name, _, its = model.partition(":")
+    name, _, model_name = model.partition(":")
     instructions = _INSTRUCTIONS + rubric
     shown = UserMessage(role="user", parts=(TextPart(kind="text", text=evidence.collect(work)),))
     prompt = Prompt(
-        model=its,
+        model=model_name,
         instructions=instructions,
         tools=(),
         agent=digest_of(instructions.encode(errors="replace")),

@@ -79,7 +79,7 @@ class Prober:
     def _read(self, text: str) -> Seen:
         """Return the finding of a result: the one condition that holds; one that cannot be evaluated does not."""
         seen = make_facts(text, self.args)
-        said = f"; {self.question.tool!r} returned {shorten(text, SHOWN_CHARACTERS)}" if self.shown else ""
+        excerpt = f"; {self.question.tool!r} returned {shorten(text, SHOWN_CHARACTERS)}" if self.shown else ""
         holding, faults = [], []
         for name in ("done", "not_done", "absent"):
             condition: str | None = getattr(self.probe, name)
@@ -90,17 +90,17 @@ class Prober:
                 holding.append(name)
         match holding:
             case ["done"]:
-                return Seen(Outcome.DONE, f"{_quote(self.probe.done)} holds{said}", text)
+                return Seen(Outcome.DONE, f"{_quote(self.probe.done)} holds{excerpt}", text)
             case ["not_done"] | ["not_done", "absent"]:
-                return Seen(Outcome.NOT_DONE, f"{_quote(self.probe.not_done)} holds{said}", text)
+                return Seen(Outcome.NOT_DONE, f"{_quote(self.probe.not_done)} holds{excerpt}", text)
             case ["absent"]:
-                reason = f"{_quote(self.probe.absent or '')} holds{said}"
+                reason = f"{_quote(self.probe.absent or '')} holds{excerpt}"
                 return Seen(Outcome.UNKNOWN, reason, text, is_absent=True)
             case [first, second, *_]:
-                reason = f"{first!r} and {second!r} of the probe both hold{said}"
+                reason = f"{first!r} and {second!r} of the probe both hold{excerpt}"
                 return Seen(Outcome.UNKNOWN, reason, text, lasting=True)
         why = f" ({'; '.join(faults)})" if faults else ""
-        return Seen(Outcome.UNKNOWN, f"no condition of the probe holds{why}{said}", text)
+        return Seen(Outcome.UNKNOWN, f"no condition of the probe holds{why}{excerpt}", text)
 
 
 def _quote(condition: str) -> str:

@@ -59,12 +59,12 @@ async def _find_current(
     blobs: Blobs, conversation: Conversation, request: Request, definition: ToolDefinition
 ) -> JsonObject:
     """Return the whole arguments that would run if the request were approved as it is."""
-    said = conversation.last_assistant()
-    if said is None or request.index >= len(said.calls):
+    answer = conversation.last_assistant()
+    if answer is None or request.index >= len(answer.calls):
         raise EditRefused(f"the conversation has no call {request.index} to change")
     edited = request.edited.blob if request.edited is not None else None
     try:
-        return await arguments.load_call(blobs, conversation, definition, said.calls[request.index], edited)
+        return await arguments.load_call(blobs, conversation, definition, answer.calls[request.index], edited)
     except ValueError as error:
         raise EditRefused(str(error)) from None
 

@@ -93,9 +93,9 @@ class AnthropicMessages:
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
     if exchange.said:
-        yield b'{"role":"assistant","content":[%b]}' % b",".join(said.items for said in exchange.said)
-    if told := (*exchange.results, *exchange.texts):
-        yield b'{"role":"user","content":[%b]}' % b",".join(told)
+        yield b'{"role":"assistant","content":[%b]}' % b",".join(answer.items for answer in exchange.said)
+    if blocks := (*exchange.results, *exchange.texts):
+        yield b'{"role":"user","content":[%b]}' % b",".join(blocks)
 
 
 def _agent_part(prompt: Prompt) -> bytes:

@@ -98,12 +98,12 @@ def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) ->
     """
     code, message = _explain_body(peer.redact(body))
     fault = _fault(status, code, message)
-    told = headers.get("x-should-retry", "").strip().lower()
-    if told == "true" and fault == "bad_request":
+    wish = headers.get("x-should-retry", "").strip().lower()
+    if wish == "true" and fault == "bad_request":
         fault = "server"
     limit, advice = (100, _advice(peer, status)) if fault == "configuration" else (EXCERPT_CHARACTERS, "")
     what = f"answered {status}{f' ({code})' if code else ''}: {shorten(message, limit) or 'no text'}{advice}"
-    retryable = False if told == "false" else None
+    retryable = False if wish == "false" else None
     return peer.failure(fault, what, status=status, retry_after=retry_after(headers), retryable=retryable)
 
 
@@ -189,8 +189,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _fault(status: int, code: str, message: str) -> ModelFault:
-    said = f"{code} {message}".lower()
-    if status == 413 or (status != 429 and any(marker in said for marker in _TOO_LONG)):
+    words = f"{code} {message}".lower()
+    if status == 413 or (status != 429 and any(marker in words for marker in _TOO_LONG)):
         return "context_length"
     if status == 402 or code in _QUOTA:
         return "quota"

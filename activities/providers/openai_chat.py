@@ -128,12 +128,12 @@ def _tool(definition: ToolDefinition) -> JsonObject:
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
     """Yield the messages of one exchange; texts in a row are one message: chat templates want roles to alternate."""
-    for is_text, answers_in_a_row in groupby(exchange.said, lambda said: bool(said.text)):
+    for is_text, answers_in_a_row in groupby(exchange.said, lambda answer: bool(answer.text)):
         if is_text:
-            text = _PARAGRAPH.join(said.text for said in answers_in_a_row)
+            text = _PARAGRAPH.join(answer.text for answer in answers_in_a_row)
             yield b'{"role":"assistant","content":"%b"}' % text
         else:
-            yield from (said.items for said in answers_in_a_row)
+            yield from (answer.items for answer in answers_in_a_row)
     yield from exchange.results
     if exchange.texts:
         yield b'{"role":"user","content":"%b"}' % _PARAGRAPH.join(exchange.texts)

@@ -62,7 +62,7 @@ class OpenAiResponses:
 
 
 def _items(exchange: Exchange) -> Iterator[bytes]:
-    return chain((said.items for said in exchange.said), exchange.results, exchange.texts)
+    return chain((answer.items for answer in exchange.said), exchange.results, exchange.texts)
 
 
 def _agent_part(prompt: Prompt) -> bytes:

@@ -77,7 +77,7 @@ def exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], byte
 
     It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
     """
-    said: list[Said] = []
+    answers: list[Said] = []
     calls: list[str] = []
     results: dict[str, bytes] = {}
     texts: list[bytes] = []
@@ -90,11 +90,11 @@ def exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], byte
                     results.setdefault(call, result)
         elif turn.items:
             if texts or calls:
-                yield Exchange(said, _pair_results(calls, results, no_result), texts, number)
-                said, calls, results, texts = [], [], {}, []
-            said.append(turn)
+                yield Exchange(answers, _pair_results(calls, results, no_result), texts, number)
+                answers, calls, results, texts = [], [], {}, []
+            answers.append(turn)
             calls.extend(turn.calls)
-    yield Exchange(said, _pair_results(calls, results, no_result), texts, None)
+    yield Exchange(answers, _pair_results(calls, results, no_result), texts, None)
 
 
 def _pair_results(calls: list[str], results: dict[str, bytes], no_result: Callable[[str], bytes]) -> list[bytes]:

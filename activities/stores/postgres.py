@@ -98,12 +98,12 @@ class PostgresStore:
             await connection.execute(_PUT, digests, [blobs[digest] for digest in digests])
 
     async def get(self, digests: Sequence[Digest]) -> dict[Digest, bytes]:
-        found: dict[Digest, bytes] = {}
+        contents: dict[Digest, bytes] = {}
         for start in range(0, len(digests), ROWS):
             async with self._connection() as connection:
                 rows = await connection.fetch(_GET, digests[start : start + ROWS])
-            found.update((row["digest"], row["content"]) for row in rows)
-        return found
+            contents.update((row["digest"], row["content"]) for row in rows)
+        return contents
 
     async def claim(self, key: str) -> bool:
         async with self._connection() as connection:

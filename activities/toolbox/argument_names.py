@@ -43,12 +43,12 @@ def name_fault(schema: JsonObject, value: JsonObject) -> str | None:
 
 
 def _fault(given: Mapping[str, JsonValue], said: Said, *, is_root: bool) -> str | None:
-    found = names.find_clash(given, said.names)
-    if found is not None and found[1] in given:
-        one, other = sorted(map(_show, found))
-        return f"{one!r} and {other!r} are one name to many receivers; give only one of them"
-    if found is not None:
-        return f"{_show(found[0])!r} is not known here, and many receivers read it as {found[1]!r}; write {found[1]!r}"
+    clash = names.find_clash(given, said.names)
+    if clash is not None and clash[1] in given:
+        first, other = sorted(map(_show, clash))
+        return f"{first!r} and {other!r} are one name to many receivers; give only one of them"
+    if clash is not None:
+        return f"{_show(clash[0])!r} is not known here, and many receivers read it as {clash[1]!r}; write {clash[1]!r}"
     if not said.is_closed or said.patterns or said.is_open:
         return None
     unknown = [_show(name) for name in given if name not in said.names]

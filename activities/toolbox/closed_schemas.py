@@ -61,9 +61,9 @@ class _Closing(Names):
         self._visit()
 
     def rewrite(self) -> JsonObject:
-        made = self._rewrite(self.root)
-        assert isinstance(made, dict)
-        return made
+        schema = self._rewrite(self.root)
+        assert isinstance(schema, dict)
+        return schema
 
     def _visit(self) -> None:
         """Find out the role of each node."""
@@ -98,25 +98,25 @@ class _Closing(Names):
             return [self._rewrite(item) for item in node]
         if not isinstance(node, dict):
             return node
-        made: JsonObject = {
+        schema: JsonObject = {
             key: item if not named and key in _DATA else self._rewrite(item, named=not named and key in _NAMED)
             for key, item in node.items()
         }
-        return self._shut(node, made) if not named and self._is_whole(node) else made
+        return self._shut(node, schema) if not named and self._is_whole(node) else schema
 
-    def _shut(self, node: JsonObject, made: JsonObject) -> JsonObject:
+    def _shut(self, node: JsonObject, schema: JsonObject) -> JsonObject:
         """Return `made` of `node`, closed as far as it is not by what it refers to."""
         same = self.find_target(node)
         if isinstance(same, dict) and self._is_whole(same):
-            return made
+            return schema
         parts = self.parts((node,))
         own = mapping(node.get("properties"))
         limits = self._limits(parts, (), but=[name for name in own if len(find_children(parts, name)) == 1])
         if not limits:
-            return made
-        if "$ref" in made and self._ignores_beside_ref:
-            made = {**{key: made[key] for key in made if key != "$ref"}, "allOf": [{"$ref": made["$ref"]}]}
-        return _join(made, limits)
+            return schema
+        if "$ref" in schema and self._ignores_beside_ref:
+            schema = {**{key: schema[key] for key in schema if key != "$ref"}, "allOf": [{"$ref": schema["$ref"]}]}
+        return _join(schema, limits)
 
     def _limits(self, parts: Sequence[Part], above: tuple[frozenset[int], ...], but: Sequence[str] = ()) -> JsonObject:
         """Return a schema that says only which names there are, for a value that `parts` apply to; it may be empty.
@@ -133,35 +133,35 @@ class _Closing(Names):
         for name in said.names:
             inner = {} if name in but else self._limits(self.parts(find_children(parts, name)), (*above, identities))
             below[name] = inner or True
-        made: JsonObject = {}
+        limits: JsonObject = {}
         is_shut = said.can_be_closed and bool(said.names or said.patterns or is_root)
         if is_shut or any(inner is not True for inner in below.values()):
-            made["properties"] = below
+            limits["properties"] = below
         if is_shut:
-            made["additionalProperties"] = False
+            limits["additionalProperties"] = False
             if said.patterns:
-                made["patternProperties"] = dict.fromkeys(said.patterns, True)
+                limits["patternProperties"] = dict.fromkeys(said.patterns, True)
         if len(parts) > 1 and (items := self._limits(self.parts(_list_items(parts)), (*above, identities))):
-            made["items"] = items
-        return made
+            limits["items"] = items
+        return limits
 
 
-def _join(made: JsonObject, limits: JsonObject) -> JsonObject:
+def _join(schema: JsonObject, limits: JsonObject) -> JsonObject:
     """Return `made` joined with `limits`."""
-    joined = dict(made)
+    joined = dict(schema)
     for key, limit in limits.items():
         if key in ("properties", "patternProperties") and isinstance(limit, dict):
-            own = mapping(made.get(key))
+            own = mapping(schema.get(key))
             both = {name: _both(own[name], limit[name]) if name in limit else own[name] for name in own}
             if together := {**both, **{name: limit[name] for name in limit if name not in own}}:
                 joined[key] = together
         else:
-            joined[key] = _both(made[key], limit) if key in made else limit
+            joined[key] = _both(schema[key], limit) if key in schema else limit
     return joined
 
 
-def _both(one: JsonValue, other: JsonValue) -> JsonValue:
-    return one if other is True or one == other else {"allOf": [one, other]}
+def _both(first: JsonValue, other: JsonValue) -> JsonValue:
+    return first if other is True or first == other else {"allOf": [first, other]}
 
 
 def _list_items(parts: Sequence[Part]) -> list[JsonValue]:
@@ -175,9 +175,9 @@ _DATA = ("const", "enum", "default", "examples")
 
 def _remove_openings(node: JsonValue, *, named: bool = False, is_root: bool = True) -> JsonObject:
     """Return `node` without what lets an object that declares names have more; of the root whatever it says."""
-    made = _clear(node, named=named, is_root=is_root)
-    assert isinstance(made, dict)
-    return made
+    cleared = _clear(node, named=named, is_root=is_root)
+    assert isinstance(cleared, dict)
+    return cleared
 
 
 def _clear(node: JsonValue, *, named: bool = False, is_root: bool = False) -> JsonValue:
@@ -185,14 +185,14 @@ def _clear(node: JsonValue, *, named: bool = False, is_root: bool = False) -> Js
         return [_clear(item) for item in node]
     if not isinstance(node, dict):
         return node
-    made: JsonObject = {
+    schema: JsonObject = {
         key: item if not named and key in _DATA else _clear(item, named=not named and key in _NAMED)
         for key, item in node.items()
     }
     if named:
-        return made
+        return schema
     for key in MORE:
-        opens = made.get(key) in _ANYTHING and made.get(key) is not False
-        if key in made and made[key] is not False and (is_root or (opens and made.get("properties"))):
-            del made[key]
-    return made
+        opens = schema.get(key) in _ANYTHING and schema.get(key) is not False
+        if key in schema and schema[key] is not False and (is_root or (opens and schema.get("properties"))):
+            del schema[key]
+    return schema

@@ -134,12 +134,12 @@ def find_misfit(schema: JsonObject, value: JsonValue, *, sensitive: Sequence[str
 
 
 def _object(pairs: list[tuple[str, object]]) -> object:
-    found: dict[str, object] = {}
+    members: dict[str, object] = {}
     for key, value in pairs:
-        if key in found:
+        if key in members:
             return _Duplicate(key)
-        found[key] = value
-    return found
+        members[key] = value
+    return members
 
 
 def _integer(digits: str) -> int:

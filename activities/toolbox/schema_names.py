@@ -63,7 +63,7 @@ class Names:
 
     def find_open(self) -> tuple[str, ...]:
         """Return the places that take names which are not declared there; an object that declares none is a map."""
-        found, seen = dict[str, None](), set[frozenset[int]]()
+        places, seen = dict[str, None](), set[frozenset[int]]()
         waiting: list[tuple[str, Sequence[JsonValue]]] = [(ROOT, (self.root,))]
         while waiting:
             place, applying = waiting.pop(0)
@@ -75,10 +75,10 @@ class Names:
             self.check_effort(len(seen))
             said = self.said(parts)
             if not said.is_closed and (place == ROOT or said.names) and any(_may_be_object(part) for part, _ in parts):
-                found[place] = None
+                places[place] = None
             waiting += [(_below(place, name), find_children(parts, name)) for name in said.names]
             waiting.append((f"{place}[]", find_others(parts)))
-        return tuple(found)
+        return tuple(places)
 
     def check_effort(self, places: int) -> None:
         """Raise `ValueError` when there are more places than anybody could mean."""
@@ -148,18 +148,18 @@ class Names:
 
 def find_children(parts: Sequence[Part], name: str) -> list[JsonValue]:
     """Return all that `parts` declare of the property `name`."""
-    return [found[name] for part, _ in parts if name in (found := mapping(part.get("properties")))]
+    return [properties[name] for part, _ in parts if name in (properties := mapping(part.get("properties")))]
 
 
 def find_others(parts: Sequence[Part]) -> list[JsonValue]:
     """Return the schemas of what has no name of its own: items of lists, and values of maps."""
-    found: list[JsonValue] = []
+    schemas: list[JsonValue] = []
     for part, _ in parts:
         for key in (*LISTED, *MORE):
             value = part.get(key)
-            found += value if isinstance(value, list) else [value]
-        found += mapping(part.get("patternProperties")).values()
-    return found
+            schemas += value if isinstance(value, list) else [value]
+        schemas += mapping(part.get("patternProperties")).values()
+    return schemas
 
 
 def _below(place: str, name: str) -> str:

@@ -19,9 +19,9 @@ def convert_numbers(schema: JsonObject, value: JsonObject) -> JsonObject:
     Everything else stays: numbers where the schema allows both or says nothing, and those that the other form cannot
     hold exactly. `value` fits the schema.
     """
-    made = _Declared(schema).convert(schema, value)
-    assert isinstance(made, dict)
-    return made
+    converted = _Declared(schema).convert(schema, value)
+    assert isinstance(converted, dict)
+    return converted
 
 
 def find_numeric(schema: JsonObject) -> tuple[str, ...]:
@@ -115,12 +115,12 @@ class _Declared:
         if not isinstance(place, dict) or id(place) in seen:
             return None
         seen = (*seen, id(place))
-        found = _own_types(place)
+        types = _own_types(place)
         for part in self._all_of(place):
-            found = _intersect(found, self._types_of(part, seen))
+            types = _intersect(types, self._types_of(part, seen))
         for branches in _alternatives(place):
-            found = _intersect(found, _unite(self._types_of(branch, seen) for branch in branches))
-        return found
+            types = _intersect(types, _unite(self._types_of(branch, seen) for branch in branches))
+        return types
 
     def _all_of(self, place: JsonObject) -> list[JsonValue]:
         """Return the schemas that apply wherever `place` does: those it refers to, and `allOf`."""
@@ -130,8 +130,8 @@ class _Declared:
 
     def _resolve(self, reference: str) -> JsonValue:
         """Return what a JSON pointer into the schema names; true, which says nothing, for other references."""
-        found = json_pointer.resolve(self._root, reference)
-        return True if found is None else found
+        target = json_pointer.resolve(self._root, reference)
+        return True if target is None else target
 
 
 def _number(value: int | float, types: Types) -> int | float:  # noqa: PYI041 - which of the two it is, is the point
@@ -161,20 +161,20 @@ def _own_types(place: JsonObject) -> Types:
     return None
 
 
-def _intersect(one: Types, other: Types) -> Types:
-    if one is None or other is None:
-        return one if other is None else other
-    whole = "integer" in one | other and not _NUMBERS.isdisjoint(one) and not _NUMBERS.isdisjoint(other)
-    return one & other | (frozenset({"integer"}) if whole else frozenset())
+def _intersect(first: Types, other: Types) -> Types:
+    if first is None or other is None:
+        return first if other is None else other
+    whole = "integer" in first | other and not _NUMBERS.isdisjoint(first) and not _NUMBERS.isdisjoint(other)
+    return first & other | (frozenset({"integer"}) if whole else frozenset())
 
 
 def _unite(all_types: Iterable[Types]) -> Types:
-    found: frozenset[str] = frozenset()
+    union: frozenset[str] = frozenset()
     for types in all_types:
         if types is None:
             return None
-        found |= types
-    return found
+        union |= types
+    return union
 
 
 def _alternatives(place: JsonObject) -> Iterator[list[JsonValue]]:

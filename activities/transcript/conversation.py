@@ -36,7 +36,7 @@ class Conversation:
         """Return this conversation and `messages` after it."""
         longer = Conversation()
         held = self._log.messages[self._length : self._length + len(messages)]
-        same = all(one is other or one == other for one, other in zip(held, messages, strict=False))
+        same = all(mine is other or mine == other for mine, other in zip(held, messages, strict=False))
         fits = same and len(self._log.messages) == self._length + len(held)
         longer._log = self._log if fits else self._log.copy(self._length)
         longer._log.messages.extend(messages[len(held) :] if fits else messages)

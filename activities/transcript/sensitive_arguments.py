@@ -46,9 +46,9 @@ def hide(
     """
     if salt is None or not sensitive:
         return arguments
-    made = _hide(arguments, arguments if seen is None else seen, sensitive, salt)
-    assert isinstance(made, dict)
-    return made
+    hidden = _hide(arguments, arguments if seen is None else seen, sensitive, salt)
+    assert isinstance(hidden, dict)
+    return hidden
 
 
 def _hide(value: JsonValue, seen: JsonValue, sensitive: Sequence[str], salt: bytes) -> JsonValue:

@@ -153,8 +153,8 @@ def _properties(schema: object) -> Mapping[str, object] | None:
     if not isinstance(schema, dict):
         return None
     nothing: dict[str, object] | None = {} if schema.get("type", "object") == "object" else None
-    found = schema.get("properties", nothing)
-    return found if isinstance(found, dict) else None
+    properties = schema.get("properties", nothing)
+    return properties if isinstance(properties, dict) else None
 
 
 def _url_arguments(entry: Mapping[str, object]) -> tuple[str, ...]:

@@ -201,10 +201,10 @@ TOOL_KINDS = ("python", "mcp", "activity", "http")
 
 def entry_name(entry: Any) -> str | None:
     """Return the name of an entry of `tools`, if known without loading anything; `entry` may be plain values."""
-    found = entry if isinstance(entry, dict) else getattr(entry, "__dict__", {})
-    name = found.get("name")
-    if name is None and "activity" in found:
-        activity = found["activity"]
+    fields = entry if isinstance(entry, dict) else getattr(entry, "__dict__", {})
+    name = fields.get("name")
+    if name is None and "activity" in fields:
+        activity = fields["activity"]
         name = activity.get("name") if isinstance(activity, dict) else getattr(activity, "name", None)
     return name if isinstance(name, str) and tool_checks.is_name(name) else None
 

@@ -22,10 +22,10 @@ def fits_text(pattern: str, text: str) -> bool:
     if position > end or not text.startswith(first) or not text.endswith(last):
         return False
     for piece in middle:
-        found = text.find(piece, position, end)
-        if found < 0:
+        start = text.find(piece, position, end)
+        if start < 0:
             return False
-        position = found + len(piece)
+        position = start + len(piece)
     return True
 
 

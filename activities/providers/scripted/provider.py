@@ -103,16 +103,16 @@ class ScriptedProvider:
         return Completion(message, cue.turn.finish, usage, _PROBLEMS.get(cue.turn.finish))
 
     def _script(self, name: str) -> LoadedScript:
-        found = self._find(name)
-        loaded = self._loaded.get(found)
+        path = self._find(name)
+        loaded = self._loaded.get(path)
         if loaded is None:
             try:
-                loaded = load_script(found.path)
+                loaded = load_script(path.path)
             except ScriptError as error:
                 raise model_failure("configuration", f"the script cannot be used: {error}") from None
-            for old in [other for other in self._loaded if other.path == found.path]:
+            for old in [other for other in self._loaded if other.path == path.path]:
                 del self._loaded[old]
-            self._loaded[found] = loaded
+            self._loaded[path] = loaded
         return loaded
 
     def _find(self, name: str) -> _Found:
@@ -195,18 +195,18 @@ def _message(turn: Turn, values: Values, number: int, model: str) -> AssistantMe
     return AssistantMessage(role="assistant", parts=tuple(parts), protocol="scripted", model=model)
 
 
-def _usage(said: TurnUsage, prompt: Prompt, got: Incoming, message: AssistantMessage) -> Usage:
+def _usage(given: TurnUsage, prompt: Prompt, got: Incoming, message: AssistantMessage) -> Usage:
     """Return the usage of the script, the rest estimated from the instructions and the newest messages, not all."""
-    told = len(prompt.instructions) + len(got.text) + sum(len(result.text) for result in got.results)
+    told_characters = len(prompt.instructions) + len(got.text) + sum(len(result.text) for result in got.results)
     answered = len(message.text) + sum(len(call.arguments) for call in message.calls)
     return Usage(
         model_calls=1,
-        input_tokens=_tokens(told) if said.input_tokens is None else said.input_tokens,
-        cached_input_tokens=said.cached_input_tokens,
-        output_tokens=_tokens(answered) if said.output_tokens is None else said.output_tokens,
-        reasoning_tokens=said.reasoning_tokens,
-        cost_usd=said.cost_usd if isinstance(said.cost_usd, Decimal) else Decimal(0),
-        unpriced_calls=0 if isinstance(said.cost_usd, Decimal) else 1,
+        input_tokens=_tokens(told_characters) if given.input_tokens is None else given.input_tokens,
+        cached_input_tokens=given.cached_input_tokens,
+        output_tokens=_tokens(answered) if given.output_tokens is None else given.output_tokens,
+        reasoning_tokens=given.reasoning_tokens,
+        cost_usd=given.cost_usd if isinstance(given.cost_usd, Decimal) else Decimal(0),
+        unpriced_calls=0 if isinstance(given.cost_usd, Decimal) else 1,
     )
 
 

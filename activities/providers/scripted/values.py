@@ -135,9 +135,9 @@ class Values:
         for index in range(length - 1, -1, -1):
             message = self._conversation[index]
             if isinstance(message, UserMessage):
-                found = [part for part in message.parts if isinstance(part, ResultPart) and part.tool == tool]
-                if found and (which is None or 1 <= which <= len(found)):
-                    return found[-1 if which is None else which - 1]
+                answers = [part for part in message.parts if isinstance(part, ResultPart) and part.tool == tool]
+                if answers and (which is None or 1 <= which <= len(answers)):
+                    return answers[-1 if which is None else which - 1]
         name = tool if which is None else f"{tool}#{which}"
         raise ScriptFault(f"{name!r} is neither taken by a turn nor a tool that has answered")
 

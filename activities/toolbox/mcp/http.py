@@ -97,8 +97,8 @@ class _Contained(httpx2.AsyncBaseTransport):
         if "method" not in sent or "id" not in sent:
             return None
         self._filter.expect(sent["id"], sent["method"])
-        found: str | int = sent["id"]
-        return found
+        request_id: str | int = sent["id"]
+        return request_id
 
     def _admit(self, response: httpx2.Response, body: Body, asked: str | int) -> bytes:
         if _media(response) != "application/json" or response.status_code == 202:
@@ -124,9 +124,9 @@ class _Events(httpx2.AsyncByteStream):
         ends: Ends | None = None
         async for chunk in self._response.aiter_bytes():
             buffer += chunk
-            while found := _EVENT_END.search(buffer, searched):
-                event = bytes(buffer[: found.end()])
-                del buffer[: found.end()]
+            while end := _EVENT_END.search(buffer, searched):
+                event = bytes(buffer[: end.end()])
+                del buffer[: end.end()]
                 if ends is None and len(event) > self._filter.max_bytes:
                     ends = Ends.of(event)
                     event = b""

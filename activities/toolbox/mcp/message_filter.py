@@ -74,8 +74,9 @@ class Ends:
         kind: Literal["result", "error"] | None = "result" if b'"result"' in keys else None
         kind = "error" if b'"error"' in keys else kind
         written = members.get(b'"id"')
-        found = json.loads(written) if written is not None and b'"method"' not in keys else None
-        return (found, kind) if isinstance(found, str | int) and not isinstance(found, bool) else (None, kind)
+        request_id = json.loads(written) if written is not None and b'"method"' not in keys else None
+        is_id = isinstance(request_id, str | int) and not isinstance(request_id, bool)
+        return (request_id if is_id else None), kind
 
 
 class MessageFilter:
@@ -124,12 +125,12 @@ class MessageFilter:
 
     def refuse(self, ends: Ends, why: str, *, request_id: str | int | None = None) -> bytes | None:
         """Return what stands for an answer that is not taken; `None` if it is nobody's answer as far as can be told."""
-        found, kind = ends.identify()
-        found = request_id if kind is not None and request_id is not None else found
-        if found is None or self._open.pop(str(found), None) is None:
+        answered, kind = ends.identify()
+        answered = request_id if kind is not None and request_id is not None else answered
+        if answered is None or self._open.pop(str(answered), None) is None:
             self._pass_over(_REFUSED_BYTES, why)
             return None
-        return _error(found, ANSWER_TOO_LARGE if kind == "result" else INTERNAL_ERROR, why)
+        return _error(answered, ANSWER_TOO_LARGE if kind == "result" else INTERNAL_ERROR, why)
 
     @property
     def pause(self) -> float:
@@ -161,9 +162,9 @@ def _answer(method: str, value: JsonObject, message: bytes, *, other: bool) -> b
 
 def _count_parts(message: bytes) -> int:
     """Count the objects and lists in `message`; brackets inside texts count only where that makes no difference."""
-    found = message.count(b"{") + message.count(b"[")
-    if found <= OTHER_PARTS:
-        return found
+    count = message.count(b"{") + message.count(b"[")
+    if count <= OTHER_PARTS:
+        return count
     bare = _STRINGS.sub(b"", message)
     return bare.count(b"{") + bare.count(b"[")
 

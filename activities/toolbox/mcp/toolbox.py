@@ -175,8 +175,8 @@ class McpToolbox:
 def _report_unusable(why: str, effect: Effect) -> ToolText:
     """Return the failure for a call that was done, and whose result cannot be told."""
     done = "it was done, but" if effect.changes_world else "but"
-    said = f"The call was answered; {done} its result cannot be used: {why}"
-    return ToolText(said, error=not effect.changes_world, is_lost=effect.changes_world)
+    sentence = f"The call was answered; {done} its result cannot be used: {why}"
+    return ToolText(sentence, error=not effect.changes_world, is_lost=effect.changes_world)
 
 
 def _reason(error: Exception, binding: McpBinding) -> str:
@@ -201,8 +201,8 @@ def _reason(error: Exception, binding: McpBinding) -> str:
 
 
 def _check_names(entry: McpTools, server: McpServer, offered: Sequence[str]) -> None:
-    said = (("only", entry.only or ()), ("effects", tuple(entry.effects)), ("errors", tuple(entry.errors)))
-    for key, names in said:
+    settings = (("only", entry.only or ()), ("effects", tuple(entry.effects)), ("errors", tuple(entry.errors)))
+    for key, names in settings:
         for name in names:
             if name not in offered:
                 has = ", ".join(sorted(offered)) or "no tools"
@@ -245,8 +245,8 @@ def _claims(listed: ListedTool) -> tuple[str, ...]:
     hints = listed.annotations
     if hints is None:
         return ()
-    said = (("only reads", hints.read_only_hint), ("idempotent", hints.idempotent_hint))
-    return tuple(words for words, claimed in (*said, ("destructive", hints.destructive_hint)) if claimed)
+    hinted = (("only reads", hints.read_only_hint), ("idempotent", hints.idempotent_hint))
+    return tuple(words for words, claimed in (*hinted, ("destructive", hints.destructive_hint)) if claimed)
 
 
 def _model_name(name: str) -> str:
