@@ -69,9 +69,9 @@ class AgentActivities:
             )
         requester = await self._requester(request, offered.pinned)
         text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
-        salt = sensitive_arguments.new_salt(offered.pinned.tools)
+        salt = sensitive_arguments.make_salt(offered.pinned.tools)
         message = UserMessage(role="user", parts=(TextPart(kind="text", text=text),), salt=salt)
-        with failures.of_store():
+        with failures.translate_store_errors():
             chain = await self._transcript.start(offered.digest, message, offered.content)
             store = await self._transcript.blobs.identity()
         log.info("agent_pinned", agent=request.agent, digest=offered.digest, head=chain.head)
@@ -80,7 +80,7 @@ class AgentActivities:
 
     async def _requester(self, request: PinRequest, agent: PinnedAgent) -> Requester:
         try:
-            with failures.of_store():
+            with failures.translate_store_errors():
                 return await self._requesters.check(request, agent, activity.info())
         except RequesterRefused as refused:
             raise ApplicationError(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import structlog
 from mandate.activities import failures
-from mandate.activities.checks.findings import Unable, value_of
-from mandate.activities.checks.subject import call_of, text_of
+from mandate.activities.checks.findings import Unable, parse_value
+from mandate.activities.checks.subject import load_call, load_text
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
@@ -60,21 +60,21 @@ class CompensationActivities:
             ApplicationError: a store failure, retried.
         """
         structlog.contextvars.bind_contextvars(step=request.step)
-        with failures.of_store():
+        with failures.translate_store_errors():
             agent = await self._agents.get(request.agent)
             chain = await self._transcript.load(request.head)
-            told = await results.parts(self._transcript.blobs, agent, chain.conversation, request.results)
+            told = await results.build_parts(self._transcript.blobs, agent, chain.conversation, request.results)
             before = (UserMessage(role="user", parts=tuple(told)),) if told else ()
-            planned = [await self._planned(agent, done) for done in request.calls]
-            taken_back = _made_by_the_agent(agent, chain.conversation.extended(*before))
+            planned = [await self._plan(agent, done) for done in request.calls]
+            taken_back = _find_own_calls(agent, chain.conversation.extend(*before))
             parts = [
                 CallPart(
                     kind="call",
                     call_id=f"undo-{request.step}-{number}",
-                    tool=one.tool,
-                    arguments=json.dumps(one.arguments),
+                    tool=plan.tool,
+                    arguments=json.dumps(plan.arguments),
                 )
-                for number, one in enumerate(planned)
+                for number, plan in enumerate(planned)
             ]
             message = AssistantMessage(
                 role="assistant",
@@ -82,7 +82,7 @@ class CompensationActivities:
                 protocol="runtime",
                 model="compensation",
             )
-            salt = sensitive_arguments.salt_of(chain.conversation)
+            salt = sensitive_arguments.find_salt(chain.conversation)
             calls = toolbox_calls.calls_of(
                 agent, toolbox_calls.digests(agent, chain), message, Finish.COMPLETE, salt=salt
             )
@@ -90,53 +90,56 @@ class CompensationActivities:
         log.info("compensation_planned", calls=len(calls))
         undoing = [
             call.model_copy(
-                update={"undoes": done.key, "misfit": one.fault or call.misfit or _own(call, taken_back, one.done_at)}
+                update={
+                    "undoes": done.key,
+                    "misfit": plan.fault or call.misfit or _find_duplicate(call, taken_back, plan.done_at),
+                }
             )
-            for call, done, one in zip(calls, request.calls, planned, strict=True)
+            for call, done, plan in zip(calls, request.calls, planned, strict=True)
         ]
         return ModelReply(head=extended.head, text=SAYS, calls=tuple(undoing))
 
-    async def _planned(self, agent: PinnedAgent, done: Compensable) -> Planned:
+    async def _plan(self, agent: PinnedAgent, done: Compensable) -> Planned:
         spec = agent.compensations.get(done.tool)
         if spec is None:
             return Planned(done.tool, {}, fault="the agent has no compensation for it")
         try:
             earlier = await self._transcript.load(done.head)
-            _, args = await call_of(self._transcript, agent, earlier, done.index, done.edited)
-            text = "null" if done.result.stands_in else await text_of(self._transcript, done.result)
+            _, args = await load_call(self._transcript, agent, earlier, done.index, done.edited)
+            text = "null" if done.result.stands_in else await load_text(self._transcript, done.result)
         except Unable as unable:
             return Planned(spec.tool, {}, fault=unable.reason)
         except (BlobMissing, BlobCorrupted) as error:
             # What the other calls need is there; a store that does not answer is asked again.
             return Planned(spec.tool, {}, fault=str(error))
-        made = verification.compute_arguments(spec.arguments, args, done.key, result=value_of(text))
-        if isinstance(made, Unevaluable):
-            return Planned(spec.tool, {}, fault=made.reason)
-        return Planned(spec.tool, made, done_at=(len(earlier.conversation), done.index))
+        computed = verification.compute_arguments(spec.arguments, args, done.key, result=parse_value(text))
+        if isinstance(computed, Unevaluable):
+            return Planned(spec.tool, {}, fault=computed.reason)
+        return Planned(spec.tool, computed, done_at=(len(earlier.conversation), done.index))
 
 
-def _made_by_the_agent(agent: PinnedAgent, conversation: Conversation) -> dict[Digest, list[Place]]:
+def _find_own_calls(agent: PinnedAgent, conversation: Conversation) -> dict[Digest, list[Place]]:
     """Return the place of each call that changes the world in the conversation, refused and failed ones left out."""
-    salt = sensitive_arguments.salt_of(conversation)
-    made, open_calls = defaultdict[Digest, list[Place]](list), dict[str, Digest]()
+    salt = sensitive_arguments.find_salt(conversation)
+    places, open_calls = defaultdict[Digest, list[Place]](list), dict[str, Digest]()
     for position, message in enumerate(conversation):
         if isinstance(message, AssistantMessage):
-            found = toolbox_calls.calls_of(agent, (), message, Finish.COMPLETE, salt=salt)
+            calls = toolbox_calls.calls_of(agent, (), message, Finish.COMPLETE, salt=salt)
             open_calls = {
                 part.call_id: call.digest
-                for part, call in zip(message.calls, found, strict=True)
+                for part, call in zip(message.calls, calls, strict=True)
                 if call.digest is not None
             }
             continue
         for index, part in enumerate(message.parts):
             if isinstance(part, ResultPart) and not part.error and part.call_id in open_calls:
-                made[open_calls[part.call_id]].append((position, index))
-    return made
+                places[open_calls[part.call_id]].append((position, index))
+    return places
 
 
-def _own(call: CallRequest, made: dict[Digest, list[Place]], done_at: Place) -> str | None:
+def _find_duplicate(call: CallRequest, places: dict[Digest, list[Place]], done_at: Place) -> str | None:
     """Return why a call is not made: the agent has made the same one since, for one call that it takes back."""
-    since = made.get(call.digest or "", [])
+    since = places.get(call.digest or "", [])
     if not since or since[-1] < done_at:
         return None
     since.pop()

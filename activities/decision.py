@@ -70,7 +70,7 @@ class PeopleActivities:
             ApplicationError: `CheckUnavailable`, retried: the people, the keys or the store cannot be read now.
         """
         try:
-            checked = await self._checked(check)
+            checked = await self._check(check)
         except Refused as refused:
             checked = Checked(refusal=str(refused))
         except (DirectoryUnavailable, KeysUnavailable, *failures.STORE_ERRORS) as error:
@@ -91,7 +91,7 @@ class PeopleActivities:
         """Check decisions that came together, as `check_decision` does; fail when one of them cannot be checked yet."""
         return CheckedMany(checked=tuple(await asyncio.gather(*map(self.check_decision, checks.checks))))
 
-    async def _checked(self, check: DecisionCheck) -> Checked:
+    async def _check(self, check: DecisionCheck) -> Checked:
         agent = await self._agents.get(check.agent)
         people = await self._directory.people()
         _refuse_agents(check, agent)
@@ -99,17 +99,17 @@ class PeopleActivities:
         _allow_only_refusals_without_requester(check, people)
         _refuse_again(check, people, known)
         needs = _needs(check, people, known)
-        signed = await self._signed(check, needs)
+        signed = await self._check_token(check, needs)
         return Checked(
             needs=needs,
             person=known.name if known is not None else None,
             signed=signed,
             evidence=await self._keep(check) if signed else None,
-            edited=await self._edited(check, agent, known),
+            edited=await self._edit_call(check, agent, known),
             answer=await self._answer(check, known),
         )
 
-    async def _signed(self, check: DecisionCheck, needs: tuple[int, ...]) -> bool:
+    async def _check_token(self, check: DecisionCheck, needs: tuple[int, ...]) -> bool:
         """Return whether a token was demanded and is good; a token that nobody asked for is not looked at."""
         if not any(check.request.needs[position].signature for position in needs):
             return False
@@ -133,7 +133,7 @@ class PeopleActivities:
         (address,) = await self._transcript.blobs.put(kept.model_dump_json().encode())
         return address
 
-    async def _edited(self, check: DecisionCheck, agent: PinnedAgent, known: Known | None) -> EditedCall | None:
+    async def _edit_call(self, check: DecisionCheck, agent: PinnedAgent, known: Known | None) -> EditedCall | None:
         decision, request = check.decision, check.request
         if request.kind != "approval" or decision.choice == REJECT or decision.value is None:
             return None
@@ -141,7 +141,7 @@ class PeopleActivities:
         if definition is None:
             raise Refused(f"value: the agent has no tool {request.tool!r} whose arguments could be changed")
         try:
-            return await edits.edited_call(self._transcript, request, definition, decision.value, _name(check, known))
+            return await edits.edit_call(self._transcript, request, definition, decision.value, _name(check, known))
         except EditRefused as refused:
             raise Refused(f"value: {refused}") from None
 
@@ -178,7 +178,7 @@ def _person(check: DecisionCheck, people: People | None) -> Known | None:
         if people is not None and known is not None and people.find(requester) is known:
             raise Refused(f"by: {by!r} is {requester!r}, who asked for this run and cannot decide for it")
     if people is not None and known is None:
-        raise Refused(f"by: {by!r} is not in the file of people; who may decide on {_who(check.request)}")
+        raise Refused(f"by: {by!r} is not in the file of people; who may decide on {_describe_people(check.request)}")
     return known
 
 
@@ -227,7 +227,7 @@ def _needs(check: DecisionCheck, people: People | None, known: Known | None) -> 
     request, by = check.request, check.decision.by or ""
     mine = [position for position, need in enumerate(request.needs) if _is_entitled(need, by, people, known)]
     if not mine:
-        raise Refused(f"by: {by!r} may not decide on {_who(request)}")
+        raise Refused(f"by: {by!r} may not decide on {_describe_people(request)}")
     if check.decision.choice == REJECT or check.decision.value is not None:
         return tuple(mine)
     open_needs = tuple(position for position in mine if not request.needs[position].is_met)
@@ -250,7 +250,7 @@ def _is_entitled(need: Need, by: str, people: People | None, known: Known | None
     return known is not None and (known.is_in(need.groups) or any(people.find(user) is known for user in need.users))
 
 
-def _who(request: Request) -> str:
+def _describe_people(request: Request) -> str:
     """Return the people of a need: `r1: group finance, ann@example.com`."""
     names = list(dict.fromkeys(name for need in request.needs for name in _named(need)))
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""

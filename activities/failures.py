@@ -144,7 +144,7 @@ STORE_ERRORS = (BlobMissing, BlobCorrupted, StoreUnavailable)
 
 
 @contextmanager
-def of_store() -> Iterator[None]:
+def translate_store_errors() -> Iterator[None]:
     """Turn store errors of the body into failures that are retried: another worker or a later moment may do better."""
     try:
         yield

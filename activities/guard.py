@@ -77,7 +77,7 @@ class Guard:
             try:
                 return post.payload("output", await perform(asked))
             except ApplicationError as error:
-                raise _marked(error, post) from error.__cause__
+                raise _mark_failure(error, post) from error.__cause__
             finally:
                 _POST.reset(token)
 
@@ -92,12 +92,12 @@ class Guard:
         info = activity.info()
         if info.workflow_id and info.workflow_run_id and info.workflow_type == AGENT_WORKFLOW:
             post = self._post(info, info.workflow_id, info.workflow_run_id)
-            if await self._asked_for(post, payload):
+            if await self._is_genuine(post, payload):
                 return post
             if METADATA_KEY in payload.metadata:
                 original = await self._original_run(activity.client(), info.workflow_id, info.workflow_run_id)
                 post = self._post(info, info.workflow_id, original)
-                if await self._asked_for(post, payload):
+                if await self._is_genuine(post, payload):
                     return post
         log.warning("activity_refused", activity_id=info.activity_id, workflow_type=info.workflow_type)
         raise ApplicationError(
@@ -107,7 +107,7 @@ class Guard:
     def _post(self, info: activity.Info, workflow_id: str, run_id: str) -> _Post:
         return _Post(self._keyring, (info.namespace, workflow_id, run_id, info.activity_type, info.activity_id))
 
-    async def _asked_for(self, post: _Post, payload: Payload) -> bool:
+    async def _is_genuine(self, post: _Post, payload: Payload) -> bool:
         mark = payload.metadata.get(METADATA_KEY)
         at = activity.info().scheduled_time
         return await self._keyring.is_genuine_now("input", post.place, payload.data, mark, at)
@@ -129,7 +129,7 @@ def _decode(payload: Payload, wanted: type[R]) -> R:
     return decoded
 
 
-def _marked(error: ApplicationError, post: _Post) -> ApplicationError:
+def _mark_failure(error: ApplicationError, post: _Post) -> ApplicationError:
     """Return `error`, its reasons marked where the run decides by them."""
     if error.type != FailureType.TOOL_FAILED or not error.details or not isinstance(error.details[0], ToolFailure):
         return error
@@ -155,8 +155,8 @@ def is_own_heartbeat(content: str, mark: object) -> bool:
     if post is None:
         return mark == ""
     try:
-        found = bytes.fromhex(mark) if isinstance(mark, str) else b""
+        given = bytes.fromhex(mark) if isinstance(mark, str) else b""
     except ValueError:
         return False
     at = activity.info().scheduled_time
-    return bool(found) and post.keyring.is_genuine("heartbeat", post.place, content.encode(), found, at)
+    return bool(given) and post.keyring.is_genuine("heartbeat", post.place, content.encode(), given, at)

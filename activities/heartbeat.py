@@ -30,7 +30,7 @@ class Heart:
 
 
 @asynccontextmanager
-async def beating() -> AsyncIterator[Heart]:
+async def send_heartbeats() -> AsyncIterator[Heart]:
     """Beat four times within the activity's heartbeat timeout for as long as the body runs."""
     timeout = activity.info().heartbeat_timeout
     heart = Heart(timeout.total_seconds() if timeout is not None else None)

@@ -10,7 +10,7 @@ from mandate.activities import failures, heartbeat
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from mandate.activities.toolbox import arguments, schema
 from mandate.activities.toolbox import calls as toolbox_calls
-from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
@@ -43,9 +43,9 @@ class ModelActivities:
                 await self.provider(name)
 
     async def close(self) -> None:
-        for made in self._providers.values():
-            if made.done() and not made.exception():
-                await made.result().close()
+        for task in self._providers.values():
+            if task.done() and not task.exception():
+                await task.result().close()
 
     @activity.defn
     async def call_model(self, request: ModelRequest) -> ModelReply:
@@ -55,25 +55,25 @@ class ModelActivities:
             ApplicationError: `ModelRejected` or `ContextTooLong`, not retried; `ModelUnavailable` and store failures,
                 retried, after the provider's `retry-after` if it gave one.
         """
-        async with heartbeat.beating():
-            with failures.of_store():
+        async with heartbeat.send_heartbeats():
+            with failures.translate_store_errors():
                 agent = await self._agents.get(request.agent)
                 chain = await self._transcript.load(request.head)
-                told = await self._told(agent, chain, request)
-            completion = await self._complete(agent, chain, told, request)
-            with failures.of_store():
-                return await self._reply(agent, chain, told, request, completion)
+                messages = await self._build_message(agent, chain, request)
+            completion = await self._complete(agent, chain, messages, request)
+            with failures.translate_store_errors():
+                return await self._reply(agent, chain, messages, request, completion)
 
-    async def _told(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
+    async def _build_message(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
         """Return the results of the last turn's calls, the runtime's note and people's messages, as one message."""
-        parts = await results.parts(self._transcript.blobs, agent, chain.conversation, request.results)
+        parts = await results.build_parts(self._transcript.blobs, agent, chain.conversation, request.results)
         note = (TextPart(kind="text", text=f"[Note from the runtime] {request.note}"),) if request.note else ()
-        words = tuple(TextPart(kind="text", text=f"[{said.by} says] {said.text}") for said in request.words)
-        told = (*parts, *note, *words)
-        return (UserMessage(role="user", parts=told),) if told else ()
+        words = tuple(TextPart(kind="text", text=f"[{word.by} says] {word.text}") for word in request.words)
+        contents = (*parts, *note, *words)
+        return (UserMessage(role="user", parts=contents),) if contents else ()
 
     async def _complete(
-        self, agent: PinnedAgent, chain: Chain, told: tuple[Message, ...], request: ModelRequest
+        self, agent: PinnedAgent, chain: Chain, messages: tuple[Message, ...], request: ModelRequest
     ) -> Completion:
         provider, _, model = (request.model or agent.models[0]).partition(":")
         info = activity.info()
@@ -82,7 +82,7 @@ class ModelActivities:
             instructions=agent.instructions,
             tools=agent.tools,
             agent=request.agent,
-            conversation=chain.conversation.extended(*told),
+            conversation=chain.conversation.extend(*messages),
             max_output_tokens=agent.max_output_tokens,
             timeout=(info.start_to_close_timeout or timedelta(minutes=10)) - SPARE,
             attempt=info.attempt,
@@ -103,23 +103,25 @@ class ModelActivities:
         self,
         agent: PinnedAgent,
         chain: Chain,
-        told: tuple[Message, ...],
+        messages: tuple[Message, ...],
         request: ModelRequest,
         completion: Completion,
     ) -> ModelReply:
         message = completion.message
         if message.calls:
-            salt = sensitive_arguments.salt_of(chain.conversation)
+            salt = sensitive_arguments.find_salt(chain.conversation)
             calls = toolbox_calls.calls_of(
                 agent, toolbox_calls.digests(agent, chain), message, completion.finish, salt=salt
             )
-            extended = await self._transcript.append(chain, request.agent, (*told, message))
-            text = _struck(message, agent)[:TEXT_PREVIEW_CHARACTERS]
+            extended = await self._transcript.append(chain, request.agent, (*messages, message))
+            text = _strike(message, agent)[:TEXT_PREVIEW_CHARACTERS]
             return ModelReply(head=extended.head, text=text, calls=calls, usage=completion.usage)
         text, finish, problem = _final(agent, completion)
         content = text.encode(errors="replace")
         long = len(json.dumps(text, ensure_ascii=False)) > OUTPUT_INLINE_BYTES or len(content) > OUTPUT_INLINE_BYTES
-        extended = await self._transcript.append(chain, request.agent, (*told, message), *((content,) if long else ()))
+        extended = await self._transcript.append(
+            chain, request.agent, (*messages, message), *((content,) if long else ())
+        )
         return ModelReply(
             head=extended.head,
             text=content[:1000].decode(errors="ignore") if long else text,
@@ -136,23 +138,23 @@ class ModelActivities:
             raise failures.model_failure(
                 "configuration", f"this worker has no provider {name!r}; it has: {configured}", attempt=1
             )
-        made = self._providers.get(name)
-        if made is None or (made.done() and (made.cancelled() or made.exception())):
-            made = self._providers[name] = asyncio.ensure_future(_awaited(self._makers[name]))
-        return await asyncio.shield(made)
+        task = self._providers.get(name)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = self._providers[name] = asyncio.ensure_future(_await(self._makers[name]))
+        return await asyncio.shield(task)
 
 
-async def _awaited(make: MakeProvider) -> Provider:
+async def _await(make: MakeProvider) -> Provider:
     return await make()
 
 
-def _struck(message: AssistantMessage, agent: PinnedAgent) -> str:
+def _strike(message: AssistantMessage, agent: PinnedAgent) -> str:
     """Return what a model says beside its calls, without the sensitive arguments of these."""
     text = message.text
     for part in message.calls:
         definition = agent.definition(part.tool)
         if definition is not None and definition.tool.sensitive:
-            text = without_sensitive(text, definition.tool, arguments.as_written(part.arguments))
+            text = strike_sensitive(text, definition.tool, arguments.read_loosely(part.arguments))
     return text
 
 
@@ -164,14 +166,14 @@ def _final(agent: PinnedAgent, completion: Completion) -> tuple[str, Finish, str
     if completion.finish is not Finish.COMPLETE or agent.output_schema is None:
         return text, completion.finish, completion.problem
     try:
-        value = schema.parse_arguments(schema.unfenced(text))
+        value = schema.parse_arguments(schema.remove_fence(text))
     except ValueError as error:
         return (
             text,
             Finish.MISFIT,
             str(error).replace("the arguments are", "the answer is", 1).replace("the arguments", "the answer", 1),
         )
-    fault = schema.misfit(agent.output_schema, value)
+    fault = schema.find_misfit(agent.output_schema, value)
     if fault is not None:
         return text, Finish.MISFIT, fault
     return json.dumps(value, ensure_ascii=False), Finish.COMPLETE, None

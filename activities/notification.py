@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
-from mandate.activities.channels.base import Channel, Parcel, wants
-from mandate.activities.channels.delivery import Pace, deliver, sentence
-from mandate.activities.heartbeat import beating
+from mandate.activities.channels.base import Channel, Parcel, is_wanted
+from mandate.activities.channels.delivery import Pace, deliver, describe_loss
+from mandate.activities.heartbeat import send_heartbeats
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.request import Notified, NotifyRequest
 from mandate.workflows.rules import needs
@@ -40,17 +40,17 @@ class NotificationActivities:
             ApplicationError: a fault of ours, after all other channels have been told; not retried.
         """
         namespace = activity.info().namespace
-        request = _readable(request)
+        request = _make_readable(request)
         self._warn_of_untold(request)
-        async with beating():
-            found = await asyncio.gather(
-                *(self._tell(channel, channel.parcels(request, namespace)) for channel in self._channels),
+        async with send_heartbeats():
+            sentences = await asyncio.gather(
+                *(self._tell(channel, channel.make_parcels(request, namespace)) for channel in self._channels),
                 return_exceptions=True,
             )
-        for channel, outcome in zip(self._channels, found, strict=True):
+        for channel, outcome in zip(self._channels, sentences, strict=True):
             if isinstance(outcome, BaseException):
-                raise _our_fault(channel, outcome)
-        return Notified(failures=tuple(failure for failure in found if isinstance(failure, str)))
+                raise _wrap_defect(channel, outcome)
+        return Notified(failures=tuple(failure for failure in sentences if isinstance(failure, str)))
 
     async def _tell(self, channel: Channel, parcels: Sequence[Parcel]) -> str | None:
         """Send the notices of one channel and return one sentence if anything did not arrive."""
@@ -60,16 +60,16 @@ class NotificationActivities:
         log.warning(
             "channel_failed",
             channel=channel.name,
-            requests=[notice.request.id for one in lost for notice in one.parcel.notices],
+            requests=[notice.request.id for loss in lost for notice in loss.parcel.notices],
             reason=lost[0].reason,
             attempts=lost[0].attempts,
         )
-        return sentence(channel, lost)
+        return describe_loss(channel, lost)
 
     def _warn_of_untold(self, request: NotifyRequest) -> None:
         """Warn where filters let a request fall through: its operator should hear of it."""
         for notice in request.notices:
-            if not any(wants(channel.filters, notice) for channel in self._channels):
+            if not any(is_wanted(channel.filters, notice) for channel in self._channels):
                 told = notice.request
                 log.warning(
                     "no_channel_for_request",
@@ -80,7 +80,7 @@ class NotificationActivities:
                 )
 
 
-def _readable(told: NotifyRequest) -> NotifyRequest:
+def _make_readable(request: NotifyRequest) -> NotifyRequest:
     """Return `text` as people may see it; an id stays as it is, since commands name it."""
     notices = tuple(
         notice.model_copy(
@@ -90,18 +90,18 @@ def _readable(told: NotifyRequest) -> NotifyRequest:
                 )
             }
         )
-        for notice in told.notices
+        for notice in request.notices
     )
-    return told.model_copy(
+    return request.model_copy(
         update={
-            "requester": None if told.requester is None else make_plain(told.requester),
-            "labels": {make_plain(name): make_plain(label) for name, label in told.labels.items()},
+            "requester": None if request.requester is None else make_plain(request.requester),
+            "labels": {make_plain(name): make_plain(label) for name, label in request.labels.items()},
             "notices": notices,
         }
     )
 
 
-def _our_fault(channel: Channel, error: BaseException) -> ApplicationError:
+def _wrap_defect(channel: Channel, error: BaseException) -> ApplicationError:
     """Return the failure for an error that no channel may raise; its text may hold a secret and is not logged."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"

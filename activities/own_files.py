@@ -67,7 +67,7 @@ class OwnFiles:
         return known is not None and known.issuperset(binding.headers.items())
 
 
-def named_by(agents: Iterable[PinnedAgent]) -> OwnFiles:
+def collect_named(agents: Iterable[PinnedAgent]) -> OwnFiles:
     """Return what the files that these agents were loaded from name."""
     functions, checks, scripts = set[str](), set[str](), set[str]()
     servers, headers = list[McpServer](), dict[tuple[str, str, int | None], frozenset[tuple[str, str]]]()

@@ -64,7 +64,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         OSError: one cannot be made, or is a file.
     """
-    missing = [folder, *folder.parents][: _missing(folder)]
+    missing = [folder, *folder.parents][: _count_missing(folder)]
     for each in reversed(missing):
         each.mkdir(mode=FOLDER_MODE, exist_ok=True)
     if not missing and not folder.is_dir():
@@ -88,23 +88,23 @@ def tighten(*paths: Path) -> None:
     """Take from others what they may do with files of this user; what is not there or somebody else's stays."""
     for path in paths:
         with suppress(OSError):
-            found = path.lstat()
-            if found.st_uid == os.geteuid() and found.st_mode & _OTHERS and not stat.S_ISLNK(found.st_mode):
-                path.chmod(found.st_mode & 0o700)
+            status = path.lstat()
+            if status.st_uid == os.geteuid() and status.st_mode & _OTHERS and not stat.S_ISLNK(status.st_mode):
+                path.chmod(status.st_mode & 0o700)
 
 
 def _opener(path: str, flags: int) -> int:
     descriptor = os.open(path, flags, FILE_MODE)
     try:
-        found = os.fstat(descriptor)
-        if found.st_uid == os.geteuid() and stat.S_ISREG(found.st_mode) and found.st_mode & _OTHERS:
-            os.fchmod(descriptor, found.st_mode & 0o700)
+        status = os.fstat(descriptor)
+        if status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode) and status.st_mode & _OTHERS:
+            os.fchmod(descriptor, status.st_mode & 0o700)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _missing(folder: Path) -> int:
+def _count_missing(folder: Path) -> int:
     """Count how many of `folder` and those above it are not there."""
     return next((number for number, each in enumerate([folder, *folder.parents]) if each.exists()), 0)

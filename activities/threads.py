@@ -7,7 +7,7 @@ from contextlib import suppress
 from contextvars import copy_context
 
 
-async def in_thread(
+async def run_in_thread(
     function: Callable[[], object], cancellation: threading.Event, *, ended: Callable[[], object]
 ) -> object:
     """Run `function` in a thread that sees this task's context variables; call `ended` in it last.
@@ -20,7 +20,7 @@ async def in_thread(
     came: asyncio.Future[tuple[object, Exception | None]] = loop.create_future()
 
     def run() -> None:
-        outcome = within.run(_captured, function)
+        outcome = within.run(_capture, function)
         ended()
         # The loop may be gone: a thread can outlive its worker.
         with suppress(RuntimeError):
@@ -38,7 +38,7 @@ async def in_thread(
     return returned
 
 
-def _captured(function: Callable[[], object]) -> tuple[object, Exception | None]:
+def _capture(function: Callable[[], object]) -> tuple[object, Exception | None]:
     """Run `function` and keep its result or error as a value, since futures do not carry every exception."""
     try:
         return function(), None

@@ -11,7 +11,7 @@ from mandate.activities.people.signatures import KeysUnavailable, Signatures
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
 from mandate.activities.toolbox import arguments, builtin
 from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText
-from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
@@ -63,7 +63,7 @@ class ToolActivities:
         whole: JsonObject = {}
         structlog.contextvars.bind_contextvars(step=request.step, call=request.index)
         try:
-            async with heartbeat.beating() as heart:
+            async with heartbeat.send_heartbeats() as heart:
                 agent, chain, definition, whole = await self._read(request)
                 effect = definition.tool.effect
                 if _is_forgotten(definition.tool):
@@ -72,14 +72,14 @@ class ToolActivities:
                 await self._check_signatures(SignedCall(request, agent, chain, definition, whole))
                 text = await self._call(request, chain, definition, whole, heart)
                 refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
-                if text.error and not _nothing_sent_before() and not failures.tells_of_all(refusal, effect):
+                if text.error and not _has_sent_nothing() and not failures.tells_of_all(refusal, effect):
                     raise refusal
-                stored = await self._store(text, definition, attempt, sensitive_arguments.salt_of(chain.conversation))
+                stored = await self._store(text, definition, attempt, sensitive_arguments.find_salt(chain.conversation))
                 return stored if attempt == 1 else stored.model_copy(update={"attempts": attempt})
         except ToolError as failed:
-            error = failed if definition is None else _told(failed, definition.tool, whole)
+            error = failed if definition is None else _strike_error(failed, definition.tool, whole)
             log.warning("tool_failed", outcome=str(error.outcome), reason=error.reason)
-            sent_before = not _nothing_sent_before()
+            sent_before = not _has_sent_nothing()
             if error.outcome in (Outcome.NOT_SENT, Outcome.NOT_DONE) and not sent_before:
                 activity.heartbeat(NOT_SENT_MARK, attempt, guard.sign_heartbeat(_left_behind(attempt)))
             raise failures.tool_failure(error, effect, attempt, sent_before=sent_before) from None
@@ -94,7 +94,7 @@ class ToolActivities:
             if part is None or definition is None:
                 raise ToolError(Outcome.NOT_SENT, f"the conversation at {request.head} has no call {request.index}")
             blobs, conversation = self._transcript.blobs, chain.conversation
-            whole = await arguments.of_call(blobs, conversation, definition, part, request.edited)
+            whole = await arguments.load_call(blobs, conversation, definition, part, request.edited)
             return agent, chain, definition, whole
         except failures.STORE_ERRORS as error:
             raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
@@ -163,10 +163,10 @@ class ToolActivities:
             return ToolResult(text=lost, error=text.error, stands_in=not text.error)
 
 
-def _told(error: ToolError, tool: Tool, whole: JsonObject) -> ToolError:
+def _strike_error(error: ToolError, tool: Tool, whole: JsonObject) -> ToolError:
     """Return `error` without the call's sensitive arguments, which the other side may have repeated."""
     if tool.sensitive:
-        error.reason = plain_text.shorten(without_sensitive(error.whole, tool, whole))
+        error.reason = plain_text.shorten(strike_sensitive(error.whole, tool, whole))
     return error
 
 
@@ -196,7 +196,7 @@ def _is_forgotten(tool: Tool) -> bool:
     )
 
 
-def _nothing_sent_before() -> bool:
+def _has_sent_nothing() -> bool:
     """Return whether each attempt before this one is known to have changed nothing: the last one left its number.
 
     An attempt that was lost leaves none of its own, and the number of the one before it does not fit.

@@ -8,17 +8,17 @@ from datetime import timedelta
 import structlog
 from mandate.activities import failures, heartbeat
 from mandate.activities.checks import functions, model_judge
-from mandate.activities.checks.findings import Unable, expected, failed, found, read_json, value_of
+from mandate.activities.checks.findings import Unable, check_condition, parse_value, read_json, report, report_failure
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
 from mandate.activities.checks.model_judge import GetProvider
 from mandate.activities.checks.probe import Prober, Seen
-from mandate.activities.checks.subject import Work, call_of, shows_results, work_of
+from mandate.activities.checks.subject import Work, load_call, load_work, shows_results
 from mandate.activities.failures import ToolError
 from mandate.activities.own_files import PATIENCE, OwnFiles
 from mandate.activities.toolbox import schema
 from mandate.activities.toolbox.base import CallContext, Toolbox
 from mandate.activities.toolbox.python import tool_context
-from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.toolbox.signature import InvalidTool
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.log import TranscriptLog
@@ -72,18 +72,18 @@ class VerificationActivities:
         spent = _spent_before()
         check: CheckSpec | None = None
         try:
-            async with heartbeat.beating():
-                with failures.of_store():
+            async with heartbeat.send_heartbeats():
+                with failures.translate_store_errors():
                     agent = await self._agents.get(request.agent)
                 check = next((one for one in agent.checks if one.name == request.check), None)
                 if check is None:
                     raise Unable(f"the agent has no check {request.check!r}", lasting=True)
-                async with asyncio.timeout(_within().total_seconds()):
+                async with asyncio.timeout(_find_timeout().total_seconds()):
                     finding = await self._find(agent, check, request)
         except TimeoutError:
-            return _unable(check, Unable(f"it took longer than {_within().total_seconds():g} s"), spent)
+            return _report_unable(check, Unable(f"it took longer than {_find_timeout().total_seconds():g} s"), spent)
         except Unable as unable:
-            return _unable(check, unable, spent)
+            return _report_unable(check, unable, spent)
         log.info("result_checked", finding=finding.finding)
         return finding.model_copy(update={"usage": spent + finding.usage})
 
@@ -95,12 +95,12 @@ class VerificationActivities:
             ApplicationError: a store failure, retried.
         """
         structlog.contextvars.bind_contextvars(step=request.step, call=request.index)
-        async with heartbeat.beating():
-            with failures.of_store():
+        async with heartbeat.send_heartbeats():
+            with failures.translate_store_errors():
                 agent = await self._agents.get(request.agent)
                 chain = await self._transcript.load(request.head)
                 try:
-                    definition, args = await call_of(self._transcript, agent, chain, request.index, request.edited)
+                    definition, args = await load_call(self._transcript, agent, chain, request.index, request.edited)
                 except Unable as unable:
                     return Probed(outcome=Outcome.UNKNOWN, reason=plain_text.shorten(unable.reason))
             probe = agent.probes.get(definition.tool.name)
@@ -108,19 +108,21 @@ class VerificationActivities:
                 return Probed(outcome=Outcome.UNKNOWN, reason=f"{definition.tool.name!r} has no probe")
             shown = shows_results(definition) and shows_results(agent.definition(probe.tool))
             about = ("probe", request.head, str(request.index), request.key)
-            salt = sensitive_arguments.salt_of(chain.conversation)
-            given = _with_values(request.arguments, definition, args, salt)
+            salt = sensitive_arguments.find_salt(chain.conversation)
+            given = _fill_values(request.arguments, definition, args, salt)
             question = Question(probe.tool, given, about, request.step)
             prober = Prober(self._tools, agent, probe, question, args, shown)
-            seen = await prober.look_until(_left_of(probe.patience), _within())
+            seen = await prober.look_until(_find_rest(probe.patience), _find_timeout())
             log.info("call_probed", tool=definition.tool.name, probe=probe.tool, outcome=str(seen.outcome))
             hidden = [(definition, args), (agent.definition(probe.tool), given)]
-            return await self._probed(seen, _told(seen.reason, hidden), shown=shown, salt=None if shown else salt)
+            return await self._probe(
+                seen, _clean_reason(seen.reason, hidden), shown=shown, salt=None if shown else salt
+            )
 
-    async def _probed(self, seen: Seen, reason: str, *, shown: bool, salt: bytes | None) -> Probed:
+    async def _probe(self, seen: Seen, reason: str, *, shown: bool, salt: bytes | None) -> Probed:
         result: ToolResult | None = None
         if seen.text is not None:
-            with failures.of_store():
+            with failures.translate_store_errors():
                 result = await results.store(self._transcript.blobs, seen.text, salt=salt)
             result = result if shown else result.model_copy(update={"preview": ""})
         return Probed(outcome=seen.outcome, reason=reason, result=result)
@@ -128,54 +130,54 @@ class VerificationActivities:
     async def _find(self, agent: PinnedAgent, check: CheckSpec, request: CheckRequest) -> CheckResult:
         """Make one attempt of a check; nothing sensitive is in its reason."""
         try:
-            work = await work_of(self._transcript, agent, request)
+            work = await load_work(self._transcript, agent, request)
         except failures.STORE_ERRORS as error:
             raise Unable(str(error)) from None
-        salt = sensitive_arguments.salt_of(work.conversation)
-        given = _with_values(request.arguments, work.definition, work.args, salt)
+        salt = sensitive_arguments.find_salt(work.conversation)
+        given = _fill_values(request.arguments, work.definition, work.args, salt)
         hidden = [(work.definition, work.args), (agent.definition(check.tool or ""), given)]
         try:
-            finding = await self._checked(check, request.model_copy(update={"arguments": given}), work)
+            finding = await self._check(check, request.model_copy(update={"arguments": given}), work)
         except Unable as unable:
-            unable.reason = _told(unable.reason, hidden)
+            unable.reason = _clean_reason(unable.reason, hidden)
             raise
-        return finding.model_copy(update={"reason": _told(finding.reason, hidden)})
+        return finding.model_copy(update={"reason": _clean_reason(finding.reason, hidden)})
 
-    async def _checked(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
+    async def _check(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
         match check.kind:
             case "python":
                 if self._own is not None and check.python not in self._own.checks:
                     reason = f"the files of this worker do not name the check {check.python!r}"
                     raise Unable(reason, retry_after=PATIENCE)
-                return await _by_python(check, request, work)
+                return await _check_by_python(check, request, work)
             case "tool":
-                return await self._by_tool(check, request, work)
+                return await self._check_by_tool(check, request, work)
             case "expect":
                 assert check.expect is not None
-                return expected(check.expect, work.text, work.args, shown=work.is_shown, lasting=True)
+                return check_condition(check.expect, work.text, work.args, shown=work.is_shown, lasting=True)
             case "schema":
-                return _by_schema(check, work)
+                return _check_by_schema(check, work)
             case "model":
                 assert check.rubric is not None
-                within, attempt = _within(), activity.info().attempt
+                within, attempt = _find_timeout(), activity.info().attempt
                 return await model_judge.judge(
                     check.route, check.rubric, work, provider=self._provider, within=within, attempt=attempt
                 )
 
-    async def _by_tool(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
+    async def _check_by_tool(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
         assert check.tool is not None
         assert check.expect is not None
         about = ("check", request.check, request.head, str(request.index))
         question = Question(check.tool, request.arguments, about, request.step)
         try:
-            text = await self._tools.ask(work.agent, question, within=_within())
+            text = await self._tools.ask(work.agent, question, within=_find_timeout())
         except ToolError as error:
             raise Unable(error.reason, lasting=isinstance(error, Unaskable), retry_after=error.retry_after) from None
         shown = work.is_shown and shows_results(work.agent.definition(check.tool))
-        return expected(check.expect, text, work.args, shown=shown)
+        return check_condition(check.expect, text, work.args, shown=shown)
 
 
-async def _by_python(check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
+async def _check_by_python(check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
     assert check.python is not None
     info, cancellation = activity.info(), threading.Event()
     call = CallContext(
@@ -184,9 +186,9 @@ async def _by_python(check: CheckSpec, request: CheckRequest, work: Work) -> Che
         step=request.step,
         idempotency_key=request.key or "",
         attempt=info.attempt,
-        timeout=_within(),
+        timeout=_find_timeout(),
     )
-    value = value_of(work.text)
+    value = parse_value(work.text)
     structured = work.agent.output_schema is not None
     given = {
         "result": value,
@@ -201,34 +203,36 @@ async def _by_python(check: CheckSpec, request: CheckRequest, work: Work) -> Che
     return await functions.run_check(function, given, cancellation)
 
 
-def _by_schema(check: CheckSpec, work: Work) -> CheckResult:
+def _check_by_schema(check: CheckSpec, work: Work) -> CheckResult:
     assert check.result_schema is not None
     try:
         value = read_json(work.text)
     except ValueError as error:
-        return failed(f"the result is not JSON: {error}")
-    fault = schema.misfit(check.result_schema, value)
+        return report_failure(f"the result is not JSON: {error}")
+    fault = schema.find_misfit(check.result_schema, value)
     if fault is not None and not work.is_shown:
         fault = "it does not fit its schema"
-    return found(fault is None, f"the result: {fault}" if fault else "the result fits its schema")
+    return report(fault is None, f"the result: {fault}" if fault else "the result fits its schema")
 
 
-def _with_values(
+def _fill_values(
     arguments: JsonObject, definition: ToolDefinition | None, args: JsonObject, salt: bytes | None
 ) -> JsonObject:
     """Return `arguments` with the values of sensitive arguments of the call in place of their references."""
-    known = sensitive_arguments.values(args, definition.tool.sensitive, salt) if definition is not None else {}
-    return {name: sensitive_arguments.filled(value, known) for name, value in arguments.items()}
+    known = (
+        sensitive_arguments.resolve_references(args, definition.tool.sensitive, salt) if definition is not None else {}
+    )
+    return {name: sensitive_arguments.fill_references(value, known) for name, value in arguments.items()}
 
 
-def _told(reason: str, calls: Sequence[tuple[ToolDefinition | None, JsonObject]]) -> str:
+def _clean_reason(reason: str, calls: Sequence[tuple[ToolDefinition | None, JsonObject]]) -> str:
     """Return `reason` in one short sentence, without the sensitive arguments of `calls`."""
     for definition, args in calls:
-        reason = reason if definition is None else without_sensitive(reason, definition.tool, args)
+        reason = reason if definition is None else strike_sensitive(reason, definition.tool, args)
     return plain_text.shorten(reason)
 
 
-def _unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> CheckResult:
+def _report_unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> CheckResult:
     """Return the finding `unable` after the last attempt.
 
     Raises:
@@ -260,13 +264,13 @@ def _spent_before() -> Usage:
     return Usage()
 
 
-def _within() -> timedelta:
+def _find_timeout() -> timedelta:
     """Return the time that the work of one attempt may take, so that it can say itself why it ended."""
     whole = activity.info().start_to_close_timeout or timedelta(minutes=10)
     return whole - min(whole / 10, timedelta(seconds=2))
 
 
-def _left_of(patience: timedelta) -> timedelta:
+def _find_rest(patience: timedelta) -> timedelta:
     """Return the rest of the time after earlier attempts; both times are the server's: clocks may differ."""
     info = activity.info()
     return patience - (info.started_time - info.scheduled_time)

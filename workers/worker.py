@@ -16,7 +16,7 @@ from mandate.activities.files import FileError
 from mandate.activities.guard import Guard
 from mandate.activities.keyring import Keyring
 from mandate.activities.model import ModelActivities
-from mandate.activities.own_files import OwnToolbox, named_by
+from mandate.activities.own_files import OwnToolbox, collect_named
 from mandate.activities.stores.address import open_store
 from mandate.activities.tool import ToolActivities
 from mandate.activities.toolbox.base import Toolbox
@@ -164,7 +164,7 @@ async def _open_activities(
     transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
     loaded = catalog.agents.values()
     earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
-    own = named_by([*earlier, *(one.pinned for one in loaded)])
+    own = collect_named([*earlier, *(one.pinned for one in loaded)])
     models = ModelActivities(providers.makers(settings, own), agents, transcript)
     stack.push_async_callback(models.close)
     await models.open(sorted(catalog.providers()))

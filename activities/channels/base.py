@@ -39,7 +39,7 @@ class Sender(Protocol):
     at_once: int
     """Number of messages that may be under way."""
 
-    def bundled(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
+    def bundle(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
         """Group `notices` by the message that tells them."""
         ...
 
@@ -65,16 +65,16 @@ class Channel:
     def name(self) -> str:
         return self.filters.name
 
-    def parcels(self, run: NotifyRequest, namespace: str) -> tuple[Parcel, ...]:
+    def make_parcels(self, run: NotifyRequest, namespace: str) -> tuple[Parcel, ...]:
         """Return the messages for all notices that the filters let through."""
-        wanted = tuple(notice for notice in run.notices if wants(self.filters, notice))
+        wanted = tuple(notice for notice in run.notices if is_wanted(self.filters, notice))
         return tuple(
-            Parcel(run, namespace, notices, key_of(run.run_id, notices, self.name))
-            for notices in (self.sender.bundled(wanted) if wanted else ())
+            Parcel(run, namespace, notices, make_key(run.run_id, notices, self.name))
+            for notices in (self.sender.bundle(wanted) if wanted else ())
         )
 
 
-def wants(filters: Filters, notice: Notice) -> bool:
+def is_wanted(filters: Filters, notice: Notice) -> bool:
     """Return whether a channel with these filters tells of `notice`."""
     request = notice.request
     return (
@@ -84,10 +84,10 @@ def wants(filters: Filters, notice: Notice) -> bool:
     )
 
 
-def key_of(run_id: str, notices: Sequence[Notice], channel: str) -> Digest:
+def make_key(run_id: str, notices: Sequence[Notice], channel: str) -> Digest:
     """Return the name of one message of one channel, so that a receiver knows it when it comes again."""
-    told: list[JsonValue] = [[notice.request.digest, notice.occasion, notice.number] for notice in notices]
-    return digest_of(canonical_json([run_id, channel, *told]))
+    contents: list[JsonValue] = [[notice.request.digest, notice.occasion, notice.number] for notice in notices]
+    return digest_of(canonical_json([run_id, channel, *contents]))
 
 
 def _groups(request: Request) -> list[str]:

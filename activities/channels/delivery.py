@@ -36,31 +36,31 @@ class Lost:
 
 
 async def deliver(channel: Channel, parcels: Sequence[Parcel], pace: Pace) -> list[Lost]:
-    """Send `parcels`; those that did not arrive."""
+    """Send `parcels` and return those that did not arrive."""
     deadline = asyncio.get_running_loop().time() + pace.whole.total_seconds()
     slots = asyncio.Semaphore(channel.sender.at_once)
 
     async def one(parcel: Parcel) -> Lost | None:
         async with slots:
-            return await _attempted(channel, parcel, pace, deadline)
+            return await _attempt(channel, parcel, pace, deadline)
 
-    found = await asyncio.gather(*map(one, parcels), return_exceptions=True)
-    for outcome in found:
+    outcomes = await asyncio.gather(*map(one, parcels), return_exceptions=True)
+    for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-    return [outcome for outcome in found if isinstance(outcome, Lost)]
+    return [outcome for outcome in outcomes if isinstance(outcome, Lost)]
 
 
-def sentence(channel: Channel, lost: Sequence[Lost]) -> str:
+def describe_loss(channel: Channel, lost: Sequence[Lost]) -> str:
     """Describe a loss: `channel 'oncall' did not tell of r3: HTTP 503 Service Unavailable (4 attempts)`."""
-    ids = list(dict.fromkeys(notice.request.id for one in lost for notice in one.parcel.notices))
+    ids = list(dict.fromkeys(notice.request.id for loss in lost for notice in loss.parcel.notices))
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     first = lost[0]
     tried = f"{first.attempts} attempt{'' if first.attempts == 1 else 's'}"
     return f"channel {channel.name!r} did not tell of {', '.join(ids[:SHOWN])}{more}: {first.reason} ({tried})"
 
 
-async def _attempted(channel: Channel, parcel: Parcel, pace: Pace, deadline: float) -> Lost | None:
+async def _attempt(channel: Channel, parcel: Parcel, pace: Pace, deadline: float) -> Lost | None:
     clock = asyncio.get_running_loop().time
     wait = pace.first_wait.total_seconds()
     if clock() >= deadline:

@@ -13,13 +13,13 @@ class LogSender:
 
     at_once = 1
 
-    def bundled(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
+    def bundle(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
         return tuple((notice,) for notice in notices)
 
     async def send(self, parcel: Parcel) -> None:
         for notice in parcel.notices:
             request = notice.request
-            found = commands.list_ways(parcel.run.workflow_id, request, namespace=parcel.namespace)
+            ways = commands.list_ways(parcel.run.workflow_id, request, namespace=parcel.namespace)
             log.info(
                 "people_asked",
                 workflow_id=parcel.run.workflow_id,
@@ -30,7 +30,7 @@ class LogSender:
                 title=request.title,
                 waits_for=list(request.waits_for),
                 expires_at=request.expires_at.isoformat(),
-                answer={way.choice: way.mandate for way in found},
+                answer={way.choice: way.mandate for way in ways},
             )
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ import re
 from mandate.activities.channels import slack_blocks
 from mandate.activities.channels.base import DeliveryFailed, Parcel
 from mandate.activities.channels.http_post import Answered, HttpPost
-from mandate.activities.channels.webhook import resolved
+from mandate.activities.channels.webhook import resolve_text
 from mandate.activities.toolbox.base import ResolveSecrets
 from mandate.workflows.contracts.request import Notice
 
@@ -28,20 +28,20 @@ class SlackSender:
         self._resolve = resolve
         self._url = url
 
-    def bundled(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
+    def bundle(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
         return tuple((notice,) for notice in notices) if len(notices) <= APART else (notices,)
 
     async def send(self, parcel: Parcel) -> None:
-        url = resolved(self._resolve, self._url)
-        body = json.dumps(slack_blocks.message(parcel)).encode()
+        url = resolve_text(self._resolve, self._url)
+        body = json.dumps(slack_blocks.build_message(parcel)).encode()
         try:
-            said = await self._post(url, body, {"Idempotency-Key": parcel.key})
+            answer = await self._post(url, body, {"Idempotency-Key": parcel.key})
         except Answered as error:
             word = error.text.strip()
             if not _SLACK_WORD.fullmatch(word) or word in url:
                 raise
             raise DeliveryFailed(f"{error} ({word})", retry=error.retry, retry_after=error.retry_after) from None
-        if said.strip() != "ok":
+        if answer.strip() != "ok":
             raise DeliveryFailed("the answer is not Slack's 'ok'; its url may be that of something else", retry=False)
 
     async def close(self) -> None:

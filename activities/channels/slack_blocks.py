@@ -31,22 +31,22 @@ _FENCE = "```"
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
-def message(parcel: Parcel) -> JsonObject:
+def build_message(parcel: Parcel) -> JsonObject:
     """Return the body of one POST: blocks, and a text for notifications."""
     if len(parcel.notices) > 1:
-        return _of_many(parcel)
+        return _build_list(parcel)
     (notice,) = parcel.notices
     request, run = notice.request, parcel.run
     blocks = [_header(_heading(notice)), _fields(parcel, request)]
     if request.question is not None:
-        blocks.append(_said(request.question))
+        blocks.append(_quote(request.question))
     if request.options:
-        blocks.append(_said(f"Suggested: {', '.join(request.options)}"))
-    found = rules_commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
+        blocks.append(_quote(f"Suggested: {', '.join(request.options)}"))
+    ways = rules_commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
     if request.arguments:
         blocks.append(_section(_arguments(request)))
     blocks.append(_section("*To answer*"))
-    blocks += _commands([*(way.mandate for way in found), found[0].temporal])
+    blocks += _commands([*(way.mandate for way in ways), ways[0].temporal])
     text = escape(f"{_heading(notice)} ({run.agent}, {request.id})", TEXT_CHARACTERS)
     return {"text": text, "blocks": [*blocks]}
 
@@ -65,12 +65,12 @@ def escape(text: str, limit: int) -> str:
     return "".join(kept) + _CUT
 
 
-def date(at: datetime) -> str:
+def format_date(at: datetime) -> str:
     """Return a date that Slack shows in the reader's own time zone."""
     return f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC>"
 
 
-def _of_many(parcel: Parcel) -> JsonObject:
+def _build_list(parcel: Parcel) -> JsonObject:
     """Return one message that lists the requests of one run."""
     run, count = parcel.run, len(parcel.notices)
     heading = f"{_OCCASIONS[parcel.notices[0].occasion]}{count} requests of {run.agent}"
@@ -106,7 +106,7 @@ def _fields(parcel: Parcel, request: Request) -> JsonObject:
     shown = [
         ("Agent", run.agent),
         ("Requester", run.requester or "none"),
-        ("Waits for", _waits(request)),
+        ("Waits for", _name_waiting(request)),
         ("Why", f"{request.reason} (rule {rules})" if rules else request.reason),
         ("Risk", _risk(request)),
         ("Request", f"{request.id} of {run.workflow_id}"),
@@ -114,7 +114,7 @@ def _fields(parcel: Parcel, request: Request) -> JsonObject:
     return {"type": "section", "fields": [*(_field(name, value) for name, value in shown), _expiry(request.expires_at)]}
 
 
-def _waits(request: Request) -> str:
+def _name_waiting(request: Request) -> str:
     most = max((need.quorum - len(need.approved_by) for need in request.needs), default=1)
     return ", ".join(request.waits_for) + (f" ({most} people)" if most > 1 else "")
 
@@ -156,7 +156,7 @@ def _section(text: str) -> JsonObject:
     return {"type": "section", "text": _markup(text)}
 
 
-def _said(text: str) -> JsonObject:
+def _quote(text: str) -> JsonObject:
     """Return an agent's own words, in which nothing is markup."""
     return {
         "type": "section",
@@ -170,7 +170,7 @@ def _field(name: str, value: str) -> JsonObject:
 
 
 def _expiry(at: datetime) -> JsonObject:
-    return _markup(f"*Expires*\n{date(at)}")
+    return _markup(f"*Expires*\n{format_date(at)}")
 
 
 def _markup(text: str) -> JsonObject:

@@ -38,16 +38,16 @@ class WebhookSender:
         self._secret = secret
         self._now = now
 
-    def bundled(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
+    def bundle(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
         return tuple((notice,) for notice in notices)
 
     async def send(self, parcel: Parcel) -> None:
-        url, secret = resolved(self._resolve, self._url), resolved(self._resolve, self._secret)
+        url, secret = resolve_text(self._resolve, self._url), resolve_text(self._resolve, self._secret)
         (notice,) = parcel.notices
-        body = json.dumps(body_of(parcel, notice), separators=(",", ":"), allow_nan=False).encode()
+        body = json.dumps(build_body(parcel, notice), separators=(",", ":"), allow_nan=False).encode()
         headers = {
             "Idempotency-Key": parcel.key,
-            "Mandate-Signature": signature(secret, int(self._now()), body),
+            "Mandate-Signature": sign(secret, int(self._now()), body),
         }
         await self._post(url, body, headers)
 
@@ -55,7 +55,7 @@ class WebhookSender:
         await self._post.close()
 
 
-def resolved(resolve: ResolveSecrets, text: str) -> str:
+def resolve_text(resolve: ResolveSecrets, text: str) -> str:
     """Return `text` with its secrets in place.
 
     Raises:
@@ -67,16 +67,16 @@ def resolved(resolve: ResolveSecrets, text: str) -> str:
         raise DeliveryFailed(str(error.args[0] if error.args else error), retry=False) from None
 
 
-def signature(secret: str, at: int, body: bytes) -> str:
+def sign(secret: str, at: int, body: bytes) -> str:
     """Return `t=<unix seconds>,v1=<hex>`: HMAC-SHA256 over the time, a dot and the body as it is sent."""
     signed = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={at},v1={signed}"
 
 
-def body_of(parcel: Parcel, notice: Notice) -> JsonObject:
+def build_body(parcel: Parcel, notice: Notice) -> JsonObject:
     """Return the body that tells a receiver of one notice."""
     run, request = parcel.run, notice.request
-    found = commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
+    ways = commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
     return {
         "version": VERSION,
         "occasion": notice.occasion,
@@ -89,16 +89,16 @@ def body_of(parcel: Parcel, notice: Notice) -> JsonObject:
         "labels": {**run.labels},
         "request": _request(request),
         "answer": {
-            "mandate": {way.choice: way.mandate for way in found},
-            "temporal": {way.choice: way.temporal for way in found},
+            "mandate": {way.choice: way.mandate for way in ways},
+            "temporal": {way.choice: way.temporal for way in ways},
         },
     }
 
 
 def _request(request: Request) -> JsonObject:
-    told: JsonObject = request.model_dump(mode="json", include=set(_PLAIN))
+    fields: JsonObject = request.model_dump(mode="json", include=set(_PLAIN))
     return {
-        **told,
+        **fields,
         "waits_for": list(request.waits_for),
         "needs": [
             {
@@ -108,15 +108,15 @@ def _request(request: Request) -> JsonObject:
                 "quorum": need.quorum,
                 "approved_by": list(need.approved_by),
                 "signature": need.signature,
-                "expires_at": _instant(need.expires_at),
+                "expires_at": _format_time(need.expires_at),
             }
             for need in request.needs
         ],
-        "requested_at": _instant(request.requested_at),
-        "expires_at": _instant(request.expires_at),
+        "requested_at": _format_time(request.requested_at),
+        "expires_at": _format_time(request.expires_at),
     }
 
 
-def _instant(at: datetime) -> str:
+def _format_time(at: datetime) -> str:
     """Return a time as `2026-11-02T09:00:00Z`."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

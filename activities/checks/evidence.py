@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 from mandate.activities.checks.subject import Work
-from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject
@@ -26,17 +26,17 @@ ALL_EARLIER_CHARACTERS = 64_000
 _NOTE = "[Note from the runtime]"
 
 
-def of_work(work: Work) -> str:
+def collect(work: Work) -> str:
     """Return the evidence as one JSON object, of at most about 120,000 characters."""
     shown: JsonObject = {"goal": cut(_goal(work.conversation), GOAL_CHARACTERS)}
     if words := _words(work.conversation):
         shown["people_said"] = words
     if work.definition is not None:
-        shown["call"] = {"tool": work.definition.tool.name, "arguments": _masked(work.args, work.definition)}
-        shown["result"] = cut(without_sensitive(work.text, work.definition.tool, work.args), RESULT_CHARACTERS)
+        shown["call"] = {"tool": work.definition.tool.name, "arguments": _mask(work.args, work.definition)}
+        shown["result"] = cut(strike_sensitive(work.text, work.definition.tool, work.args), RESULT_CHARACTERS)
     else:
         shown["answer"] = cut(work.text, RESULT_CHARACTERS)
-        shown |= _earlier(work.agent, work.conversation)
+        shown |= _list_calls(work.agent, work.conversation)
     return json.dumps(shown, ensure_ascii=False)
 
 
@@ -55,8 +55,8 @@ def _words(conversation: Conversation) -> list[JsonValue]:
     kept: list[JsonValue] = []
     left = WORDS_CHARACTERS
     for message in reversed(list(conversation)[1:]):
-        told = _texts(message) if isinstance(message, UserMessage) else []
-        for text in reversed([text for text in told if not text.startswith(_NOTE)]):
+        texts = _texts(message) if isinstance(message, UserMessage) else []
+        for text in reversed([text for text in texts if not text.startswith(_NOTE)]):
             if left <= 0:
                 return kept[::-1]
             kept.append(cut(text, left))
@@ -68,22 +68,22 @@ def _texts(message: UserMessage) -> list[str]:
     return [part.text for part in message.parts if isinstance(part, TextPart)]
 
 
-def _earlier(agent: PinnedAgent, conversation: Conversation) -> JsonObject:
+def _list_calls(agent: PinnedAgent, conversation: Conversation) -> JsonObject:
     """Return the calls of the run with their results, oldest first; of too many the oldest are left out."""
     kept: list[JsonValue] = []
     left, total = ALL_EARLIER_CHARACTERS, 0
-    for call, result in _answered(conversation):
+    for call, result in _pair_calls(conversation):
         total += 1
-        made = _call(agent, call, result)
-        size = len(json.dumps(made, ensure_ascii=False))
+        entry = _call(agent, call, result)
+        size = len(json.dumps(entry, ensure_ascii=False))
         if size <= left:
-            kept.append(made)
+            kept.append(entry)
         left -= size
     shown: JsonObject = {"tool_results": kept[::-1]}
     return shown | ({"earlier_results_left_out": total - len(kept)} if len(kept) < total else {})
 
 
-def _answered(conversation: Conversation) -> Iterator[tuple[CallPart, ResultPart]]:
+def _pair_calls(conversation: Conversation) -> Iterator[tuple[CallPart, ResultPart]]:
     """Yield each call with its result, newest first."""
     results: dict[str, ResultPart] = {}
     for message in reversed(list(conversation)):
@@ -98,13 +98,13 @@ def _call(agent: PinnedAgent, call: CallPart, result: ResultPart) -> JsonObject:
     definition = agent.definition(call.tool)
     arguments, text = _read(call.arguments), result.text
     if isinstance(arguments, dict) and definition is not None:
-        text = without_sensitive(text, definition.tool, arguments)
-        written: JsonValue = _masked(arguments, definition)
+        text = strike_sensitive(text, definition.tool, arguments)
+        written: JsonValue = _mask(arguments, definition)
     else:
         is_hidden = definition is not None and bool(definition.tool.sensitive)
         written = redaction.HIDDEN if is_hidden else cut(call.arguments, ARGUMENTS_CHARACTERS)
-    made: JsonObject = {"tool": call.tool, "arguments": written, "result": cut(text, EARLIER_CHARACTERS)}
-    return made | ({"failed": True} if result.error else {})
+    entry: JsonObject = {"tool": call.tool, "arguments": written, "result": cut(text, EARLIER_CHARACTERS)}
+    return entry | ({"failed": True} if result.error else {})
 
 
 def _read(text: str) -> JsonValue:
@@ -115,7 +115,7 @@ def _read(text: str) -> JsonValue:
     return value
 
 
-def _masked(arguments: JsonObject, definition: ToolDefinition) -> JsonValue:
+def _mask(arguments: JsonObject, definition: ToolDefinition) -> JsonValue:
     """Return `arguments` without the sensitive ones, as text where they are long."""
     seen = redaction.mask(arguments, definition.tool.sensitive)
     written = json.dumps(seen, ensure_ascii=False)

@@ -30,11 +30,11 @@ class Unable(Exception):
         """What the attempt cost all the same."""
 
 
-def found(passed: bool, reason: str, usage: Usage | None = None) -> CheckResult:  # noqa: FBT001 - it is the finding
+def report(passed: bool, reason: str, usage: Usage | None = None) -> CheckResult:  # noqa: FBT001 - it is the finding
     return CheckResult(finding="pass" if passed else "fail", reason=reason, usage=usage or Usage())
 
 
-def failed(reason: str) -> CheckResult:
+def report_failure(reason: str) -> CheckResult:
     return CheckResult(finding="fail", reason=reason)
 
 
@@ -45,7 +45,7 @@ def read_json(text: str) -> JsonValue:
         ValueError: it is none, or one that is not read alike everywhere: NaN, infinities, a key given twice.
     """
     try:
-        value: JsonValue = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        value: JsonValue = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_number)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at line {error.lineno} column {error.colno}") from None
     except RecursionError:
@@ -53,7 +53,7 @@ def read_json(text: str) -> JsonValue:
     return value
 
 
-def value_of(text: str) -> JsonValue:
+def parse_value(text: str) -> JsonValue:
     """Return a result as conditions and Python checks see it: the value that it is as JSON, else its text."""
     try:
         return read_json(text)
@@ -61,31 +61,31 @@ def value_of(text: str) -> JsonValue:
         return text
 
 
-def facts(text: str, args: JsonObject) -> evaluation.Facts:
+def make_facts(text: str, args: JsonObject) -> evaluation.Facts:
     """Return the names that conditions over a result see: `result` and `args`."""
-    return evaluation.Facts({"result": value_of(text), "args": args})
+    return evaluation.Facts({"result": parse_value(text), "args": args})
 
 
-def expected(condition: str, text: str, args: JsonObject, *, shown: bool, lasting: bool = False) -> CheckResult:
+def check_condition(condition: str, text: str, args: JsonObject, *, shown: bool, lasting: bool = False) -> CheckResult:
     """Return whether `condition` holds for the result `text`; `shown` allows a reason to hold the beginning of it.
 
     Raises:
         Unable: the condition cannot be evaluated; `lasting` says that the result will be no other.
     """
-    outcome = facts(text, args).evaluate(condition)
+    outcome = make_facts(text, args).evaluate(condition)
     written = shorten(condition, SHOWN_CHARACTERS)
     result = f"; the result is {shorten(text, SHOWN_CHARACTERS) or 'empty'}" if shown else ""
     if type(outcome) is evaluation.Unevaluable:
         raise Unable(f"{written!r} cannot be evaluated: {outcome.reason}{result}", lasting=lasting)
-    return found(outcome is True, f"{written!r} holds" if outcome is True else f"{written!r} does not hold{result}")
+    return report(outcome is True, f"{written!r} holds" if outcome is True else f"{written!r} does not hold{result}")
 
 
 def _object(pairs: list[tuple[str, JsonValue]]) -> Mapping[str, JsonValue]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         raise ValueError("a key is given twice")
-    return made
+    return members
 
 
-def _no_number(name: str) -> float:
+def _refuse_number(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON")

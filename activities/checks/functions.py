@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TypeVar, get_args
 
-from mandate.activities.checks.findings import Unable, failed, found
-from mandate.activities.threads import in_thread
+from mandate.activities.checks.findings import Unable, report, report_failure
+from mandate.activities.threads import run_in_thread
 from mandate.activities.toolbox.decorator import load_function
 from mandate.activities.toolbox.python import is_cancelled
 from mandate.activities.toolbox.signature import Function, InvalidTool, function_name
@@ -57,11 +57,11 @@ def load_check(path: str, after: str) -> Function:
     if getattr(function, _MARK, None) is not True:
         raise InvalidTool(f"{path!r} is not decorated with @check")
     there = _OF_ANSWERS if after == FINAL else _OF_CALLS
-    for name in _taken(function):
+    for name in _list_parameters(function):
         if name not in there:
             what = "the final answer" if after == FINAL else "a tool"
             raise InvalidTool(
-                f"{path!r} takes {name!r}, which a check after {what} does not have; it has {_and(there)}"
+                f"{path!r} takes {name!r}, which a check after {what} does not have; it has {_enumerate(there)}"
             )
     return function
 
@@ -73,53 +73,53 @@ async def run_check(function: Function, given: Mapping[str, object], cancellatio
         Unable: it raised anything but an `AssertionError`, or returned something that is no finding.
         asyncio.CancelledError: the caller was cancelled; `cancellation` is set for a thread that goes on.
     """
-    bound = partial(function, **{name: given[name] for name in _taken(function)})
+    bound = partial(function, **{name: given[name] for name in _list_parameters(function)})
     try:
-        returned = await _called(bound, cancellation)
+        returned = await _call(bound, cancellation)
     except asyncio.CancelledError as error:
         if is_cancelled():
             cancellation.set()
             raise
-        raise Unable(_says(error)) from None
+        raise Unable(_describe(error)) from None
     except AssertionError as error:
-        return failed(_message(error) or f"an assertion of {_name(function)} does not hold")
+        return report_failure(_message(error) or f"an assertion of {_name(function)} does not hold")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a check may raise anything; people are told
-        raise Unable(_says(error)) from None
+        raise Unable(_describe(error)) from None
     return _read(returned, function)
 
 
-async def _called(bound: "partial[object]", cancellation: threading.Event) -> object:
+async def _call(bound: "partial[object]", cancellation: threading.Event) -> object:
     if inspect.iscoroutinefunction(bound):
         return await bound()
-    returned = await in_thread(bound, cancellation, ended=lambda: None)
+    returned = await run_in_thread(bound, cancellation, ended=lambda: None)
     return await returned if inspect.isawaitable(returned) else returned
 
 
-def _taken(function: Function) -> tuple[str, ...]:
+def _list_parameters(function: Function) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(function).parameters if name in _GIVEN)
 
 
 def _read(returned: object, function: Function) -> CheckResult:
     if isinstance(returned, bool):
-        return found(returned, f"{_name(function)} says that it {'holds' if returned else 'does not hold'}")
+        return report(returned, f"{_name(function)} says that it {'holds' if returned else 'does not hold'}")
     if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], bool):
-        return found(returned[0], str(returned[1]))
+        return report(returned[0], str(returned[1]))
     finding, reason = _parts(returned)
     if finding == "unable":
         raise Unable(reason)
     if finding in get_args(Finding):
-        return found(finding == "pass", reason)
+        return report(finding == "pass", reason)
     raise Unable(f"{_name(function)} returned {type(returned).__name__}; {_RETURNS}", lasting=True)
 
 
 def _parts(returned: object) -> tuple[object, str]:
     """Return the finding and the reason of something like a `CheckResult`."""
-    its = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
-    finding = its.get("finding")
-    return finding, str(its.get("reason") or f"it says {finding!r} without a reason")
+    fields = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
+    finding = fields.get("finding")
+    return finding, str(fields.get("reason") or f"it says {finding!r} without a reason")
 
 
-def _says(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     message = _message(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
@@ -135,5 +135,5 @@ def _name(function: Function) -> str:
     return str(getattr(function, "__name__", "the check"))
 
 
-def _and(names: tuple[str, ...]) -> str:
+def _enumerate(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -42,24 +42,24 @@ class ReadTools:
             ToolError: not done when it may not be called at all or not so, or says itself that it failed; else as
                 its toolbox says, or it took too long.
         """
-        said = await self._said(agent, question, within)
-        if said.error:
-            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
-        return said.text
+        answer = await self._call(agent, question, within)
+        if answer.error:
+            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {answer.text}")
+        return answer.text
 
     async def look(self, agent: PinnedAgent, question: Question, *, within: timedelta) -> str:
         """Ask as `ask` does, and return `null` where the tool says that there is no such thing."""
-        said = await self._said(agent, question, within)
-        if said.error and not said.is_missing:
-            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {said.text}")
-        return "null" if said.error else said.text
+        answer = await self._call(agent, question, within)
+        if answer.error and not answer.is_missing:
+            raise ToolError(Outcome.NOT_DONE, f"{question.tool!r} says: {answer.text}")
+        return "null" if answer.error else answer.text
 
-    async def _said(self, agent: PinnedAgent, question: Question, within: timedelta) -> ToolText:
+    async def _call(self, agent: PinnedAgent, question: Question, within: timedelta) -> ToolText:
         definition = agent.definition(question.tool)
         toolbox = self._toolboxes.get(definition.binding.kind) if definition is not None else None
         if definition is None or toolbox is None or not is_read(definition.tool):
             raise Unaskable(f"{question.tool!r} is no read tool that this worker can call")
-        fault = arguments.misfit(definition, question.arguments)
+        fault = arguments.find_misfit(definition, question.arguments)
         if fault is not None:
             raise Unaskable(f"the arguments for {question.tool!r} do not fit: {fault}")
         timeout = min(definition.tool.timeout, within)

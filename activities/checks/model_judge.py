@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 from mandate.activities.checks import evidence
-from mandate.activities.checks.findings import Unable, found
+from mandate.activities.checks.findings import Unable, report
 from mandate.activities.checks.subject import Work
 from mandate.activities.providers.base import Completion, Prompt, Provider
 from mandate.activities.toolbox import schema
@@ -49,7 +49,7 @@ async def judge(
     spent, without = Usage(), []
     for model in (*route[first:], *route[:first]):
         try:
-            completion = await _completed(model, rubric, work, provider=provider, within=within, attempt=attempt)
+            completion = await _complete(model, rubric, work, provider=provider, within=within, attempt=attempt)
             verdict = _verdict(model, completion)
         except _NoVerdict as none:
             spent += none.usage
@@ -72,14 +72,14 @@ class _NoVerdict(Unable):
     """One model said nothing that counts: another may."""
 
 
-async def _completed(
+async def _complete(
     model: str, rubric: str, work: Work, *, provider: GetProvider, within: timedelta, attempt: int
 ) -> Completion:
-    name, _, its = model.partition(":")
+    name, _, model_name = model.partition(":")
     instructions = _INSTRUCTIONS + rubric
-    shown = UserMessage(role="user", parts=(TextPart(kind="text", text=evidence.of_work(work)),))
+    shown = UserMessage(role="user", parts=(TextPart(kind="text", text=evidence.collect(work)),))
     prompt = Prompt(
-        model=its,
+        model=model_name,
         instructions=instructions,
         tools=(),
         agent=digest_of(instructions.encode(errors="replace")),
@@ -101,7 +101,7 @@ def _verdict(model: str, completion: Completion) -> CheckResult:
     if completion.finish is not Finish.COMPLETE:
         raise _NoVerdict(f"{model} gave no verdict: {completion.problem or completion.finish}", usage=usage)
     try:
-        said = schema.parse_arguments(schema.unfenced(completion.message.text))
+        said = schema.parse_arguments(schema.remove_fence(completion.message.text))
     except ValueError:
         said = {}
     verdict, reason = said.get("verdict"), said.get("reason")
@@ -109,4 +109,4 @@ def _verdict(model: str, completion: Completion) -> CheckResult:
         raise _NoVerdict(f"{model} gave no verdict: its answer is not the JSON object that was asked for", usage=usage)
     if verdict == "unable":
         return CheckResult(finding="unable", reason=f"{model} cannot tell: {reason}")
-    return found(verdict == "pass", f"{model}: {reason}")
+    return report(verdict == "pass", f"{model}: {reason}")

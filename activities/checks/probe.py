@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from mandate.activities.checks.findings import SHOWN_CHARACTERS, facts
+from mandate.activities.checks.findings import SHOWN_CHARACTERS, make_facts
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
 from mandate.activities.failures import ToolError
 from mandate.workflows.contracts.agent import PinnedAgent
@@ -79,8 +79,8 @@ class Prober:
 
     def _read(self, text: str) -> Seen:
         """Return the finding of a result: the one condition that holds; one that cannot be evaluated does not."""
-        seen = facts(text, self.args)
-        said = f"; {self.question.tool!r} returned {shorten(text, SHOWN_CHARACTERS)}" if self.shown else ""
+        seen = make_facts(text, self.args)
+        excerpt = f"; {self.question.tool!r} returned {shorten(text, SHOWN_CHARACTERS)}" if self.shown else ""
         holding, faults = [], []
         for name in ("done", "not_done", "absent"):
             condition: str | None = getattr(self.probe, name)
@@ -91,18 +91,18 @@ class Prober:
                 holding.append(name)
         match holding:
             case ["done"]:
-                return Seen(Outcome.DONE, f"{_quoted(self.probe.done)} holds{said}", text)
+                return Seen(Outcome.DONE, f"{_quote(self.probe.done)} holds{excerpt}", text)
             case ["not_done"] | ["not_done", "absent"]:
-                return Seen(Outcome.NOT_DONE, f"{_quoted(self.probe.not_done)} holds{said}", text)
+                return Seen(Outcome.NOT_DONE, f"{_quote(self.probe.not_done)} holds{excerpt}", text)
             case ["absent"]:
-                reason = f"{_quoted(self.probe.absent or '')} holds{said}"
+                reason = f"{_quote(self.probe.absent or '')} holds{excerpt}"
                 return Seen(Outcome.UNKNOWN, reason, text, is_absent=True)
             case [first, second, *_]:
-                reason = f"{first!r} and {second!r} of the probe both hold{said}"
+                reason = f"{first!r} and {second!r} of the probe both hold{excerpt}"
                 return Seen(Outcome.UNKNOWN, reason, text, lasting=True)
         why = f" ({'; '.join(faults)})" if faults else ""
-        return Seen(Outcome.UNKNOWN, f"no condition of the probe holds{why}{said}", text)
+        return Seen(Outcome.UNKNOWN, f"no condition of the probe holds{why}{excerpt}", text)
 
 
-def _quoted(condition: str) -> str:
+def _quote(condition: str) -> str:
     return repr(shorten(condition, SHOWN_CHARACTERS))

@@ -36,7 +36,7 @@ def shows_results(definition: ToolDefinition | None) -> bool:
     return definition is None or not definition.tool.sensitive
 
 
-async def work_of(transcript: TranscriptLog, agent: PinnedAgent, request: CheckRequest) -> Work:
+async def load_work(transcript: TranscriptLog, agent: PinnedAgent, request: CheckRequest) -> Work:
     """Return the subject of a check.
 
     Raises:
@@ -46,34 +46,36 @@ async def work_of(transcript: TranscriptLog, agent: PinnedAgent, request: CheckR
     chain = await transcript.load(request.head)
     definition, args = None, JsonObject()
     if request.index is not None:
-        definition, args = await call_of(transcript, agent, chain, request.index, request.edited)
+        definition, args = await load_call(transcript, agent, chain, request.index, request.edited)
     if request.result is not None:
-        text = await text_of(transcript, request.result)
+        text = await load_text(transcript, request.result)
     elif definition is None and (last := chain.conversation.last_assistant()) is not None:
         text = last.text
     else:
         raise Unable("there is no result that could be checked", lasting=True)
-    return Work(agent, chain.conversation, definition, args, text if definition is not None else schema.unfenced(text))
+    return Work(
+        agent, chain.conversation, definition, args, text if definition is not None else schema.remove_fence(text)
+    )
 
 
-async def call_of(
+async def load_call(
     transcript: TranscriptLog, agent: PinnedAgent, chain: Chain, index: int, edited: Digest | None
 ) -> tuple[ToolDefinition, JsonObject]:
-    """Return the tool and the arguments of one call of the last turn; raise as `work_of`."""
+    """Return the tool and the arguments of one call of the last turn; raise as `load_work`."""
     last = chain.conversation.last_assistant()
     part = last.calls[index] if last is not None and index < len(last.calls) else None
     definition = agent.definition(part.tool) if part is not None else None
     if part is None or definition is None:
         raise Unable(f"the conversation at {chain.head} has no call {index}", lasting=True)
     try:
-        whole = await arguments.of_call(transcript.blobs, chain.conversation, definition, part, edited)
-        return definition, arguments.seen(definition, whole)
+        whole = await arguments.load_call(transcript.blobs, chain.conversation, definition, part, edited)
+        return definition, arguments.convert(definition, whole)
     except ValueError as error:
         raise Unable(str(error), lasting=True) from None
 
 
-async def text_of(transcript: TranscriptLog, result: ToolResult) -> str:
+async def load_text(transcript: TranscriptLog, result: ToolResult) -> str:
     """Return the whole text that a call returned."""
     if result.digest is None:
         return result.text or ""
-    return (await results.content(transcript.blobs, result)).decode(errors="replace")
+    return (await results.load_content(transcript.blobs, result)).decode(errors="replace")

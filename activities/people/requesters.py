@@ -96,7 +96,7 @@ class Requesters:
         What a run has claimed it may use again, after a lost attempt or a reset. An attempt that is lost between the
         two writes costs the token.
         """
-        digest = digest_of(_signed(token))
+        digest = digest_of(_find_signed_part(token))
         owned = canonical_json({"start_token": digest, "run_id": run_id})
         if await self._blobs.claim(f"start:{digest}"):
             await self._blobs.put(owned)
@@ -107,7 +107,7 @@ class Requesters:
             raise RequesterRefused("token: has begun another run already; get another one") from None
 
 
-def _signed(token: str) -> bytes:
+def _find_signed_part(token: str) -> bytes:
     """Return what was signed: a signature of ES256 can be changed into another that is as good."""
     return token.rpartition(".")[0].encode()
 
@@ -122,18 +122,18 @@ def _check_name(name: str) -> None:
         why = (
             "holds characters that cannot be seen" if unseen else "must be 1 to 200 characters without spaces around it"
         )
-        raise RequesterRefused(f"requester: {_shown(name)} {why}") from None
+        raise RequesterRefused(f"requester: {_show(name)} {why}") from None
     if name in PLACEHOLDERS:
         raise RequesterRefused(f"requester: {name!r} is where your own name goes")
     if normalize_name(name).startswith(AGENT_PREFIX):
-        raise RequesterRefused(f"requester: {_shown(name)} is an agent; a run is asked for by a person")
+        raise RequesterRefused(f"requester: {_show(name)} is an agent; a run is asked for by a person")
 
 
 def _requester(name: str | None, agent: PinnedAgent, people: People | None) -> Requester:
     known = people.find(name) if people is not None and name is not None else None
     if known is not None and len(json.dumps(known.name)) > ATTRIBUTE_BYTES:
         raise RequesterRefused(
-            f"requester: the name of {_shown(name or '')} in the file of people is too long to search"
+            f"requester: the name of {_show(name or '')} in the file of people is too long to search"
         )
     kept = known.name if known is not None else name
     if not agent.needs_requester(has_people=people is not None):
@@ -150,11 +150,11 @@ def _requester(name: str | None, agent: PinnedAgent, people: People | None) -> R
         return Requester(kept, "named")
     if known is None:
         raise RequesterRefused(
-            f"requester: {_shown(name)} is not in the file of people; it must be a name or address there ({opens})"
+            f"requester: {_show(name)} is not in the file of people; it must be a name or address there ({opens})"
         )
     return Requester(kept, "known")
 
 
-def _shown(name: str) -> str:
+def _show(name: str) -> str:
     """Return `name` for a sentence: what cannot be seen in it, spaces around it too, is what may be wrong."""
     return repr(name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…")

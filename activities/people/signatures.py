@@ -119,22 +119,22 @@ def read_keys(path: Path) -> "dict[str, jwt.PyJWK]":
         KeysUnavailable: the file cannot be read or is no such set; the message names no path.
     """
     try:
-        found = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes())
     except OSError as error:
         raise KeysUnavailable(f"the key set cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise KeysUnavailable("the key set is not JSON") from None
-    listed = found.get("keys") if isinstance(found, dict) else None
+    listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
         raise KeysUnavailable("the key set has no list 'keys'")
     keys: dict[str, jwt.PyJWK] = {}
     for index, entry in enumerate(listed):
-        made = _key(entry, index)
-        if made is None:
+        key = _key(entry, index)
+        if key is None:
             continue
-        if made.id in keys:
+        if key.id in keys:
             raise KeysUnavailable(f"the key set has two keys with the 'kid' of keys[{index}]")
-        keys[made.id] = made.key
+        keys[key.id] = key.key
     if not keys:
         raise KeysUnavailable(f"the key set has no key for {ALGORITHM}: 'kty' EC, 'crv' P-256, with a 'kid'")
     return keys

@@ -40,7 +40,7 @@ class SignedCall:
 
     @property
     def salt(self) -> bytes | None:
-        return arguments.salt_for(self.definition, self.chain.conversation)
+        return arguments.find_salt(self.definition, self.chain.conversation)
 
 
 class SignedCalls:
@@ -60,7 +60,7 @@ class SignedCalls:
             BlobMissing, BlobCorrupted, StoreUnavailable: see there.
         """
         approval = call.request.signed
-        wanted = _wanted(call.agent, call.definition, approval)
+        wanted = _count_signers(call.agent, call.definition, approval)
         if not wanted:
             return
         if self._signatures is None:
@@ -82,7 +82,7 @@ class SignedCalls:
         self, signatures: Signatures, kept: SignedDecision, approval: SignedApproval, call: SignedCall
     ) -> None:
         decision = kept.decision
-        before, asked = await self._before(kept, call)
+        before, asked = await self._find_original(kept, call)
         digest = decisions.request_digest(
             approval.run,
             approval.request,
@@ -93,7 +93,9 @@ class SignedCalls:
         )
         try:
             made = (
-                before if decision.value is None else edits.restored(decision.value, before, call.definition, call.salt)
+                before
+                if decision.value is None
+                else edits.restore_hidden(decision.value, before, call.definition, call.salt)
             )
             read = arguments.read(call.definition, json.dumps(made))
         except (EditRefused, ValueError):
@@ -106,7 +108,7 @@ class SignedCalls:
         except TokenRefused as refused:
             raise Unsigned(f"a signed approval does not count: its token {refused}") from None
 
-    async def _before(self, kept: SignedDecision, call: SignedCall) -> tuple[JsonObject, JsonValue]:
+    async def _find_original(self, kept: SignedDecision, call: SignedCall) -> tuple[JsonObject, JsonValue]:
         """Return the arguments that the person saw, whole and in the form that the request's digest holds."""
         if kept.edited_before is not None:
             edited = await self._of_call(call, kept.edited_before)
@@ -120,10 +122,12 @@ class SignedCalls:
         last = call.chain.conversation.last_assistant()
         assert last is not None
         part = last.calls[call.request.index]
-        return await arguments.of_call(self._transcript.blobs, call.chain.conversation, call.definition, part, edited)
+        return await arguments.load_call(self._transcript.blobs, call.chain.conversation, call.definition, part, edited)
 
 
-def _wanted(agent: PinnedAgent, definition: ToolDefinition, approval: SignedApproval | None) -> dict[str | None, int]:
+def _count_signers(
+    agent: PinnedAgent, definition: ToolDefinition, approval: SignedApproval | None
+) -> dict[str | None, int]:
     """Return how many people must have signed, by rule.
 
     A rule without a condition is known to ask. Of the others, and of calls that no rule matched, the run says it.

@@ -17,15 +17,15 @@ from mandate.activities.providers.requests import (
     Dialect,
     Exchange,
     Said,
-    dumped,
+    dump,
+    make_arguments,
+    make_id,
+    make_name,
     schema_of,
-    sent_arguments,
-    sent_id,
-    sent_name,
     timeout_of,
     tools_json,
 )
-from mandate.activities.providers.response_limits import bound
+from mandate.activities.providers.response_limits import limit
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import ToolDefinition
@@ -51,7 +51,7 @@ class AnthropicMessages:
             max_retries=0,
             timeout=TIMEOUT,
             open_telemetry=False,
-            http_client=bound(anthropic.DefaultAsyncHttpxClient(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
+            http_client=limit(anthropic.DefaultAsyncHttpxClient(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
         )
         self._agents = AgentPart(_agent_part)
 
@@ -61,9 +61,9 @@ class AnthropicMessages:
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
-        messages = DIALECT.written(prompt, _messages)
+        messages = DIALECT.write_conversation(prompt, _messages)
         return b'{"model":%b,"max_tokens":%d,%b,"messages":[%b]}' % (
-            dumped(prompt.model).encode(),
+            dump(prompt.model).encode(),
             prompt.max_output_tokens,
             self._agents.of(prompt),
             b",".join(messages),
@@ -88,14 +88,14 @@ class AnthropicMessages:
             raise errors.of_timeout(peer, seconds, error) from None
         except (anthropic.AnthropicError, httpx2.RequestError) as error:
             raise errors.of_connection(peer, error) from None
-        return await errors.document(peer, response)
+        return await errors.read_document(peer, response)
 
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
     if exchange.said:
-        yield b'{"role":"assistant","content":[%b]}' % b",".join(said.items for said in exchange.said)
-    if told := (*exchange.results, *exchange.texts):
-        yield b'{"role":"user","content":[%b]}' % b",".join(told)
+        yield b'{"role":"assistant","content":[%b]}' % b",".join(answer.items for answer in exchange.said)
+    if blocks := (*exchange.results, *exchange.texts):
+        yield b'{"role":"user","content":[%b]}' % b",".join(blocks)
 
 
 def _agent_part(prompt: Prompt) -> bytes:
@@ -116,14 +116,14 @@ def _tool(definition: ToolDefinition) -> JsonObject:
 
 def _result(call_id: str, text: str, error: bool) -> bytes:  # noqa: FBT001 - the form of `Dialect.result`
     block: dict[str, object] = {"type": "tool_result", "tool_use_id": call_id, "content": text}
-    return dumped(block | {"is_error": True} if error else block).encode()
+    return dump(block | {"is_error": True} if error else block).encode()
 
 
 def _text(text: str) -> bytes:
-    return dumped({"type": "text", "text": text}).encode()
+    return dump({"type": "text", "text": text}).encode()
 
 
-def _rebuilt(message: AssistantMessage) -> Said:
+def _rebuild(message: AssistantMessage) -> Said:
     blocks: list[bytes] = []
     for part in message.parts:
         match part.kind:
@@ -134,16 +134,16 @@ def _rebuilt(message: AssistantMessage) -> Said:
                 blocks.append(_call(part))
             case "opaque":
                 pass
-    return Said(b",".join(blocks), tuple(sent_id(call.call_id) for call in message.calls))
+    return Said(b",".join(blocks), tuple(make_id(call.call_id) for call in message.calls))
 
 
 def _call(part: CallPart) -> bytes:
     # The model's own text of the arguments goes in as it is.
-    head = dumped({"type": "tool_use", "id": sent_id(part.call_id), "name": sent_name(part.tool)})
-    return f'{head[:-1]},"input":{sent_arguments(part.arguments)}}}'.encode()
+    head = dump({"type": "tool_use", "id": make_id(part.call_id), "name": make_name(part.tool)})
+    return f'{head[:-1]},"input":{make_arguments(part.arguments)}}}'.encode()
 
 
-DIALECT = Dialect(PROTOCOL, _result, _text, _rebuilt)
+DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild)
 
 
 def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
@@ -156,13 +156,13 @@ def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
     answer = responses.Answer(
         parts=[_part(block) for block in blocks],
         native=_native(blocks),
-        ended=_ended(body, peer),
+        ended=_read_finish(body, peer),
         why=details.get("explanation").string or details.get("category").string,
     )
     return responses.completion(prompt, PROTOCOL, answer, _usage(prompt, body))
 
 
-def _ended(body: Raw, peer: errors.Peer) -> Literal["complete", "truncated", "refused", "paused"]:
+def _read_finish(body: Raw, peer: errors.Peer) -> Literal["complete", "truncated", "refused", "paused"]:
     match body.get("stop_reason").string:
         case "max_tokens":
             return "truncated"

@@ -71,14 +71,14 @@ class Peer:
         text = f"{name!r} {what}"
         return model_failure(
             fault,
-            self.redacted(text),
+            self.redact(text),
             attempt=self.attempt,
             retry_after=retry_after,
             status=status,
             retryable=retryable,
         )
 
-    def redacted(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return `text` without the key, which some servers repeat."""
         return text.replace(self.secret, "[key]") if len(self.secret) > 3 else text
 
@@ -94,14 +94,14 @@ def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) ->
 
     408, 409, 429 and 5xx may be repeated and other statuses not, unless `x-should-retry` says so.
     """
-    code, message = _explained(peer.redacted(body))
+    code, message = _explain_body(peer.redact(body))
     fault = _fault(status, code, message)
-    told = headers.get("x-should-retry", "").strip().lower()
-    if told == "true" and fault == "bad_request":
+    wish = headers.get("x-should-retry", "").strip().lower()
+    if wish == "true" and fault == "bad_request":
         fault = "server"
     limit, advice = (100, _advice(peer, status)) if fault == "configuration" else (EXCERPT_CHARACTERS, "")
     what = f"answered {status}{f' ({code})' if code else ''}: {shorten(message, limit) or 'no text'}{advice}"
-    retryable = False if told == "false" else None
+    retryable = False if wish == "false" else None
     return peer.failure(fault, what, status=status, retry_after=retry_after(headers) or None, retryable=retryable)
 
 
@@ -110,7 +110,7 @@ def of_error_object(peer: Peer, error: Raw) -> ApplicationError:
     raw_code = error.get("code")
     code = raw_code.string or error.get("type").string
     message = error.get("message").string or error.string or "no text"
-    message = shorten(peer.redacted(message), EXCERPT_CHARACTERS)
+    message = shorten(peer.redact(message), EXCERPT_CHARACTERS)
     status = raw_code.count if 400 <= raw_code.count <= 599 else None
     what = f"failed{f' ({code})' if code else ''}: {message}"
     if code.startswith(("image_", "invalid_image")):
@@ -120,7 +120,7 @@ def of_error_object(peer: Peer, error: Raw) -> ApplicationError:
 
 def of_malformed(peer: Peer, why: str, body: str, content_type: str) -> ApplicationError:
     """Return the failure for HTTP 200 with something else than an answer of the protocol."""
-    excerpt = shorten(peer.redacted(body), 80)
+    excerpt = shorten(peer.redact(body), 80)
     return peer.failure(
         "malformed",
         f"answered 200 with {content_type or 'no content type'}, not an answer: {why}; {excerpt!r}",
@@ -139,7 +139,7 @@ def of_connection(peer: Peer, error: BaseException) -> ApplicationError:
         return peer.failure(
             "malformed", f"answered with more than {response_limits.MAX_BYTES:,} bytes, which are not read"
         )
-    detail = shorten(peer.redacted(str(cause)), EXCERPT_CHARACTERS)
+    detail = shorten(peer.redact(str(cause)), EXCERPT_CHARACTERS)
     what = f"gave no whole answer at {peer.place!r}: {type(cause).__name__}{f': {detail}' if detail else ''}"
     return peer.failure("connection", what)
 
@@ -153,7 +153,7 @@ def of_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationE
     return peer.failure("timeout", f"gave no whole answer within {seconds:g} s")
 
 
-async def document(peer: Peer, response: httpx2.Response) -> Raw:
+async def read_document(peer: Peer, response: httpx2.Response) -> Raw:
     """Return the JSON object in a 2xx answer.
 
     Raises:
@@ -171,8 +171,8 @@ async def document(peer: Peer, response: httpx2.Response) -> Raw:
 
 
 def _fault(status: int, code: str, message: str) -> ModelFault:
-    said = f"{code} {message}".lower()
-    if status == 413 or (status != 429 and any(marker in said for marker in _TOO_LONG)):
+    words = f"{code} {message}".lower()
+    if status == 413 or (status != 429 and any(marker in words for marker in _TOO_LONG)):
         return "context_length"
     if status == 402 or code in _QUOTA:
         return "quota"
@@ -193,7 +193,7 @@ def _fault(status: int, code: str, message: str) -> ModelFault:
             return "bad_request"
 
 
-def _explained(body: str) -> tuple[str, str]:
+def _explain_body(body: str) -> tuple[str, str]:
     """Return code and message of an error body of either vendor, of a compatible server, or of a proxy in between."""
     try:
         document = Raw.read(body)

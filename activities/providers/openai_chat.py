@@ -13,12 +13,12 @@ from mandate.activities.providers.requests import (
     Dialect,
     Exchange,
     Said,
-    dumped,
+    dump,
     is_object,
+    make_arguments,
+    make_id,
+    make_name,
     schema_of,
-    sent_arguments,
-    sent_id,
-    sent_name,
     tools_json,
 )
 from mandate.workflows.contracts.base import JsonObject
@@ -61,11 +61,11 @@ class OpenAiChat:
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
-        messages = DIALECT.written(prompt, _messages)
+        messages = DIALECT.write_conversation(prompt, _messages)
         if system := self._systems.of(prompt):
             messages.insert(0, system)
         return b'{"model":%b,"%b":%d,%b"messages":[%b]}' % (
-            dumped(prompt.model).encode(),
+            dump(prompt.model).encode(),
             self._max_tokens_field,
             prompt.max_output_tokens,
             self._tools.of(prompt),
@@ -83,7 +83,7 @@ class OpenAiChat:
             raise errors.of_malformed(peer, "it has no message", body.text, "JSON")
         message = choices[0].get("message")
         parts = _parts(message)
-        ended = _ended(choices[0].get("finish_reason").string, peer)
+        ended = _read_finish(choices[0].get("finish_reason").string, peer)
         answer = responses.Answer(
             parts=parts,
             native=[_native(message)] if _is_native(message, parts) else None,
@@ -107,7 +107,7 @@ class OpenAiChat:
 
 
 def _system(prompt: Prompt) -> bytes:
-    return dumped({"role": "system", "content": prompt.instructions}).encode() if prompt.instructions.strip() else b""
+    return dump({"role": "system", "content": prompt.instructions}).encode() if prompt.instructions.strip() else b""
 
 
 def _tools(prompt: Prompt) -> bytes:
@@ -128,12 +128,12 @@ def _tool(definition: ToolDefinition) -> JsonObject:
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
     """Yield the messages of one exchange; texts in a row are one message: chat templates want roles to alternate."""
-    for is_text, answers_in_a_row in groupby(exchange.said, lambda said: bool(said.text)):
+    for is_text, answers_in_a_row in groupby(exchange.said, lambda answer: bool(answer.text)):
         if is_text:
-            text = _PARAGRAPH.join(said.text for said in answers_in_a_row)
+            text = _PARAGRAPH.join(answer.text for answer in answers_in_a_row)
             yield b'{"role":"assistant","content":"%b"}' % text
         else:
-            yield from (said.items for said in answers_in_a_row)
+            yield from (answer.items for answer in answers_in_a_row)
     yield from exchange.results
     if exchange.texts:
         yield b'{"role":"user","content":"%b"}' % _PARAGRAPH.join(exchange.texts)
@@ -141,32 +141,32 @@ def _messages(exchange: Exchange) -> Iterator[bytes]:
 
 def _result(call_id: str, text: str, error: bool) -> bytes:  # noqa: FBT001 - the form of `Dialect.result`
     content = f"ERROR: {text}" if error else text
-    return dumped({"role": "tool", "tool_call_id": call_id, "content": content}).encode()
+    return dump({"role": "tool", "tool_call_id": call_id, "content": content}).encode()
 
 
-def _unquoted(text: str) -> bytes:
-    return dumped(text)[1:-1].encode()
+def _unquote(text: str) -> bytes:
+    return dump(text)[1:-1].encode()
 
 
-def _rebuilt(message: AssistantMessage) -> Said:
+def _rebuild(message: AssistantMessage) -> Said:
     text = "".join(part.text for part in message.parts if isinstance(part, TextPart | RefusalPart))
     if not message.calls:
-        content = _unquoted(text) if text.strip() else b""
+        content = _unquote(text) if text.strip() else b""
         return Said(items=content, text=content)
     calls = [_call(part) for part in message.calls]
-    rebuilt = dumped({"role": "assistant", "content": text or None, "tool_calls": calls})
-    return Said(rebuilt.encode(), tuple(sent_id(call.call_id) for call in message.calls))
+    rebuilt = dump({"role": "assistant", "content": text or None, "tool_calls": calls})
+    return Said(rebuilt.encode(), tuple(make_id(call.call_id) for call in message.calls))
 
 
 def _call(part: CallPart) -> dict[str, object]:
-    function = {"name": sent_name(part.tool), "arguments": sent_arguments(part.arguments)}
-    return {"id": sent_id(part.call_id), "type": "function", "function": function}
+    function = {"name": make_name(part.tool), "arguments": make_arguments(part.arguments)}
+    return {"id": make_id(part.call_id), "type": "function", "function": function}
 
 
-DIALECT = Dialect(PROTOCOL, _result, _unquoted, _rebuilt)
+DIALECT = Dialect(PROTOCOL, _result, _unquote, _rebuild)
 
 
-def _ended(reason: str, peer: errors.Peer) -> Literal["complete", "truncated", "refused"]:
+def _read_finish(reason: str, peer: errors.Peer) -> Literal["complete", "truncated", "refused"]:
     match reason:
         case "length":
             return "truncated"
@@ -212,4 +212,4 @@ def _native(message: Raw) -> str:
         for name, member in message.members.items()
         if member.value is not None and member.value not in ([], {}) and not (name == "refusal" and not member.value)
     }
-    return "{" + ",".join(f"{dumped(name)}:{text}" for name, text in kept.items()) + "}"
+    return "{" + ",".join(f"{dump(name)}:{text}" for name, text in kept.items()) + "}"

@@ -12,7 +12,7 @@ from mandate.activities.providers import errors
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import DIRECT, LIMITS, TIMEOUT, timeout_of
-from mandate.activities.providers.response_limits import bound
+from mandate.activities.providers.response_limits import limit
 
 KEYLESS = "EMPTY"
 """Sent to a server that wants no key: the SDK demands one."""
@@ -30,7 +30,7 @@ class OpenAiClient:
             base_url=base_url,
             max_retries=0,
             timeout=TIMEOUT,
-            http_client=bound(openai.DefaultAsyncHttpx2Client(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
+            http_client=limit(openai.DefaultAsyncHttpx2Client(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
         )
 
     async def post(self, prompt: Prompt, body: bytes) -> tuple[Raw, errors.Peer]:
@@ -53,7 +53,7 @@ class OpenAiClient:
             raise errors.of_timeout(peer, seconds, error) from None
         except (openai.OpenAIError, httpx2.RequestError) as error:
             raise errors.of_connection(peer, error) from None
-        return await errors.document(peer, response), peer
+        return await errors.read_document(peer, response), peer
 
     async def close(self) -> None:
         await self._client.close()

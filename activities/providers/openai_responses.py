@@ -12,11 +12,11 @@ from mandate.activities.providers.requests import (
     Dialect,
     Exchange,
     Said,
-    dumped,
+    dump,
+    make_arguments,
+    make_id,
+    make_name,
     schema_of,
-    sent_arguments,
-    sent_id,
-    sent_name,
     tools_json,
 )
 from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
@@ -45,10 +45,10 @@ class OpenAiResponses:
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
-        items = DIALECT.written(prompt, _items)
+        items = DIALECT.write_conversation(prompt, _items)
         first = items[0] if items else b""
         return b'{"model":%b,"max_output_tokens":%d,"prompt_cache_key":"%b",%b,"input":[%b]}' % (
-            dumped(prompt.model).encode(),
+            dump(prompt.model).encode(),
             prompt.max_output_tokens,
             # One key a conversation: the service sends requests with one key and beginning to one machine, up to a
             # rate that one agent's runs together would exceed.
@@ -62,7 +62,7 @@ class OpenAiResponses:
 
 
 def _items(exchange: Exchange) -> Iterator[bytes]:
-    return chain((said.items for said in exchange.said), exchange.results, exchange.texts)
+    return chain((answer.items for answer in exchange.said), exchange.results, exchange.texts)
 
 
 def _agent_part(prompt: Prompt) -> bytes:
@@ -85,39 +85,39 @@ def _tool(definition: ToolDefinition) -> JsonObject:
 
 def _result(call_id: str, text: str, error: bool) -> bytes:  # noqa: FBT001 - the form of `Dialect.result`
     output = f"ERROR: {text}" if error else text
-    return dumped({"type": "function_call_output", "call_id": call_id, "output": output}).encode()
+    return dump({"type": "function_call_output", "call_id": call_id, "output": output}).encode()
 
 
 def _text(text: str) -> bytes:
-    return dumped({"role": "user", "content": [{"type": "input_text", "text": text}]}).encode()
+    return dump({"role": "user", "content": [{"type": "input_text", "text": text}]}).encode()
 
 
-def _rebuilt(message: AssistantMessage) -> Said:
+def _rebuild(message: AssistantMessage) -> Said:
     items: list[str] = []
     for part in message.parts:
         match part.kind:
             case "text" | "refusal":
                 if part.text.strip():
-                    items.append(dumped({"role": "assistant", "content": part.text}))
+                    items.append(dump({"role": "assistant", "content": part.text}))
             case "call":
                 items.append(_call(part))
             case "opaque":
                 pass
-    return Said(",".join(items).encode(), tuple(sent_id(call.call_id) for call in message.calls))
+    return Said(",".join(items).encode(), tuple(make_id(call.call_id) for call in message.calls))
 
 
 def _call(part: CallPart) -> str:
-    return dumped(
+    return dump(
         {
             "type": "function_call",
-            "call_id": sent_id(part.call_id),
-            "name": sent_name(part.tool),
-            "arguments": sent_arguments(part.arguments),
+            "call_id": make_id(part.call_id),
+            "name": make_name(part.tool),
+            "arguments": make_arguments(part.arguments),
         }
     )
 
 
-DIALECT = Dialect(PROTOCOL, _result, _text, _rebuilt)
+DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild)
 
 
 def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:

@@ -32,7 +32,7 @@ def price(provider: str, model: str, usage: Usage, body: Raw = NOTHING) -> Decim
     hour = reported.get("cache_creation").get("ephemeral_1h_input_tokens").count
     for name in dict.fromkeys((model, body.get("model").string)):
         if name and _is_listed(provider, name):
-            return _calculated(provider, name, usage, context, hour=hour)
+            return _calculate(provider, name, usage, context, hour=hour)
     return None
 
 
@@ -50,7 +50,7 @@ def _is_listed(provider: str, model: str) -> bool:
     return True
 
 
-def _calculated(provider: str, model: str, usage: Usage, context: Mapping[str, str], *, hour: int) -> Decimal | None:
+def _calculate(provider: str, model: str, usage: Usage, context: Mapping[str, str], *, hour: int) -> Decimal | None:
     from genai_prices import Usage as Tokens  # noqa: PLC0415 - half a second, only for prices
     from genai_prices import calc_price  # noqa: PLC0415 - half a second, only for prices
 

@@ -82,31 +82,31 @@ def _refuse(name: str) -> float:
 
 
 def _skip(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
+    space = _SPACE.match(text, position)
+    return space.end() if space else position
 
 
 def _members(text: str) -> dict[str, Raw]:
-    found: dict[str, Raw] = {}
+    members: dict[str, Raw] = {}
     position = 0
     while text[position] != "}":
         name, end = _DECODER.raw_decode(text, _skip(text, position + 1))
         start = _skip(text, _skip(text, end) + 1)
         value, end = _DECODER.raw_decode(text, start)
-        found[name] = Raw(value, text[start:end])
+        members[name] = Raw(value, text[start:end])
         position = _skip(text, end)
-    return found
+    return members
 
 
 def _items(text: str) -> list[Raw]:
-    found: list[Raw] = []
+    items: list[Raw] = []
     position = 0
     while text[position] != "]":
         start = _skip(text, position + 1)
         value, end = _DECODER.raw_decode(text, start)
-        found.append(Raw(value, text[start:end]))
+        items.append(Raw(value, text[start:end]))
         position = _skip(text, end)
-    return found
+    return items
 
 
 _DECODER = json.JSONDecoder(parse_int=_integer)

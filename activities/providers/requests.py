@@ -77,7 +77,7 @@ def exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], byte
 
     It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
     """
-    said: list[Said] = []
+    answers: list[Said] = []
     calls: list[str] = []
     results: dict[str, bytes] = {}
     texts: list[bytes] = []
@@ -90,14 +90,14 @@ def exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], byte
                     results.setdefault(call, result)
         elif turn.items:
             if texts or calls:
-                yield Exchange(said, _paired(calls, results, no_result), texts, number)
-                said, calls, results, texts = [], [], {}, []
-            said.append(turn)
+                yield Exchange(answers, _pair_results(calls, results, no_result), texts, number)
+                answers, calls, results, texts = [], [], {}, []
+            answers.append(turn)
             calls.extend(turn.calls)
-    yield Exchange(said, _paired(calls, results, no_result), texts, None)
+    yield Exchange(answers, _pair_results(calls, results, no_result), texts, None)
 
 
-def _paired(calls: list[str], results: dict[str, bytes], no_result: Callable[[str], bytes]) -> list[bytes]:
+def _pair_results(calls: list[str], results: dict[str, bytes], no_result: Callable[[str], bytes]) -> list[bytes]:
     return [results[call] if call in results else no_result(call) for call in calls]
 
 
@@ -120,11 +120,11 @@ class Dialect:
     rebuilt: Callable[[AssistantMessage], Said]
     """An answer from its parts, with ids and names that every protocol accepts."""
 
-    def written(self, prompt: Prompt, write: Callable[[Exchange], Iterable[bytes]]) -> list[bytes]:
+    def write_conversation(self, prompt: Prompt, write: Callable[[Exchange], Iterable[bytes]]) -> list[bytes]:
         """Write the conversation in this protocol; encode a message once, and write it once its exchange is over."""
         model, key = prompt.model, f"{self.protocol}:{prompt.model}"
-        turns = prompt.conversation.mapped(key, lambda message, asked: self._turn(message, asked, model))
-        over = prompt.conversation.kept(f"{key}:written", _Written)
+        turns = prompt.conversation.map_messages(key, lambda message, asked: self._turn(message, asked, model))
+        over = prompt.conversation.cache(f"{key}:written", _Written)
         if over.turns > len(turns):
             # An earlier view of a conversation that has gone on.
             over = _Written()
@@ -142,12 +142,12 @@ class Dialect:
 
     def _turn(self, message: Message, asked: AssistantMessage | None, model: str) -> Turn:
         if isinstance(message, AssistantMessage):
-            if message.native and replayed(message, self.protocol, model):
+            if message.native and is_replayed(message, self.protocol, model):
                 return Said(message.native.encode(), tuple(call.call_id for call in message.calls))
             return self.rebuilt(message)
-        own = replayed(asked, self.protocol, model)
+        own = is_replayed(asked, self.protocol, model)
         results = [part for part in message.parts if isinstance(part, ResultPart)]
-        ids = [result.call_id if own else sent_id(result.call_id) for result in results]
+        ids = [result.call_id if own else make_id(result.call_id) for result in results]
         return Told(
             results=tuple(
                 (call_id, self.result(call_id, result.text if result.text.strip() else EMPTY_RESULT, result.error))
@@ -159,17 +159,17 @@ class Dialect:
         )
 
 
-def replayed(message: AssistantMessage | None, protocol: Protocol, model: str) -> bool:
+def is_replayed(message: AssistantMessage | None, protocol: Protocol, model: str) -> bool:
     """Return whether the provider's own items go back to it: only to the protocol and the model that made them."""
     return message is not None and bool(message.native) and message.protocol == protocol and message.model == model
 
 
-def sent_id(call_id: str) -> str:
+def make_id(call_id: str) -> str:
     """Return `call_id` in the form that all protocols accept: up to 40 of `[a-zA-Z0-9_-]`."""
     return _plain(call_id, 40)
 
 
-def sent_name(tool: str) -> str:
+def make_name(tool: str) -> str:
     """Return a tool's name in the form that all protocols accept, also for a tool that the model made up."""
     return _plain(tool, 64)
 
@@ -181,11 +181,11 @@ def _plain(text: str, limit: int) -> str:
     return f"{plain[: limit - 11]}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def sent_arguments(text: str) -> str:
+def make_arguments(text: str) -> str:
     """Return `text` when it is a JSON object, else an object that holds it: servers that read arguments accept both."""
     if is_object(text):
         return text
-    return dumped({INVALID_ARGUMENTS: text}) if text.strip() else "{}"
+    return dump({INVALID_ARGUMENTS: text}) if text.strip() else "{}"
 
 
 def is_object(text: str) -> bool:
@@ -197,7 +197,7 @@ def is_object(text: str) -> bool:
     return isinstance(raw.value, dict) and raw.is_strict
 
 
-def dumped(value: object) -> str:
+def dump(value: object) -> str:
     """Return `value` as JSON without spaces, keys in their order."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 

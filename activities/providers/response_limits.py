@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import httpx2
 from mandate.activities.providers.rawjson import Raw
-from mandate.activities.threads import in_thread
+from mandate.activities.threads import run_in_thread
 
 MAX_BYTES = 8 * 1024 * 1024
 """Of one answer, unpacked; the longest output of any model is a tenth of it."""
@@ -24,7 +24,7 @@ class AnswerTooLarge(httpx2.ReadError):
     """An answer that is not read to its end."""
 
 
-def bound(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
+def limit(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     """Make `client` read no more of an answer than is allowed, whatever way a request takes, and return it."""
     # The way through a proxy of the environment is made by the client itself, when no transport is given to it.
     client._transport = _Bounded(client._transport)
@@ -43,12 +43,12 @@ async def parse(content: bytes) -> Raw:
         raise ValueError(f"it has more than {MAX_PARTS:,} objects and lists")
     if len(content) < ASIDE_BYTES:
         return Raw.read(content.decode("utf-8", "replace"))
-    raw = await in_thread(lambda: _parsed(content), threading.Event(), ended=lambda: None)
+    raw = await run_in_thread(lambda: _parse(content), threading.Event(), ended=lambda: None)
     assert isinstance(raw, Raw)
     return raw
 
 
-def _parsed(content: bytes) -> Raw:
+def _parse(content: bytes) -> Raw:
     raw = Raw.read(content.decode("utf-8", "replace"))
     _unfold(raw, _LEVELS)
     return raw

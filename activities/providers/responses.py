@@ -7,7 +7,7 @@ from typing import Literal
 from mandate.activities.providers import prices
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.rawjson import Raw
-from mandate.activities.providers.requests import sent_name
+from mandate.activities.providers.requests import make_name
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import (
     AssistantMessage,
@@ -105,7 +105,7 @@ def _with_own_ids(prompt: Prompt, answer: Answer) -> tuple[list[Part], Sequence[
     """
     if not any(isinstance(part, CallPart) for part in answer.parts):
         return list(answer.parts), answer.native
-    seen = {call_id for ids in prompt.conversation.mapped("call ids", _call_ids) for call_id in ids}
+    seen = {call_id for ids in prompt.conversation.map_messages("call ids", _call_ids) for call_id in ids}
     parts: list[Part] = []
     native = answer.native
     for index, part in enumerate(answer.parts):
@@ -114,7 +114,7 @@ def _with_own_ids(prompt: Prompt, answer: Answer) -> tuple[list[Part], Sequence[
                 unique = f"{part.call_id or 'call'}-{len(prompt.conversation)}-{index}"
                 part, native = part.model_copy(update={"call_id": unique}), None  # noqa: PLW2901 - the call under its own id
             seen.add(part.call_id)
-            native = native if sent_name(part.tool) == part.tool else None
+            native = native if make_name(part.tool) == part.tool else None
         parts.append(part)
     return parts, native
 

@@ -98,12 +98,12 @@ class PostgresStore:
             await connection.execute(_PUT, digests, [blobs[digest] for digest in digests])
 
     async def get(self, digests: Sequence[Digest]) -> dict[Digest, bytes]:
-        found: dict[Digest, bytes] = {}
+        contents: dict[Digest, bytes] = {}
         for start in range(0, len(digests), ROWS):
             async with self._connection() as connection:
                 rows = await connection.fetch(_GET, digests[start : start + ROWS])
-            found.update((row["digest"], row["content"]) for row in rows)
-        return found
+            contents.update((row["digest"], row["content"]) for row in rows)
+        return contents
 
     async def claim(self, key: str) -> bool:
         async with self._connection() as connection:
@@ -142,14 +142,14 @@ class PostgresStore:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         try:
-            async with (await self._opened()).acquire(timeout=CONNECT_SECONDS) as connection:
+            async with (await self._open()).acquire(timeout=CONNECT_SECONDS) as connection:
                 yield connection
         except TimeoutError as error:
             raise StoreUnavailable(f"the store {self._name} did not answer in time") from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise StoreUnavailable(f"the store {self._name} did not answer: {_reason(error, self._hidden)}") from error
 
-    async def _opened(self) -> asyncpg.Pool:
+    async def _open(self) -> asyncpg.Pool:
         async with self._opening:
             if self._is_closed:
                 raise StoreUnavailable(f"the store {self._name} is closed")

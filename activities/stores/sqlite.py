@@ -97,13 +97,13 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Digest, bytes]]
 
 
 def _select(connection: sqlite3.Connection, digests: Sequence[Digest]) -> dict[Digest, bytes]:
-    found: dict[Digest, bytes] = {}
+    contents: dict[Digest, bytes] = {}
     for start in range(0, len(digests), ROWS):
         part = digests[start : start + ROWS]
         marks = ",".join("?" * len(part))
         statement = f"SELECT digest, content FROM blobs WHERE digest IN ({marks})"  # noqa: S608 - question marks only
-        found.update(connection.execute(statement, part))
-    return found
+        contents.update(connection.execute(statement, part))
+    return contents
 
 
 def _enter(connection: sqlite3.Connection, key: str) -> bool:
@@ -115,8 +115,8 @@ def _read_keys(connection: sqlite3.Connection) -> Keys:
     rows = connection.execute(statement).fetchall()
     until = connection.execute("SELECT until FROM unmarked").fetchone()
     keys = tuple(
-        Key(number, secret, _moment(made), _moment(used), _moment(retired) if retired is not None else None)
-        for number, secret, made, used, retired in rows
+        Key(number, secret, _moment(made_at), _moment(used), _moment(retired) if retired is not None else None)
+        for number, secret, made_at, used, retired in rows
     )
     return Keys(keys or (_insert_key(connection, used_after=0.0),), _moment(until[0]) if until else None)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from mandate.activities.toolbox.schema_names import Names, Said, children, others
+from mandate.activities.toolbox.schema_names import Names, Said, find_children, find_others
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.rules import names
 from mandate.workflows.rules.plain_text import shorten
@@ -29,13 +29,13 @@ def name_fault(schema: JsonObject, value: JsonObject) -> str | None:
             fault = _fault(part, said, is_root=not place)
             if fault is not None:
                 return f"{place}: {fault}" if place else fault
-            more = others(parts)
+            more = find_others(parts)
             for name, item in part.items():
                 if isinstance(item, dict | list):
-                    below = f"{place}.{_shown(name)}" if place else _shown(name)
-                    waiting.append((below, item, children(parts, name) or more))
+                    below = f"{place}.{_show(name)}" if place else _show(name)
+                    waiting.append((below, item, find_children(parts, name) or more))
         elif isinstance(part, list):
-            more = others(reading.parts(applying))
+            more = find_others(reading.parts(applying))
             waiting += [
                 (f"{place}[{index}]", item, more) for index, item in enumerate(part) if isinstance(item, dict | list)
             ]
@@ -43,15 +43,15 @@ def name_fault(schema: JsonObject, value: JsonObject) -> str | None:
 
 
 def _fault(given: Mapping[str, JsonValue], said: Said, *, is_root: bool) -> str | None:
-    found = names.find_clash(given, said.names)
-    if found is not None and found[1] in given:
-        one, other = sorted(map(_shown, found))
-        return f"{one!r} and {other!r} are one name to many receivers; give only one of them"
-    if found is not None:
-        return f"{_shown(found[0])!r} is not known here, and many receivers read it as {found[1]!r}; write {found[1]!r}"
+    clash = names.find_clash(given, said.names)
+    if clash is not None and clash[1] in given:
+        first, other = sorted(map(_show, clash))
+        return f"{first!r} and {other!r} are one name to many receivers; give only one of them"
+    if clash is not None:
+        return f"{_show(clash[0])!r} is not known here, and many receivers read it as {clash[1]!r}; write {clash[1]!r}"
     if not said.is_closed or said.patterns or said.is_open:
         return None
-    unknown = [_shown(name) for name in given if name not in said.names]
+    unknown = [_show(name) for name in given if name not in said.names]
     if not unknown:
         return None
     listed = ", ".join(map(repr, unknown[:_UNKNOWN_SHOWN])) + (" and more" if len(unknown) > _UNKNOWN_SHOWN else "")
@@ -62,5 +62,5 @@ def _fault(given: Mapping[str, JsonValue], said: Said, *, is_root: bool) -> str 
     return f"{listed} are {'no ' if is_root else 'not '}{what}; there are: {known}"
 
 
-def _shown(name: str) -> str:
+def _show(name: str) -> str:
     return shorten(name, _NAME_CHARACTERS)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from mandate.activities.toolbox import schema, schema_types
 from mandate.activities.toolbox.argument_names import name_fault
-from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.conversation import Conversation
@@ -27,24 +27,24 @@ def read(definition: ToolDefinition, text: str) -> JsonObject:
         ValueError: they are no strict JSON object, or do not fit the tool; the text is for the model.
     """
     arguments = schema.parse_arguments(text)
-    fault = misfit(definition, arguments)
+    fault = find_misfit(definition, arguments)
     if fault is not None:
         raise ValueError(fault)
     return arguments
 
 
-def misfit(definition: ToolDefinition, arguments: JsonObject) -> str | None:
+def find_misfit(definition: ToolDefinition, arguments: JsonObject) -> str | None:
     """Return why `arguments` can reach neither rule nor tool, whoever gives them, or `None` when they can.
 
     What policy and tool could read differently does not fit: names that the schema does not declare and does not open
     either, and names that receivers may take for one another.
     """
     fault = name_fault(definition.input_schema, arguments)
-    fault = fault or schema.misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
-    return fault if fault is None else without_sensitive(fault, definition.tool, arguments)
+    fault = fault or schema.find_misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
+    return fault if fault is None else strike_sensitive(fault, definition.tool, arguments)
 
 
-def as_written(text: str) -> JsonObject:
+def read_loosely(text: str) -> JsonObject:
     """Return what can be read of arguments that may not fit, for striking them out of what is told."""
     try:
         value = json.loads(text)
@@ -53,7 +53,7 @@ def as_written(text: str) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-async def of_call(
+async def load_call(
     blobs: Blobs, conversation: Conversation, definition: ToolDefinition, part: CallPart, edited: Digest | None
 ) -> JsonObject:
     """Return the whole arguments of a call: the model's, or at `edited` those that a person put in their place.
@@ -65,17 +65,17 @@ async def of_call(
     if edited is None:
         return read(definition, part.arguments)
     written = (await blobs.get(edited)).decode()
-    salt = salt_for(definition, conversation)
+    salt = find_salt(definition, conversation)
     if salt is None:
         return read(definition, written)
     own = read(definition, part.arguments)
-    known = dict(sensitive_arguments.behind(as_stored(definition, own, salt), own))
-    return read(definition, json.dumps(sensitive_arguments.filled(json.loads(written), known)))
+    known = dict(sensitive_arguments.match_references(make_storable(definition, own, salt), own))
+    return read(definition, json.dumps(sensitive_arguments.fill_references(json.loads(written), known)))
 
 
-def as_stored(definition: ToolDefinition, whole: JsonObject, salt: bytes | None) -> JsonObject:
+def make_storable(definition: ToolDefinition, whole: JsonObject, salt: bytes | None) -> JsonObject:
     """Return `whole` as it is stored outside its conversation, at an address that the workflow knows."""
-    return sensitive_arguments.hidden(whole, definition.tool.sensitive, salt, seen=seen(definition, whole))
+    return sensitive_arguments.hide(whole, definition.tool.sensitive, salt, seen=convert(definition, whole))
 
 
 def call_digest(tool: str, arguments: JsonObject, salt: bytes | None = None) -> str:
@@ -87,27 +87,27 @@ def call_digest(tool: str, arguments: JsonObject, salt: bytes | None = None) -> 
     return digest_of(content) if salt is None else sensitive_arguments.keyed_digest(salt, content)
 
 
-def seen(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
+def convert(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
     """Return `arguments` as conditions see them: numbers as the tool's schema declares them, all texts whole."""
-    return schema_types.as_declared(definition.input_schema, arguments)
+    return schema_types.convert_numbers(definition.input_schema, arguments)
 
 
-def told(definition: ToolDefinition, arguments: JsonObject, salt: bytes | None) -> JsonObject:
-    """Return `arguments` as the workflow and so its rules have them: as `seen`, sensitive ones by reference."""
-    return sensitive_arguments.hidden(seen(definition, arguments), definition.tool.sensitive, salt)
+def hide_sensitive(definition: ToolDefinition, arguments: JsonObject, salt: bytes | None) -> JsonObject:
+    """Return `arguments` as workflow and rules have them: as of `convert`, sensitive ones by reference."""
+    return sensitive_arguments.hide(convert(definition, arguments), definition.tool.sensitive, salt)
 
 
-def salt_for(definition: ToolDefinition, conversation: Conversation) -> bytes | None:
+def find_salt(definition: ToolDefinition, conversation: Conversation) -> bytes | None:
     """Return what the digests of calls of this tool are keyed with; `None` where nothing is sensitive."""
-    return sensitive_arguments.salt_of(conversation) if definition.tool.sensitive else None
+    return sensitive_arguments.find_salt(conversation) if definition.tool.sensitive else None
 
 
-def shown(arguments: JsonObject, limit_bytes: int = SHOWN_BYTES) -> JsonObject:
+def shorten_texts(arguments: JsonObject, limit_bytes: int = SHOWN_BYTES) -> JsonObject:
     """Return `arguments` with long texts replaced by references, and more until they take `limit_bytes` of JSON.
 
     What is smaller than a reference stays, so many small ones may take more.
     """
-    view = {name: _shortened(value) for name, value in arguments.items()}
+    view = {name: _shorten(value) for name, value in arguments.items()}
     sizes = {name: len(canonical_json(value)) for name, value in view.items()}
     total = sum(sizes.values())
     for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
@@ -121,14 +121,14 @@ def shown(arguments: JsonObject, limit_bytes: int = SHOWN_BYTES) -> JsonObject:
     return view
 
 
-def _shortened(value: JsonValue) -> JsonValue:
+def _shorten(value: JsonValue) -> JsonValue:
     match value:
         case str() if len(value.encode()) > ARGUMENT_LEAF_BYTES:
             return _reference(value)
         case list():
-            return [_shortened(item) for item in value]
+            return [_shorten(item) for item in value]
         case Mapping():
-            return {name: _shortened(item) for name, item in value.items()}
+            return {name: _shorten(item) for name, item in value.items()}
         case _:
             return value
 

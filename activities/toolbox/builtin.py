@@ -67,13 +67,13 @@ async def read_result(blobs: Blobs, conversation: Conversation, arguments: JsonO
         ToolError: no result of this conversation has that name; a store failure.
     """
     name, start = str(arguments["result"]), int(str(arguments["start"]))
-    by_message = conversation.mapped("results", _stored_results)
+    by_message = conversation.map_messages("results", _stored_results)
     known = {part.digest: part for parts in by_message for part in parts if part.digest is not None}
     digest = next((digest for digest in known if digest[: results.REFERENCE_CHARACTERS] == name), None)
     if digest is None:
         names = ", ".join(digest[: results.REFERENCE_CHARACTERS] for digest in list(known)[-5:]) or "none"
         raise ToolError(Outcome.NOT_DONE, f"no stored result is called {name!r}; the latest are: {names}")
-    content = await results.content(blobs, known[digest])
+    content = await results.load_content(blobs, known[digest])
     if start >= len(content):
         raise ToolError(Outcome.NOT_DONE, f"start={start} is past the end: the result has {len(content)} bytes")
     return ToolText(results.excerpt(content, start, CHUNK_BYTES, digest))

@@ -33,9 +33,9 @@ def calls_of(
         definition = agent.definition(part.tool)
         if call.misfit is None and definition is not None:
             remote = definition.tool.remote is not None
-            view = arguments.told(definition, call.arguments, salt)
+            view = arguments.hide_sensitive(definition, call.arguments, salt)
             if not remote:
-                view = arguments.shown(view, min(share, arguments.SHOWN_BYTES))
+                view = arguments.shorten_texts(view, min(share, arguments.SHOWN_BYTES))
             size = len(canonical_json(view))
             remote_bytes += size if remote else 0
             limit = REMOTE_LIMIT_BYTES if remote else min(share, REMOTE_LIMIT_BYTES)
@@ -76,7 +76,7 @@ def _misfit(tool: str, reason: str) -> CallRequest:
 
 def digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
     """Return the digests of all earlier calls that change the world, invalid ones left out."""
-    salt = sensitive_arguments.salt_of(chain.conversation)
+    salt = sensitive_arguments.find_salt(chain.conversation)
 
     def of_message(message: Message, _: AssistantMessage | None) -> tuple[Digest, ...]:
         if not isinstance(message, AssistantMessage):
@@ -84,5 +84,5 @@ def digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
         calls = (_call(agent, part, Finish.COMPLETE, salt) for part in message.calls)
         return tuple(call.digest for call in calls if call.digest is not None)
 
-    by_message = chain.conversation.mapped("effects", of_message)
+    by_message = chain.conversation.map_messages("effects", of_message)
     return [digest for digests in by_message for digest in digests]

@@ -6,7 +6,16 @@ whoever receives the call may know them.
 
 from collections.abc import Sequence
 
-from mandate.activities.toolbox.schema_names import BY_NAME, LISTED, MORE, Names, Part, children, mapping, others
+from mandate.activities.toolbox.schema_names import (
+    BY_NAME,
+    LISTED,
+    MORE,
+    Names,
+    Part,
+    find_children,
+    find_others,
+    mapping,
+)
 from mandate.workflows.contracts.base import JsonObject
 from pydantic import JsonValue
 
@@ -27,8 +36,8 @@ def close_schema(schema: JsonObject, *, only_file_opens: bool = False) -> JsonOb
     Raises:
         ValueError: the schema branches without end.
     """
-    strict = _without_openings(schema) if only_file_opens else schema
-    return _Closing(strict).rewritten()
+    strict = _remove_openings(schema) if only_file_opens else schema
+    return _Closing(strict).rewrite()
 
 
 def open_schema(schema: JsonObject) -> JsonObject:
@@ -51,10 +60,10 @@ class _Closing(Names):
         self._limited = 0
         self._visit()
 
-    def rewritten(self) -> JsonObject:
-        made = self._rewrite(self.root)
-        assert isinstance(made, dict)
-        return made
+    def rewrite(self) -> JsonObject:
+        schema = self._rewrite(self.root)
+        assert isinstance(schema, dict)
+        return schema
 
     def _visit(self) -> None:
         """Find out the role of each node."""
@@ -68,7 +77,7 @@ class _Closing(Names):
             self.check_effort(len(seen))
             for node in applying:
                 self._roles.setdefault(id(node), set()).add(len(identities) == 1)
-            same = self.stands_for(applying[0]) if len(identities) == 1 else None
+            same = self.find_target(applying[0]) if len(identities) == 1 else None
             if same is not None:
                 waiting.append([same])
                 continue
@@ -76,8 +85,8 @@ class _Closing(Names):
             for part, _ in parts:
                 if id(part) not in identities:
                     self._roles[id(part)] = {*self._roles.get(id(part), ()), False}
-            waiting += [children(parts, name) for name in self.said(parts).names]
-            waiting += [[other] for other in others(parts)] if len(parts) == 1 else [others(parts)]
+            waiting += [find_children(parts, name) for name in self.said(parts).names]
+            waiting += [[other] for other in find_others(parts)] if len(parts) == 1 else [find_others(parts)]
 
     def _is_whole(self, node: JsonObject) -> bool:
         """Return whether `node` is nothing but all that is said of a value."""
@@ -89,25 +98,25 @@ class _Closing(Names):
             return [self._rewrite(item) for item in node]
         if not isinstance(node, dict):
             return node
-        made: JsonObject = {
+        schema: JsonObject = {
             key: item if not named and key in _DATA else self._rewrite(item, named=not named and key in _NAMED)
             for key, item in node.items()
         }
-        return self._shut(node, made) if not named and self._is_whole(node) else made
+        return self._shut(node, schema) if not named and self._is_whole(node) else schema
 
-    def _shut(self, node: JsonObject, made: JsonObject) -> JsonObject:
+    def _shut(self, node: JsonObject, schema: JsonObject) -> JsonObject:
         """Return `made` of `node`, closed as far as it is not by what it refers to."""
-        same = self.stands_for(node)
+        same = self.find_target(node)
         if isinstance(same, dict) and self._is_whole(same):
-            return made
+            return schema
         parts = self.parts((node,))
         own = mapping(node.get("properties"))
-        limits = self._limits(parts, (), but=[name for name in own if len(children(parts, name)) == 1])
+        limits = self._limits(parts, (), but=[name for name in own if len(find_children(parts, name)) == 1])
         if not limits:
-            return made
-        if "$ref" in made and self._ignores_beside_ref:
-            made = {**{key: made[key] for key in made if key != "$ref"}, "allOf": [{"$ref": made["$ref"]}]}
-        return _joined(made, limits)
+            return schema
+        if "$ref" in schema and self._ignores_beside_ref:
+            schema = {**{key: schema[key] for key in schema if key != "$ref"}, "allOf": [{"$ref": schema["$ref"]}]}
+        return _join(schema, limits)
 
     def _limits(self, parts: Sequence[Part], above: tuple[frozenset[int], ...], but: Sequence[str] = ()) -> JsonObject:
         """Return a schema that says only which names there are, for a value that `parts` apply to; it may be empty.
@@ -122,40 +131,40 @@ class _Closing(Names):
         said, is_root = self.said(parts), any(part is self.root for part, _ in parts[:1])
         below: JsonObject = {}
         for name in said.names:
-            inner = {} if name in but else self._limits(self.parts(children(parts, name)), (*above, identities))
+            inner = {} if name in but else self._limits(self.parts(find_children(parts, name)), (*above, identities))
             below[name] = inner or True
-        made: JsonObject = {}
+        limits: JsonObject = {}
         is_shut = said.can_be_closed and bool(said.names or said.patterns or is_root)
         if is_shut or any(inner is not True for inner in below.values()):
-            made["properties"] = below
+            limits["properties"] = below
         if is_shut:
-            made["additionalProperties"] = False
+            limits["additionalProperties"] = False
             if said.patterns:
-                made["patternProperties"] = dict.fromkeys(said.patterns, True)
-        if len(parts) > 1 and (items := self._limits(self.parts(_listed(parts)), (*above, identities))):
-            made["items"] = items
-        return made
+                limits["patternProperties"] = dict.fromkeys(said.patterns, True)
+        if len(parts) > 1 and (items := self._limits(self.parts(_list_items(parts)), (*above, identities))):
+            limits["items"] = items
+        return limits
 
 
-def _joined(made: JsonObject, limits: JsonObject) -> JsonObject:
+def _join(schema: JsonObject, limits: JsonObject) -> JsonObject:
     """Return `made` joined with `limits`."""
-    joined = dict(made)
+    joined = dict(schema)
     for key, limit in limits.items():
         if key in ("properties", "patternProperties") and isinstance(limit, dict):
-            own = mapping(made.get(key))
+            own = mapping(schema.get(key))
             both = {name: _both(own[name], limit[name]) if name in limit else own[name] for name in own}
             if together := {**both, **{name: limit[name] for name in limit if name not in own}}:
                 joined[key] = together
         else:
-            joined[key] = _both(made[key], limit) if key in made else limit
+            joined[key] = _both(schema[key], limit) if key in schema else limit
     return joined
 
 
-def _both(one: JsonValue, other: JsonValue) -> JsonValue:
-    return one if other is True or one == other else {"allOf": [one, other]}
+def _both(first: JsonValue, other: JsonValue) -> JsonValue:
+    return first if other is True or first == other else {"allOf": [first, other]}
 
 
-def _listed(parts: Sequence[Part]) -> list[JsonValue]:
+def _list_items(parts: Sequence[Part]) -> list[JsonValue]:
     """Return the schemas of all items of a list, where it has no others."""
     has_more = any(key in part for part, _ in parts for key in LISTED if key != "items")
     return [] if has_more else [part["items"] for part, _ in parts if isinstance(part.get("items"), dict)]
@@ -164,26 +173,26 @@ def _listed(parts: Sequence[Part]) -> list[JsonValue]:
 _DATA = ("const", "enum", "default", "examples")
 
 
-def _without_openings(node: JsonValue, *, named: bool = False, is_root: bool = True) -> JsonObject:
+def _remove_openings(node: JsonValue, *, named: bool = False, is_root: bool = True) -> JsonObject:
     """Return `node` without what lets an object that declares names have more; of the root whatever it says."""
-    made = _cleared(node, named=named, is_root=is_root)
-    assert isinstance(made, dict)
-    return made
+    cleared = _clear(node, named=named, is_root=is_root)
+    assert isinstance(cleared, dict)
+    return cleared
 
 
-def _cleared(node: JsonValue, *, named: bool = False, is_root: bool = False) -> JsonValue:
+def _clear(node: JsonValue, *, named: bool = False, is_root: bool = False) -> JsonValue:
     if isinstance(node, list):
-        return [_cleared(item) for item in node]
+        return [_clear(item) for item in node]
     if not isinstance(node, dict):
         return node
-    made: JsonObject = {
-        key: item if not named and key in _DATA else _cleared(item, named=not named and key in _NAMED)
+    schema: JsonObject = {
+        key: item if not named and key in _DATA else _clear(item, named=not named and key in _NAMED)
         for key, item in node.items()
     }
     if named:
-        return made
+        return schema
     for key in MORE:
-        opens = made.get(key) in _ANYTHING and made.get(key) is not False
-        if key in made and made[key] is not False and (is_root or (opens and made.get("properties"))):
-            del made[key]
-    return made
+        opens = schema.get(key) in _ANYTHING and schema.get(key) is not False
+        if key in schema and schema[key] is not False and (is_root or (opens and schema.get("properties"))):
+            del schema[key]
+    return schema

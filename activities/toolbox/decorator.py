@@ -108,7 +108,7 @@ def tool(
     known = _effect(effect)
     if key_valid is not None:
         _check_keyed("key_valid", known)
-    made = ToolSettings(
+    settings = ToolSettings(
         effect=known,
         timeout=_duration("timeout", timeout),
         retries=_retries(retries),
@@ -123,7 +123,7 @@ def tool(
 
     def mark(marked: F) -> F:
         check_parameters(marked)
-        setattr(marked, _MARK, made)
+        setattr(marked, _MARK, settings)
         return marked
 
     return mark if function is None else mark(function)
@@ -185,7 +185,7 @@ def definition(function: Function, settings: PythonTool | None = None) -> ToolDe
     effect = entry.effect or marked.effect
     if entry.key_valid is not None:
         _check_keyed(f"{path}: key_valid", effect)
-    made = Tool(
+    declared = Tool(
         name=_name(entry.name or marked.name or str(getattr(function, "__name__", ""))),
         source="python",
         effect=effect,
@@ -198,7 +198,7 @@ def definition(function: Function, settings: PythonTool | None = None) -> ToolDe
         sensitive=sensitive,
     )
     whole = ToolDefinition(
-        tool=made,
+        tool=declared,
         description=takes.description if described is None else described,
         input_schema=schema,
         binding=PythonBinding(kind="python", function=path),

@@ -13,13 +13,13 @@ def resolve(root: JsonValue, reference: str) -> JsonValue:
     pointer = unquote(reference.removeprefix("#"))
     if not reference.startswith("#") or (pointer and not pointer.startswith("/")):
         return None
-    found = root
+    value = root
     for step in pointer.split("/")[1:]:
         key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdecimal() and len(key) <= INDEX_DIGITS and int(key) < len(found):
-            found = found[int(key)]
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdecimal() and len(key) <= INDEX_DIGITS and int(key) < len(value):
+            value = value[int(key)]
         else:
             return None
-    return found
+    return value

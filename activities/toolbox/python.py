@@ -12,11 +12,11 @@ from typing import NoReturn
 
 import structlog
 from mandate.activities.failures import ToolError
-from mandate.activities.threads import in_thread
+from mandate.activities.threads import run_in_thread
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.context import NotDone, ToolContext
 from mandate.activities.toolbox.decorator import load_function
-from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.toolbox.signature import Function, InvalidTool, Signature, signature
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
@@ -50,14 +50,14 @@ class PythonToolbox:
             bound = takes.bind(arguments, tool_context(context, cancellation))
         except Exception as error:  # noqa: BLE001 - validators of the tool's own types run any code
             reason = f"arguments of {definition.tool.name!r} do not fit: {_message(error)}"
-            raise ToolError(Outcome.NOT_SENT, without_sensitive(reason, definition.tool, arguments)) from None
+            raise ToolError(Outcome.NOT_SENT, strike_sensitive(reason, definition.tool, arguments)) from None
         if not inspect.iscoroutinefunction(function) and not self._free.acquire(blocking=False):
             raise ToolError(Outcome.NOT_SENT, "all threads of this worker are busy with tools that have not returned")
         try:
             if inspect.iscoroutinefunction(function):
                 returned = await function(**bound)
             else:
-                returned = await in_thread(partial(function, **bound), cancellation, ended=self._free.release)
+                returned = await run_in_thread(partial(function, **bound), cancellation, ended=self._free.release)
                 returned = await returned if inspect.isawaitable(returned) else returned
         except asyncio.CancelledError as error:
             if is_cancelled():
@@ -122,12 +122,12 @@ def is_cancelled() -> bool:
 
 def _raise_failure(error: BaseException, tool: Tool, arguments: JsonObject) -> NoReturn:
     """Raise the failure of the row "Python" of the table of outcomes."""
-    message = without_sensitive(_message(error), tool, arguments)
+    message = strike_sensitive(_message(error), tool, arguments)
     if isinstance(error, NotDone):
         raise ToolError(Outcome.NOT_DONE, message or "not done", retry_after=error.retry_after) from None
     kind = type(error).__name__
     # As text: what renders an exception for people may print local variables, which hold arguments.
-    trace = without_sensitive("".join(traceback.format_exception(error)), tool, arguments)
+    trace = strike_sensitive("".join(traceback.format_exception(error)), tool, arguments)
     log.warning("tool_raised", tool=tool.name, error=kind, traceback=trace)
     raise ToolError(Outcome.UNKNOWN, f"{kind}: {message}" if message else kind) from None
 

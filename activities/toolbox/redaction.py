@@ -50,7 +50,7 @@ class SecretValues:
         return value
 
 
-def without_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
+def strike_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
     """Return `text` with `***` for each value of the tool's sensitive `arguments`, in the forms it may come back in."""
     values = set(_sensitive_leaves(arguments, tool.sensitive))
     forms = {form for value in values for form in _forms(value)}

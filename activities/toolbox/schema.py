@@ -58,7 +58,7 @@ def parse_arguments(text: str) -> JsonObject:
     return value  # type: ignore[return-value]  # the walk has found no duplicate
 
 
-def unfenced(text: str) -> str:
+def remove_fence(text: str) -> str:
     """Return `text` without a Markdown code fence around it."""
     stripped = text.strip()
     if stripped.startswith("```") and stripped.endswith("```") and "\n" in stripped:
@@ -86,7 +86,7 @@ def check_schema(schema: JsonObject, *, of_object: bool = True) -> None:
     except RecursionError:
         raise ValueError("the schema is nested too deep") from None
     try:
-        _compiled(canonical_json(schema))
+        _compile(canonical_json(schema))
     except ValidationError as error:
         raise ValueError(shorten(f"the schema is not valid: {_schema_fault(error)}")) from None
     except ValueError as error:
@@ -110,7 +110,7 @@ def is_checkable(schema: JsonObject, value: JsonValue) -> bool:
     return _validator(schema)[1].is_bearable(value)
 
 
-def misfit(schema: JsonObject, value: JsonValue, *, sensitive: Sequence[str] = ()) -> str | None:
+def find_misfit(schema: JsonObject, value: JsonValue, *, sensitive: Sequence[str] = ()) -> str | None:
     """Return why `value` does not fit `schema`, or `None` when it does: at most 3 faults and 300 characters.
 
     Names where, the value shortened, and what is allowed; of a `sensitive` argument, at whatever depth, only its name
@@ -133,12 +133,12 @@ def misfit(schema: JsonObject, value: JsonValue, *, sensitive: Sequence[str] = (
 
 
 def _object(pairs: list[tuple[str, object]]) -> object:
-    found: dict[str, object] = {}
+    members: dict[str, object] = {}
     for key, value in pairs:
-        if key in found:
+        if key in members:
             return _Duplicate(key)
-        found[key] = value
-    return found
+        members[key] = value
+    return members
 
 
 def _integer(digits: str) -> int:
@@ -223,7 +223,7 @@ def _validator(schema: JsonObject) -> tuple[jsonschema_rs.Validator, Cost]:
     known = _by_identity.get(id(schema))
     if known is not None:
         return known[1]
-    compiled = _compiled(canonical_json(schema))
+    compiled = _compile(canonical_json(schema))
     if len(_by_identity) >= 1024:
         _by_identity.clear()
     # The schema is held too, so that its identity is not given to another object.
@@ -232,7 +232,7 @@ def _validator(schema: JsonObject) -> tuple[jsonschema_rs.Validator, Cost]:
 
 
 @lru_cache(maxsize=1024)
-def _compiled(schema: bytes) -> tuple[jsonschema_rs.Validator, Cost]:
+def _compile(schema: bytes) -> tuple[jsonschema_rs.Validator, Cost]:
     """Compile a schema; formats are annotations in every draft, and a reference that leaves it is never fetched."""
     value = json.loads(schema)
     cost = measure(value)
@@ -243,15 +243,15 @@ def _fault(error: ValidationError, sensitive: Sequence[str]) -> str:
     path = tuple(error.instance_path)
     for depth, part in enumerate(path, 1):
         if isinstance(part, str) and is_sensitive(part, sensitive):
-            return f"{_show(path[:depth])}: {_says(error, 'the value', hidden=True)}"
+            return f"{_show(path[:depth])}: {_describe(error, 'the value', hidden=True)}"
     # What holds other values may hold a sensitive one.
     hides = bool(sensitive) and isinstance(error.instance, dict | list)
     shown = _json(error.instance) if path and not hides else "the value"
-    says = _says(error, shown, hidden=hides or (not path and bool(sensitive)))
+    says = _describe(error, shown, hidden=hides or (not path and bool(sensitive)))
     return f"{_show(path)}: {says}" if path else says
 
 
-def _says(error: ValidationError, shown: str, *, hidden: bool) -> str:
+def _describe(error: ValidationError, shown: str, *, hidden: bool) -> str:
     """Return the fault in words; `shown` stands for the value, and `hidden` says that nothing of it may be told."""
     match error.kind:
         case ValidationErrorKind.AnyOf(context=context) | ValidationErrorKind.OneOfNotValid(context=context):
@@ -270,5 +270,5 @@ def _says(error: ValidationError, shown: str, *, hidden: bool) -> str:
 
 def _branch(error: ValidationError, depth: int, *, hidden: bool) -> str:
     inner = tuple(error.instance_path)[depth:]
-    says = _says(error, "it", hidden=hidden)
+    says = _describe(error, "it", hidden=hidden)
     return says if hidden or not inner else f"{_show(inner)}: {says}"

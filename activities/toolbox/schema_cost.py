@@ -156,8 +156,8 @@ class _Measure:
         pointer = unquote(reference[1:])
         if pointer and not pointer.startswith("/"):
             return self._named.get(pointer, [])
-        found = (json_pointer.resolve(base, reference) for base in self._bases)
-        return [target for target in found if target is not None]
+        targets = (json_pointer.resolve(base, reference) for base in self._bases)
+        return [target for target in targets if target is not None]
 
 
 def _objects(schema: JsonObject) -> Iterator[JsonObject]:

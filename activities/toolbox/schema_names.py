@@ -63,7 +63,7 @@ class Names:
 
     def find_open(self) -> tuple[str, ...]:
         """Return the places that take names which are not declared there; an object that declares none is a map."""
-        found, seen = dict[str, None](), set[frozenset[int]]()
+        places, seen = dict[str, None](), set[frozenset[int]]()
         waiting: list[tuple[str, Sequence[JsonValue]]] = [(ROOT, (self.root,))]
         while waiting:
             place, applying = waiting.pop(0)
@@ -75,10 +75,10 @@ class Names:
             self.check_effort(len(seen))
             said = self.said(parts)
             if not said.is_closed and (place == ROOT or said.names) and any(_may_be_object(part) for part, _ in parts):
-                found[place] = None
-            waiting += [(_below(place, name), children(parts, name)) for name in said.names]
-            waiting.append((f"{place}[]", others(parts)))
-        return tuple(found)
+                places[place] = None
+            waiting += [(_below(place, name), find_children(parts, name)) for name in said.names]
+            waiting.append((f"{place}[]", find_others(parts)))
+        return tuple(places)
 
     def check_effort(self, places: int) -> None:
         """Raise `ValueError` when there are more places than anybody could mean."""
@@ -112,7 +112,7 @@ class Names:
         for key in BY_NAME:
             yield from ((branch, False) for branch in mapping(node.get(key)).values())
 
-    def stands_for(self, node: JsonObject) -> JsonValue:
+    def find_target(self, node: JsonObject) -> JsonValue:
         """Return the one schema that `node` only refers to, or allows beside null; `None` when it says more."""
         reference = node.get("$ref")
         if isinstance(reference, str) and (self._ignores_beside_ref or not _says(node, but="$ref")):
@@ -131,7 +131,7 @@ class Names:
     def said(self, parts: Sequence[Part]) -> Said:
         said, names_some = Said(), False
         for part, always in parts:
-            said.names.update(dict.fromkeys((*mapping(part.get("properties")), *_demanded(part))))
+            said.names.update(dict.fromkeys((*mapping(part.get("properties")), *_find_required(part))))
             said.patterns.update(dict.fromkeys(mapping(part.get("patternProperties"))))
             opens = [key for key in MORE if key in part and part[key] is not False]
             said.is_open |= bool(opens)
@@ -146,27 +146,27 @@ class Names:
         return said
 
 
-def children(parts: Sequence[Part], name: str) -> list[JsonValue]:
+def find_children(parts: Sequence[Part], name: str) -> list[JsonValue]:
     """Return all that `parts` declare of the property `name`."""
-    return [found[name] for part, _ in parts if name in (found := mapping(part.get("properties")))]
+    return [properties[name] for part, _ in parts if name in (properties := mapping(part.get("properties")))]
 
 
-def others(parts: Sequence[Part]) -> list[JsonValue]:
+def find_others(parts: Sequence[Part]) -> list[JsonValue]:
     """Return the schemas of what has no name of its own: items of lists, and values of maps."""
-    found: list[JsonValue] = []
+    schemas: list[JsonValue] = []
     for part, _ in parts:
         for key in (*LISTED, *MORE):
             value = part.get(key)
-            found += value if isinstance(value, list) else [value]
-        found += mapping(part.get("patternProperties")).values()
-    return found
+            schemas += value if isinstance(value, list) else [value]
+        schemas += mapping(part.get("patternProperties")).values()
+    return schemas
 
 
 def _below(place: str, name: str) -> str:
     return name if place == ROOT else f"{place}.{name}"
 
 
-def _demanded(part: JsonObject) -> Iterator[str]:
+def _find_required(part: JsonObject) -> Iterator[str]:
     """Yield the names that there must be, which may stand in no `properties`."""
     lists: list[JsonValue] = [part.get("required")]
     for key in ("dependentRequired", "dependencies"):

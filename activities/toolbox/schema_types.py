@@ -13,18 +13,18 @@ Types = frozenset[str] | None
 """The types that a value may have; `None` for any."""
 
 
-def as_declared(schema: JsonObject, value: JsonObject) -> JsonObject:
+def convert_numbers(schema: JsonObject, value: JsonObject) -> JsonObject:
     """Return `value` with its whole numbers as floats where `schema` says `number`, as integers where `integer`.
 
     Everything else stays: numbers where the schema allows both or says nothing, and those that the other form cannot
     hold exactly. `value` fits the schema.
     """
-    made = _Declared(schema).converted(schema, value)
-    assert isinstance(made, dict)
-    return made
+    converted = _Declared(schema).convert(schema, value)
+    assert isinstance(converted, dict)
+    return converted
 
 
-def numeric_arguments(schema: JsonObject) -> tuple[str, ...]:
+def find_numeric(schema: JsonObject) -> tuple[str, ...]:
     """Return the names of the top-level properties that are numbers or null and nothing else, in the schema's order."""
     declared = _Declared(schema)
     names = dict.fromkeys(name for part in declared.parts(schema) for name in _mapping(part.get("properties")))
@@ -43,20 +43,20 @@ class _Declared:
         self._types: dict[int, tuple[JsonValue, Types]] = {}
         """By identity of the place, which is held too, so that its identity is not given to another."""
 
-    def converted(self, place: JsonValue, value: JsonValue) -> JsonValue:
+    def convert(self, place: JsonValue, value: JsonValue) -> JsonValue:
         match value:
             case bool():
                 return value
             case int() | float():
                 return _number(value, self.types(place))
             case dict():
-                return {name: self.converted(self.member(place, name, value), item) for name, item in value.items()}
+                return {name: self.convert(self.member(place, name, value), item) for name, item in value.items()}
             case list():
                 first = max((_prefix(part) for part in self.parts(place, value)), default=0)
                 rest = self._item(place, first, value)
                 places = [self._item(place, index, value) for index in range(min(first, len(value)))]
                 return [
-                    self.converted(places[index] if index < first else rest, item) for index, item in enumerate(value)
+                    self.convert(places[index] if index < first else rest, item) for index, item in enumerate(value)
                 ]
         return value
 
@@ -115,23 +115,23 @@ class _Declared:
         if not isinstance(place, dict) or id(place) in seen:
             return None
         seen = (*seen, id(place))
-        found = _own_types(place)
+        types = _own_types(place)
         for part in self._all_of(place):
-            found = _both(found, self._types_of(part, seen))
+            types = _intersect(types, self._types_of(part, seen))
         for branches in _alternatives(place):
-            found = _both(found, _either(self._types_of(branch, seen) for branch in branches))
-        return found
+            types = _intersect(types, _unite(self._types_of(branch, seen) for branch in branches))
+        return types
 
     def _all_of(self, place: JsonObject) -> list[JsonValue]:
         """Return the schemas that apply wherever `place` does: those it refers to, and `allOf`."""
         reference, parts = place.get("$ref"), place.get("allOf")
-        target = [self._resolved(reference)] if isinstance(reference, str) else []
+        target = [self._resolve(reference)] if isinstance(reference, str) else []
         return target + (parts if isinstance(parts, list) else [])
 
-    def _resolved(self, reference: str) -> JsonValue:
+    def _resolve(self, reference: str) -> JsonValue:
         """Return what a JSON pointer into the schema names; true, which says nothing, for other references."""
-        found = json_pointer.resolve(self._root, reference)
-        return True if found is None else found
+        target = json_pointer.resolve(self._root, reference)
+        return True if target is None else target
 
 
 def _number(value: int | float, types: Types) -> int | float:  # noqa: PYI041 - which of the two it is, is the point
@@ -161,20 +161,20 @@ def _own_types(place: JsonObject) -> Types:
     return None
 
 
-def _both(one: Types, other: Types) -> Types:
-    if one is None or other is None:
-        return one if other is None else other
-    whole = "integer" in one | other and not _NUMBERS.isdisjoint(one) and not _NUMBERS.isdisjoint(other)
-    return one & other | (frozenset({"integer"}) if whole else frozenset())
+def _intersect(first: Types, other: Types) -> Types:
+    if first is None or other is None:
+        return first if other is None else other
+    whole = "integer" in first | other and not _NUMBERS.isdisjoint(first) and not _NUMBERS.isdisjoint(other)
+    return first & other | (frozenset({"integer"}) if whole else frozenset())
 
 
-def _either(all_types: Iterable[Types]) -> Types:
-    found: frozenset[str] = frozenset()
+def _unite(all_types: Iterable[Types]) -> Types:
+    union: frozenset[str] = frozenset()
     for types in all_types:
         if types is None:
             return None
-        found |= types
-    return found
+        union |= types
+    return union
 
 
 def _alternatives(place: JsonObject) -> Iterator[list[JsonValue]]:

@@ -111,8 +111,8 @@ def signature(function: Function) -> Signature:
     if whole is not None:
         model: type[BaseModel] = hints[whole]
     else:
-        told = {param.arg_name: param.description for param in doc.params if param.description}
-        model = _arguments(name, taken, hints, told)
+        descriptions = {param.arg_name: param.description for param in doc.params if param.description}
+        model = _arguments(name, taken, hints, descriptions)
     made = Signature(
         description=(doc.description or "").strip(),
         returns_nothing=hints.get("return") is type(None),
@@ -129,7 +129,7 @@ def signature(function: Function) -> Signature:
 
 
 def _arguments(
-    function: str, parameters: list[inspect.Parameter], hints: Mapping[str, object], told: Mapping[str, str]
+    function: str, parameters: list[inspect.Parameter], hints: Mapping[str, object], texts: Mapping[str, str]
 ) -> type[BaseModel]:
     """Return a model with one field a parameter; fields are numbered, so that any argument name is possible."""
     fields: dict[str, typing.Any] = {}
@@ -139,7 +139,7 @@ def _arguments(
         field: object = Field(
             default=... if parameter.default is parameter.empty else parameter.default,
             alias=next((extra.alias for extra in own if extra.alias), parameter.name),
-            description=next((extra.description for extra in own if extra.description), told.get(parameter.name)),
+            description=next((extra.description for extra in own if extra.description), texts.get(parameter.name)),
         )
         fields[f"a{index}"] = (hint, field)
         try:

@@ -69,8 +69,8 @@ class Blobs:
 
     async def get_many(self, digests: Sequence[Digest]) -> list[bytes]:
         """Return the bytes under each address, in the same order; raise as `get`."""
-        found = {digest: content for digest in digests if (content := self._cache.get(digest)) is not None}
-        wanted = [digest for digest in dict.fromkeys(digests) if digest not in found]
+        contents = {digest: content for digest in digests if (content := self._cache.get(digest)) is not None}
+        wanted = [digest for digest in dict.fromkeys(digests) if digest not in contents]
         if wanted:
             stored = await self.store.get(wanted)
             for digest in wanted:
@@ -83,8 +83,8 @@ class Blobs:
                 if content is None or digest_of(content) != digest:
                     raise BlobCorrupted(digest, await self.identity())
                 self._cache.add(digest, content)
-                found[digest] = content
-        return [found[digest] for digest in digests]
+                contents[digest] = content
+        return [contents[digest] for digest in digests]
 
     async def close(self) -> None:
         await self.store.close()

@@ -32,11 +32,11 @@ class Conversation:
     def __iter__(self) -> Iterator[Message]:
         return iter(self._log.messages[: self._length])
 
-    def extended(self, *messages: Message) -> "Conversation":
+    def extend(self, *messages: Message) -> "Conversation":
         """Return this conversation and `messages` after it."""
         longer = Conversation()
         held = self._log.messages[self._length : self._length + len(messages)]
-        same = all(one is other or one == other for one, other in zip(held, messages, strict=False))
+        same = all(mine is other or mine == other for mine, other in zip(held, messages, strict=False))
         fits = same and len(self._log.messages) == self._length + len(held)
         longer._log = self._log if fits else self._log.copy(self._length)
         longer._log.messages.extend(messages[len(held) :] if fits else messages)
@@ -51,7 +51,7 @@ class Conversation:
         """Return the newest answer, or `None` before the first."""
         return self._assistant_before(self._length)
 
-    def mapped(self, key: str, function: Callable[[Message, AssistantMessage | None], T]) -> list[T]:
+    def map_messages(self, key: str, function: Callable[[Message, AssistantMessage | None], T]) -> list[T]:
         """Apply `function` to each message and the last answer before it, once a message and `key`.
 
         `key` must tell apart all that `function` depends on, for example protocol and model.
@@ -64,7 +64,7 @@ class Conversation:
                 assistant = message if isinstance(message, AssistantMessage) else assistant
         return values[: self._length]
 
-    def kept(self, key: str, make: Callable[[], T]) -> T:
+    def cache(self, key: str, make: Callable[[], T]) -> T:
         """Return the value that `make` made once for `key`; the caller fills it from messages that are there to stay.
 
         Conversations that share their messages share it, also an earlier and a later one.

@@ -64,7 +64,7 @@ class TranscriptLog:
             spine=spine,
             messages=tuple(messages),
         )
-        if (salt := sensitive_arguments.salt_of(chain.conversation)) is not None:
+        if (salt := sensitive_arguments.find_salt(chain.conversation)) is not None:
             segment = segment.model_copy(update={"seal": sensitive_arguments.keyed_digest(salt, _encode(segment))})
         return await self._write(segment, chain, blocks, extra)
 
@@ -80,22 +80,22 @@ class TranscriptLog:
             if (chain := self._loaded.get(head)) is not None:
                 return chain
             segment, size = await self._segment(head)
-            ancestor, addresses = await self._behind(segment, self._loaded)
+            ancestor, addresses = await self._find_loaded(segment, self._loaded)
             messages: list[Message] = []
             link = (None, -1) if ancestor is None else (ancestor.head, ancestor.segment.position)
-            async for digest, read, read_size in self._chained(addresses, link):
+            async for digest, read, read_size in self._read_chain(addresses, link):
                 messages.extend(read.messages)
                 link, size = (digest, read.position), size + read_size
             await self._check(head, segment, link)
-            chain = _joined(head, segment, ancestor, (*messages, *segment.messages), size)
+            chain = _join(head, segment, ancestor, (*messages, *segment.messages), size)
             self._loaded.add(chain, ancestor)
             return chain
 
     async def segments(self, head: Digest) -> AsyncIterator[tuple[Digest, Segment]]:
         """Yield all segments up to `head` with their addresses, oldest first, each checked as by `load`, which see."""
         segment, _ = await self._segment(head)
-        _, addresses = await self._behind(segment, None)
-        async for digest, read, _ in self._chained((*addresses, head), (None, -1)):
+        _, addresses = await self._find_loaded(segment, None)
+        async for digest, read, _ in self._read_chain((*addresses, head), (None, -1)):
             yield digest, read
 
     async def _write(
@@ -105,11 +105,13 @@ class TranscriptLog:
         head = (await self.blobs.put(content, *blocks, *extra))[0]
         chain = self._loaded.get(head)
         if chain is None:
-            chain = _joined(head, segment, before, segment.messages, len(content))
+            chain = _join(head, segment, before, segment.messages, len(content))
             self._loaded.add(chain, before)
         return chain
 
-    async def _behind(self, segment: Segment, loaded: "_LoadedChains | None") -> tuple[Chain | None, Sequence[Digest]]:
+    async def _find_loaded(
+        self, segment: Segment, loaded: "_LoadedChains | None"
+    ) -> tuple[Chain | None, Sequence[Digest]]:
         """Return the nearest loaded ancestor, if any, and the addresses after it up to `segment`, oldest first."""
         if loaded is not None and segment.previous is not None and (chain := loaded.get(segment.previous)) is not None:
             return chain, ()
@@ -124,9 +126,9 @@ class TranscriptLog:
                     return chain, [digest for _, digest in known[index + 1 :]]
             if not known or known[0][0] == 0:
                 return None, [digest for _, digest in known]
-            known = await self._opened(known)
+            known = await self._open_blocks(known)
 
-    async def _opened(self, known: Sequence[tuple[int, Digest]]) -> list[tuple[int, Digest]]:
+    async def _open_blocks(self, known: Sequence[tuple[int, Digest]]) -> list[tuple[int, Digest]]:
         """Replace each block of `known` by its children."""
         blocks = [digest for level, digest in known if level > 0]
         contents = dict(zip(blocks, await self.blobs.get_many(blocks), strict=True))
@@ -141,7 +143,7 @@ class TranscriptLog:
             opened.extend((level - 1, child) for child in block.children)
         return opened
 
-    async def _chained(
+    async def _read_chain(
         self, addresses: Sequence[Digest], link: tuple[Digest | None, int]
     ) -> AsyncIterator[tuple[Digest, Segment, int]]:
         """Read the segments at `addresses` with their sizes; the first must follow `link`: an address, a position."""
@@ -183,12 +185,10 @@ def _encode(record: Record) -> bytes:
     return record.model_dump_json(exclude_defaults=True).encode()
 
 
-def _joined(
-    head: Digest, segment: Segment, before: Chain | None, messages: Sequence[Message], size_bytes: int
-) -> Chain:
+def _join(head: Digest, segment: Segment, before: Chain | None, messages: Sequence[Message], size_bytes: int) -> Chain:
     if before is None:
         return Chain(head, segment, Conversation(messages), size_bytes)
-    return Chain(head, segment, before.conversation.extended(*messages), before.size_bytes + size_bytes)
+    return Chain(head, segment, before.conversation.extend(*messages), before.size_bytes + size_bytes)
 
 
 def _spine_after(chain: Chain) -> tuple[tuple[tuple[Digest, ...], ...], Sequence[bytes]]:

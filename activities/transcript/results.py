@@ -32,7 +32,7 @@ async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | N
     return ToolResult(digest=digest, size=len(content), preview=text[:PREVIEW_CHARACTERS], error=error)
 
 
-async def content(blobs: Blobs, result: ToolResult | ResultPart) -> bytes:
+async def load_content(blobs: Blobs, result: ToolResult | ResultPart) -> bytes:
     """Return the whole text of a result that is stored.
 
     Raises:
@@ -42,7 +42,7 @@ async def content(blobs: Blobs, result: ToolResult | ResultPart) -> bytes:
     return (await blobs.get(result.digest))[: result.size]
 
 
-async def parts(
+async def build_parts(
     blobs: Blobs, agent: PinnedAgent, conversation: Conversation, results: Sequence[ToolResult]
 ) -> list[ResultPart]:
     """Return the parts that answer the calls of the last turn, as the model sees them."""
@@ -61,7 +61,7 @@ async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: Too
         text = f"{note}{result.text or ''}"
         return ResultPart(kind="result", call_id=call.call_id, tool=call.tool, text=text, error=result.error)
     limit = definition.result_limit_bytes if definition is not None else INLINE_BYTES
-    text = excerpt(await content(blobs, result), 0, limit, result.digest)
+    text = excerpt(await load_content(blobs, result), 0, limit, result.digest)
     return ResultPart(
         kind="result",
         call_id=call.call_id,

@@ -19,12 +19,12 @@ from mandate.workflows.rules.redaction import HIDDEN, is_hidden
 from pydantic import JsonValue
 
 
-def new_salt(tools: Sequence[ToolDefinition]) -> str | None:
+def make_salt(tools: Sequence[ToolDefinition]) -> str | None:
     """Return a salt for a run with these tools; `None` when none of them has sensitive arguments."""
     return secrets.token_urlsafe(32) if any(definition.tool.sensitive for definition in tools) else None
 
 
-def salt_of(conversation: Conversation) -> bytes | None:
+def find_salt(conversation: Conversation) -> bytes | None:
     """Return the salt of the run whose conversation it is."""
     first = conversation[0] if len(conversation) else None
     return first.salt.encode() if isinstance(first, UserMessage) and first.salt is not None else None
@@ -35,7 +35,7 @@ def keyed_digest(salt: bytes, content: bytes) -> Digest:
     return urlsafe_b64encode(hmac.digest(salt, content, "sha256")).rstrip(b"=").decode()
 
 
-def hidden(
+def hide(
     arguments: JsonObject, sensitive: Sequence[str], salt: bytes | None, *, seen: JsonObject | None = None
 ) -> JsonObject:
     """Return `arguments` with a reference for each sensitive one, at every depth and in every spelling.
@@ -44,22 +44,22 @@ def hidden(
     """
     if salt is None or not sensitive:
         return arguments
-    made = _hidden(arguments, arguments if seen is None else seen, sensitive, salt)
-    assert isinstance(made, dict)
-    return made
+    hidden = _hide(arguments, arguments if seen is None else seen, sensitive, salt)
+    assert isinstance(hidden, dict)
+    return hidden
 
 
-def _hidden(value: JsonValue, seen: JsonValue, sensitive: Sequence[str], salt: bytes) -> JsonValue:
+def _hide(value: JsonValue, seen: JsonValue, sensitive: Sequence[str], salt: bytes) -> JsonValue:
     match value, seen:
         case dict(), dict():
             return {
                 name: _reference(name, seen[name], salt)
                 if is_sensitive(name, sensitive)
-                else _hidden(item, seen[name], sensitive, salt)
+                else _hide(item, seen[name], sensitive, salt)
                 for name, item in value.items()
             }
         case list(), list():
-            return [_hidden(*pair, sensitive, salt) for pair in zip(value, seen, strict=True)]
+            return [_hide(*pair, sensitive, salt) for pair in zip(value, seen, strict=True)]
         case _:
             return value
 
@@ -69,38 +69,38 @@ def _reference(name: str, value: JsonValue, salt: bytes) -> JsonObject:
     return LeafReference(digest=digest, size=0, preview="").model_dump(mode="json")
 
 
-def behind(shown: JsonValue, whole: JsonValue) -> Iterator[tuple[Digest, JsonValue]]:
+def match_references(shown: JsonValue, whole: JsonValue) -> Iterator[tuple[Digest, JsonValue]]:
     """Yield the value in `whole` for each reference in `shown`, by its digest."""
     match shown, whole:
         case {"digest": str(digest), "size": int(), "preview": str()}, _ if shown != whole:
             yield digest, whole
         case dict(), dict():
             for name, item in shown.items():
-                yield from behind(item, whole[name])
+                yield from match_references(item, whole[name])
         case list(), list():
             for item, own in zip(shown, whole, strict=True):
-                yield from behind(item, own)
+                yield from match_references(item, own)
 
 
-def values(arguments: JsonObject, sensitive: Sequence[str], salt: bytes | None) -> dict[Digest, JsonValue]:
+def resolve_references(arguments: JsonObject, sensitive: Sequence[str], salt: bytes | None) -> dict[Digest, JsonValue]:
     """Return what the references to sensitive arguments of a call stand for; `arguments` are as conditions see them."""
-    return dict(behind(hidden(arguments, sensitive, salt), arguments))
+    return dict(match_references(hide(arguments, sensitive, salt), arguments))
 
 
-def filled(value: JsonValue, known: Mapping[Digest, JsonValue]) -> JsonValue:
+def fill_references(value: JsonValue, known: Mapping[Digest, JsonValue]) -> JsonValue:
     """Return `value` with each reference that is `known` replaced by its value."""
     match value:
         case dict() if LeafReference.is_one(value) and value["digest"] in known:
             return known[str(value["digest"])]
         case dict():
-            return {name: filled(item, known) for name, item in value.items()}
+            return {name: fill_references(item, known) for name, item in value.items()}
         case list():
-            return [filled(item, known) for item in value]
+            return [fill_references(item, known) for item in value]
         case _:
             return value
 
 
-def unmasked(value: JsonValue, whole: JsonValue, sensitive: Sequence[str]) -> JsonValue:
+def unmask(value: JsonValue, whole: JsonValue, sensitive: Sequence[str]) -> JsonValue:
     """Return `value` with the value at its place in `whole` for each sensitive argument that is `***`.
 
     Raises:
@@ -112,12 +112,12 @@ def unmasked(value: JsonValue, whole: JsonValue, sensitive: Sequence[str]) -> Js
             return {
                 name: _at(own, name)
                 if item == HIDDEN and is_sensitive(name, sensitive)
-                else unmasked(item, own.get(name), sensitive)
+                else unmask(item, own.get(name), sensitive)
                 for name, item in value.items()
             }
         case list():
             items = whole if isinstance(whole, list) and len(whole) == len(value) else [None] * len(value)
-            return [unmasked(item, own, sensitive) for item, own in zip(value, items, strict=True)]
+            return [unmask(item, own, sensitive) for item, own in zip(value, items, strict=True)]
         case _:
             return value
 

@@ -51,7 +51,7 @@ class Broken:
     def __init__(self) -> None:
         self.sent: list[str] = []
 
-    def bundled(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
+    def bundle(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
         return tuple((notice,) for notice in notices)
 
     async def send(self, parcel: Parcel) -> None:

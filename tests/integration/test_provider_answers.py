@@ -160,7 +160,7 @@ async def test_call_id_that_a_server_repeats_is_told_apart(adapters: dict[str, A
 
     for _ in range(2):
         answer = (await adapters[CHAT].complete(prompt(conversation))).message
-        conversation = conversation.extended(answer, results(answer))
+        conversation = conversation.extend(answer, results(answer))
 
     ids = [call.call_id for index in (1, 3) for call in conversation[index].calls]  # type: ignore[union-attr]
     assert ids == ["call_0", "call_0-1-2", "call-1-3", "call_0-3-1", "call_0-3-2", "call-3-3"]

@@ -118,7 +118,7 @@ async def test_benchmark_run_is_read_off_the_models_name(server: FakeProvider, p
         assert (await adapter.complete(asked)).message == answer  # repeated after a crash
         sizes.append([len(call.arguments) for call in answer.calls])
         assert list(json.loads(answer.calls[0].arguments)) == ["body"]
-        conversation = conversation.extended(answer, results(answer, "x" * 2000))
+        conversation = conversation.extend(answer, results(answer, "x" * 2000))
     last = (await adapter.complete(prompt(conversation, model=model, tools=(tool("note"),)))).message
 
     assert sizes == [[64]] * 5

@@ -70,7 +70,7 @@ def test_grown_conversation_makes_the_bytes_of_a_whole_one(
     grown = Conversation(messages[:split])
     ADAPTER[protocol].request(prompt(grown))
     for message in messages[split:]:
-        grown = grown.extended(message)
+        grown = grown.extend(message)
         ADAPTER[protocol].request(prompt(grown))
 
     assert ADAPTER[protocol].request(prompt(grown)) == ADAPTER[protocol].request(prompt(messages))

@@ -47,7 +47,7 @@ async def turns(adapter: Adapter, conversation: Conversation, count: int, *, mod
     for number in range(count):
         answer = (await adapter.complete(prompt(conversation, model=model))).message
         note = f"Note {number}." if number % 2 else ""
-        conversation = conversation.extended(answer, results(answer, note=note) if answer.calls else told("Go on."))
+        conversation = conversation.extend(answer, results(answer, note=note) if answer.calls else told("Go on."))
     return conversation
 
 
@@ -352,7 +352,7 @@ async def test_paused_answer_is_sent_again_as_it_was(adapters: dict[str, Adapter
     fake.will(Answer(text="Found."))
 
     found = await adapters[MESSAGES].complete(prompt(conversation, model="fake-pause"))
-    conversation = conversation.extended(found.message, told("Thanks."))
+    conversation = conversation.extend(found.message, told("Thanks."))
     fake.will(Answer(text="Bye."))
     await adapters[MESSAGES].complete(prompt(conversation, model="fake-pause"))
 

@@ -265,7 +265,7 @@ async def test_demo_is_played_from_the_order_to_the_answer(database: Path) -> No
     while (message := await answered(spec.models[0], conversation)).calls:
         calls += [call.tool for call in message.calls]
         results = tuple([await carried_out(call, spec) for call in message.calls])
-        conversation = conversation.extended(message, UserMessage(role="user", parts=results))
+        conversation = conversation.extend(message, UserMessage(role="user", parts=results))
 
     assert len(conversation) == 15
     assert calls.count("issue_voucher") == 1
@@ -292,11 +292,11 @@ async def test_second_script_goes_on_when_the_refund_is_not_what_the_first_expec
     spec, conversation = demo_agent(), ASKED
     while (message := await answered(spec.models[0], conversation)).calls[0].tool != "issue_refund":
         results = tuple([await carried_out(call, spec) for call in message.calls])
-        conversation = conversation.extended(message, UserMessage(role="user", parts=results))
+        conversation = conversation.extend(message, UserMessage(role="user", parts=results))
     (call,) = message.calls
     refused = told.startswith("refused")
     part = ResultPart(kind="result", call_id=call.call_id, tool=call.tool, text=told, error=refused)
-    conversation = conversation.extended(message, UserMessage(role="user", parts=(part,)))
+    conversation = conversation.extend(message, UserMessage(role="user", parts=(part,)))
 
     if is_expected:
         assert (await answered(spec.models[0], conversation)).calls

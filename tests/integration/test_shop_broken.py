@@ -127,7 +127,7 @@ async def test_script_goes_on_with_what_was_found_and_answers_three_times(databa
                 break
             note = f"[Note from the runtime] Your answer was not taken: {findings[-1][1]}. Put that right."
             parts = (TextPart(kind="text", text=note),)
-        conversation = conversation.extended(message, UserMessage(role="user", parts=parts))
+        conversation = conversation.extend(message, UserMessage(role="user", parts=parts))
 
     assert findings == [NOT_NAMED, NOT_NAMED, NAMED]
     assert rows(database, "SELECT amount_cents FROM refunds") == [(10690,)]

@@ -154,7 +154,7 @@ class Bench:
 
     async def text(self, result: ToolResult | None) -> str:
         assert result is not None
-        return result.text if result.text is not None else (await results.content(self.blobs, result)).decode()
+        return result.text if result.text is not None else (await results.load_content(self.blobs, result)).decode()
 
 
 def said(text: str) -> UserMessage:

@@ -46,7 +46,7 @@ class Play:
 
     async def turn(self, attempt: int = 1, timeout: float = 5.0) -> Completion:
         completion = await self.provider.complete(self.prompt(attempt, timeout))
-        self.conversation = self.conversation.extended(completion.message)
+        self.conversation = self.conversation.extend(completion.message)
         return completion
 
     def prompt(self, attempt: int = 1, timeout: float = 5.0) -> Prompt:
@@ -64,7 +64,7 @@ class Play:
     def answer(self, *results: object, note: str | None = None, errors: int = 0) -> None:
         message = self.conversation.last_assistant()
         assert message is not None
-        self.conversation = self.conversation.extended(answered(message, *results, note=note, errors=errors))
+        self.conversation = self.conversation.extend(answered(message, *results, note=note, errors=errors))
 
 
 PlayScript = Callable[..., Play]

@@ -172,7 +172,7 @@ def test_what_was_left_out_although_it_is_short_cannot_be_compared() -> None:
 def test_padding_does_not_hide_a_value_from_a_rule() -> None:
     padding = {f"p{number:03}": "x" * 100 for number in range(200)}
 
-    shown = arguments.shown({"to": "evil", **padding})
+    shown = arguments.shorten_texts({"to": "evil", **padding})
 
     assert outcome("args.to == 'evil'", shown) is True
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from mandate.activities.channels import slack_blocks
-from mandate.activities.channels.base import Parcel, key_of, wants
+from mandate.activities.channels.base import Parcel, is_wanted, make_key
 from mandate.activities.channels.http_post import HttpPost
 from mandate.activities.channels.slack import APART, SlackSender
-from mandate.activities.channels.webhook import body_of, signature
+from mandate.activities.channels.webhook import build_body, sign
 from mandate.activities.files import FileError
 from mandate.workers.catalog.channels import LOG_ALONE, read_channels
 from mandate.workers.secrets import Secrets
@@ -53,7 +53,7 @@ def faults_of(text: str, tmp_path: Path) -> list[str]:
 
 def parcel(*notices: Notice, workflow_id: str = "shop-7f3a", namespace: str = "default") -> Parcel:
     run = run_of(*notices, workflow_id=workflow_id)
-    return Parcel(run, namespace, notices, key_of(run.run_id, notices, "c"))
+    return Parcel(run, namespace, notices, make_key(run.run_id, notices, "c"))
 
 
 def test_file_is_read_whole(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_addresses_are_https_or_loopback(url: str, is_allowed: bool) -> None:
 def test_filters(filters: dict[str, tuple[str, ...]], told: Notice, expected: bool) -> None:
     channel = LogChannel.model_validate({"name": "c", "kind": "log", **filters})
 
-    assert wants(channel, told) == expected
+    assert is_wanted(channel, told) == expected
 
 
 def test_each_message_has_a_key_of_its_own() -> None:
@@ -228,10 +228,10 @@ def test_each_message_has_a_key_of_its_own() -> None:
         (notice(first),), (notice(second),), (notice(first, "reminder", 1),), (notice(first, "reminder", 2),),
         (notice(first, "escalated", 1),), (notice(first), notice(second)),
     ]  # fmt: skip
-    keys = [key_of(run, told, channel) for told in notices for run in ("a", "b") for channel in ("x", "y")]
+    keys = [make_key(run, told, channel) for told in notices for run in ("a", "b") for channel in ("x", "y")]
 
     assert len(set(keys)) == len(keys) == 24
-    assert key_of("a", [notice(first)], "x") == keys[0]
+    assert make_key("a", [notice(first)], "x") == keys[0]
     assert {len(key) for key in keys} == {43}
 
 
@@ -244,14 +244,14 @@ def test_each_message_has_a_key_of_its_own() -> None:
     ],
 )
 def test_signature_vectors(secret: str, at: int, body: bytes, expected: str) -> None:
-    assert signature(secret, at, body) == f"t={at},v1={expected}"
+    assert sign(secret, at, body) == f"t={at},v1={expected}"
 
 
 def test_webhook_body_of_an_approval() -> None:
     request = approval()
     target = "shop-7f3a:r3"
 
-    body = body_of(parcel(notice(request, "reminder", 2)), notice(request, "reminder", 2))
+    body = build_body(parcel(notice(request, "reminder", 2)), notice(request, "reminder", 2))
 
     assert body == {
         "version": 1,
@@ -400,7 +400,7 @@ def texts_of(message: JsonObject) -> list[tuple[str, int]]:
 def test_slack_message_of_an_approval() -> None:
     told = notice(approval(), "reminder", 1)
 
-    message = slack_blocks.message(parcel(told))
+    message = slack_blocks.build_message(parcel(told))
 
     assert message["text"] == "Reminder: Approval wanted: issue_refund order=81 amount=120 (shop, r3)"
     assert [text for text, _ in texts_of(message)] == [
@@ -428,7 +428,7 @@ def test_slack_reads_nothing_of_an_agent_as_markup() -> None:
     evil = "<!channel> & <https://x.example|ok>\n*Approved*\u202e```"
     request = approval(3, title=evil, reason=evil, arguments={"<!here>": evil})
 
-    message = slack_blocks.message(parcel(notice(request)))
+    message = slack_blocks.build_message(parcel(notice(request)))
 
     for block in message["blocks"]:  # type: ignore[union-attr]
         for part in [block.get("text"), *block.get("fields", [])]:  # type: ignore[union-attr,misc]
@@ -452,7 +452,7 @@ def test_slack_reads_nothing_of_an_agent_as_markup() -> None:
 )
 def test_slack_limits_hold(request_: Request) -> None:
     for told in (parcel(notice(request_)), parcel(notice(request_), workflow_id="&" * 1000)):
-        message = slack_blocks.message(told)
+        message = slack_blocks.build_message(told)
 
         assert all(0 < len(text) <= limit for text, limit in texts_of(message))
         assert len(message["blocks"]) <= 50  # type: ignore[arg-type]
@@ -460,7 +460,7 @@ def test_slack_limits_hold(request_: Request) -> None:
 
 
 def test_slack_never_shows_half_a_command() -> None:
-    message = slack_blocks.message(parcel(notice(approval()), workflow_id="&" * 1000))
+    message = slack_blocks.build_message(parcel(notice(approval()), workflow_id="&" * 1000))
 
     commands = [text for text, _ in texts_of(message) if text.startswith("```mandate")]
     assert commands == ["```mandate inbox```"]
@@ -489,9 +489,9 @@ def test_many_notices_share_one_slack_message() -> None:
     notices = tuple(notice(approval(number, title=f"refund {number} <&>")) for number in range(1, 201))
     sender = SlackSender(HttpPost(), str, url="")
 
-    assert [len(bundle) for bundle in sender.bundled(notices[:APART])] == [1] * APART
-    (together,) = sender.bundled(notices)
-    message = slack_blocks.message(parcel(*together))
+    assert [len(bundle) for bundle in sender.bundle(notices[:APART])] == [1] * APART
+    (together,) = sender.bundle(notices)
+    message = slack_blocks.build_message(parcel(*together))
 
     assert message["text"] == "200 requests of shop"
     texts = [text for text, _ in texts_of(message)]

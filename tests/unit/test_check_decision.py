@@ -720,7 +720,7 @@ class TestEdits:
         }
 
     async def test_what_was_not_shown_is_given_back_as_it_was_shown(self, asked: World) -> None:
-        value = {**arguments.shown(CALL), "card": "***", "amount": 80.0}
+        value = {**arguments.shorten_texts(CALL), "card": "***", "amount": 80.0}
 
         checked = await asked.check(asked.request(), value=value)
 
@@ -729,7 +729,7 @@ class TestEdits:
     async def test_a_reference_that_only_a_crowded_turn_shows_is_known_too(self, asked: World) -> None:
         note = "y" * 900
         await asked.says(json.dumps({"amount": 1, "note": note, "lines": ["a", LONG]}))
-        value = arguments.shown({"amount": 1, "note": note, "lines": ["a", LONG]}, 100)
+        value = arguments.shorten_texts({"amount": 1, "note": note, "lines": ["a", LONG]}, 100)
 
         checked = await asked.check(asked.request(), value={**value, "amount": 2})
 
@@ -749,7 +749,7 @@ class TestEdits:
             CALL,
             {**CALL, "amount": 120},
             {"note": LONG, "card": "***", "amount": 120.0},
-            {**arguments.shown(CALL), "card": "***"},
+            {**arguments.shorten_texts(CALL), "card": "***"},
         ],
         ids=["whole", "number", "hidden", "shown"],
     )

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mandate.activities.checks.findings import Unable, expected, read_json, value_of
+from mandate.activities.checks.findings import Unable, check_condition, parse_value, read_json
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.policy import RunFacts, ToolTotals
 from mandate.workflows.contracts.tool import Effect, Tool
@@ -199,7 +199,7 @@ def test_check_of_the_answer_sees_no_call() -> None:
     ],
 )
 def test_result_is_the_value_that_it_is_as_json_else_its_text(text: str, value: JsonValue) -> None:
-    assert value_of(text) == value
+    assert parse_value(text) == value
 
 
 @pytest.mark.parametrize(
@@ -230,14 +230,14 @@ def test_text_that_is_no_json_says_why(text: str, why: str) -> None:
     ],
 )
 def test_condition_over_a_result_passes_or_fails(condition: str, text: str, finding: str, reason: str) -> None:
-    found = expected(condition, text, {"order": 81}, shown=True)
+    found = check_condition(condition, text, {"order": 81}, shown=True)
 
     assert (found.finding, found.reason) == (finding, reason)
 
 
 def test_condition_that_cannot_be_evaluated_finds_nothing() -> None:
     with pytest.raises(Unable) as unable:
-        expected("result.status == 'settled'", '{"secret": 1}', {}, shown=False, lasting=True)
+        check_condition("result.status == 'settled'", '{"secret": 1}', {}, shown=False, lasting=True)
 
     assert unable.value.reason == "\"result.status == 'settled'\" cannot be evaluated: the key 'status' is missing"
     assert unable.value.lasting

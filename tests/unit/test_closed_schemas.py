@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mandate.activities.toolbox.argument_names import name_fault
 from mandate.activities.toolbox.closed_schemas import close_schema, find_open_places, open_schema
-from mandate.activities.toolbox.schema import check_schema, misfit
+from mandate.activities.toolbox.schema import check_schema, find_misfit
 
 AMOUNT: dict[str, Any] = {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]}
 ITEM: dict[str, Any] = {"type": "object", "properties": {"price": {"type": "number"}}}
@@ -102,10 +102,10 @@ def test_schema_is_closed_where_it_says_nothing(schema: dict[str, Any], fits: li
     check_schema(made)
     assert close_schema(made) == made
     for value in fits:
-        assert misfit(made, value) is None, value
+        assert find_misfit(made, value) is None, value
         assert name_fault(made, value) is None, value
     for value in refused:
-        assert misfit(made, value) is not None, value
+        assert find_misfit(made, value) is not None, value
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_only_the_file_may_open_is_closed_although_the_server_says_otherwis
     made = close_schema(schema, only_file_opens=True)
 
     assert find_open_places(made) == ()
-    assert misfit(made, {"labels": {"a": "b"}, "free": {"a": 1}, "pay": {"price": 1}}) is None
+    assert find_misfit(made, {"labels": {"a": "b"}, "free": {"a": 1}, "pay": {"price": 1}}) is None
     assert find_open_places(open_schema(schema)) == ("arguments", "pay")
     assert find_open_places(open_schema(AMOUNT)) == ("arguments",)
 
@@ -271,10 +271,10 @@ def test_closing_only_ever_refuses_names_that_are_not_declared(schema: dict[str,
     made = close_schema(schema)
 
     assert close_schema(made) == made
-    if misfit(made, value) is None:
-        assert misfit(schema, value) is None or name_fault(schema, value) is not None
+    if find_misfit(made, value) is None:
+        assert find_misfit(schema, value) is None or name_fault(schema, value) is not None
         assert "x" not in value
-    elif misfit(schema, value) is None:
+    elif find_misfit(schema, value) is None:
         assert name_fault(made, value) is not None
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mandate.activities.documents import Document, parse_document
-from mandate.activities.toolbox.schema_types import numeric_arguments
+from mandate.activities.toolbox.schema_types import find_numeric
 from mandate.workers.catalog.conditions import Conditions, check
 from mandate.workers.catalog.policies import PlacedRule
 from mandate.workflows.contracts.base import JsonObject
@@ -53,7 +53,7 @@ OPERATORS = "; CEL writes '==' for equality, '&&' for and, '||' for or, '!' for 
 
 
 def definition(name: str, schema: JsonObject, **settings: object) -> ToolDefinition:
-    tool = Tool.model_validate({"name": name, "source": "python", "numeric": numeric_arguments(schema), **settings})
+    tool = Tool.model_validate({"name": name, "source": "python", "numeric": find_numeric(schema), **settings})
     return ToolDefinition(tool=tool, input_schema=schema, binding=BuiltinBinding(kind="builtin"))
 
 

@@ -18,7 +18,7 @@ A, B, C, D = told("a"), answered("b"), told("c"), answered("d")
 def test_extended_leaves_the_shorter_one_as_it_is() -> None:
     short = Conversation([A])
 
-    long = short.extended(B, C)
+    long = short.extend(B, C)
 
     assert list(short) == [A]
     assert list(long) == [A, B, C]
@@ -30,8 +30,8 @@ def test_extended_leaves_the_shorter_one_as_it_is() -> None:
 def test_forks_do_not_see_each_other() -> None:
     base = Conversation([A])
 
-    first, second = base.extended(B), base.extended(D)
-    first = first.extended(C)
+    first, second = base.extend(B), base.extend(D)
+    first = first.extend(C)
 
     assert list(base) == [A]
     assert list(first) == [A, B, C]
@@ -41,9 +41,9 @@ def test_forks_do_not_see_each_other() -> None:
 
 def test_same_messages_again_are_no_fork() -> None:
     base = Conversation([A])
-    tried = base.extended(B)
+    tried = base.extend(B)
 
-    retried = base.extended(answered("b"), C)
+    retried = base.extend(answered("b"), C)
 
     assert list(retried) == [A, B, C]
     assert list(tried) == [A, B]
@@ -52,8 +52,8 @@ def test_same_messages_again_are_no_fork() -> None:
 
 def test_last_assistant_is_the_newest_answer_within_the_length() -> None:
     base = Conversation([A])
-    longer = base.extended(B, C)
-    longest = longer.extended(D)
+    longer = base.extend(B, C)
+    longest = longer.extend(D)
 
     assert base.last_assistant() is None
     assert longer.last_assistant() == B
@@ -68,10 +68,10 @@ def test_each_message_is_mapped_once_with_the_answer_before_it() -> None:
         return len(seen)
 
     base = Conversation([A, B])
-    assert base.mapped("chat", record) == [1, 2]
-    longer = base.extended(C, D)
-    assert longer.mapped("chat", record) == [1, 2, 3, 4]
-    assert base.mapped("chat", record) == [1, 2]
+    assert base.map_messages("chat", record) == [1, 2]
+    longer = base.extend(C, D)
+    assert longer.map_messages("chat", record) == [1, 2, 3, 4]
+    assert base.map_messages("chat", record) == [1, 2]
 
     assert seen == [(A, None), (B, None), (C, B), (D, B)]
 
@@ -84,8 +84,8 @@ def test_fork_keeps_what_was_mapped_before_it() -> None:
         return message.parts[0].text if isinstance(message.parts[0], TextPart) else ""
 
     base = Conversation([A])
-    assert base.extended(B).mapped("chat", text) == ["a", "b"]
-    assert base.extended(D).mapped("chat", text) == ["a", "d"]
-    assert base.extended(D).mapped("other", text) == ["a", "d"]
+    assert base.extend(B).map_messages("chat", text) == ["a", "b"]
+    assert base.extend(D).map_messages("chat", text) == ["a", "d"]
+    assert base.extend(D).map_messages("other", text) == ["a", "d"]
 
     assert calls == [A, B, D, A, D]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mandate.activities.toolbox import arguments
 from mandate.activities.toolbox import schema as schemas
-from mandate.activities.toolbox.schema_types import as_declared, numeric_arguments
+from mandate.activities.toolbox.schema_types import convert_numbers, find_numeric
 from mandate.workflows.contracts.tool import CallRequest
 
 NUMBER: dict = {"type": "number"}
@@ -98,19 +98,19 @@ def test_numbers_are_seen_as_declared(declared: object, given: object, seen: obj
     }
     whole = {"x": given}
 
-    assert typed(as_declared(schema, whole)) == typed({"x": seen})
+    assert typed(convert_numbers(schema, whole)) == typed({"x": seen})
     assert typed(whole) == typed({"x": given})
 
 
 def test_root_may_be_a_reference() -> None:
     schema = {"$ref": "#/$defs/Args", "$defs": {"Args": of(amount=NUMBER)}}
 
-    assert typed(as_declared(schema, {"amount": 5})) == typed({"amount": 5.0})
-    assert numeric_arguments(schema) == ("amount",)
+    assert typed(convert_numbers(schema, {"amount": 5})) == typed({"amount": 5.0})
+    assert find_numeric(schema) == ("amount",)
 
 
 def test_form_survives_the_way_to_the_workflow() -> None:
-    seen = as_declared(of(a=NUMBER, b=INTEGER), {"a": 100, "b": 5.0})
+    seen = convert_numbers(of(a=NUMBER, b=INTEGER), {"a": 100, "b": 5.0})
 
     carried = CallRequest.model_validate_json(CallRequest(tool="t", arguments=seen).model_dump_json())
 
@@ -133,8 +133,8 @@ def test_numeric_arguments() -> None:
         nested=of(amount=NUMBER),
     ) | {"$defs": {"money": {"type": "number", "minimum": 0}}}
 
-    assert numeric_arguments(schema) == ("amount", "count", "tip", "rate", "fee", "either")
-    assert numeric_arguments({"type": "object"}) == ()
+    assert find_numeric(schema) == ("amount", "count", "tip", "rate", "fee", "either")
+    assert find_numeric({"type": "object"}) == ()
 
 
 PLACES = st.recursive(
@@ -162,18 +162,18 @@ VALUES = st.recursive(
 def test_values_stay_equal_and_go_on_fitting(properties: dict, definition: object, value: dict) -> None:
     schema = {"properties": properties, "$defs": {"d": definition}}
 
-    seen = as_declared(schema, value)
+    seen = convert_numbers(schema, value)
 
     assert seen == value
-    if schemas.misfit(schema, value) is None:
-        assert schemas.misfit(schema, seen) is None
-    assert typed(as_declared(schema, seen)) == typed(seen)
+    if schemas.find_misfit(schema, value) is None:
+        assert schemas.find_misfit(schema, seen) is None
+    assert typed(convert_numbers(schema, seen)) == typed(seen)
 
 
 def test_large_arguments_take_little_time() -> None:
     began = time.process_time()
 
-    as_declared(of(rows={"type": "array", "items": of(n=NUMBER)}), {"rows": [{"n": 1}] * 20_000})
+    convert_numbers(of(rows={"type": "array", "items": of(n=NUMBER)}), {"rows": [{"n": 1}] * 20_000})
 
     assert time.process_time() - began < 2
 
@@ -181,7 +181,9 @@ def test_large_arguments_take_little_time() -> None:
 @pytest.mark.parametrize("limit", [0, 1000, 4096])
 def test_shown_arguments_leave_small_values_alone(limit: int) -> None:
     """A reference in place of a short text would hide it from the rules, and save nothing."""
-    shown = arguments.shown({"to": "x@example.com", "amount": 5.0, "text": "a" * 500, "list": ["b" * 400] * 8}, limit)
+    shown = arguments.shorten_texts(
+        {"to": "x@example.com", "amount": 5.0, "text": "a" * 500, "list": ["b" * 400] * 8}, limit
+    )
 
     assert (shown["to"], shown["amount"]) == ("x@example.com", 5.0)
     assert (shown["list"] != ["b" * 400] * 8) is (limit < 4096)
@@ -189,7 +191,7 @@ def test_shown_arguments_leave_small_values_alone(limit: int) -> None:
 
 
 def test_reference_says_the_size_of_the_whole() -> None:
-    shown = arguments.shown({"a": "x" * 5000, "b": "y" * 5000, "c": {"d": "z" * 5000}}, 0)
+    shown = arguments.shorten_texts({"a": "x" * 5000, "b": "y" * 5000, "c": {"d": "z" * 5000}}, 0)
 
     assert shown["a"]["size"] == 5000
     assert shown["c"]["size"] == len('{"d":""}') + 5000

@@ -51,18 +51,21 @@ def test_what_people_were_not_shown_is_not_sent_in_clear(value: Any, name: str |
 
 @given(VALUES)
 def test_reference_is_put_back_where_it_stands(whole: JsonObject) -> None:
-    shown = sensitive_arguments.hidden(whole, ("card",), SALT)
+    shown = sensitive_arguments.hide(whole, ("card",), SALT)
 
-    assert sensitive_arguments.filled(shown, sensitive_arguments.values(whole, ("card",), SALT)) == whole
-    assert sensitive_arguments.unmasked(redaction.mask(whole, ("card",)), whole, ("card",)) == whole
+    assert (
+        sensitive_arguments.fill_references(shown, sensitive_arguments.resolve_references(whole, ("card",), SALT))
+        == whole
+    )
+    assert sensitive_arguments.unmask(redaction.mask(whole, ("card",)), whole, ("card",)) == whole
     assert redaction.find_in_clear(shown, ("card",)) is None
-    assert sensitive_arguments.hidden(whole, ("card",), None) == whole
+    assert sensitive_arguments.hide(whole, ("card",), None) == whole
 
 
 @given(st.text("0123456789", min_size=4), st.text("0123456789", min_size=4))
 def test_reference_depends_on_value_name_and_salt_and_tells_nothing(one: str, other: str) -> None:
     def made(value: str, salt: bytes = SALT, name: str = "card") -> JsonObject:
-        return sensitive_arguments.hidden({name: value}, (name,), salt)
+        return sensitive_arguments.hide({name: value}, (name,), salt)
 
     assert (made(one) == made(other)) == (one == other)
     assert made(one) != made(one, b"another")
@@ -72,4 +75,4 @@ def test_reference_depends_on_value_name_and_salt_and_tells_nothing(one: str, ot
 
 def test_mask_without_a_value_behind_it_is_refused() -> None:
     with pytest.raises(LookupError, match="card: '\\*\\*\\*' stands for a value that the call does not have"):
-        sensitive_arguments.unmasked({"card": "***"}, {"amount": 1}, ("card",))
+        sensitive_arguments.unmask({"card": "***"}, {"amount": 1}, ("card",))

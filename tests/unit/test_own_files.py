@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from mandate.activities.failures import ToolError
-from mandate.activities.own_files import OwnFiles, OwnScripts, OwnToolbox, named_by
+from mandate.activities.own_files import OwnFiles, OwnScripts, OwnToolbox, collect_named
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.failures import Outcome
@@ -42,7 +42,7 @@ def agent(*bindings: dict[str, Any]) -> PinnedAgent:
     )
 
 
-OWN = named_by(
+OWN = collect_named(
     [
         agent({"kind": "python", "function": "shop:pay"}, {"kind": "mcp", "server": MCP, "tool": "read"}, HTTP),
         agent({**HTTP, "url": "https://tickets.example.com/v2", "headers": {"X-Team": "a"}}),

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mandate.activities.channels import slack_blocks
-from mandate.activities.channels.base import Parcel, key_of
-from mandate.activities.channels.webhook import body_of
-from mandate.activities.notification import _readable
+from mandate.activities.channels.base import Parcel, make_key
+from mandate.activities.channels.webhook import build_body
+from mandate.activities.notification import _make_readable
 from mandate.activities.toolbox.mcp.transport import Stderr
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workers import telemetry
@@ -146,17 +146,17 @@ def hostile_notices(text: str) -> NotifyRequest:
     asked = approval(title=text, reason=text, arguments={"memo": text, text: [text]})
     said = question(text=text, options=(text,)).model_copy(update={"evidence": (text,), "goal": text, "title": text})
     run = run_of(notice(asked), notice(said))
-    return _readable(run.model_copy(update={"requester": text, "labels": {text: text}}))
+    return _make_readable(run.model_copy(update={"requester": text, "labels": {text: text}}))
 
 
 @given(anything)
 def test_nothing_forbidden_is_in_requests_and_notices(text: str) -> None:
     run = hostile_notices(text)
     for told in run.notices:
-        parcel = Parcel(run, "default", (told,), key_of(run.run_id, (told,), "c"))
+        parcel = Parcel(run, "default", (told,), make_key(run.run_id, (told,), "c"))
         its = told.request
         made = [its.title, its.question or "", its.reason, its.goal or "", *its.options, *its.evidence]
-        made += all_texts(slack_blocks.message(parcel)) + all_texts(body_of(parcel, told))
+        made += all_texts(slack_blocks.build_message(parcel)) + all_texts(build_body(parcel, told))
 
         assert [shown for shown in made if forbidden(shown)] == []
         assert [shown for shown in (its.title, its.reason, *its.options) if "\n" in shown] == []
@@ -291,7 +291,7 @@ def test_what_a_library_logs_in_a_command_is_one_plain_line(capsys: pytest.Captu
 def test_ordinary_notices_are_untouched() -> None:
     run = run_of(notice(approval()), notice(question()))
 
-    assert _readable(run) == run
+    assert _make_readable(run) == run
 
 
 def test_what_a_server_writes_to_stderr_is_plain_in_the_log_and_in_errors(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mandate.activities.toolbox.schema import check_schema, misfit
+from mandate.activities.toolbox.schema import check_schema, find_misfit
 from mandate.activities.toolbox.schema_cost import MAX_STEPS, Cost, measure, pattern_weight
 from mandate.workflows.contracts.base import JsonObject
 from pydantic import JsonValue
@@ -108,14 +108,14 @@ def test_a_schema_that_refers_to_itself_is_checked_in_no_time(node: JsonObject, 
     check_schema(schema)
     begun = time.process_time()
 
-    assert misfit(schema, nested(levels, {})) is None
-    assert misfit(schema, nested(levels, 5)) is not None
+    assert find_misfit(schema, nested(levels, {})) is None
+    assert find_misfit(schema, nested(levels, 5)) is not None
 
     assert time.process_time() - begun < 1
 
 
 def test_a_fault_deep_in_a_tree_is_still_told() -> None:
-    assert misfit(tree(NODE), nested(9, {"x": 5})) == 'x.x.x.x.x.x.x.x.x.x: 5 is not of type "object"'
+    assert find_misfit(tree(NODE), nested(9, {"x": 5})) == 'x.x.x.x.x.x.x.x.x.x: 5 is not of type "object"'
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,6 @@ def test_a_value_that_makes_too_much_work_is_not_checked(schema: JsonObject, val
     check_schema(schema, of_object=False)
     begun = time.process_time()
 
-    assert said in (misfit(schema, value) or "")
+    assert said in (find_misfit(schema, value) or "")
 
     assert time.process_time() - begun < 1

@@ -164,7 +164,7 @@ async def test_count_goes_on_after_answers_of_another_model(play: PlayScript) ->
     other = AssistantMessage(
         role="assistant", parts=(TextPart(kind="text", text="hm"),), protocol="openai.chat", model="m"
     )
-    story.conversation = story.conversation.extended(other, asked("go on"), other, asked("go on"))
+    story.conversation = story.conversation.extend(other, asked("go on"), other, asked("go on"))
 
     assert (await story.turn()).message.text == "c"
 
@@ -175,7 +175,7 @@ async def test_pace_is_for_turns_without_a_delay_of_their_own(play: PlayScript) 
 
     with pytest.raises(ApplicationError, match="no answer within"):
         await story.turn(timeout=0.01)
-    story.conversation = story.conversation.extended(
+    story.conversation = story.conversation.extend(
         AssistantMessage(role="assistant", parts=(), protocol="scripted", model="play.yaml"), asked("go on")
     )
     assert (await story.turn()).message.text == "b"

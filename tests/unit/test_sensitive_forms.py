@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mandate.activities.failures import ToolError
-from mandate.activities.tool import _told
-from mandate.activities.toolbox.redaction import SecretValues, without_sensitive
+from mandate.activities.tool import _strike_error
+from mandate.activities.toolbox.redaction import SecretValues, strike_sensitive
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.rules.plain_text import shorten
@@ -33,7 +33,7 @@ CARD = "4111-2222-3333"
     ],
 )
 def test_value_is_struck_out_in_its_forms(value: Any, said: str) -> None:
-    told = without_sensitive(said, TOOL, {"card": value})
+    told = strike_sensitive(said, TOOL, {"card": value})
 
     assert "***" in told
     for text in ("4111", "Abc", "ABC", '\\"b\\"', "12345678", "123 "):
@@ -41,14 +41,14 @@ def test_value_is_struck_out_in_its_forms(value: Any, said: str) -> None:
 
 
 def test_short_value_is_no_part_of_a_word() -> None:
-    assert without_sensitive("order 1234 and 123", TOOL, {"card": "123"}) == "order 1234 and ***"
+    assert strike_sensitive("order 1234 and 123", TOOL, {"card": "123"}) == "order 1234 and ***"
 
 
 def test_reason_is_cut_after_the_value_is_struck_out() -> None:
     """A value that stands at the end of what is shown would leave its beginning there."""
     error = ToolError(Outcome.NOT_DONE, f"{'x' * 290}{CARD}")
 
-    told = _told(error, TOOL, {"card": CARD})
+    told = _strike_error(error, TOOL, {"card": CARD})
 
     assert CARD[:4] in shorten(f"{'x' * 290}{CARD}")
     assert CARD[:4] not in told.reason
@@ -56,7 +56,7 @@ def test_reason_is_cut_after_the_value_is_struck_out() -> None:
 
 @given(st.text(min_size=4).filter(lambda text: text.strip() == text), st.text(alphabet="xyz ", max_size=20))
 def test_no_value_is_left(value: str, around: str) -> None:
-    told = without_sensitive(f"{around}{value}{around}", TOOL, {"card": value})
+    told = strike_sensitive(f"{around}{value}{around}", TOOL, {"card": value})
 
     assert value not in told or value in "***"
 

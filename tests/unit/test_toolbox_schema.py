@@ -7,7 +7,7 @@ import timeit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mandate.activities.toolbox.schema import MAX_DEPTH, check_schema, misfit, parse_arguments
+from mandate.activities.toolbox.schema import MAX_DEPTH, check_schema, find_misfit, parse_arguments
 from mandate.workflows.contracts.base import JsonObject
 
 JSON_VALUES = st.recursive(
@@ -189,7 +189,7 @@ ORDER: JsonObject = {
     ],
 )
 def test_a_misfit_says_where_what_and_what_is_allowed(value: JsonObject, reason: str | None) -> None:
-    found = misfit(ORDER, value)
+    found = find_misfit(ORDER, value)
 
     if reason is not None and ": " not in reason:
         assert found == reason.replace('"text"', "the value")
@@ -200,7 +200,7 @@ def test_a_misfit_says_where_what_and_what_is_allowed(value: JsonObject, reason:
 def test_a_misfit_shows_three_faults_in_300_characters() -> None:
     schema: JsonObject = {"properties": {name: {"enum": ["long " * 50]} for name in "abcde"}}
 
-    found = misfit(schema, dict.fromkeys("abcde", "x"))
+    found = find_misfit(schema, dict.fromkeys("abcde", "x"))
 
     assert found is not None
     assert len(found) <= 300
@@ -216,13 +216,13 @@ def test_a_misfit_shows_three_faults_in_300_characters() -> None:
     ],
 )
 def test_nothing_of_a_sensitive_argument_is_told(card: JsonObject, reason: str) -> None:
-    assert misfit(ORDER, {"order": 1, "card": card}, sensitive=("card",)) == reason
+    assert find_misfit(ORDER, {"order": 1, "card": card}, sensitive=("card",)) == reason
 
 
 def test_a_rule_over_all_arguments_tells_nothing_of_a_sensitive_one() -> None:
     schema: JsonObject = {"anyOf": [{"properties": {"pin": {"const": 1}}}, {"required": ["other"]}]}
 
-    found = misfit(schema, {"pin": "4111-secret"}, sensitive=("pin",))
+    found = find_misfit(schema, {"pin": "4111-secret"}, sensitive=("pin",))
 
     assert found == 'the value fits no alternative (1 was expected | "other" is a required property)'
 
@@ -230,13 +230,13 @@ def test_a_rule_over_all_arguments_tells_nothing_of_a_sensitive_one() -> None:
 def test_formats_are_not_judged() -> None:
     schema: JsonObject = {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"d": {"format": "date"}}}
 
-    assert misfit(schema, {"d": "tomorrow"}) is None
+    assert find_misfit(schema, {"d": "tomorrow"}) is None
 
 
 def test_checking_a_fitting_value_again_costs_microseconds() -> None:
     value: JsonObject = {"order": 1, "state": "open", "lines": [{"price": 1.5}]}
-    misfit(ORDER, value)
+    find_misfit(ORDER, value)
 
-    best = min(timeit.repeat(lambda: misfit(ORDER, value), number=200, repeat=5)) / 200
+    best = min(timeit.repeat(lambda: find_misfit(ORDER, value), number=200, repeat=5)) / 200
 
     assert best < 100e-6

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from mandate.activities.documents import Fault
-from mandate.activities.toolbox.arguments import misfit
-from mandate.activities.toolbox.arguments import shown as shown_arguments
-from mandate.activities.toolbox.schema_types import as_declared
+from mandate.activities.toolbox.arguments import find_misfit
+from mandate.activities.toolbox.arguments import shorten_texts as shown_arguments
+from mandate.activities.toolbox.schema_types import convert_numbers
 from mandate.workers.catalog.policies import PolicyFile
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, Spec
@@ -168,10 +168,10 @@ def _difference(example: Example, got: Verdict) -> str | None:
 
 def _fitting(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:
     """Return the arguments as a run would have them."""
-    why = misfit(definition, arguments)
+    why = find_misfit(definition, arguments)
     if why is not None:
         raise ValueError(f"the arguments do not fit tool {definition.tool.name!r}, so no rule is read: {why}")
-    declared = as_declared(definition.input_schema, arguments)
+    declared = convert_numbers(definition.input_schema, arguments)
     # A remote activity's arguments are whole, since Temporal carries them.
     return declared if definition.tool.remote is not None else shown_arguments(declared)
 

@@ -8,7 +8,7 @@ from mandate.activities.documents import Document, Fault
 from mandate.activities.toolbox import decorator
 from mandate.activities.toolbox.closed_schemas import close_schema, open_schema
 from mandate.activities.toolbox.schema import check_schema
-from mandate.activities.toolbox.schema_types import numeric_arguments
+from mandate.activities.toolbox.schema_types import find_numeric
 from mandate.workers.catalog import mcp_acceptance
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.base import JsonObject
@@ -167,7 +167,7 @@ class ToolResolver:
         except ValueError as error:
             self._fault(("tools", self.entry_of[made.tool.name]), f"{made.tool.name}: {error}")
         # The workflow has no value of what is sensitive, and a sum would tell it.
-        numeric = [name for name in numeric_arguments(schema) if not is_sensitive(name, made.tool.sensitive)]
+        numeric = [name for name in find_numeric(schema) if not is_sensitive(name, made.tool.sensitive)]
         tool = made.tool.model_copy(update={"numeric": tuple(numeric)})
         return made.model_copy(update={"tool": tool, "input_schema": schema})
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mandate.activities.stores.address import open_store
-from mandate.activities.toolbox.redaction import without_sensitive
+from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.blobs import BlobMissing, Blobs
 from mandate.activities.transcript.log import TranscriptLog
@@ -203,10 +203,10 @@ class Conversation:
         if isinstance(part, ResultPart):
             text = part.text
             if full and part.digest is not None:
-                text = (await results.content(self._blobs, part)).decode(errors="replace")
+                text = (await results.load_content(self._blobs, part)).decode(errors="replace")
             definition = agent.definition(part.tool)
             if definition is not None and definition.tool.sensitive:
-                text = without_sensitive(text, definition.tool, self._given.get(part.call_id, {}))
+                text = strike_sensitive(text, definition.tool, self._given.get(part.call_id, {}))
             return {**part.model_dump(mode="json"), "text": text}
         if isinstance(part, TextPart):
             return {**part.model_dump(mode="json"), "text": self._struck(part.text)}
@@ -215,7 +215,7 @@ class Conversation:
     def _struck(self, text: str) -> str:
         """Return `text` without the sensitive arguments of calls, which models may repeat."""
         for tool, arguments in self._sensitive:
-            text = without_sensitive(text, tool, arguments)
+            text = strike_sensitive(text, tool, arguments)
         return text
 
     async def pending(self, record: Record) -> list[Json]:
@@ -231,11 +231,11 @@ class Conversation:
         if call.result is not None:
             text = call.result.text if call.result.text is not None else call.result.preview
             if call.result.digest is not None:
-                text = (await results.content(self._blobs, call.result)).decode(errors="replace")
+                text = (await results.load_content(self._blobs, call.result)).decode(errors="replace")
             if tool is not None and tool.sensitive:
                 # The history has references, which say nothing of what is to be struck out.
                 unknown = sensitive_arguments.has_hidden(call.request.arguments)
-                text = HIDDEN if unknown else without_sensitive(text, tool, call.request.arguments)
+                text = HIDDEN if unknown else strike_sensitive(text, tool, call.request.arguments)
             its["result"] = {**call.result.model_dump(mode="json", exclude={"preview"}), "text": text}
         return its
 

@@ -79,7 +79,7 @@ class Narration:
                 text = result.text or ""
                 if result.digest is not None:
                     async with stored(self.store, None) as blobs:
-                        text = (await results.content(blobs, result)).decode(errors="replace")
+                        text = (await results.load_content(blobs, result)).decode(errors="replace")
                 self._tell_result(call, wording.shorten(text, RESULT_CHARACTERS), is_error=result.error)
             case CallProbed():
                 self.facts.findings.append(happening)

@@ -52,9 +52,9 @@ def commands(
     workflow_id: str, request: Request, program: str = "mandate", *, namespace: str = DEFAULT_NAMESPACE
 ) -> tuple[tuple[str, str], ...]:
     """Label and command, those of `program` before those of Temporal's CLI."""
-    found = list_ways(workflow_id, request, program=program, namespace=namespace)
-    ours = tuple((way.choice, way.mandate) for way in found)
-    return (*ours, *((f"{way.choice}, with Temporal's CLI", way.temporal) for way in found))
+    ways = list_ways(workflow_id, request, program=program, namespace=namespace)
+    ours = tuple((way.choice, way.mandate) for way in ways)
+    return (*ours, *((f"{way.choice}, with Temporal's CLI", way.temporal) for way in ways))
 
 
 def decision_json(request: Request, choice: str) -> str:

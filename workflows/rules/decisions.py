@@ -47,25 +47,25 @@ def request_digest(
 
 def key_of(decision: Decision) -> Digest:
     """Return a key that is equal for the same decision sent twice, whatever its comment and token."""
-    told = [decision.request, decision.digest, decision.choice, normalize_name(decision.by or ""), decision.value]
-    return digest_of(canonical_json(told))
+    contents = [decision.request, decision.digest, decision.choice, normalize_name(decision.by or ""), decision.value]
+    return digest_of(canonical_json(contents))
 
 
 def find(people: PeopleState, request: str) -> Request | None:
-    return next((one for one in people.open if one.id == request), None)
+    return next((candidate for candidate in people.open if candidate.id == request), None)
 
 
 def find_receipt(people: PeopleState, decision: Decision) -> Receipt | None:
     """Return the answer that this decision got when it was counted, as things are now; `None` for a new one."""
     key = key_of(decision)
     if decision.request == EVERY:
-        rejected = sum(key in one.decided for one in people.closed)
+        rejected = sum(key in entry.decided for entry in people.closed)
         return confirm_all_rejected(rejected) if rejected and _refuse_empty(people) is not None else None
-    found = find(people, decision.request)
-    if found is not None:
-        counts = any(recorded.key == key for recorded in list_counting(found))
-        return confirm_recorded(found) if counts else None
-    closed = next((one for one in people.closed if one.id == decision.request and key in one.decided), None)
+    open_request = find(people, decision.request)
+    if open_request is not None:
+        counts = any(recorded.key == key for recorded in list_counting(open_request))
+        return confirm_recorded(open_request) if counts else None
+    closed = next((entry for entry in people.closed if entry.id == decision.request and key in entry.decided), None)
     if closed is None:
         return None
     if key == closed.decided[-1] and (closed.outcome in _DECIDED) and _fits(decision.choice, closed.outcome):
@@ -108,27 +108,27 @@ def find_refusal(people: PeopleState, decision: Decision, at: datetime, requeste
         return f"{left[0]}: {left[1]!r} is where your own words go"
     if decision.request == EVERY:
         return _refuse_empty(people)
-    found = find(people, decision.request)
-    if found is None:
+    request = find(people, decision.request)
+    if request is None:
         return _explain_not_open(people, decision)
-    if decision.digest != found.digest:
-        return _explain_wrong_digest(people, found, decision)
-    if decision.choice not in found.choices:
-        return f"choice: {decision.choice!r} is not one of {', '.join(found.choices)}"
+    if decision.digest != request.digest:
+        return _explain_wrong_digest(people, request, decision)
+    if decision.choice not in request.choices:
+        return f"choice: {decision.choice!r} is not one of {', '.join(request.choices)}"
     if decision.value is not None:
         if decision.choice not in WITH_VALUE:
-            allowed = " or ".join(choice for choice in found.choices if choice in WITH_VALUE)
+            allowed = " or ".join(choice for choice in request.choices if choice in WITH_VALUE)
             return f"value: goes with {allowed}, not with {decision.choice!r}"
         size = len(canonical_json(decision.value))
         if size > VALUE_BYTES:
             return f"value: has {size} bytes as JSON; at most {VALUE_BYTES} are allowed"
-    if is_expired(found, at):
-        return f"request {found.id} expired at {format_time(found.expires_at)}"
+    if is_expired(request, at):
+        return f"request {request.id} expired at {format_time(request.expires_at)}"
     by = normalize_name(decision.by or "")
     if requester is not None and by == normalize_name(requester):
         return f"by: {decision.by!r} asked for this run and cannot decide for it"
-    if has_decided(found, by):
-        return f"by: {decision.by!r} has decided on {found.id} already; it waits for somebody else"
+    if has_decided(request, by):
+        return f"by: {decision.by!r} has decided on {request.id} already; it waits for somebody else"
     return None
 
 
@@ -143,27 +143,27 @@ def _refuse_empty(people: PeopleState) -> str | None:
 
 def _find_placeholder(decision: Decision) -> tuple[str, str] | None:
     """Return a word of the shown commands that nobody has put their own for."""
-    said = {"by": decision.by, "value": decision.value, "token": decision.token}
-    return next(((key, text) for key, text in said.items() if text in commands.PLACEHOLDERS), None)
+    fields = {"by": decision.by, "value": decision.value, "token": decision.token}
+    return next(((key, text) for key, text in fields.items() if text in commands.PLACEHOLDERS), None)
 
 
 def _explain_not_open(people: PeopleState, decision: Decision) -> str:
-    closed = next((one for one in people.closed if one.id == decision.request), None)
+    closed = next((entry for entry in people.closed if entry.id == decision.request), None)
     if closed is not None:
         return f"request {closed.id} is {closed.outcome} already: {closed.reason}"
     if int(decision.request[1:]) <= people.made:
         return f"request {decision.request} is decided already"
-    known = ", ".join(one.id for one in people.open[:20]) or "none"
+    known = ", ".join(entry.id for entry in people.open[:20]) or "none"
     return f"request: {decision.request!r} is not a request of this run; open are: {known}"
 
 
-def _explain_wrong_digest(people: PeopleState, found: Request, decision: Decision) -> str:
-    other = next((one.id for one in people.open if one.digest == decision.digest), None)
+def _explain_wrong_digest(people: PeopleState, request: Request, decision: Decision) -> str:
+    other = next((entry.id for entry in people.open if entry.digest == decision.digest), None)
     if other is not None:
-        return f"digest: it is that of request {other}, not of {found.id}"
-    if found.edited is not None:
-        return f"digest: the arguments of {found.id} were changed by {found.edited.by}; look at it again"
-    return f"digest: it is not that of request {found.id}; look at it again and decide on what it says now"
+        return f"digest: it is that of request {other}, not of {request.id}"
+    if request.edited is not None:
+        return f"digest: the arguments of {request.id} were changed by {request.edited.by}; look at it again"
+    return f"digest: it is not that of request {request.id}; look at it again and decide on what it says now"
 
 
 def is_expired(request: Request, at: datetime) -> bool:
@@ -178,8 +178,10 @@ def has_decided(request: Request, by: str) -> bool:
 
 def list_counting(request: Request) -> tuple[Recorded, ...]:
     """Return the decisions that count now: approvals from before the last edit were for other arguments."""
-    last = max((position for position, one in enumerate(request.decisions) if one.edited), default=0)
-    return tuple(one for position, one in enumerate(request.decisions) if position >= last or one.choice == REJECT)
+    last = max((position for position, recorded in enumerate(request.decisions) if recorded.edited), default=0)
+    return tuple(
+        recorded for position, recorded in enumerate(request.decisions) if position >= last or recorded.choice == REJECT
+    )
 
 
 def count_decision(request: Request, decision: Decision, checked: Checked, at: datetime, *, beside: int = 1) -> Request:
@@ -281,13 +283,13 @@ def outcome(request: Request) -> Literal["approved", "rejected"] | None:
 
 def describe_missing(request: Request) -> str:
     """Name those who must still decide, in words."""
-    told = []
+    sentences = []
     for need in request.needs:
         left = need.quorum - len(need.approved_by)
         if left > 0:
             who = ", ".join((*need.groups, *need.users)) or "anyone"
-            told.append(f"{left} of {who}")
-    return " and ".join(told)
+            sentences.append(f"{left} of {who}")
+    return " and ".join(sentences)
 
 
 def close_request(request: Request, outcome: str, reason: str, *, by_every: Decision | None = None) -> Closed:

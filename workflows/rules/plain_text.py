@@ -64,15 +64,15 @@ def make_plain_json(value: JsonValue) -> JsonValue:
         case list():
             return [make_plain_json(item) for item in value]
         case dict():
-            made: dict[str, JsonValue] = {}
+            members: dict[str, JsonValue] = {}
             for key, item in value.items():
                 shown = name = make_plain_lines(key)
                 number = 1
-                while name in made:
+                while name in members:
                     number += 1
                     name = f"{shown} ({number})"
-                made[name] = make_plain_json(item)
-            return made
+                members[name] = make_plain_json(item)
+            return members
         case _:
             return value
 
@@ -90,23 +90,23 @@ def escape_json(document: str) -> str:
     return _FOUND_IN_JSON.sub(_escape, document)
 
 
-def _replace(found: re.Match[str]) -> str:
+def _replace(match: re.Match[str]) -> str:
     """Return what is seen in place of one character."""
-    match found[0]:
+    match match[0]:
         case "\n":
             return " "
         case "\t":
             return "    "
-        case "\r" if found.string.startswith("\n", found.end()):
+        case "\r" if match.string.startswith("\n", match.end()):
             return ""
-        case "\u200d" | "\ufe0e" | "\ufe0f" if _JOINT.match(found.string, found.start()):
+        case "\u200d" | "\ufe0e" | "\ufe0f" if _JOINT.match(match.string, match.start()):
             return ""
         case _:
             return REPLACEMENT
 
 
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if code < 0x10000:
         return f"\\u{code:04x}"
     high, low = divmod(code - 0x10000, 0x400)

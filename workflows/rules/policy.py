@@ -121,7 +121,7 @@ def variables(
     tool: Tool, arguments: Mapping[str, JsonValue], run: RunFacts, tools: Sequence[Tool]
 ) -> dict[str, object]:
     """Return the variables of conditions about a call; each tool has its calls and totals from the beginning."""
-    its = {
+    facts = {
         "name": tool.name,
         "effect": str(tool.effect),
         "source": tool.source,
@@ -129,7 +129,7 @@ def variables(
         "risk": float(tool.risk),
         "untrusted": tool.untrusted,
     }
-    return {"tool": its, "args": arguments, **variables_of_run(run, (*tools, tool))}
+    return {"tool": facts, "args": arguments, **variables_of_run(run, (*tools, tool))}
 
 
 def variables_of_run(run: RunFacts, tools: Sequence[Tool]) -> dict[str, object]:

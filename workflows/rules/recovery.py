@@ -34,12 +34,12 @@ def count_failure(
     Until the world has changed; never again if it is `spoiled`: done, and done wrongly.
     """
     before = state.troubles.get(name, Trouble())
-    told = wording.shorten(line, 300)
-    after = Trouble(failures=before.failures + 1, lines=(*before.lines, told)[-LINES:], index=index)
+    reason = wording.shorten(line, 300)
+    after = Trouble(failures=before.failures + 1, lines=(*before.lines, reason)[-LINES:], index=index)
     changes: dict[str, object] = {"troubles": {**state.troubles, name: after}}
     if call is not None:
         kept = "spoiled" if spoiled else "failed"
-        changes[kept] = _keep_newest({**getattr(state, kept), call: told})
+        changes[kept] = _keep_newest({**getattr(state, kept), call: reason})
     return state.model_copy(update=changes)
 
 

@@ -40,11 +40,11 @@ def find_revealed(shown: JsonValue, value: JsonValue) -> str | None:
         case dict(), dict():
             for name, item in value.items():
                 if shown.get(name) == HIDDEN:
-                    found = None if item == HIDDEN or is_hidden(item) else name
+                    revealed = None if item == HIDDEN or is_hidden(item) else name
                 else:
-                    found = find_revealed(shown.get(name), item)
-                if found is not None:
-                    return found
+                    revealed = find_revealed(shown.get(name), item)
+                if revealed is not None:
+                    return revealed
         case list(), list():
             return next(filter(None, map(find_revealed, shown, value)), None)
     return None
@@ -64,13 +64,13 @@ def find_in_clear(value: JsonValue, sensitive: Sequence[str]) -> str | None:
         case dict():
             for name, item in value.items():
                 if not is_sensitive(name, sensitive):
-                    found = find_in_clear(item, sensitive)
+                    clear = find_in_clear(item, sensitive)
                 elif item == HIDDEN or is_hidden(item):
                     continue
                 else:
-                    found = name
-                if found is not None:
-                    return found
+                    clear = name
+                if clear is not None:
+                    return clear
         case list():
             return next(filter(None, (find_in_clear(item, sensitive) for item in value)), None)
     return None

@@ -43,8 +43,8 @@ def build_result(
     return result
 
 
-def _build_output(said: Resolution, stored: ToolResult) -> tuple[Any, str | None]:
+def _build_output(resolution: Resolution, stored: ToolResult) -> tuple[Any, str | None]:
     """Return a person's answer as the run's: whole, or its beginning and the address of all of it."""
     if stored.size is None or stored.size <= OUTPUT_INLINE_BYTES:
-        return said.value, None
+        return resolution.value, None
     return stored.preview, stored.digest

@@ -31,25 +31,25 @@ def compute_arguments(
     meant. One that cannot be evaluated makes all of them unusable, since a call without it asks for something else.
     """
     facts = evaluation.Facts({"args": args, "key": key or "", **more})
-    made: JsonObject = {}
+    arguments: JsonObject = {}
     for name, text in expressions.items():
         argument = named_argument(text)
         if argument not in {None, *args}:
             continue
         if argument is not None and redaction.is_hidden(args[argument]):
-            made[name] = args[argument]
+            arguments[name] = args[argument]
             continue
         value = facts.value(text)
         if type(value) is evaluation.Unevaluable:
             return evaluation.Unevaluable(f"the argument {name!r} cannot be computed: {value.reason}")
-        made[name] = value
-    return made
+        arguments[name] = value
+    return arguments
 
 
 def named_argument(text: str) -> str | None:
     """Return the argument that the expression `text` is, if it is just one: `order` for `args.order`."""
-    found = _ARGUMENT.fullmatch(text)
-    return next((name for name in found.groups() if name is not None), None) if found else None
+    match = _ARGUMENT.fullmatch(text)
+    return next((name for name in match.groups() if name is not None), None) if match else None
 
 
 def argument_text(name: str) -> str:

@@ -17,7 +17,7 @@ from stat import S_ISREG
 from mandate.activities.failures import ModelFault, model_failure
 from mandate.activities.files import FileError
 from mandate.activities.providers.base import Completion, Prompt
-from mandate.activities.providers.scripted.differences import differences, fits_text
+from mandate.activities.providers.scripted.differences import find_differences, fits_text
 from mandate.activities.providers.scripted.script import (
     Cue,
     Expectation,
@@ -33,9 +33,9 @@ from mandate.activities.providers.scripted.values import (
     ScriptFault,
     Values,
     call_id,
-    incoming,
     input_text,
     next_number,
+    read_incoming,
 )
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
@@ -89,10 +89,10 @@ class ScriptedProvider:
         number = next_number(prompt.conversation)
         plan = _plan(loaded, prompt)
         cue = _cue(plan, number, prompt)
-        got = incoming(prompt.conversation)
+        got = read_incoming(prompt.conversation)
         try:
             values = Values(prompt.conversation, plan, number, cue)
-            _expect(cue.turn.expect, got, values, strict=loaded.script.strict and _was_whole(plan, number - 1))
+            _expect(cue.turn.expect, got, values, strict=loaded.script.strict and _is_whole(plan, number - 1))
             values.check_taken()
             message = _message(cue.turn, values, number, prompt.model)
         except ScriptFault as fault:
@@ -104,16 +104,16 @@ class ScriptedProvider:
         return Completion(message, cue.turn.finish, usage, _PROBLEMS.get(cue.turn.finish))
 
     def _script(self, name: str) -> LoadedScript:
-        found = self._find(name)
-        loaded = self._loaded.get(found)
+        path = self._find(name)
+        loaded = self._loaded.get(path)
         if loaded is None:
             try:
-                loaded = load_script(found.path)
+                loaded = load_script(path.path)
             except FileError as error:
                 raise model_failure("configuration", f"the script cannot be used: {error}") from None
-            for old in [other for other in self._loaded if other.path == found.path]:
+            for old in [other for other in self._loaded if other.path == path.path]:
                 del self._loaded[old]
-            self._loaded[found] = loaded
+            self._loaded[path] = loaded
         return loaded
 
     def _find(self, name: str) -> _Found:
@@ -138,27 +138,27 @@ def _plan(loaded: LoadedScript, prompt: Prompt) -> Plan:
 
 
 def _cue(plan: Plan, number: int, prompt: Prompt) -> Cue:
-    cue = plan.cue(number)
+    cue = plan.find_cue(number)
     if cue is not None:
         return cue
-    got = incoming(prompt.conversation)
+    got = read_incoming(prompt.conversation)
     came = ", ".join(f"{result.tool}: {shorten(result.text, 40)!r}" for result in got.results)
     came = ", ".join(filter(None, (came, got.text and repr(shorten(got.text, 100)))))
     reason = f"the script has {plan.turns} turns and no 'otherwise', and answer {number} was asked for"
     raise model_failure("script", f"{prompt.model}: {reason}; came in: {came or 'nothing'}")
 
 
-def _was_whole(plan: Plan, number: int) -> bool:
+def _is_whole(plan: Plan, number: int) -> bool:
     """Return whether turn `number` gave an answer that the runtime could take: only then do its calls get results."""
-    cue = plan.cue(number) if number else None
+    cue = plan.find_cue(number) if number else None
     return cue is None or cue.turn.finish is Finish.COMPLETE
 
 
 def _expect(expected: Expectation, got: Incoming, values: Values, *, strict: bool) -> None:
     filled = expected
     if expected != Expectation():
-        filled = Expectation.model_validate(values.filled(expected.model_dump(mode="json")))
-    if found := differences(filled, got, strict=strict):
+        filled = Expectation.model_validate(values.fill(expected.model_dump(mode="json")))
+    if found := find_differences(filled, got, strict=strict):
         raise ScriptFault("; ".join(found))
 
 
@@ -191,23 +191,23 @@ def _message(turn: Turn, values: Values, number: int, model: str) -> AssistantMe
         if isinstance(arguments, str):
             spelled = values.text(arguments)
         else:
-            spelled = json.dumps(values.filled(arguments or {}), ensure_ascii=False)
+            spelled = json.dumps(values.fill(arguments or {}), ensure_ascii=False)
         parts.append(CallPart(kind="call", call_id=call_id(number, index), tool=tool, arguments=spelled))
     return AssistantMessage(role="assistant", parts=tuple(parts), protocol="scripted", model=model)
 
 
-def _usage(said: TurnUsage, prompt: Prompt, got: Incoming, message: AssistantMessage) -> Usage:
+def _usage(given: TurnUsage, prompt: Prompt, got: Incoming, message: AssistantMessage) -> Usage:
     """Return the usage of the script, the rest estimated from the instructions and the newest messages, not all."""
-    told = len(prompt.instructions) + len(got.text) + sum(len(result.text) for result in got.results)
+    told_characters = len(prompt.instructions) + len(got.text) + sum(len(result.text) for result in got.results)
     answered = len(message.text) + sum(len(call.arguments) for call in message.calls)
     return Usage(
         model_calls=1,
-        input_tokens=_tokens(told) if said.input_tokens is None else said.input_tokens,
-        cached_input_tokens=said.cached_input_tokens,
-        output_tokens=_tokens(answered) if said.output_tokens is None else said.output_tokens,
-        reasoning_tokens=said.reasoning_tokens,
-        cost_usd=said.cost_usd if isinstance(said.cost_usd, Decimal) else Decimal(0),
-        unpriced_calls=0 if isinstance(said.cost_usd, Decimal) else 1,
+        input_tokens=_tokens(told_characters) if given.input_tokens is None else given.input_tokens,
+        cached_input_tokens=given.cached_input_tokens,
+        output_tokens=_tokens(answered) if given.output_tokens is None else given.output_tokens,
+        reasoning_tokens=given.reasoning_tokens,
+        cost_usd=given.cost_usd if isinstance(given.cost_usd, Decimal) else Decimal(0),
+        unpriced_calls=0 if isinstance(given.cost_usd, Decimal) else 1,
     )
 
 

@@ -217,7 +217,7 @@ class Plan:
             lengths.append(sys.maxsize)
         self._starts = [0, *accumulate(lengths)]
 
-    def cue(self, number: int) -> Cue | None:
+    def find_cue(self, number: int) -> Cue | None:
         """Return the turn with this number, from 1, or `None` after the last."""
         entry = bisect_right(self._starts, number - 1) - 1
         if entry >= len(self._bodies):
@@ -226,7 +226,7 @@ class Plan:
         turn, place = self._bodies[entry][offset]
         return Cue(turn, place, repetition + 1)
 
-    def taken(self, name: str, number: int) -> tuple[int, str] | None:
+    def find_taken(self, name: str, number: int) -> tuple[int, str] | None:
         """Return the newest turn up to `number` that takes `name`, and the path that it takes."""
         for entry in range(bisect_right(self._starts, number - 1) - 1, -1, -1):
             start, body = self._starts[entry], self._bodies[entry]

@@ -55,7 +55,7 @@ def input_text(conversation: Conversation) -> str:
     return _text(first) if isinstance(first, UserMessage) else ""
 
 
-def incoming(conversation: Conversation) -> Incoming:
+def read_incoming(conversation: Conversation) -> Incoming:
     """Return all messages after the newest answer as one."""
     messages: list[UserMessage] = []
     calls: tuple[CallPart, ...] = ()
@@ -84,17 +84,17 @@ class Values:
         Raises:
             ScriptFault: a value that there is not.
         """
-        return _VALUE.sub(lambda match: _spelled(self._matched(match)), template)
+        return _VALUE.sub(lambda match: _spell(self._fill_match(match)), template)
 
-    def filled(self, value: JsonValue) -> JsonValue:
+    def fill(self, value: JsonValue) -> JsonValue:
         """Return `value` with every text in it filled; a text that is one `${...}` becomes the value itself."""
         if isinstance(value, dict):
-            return {key: self.filled(inner) for key, inner in value.items()}
+            return {key: self.fill(inner) for key, inner in value.items()}
         if isinstance(value, list):
-            return [self.filled(inner) for inner in value]
+            return [self.fill(inner) for inner in value]
         if isinstance(value, str):
             alone = _VALUE.fullmatch(value)
-            return self._matched(alone) if alone is not None else self.text(value)
+            return self._fill_match(alone) if alone is not None else self.text(value)
         return value
 
     def check_taken(self) -> None:
@@ -105,14 +105,14 @@ class Values:
             except ScriptFault as fault:
                 raise ScriptFault(f"take {name!r}: {fault}") from None
 
-    def _matched(self, match: re.Match[str]) -> JsonValue:
+    def _fill_match(self, match: re.Match[str]) -> JsonValue:
         return "${" if match[1] is None else self._value(match[1].strip())
 
     def _value(self, expression: str) -> JsonValue:
         name, *path = expression.split(".")
         if name == "n" and not path:
             return self._cue.repetition
-        taken = self._plan.taken(name, self._number)
+        taken = self._plan.find_taken(name, self._number)
         if taken is None:
             return self._from_answers(expression, len(self._conversation))
         number, source = taken
@@ -135,9 +135,9 @@ class Values:
         for index in range(length - 1, -1, -1):
             message = self._conversation[index]
             if isinstance(message, UserMessage):
-                found = [part for part in message.parts if isinstance(part, ResultPart) and part.tool == tool]
-                if found and (which is None or 1 <= which <= len(found)):
-                    return found[-1 if which is None else which - 1]
+                answers = [part for part in message.parts if isinstance(part, ResultPart) and part.tool == tool]
+                if answers and (which is None or 1 <= which <= len(answers)):
+                    return answers[-1 if which is None else which - 1]
         name = tool if which is None else f"{tool}#{which}"
         raise ScriptFault(f"{name!r} is neither taken by a turn nor a tool that has answered")
 
@@ -161,7 +161,7 @@ class Values:
         return 0
 
 
-def parsed(text: str) -> JsonValue:
+def parse_json(text: str) -> JsonValue:
     """Return `text` as JSON.
 
     Raises:
@@ -180,14 +180,14 @@ def _no_constant(name: str) -> JsonValue:
 
 def _json(text: str, what: str) -> JsonValue:
     try:
-        return parsed(text)
+        return parse_json(text)
     except ValueError:
         raise ScriptFault(f"{what} is not JSON: {shorten(text, 60)!r}") from None
 
 
 def _json_or_text(text: str) -> JsonValue:
     try:
-        return parsed(text)
+        return parse_json(text)
     except ValueError:
         return text
 
@@ -204,7 +204,7 @@ def _inner(value: JsonValue, path: list[str], name: str) -> JsonValue:
     return value
 
 
-def _spelled(value: JsonValue) -> str:
+def _spell(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

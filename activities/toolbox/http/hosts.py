@@ -34,8 +34,8 @@ class _Rule:
 
 async def look_up(host: str, port: int) -> Sequence[str]:
     """Look up addresses with the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in infos))
 
 
 class AllowedHosts:
@@ -71,14 +71,14 @@ class AllowedHosts:
             raise HostRefused(
                 f"host '{host}:{port}' is not allowed; MANDATE_HTTP_HOSTS of the worker allows: {allowed}"
             )
-        found = (host,) if _is_address(host) else await self._look_up(host, port)
+        addresses = (host,) if _is_address(host) else await self._look_up(host, port)
         if not any(rule.private for rule in rules):
-            for address in found:
+            for address in addresses:
                 if not is_public(address):
                     raise HostRefused(
                         f"host {host!r} leads to {address}, which is not public; allow it as 'private:{host}:{port}'"
                     )
-        return found
+        return addresses
 
 
 def host_of(url: httpx2.URL) -> str:

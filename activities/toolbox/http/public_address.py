@@ -63,16 +63,16 @@ never public. A network's own NAT64 prefix cannot be told from other addresses."
 
 def is_public(address: str) -> bool:
     """Return whether an address is on the open internet; of one that carries an IPv4 address, both must be."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv4Address):
-        return _is_public_ipv4(found)
-    carrier = next((carrier for carrier in CARRIERS if found in carrier.network), None)
-    if carrier is None and (found not in _IPV6_UNICAST or any(found in network for network in _IPV6_NOT_PUBLIC)):
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv4Address):
+        return _is_public_ipv4(ip)
+    carrier = next((carrier for carrier in CARRIERS if ip in carrier.network), None)
+    if carrier is None and (ip not in _IPV6_UNICAST or any(ip in network for network in _IPV6_NOT_PUBLIC)):
         return False
-    return all(map(_is_public_ipv4, _carried(found, carrier)))
+    return all(map(_is_public_ipv4, _find_carried(ip, carrier)))
 
 
-def _carried(address: ipaddress.IPv6Address, carrier: Carrier | None) -> Iterator[ipaddress.IPv4Address]:
+def _find_carried(address: ipaddress.IPv6Address, carrier: Carrier | None) -> Iterator[ipaddress.IPv4Address]:
     """Yield the IPv4 addresses inside `address`: by its prefix, and by an ISATAP id, which may stand behind any."""
     bits = int(address)
     if carrier is not None:

@@ -76,28 +76,28 @@ def result(
     """
     status = describe_status(response.status_code)
     text = secrets.strike(_head(response) if head else _text(response, body.content))
-    said = f"{status}: {text}" if text else status
+    answer = f"{status}: {text}" if text else status
     wait = retry_after(response.headers)
     match outcome(response.status_code, keyed=effect is Effect.KEYED):
         case Outcome.DONE:
-            whole = ToolText(said if head else text or status)
-            return whole if body.fault is None else _lost(status, body.fault, effect)
+            whole = ToolText(answer if head else text or status)
+            return whole if body.fault is None else _report_lost(status, body.fault, effect)
         case Outcome.NOT_DONE if response.status_code == 429:
-            raise ToolError(Outcome.NOT_DONE, said, retry_after=_BUSY_SECONDS if wait is None else wait)
+            raise ToolError(Outcome.NOT_DONE, answer, retry_after=_BUSY_SECONDS if wait is None else wait)
         case Outcome.NOT_DONE if response.status_code == 422 and effect is Effect.KEYED:
-            reason = f"the server refused the idempotency key or the request: {said}"
+            reason = f"the server refused the idempotency key or the request: {answer}"
             raise ToolError(Outcome.NOT_DONE, reason, is_of_key=False)
         case Outcome.NOT_DONE:
             return ToolText(
-                said,
+                answer,
                 error=True,
                 is_of_key=response.status_code not in _BEFORE_THE_KEY,
                 is_missing=response.status_code in _MISSING,
             )
-    raise ToolError(Outcome.UNKNOWN, said, retry_after=wait)
+    raise ToolError(Outcome.UNKNOWN, answer, retry_after=wait)
 
 
-def _lost(status: str, fault: str, effect: Effect) -> ToolText:
+def _report_lost(status: str, fault: str, effect: Effect) -> ToolText:
     """Return the failure for a call that was done and whose answer is not whole; a cut read may be tried again."""
     if effect.changes_world:
         return ToolText(f"{status}: it was done, but the answer is lost: {_FAULTS[fault]}.", is_lost=True)

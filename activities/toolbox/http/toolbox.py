@@ -30,7 +30,7 @@ class _Attempt:
     async def trace(self, event: str, _info: Mapping[str, object]) -> None:
         self.sent = self.sent or event == "http11.send_request_headers.started"
 
-    def failed(self, reason: str) -> ToolError:
+    def make_error(self, reason: str) -> ToolError:
         return ToolError(Outcome.UNKNOWN if self.sent else Outcome.NOT_SENT, reason)
 
 
@@ -104,11 +104,11 @@ class HttpToolbox:
         except HostRefused as error:
             raise ToolError(Outcome.NOT_SENT, str(error)) from None
         except TimeoutError:
-            raise attempt.failed(f"{where}: no answer in time") from None
+            raise attempt.make_error(f"{where}: no answer in time") from None
         except OSError:
-            raise attempt.failed(f"{where}: the name of the host is not known") from None
+            raise attempt.make_error(f"{where}: the name of the host is not known") from None
         except httpx2.TransportError as error:
-            raise attempt.failed(f"{where}: {describe_error(error)}") from None
+            raise attempt.make_error(f"{where}: {describe_error(error)}") from None
 
     async def _send(self, call: HttpCall, headers: Mapping[str, str], attempt: _Attempt) -> httpx2.Response:
         if self._transport is None:

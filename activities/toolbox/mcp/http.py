@@ -79,17 +79,17 @@ class _Contained(httpx2.AsyncBaseTransport):
     async def _answer(self, request: httpx2.Request, asked: str | int | None) -> httpx2.Response:
         response = await self._inner.handle_async_request(request)
         if response.status_code < 300 and _media(response) == "text/event-stream":
-            return _rebuilt(response, _Events(response, self._filter, asked))
+            return _rebuild(response, _Events(response, self._filter, asked))
         try:
             large = self._filter.max_bytes if response.status_code < 300 else ERROR_BYTES
             body = await read_body(response, large, asyncio.get_running_loop().time() + _READ_GAP_SECONDS)
         finally:
             await response.aclose()
         if asked is None or response.status_code >= 300:
-            return _rebuilt(response, httpx2.ByteStream(body.content))
+            return _rebuild(response, httpx2.ByteStream(body.content))
         if body.fault in {"late", "cut"}:
             raise httpx2.ReadError("the answer did not come to its end")
-        return _rebuilt(response, httpx2.ByteStream(self._admitted(response, body, asked)))
+        return _rebuild(response, httpx2.ByteStream(self._admit(response, body, asked)))
 
     def _asked(self, request: httpx2.Request) -> str | int | None:
         """Return the id of the JSON-RPC request that is sent, if it is one."""
@@ -97,10 +97,10 @@ class _Contained(httpx2.AsyncBaseTransport):
         if "method" not in sent or "id" not in sent:
             return None
         self._filter.expect(sent["id"], sent["method"])
-        found: str | int = sent["id"]
-        return found
+        request_id: str | int = sent["id"]
+        return request_id
 
-    def _admitted(self, response: httpx2.Response, body: Body, asked: str | int) -> bytes:
+    def _admit(self, response: httpx2.Response, body: Body, asked: str | int) -> bytes:
         if _media(response) != "application/json" or response.status_code == 202:
             return body.content
         if body.fault == "too large":
@@ -124,13 +124,13 @@ class _Events(httpx2.AsyncByteStream):
         ends: Ends | None = None
         async for chunk in self._response.aiter_bytes():
             buffer += chunk
-            while found := _EVENT_END.search(buffer, searched):
-                event = bytes(buffer[: found.end()])
-                del buffer[: found.end()]
+            while end := _EVENT_END.search(buffer, searched):
+                event = bytes(buffer[: end.end()])
+                del buffer[: end.end()]
                 if ends is None and len(event) > self._filter.max_bytes:
                     ends = Ends.of(event)
                     event = b""
-                taken = self._taken(event) if ends is None else self._refused(ends.head, ends.tail + event)
+                taken = self._take(event) if ends is None else self._refuse(ends.head, ends.tail + event)
                 searched, skipped, ends = 0, 0, None
                 if taken is not None:
                     yield taken
@@ -146,7 +146,7 @@ class _Events(httpx2.AsyncByteStream):
                 del buffer[:-3]
                 searched = 0
             if skipped > SKIPPED * self._filter.max_bytes:
-                taken = None if ends is None else self._refused(ends.head, b"")
+                taken = None if ends is None else self._refuse(ends.head, b"")
                 if taken is not None:
                     yield taken
                 raise httpx2.ReadError("an event of the stream does not end")
@@ -154,7 +154,7 @@ class _Events(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         await self._response.aclose()
 
-    def _taken(self, event: bytes) -> bytes | None:
+    def _take(self, event: bytes) -> bytes | None:
         lines = [line for line in _LINE.split(event) if line]
         texts = [line.partition(b":")[2].removeprefix(b" ") for line in lines if line.partition(b":")[0] == b"data"]
         message = b"\n".join(texts)
@@ -163,7 +163,7 @@ class _Events(httpx2.AsyncByteStream):
         taken = self._filter.admit(message, request_id=self._asked)
         return event if taken is message else _event(lines, taken)
 
-    def _refused(self, head: bytes, tail: bytes) -> bytes | None:
+    def _refuse(self, head: bytes, tail: bytes) -> bytes | None:
         """Return the refusal in place of an event that was too long, whose data is one line."""
         data = re.search(rb"(?:^|[\r\n])data: ?", head)
         start = head[data.end() :] if data else head
@@ -183,7 +183,7 @@ def _media(response: httpx2.Response) -> str:
     return media.partition(";")[0].strip().lower()
 
 
-def _rebuilt(response: httpx2.Response, stream: httpx2.AsyncByteStream) -> httpx2.Response:
+def _rebuild(response: httpx2.Response, stream: httpx2.AsyncByteStream) -> httpx2.Response:
     """Return `response` with another body, which is not packed."""
     dropped = ("content-encoding", "content-length", "transfer-encoding")
     headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in dropped]

@@ -21,26 +21,26 @@ class LazyMcpToolbox:
 
     async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
         """See `McpToolbox.definitions`."""
-        return await (await self._made()).definitions(entry)
+        return await (await self._load()).definitions(entry)
 
     async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
         """See `McpToolbox.call`."""
-        return await (await self._made()).call(definition, arguments, context)
+        return await (await self._load()).call(definition, arguments, context)
 
     async def close(self) -> None:
         if self._making is not None:
             await (await self._making).close()
 
-    async def _made(self) -> "McpToolbox":
+    async def _load(self) -> "McpToolbox":
         if self._making is None:
             self._making = asyncio.create_task(self._make())
         return await asyncio.shield(self._making)
 
     async def _make(self) -> "McpToolbox":
-        return await asyncio.to_thread(_imported, self._resolve)
+        return await asyncio.to_thread(_import, self._resolve)
 
 
-def _imported(resolve: ResolveSecrets) -> "McpToolbox":
+def _import(resolve: ResolveSecrets) -> "McpToolbox":
     from mandate.activities.toolbox.mcp.toolbox import McpToolbox  # noqa: PLC0415 - the SDK takes a second
 
     return McpToolbox(resolve)

@@ -74,8 +74,9 @@ class Ends:
         kind: Literal["result", "error"] | None = "result" if b'"result"' in keys else None
         kind = "error" if b'"error"' in keys else kind
         written = members.get(b'"id"')
-        found = json.loads(written) if written is not None and b'"method"' not in keys else None
-        return (found, kind) if isinstance(found, str | int) and not isinstance(found, bool) else (None, kind)
+        request_id = json.loads(written) if written is not None and b'"method"' not in keys else None
+        is_id = isinstance(request_id, str | int) and not isinstance(request_id, bool)
+        return (request_id if is_id else None), kind
 
 
 class MessageFilter:
@@ -124,12 +125,12 @@ class MessageFilter:
 
     def refuse(self, ends: Ends, why: str, *, request_id: str | int | None = None) -> bytes | None:
         """Return what stands for an answer that is not taken; `None` if it is nobody's answer as far as can be told."""
-        found, kind = ends.identify()
-        found = request_id if kind is not None and request_id is not None else found
-        if found is None or self._open.pop(str(found), None) is None:
+        answered, kind = ends.identify()
+        answered = request_id if kind is not None and request_id is not None else answered
+        if answered is None or self._open.pop(str(answered), None) is None:
             self._pass_over(_REFUSED_BYTES, why)
             return None
-        return _error(found, ANSWER_TOO_LARGE if kind == "result" else INTERNAL_ERROR, why)
+        return _error(answered, ANSWER_TOO_LARGE if kind == "result" else INTERNAL_ERROR, why)
 
     @property
     def pause(self) -> float:
@@ -149,11 +150,11 @@ class MessageFilter:
 
 def _answer(method: str, value: JsonObject, message: bytes, *, other: bool) -> bytes:
     if isinstance(value.get("error"), dict):
-        return _shortened(value) if other else message
+        return _shorten(value) if other else message
     if method == "tools/call" and "result" in value:
         return _as_text(value, message)
     if method == "tools/list" and isinstance(value.get("result"), dict):
-        return _listed(value, message)
+        return _strip_pictures(value, message)
     if not other:
         return message
     return _error(value.get("id"), ANSWER_TOO_LARGE, f"it is larger than {OTHER_BYTES:,} bytes")
@@ -161,9 +162,9 @@ def _answer(method: str, value: JsonObject, message: bytes, *, other: bool) -> b
 
 def _count_parts(message: bytes) -> int:
     """Count the objects and lists in `message`; brackets inside texts count only where that makes no difference."""
-    found = message.count(b"{") + message.count(b"[")
-    if found <= OTHER_PARTS:
-        return found
+    count = message.count(b"{") + message.count(b"[")
+    if count <= OTHER_PARTS:
+        return count
     bare = _STRINGS.sub(b"", message)
     return bare.count(b"{") + bare.count(b"[")
 
@@ -175,7 +176,7 @@ def _as_text(value: JsonObject, message: bytes) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": value["id"], "result": result}, ensure_ascii=False).encode()
 
 
-def _listed(value: JsonObject, message: bytes) -> bytes:
+def _strip_pictures(value: JsonObject, message: bytes) -> bytes:
     """Return a page of tools without their pictures, which are many models each and of no use here."""
     result = value["result"]
     tools = result.get("tools") if isinstance(result, dict) else None
@@ -190,7 +191,7 @@ def _listed(value: JsonObject, message: bytes) -> bytes:
     return json.dumps({**value, "result": {**result, "tools": plain}}).encode()
 
 
-def _shortened(value: JsonObject) -> bytes:
+def _shorten(value: JsonObject) -> bytes:
     error = value["error"]
     assert isinstance(error, dict)
     code, identity = error.get("code"), value.get("id")

@@ -3,8 +3,8 @@
 import json
 
 import pydantic_core
-from mandate.activities.toolbox.mcp.tool_list import protocol_fault
-from mandate.activities.toolbox.schema import is_checkable, misfit
+from mandate.activities.toolbox.mcp.tool_list import describe_protocol_fault
+from mandate.activities.toolbox.schema import find_misfit, is_checkable
 from mandate.workflows.contracts.base import JsonObject
 from mcp_types import (
     AudioContent,
@@ -62,7 +62,7 @@ def _read(result: object) -> CallToolResult:
     try:
         return CallToolResult.model_validate(result, by_name=False)
     except ValidationError as error:
-        raise ResultUnusable(protocol_fault(error)) from None
+        raise ResultUnusable(describe_protocol_fault(error)) from None
 
 
 def schema_fault(answer: CallToolResult, schema: JsonObject | None) -> str | None:
@@ -76,7 +76,7 @@ def schema_fault(answer: CallToolResult, schema: JsonObject | None) -> str | Non
             return None
     except ValueError:
         return None
-    fault = misfit(schema, answer.structured_content)
+    fault = find_misfit(schema, answer.structured_content)
     return None if fault is None else f"it does not fit the tool's own schema: {fault}"
 
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from mandate.activities.toolbox.base import ResolveSecrets
-from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, list_tools, protocol_fault
+from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, describe_protocol_fault, list_tools
 from mandate.activities.toolbox.mcp.transport import Stderr, open_transport
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.tool import McpServer
@@ -70,7 +70,7 @@ class ServerConnection:
             if link.retired and not link.users:
                 link.over.set()
 
-    def worked(self) -> None:
+    def note_answer(self) -> None:
         """Note that the server has answered: a start after this one need not wait."""
         self._fruitless_starts = 0
 
@@ -115,13 +115,13 @@ class ServerConnection:
         self._fruitless_starts = min(self._fruitless_starts + 1, 10)
         over = asyncio.Event()
         ready: asyncio.Future[Link] = loop.create_future()
-        owner = asyncio.create_task(self._own(ready, over))
+        owner = asyncio.create_task(self._run_client(ready, over))
         self._owners[owner] = over
         owner.add_done_callback(self._owners.pop)
         self._link = await ready
         return self._link
 
-    async def _own(self, ready: asyncio.Future[Link], over: asyncio.Event) -> None:
+    async def _run_client(self, ready: asyncio.Future[Link], over: asyncio.Event) -> None:
         """Enter the client, keep it until `over`, leave it; `ready` gets the link or why there is none."""
         stderr = Stderr(self._server.name, self._secrets)
         try:
@@ -155,7 +155,7 @@ class ServerConnection:
             case asyncio.CancelledError():
                 why = "the worker stops"
             case ValidationError() as leaf:
-                why = protocol_fault(leaf)
+                why = describe_protocol_fault(leaf)
             case leaf:
                 why = str(leaf) or type(leaf).__name__
         wrote = f"; it wrote: {' / '.join(stderr.last)}" if stderr.last else ""

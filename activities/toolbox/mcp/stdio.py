@@ -67,10 +67,10 @@ async def open_stdio(
         received.close()
         sending.close()
         watching.cancel()
-        await _completed(_shut_down(process, reading, writing))
+        await _complete(_shut_down(process, reading, writing))
 
 
-async def _completed(work: Awaitable[None]) -> None:
+async def _complete(work: Awaitable[None]) -> None:
     """Wait for `work` to its end, also when cancelled meanwhile: a child would be left behind."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -94,7 +94,7 @@ async def _read(
                 why = f"it is longer than {message_filter.max_bytes:,} bytes"
                 taken = message_filter.admit(line) if isinstance(line, bytes) else message_filter.refuse(line, why)
                 if taken is not None:
-                    await arriving.send(_parsed(taken))
+                    await arriving.send(_parse(taken))
                 if seconds := message_filter.pause:
                     await asyncio.sleep(seconds)
     # A server that waits for room on its stdout does not read its stdin, and so does not see that it shall end.
@@ -102,7 +102,7 @@ async def _read(
         pass
 
 
-def _parsed(message: bytes) -> SessionMessage | Exception:
+def _parse(message: bytes) -> SessionMessage | Exception:
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_json(message, by_name=False))
     except ValueError as error:
@@ -120,14 +120,14 @@ async def _lines(stdout: asyncio.StreamReader, message_filter: MessageFilter) ->
             if ends is not None:
                 yield Ends(ends.head, (ends.tail + piece)[-ENDS_BYTES:])
             else:
-                line = _joined(pieces, piece)
+                line = _join(pieces, piece)
                 yield line if len(line) <= message_filter.max_bytes else Ends.of(line)
             pieces, length, ends = [], 0, None
         length += len(rest)
         if ends is not None:
             ends = Ends(ends.head, (ends.tail + rest)[-ENDS_BYTES:])
         elif length > message_filter.max_bytes:
-            ends, pieces = Ends.of(_joined(pieces, rest)), []
+            ends, pieces = Ends.of(_join(pieces, rest)), []
         elif rest:
             pieces.append(rest)
         if length > SKIPPED * message_filter.max_bytes:
@@ -139,7 +139,7 @@ async def _lines(stdout: asyncio.StreamReader, message_filter: MessageFilter) ->
             return
 
 
-def _joined(pieces: list[bytes], last: bytes) -> bytes:
+def _join(pieces: list[bytes], last: bytes) -> bytes:
     return b"".join((*pieces, last))
 
 

@@ -52,7 +52,7 @@ async def list_tools(session: ClientSession) -> list[ListedTool]:
     raise McpUnavailable(f"the list of tools has more than {MAX_PAGES} pages")
 
 
-def size_fault(listed: ListedTool) -> str | None:
+def find_size_fault(listed: ListedTool) -> str | None:
     """Return why a tool that is wanted is too large; its schema's cost is another matter."""
     if len(listed.name) > MAX_NAME:
         return f"its name has {len(listed.name):,} characters; at most {MAX_NAME} are allowed"
@@ -65,7 +65,7 @@ def size_fault(listed: ListedTool) -> str | None:
     return None
 
 
-def protocol_fault(error: ValidationError) -> str:
+def describe_protocol_fault(error: ValidationError) -> str:
     """Return where an answer breaks the protocol."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = shorten(".".join(str(part) for part in fault["loc"]), 100)

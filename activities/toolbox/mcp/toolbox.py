@@ -11,7 +11,12 @@ from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
 from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE
 from mandate.activities.toolbox.mcp.result import InputRequired, ResultUnusable, read_result, result_text, schema_fault
 from mandate.activities.toolbox.mcp.session import START_SECONDS, ServerConnection
-from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, list_tools, protocol_fault, size_fault
+from mandate.activities.toolbox.mcp.tool_list import (
+    McpUnavailable,
+    describe_protocol_fault,
+    find_size_fault,
+    list_tools,
+)
 from mandate.activities.toolbox.schema import check_schema
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.failures import Outcome
@@ -82,9 +87,13 @@ class McpToolbox:
             async with connection.use() as link, asyncio.timeout(self._start_seconds):
                 listed = await list_tools(link.session)
         except (MCPError, TimeoutError, ValidationError) as error:
-            why = protocol_fault(error) if isinstance(error, ValidationError) else str(error) or "no answer in time"
+            why = (
+                describe_protocol_fault(error)
+                if isinstance(error, ValidationError)
+                else str(error) or "no answer in time"
+            )
             raise McpUnavailable(f"MCP server {server.name!r} did not list its tools: {why}") from None
-        connection.worked()
+        connection.note_answer()
         usable = [tool for tool in listed if tool.execution is None or tool.execution.task_support != "required"]
         _check_names(entry, server, [tool.name for tool in usable])
         chosen = [tool for tool in usable if entry.only is None or tool.name in entry.only]
@@ -108,13 +117,13 @@ class McpToolbox:
         try:
             answer, fault = await self._send(connection, binding, arguments, effect, context)
         except ResultUnusable as error:
-            connection.worked()
-            return _unusable(connection.strike(str(error)), effect)
+            connection.note_answer()
+            return _report_unusable(connection.strike(str(error)), effect)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the outcome is unknown and must be said
             raise ToolError(outcome(error, effect), connection.strike(_reason(error, binding))) from None
-        connection.worked()
+        connection.note_answer()
         if fault is not None:
-            return _unusable(connection.strike(fault), effect)
+            return _report_unusable(connection.strike(fault), effect)
         text = connection.strike(result_text(answer))
         if outcome(answer, effect, binding.error) is Outcome.UNKNOWN:
             raise ToolError(Outcome.UNKNOWN, f"the tool says that it failed, and may have acted: {text}")
@@ -163,11 +172,11 @@ class McpToolbox:
             return result, schema_fault(result, None if listed is None else listed.output_schema)
 
 
-def _unusable(why: str, effect: Effect) -> ToolText:
+def _report_unusable(why: str, effect: Effect) -> ToolText:
     """Return the failure for a call that was done, and whose result cannot be told."""
     done = "it was done, but" if effect.changes_world else "but"
-    said = f"The call was answered; {done} its result cannot be used: {why}"
-    return ToolText(said, error=not effect.changes_world, is_lost=effect.changes_world)
+    sentence = f"The call was answered; {done} its result cannot be used: {why}"
+    return ToolText(sentence, error=not effect.changes_world, is_lost=effect.changes_world)
 
 
 def _reason(error: Exception, binding: McpBinding) -> str:
@@ -186,14 +195,14 @@ def _reason(error: Exception, binding: McpBinding) -> str:
         case InputRequired():
             return f"MCP server {server!r} asks for input that this client cannot give"
         case ValidationError():
-            return f"MCP server {server!r}: {protocol_fault(error)}"
+            return f"MCP server {server!r}: {describe_protocol_fault(error)}"
         case _:
             return f"MCP server {server!r}: the call failed ({type(error).__name__})"
 
 
 def _check_names(entry: McpTools, server: McpServer, offered: Sequence[str]) -> None:
-    said = (("only", entry.only or ()), ("effects", tuple(entry.effects)), ("errors", tuple(entry.errors)))
-    for key, names in said:
+    settings = (("only", entry.only or ()), ("effects", tuple(entry.effects)), ("errors", tuple(entry.errors)))
+    for key, names in settings:
         for name in names:
             if name not in offered:
                 has = ", ".join(sorted(offered)) or "no tools"
@@ -202,7 +211,7 @@ def _check_names(entry: McpTools, server: McpServer, offered: Sequence[str]) -> 
 
 def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolDefinition:
     try:
-        if (fault := size_fault(listed)) is not None:
+        if (fault := find_size_fault(listed)) is not None:
             raise ValueError(fault)
         check_schema(listed.input_schema)
     except ValueError as error:
@@ -236,8 +245,8 @@ def _claims(listed: ListedTool) -> tuple[str, ...]:
     hints = listed.annotations
     if hints is None:
         return ()
-    said = (("only reads", hints.read_only_hint), ("idempotent", hints.idempotent_hint))
-    return tuple(words for words, claimed in (*said, ("destructive", hints.destructive_hint)) if claimed)
+    hinted = (("only reads", hints.read_only_hint), ("idempotent", hints.idempotent_hint))
+    return tuple(words for words, claimed in (*hinted, ("destructive", hints.destructive_hint)) if claimed)
 
 
 def _model_name(name: str) -> str:

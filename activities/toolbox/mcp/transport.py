@@ -101,12 +101,12 @@ async def _over_stdio(
     command, *arguments = [secrets.fill(part) for part in server.command]
     command = sys.executable if command == "python" else command
     env = {name: secrets.fill(value) for name, value in server.env.items()}
-    async with _logged(stderr) as errors, open_stdio((command, *arguments), env, errors, message_filter) as streams:
+    async with _log_stream(stderr) as errors, open_stdio((command, *arguments), env, errors, message_filter) as streams:
         yield streams
 
 
 @asynccontextmanager
-async def _logged(stderr: Stderr) -> AsyncIterator[int]:
+async def _log_stream(stderr: Stderr) -> AsyncIterator[int]:
     """Return a descriptor to write to; `stderr` gets the text."""
     reading, writing = os.pipe()
     try:

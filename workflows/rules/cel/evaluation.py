@@ -89,8 +89,8 @@ class Facts:
         if type(program) is Unevaluable:
             return program
         try:
-            found = program.expression.eval(self._activation)
-            kind, plain = found.type().name(), found.plain_value()
+            value = program.expression.eval(self._activation)
+            kind, plain = value.type().name(), value.plain_value()
         except Exception as error:  # noqa: BLE001 - the library has no class of errors of its own
             kind, plain = _ERROR, str(error)
         if kind == _ERROR:

@@ -125,15 +125,15 @@ class _Estimator:
 
     def _estimate_value(self, node: Node) -> Estimate:
         """Estimate a call, a list or an object."""
-        found = [self.estimate(part) for part in node.parts]
-        steps = 1 + sum(each.steps for each in found)
-        taken = sum(each.bytes for each in found)
-        items = sum(each.value.items for each in found)
-        nodes = sum(each.value.nodes for each in found)
-        text = sum(each.value.text for each in found)
+        parts = [self.estimate(part) for part in node.parts]
+        steps = 1 + sum(each.steps for each in parts)
+        taken = sum(each.bytes for each in parts)
+        items = sum(each.value.items for each in parts)
+        nodes = sum(each.value.nodes for each in parts)
+        text = sum(each.value.text for each in parts)
         if node.kind != CALL:
-            made = Value(len(found), nodes + 1, text)
-            return _bound(made, steps + len(found), taken + ITEM_BYTES * len(found))
+            made = Value(len(parts), nodes + 1, text)
+            return _bound(made, steps + len(parts), taken + ITEM_BYTES * len(parts))
         if node.name in _THROUGH_ALL:
             return _bound(ONE, steps + nodes + text // 64, taken)
         if node.name in _TRUTH:
@@ -143,15 +143,15 @@ class _Estimator:
         if node.name in _ONE:
             return _bound(ONE, steps, taken)
         if node.name == "_?_:_":
-            first, second = found[1].value, found[2].value
+            first, second = parts[1].value, parts[2].value
             kind = first.kind if first.kind == second.kind else ""
             made = Value(first.items + second.items, first.nodes + second.nodes, first.text + second.text, kind)
             return _bound(made, steps, taken)
         if node.name == "_[_]":
-            return _bound(_part_of(found[0].value), steps + text // 64, taken)
+            return _bound(_part_of(parts[0].value), steps + text // 64, taken)
         if node.name == "string":
             return _bound(Value(0, 1, text + NUMBER_BYTES, TEXT), steps + text // 64, taken + text + NUMBER_BYTES)
-        kinds = {each.value.kind for each in found} if node.name == "_+_" else set()
+        kinds = {each.value.kind for each in parts} if node.name == "_+_" else set()
         if NUMBER in kinds:
             return _bound(ONE, steps, taken)
         if TEXT in kinds:

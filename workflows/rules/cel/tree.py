@@ -59,9 +59,9 @@ def walk(node: Node) -> Iterator[Node]:
 def _node(expr: Any) -> Node:
     match expr.WhichOneof("kind"):
         case "const_expr":
-            its = expr.const_expr
-            name = TEXT if its.HasField("string_value") else BYTES if its.HasField("bytes_value") else ""
-            return Node(CONSTANT, name, text_bytes=len(its.string_value.encode()) + len(its.bytes_value))
+            constant = expr.const_expr
+            name = TEXT if constant.HasField("string_value") else BYTES if constant.HasField("bytes_value") else ""
+            return Node(CONSTANT, name, text_bytes=len(constant.string_value.encode()) + len(constant.bytes_value))
         case "ident_expr":
             return Node(NAME, expr.ident_expr.name)
         case "select_expr":
@@ -126,15 +126,15 @@ def _message_class() -> "type[Message]":
         message = file.message_type.add(name=name)
         if name in _CHOICES:
             message.oneof_decl.add(name="kind")
-        for field, (number, its, repeated) in fields.items():
-            made = message.field.add(name=field, number=number)
-            made.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
-            if its in _MESSAGES:
-                made.type, made.type_name = kinds.TYPE_MESSAGE, f".mandate.cel.{its}"
+        for field, (number, kind, repeated) in fields.items():
+            field_type = message.field.add(name=field, number=number)
+            field_type.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
+            if kind in _MESSAGES:
+                field_type.type, field_type.type_name = kinds.TYPE_MESSAGE, f".mandate.cel.{kind}"
             else:
-                made.type = kinds.TYPE_BYTES if its else kinds.TYPE_STRING
+                field_type.type = kinds.TYPE_BYTES if kind else kinds.TYPE_STRING
             if name in _CHOICES:
-                made.oneof_index = 0
+                field_type.oneof_index = 0
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("mandate.cel.CheckedExpr"))

@@ -103,29 +103,29 @@ def to_json(value: Any) -> JsonValue:
     finite = kind is not float or math.isfinite(value)
     if kind not in _JSON or not finite or (kind is int and value >= _INT64_END):
         raise UnreadableValue(f"it comes to {_NO_JSON.get(kind.__name__, 'something')}, which is no value of JSON")
-    made: JsonValue = value
-    return made
+    plain: JsonValue = value
+    return plain
 
 
 def _list(values: Sequence[object], level: int) -> list[Any]:
-    made: list[Any] = []
+    items: list[Any] = []
     try:
         for value in values:
-            made.append(value if type(value) in _AS_THEY_ARE else _convert(value, level))  # noqa: PERF401
+            items.append(value if type(value) in _AS_THEY_ARE else _convert(value, level))  # noqa: PERF401
     except UnreadableValue as error:
-        raise error.below(f"[{len(made)}]") from None
-    return made
+        raise error.below(f"[{len(items)}]") from None
+    return items
 
 
 def _object(values: Mapping[str, object], level: int) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     key = ""
     try:
         for key, value in values.items():
-            made[_key(key)] = value if type(value) in _AS_THEY_ARE else _convert(value, level)
+            members[_key(key)] = value if type(value) in _AS_THEY_ARE else _convert(value, level)
     except UnreadableValue as error:
         raise error.below(f".{key}") from None
-    return made
+    return members
 
 
 def _key(key: object) -> str:
@@ -164,9 +164,9 @@ def _reference(value: Mapping[str, Any]) -> Any:
 
 
 def _timestamp(moment: datetime) -> Any:
-    made = _timestamp_class()()
-    made.FromDatetime(moment)
-    return made
+    timestamp = _timestamp_class()()
+    timestamp.FromDatetime(moment)
+    return timestamp
 
 
 @lru_cache(maxsize=1)
