@@ -23,6 +23,7 @@ from temporalio.envconfig import ClientConfigProfile
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 CONNECT_SECONDS = 10.0
+ELSEWHERE = "runs of another folder are found with MANDATE_FOLDER, those of another server with --address"
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -180,10 +181,7 @@ def elsewhere(connection: Connection) -> str:
     """The end of a sentence that something is not there: where else it may be; empty for a server that ran already."""
     if connection.started_in is None:
         return ""
-    return (
-        f", a server that was just started in {connection.started_in}; runs of another folder are found with "
-        "MANDATE_FOLDER, those of another server with --address"
-    )
+    return f", a server that was just started in {connection.started_in}; {ELSEWHERE}"
 
 
 def _one_line(error: BaseException) -> str:
