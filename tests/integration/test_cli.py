@@ -331,6 +331,7 @@ async def test_server_that_a_command_starts_for_itself_is_named(place: Place, tm
 
     missing = await place.run("show", "x", TEMPORAL_ADDRESS="", MANDATE_FOLDER=str(folder))
     detached = await place.run("run", "till", "hi", "-d", TEMPORAL_ADDRESS="", MANDATE_FOLDER=f"{folder}2")
+    empty = await place.run("inbox", TEMPORAL_ADDRESS="", MANDATE_FOLDER=f"{folder}3")
 
     assert missing.code == 2
     assert f"started a local Temporal server in {folder}; it ends with this command\n" in missing.err
@@ -339,6 +340,11 @@ async def test_server_that_a_command_starts_for_itself_is_named(place: Place, tm
     )
     assert detached.code == 0
     assert f"the run goes on when `mandate worker` is started with MANDATE_FOLDER={folder}2\n" in detached.err
+    assert (empty.code, empty.out) == (0, "nothing is open\n")
+    assert empty.err == (
+        f"started a local Temporal server in {folder}3; it ends with this command\n"
+        "runs of another folder are found with MANDATE_FOLDER, those of another server with --address\n"
+    )
 
 
 async def test_run_that_continues_as_new_is_followed_and_shown(place: Place, worker: object) -> None:

@@ -23,6 +23,7 @@ from temporalio.envconfig import ClientConfigProfile
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 CONNECT_SECONDS = 10.0
+ELSEWHERE = "runs of another folder are found with MANDATE_FOLDER, those of another server with --address"
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -198,10 +199,7 @@ def elsewhere(connection: Connection) -> str:
     """Return the end of a sentence that something does not exist: where else it may be; often empty."""
     if connection.started_in is None:
         return ""
-    return (
-        f", a server that was just started in {connection.started_in}; runs of another folder are found with "
-        "MANDATE_FOLDER, those of another server with --address"
-    )
+    return f", a server that was just started in {connection.started_in}; {ELSEWHERE}"
 
 
 def _one_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, get_args
 import typer
 from mandate.workers.cli import identity, request_names
 from mandate.workers.cli.columns import print_table
-from mandate.workers.cli.connection import Connection, connected, note_start
+from mandate.workers.cli.connection import ELSEWHERE, Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.output import Output
@@ -66,7 +66,7 @@ async def inbox(
         if call.out.as_json:
             call.out.json(_as_json(rows, found))
         else:
-            _print(call, rows, found)
+            _print(call, connection, rows, found)
     return 0
 
 
@@ -164,14 +164,16 @@ def entry(run: OpenRequests, request: Request) -> dict[str, object]:
     }
 
 
-def _print(call: Invocation, rows: Sequence[Row], found: Inbox) -> None:
+def _print(call: Invocation, connection: Connection, rows: Sequence[Row], found: Inbox) -> None:
     out, now = call.out, datetime.now(UTC)
     if rows:
         _print_table(out, rows, now)
         out.note(f"\n{_how(rows, call.program)}")
     else:
         out.print("nothing is open" if not found.silent else "nothing is known to be open")
-    if found.scanned:
+    if connection.started_in is not None and not rows:
+        out.note(ELSEWHERE)
+    elif found.scanned:
         out.note("all running runs were asked: the namespace has no search attributes that tell which of them wait")
     if found.silent:
         count = len(found.silent)
