@@ -18,13 +18,12 @@ from mandate.workers.cli.errors import CliError
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.rules import wording
 from mandate.workflows.rules.plain_text import plain_lines
-from mandate.workflows.rules.redaction import HIDDEN
+from mandate.workflows.rules.redaction import HIDDEN, is_reference
 from pydantic import JsonValue
 
 EDITOR = "vi"
 """Where neither `VISUAL` nor `EDITOR` is set."""
 
-_REFERENCE = {"digest", "size", "preview"}
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 
 
@@ -156,17 +155,6 @@ def referenced(value: JsonValue, whole: JsonValue, shown: JsonValue) -> JsonValu
     if isinstance(value, list) and isinstance(whole, list) and isinstance(shown, list) and len(value) == len(whole):
         return [referenced(*three) for three in zip(value, whole, shown, strict=True)]
     return value
-
-
-def is_reference(value: JsonValue) -> bool:
-    """Whether `value` stands for a long text."""
-    return isinstance(value, dict) and value.keys() == _REFERENCE
-
-
-def has_references(value: JsonValue) -> bool:
-    if isinstance(value, dict):
-        return is_reference(value) or any(map(has_references, value.values()))
-    return isinstance(value, list) and any(map(has_references, value))
 
 
 def changes(before: JsonValue, after: JsonValue, path: str = "") -> Iterator[str]:

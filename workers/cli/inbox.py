@@ -118,13 +118,13 @@ def _of(
 ) -> list[Row]:
     """Those that the person who calls may decide on, as the file of people here says."""
     from mandate.workers.cli import identity
-    from mandate.workers.cli.entitled import Entitled
+    from mandate.workers.cli.entitled import read_entitled
 
     person = identity.person(connection.settings, by)
     identity.announce(call.out, person)
-    entitled = Entitled.of(connection.settings, person.name, groups=(group,) if group else ())
-    if entitled.note is not None:
-        call.out.note(entitled.note)
+    entitled, note = read_entitled(connection.settings, person.name, groups=(group,) if group else ())
+    if note is not None:
+        call.out.note(note)
     return [row for row in rows if entitled.may_decide(row.run, row.request)]
 
 

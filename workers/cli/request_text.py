@@ -29,8 +29,6 @@ MEANINGS: dict[str, dict[str, str]] = {
 }
 """What the choices of a request mean, by its kind."""
 
-TITLE_CHARACTERS = 160
-
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -48,19 +46,6 @@ def remaining(request: Request, now: datetime) -> str:
 
 def waits_for(request: Request) -> str:
     return ", ".join(request.waits_for)
-
-
-def asks(request: Request, occasion: str) -> str:
-    """Who is asked what and until when, in one line."""
-    who, until = waits_for(request), decisions.moment(request.expires_at)
-    title = wording.shorten(request.title, TITLE_CHARACTERS)
-    match occasion:
-        case "asked":
-            return f"asks {who}: {title} ({request.id}, until {until})"
-        case "escalated":
-            return f"asks {who} now, since nobody has answered: {title} ({request.id}, until {until})"
-        case _:
-            return f"still waits for {who}: {title} ({request.id}, until {until})"
 
 
 def print_request(out: "Output", run: OpenRequests, request: Request, arguments: JsonValue, now: datetime) -> None:

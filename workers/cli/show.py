@@ -9,7 +9,7 @@ from mandate.workers.cli.options import Invocation, verb
 
 if TYPE_CHECKING:
     from mandate.workers.cli.connection import Connection
-    from mandate.workers.cli.record import Json
+    from mandate.workers.history.record import Json, Record
     from mandate.workflows.contracts.request import OpenRequests, Request
 
 
@@ -53,7 +53,7 @@ async def _is_request(call: Invocation, connection: "Connection", name: str) -> 
     """Whether `name` is a request's; the workflow id of a run may look like one."""
     if request_names.parsed(name) is None and not request_names.is_number(name):
         return False
-    from mandate.workers.cli.record import exists
+    from mandate.workers.history.record import exists
 
     if await exists(connection.client, name):
         call.out.note(f"{name!r} is the workflow id of a run")
@@ -64,16 +64,18 @@ async def _is_request(call: Invocation, connection: "Connection", name: str) -> 
 async def _show_request(call: Invocation, connection: "Connection", name: str) -> int:
     from datetime import UTC, datetime
 
-    from mandate.workers.cli import decisions, request_text, whole
+    from mandate.workers.cli import decisions, request_text
+    from mandate.workers.client.decisions import why_not_open
+    from mandate.workers.history.record import read_arguments
 
     (target,) = await request_names.targets(connection, [name], program=call.program)
     (found,) = await decisions.look_up(call, connection, [target])
     request = next((one for one in found.run.requests if one.id == target.request), None)
     if request is None:
-        raise CliError(f"{target.shown}: {decisions.not_open(found.run, target.request)}")
+        raise CliError(f"{target.shown}: {why_not_open(found.run, target.request)}")
     if found.error is not None:
         call.out.note(f"{target.shown}: it has changed since the inbox")
-    known = await whole.arguments(connection.settings.store, found.run.store, request)
+    known = await read_arguments(connection.settings.store, found.run.store, request)
     if call.out.as_json:
         call.out.json(_as_json(connection, found.run, request, known.values, call.program))
         return 0
@@ -116,19 +118,29 @@ def _print_commands(call: Invocation, connection: "Connection", run: "OpenReques
     call.out.print(*(f"  {way.temporal}" for way in ways))
 
 
+async def _read_record(connection: "Connection", run: str, run_id: str | None) -> "Record":
+    from mandate.workers.cli.connection import elsewhere
+    from mandate.workers.history.record import NoSuchRun, read_record
+
+    try:
+        return await read_record(connection.client, run, run_id)
+    except NoSuchRun as error:
+        where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
+        raise CliError(f"{error} in {where}") from None
+
+
 async def _follow(call: Invocation, connection: "Connection", run: str, run_id: str | None) -> int:
-    from mandate.workers.cli.record import read_record
     from mandate.workers.cli.run import watch
 
-    record = await read_record(connection, run, run_id)
+    record = await _read_record(connection, run, run_id)
     return await watch(call, connection, run, record.run_id)
 
 
 async def _show(call: Invocation, connection: "Connection", run: str, run_id: str | None, *, full: bool) -> None:
     from mandate.workers.cli import run_text
-    from mandate.workers.cli.record import conversation, read_record
+    from mandate.workers.history.record import conversation
 
-    record = await read_record(connection, run, run_id)
+    record = await _read_record(connection, run, run_id)
     out, head = call.out, record.chronicle.head
     run_text.print_heading(out, record, connection.run_url(run, record.run_id))
     messages: list[Json] = []

@@ -17,6 +17,18 @@ def is_hidden(value: JsonValue) -> bool:
     return isinstance(value, dict) and value.keys() == _KEYS and value["size"] == 0 and value["preview"] == ""
 
 
+def is_reference(value: JsonValue) -> bool:
+    """Tell whether `value` stands for a long text."""
+    return isinstance(value, dict) and value.keys() == _KEYS
+
+
+def has_references(value: JsonValue) -> bool:
+    """Tell whether any text in `value`, at any depth, is known by its beginning only."""
+    if isinstance(value, dict):
+        return is_reference(value) or any(map(has_references, value.values()))
+    return isinstance(value, list) and any(map(has_references, value))
+
+
 def masked(values: Mapping[str, JsonValue], sensitive: Sequence[str]) -> JsonObject:
     """`values` with `***` for what is sensitive, at every depth and in every spelling."""
     if not sensitive:
