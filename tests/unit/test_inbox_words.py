@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from mandate.activities.people.directory import People
 from mandate.workers.cli import identity, request_text
-from mandate.workers.cli.entitled import Entitled
+from mandate.workers.cli.entitled import read_entitled
 from mandate.workers.cli.errors import CliError
+from mandate.workers.client.entitlement import Entitled
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.people import PeopleSpec
 from mandate.workflows.contracts.request import Need, OpenRequests, Request, Then
@@ -152,10 +153,10 @@ def test_person_whom_the_file_does_not_have_is_told_so(tmp_path: Path) -> None:
     settings = Settings.from_environment({"MANDATE_PEOPLE": str(path)})
 
     with pytest.raises(CliError) as refusal:
-        Entitled.of(settings, "cy@example.com")
+        read_entitled(settings, "cy@example.com")
 
     assert str(refusal.value) == f"'cy@example.com' is not in {path}; say who you are with --by or MANDATE_USER"
-    assert Entitled.of(settings, "Ann@example.com").note is None
+    assert read_entitled(settings, "Ann@example.com")[1] is None
 
 
 def test_who_acts_is_what_was_given_then_the_environment_then_git(

@@ -4,14 +4,12 @@ root_options: options of every verb
 run: `mandate run`
 watch: lines of a run
 show: `mandate show`
-record: record of a run
 run_text: run in words
 endings: end of a run
 inbox: `mandate inbox`
 entitled: requests of a person
 request_names: names of requests
 request_text: requests in words
-whole: full arguments of a request
 decide: `approve`, `reject`, `decide`, `answer`
 decisions: decisions looked up and sent
 edit: other arguments for a call

@@ -1,6 +1,5 @@
 """Decisions from the command line: looked up, filled in, signed, sent, told."""
 
-import asyncio
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mandate.workers.cli import edit, identity, request_names, request_text, tokens, whole
+from mandate.workers.cli import edit, identity, request_names, request_text, tokens
 from mandate.workers.cli.connection import Connection, elsewhere
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation
-from mandate.workers.cli.request_names import Target
-from mandate.workers.client import inbox, messages
+from mandate.workers.client import decisions, inbox
+from mandate.workers.client.decisions import Found, SentDecision, Target
+from mandate.workers.history.record import read_arguments
 from mandate.workflows.contracts.base import DIGEST_PATTERN, canonical_json, digest_of
 from mandate.workflows.contracts.request import EVERY, REJECT, Decision, OpenRequests, Request
-from mandate.workflows.rules import redaction, validation
+from mandate.workflows.rules import redaction
 from mandate.workflows.rules.commands import PLACEHOLDERS
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,36 +42,6 @@ class DecisionOptions:
     @property
     def changes_arguments(self) -> bool:
         return bool(self.settings) or self.edit or self.file is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A request that is open, or why it cannot be decided on."""
-
-    target: Target
-    run: OpenRequests
-    request: Request | None
-    error: str | None = None
-
-
-@dataclass(slots=True)
-class SentDecision:
-    """One decision, and what became of it."""
-
-    name: str
-    workflow_id: str
-    decision: Decision | None
-    """`None` for one that was not worth sending."""
-    kept: Path | None = None
-    """The file in which its value was written."""
-    status: str | None = None
-    said: str = ""
-
-    def to_json(self) -> dict[str, object]:
-        """Return one entry of `-o json`."""
-        if self.status is None:
-            return {"request": self.name, "refused": self.said}
-        return {"request": self.name, "status": self.status, "message": self.said}
 
 
 async def act(call: Invocation, connection: Connection, names: Sequence[str], wish: DecisionOptions) -> int:
@@ -135,54 +105,20 @@ def _check_choice(call: Invocation, target: Target, request: Request, wish: Deci
 
 
 async def look_up(call: Invocation, connection: Connection, targets: Sequence[Target]) -> list[Found]:
-    """Return each request as it is at this moment; those that are not open with the reason.
+    """Look up each request as it is now; those that are not open with the reason.
 
     Raises:
         CliError: there is no such run, or no worker answers for it.
     """
-    slots = asyncio.Semaphore(inbox.AT_A_TIME)
-
-    async def ask(workflow_id: str) -> OpenRequests:
-        async with slots:
-            return await told_by(call, connection, workflow_id)
-
-    ids = list(dict.fromkeys(target.workflow_id for target in targets))
-    told = dict(zip(ids, await asyncio.gather(*map(ask, ids)), strict=True))
-    return [_found(call, target, told[target.workflow_id]) for target in targets]
-
-
-async def told_by(call: Invocation, connection: Connection, workflow_id: str) -> OpenRequests:
-    """Return the requests of one run. Raise as `look_up`."""
     try:
-        return await inbox.open_requests(connection.client, workflow_id)
-    except inbox.Unknown:
-        where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
-        raise CliError(f"there is no run {workflow_id!r} in {where}") from None
-    except inbox.NotAnswering as error:
-        lacks_worker = error.diagnosis is None and "worker" in str(error)
+        return await decisions.look_up(connection.client, targets)
+    except decisions.RunUnavailable as error:
+        if isinstance(error.cause, inbox.Unknown):
+            where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
+            raise CliError(f"there is no run {error.workflow_id!r} in {where}") from None
+        lacks_worker = error.cause.diagnosis is None and "worker" in str(error.cause)
         start = f"; start one with `{call.program} worker{connection.options}`" if lacks_worker else ""
-        raise CliError(f"run {workflow_id!r} cannot be asked: {error}{start}") from None
-
-
-def _found(call: Invocation, target: Target, run: OpenRequests) -> Found:
-    request = next((one for one in run.requests if one.id == target.request), None)
-    if request is None or run.status == "done":
-        return Found(target, run, None, not_open(run, target.request))
-    if target.digest is not None and target.digest != request.digest:
-        error = f"it has changed since the inbox; look at it with `{call.program} show {target.name}`"
-        return Found(target, run, None, error)
-    return Found(target, run, request)
-
-
-def not_open(run: OpenRequests, request: str) -> str:
-    """Return why a request cannot be decided on, in one sentence."""
-    closed = next((one for one in run.closed if one.id == request), None)
-    if closed is not None:
-        return f"request {request} is {closed.outcome} already: {closed.reason}"
-    if run.status == "done":
-        return "the run is over"
-    known = ", ".join(one.id for one in run.requests[:20]) or "none"
-    return f"request {request} is not open; open are: {known}"
+        raise CliError(f"{error}{start}") from None
 
 
 async def _confirm(call: Invocation, headlines: Sequence[str], wish: DecisionOptions) -> None:
@@ -204,7 +140,8 @@ async def _prepared(
 ) -> SentDecision:
     target = found.target
     if found.request is None:
-        return SentDecision(target.shown, target.workflow_id, None, said=found.error or "")
+        look = f"; look at it with `{call.program} show {target.name}`" if found.has_changed else ""
+        return SentDecision(target.shown, target.workflow_id, None, said=f"{found.error}{look}")
     value, kept = await _value(call, connection, found.run, found.request, wish)
     given: dict[str, Any] = {
         "request": target.request,
@@ -232,7 +169,7 @@ async def _value(
         return wish.value, None
     shown, kept = request.arguments, None
     if wish.edit or wish.file is not None:
-        known = await whole.arguments(connection.settings.store, run.store, request)
+        known = await read_arguments(connection.settings.store, run.store, request)
         if known.missing is not None:
             call.out.note(f"long texts are shown by their beginning: {known.missing}")
         if wish.file is not None:
@@ -283,35 +220,18 @@ async def _token(command: str, target: Target, decision: Decision, environment: 
     return await tokens.token(command, told, environment, undone="nothing was sent")
 
 
-def _decision(given: Mapping[str, Any]) -> Decision:
+def _decision(fields: Mapping[str, Any]) -> Decision:
     try:
-        return Decision.model_validate(given)
-    except ValidationError as error:
-        raise CliError(
-            f"{validation.sentences(error, Decision, unshown=('value', 'token'))}; nothing was sent"
-        ) from None
+        return decisions.build_decision(fields)
+    except ValueError as error:
+        raise CliError(f"{error}; nothing was sent") from None
 
 
 async def _send(call: Invocation, connection: Connection, by: str, sending: Sequence[SentDecision]) -> int:
-    going = [sent for sent in sending if sent.decision is not None]
-    of_decision = {id(sent.decision): sent for sent in going}
-
-    def on_outcome(outcome: messages.DecisionResult) -> None:
-        sent = of_decision[id(outcome.decision)]
-        if outcome.receipt is not None:
-            sent.status, sent.said = outcome.receipt.status, outcome.receipt.message
-        else:
-            sent.said = outcome.error or ""
-        _tell(call, sent)
-
-    for sent in sending:
-        if sent.decision is None:
-            _tell(call, sent)
-    decisions = [(sent.workflow_id, sent.decision) for sent in going if sent.decision is not None]
-    await messages.decide_many(connection.client, decisions, on_outcome=on_outcome)
+    all_count = await decisions.send(connection.client, sending, on_result=lambda sent: _tell(call, sent))
     if call.out.as_json:
         call.out.json({"by": by, "decisions": [sent.to_json() for sent in sending]})
-    return DONE if all(sent.status is not None for sent in sending) else ENDED_OTHERWISE
+    return DONE if all_count else ENDED_OTHERWISE
 
 
 def _tell(call: Invocation, sent: SentDecision) -> None:

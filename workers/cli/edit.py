@@ -165,12 +165,6 @@ def referenced(value: JsonValue, whole: JsonValue, shown: JsonValue) -> JsonValu
     return value
 
 
-def has_references(value: JsonValue) -> bool:
-    if isinstance(value, dict):
-        return LeafReference.is_one(value) or any(map(has_references, value.values()))
-    return isinstance(value, list) and any(map(has_references, value))
-
-
 def changes(before: JsonValue, after: JsonValue, path: str = "") -> Iterator[str]:
     """Describe the changes as `amount: 120 → 80`, a line for each part that differs."""
     if isinstance(before, dict) and isinstance(after, dict):

@@ -1,69 +1,28 @@
-"""Requests that a person may decide on, as far as that can be told here: the run has the last word."""
+"""The entitlement of the person at the terminal, as the file of people here says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mandate.activities.files import FileError
-from mandate.activities.people.directory import People
 from mandate.workers.catalog.people import people_path, read_people
 from mandate.workers.cli.errors import CliError
+from mandate.workers.client.entitlement import Entitled
 from mandate.workers.settings import Settings
-from mandate.workflows.contracts.people import normalize_name
-from mandate.workflows.contracts.request import Need, OpenRequests, Request
 
 
-@dataclass(frozen=True, slots=True)
-class Entitled:
-    """One person, with the groups that they are in."""
+def read_entitled(settings: Settings, person: str, groups: Sequence[str] = ()) -> tuple[Entitled, str | None]:
+    """Return who `person` is, and what is to be said of how that was found out.
 
-    person: str
-    people: People | None
-    """`None` when there is no file of people here."""
-    groups: tuple[str, ...] = ()
-    """Groups that they say they are in; used without a file of people."""
-    note: str | None = None
-    """Remark on how it was found out."""
-
-    @classmethod
-    def of(cls, settings: Settings, person: str, groups: Sequence[str] = ()) -> "Entitled":
-        """Return the person's rights by the file of people of `settings`.
-
-        Raises:
-            CliError: the file has faults, or does not have this person.
-        """
-        try:
-            people = read_people(settings)
-        except FileError as error:
-            raise CliError(str(error.faults[0])) from None
-        if people is not None and people.find(person) is None:
-            raise CliError(f"{person!r} is not in {people_path(settings)}; say who you are with --by or MANDATE_USER")
-        note = None
-        if people is None:
-            note = "there is no file of people here (MANDATE_PEOPLE): requests that name you, anyone"
-            note += f" or {' or '.join(groups)}" if groups else "; say which group you are in with --group"
-        return cls(person, people, tuple(groups), note)
-
-    def may_decide(self, run: OpenRequests, request: Request) -> bool:
-        """Return whether a decision of this person would count, and still is wanted."""
-        if run.requester is not None and self._is_me(run.requester):
-            return False
-        if any(self._is_me(name) for need in request.needs for name in (*need.approved_by, *need.rejected_by)):
-            return False
-        return any(not need.is_met and self._fits(need) for need in request.needs)
-
-    def _fits(self, need: Need) -> bool:
-        if not need.users and not need.groups:
-            return True
-        if any(map(self._is_me, need.users)):
-            return True
-        if self.people is None:
-            return any(normalize_name(mine) == normalize_name(group) for mine in self.groups for group in need.groups)
-        known = self.people.find(self.person)
-        return known is not None and known.is_in(need.groups)
-
-    def _is_me(self, name: str) -> bool:
-        if self.people is not None:
-            known = self.people.find(name)
-            if known is not None:
-                return known is self.people.find(self.person)
-        return normalize_name(name) == normalize_name(self.person)
+    Raises:
+        CliError: the file has faults, or does not have this person.
+    """
+    try:
+        people = read_people(settings)
+    except FileError as error:
+        raise CliError(str(error.faults[0])) from None
+    if people is not None and people.find(person) is None:
+        raise CliError(f"{person!r} is not in {people_path(settings)}; say who you are with --by or MANDATE_USER")
+    note = None
+    if people is None:
+        note = "there is no file of people here (MANDATE_PEOPLE): requests that name you, anyone"
+        note += f" or {' or '.join(groups)}" if groups else "; say which group you are in with --group"
+    return Entitled(person, people, tuple(groups)), note

@@ -10,6 +10,7 @@ import typer
 from mandate.workers.cli import identity, request_names
 from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.connection import ELSEWHERE, Connection, connected, note_start
+from mandate.workers.cli.entitled import read_entitled
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.output import Output
@@ -109,13 +110,11 @@ def rows_of(found: Inbox) -> list[Row]:
 
 def _of(rows: Sequence[Row], call: Invocation, connection: Connection, by: str | None, group: str | None) -> list[Row]:
     """Return those that the person who calls may decide on, as the file of people here says."""
-    from mandate.workers.cli.entitled import Entitled  # noqa: PLC0415 - only --mine reads the people
-
     person = identity.person(connection.settings, by)
     identity.announce(call.out, person)
-    entitled = Entitled.of(connection.settings, person.name, groups=(group,) if group else ())
-    if entitled.note is not None:
-        call.out.note(entitled.note)
+    entitled, note = read_entitled(connection.settings, person.name, groups=(group,) if group else ())
+    if note is not None:
+        call.out.note(note)
     return [row for row in rows if entitled.may_decide(row.run, row.request)]
 
 

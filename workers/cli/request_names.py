@@ -12,6 +12,7 @@ from pathlib import Path
 from mandate.activities import private_files
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import CliError
+from mandate.workers.client.decisions import Target
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.service import RPCError
 
@@ -19,26 +20,6 @@ FILE = "inbox.json"
 
 _NAME = re.compile(r"(?P<workflow>.+):(?P<request>r[1-9][0-9]{0,8})", re.DOTALL)
 _NUMBER = re.compile(r"[1-9][0-9]{0,6}")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One request as it was named."""
-
-    workflow_id: str
-    request: str
-    digest: str | None = None
-    """Of the request as the last inbox showed it, when it was named by its number."""
-    number: int | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.workflow_id}:{self.request}"
-
-    @property
-    def shown(self) -> str:
-        """The name, and the number that stood for it."""
-        return self.name if self.number is None else f"{self.number} ({self.name})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,6 @@ MEANINGS: dict[str, dict[str, str]] = {
 }
 """Meanings of the choices of a request, by its kind."""
 
-TITLE_CHARACTERS = 160
-
 
 def remaining(request: Request, now: datetime) -> str:
     """Return the time that people have; `over` when it has come and the run has not ended it yet."""
@@ -37,19 +35,6 @@ def remaining(request: Request, now: datetime) -> str:
 
 def waits_for(request: Request) -> str:
     return ", ".join(request.waits_for)
-
-
-def asks(request: Request, occasion: str) -> str:
-    """Describe who is asked what and until when, in one line."""
-    who, until = waits_for(request), decisions.format_time(request.expires_at)
-    title = wording.shorten(request.title, TITLE_CHARACTERS)
-    match occasion:
-        case "asked":
-            return f"asks {who}: {title} ({request.id}, until {until})"
-        case "escalated":
-            return f"asks {who} now, since nobody has answered: {title} ({request.id}, until {until})"
-        case _:
-            return f"still waits for {who}: {title} ({request.id}, until {until})"
 
 
 def print_request(out: Output, run: OpenRequests, request: Request, arguments: JsonValue, now: datetime) -> None:

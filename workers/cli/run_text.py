@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.output import Output
-from mandate.workers.cli.record import Json, Record, Said
+from mandate.workers.history.record import Json, Record, Said
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.rules import decisions, wording
 from pydantic import JsonValue

@@ -4,13 +4,14 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from mandate.workers.cli import decisions, request_names, request_text, run_text, whole
-from mandate.workers.cli.connection import Connection, connected, note_start
+from mandate.workers.cli import decisions, request_names, request_text, run_text
+from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.inbox import entry
 from mandate.workers.cli.options import Invocation, verb
-from mandate.workers.cli.record import Json, conversation, exists, read_record
 from mandate.workers.cli.run import watch
+from mandate.workers.client.decisions import why_not_open
+from mandate.workers.history.record import Json, NoSuchRun, Record, conversation, exists, read_arguments, read_record
 from mandate.workflows.contracts.request import OpenRequests, Request
 from rich.text import Text
 
@@ -64,10 +65,10 @@ async def _show_request(call: Invocation, connection: Connection, name: str) -> 
     (found,) = await decisions.look_up(call, connection, [target])
     request = next((one for one in found.run.requests if one.id == target.request), None)
     if request is None:
-        raise CliError(f"{target.shown}: {decisions.not_open(found.run, target.request)}")
+        raise CliError(f"{target.shown}: {why_not_open(found.run, target.request)}")
     if found.error is not None:
         call.out.note(f"{target.shown}: it has changed since the inbox")
-    known = await whole.arguments(connection.settings.store, found.run.store, request)
+    known = await read_arguments(connection.settings.store, found.run.store, request)
     if call.out.as_json:
         call.out.json(_as_json(connection, found.run, request, known.values, call.program))
         return 0
@@ -104,13 +105,21 @@ def _print_commands(call: Invocation, connection: Connection, run: OpenRequests,
     call.out.print(*(f"  {way.temporal}" for way in ways))
 
 
+async def _read_record(connection: Connection, run: str, run_id: str | None) -> Record:
+    try:
+        return await read_record(connection.client, run, run_id)
+    except NoSuchRun as error:
+        where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
+        raise CliError(f"{error} in {where}") from None
+
+
 async def _follow(call: Invocation, connection: Connection, run: str, run_id: str | None) -> int:
-    record = await read_record(connection, run, run_id)
+    record = await _read_record(connection, run, run_id)
     return await watch(call, connection, run, record.run_id)
 
 
 async def _show(call: Invocation, connection: Connection, run: str, run_id: str | None, *, full: bool) -> None:
-    record = await read_record(connection, run, run_id)
+    record = await _read_record(connection, run, run_id)
     out, head = call.out, record.chronicle.head
     run_text.print_heading(out, record, connection.run_url(run, record.run_id))
     messages: list[Json] = []

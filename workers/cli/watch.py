@@ -27,12 +27,12 @@ from mandate.workers.history.events import (
     RunEnded,
 )
 from mandate.workers.history.run_history import RunHistory
+from mandate.workers.history.stream import unfolding
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.rules import wording
 from rich.status import Status
 from rich.text import Text
 from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
-from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
 from temporalio.client import Client
@@ -66,31 +66,6 @@ async def follow(
             watcher.hear(chronicle, happened)
     ended = watcher.chronicle.ended if watcher.chronicle is not None else None
     return ended or RunEnded("failed", "its history has no end")
-
-
-async def unfolding(
-    client: Client, workflow_id: str, run_id: str | None
-) -> AsyncIterator[tuple[RunHistory, Sequence[Happening]]]:
-    """Yield the history after each event, and what happened with it; to the end, continued runs included.
-
-    Raises:
-        RPCError: there is no such run, or Temporal does not answer any more.
-    """
-    following = run_id
-    while True:
-        chronicle = RunHistory(client.data_converter)
-        async for event in events(client, workflow_id, following, wait=True):
-            yield chronicle, await chronicle.add(event)
-        if chronicle.ended is None or chronicle.ended.continued_as is None:
-            return
-        following = chronicle.ended.continued_as
-
-
-async def events(client: Client, workflow_id: str, run_id: str | None, *, wait: bool) -> AsyncIterator[HistoryEvent]:
-    """Yield the history of one Temporal run, oldest first; with `wait` to its end, which may be far off."""
-    handle = client.get_workflow_handle(workflow_id, run_id=run_id)
-    async for event in handle.fetch_history_events(wait_new_event=wait):
-        yield event
 
 
 @dataclass(slots=True)
@@ -170,8 +145,8 @@ class _Watcher:
                     self._line(step, Text(wording.shorten(note, LINE_CHARACTERS), style="yellow"))
             case CallReturned(step, call):
                 self._line(step, call_line(call))
-            case RequestOpened(step, request, occasion):
-                self._person(step, Text(request_text.asks(request, occasion), style="bold yellow"))
+            case RequestOpened(step):
+                self._person(step, Text(happening.line, style="bold yellow"))
             case MessageReceived(step, line, counts):
                 self._person(step, Text(wording.shorten(line, 2 * LINE_CHARACTERS), style="" if counts else "yellow"))
             case _:

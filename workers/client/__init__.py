@@ -7,4 +7,6 @@ updates: one message as an update
 queries: questions to runs
 in_flight: limit on messages per run
 diagnosis: run that does not answer
+decisions: decisions, looked up and sent
+entitlement: requests that a person may answer
 """

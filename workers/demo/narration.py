@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from mandate.activities.transcript import results
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workers.cli.output import Output
-from mandate.workers.cli.record import stored
 from mandate.workers.demo import commands, faults
 from mandate.workers.demo.report import Facts, Step
 from mandate.workers.history.events import Call, CallProbed, CallReturned, Happening, ModelAnswered, ResultChecked
+from mandate.workers.history.record import stored
 from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.rules import wording

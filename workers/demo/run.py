@@ -10,7 +10,6 @@ from mandate.workers.cli.connection import Connection, environment_of
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation
 from mandate.workers.cli.signals import stop_signals
-from mandate.workers.cli.watch import unfolding
 from mandate.workers.client import inbox
 from mandate.workers.client.client import AgentClient, new_workflow_id
 from mandate.workers.demo import commands, faults
@@ -21,6 +20,7 @@ from mandate.workers.demo.report import Facts
 from mandate.workers.demo.setup import AGENT, REQUESTER, DemoFolder
 from mandate.workers.demo.worker import DemoWorker
 from mandate.workers.examples.shop_data import DEMO_INPUT
+from mandate.workers.history.stream import unfolding
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.rules import wording
 from temporalio.client import WorkflowFailureError, WorkflowHandle

@@ -3,5 +3,6 @@
 run_history: state of a run by its events
 requests: requests and decisions
 events: events for people
-run_end: end of a run
+record: conversation and history together
+stream: what happens, as it happens
 """

@@ -1,14 +1,25 @@
 """Events of a run, as people are told them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.failures import FailureType, Outcome
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.contracts.verification import Finding
+from mandate.workflows.rules import decisions, wording
+from pydantic import ValidationError
+from temporalio.api.common.v1 import Payload
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError, CancelledError
+
+BAD_INPUT = (FailureType.BAD_INPUT, FailureType.UNKNOWN_AGENT)
+
+TITLE_CHARACTERS = 160
 
 CallState = Literal[
     "waiting", "running", "done", "failed", "refused", "misfit", "unknown", "cancelled", "stopped", "not made"
@@ -110,6 +121,21 @@ class RequestOpened:
     request: Request
     occasion: Literal["asked", "reminder", "escalated"]
 
+    @property
+    def line(self) -> str:
+        """One line: the people, the question, and until when."""
+        request = self.request
+        who = ", ".join(request.waits_for)
+        title = wording.shorten(request.title, TITLE_CHARACTERS)
+        what = f"{title} ({request.id}, until {decisions.format_time(request.expires_at)})"
+        match self.occasion:
+            case "asked":
+                return f"asks {who}: {what}"
+            case "escalated":
+                return f"asks {who} now, since nobody has answered: {what}"
+            case "reminder":
+                return f"still waits for {who}: {what}"
+
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
@@ -145,3 +171,40 @@ Happening = (
     | MessageReceived
     | RunEnded
 )
+
+
+async def ended_by(event: HistoryEvent, converter: DataConverter) -> RunEnded | None:
+    """Return how `event` ends the run; `None` when it does not."""
+    match event.WhichOneof("attributes"):
+        case "workflow_execution_completed_event_attributes":
+            return await _completed(event.workflow_execution_completed_event_attributes.result.payloads, converter)
+        case "workflow_execution_failed_event_attributes":
+            error = await converter.decode_failure(event.workflow_execution_failed_event_attributes.failure)
+            return RunEnded("failed", describe_failure(error), bad_input=getattr(error, "type", None) in BAD_INPUT)
+        case "workflow_execution_canceled_event_attributes":
+            return RunEnded("cancelled")
+        case "workflow_execution_terminated_event_attributes":
+            return RunEnded("terminated", event.workflow_execution_terminated_event_attributes.reason or None)
+        case "workflow_execution_timed_out_event_attributes":
+            return RunEnded("timed_out", "it took longer than its time limit")
+        case "workflow_execution_continued_as_new_event_attributes":
+            following = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+            return RunEnded("continued_as_new", continued_as=following)
+    return None
+
+
+async def _completed(payloads: Sequence[Payload], converter: DataConverter) -> RunEnded:
+    try:
+        (result,) = await converter.decode(payloads, [RunResult])
+    except (ValidationError, ValueError, RuntimeError):
+        return RunEnded("completed", "its result is not one of Mandate's")
+    return RunEnded(str(result.status), result.reason, result)
+
+
+def describe_failure(error: BaseException | None) -> str:
+    """Return what a failure says: the first of our own making, else its cause."""
+    if isinstance(error, CancelledError):
+        return "cancelled"
+    while error is not None and error.__cause__ is not None and not isinstance(error, ApplicationError):
+        error = error.__cause__
+    return getattr(error, "message", None) or str(error or "no reason is known")

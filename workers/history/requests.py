@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from mandate.workers.history import run_end
-from mandate.workers.history.events import Happening, MessageReceived, RequestOpened
+from mandate.workers.history.events import Happening, MessageReceived, RequestOpened, describe_failure
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.marks import read_as
 from mandate.workflows.contracts.request import (
@@ -158,7 +157,7 @@ class RequestHistory:
         if message is None:
             return []
         if completed.outcome.HasField("failure"):
-            reason = run_end.words(await self.converter.decode_failure(completed.outcome.failure))
+            reason = describe_failure(await self.converter.decode_failure(completed.outcome.failure))
             return [MessageReceived(step, f"{_said(name, message)}, which does not count: {reason}", counts=False)]
         if isinstance(message, tuple):
             many = await self._decoded(completed.outcome.success.payloads, Receipts)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeVar
 
-from mandate.workers.history import run_end
 from mandate.workers.history.events import (
     Call,
     CallProbed,
@@ -17,6 +16,8 @@ from mandate.workers.history.events import (
     ModelAsked,
     ResultChecked,
     RunEnded,
+    describe_failure,
+    ended_by,
 )
 from mandate.workers.history.requests import CHECKS, NOTIFY, RequestHistory
 from mandate.workflows.contracts.agent import AgentPin, Pinned
@@ -101,7 +102,7 @@ class RunHistory:
                 if activity is not None and activity.call is not None:
                     activity.call.state = "cancelled"
             case _:
-                if (ended := await run_end.ended_by(event, self.converter)) is not None:
+                if (ended := await ended_by(event, self.converter)) is not None:
                     self._end(ended)
                     return [ended]
         return []
@@ -244,7 +245,7 @@ class RunHistory:
             error = await self.converter.decode_failure(failure)
         except (ValueError, RuntimeError, OverflowError):
             error = ApplicationError("its failure cannot be read")
-        reason = run_end.words(error)
+        reason = describe_failure(error)
         if activity.call is None:
             return [ModelAnswered(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
         outcome = Outcome.UNKNOWN

@@ -74,3 +74,10 @@ def find_in_clear(value: JsonValue, sensitive: Sequence[str]) -> str | None:
         case list():
             return next(filter(None, (find_in_clear(item, sensitive) for item in value)), None)
     return None
+
+
+def has_references(value: JsonValue) -> bool:
+    """Tell whether any text in `value`, at any depth, is known by its beginning only."""
+    if isinstance(value, dict):
+        return LeafReference.is_one(value) or any(map(has_references, value.values()))
+    return isinstance(value, list) and any(map(has_references, value))

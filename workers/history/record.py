@@ -1,4 +1,4 @@
-"""Record of a run for `mandate show`: Temporal's history, and the conversation from the store."""
+"""The record of a run: what Temporal's history tells, and the conversation from the store."""
 
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -9,39 +9,52 @@ from pathlib import Path
 from mandate.activities.stores.address import open_store
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
-from mandate.activities.transcript.blobs import BlobMissing, Blobs
+from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
-from mandate.workers.cli import request_text
-from mandate.workers.cli.connection import Connection, elsewhere
-from mandate.workers.cli.errors import CliError
-from mandate.workers.cli.watch import events
 from mandate.workers.client.diagnosis import Diagnosis, diagnose_described
 from mandate.workers.history.events import Call, Happening, MessageReceived, RequestOpened
 from mandate.workers.history.run_history import RunHistory
+from mandate.workers.history.stream import events
 from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.transcript import (
+    AssistantMessage,
     CallPart,
     Message,
     OpaquePart,
     RefusalPart,
     ResultPart,
+    Segment,
     TextPart,
     UserMessage,
 )
+from mandate.workflows.rules import redaction, wording
 from mandate.workflows.rules.redaction import HIDDEN, mask
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 Json = dict[str, JsonValue]
 
 
+class NoSuchRun(Exception):
+    """There is no run of this workflow id and run id; the text is one sentence without where it was looked for."""
+
+
+class NoAgentRun(Exception):
+    """The workflow of this id is not the run of an agent; the text is one sentence."""
+
+
+class StoreUnusable(Exception):
+    """The store here is another than the run's, or does not have all of it; the text is one sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Question to people or words of theirs, in one line."""
+    """A question to people, or their word, in one line."""
 
     step: int | None
     """`None` before the run last continued as new."""
@@ -55,12 +68,12 @@ class Record:
     workflow_id: str
     run_id: str
     status: str
-    """`running`, `waiting` for people, `paused`, or how it ended; see `happenings.Ended`."""
+    """`running`, `waiting` for people, `paused`, or how it ended; see `events.RunEnded`."""
     chronicle: RunHistory
     people: tuple[Told, ...]
     """Questions to people and their words, oldest first."""
     diagnosis: Diagnosis | None = None
-    """The reason why it does not go on, where its workflow task is tried again and again."""
+    """Reason why it does not go on, where its workflow task is tried again and again."""
 
     @property
     def output(self) -> JsonValue:
@@ -90,7 +103,7 @@ class Record:
 
 
 async def exists(client: Client, workflow_id: str) -> bool:
-    """Return whether there is any workflow of this id."""
+    """Tell whether there is any workflow of this id."""
     try:
         await client.get_workflow_handle(workflow_id).describe()
     except RPCError as error:
@@ -100,23 +113,22 @@ async def exists(client: Client, workflow_id: str) -> bool:
     return True
 
 
-async def read_record(connection: Connection, workflow_id: str, run_id: str | None) -> Record:
+async def read_record(client: Client, workflow_id: str, run_id: str | None) -> Record:
     """Read the run as its history tells it; needs no worker.
 
     Raises:
-        CliError: there is no such run.
+        NoSuchRun: there is no such run.
+        NoAgentRun: it is another workflow.
     """
-    client = connection.client
     try:
         described = await client.get_workflow_handle(workflow_id, run_id=run_id).describe()
     except RPCError as error:
         if error.status not in {RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT}:
             raise
         which = f"run {workflow_id!r}" + (f" with run id {run_id!r}" if run_id else "")
-        where = f"namespace {client.namespace!r} at {connection.address}{elsewhere(connection)}"
-        raise CliError(f"there is no {which} in {where}") from None
+        raise NoSuchRun(f"there is no {which}") from None
     if described.workflow_type != "AgentWorkflow":
-        raise CliError(f"{workflow_id!r} is a {described.workflow_type!r} and not the run of an agent")
+        raise NoAgentRun(f"{workflow_id!r} is a {described.workflow_type!r} and not the run of an agent")
     chronicle = RunHistory(client.data_converter)
     people: list[Told] = []
     async for event in events(client, workflow_id, described.run_id, wait=False):
@@ -131,14 +143,12 @@ async def read_record(connection: Connection, workflow_id: str, run_id: str | No
 
 def _told(happened: Sequence[Happening]) -> Iterator[Told]:
     for happening in happened:
-        if isinstance(happening, RequestOpened):
-            yield Told(happening.step, request_text.asks(happening.request, happening.occasion))
-        elif isinstance(happening, MessageReceived):
+        if isinstance(happening, RequestOpened | MessageReceived):
             yield Told(happening.step, happening.line)
 
 
 def _take_memo(chronicle: RunHistory, memo: Mapping[str, object]) -> None:
-    """Take in what a cancelled run left instead of a result."""
+    """Return what a cancelled run left instead of a result."""
     told = memo.get("mandate")
     if isinstance(told, dict):
         chronicle.effects = EffectLog.model_validate(told.get("effects") or {})
@@ -176,7 +186,7 @@ class Conversation:
         """Calls so far that had sensitive arguments."""
 
     async def messages(self, head: str, *, full: bool = False) -> AsyncIterator[Said]:
-        """Yield messages, oldest first, without sensitive arguments; with `full`, whole results as stored."""
+        """Oldest first; sensitive arguments are hidden. With `full`, whole results and not what the model was shown."""
         step = 1
         async for digest, segment in self._transcript.segments(head):
             agent = await self._agents.get(segment.agent)
@@ -219,7 +229,7 @@ class Conversation:
         return text
 
     async def pending(self, record: Record) -> list[Json]:
-        """Return the calls of the last turn whose results the model was not told."""
+        """Calls of the last turn whose results the model was not told."""
         return [await self._pending(call, record) for call in record.chronicle.calls]
 
     async def _pending(self, call: Call, record: Record) -> Json:
@@ -250,7 +260,7 @@ def _read(arguments: str) -> Json:
 
 
 def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:
-    """Return the arguments as the model wrote them, as JSON where they are some; sensitive ones hidden."""
+    """Return what the model wrote, as JSON where they are some; sensitive ones hidden."""
     definition = agent.definition(part.tool)
     hidden = definition.tool.sensitive if definition is not None else ()
     try:
@@ -264,7 +274,7 @@ def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:
 
 @asynccontextmanager
 async def conversation(store: str, record: Record) -> AsyncIterator[Conversation]:
-    """Load the conversation of `record`, from the store at `store`. Raise as `stored`."""
+    """Open the conversation of `record`, from the store at `store`. Raises as `stored`."""
     pin = record.chronicle.pin
     async with stored(store, pin.store if pin is not None else None) as blobs:
         yield Conversation(blobs)
@@ -275,25 +285,65 @@ async def stored(store: str, wanted: str | None) -> AsyncIterator[Blobs]:
     """Open the blobs in the store at `store`, which must have the id `wanted`.
 
     Raises:
-        CliError: the store is another than the run's, or does not have all of it.
+        StoreUnusable: the store is another than the run's, or does not have all of it.
     """
     path = Path(store.removeprefix("sqlite:///")) if store.startswith("sqlite:///") else None
     name = store if path is not None else f"{store.partition('://')[0]}://..."
     mine = f"store {wanted}" if wanted is not None else "another store"
     if path is not None and not path.is_file():
-        raise CliError(
+        raise StoreUnusable(
             f"the conversation is in {mine}, and there is no {name}; set MANDATE_STORE to the workers' store"
         )
     try:
         blobs = Blobs(open_store(store))
     except ValueError as error:
-        raise CliError(f"MANDATE_STORE: {error}") from None
+        raise StoreUnusable(f"MANDATE_STORE: {error}") from None
     try:
         identity = await blobs.identity()
         if wanted is not None and identity != wanted:
-            raise CliError(f"the conversation is in {mine}, and {name} is store {identity}; set MANDATE_STORE to it")
+            raise StoreUnusable(
+                f"the conversation is in {mine}, and {name} is store {identity}; set MANDATE_STORE to it"
+            )
         yield blobs
     except BlobMissing as error:
-        raise CliError(f"{error}, though the run's conversation is in {mine}; set MANDATE_STORE to it") from None
+        raise StoreUnusable(f"{error}, though the run's conversation is in {mine}; set MANDATE_STORE to it") from None
     finally:
         await blobs.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments of the call that a request is about; sensitive ones are `***`."""
+
+    values: Json
+    missing: str | None = None
+    """Reason why long texts are shown by their beginning only; `None` when they are whole."""
+
+
+async def read_arguments(store: str, identity: str | None, request: Request) -> Arguments:
+    """Read all arguments in full, as far as the store at `store` can be read; the run's store has the id `identity`."""
+    if not redaction.has_references(request.arguments):
+        return Arguments(request.arguments)
+    try:
+        async with stored(store, identity) as blobs:
+            arguments = await _whole_arguments(blobs, request)
+    except (StoreUnusable, BlobCorrupted) as error:
+        return Arguments(request.arguments, str(error))
+    except (OSError, ValidationError, ValueError) as error:
+        return Arguments(request.arguments, f"the store cannot be read: {wording.shorten(str(error), 200)}")
+    return Arguments(arguments)
+
+
+async def _whole_arguments(blobs: Blobs, request: Request) -> Json:
+    segment = Segment.model_validate_json(await blobs.get(request.head))
+    if request.edited is not None:
+        found = json.loads(await blobs.get(request.edited.blob))
+    else:
+        answers = [message for message in segment.messages if isinstance(message, AssistantMessage)]
+        if not answers or request.index >= len(answers[-1].calls):
+            raise ValueError(f"segment {request.head} has no call {request.index}")
+        found = json.loads(answers[-1].calls[request.index].arguments)
+    if not isinstance(found, dict):
+        raise ValueError("its arguments are no object")
+    definition = (await PinnedAgents(blobs).get(segment.agent)).definition(request.tool or "")
+    return redaction.mask(found, definition.tool.sensitive if definition is not None else ())
