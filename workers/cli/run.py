@@ -30,8 +30,8 @@ async def run(
     requester: Annotated[
         str | None,
         typer.Option(
-            help="Who asks, and so decides on nothing that it asks people; MANDATE_USER, git's user.email or user@host "
-            "if left out."
+            help="Who asks, and so decides on nothing that it asks people; MANDATE_REQUESTER, MANDATE_USER, git's "
+            "user.email or user@host if left out."
         ),
     ] = None,
     token_command: Annotated[
@@ -63,7 +63,7 @@ async def run(
         from mandate.workers.client.client import AgentClient, new_workflow_id
 
         queue = task_queue or connection.settings.task_queue
-        who = identity.person(connection.settings, requester, option="--requester")
+        who = identity.person(connection.settings, requester or connection.settings.requester, option="--requester")
         start = {
             "agent": agent,
             "asked": asked,
