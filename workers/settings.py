@@ -58,6 +58,8 @@ class Settings:
     user: str | None = None
     """`MANDATE_USER`: who asks and decides on the command line; left out, git's `user.email`, else the login name and
     host."""
+    requester: str | None = None
+    """`MANDATE_REQUESTER`: in whose name `mandate run` asks; left out, as `user`."""
     project: Path | None = None
     """The folder of `mandate.yaml`, whose modules workers import too; `None` without such a file."""
     default_channels: Path = Path("deploy/channels.yaml")
@@ -100,6 +102,7 @@ class Settings:
             token_issuer=env.get("MANDATE_TOKEN_ISSUER") or None,
             token_audience=env.get("MANDATE_TOKEN_AUDIENCE") or "mandate",
             user=env.get("MANDATE_USER") or None,
+            requester=env.get("MANDATE_REQUESTER") or None,
             project=project.folder if project else None,
             default_channels=place / "channels.yaml",
             default_people=place / "people.yaml",

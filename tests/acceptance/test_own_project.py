@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -17,7 +18,7 @@ from uuid import uuid4
 import pytest
 from mandate.workers.dev_server.server import DevServer
 
-from tests.support.processes import PROJECT, Process
+from tests.support.processes import PROJECT, Process, children, lives
 
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 REQUESTER = "eve@example.com"
@@ -173,7 +174,7 @@ async def test_a_new_project_runs_as_it_is(installed: Installed, started: list[P
     await running.said("asks finance")
     before = sorted(shop.glob("refunds/*"))
     listed = await asyncio.to_thread(installed.mandate, shop, "inbox")
-    approved = await asyncio.to_thread(installed.mandate, shop, "approve", "1", "--by", "ann@example.com")
+    approved = await asyncio.to_thread(installed.mandate, shop, "approve", "1")
     code = await running.ended()
 
     assert made.returncode == 0, made.stderr
@@ -185,6 +186,45 @@ async def test_a_new_project_runs_as_it_is(installed: Installed, started: list[P
     assert code == 0, running.stderr()
     assert "Order 81: 120.0 EUR refunded." in running.stdout()
     assert [json.loads(file.read_text()) for file in shop.glob("refunds/*")] == [{"order": 81, "amount": 120.0}]
+
+
+async def test_the_worker_of_a_run_is_there_where_none_polls_and_ends_with_it(
+    installed: Installed, started: list[Process], tmp_path: Path
+) -> None:
+    installed.mandate(tmp_path, "init")
+    running = installed.start(tmp_path, "left", "mandate", "run", "refunds", "Order 81 broke.", "--id", "left")
+    started.append(running)
+    await running.said("asks finance")
+    own = children(running.pid)
+    running.send(signal.SIGINT)
+    left = await running.ended()
+    worker = installed.start(tmp_path, "serving", "mandate", "worker")
+    started.append(worker)
+    await worker.said("Task queue")
+
+    served = await asyncio.to_thread(installed.mandate, tmp_path, "run", "refunds", "Order 82 broke.")
+    shown = await asyncio.to_thread(installed.mandate, tmp_path, "inbox", "-o", "json")
+
+    assert (len(own), [lives(pid) for pid in own], left) == (1, [False], 130)
+    assert "left running; come back with `mandate show left --follow`" in running.stderr()
+    assert served.returncode == 0, served.stderr
+    assert "Order 82: 20.0 EUR refunded." in served.stdout
+    assert "started a worker" not in served.stderr
+    assert [request["workflow_id"] for request in json.loads(shown.stdout)["requests"]] == ["left"]
+
+
+async def test_a_worker_that_cannot_start_ends_the_command_before_a_run_begins(
+    installed: Installed, tmp_path: Path
+) -> None:
+    installed.mandate(tmp_path, "init")
+    with (tmp_path / "agents/refunds.yaml").open("a") as agent:
+        agent.write("colour: red\n")
+
+    done = await asyncio.to_thread(installed.mandate, tmp_path, "run", "refunds", "Order 82 broke.")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: the worker of this command did not start:\nagents/refunds.yaml:" in done.stderr
+    assert "colour: is not a key that is known here" in done.stderr
 
 
 def test_faults_of_the_project_file_end_commands_before_they_begin(installed: Installed, tmp_path: Path) -> None:

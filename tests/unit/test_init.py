@@ -12,6 +12,7 @@ from mandate.workers.main import main
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, which is empty."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MANDATE_USER", 'jo "j" o@example.com')
     return tmp_path
 
 
@@ -33,18 +34,18 @@ def test_all_files_are_made_and_the_next_commands_told(folder: Path, capsys: pyt
     told = capsys.readouterr()
     assert code == 0
     assert {name: (folder / "new/shop" / name).read_text() for name in FILES} == {
-        name: (SOURCE / name).read_text() for name in FILES
+        name: (SOURCE / name).read_text().replace("you@example.com", r"jo \"j\" o@example.com") for name in FILES
     }
     assert [line.split()[0] for line in told.out.splitlines()[: len(FILES)]] == [f"new/shop/{name}" for name in FILES]
     assert told.out.splitlines()[len(FILES) :] == [
         "",
-        "Next:",
+        'You are jo "j" o@example.com: so people.yaml calls you. Next:',
         "  cd new/shop",
         "  mandate validate",
         '  mandate run refunds "Order 81 arrived broken."',
-        "It wants to refund 120 EUR, and waits for finance. In another terminal, in the same folder:",
+        "It wants to refund 120 EUR, and waits for you. In another terminal, in the same folder:",
         "  mandate inbox",
-        "  mandate approve 1 --by ann@example.com",
+        "  mandate approve 1",
     ]
     assert told.err == ""
 
@@ -63,8 +64,9 @@ def test_json_tells_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -
         "folder": str(folder),
         "files": list(FILES),
         "agent": "refunds",
+        "person": 'jo "j" o@example.com',
         "commands": ["mandate validate", 'mandate run refunds "Order 81 arrived broken."'],
-        "answers": ["mandate inbox", "mandate approve 1 --by ann@example.com"],
+        "answers": ["mandate inbox", "mandate approve 1"],
     }
 
 

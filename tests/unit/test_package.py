@@ -9,6 +9,8 @@ from pathlib import Path
 import mandate
 import pytest
 
+from tests.unit.test_readme import parse, written
+
 PROJECT = Path(__file__).parents[2]
 PACKAGE = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 
@@ -64,6 +66,14 @@ def test_the_page_of_a_package_index_links_to_nothing_that_it_does_not_have() ->
     targets = re.findall(r"\]\(([^)]+)\)", page)
 
     assert targets == ["https://temporal.io"]
+
+
+def test_the_commands_of_that_page_can_be_typed() -> None:
+    commands = list(written(PACKAGE["readme"]))
+
+    for words in commands:
+        parse(words)
+    assert [words[0] for words in commands] == ["init", "run", "inbox", "approve"]
 
 
 def test_the_license_is_named_and_shipped() -> None:

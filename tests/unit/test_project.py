@@ -93,6 +93,7 @@ def test_every_setting_can_be_in_the_file(folder: Path) -> None:
         "token_issuer: i",
         "token_audience: j",
         "user: ann@example.com",
+        "requester: support@example.com",
         "openai_base_url: http://localhost:1/v1",
         "anthropic_base_url: http://localhost:2",
         "vllm_base_url: http://localhost:3/v1",
@@ -109,6 +110,7 @@ def test_every_setting_can_be_in_the_file(folder: Path) -> None:
     assert (found.folder, found.store) == (Path("g"), "postgresql://mandate@db.example/mandate")
     assert found.http_hosts == ("tickets.example.com", "private:intern.example")
     assert (found.task_queue, found.token_issuer, found.token_audience) == ("h", "i", "j")
+    assert found.requester == "support@example.com"
     assert (found.user, found.temporal_address, found.temporal_profile) == (
         "ann@example.com", "localhost:7233", "local",
     )  # fmt: skip

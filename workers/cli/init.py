@@ -1,5 +1,6 @@
 """`mandate init`: a project of one's own, which runs as it is."""
 
+import json
 import os
 import shlex
 from collections.abc import Mapping
@@ -8,15 +9,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from mandate.workers.cli import identity
 from mandate.workers.cli.errors import DONE, CliError
 from mandate.workers.cli.options import Invocation, offline_verb
-from mandate.workers.settings import find_set
+from mandate.workers.settings import Settings, find_set
 
 SOURCE = Path(__file__).parents[1] / "examples" / "project"
 AGENT = "refunds"
 ASKED = "Order 81 arrived broken."
-APPROVER = "ann@example.com"
-"""Somebody who may decide on what the agent asks: who asks for a run never does."""
+PERSON = '"you@example.com"'
+"""Stands in the shipped file of people for whoever makes a project, who then decides on what its agent asks."""
 
 FILES: Mapping[str, str] = {
     "mandate.yaml": "settings of this project",
@@ -38,31 +40,32 @@ def init(
 ) -> int:
     """Make a project in FOLDER, the working folder if left out: an agent that runs at once, without a key.
 
-    It has mandate.yaml, an agent, its tools in Python, a policy, the file of people, and a script that plays the model.
-    Nothing is overwritten: if one of the files is there already, none is made.
+    It has mandate.yaml, an agent, its tools in Python, a policy, the file of people with your name in it, and a script
+    that plays the model. Nothing is overwritten: if one of the files is there already, none is made.
     """
-    _make(folder, program=call.program)
+    person = identity.person(Settings.from_environment(), None)
+    _make(folder, person.name, program=call.program)
     commands = [
         *([f"cd {shlex.quote(str(folder))}"] if folder.absolute() != Path.cwd() else []),
         f"{call.program} validate",
         f'{call.program} run {AGENT} "{ASKED}"',
     ]
-    answers = [f"{call.program} inbox", f"{call.program} approve 1 --by {APPROVER}"]
+    answers = [f"{call.program} inbox", f"{call.program} approve 1"]
     if call.out.as_json:
-        made = {"folder": str(folder.absolute()), "files": list(FILES), "agent": AGENT}
+        made = {"folder": str(folder.absolute()), "files": list(FILES), "agent": AGENT, "person": person.name}
         call.out.json({**made, "commands": commands, "answers": answers})
         return DONE
     for name, meaning in FILES.items():
         call.out.print(f"{folder / name!s:<{len(str(folder)) + 32}}{meaning}")
-    call.out.print("\nNext:", *(f"  {command}" for command in commands))
-    call.out.print("It wants to refund 120 EUR, and waits for finance. In another terminal, in the same folder:")
+    call.out.print(f"\nYou are {person}: so people.yaml calls you. Next:", *(f"  {command}" for command in commands))
+    call.out.print("It wants to refund 120 EUR, and waits for you. In another terminal, in the same folder:")
     call.out.print(*(f"  {command}" for command in answers))
     for variable in find_set(OVERRIDES):
         call.out.note(f"{variable} is set, and wins over mandate.yaml: unset it to use the project's own")
     return DONE
 
 
-def _make(folder: Path, *, program: str) -> None:
+def _make(folder: Path, person: str, *, program: str) -> None:
     """Write all files, or none."""
     if taken := [name for name in FILES if os.path.lexists(folder / name)]:
         raise CliError(
@@ -72,7 +75,10 @@ def _make(folder: Path, *, program: str) -> None:
     made: list[Path] = []
     try:
         for name in FILES:
-            content = (SOURCE / name).read_text(encoding="utf-8")
+            # A text of JSON is one of YAML, whatever characters a name has.
+            content = (
+                (SOURCE / name).read_text(encoding="utf-8").replace(PERSON, json.dumps(person, ensure_ascii=False))
+            )
             path = folder / name
             for above in reversed([above for above in path.parents if not above.exists()]):
                 above.mkdir()

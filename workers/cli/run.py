@@ -37,8 +37,8 @@ async def run(
     requester: Annotated[
         str | None,
         typer.Option(
-            help="Who asks, and so decides on nothing that it asks people; MANDATE_USER, git's user.email or user@host "
-            "if left out."
+            help="Who asks, and so decides on nothing that it asks people; MANDATE_REQUESTER, MANDATE_USER, git's "
+            "user.email or user@host if left out."
         ),
     ] = None,
     token_command: Annotated[
@@ -65,7 +65,7 @@ async def run(
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
         queue = task_queue or connection.settings.task_queue
-        who = identity.person(connection.settings, requester, option="--requester")
+        who = identity.person(connection.settings, requester or connection.settings.requester, option="--requester")
         start = {
             "agent": agent,
             "asked": asked,
