@@ -81,7 +81,7 @@ class ToolActivities:
             sent_before = not _has_sent_nothing()
             if error.outcome in (Outcome.NOT_SENT, Outcome.NOT_DONE) and not sent_before:
                 activity.heartbeat(NOT_SENT_MARK, attempt, guard.sign_heartbeat(_left_behind(attempt)))
-            raise failures.tool_failure(error, effect, attempt, sent_before=sent_before) from None
+            raise failures.make_tool_failure(error, effect, attempt, sent_before=sent_before) from None
 
     async def _read(self, request: ToolRequest) -> tuple[PinnedAgent, Chain, ToolDefinition, JsonObject]:
         try:

@@ -17,7 +17,7 @@ from mandate.activities.failures import ToolError
 from mandate.activities.own_files import PATIENCE, OwnFiles
 from mandate.activities.toolbox import schema
 from mandate.activities.toolbox.base import CallContext, Toolbox
-from mandate.activities.toolbox.python import tool_context
+from mandate.activities.toolbox.python import make_context
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.toolbox.signature import InvalidTool
 from mandate.activities.transcript import results, sensitive_arguments
@@ -193,7 +193,7 @@ async def _check_by_python(check: CheckSpec, request: CheckRequest, work: Work) 
         "result": value,
         "args": work.args,
         "answer": value if structured else work.text,
-        "context": tool_context(call, cancellation),
+        "context": make_context(call, cancellation),
     }
     try:
         function = functions.load_check(check.python, check.after)

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import httpx2
 from mandate.activities.channels.base import DeliveryFailed
-from mandate.activities.providers.errors import retry_after
+from mandate.activities.providers.errors import read_retry_after
 from mandate.workflows.contracts.channels import find_address_fault
 
 EXCERPT_BYTES = 200
@@ -60,7 +60,7 @@ async def _read(response: httpx2.Response) -> str:
         return text
     if 300 <= status < 400:
         raise DeliveryFailed(f"{_name_status(status)}; redirects are not followed", retry=False)
-    raise Answered(status, text, retry_after(response.headers))
+    raise Answered(status, text, read_retry_after(response.headers))
 
 
 class Answered(DeliveryFailed):

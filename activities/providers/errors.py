@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx2
-from mandate.activities.failures import ModelFault, model_failure, shorten
+from mandate.activities.failures import ModelFault, make_model_failure, shorten
 from mandate.activities.providers import response_limits
 from mandate.activities.providers.rawjson import NOTHING, Raw
 from temporalio.exceptions import ApplicationError
@@ -71,7 +71,7 @@ class Peer:
         """Return the failure to raise: `what` happened to a request to this model."""
         name = f"{self.provider}:{self.model}"
         text = f"{name!r} {what}"
-        return model_failure(
+        return make_model_failure(
             fault,
             self.redact(text),
             attempt=self.attempt,
@@ -91,7 +91,7 @@ class Peer:
         return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}".rstrip("/")
 
 
-def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) -> ApplicationError:
+def from_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) -> ApplicationError:
     """Return the failure for an answer that is not 2xx; `headers` are looked up in lower case.
 
     408, 409, 429 and 5xx may be repeated and other statuses not, unless `x-should-retry` says so.
@@ -104,10 +104,10 @@ def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) ->
     limit, advice = (100, _advice(peer, status)) if fault == "configuration" else (EXCERPT_CHARACTERS, "")
     what = f"answered {status}{f' ({code})' if code else ''}: {shorten(message, limit) or 'no text'}{advice}"
     retryable = False if wish == "false" else None
-    return peer.failure(fault, what, status=status, retry_after=retry_after(headers), retryable=retryable)
+    return peer.failure(fault, what, status=status, retry_after=read_retry_after(headers), retryable=retryable)
 
 
-def of_error_object(peer: Peer, error: Raw) -> ApplicationError:
+def from_error_object(peer: Peer, error: Raw) -> ApplicationError:
     """Return the failure for an error that came with HTTP 200."""
     raw_code = error.get("code")
     code = raw_code.string or error.get("type").string
@@ -120,7 +120,7 @@ def of_error_object(peer: Peer, error: Raw) -> ApplicationError:
     return peer.failure(_TRANSIENT.get(code) or _fault(status or 500, code, message), what, status=status or 200)
 
 
-def of_malformed(peer: Peer, why: str, body: str, content_type: str) -> ApplicationError:
+def from_malformed(peer: Peer, why: str, body: str, content_type: str) -> ApplicationError:
     """Return the failure for HTTP 200 with something else than an answer of the protocol."""
     excerpt = shorten(peer.redact(body), 80)
     return peer.failure(
@@ -130,7 +130,7 @@ def of_malformed(peer: Peer, why: str, body: str, content_type: str) -> Applicat
     )
 
 
-def of_connection(peer: Peer, error: BaseException) -> ApplicationError:
+def from_connection(peer: Peer, error: BaseException) -> ApplicationError:
     """Return the failure for no whole answer: refused, dropped, cut, too long, or a name that does not resolve.
 
     One that is too long is malformed: `max_output_tokens` bounds every answer that a model gives, so the server or what
@@ -146,7 +146,7 @@ def of_connection(peer: Peer, error: BaseException) -> ApplicationError:
     return peer.failure("connection", what)
 
 
-def of_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationError:
+def from_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationError:
     """Return the failure for a passed deadline, or for one step of the request that took too long."""
     if isinstance(error.__cause__, httpx2.PoolTimeout):
         return peer.failure("timeout", "was not asked: all connections to it are in use")
@@ -166,13 +166,13 @@ async def read_document(peer: Peer, response: httpx2.Response) -> Raw:
     try:
         raw = await response_limits.parse(response.content)
     except ValueError as error:
-        raise of_malformed(peer, str(error), beginning, media) from None
+        raise from_malformed(peer, str(error), beginning, media) from None
     if not isinstance(raw.value, dict):
-        raise of_malformed(peer, "it is no JSON object", beginning, media)
+        raise from_malformed(peer, "it is no JSON object", beginning, media)
     return raw
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds to wait, or `None`: from `retry-after-ms`, or `retry-after` in seconds or as a date."""
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)

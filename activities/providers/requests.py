@@ -32,7 +32,7 @@ INVALID_ARGUMENTS = "INVALID_JSON"
 """The one argument of a call whose arguments were no JSON object, where the protocol has room for objects only."""
 
 
-def timeout_of(timeout: timedelta) -> httpx2.Timeout:
+def make_timeout(timeout: timedelta) -> httpx2.Timeout:
     """Return the timeouts: a gap between bytes may last the whole call, since a model that thinks sends nothing."""
     seconds = timeout.total_seconds()
     return httpx2.Timeout(connect=TIMEOUT.connect, read=seconds, write=TIMEOUT.write, pool=TIMEOUT.pool)
@@ -72,7 +72,7 @@ class Exchange(NamedTuple):
     """Number of the turn that begins the next exchange; `None` for the last, which may yet grow."""
 
 
-def exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
+def split_exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
     """Yield the conversation as all providers want it: roles alternate, each call has its result, results before text.
 
     It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
@@ -129,7 +129,7 @@ class Dialect:
             # An earlier view of a conversation that has gone on.
             over = _Written()
         rest: list[bytes] = []
-        for exchange in exchanges(turns, over.turns, self._no_result):
+        for exchange in split_exchanges(turns, over.turns, self._no_result):
             if exchange.following is None:
                 rest = list(write(exchange))
             else:
@@ -202,13 +202,13 @@ def dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def schema_of(definition: ToolDefinition) -> JsonObject:
+def make_schema(definition: ToolDefinition) -> JsonObject:
     """Return the tool's schema as providers take it: an object with properties, without `$schema`."""
     schema = {name: value for name, value in definition.input_schema.items() if name != "$schema"}
     return {"type": "object", "properties": {}, **schema}
 
 
-def tools_json(tools: Iterable[JsonObject]) -> bytes:
+def dump_tools(tools: Iterable[JsonObject]) -> bytes:
     """Return the tools in their order, each with sorted keys: equal bytes in every process."""
     return b"[%b]" % b",".join(canonical_json(tool) for tool in tools)
 

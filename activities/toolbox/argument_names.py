@@ -13,7 +13,7 @@ _KNOWN_CHARACTERS = 160
 _UNKNOWN_SHOWN = 3
 
 
-def name_fault(schema: JsonObject, value: JsonObject) -> str | None:
+def find_name_fault(schema: JsonObject, value: JsonObject) -> str | None:
     """Return what is wrong with the names in `value`, in a sentence for the model or the person; `None` if nothing is.
 
     Two names of one object that fold to one are refused whatever the schema says, also one that is given and one that

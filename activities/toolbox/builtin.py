@@ -76,7 +76,7 @@ async def read_result(blobs: Blobs, conversation: Conversation, arguments: JsonO
     content = await results.load_content(blobs, known[digest])
     if start >= len(content):
         raise ToolError(Outcome.NOT_DONE, f"start={start} is past the end: the result has {len(content)} bytes")
-    return ToolText(results.excerpt(content, start, CHUNK_BYTES, digest))
+    return ToolText(results.cut_excerpt(content, start, CHUNK_BYTES, digest))
 
 
 def _stored_results(message: Message, _: AssistantMessage | None) -> tuple[ResultPart, ...]:

@@ -14,7 +14,7 @@ from mandate.activities.toolbox.schema_names import (
     Part,
     find_children,
     find_others,
-    mapping,
+    read_mapping,
 )
 from mandate.workflows.contracts.base import JsonObject
 from pydantic import JsonValue
@@ -110,7 +110,7 @@ class _Closing(Names):
         if isinstance(same, dict) and self._is_whole(same):
             return schema
         parts = self.parts((node,))
-        own = mapping(node.get("properties"))
+        own = read_mapping(node.get("properties"))
         limits = self._limits(parts, (), but=[name for name in own if len(find_children(parts, name)) == 1])
         if not limits:
             return schema
@@ -151,7 +151,7 @@ def _join(schema: JsonObject, limits: JsonObject) -> JsonObject:
     joined = dict(schema)
     for key, limit in limits.items():
         if key in ("properties", "patternProperties") and isinstance(limit, dict):
-            own = mapping(schema.get(key))
+            own = read_mapping(schema.get(key))
             both = {name: _both(own[name], limit[name]) if name in limit else own[name] for name in own}
             if together := {**both, **{name: limit[name] for name in limit if name not in own}}:
                 joined[key] = together

@@ -103,14 +103,14 @@ class Names:
             yield self.resolved(reference), True
             if self._ignores_beside_ref:
                 return
-        yield from ((branch, True) for branch in items_of(node.get("allOf")))
+        yield from ((branch, True) for branch in read_items(node.get("allOf")))
         for key in _ALTERNATIVES:
-            branches = items_of(node.get(key))
+            branches = read_items(node.get(key))
             rest = [branch for branch in branches if branch != _NULL]
             yield from ((branch, len(rest) == 1) for branch in rest)
         yield from ((node.get(key), False) for key in _CONDITIONAL)
         for key in BY_NAME:
-            yield from ((branch, False) for branch in mapping(node.get(key)).values())
+            yield from ((branch, False) for branch in read_mapping(node.get(key)).values())
 
     def find_target(self, node: JsonObject) -> JsonValue:
         """Return the one schema that `node` only refers to, or allows beside null; `None` when it says more."""
@@ -131,8 +131,8 @@ class Names:
     def said(self, parts: Sequence[Part]) -> Said:
         said, names_some = Said(), False
         for part, always in parts:
-            said.names.update(dict.fromkeys((*mapping(part.get("properties")), *_find_required(part))))
-            said.patterns.update(dict.fromkeys(mapping(part.get("patternProperties"))))
+            said.names.update(dict.fromkeys((*read_mapping(part.get("properties")), *_find_required(part))))
+            said.patterns.update(dict.fromkeys(read_mapping(part.get("patternProperties"))))
             opens = [key for key in MORE if key in part and part[key] is not False]
             said.is_open |= bool(opens)
             said.is_closed |= always and not opens and any(key in part for key in MORE)
@@ -148,7 +148,7 @@ class Names:
 
 def find_children(parts: Sequence[Part], name: str) -> list[JsonValue]:
     """Return all that `parts` declare of the property `name`."""
-    return [properties[name] for part, _ in parts if name in (properties := mapping(part.get("properties")))]
+    return [properties[name] for part, _ in parts if name in (properties := read_mapping(part.get("properties")))]
 
 
 def find_others(parts: Sequence[Part]) -> list[JsonValue]:
@@ -158,7 +158,7 @@ def find_others(parts: Sequence[Part]) -> list[JsonValue]:
         for key in (*LISTED, *MORE):
             value = part.get(key)
             schemas += value if isinstance(value, list) else [value]
-        schemas += mapping(part.get("patternProperties")).values()
+        schemas += read_mapping(part.get("patternProperties")).values()
     return schemas
 
 
@@ -170,9 +170,9 @@ def _find_required(part: JsonObject) -> Iterator[str]:
     """Yield the names that there must be, which may stand in no `properties`."""
     lists: list[JsonValue] = [part.get("required")]
     for key in ("dependentRequired", "dependencies"):
-        lists.extend(mapping(part.get(key)).values())
+        lists.extend(read_mapping(part.get(key)).values())
     for names in lists:
-        yield from (name for name in items_of(names) if isinstance(name, str))
+        yield from (name for name in read_items(names) if isinstance(name, str))
 
 
 def _may_be_object(node: JsonObject) -> bool:
@@ -185,9 +185,9 @@ def _says(node: JsonObject, *, but: str) -> bool:
     return any(key not in _ABOUT and key not in _SET_APART and key != but for key in node)
 
 
-def items_of(value: JsonValue) -> Sequence[JsonValue]:
+def read_items(value: JsonValue) -> Sequence[JsonValue]:
     return value if isinstance(value, list) else ()
 
 
-def mapping(value: JsonValue) -> JsonObject:
+def read_mapping(value: JsonValue) -> JsonObject:
     return value if isinstance(value, dict) else {}

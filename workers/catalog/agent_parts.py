@@ -9,7 +9,7 @@ from mandate.workflows.contracts.agent import find_shared_ids
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.faults import MISSPELT, UNREADABLE, Located, Unreadable, find_repetitions
 from mandate.workflows.contracts.tool_checks import find_entry_faults
-from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name, find_shared_names, tool_kind
+from mandate.workflows.contracts.tool_entry import ToolEntry, find_entry_name, find_shared_names, find_tool_kind
 from pydantic import TypeAdapter
 from pydantic_core import ErrorDetails, to_json
 
@@ -50,7 +50,7 @@ def parts_of(document: Document, details: Sequence[ErrorDetails]) -> tuple[Parts
         (("tools", index, *place), message)
         for index, entry in enumerate(entries)
         if isinstance(entry, dict)
-        for place, message in find_entry_faults(tool_kind(entry), entry)
+        for place, message in find_entry_faults(find_tool_kind(entry), entry)
     ]
     faulty = {place[:2] for place, _ in [*broken, *between]}
     faulty |= {place_of(detail["loc"])[:2] for detail in details if not is_told_apart(detail)}
@@ -131,7 +131,9 @@ def _faulty(entry: object) -> FaultyEntry:
 def _repetitions(readable: object) -> list[Located]:
     """Return the names given twice among those that can be read."""
     ids = [_value(rule, "id") for rule in _items(readable, "policy")]
-    found = [("tools", fault) for fault in find_shared_names([entry_name(tool) for tool in _items(readable, "tools")])]
+    found = [
+        ("tools", fault) for fault in find_shared_names([find_entry_name(tool) for tool in _items(readable, "tools")])
+    ]
     found += [("policy", fault) for fault in find_shared_ids([_text(name) for name in ids])]
     for key in ("models", "policies"):
         found += [(key, fault) for fault in find_repetitions([_text(name) for name in _items(readable, key)])]

@@ -21,7 +21,7 @@ from mandate.workers.catalog.tools import (
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import ToolDefinition
-from mandate.workflows.contracts.tool_entry import McpTools, ToolEntry, entry_name
+from mandate.workflows.contracts.tool_entry import McpTools, ToolEntry, find_entry_name
 from mandate.workflows.rules.names import is_sensitive
 
 Found = tuple[ToolDefinition | str, ...]
@@ -74,7 +74,7 @@ class ToolResolver:
         if (schema := whole_schema(entry.get("input_schema"))) is not None:
             # That it must be for an object has been told with the file.
             self._check(("tools", index, "input_schema"), schema | {"type": "object"})
-        name = entry_name(entry)
+        name = find_entry_name(entry)
         return () if name is None else (name,)
 
     async def _definitions(self, index: int, entry: ToolEntry, mcp: McpDefinitions) -> Found:
@@ -106,7 +106,7 @@ class ToolResolver:
 
     def _compare(self, found: Sequence[Found], taken: dict[str, str]) -> None:
         """Keep the tools, and tell which names are taken: `taken` says by whom."""
-        known = [entry_name(entry) for entry in self._entries]
+        known = [find_entry_name(entry) for entry in self._entries]
         for index, tools in enumerate(found):
             way = "choose tools by 'only'" if isinstance(self._entries[index], McpTools) else "set another 'name'"
             for made in tools:

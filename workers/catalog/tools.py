@@ -25,7 +25,7 @@ from mandate.workflows.contracts.tool_entry import (
     NamedToolSettings,
     PythonTool,
     ToolEntry,
-    entry_name,
+    find_entry_name,
 )
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -61,7 +61,7 @@ async def definitions(entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefini
     """
     match entry:
         case PythonTool():
-            return (decorator.definition(decorator.load_function(entry.python), entry),)
+            return (decorator.define_tool(decorator.load_function(entry.python), entry),)
         case McpTools():
             try:
                 return await mcp.definitions(entry)
@@ -83,7 +83,7 @@ def reasons(entry: ToolEntry, error: ValueError) -> tuple[str, ...]:
     found = [str(error)]
     for arguments in ((), *((argument,) for argument in sensitive)):
         try:
-            decorator.definition(function, entry.model_copy(update={"sensitive": arguments}))
+            decorator.define_tool(function, entry.model_copy(update={"sensitive": arguments}))
         except decorator.InvalidTool as another:
             found.append(str(another))
     return tuple(dict.fromkeys(found))
@@ -92,8 +92,8 @@ def reasons(entry: ToolEntry, error: ValueError) -> tuple[str, ...]:
 def name_of(entry: ToolEntry) -> str | None:
     """Return the name of the tool of `entry`, as far as one is known although there is no tool."""
     function = _function(entry)
-    if entry_name(entry) is not None or function is None:
-        return entry_name(entry)
+    if find_entry_name(entry) is not None or function is None:
+        return find_entry_name(entry)
     name = _settings(function).name or getattr(function, "__name__", None)
     return name if is_name(name) else None
 
@@ -109,7 +109,7 @@ def _function(entry: ToolEntry) -> Function | None:
 
 
 def _settings(function: Function) -> decorator.ToolSettings:
-    return decorator.settings_of(function) or decorator.ToolSettings()
+    return decorator.find_settings(function) or decorator.ToolSettings()
 
 
 def readable_python(entry: FaultyEntry) -> PythonTool | None:

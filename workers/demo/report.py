@@ -158,7 +158,7 @@ def tell(facts: Facts, out: Output) -> None:
         for line in faults.told(facts.result, facts.mended, facts.books):
             out.print(indented(line, 2, columns))
     out.print("")
-    used = f"{wording.usage(facts.result.usage)}; {facts.seconds:.1f} s from question to answer."
+    used = f"{wording.describe_usage(facts.result.usage)}; {facts.seconds:.1f} s from question to answer."
     out.print(indented(used, 0, columns))
 
 

@@ -10,7 +10,7 @@ from mandate.workflows.contracts.faults import Located, find_repeated, refuse
 from mandate.workflows.contracts.model import ModelName
 from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
-from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name, find_shared_names
+from mandate.workflows.contracts.tool_entry import ToolEntry, find_entry_name, find_shared_names
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 from pydantic import (
     Field,
@@ -88,7 +88,7 @@ class AgentSpec(Spec):
     @field_validator("tools")
     @classmethod
     def _tool_names_differ(cls, tools: tuple[ToolEntry, ...]) -> tuple[ToolEntry, ...]:
-        refuse(find_shared_names([entry_name(entry) for entry in tools]))
+        refuse(find_shared_names([find_entry_name(entry) for entry in tools]))
         return tools
 
     @field_validator("policies")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from mandate.workflows.contracts.base import Name
 from mandate.workflows.contracts.faults import MISSPELT, UNREADABLE, Located, Unreadable, find_repetitions
-from mandate.workflows.contracts.templates import url_arguments
+from mandate.workflows.contracts.templates import find_arguments
 from pydantic import TypeAdapter, ValidationError
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -162,7 +162,7 @@ def _url_arguments(entry: Mapping[str, object]) -> tuple[str, ...]:
     http = entry.get("http")
     url = http.get("url") if isinstance(http, dict) else None
     try:
-        return url_arguments(url) if isinstance(url, str) else ()
+        return find_arguments(url) if isinstance(url, str) else ()
     except ValueError:
         return ()
 

@@ -7,7 +7,7 @@ from mandate.workflows.contracts import tool_checks
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
 from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.faults import Located, find_repeated, refuse
-from mandate.workflows.contracts.templates import SECRET_START, secret_names, url_arguments
+from mandate.workflows.contracts.templates import SECRET_START, find_arguments, find_secrets
 from mandate.workflows.contracts.tool import Effect, ErrorMeaning
 from mandate.workflows.contracts.verification import ProbeSpec
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -18,7 +18,7 @@ HTTP_ADDRESS = r"^https?://"
 
 def _check_spelling(value: str) -> str:
     """Return `value`, or raise if it holds a misspelt `${secret:NAME}`, which would be sent as it stands."""
-    secret_names(value)
+    find_secrets(value)
     return value
 
 
@@ -174,7 +174,7 @@ class HttpConnection(Spec):
     @field_validator("url")
     @classmethod
     def _placeholders_are_spelt(cls, url: str) -> str:
-        url_arguments(url)
+        find_arguments(url)
         return url
 
 
@@ -199,7 +199,7 @@ class HttpTool(NamedToolSettings):
 TOOL_KINDS = ("python", "mcp", "activity", "http")
 
 
-def entry_name(entry: Any) -> str | None:
+def find_entry_name(entry: Any) -> str | None:
     """Return the name of an entry of `tools`, if known without loading anything; `entry` may be plain values."""
     fields = entry if isinstance(entry, dict) else getattr(entry, "__dict__", {})
     name = fields.get("name")
@@ -209,7 +209,7 @@ def entry_name(entry: Any) -> str | None:
     return name if isinstance(name, str) and tool_checks.is_name(name) else None
 
 
-def tool_kind(entry: Any) -> str | None:
+def find_tool_kind(entry: Any) -> str | None:
     """Return which of `TOOL_KINDS` an entry of `tools` is, by the key that names its source."""
     keys = entry if isinstance(entry, dict) else getattr(entry, "model_fields_set", ())
     kinds = [kind for kind in TOOL_KINDS if kind in keys]
@@ -222,7 +222,7 @@ ToolEntry = Annotated[
     | Annotated[ActivityTool, Tag("activity")]
     | Annotated[HttpTool, Tag("http")],
     Discriminator(
-        tool_kind,
+        find_tool_kind,
         custom_error_type="tool_kind",
         custom_error_message="a tool has exactly one of the keys 'python', 'mcp', 'activity' and 'http'",
     ),

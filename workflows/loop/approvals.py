@@ -38,7 +38,7 @@ class Approvals:
         question = str(call.arguments.get("question", "")) if is_question(tool) else None
         options = call.arguments.get("options")
         kind: RequestKind = "approval" if question is None else "question"
-        line = wording.call(call.tool, call.arguments, tool.sensitive)
+        line = wording.describe_call(call.tool, call.arguments, tool.sensitive)
         request_id = gate.next_id()
         request = Request(
             id=request_id,
@@ -74,7 +74,7 @@ class Approvals:
     def _digest(self, request: str, kind: RequestKind, tool: str, arguments: Digest | JsonObject) -> Digest:
         run = workflow.info().first_execution_run_id
         agent = self._run.state.agent.digest
-        return decisions.request_digest(run, request, kind=kind, tool=tool, arguments=arguments, agent=agent)
+        return decisions.compute_digest(run, request, kind=kind, tool=tool, arguments=arguments, agent=agent)
 
     def tool_of(self, request: Request) -> Tool | None:
         return self._calls.tool(request.tool) if request.kind == "approval" and request.tool is not None else None
@@ -106,7 +106,7 @@ class Approvals:
 
     def title_of(self, request: Request, edited: EditedCall) -> str:
         return _title(
-            wording.call(request.tool or "", edited.arguments, self._calls.tool(request.tool or "").sensitive)
+            wording.describe_call(request.tool or "", edited.arguments, self._calls.tool(request.tool or "").sensitive)
         )
 
     def view(self, request: Request) -> Request:
@@ -150,7 +150,7 @@ class Approvals:
             edits = {**self._run.state.edits, index: Edit(call=request.edited, request=request.id)}
             self._run.update(edits=edits)
             sensitive = self._calls.tool(request.tool or "").sensitive
-            ran = self._noted(wording.arguments(request.edited.arguments, sensitive))
+            ran = self._noted(wording.describe_arguments(request.edited.arguments, sensitive))
             notes.insert(0, f"{request.edited.by} changed this call before it ran; it ran with {ran}")
         if notes:
             self._run.update(notes={**self._run.state.notes, index: "; ".join(notes)})

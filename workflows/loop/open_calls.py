@@ -41,7 +41,7 @@ class OpenCalls:
 
     def deny(self, index: int, reason: str) -> None:
         call = self._run.state.calls[index]
-        line = wording.call(call.tool, call.arguments, self.tool(call.tool).sensitive)
+        line = wording.describe_call(call.tool, call.arguments, self.tool(call.tool).sensitive)
         self.answer(index, ToolResult(text=f"refused: {reason}", error=True))
         self._run.record_step(f"refused: {line} ({reason})")
 

@@ -221,7 +221,7 @@ class PeopleGate:
                 checked = checked.model_copy(update={"needs": ()})
         request = decisions.count_decision(request, decision, checked, at, beside=len(self.state.open))
         self._replace(request)
-        match decisions.outcome(request):
+        match decisions.find_outcome(request):
             case "approved":
                 return self._settled(request, "approved", f"{_names(request, 'approve')} approved it", decision)
             case "rejected":

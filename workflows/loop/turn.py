@@ -181,7 +181,7 @@ class Turn:
             self.calls.give_back(tool, call.arguments)
         answer = self.attempt_limits.told(placed, made)
         # A result may repeat what the arguments hold.
-        told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.result(made.answer)
+        told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.describe_result(made.answer)
         self.calls.answer(index, answer)
         self._run.record_step(f"{placed.line} → {told}")
 

@@ -178,7 +178,7 @@ def _timestamp_class() -> Any:
 
 
 @lru_cache(maxsize=1)
-def messages() -> "DescriptorPool":
+def load_types() -> "DescriptorPool":
     """Return the types that conditions know beyond plain values."""
     from google.protobuf import descriptor_pb2, descriptor_pool
 
@@ -198,4 +198,4 @@ def messages() -> "DescriptorPool":
 def _message_class() -> Any:
     from google.protobuf import message_factory
 
-    return message_factory.GetMessageClass(messages().FindMessageTypeByName(REFERENCE))
+    return message_factory.GetMessageClass(load_types().FindMessageTypeByName(REFERENCE))
