@@ -11,7 +11,7 @@ from mandate.activities.checks import functions, model_judge
 from mandate.activities.checks.findings import Unable, check_condition, parse_value, read_json, report, report_failure
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
 from mandate.activities.checks.model_judge import GetProvider
-from mandate.activities.checks.probe import Prober, Seen
+from mandate.activities.checks.probe import ProbeFinding, Prober
 from mandate.activities.checks.subject import Work, load_call, load_work, shows_results
 from mandate.activities.failures import ToolError
 from mandate.activities.own_files import PATIENCE, OwnFiles
@@ -68,7 +68,7 @@ class VerificationActivities:
             ApplicationError: `CheckUnable`, retried after a while; a store failure before the check is known, retried.
         """
         structlog.contextvars.bind_contextvars(step=request.step, call=request.index, check=request.check)
-        spent = _spent_before()
+        spent = _sum_spent()
         check: CheckSpec | None = None
         try:
             async with heartbeat.send_heartbeats():
@@ -118,7 +118,7 @@ class VerificationActivities:
                 seen, _clean_reason(seen.reason, hidden), shown=shown, salt=None if shown else salt
             )
 
-    async def _probe(self, seen: Seen, reason: str, *, shown: bool, salt: bytes | None) -> Probed:
+    async def _probe(self, seen: ProbeFinding, reason: str, *, shown: bool, salt: bytes | None) -> Probed:
         result: ToolResult | None = None
         if seen.text is not None:
             with failures.translate_store_errors():
@@ -252,7 +252,7 @@ def _report_unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> Che
     ) from None
 
 
-def _spent_before() -> Usage:
+def _sum_spent() -> Usage:
     """Return the cost of the attempts before this one, as far as they could leave it behind."""
     match tuple(activity.info().heartbeat_details):
         case (str(mark), dict(usage)) if mark == SPENT_MARK:

@@ -15,8 +15,8 @@ from mandate.activities.providers.requests import (
     TIMEOUT,
     AgentPart,
     Dialect,
+    EncodedAnswer,
     Exchange,
-    Said,
     dump,
     dump_tools,
     make_arguments,
@@ -123,7 +123,7 @@ def _text(text: str) -> bytes:
     return dump({"type": "text", "text": text}).encode()
 
 
-def _rebuild(message: AssistantMessage) -> Said:
+def _rebuild(message: AssistantMessage) -> EncodedAnswer:
     blocks: list[bytes] = []
     for part in message.parts:
         match part.kind:
@@ -134,7 +134,7 @@ def _rebuild(message: AssistantMessage) -> Said:
                 blocks.append(_call(part))
             case "opaque":
                 pass
-    return Said(b",".join(blocks), tuple(make_id(call.call_id) for call in message.calls))
+    return EncodedAnswer(b",".join(blocks), tuple(make_id(call.call_id) for call in message.calls))
 
 
 def _call(part: CallPart) -> bytes:

@@ -11,8 +11,8 @@ from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import (
     AgentPart,
     Dialect,
+    EncodedAnswer,
     Exchange,
-    Said,
     dump,
     dump_tools,
     is_object,
@@ -148,14 +148,14 @@ def _unquote(text: str) -> bytes:
     return dump(text)[1:-1].encode()
 
 
-def _rebuild(message: AssistantMessage) -> Said:
+def _rebuild(message: AssistantMessage) -> EncodedAnswer:
     text = "".join(part.text for part in message.parts if isinstance(part, TextPart | RefusalPart))
     if not message.calls:
         content = _unquote(text) if text.strip() else b""
-        return Said(items=content, text=content)
+        return EncodedAnswer(items=content, text=content)
     calls = [_call(part) for part in message.calls]
     rebuilt = dump({"role": "assistant", "content": text or None, "tool_calls": calls})
-    return Said(rebuilt.encode(), tuple(make_id(call.call_id) for call in message.calls))
+    return EncodedAnswer(rebuilt.encode(), tuple(make_id(call.call_id) for call in message.calls))
 
 
 def _call(part: CallPart) -> dict[str, object]:

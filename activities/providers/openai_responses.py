@@ -10,8 +10,8 @@ from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import (
     AgentPart,
     Dialect,
+    EncodedAnswer,
     Exchange,
-    Said,
     dump,
     dump_tools,
     make_arguments,
@@ -92,7 +92,7 @@ def _text(text: str) -> bytes:
     return dump({"role": "user", "content": [{"type": "input_text", "text": text}]}).encode()
 
 
-def _rebuild(message: AssistantMessage) -> Said:
+def _rebuild(message: AssistantMessage) -> EncodedAnswer:
     items: list[str] = []
     for part in message.parts:
         match part.kind:
@@ -103,7 +103,7 @@ def _rebuild(message: AssistantMessage) -> Said:
                 items.append(_call(part))
             case "opaque":
                 pass
-    return Said(",".join(items).encode(), tuple(make_id(call.call_id) for call in message.calls))
+    return EncodedAnswer(",".join(items).encode(), tuple(make_id(call.call_id) for call in message.calls))
 
 
 def _call(part: CallPart) -> str:

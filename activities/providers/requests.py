@@ -39,7 +39,7 @@ def make_timeout(timeout: timedelta) -> httpx2.Timeout:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class EncodedInput:
     """A user message in a protocol's JSON."""
 
     results: tuple[tuple[str, bytes], ...]
@@ -48,7 +48,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class EncodedAnswer:
     """An answer in a protocol's JSON."""
 
     items: bytes
@@ -59,13 +59,13 @@ class Said:
     """Set when the answer is rebuilt and nothing but text: its JSON string without quotes."""
 
 
-Turn = Told | Said
+Turn = EncodedInput | EncodedAnswer
 
 
 class Exchange(NamedTuple):
     """Answers in a row, one result for each of their calls, and what the model was told then."""
 
-    said: list[Said]
+    said: list[EncodedAnswer]
     results: list[bytes]
     texts: list[bytes]
     following: int | None
@@ -77,13 +77,13 @@ def split_exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str]
 
     It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
     """
-    answers: list[Said] = []
+    answers: list[EncodedAnswer] = []
     calls: list[str] = []
     results: dict[str, bytes] = {}
     texts: list[bytes] = []
     for number in range(begin, len(turns)):
         turn = turns[number]
-        if isinstance(turn, Told):
+        if isinstance(turn, EncodedInput):
             texts.extend(turn.texts)
             for call, result in turn.results:
                 if call in calls:
@@ -117,7 +117,7 @@ class Dialect:
     result: Callable[[str, str, bool], bytes]
     """From the call's id, the text (never empty) and whether it is an error."""
     text: Callable[[str], bytes]
-    rebuilt: Callable[[AssistantMessage], Said]
+    rebuilt: Callable[[AssistantMessage], EncodedAnswer]
     """An answer from its parts, with ids and names that every protocol accepts."""
 
     def write_conversation(self, prompt: Prompt, write: Callable[[Exchange], Iterable[bytes]]) -> list[bytes]:
@@ -143,12 +143,12 @@ class Dialect:
     def _turn(self, message: Message, asked: AssistantMessage | None, model: str) -> Turn:
         if isinstance(message, AssistantMessage):
             if message.native and is_replayed(message, self.protocol, model):
-                return Said(message.native.encode(), tuple(call.call_id for call in message.calls))
+                return EncodedAnswer(message.native.encode(), tuple(call.call_id for call in message.calls))
             return self.rebuilt(message)
         own = is_replayed(asked, self.protocol, model)
         results = [part for part in message.parts if isinstance(part, ResultPart)]
         ids = [result.call_id if own else make_id(result.call_id) for result in results]
-        return Told(
+        return EncodedInput(
             results=tuple(
                 (call_id, self.result(call_id, result.text if result.text.strip() else EMPTY_RESULT, result.error))
                 for call_id, result in zip(ids, results, strict=True)

@@ -53,7 +53,7 @@ def call(call_id: str, tool: str, arguments: str) -> CallPart:
 
 def make_completion(prompt: Prompt, protocol: Protocol, answer: Answer, usage: Usage) -> Completion:
     """Return the answer with its finish: a refused one makes no calls, and every call has an id of its own."""
-    parts, native = _with_own_ids(prompt, answer)
+    parts, native = _assign_ids(prompt, answer)
     if answer.ended == "refused":
         parts, native = [part for part in parts if not isinstance(part, CallPart)], None
     finish, problem = _finish(prompt, answer, parts)
@@ -98,7 +98,7 @@ def _finish(prompt: Prompt, answer: Answer, parts: Sequence[Part]) -> tuple[Fini
     return Finish.COMPLETE, None
 
 
-def _with_own_ids(prompt: Prompt, answer: Answer) -> tuple[list[Part], Sequence[str] | None]:
+def _assign_ids(prompt: Prompt, answer: Answer) -> tuple[list[Part], Sequence[str] | None]:
     """Give an id that the conversation has not seen to each call whose id is missing or repeated, as of some servers.
 
     An answer so changed, or with a tool name that no protocol accepts, does not go back as it was.

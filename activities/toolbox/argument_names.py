@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mandate.activities.failures import shorten
-from mandate.activities.toolbox.schema_names import Names, Said, find_children, find_others
+from mandate.activities.toolbox.schema_names import Names, ObjectNames, find_children, find_others
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.rules import names
 from pydantic import JsonValue
@@ -25,7 +25,7 @@ def find_name_fault(schema: JsonObject, value: JsonObject) -> str | None:
         place, part, applying = waiting.pop(0)
         if isinstance(part, dict):
             parts = reading.parts(applying)
-            said = reading.said(parts)
+            said = reading.collect_names(parts)
             fault = _fault(part, said, is_root=not place)
             if fault is not None:
                 return f"{place}: {fault}" if place else fault
@@ -42,7 +42,7 @@ def find_name_fault(schema: JsonObject, value: JsonObject) -> str | None:
     return None
 
 
-def _fault(given: Mapping[str, JsonValue], said: Said, *, is_root: bool) -> str | None:
+def _fault(given: Mapping[str, JsonValue], said: ObjectNames, *, is_root: bool) -> str | None:
     clash = names.find_clash(given, said.names)
     if clash is not None and clash[1] in given:
         first, other = sorted(map(_show, clash))

@@ -84,7 +84,7 @@ def call_digest(tool: str, arguments: JsonObject, salt: bytes | None = None) -> 
     With a `salt`, which calls with sensitive arguments have, it cannot be found out by trying.
     """
     content = canonical_json({"tool": tool, "arguments": arguments})
-    return digest_of(content) if salt is None else sensitive_arguments.keyed_digest(salt, content)
+    return digest_of(content) if salt is None else sensitive_arguments.compute_digest(salt, content)
 
 
 def convert(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:

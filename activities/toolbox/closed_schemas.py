@@ -47,7 +47,7 @@ def open_schema(schema: JsonObject) -> JsonObject:
 
 def find_open_places(schema: JsonObject) -> tuple[str, ...]:
     """Return where `schema` takes undeclared names: in the arguments themselves, and in objects that declare some."""
-    return Names(schema).find_open()
+    return Names(schema).find_open_places()
 
 
 class _Closing(Names):
@@ -85,7 +85,7 @@ class _Closing(Names):
             for part, _ in parts:
                 if id(part) not in identities:
                     self._roles[id(part)] = {*self._roles.get(id(part), ()), False}
-            waiting += [find_children(parts, name) for name in self.said(parts).names]
+            waiting += [find_children(parts, name) for name in self.collect_names(parts).names]
             waiting += [[other] for other in find_others(parts)] if len(parts) == 1 else [find_others(parts)]
 
     def _is_whole(self, node: JsonObject) -> bool:
@@ -102,9 +102,9 @@ class _Closing(Names):
             key: item if not named and key in _DATA else self._rewrite(item, named=not named and key in _NAMED)
             for key, item in node.items()
         }
-        return self._shut(node, schema) if not named and self._is_whole(node) else schema
+        return self._close(node, schema) if not named and self._is_whole(node) else schema
 
-    def _shut(self, node: JsonObject, schema: JsonObject) -> JsonObject:
+    def _close(self, node: JsonObject, schema: JsonObject) -> JsonObject:
         """Return `made` of `node`, closed as far as it is not by what it refers to."""
         same = self.find_target(node)
         if isinstance(same, dict) and self._is_whole(same):
@@ -128,7 +128,7 @@ class _Closing(Names):
             return {}
         self._limited += 1
         self.check_effort(self._limited)
-        said, is_root = self.said(parts), any(part is self.root for part, _ in parts[:1])
+        said, is_root = self.collect_names(parts), any(part is self.root for part, _ in parts[:1])
         below: JsonObject = {}
         for name in said.names:
             inner = {} if name in but else self._limits(self.parts(find_children(parts, name)), (*above, identities))

@@ -34,7 +34,7 @@ Part = tuple[JsonObject, bool]
 
 
 @dataclass(slots=True)
-class Said:
+class ObjectNames:
     """All that the schemas which apply to one value say of an object's names."""
 
     names: dict[str, None] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Names:
         self.root = root
         self._ignores_beside_ref = any(draft in str(root.get("$schema", "")) for draft in _OLD_DRAFTS)
 
-    def find_open(self) -> tuple[str, ...]:
+    def find_open_places(self) -> tuple[str, ...]:
         """Return the places that take names which are not declared there; an object that declares none is a map."""
         places, seen = dict[str, None](), set[frozenset[int]]()
         waiting: list[tuple[str, Sequence[JsonValue]]] = [(ROOT, (self.root,))]
@@ -73,10 +73,10 @@ class Names:
                 continue
             seen.add(identities)
             self.check_effort(len(seen))
-            said = self.said(parts)
+            said = self.collect_names(parts)
             if not said.is_closed and (place == ROOT or said.names) and any(_may_be_object(part) for part, _ in parts):
                 places[place] = None
-            waiting += [(_below(place, name), find_children(parts, name)) for name in said.names]
+            waiting += [(_extend_place(place, name), find_children(parts, name)) for name in said.names]
             waiting.append((f"{place}[]", find_others(parts)))
         return tuple(places)
 
@@ -94,13 +94,13 @@ class Names:
             if isinstance(node, dict) and id(node) not in seen:
                 seen.add(id(node))
                 found.append((node, always))
-                waiting.extend((other, always and own) for other, own in self._beside(node))
+                waiting.extend((other, always and own) for other, own in self._list_neighbours(node))
         return found
 
-    def _beside(self, node: JsonObject) -> Iterator[tuple[JsonValue, bool]]:
+    def _list_neighbours(self, node: JsonObject) -> Iterator[tuple[JsonValue, bool]]:
         reference = node.get("$ref")
         if isinstance(reference, str):
-            yield self.resolved(reference), True
+            yield self.resolve(reference), True
             if self._ignores_beside_ref:
                 return
         yield from ((branch, True) for branch in read_items(node.get("allOf")))
@@ -116,7 +116,7 @@ class Names:
         """Return the one schema that `node` only refers to, or allows beside null; `None` when it says more."""
         reference = node.get("$ref")
         if isinstance(reference, str) and (self._ignores_beside_ref or not _says(node, but="$ref")):
-            return self.resolved(reference)
+            return self.resolve(reference)
         for key in _ALTERNATIVES:
             branches = node.get(key)
             if isinstance(branches, list) and not _says(node, but=key):
@@ -124,12 +124,12 @@ class Names:
                 return rest[0] if len(rest) == 1 else None
         return None
 
-    def resolved(self, reference: str) -> JsonValue:
+    def resolve(self, reference: str) -> JsonValue:
         """Return what a JSON pointer into the schema names; `None` for an anchor, or when there is nothing."""
         return json_pointer.resolve(self.root, reference)
 
-    def said(self, parts: Sequence[Part]) -> Said:
-        said, names_some = Said(), False
+    def collect_names(self, parts: Sequence[Part]) -> ObjectNames:
+        said, names_some = ObjectNames(), False
         for part, always in parts:
             said.names.update(dict.fromkeys((*read_mapping(part.get("properties")), *_find_required(part))))
             said.patterns.update(dict.fromkeys(read_mapping(part.get("patternProperties"))))
@@ -138,7 +138,7 @@ class Names:
             said.is_closed |= always and not opens and any(key in part for key in MORE)
             names_some |= "propertyNames" in part
             reference = part.get("$ref")
-            lost = isinstance(reference, str) and self.resolved(reference) is None
+            lost = isinstance(reference, str) and self.resolve(reference) is None
             said.is_unknown |= lost or "$dynamicRef" in part or "$recursiveRef" in part
             least = part.get("minProperties")
             said.fewest = max(said.fewest, least if isinstance(least, int) else 0)
@@ -162,7 +162,7 @@ def find_others(parts: Sequence[Part]) -> list[JsonValue]:
     return schemas
 
 
-def _below(place: str, name: str) -> str:
+def _extend_place(place: str, name: str) -> str:
     return name if place == ROOT else f"{place}.{name}"
 
 

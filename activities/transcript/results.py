@@ -24,7 +24,7 @@ async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | N
     """
     content = text.encode(errors="replace")
     if salt is not None:
-        (digest,) = await blobs.put(content + sensitive_arguments.keyed_digest(salt, content).encode())
+        (digest,) = await blobs.put(content + sensitive_arguments.compute_digest(salt, content).encode())
         return ToolResult(digest=digest, size=len(content), error=error)
     if len(content) <= INLINE_BYTES:
         return ToolResult(text=text, error=error)
