@@ -83,8 +83,8 @@ class CompensationActivities:
                 model="compensation",
             )
             salt = sensitive_arguments.find_salt(chain.conversation)
-            calls = toolbox_calls.calls_of(
-                agent, toolbox_calls.digests(agent, chain), message, Finish.COMPLETE, salt=salt
+            calls = toolbox_calls.read_calls(
+                agent, toolbox_calls.list_digests(agent, chain), message, Finish.COMPLETE, salt=salt
             )
             extended = await self._transcript.append(chain, request.agent, (*before, message))
         log.info("compensation_planned", calls=len(calls))
@@ -124,7 +124,7 @@ def _find_own_calls(agent: PinnedAgent, conversation: Conversation) -> dict[Dige
     places, open_calls = defaultdict[Digest, list[Place]](list), dict[str, Digest]()
     for position, message in enumerate(conversation):
         if isinstance(message, AssistantMessage):
-            calls = toolbox_calls.calls_of(agent, (), message, Finish.COMPLETE, salt=salt)
+            calls = toolbox_calls.read_calls(agent, (), message, Finish.COMPLETE, salt=salt)
             open_calls = {
                 part.call_id: call.digest
                 for part, call in zip(message.calls, calls, strict=True)

@@ -57,7 +57,7 @@ def _seconds_until(date: str) -> float:
     return max((at - datetime.now(UTC)).total_seconds(), 0.0)
 
 
-def model_failure(
+def make_model_failure(
     fault: ModelFault,
     reason: str,
     *,
@@ -106,7 +106,7 @@ class ToolError(Exception):
         """Whether a definite `not done` is the answer to the key, and so one for earlier attempts too."""
 
 
-def tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before: bool) -> ApplicationError:
+def make_tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before: bool) -> ApplicationError:
     """Return the error that `run_tool` raises for `error`: Temporal retries it where repeating is safe and may help.
 
     `sent_before` says that an earlier attempt may have reached the other side: then "not sent" says nothing. A

@@ -18,7 +18,7 @@ from mandate.activities import failures
 from mandate.activities.keyring import Keyring
 from mandate.workflows.contracts.failures import FailureType, ToolFailure
 from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
-from mandate.workflows.rules.marks import subject_of
+from mandate.workflows.rules.marks import find_subject
 from pydantic import BaseModel
 from temporalio import activity
 from temporalio.api.common.v1 import Payload
@@ -72,7 +72,7 @@ class Guard:
         async def guarded(request: RawValue) -> RawValue:
             admitted = await self._admit(request.payload)
             asked = _decode(request.payload, wanted)
-            post = replace(admitted, place=(*admitted.place, subject_of(asked)))
+            post = replace(admitted, place=(*admitted.place, find_subject(asked)))
             token = _POST.set(post)
             try:
                 return post.payload("output", await perform(asked))

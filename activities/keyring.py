@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import structlog
 from mandate.activities.stores.base import BlobStore, Keys, StoreUnavailable
 from mandate.workflows.contracts.marks import MarkKind
-from mandate.workflows.rules.marks import compute_mark, key_number
+from mandate.workflows.rules.marks import compute_mark, read_key_number
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class Keyring:
         """
         if mark is None:
             return self._keys.unmarked_until is not None and at < self._keys.unmarked_until
-        known = next((key for key in self._keys.keys if key.number == key_number(mark)), None)
+        known = next((key for key in self._keys.keys if key.number == read_key_number(mark)), None)
         if known is None:
             if time.monotonic() - self._read_at > OUTDATED_SECONDS:
                 raise KeysOutdated("the keys of the store could not be read lately")
@@ -88,7 +88,7 @@ class Keyring:
         self, kind: MarkKind, place: Sequence[str], content: bytes, mark: bytes | None, at: datetime
     ) -> bool:
         """Check as `is_genuine`; look at the store again for a key that is not known."""
-        if mark is not None and all(key.number != key_number(mark) for key in self._keys.keys):
+        if mark is not None and all(key.number != read_key_number(mark) for key in self._keys.keys):
             with suppress(StoreUnavailable):
                 await self.refresh()
         return self.is_genuine(kind, place, content, mark, at)

@@ -110,8 +110,8 @@ class ModelActivities:
         message = completion.message
         if message.calls:
             salt = sensitive_arguments.find_salt(chain.conversation)
-            calls = toolbox_calls.calls_of(
-                agent, toolbox_calls.digests(agent, chain), message, completion.finish, salt=salt
+            calls = toolbox_calls.read_calls(
+                agent, toolbox_calls.list_digests(agent, chain), message, completion.finish, salt=salt
             )
             extended = await self._transcript.append(chain, request.agent, (*messages, message))
             text = _strike(message, agent)[:TEXT_PREVIEW_CHARACTERS]
@@ -135,7 +135,7 @@ class ModelActivities:
         """Return the provider of this name, made at its first use; raise as `call_model` does when there is none."""
         if name not in self._makers:
             configured = ", ".join(sorted(self._makers)) or "none"
-            raise failures.model_failure(
+            raise failures.make_model_failure(
                 "configuration", f"this worker has no provider {name!r}; it has: {configured}", attempt=1
             )
         task = self._providers.get(name)

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import assert_never
 from urllib.parse import urlsplit
 
-from mandate.activities.failures import ToolError, model_failure
+from mandate.activities.failures import ToolError, make_model_failure
 from mandate.activities.providers.base import Completion, Prompt, Provider
 from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText
 from mandate.workflows.contracts.agent import PinnedAgent
@@ -121,7 +121,7 @@ class OwnScripts:
         path = PurePath(prompt.model)
         if prompt.model not in self._own.scripts and (path.is_absolute() or ".." in path.parts):
             reason = f"the files of this worker do not name the script {prompt.model!r}"
-            raise model_failure("script", reason, attempt=prompt.attempt, retryable=True, retry_after=PATIENCE)
+            raise make_model_failure("script", reason, attempt=prompt.attempt, retryable=True, retry_after=PATIENCE)
         return await self._provider.complete(prompt)
 
     async def close(self) -> None:

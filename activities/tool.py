@@ -81,8 +81,8 @@ class ToolActivities:
             log.warning("tool_failed", outcome=str(error.outcome), reason=error.reason)
             sent_before = not _has_sent_nothing()
             if error.outcome in (Outcome.NOT_SENT, Outcome.NOT_DONE) and not sent_before:
-                activity.heartbeat(NOT_SENT_MARK, attempt, guard.sign_heartbeat(_left_behind(attempt)))
-            raise failures.tool_failure(error, effect, attempt, sent_before=sent_before) from None
+                activity.heartbeat(NOT_SENT_MARK, attempt, guard.sign_heartbeat(_format_mark(attempt)))
+            raise failures.make_tool_failure(error, effect, attempt, sent_before=sent_before) from None
 
     async def _read(self, request: ToolRequest) -> tuple[PinnedAgent, Chain, ToolDefinition, JsonObject]:
         try:
@@ -206,9 +206,9 @@ def _has_sent_nothing() -> bool:
         return True
     match tuple(info.heartbeat_details):
         case (str(mark), int(attempt), signature) if mark == NOT_SENT_MARK and attempt == info.attempt - 1:
-            return guard.is_own_heartbeat(_left_behind(attempt), signature)
+            return guard.is_own_heartbeat(_format_mark(attempt), signature)
     return False
 
 
-def _left_behind(attempt: int) -> str:
+def _format_mark(attempt: int) -> str:
     return f"{NOT_SENT_MARK} {attempt}"

@@ -11,13 +11,13 @@ from mandate.activities.checks import functions, model_judge
 from mandate.activities.checks.findings import Unable, check_condition, parse_value, read_json, report, report_failure
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
 from mandate.activities.checks.model_judge import GetProvider
-from mandate.activities.checks.probe import Prober, Seen
+from mandate.activities.checks.probe import ProbeFinding, Prober
 from mandate.activities.checks.subject import Work, load_call, load_work, shows_results
 from mandate.activities.failures import ToolError
 from mandate.activities.own_files import PATIENCE, OwnFiles
 from mandate.activities.toolbox import schema
 from mandate.activities.toolbox.base import CallContext, Toolbox
-from mandate.activities.toolbox.python import tool_context
+from mandate.activities.toolbox.python import make_context
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.toolbox.signature import InvalidTool
 from mandate.activities.transcript import results, sensitive_arguments
@@ -69,7 +69,7 @@ class VerificationActivities:
             ApplicationError: `CheckUnable`, retried after a while; a store failure before the check is known, retried.
         """
         structlog.contextvars.bind_contextvars(step=request.step, call=request.index, check=request.check)
-        spent = _spent_before()
+        spent = _sum_spent()
         check: CheckSpec | None = None
         try:
             async with heartbeat.send_heartbeats():
@@ -119,7 +119,7 @@ class VerificationActivities:
                 seen, _clean_reason(seen.reason, hidden), shown=shown, salt=None if shown else salt
             )
 
-    async def _probe(self, seen: Seen, reason: str, *, shown: bool, salt: bytes | None) -> Probed:
+    async def _probe(self, seen: ProbeFinding, reason: str, *, shown: bool, salt: bytes | None) -> Probed:
         result: ToolResult | None = None
         if seen.text is not None:
             with failures.translate_store_errors():
@@ -194,7 +194,7 @@ async def _check_by_python(check: CheckSpec, request: CheckRequest, work: Work) 
         "result": value,
         "args": work.args,
         "answer": value if structured else work.text,
-        "context": tool_context(call, cancellation),
+        "context": make_context(call, cancellation),
     }
     try:
         function = functions.load_check(check.python, check.after)
@@ -253,7 +253,7 @@ def _report_unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> Che
     ) from None
 
 
-def _spent_before() -> Usage:
+def _sum_spent() -> Usage:
     """Return the cost of the attempts before this one, as far as they could leave it behind."""
     match tuple(activity.info().heartbeat_details):
         case (str(mark), dict(usage)) if mark == SPENT_MARK:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mandate.workflows.contracts.templates import SECRET, secret_names
+from mandate.workflows.contracts.templates import SECRET, find_secrets
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -12,7 +12,7 @@ def names(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: `${secret:` that is not followed by a name and `}`.
     """
-    return secret_names(text)
+    return find_secrets(text)
 
 
 class Secrets:

@@ -25,7 +25,7 @@ from mandate.workflows.contracts.tool import (
 )
 from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult, Probed, ProbePin, ProbeRequest
 from mandate.workflows.rules import wording
-from mandate.workflows.rules.marks import subject_of
+from mandate.workflows.rules.marks import find_subject
 from pydantic import BaseModel, JsonValue
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
@@ -61,7 +61,7 @@ async def _perform(name: str, request: BaseModel, wanted: type[R], **options: An
     """
     activity_id = _next_activity_id()
     place = marks.activity_place(name, activity_id)
-    answered = (*place, subject_of(request))
+    answered = (*place, find_subject(request))
     try:
         answer: RawValue | None = await workflow.execute_activity(
             name, marks.mark("input", place, request), result_type=RawValue, activity_id=activity_id, **options
@@ -269,7 +269,7 @@ async def run_tool(
             heartbeat_timeout=EFFECT_HEARTBEAT if tool.effect.changes_world else HEARTBEAT,
             schedule_to_close_timeout=valid,
             retry_policy=_retries(tool),
-            summary=wording.call(tool.name, call.arguments, tool.sensitive),
+            summary=wording.describe_call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
         return outcomes.outcome_of(error, tool, ours=True)
@@ -307,7 +307,7 @@ async def call_remote_activity(
             schedule_to_start_timeout=QUEUED_AT_MOST,
             schedule_to_close_timeout=valid,
             retry_policy=RetryPolicy(maximum_attempts=1) if at_once else _retries(tool, remote.failed_types),
-            summary=wording.call(tool.name, call.arguments, tool.sensitive),
+            summary=wording.describe_call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
         return outcomes.outcome_of(error, tool, failed_types=remote.failed_types)

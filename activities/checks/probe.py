@@ -21,7 +21,7 @@ SHORTEST_LOOK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProbeFinding:
     """Finding of one look."""
 
     outcome: Outcome
@@ -48,7 +48,7 @@ class Prober:
     shown: bool
     """True if reasons may hold the beginning of results."""
 
-    async def look_until(self, patience: timedelta, time: timedelta) -> Seen:
+    async def look_until(self, patience: timedelta, time: timedelta) -> ProbeFinding:
         """Look at once, and again after growing waits while nothing is known and `patience` lasts.
 
         Absence is believed when `patience` is over: until then it may only be that the call is still on its way.
@@ -69,15 +69,15 @@ class Prober:
             await asyncio.sleep(min(wait, left))
             wait = min(2 * wait, LONGEST_WAIT)
 
-    async def _look(self, within: float) -> Seen:
+    async def _look(self, within: float) -> ProbeFinding:
         try:
             text = await self.tools.look(self.agent, self.question, within=timedelta(seconds=within))
         except ToolError as error:
             reason = f"the probe {self.question.tool!r} failed: {error.reason}"
-            return Seen(Outcome.UNKNOWN, reason, lasting=isinstance(error, Unaskable))
+            return ProbeFinding(Outcome.UNKNOWN, reason, lasting=isinstance(error, Unaskable))
         return self._read(text)
 
-    def _read(self, text: str) -> Seen:
+    def _read(self, text: str) -> ProbeFinding:
         """Return the finding of a result: the one condition that holds; one that cannot be evaluated does not."""
         seen = make_facts(text, self.args)
         excerpt = f"; {self.question.tool!r} returned {shorten(text, SHOWN_CHARACTERS)}" if self.shown else ""
@@ -91,17 +91,17 @@ class Prober:
                 holding.append(name)
         match holding:
             case ["done"]:
-                return Seen(Outcome.DONE, f"{_quote(self.probe.done)} holds{excerpt}", text)
+                return ProbeFinding(Outcome.DONE, f"{_quote(self.probe.done)} holds{excerpt}", text)
             case ["not_done"] | ["not_done", "absent"]:
-                return Seen(Outcome.NOT_DONE, f"{_quote(self.probe.not_done)} holds{excerpt}", text)
+                return ProbeFinding(Outcome.NOT_DONE, f"{_quote(self.probe.not_done)} holds{excerpt}", text)
             case ["absent"]:
                 reason = f"{_quote(self.probe.absent or '')} holds{excerpt}"
-                return Seen(Outcome.UNKNOWN, reason, text, is_absent=True)
+                return ProbeFinding(Outcome.UNKNOWN, reason, text, is_absent=True)
             case [first, second, *_]:
                 reason = f"{first!r} and {second!r} of the probe both hold{excerpt}"
-                return Seen(Outcome.UNKNOWN, reason, text, lasting=True)
+                return ProbeFinding(Outcome.UNKNOWN, reason, text, lasting=True)
         why = f" ({'; '.join(faults)})" if faults else ""
-        return Seen(Outcome.UNKNOWN, f"no condition of the probe holds{why}{excerpt}", text)
+        return ProbeFinding(Outcome.UNKNOWN, f"no condition of the probe holds{why}{excerpt}", text)
 
 
 def _quote(condition: str) -> str:

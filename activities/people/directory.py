@@ -34,7 +34,7 @@ class People:
     """Contents of a file of people."""
 
     def __init__(self, spec: PeopleSpec) -> None:
-        self.everybody = tuple(_known(person) for person in spec.people)
+        self.everybody = tuple(_make_known(person) for person in spec.people)
         names = [name for person in spec.people for name in (*person.groups,)]
         self.groups = tuple(sorted(dict.fromkeys((*spec.groups, *names)), key=normalize_name))
         """All groups, those that nobody is in included."""
@@ -56,7 +56,7 @@ class People:
         return tuple(known for known in self.everybody if known in named or known.is_in(groups))
 
 
-def _known(person: PersonSpec) -> Known:
+def _make_known(person: PersonSpec) -> Known:
     return Known(person.name, frozenset(map(normalize_name, person.groups)))
 
 

@@ -83,7 +83,7 @@ class SignedCalls:
     ) -> None:
         decision = kept.decision
         before, asked = await self._find_original(kept, call)
-        digest = decisions.request_digest(
+        digest = decisions.compute_digest(
             approval.run,
             approval.request,
             kind="approval",
@@ -115,7 +115,7 @@ class SignedCalls:
             return edited, arguments.call_digest(call.tool, edited, call.salt)
         last = call.chain.conversation.last_assistant()
         assert last is not None
-        seen = calls.calls_of(call.agent, (), last, Finish.COMPLETE, salt=call.salt)[call.request.index]
+        seen = calls.read_calls(call.agent, (), last, Finish.COMPLETE, salt=call.salt)[call.request.index]
         return await self._of_call(call, None), seen.digest or seen.arguments
 
     async def _of_call(self, call: SignedCall, edited: Digest | None) -> JsonObject:

@@ -15,15 +15,15 @@ from mandate.activities.providers.requests import (
     TIMEOUT,
     AgentPart,
     Dialect,
+    EncodedAnswer,
     Exchange,
-    Said,
     dump,
+    dump_tools,
     make_arguments,
     make_id,
     make_name,
-    schema_of,
-    timeout_of,
-    tools_json,
+    make_schema,
+    make_timeout,
 )
 from mandate.activities.providers.response_limits import limit
 from mandate.workflows.contracts.base import JsonObject, canonical_json
@@ -80,14 +80,14 @@ class AnthropicMessages:
                     "/v1/messages",
                     cast_to=httpx2.Response,
                     content=self.request(prompt),
-                    options={"timeout": timeout_of(prompt.timeout)},
+                    options={"timeout": make_timeout(prompt.timeout)},
                 )
         except anthropic.APIStatusError as error:
-            raise errors.of_status(peer, error.status_code, error.response.headers, error.response.text) from None
+            raise errors.from_status(peer, error.status_code, error.response.headers, error.response.text) from None
         except (TimeoutError, anthropic.APITimeoutError) as error:
-            raise errors.of_timeout(peer, seconds, error) from None
+            raise errors.from_timeout(peer, seconds, error) from None
         except (anthropic.AnthropicError, httpx2.RequestError) as error:
-            raise errors.of_connection(peer, error) from None
+            raise errors.from_connection(peer, error) from None
         return await errors.read_document(peer, response)
 
 
@@ -103,14 +103,14 @@ def _agent_part(prompt: Prompt) -> bytes:
     if prompt.instructions.strip():
         settings["system"] = prompt.instructions
     part = canonical_json(settings)[1:-1]
-    return part + b',"tools":' + tools_json(map(_tool, prompt.tools)) if prompt.tools else part
+    return part + b',"tools":' + dump_tools(map(_tool, prompt.tools)) if prompt.tools else part
 
 
 def _tool(definition: ToolDefinition) -> JsonObject:
     return {
         "name": definition.tool.name,
         "description": definition.description,
-        "input_schema": schema_of(definition),
+        "input_schema": make_schema(definition),
     }
 
 
@@ -123,7 +123,7 @@ def _text(text: str) -> bytes:
     return dump({"type": "text", "text": text}).encode()
 
 
-def _rebuild(message: AssistantMessage) -> Said:
+def _rebuild(message: AssistantMessage) -> EncodedAnswer:
     blocks: list[bytes] = []
     for part in message.parts:
         match part.kind:
@@ -134,7 +134,7 @@ def _rebuild(message: AssistantMessage) -> Said:
                 blocks.append(_call(part))
             case "opaque":
                 pass
-    return Said(b",".join(blocks), tuple(make_id(call.call_id) for call in message.calls))
+    return EncodedAnswer(b",".join(blocks), tuple(make_id(call.call_id) for call in message.calls))
 
 
 def _call(part: CallPart) -> bytes:
@@ -148,9 +148,9 @@ DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild)
 
 def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
     if body.get("type").string == "error":
-        raise errors.of_error_object(peer, body.get("error"))
+        raise errors.from_error_object(peer, body.get("error"))
     if not isinstance(body.get("content").value, list):
-        raise errors.of_malformed(peer, "it has no content", body.text, "JSON")
+        raise errors.from_malformed(peer, "it has no content", body.text, "JSON")
     blocks = body.get("content").items
     details = body.get("stop_details")
     answer = responses.Answer(
@@ -159,7 +159,7 @@ def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
         ended=_read_finish(body, peer),
         why=details.get("explanation").string or details.get("category").string,
     )
-    return responses.completion(prompt, PROTOCOL, answer, _usage(prompt, body))
+    return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body))
 
 
 def _read_finish(body: Raw, peer: errors.Peer) -> Literal["complete", "truncated", "refused", "paused"]:
@@ -173,7 +173,7 @@ def _read_finish(body: Raw, peer: errors.Peer) -> Literal["complete", "truncated
         case "model_context_window_exceeded":
             raise peer.failure("context_length", "stopped: the conversation fills the model's window", status=200)
         case "":
-            raise errors.of_malformed(peer, "it has no stop reason", body.text, "JSON")
+            raise errors.from_malformed(peer, "it has no stop reason", body.text, "JSON")
         case _:
             return "complete"
 
@@ -181,12 +181,12 @@ def _read_finish(body: Raw, peer: errors.Peer) -> Literal["complete", "truncated
 def _part(block: Raw) -> responses.Part:
     match block.get("type").string:
         case "text":
-            return responses.text(block.get("text").string)
+            return responses.make_text(block.get("text").string)
         case "tool_use":
             written = block.get("input").text
             return responses.call(block.get("id").string, block.get("name").string, written)
         case kind:
-            return responses.opaque(kind)
+            return responses.make_opaque(kind)
 
 
 def _native(blocks: Sequence[Raw]) -> list[str] | None:
@@ -201,7 +201,7 @@ def _usage(prompt: Prompt, body: Raw) -> Usage:
     usage = body.get("usage")
     cached = usage.get("cache_read_input_tokens").count
     written = usage.get("cache_creation_input_tokens").count
-    return responses.usage_of(
+    return responses.compute_usage(
         "anthropic",
         prompt.model,
         body,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx2
-from mandate.activities.failures import ModelFault, model_failure, retry_after
+from mandate.activities.failures import ModelFault, make_model_failure, retry_after
 from mandate.activities.providers import response_limits
 from mandate.activities.providers.rawjson import NOTHING, Raw
 from mandate.workflows.rules.plain_text import shorten
@@ -69,7 +69,7 @@ class Peer:
         """Return the failure to raise: `what` happened to a request to this model."""
         name = f"{self.provider}:{self.model}"
         text = f"{name!r} {what}"
-        return model_failure(
+        return make_model_failure(
             fault,
             self.redact(text),
             attempt=self.attempt,
@@ -89,7 +89,7 @@ class Peer:
         return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}".rstrip("/")
 
 
-def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) -> ApplicationError:
+def from_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) -> ApplicationError:
     """Return the failure for an answer that is not 2xx; `headers` are looked up in lower case.
 
     408, 409, 429 and 5xx may be repeated and other statuses not, unless `x-should-retry` says so.
@@ -105,7 +105,7 @@ def of_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) ->
     return peer.failure(fault, what, status=status, retry_after=retry_after(headers) or None, retryable=retryable)
 
 
-def of_error_object(peer: Peer, error: Raw) -> ApplicationError:
+def from_error_object(peer: Peer, error: Raw) -> ApplicationError:
     """Return the failure for an error that came with HTTP 200."""
     raw_code = error.get("code")
     code = raw_code.string or error.get("type").string
@@ -118,7 +118,7 @@ def of_error_object(peer: Peer, error: Raw) -> ApplicationError:
     return peer.failure(_TRANSIENT.get(code) or _fault(status or 500, code, message), what, status=status or 200)
 
 
-def of_malformed(peer: Peer, why: str, body: str, content_type: str) -> ApplicationError:
+def from_malformed(peer: Peer, why: str, body: str, content_type: str) -> ApplicationError:
     """Return the failure for HTTP 200 with something else than an answer of the protocol."""
     excerpt = shorten(peer.redact(body), 80)
     return peer.failure(
@@ -128,7 +128,7 @@ def of_malformed(peer: Peer, why: str, body: str, content_type: str) -> Applicat
     )
 
 
-def of_connection(peer: Peer, error: BaseException) -> ApplicationError:
+def from_connection(peer: Peer, error: BaseException) -> ApplicationError:
     """Return the failure for no whole answer: refused, dropped, cut, too long, or a name that does not resolve.
 
     One that is too long is malformed: `max_output_tokens` bounds every answer that a model gives, so the server or what
@@ -144,7 +144,7 @@ def of_connection(peer: Peer, error: BaseException) -> ApplicationError:
     return peer.failure("connection", what)
 
 
-def of_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationError:
+def from_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationError:
     """Return the failure for a passed deadline, or for one step of the request that took too long."""
     if isinstance(error.__cause__, httpx2.PoolTimeout):
         return peer.failure("timeout", "was not asked: all connections to it are in use")
@@ -164,9 +164,9 @@ async def read_document(peer: Peer, response: httpx2.Response) -> Raw:
     try:
         raw = await response_limits.parse(response.content)
     except ValueError as error:
-        raise of_malformed(peer, str(error), beginning, media) from None
+        raise from_malformed(peer, str(error), beginning, media) from None
     if not isinstance(raw.value, dict):
-        raise of_malformed(peer, "it is no JSON object", beginning, media)
+        raise from_malformed(peer, "it is no JSON object", beginning, media)
     return raw
 
 

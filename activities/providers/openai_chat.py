@@ -11,15 +11,15 @@ from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import (
     AgentPart,
     Dialect,
+    EncodedAnswer,
     Exchange,
-    Said,
     dump,
+    dump_tools,
     is_object,
     make_arguments,
     make_id,
     make_name,
-    schema_of,
-    tools_json,
+    make_schema,
 )
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
@@ -78,9 +78,9 @@ class OpenAiChat:
     def _completion(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
         choices = body.get("choices").items
         if not choices and body.get("error").value:
-            raise errors.of_error_object(peer, body.get("error"))
+            raise errors.from_error_object(peer, body.get("error"))
         if not choices or not isinstance(choices[0].get("message").value, dict):
-            raise errors.of_malformed(peer, "it has no message", body.text, "JSON")
+            raise errors.from_malformed(peer, "it has no message", body.text, "JSON")
         message = choices[0].get("message")
         parts = _parts(message)
         ended = _read_finish(choices[0].get("finish_reason").string, peer)
@@ -90,11 +90,11 @@ class OpenAiChat:
             ended=ended,
             why="its content filter withheld the answer" if ended == "refused" else "",
         )
-        return responses.completion(prompt, PROTOCOL, answer, self._usage(prompt, body))
+        return responses.make_completion(prompt, PROTOCOL, answer, self._usage(prompt, body))
 
     def _usage(self, prompt: Prompt, body: Raw) -> Usage:
         usage = body.get("usage")
-        return responses.usage_of(
+        return responses.compute_usage(
             self._provider,
             prompt.model,
             body,
@@ -111,7 +111,7 @@ def _system(prompt: Prompt) -> bytes:
 
 
 def _tools(prompt: Prompt) -> bytes:
-    return b'"tools":%b,' % tools_json(map(_tool, prompt.tools)) if prompt.tools else b""
+    return b'"tools":%b,' % dump_tools(map(_tool, prompt.tools)) if prompt.tools else b""
 
 
 def _tool(definition: ToolDefinition) -> JsonObject:
@@ -120,7 +120,7 @@ def _tool(definition: ToolDefinition) -> JsonObject:
         "function": {
             "name": definition.tool.name,
             "description": definition.description,
-            "parameters": schema_of(definition),
+            "parameters": make_schema(definition),
             "strict": False,
         },
     }
@@ -148,14 +148,14 @@ def _unquote(text: str) -> bytes:
     return dump(text)[1:-1].encode()
 
 
-def _rebuild(message: AssistantMessage) -> Said:
+def _rebuild(message: AssistantMessage) -> EncodedAnswer:
     text = "".join(part.text for part in message.parts if isinstance(part, TextPart | RefusalPart))
     if not message.calls:
         content = _unquote(text) if text.strip() else b""
-        return Said(items=content, text=content)
+        return EncodedAnswer(items=content, text=content)
     calls = [_call(part) for part in message.calls]
     rebuilt = dump({"role": "assistant", "content": text or None, "tool_calls": calls})
-    return Said(rebuilt.encode(), tuple(make_id(call.call_id) for call in message.calls))
+    return EncodedAnswer(rebuilt.encode(), tuple(make_id(call.call_id) for call in message.calls))
 
 
 def _call(part: CallPart) -> dict[str, object]:
@@ -181,11 +181,11 @@ def _read_finish(reason: str, peer: errors.Peer) -> Literal["complete", "truncat
 def _parts(message: Raw) -> list[responses.Part]:
     parts: list[responses.Part] = []
     if message.get("reasoning_content").string or message.get("reasoning").string:
-        parts.append(responses.opaque("reasoning"))
+        parts.append(responses.make_opaque("reasoning"))
     if message.get("content").string:
-        parts.append(responses.text(message.get("content").string))
+        parts.append(responses.make_text(message.get("content").string))
     if message.get("refusal").string:
-        parts.append(responses.refusal(message.get("refusal").string))
+        parts.append(responses.make_refusal(message.get("refusal").string))
     for call in message.get("tool_calls").items:
         function = call.get("function")
         arguments = function.get("arguments")

@@ -11,7 +11,7 @@ import openai
 from mandate.activities.providers import errors
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.rawjson import Raw
-from mandate.activities.providers.requests import DIRECT, LIMITS, TIMEOUT, timeout_of
+from mandate.activities.providers.requests import DIRECT, LIMITS, TIMEOUT, make_timeout
 from mandate.activities.providers.response_limits import limit
 
 KEYLESS = "EMPTY"
@@ -45,14 +45,14 @@ class OpenAiClient:
                     self._path,
                     cast_to=httpx2.Response,
                     content=body,
-                    options={"timeout": timeout_of(prompt.timeout)},
+                    options={"timeout": make_timeout(prompt.timeout)},
                 )
         except openai.APIStatusError as error:
-            raise errors.of_status(peer, error.status_code, error.response.headers, error.response.text) from None
+            raise errors.from_status(peer, error.status_code, error.response.headers, error.response.text) from None
         except (TimeoutError, openai.APITimeoutError) as error:
-            raise errors.of_timeout(peer, seconds, error) from None
+            raise errors.from_timeout(peer, seconds, error) from None
         except (openai.OpenAIError, httpx2.RequestError) as error:
-            raise errors.of_connection(peer, error) from None
+            raise errors.from_connection(peer, error) from None
         return await errors.read_document(peer, response), peer
 
     async def close(self) -> None:

@@ -10,14 +10,14 @@ from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import (
     AgentPart,
     Dialect,
+    EncodedAnswer,
     Exchange,
-    Said,
     dump,
+    dump_tools,
     make_arguments,
     make_id,
     make_name,
-    schema_of,
-    tools_json,
+    make_schema,
 )
 from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.model import Usage
@@ -70,7 +70,7 @@ def _agent_part(prompt: Prompt) -> bytes:
     if prompt.instructions.strip():
         settings["instructions"] = prompt.instructions
     part = canonical_json(settings)[1:-1]
-    return part + b',"tools":' + tools_json(map(_tool, prompt.tools)) if prompt.tools else part
+    return part + b',"tools":' + dump_tools(map(_tool, prompt.tools)) if prompt.tools else part
 
 
 def _tool(definition: ToolDefinition) -> JsonObject:
@@ -78,7 +78,7 @@ def _tool(definition: ToolDefinition) -> JsonObject:
         "type": "function",
         "name": definition.tool.name,
         "description": definition.description,
-        "parameters": schema_of(definition),
+        "parameters": make_schema(definition),
         "strict": False,
     }
 
@@ -92,7 +92,7 @@ def _text(text: str) -> bytes:
     return dump({"role": "user", "content": [{"type": "input_text", "text": text}]}).encode()
 
 
-def _rebuild(message: AssistantMessage) -> Said:
+def _rebuild(message: AssistantMessage) -> EncodedAnswer:
     items: list[str] = []
     for part in message.parts:
         match part.kind:
@@ -103,7 +103,7 @@ def _rebuild(message: AssistantMessage) -> Said:
                 items.append(_call(part))
             case "opaque":
                 pass
-    return Said(",".join(items).encode(), tuple(make_id(call.call_id) for call in message.calls))
+    return EncodedAnswer(",".join(items).encode(), tuple(make_id(call.call_id) for call in message.calls))
 
 
 def _call(part: CallPart) -> str:
@@ -123,9 +123,9 @@ DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild)
 def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
     status = body.get("status").string
     if status == "failed" or (body.get("error").value and status != "incomplete"):
-        raise errors.of_error_object(peer, body.get("error"))
+        raise errors.from_error_object(peer, body.get("error"))
     if status not in ("", "completed", "incomplete") or not isinstance(body.get("output").value, list):
-        raise errors.of_malformed(peer, f"status {status!r} with no finished output", body.text, "JSON")
+        raise errors.from_malformed(peer, f"status {status!r} with no finished output", body.text, "JSON")
     items = body.get("output").items
     reason = body.get("incomplete_details").get("reason").string
     filtered = status == "incomplete" and reason == "content_filter"
@@ -135,7 +135,7 @@ def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
         ended="refused" if filtered else "truncated" if status == "incomplete" else "complete",
         why="its content filter withheld the answer" if filtered else "",
     )
-    return responses.completion(prompt, PROTOCOL, answer, _usage(prompt, body))
+    return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body))
 
 
 def _parts(item: Raw) -> list[responses.Part]:
@@ -146,17 +146,17 @@ def _parts(item: Raw) -> list[responses.Part]:
             arguments = item.get("arguments").string
             return [responses.call(item.get("call_id").string, item.get("name").string, arguments)]
         case kind:
-            return [responses.opaque(kind)]
+            return [responses.make_opaque(kind)]
 
 
 def _content(content: Raw) -> responses.Part:
     match content.get("type").string:
         case "output_text":
-            return responses.text(content.get("text").string)
+            return responses.make_text(content.get("text").string)
         case "refusal":
-            return responses.refusal(content.get("refusal").string)
+            return responses.make_refusal(content.get("refusal").string)
         case kind:
-            return responses.opaque(kind)
+            return responses.make_opaque(kind)
 
 
 def _native(items: Sequence[Raw]) -> list[str] | None:
@@ -175,7 +175,7 @@ def _native(items: Sequence[Raw]) -> list[str] | None:
 
 def _usage(prompt: Prompt, body: Raw) -> Usage:
     usage = body.get("usage")
-    return responses.usage_of(
+    return responses.compute_usage(
         "openai",
         prompt.model,
         body,

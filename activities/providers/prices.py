@@ -11,7 +11,7 @@ PRICED = frozenset(("openai", "anthropic"))
 """Providers that have list prices; a server of one's own has none."""
 
 
-def price(provider: str, model: str, usage: Usage, body: Raw = NOTHING) -> Decimal | None:
+def compute_price(provider: str, model: str, usage: Usage, body: Raw = NOTHING) -> Decimal | None:
     """Return the US dollars for one call, or `None` when the price is unknown.
 
     `body` is the provider's answer, for what the tokens do not say: the service tier, the speed, cache writes that

@@ -32,14 +32,14 @@ INVALID_ARGUMENTS = "INVALID_JSON"
 """The one argument of a call whose arguments were no JSON object, where the protocol has room for objects only."""
 
 
-def timeout_of(timeout: timedelta) -> httpx2.Timeout:
+def make_timeout(timeout: timedelta) -> httpx2.Timeout:
     """Return the timeouts: a gap between bytes may last the whole call, since a model that thinks sends nothing."""
     seconds = timeout.total_seconds()
     return httpx2.Timeout(connect=TIMEOUT.connect, read=seconds, write=TIMEOUT.write, pool=TIMEOUT.pool)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class EncodedInput:
     """A user message in a protocol's JSON."""
 
     results: tuple[tuple[str, bytes], ...]
@@ -48,7 +48,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class EncodedAnswer:
     """An answer in a protocol's JSON."""
 
     items: bytes
@@ -59,31 +59,31 @@ class Said:
     """Set when the answer is rebuilt and nothing but text: its JSON string without quotes."""
 
 
-Turn = Told | Said
+Turn = EncodedInput | EncodedAnswer
 
 
 class Exchange(NamedTuple):
     """Answers in a row, one result for each of their calls, and what the model was told then."""
 
-    said: list[Said]
+    said: list[EncodedAnswer]
     results: list[bytes]
     texts: list[bytes]
     following: int | None
     """Number of the turn that begins the next exchange; `None` for the last, which may yet grow."""
 
 
-def exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
+def split_exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
     """Yield the conversation as all providers want it: roles alternate, each call has its result, results before text.
 
     It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
     """
-    answers: list[Said] = []
+    answers: list[EncodedAnswer] = []
     calls: list[str] = []
     results: dict[str, bytes] = {}
     texts: list[bytes] = []
     for number in range(begin, len(turns)):
         turn = turns[number]
-        if isinstance(turn, Told):
+        if isinstance(turn, EncodedInput):
             texts.extend(turn.texts)
             for call, result in turn.results:
                 if call in calls:
@@ -117,7 +117,7 @@ class Dialect:
     result: Callable[[str, str, bool], bytes]
     """From the call's id, the text (never empty) and whether it is an error."""
     text: Callable[[str], bytes]
-    rebuilt: Callable[[AssistantMessage], Said]
+    rebuilt: Callable[[AssistantMessage], EncodedAnswer]
     """An answer from its parts, with ids and names that every protocol accepts."""
 
     def write_conversation(self, prompt: Prompt, write: Callable[[Exchange], Iterable[bytes]]) -> list[bytes]:
@@ -129,7 +129,7 @@ class Dialect:
             # An earlier view of a conversation that has gone on.
             over = _Written()
         rest: list[bytes] = []
-        for exchange in exchanges(turns, over.turns, self._no_result):
+        for exchange in split_exchanges(turns, over.turns, self._no_result):
             if exchange.following is None:
                 rest = list(write(exchange))
             else:
@@ -143,12 +143,12 @@ class Dialect:
     def _turn(self, message: Message, asked: AssistantMessage | None, model: str) -> Turn:
         if isinstance(message, AssistantMessage):
             if message.native and is_replayed(message, self.protocol, model):
-                return Said(message.native.encode(), tuple(call.call_id for call in message.calls))
+                return EncodedAnswer(message.native.encode(), tuple(call.call_id for call in message.calls))
             return self.rebuilt(message)
         own = is_replayed(asked, self.protocol, model)
         results = [part for part in message.parts if isinstance(part, ResultPart)]
         ids = [result.call_id if own else make_id(result.call_id) for result in results]
-        return Told(
+        return EncodedInput(
             results=tuple(
                 (call_id, self.result(call_id, result.text if result.text.strip() else EMPTY_RESULT, result.error))
                 for call_id, result in zip(ids, results, strict=True)
@@ -202,13 +202,13 @@ def dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def schema_of(definition: ToolDefinition) -> JsonObject:
+def make_schema(definition: ToolDefinition) -> JsonObject:
     """Return the tool's schema as providers take it: an object with properties, without `$schema`."""
     schema = {name: value for name, value in definition.input_schema.items() if name != "$schema"}
     return {"type": "object", "properties": {}, **schema}
 
 
-def tools_json(tools: Iterable[JsonObject]) -> bytes:
+def dump_tools(tools: Iterable[JsonObject]) -> bytes:
     """Return the tools in their order, each with sorted keys: equal bytes in every process."""
     return b"[%b]" % b",".join(canonical_json(tool) for tool in tools)
 

@@ -35,15 +35,15 @@ class Answer:
     """The provider's words on a refusal."""
 
 
-def text(value: str) -> TextPart:
+def make_text(value: str) -> TextPart:
     return TextPart(kind="text", text=value)
 
 
-def refusal(value: str) -> RefusalPart:
+def make_refusal(value: str) -> RefusalPart:
     return RefusalPart(kind="refusal", text=value)
 
 
-def opaque(kind: str) -> OpaquePart:
+def make_opaque(kind: str) -> OpaquePart:
     return OpaquePart(kind="opaque", type=kind or "unknown")
 
 
@@ -51,9 +51,9 @@ def call(call_id: str, tool: str, arguments: str) -> CallPart:
     return CallPart(kind="call", call_id=call_id, tool=tool, arguments=arguments)
 
 
-def completion(prompt: Prompt, protocol: Protocol, answer: Answer, usage: Usage) -> Completion:
+def make_completion(prompt: Prompt, protocol: Protocol, answer: Answer, usage: Usage) -> Completion:
     """Return the answer with its finish: a refused one makes no calls, and every call has an id of its own."""
-    parts, native = _with_own_ids(prompt, answer)
+    parts, native = _assign_ids(prompt, answer)
     if answer.ended == "refused":
         parts, native = [part for part in parts if not isinstance(part, CallPart)], None
     finish, problem = _finish(prompt, answer, parts)
@@ -67,7 +67,7 @@ def completion(prompt: Prompt, protocol: Protocol, answer: Answer, usage: Usage)
     return Completion(message=message, finish=finish, usage=usage, problem=problem)
 
 
-def usage_of(
+def compute_usage(
     provider: str, model: str, body: Raw, *, input_tokens: int, cached: int, written: int, output: int, reasoning: int
 ) -> Usage:
     """Return the tokens of one call and their cost; `input_tokens` includes the cached ones."""
@@ -79,7 +79,7 @@ def usage_of(
         output_tokens=output,
         reasoning_tokens=reasoning,
     )
-    cost = prices.price(provider, model, usage, body)
+    cost = prices.compute_price(provider, model, usage, body)
     return usage.model_copy(update={"unpriced_calls": 1} if cost is None else {"cost_usd": cost})
 
 
@@ -98,7 +98,7 @@ def _finish(prompt: Prompt, answer: Answer, parts: Sequence[Part]) -> tuple[Fini
     return Finish.COMPLETE, None
 
 
-def _with_own_ids(prompt: Prompt, answer: Answer) -> tuple[list[Part], Sequence[str] | None]:
+def _assign_ids(prompt: Prompt, answer: Answer) -> tuple[list[Part], Sequence[str] | None]:
     """Give an id that the conversation has not seen to each call whose id is missing or repeated, as of some servers.
 
     An answer so changed, or with a tool name that no protocol accepts, does not go back as it was.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from mandate.activities.toolbox.schema_names import Names, Said, find_children, find_others
+from mandate.activities.toolbox.schema_names import Names, ObjectNames, find_children, find_others
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.rules import names
 from mandate.workflows.rules.plain_text import shorten
@@ -13,7 +13,7 @@ _KNOWN_CHARACTERS = 160
 _UNKNOWN_SHOWN = 3
 
 
-def name_fault(schema: JsonObject, value: JsonObject) -> str | None:
+def find_name_fault(schema: JsonObject, value: JsonObject) -> str | None:
     """Return what is wrong with the names in `value`, in a sentence for the model or the person; `None` if nothing is.
 
     Two names of one object that fold to one are refused whatever the schema says, also one that is given and one that
@@ -25,7 +25,7 @@ def name_fault(schema: JsonObject, value: JsonObject) -> str | None:
         place, part, applying = waiting.pop(0)
         if isinstance(part, dict):
             parts = reading.parts(applying)
-            said = reading.said(parts)
+            said = reading.collect_names(parts)
             fault = _fault(part, said, is_root=not place)
             if fault is not None:
                 return f"{place}: {fault}" if place else fault
@@ -42,7 +42,7 @@ def name_fault(schema: JsonObject, value: JsonObject) -> str | None:
     return None
 
 
-def _fault(given: Mapping[str, JsonValue], said: Said, *, is_root: bool) -> str | None:
+def _fault(given: Mapping[str, JsonValue], said: ObjectNames, *, is_root: bool) -> str | None:
     clash = names.find_clash(given, said.names)
     if clash is not None and clash[1] in given:
         first, other = sorted(map(_show, clash))

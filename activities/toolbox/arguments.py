@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 
 from mandate.activities.toolbox import schema, schema_types
-from mandate.activities.toolbox.argument_names import name_fault
+from mandate.activities.toolbox.argument_names import find_name_fault
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import Blobs
@@ -39,7 +39,7 @@ def find_misfit(definition: ToolDefinition, arguments: JsonObject) -> str | None
     What policy and tool could read differently does not fit: names that the schema does not declare and does not open
     either, and names that receivers may take for one another.
     """
-    fault = name_fault(definition.input_schema, arguments)
+    fault = find_name_fault(definition.input_schema, arguments)
     fault = fault or schema.find_misfit(definition.input_schema, arguments, sensitive=definition.tool.sensitive)
     return fault if fault is None else strike_sensitive(fault, definition.tool, arguments)
 
@@ -84,7 +84,7 @@ def call_digest(tool: str, arguments: JsonObject, salt: bytes | None = None) -> 
     With a `salt`, which calls with sensitive arguments have, it cannot be found out by trying.
     """
     content = canonical_json({"tool": tool, "arguments": arguments})
-    return digest_of(content) if salt is None else sensitive_arguments.keyed_digest(salt, content)
+    return digest_of(content) if salt is None else sensitive_arguments.compute_digest(salt, content)
 
 
 def convert(definition: ToolDefinition, arguments: JsonObject) -> JsonObject:

@@ -67,7 +67,7 @@ async def read_result(blobs: Blobs, conversation: Conversation, arguments: JsonO
         ToolError: no result of this conversation has that name; a store failure.
     """
     name, start = str(arguments["result"]), int(str(arguments["start"]))
-    by_message = conversation.map_messages("results", _stored_results)
+    by_message = conversation.map_messages("results", _list_stored)
     known = {part.digest: part for parts in by_message for part in parts if part.digest is not None}
     digest = next((digest for digest in known if digest[: results.REFERENCE_CHARACTERS] == name), None)
     if digest is None:
@@ -76,10 +76,10 @@ async def read_result(blobs: Blobs, conversation: Conversation, arguments: JsonO
     content = await results.load_content(blobs, known[digest])
     if start >= len(content):
         raise ToolError(Outcome.NOT_DONE, f"start={start} is past the end: the result has {len(content)} bytes")
-    return ToolText(results.excerpt(content, start, CHUNK_BYTES, digest))
+    return ToolText(results.cut_excerpt(content, start, CHUNK_BYTES, digest))
 
 
-def _stored_results(message: Message, _: AssistantMessage | None) -> tuple[ResultPart, ...]:
+def _list_stored(message: Message, _: AssistantMessage | None) -> tuple[ResultPart, ...]:
     if not isinstance(message, UserMessage):
         return ()
     return tuple(part for part in message.parts if isinstance(part, ResultPart) and part.digest is not None)

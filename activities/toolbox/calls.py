@@ -15,7 +15,7 @@ from mandate.workflows.rules import plain_text
 MISFIT_CHARACTERS = 300
 
 
-def calls_of(
+def read_calls(
     agent: PinnedAgent,
     earlier: Sequence[Digest],
     message: AssistantMessage,
@@ -74,7 +74,7 @@ def _misfit(tool: str, reason: str) -> CallRequest:
     return CallRequest(tool=tool[:64], misfit=plain_text.shorten(f"not called: {reason}", MISFIT_CHARACTERS))
 
 
-def digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
+def list_digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
     """Return the digests of all earlier calls that change the world, invalid ones left out."""
     salt = sensitive_arguments.find_salt(chain.conversation)
 

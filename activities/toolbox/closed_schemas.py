@@ -14,7 +14,7 @@ from mandate.activities.toolbox.schema_names import (
     Part,
     find_children,
     find_others,
-    mapping,
+    read_mapping,
 )
 from mandate.workflows.contracts.base import JsonObject
 from pydantic import JsonValue
@@ -47,7 +47,7 @@ def open_schema(schema: JsonObject) -> JsonObject:
 
 def find_open_places(schema: JsonObject) -> tuple[str, ...]:
     """Return where `schema` takes undeclared names: in the arguments themselves, and in objects that declare some."""
-    return Names(schema).find_open()
+    return Names(schema).find_open_places()
 
 
 class _Closing(Names):
@@ -85,7 +85,7 @@ class _Closing(Names):
             for part, _ in parts:
                 if id(part) not in identities:
                     self._roles[id(part)] = {*self._roles.get(id(part), ()), False}
-            waiting += [find_children(parts, name) for name in self.said(parts).names]
+            waiting += [find_children(parts, name) for name in self.collect_names(parts).names]
             waiting += [[other] for other in find_others(parts)] if len(parts) == 1 else [find_others(parts)]
 
     def _is_whole(self, node: JsonObject) -> bool:
@@ -102,15 +102,15 @@ class _Closing(Names):
             key: item if not named and key in _DATA else self._rewrite(item, named=not named and key in _NAMED)
             for key, item in node.items()
         }
-        return self._shut(node, schema) if not named and self._is_whole(node) else schema
+        return self._close(node, schema) if not named and self._is_whole(node) else schema
 
-    def _shut(self, node: JsonObject, schema: JsonObject) -> JsonObject:
+    def _close(self, node: JsonObject, schema: JsonObject) -> JsonObject:
         """Return `made` of `node`, closed as far as it is not by what it refers to."""
         same = self.find_target(node)
         if isinstance(same, dict) and self._is_whole(same):
             return schema
         parts = self.parts((node,))
-        own = mapping(node.get("properties"))
+        own = read_mapping(node.get("properties"))
         limits = self._limits(parts, (), but=[name for name in own if len(find_children(parts, name)) == 1])
         if not limits:
             return schema
@@ -128,7 +128,7 @@ class _Closing(Names):
             return {}
         self._limited += 1
         self.check_effort(self._limited)
-        said, is_root = self.said(parts), any(part is self.root for part, _ in parts[:1])
+        said, is_root = self.collect_names(parts), any(part is self.root for part, _ in parts[:1])
         below: JsonObject = {}
         for name in said.names:
             inner = {} if name in but else self._limits(self.parts(find_children(parts, name)), (*above, identities))
@@ -151,7 +151,7 @@ def _join(schema: JsonObject, limits: JsonObject) -> JsonObject:
     joined = dict(schema)
     for key, limit in limits.items():
         if key in ("properties", "patternProperties") and isinstance(limit, dict):
-            own = mapping(schema.get(key))
+            own = read_mapping(schema.get(key))
             both = {name: _both(own[name], limit[name]) if name in limit else own[name] for name in own}
             if together := {**both, **{name: limit[name] for name in limit if name not in own}}:
                 joined[key] = together

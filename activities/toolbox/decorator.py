@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Literal, TypeVar, overload
 
 from mandate.activities.toolbox.context import NotDone, ToolContext
-from mandate.activities.toolbox.signature import Function, InvalidTool, check_parameters, function_name, signature
+from mandate.activities.toolbox.signature import Function, InvalidTool, check_parameters, function_name, read_signature
 from mandate.workflows.contracts.base import Name, parse_duration
 from mandate.workflows.contracts.faults import did_you_mean
 from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition
@@ -22,9 +22,9 @@ __all__ = [
     "NotDone",
     "ToolContext",
     "ToolSettings",
-    "definition",
+    "define_tool",
+    "find_settings",
     "load_function",
-    "settings_of",
     "tool",
 ]
 
@@ -129,7 +129,7 @@ def tool(
     return mark if function is None else mark(function)
 
 
-def settings_of(function: Function) -> ToolSettings | None:
+def find_settings(function: Function) -> ToolSettings | None:
     """Return the settings that `@tool` gave `function`, or `None` when it is not decorated."""
     settings = getattr(function, _MARK, None)
     return settings if isinstance(settings, ToolSettings) else None
@@ -164,16 +164,16 @@ def load_function(path: str) -> Function:
     return function
 
 
-def definition(function: Function, settings: PythonTool | None = None) -> ToolDefinition:
+def define_tool(function: Function, settings: PythonTool | None = None) -> ToolDefinition:
     """Return `function` as a tool, by the agent file, else by `@tool`, else by the defaults.
 
     Raises:
         InvalidTool: the function's arguments or name cannot be a tool's, or a sensitive argument does not exist.
     """
-    marked = settings_of(function) or ToolSettings()
+    marked = find_settings(function) or ToolSettings()
     path = settings.python if settings is not None else function_name(function)
     entry = settings or PythonTool.model_construct(python=path)
-    takes = signature(function)
+    takes = read_signature(function)
     schema = takes.schema()
     sensitive = entry.sensitive if entry.sensitive is not None else marked.sensitive
     known = schema.get("properties")

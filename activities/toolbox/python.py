@@ -17,7 +17,7 @@ from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.context import NotDone, ToolContext
 from mandate.activities.toolbox.decorator import load_function
 from mandate.activities.toolbox.redaction import strike_sensitive
-from mandate.activities.toolbox.signature import Function, InvalidTool, Signature, signature
+from mandate.activities.toolbox.signature import Function, InvalidTool, Signature, read_signature
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
@@ -47,7 +47,7 @@ class PythonToolbox:
         function, takes = self._load(definition)
         cancellation = threading.Event()
         try:
-            bound = takes.bind(arguments, tool_context(context, cancellation))
+            bound = takes.bind(arguments, make_context(context, cancellation))
         except Exception as error:  # noqa: BLE001 - validators of the tool's own types run any code
             reason = f"arguments of {definition.tool.name!r} do not fit: {_message(error)}"
             raise ToolError(Outcome.NOT_SENT, strike_sensitive(reason, definition.tool, arguments)) from None
@@ -77,13 +77,13 @@ class PythonToolbox:
         if path not in self._loaded:
             try:
                 function = load_function(path)
-                self._loaded[path] = function, signature(function)
+                self._loaded[path] = function, read_signature(function)
             except InvalidTool as error:
                 raise ToolError(Outcome.NOT_SENT, f"this worker cannot load the tool: {error}") from None
         return self._loaded[path]
 
 
-def tool_context(call: CallContext, cancellation: threading.Event) -> ToolContext:
+def make_context(call: CallContext, cancellation: threading.Event) -> ToolContext:
     """Return the context of the call that the running task serves."""
     return ToolContext(
         workflow_id=call.workflow_id,

@@ -7,7 +7,7 @@ from urllib.parse import quote, quote_plus
 
 from mandate.activities.toolbox.base import ResolveSecrets
 from mandate.workflows.contracts.base import JsonObject
-from mandate.workflows.contracts.templates import SECRET, secret_names
+from mandate.workflows.contracts.templates import SECRET, find_secrets
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.rules.names import is_sensitive
 from mandate.workflows.rules.redaction import is_hidden
@@ -34,7 +34,7 @@ class SecretValues:
             LookupError: a secret is missing; names it.
             ValueError: a misspelt `${secret:NAME}`.
         """
-        secret_names(template)
+        find_secrets(template)
         return SECRET.sub(self._value, template)
 
     def strike(self, text: str) -> str:

@@ -173,11 +173,11 @@ def _objects(schema: JsonObject) -> Iterator[JsonObject]:
 
 def _weight_of(part: JsonObject) -> int:
     pattern, patterns = part.get("pattern"), part.get("patternProperties")
-    own = pattern_weight(pattern) if isinstance(pattern, str) else 0
-    return own + sum(map(pattern_weight, patterns if isinstance(patterns, dict) else ()))
+    own = weigh_pattern(pattern) if isinstance(pattern, str) else 0
+    return own + sum(map(weigh_pattern, patterns if isinstance(patterns, dict) else ()))
 
 
-def pattern_weight(pattern: str) -> int:
+def weigh_pattern(pattern: str) -> int:
     """Count the characters of a regular expression, each as often as the counts around it say."""
     sums, last = [0], 0
     position = 0

@@ -34,7 +34,7 @@ Part = tuple[JsonObject, bool]
 
 
 @dataclass(slots=True)
-class Said:
+class ObjectNames:
     """All that the schemas which apply to one value say of an object's names."""
 
     names: dict[str, None] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Names:
         self.root = root
         self._ignores_beside_ref = any(draft in str(root.get("$schema", "")) for draft in _OLD_DRAFTS)
 
-    def find_open(self) -> tuple[str, ...]:
+    def find_open_places(self) -> tuple[str, ...]:
         """Return the places that take names which are not declared there; an object that declares none is a map."""
         places, seen = dict[str, None](), set[frozenset[int]]()
         waiting: list[tuple[str, Sequence[JsonValue]]] = [(ROOT, (self.root,))]
@@ -73,10 +73,10 @@ class Names:
                 continue
             seen.add(identities)
             self.check_effort(len(seen))
-            said = self.said(parts)
+            said = self.collect_names(parts)
             if not said.is_closed and (place == ROOT or said.names) and any(_may_be_object(part) for part, _ in parts):
                 places[place] = None
-            waiting += [(_below(place, name), find_children(parts, name)) for name in said.names]
+            waiting += [(_extend_place(place, name), find_children(parts, name)) for name in said.names]
             waiting.append((f"{place}[]", find_others(parts)))
         return tuple(places)
 
@@ -94,29 +94,29 @@ class Names:
             if isinstance(node, dict) and id(node) not in seen:
                 seen.add(id(node))
                 found.append((node, always))
-                waiting.extend((other, always and own) for other, own in self._beside(node))
+                waiting.extend((other, always and own) for other, own in self._list_neighbours(node))
         return found
 
-    def _beside(self, node: JsonObject) -> Iterator[tuple[JsonValue, bool]]:
+    def _list_neighbours(self, node: JsonObject) -> Iterator[tuple[JsonValue, bool]]:
         reference = node.get("$ref")
         if isinstance(reference, str):
-            yield self.resolved(reference), True
+            yield self.resolve(reference), True
             if self._ignores_beside_ref:
                 return
-        yield from ((branch, True) for branch in items_of(node.get("allOf")))
+        yield from ((branch, True) for branch in read_items(node.get("allOf")))
         for key in _ALTERNATIVES:
-            branches = items_of(node.get(key))
+            branches = read_items(node.get(key))
             rest = [branch for branch in branches if branch != _NULL]
             yield from ((branch, len(rest) == 1) for branch in rest)
         yield from ((node.get(key), False) for key in _CONDITIONAL)
         for key in BY_NAME:
-            yield from ((branch, False) for branch in mapping(node.get(key)).values())
+            yield from ((branch, False) for branch in read_mapping(node.get(key)).values())
 
     def find_target(self, node: JsonObject) -> JsonValue:
         """Return the one schema that `node` only refers to, or allows beside null; `None` when it says more."""
         reference = node.get("$ref")
         if isinstance(reference, str) and (self._ignores_beside_ref or not _says(node, but="$ref")):
-            return self.resolved(reference)
+            return self.resolve(reference)
         for key in _ALTERNATIVES:
             branches = node.get(key)
             if isinstance(branches, list) and not _says(node, but=key):
@@ -124,21 +124,21 @@ class Names:
                 return rest[0] if len(rest) == 1 else None
         return None
 
-    def resolved(self, reference: str) -> JsonValue:
+    def resolve(self, reference: str) -> JsonValue:
         """Return what a JSON pointer into the schema names; `None` for an anchor, or when there is nothing."""
         return json_pointer.resolve(self.root, reference)
 
-    def said(self, parts: Sequence[Part]) -> Said:
-        said, names_some = Said(), False
+    def collect_names(self, parts: Sequence[Part]) -> ObjectNames:
+        said, names_some = ObjectNames(), False
         for part, always in parts:
-            said.names.update(dict.fromkeys((*mapping(part.get("properties")), *_find_required(part))))
-            said.patterns.update(dict.fromkeys(mapping(part.get("patternProperties"))))
+            said.names.update(dict.fromkeys((*read_mapping(part.get("properties")), *_find_required(part))))
+            said.patterns.update(dict.fromkeys(read_mapping(part.get("patternProperties"))))
             opens = [key for key in MORE if key in part and part[key] is not False]
             said.is_open |= bool(opens)
             said.is_closed |= always and not opens and any(key in part for key in MORE)
             names_some |= "propertyNames" in part
             reference = part.get("$ref")
-            lost = isinstance(reference, str) and self.resolved(reference) is None
+            lost = isinstance(reference, str) and self.resolve(reference) is None
             said.is_unknown |= lost or "$dynamicRef" in part or "$recursiveRef" in part
             least = part.get("minProperties")
             said.fewest = max(said.fewest, least if isinstance(least, int) else 0)
@@ -148,7 +148,7 @@ class Names:
 
 def find_children(parts: Sequence[Part], name: str) -> list[JsonValue]:
     """Return all that `parts` declare of the property `name`."""
-    return [properties[name] for part, _ in parts if name in (properties := mapping(part.get("properties")))]
+    return [properties[name] for part, _ in parts if name in (properties := read_mapping(part.get("properties")))]
 
 
 def find_others(parts: Sequence[Part]) -> list[JsonValue]:
@@ -158,11 +158,11 @@ def find_others(parts: Sequence[Part]) -> list[JsonValue]:
         for key in (*LISTED, *MORE):
             value = part.get(key)
             schemas += value if isinstance(value, list) else [value]
-        schemas += mapping(part.get("patternProperties")).values()
+        schemas += read_mapping(part.get("patternProperties")).values()
     return schemas
 
 
-def _below(place: str, name: str) -> str:
+def _extend_place(place: str, name: str) -> str:
     return name if place == ROOT else f"{place}.{name}"
 
 
@@ -170,9 +170,9 @@ def _find_required(part: JsonObject) -> Iterator[str]:
     """Yield the names that there must be, which may stand in no `properties`."""
     lists: list[JsonValue] = [part.get("required")]
     for key in ("dependentRequired", "dependencies"):
-        lists.extend(mapping(part.get(key)).values())
+        lists.extend(read_mapping(part.get(key)).values())
     for names in lists:
-        yield from (name for name in items_of(names) if isinstance(name, str))
+        yield from (name for name in read_items(names) if isinstance(name, str))
 
 
 def _may_be_object(node: JsonObject) -> bool:
@@ -185,9 +185,9 @@ def _says(node: JsonObject, *, but: str) -> bool:
     return any(key not in _ABOUT and key not in _SET_APART and key != but for key in node)
 
 
-def items_of(value: JsonValue) -> Sequence[JsonValue]:
+def read_items(value: JsonValue) -> Sequence[JsonValue]:
     return value if isinstance(value, list) else ()
 
 
-def mapping(value: JsonValue) -> JsonObject:
+def read_mapping(value: JsonValue) -> JsonObject:
     return value if isinstance(value, dict) else {}

@@ -91,7 +91,7 @@ class Signature:
         return bound | dict.fromkeys(self._context, context)
 
 
-def signature(function: Function) -> Signature:
+def read_signature(function: Function) -> Signature:
     """Read the signature of `function` from its type hints and docstring.
 
     Raises:

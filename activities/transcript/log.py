@@ -56,7 +56,7 @@ class TranscriptLog:
 
     async def append(self, chain: Chain, agent: Digest, messages: Sequence[Message], *extra: bytes) -> Chain:
         """Return `chain` and `messages` after it; `chain` itself stays as it is. Raise as `start`."""
-        spine, blocks = _spine_after(chain)
+        spine, blocks = _build_spine(chain)
         segment = Segment(
             previous=chain.head,
             position=chain.segment.position + 1,
@@ -65,7 +65,7 @@ class TranscriptLog:
             messages=tuple(messages),
         )
         if (salt := sensitive_arguments.find_salt(chain.conversation)) is not None:
-            segment = segment.model_copy(update={"seal": sensitive_arguments.keyed_digest(salt, _encode(segment))})
+            segment = segment.model_copy(update={"seal": sensitive_arguments.compute_digest(salt, _encode(segment))})
         return await self._write(segment, chain, blocks, extra)
 
     async def load(self, head: Digest) -> Chain:
@@ -191,7 +191,7 @@ def _join(head: Digest, segment: Segment, before: Chain | None, messages: Sequen
     return Chain(head, segment, before.conversation.extend(*messages), before.size_bytes + size_bytes)
 
 
-def _spine_after(chain: Chain) -> tuple[tuple[tuple[Digest, ...], ...], Sequence[bytes]]:
+def _build_spine(chain: Chain) -> tuple[tuple[tuple[Digest, ...], ...], Sequence[bytes]]:
     """Return the spine of the segment after `chain`, and the blocks that are full with it; see `Segment`."""
     levels = list(chain.segment.spine)
     blocks: list[bytes] = []

@@ -24,7 +24,7 @@ async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | N
     """
     content = text.encode(errors="replace")
     if salt is not None:
-        (digest,) = await blobs.put(content + sensitive_arguments.keyed_digest(salt, content).encode())
+        (digest,) = await blobs.put(content + sensitive_arguments.compute_digest(salt, content).encode())
         return ToolResult(digest=digest, size=len(content), error=error)
     if len(content) <= INLINE_BYTES:
         return ToolResult(text=text, error=error)
@@ -61,7 +61,7 @@ async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: Too
         text = f"{note}{result.text or ''}"
         return ResultPart(kind="result", call_id=call.call_id, tool=call.tool, text=text, error=result.error)
     limit = definition.result_limit_bytes if definition is not None else INLINE_BYTES
-    text = excerpt(await load_content(blobs, result), 0, limit, result.digest)
+    text = cut_excerpt(await load_content(blobs, result), 0, limit, result.digest)
     return ResultPart(
         kind="result",
         call_id=call.call_id,
@@ -73,7 +73,7 @@ async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: Too
     )
 
 
-def excerpt(content: bytes, start: int, limit: int, digest: str) -> str:
+def cut_excerpt(content: bytes, start: int, limit: int, digest: str) -> str:
     """Return the UTF-8 bytes `start` to `start + limit` as text, and how to read on when that is not all."""
     if start == 0 and len(content) <= limit:
         return content.decode()

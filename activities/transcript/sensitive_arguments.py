@@ -30,7 +30,7 @@ def find_salt(conversation: Conversation) -> bytes | None:
     return first.salt.encode() if isinstance(first, UserMessage) and first.salt is not None else None
 
 
-def keyed_digest(salt: bytes, content: bytes) -> Digest:
+def compute_digest(salt: bytes, content: bytes) -> Digest:
     """Return a digest that is equal for equal contents of one run; without the salt it tells nothing of them."""
     return urlsafe_b64encode(hmac.digest(salt, content, "sha256")).rstrip(b"=").decode()
 
@@ -65,7 +65,7 @@ def _hide(value: JsonValue, seen: JsonValue, sensitive: Sequence[str], salt: byt
 
 
 def _reference(name: str, value: JsonValue, salt: bytes) -> JsonObject:
-    digest = keyed_digest(salt, canonical_json([fold_loosely(name), value]))
+    digest = compute_digest(salt, canonical_json([fold_loosely(name), value]))
     return LeafReference(digest=digest, size=0, preview="").model_dump(mode="json")
 
 

@@ -18,7 +18,7 @@ from mandate.workers.worker import WorkerOptions, open_worker
 from mandate.workflows.agent import AgentWorkflow
 from mandate.workflows.contracts.run import Progress, RunStatus
 from mandate.workflows.contracts.tool import ToolRequest
-from mandate.workflows.rules.marks import compute_mark, subject_of
+from mandate.workflows.rules.marks import compute_mark, find_subject
 from temporalio import activity, workflow
 from temporalio.api.common.v1 import Payload, WorkflowExecution
 from temporalio.api.enums.v1 import EventType
@@ -404,8 +404,8 @@ async def test_answer_to_another_question_is_not_believed(site: Site, client: Cl
     one = ToolRequest(agent="a" * 43, head="h" * 43, key="k" * 43, step=1)
     other = one.model_copy(update={"key": "l" * 43})
 
-    assert subject_of(one) != subject_of(other)
-    assert subject_of(one) == subject_of(ToolRequest.model_validate_json(one.model_dump_json()))
-    assert compute_mark(1, bytes(32), "output", (*place, subject_of(one)), b"{}") != compute_mark(
-        1, bytes(32), "output", (*place, subject_of(other)), b"{}"
+    assert find_subject(one) != find_subject(other)
+    assert find_subject(one) == find_subject(ToolRequest.model_validate_json(one.model_dump_json()))
+    assert compute_mark(1, bytes(32), "output", (*place, find_subject(one)), b"{}") != compute_mark(
+        1, bytes(32), "output", (*place, find_subject(other)), b"{}"
     )

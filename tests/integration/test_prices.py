@@ -5,7 +5,7 @@ import sys
 from decimal import Decimal
 
 import pytest
-from mandate.activities.providers.prices import price
+from mandate.activities.providers.prices import compute_price
 from mandate.activities.providers.rawjson import Raw
 from mandate.workflows.contracts.model import Usage
 
@@ -24,28 +24,28 @@ USAGE = Usage(input_tokens=1000, cached_input_tokens=400, cache_write_tokens=100
     ],
 )
 def test_price(provider: str, model: str, cost: str | None) -> None:
-    assert price(provider, model, USAGE) == (None if cost is None else Decimal(cost))
+    assert compute_price(provider, model, USAGE) == (None if cost is None else Decimal(cost))
 
 
 def test_model_that_answered_counts_where_the_name_has_no_price() -> None:
     body = Raw.read('{"model": "gpt-6-sol"}')
 
-    assert price("openai", "our-deployment", USAGE, body) == Decimal("0.00183")
+    assert compute_price("openai", "our-deployment", USAGE, body) == Decimal("0.00183")
 
 
 def test_service_tier_changes_the_price() -> None:
     body = Raw.read('{"service_tier": "priority"}')
 
     # gpt-5.5 costs two and a half times as much: 1000 * 12.5 + 10 * 75
-    assert price("openai", "gpt-5.5", Usage(input_tokens=1000, output_tokens=10), body) == Decimal("0.01325")
+    assert compute_price("openai", "gpt-5.5", Usage(input_tokens=1000, output_tokens=10), body) == Decimal("0.01325")
 
 
 def test_speed_changes_the_price() -> None:
     body = Raw.read('{"usage": {"speed": "fast"}}')
     usage = Usage(input_tokens=1000, output_tokens=10)
 
-    assert price("anthropic", "claude-opus-5-5", usage) == Decimal("0.0042")
-    assert price("anthropic", "claude-opus-5-5", usage, body) == Decimal("0.0084")
+    assert compute_price("anthropic", "claude-opus-5-5", usage) == Decimal("0.0042")
+    assert compute_price("anthropic", "claude-opus-5-5", usage, body) == Decimal("0.0084")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_speed_changes_the_price() -> None:
     ],
 )
 def test_tokens_that_cannot_be_are_an_unknown_price(usage: Usage) -> None:
-    assert price("openai", "gpt-6-sol", usage) is None
+    assert compute_price("openai", "gpt-6-sol", usage) is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from mandate.activities.documents import read_document
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.scripted.provider import ScriptedProvider
-from mandate.activities.toolbox.decorator import NotDone, ToolContext, definition, load_function, settings_of
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, define_tool, find_settings, load_function
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workers.examples import shop, shop_rules_server
 from mandate.workers.examples.shop_data import DEMO_INPUT, create_shop
@@ -61,11 +61,11 @@ def key(name: str) -> ToolContext:
     ],
 )
 def test_tool_says_what_it_does_to_the_world(name: str, effect: Effect) -> None:
-    settings = settings_of(getattr(shop, name))
+    settings = find_settings(getattr(shop, name))
 
     assert settings is not None
     assert settings.effect is effect
-    assert definition(getattr(shop, name)).input_schema["additionalProperties"] is False
+    assert define_tool(getattr(shop, name)).input_schema["additionalProperties"] is False
 
 
 def test_order_is_looked_up(database: Path) -> None:

@@ -17,7 +17,7 @@ from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused
 from mandate.activities.toolbox.http.request import build_call, check_binding
-from mandate.activities.toolbox.http.response import outcome
+from mandate.activities.toolbox.http.response import decide_outcome
 from mandate.activities.toolbox.http.toolbox import HttpToolbox
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
@@ -96,7 +96,7 @@ async def failure(tools: HttpToolbox, tool: ToolDefinition, arguments: JsonObjec
     ],
 )
 def test_a_status_says_what_became_of_the_call(status: int, without_key: Outcome, with_key: Outcome) -> None:
-    assert (outcome(status, keyed=False), outcome(status, keyed=True)) == (without_key, with_key)
+    assert (decide_outcome(status, keyed=False), decide_outcome(status, keyed=True)) == (without_key, with_key)
 
 
 ALL = (Effect.READ, Effect.IDEMPOTENT, Effect.KEYED, Effect.ONCE)

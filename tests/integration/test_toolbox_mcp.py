@@ -13,9 +13,9 @@ import pytest
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
-from mandate.activities.toolbox.mcp.result import result_text
+from mandate.activities.toolbox.mcp.result import format_result
 from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
-from mandate.activities.toolbox.mcp.toolbox import McpToolbox, outcome
+from mandate.activities.toolbox.mcp.toolbox import McpToolbox, decide_outcome
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, ToolDefinition
@@ -175,15 +175,15 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 def test_an_answer_says_what_became_of_the_call(
     answer: CallToolResult | Exception, once: Outcome, other: Outcome
 ) -> None:
-    assert outcome(answer, Effect.ONCE) is once
+    assert decide_outcome(answer, Effect.ONCE) is once
     failed = isinstance(answer, CallToolResult) and answer.is_error
     for said in (Outcome.NOT_DONE, Outcome.UNKNOWN):
         means = "not_done" if said is Outcome.NOT_DONE else "unknown"
-        assert [outcome(answer, effect, means) for effect in (Effect.ONCE, Effect.KEYED)] == (
+        assert [decide_outcome(answer, effect, means) for effect in (Effect.ONCE, Effect.KEYED)] == (
             [said] * 2 if failed else [once] * 2
         )
-    assert outcome(answer, Effect.KEYED) is once
-    assert [outcome(answer, effect) for effect in (Effect.READ, Effect.IDEMPOTENT)] == [other] * 2
+    assert decide_outcome(answer, Effect.KEYED) is once
+    assert [decide_outcome(answer, effect) for effect in (Effect.READ, Effect.IDEMPOTENT)] == [other] * 2
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_an_answer_says_what_became_of_the_call(
     ],
 )
 def test_a_result_is_text_and_never_base64(content: list[ContentBlock], structured: object, text: str) -> None:
-    assert result_text(CallToolResult(content=content, structured_content=structured)) == text
+    assert format_result(CallToolResult(content=content, structured_content=structured)) == text
 
 
 async def test_all_pages_become_tools_and_no_annotation_is_believed(bench: Bench) -> None:

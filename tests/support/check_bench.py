@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from mandate.activities.failures import model_failure
+from mandate.activities.failures import make_model_failure
 from mandate.activities.providers.base import Provider
 from mandate.activities.providers.openai_responses import OpenAiResponses
 from mandate.activities.stores.address import open_store
@@ -49,7 +49,8 @@ class Bench:
         self.transcript = TranscriptLog(self.blobs)
         self.toolboxes: dict[str, Any] = {"python": PythonToolbox()}
         self.tools: list[ToolDefinition] = [
-            decorator.definition(function) for function in (checked.find, checked.find_plain, checked.pay, checked.send)
+            decorator.define_tool(function)
+            for function in (checked.find, checked.find_plain, checked.pay, checked.send)
         ]
         self.output_schema: JsonObject | None = None
         self.beats: list[tuple[Any, ...]] = []
@@ -58,7 +59,7 @@ class Bench:
 
     async def provider(self, name: str) -> Provider:
         if name != "openai":
-            raise model_failure("configuration", f"this worker has no provider {name!r}; it has: openai")
+            raise make_model_failure("configuration", f"this worker has no provider {name!r}; it has: openai")
         if name not in self._made:
             self._made[name] = OpenAiResponses(api_key="sk-secret", base_url=f"{self.fake.url}/v1")
         return self._made[name]

@@ -43,10 +43,10 @@ def _unsandboxed(*, sandboxed: bool = True) -> UnsandboxedWorkflowRunner:
     return UnsandboxedWorkflowRunner()
 
 
-_honest_failure = failures.tool_failure
+_honest_failure = failures.make_tool_failure
 _honest_retries = steps._retries
 
-_replace(failures, "tool_failure", _retryable)
+_replace(failures, "make_tool_failure", _retryable)
 _replace(steps, "_retries", _always)
 _replace(SqliteStore, "claim", _claim)
 # In the sandbox the workflow would have a copy of its own, without the changes.

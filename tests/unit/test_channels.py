@@ -333,7 +333,7 @@ def test_our_commands(workflow_id: str, request_: Request, options: dict[str, st
 
 
 def test_commands_are_labelled_and_ours_come_first() -> None:
-    found = rules_commands.commands("shop-7f3a", question(), "temporal agent")
+    found = rules_commands.list_commands("shop-7f3a", question(), "temporal agent")
 
     assert [label for label, _ in found] == [
         "answer", "reject", "answer, with Temporal's CLI", "reject, with Temporal's CLI",

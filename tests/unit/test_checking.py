@@ -121,8 +121,8 @@ def test_what_is_computed_of_a_missing_argument_makes_all_unusable(text: str) ->
     ("name", "text"), [("order", "args.order"), ("cost-center", 'args["cost-center"]'), ("in", 'args["in"]')]
 )
 def test_text_of_an_argument_is_that_argument(name: str, text: str) -> None:
-    assert verification.argument_text(name) == text
-    assert verification.named_argument(text) == name
+    assert verification.format_argument(name) == text
+    assert verification.find_argument(text) == name
     assert verification.compute_arguments({"x": text}, {name: 1}, None) == {"x": 1}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mandate.activities.toolbox.argument_names import name_fault
+from mandate.activities.toolbox.argument_names import find_name_fault
 from mandate.activities.toolbox.closed_schemas import close_schema, find_open_places, open_schema
 from mandate.activities.toolbox.schema import check_schema, find_misfit
 
@@ -103,7 +103,7 @@ def test_schema_is_closed_where_it_says_nothing(schema: dict[str, Any], fits: li
     assert close_schema(made) == made
     for value in fits:
         assert find_misfit(made, value) is None, value
-        assert name_fault(made, value) is None, value
+        assert find_name_fault(made, value) is None, value
     for value in refused:
         assert find_misfit(made, value) is not None, value
 
@@ -185,7 +185,7 @@ def test_schema_that_branches_without_end_is_refused() -> None:
 def test_names_that_fold_to_one_are_refused_whatever_the_schema_says(
     schema: dict[str, Any], value: dict[str, Any], says: str, is_open: bool
 ) -> None:
-    fault = name_fault({**schema, "additionalProperties": True} if is_open else schema, value)
+    fault = find_name_fault({**schema, "additionalProperties": True} if is_open else schema, value)
 
     assert fault is not None
     assert says in fault
@@ -204,7 +204,7 @@ def test_names_that_are_told_apart_are_taken(value: dict[str, Any]) -> None:
     """Keys of a map without declared names are data; names that both are declared may each be given."""
     schema = {**_object(order_id={}, orderId={}, labels={"type": "object"}), "additionalProperties": True}
 
-    assert name_fault(schema, value) is None
+    assert find_name_fault(schema, value) is None
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_names_that_are_told_apart_are_taken(value: dict[str, Any]) -> None:
 def test_sentence_names_the_argument_and_what_is_allowed(
     schema: dict[str, Any], value: dict[str, Any], says: str
 ) -> None:
-    assert name_fault(close_schema(schema), value) == says
+    assert find_name_fault(close_schema(schema), value) == says
 
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -272,10 +272,10 @@ def test_closing_only_ever_refuses_names_that_are_not_declared(schema: dict[str,
 
     assert close_schema(made) == made
     if find_misfit(made, value) is None:
-        assert find_misfit(schema, value) is None or name_fault(schema, value) is not None
+        assert find_misfit(schema, value) is None or find_name_fault(schema, value) is not None
         assert "x" not in value
     elif find_misfit(schema, value) is None:
-        assert name_fault(made, value) is not None
+        assert find_name_fault(made, value) is not None
 
 
 @settings(max_examples=200, deadline=None)

@@ -247,7 +247,7 @@ class TestOutcomes:
     def test_what_decisions_come_to(self, needs: Sequence[Need], outcome: str | None, missing: str) -> None:
         asked = request(1, *needs)
 
-        assert decisions.outcome(asked) == outcome
+        assert decisions.find_outcome(asked) == outcome
         assert decisions.describe_missing(asked) == missing
 
     def test_what_is_recorded_of_a_decision(self) -> None:
@@ -261,7 +261,7 @@ class TestOutcomes:
                 comment="fine",
                 at=NOW,
                 signed=True,
-                key=decisions.key_of(decision(by="ann")),
+                key=decisions.compute_key(decision(by="ann")),
             ),
         )
 
@@ -354,7 +354,7 @@ class TestDigests:
     def digest(about: dict[str, Any]) -> str:
         run, of_request = about["run"], about["request"]
         rest = {name: value for name, value in about.items() if name not in {"run", "request"}}
-        return decisions.request_digest(run, of_request, **rest)
+        return decisions.compute_digest(run, of_request, **rest)
 
 
 PEOPLE = ("ann", "bob", "cleo", "dan", "eve")
@@ -400,11 +400,11 @@ class Story:
         asked, edit = self.asked, None
         if said.value is not None:
             edit = EDIT.model_copy(update={"by": person})
-            digest = decisions.key_of(said)
+            digest = decisions.compute_key(said)
             asked = decisions.replace_call(asked, edit, digest, decisions.needs_after_edit(asked, ()))
         asked = taken(asked, said, *mine, person=person, edited=edit)
         self.state = PeopleState(made=1, open=(asked,))
-        if (outcome := decisions.outcome(asked)) is not None:
+        if (outcome := decisions.find_outcome(asked)) is not None:
             self.outcomes.append(outcome)
 
 
@@ -444,7 +444,7 @@ def test_what_is_decided_stays_so_and_saying_it_again_changes_nothing(needs: lis
 
     assert story.state == state
     if outcomes == ["rejected"]:
-        assert decisions.outcome(state.open[0]) == "rejected"
+        assert decisions.find_outcome(state.open[0]) == "rejected"
 
 
 class TestTake:

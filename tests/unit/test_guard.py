@@ -10,7 +10,7 @@ from mandate.activities.keyring import Keyring
 from mandate.workers.converter import SlimPayloadConverter
 from mandate.workflows.contracts.failures import Outcome, ToolFailure
 from mandate.workflows.contracts.tool import ToolRequest, ToolResult
-from mandate.workflows.rules.marks import subject_of
+from mandate.workflows.rules.marks import find_subject
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
@@ -64,7 +64,7 @@ async def post(**changes: Any) -> tuple[Activities, Any, Any]:
     return (
         activities,
         lambda kind, payload: keyring.is_genuine(
-            kind, (*place, subject_of(REQUEST)), payload.data, payload.metadata.get("mark"), info.scheduled_time
+            kind, (*place, find_subject(REQUEST)), payload.data, payload.metadata.get("mark"), info.scheduled_time
         ),
         perform,
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mandate.activities.keyring import Keyring, KeysOutdated
 from mandate.activities.stores.base import Key
 from mandate.workflows.contracts.marks import MarkKind
-from mandate.workflows.rules.marks import compute_mark, key_number
+from mandate.workflows.rules.marks import compute_mark, read_key_number
 
 from tests.support.memory_store import MemoryStore
 
@@ -21,7 +21,7 @@ def test_mark_is_eighteen_bytes_that_begin_with_its_key() -> None:
     mark = compute_mark(513, SECRET, "input", PLACE, b"{}")
 
     assert len(mark) == 18
-    assert key_number(mark) == 513
+    assert read_key_number(mark) == 513
     # Marks of running runs must be known again by later versions.
     assert mark.hex() == "0201e23c6a2b0ca69cc2de06480582e38d45"
 
@@ -72,7 +72,7 @@ HOUR = timedelta(hours=1)
 async def test_newest_key_whose_time_has_come_signs() -> None:
     keyring, _ = await ring(2 * HOUR, HOUR, -HOUR)
 
-    assert key_number(keyring.sign("input", PLACE, b"{}")) == 2
+    assert read_key_number(keyring.sign("input", PLACE, b"{}")) == 2
 
 
 async def test_marks_of_all_keys_count_until_a_key_ends() -> None:

@@ -119,8 +119,11 @@ def test_a_text_is_cut_after_it_was_made_plain() -> None:
 @given(anything, st.integers(1, 60))
 def test_nothing_forbidden_is_in_one_line(text: str, limit: int) -> None:
     made = [make_plain(text), shorten(text, limit), wording.shorten(text, limit)]
-    made += [wording.call("tool" + text, {text: text, "list": [text]}), wording.result(ToolResult(text=text))]
-    made += [wording.result(ToolResult(preview=text, size=5, digest="x" * 43))]
+    made += [
+        wording.describe_call("tool" + text, {text: text, "list": [text]}),
+        wording.describe_result(ToolResult(text=text)),
+    ]
+    made += [wording.describe_result(ToolResult(preview=text, size=5, digest="x" * 43))]
 
     assert [forbidden(line, lines=False) for line in made] == [[]] * len(made)
     assert make_plain(make_plain(text)) == make_plain(text)

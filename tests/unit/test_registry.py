@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from mandate.activities.toolbox.decorator import InvalidTool, ToolContext, definition, load_function, settings_of, tool
-from mandate.activities.toolbox.signature import signature
+from mandate.activities.toolbox.decorator import (
+    InvalidTool,
+    ToolContext,
+    define_tool,
+    find_settings,
+    load_function,
+    tool,
+)
+from mandate.activities.toolbox.signature import read_signature
 from mandate.workflows.contracts.tool import Effect
 from mandate.workflows.contracts.tool_entry import PythonTool
 from pydantic import BaseModel, Field
@@ -51,7 +58,7 @@ async def issue_refund(  # noqa: D417
 
 
 def test_hints_and_docstring_become_schema_and_descriptions() -> None:
-    made = definition(issue_refund)
+    made = define_tool(issue_refund)
 
     assert made.description == "Pay money back.\n\nOnly for settled orders."
     assert made.input_schema == {
@@ -73,7 +80,7 @@ def test_hints_and_docstring_become_schema_and_descriptions() -> None:
 
 
 def test_decorator_settings_reach_the_tool() -> None:
-    made = definition(issue_refund).tool
+    made = define_tool(issue_refund).tool
 
     assert (made.name, made.source, made.effect) == ("issue_refund", "python", Effect.KEYED)
     assert (made.timeout, made.retries, made.key_valid) == (timedelta(seconds=30), 4, timedelta(days=1))
@@ -98,7 +105,7 @@ def test_agent_file_overrides_the_decorator() -> None:
         }
     )
 
-    made = definition(issue_refund, entry)
+    made = define_tool(issue_refund, entry)
 
     assert made.tool.model_dump(exclude={"remote", "numeric"}) == {
         "name": "refund",
@@ -128,7 +135,7 @@ def test_key_is_valid_as_long_as_the_agent_file_says_or_the_decorator(
 ) -> None:
     entry = PythonTool.model_validate({"python": "shop:issue_refund", **settings})
 
-    assert definition(issue_refund, entry).tool.key_valid == valid
+    assert define_tool(issue_refund, entry).tool.key_valid == valid
 
 
 def test_validity_of_a_key_that_is_not_sent_is_refused() -> None:
@@ -136,7 +143,7 @@ def test_validity_of_a_key_that_is_not_sent_is_refused() -> None:
         pass
 
     with pytest.raises(InvalidTool) as refused:
-        definition(rename, PythonTool(python="shop:rename", key_valid=timedelta(hours=1)))
+        define_tool(rename, PythonTool(python="shop:rename", key_valid=timedelta(hours=1)))
 
     assert str(refused.value) == "shop:rename: key_valid belongs to the effect 'keyed'; this tool is 'once'"
 
@@ -145,7 +152,7 @@ def test_undecorated_function_has_the_careful_defaults() -> None:
     def rename(order: int) -> None:
         pass
 
-    made = definition(rename).tool
+    made = define_tool(rename).tool
 
     assert (made.effect, made.timeout, made.retries) == (Effect.ONCE, timedelta(seconds=60), 2)
     assert (made.untrusted, made.tags, made.sensitive) == (False, (), ())
@@ -159,14 +166,14 @@ def test_bare_decorator_marks_and_returns_the_function() -> None:
 
     assert decorated is twice
     assert decorated(4) == 8
-    assert settings_of(twice) is not None
+    assert find_settings(twice) is not None
 
 
 def test_single_model_parameter_takes_all_arguments() -> None:
     def refund(request: Refund, context: ToolContext) -> None:
         pass
 
-    takes = signature(refund)
+    takes = read_signature(refund)
     context = ToolContext.for_tests()
 
     assert takes.schema()["required"] == ["order"]
@@ -177,14 +184,14 @@ def test_model_among_others_is_one_argument() -> None:
     def refund(request: Refund, urgent: bool) -> None:
         pass
 
-    assert signature(refund).schema()["required"] == ["request", "urgent"]
+    assert read_signature(refund).schema()["required"] == ["request", "urgent"]
 
 
 def test_argument_names_that_pydantic_uses_itself_are_possible() -> None:
     def odd(json: str, copy: bool, _id: int, model_dump: int, source: Annotated[str, Field(alias="from")]) -> None:
         pass
 
-    bound = signature(odd).bind(
+    bound = read_signature(odd).bind(
         {"json": "a", "copy": True, "_id": 1, "model_dump": 2, "from": "b"}, ToolContext.for_tests()
     )
 
@@ -197,11 +204,11 @@ def test_argument_left_out_keeps_the_functions_default() -> None:
     def find(term: str, seen: list[str] = marker) -> None:
         pass
 
-    assert signature(find).bind({"term": "x"}, ToolContext.for_tests()) == {"term": "x"}
+    assert read_signature(find).bind({"term": "x"}, ToolContext.for_tests()) == {"term": "x"}
 
 
 def test_misfit_is_told_without_its_value() -> None:
-    takes = signature(issue_refund)
+    takes = read_signature(issue_refund)
 
     with pytest.raises(ValueError, match="amount: Input should be greater than 0") as refused:
         takes.bind({"order": 1, "amount": -271828.0}, ToolContext.for_tests())
@@ -277,7 +284,7 @@ def test_type_without_a_json_form_is_named() -> None:
     query.__annotations__["connection"] = Connection
 
     with pytest.raises(InvalidTool, match="argument 'connection' has a type without a JSON form"):
-        definition(query)
+        define_tool(query)
 
 
 def test_unresolvable_hint_is_named() -> None:
@@ -285,7 +292,7 @@ def test_unresolvable_hint_is_named() -> None:
         pass
 
     with pytest.raises(InvalidTool, match="type hints cannot be resolved: NameError: name 'Missing' is not defined"):
-        definition(query)
+        define_tool(query)
 
 
 def test_sensitive_argument_must_exist() -> None:
@@ -293,7 +300,7 @@ def test_sensitive_argument_must_exist() -> None:
         pass
 
     with pytest.raises(InvalidTool, match="sensitive argument 'cards' is not one of its arguments"):
-        definition(pay, PythonTool(python="shop:pay", sensitive=("cards",)))
+        define_tool(pay, PythonTool(python="shop:pay", sensitive=("cards",)))
 
 
 def test_name_that_providers_refuse_is_refused() -> None:
@@ -301,7 +308,7 @@ def test_name_that_providers_refuse_is_refused() -> None:
         pass
 
     with pytest.raises(InvalidTool, match="tool name '_hidden' is not a letter and up to 63"):
-        definition(_hidden)
+        define_tool(_hidden)
 
 
 @pytest.mark.parametrize(

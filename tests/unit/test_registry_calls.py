@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
-from mandate.activities.toolbox.decorator import NotDone, ToolContext, definition, tool
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, define_tool, tool
 from mandate.activities.toolbox.python import PythonToolbox
 from mandate.activities.toolbox.signature import Function
 from mandate.workflows.contracts.base import JsonObject
@@ -52,7 +52,7 @@ def module() -> Iterator[ModuleType]:
 async def call(function: Function, arguments: JsonObject | None = None) -> ToolText:
     setattr(sys.modules[MODULE], function.__name__, function)
     toolbox = PythonToolbox(threads=2)
-    made = definition(function, PythonTool(python=f"{MODULE}:{function.__name__}"))
+    made = define_tool(function, PythonTool(python=f"{MODULE}:{function.__name__}"))
     try:
         return await toolbox.call(made, arguments or {}, CALL)
     finally:
@@ -146,7 +146,7 @@ async def test_function_that_this_worker_lacks_is_not_sent() -> None:
     def gone() -> None:
         pass
 
-    made = definition(gone, PythonTool(python=f"{MODULE}:gone"))
+    made = define_tool(gone, PythonTool(python=f"{MODULE}:gone"))
 
     with pytest.raises(ToolError) as refused:
         await PythonToolbox().call(made, {}, CALL)
@@ -278,7 +278,7 @@ async def test_a_call_that_finds_no_free_thread_is_not_sent() -> None:
     made = {}
     for function in (hold, act):
         setattr(sys.modules[MODULE], function.__name__, function)
-        made[function] = definition(function, PythonTool(python=f"{MODULE}:{function.__name__}"))
+        made[function] = define_tool(function, PythonTool(python=f"{MODULE}:{function.__name__}"))
     first = asyncio.create_task(toolbox.call(made[hold], {}, CALL))
     await asyncio.sleep(0.01)
     with pytest.raises(ToolError) as busy:

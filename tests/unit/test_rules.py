@@ -20,11 +20,11 @@ def entry(step: int) -> EffectEntry:
 
 
 def test_idempotency_key_names_one_intention() -> None:
-    key = effects.idempotency_key("run", CALL, 0)
+    key = effects.compute_key("run", CALL, 0)
 
-    assert key == effects.idempotency_key("run", CALL, 0)
-    others = {effects.idempotency_key("run", CALL, 1), effects.idempotency_key("other", CALL, 0)}
-    assert len({key, *others, effects.idempotency_key("run", HEAD, 0)}) == 4
+    assert key == effects.compute_key("run", CALL, 0)
+    others = {effects.compute_key("run", CALL, 1), effects.compute_key("other", CALL, 0)}
+    assert len({key, *others, effects.compute_key("run", HEAD, 0)}) == 4
     assert len(key) == 43
 
 
@@ -90,12 +90,12 @@ def test_an_answer_that_cannot_be_taken_is_asked_for_again_at_most_attempts_time
     ],
 )
 def test_call_in_words_hides_sensitive_arguments(arguments: dict[str, object], line: str) -> None:
-    assert wording.call("pay", arguments, sensitive=("card",)) == line
+    assert wording.describe_call("pay", arguments, sensitive=("card",)) == line
 
 
 @given(st.dictionaries(st.text(max_size=30), st.one_of(st.text(), st.integers(), st.lists(st.text())), max_size=30))
 def test_call_in_words_is_one_short_line(arguments: dict[str, object]) -> None:
-    line = wording.call("t", arguments)
+    line = wording.describe_call("t", arguments)
 
     assert len(line) <= 100
     assert "\n" not in line
@@ -105,12 +105,12 @@ def test_unknown_price_is_said() -> None:
     known = Usage(model_calls=1, cost_usd=Decimal("0.5"))
     unknown = Usage(model_calls=1, unpriced_calls=1)
 
-    assert wording.cost(known) == "$0.5000"
-    assert wording.cost(unknown) == "price unknown"
-    assert wording.cost(known + unknown) == "$0.5000 and 1 calls of unknown price"
+    assert wording.describe_cost(known) == "$0.5000"
+    assert wording.describe_cost(unknown) == "price unknown"
+    assert wording.describe_cost(known + unknown) == "$0.5000 and 1 calls of unknown price"
 
 
 def test_result_in_words() -> None:
-    assert wording.result(ToolResult(text="paid")) == "paid"
-    assert wording.result(ToolResult(text="no such order", error=True)) == "error: no such order"
-    assert wording.result(ToolResult(digest=HEAD, size=900, preview="Order 81")) == "Order 81 (900 bytes)"
+    assert wording.describe_result(ToolResult(text="paid")) == "paid"
+    assert wording.describe_result(ToolResult(text="no such order", error=True)) == "error: no such order"
+    assert wording.describe_result(ToolResult(digest=HEAD, size=900, preview="Order 81")) == "Order 81 (900 bytes)"

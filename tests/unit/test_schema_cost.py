@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mandate.activities.toolbox.schema import check_schema, find_misfit
-from mandate.activities.toolbox.schema_cost import MAX_STEPS, Cost, measure, pattern_weight
+from mandate.activities.toolbox.schema_cost import MAX_STEPS, Cost, measure, weigh_pattern
 from mandate.workflows.contracts.base import JsonObject
 from pydantic import JsonValue
 
@@ -71,12 +71,12 @@ def test_a_reference_costs_what_it_leads_to(schema: JsonObject, cost: Cost) -> N
     ],
 )
 def test_a_pattern_weighs_what_its_counts_make_of_it(pattern: str, weight: int) -> None:
-    assert pattern_weight(pattern) == weight
+    assert weigh_pattern(pattern) == weight
 
 
 @given(st.text(alphabet="a(){}[]\\w^,+1 9|", max_size=200))
 def test_any_text_has_a_weight(pattern: str) -> None:
-    assert pattern_weight(pattern) >= 0
+    assert weigh_pattern(pattern) >= 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 from mandate.activities.files import FileError
-from mandate.activities.providers.scripted.script import load_script, script_schema
+from mandate.activities.providers.scripted.script import build_schema, load_script
 from temporalio.exceptions import ApplicationError
 
 from tests.support.script_play import Play, PlayScript, player, refusal
@@ -102,7 +102,7 @@ async def test_faulty_script_fails_the_call_and_names_the_fault(play: PlayScript
 
 
 def test_schema_describes_every_key() -> None:
-    schema = script_schema()
+    schema = build_schema()
 
     assert set(schema["properties"]) == {"strict", "delay", "usage", "turns", "otherwise", "conversations"}  # type: ignore[arg-type]
     turn = schema["$defs"]["Turn"]  # type: ignore[index,call-overload]

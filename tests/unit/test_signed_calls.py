@@ -73,7 +73,7 @@ class World:
 
     def digest(self, given: JsonObject = CALL, *, run: str = RUN, request: str = "r1") -> str:
         asked = arguments.call_digest("pay", given)
-        return decisions.request_digest(run, request, kind="approval", tool="pay", arguments=asked, agent=AGENT)
+        return decisions.compute_digest(run, request, kind="approval", tool="pay", arguments=asked, agent=AGENT)
 
     async def evidence(
         self, by: str = "ann@example.com", *, choice: str = "approve", issuer: Issuer | None = None,

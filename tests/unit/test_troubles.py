@@ -18,7 +18,7 @@ EMPTY = RecoveryState()
 
 
 def call(number: int) -> Digest:
-    return recovery.call_digest("pay", {"order": number})
+    return recovery.digest_call("pay", {"order": number})
 
 
 def after(*steps: str) -> RecoveryState:
@@ -122,11 +122,11 @@ def test_a_call_counts_as_the_same_with_the_same_result_only(events: list[tuple[
 
 
 def test_arguments_in_another_order_make_the_same_call() -> None:
-    first = recovery.call_digest("pay", {"order": 1, "amount": 2.5})
+    first = recovery.digest_call("pay", {"order": 1, "amount": 2.5})
 
-    assert first == recovery.call_digest("pay", {"amount": 2.5, "order": 1})
-    assert first != recovery.call_digest("pay", {"order": 1, "amount": 2.6})
-    assert first != recovery.call_digest("send", {"order": 1, "amount": 2.5})
+    assert first == recovery.digest_call("pay", {"amount": 2.5, "order": 1})
+    assert first != recovery.digest_call("pay", {"order": 1, "amount": 2.6})
+    assert first != recovery.digest_call("send", {"order": 1, "amount": 2.5})
 
 
 @pytest.mark.parametrize("name", OTHERS)

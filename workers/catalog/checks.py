@@ -20,7 +20,7 @@ from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolSettings
 from mandate.workflows.contracts.verification import FINAL, CheckSpec, ProbeSpec
 from mandate.workflows.rules.names import is_sensitive
-from mandate.workflows.rules.verification import argument_text, named_argument
+from mandate.workflows.rules.verification import find_argument, format_argument
 
 if TYPE_CHECKING:
     from mandate.workers.catalog.conditions import Conditions
@@ -196,10 +196,10 @@ class AgentChecks:
                 if given.tool.remote is not None:
                     message = f"is made from {source}, and {name!r} is an activity, whose arguments Temporal keeps"
                 yield self._document.fault((*place, "with", argument), message)
-            elif what is not COMPENSATION and named_argument(text) is None:
+            elif what is not COMPENSATION and find_argument(text) is None:
                 message = (
                     f"computes with {source}, of which the workflow has only a digest; hand it on as it is, as in "
-                    f"{argument_text(used or called.sensitive[0])}"
+                    f"{format_argument(used or called.sensitive[0])}"
                 )
                 yield self._document.fault((*place, "with", argument), message)
 
@@ -230,7 +230,7 @@ class AgentChecks:
         reader = self._tools.get(given)
         takes = _properties(reader.input_schema) if reader is not None else None
         shared = [name for name in _properties(self._tools[called].input_schema) or {} if name in (takes or {})]
-        return {name: argument_text(name) for name in shared}
+        return {name: format_argument(name) for name in shared}
 
     def _entry(self, tool: str) -> ToolSettings:
         return self._spec.tools[self._search.entry_of[tool]]

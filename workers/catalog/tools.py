@@ -66,7 +66,7 @@ async def definitions(entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefini
     """
     match entry:
         case PythonTool():
-            return (decorator.definition(decorator.load_function(entry.python), entry),)
+            return (decorator.define_tool(decorator.load_function(entry.python), entry),)
         case McpTools():
             try:
                 return await mcp.definitions(entry)

@@ -57,4 +57,4 @@ def _result(out: Output, result: RunResult) -> None:
             out.print(f"  {entry.call}")
     for entry in result.uncertain:
         out.print(Text(f"Unknown whether it happened: {entry.call}", style="bold red"))
-    out.print(Text.assemble(("Used        ", "dim"), wording.usage(result.usage)))
+    out.print(Text.assemble(("Used        ", "dim"), wording.describe_usage(result.usage)))

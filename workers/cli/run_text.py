@@ -82,7 +82,7 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
     if its.uncertain:
         out.print(Text("unknown whether it happened", style="bold red"))
         print_table(out, _effects(its.uncertain), indent=2)
-    out.print(Text.assemble(("used", "bold"), f"  {wording.usage(its.usage)}"))
+    out.print(Text.assemble(("used", "bold"), f"  {wording.describe_usage(its.usage)}"))
 
 
 def _supplied(record: Record) -> str | None:

@@ -189,7 +189,7 @@ def call_line(call: Call) -> Text:
     style = _STYLES.get(call.state, "dim")
     if call.state in {"refused", "misfit"} and call.result is not None:
         return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(call.result.text or "", 200), style))
-    result = wording.result(call.result) if call.result is not None else call.state
+    result = wording.describe_result(call.result) if call.result is not None else call.state
     return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(result, LINE_CHARACTERS), style))
 
 

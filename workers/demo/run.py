@@ -163,7 +163,9 @@ class Demo:
                     text, indent=2, hang=10 if heading.startswith("What it did") else 2 * ("- " in text[:4])
                 )
         lines.print("")
-        lines.paragraph(f"{wording.usage(facts.result.usage)}; {seconds:.1f} s from question to answer.", indent=0)
+        lines.paragraph(
+            f"{wording.describe_usage(facts.result.usage)}; {seconds:.1f} s from question to answer.", indent=0
+        )
         if self.kills and facts.kill is None:
             lines.print("No worker was killed: the agent issued no refund.")
         lines.print("")

@@ -215,7 +215,7 @@ class RequestHistory:
         if checked.edited is None and check.request.id in self.requests:
             going_on = decisions.count_decision(check.request, decision, checked, check.at)
             self.requests[check.request.id] = going_on
-            if checked.answer is not None or decisions.outcome(going_on) is not None:
+            if checked.answer is not None or decisions.find_outcome(going_on) is not None:
                 self._close(decision.request)
         return [
             MessageReceived(step, f"{_said('decide', decision)}{f': {decision.comment}' if decision.comment else ''}")

@@ -326,10 +326,10 @@ class RunHistory:
 
     def _call(self, request: CallRequest) -> Call:
         tool = self.pin.tool(request.tool) if self.pin is not None else None
-        line = wording.call(request.tool, request.arguments, tool.sensitive if tool is not None else ())
+        line = wording.describe_call(request.tool, request.arguments, tool.sensitive if tool is not None else ())
         key = None
         if request.digest is not None:
-            key = effects.idempotency_key(self._first_run, request.digest, request.repeat)
+            key = effects.compute_key(self._first_run, request.digest, request.repeat)
         return Call(request, line, key)
 
     def _end(self, ended: RunEnded) -> None:

@@ -9,7 +9,7 @@ from mandate.workflows.contracts.base import Name, Spec
 from mandate.workflows.contracts.faults import find_repeated, refuse
 from mandate.workflows.contracts.policy import Group
 from mandate.workflows.contracts.request import RequestKind
-from mandate.workflows.contracts.templates import SECRET_START, secret_names
+from mandate.workflows.contracts.templates import SECRET_START, find_secrets
 from pydantic import Field, field_validator
 
 Occasion = Literal["asked", "reminder", "escalated"]
@@ -122,7 +122,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_address(url: str) -> str:
-    fault = None if secret_names(url) else find_address_fault(url)
+    fault = None if find_secrets(url) else find_address_fault(url)
     if fault is not None:
         raise ValueError(fault)
     return url
@@ -131,5 +131,5 @@ def _check_address(url: str) -> str:
 def _check_reference(text: str) -> str:
     if SECRET_START not in text:
         raise ValueError("is a secret and does not stand in a file: write '${secret:NAME}'")
-    secret_names(text)
+    find_secrets(text)
     return text

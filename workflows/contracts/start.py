@@ -19,7 +19,7 @@ class StartClaims(Record):
     """Of the canonical JSON of the labels, since rules may read them; left out for a start without labels."""
 
 
-def start_claims(
+def build_claims(
     agent: str,
     asked: JsonValue,
     *,

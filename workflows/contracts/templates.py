@@ -10,7 +10,7 @@ SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_.-]*)\}")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)\}")
 
 
-def secret_names(text: str) -> tuple[str, ...]:
+def find_secrets(text: str) -> tuple[str, ...]:
     """Return the secrets that `text` names, each once, in their order.
 
     Raises:
@@ -22,7 +22,7 @@ def secret_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def url_arguments(url: str) -> tuple[str, ...]:
+def find_arguments(url: str) -> tuple[str, ...]:
     """Return the arguments that `{name}` in `url` stands for, each once, in their order.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
 from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.faults import Located, did_you_mean, find_close, given_twice, refuse
-from mandate.workflows.contracts.templates import SECRET_START, secret_names, url_arguments
+from mandate.workflows.contracts.templates import SECRET_START, find_arguments, find_secrets
 from mandate.workflows.contracts.tool import Effect, ErrorMeaning
 from mandate.workflows.contracts.verification import ProbeSpec
 from pydantic import (
@@ -27,7 +27,7 @@ HTTP_ADDRESS = r"^https?://"
 
 def _check_spelling(value: str) -> str:
     """Return `value`, or raise if it holds a misspelt `${secret:NAME}`, which would be sent as it stands."""
-    secret_names(value)
+    find_secrets(value)
     return value
 
 
@@ -218,7 +218,7 @@ class HttpConnection(Spec):
     @field_validator("url")
     @classmethod
     def _placeholders_are_spelt(cls, url: str) -> str:
-        url_arguments(url)
+        find_arguments(url)
         return url
 
 
@@ -244,12 +244,12 @@ class HttpTool(NamedToolSettings):
 
     def _address_faults(self) -> Iterator[Located]:
         known, required = _properties(self.input_schema), self.input_schema.get("required", [])
-        for argument in url_arguments(self.http.url):
+        for argument in find_arguments(self.http.url):
             if argument not in known or not isinstance(required, list) or argument not in required:
                 yield ("http", "url"), f"the argument {argument!r} must be a required property of input_schema"
 
     def _query_faults(self) -> Iterator[Located]:
-        known, in_url = _properties(self.input_schema), url_arguments(self.http.url)
+        known, in_url = _properties(self.input_schema), find_arguments(self.http.url)
         for index, argument in enumerate(self.query):
             if argument not in known:
                 yield ("query", index), f"{argument!r} is not a property of input_schema"
@@ -301,7 +301,7 @@ def entry_name(entry: "ToolEntry") -> str | None:
     return entry.name or (entry.activity.name if isinstance(entry, ActivityTool) else None)
 
 
-def tool_kind(entry: Any) -> str | None:
+def find_tool_kind(entry: Any) -> str | None:
     """Return which of `TOOL_KINDS` an entry of `tools` is, by the key that names its source."""
     keys = entry if isinstance(entry, dict) else getattr(entry, "model_fields_set", ())
     kinds = [kind for kind in TOOL_KINDS if kind in keys]
@@ -329,7 +329,7 @@ ToolEntry = Annotated[
     | Annotated[ActivityTool, Tag("activity")]
     | Annotated[HttpTool, Tag("http")],
     Discriminator(
-        tool_kind,
+        find_tool_kind,
         custom_error_type="tool_kind",
         custom_error_message="a tool has exactly one of the keys 'python', 'mcp', 'activity' and 'http'",
     ),

@@ -27,7 +27,7 @@ def build_request(run: Run, request_id: str, index: int, verdict: Verdict) -> Re
     question = str(call.arguments.get("question", "")) if is_question(tool) else None
     options = call.arguments.get("options")
     kind: RequestKind = "approval" if question is None else "question"
-    line = wording.call(call.tool, call.arguments, tool.sensitive)
+    line = wording.describe_call(call.tool, call.arguments, tool.sensitive)
     return Request(
         id=request_id,
         kind=kind,
@@ -96,7 +96,7 @@ def edit_digest(run: Run, request: Request, edited: EditedCall) -> Digest:
 def edit_title(run: Run, request: Request, edited: EditedCall) -> str:
     """Return the title of `request` about these other arguments."""
     tool = request.tool or ""
-    return _title(wording.call(tool, edited.arguments, run.tool(tool).sensitive))
+    return _title(wording.describe_call(tool, edited.arguments, run.tool(tool).sensitive))
 
 
 def close(run: Run, closed: ClosedRequest) -> None:
@@ -126,7 +126,7 @@ def _allow(run: Run, closed: ClosedRequest) -> None:
     if request.edited is not None:
         run.state.edits = {**run.state.edits, index: Edit(call=request.edited, request=request.id)}
         sensitive = run.tool(request.tool or "").sensitive
-        ran = _shortened(run, wording.arguments(request.edited.arguments, sensitive))
+        ran = _shortened(run, wording.describe_arguments(request.edited.arguments, sensitive))
         notes.insert(0, f"{request.edited.by} changed this call before it ran; it ran with {ran}")
     if notes:
         run.state.notes = {**run.state.notes, index: "; ".join(notes)}
@@ -158,7 +158,7 @@ def _reason(run: Run, call: CallRequest, verdict: Verdict) -> str:
 
 def _digest(run: Run, request: str, kind: RequestKind, tool: str, arguments: Digest | JsonObject) -> Digest:
     execution, agent = workflow.info().first_execution_run_id, run.state.agent.digest
-    return decisions.request_digest(execution, request, kind=kind, tool=tool, arguments=arguments, agent=agent)
+    return decisions.compute_digest(execution, request, kind=kind, tool=tool, arguments=arguments, agent=agent)
 
 
 def _edited_bytes(run: Run, but: str) -> int:

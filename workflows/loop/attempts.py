@@ -19,7 +19,7 @@ class AttemptLimits:
 
     def count_outcome(self, placed: JudgedCall, made: CallOutcome) -> ToolResult:
         """Return the answer as the model is told it; count its failure if it is one."""
-        digest = rules_recovery.call_digest(placed.call.tool, placed.call.arguments)
+        digest = rules_recovery.digest_call(placed.call.tool, placed.call.arguments)
         if made.failed is not None:
             is_effect, is_new = placed.tool.effect.changes_world, self._run.has(Change.KEEPS_SPOILED)
             line = f"{placed.line}: {made.failed}"
@@ -27,13 +27,14 @@ class AttemptLimits:
                 placed.tool.name, line, call=digest, index=placed.index, spoiled=is_effect and is_new
             )
             note = wording.join_notes(
-                made.answer.note, wording.failed_check(made.failed, changed_world=is_effect), attempt
+                made.answer.note, wording.describe_failed_check(made.failed, changed_world=is_effect), attempt
             )
             return made.answer.model_copy(update={"note": note, "unfit": is_new})
         if made.answer.error:
             # What was not sent may go through another time, and so may what is busy; a definite no stays one.
             is_final = made.outcome is Outcome.NOT_DONE and not made.is_passing
-            line = f"{placed.line}: {made.outcome.value if placed.tool.sensitive else wording.result(made.answer)}"
+            outcome = made.outcome.value if placed.tool.sensitive else wording.describe_result(made.answer)
+            line = f"{placed.line}: {outcome}"
             attempt = self.count_failure(placed.tool.name, line, call=digest if is_final else None, index=placed.index)
             return made.answer.model_copy(update={"note": wording.join_notes(made.answer.note, attempt)})
         recovery = self._run.state.recovery
@@ -64,7 +65,7 @@ class AttemptLimits:
         its = self._run.state.agent
         if not self._run.has(Change.ESCALATES) or not self._run.has(Change.TELLS_ATTEMPTS):
             return None
-        return wording.attempt(recovery.troubles[tool].failures, its.attempts, tool)
+        return wording.describe_attempt(recovery.troubles[tool].failures, its.attempts, tool)
 
     def try_next_model(self) -> None:
         """Choose the next model of the route after a failure, if the agent file wants it; once a step."""
@@ -96,24 +97,24 @@ class AttemptLimits:
         tool = self._run.state.agent.tool(call.tool)
         if tool is not None and tool.sensitive and not call.misfit:
             return "failed"
-        return wording.shorten(answer.note or "", 200) if answer.unfit else wording.result(answer)
+        return wording.shorten(answer.note or "", 200) if answer.unfit else wording.describe_result(answer)
 
     def find_earlier_failure(self, call: CallRequest) -> str | None:
         """Return why the same call is not made again as it is."""
         recovery = self._run.state.recovery
         if not (recovery.failed or recovery.spoiled) or not self._run.has(Change.REFUSES_REPEATED):
             return None
-        return rules_recovery.find_failure(recovery, rules_recovery.call_digest(call.tool, call.arguments))
+        return rules_recovery.find_failure(recovery, rules_recovery.digest_call(call.tool, call.arguments))
 
     def find_spoiled(self, index: int, call: CallRequest) -> str | None:
         """Return why a call is not made that was judged before the same one of its turn was done wrongly."""
         if not self._run.has(Change.KEEPS_SPOILED) or index in self._run.state.unclear or call.undoes is not None:
             return None
         spoiled = self._run.state.recovery.spoiled
-        return spoiled.get(rules_recovery.call_digest(call.tool, call.arguments)) if spoiled else None
+        return spoiled.get(rules_recovery.digest_call(call.tool, call.arguments)) if spoiled else None
 
     def refuse(self, index: int, call: CallRequest, before: str) -> None:
-        line = wording.call(call.tool, call.arguments, self._run.tool(call.tool).sensitive)
+        line = wording.describe_call(call.tool, call.arguments, self._run.tool(call.tool).sensitive)
         text = f"not made again: the same call failed before ({before}); try another way"
         attempt = self.count_failure(call.tool, f"{line}: repeated", index=index)
         self._run.answer(index, ToolResult(text=text, error=True, note=attempt))

@@ -103,7 +103,7 @@ class Escalations:
         request = Request(
             id=request_id,
             kind=kind,
-            digest=decisions.request_digest(
+            digest=decisions.compute_digest(
                 workflow.info().first_execution_run_id,
                 request_id,
                 kind=kind,

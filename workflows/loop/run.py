@@ -159,7 +159,7 @@ class Run:
 
     def deny(self, index: int, reason: str) -> None:
         call = self.state.calls[index]
-        line = wording.call(call.tool, call.arguments, self.tool(call.tool).sensitive)
+        line = wording.describe_call(call.tool, call.arguments, self.tool(call.tool).sensitive)
         self.answer(index, ToolResult(text=f"refused: {reason}", error=True))
         self.record_step(f"refused: {line} ({reason})")
 

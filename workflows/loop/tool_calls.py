@@ -44,7 +44,7 @@ class JudgedCall:
 
     @property
     def line(self) -> str:
-        return wording.call(self.call.tool, self.call.arguments, self.tool.sensitive)
+        return wording.describe_call(self.call.tool, self.call.arguments, self.tool.sensitive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class ToolCalls:
             tool=placed.tool.name,
             call=placed.line,
             undoes=placed.call.undoes,
-            key=effects.idempotency_key(run, placed.call.digest, f"{repeat}/{rerun}" if rerun else repeat),
+            key=effects.compute_key(run, placed.call.digest, f"{repeat}/{rerun}" if rerun else repeat),
         )
 
     def _bounded(self, attempted: Attempted) -> Attempted:

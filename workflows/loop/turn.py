@@ -168,7 +168,7 @@ class Turn:
             self._run.release(tool, call.arguments)
         answer = self.attempt_limits.count_outcome(placed, made)
         # A result may repeat what the arguments hold.
-        told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.result(made.answer)
+        told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.describe_result(made.answer)
         self._run.answer(index, answer)
         self._run.record_step(f"{placed.line} → {told}")
 

@@ -127,7 +127,7 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
         "",
         *(f"- `{_code(line)}`" for line in reversed(state.recent)),
         "",
-        f"Used: {wording.usage(state.usage)}",
+        f"Used: {wording.describe_usage(state.usage)}",
     ]
     if state.effects.count:
         times = "once" if state.effects.count == 1 else f"{state.effects.count} times"
@@ -169,7 +169,7 @@ def _request(request: Request) -> list[str]:
     lines += [f"- {_plain(line)}" for line in request.evidence]
     way = commands.list_ways(workflow.info().workflow_id, request)[0]
     others = ", ".join(f"`{choice}`" for choice in request.choices[1:])
-    decision = commands.decision_json(request, way.choice)
+    decision = commands.format_decision(request, way.choice)
     return [
         *lines,
         f"- with Mandate: `{_code(way.mandate)}` (or {others})",

@@ -41,14 +41,14 @@ def list_ways(
     return tuple(
         Way(
             choice,
-            _mandate(workflow_id, request, choice, program=program, namespace=namespace),
-            _temporal(workflow_id, request, choice, namespace=namespace),
+            _build_mandate_command(workflow_id, request, choice, program=program, namespace=namespace),
+            _build_temporal_command(workflow_id, request, choice, namespace=namespace),
         )
         for choice in request.choices
     )
 
 
-def commands(
+def list_commands(
     workflow_id: str, request: Request, program: str = "mandate", *, namespace: str = DEFAULT_NAMESPACE
 ) -> tuple[tuple[str, str], ...]:
     """Label and command, those of `program` before those of Temporal's CLI."""
@@ -57,9 +57,9 @@ def commands(
     return (*ours, *((f"{way.choice}, with Temporal's CLI", way.temporal) for way in ways))
 
 
-def decision_json(request: Request, choice: str) -> str:
+def format_decision(request: Request, choice: str) -> str:
     """Return the argument of `decide` for `choice`, one field a line, with `YOUR_NAME` where a name goes."""
-    fields = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in _decision(request, choice).items())
+    fields = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in _build_decision(request, choice).items())
     return "{" + ",\n ".join(fields) + "}"
 
 
@@ -70,7 +70,7 @@ def quote(text: str) -> str:
     return "$'" + "".join(_escape(character) for character in text) + "'"
 
 
-def _mandate(workflow_id: str, request: Request, choice: str, *, program: str, namespace: str) -> str:
+def _build_mandate_command(workflow_id: str, request: Request, choice: str, *, program: str, namespace: str) -> str:
     target = f"{workflow_id}:{request.id}"
     options: list[str] = []
     if choice not in _OWN_VERBS:
@@ -87,15 +87,15 @@ def _mandate(workflow_id: str, request: Request, choice: str, *, program: str, n
     return " ".join((program, verb, *map(quote, words)))
 
 
-def _temporal(workflow_id: str, request: Request, choice: str, *, namespace: str) -> str:
-    decision = _decision(request, choice)
+def _build_temporal_command(workflow_id: str, request: Request, choice: str, *, namespace: str) -> str:
+    decision = _build_decision(request, choice)
     words = ["--workflow-id", workflow_id, "--name", "decide", "--input", json.dumps(decision)]
     if namespace != DEFAULT_NAMESPACE:
         words += ["--namespace", namespace]
     return " ".join(("temporal workflow update execute", *map(quote, words)))
 
 
-def _decision(request: Request, choice: str) -> dict[str, str]:
+def _build_decision(request: Request, choice: str) -> dict[str, str]:
     decision = {"request": request.id, "digest": request.digest, "choice": choice, "by": YOUR_NAME}
     if choice in _WITH_ANSWER:
         decision["value"] = YOUR_ANSWER

@@ -38,14 +38,14 @@ SHORTEST_COMMENT = 200
 WITH_VALUE = ("approve", "answer", "retry", "supply", "happened")
 
 
-def request_digest(
+def compute_digest(
     run: str, request: str, *, kind: RequestKind, tool: str | None, arguments: JsonValue, agent: Digest
 ) -> Digest:
     """Return the digest that decisions name: it fits one call of one request of one run, and its arguments."""
     return digest_of(canonical_json([run, request, kind, tool, arguments, agent]))
 
 
-def key_of(decision: Decision) -> Digest:
+def compute_key(decision: Decision) -> Digest:
     """Return a key that is equal for the same decision sent twice, whatever its comment and token."""
     contents = [decision.request, decision.digest, decision.choice, normalize_name(decision.by or ""), decision.value]
     return digest_of(canonical_json(contents))
@@ -57,7 +57,7 @@ def find(people: PeopleState, request: str) -> Request | None:
 
 def find_receipt(people: PeopleState, decision: Decision) -> Receipt | None:
     """Return the answer that this decision got when it was counted, as things are now; `None` for a new one."""
-    key = key_of(decision)
+    key = compute_key(decision)
     if decision.request == EVERY:
         rejected = sum(key in entry.decided for entry in people.closed)
         return confirm_all_rejected(rejected) if rejected and _refuse_empty(people) is not None else None
@@ -201,7 +201,7 @@ def count_decision(request: Request, decision: Decision, checked: Checked, at: d
         signed=checked.signed,
         evidence=checked.evidence,
         edited=checked.edited is not None,
-        key=key_of(decision),
+        key=compute_key(decision),
     )
     return request.model_copy(update={"needs": needs, "decisions": (*request.decisions, recorded)})
 
@@ -226,7 +226,7 @@ def take(request: Request, decision: Decision, checked: Checked, at: datetime, *
     request = count_decision(request, decision, checked, at, beside=beside)
     if request.kind != "approval":
         return _word(request, decision, checked, person)
-    match outcome(request):
+    match find_outcome(request):
         case "approved":
             return Taken(request, "approved", f"{_names(request, 'approve')} approved it")
         case "rejected":
@@ -272,7 +272,7 @@ def needs_after_edit(request: Request, wanted: Sequence[Need]) -> tuple[Need, ..
     return (*request.needs, *(need for need in wanted if need.rule not in known))
 
 
-def outcome(request: Request) -> Literal["approved", "rejected"] | None:
+def find_outcome(request: Request) -> Literal["approved", "rejected"] | None:
     """Return the outcome of the decisions so far; `None` while more are wanted."""
     if any(len(need.rejected_by) >= need.rejections for need in request.needs):
         return "rejected"
@@ -302,7 +302,7 @@ def close_request(request: Request, outcome: str, reason: str, *, by_every: Deci
         outcome=outcome,
         reason=reason,
         by=tuple(recorded.by for recorded in list_counting(request)),
-        decided=decided if by_every is None else (*decided, key_of(by_every)),
+        decided=decided if by_every is None else (*decided, compute_key(by_every)),
     )
 
 

@@ -6,7 +6,7 @@ from mandate.workflows.contracts.run import EffectEntry, EffectLog
 KEPT = 50
 
 
-def idempotency_key(first_execution_run_id: str, call: Digest, repeat: int | str) -> str:
+def compute_key(first_execution_run_id: str, call: Digest, repeat: int | str) -> str:
     """Return the key of one intended action: 43 characters of base64url.
 
     It survives retries, crashes, continue-as-new and a reset after which the model asks for the same again; two

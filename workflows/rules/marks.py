@@ -25,7 +25,7 @@ def compute_mark(number: int, secret: bytes, kind: MarkKind, place: Sequence[str
     return number.to_bytes(NUMBER_BYTES, "big") + mac.digest()[:MAC_BYTES]
 
 
-def subject_of(request: BaseModel) -> str:
+def find_subject(request: BaseModel) -> str:
     """Return what an activity's input is about, by which its answer is told from that to another input.
 
     After a reset the same activity of a run may be asked something else. Only what never changes with the version of
@@ -35,13 +35,13 @@ def subject_of(request: BaseModel) -> str:
     checks = request.checks if isinstance(request, DecisionChecks) else ()
     if isinstance(request, DecisionCheck):
         checks = (request,)
-    parts += [f"{check.request.id} {decisions.key_of(check.decision)}" for check in checks]
+    parts += [f"{check.request.id} {decisions.compute_key(check.decision)}" for check in checks]
     return " ".join(parts)
 
 
 _SUBJECT = ("head", "index", "key", "edited", "check", "step")
 
 
-def key_number(mark: bytes) -> int:
+def read_key_number(mark: bytes) -> int:
     """Return the number of the key that a mark says it is made with."""
     return int.from_bytes(mark[:NUMBER_BYTES], "big")

@@ -47,7 +47,7 @@ def judge(
     for kind in ("deny", "ask", "allow"):
         deciding = [read for read in readings if read.matched and read.rule.verdict == kind]
         if deciding:
-            return _verdict(kind, deciding, tool)
+            return _build_verdict(kind, deciding, tool)
     return _judge_unmatched(readings, tool)
 
 
@@ -108,7 +108,7 @@ def _read_rules(
         if unfit is not None or rule.when is None:
             readings.append(_Read(rule, unfit is None, unfit))
             continue
-        facts = facts or evaluation.Facts(variables(tool, arguments, run, tools))
+        facts = facts or evaluation.Facts(collect_variables(tool, arguments, run, tools))
         outcome = facts.evaluate(rule.when)
         if type(outcome) is evaluation.Unevaluable:
             readings.append(_Read(rule, rule.verdict != "allow", None, outcome.reason))
@@ -117,7 +117,7 @@ def _read_rules(
     return readings
 
 
-def variables(
+def collect_variables(
     tool: Tool, arguments: Mapping[str, JsonValue], run: RunFacts, tools: Sequence[Tool]
 ) -> dict[str, object]:
     """Return the variables of conditions about a call; each tool has its calls and totals from the beginning."""
@@ -129,10 +129,10 @@ def variables(
         "risk": float(tool.risk),
         "untrusted": tool.untrusted,
     }
-    return {"tool": facts, "args": arguments, **variables_of_run(run, (*tools, tool))}
+    return {"tool": facts, "args": arguments, **collect_run_variables(run, (*tools, tool))}
 
 
-def variables_of_run(run: RunFacts, tools: Sequence[Tool]) -> dict[str, object]:
+def collect_run_variables(run: RunFacts, tools: Sequence[Tool]) -> dict[str, object]:
     """Return the variables of conditions about no call: `agent` and `run`."""
     calls = {known.name: 0 for known in tools}
     sums = {known.name: dict.fromkeys(known.numeric, 0.0) for known in tools}
@@ -156,7 +156,7 @@ def variables_of_run(run: RunFacts, tools: Sequence[Tool]) -> dict[str, object]:
     }
 
 
-def _verdict(kind: Literal["allow", "ask", "deny"], deciding: Sequence[_Read], tool: Tool) -> Verdict:
+def _build_verdict(kind: Literal["allow", "ask", "deny"], deciding: Sequence[_Read], tool: Tool) -> Verdict:
     first, *others = deciding if kind == "ask" else deciding[:1]
     reason = f"rule {first.rule.id!r} {_SAYS[kind]} {tool.name!r}{_explain_rule(first)}"
     for other in others:

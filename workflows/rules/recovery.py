@@ -15,7 +15,7 @@ KEPT = 64
 LINES = 10
 
 
-def call_digest(tool: str, arguments: JsonObject) -> Digest:
+def digest_call(tool: str, arguments: JsonObject) -> Digest:
     """Return a digest that is equal for two equal calls."""
     return digest_of(canonical_json([tool, arguments]))
 

@@ -33,7 +33,7 @@ def compute_arguments(
     facts = evaluation.Facts({"args": args, "key": key or "", **more})
     arguments: JsonObject = {}
     for name, text in expressions.items():
-        argument = named_argument(text)
+        argument = find_argument(text)
         if argument not in {None, *args}:
             continue
         if argument is not None and redaction.is_hidden(args[argument]):
@@ -46,13 +46,13 @@ def compute_arguments(
     return arguments
 
 
-def named_argument(text: str) -> str | None:
+def find_argument(text: str) -> str | None:
     """Return the argument that the expression `text` is, if it is just one: `order` for `args.order`."""
     match = _ARGUMENT.fullmatch(text)
     return next((name for name in match.groups() if name is not None), None) if match else None
 
 
-def argument_text(name: str) -> str:
+def format_argument(name: str) -> str:
     """Return the expression that is the argument `name`."""
     return f"args[{json.dumps(name, ensure_ascii=False)}]" if not _IDENTIFIER.fullmatch(name) else f"args.{name}"
 
@@ -77,5 +77,9 @@ def applies(
     """
     if check.when is None:
         return True
-    seen = policy.variables_of_run(run, tools) if tool is None else policy.variables(tool, arguments, run, tools)
+    seen = (
+        policy.collect_run_variables(run, tools)
+        if tool is None
+        else policy.collect_variables(tool, arguments, run, tools)
+    )
     return evaluation.Facts(seen).evaluate(check.when)

@@ -20,17 +20,17 @@ def shorten(text: str, limit: int) -> str:
     return plain_text.shorten(text, limit)
 
 
-def call(tool: str, arguments: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
+def describe_call(tool: str, arguments: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
     """Describe a call as `lookup_order order=81`: at most 100 characters, no values of `sensitive` arguments."""
     words = [tool]
     for name, value in redaction.mask(arguments, sensitive).items():
-        words.append(f"{name}={_value(value)}")
+        words.append(f"{name}={_describe_value(value)}")
         if sum(map(len, words)) > SUMMARY_CHARACTERS:
             break
     return shorten(" ".join(words), SUMMARY_CHARACTERS)
 
 
-def _value(value: JsonValue) -> str:
+def _describe_value(value: JsonValue) -> str:
     if isinstance(value, str):
         return shorten(value, 40)
     if LeafReference.is_one(value):
@@ -38,12 +38,12 @@ def _value(value: JsonValue) -> str:
     return shorten(json.dumps(value, ensure_ascii=False), 40)
 
 
-def arguments(values: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
+def describe_arguments(values: Mapping[str, JsonValue], sensitive: Sequence[str] = ()) -> str:
     """Return all arguments as one line of JSON, without the values of `sensitive` ones."""
     return json.dumps(redaction.mask(values, sensitive), ensure_ascii=False)
 
 
-def result(answer: ToolResult) -> str:
+def describe_result(answer: ToolResult) -> str:
     """Return the beginning of a result, or that it is an error."""
     text = shorten(answer.text if answer.text is not None else answer.preview, 80)
     if not text and answer.size is not None:
@@ -54,14 +54,14 @@ def result(answer: ToolResult) -> str:
     return text if answer.size is None else f"{text} ({answer.size} bytes)"
 
 
-def usage(total: Usage) -> str:
+def describe_usage(total: Usage) -> str:
     """Describe usage as `12 model calls, 3,400 tokens in (1,200 cached), 560 out, $0.0123`."""
     cached = f" ({total.cached_input_tokens:,} cached)" if total.cached_input_tokens else ""
     calls = "1 model call" if total.model_calls == 1 else f"{total.model_calls} model calls"
-    return f"{calls}, {total.input_tokens:,} tokens in{cached}, {total.output_tokens:,} out, {cost(total)}"
+    return f"{calls}, {total.input_tokens:,} tokens in{cached}, {total.output_tokens:,} out, {describe_cost(total)}"
 
 
-def cost(total: Usage) -> str:
+def describe_cost(total: Usage) -> str:
     """Describe the money spent, and say so when it is not known of some calls."""
     amount = f"${total.cost_usd.quantize(Decimal('0.0001'))}"
     if not total.unpriced_calls:
@@ -71,7 +71,7 @@ def cost(total: Usage) -> str:
     return f"{amount} and {total.unpriced_calls} calls of unknown price"
 
 
-def failed_check(failed: str, *, changed_world: bool) -> str:
+def describe_failed_check(failed: str, *, changed_world: bool) -> str:
     """Tell the model of a call that was made and did not pass; an effect is never to be repeated for it."""
     if changed_world and "could not be made" in failed:
         return f"it was done, and {failed}; do not make this call again"
@@ -84,7 +84,7 @@ def join_notes(*notes: str | None) -> str | None:
     return "; ".join(note for note in notes if note) or None
 
 
-def attempt(number: int, most: int, tool: str) -> str | None:
+def describe_attempt(number: int, most: int, tool: str) -> str | None:
     """Tell the model of a failure that is not the first."""
     if number < 2:
         return None

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from stat import S_ISREG
 
-from mandate.activities.failures import ModelFault, model_failure
+from mandate.activities.failures import ModelFault, make_model_failure
 from mandate.activities.files import FileError
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.scripted.differences import find_differences, fits_text
@@ -32,10 +32,10 @@ from mandate.activities.providers.scripted.values import (
     Incoming,
     ScriptFault,
     Values,
-    call_id,
-    input_text,
-    next_number,
+    find_next_number,
+    make_call_id,
     read_incoming,
+    read_input,
 )
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
@@ -79,14 +79,14 @@ class ScriptedProvider:
                 return await self._answer(prompt)
         except TimeoutError:
             reason = f"{prompt.model}: no answer within {prompt.timeout.total_seconds():g} s"
-            raise model_failure("timeout", reason, attempt=prompt.attempt) from None
+            raise make_model_failure("timeout", reason, attempt=prompt.attempt) from None
 
     async def close(self) -> None:
         self._loaded.clear()
 
     async def _answer(self, prompt: Prompt) -> Completion:
         loaded = self._script(prompt.model)
-        number = next_number(prompt.conversation)
+        number = find_next_number(prompt.conversation)
         plan = _plan(loaded, prompt)
         cue = _cue(plan, number, prompt)
         got = read_incoming(prompt.conversation)
@@ -96,7 +96,7 @@ class ScriptedProvider:
             values.check_taken()
             message = _message(cue.turn, values, number, prompt.model)
         except ScriptFault as fault:
-            raise model_failure("script", f"{prompt.model}:{loaded.line(cue)}, turn {number}: {fault}") from None
+            raise make_model_failure("script", f"{prompt.model}:{loaded.line(cue)}, turn {number}: {fault}") from None
         if prompt.attempt <= len(cue.turn.fail):
             await _go_wrong(cue.turn.fail[prompt.attempt - 1], prompt)
         await asyncio.sleep((cue.turn.delay or loaded.script.delay or self._pace).total_seconds())
@@ -110,7 +110,7 @@ class ScriptedProvider:
             try:
                 loaded = load_script(path.path)
             except FileError as error:
-                raise model_failure("configuration", f"the script cannot be used: {error}") from None
+                raise make_model_failure("configuration", f"the script cannot be used: {error}") from None
             for old in [other for other in self._loaded if other.path == path.path]:
                 del self._loaded[old]
             self._loaded[path] = loaded
@@ -124,17 +124,17 @@ class ScriptedProvider:
                 if S_ISREG(status.st_mode):
                     return _Found(path, (status.st_mtime_ns, status.st_size, status.st_ino))
         folders = ", ".join(repr(str(folder)) for folder in self._folders)
-        raise model_failure("configuration", f"there is no script {name!r} in {folders}")
+        raise make_model_failure("configuration", f"there is no script {name!r} in {folders}")
 
 
 def _plan(loaded: LoadedScript, prompt: Prompt) -> Plan:
-    text = input_text(prompt.conversation)
+    text = read_input(prompt.conversation)
     for plan in loaded.plans:
         if fits_text(plan.match, text):
             return plan
     patterns = " or ".join(repr(plan.match) for plan in loaded.plans)
     reason = f"no conversation of the script fits the input: expected {patterns}, got {shorten(text, 60)!r}"
-    raise model_failure("script", f"{prompt.model}: {reason}")
+    raise make_model_failure("script", f"{prompt.model}: {reason}")
 
 
 def _cue(plan: Plan, number: int, prompt: Prompt) -> Cue:
@@ -145,7 +145,7 @@ def _cue(plan: Plan, number: int, prompt: Prompt) -> Cue:
     came = ", ".join(f"{result.tool}: {shorten(result.text, 40)!r}" for result in got.results)
     came = ", ".join(filter(None, (came, got.text and repr(shorten(got.text, 100)))))
     reason = f"the script has {plan.turns} turns and no 'otherwise', and answer {number} was asked for"
-    raise model_failure("script", f"{prompt.model}: {reason}; came in: {came or 'nothing'}")
+    raise make_model_failure("script", f"{prompt.model}: {reason}; came in: {came or 'nothing'}")
 
 
 def _is_whole(plan: Plan, number: int) -> bool:
@@ -177,7 +177,9 @@ async def _go_wrong(failure: Failure, prompt: Prompt) -> None:
         fault = _STATUS_FAULTS.get(failure.status, "server" if failure.status >= 500 else "bad_request")
         what = f"HTTP {failure.status}"
     reason = f"{prompt.model}: {what}, as the script says for attempt {prompt.attempt}"
-    raise model_failure(fault, reason, attempt=prompt.attempt, retry_after=failure.retry_after, status=failure.status)
+    raise make_model_failure(
+        fault, reason, attempt=prompt.attempt, retry_after=failure.retry_after, status=failure.status
+    )
 
 
 def _message(turn: Turn, values: Values, number: int, model: str) -> AssistantMessage:
@@ -192,7 +194,7 @@ def _message(turn: Turn, values: Values, number: int, model: str) -> AssistantMe
             spelled = values.text(arguments)
         else:
             spelled = json.dumps(values.fill(arguments or {}), ensure_ascii=False)
-        parts.append(CallPart(kind="call", call_id=call_id(number, index), tool=tool, arguments=spelled))
+        parts.append(CallPart(kind="call", call_id=make_call_id(number, index), tool=tool, arguments=spelled))
     return AssistantMessage(role="assistant", parts=tuple(parts), protocol="scripted", model=model)
 
 

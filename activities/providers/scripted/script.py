@@ -270,6 +270,6 @@ def load_script(path: Path) -> LoadedScript:
     return LoadedScript(script, tuple(plans), document)
 
 
-def script_schema() -> JsonObject:
+def build_schema() -> JsonObject:
     """Return the JSON Schema of a script file, for editors."""
     return Script.model_json_schema()

@@ -32,12 +32,12 @@ class Incoming:
     """Calls that the newest answer asked for."""
 
 
-def call_id(number: int, index: int) -> str:
+def make_call_id(number: int, index: int) -> str:
     """Return the id of call `index` of turn `number`, both from 1."""
     return f"call_{number}_{index}"
 
 
-def next_number(conversation: Conversation) -> int:
+def find_next_number(conversation: Conversation) -> int:
     """Return the number of the next turn, from 1: one more than there are answers."""
     later = 1
     for index in range(len(conversation) - 1, -1, -1):
@@ -49,7 +49,7 @@ def next_number(conversation: Conversation) -> int:
     return later
 
 
-def input_text(conversation: Conversation) -> str:
+def read_input(conversation: Conversation) -> str:
     """Return the text of the first message."""
     first = conversation[0] if len(conversation) else None
     return _text(first) if isinstance(first, UserMessage) else ""
@@ -122,7 +122,7 @@ class Values:
         """Return the value of `tool.key...` or `input.key...` in the first `length` messages."""
         name, *path = expression.split(".")
         if name == "input":
-            text = input_text(self._conversation)
+            text = read_input(self._conversation)
             return _inner(_json(text, "the input"), path, name) if path else text
         head = _HEAD.fullmatch(name)
         if head is None:

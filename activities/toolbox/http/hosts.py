@@ -62,7 +62,7 @@ class AllowedHosts:
             HostRefused: the host is not allowed, or one of its addresses is not public and may not be reached.
             OSError: the name is not known.
         """
-        host = host_of(url)
+        host = find_host(url)
         default_port = 443 if url.scheme == "https" else 80
         port = url.port or default_port
         rules = [rule for rule in self._rules if rule.covers(host, port, default_port)]
@@ -81,7 +81,7 @@ class AllowedHosts:
         return addresses
 
 
-def host_of(url: httpx2.URL) -> str:
+def find_host(url: httpx2.URL) -> str:
     """Return the lower-case ASCII name or bare address, without the dot that ends a full name."""
     return url.raw_host.decode("ascii").lower().rstrip(".")
 
@@ -99,7 +99,7 @@ def _rule(entry: str) -> _Rule:
     try:
         if parts is None:
             raise ValueError
-        host = host_of(httpx2.URL(f"http://{parts[3]}"))
+        host = find_host(httpx2.URL(f"http://{parts[3]}"))
     except (ValueError, httpx2.InvalidURL):
         raise ValueError(
             f"allowed host {entry!r} must be 'host', 'host:port', '*.domain' or one of them after 'private:'"

@@ -38,7 +38,7 @@ class Body:
     """The reason why it is not whole."""
 
 
-def outcome(status: int, *, keyed: bool) -> Outcome:
+def decide_outcome(status: int, *, keyed: bool) -> Outcome:
     """Return the outcome that an answer shows; `keyed` says that the server knows our idempotency key.
 
     A 409 to a key may mean that the first attempt is still at work; a 408 or 425 says nothing of it.
@@ -66,7 +66,7 @@ async def read_body(response: httpx2.Response, max_bytes: int, deadline: float) 
     return Body(bytes(content))
 
 
-def result(
+def build_result(
     response: httpx2.Response, body: Body, *, effect: Effect, secrets: SecretValues, head: bool = False
 ) -> ToolText:
     """Return the result for the model; a definite refusal is one too, so that it is read in the server's words.
@@ -78,7 +78,7 @@ def result(
     text = secrets.strike(_head(response) if head else _text(response, body.content))
     answer = f"{status}: {text}" if text else status
     wait = retry_after(response.headers)
-    match outcome(response.status_code, keyed=effect is Effect.KEYED):
+    match decide_outcome(response.status_code, keyed=effect is Effect.KEYED):
         case Outcome.DONE:
             whole = ToolText(answer if head else text or status)
             return whole if body.fault is None else _report_lost(status, body.fault, effect)

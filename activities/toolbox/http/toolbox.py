@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import httpx2
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
-from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused, LookUp, host_of, look_up
+from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused, LookUp, find_host, look_up
 from mandate.activities.toolbox.http.request import HttpCall, build_call, check_header
-from mandate.activities.toolbox.http.response import ERROR_BYTES, MAX_BYTES, describe_error, read_body, result
+from mandate.activities.toolbox.http.response import ERROR_BYTES, MAX_BYTES, build_result, describe_error, read_body
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
@@ -77,7 +77,9 @@ class HttpToolbox:
                 body = await read_body(response, large, attempt.deadline)
             finally:
                 await response.aclose()
-            return result(response, body, effect=definition.tool.effect, secrets=secrets, head=call.method == "HEAD")
+            return build_result(
+                response, body, effect=definition.tool.effect, secrets=secrets, head=call.method == "HEAD"
+            )
         except ToolError as error:
             reason, wait = secrets.strike(error.whole), error.retry_after
             raise ToolError(error.outcome, reason, retry_after=wait, is_of_key=error.is_of_key) from None
@@ -90,7 +92,7 @@ class HttpToolbox:
         self, call: HttpCall, headers: Mapping[str, str], effect: Effect, attempt: _Attempt
     ) -> httpx2.Response:
         """Return the first answer that is no redirect to follow; its body is still to be read."""
-        where = f"{call.method} {host_of(call.url)}"
+        where = f"{call.method} {find_host(call.url)}"
         try:
             async with asyncio.timeout_at(attempt.deadline):
                 for _ in range(MAX_REDIRECTS):
@@ -117,7 +119,7 @@ class HttpToolbox:
         addresses = await self._hosts.addresses(call.url)
         seconds = max(attempt.deadline - asyncio.get_running_loop().time(), 0.001)
         timeout = {"connect": min(_CONNECT_SECONDS, seconds), "read": seconds, "write": seconds, "pool": seconds}
-        extensions = {"timeout": timeout, "trace": attempt.trace, "sni_hostname": host_of(call.url)}
+        extensions = {"timeout": timeout, "trace": attempt.trace, "sni_hostname": find_host(call.url)}
         netloc = call.url.netloc.decode("ascii")
         for position, address in enumerate(addresses):
             request = httpx2.Request(

@@ -65,7 +65,7 @@ def _read(result: object) -> CallToolResult:
         raise ResultUnusable(describe_protocol_fault(error)) from None
 
 
-def schema_fault(answer: CallToolResult, schema: JsonObject | None) -> str | None:
+def find_schema_fault(answer: CallToolResult, schema: JsonObject | None) -> str | None:
     """Return why a result does not fit the tool's own output schema; `None` also when that cannot be found out."""
     if schema is None or answer.is_error:
         return None
@@ -80,7 +80,7 @@ def schema_fault(answer: CallToolResult, schema: JsonObject | None) -> str | Non
     return None if fault is None else f"it does not fit the tool's own schema: {fault}"
 
 
-def result_text(answer: CallToolResult) -> str:
+def format_result(answer: CallToolResult) -> str:
     """Return structured content as JSON, else the text parts; the rest as one line each that says what it is.
 
     Servers repeat structured content as text, so with it text parts are left out; never holds base64.

@@ -9,7 +9,13 @@ from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
 from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
 from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE
-from mandate.activities.toolbox.mcp.result import InputRequired, ResultUnusable, read_result, result_text, schema_fault
+from mandate.activities.toolbox.mcp.result import (
+    InputRequired,
+    ResultUnusable,
+    find_schema_fault,
+    format_result,
+    read_result,
+)
 from mandate.activities.toolbox.mcp.session import START_SECONDS, ServerConnection
 from mandate.activities.toolbox.mcp.tool_list import (
     McpUnavailable,
@@ -40,7 +46,9 @@ _REFUSED = (METHOD_NOT_FOUND, INVALID_PARAMS, NOT_CONNECTED)
 _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
 
 
-def outcome(answer: CallToolResult | Exception, effect: Effect, error_means: ErrorMeaning | None = None) -> Outcome:
+def decide_outcome(
+    answer: CallToolResult | Exception, effect: Effect, error_means: ErrorMeaning | None = None
+) -> Outcome:
     """Return the outcome of an attempt by its answer; `error_means` is what the agent file says of errors.
 
     A tool that says it failed may have acted before, since servers answer so to every exception, a lost reply
@@ -109,7 +117,7 @@ class McpToolbox:
         return _distinct(server, definitions)
 
     async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
-        """Make one attempt; raise as `Toolbox.call`, by `outcome`."""
+        """Make one attempt; raise as `Toolbox.call`, by `decide_outcome`."""
         binding = definition.binding
         assert isinstance(binding, McpBinding)
         effect = definition.tool.effect
@@ -120,12 +128,12 @@ class McpToolbox:
             connection.note_answer()
             return _report_unusable(connection.strike(str(error)), effect)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the outcome is unknown and must be said
-            raise ToolError(outcome(error, effect), connection.strike(_reason(error, binding))) from None
+            raise ToolError(decide_outcome(error, effect), connection.strike(_reason(error, binding))) from None
         connection.note_answer()
         if fault is not None:
             return _report_unusable(connection.strike(fault), effect)
-        text = connection.strike(result_text(answer))
-        if outcome(answer, effect, binding.error) is Outcome.UNKNOWN:
+        text = connection.strike(format_result(answer))
+        if decide_outcome(answer, effect, binding.error) is Outcome.UNKNOWN:
             raise ToolError(Outcome.UNKNOWN, f"the tool says that it failed, and may have acted: {text}")
         return ToolText(text, error=answer.is_error)
 
@@ -169,7 +177,7 @@ class McpToolbox:
                 raise
             result = read_result(answer)
             listed = link.tools.get(binding.tool)
-            return result, schema_fault(result, None if listed is None else listed.output_schema)
+            return result, find_schema_fault(result, None if listed is None else listed.output_schema)
 
 
 def _report_unusable(why: str, effect: Effect) -> ToolText:

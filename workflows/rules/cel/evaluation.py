@@ -146,4 +146,4 @@ def _compile(text: str, names: tuple[str, ...]) -> _Program | Unevaluable:
 def _environment(names: tuple[str, ...]) -> "cel.Env":
     from cel_expr_python import cel  # noqa: PLC0415 - CEL only where conditions are
 
-    return cel.NewEnv(cel_values.messages(), variables=dict.fromkeys(names, cel.Type.DYN))
+    return cel.NewEnv(cel_values.load_types(), variables=dict.fromkeys(names, cel.Type.DYN))

@@ -177,7 +177,7 @@ def _timestamp_class() -> Any:
 
 
 @lru_cache(maxsize=1)
-def messages() -> "DescriptorPool":
+def load_types() -> "DescriptorPool":
     """Return the types that conditions know beyond plain values."""
     from google.protobuf import descriptor_pb2, descriptor_pool  # noqa: PLC0415 - only for conditions
 
@@ -197,4 +197,4 @@ def messages() -> "DescriptorPool":
 def _message_class() -> Any:
     from google.protobuf import message_factory  # noqa: PLC0415 - only for conditions
 
-    return message_factory.GetMessageClass(messages().FindMessageTypeByName(REFERENCE))
+    return message_factory.GetMessageClass(load_types().FindMessageTypeByName(REFERENCE))
