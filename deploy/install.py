@@ -71,7 +71,7 @@ class Progress:
 
 def main(arguments: Sequence[str]) -> int:
     """Install; the exit code is pip's."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*BUILD, *project["dependencies"]]
     for extra in arguments:
         wanted += project["optional-dependencies"][extra]
@@ -124,7 +124,13 @@ def run(read: Callable[[str], None], step: object, command: Sequence[str]) -> in
     told = Teller(sys.stderr)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(  # noqa: S603 - Python itself, with pip
-        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        command,
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
     )
     assert process.stdout is not None
     output = process.stdout
