@@ -39,7 +39,7 @@ def test_all_files_are_made_and_the_next_commands_told(folder: Path, capsys: pyt
     assert [line.split()[0] for line in told.out.splitlines()[: len(FILES)]] == [f"new/shop/{name}" for name in FILES]
     assert told.out.splitlines()[len(FILES) :] == [
         "",
-        'You are jo "j" o@example.com: so people.yaml calls you. Next:',
+        'people.yaml has you as jo "j" o@example.com. Next:',
         "  cd new/shop",
         "  mandate validate",
         '  mandate run refunds "Order 81 arrived broken."',

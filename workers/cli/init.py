@@ -57,7 +57,7 @@ def init(
         return DONE
     for name, meaning in FILES.items():
         call.out.print(f"{folder / name!s:<{len(str(folder)) + 32}}{meaning}")
-    call.out.print(f"\nYou are {person}: so people.yaml calls you. Next:", *(f"  {command}" for command in commands))
+    call.out.print(f"\npeople.yaml has you as {person}. Next:", *(f"  {command}" for command in commands))
     call.out.print("It wants to refund 120 EUR, and waits for you. In another terminal, in the same folder:")
     call.out.print(*(f"  {command}" for command in answers))
     for variable in find_set(OVERRIDES):
