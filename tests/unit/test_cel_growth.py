@@ -285,7 +285,7 @@ def test_no_condition_does_more_than_was_estimated(condition: Part, size: tuple[
 
 
 def test_what_is_let_through_takes_no_longer_than_a_plain_loop_that_is() -> None:
-    """As a ratio to the dearest loop without growth, on the same machine: at most one and a half times as long."""
+    """As a ratio to the dearest loop without growth, on the same machine: at most twice as long."""
     plain = Facts({"args": {"l": list(range(2000))}})
     largest = [
         (chained("[args.s]", "x + x", 13, ".all(x, x == x)"), {"s": "a" * 1000}),
@@ -304,4 +304,4 @@ def test_what_is_let_through_takes_no_longer_than_a_plain_loop_that_is() -> None
     turns = [[seconds(facts, text) for facts, text in loops] for _ in range(6)]
     reference, *found = map(min, zip(*turns, strict=True))
 
-    assert max(found) <= 1.5 * reference, (reference, found)
+    assert max(found) <= 2 * reference, (reference, found)
