@@ -4,25 +4,14 @@ import asyncio
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from mandate.activities import private_files
+from mandate.activities import child_processes, private_files
 from mandate.workers.cli.errors import ENDED_OTHERWISE, CliError
 
 STOP_SECONDS = 5.0
-
-_LAUNCH = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit(1)
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-"""Ends the worker with the demo, however that ends. A function run after a fork might find locks of other threads."""
 
 
 class DemoWorker:
@@ -33,12 +22,9 @@ class DemoWorker:
         self._log = log
 
     def start(self, more: Mapping[str, str]) -> None:
-        words = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), "-m", "mandate.workers.main", "worker"]
-        environment = {**self._environment, **more}
         with private_files.open_own(self._log, "ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 our own program
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
+            words = ["-m", "mandate.workers.main", "worker"]
+            self.process = child_processes.start_python(words, {**self._environment, **more}, log)
 
     async def watch(self) -> NoReturn:
         """Raise `CliError` with the end of the log when the process ends by itself."""

@@ -123,7 +123,7 @@ class RequestOpened:
 
     @property
     def line(self) -> str:
-        """Who is asked what and until when, in one line."""
+        """The request in one line: who is asked what, and until when."""
         request = self.request
         who = ", ".join(request.waits_for)
         title = wording.shorten(request.title, TITLE_CHARACTERS)
