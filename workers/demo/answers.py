@@ -113,22 +113,20 @@ class Requests:
         for name, value in rows.items():
             if value:
                 self.lines.paragraph(f"{name:<8}{value}", "bold yellow" if name == "asked" else "yellow", hang=8)
-        ours, temporal = self._commands(request)
+        tell, (ours, temporal) = self.lines.paragraph, self._commands(request)
         if self.facts.is_unattended:
-            self.lines.paragraph(
-                "Answered by this command itself, since it was called with --yes. A person would type:"
-            )
+            tell("Answered by this command itself, since it was called with --yes. A person would type:")
             self.lines.command(ours[unattended(request, evidence).choice])
             return
         here = f"here with {prompts.keys(request)} and Enter, or " if self._has_keyboard else ""
-        self.lines.paragraph(f"The run waits until somebody answers, {here}from another terminal in this folder:")
+        tell(f"The run waits until somebody answers, {here}from another terminal in this folder:")
         for command in ours.values():
             self.lines.command(command)
         choose = "" if request.kind == "approval" else "choose "
-        self.lines.paragraph(f"Or with Temporal's own CLI, for example to {choose}{request.choices[0]}:")
+        tell(f"Or with Temporal's own CLI, for example to {choose}{request.choices[0]}:")
         self.lines.command(temporal)
         if (url := self.connection.run_url(self.facts.workflow_id)) is not None:
-            self.lines.paragraph("Or in the Web UI, by More Actions, Send an Update; tab User Metadata:")
+            tell("Or in the Web UI, by More Actions, Send an Update; tab User Metadata:")
             self.lines.print(f"  {url}")
 
     def _commands(self, request: Request) -> tuple[dict[str, str], str]:

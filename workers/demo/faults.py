@@ -19,7 +19,6 @@ ANNOUNCED = (
 LOST_REPLIES = {"MANDATE_DEMO_LOST_REPLIES": "issue_refund,send_customer_note"}
 SLOW_BANK = {"MANDATE_DEMO_BANK_SECONDS": "15"}
 """Environment of a worker with `--break`, whose replies get lost, and with `--kill`, which waits for the bank."""
-
 Finding = CallProbed | ResultChecked
 
 
@@ -44,12 +43,13 @@ class Kill:
                 self.in_flight, self.attempts = call.line, call.attempts
                 self.seconds_until_taken_up = round(call.begun_at.timestamp() - self.at, 3)
 
-    def describe(self) -> list[str]:
+    def describe(self, calls: Sequence[Call]) -> list[str]:
+        is_only = all(call.attempts == 1 or call.line == self.in_flight for call in calls)
         again = f"made attempt {self.attempts} {self.seconds_until_taken_up:.1f} s later, with the same idempotency key"
         return [
             f"In flight: {self.in_flight}. The refund was in the database; nobody had been told.",
             f"Process {self.new_pid} {again}.",
-            f"The database has {_count(self.refunds, 'refund')}.",
+            f"The database has {_count(self.refunds, 'refund')}.{' No other call was made a second time.' * is_only}",
         ]
 
 

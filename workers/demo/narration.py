@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mandate.activities.transcript import results
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workers.cli.paragraphs import Lines
 from mandate.workers.demo import faults
@@ -13,11 +14,7 @@ from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.rules import wording
 
-RESULT_CHARACTERS = 400
-_PROBED = {
-    Outcome.DONE: ("it was done, and is not made again", "green"),
-    Outcome.NOT_DONE: ("it was not done, and is made again", "green"),
-}
+_PROBED = {Outcome.DONE: "it was done, and is not made again", Outcome.NOT_DONE: "it was not done, and is made again"}
 
 
 @dataclass(slots=True)
@@ -48,11 +45,15 @@ class Narration:
             case ModelAnswered(final=True):
                 self._answer = happening
             case CallReturned(_, call) if (result := call.result) is not None:
-                text = wording.shorten(result.text or result.preview or "", RESULT_CHARACTERS)
-                self._tell_result(call, text, is_error=result.error)
+                text = result.text or ""
+                if result.digest is not None:
+                    async with stored(self.store, None) as blobs:
+                        text = (await results.content(blobs, result)).decode(errors="replace")
+                self._tell_result(call, wording.shorten(text, 400), is_error=result.error)
             case CallProbed():
                 self.facts.findings.append(happening)
-                told, style = _PROBED.get(happening.outcome, ("it is still unknown", "yellow"))
+                told = _PROBED.get(happening.outcome, "it is still unknown")
+                style = "green" if happening.outcome in _PROBED else "yellow"
                 self.lines.paragraph(f"{happening.probe} is asked, by the call's idempotency key: {told}.", style)
             case ResultChecked():
                 self._tell_check(happening, history.pin.attempts if history.pin is not None else 0)

@@ -76,7 +76,7 @@ class Facts:
         heading = "The agent's answer" if result.status == "completed" else f"The run is {result.status}"
         sections = {heading: lines, EFFECTS: self._effects()}
         if self.kill is not None and self.kill.in_flight is not None:
-            sections["The worker was killed"] = self.kill.describe()
+            sections["The worker was killed"] = self.kill.describe(self.calls)
         if self.breaks:
             sections["What broke, and what Mandate did"] = faults.describe(result, self.findings, self.books)
         return sections

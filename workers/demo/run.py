@@ -78,11 +78,10 @@ class Demo:
                 f"{temporal} workflow describe -w {workflow_id}{connection.temporal_options}",
             ]
             if out.as_json:
-                url = connection.run_url(workflow_id)
-                known = {"rules_server": self.rules, "address": connection.address, "url": url, "look": look}
-                times = {"startup_seconds": startup_seconds, "seconds": seconds}
                 ids = {"workflow_id": workflow_id, "run_id": handle.first_execution_run_id, "model": self.model}
-                out.json({**ids, **known, **times, **facts.to_json()})
+                known = {"rules_server": self.rules, "address": connection.address, "look": look}
+                rest = {"url": connection.run_url(workflow_id), "startup_seconds": startup_seconds, "seconds": seconds}
+                out.json({**ids, **known, **rest, **facts.to_json()})
             else:
                 self._report(facts, Lines(out), look, program, seconds)
             if self.keeps:

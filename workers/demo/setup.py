@@ -24,7 +24,6 @@ REQUESTER = "support@coffee.example"
 """Who starts the run, and may therefore not decide on what it asks."""
 PACE = "400ms"
 """How long the scripted model takes to answer, so that a person can read along."""
-
 SHIPPED, FILESYSTEM = "the one that ships with the demo", "the filesystem server, through npx"
 _NPX = ("-y", "@modelcontextprotocol/server-filesystem@2026.8.31", str(RULES.absolute()))
 _SERVERS = {
