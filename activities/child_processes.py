@@ -2,9 +2,35 @@
 
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import IO
 
 _groups: set[int] = set()
+
+# A function run after a fork might find locks of other threads.
+_LAUNCH = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def start_python(words: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start this interpreter with `words`; on Linux it ends with this process, however that ends."""
+    return subprocess.Popen(  # noqa: S603 our own program
+        [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=dict(environment),
+        start_new_session=True,
+    )
 
 
 def register(group: int) -> None:

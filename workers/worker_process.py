@@ -4,28 +4,13 @@ import asyncio
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mandate.activities import private_files
+from mandate.activities import child_processes, private_files
 
 STOP_SECONDS = 5.0
-
-_LAUNCH = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit(1)
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-"""Ends the worker with its parent, however that ends. A function run after a fork might find locks of other threads."""
-
-
-class WorkerEnded(Exception):
-    """A worker that should be running is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +50,7 @@ class WorkerProcess:
 
 def start_worker(environment: Mapping[str, str], log: Path, *options: str) -> WorkerProcess:
     """Start `mandate worker` with `environment` in addition to this process's; its output goes to `log`."""
-    launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
     # -P: a file of the working folder replaces no installed module, as with the program `mandate`.
-    command = [*launch, "-P", "-m", "mandate.workers.main", "worker", *options]
+    words = ["-P", "-m", "mandate.workers.main", "worker", *options]
     with private_files.open_own(log, "ab") as output:
-        process = subprocess.Popen(  # noqa: S603 our own program
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, **environment},
-            start_new_session=True,
-        )
-    return WorkerProcess(process, log)
+        return WorkerProcess(child_processes.start_python(words, {**os.environ, **environment}, output), log)

@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import pytest
-from mandate.workers.cli.connection import configured
+from mandate.workers.cli.connection import Connection, configured, environment_of
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import ConnectionFlags, Invocation
 from mandate.workers.cli.output import Output
 from mandate.workers.cli.root_options import RootOptions
+from mandate.workers.settings import Settings
+from temporalio.client import Client
 from temporalio.service import TLSConfig
 
 PROFILES = """
@@ -91,3 +93,36 @@ def test_missing_certificate_is_named() -> None:
 
 def test_api_key_is_in_no_repr() -> None:
     assert "secret" not in repr(call(api_key="secret"))
+
+
+async def connection(address: str, *, options: str = "", temporal_options: str = "") -> Connection:
+    client = await Client.connect(address, namespace="shop", lazy=True)
+    settings = Settings.from_environment({})
+    return Connection(client, settings, address, None, None, options, None, temporal_options)
+
+
+async def test_another_process_connects_as_this_one(tmp_path: Path, profiles: str) -> None:
+    (tmp_path / "ca.pem").write_text("an authority")
+    flags = {"api_key": "key", "tls_server_name": "shop.test", "tls_ca_path": str(tmp_path / "ca.pem")}
+    here = call(RootOptions(config_file=profiles, profile="prod"), **flags)
+
+    told = environment_of(here, await connection("flag:1"))
+
+    config = configured(call(), told)
+    assert (config["target_host"], config["namespace"], config["api_key"]) == ("flag:1", "shop", "key")
+    assert (config["tls"].domain, config["tls"].server_root_ca_cert) == ("shop.test", b"an authority")
+    assert told["TEMPORAL_PROFILE"] == "prod"
+
+
+@pytest.mark.parametrize(
+    ("temporal_options", "anywhere"),
+    [
+        ("", " --address 127.0.0.1:7233"),
+        (" --namespace shop", " --address 127.0.0.1:7233 --namespace shop"),
+        (" --address 127.0.0.1:7233", " --address 127.0.0.1:7233"),
+    ],
+)
+async def test_commands_for_any_shell_name_the_server(temporal_options: str, anywhere: str) -> None:
+    found = (await connection("127.0.0.1:7233", temporal_options=temporal_options)).anywhere()
+
+    assert (found.options, found.temporal_options) == (anywhere, anywhere)

@@ -1,7 +1,7 @@
 """Lost replies and failed checks as `mandate demo --break` tells of them."""
 
 from mandate.workers.demo import faults
-from mandate.workers.demo.books import Books
+from mandate.workers.examples.shop_books import Books
 from mandate.workers.history.events import Call, CallProbed, ResultChecked
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.model import Usage

@@ -21,7 +21,6 @@ validate_call: verdict on one call
 validate_accept: acceptance of MCP tools
 worker: `mandate worker`
 server: `mandate server`
-keyboard: lines typed during a command
 init: `mandate init`
 own_worker: worker of one command
 keys: `mandate keys`
@@ -34,4 +33,7 @@ columns: tables
 errors: errors with exit codes
 failures: exceptions in words
 signals: SIGINT and SIGTERM
+prompts: questions on the terminal
+paragraphs: text in lines of a width
+shell_commands: commands to type
 """

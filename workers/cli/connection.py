@@ -52,6 +52,18 @@ class Connection:
         page = f"{self.ui_url}/namespaces/{self.client.namespace}/workflows/{quote(workflow_id, safe='')}"
         return f"{page}/{run_id}/history" if run_id else page
 
+    @property
+    def temporal_binary(self) -> Path | None:
+        """Temporal's CLI, where an embedded server was started with it."""
+        return self.server.binary if self.server is not None else None
+
+    def anywhere(self) -> "Connection":
+        """Return the same connection, whose options name its server to any shell."""
+        options = self.temporal_options
+        if "--address" not in options:
+            options = f" --address {shlex.quote(self.address)}{options}"
+        return replace(self, options=options, temporal_options=options)
+
 
 @asynccontextmanager
 async def connected(

@@ -7,7 +7,5 @@ run: run of the demo
 narration: lines of the run
 answers: requests of the run, answered
 faults: `--break` and `--kill`
-commands: commands to type
-books: shop's own database
 report: report at the end
 """

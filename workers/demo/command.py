@@ -5,7 +5,6 @@ import time
 from typing import Annotated
 
 import typer
-from mandate.activities.own_files import OwnFiles
 from mandate.workers import providers
 from mandate.workers.cli import identity
 from mandate.workers.cli.connection import connected
@@ -43,7 +42,7 @@ async def demo(
     """
     began = time.monotonic()
     settings = Settings.from_environment()
-    model = await _check_model(model, settings, breaks=breaks)
+    model = _check_model(model, settings, breaks=breaks)
     with setup.claim_folder(private_folder(settings.folder)) as folder:
         search = asyncio.create_task(setup.find_rules_server(may_download=folder.is_new))
         try:
@@ -53,16 +52,14 @@ async def demo(
                 rules = search.result() if search.done() and search.exception() is None else setup.SHIPPED
                 person = identity.person(settings, None).name
                 setup.prepare(folder, model=model, rules=rules, is_paced=not fast, person=person)
-                demo = Demo(
-                    call, connection, folder, rules, model, person, began, kills=kill, breaks=breaks, keeps=keep
-                )
-                return await demo.run(is_unattended=yes)
+                run = Demo(call, connection, folder, rules, model, person, began, kill, breaks, keep)
+                return await run.run(is_unattended=yes)
         finally:
             search.cancel()
             await asyncio.gather(search, return_exceptions=True)
 
 
-async def _check_model(model: str, settings: Settings, *, breaks: bool) -> str:
+def _check_model(model: str, settings: Settings, *, breaks: bool) -> str:
     """Return `model` as agent files name it; raise `CliError` where there is none, or its key is missing."""
     if model == "scripted":
         return "scripted:shop-broken.script.yaml" if breaks else "scripted:shop.script.yaml"
@@ -70,8 +67,6 @@ async def _check_model(model: str, settings: Settings, *, breaks: bool) -> str:
     if provider not in PROVIDERS or not name or " " in model:
         forms = ", ".join(f"{known}:MODEL" for known in PROVIDERS if known != "scripted")
         raise CliError(f"--model {model!r}: must be 'scripted' or one of {forms}")
-    try:
-        await (await providers.makers(settings, OwnFiles())[provider]()).close()
-    except providers.MissingKey as error:
-        raise CliError(f"--model {model!r}: {error}; without --model a script plays the model") from None
+    if (lack := providers.lacking(settings, provider)) is not None:
+        raise CliError(f"--model {model!r}: {lack}; without --model a script plays the model")
     return model

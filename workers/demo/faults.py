@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mandate.workers.demo.books import Books, read_books
 from mandate.workers.demo.worker import DemoWorker
+from mandate.workers.examples.shop_books import Books, read_books
 from mandate.workers.history.events import Call, CallProbed, ResultChecked
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.run import EffectEntry, RunResult
@@ -17,11 +17,8 @@ ANNOUNCED = (
     " a script as model also says wrong things in its answer"
 )
 LOST_REPLIES = {"MANDATE_DEMO_LOST_REPLIES": "issue_refund,send_customer_note"}
-"""Environment of the worker of `--break`: the shop does what it is asked, and the line breaks before it says so."""
 SLOW_BANK = {"MANDATE_DEMO_BANK_SECONDS": "15"}
-"""Environment of the worker that `--kill` kills: it pays, and then waits for the bank to confirm."""
-POLL_SECONDS = 0.02
-
+"""Environment of a worker with `--break`, whose replies get lost, and with `--kill`, which waits for the bank."""
 Finding = CallProbed | ResultChecked
 
 
@@ -47,21 +44,19 @@ class Kill:
                 self.seconds_until_taken_up = round(call.begun_at.timestamp() - self.at, 3)
 
     def describe(self, calls: Sequence[Call]) -> list[str]:
-        again = ", ".join(call.line for call in calls if call.attempts > 1 and call.line != self.in_flight)
-        # Temporal tells when the last attempt began, which is not the first of the worker where replies get lost, too.
-        took = f"{'took it up' if self.attempts == 2 else 'made its last attempt'} {self.seconds_until_taken_up:.1f} s"
-        others = f"Made again, too: {again}." if again else "No other call was made a second time."
+        is_only = all(call.attempts == 1 or call.line == self.in_flight for call in calls)
+        again = f"made attempt {self.attempts} {self.seconds_until_taken_up:.1f} s later, with the same idempotency key"
         return [
             f"In flight: {self.in_flight}. The refund was in the database; nobody had been told.",
-            f"Process {self.new_pid} {took} later: attempt {self.attempts}, same idempotency key.",
-            f"The database has {_count(self.refunds, 'refund')}. {others}",
+            f"Process {self.new_pid} {again}.",
+            f"The database has {_count(self.refunds, 'refund')}.{' No other call was made a second time.' * is_only}",
         ]
 
 
 async def kill_when_paid(worker: DemoWorker, shop: Path, on_kill: Callable[[Kill], None]) -> None:
     """Kill the worker's process as soon as the shop's books have a refund, and start another."""
     while not (refunds := len(read_books(shop).refunds)):  # noqa: ASYNC110 another process writes the books
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(0.02)
     killed_pid, at = worker.process.pid, time.time()
     worker.kill()
     worker.start({})
@@ -77,11 +72,9 @@ def to_json(result: RunResult, findings: Sequence[Finding], books: Books) -> dic
     """Return what broke, for `-o json`."""
     lost = [
         {
-            "call": entry.call,
-            "attempts": entry.attempts,
+            **entry.model_dump(include={"call", "attempts", "reason"}),
             "known": entry not in result.uncertain,
             "probe": next((found.probe for found in _probes(entry, findings) if found.outcome is Outcome.DONE), None),
-            "reason": entry.reason,
         }
         for entry in _lost(result)
     ]
@@ -98,17 +91,12 @@ def describe(result: RunResult, findings: Sequence[Finding], books: Books) -> li
         why = "its probe could not tell" if outcomes else "it has no probe"
         how = "its probe was asked" if Outcome.DONE in outcomes else f"a person was asked, since {why}"
         known = f"Not repeated on a guess: {how}. Known now: {entry.reason}."
-        is_unknown = entry in result.uncertain
-        lines.append(
-            f"- Unknown to the end: {entry.call}; {attempts}, no reply."
-            if is_unknown
-            else f"- No reply: {entry.call}; {attempts}. {known}"
-        )
+        unknown = f"- Unknown to the end: {entry.call}; {attempts}, no reply."
+        lines.append(unknown if entry in result.uncertain else f"- No reply: {entry.call}; {attempts}. {known}")
     if failed := list_failed(findings):
-        about = failed[0].call.line if failed[0].call is not None else "the final answer"
         times = "once" if len(failed) == 1 else f"{len(failed)} times"
         then = "the next try passed" if result.status == "completed" else f"the run is {result.status}"
-        lines.append(f"- Check {failed[0].check} failed {times} for {about}: the model was told why; {then}.")
+        lines.append(f"- Check {failed[0].check} failed {times} for the final answer: the model was told why; {then}.")
     if not lines:
         return ["Nothing: the agent issued no refund and wrote no email, and its answer passed."]
     counts = f"{_count(len(books.refunds), 'refund')} and {_count(len(books.outbox), 'email')}"

@@ -1,51 +1,20 @@
 """The demo's lines while the run goes on."""
 
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mandate.activities.transcript import results
 from mandate.activities.transcript.log import TranscriptLog
-from mandate.workers.cli.output import Output
-from mandate.workers.demo import commands, faults
+from mandate.workers.cli.paragraphs import Lines
+from mandate.workers.demo import faults
 from mandate.workers.demo.report import Facts, Step
 from mandate.workers.history.events import Call, CallProbed, CallReturned, Happening, ModelAnswered, ResultChecked
 from mandate.workers.history.record import stored
 from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.rules import wording
-from rich.text import Text
 
-WIDTH = 100
-RESULT_CHARACTERS = 400
 _PROBED = {Outcome.DONE: "it was done, and is not made again", Outcome.NOT_DONE: "it was not done, and is made again"}
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Lines up to `WIDTH` and no longer than the terminal; with `-o json` on stderr if `is_loud`, else nowhere."""
-
-    out: Output
-    is_loud: bool = False
-
-    @property
-    def columns(self) -> int:
-        return min(WIDTH, self.out.result.width) if self.out.result.is_terminal else WIDTH
-
-    def print(self, text: str, style: str = "") -> None:
-        if self.out.as_json and self.is_loud:
-            self.out.note(text)
-        else:
-            self.out.print(Text(text, style))
-
-    def paragraph(self, text: str, style: str = "", *, indent: int = 5, hang: int = 0) -> None:
-        """Print wrapped text, its later lines after `hang` more blanks; links and paths stay whole."""
-        wrapper = textwrap.TextWrapper(self.columns, " " * indent, " " * (indent + hang), break_long_words=False)
-        wrapper.break_on_hyphens = False
-        self.print(wrapper.fill(text), style)
-
-    def command(self, command: str) -> None:
-        self.print(commands.broken(command, self.columns))
 
 
 @dataclass(slots=True)
@@ -80,7 +49,7 @@ class Narration:
                 if result.digest is not None:
                     async with stored(self.store, None) as blobs:
                         text = (await results.load_content(blobs, result)).decode(errors="replace")
-                self._tell_result(call, wording.shorten(text, RESULT_CHARACTERS), is_error=result.error)
+                self._tell_result(call, wording.shorten(text, 400), is_error=result.error)
             case CallProbed():
                 self.facts.findings.append(happening)
                 told = _PROBED.get(happening.outcome, "it is still unknown")
@@ -91,11 +60,10 @@ class Narration:
 
     def tell_kill(self, kill: faults.Kill) -> None:
         self.facts.kill = kill
-        for line in (
-            f"Worker {kill.killed_pid} was killed (SIGKILL): issue_refund had paid, and nobody had been told.",
-            f"Worker {kill.new_pid} is started; it gets the call when no heartbeat has come for 10 s.",
-        ):
-            self.lines.paragraph(line, "red")
+        killed = f"Worker {kill.killed_pid} was killed (SIGKILL): issue_refund had paid, and nobody had been told."
+        started = f"Worker {kill.new_pid} is started; it gets the call when no heartbeat has come for 10 s."
+        self.lines.paragraph(killed, "red")
+        self.lines.paragraph(started, "red")
 
     def _begin_step(self, number: int, says: str) -> None:
         self.facts.steps.append(Step(number, says.strip()))

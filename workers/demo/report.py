@@ -5,10 +5,12 @@ import re
 from dataclasses import dataclass, field
 
 from mandate.workers.demo import faults
-from mandate.workers.demo.books import Books, euros
+from mandate.workers.examples.shop_books import Books, euros
 from mandate.workers.history.events import Call
 from mandate.workflows.contracts.request import Closed, Request
 from mandate.workflows.contracts.run import RunResult
+
+EFFECTS = "What it did, by its record; and what the shop's database says"
 
 
 @dataclass(slots=True)
@@ -24,13 +26,14 @@ class Step:
 class Facts:
     """All that there is to tell of a run: filled while it goes on, `result` and `books` when it has ended."""
 
+    workflow_id: str
     before: Books
     is_unattended: bool
+    breaks: bool
     steps: list[Step] = field(default_factory=list)
     findings: list[faults.Finding] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     closed: dict[str, Closed] = field(default_factory=dict)
-    """What became of the requests, by id."""
     kill: faults.Kill | None = None
     result: RunResult = field(init=False)
     books: Books = field(init=False)
@@ -39,7 +42,7 @@ class Facts:
     def calls(self) -> list[Call]:
         return [call for step in self.steps for call, _ in step.calls]
 
-    def to_json(self, workflow_id: str, *, breaks: bool) -> dict[str, object]:
+    def to_json(self) -> dict[str, object]:
         steps: list[dict[str, object]] = []
         for step in self.steps:
             calls = [{"call": call.line, "result": text, "made": call.is_made} for call, text in step.calls]
@@ -47,35 +50,34 @@ class Facts:
         return {
             **self.result.model_dump(mode="json"),
             "steps": steps,
-            "requests": [self._request_to_json(workflow_id, request) for request in self.requests],
+            "requests": [self._request_to_json(request) for request in self.requests],
             "shop": {**dataclasses.asdict(self.books), "restocked": self.books.restocked(self.before)},
             "kill": dataclasses.asdict(self.kill) if self.kill is not None else None,
-            "broken": faults.to_json(self.result, self.findings, self.books) if breaks else None,
+            "broken": faults.to_json(self.result, self.findings, self.books) if self.breaks else None,
         }
 
-    def _request_to_json(self, workflow_id: str, request: Request) -> dict[str, object]:
+    def _request_to_json(self, request: Request) -> dict[str, object]:
         closed = self.closed.get(request.id)
+        decided = {"outcome": closed.outcome, "decision": closed.reason, "by": closed.by} if closed is not None else {}
         return {
             **request.model_dump(mode="json", exclude={"id"}),
-            "request": f"{workflow_id}:{request.id}",
+            "request": f"{self.workflow_id}:{request.id}",
             "waits_for": request.waits_for,
-            "outcome": closed.outcome if closed is not None else None,
-            "decision": closed.reason if closed is not None else None,
-            "by": closed.by if closed is not None else (),
+            **decided,
             "unattended": self.is_unattended,
         }
 
-    def sections(self, *, breaks: bool) -> dict[str, list[str]]:
+    def sections(self) -> dict[str, list[str]]:
         """Return the lines of the report by their headings."""
-        is_completed, result = self.result.status == "completed", self.result
+        result = self.result
         answer = str(result.output if isinstance(result.output, str) else result.reason).strip()
         # The later lines of a list item are one paragraph with its first, to be wrapped anew.
         lines = re.sub(r"\n +(?=[^\s*-])", " ", answer).splitlines()
-        sections = {"The agent's answer" if is_completed else f"The run is {result.status}": lines}
-        sections["What it did, by its record; and what the shop's database says"] = self._effects()
+        heading = "The agent's answer" if result.status == "completed" else f"The run is {result.status}"
+        sections = {heading: lines, EFFECTS: self._effects()}
         if self.kill is not None and self.kill.in_flight is not None:
             sections["The worker was killed"] = self.kill.describe(self.calls)
-        if breaks:
+        if self.breaks:
             sections["What broke, and what Mandate did"] = faults.describe(result, self.findings, self.books)
         return sections
 

@@ -6,19 +6,21 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from mandate.workers.cli import shell_commands
 from mandate.workers.cli.connection import Connection, environment_of
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation
+from mandate.workers.cli.paragraphs import Lines
 from mandate.workers.cli.signals import stop_signals
 from mandate.workers.client import inbox
 from mandate.workers.client.client import AgentClient, new_workflow_id
-from mandate.workers.demo import commands, faults
+from mandate.workers.demo import faults
 from mandate.workers.demo.answers import Requests
-from mandate.workers.demo.books import read_books
-from mandate.workers.demo.narration import Lines, Narration
-from mandate.workers.demo.report import Facts
+from mandate.workers.demo.narration import Narration
+from mandate.workers.demo.report import EFFECTS, Facts
 from mandate.workers.demo.setup import AGENT, REQUESTER, DemoFolder
 from mandate.workers.demo.worker import DemoWorker
+from mandate.workers.examples.shop_books import read_books
 from mandate.workers.examples.shop_data import DEMO_INPUT
 from mandate.workers.history.stream import unfolding
 from mandate.workflows.contracts.run import RunResult
@@ -27,6 +29,8 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError
 
 GOODBYE_SECONDS = 2.0
+
+Handle = WorkflowHandle[Any, RunResult]
 
 
 @dataclass(slots=True)
@@ -47,27 +51,39 @@ class Demo:
     async def run(self, *, is_unattended: bool) -> int:
         """Return the exit code."""
         connection, out, shop = self.connection, self.call.out, self.folder.shop
-        workflow_id, program = new_workflow_id(AGENT), commands.own(self.call.program)
+        workflow_id, program = new_workflow_id(AGENT), shell_commands.own(self.call.program)
         queue = f"demo-{workflow_id}"
         environment = environment_of(self.call, connection) | self.folder.environment | {"MANDATE_TASK_QUEUE": queue}
         worker = DemoWorker(environment | (faults.LOST_REPLIES if self.breaks else {}), self.folder.log)
-        facts = Facts(read_books(shop), is_unattended)
-        requests = Requests(connection, Lines(out, is_loud=True), facts, workflow_id, program, self.person, shop)
+        facts = Facts(workflow_id, read_books(shop), is_unattended, self.breaks)
+        requests = Requests(connection, Lines(out, is_loud=True), facts, program, self.person, shop)
+        narration = Narration(Lines(out), facts, connection.settings.store)
         worker.start(faults.SLOW_BANK if self.kills else {})
         try:
             client = AgentClient(connection.client, queue)
             handle = await client.start(AGENT, DEMO_INPUT, workflow_id=workflow_id, requester=REQUESTER)
             startup_seconds = time.monotonic() - self.began
-            narration = Narration(Lines(out), facts, connection.settings.store)
             narration.introduce(self._participants(workflow_id, worker), DEMO_INPUT)
             facts.result = await self._watch(handle, worker, narration, requests)
+            seconds = time.monotonic() - self.began - startup_seconds
             with contextlib.suppress(inbox.NotAnswering, inbox.Unknown):
                 closed = (await inbox.open_requests(connection.client, workflow_id)).closed
                 facts.closed = {request.id: request for request in closed}
             facts.books = read_books(shop)
             if facts.kill is not None:
                 facts.kill.find_payment(facts.calls, facts.books)
-            await self._report(handle, facts, program, startup_seconds)
+            temporal = shell_commands.temporal(connection.temporal_binary)
+            look = [
+                f"{program} show {workflow_id}{connection.options}",
+                f"{temporal} workflow describe -w {workflow_id}{connection.temporal_options}",
+            ]
+            if out.as_json:
+                ids = {"workflow_id": workflow_id, "run_id": handle.first_execution_run_id, "model": self.model}
+                known = {"rules_server": self.rules, "address": connection.address, "look": look}
+                rest = {"url": connection.run_url(workflow_id), "startup_seconds": startup_seconds, "seconds": seconds}
+                out.json({**ids, **known, **rest, **facts.to_json()})
+            else:
+                self._report(facts, Lines(out), look, program, seconds)
             if self.keeps:
                 with stop_signals(lambda: None) as stopped:
                     out.note("Server and Web UI stay until Ctrl-C.")
@@ -81,29 +97,24 @@ class Demo:
         rows = {
             "server": f"Temporal at {self.connection.address}",
             "watch": self.connection.run_url(workflow_id) or "in the server's Web UI",
-            "worker": f"process {worker.process.pid}, its log: {commands.typed(self.folder.log)}",
+            "worker": f"process {worker.process.pid}, its log: {shell_commands.typed(self.folder.log)}",
             "model": f"{self.model}{script if self.model.startswith('scripted:') else ''}",
             "rules": f"read from an MCP server: {self.rules}",
         }
         return {**rows, "broken": faults.ANNOUNCED} if self.breaks else rows
 
-    async def _watch(
-        self, handle: WorkflowHandle[Any, RunResult], worker: DemoWorker, narration: Narration, requests: Requests
-    ) -> RunResult:
+    async def _watch(self, handle: Handle, worker: DemoWorker, narration: Narration, requests: Requests) -> RunResult:
         """Tell the run to its end, while requests are answered and the worker is watched, and killed if wished."""
 
         async def tell() -> None:
-            client, run_id = self.connection.client, handle.first_execution_run_id
-            async for history, happened in unfolding(client, handle.id, run_id):
+            async for history, happened in unfolding(self.connection.client, handle.id, handle.first_execution_run_id):
                 for happening in happened:
                     await narration.hear(happening, history)
                     requests.hear(happening, history)
 
         async def assist() -> None:
-            kill = (
-                faults.kill_when_paid(worker, self.folder.shop, narration.tell_kill) if self.kills else asyncio.sleep(0)
-            )
-            await asyncio.gather(worker.watch(), requests.answer(), kill)
+            kills = [faults.kill_when_paid(worker, self.folder.shop, narration.tell_kill)] if self.kills else []
+            await asyncio.gather(worker.watch(), requests.answer(), *kills)
 
         story, helpers = asyncio.create_task(tell()), asyncio.create_task(assist())
         try:
@@ -114,7 +125,6 @@ class Demo:
         except WorkflowFailureError as error:
             raise CliError(f"the run failed: {error.cause}", ENDED_OTHERWISE) from None
         except BaseException:
-            requests.wait_for()
             await self._cancel(handle)
             raise
         finally:
@@ -122,7 +132,7 @@ class Demo:
             story.cancel()
             helpers.cancel()
 
-    async def _cancel(self, handle: WorkflowHandle[Any, RunResult]) -> None:
+    async def _cancel(self, handle: Handle) -> None:
         """Leave no run behind that nobody works on."""
         with contextlib.suppress(RPCError, WorkflowFailureError):
             await handle.cancel()
@@ -132,49 +142,23 @@ class Demo:
                 await handle.terminate("the demo ended before its run")
         self.call.out.note(f"The run {handle.id} was cancelled.")
 
-    async def _report(self, handle: WorkflowHandle[Any, RunResult], facts: Facts, program: str, startup: float) -> None:
-        connection, lines = self.connection, Lines(self.call.out)
-        ended = await handle.describe()
-        assert ended.close_time is not None
-        seconds = (ended.close_time - ended.start_time).total_seconds()
-        temporal = commands.temporal(connection.server.binary if connection.server is not None else None)
-        look = [
-            f"{program} show {handle.id}{connection.options}",
-            f"{temporal} workflow describe -w {handle.id}{connection.temporal_options}",
-        ]
-        if self.call.out.as_json:
-            known = {
-                "workflow_id": handle.id,
-                "run_id": ended.run_id,
-                "model": self.model,
-                "rules_server": self.rules,
-                "startup_seconds": startup,
-                "seconds": seconds,
-                "address": connection.address,
-                "url": connection.run_url(handle.id, ended.run_id),
-                "look": look,
-            }
-            self.call.out.json({**known, **facts.to_json(handle.id, breaks=self.breaks)})
-            return
-        for heading, paragraphs in facts.sections(breaks=self.breaks).items():
+    def _report(self, facts: Facts, lines: Lines, look: list[str], program: str, seconds: float) -> None:
+        for heading, paragraphs in facts.sections().items():
             lines.print(f"\n{heading}", "bold")
             for text in paragraphs:
-                lines.paragraph(
-                    text, indent=2, hang=10 if heading.startswith("What it did") else 2 * ("- " in text[:4])
-                )
+                hang = 10 if heading == EFFECTS else 2 if text.lstrip().startswith("- ") else 0
+                lines.paragraph(text, indent=2, hang=hang)
         lines.print("")
         lines.paragraph(
             f"{wording.describe_usage(facts.result.usage)}; {seconds:.1f} s from question to answer.", indent=0
         )
         if self.kills and facts.kill is None:
             lines.print("No worker was killed: the agent issued no refund.")
-        lines.print("")
-        if connection.server is not None and not self.keeps:
-            lines.print("The server ends with this command. To bring it and its runs back:")
+        if self.connection.server is not None and not self.keeps:
+            lines.print("\nThe server ends with this command. To bring it and its runs back:")
             lines.command(f"{program} server")
-            lines.print("")
         # Without the run id, with which it does not fit into a line; the newest run of the id is this one.
-        if (url := connection.run_url(handle.id)) is not None:
-            lines.print(f"Look at the run:\n  {url}")
+        url = self.connection.run_url(facts.workflow_id)
+        lines.print("\nLook at the run:" if url is None else f"\nLook at the run:\n  {url}")
         for command in look:
             lines.command(command)

@@ -1,18 +1,17 @@
 """The demo's own folder with a new shop, the agent's files and the worker's log; and the MCP server of its rules."""
 
-import asyncio
 import contextlib
 import fcntl
+import itertools
 import json
-import os
 import shutil
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mandate.activities import private_files
 from mandate.activities.documents import read_document
+from mandate.activities.toolbox.mcp.handshake import starts_server
 from mandate.workers.cli.errors import CliError
 from mandate.workers.dev_server.lease import try_lock
 from mandate.workers.examples.shop_data import RULES, create_shop
@@ -21,25 +20,17 @@ from mandate.workflows.contracts.people import normalize_name
 from pydantic import JsonValue
 
 AGENT = "shop"
-GROUP = "finance"
-"""People whom the agent asks."""
 REQUESTER = "support@coffee.example"
 """The person who starts the run, and may therefore not decide on what it asks."""
 PACE = "400ms"
 """Time that the scripted model takes to answer, so that a person can read along."""
-
-SHIPPED = "the one that ships with the demo"
-FILESYSTEM = "the filesystem server, through npx"
+SHIPPED, FILESYSTEM = "the one that ships with the demo", "the filesystem server, through npx"
 _NPX = ("-y", "@modelcontextprotocol/server-filesystem@2026.8.31", str(RULES.absolute()))
-RULES_SERVERS = {
+_SERVERS = {
     SHIPPED: ["python", "-m", "mandate.workers.examples.shop_rules_server"],
     FILESYSTEM: ["npx", "--offline", *_NPX],
 }
 """Commands of the MCP servers from which the agent can read the return rules."""
-
-_MCP_VARIABLES = ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
-_CLIENT = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "mandate", "version": "1"}}
-_HELLO = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": _CLIENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +58,7 @@ class DemoFolder:
 @contextlib.contextmanager
 def claim_folder(state: Path) -> Iterator[DemoFolder]:
     """Hold a folder below `state` that no other demo uses at the moment: `demo`, or `demo-2`, `demo-3`, ..."""
-    number = 1
-    while True:
+    for number in itertools.count(1):
         path = state / ("demo" if number == 1 else f"demo-{number}")
         is_new = not path.exists()
         private_files.claim_folder(path)
@@ -76,7 +66,6 @@ def claim_folder(state: Path) -> Iterator[DemoFolder]:
             if try_lock(lock, fcntl.LOCK_EX):
                 yield DemoFolder(path.absolute(), is_new)
                 return
-        number += 1
 
 
 def agent_files() -> Path:
@@ -99,7 +88,7 @@ def prepare(folder: DemoFolder, *, model: str, rules: str, is_paced: bool, perso
         script = file.read_text(encoding="utf-8")
         private_files.write_own(agents / file.name, f"delay: {PACE}\n{script}" if is_paced else script)
     people: list[JsonValue] = [{"name": REQUESTER}] if normalize_name(person) != normalize_name(REQUESTER) else []
-    _write(folder.path / "people.yaml", {"people": [*people, {"name": person, "groups": [GROUP]}]})
+    _write(folder.path / "people.yaml", {"people": [*people, {"name": person, "groups": ["finance"]}]})
     # Nobody outside is to hear of a demo, whatever channels there are.
     _write(folder.path / "channels.yaml", {"channels": [{"name": "log", "kind": "log"}]})
     agent = read_document(source / "shop.yaml").value
@@ -110,7 +99,7 @@ def prepare(folder: DemoFolder, *, model: str, rules: str, is_paced: bool, perso
         if isinstance(tool, dict) and isinstance(server := tool.get("mcp"), dict):
             # Of the server in the file, which is not always the one that the demo can start.
             tool.pop("accepted", None)
-            server["command"] = [*RULES_SERVERS[rules]]
+            server["command"] = [*_SERVERS[rules]]
     # After a script comes the one that goes on where it does not.
     agent["models"] = [model, *(agent["models"][1:] if model.startswith("scripted:") else [])]
     _write(agents / "shop.yaml", agent)
@@ -122,27 +111,6 @@ def _write(path: Path, value: JsonObject) -> None:
 
 
 async def find_rules_server(*, may_download: bool) -> str:
-    """Return the filesystem server if npx can start it, from its cache or with `may_download` from npm; else our own.
-
-    Takes as long as npx does; the caller sets the limit by cancelling.
-    """
-    if shutil.which("npx") is None:
-        return SHIPPED
-    process = await asyncio.create_subprocess_exec(
-        *("npx", "--prefer-offline" if may_download else "--offline", *_NPX),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        # What works here works in the worker, which gives MCP servers these few.
-        env={name: os.environ[name] for name in _MCP_VARIABLES if name in os.environ},
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(_HELLO).encode() + b"\n")
-        return FILESYSTEM if b'"result"' in await process.stdout.readline() else SHIPPED
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    """Return the filesystem server if npx can start it, from its cache or, with `may_download`, npm; else our own."""
+    reach = "--prefer-offline" if may_download else "--offline"
+    return FILESYSTEM if shutil.which("npx") and await starts_server(("npx", reach, *_NPX)) else SHIPPED

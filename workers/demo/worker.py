@@ -22,8 +22,12 @@ class DemoWorker:
 
     async def watch(self) -> NoReturn:
         """Raise `CliError` with the end of the log when the process ends by itself."""
-        code = await self.process.ended()
-        raise CliError(f"the demo's worker ended with code {code}: {self.process.last_words()}", ENDED_OTHERWISE)
+        while True:
+            process = self.process
+            code = await process.ended()
+            # The one that was killed has a successor by now.
+            if process is self.process:
+                raise CliError(f"the demo's worker ended with code {code}: {process.last_words()}", ENDED_OTHERWISE)
 
     def kill(self) -> None:
         """End the process without a warning, as a crashed machine would."""

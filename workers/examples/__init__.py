@@ -5,4 +5,5 @@ shop_checks: checks of its answers
 shop_data: its database
 shop_rules_server: return rules as MCP server
 sign_decision: signer of decisions and starts
+shop_books: shop's database, as proof
 """

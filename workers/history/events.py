@@ -123,7 +123,7 @@ class RequestOpened:
 
     @property
     def line(self) -> str:
-        """One line: the people, the question, and until when."""
+        """The request in one line: who is asked what, and until when."""
         request = self.request
         who = ", ".join(request.waits_for)
         title = wording.shorten(request.title, TITLE_CHARACTERS)

@@ -9,4 +9,5 @@ stdio: child process
 message_filter: bounds on a server's messages
 tool_list: tools that a server offers
 result: result as text
+handshake: first exchange with a server
 """

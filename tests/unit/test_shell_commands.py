@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from mandate.workers.demo import commands
+from mandate.workers.cli import shell_commands
 
 
 @pytest.mark.parametrize(
@@ -19,20 +19,22 @@ def test_path_below_the_working_directory_is_typed_from_there(
     script.parent.mkdir(parents=True)
     monkeypatch.chdir(tmp_path / below)
 
-    assert commands.typed(script) == words
+    assert shell_commands.typed(script) == words
 
 
 def test_long_command_is_broken_between_its_words_as_a_shell_takes_it() -> None:
     command = "'/my agents/mandate' show shop-1234 --address 127.0.0.1:7233"
 
-    assert commands.broken(command, 80) == f"  {command}"
-    assert commands.broken(command, 44) == ("  '/my agents/mandate' show shop-1234 \\\n    --address 127.0.0.1:7233")
+    assert shell_commands.broken(command, 80) == f"  {command}"
+    assert shell_commands.broken(command, 44) == (
+        "  '/my agents/mandate' show shop-1234 \\\n    --address 127.0.0.1:7233"
+    )
 
 
 def test_option_stays_with_its_value() -> None:
     command = "mandate approve shop-1234:r1 --address 127.0.0.1:7233 --by ann@example.com"
 
-    assert commands.broken(command, 70) == (
+    assert shell_commands.broken(command, 70) == (
         "  mandate approve shop-1234:r1 --address 127.0.0.1:7233 \\\n    --by ann@example.com"
     )
 
@@ -41,7 +43,7 @@ def test_path_elsewhere_is_typed_whole_and_quoted(tmp_path: Path, monkeypatch: p
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
-    assert commands.typed(tmp_path / "my agents" / "mandate") == f"'{tmp_path}/my agents/mandate'"
+    assert shell_commands.typed(tmp_path / "my agents" / "mandate") == f"'{tmp_path}/my agents/mandate'"
 
 
 def test_program_that_is_on_path_is_typed_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,9 +51,9 @@ def test_program_that_is_on_path_is_typed_by_its_name(tmp_path: Path, monkeypatc
         (tmp_path / name).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert commands.own("mandate") == "mandate"
-    assert commands.own("temporal agent") == "temporal agent"
-    assert commands.temporal(Path("/cache/temporal-1.8.2")) == "temporal"
+    assert shell_commands.own("mandate") == "mandate"
+    assert shell_commands.own("temporal agent") == "temporal agent"
+    assert shell_commands.temporal(Path("/cache/temporal-1.8.2")) == "temporal"
 
 
 def test_program_that_is_not_on_path_is_typed_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,9 +62,9 @@ def test_program_that_is_not_on_path_is_typed_by_its_path(tmp_path: Path, monkey
     monkeypatch.setattr("sys.executable", str(python))
     monkeypatch.chdir(tmp_path)
 
-    assert commands.own("mandate") == "bin/python -m mandate.workers.main"
+    assert shell_commands.own("mandate") == "bin/python -m mandate.workers.main"
     python.parent.mkdir()
     python.with_name("mandate").touch()
-    assert commands.own("mandate") == commands.own("temporal agent") == "bin/mandate"
-    assert commands.temporal(tmp_path / "temporal-1.8.2") == "./temporal-1.8.2"
-    assert commands.temporal(None) == "temporal"
+    assert shell_commands.own("mandate") == shell_commands.own("temporal agent") == "bin/mandate"
+    assert shell_commands.temporal(tmp_path / "temporal-1.8.2") == "./temporal-1.8.2"
+    assert shell_commands.temporal(None) == "temporal"

@@ -1,5 +1,5 @@
 import pytest
-from mandate.workers.demo.books import Books, Evidence
+from mandate.workers.examples.shop_books import Books, Evidence
 from pydantic import JsonValue
 
 BOOKS = Books(

@@ -1,0 +1,89 @@
+"""Answers to requests that a person types while a command goes on."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from mandate.workflows.contracts.request import REJECT, Request, RequestKind
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+_KEYS: Mapping[RequestKind, Mapping[str, str]] = {
+    "approval": {"y": "approve", "yes": "approve", "n": REJECT, "no": REJECT},
+    "outcome": {"y": "happened", "yes": "happened", "n": "not_happened", "no": "not_happened"},
+}
+_PROMPTS = {"question": "any text", "approval": "y or n", "outcome": "y (it happened), n (it did not) or stop"}
+_WITH_VALUE = ("answer", "supply")
+"""Choices that need more than to be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A choice, and what goes with it."""
+
+    choice: str
+    value: str | None = None
+    comment: str = ""
+
+
+def keys(request: Request) -> str:
+    """Return what can be typed here: `y or n`."""
+    choices = (choice for choice in request.choices if choice not in _WITH_VALUE)
+    return _PROMPTS.get(request.kind) or " or ".join(choices)
+
+
+def typed(request: Request, line: str) -> Answer | None:
+    """Return the answer that a typed line means; `None` when it is none of `keys`."""
+    if request.kind == "question":
+        return Answer("answer", line)
+    choice = _KEYS.get(request.kind, {}).get(line.lower(), line.lower())
+    return Answer(choice) if choice in request.choices and choice not in _WITH_VALUE else None
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A line that turns while a command waits; nothing where nobody watches."""
+
+    _status: Status | None = None
+
+    def show(self, screen: Console | None, text: str | None) -> None:
+        """Say on `screen` what is waited for; `None` when nothing is."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        if text is not None and screen is not None:
+            self._status = screen.status(Text(text, style="dim"))
+            self._status.start()
+
+
+def is_attended() -> bool:
+    """Tell whether a person can type here; a process in the background would be stopped for reading."""
+    with contextlib.suppress(OSError):
+        return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    return False
+
+
+async def read_lines() -> AsyncIterator[str]:
+    """Yield the lines that are typed from now on; a thread that reads would hold the end of the command up."""
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+    lines: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def read() -> None:
+        typed = b""
+        with contextlib.suppress(OSError):
+            typed = os.read(stdin, 4096)
+        for line in typed.decode(errors="replace").splitlines() if typed else (None,):
+            lines.put_nowait(line)
+        if not typed:
+            loop.remove_reader(stdin)
+
+    loop.add_reader(stdin, read)
+    try:
+        while (line := await lines.get()) is not None:
+            yield line.strip()
+    finally:
+        loop.remove_reader(stdin)
