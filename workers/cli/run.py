@@ -148,10 +148,10 @@ def _label(written: str) -> tuple[str, str]:
 
 async def _token(command: str, environment: Mapping[str, str], **start: Any) -> str:
     from mandate.workers.cli import tokens
-    from mandate.workflows.contracts.start import build_claims
+    from mandate.workflows.contracts.start import start_claims
 
     try:
-        claims = build_claims(start.pop("agent"), start.pop("asked"), **start)
+        claims = start_claims(start.pop("agent"), start.pop("asked"), **start)
     except ValueError as error:
         raise CliError(f"start request: input: {error}") from None
     told = {
