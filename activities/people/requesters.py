@@ -13,7 +13,7 @@ from mandate.workflows.contracts.people import AGENT_PREFIX, normalize_name
 from mandate.workflows.contracts.policy import RequesterIs
 from mandate.workflows.contracts.request import By
 from mandate.workflows.contracts.run import ATTRIBUTE_BYTES
-from mandate.workflows.contracts.start import build_claims
+from mandate.workflows.contracts.start import start_claims
 from mandate.workflows.rules.commands import PLACEHOLDERS
 from pydantic import TypeAdapter, ValidationError
 from temporalio.activity import Info
@@ -77,7 +77,7 @@ class Requesters:
         if self._signatures is None:
             raise KeysUnavailable(_NO_KEYS)
         assert request.requester is not None
-        start = build_claims(
+        start = start_claims(
             agent.name,
             request.input,
             workflow_id=workflow_id or "",

@@ -46,7 +46,7 @@ class Provider(Protocol):
     """Provider of models, safe for concurrent calls; made once a worker, on its event loop."""
 
     async def complete(self, prompt: Prompt) -> Completion:
-        """Ask a model; raise only the `ApplicationError` of `mandate.activities.failures.model_failure`."""
+        """Ask a model; raise only the `ApplicationError` of `failures.make_model_failure`."""
         ...
 
     async def close(self) -> None: ...

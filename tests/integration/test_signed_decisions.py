@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mandate.workflows.contracts.start import build_claims
+from mandate.workflows.contracts.start import start_claims
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
@@ -121,7 +121,7 @@ async def test_who_may_approve_asks_for_nothing_under_another_name(site: Site, k
 
 async def starts(site: Site, told: dict[str, str]) -> list[tuple[str | None, str | None]]:
     """Requesters with what ann can sign for a start of `own-2`."""
-    claims = build_claims("signed", "Pay", workflow_id="own-2", requester="ann@example.com")
+    claims = start_claims("signed", "Pay", workflow_id="own-2", requester="ann@example.com")
     signing = {
         **told,
         "MANDATE_AGENT": claims.agent,

@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
-from mandate.workflows.contracts.start import build_claims
+from mandate.workflows.contracts.start import start_claims
 from pydantic import JsonValue
 
 
@@ -32,7 +32,7 @@ class Issuer:
     ) -> str:
         """A token for a start, with `changes` of its claims; `None` leaves one out."""
         now = int(time.time())
-        start = build_claims(agent, asked, workflow_id=workflow_id, requester=requester).model_dump()
+        start = start_claims(agent, asked, workflow_id=workflow_id, requester=requester).model_dump()
         claims = {"iss": issuer, "aud": "mandate", "iat": now, "exp": now + 300, **start, **changes}
         return self.sign({name: value for name, value in claims.items() if value is not None})
 

@@ -29,7 +29,7 @@ from mandate.workflows.contracts.agent import Pinned, PinnedAgent, PinRequest
 from mandate.workflows.contracts.base import canonical_json, digest_of
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.policy import Asking, Match, Rule
-from mandate.workflows.contracts.start import build_claims
+from mandate.workflows.contracts.start import start_claims
 from structlog.testing import capture_logs
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
@@ -98,7 +98,7 @@ class World:
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         """Of a good token, with changes; `None` leaves a claim out."""
-        start = build_claims("refunds", ASKED, workflow_id="run-1", requester=ANN)
+        start = start_claims("refunds", ASKED, workflow_id="run-1", requester=ANN)
         whole = {
             "iss": "corp", "aud": "mandate", "iat": NOW - 10, "exp": NOW + 290, **start.model_dump(), **changes,
         }  # fmt: skip
@@ -543,7 +543,7 @@ class TestExampleSigner:
         key = ["--key", str(tmp_path / "issuer.pem"), "--jwks", str(world.keys)]
         sign_decision.main([*key, "--make-key"], {})
         world.at = datetime.now(UTC)
-        claims = build_claims("refunds", ASKED, workflow_id="run-1", requester=ANN, labels={"team": "x"})
+        claims = start_claims("refunds", ASKED, workflow_id="run-1", requester=ANN, labels={"team": "x"})
         told = {
             "MANDATE_AGENT": claims.agent, "MANDATE_WORKFLOW_ID": claims.workflow_id, "MANDATE_BY": claims.sub,
             "MANDATE_INPUT_DIGEST": claims.input_digest, "MANDATE_LABELS_DIGEST": claims.labels_digest or "",

@@ -17,7 +17,7 @@ from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.watch import follow
 from mandate.workers.client.client import AgentClient, new_workflow_id
 from mandate.workflows.contracts.run import RunResult
-from mandate.workflows.contracts.start import build_claims
+from mandate.workflows.contracts.start import start_claims
 from temporalio.client import WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
@@ -149,7 +149,7 @@ def _label(written: str) -> tuple[str, str]:
 
 async def _token(command: str, environment: Mapping[str, str], **start: Any) -> str:
     try:
-        claims = build_claims(start.pop("agent"), start.pop("asked"), **start)
+        claims = start_claims(start.pop("agent"), start.pop("asked"), **start)
     except ValueError as error:
         raise CliError(f"start request: input: {error}") from None
     told = {

@@ -19,7 +19,7 @@ class StartClaims(Record):
     """Of the canonical JSON of the labels, since rules may read them; left out for a start without labels."""
 
 
-def build_claims(
+def start_claims(
     agent: str,
     asked: JsonValue,
     *,
