@@ -10,7 +10,6 @@ import typer
 from mandate.workers.cli import identity, request_names
 from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.connection import ELSEWHERE, Connection, connected, note_start
-from mandate.workers.cli.entitled import read_entitled
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.output import Output
@@ -112,6 +111,8 @@ def _of(rows: Sequence[Row], call: Invocation, connection: Connection, by: str |
     """Return those that the person who calls may decide on, as the file of people here says."""
     person = identity.person(connection.settings, by)
     identity.announce(call.out, person)
+    from mandate.workers.cli.entitled import read_entitled  # noqa: PLC0415 - only --mine reads the people
+
     entitled, note = read_entitled(connection.settings, person.name, groups=(group,) if group else ())
     if note is not None:
         call.out.note(note)
