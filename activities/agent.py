@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities import failures
 from mandate.activities.people.directory import DirectoryUnavailable
 from mandate.activities.people.requesters import Requester, RequesterRefused, Requesters
@@ -16,8 +19,6 @@ from mandate.workflows.contracts.changes import LOOP
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
-from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 KEY_ATTEMPTS = 4
 """Number of looks for keys before a start is given up; as many as for a decision."""

@@ -5,6 +5,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import structlog
+from temporalio import activity
+
 from mandate.activities import failures
 from mandate.activities.checks.findings import Unable, parse_value
 from mandate.activities.checks.subject import load_call, load_text
@@ -22,7 +24,6 @@ from mandate.workflows.contracts.tool import CallRequest
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 from mandate.workflows.rules import verification
 from mandate.workflows.rules.cel.evaluation import Unevaluable
-from temporalio import activity
 
 log = structlog.stdlib.get_logger(__name__)
 

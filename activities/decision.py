@@ -5,6 +5,10 @@ import json
 from collections.abc import Iterator
 
 import structlog
+from pydantic import JsonValue
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities import failures
 from mandate.activities.people import edits
 from mandate.activities.people.directory import Directory, DirectoryUnavailable, Known, People
@@ -28,9 +32,6 @@ from mandate.workflows.contracts.request import (
     SignedDecision,
 )
 from mandate.workflows.contracts.tool import ToolResult
-from pydantic import JsonValue
-from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 log = structlog.stdlib.get_logger(__name__)
 

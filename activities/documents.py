@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mandate.workflows.contracts.faults import Place, key_path
 from pydantic import JsonValue
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
+
+from mandate.workflows.contracts.faults import Place, key_path
 
 MAX_NODES = 100_000
 """Values in one file, those that aliases repeat counted each time."""

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.tool import Effect
 from mandate.workflows.rules.plain_text import shorten
-from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 ModelFault = Literal[
     "rate_limit", "quota", "overloaded", "server", "timeout", "connection", "malformed", "configuration",

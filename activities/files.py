@@ -4,11 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
 from mandate.activities.documents import Document, Fault, in_order, read_document
 from mandate.workflows.contracts.base import Spec
 from mandate.workflows.rules import validation
-from pydantic import ValidationError
-from pydantic_core import from_json, to_json
 
 S = TypeVar("S", bound=Spec)
 

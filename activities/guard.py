@@ -14,17 +14,18 @@ from datetime import timedelta
 from typing import Any, TypeVar, get_type_hints
 
 import structlog
-from mandate.activities import failures
-from mandate.activities.keyring import Keyring
-from mandate.workflows.contracts.failures import FailureType, ToolFailure
-from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
-from mandate.workflows.rules.marks import find_subject
 from pydantic import BaseModel
 from temporalio import activity
 from temporalio.api.common.v1 import Payload
 from temporalio.client import Client
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
+
+from mandate.activities import failures
+from mandate.activities.keyring import Keyring
+from mandate.workflows.contracts.failures import FailureType, ToolFailure
+from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
+from mandate.workflows.rules.marks import find_subject
 
 log = structlog.stdlib.get_logger(__name__)
 

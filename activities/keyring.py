@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
+
 from mandate.activities.stores.base import BlobStore, Keys, StoreUnavailable
 from mandate.workflows.contracts.marks import MarkKind
 from mandate.workflows.rules.marks import compute_mark, read_key_number

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import structlog
+from temporalio import activity
+
 from mandate.activities import failures, heartbeat
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from mandate.activities.toolbox import arguments, schema
@@ -18,7 +20,6 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
-from temporalio import activity
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities.channels.base import Channel, Parcel, is_wanted
 from mandate.activities.channels.delivery import Pace, deliver, describe_loss
 from mandate.activities.heartbeat import send_heartbeats
@@ -13,8 +16,6 @@ from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.request import Notified, NotifyRequest
 from mandate.workflows.rules import needs
 from mandate.workflows.rules.plain_text import make_plain, make_plain_json
-from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 log = structlog.stdlib.get_logger(__name__)
 

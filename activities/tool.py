@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 import structlog
+from temporalio import activity
+
 from mandate.activities import failures, guard, heartbeat
 from mandate.activities.failures import ToolError
 from mandate.activities.heartbeat import Heart
@@ -20,7 +22,6 @@ from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, Tool, ToolDefinition, ToolRequest, ToolResult
 from mandate.workflows.rules import plain_text
-from temporalio import activity
 
 log = structlog.stdlib.get_logger(__name__)
 

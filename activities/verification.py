@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import structlog
+from pydantic import ValidationError
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities import failures, heartbeat
 from mandate.activities.checks import functions, model_judge
 from mandate.activities.checks.findings import Unable, check_condition, parse_value, read_json, report, report_failure
@@ -30,9 +34,6 @@ from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import ToolDefinition, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, CheckSpec, Probed, ProbeRequest
 from mandate.workflows.rules import plain_text
-from pydantic import ValidationError
-from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from temporalio.client import Client
 
 # Importing it also keeps the session, and every process that imports it, from aborting at exit.
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import DevServer, run_private_server
-from temporalio.client import Client
 
 FOLDERS = {"integration": "starts servers", "acceptance": "acts as a user does, with real processes"}
 LOOPBACK = ("127.0.0.1", "localhost")

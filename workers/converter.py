@@ -4,10 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pydantic_core
-from mandate.workflows.contracts.failures import FailureType, Unreadable
-from mandate.workflows.contracts.marks import METADATA_KEY, Marked
-from mandate.workflows.contracts.run import Progress, RunResult
-from mandate.workflows.rules import plain_text
 from pydantic import BaseModel
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
@@ -22,6 +18,11 @@ from temporalio.converter import (
     PayloadConverter,
 )
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+from mandate.workflows.contracts.failures import FailureType, Unreadable
+from mandate.workflows.contracts.marks import METADATA_KEY, Marked
+from mandate.workflows.contracts.run import Progress, RunResult
+from mandate.workflows.rules import plain_text
 
 WHOLE = (RunResult, Progress)
 """Read by clients that have no code of ours, so every key is there."""

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import typer
-from mandate.workers.cli.errors import INTERRUPTED, CliError, SilentExit
-from mandate.workers.cli.root_options import Color, OutputFormat, RootOptions
-from mandate.workers.settings import is_debugging
 from typer._click import Command, Context  # no public names
 from typer.core import TyperGroup
 from typer.main import get_command
+
+from mandate.workers.cli.errors import INTERRUPTED, CliError, SilentExit
+from mandate.workers.cli.root_options import Color, OutputFormat, RootOptions
+from mandate.workers.settings import is_debugging
 
 TEMPORAL = "Temporal's own"
 

@@ -1,8 +1,9 @@
 """Marks for workflow code: the functions that let it use the installation's keys, which stay outside of the sandbox."""
 
+from temporalio.worker import Interceptor, WorkflowInboundInterceptor, WorkflowInterceptorClassInput
+
 from mandate.activities.keyring import Keyring
 from mandate.workflows.marks import MarkFunctions
-from temporalio.worker import Interceptor, WorkflowInboundInterceptor, WorkflowInterceptorClassInput
 
 
 class MarkInterceptor(Interceptor):

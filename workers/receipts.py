@@ -21,9 +21,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 
-from mandate.workers.client.queries import AHEAD
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
+
+from mandate.workers.client.queries import AHEAD
 
 SPOILED = "a query took the run ahead of its history on this worker; it is replayed"
 """Answer to the server for a workflow task that came to such a run."""

@@ -16,8 +16,6 @@ from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
-from mandate import workflows
-from mandate.workers.receipts import Receipts
 from temporalio import workflow
 from temporalio.worker import (
     UnsandboxedWorkflowRunner,
@@ -26,6 +24,9 @@ from temporalio.worker import (
     WorkflowRunner,
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from mandate import workflows
+from mandate.workers.receipts import Receipts
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 import structlog
-from mandate.workflows.loop.visibility import SEARCH_ATTRIBUTES
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.common import SearchAttributeIndexedValueType
 from temporalio.service import RPCError
+
+from mandate.workflows.loop.visibility import SEARCH_ATTRIBUTES
 
 log = structlog.stdlib.get_logger(__name__)
 

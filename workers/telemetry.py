@@ -7,10 +7,11 @@ import sys
 from typing import Any, TextIO
 
 import structlog
-from mandate.workflows.rules.plain_text import make_plain_lines
 from structlog.typing import Processor
 from temporalio import activity, workflow
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from mandate.workflows.rules.plain_text import make_plain_lines
 
 LIBRARIES = ("httpx2", "httpcore2", "openai", "anthropic", "mcp", "asyncio")
 """Their messages below WARNING are left out: some of them quote requests."""

@@ -9,6 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from pydantic import BaseModel
+from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import Worker, WorkerDeploymentConfig
+
 from mandate.activities import private_files
 from mandate.activities.agent import AgentActivities, OfferedAgent
 from mandate.activities.compensation import CompensationActivities
@@ -39,10 +44,6 @@ from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workers.telemetry import LogContext
 from mandate.workflows.agent import AgentWorkflow
-from pydantic import BaseModel
-from temporalio.client import Client
-from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.worker import Worker, WorkerDeploymentConfig
 
 STICKY = timedelta(milliseconds=500)
 """Time that a workflow task waits for the worker that has the run in memory: the price of a killed worker."""

@@ -3,6 +3,9 @@
 import asyncio
 from typing import Any, NoReturn
 
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
 from mandate.workflows import marks, steps
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
@@ -17,8 +20,6 @@ from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.turn import Turn
 from mandate.workflows.rules import next_step, recovery, routing, wording
 from mandate.workflows.rules import result as rules_result
-from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 WHY_CHARACTERS = 250
 """Of why a run was stopped, before how much was taken back: the reason of a result has room for 500."""

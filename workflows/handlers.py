@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
+from pydantic import BaseModel, ValidationError
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import REFUSALS, FailureType, Unreadable
 from mandate.workflows.contracts.request import (
@@ -33,9 +37,6 @@ from mandate.workflows.loop.people import Via
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.turn import Turn
 from mandate.workflows.rules import validation, wording
-from pydantic import BaseModel, ValidationError
-from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypedDict, cast
 
-from mandate.workflows.contracts.marks import METADATA_KEY, Marked, MarkKind
 from pydantic import BaseModel
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
+
+from mandate.workflows.contracts.marks import METADATA_KEY, Marked, MarkKind
 
 Place = tuple[str, ...]
 

@@ -2,15 +2,6 @@
 
 from dataclasses import dataclass
 
-from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
-from mandate.workflows.contracts.marks import read_as
-from mandate.workflows.contracts.tool import (
-    REMOTE_LIMIT_BYTES,
-    Effect,
-    Tool,
-    ToolResult,
-)
-from mandate.workflows.rules import wording
 from temporalio import exceptions
 from temporalio.api.common.v1 import Payload
 from temporalio.exceptions import (
@@ -21,6 +12,16 @@ from temporalio.exceptions import (
     TimeoutType,
     is_cancelled_exception,
 )
+
+from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from mandate.workflows.contracts.marks import read_as
+from mandate.workflows.contracts.tool import (
+    REMOTE_LIMIT_BYTES,
+    Effect,
+    Tool,
+    ToolResult,
+)
+from mandate.workflows.rules import wording
 
 
 @dataclass(frozen=True, slots=True)

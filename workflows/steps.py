@@ -8,6 +8,16 @@ import asyncio
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from pydantic import BaseModel, JsonValue
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    is_cancelled_exception,
+)
+
 from mandate.workflows import marks, outcomes
 from mandate.workflows.contracts.agent import Pinned, PinRequest
 from mandate.workflows.contracts.compensation import CompensationRequest
@@ -26,15 +36,6 @@ from mandate.workflows.contracts.tool import (
 from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult, Probed, ProbePin, ProbeRequest
 from mandate.workflows.rules import wording
 from mandate.workflows.rules.marks import find_subject
-from pydantic import BaseModel, JsonValue
-from temporalio import workflow
-from temporalio.api.common.v1 import Payload
-from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import (
-    ActivityError,
-    ApplicationError,
-    is_cancelled_exception,
-)
 
 R = TypeVar("R", bound=BaseModel)
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pydantic import JsonValue
+
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
 from mandate.workflows.contracts.channels import Filters
 from mandate.workflows.contracts.request import ANYONE, Notice, NotifyRequest, Request
-from pydantic import JsonValue
 
 
 class DeliveryFailed(Exception):

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Mapping
 
 import httpx2
+
 from mandate.activities.channels.base import DeliveryFailed
 from mandate.activities.failures import retry_after
 from mandate.activities.toolbox.http.response import describe_error, describe_status

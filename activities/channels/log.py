@@ -1,6 +1,7 @@
 """Notices as lines of the worker's log."""
 
 import structlog
+
 from mandate.activities.channels.base import Parcel
 from mandate.workflows.contracts.request import Notice
 from mandate.workflows.rules import commands

@@ -3,12 +3,13 @@
 import json
 from datetime import UTC, datetime
 
+from pydantic import JsonValue
+
 from mandate.activities.channels.base import Parcel
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.request import Notice, Request
 from mandate.workflows.rules import commands as rules_commands
 from mandate.workflows.rules.plain_text import make_plain_lines
-from pydantic import JsonValue
 
 HEADER_CHARACTERS = 150
 FIELD_CHARACTERS = 2000

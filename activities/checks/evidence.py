@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 
+from pydantic import JsonValue
+
 from mandate.activities.checks.subject import Work
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript.conversation import Conversation
@@ -11,7 +13,6 @@ from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 from mandate.workflows.rules import redaction
-from pydantic import JsonValue
 
 GOAL_CHARACTERS = 8_000
 WORDS_CHARACTERS = 4_000

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 
+from pydantic import JsonValue
+
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.verification import CheckResult
 from mandate.workflows.rules.cel import evaluation
 from mandate.workflows.rules.plain_text import shorten
-from pydantic import JsonValue
 
 SHOWN_CHARACTERS = 120
 """Length of a result's beginning in a reason."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from temporalio import activity
+
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox import arguments
 from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText
@@ -12,7 +14,6 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, Tool
-from temporalio import activity
 
 SOURCES = ("python", "mcp", "http")
 """Sources of the tools of checks and probes: those that this process calls itself."""

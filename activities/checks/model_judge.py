@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities.checks import evidence
 from mandate.activities.checks.findings import Unable, report
 from mandate.activities.checks.subject import Work
@@ -13,7 +15,6 @@ from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
 from mandate.workflows.contracts.verification import CheckResult
-from temporalio.exceptions import ApplicationError
 
 GetProvider = Callable[[str], Awaitable[Provider]]
 """The provider of a name; raises `ApplicationError` when the worker has none."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+
 from mandate.activities.documents import Fault, parse_document
 from mandate.activities.files import FileError, parse_spec
 from mandate.workflows.contracts.people import PeopleSpec, PersonSpec, normalize_name

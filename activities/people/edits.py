@@ -3,6 +3,8 @@
 import json
 import sys
 
+from pydantic import JsonValue
+
 from mandate.activities.toolbox import arguments
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import Blobs
@@ -12,7 +14,6 @@ from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.request import EditedCall, Request
 from mandate.workflows.contracts.tool import REMOTE_LIMIT_BYTES, ToolDefinition
 from mandate.workflows.rules import redaction
-from pydantic import JsonValue
 
 
 class EditRefused(Exception):

@@ -4,6 +4,9 @@ import json
 from dataclasses import dataclass
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
+from temporalio.activity import Info
+
 from mandate.activities.people.directory import Directory, People
 from mandate.activities.people.signatures import KeysUnavailable, Signatures, TokenRefused
 from mandate.activities.transcript.blobs import BlobMissing, Blobs
@@ -15,8 +18,6 @@ from mandate.workflows.contracts.request import By
 from mandate.workflows.contracts.run import ATTRIBUTE_BYTES
 from mandate.workflows.contracts.start import start_claims
 from mandate.workflows.rules.commands import PLACEHOLDERS
-from pydantic import TypeAdapter, ValidationError
-from temporalio.activity import Info
 
 NAME_CHARACTERS = 80
 """Of a name that a refusal repeats."""

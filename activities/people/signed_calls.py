@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from mandate.activities.people import edits
 from mandate.activities.people.edits import EditRefused
 from mandate.activities.people.signatures import KeysUnavailable, Signatures, TokenRefused
@@ -16,7 +18,6 @@ from mandate.workflows.contracts.policy import Asking
 from mandate.workflows.contracts.request import SignedDecision
 from mandate.workflows.contracts.tool import SignedApproval, ToolDefinition, ToolRequest
 from mandate.workflows.rules import decisions, policy
-from pydantic import JsonValue
 
 
 class Unsigned(Exception):

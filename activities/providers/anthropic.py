@@ -6,6 +6,7 @@ from typing import Literal
 
 import anthropic
 import httpx2
+
 from mandate.activities.providers import errors, responses
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.rawjson import Raw

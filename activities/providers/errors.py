@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx2
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities.failures import ModelFault, make_model_failure, retry_after
 from mandate.activities.providers import response_limits
 from mandate.activities.providers.rawjson import NOTHING, Raw
 from mandate.workflows.rules.plain_text import shorten
-from temporalio.exceptions import ApplicationError
 
 EXCERPT_CHARACTERS = 200
 _SHOWN_BYTES = 4096

@@ -8,6 +8,7 @@ import asyncio
 
 import httpx2
 import openai
+
 from mandate.activities.providers import errors
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.rawjson import Raw

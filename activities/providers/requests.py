@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 import httpx2
+
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.rawjson import Raw
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json

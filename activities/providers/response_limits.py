@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator
 
 import httpx2
+
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.threads import run_in_thread
 

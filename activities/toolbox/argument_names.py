@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from pydantic import JsonValue
+
 from mandate.activities.toolbox.schema_names import Names, ObjectNames, find_children, find_others
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.rules import names
 from mandate.workflows.rules.plain_text import shorten
-from pydantic import JsonValue
 
 _NAME_CHARACTERS = 40
 _KNOWN_CHARACTERS = 160

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping
 
+from pydantic import JsonValue
+
 from mandate.activities.toolbox import schema, schema_types
 from mandate.activities.toolbox.argument_names import find_name_fault
 from mandate.activities.toolbox.redaction import strike_sensitive
@@ -12,7 +14,6 @@ from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference, ToolDefinition
 from mandate.workflows.contracts.transcript import CallPart
-from pydantic import JsonValue
 
 SHOWN_BYTES = 4 * 1024
 """Most that the arguments of one call take in the workflow's history."""

@@ -6,6 +6,8 @@ whoever receives the call may know them.
 
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from mandate.activities.toolbox.schema_names import (
     BY_NAME,
     LISTED,
@@ -17,7 +19,6 @@ from mandate.activities.toolbox.schema_names import (
     read_mapping,
 )
 from mandate.workflows.contracts.base import JsonObject
-from pydantic import JsonValue
 
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", *BY_NAME)
 _ANYTHING: tuple[JsonValue, ...] = (True, {})

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, TypeVar, overload
 
+from pydantic import TypeAdapter, ValidationError
+
 from mandate.activities.toolbox.context import NotDone, ToolContext
 from mandate.activities.toolbox.signature import Function, InvalidTool, check_parameters, function_name, read_signature
 from mandate.workflows.contracts.base import Name, parse_duration
 from mandate.workflows.contracts.faults import did_you_mean
 from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import PythonTool
-from pydantic import TypeAdapter, ValidationError
 
 __all__ = [
     "InvalidTool",

@@ -11,6 +11,9 @@ from functools import partial
 from typing import NoReturn
 
 import structlog
+from pydantic_core import to_json
+from temporalio import activity
+
 from mandate.activities.failures import ToolError
 from mandate.activities.threads import run_in_thread
 from mandate.activities.toolbox.base import CallContext, ToolText
@@ -21,8 +24,6 @@ from mandate.activities.toolbox.signature import Function, InvalidTool, Signatur
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
-from pydantic_core import to_json
-from temporalio import activity
 
 log = structlog.get_logger(__name__)
 

@@ -5,13 +5,14 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote, quote_plus
 
+from pydantic import JsonValue
+
 from mandate.activities.toolbox.base import ResolveSecrets
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.templates import SECRET, find_secrets
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.rules.names import is_sensitive
 from mandate.workflows.rules.redaction import is_hidden
-from pydantic import JsonValue
 
 SHORTEST_HIDDEN = 4
 """Characters from which a value is struck out wherever it stands; a shorter sensitive argument only as a word."""

@@ -8,12 +8,13 @@ from itertools import islice
 
 import jsonschema_rs
 from jsonschema_rs import ValidationError, ValidationErrorKind
+from pydantic import JsonValue
+
 from mandate.activities.toolbox.schema_cost import Cost, measure
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.faults import key_path
 from mandate.workflows.rules.names import is_sensitive
 from mandate.workflows.rules.plain_text import REASON_CHARACTERS, shorten
-from pydantic import JsonValue
 
 MAX_DEPTH = 64
 """Objects and lists inside each other, the arguments themselves included."""

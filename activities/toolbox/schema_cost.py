@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from pydantic import JsonValue
+
 from mandate.activities.toolbox import json_pointer
 from mandate.workflows.contracts.base import JsonObject
-from pydantic import JsonValue
 
 MAX_STEPS = 20_000
 """Keywords, names and values of a schema, with all that it refers to in place of each reference."""

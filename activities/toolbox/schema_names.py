@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pydantic import JsonValue
+
 from mandate.activities.toolbox import json_pointer
 from mandate.workflows.contracts.base import JsonObject
-from pydantic import JsonValue
 
 MOST_PLACES = 5000
 """Places of one schema that are read: a stranger's could branch without end."""

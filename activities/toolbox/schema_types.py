@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from pydantic import JsonValue
+
 from mandate.activities.toolbox import json_pointer
 from mandate.workflows.contracts.base import JsonObject
-from pydantic import JsonValue
 
 _INT64_END = 2**63
 _NUMBERS = frozenset({"integer", "number"})

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import docstring_parser
-from mandate.activities.toolbox.context import ToolContext
-from mandate.workflows.contracts.base import JsonObject
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
+
+from mandate.activities.toolbox.context import ToolContext
+from mandate.workflows.contracts.base import JsonObject
 
 Function = Callable[..., object]
 

@@ -4,10 +4,11 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from mandate.activities.stores.base import BlobStore
-from mandate.workflows.contracts.base import Digest, digest_of
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadCodec
+
+from mandate.activities.stores.base import BlobStore
+from mandate.workflows.contracts.base import Digest, digest_of
 
 BLOBS_PER_TURN = 256
 """Blobs that are checked at a stretch before other tasks of the event loop have their turn."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from pydantic import ValidationError
+
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import BlobCorrupted, Blobs
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.base import Digest, Record, digest_of
 from mandate.workflows.contracts.transcript import Block, Message, Segment, UserMessage
-from pydantic import ValidationError
 
 R = TypeVar("R", bound=Record)
 

@@ -10,13 +10,14 @@ import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
 
+from pydantic import JsonValue
+
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
 from mandate.workflows.contracts.tool import LeafReference, ToolDefinition
 from mandate.workflows.contracts.transcript import UserMessage
 from mandate.workflows.rules.names import fold_loosely, is_sensitive
 from mandate.workflows.rules.redaction import HIDDEN, is_hidden
-from pydantic import JsonValue
 
 
 def make_salt(tools: Sequence[ToolDefinition]) -> str | None:

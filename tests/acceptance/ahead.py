@@ -27,6 +27,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowQueryFailedError
+from temporalio.service import RPCError
+from temporalio.worker import Replayer
+
 from mandate.workers.client import messages, queries
 from mandate.workers.client.client import connect
 from mandate.workers.client.messages import MessageError
@@ -36,10 +40,6 @@ from mandate.workers.dev_server.server import run_private_server
 from mandate.workers.sandbox import workflow_runner
 from mandate.workflows.agent import AgentWorkflow
 from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Request, Steering
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowQueryFailedError
-from temporalio.service import RPCError
-from temporalio.worker import Replayer
-
 from tests.support.agents import Site, new_site
 from tests.support.fault_crew import Crew, Post
 from tests.support.people import ASK_ALL, write_people

@@ -37,11 +37,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+
 from mandate.workers.client.client import AgentClient, connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunResult, RunStatus
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
-
 from tests.support.fault_client import NAIVE
 from tests.support.fault_crew import Crew
 from tests.support.fault_judge import Judgement, Ran, judge

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.service import RPCError
+
 from mandate.workers.client.client import connect
 from mandate.workers.client.messages import decide as decide_patiently
 from mandate.workers.dev_server.server import DevServer, run_private_server
 from mandate.workflows.contracts.request import Decision
 from mandate.workflows.contracts.run import RunStatus
-from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.service import RPCError
-
 from tests.support.agents import REQUESTER
 from tests.support.attacks import Place, failed_tasks, kept, place, raw, refused, whole_history
 from tests.support.people import PEOPLE, asked, decide, decision, write_people

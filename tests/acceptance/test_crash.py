@@ -4,10 +4,10 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from mandate.workers.dev_server.server import DevServer
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client
 
+from mandate.workers.dev_server.server import DevServer
+from mandate.workflows.contracts.run import RunStatus
 from tests.acceptance.crash import Played, play, report, show
 from tests.support.fault_judge import Judgement
 from tests.support.fault_plan import SOURCES, TOOL_POINTS, Hurt, Point, Task, task

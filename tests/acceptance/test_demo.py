@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mandate.workers.client.client import AgentClient, connect
 from mandate.workers.dev_server import lease
 from mandate.workers.dev_server.server import share_dev_server
 from mandate.workflows.steps import EFFECT_HEARTBEAT
-
 from tests.support.demo import command_of, facts_of, npx, typed
 from tests.support.processes import MANDATE, PROJECT, Process, Processes, children, lives, processes
 

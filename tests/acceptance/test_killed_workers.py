@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.dev_server.server import DevServer
-from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, RunStatus
-from mandate.workflows.steps import EFFECT_HEARTBEAT, HEARTBEAT
 from temporalio import activity
 from temporalio.api.enums.v1 import PendingActivityState, TaskQueueType, TimeoutType
 from temporalio.api.taskqueue.v1 import TaskQueue
@@ -21,6 +18,9 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
+from mandate.workers.dev_server.server import DevServer
+from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, RunStatus
+from mandate.workflows.steps import EFFECT_HEARTBEAT, HEARTBEAT
 from tests.acceptance.killed_tools import JOURNAL
 from tests.support.agents import ALLOW_ALL, Site, new_site
 from tests.support.processes import Process, Processes, processes

@@ -16,8 +16,8 @@ from textwrap import dedent
 from uuid import uuid4
 
 import pytest
-from mandate.workers.dev_server.server import DevServer
 
+from mandate.workers.dev_server.server import DevServer
 from tests.support.processes import PROJECT, Process, children, lives
 
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from mandate.activities import private_files
 from mandate.activities.stores.address import open_store
 from mandate.activities.transcript.blobs import Blobs
 from mandate.workers.client.client import AgentClient, connect
 from mandate.workers.dev_server.server import share_dev_server
-
 from tests.support.agents import Site
 from tests.support.demo import facts_of, npx
 from tests.support.people import asked, write_people

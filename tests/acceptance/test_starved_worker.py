@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client, WorkflowHandle
+
 from mandate.workers.client import messages
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.request import Decision
 from mandate.workflows.contracts.run import RunStatus
-from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client, WorkflowHandle
-
 from tests.benchmarks.peers import Usage
 from tests.support.agents import Site, new_site
 from tests.support.attacks import whole_history

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.client.client import AgentClient, connect
-from mandate.workers.dev_server.server import run_private_server
-from mandate.workers.examples.shop_data import create_shop
 from temporalio.api.enums.v1 import BatchOperationState
 from temporalio.api.workflowservice.v1 import DescribeBatchOperationRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workers.examples.shop_data import create_shop
 from tests.support.agents import Site, new_site
 from tests.support.pages import PROJECT, README, blocks
 from tests.support.people import ASK_ALL, asked, open_requests, write_people

@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from temporalio.client import WorkflowHandle
+
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import DevServer, run_private_server
 from mandate.workflows.rules import decisions
-from temporalio.client import WorkflowHandle
-
 from tests.support.agents import new_site
 from tests.support.browser import Page, needs_browser, new_page
 from tests.support.people import ASK_ALL, asked, decision, open_requests, write_people

@@ -5,10 +5,11 @@ import time
 from datetime import datetime
 from decimal import Decimal
 
+from temporalio import workflow
+
 from mandate.workflows.contracts.policy import Rule, RunFacts, ToolTotals
 from mandate.workflows.contracts.tool import Effect, Tool
 from mandate.workflows.rules import policy
-from temporalio import workflow
 
 REPEATS = 9
 TOOLS = tuple(

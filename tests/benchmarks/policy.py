@@ -14,11 +14,11 @@ import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+from temporalio.worker import Worker
+
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workers.sandbox import workflow_runner
-from temporalio.worker import Worker
-
 from tests.benchmarks import judging
 
 _IMPORT = """

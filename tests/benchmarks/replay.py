@@ -15,16 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from temporalio import activity
+from temporalio.client import Client, WorkflowHandle, WorkflowHistory
+from temporalio.worker import Replayer, Worker
+
 from mandate.workers.client.client import connect
 from mandate.workers.converter import data_converter
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workers.sandbox import workflow_runner
 from mandate.workers.telemetry import configure_logging
 from mandate.workflows.agent import AgentWorkflow
-from temporalio import activity
-from temporalio.client import Client, WorkflowHandle, WorkflowHistory
-from temporalio.worker import Replayer, Worker
-
 from tests.benchmarks.floor import QUEUE, FloorWorkflow
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, asked, decide, write_people

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mandate.workers.client.client import AgentClient, connect
-from mandate.workers.dev_server.server import run_private_server
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
 
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import run_private_server
 from tests.benchmarks import peers, steps
 
 OUTPUT_BYTES = 2048

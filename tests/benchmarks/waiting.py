@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 
 from mandate.workers.client.client import connect
 from mandate.workers.worker import WorkerOptions
-
 from tests.benchmarks.waiting_phases import Measuring
 from tests.benchmarks.waiting_site import environment_is_clean, open_site
 

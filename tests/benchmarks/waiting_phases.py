@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from temporalio.client import Client, WorkflowHandle
+
 from mandate.workers.client import inbox, messages
 from mandate.workers.client.client import AgentClient
 from mandate.workflows.contracts.request import Decision, Request
 from mandate.workflows.contracts.run import RunResult
-from temporalio.client import Client, WorkflowHandle
-
 from tests.benchmarks import peers
 from tests.benchmarks.waiting_site import ASKS, BY, Site, WaitingWorker, progress
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mandate.workers.dev_server import keeper, server
-
 from tests.benchmarks import peers
 
 BY = "ann@example.com"

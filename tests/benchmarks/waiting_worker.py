@@ -10,11 +10,12 @@ from pathlib import Path
 
 
 async def main(options: argparse.Namespace) -> None:
+    from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+
     from mandate.workers.client.client import connect
     from mandate.workers.settings import Settings
     from mandate.workers.telemetry import configure_logging
     from mandate.workers.worker import WorkerOptions, open_worker
-    from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
     configure_logging()
     address = f"127.0.0.1:{options.metrics_port}"

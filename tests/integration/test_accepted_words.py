@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.activities.files import FileError
-from mandate.workers.worker import open_worker
 from temporalio.client import Client
 
+from mandate.activities.files import FileError
+from mandate.workers.worker import open_worker
 from tests.support.agents import Site, new_site
 from tests.support.toolkit import calls_of
 from tests.unit.test_plain_text import forbidden

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.activities.transcript.conversation import Conversation
-from mandate.workflows.contracts.model import Finish
 from temporalio.exceptions import ApplicationError
 
+from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.model import Finish
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
 from tests.support.prompts import ADAPTERS, Adapter, prompt, results, told
 

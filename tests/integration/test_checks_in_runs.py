@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowHandle
 
+from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import Site, new_site, results_told
 from tests.support.toolkit import LET_GO, TOOLKIT_CHECKS, calls_of
 

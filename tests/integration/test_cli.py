@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from temporalio import activity
+from temporalio.worker import Worker
+
 from mandate.workers.client import queries
 from mandate.workers.dev_server.binary import find_binary
 from mandate.workers.dev_server.server import share_dev_server
 from mandate.workflows.contracts.run import RunResult
-from temporalio import activity
-from temporalio.worker import Worker
-
 from tests.support.agents import parts_taken
 from tests.support.place import BIN, Place, line_with, new_place
 

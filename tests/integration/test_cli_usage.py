@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from mandate.workers.cli import endings
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import seconds
@@ -15,7 +16,6 @@ from mandate.workers.cli.run import read_input
 from mandate.workers.cli.run_text import shown
 from mandate.workers.history.events import RunEnded
 from mandate.workers.main import VERBS, load_verb, main, wants_json
-
 from tests.support.processes import PROJECT, lives
 
 HEAVY = ("temporalio", "mcp", "genai_prices", "openai", "anthropic", "structlog", "asyncio", "ruamel", "rich")

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import Client, WorkflowHandle
+
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunResult, RunStatus
-from temporalio.client import Client, WorkflowHandle
-
 from tests.support.agents import ALLOW_ALL, Site, conversation, new_site, parts_taken, results_told
 from tests.support.people import asked, decide, write_people
 from tests.support.toolkit import LET_GO, calls_of, held

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio import activity
+from temporalio.worker import Worker
+
 from mandate.workers.client import queries
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunResult, RunStatus
-from temporalio import activity
-from temporalio.worker import Worker
-
 from tests.integration.test_compensation import ASK, BY, DONE, STOP, TOOLS, WAITS, site, until_busy, write
 from tests.integration.test_halting import until_it
 from tests.support.agents import ALLOW_ALL, Site, new_site

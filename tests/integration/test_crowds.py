@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.sandbox import SandboxedRunner, WorkflowThreads
-from mandate.workers.worker import TASK_SECONDS
-from mandate.workflows.contracts.request import OpenRequests
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
+from mandate.workers.sandbox import SandboxedRunner, WorkflowThreads
+from mandate.workers.worker import TASK_SECONDS
+from mandate.workflows.contracts.request import OpenRequests
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site
 from tests.support.attacks import failed_tasks, whole_history
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people

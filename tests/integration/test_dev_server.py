@@ -13,12 +13,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client
+
 from mandate.workers.dev_server import keeper as dev_server_keeper
 from mandate.workers.dev_server import lease
 from mandate.workers.dev_server.binary import Search, ServerError
 from mandate.workers.dev_server.server import ServerLease, run_private_server, share_dev_server
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-from temporalio.client import Client
 
 USER = """
 import asyncio, sys

@@ -14,14 +14,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from mandate.workers.client import inbox
-from mandate.workers.client.diagnosis import TIMED_OUT, Diagnosis, diagnose
-from mandate.workers.client.inbox import NotAnswering
-from mandate.workers.converter import data_converter
-from mandate.workers.dev_server.server import DevServer
-from mandate.workers.sandbox import Uninterrupted, workflow_runner
-from mandate.workflows.agent import AgentWorkflow
-from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 from temporalio.worker import (
@@ -32,6 +24,14 @@ from temporalio.worker import (
     WorkflowInstanceDetails,
 )
 
+from mandate.workers.client import inbox
+from mandate.workers.client.diagnosis import TIMED_OUT, Diagnosis, diagnose
+from mandate.workers.client.inbox import NotAnswering
+from mandate.workers.converter import data_converter
+from mandate.workers.dev_server.server import DevServer
+from mandate.workers.sandbox import Uninterrupted, workflow_runner
+from mandate.workflows.agent import AgentWorkflow
+from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import Site, new_site
 from tests.support.bare_worker import activity_worker, bare_worker
 from tests.support.gate_workflow import GateWorkflow

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workflows.contracts.request import Request
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowHandle
 
+from mandate.workflows.contracts.request import Request
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, results_told
 from tests.support.effect_tools import KEYS
 from tests.support.people import ASK_ALL, asked, decide, write_people

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import Client, WorkflowHandle
+
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import RunStatus
-from temporalio.client import Client, WorkflowHandle
-
 from tests.support.agents import Site, continued, conversation, new_site, parts_taken, results_told
 from tests.support.people import asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import BOOKED, calls_of

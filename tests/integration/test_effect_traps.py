@@ -10,16 +10,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from mandate.workers.client.client import connect
-from mandate.workers.dev_server.server import DevServer, run_private_server
-from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
-from mandate.workflows.steps import EFFECT_HEARTBEAT
 from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import DevServer, run_private_server
+from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
+from mandate.workflows.steps import EFFECT_HEARTBEAT
 from tests.support.agents import Site, new_site, parts_taken, results_told
 from tests.support.effect_tools import KEYS, written
 from tests.support.processes import Process, processes

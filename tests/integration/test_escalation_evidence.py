@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workflows.contracts.request import Request
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client
 
+from mandate.workflows.contracts.request import Request
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, conversation, new_site
 from tests.support.people import asked, decide, write_people
 from tests.support.toolkit import calls_of

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workflows.contracts.request import Request
-from mandate.workflows.contracts.run import RunResult, RunStatus
 from temporalio.client import Client
 
+from mandate.workflows.contracts.request import Request
+from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import Site, conversation, new_site
 from tests.support.people import asked, decide, decision, open_requests, refusal_of, told_of, write_people
 from tests.support.toolkit import calls_of

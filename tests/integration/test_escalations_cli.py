@@ -8,9 +8,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+
 from mandate.workers.client.client import AgentClient
 from mandate.workers.dev_server.binary import find_binary
-
 from tests.support.people import asked, open_requests
 from tests.support.place import Done, Place, new_place
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowHandle
 
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, conversation, new_site
 from tests.support.people import asked, decide, refusal_of, write_people
 from tests.support.toolkit import LET_GO, calls_of

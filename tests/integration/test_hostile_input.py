@@ -8,11 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.activities.files import FileError
-from mandate.activities.toolbox.redaction import SecretValues
-from mandate.workers.worker import open_worker
-from mandate.workflows import steps
-from mandate.workflows.contracts.run import RunStatus
 from temporalio import activity
 from temporalio.api.common.v1 import Payload
 from temporalio.client import Client, WorkflowContinuedAsNewError, WorkflowFailureError
@@ -20,6 +15,11 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
+from mandate.activities.files import FileError
+from mandate.activities.toolbox.redaction import SecretValues
+from mandate.workers.worker import open_worker
+from mandate.workflows import steps
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, results_told
 from tests.support.toolkit import calls_of
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from mandate.workers.client import inbox, messages
-from mandate.workers.client.client import AgentClient, connect
-from mandate.workers.dev_server.server import run_private_server
-from mandate.workflows.contracts.request import Decision, Request
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from mandate.workers.client import inbox, messages
+from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.request import Decision, Request
 from tests.support import interrupted_workflow
 from tests.support.agents import Site, new_site
 from tests.support.asking_workflow import AskingWorkflow

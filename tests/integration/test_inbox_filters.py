@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
-
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, PEOPLE, asked, write_people
 from tests.support.place import Done, Place

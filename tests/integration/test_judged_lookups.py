@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.client import queries
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowHandle
 
+from mandate.workers.client import queries
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import ALLOW_ALL, Site, new_site, texts_told
 from tests.support.people import asked, decide, write_people
 from tests.support.toolkit import BOOKED, calls_of

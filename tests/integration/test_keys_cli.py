@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import Client
+
 from mandate.activities.stores.address import open_store
 from mandate.workers.main import main
 from mandate.workflows.contracts.run import Progress, RunStatus
-from temporalio.client import Client
-
 from tests.support.agents import new_site
 from tests.support.toolkit import LET_GO, calls_of
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.client import queries
-from mandate.workers.client.client import connect
-from mandate.workers.dev_server.server import run_private_server
-from mandate.workflows.contracts.run import Progress, RunResult, RunStatus
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
+from mandate.workers.client import queries
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.run import Progress, RunResult, RunStatus
 from tests.support.agents import Site, new_site, results_told
 from tests.support.attacks import whole_history
 from tests.support.toolkit import calls_of, held

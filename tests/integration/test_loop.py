@@ -4,9 +4,9 @@ import itertools
 from pathlib import Path
 
 import pytest
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client
 
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, results_told
 from tests.support.toolkit import calls_of
 

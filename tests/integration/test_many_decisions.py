@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+
 from mandate.activities import agent as opening
 from mandate.workers.client import messages
 from mandate.workers.client.client import connect
@@ -15,9 +18,6 @@ from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.request import Answer, Decision, Receipts, Request
 from mandate.workflows.contracts.run import RunStatus
 from mandate.workflows.loop import people
-from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
-
 from tests.support.agents import REQUESTER, Site, continued, new_site, parts_taken
 from tests.support.attacks import failed_tasks, kept, whole_history
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people

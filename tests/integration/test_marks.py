@@ -9,16 +9,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from mandate.activities.keyring import Keyring
-from mandate.activities.stores.address import open_store
-from mandate.workers.client import queries
-from mandate.workers.marks import MarkInterceptor
-from mandate.workers.sandbox import workflow_runner
-from mandate.workers.worker import WorkerOptions, open_worker
-from mandate.workflows.agent import AgentWorkflow
-from mandate.workflows.contracts.run import Progress, RunStatus
-from mandate.workflows.contracts.tool import ToolRequest
-from mandate.workflows.rules.marks import compute_mark, find_subject
 from temporalio import activity, workflow
 from temporalio.api.common.v1 import Payload, WorkflowExecution
 from temporalio.api.enums.v1 import EventType
@@ -30,6 +20,16 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 
+from mandate.activities.keyring import Keyring
+from mandate.activities.stores.address import open_store
+from mandate.workers.client import queries
+from mandate.workers.marks import MarkInterceptor
+from mandate.workers.sandbox import workflow_runner
+from mandate.workers.worker import WorkerOptions, open_worker
+from mandate.workflows.agent import AgentWorkflow
+from mandate.workflows.contracts.run import Progress, RunStatus
+from mandate.workflows.contracts.tool import ToolRequest
+from mandate.workflows.rules.marks import compute_mark, find_subject
 from tests.support.agents import Site, continued, new_site
 from tests.support.people import asked
 from tests.support.toolkit import LET_GO, calls_of, held

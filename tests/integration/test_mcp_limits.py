@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import pytest
 from aiohttp import web
+
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.http.response import MAX_BYTES

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowFailureError
 
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, results_told
 from tests.support.fake_behaviours import Answer, Broken, Call, Problem
 from tests.support.fake_provider import FakeProvider

@@ -12,11 +12,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from mandate.workers.client.client import connect
-from mandate.workers.client.messages import decide as decide_patiently
-from mandate.workers.dev_server.server import run_private_server
-from mandate.workflows.contracts.request import Decision
-from mandate.workflows.contracts.run import RunStatus
 from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
@@ -25,6 +20,11 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.common import RetryPolicy
 from temporalio.worker import Worker
 
+from mandate.workers.client.client import connect
+from mandate.workers.client.messages import decide as decide_patiently
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.request import Decision
+from mandate.workflows.contracts.run import RunStatus
 from tests.integration.test_tool_sources import Peers
 from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site, results_told
 from tests.support.attacks import whole_history

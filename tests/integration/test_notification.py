@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
 from mandate.activities.channels.base import Channel, Parcel
 from mandate.activities.channels.delivery import Pace
 from mandate.activities.channels.http_post import HttpPost
@@ -26,10 +30,6 @@ from mandate.workers.settings import Settings
 from mandate.workflows.contracts.channels import LogChannel, SlackChannel, WebhookChannel
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.request import Notice, Notified, NotifyRequest
-from structlog.testing import capture_logs
-from temporalio.exceptions import ApplicationError
-from temporalio.testing import ActivityEnvironment
-
 from tests.support.hook_peer import HookPeer, Reply, hook_peer
 from tests.support.notices import approval, need, notice, question, run_of
 

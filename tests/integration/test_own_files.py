@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client, WorkflowHandle
 
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site
 from tests.support.toolkit import calls_of
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import Client, WorkflowHandle
+
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunStatus
-from temporalio.client import Client, WorkflowHandle
-
 from tests.support.agents import Site, conversation, new_site, results_told
 from tests.support.attacks import held_up
 from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, open_requests, refusal_of, write_people

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import Client
+
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunStatus
-from temporalio.client import Client
-
 from tests.support.agents import ALLOW_ALL, Site, new_site, part_of, texts_told
 from tests.support.http_peer import http_peer
 from tests.support.mcp_server import SELF

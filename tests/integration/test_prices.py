@@ -5,6 +5,7 @@ import sys
 from decimal import Decimal
 
 import pytest
+
 from mandate.activities.providers.prices import compute_price
 from mandate.activities.providers.rawjson import Raw
 from mandate.workflows.contracts.model import Usage

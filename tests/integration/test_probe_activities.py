@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.testing import ActivityEnvironment
+
 from mandate.activities.toolbox.http.toolbox import HttpToolbox
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, HttpBinding, Tool, ToolDefinition
 from mandate.workflows.contracts.verification import ProbeRequest, ProbeSpec
-from temporalio.testing import ActivityEnvironment
-
 from tests.support.check_bench import CARD, KEY, Bench
 from tests.support.checked import CALLED, say
 from tests.support.http_peer import HttpPeer, http_peer

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from mandate.activities.transcript.conversation import Conversation
 
+from mandate.activities.transcript.conversation import Conversation
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer
 from tests.support.fake_provider import PATHS, FakeProvider
 from tests.support.prompts import ADAPTERS, QUESTION, prompt, results, tool

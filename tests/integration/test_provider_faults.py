@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities.providers.anthropic import AnthropicMessages
 from mandate.activities.providers.openai_chat import OpenAiChat
 from mandate.workflows.contracts.failures import FailureType
-from temporalio.exceptions import ApplicationError
-
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Problem
 from tests.support.fake_provider import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, Adapter, prompt

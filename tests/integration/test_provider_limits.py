@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
-from mandate.activities.providers.response_limits import MAX_BYTES
-from mandate.workflows.contracts.failures import FailureType
 from temporalio.exceptions import ApplicationError
 
+from mandate.activities.providers.response_limits import MAX_BYTES
+from mandate.workflows.contracts.failures import FailureType
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
 from tests.support.prompts import ADAPTERS, Adapter, prompt
 

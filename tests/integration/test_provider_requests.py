@@ -7,11 +7,11 @@ from itertools import pairwise, product
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
+
 from mandate.activities.providers.openai_chat import OpenAiChat
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
-from pydantic import TypeAdapter
-
 from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call
 from tests.support.fake_provider import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, QUESTION, TOOLS, Adapter, prompt, results, told, tool

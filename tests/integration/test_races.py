@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.service import RPCError, RPCStatusCode
+
 from mandate.workers.client.client import connect
 from mandate.workers.client.messages import NoRun, Refused
 from mandate.workers.client.messages import decide as decide_patiently
@@ -17,9 +20,6 @@ from mandate.workers.dev_server.server import DevServer, run_private_server
 from mandate.workflows.contracts.request import Decision, OpenRequests, Receipt, Request
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.loop import people, run
-from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.service import RPCError, RPCStatusCode
-
 from tests.support.agents import Site, new_site
 from tests.support.attacks import failed_tasks, held_up, place, whole_history
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, write_people

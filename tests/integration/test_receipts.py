@@ -7,13 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from mandate.workers.client import queries
-from mandate.workers.client.queries import AHEAD
-from mandate.workers.receipts import FIRST_RECEIPT, PATIENCE_SECONDS
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.worker import Worker
 from temporalio.worker._workflow_instance import _WorkflowLogicFlag
 
+from mandate.workers.client import queries
+from mandate.workers.client.queries import AHEAD
+from mandate.workers.receipts import FIRST_RECEIPT, PATIENCE_SECONDS
 from tests.support import gate_stage
 from tests.support.gate_stage import Case, Played
 from tests.support.gate_worker import GateWorker, new_worker

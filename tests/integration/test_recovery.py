@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import Client
 
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, conversation, new_site, results_told
 from tests.support.people import asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import BOOKED, TOOLKIT_CHECKS, calls_of

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workflows.contracts.run import RunStatus
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, results_told
 
 SEEN: list[tuple[str, list[Any], int]] = []

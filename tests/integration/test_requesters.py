@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import (
     Client,
     Schedule,
@@ -15,6 +14,7 @@ from temporalio.client import (
 )
 from temporalio.exceptions import ApplicationError
 
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, open_requests, refusal_of, write_people
 from tests.support.toolkit import calls_of

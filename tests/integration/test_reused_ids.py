@@ -5,11 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.client import messages
-from mandate.workers.client.client import connect
-from mandate.workers.dev_server.server import run_private_server
-from mandate.workflows.contracts.request import EVERY, REJECT, Decision, Halt, Steering, Stop
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import (
     Client,
     Interceptor,
@@ -19,6 +14,11 @@ from temporalio.client import (
     WorkflowUpdateHandle,
 )
 
+from mandate.workers.client import messages
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.contracts.request import EVERY, REJECT, Decision, Halt, Steering, Stop
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import REQUESTER, Site, continued, new_site, parts_taken
 from tests.support.people import write_people
 from tests.support.toolkit import LET_GO

@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCStatusCode
+
 from mandate.workers import search_attributes
 from mandate.workers.client import inbox
 from mandate.workers.client.client import AgentClient, connect
@@ -14,12 +20,6 @@ from mandate.workers.search_attributes import WrongSearchAttribute
 from mandate.workers.worker import open_worker
 from mandate.workflows.contracts.request import Decision
 from mandate.workflows.contracts.run import RunStatus
-from structlog.testing import capture_logs
-from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.client import Client, WorkflowHandle
-from temporalio.service import RPCStatusCode
-
 from tests.support.agents import Site, new_site
 from tests.support.guarded_client import ADDING, LISTING, GuardedClient
 from tests.support.people import ASK_ALL, asked, decision, write_people

@@ -2,6 +2,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+
 from mandate.workers.dev_server import binary as dev_server_binary
 from mandate.workers.dev_server.binary import REMEDY, VERSION, Search, ServerError, Unusable, find_binary, read_version
 

@@ -13,6 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mcp import Client, StdioServerParameters
+from pydantic_core import to_json
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities.documents import read_document
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.scripted.provider import ScriptedProvider
@@ -24,9 +28,6 @@ from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.tool import Effect
 from mandate.workflows.contracts.tool_entry import PythonTool
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
-from mcp import Client, StdioServerParameters
-from pydantic_core import to_json
-from temporalio.exceptions import ApplicationError
 
 AGENTS = Path(__file__).parents[2] / "deploy" / "agents"
 

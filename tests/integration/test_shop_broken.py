@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic_core import to_json
+
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.scripted.provider import ScriptedProvider
 from mandate.activities.toolbox.decorator import ToolContext
@@ -16,7 +18,6 @@ from mandate.workers.examples import shop, shop_rules_server
 from mandate.workers.examples.shop_checks import refunds_are_told
 from mandate.workers.examples.shop_data import DEMO_INPUT, create_shop
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
-from pydantic_core import to_json
 
 AGENTS = Path(__file__).parents[2] / "deploy" / "agents"
 LOST = r"^the line broke before the reply came$"

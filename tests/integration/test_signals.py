@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from mandate.workers.client import queries
-from mandate.workflows.contracts.run import Progress, RunStatus
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import RawValue
 
+from mandate.workers.client import queries
+from mandate.workflows.contracts.run import Progress, RunStatus
 from tests.support.agents import Site, conversation, new_site
 from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, write_people
 from tests.support.toolkit import calls_of, held

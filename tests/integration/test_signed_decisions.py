@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mandate.workflows.contracts.start import start_claims
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
+from mandate.workflows.contracts.start import start_claims
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, asked, decision, refusal_of, write_people
 from tests.support.toolkit import calls_of

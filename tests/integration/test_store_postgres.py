@@ -3,13 +3,13 @@ from collections.abc import AsyncIterator
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+
 from mandate.activities.stores.address import open_store
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.stores.postgres import PostgresStore
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
-
 from tests.support.postgres import PASSWORD, PostgresServer, running_postgres
 from tests.support.store_conformance import StoreConformance
 from tests.support.store_writer import numbered

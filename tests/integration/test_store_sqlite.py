@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+
 from mandate.activities.stores.address import open_store
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.stores.sqlite import SqliteStore
-
 from tests.support.store_conformance import StoreConformance
 from tests.support.store_writer import ROOT, numbered
 

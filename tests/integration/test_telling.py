@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.client import queries
-from mandate.workflows.contracts.run import Progress, RunStatus
 from temporalio.client import Client, WorkflowHandle
 
+from mandate.workers.client import queries
+from mandate.workflows.contracts.run import Progress, RunStatus
 from tests.support.agents import Site, new_site
 from tests.support.hook_peer import HookPeer, Reply, hook_peer
 from tests.support.people import ASK_ALL, asked, decide, write_people

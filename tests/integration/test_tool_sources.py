@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.activities.files import FileError
-from mandate.workers.worker import open_worker
-from mandate.workflows.contracts.run import RunStatus
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from mandate.activities.files import FileError
+from mandate.workers.worker import open_worker
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, results_told
 from tests.support.http_peer import HttpPeer, http_peer
 from tests.support.toolkit import calls_of

@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused
@@ -22,7 +23,6 @@ from mandate.activities.toolbox.http.toolbox import HttpToolbox
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, HttpBinding, Tool, ToolDefinition
-
 from tests.support.http_peer import HttpPeer, http_peer
 
 CONTEXT = CallContext("w", "r", 1, "key-1", 1, timedelta(seconds=5))

@@ -10,16 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from mandate.activities.failures import ToolError
-from mandate.activities.toolbox.base import CallContext, ToolText
-from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
-from mandate.activities.toolbox.mcp.result import format_result
-from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
-from mandate.activities.toolbox.mcp.toolbox import McpToolbox, decide_outcome
-from mandate.workflows.contracts.base import JsonObject
-from mandate.workflows.contracts.failures import Outcome
-from mandate.workflows.contracts.tool import Effect, ToolDefinition
-from mandate.workflows.contracts.tool_entry import McpTools
 from mcp import MCPError
 from mcp_types import (
     BlobResourceContents,
@@ -32,6 +22,16 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox.base import CallContext, ToolText
+from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
+from mandate.activities.toolbox.mcp.result import format_result
+from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
+from mandate.activities.toolbox.mcp.toolbox import McpToolbox, decide_outcome
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Effect, ToolDefinition
+from mandate.workflows.contracts.tool_entry import McpTools
 from tests.support.http_peer import http_peer
 
 PEER = """

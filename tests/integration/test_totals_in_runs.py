@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.client.client import connect
-from mandate.workers.dev_server.server import run_private_server
 from temporalio.client import Client
 
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
 from tests.support.agents import ALLOW_ALL, Site, continued, new_site, part_of
 from tests.support.http_peer import http_peer
 from tests.support.money import (

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.client import queries
 from temporalio.client import Client, WorkflowHandle
 
+from mandate.workers.client import queries
 from tests.support.agents import Site, new_site
 from tests.support.money import (
     ASK_90,

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.main import main
 
+from mandate.workers.main import main
 from tests.integration.test_toolbox_mcp import PEER, listed
 
 HINTS: dict[str, dict[str, bool] | None] = {

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities.toolbox import decorator
 from mandate.activities.verification import SPENT_MARK
 from mandate.workflows.contracts.base import JsonObject
@@ -16,8 +18,6 @@ from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.contracts.transcript import CallPart, Message, ResultPart, TextPart, UserMessage
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult
-from temporalio.exceptions import ApplicationError
-
 from tests.support.check_bench import CARD, KEY, Bench, answer
 from tests.support.checked import CALLED, PASS, say
 from tests.support.fake_behaviours import Answer, Broken, Problem

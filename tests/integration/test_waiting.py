@@ -4,12 +4,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from temporalio.client import Client
+
 from mandate.workers.client import messages
 from mandate.workers.client.inbox import Inbox
 from mandate.workflows.contracts.request import Decision
 from mandate.workflows.contracts.run import RunStatus
-from temporalio.client import Client
-
 from tests.support.agents import Site, new_site
 from tests.support.people import ASK_ALL, decision, write_people
 from tests.support.toolkit import calls_of

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from mandate.workers.client.client import connect
-from mandate.workers.dev_server.server import run_private_server
-from mandate.workflows.loop import people, turn
 from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.worker import Worker
 
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
+from mandate.workflows.loop import people, turn
 from tests.support.agents import Site, new_site
 from tests.support.hook_peer import Reply, hook_peer
 from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people

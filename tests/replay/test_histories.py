@@ -4,14 +4,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+
 from mandate.activities.keyring import Keyring
 from mandate.workers.converter import data_converter
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import workflow_runner
 from mandate.workflows.agent import AgentWorkflow
-from temporalio.client import WorkflowHistory
-from temporalio.worker import Replayer
-
 from tests.support.memory_store import MemoryStore
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from temporalio.client import Client, WorkflowHandle
+from temporalio.worker import Worker
+
 from mandate.activities.stores.address import open_store
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
@@ -16,8 +19,6 @@ from mandate.workers.client.client import AgentClient
 from mandate.workers.settings import Settings
 from mandate.workers.worker import WorkerOptions, open_worker
 from mandate.workflows.contracts.run import RunResult
-from temporalio.client import Client, WorkflowHandle
-from temporalio.worker import Worker
 
 TOOLKIT = ("look", "look_bad", "big", "pay", "send", "hang", "write_note")
 

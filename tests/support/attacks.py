@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.client import queries
-from mandate.workers.dev_server.server import DevServer
-from mandate.workflows.contracts.request import OpenRequests
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 from temporalio.api.history.v1 import HistoryEvent
@@ -22,6 +19,9 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from mandate.workers.client import queries
+from mandate.workers.dev_server.server import DevServer
+from mandate.workflows.contracts.request import OpenRequests
 from tests.acceptance.attacked_tools import JOURNAL
 from tests.support.agents import Site, new_site
 from tests.support.people import write_people

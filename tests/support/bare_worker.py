@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+from temporalio.worker import Worker, WorkerConfig, WorkflowInstance, WorkflowInstanceDetails
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
 from mandate.workers.client.client import connect
 from mandate.workers.sandbox import LOOP, PASSED_THROUGH, Uninterrupted
 from mandate.workers.settings import Settings
 from mandate.workers.worker import open_worker
-from temporalio.worker import Worker, WorkerConfig, WorkflowInstance, WorkflowInstanceDetails
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 STICKY = timedelta(seconds=2)
 """Long enough for something to come while a query waits for a worker that is dead."""

@@ -1,9 +1,9 @@
 """Tools that are given the number of a card, and do with it whatever a careless tool does."""
 
-from mandate.activities.checks.functions import check
-from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
 from pydantic import BaseModel
 
+from mandate.activities.checks.functions import check
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
 from tests.support.toolkit import keep
 
 CARD = "4111222233334444"

@@ -6,6 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from temporalio.testing import ActivityEnvironment
+
 from mandate.activities.failures import make_model_failure
 from mandate.activities.providers.base import Provider
 from mandate.activities.providers.openai_responses import OpenAiResponses
@@ -31,8 +33,6 @@ from mandate.workflows.contracts.verification import (
     ProbeRequest,
     ProbeSpec,
 )
-from temporalio.testing import ActivityEnvironment
-
 from tests.support import checked
 from tests.support.fake_provider import FakeProvider
 

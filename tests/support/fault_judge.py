@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
-
 from tests.support.fault_log import Executed, Hit
 from tests.support.fault_model import Told
 from tests.support.fault_plan import Call, Point, Task

@@ -1,7 +1,6 @@
 """Python tools over the fault server; a 503 is a definite answer, anything else that fails leaves it open."""
 
 from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
-
 from tests.support import fault_client
 from tests.support.fault_plan import RETRIES
 

@@ -13,8 +13,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-from mandate.workers.client import queries
-from mandate.workers.client.queries import AHEAD
 from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 from temporalio.api.workflow.v1 import PendingWorkflowTaskInfo
 from temporalio.client import (
@@ -27,6 +25,8 @@ from temporalio.client import (
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.worker import Replayer, Worker
 
+from mandate.workers.client import queries
+from mandate.workers.client.queries import AHEAD
 from tests.support.gate_worker import BARE, Driven, GateWorker, new_worker, runner_for
 from tests.support.gate_workflow import TIMER_SECONDS, GateWorkflow, step
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from mandate.workers.sandbox import workflow_runner
 from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import (
@@ -27,6 +26,7 @@ from temporalio.worker import (
     WorkflowRunner,
 )
 
+from mandate.workers.sandbox import workflow_runner
 from tests.support.gate_workflow import GateWorkflow
 
 STICKY = timedelta(seconds=2)

@@ -13,7 +13,6 @@ from mandate.workers import worker
 from mandate.workers.client.client import connect
 from mandate.workers.settings import Settings
 from mandate.workers.worker import WorkerOptions, open_worker
-
 from tests.support.bare_worker import BareRunner
 
 CACHED = 2

@@ -3,8 +3,9 @@
 import threading
 from typing import Any
 
-from mandate.workflows.contracts.request import Receipt
 from temporalio import workflow
+
+from mandate.workflows.contracts.request import Receipt
 
 BEGUN, GO_ON = threading.Event(), threading.Event()
 """The first task has begun; it may end."""

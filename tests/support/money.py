@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
-from mandate.workflows.contracts.run import RunStatus
 from temporalio.client import WorkflowHandle
 
+from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
+from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import ALLOW_ALL, Site, texts_told
 from tests.support.toolkit import calls_of, keep
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mandate.workers.client import queries
-from mandate.workflows.contracts.request import NotifyRequest, OpenRequests, Receipt, Request, Told
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
+
+from mandate.workers.client import queries
+from mandate.workflows.contracts.request import NotifyRequest, OpenRequests, Receipt, Request, Told
 
 PEOPLE = {
     "people": [

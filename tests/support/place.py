@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from temporalio.client import Client
+
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
-from temporalio.client import Client
 
 BIN = Path(sys.executable).parent
 

@@ -8,14 +8,15 @@ import dataclasses
 from datetime import timedelta
 from typing import Any
 
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import UnsandboxedWorkflowRunner
+
 from mandate.activities import failures
 from mandate.activities.stores.sqlite import SqliteStore
 from mandate.workers import worker
 from mandate.workers.main import main
 from mandate.workflows import steps
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import ApplicationError
-from temporalio.worker import UnsandboxedWorkflowRunner
 
 
 def _replace(owner: Any, name: str, made: Any) -> None:

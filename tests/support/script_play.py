@@ -7,12 +7,13 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.scripted.provider import ScriptedProvider
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.transcript import AssistantMessage, ResultPart, TextPart, UserMessage
-from temporalio.exceptions import ApplicationError
 
 
 def asked(text: str) -> UserMessage:

@@ -8,8 +8,9 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
-from mandate.workflows.contracts.start import start_claims
 from pydantic import JsonValue
+
+from mandate.workflows.contracts.start import start_claims
 
 
 class Issuer:

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+
 from mandate.activities.stores.address import open_store
 from mandate.activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, BlobStore, StoreUnavailable
 from mandate.activities.transcript.blobs import BlobCorrupted, Blobs
 from mandate.workflows.contracts.base import digest_of
-
 from tests.support.store_writer import finished, key, numbered, start_writer
 
 

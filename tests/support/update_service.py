@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from mandate.workers.converter import data_converter
 from pydantic import BaseModel
 from temporalio.api.enums.v1 import UpdateWorkflowExecutionLifecycleStage as Stage
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
@@ -13,6 +12,8 @@ from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse,
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 from temporalio.service import ConnectConfig, RPCError, RPCStatusCode, ServiceClient
+
+from mandate.workers.converter import data_converter
 
 
 @dataclass(frozen=True)

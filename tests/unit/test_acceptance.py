@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
+
 from mandate.activities.documents import parse_document
 from mandate.workers.catalog.mcp_acceptance import Offer, Words, accept, differences, load, with_digest
 from mandate.workflows.contracts.base import JsonObject, digest_of
 from mandate.workflows.contracts.tool import McpBinding, McpServer, Tool, ToolDefinition
-from pydantic import JsonValue
 
 DIGEST = "D" * 43
 OTHER = "E" * 43

@@ -3,8 +3,9 @@
 from typing import Any, cast
 
 import pytest
-from mandate.workers.client.client import AgentClient
 from temporalio.client import Client
+
+from mandate.workers.client.client import AgentClient
 
 
 class Started:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
+from pydantic import JsonValue, ValidationError
+
 from mandate.activities.documents import parse_document
 from mandate.activities.files import FileError
 from mandate.workers.catalog.agents import agent_schema, read_agent, read_agents
@@ -14,7 +16,6 @@ from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.model import PROVIDERS
 from mandate.workflows.contracts.tool import Effect
 from mandate.workflows.contracts.tool_entry import ActivityTool, HttpTool, McpTools, PythonTool
-from pydantic import JsonValue, ValidationError
 
 HEAD = "name: refunds\ninstructions: Help.\nmodels: [openai:gpt-6-sol]\n"
 """Lines 1 to 3 of a valid file."""

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from mandate.workflows.contracts.policy import Asking, Rule, Verdict
 from mandate.workflows.contracts.request import Need, Then
 from mandate.workflows.rules.needs import apply_expiry, list_needs

@@ -3,12 +3,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from mandate.activities.stores.sqlite import SqliteStore
-from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
-from mandate.workflows.contracts.base import digest_of
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadCodec
 
+from mandate.activities.stores.sqlite import SqliteStore
+from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
+from mandate.workflows.contracts.base import digest_of
 from tests.support.memory_store import MemoryStore
 
 PLAIN = b"Refund order 81 of ann@example.com, please. " * 20

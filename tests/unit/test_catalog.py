@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from mandate.activities.files import FileError
 from mandate.activities.toolbox import builtin
 from mandate.workers.catalog.catalog import Catalog

@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.activities.toolbox import arguments
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.rules.cel import cost, evaluation, tree

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from mandate.workflows.rules.cel import cost, evaluation, growth
 from mandate.workflows.rules.cel import tree as cel_tree
 from mandate.workflows.rules.cel.evaluation import Facts, Unevaluable

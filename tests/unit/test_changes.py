@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.changes import LOOP, Change

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from mandate.activities.channels import slack_blocks
 from mandate.activities.channels.base import Parcel, is_wanted, make_key
 from mandate.activities.channels.http_post import HttpPost
@@ -19,7 +20,6 @@ from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.channels import ChannelsFile, LogChannel, find_address_fault
 from mandate.workflows.contracts.request import ANYONE, Notice, Request
 from mandate.workflows.rules import commands as rules_commands
-
 from tests.support.notices import approval, need, notice, question, run_of
 
 SECRETS = Secrets(

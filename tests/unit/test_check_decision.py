@@ -13,6 +13,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from structlog.testing import capture_logs
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
 from mandate.activities.decision import PeopleActivities
 from mandate.activities.people.directory import Directory
 from mandate.activities.people.signatures import Signatures
@@ -28,10 +32,6 @@ from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.request import CHOICES, Checked, Decision, DecisionCheck, Need, Request
 from mandate.workflows.contracts.tool import ActivityBinding, PythonBinding, RemoteActivity, Tool, ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, TextPart, UserMessage
-from structlog.testing import capture_logs
-from temporalio.exceptions import ApplicationError
-from temporalio.testing import ActivityEnvironment
-
 from tests.support.signing import Issuer
 
 AT = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)

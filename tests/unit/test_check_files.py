@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mandate.activities.agent import OfferedAgent, _pin
 from mandate.activities.files import FileError
 from mandate.activities.people.requesters import Requester
@@ -17,7 +18,6 @@ from mandate.workers.main import main
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
-
 from tests.unit.test_catalog import StubServers
 
 HEAD = "name: shop\ninstructions: Help.\nmodels: [scripted:shop.script.yaml]\n"

@@ -6,6 +6,8 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
+
 from mandate.activities.checks.findings import Unable, check_condition, parse_value, read_json
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.policy import RunFacts, ToolTotals
@@ -13,7 +15,6 @@ from mandate.workflows.contracts.tool import Effect, Tool
 from mandate.workflows.contracts.verification import FINAL, CheckPin
 from mandate.workflows.rules import verification
 from mandate.workflows.rules.cel import evaluation
-from pydantic import JsonValue
 
 LONG = {"size": 5000, "digest": "d" * 43, "preview": "Dear"}
 ARGS: JsonObject = {"order": 81, "amount": 2.5, "lines": [{"sku": "a"}, None], "cost-center": "7", "letter": LONG}

@@ -1,14 +1,15 @@
 from pathlib import Path
 
 import pytest
+from temporalio.client import Client
+from temporalio.service import TLSConfig
+
 from mandate.workers.cli.connection import Connection, configured, environment_of
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import ConnectionFlags, Invocation
 from mandate.workers.cli.output import Output
 from mandate.workers.cli.root_options import RootOptions
 from mandate.workers.settings import Settings
-from temporalio.client import Client
-from temporalio.service import TLSConfig
 
 PROFILES = """
 [profile.default]

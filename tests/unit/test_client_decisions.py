@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+
 from mandate.workers.client.decisions import SentDecision, build_decision, why_not_open
 from mandate.workers.history.events import RequestOpened
 from mandate.workflows.contracts.request import CHOICES, Closed, Need, OpenRequests, Request

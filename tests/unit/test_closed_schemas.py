@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mandate.activities.toolbox.argument_names import find_name_fault
 from mandate.activities.toolbox.closed_schemas import close_schema, find_open_places, open_schema
 from mandate.activities.toolbox.schema import check_schema, find_misfit

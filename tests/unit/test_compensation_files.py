@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from mandate.workflows.contracts.compensation import CompensationSpec
 
+from mandate.workflows.contracts.compensation import CompensationSpec
 from tests.unit.test_check_files import TOOLS, faults_of, folder, load
 
 __all__ = ["folder"]

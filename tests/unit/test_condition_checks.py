@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.activities.documents import Document, parse_document
 from mandate.activities.toolbox.schema_types import find_numeric
 from mandate.workers.catalog.conditions import Conditions, check

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import Checked, Decision, EditedCall, Need, Recorded, Request, Then
 from mandate.workflows.contracts.state import PeopleState

@@ -6,6 +6,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.activities.toolbox import arguments
 from mandate.activities.toolbox import schema as schemas
 from mandate.activities.toolbox.schema_types import convert_numbers, find_numeric

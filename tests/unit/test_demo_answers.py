@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
+
 from mandate.workers.cli.prompts import Answer
 from mandate.workers.demo import answers
 from mandate.workers.examples.shop_books import Evidence

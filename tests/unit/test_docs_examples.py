@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mandate import NotDone, ToolContext
 from mandate.activities.documents import parse_document
 from mandate.activities.files import FileError
@@ -29,7 +30,6 @@ from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.tool_entry import TOOL_KINDS
-
 from tests.support.pages import PAGES, PROJECT, README, blocks
 from tests.unit.test_catalog import StubServers
 

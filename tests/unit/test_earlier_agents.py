@@ -9,7 +9,6 @@ from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workers.catalog.earlier_agents import FILE, KEPT, recall
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import Budget
-
 from tests.support.memory_store import MemoryStore
 
 

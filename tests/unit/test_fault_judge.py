@@ -5,9 +5,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
-
 from tests.support.fault_judge import Ran, judge
 from tests.support.fault_log import Executed, Hit
 from tests.support.fault_model import Told

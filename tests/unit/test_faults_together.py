@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+
 from mandate.activities.documents import parse_document
 from mandate.activities.files import FileError
 from mandate.workers.catalog.agents import read_agent
@@ -14,7 +16,6 @@ from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.model import PROVIDERS
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
-from pydantic import ValidationError
 
 HEAD = "name: a\ninstructions: Help.\nmodels: [openai:m]\n"
 """Lines 1 to 3 of a valid file."""

@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from mandate.activities import private_files
 
 

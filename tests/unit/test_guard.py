@@ -4,6 +4,11 @@ import dataclasses
 from typing import Any
 
 import pytest
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
 from mandate.activities import guard
 from mandate.activities.guard import Guard
 from mandate.activities.keyring import Keyring
@@ -11,11 +16,6 @@ from mandate.workers.converter import SlimPayloadConverter
 from mandate.workflows.contracts.failures import Outcome, ToolFailure
 from mandate.workflows.contracts.tool import ToolRequest, ToolResult
 from mandate.workflows.rules.marks import find_subject
-from temporalio.api.common.v1 import Payload
-from temporalio.common import RawValue
-from temporalio.exceptions import ApplicationError
-from temporalio.testing import ActivityEnvironment
-
 from tests.support.memory_store import MemoryStore
 
 REQUEST = ToolRequest(agent="a" * 43, head="h" * 43, key="k" * 43, step=1)

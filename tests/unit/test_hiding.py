@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.activities.transcript import sensitive_arguments
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.rules import redaction

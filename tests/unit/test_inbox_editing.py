@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
+
 from mandate.workers.cli import edit
 from mandate.workers.cli.errors import CliError
 from mandate.workflows.rules import redaction
-from pydantic import JsonValue
 
 CALL: dict[str, JsonValue] = {
     "amount": 120.0,

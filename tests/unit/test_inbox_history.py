@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.history.v1 import HistoryEvent
+
 from mandate.workers.converter import data_converter
 from mandate.workers.history.events import Call, MessageReceived, RequestOpened
 from mandate.workers.history.requests import RequestHistory
@@ -31,8 +34,6 @@ from mandate.workflows.contracts.request import (
 )
 from mandate.workflows.contracts.state import ControlState, PeopleState, RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
-from temporalio.api.common.v1 import Payload, Payloads
-from temporalio.api.history.v1 import HistoryEvent
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 DIGEST = "d" * 43

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from mandate.workers.cli import request_names
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.request_names import Numbered, Target

@@ -3,11 +3,12 @@
 from typing import cast
 
 import pytest
+from temporalio.client import Client
+
 from mandate.workers.client import inbox
 from mandate.workers.client.diagnosis import TIMED_OUT, Diagnosis
 from mandate.workers.client.inbox import AT_A_TIME, NotAnswering, Waiting
 from mandate.workflows.contracts.request import OpenRequests
-from temporalio.client import Client
 
 FAILS = Diagnosis(5, "NON_DETERMINISTIC_ERROR", "[TMPRL1100] Nondeterminism error", 70)
 BUSY = Diagnosis(4, TIMED_OUT, "", 70)

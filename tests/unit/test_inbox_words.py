@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mandate.activities.people.directory import People
 from mandate.workers.cli import identity, request_text
 from mandate.workers.cli.entitled import read_entitled

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from mandate.workers.cli.init import FILES, SOURCE
 from mandate.workers.main import main
 

@@ -1,8 +1,9 @@
 """References of schemas: what they name, and what names nothing."""
 
 import pytest
-from mandate.activities.toolbox import json_pointer
 from pydantic import JsonValue
+
+from mandate.activities.toolbox import json_pointer
 
 ROOT: JsonValue = {"$defs": {"a/b": {"m~n": 1}, "é x": 2, "list": [3, {"deep": 4}]}, "": 5}
 

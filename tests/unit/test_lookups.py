@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from mandate.workflows import steps
 from mandate.workflows.loop import decision_lookups
 from mandate.workflows.loop.decision_lookups import Lookups

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.activities.keyring import Keyring, KeysOutdated
 from mandate.activities.stores.base import Key
 from mandate.workflows.contracts.marks import MarkKind
 from mandate.workflows.rules.marks import compute_mark, read_key_number
-
 from tests.support.memory_store import MemoryStore
 
 SECRET = bytes(32)

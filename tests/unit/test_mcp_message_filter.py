@@ -6,10 +6,11 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, ENDS_BYTES, MAX_PARTS, Ends, MessageFilter
-from mandate.activities.toolbox.mcp.result import InputRequired, ResultUnusable, read_result
 from mcp_types import CallToolResult, TextContent
 from pydantic import JsonValue
+
+from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, ENDS_BYTES, MAX_PARTS, Ends, MessageFilter
+from mandate.activities.toolbox.mcp.result import InputRequired, ResultUnusable, read_result
 
 LONG = "x" * 3 * ENDS_BYTES
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

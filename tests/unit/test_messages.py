@@ -1,14 +1,14 @@
 """Messages to runs that end, continue as new, are crowded or slow while they are sent."""
 
 import pytest
-from mandate.workers.client import in_flight, messages
-from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.request import Decision, Receipt, Steering, Told
 from pydantic import BaseModel
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from mandate.workers.client import in_flight, messages
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.request import Decision, Receipt, Steering, Told
 from tests.support.update_service import Sent, UpdateService, aborted, busy, client_of, too_many
 
 CLOSING = RPCError("workflow update was aborted by closing workflow", RPCStatusCode.NOT_FOUND, b"")

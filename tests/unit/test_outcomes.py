@@ -1,9 +1,6 @@
 """What a step knows of a call whose last attempt failed, from what Temporal tells a workflow of it."""
 
 import pytest
-from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
-from mandate.workflows.contracts.tool import Effect, Tool
-from mandate.workflows.outcomes import outcome_of
 from temporalio import exceptions
 from temporalio.exceptions import (
     ActivityError,
@@ -14,6 +11,10 @@ from temporalio.exceptions import (
     TerminatedError,
     TimeoutType,
 )
+
+from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
+from mandate.workflows.contracts.tool import Effect, Tool
+from mandate.workflows.outcomes import outcome_of
 
 KEYED = Tool(name="pay", source="activity", effect=Effect.KEYED, retries=4)
 ONCE = KEYED.model_copy(update={"effect": Effect.ONCE})

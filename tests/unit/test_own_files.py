@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities.failures import ToolError
 from mandate.activities.own_files import OwnFiles, OwnScripts, OwnToolbox, collect_named
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import ToolDefinition
-from temporalio.exceptions import ApplicationError
 
 MCP = {"name": "files", "command": ["npx", "files"], "env": {"TOKEN": "${secret:FILES}"}}
 HTTP = {

@@ -6,9 +6,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-import mandate
 import pytest
 
+import mandate
 from tests.unit.test_readme import parse, written
 
 PROJECT = Path(__file__).parents[2]

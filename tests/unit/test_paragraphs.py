@@ -1,4 +1,5 @@
 import pytest
+
 from mandate.workers.cli.output import Output
 from mandate.workers.cli.paragraphs import Lines
 

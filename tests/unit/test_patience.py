@@ -6,6 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+from pydantic import BaseModel
+from temporalio.exceptions import ApplicationError
+
 from mandate.workers.client import messages
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.request import (
@@ -20,9 +23,6 @@ from mandate.workflows.contracts.request import (
     Told,
 )
 from mandate.workflows.rules import validation
-from pydantic import BaseModel
-from temporalio.exceptions import ApplicationError
-
 from tests.support.update_service import Sent, UpdateService, aborted, client_of, too_many
 
 Wait = Callable[[Sent], Awaitable[None]]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from mandate.activities.documents import Document
 from mandate.activities.files import FileError
 from mandate.activities.people.directory import Directory, DirectoryUnavailable
@@ -13,7 +14,6 @@ from mandate.workers.catalog.policies import PlacedRule
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.policy import Asking, Rule
-
 from tests.support.signing import Issuer
 
 FILE = """\

@@ -11,6 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from temporalio.api.failure.v1 import Failure
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities.channels import slack_blocks
 from mandate.activities.channels.base import Parcel, make_key
 from mandate.activities.channels.webhook import build_body
@@ -25,13 +32,6 @@ from mandate.workflows.contracts.request import NotifyRequest
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import commands, needs, wording
 from mandate.workflows.rules.plain_text import escape_json, make_plain, make_plain_json, make_plain_lines, shorten
-from pydantic import JsonValue
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-from temporalio.api.failure.v1 import Failure
-from temporalio.exceptions import ApplicationError
-
 from tests.support.notices import approval, notice, question, run_of
 
 CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.policy import Asking, Reading, Rule, RunFacts, ToolTotals, Verdict
 from mandate.workflows.contracts.tool import Effect, Tool

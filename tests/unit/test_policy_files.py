@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
+
 from mandate.activities.files import FileError
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.examples import run_examples

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from mandate.workers import project
 from mandate.workers.catalog import channels, people
 from mandate.workers.project import SettingsError

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
+
 from mandate.workers.cli import prompts
 from mandate.workers.cli.prompts import Answer
 from mandate.workflows.contracts.request import CHOICES, Request, RequestKind

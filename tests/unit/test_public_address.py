@@ -5,6 +5,7 @@ import ipaddress
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from mandate.activities.toolbox.http.public_address import is_public
 
 RFC_6052 = (32, 40, 48, 56, 64, 96)

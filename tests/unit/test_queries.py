@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
-from mandate.workers.client import queries
-from mandate.workers.client.queries import AHEAD
 from temporalio.client import WorkflowHandle, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
+
+from mandate.workers.client import queries
+from mandate.workers.client.queries import AHEAD
 
 
 @dataclass

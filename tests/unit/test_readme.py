@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 import pytest
-from mandate.workers.main import VERBS, app, load_verb
 from typer._click.exceptions import UsageError
 from typer.main import get_command
 
+from mandate.workers.main import VERBS, app, load_verb
 from tests.support.pages import PAGES, blocks, without_blocks
 
 HERE_DOCUMENT = re.compile(r"<<'(\w+)'\n.*?^\1$", re.MULTILINE | re.DOTALL)

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mandate.workers.client.queries import AHEAD
-from mandate.workers.receipts import FIRST_RECEIPT, SPOILED, Receipts, Refusals
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation, WorkflowActivationJob
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker._workflow_instance import _WorkflowLogicFlag
+
+from mandate.workers.client.queries import AHEAD
+from mandate.workers.receipts import FIRST_RECEIPT, SPOILED, Receipts, Refusals
 
 
 @dataclass

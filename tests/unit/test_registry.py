@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+from pydantic import BaseModel, Field
+
 from mandate.activities.toolbox.decorator import (
     InvalidTool,
     ToolContext,
@@ -17,7 +19,6 @@ from mandate.activities.toolbox.decorator import (
 from mandate.activities.toolbox.signature import read_signature
 from mandate.workflows.contracts.tool import Effect
 from mandate.workflows.contracts.tool_entry import PythonTool
-from pydantic import BaseModel, Field
 
 
 class Refund(BaseModel):

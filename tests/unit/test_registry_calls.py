@@ -10,6 +10,10 @@ from datetime import timedelta
 from types import ModuleType
 
 import pytest
+from pydantic import BaseModel
+from structlog.testing import capture_logs
+from temporalio.testing import ActivityEnvironment
+
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.decorator import NotDone, ToolContext, define_tool, tool
@@ -18,9 +22,6 @@ from mandate.activities.toolbox.signature import Function
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool_entry import PythonTool
-from pydantic import BaseModel
-from structlog.testing import capture_logs
-from temporalio.testing import ActivityEnvironment
 
 CALL = CallContext(
     workflow_id="refunds-1", run_id="r", step=4, idempotency_key="k", attempt=2, timeout=timedelta(seconds=5)

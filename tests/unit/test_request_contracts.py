@@ -1,8 +1,9 @@
 """What can be said to a run at all."""
 
 import pytest
-from mandate.workflows.contracts.request import Decision, Halt, Steering
 from pydantic import ValidationError
+
+from mandate.workflows.contracts.request import Decision, Halt, Steering
 
 GOOD = {"request": "r1", "digest": "A" * 43, "choice": "approve", "by": "ann@example.com"}
 

@@ -17,6 +17,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
 from mandate.activities.agent import KEY_ATTEMPTS, AgentActivities, OfferedAgent
 from mandate.activities.people.directory import Directory
 from mandate.activities.people.requesters import Requesters
@@ -30,10 +34,6 @@ from mandate.workflows.contracts.base import canonical_json, digest_of
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.policy import Asking, Match, Rule
 from mandate.workflows.contracts.start import start_claims
-from structlog.testing import capture_logs
-from temporalio.exceptions import ApplicationError
-from temporalio.testing import ActivityEnvironment
-
 from tests.support.signing import Issuer
 from tests.unit.test_check_decision import encoded
 

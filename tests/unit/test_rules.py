@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.model import Finish, ModelReply, Usage
 from mandate.workflows.contracts.run import EffectEntry, EffectLog

@@ -1,5 +1,8 @@
 """Probes and checks as the history of a run tells of them."""
 
+from pydantic import BaseModel
+from temporalio.api.history.v1 import HistoryEvent
+
 from mandate.workers.converter import data_converter
 from mandate.workers.history.events import Call, CallProbed, Happening, ResultChecked
 from mandate.workers.history.run_history import RunHistory
@@ -7,8 +10,6 @@ from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import CallRequest
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
-from pydantic import BaseModel
-from temporalio.api.history.v1 import HistoryEvent
 
 CONVERTER = data_converter()
 DIGEST = "d" * 43

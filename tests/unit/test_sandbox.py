@@ -8,11 +8,12 @@ from threading import Event
 from typing import Any
 
 import pytest
-from mandate.workers import sandbox
-from mandate.workers.sandbox import Uninterrupted, WorkflowThreads
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker import WorkflowInstance
+
+from mandate.workers import sandbox
+from mandate.workers.sandbox import Uninterrupted, WorkflowThreads
 
 
 @dataclass(eq=False)

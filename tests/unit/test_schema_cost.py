@@ -5,10 +5,11 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
+
 from mandate.activities.toolbox.schema import check_schema, find_misfit
 from mandate.activities.toolbox.schema_cost import MAX_STEPS, Cost, measure, weigh_pattern
 from mandate.workflows.contracts.base import JsonObject
-from pydantic import JsonValue
 
 NODE: JsonObject = {"$ref": "#/$defs/node"}
 

@@ -5,13 +5,13 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from temporalio.exceptions import ApplicationError
+
 from mandate.activities.providers.scripted.provider import ScriptedProvider
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
-from temporalio.exceptions import ApplicationError
-
 from tests.support.script_play import Play, PlayScript, arguments, asked, player
 
 STORY = """

@@ -7,10 +7,10 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from mandate.activities.files import FileError
-from mandate.activities.providers.scripted.script import build_schema, load_script
 from temporalio.exceptions import ApplicationError
 
+from mandate.activities.files import FileError
+from mandate.activities.providers.scripted.script import build_schema, load_script
 from tests.support.script_play import Play, PlayScript, player, refusal
 
 

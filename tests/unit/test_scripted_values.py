@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart
-
 from tests.support.script_play import PlayScript, answered, arguments, asked, player, refusal
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from mandate.workers.secrets import Secrets, names
 
 VALUE = "s3cr3t-271828"

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.activities.failures import ToolError
 from mandate.activities.tool import _strike_error
 from mandate.activities.toolbox.redaction import SecretValues, strike_sensitive

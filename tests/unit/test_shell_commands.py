@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from mandate.workers.cli import shell_commands
 
 

@@ -1,6 +1,7 @@
 import pytest
-from mandate.workers.examples.shop_books import Books, Evidence
 from pydantic import JsonValue
+
+from mandate.workers.examples.shop_books import Books, Evidence
 
 BOOKS = Books(
     refunds=[{"refund": 1, "order": 1042, "amount_cents": 10690, "method": "PayPal", "reason": "broken", "key": "k"}],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mandate.activities.people.signatures import KeysUnavailable, Signatures, value_digest
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
 from mandate.activities.toolbox import arguments
@@ -19,7 +20,6 @@ from mandate.workflows.contracts.request import Decision, SignedDecision
 from mandate.workflows.contracts.tool import Effect, PythonBinding, SignedApproval, Tool, ToolDefinition, ToolRequest
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, TextPart, UserMessage
 from mandate.workflows.rules import decisions
-
 from tests.support.memory_store import MemoryStore
 from tests.support.signing import Issuer
 

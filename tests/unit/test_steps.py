@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio import activity
+
 from mandate.activities.agent import AgentActivities
 from mandate.activities.compensation import CompensationActivities
 from mandate.activities.decision import PeopleActivities
@@ -17,7 +19,6 @@ from mandate.activities.verification import VerificationActivities
 from mandate.workflows import steps
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.outcomes import Attempted
-from temporalio import activity
 
 ACTIVITIES: dict[str, Callable[..., Any]] = {
     activity._Definition.must_from_callable(function).name or "": function

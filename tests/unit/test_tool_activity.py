@@ -8,6 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
+
 from mandate.activities.failures import ToolError
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.tool import ToolActivities
@@ -22,9 +25,6 @@ from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.failures import Outcome, ToolFailure
 from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition, ToolRequest, ToolResult
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, TextPart, UserMessage
-from temporalio.exceptions import ApplicationError
-from temporalio.testing import ActivityEnvironment
-
 from tests.support.memory_store import MemoryStore
 
 

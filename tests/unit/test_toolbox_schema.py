@@ -7,6 +7,7 @@ import timeit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.activities.toolbox.schema import MAX_DEPTH, check_schema, find_misfit, parse_arguments
 from mandate.workflows.contracts.base import JsonObject
 

@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.workflows.contracts.policy import ToolTotals
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.rules.totals import give_back, reserve

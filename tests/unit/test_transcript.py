@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mandate.activities.stores.sqlite import SqliteStore
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
 from mandate.activities.transcript.log import Chain, TranscriptLog
@@ -24,7 +25,6 @@ from mandate.workflows.contracts.transcript import (
     TextPart,
     UserMessage,
 )
-
 from tests.support.memory_store import MemoryStore
 
 AGENT = "a" * 43

@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.state import RecoveryState
 from mandate.workflows.contracts.tool import ToolResult

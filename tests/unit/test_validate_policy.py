@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+
 from mandate.workers.main import main
 
 SHOP = '''

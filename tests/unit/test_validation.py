@@ -3,12 +3,13 @@
 from typing import Annotated, Literal
 
 import pytest
-from mandate.workflows.contracts.base import JsonObject, Name, Spec
-from mandate.workflows.contracts.faults import key_path
-from mandate.workflows.rules import validation
 from pydantic import Field, Tag, ValidationError
 from pydantic.types import Discriminator
 from pydantic_core import to_json
+
+from mandate.workflows.contracts.base import JsonObject, Name, Spec
+from mandate.workflows.contracts.faults import key_path
+from mandate.workflows.rules import validation
 
 
 class Part(Spec):

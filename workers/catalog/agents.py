@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from mandate.activities.documents import Document, Fault, in_order
 from mandate.activities.files import FileError, read_spec
 from mandate.workflows.contracts.agent import AgentSpec
-from pydantic import JsonValue
 
 SCRIPT_SUFFIXES = (".script.yaml", ".script.yml")
 """Files of the scripted provider, which may stand beside the agents that use them."""

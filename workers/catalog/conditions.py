@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from cel_expr_python import cel
+
 from mandate.activities.documents import Fault
 from mandate.workers.catalog.condition_errors import VARIABLES, Problem, problems, wrong_result
 from mandate.workers.catalog.condition_reads import sensitive_reads

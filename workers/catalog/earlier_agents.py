@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+
 from mandate.activities import private_files
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
 from mandate.activities.transcript.pinned_agents import PinnedAgents

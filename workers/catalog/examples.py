@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from pydantic import Field, JsonValue
+
 from mandate.activities.documents import Fault
 from mandate.activities.toolbox.arguments import find_misfit
 from mandate.activities.toolbox.arguments import shorten_texts as shown_arguments
@@ -25,7 +27,6 @@ from mandate.workflows.contracts.policy import (
 )
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.rules import policy
-from pydantic import Field, JsonValue
 
 _NAMED = re.compile(r"\brun\s*\.\s*(?:calls|totals)\s*\.\s*([A-Za-z_]\w*)(?:\s*\.\s*([A-Za-z_]\w*))?", re.ASCII)
 

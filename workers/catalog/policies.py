@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from mandate.activities.documents import Document, Fault
 from mandate.activities.files import FileError, read_spec
 from mandate.workers.catalog.agents import AgentFile
 from mandate.workflows.contracts.faults import Place, did_you_mean
 from mandate.workflows.contracts.policy import PolicySpec, Rule
-from pydantic import JsonValue
 
 SUFFIX = ".yaml"
 

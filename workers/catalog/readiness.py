@@ -82,6 +82,7 @@ async def _look_up_nothing(*_: object) -> Sequence[str]:
 
 async def _refusal(allowed: "AllowedHosts", url: str) -> str | None:
     import httpx2  # noqa: PLC0415 - HTTP only for HTTP tools
+
     from mandate.activities.toolbox.http.hosts import HostRefused  # noqa: PLC0415 - HTTP only for HTTP tools
 
     try:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
+from rich.text import Text
+
 from mandate.workers.cli.output import Output
 from mandate.workflows.rules.plain_text import make_plain_lines
-from rich.text import Text
 
 GAP = 2
 """Spaces between columns."""

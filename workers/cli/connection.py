@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client
+from temporalio.envconfig import ClientConfigProfile
+from temporalio.service import RPCError, RPCStatusCode, TLSConfig
+
 import mandate.workers.client.client  # noqa: F401 - makes exits clean
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, seconds
@@ -17,10 +22,6 @@ from mandate.workers.converter import data_converter
 from mandate.workers.dev_server import keeper, lease
 from mandate.workers.dev_server.server import DevServer, share_dev_server
 from mandate.workers.settings import Settings
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-from temporalio.client import Client
-from temporalio.envconfig import ClientConfigProfile
-from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 CONNECT_SECONDS = 10.0
 ELSEWHERE = "runs of another folder are found with MANDATE_FOLDER, those of another server with --address"

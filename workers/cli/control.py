@@ -6,6 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
 from mandate.workers.cli import identity
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
@@ -15,9 +19,6 @@ from mandate.workers.client.inbox import RUNNING
 from mandate.workers.client.messages import IN_ALL, MessageError, NoRun
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
 from mandate.workflows.rules import validation
-from pydantic import ValidationError
-from temporalio.client import Client
-from temporalio.service import RPCError, RPCStatusCode
 
 Send = Callable[[Client, str], Awaitable[Told]]
 

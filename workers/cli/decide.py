@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
 from mandate.workers.cli import decisions
 from mandate.workers.cli import edit as cli_edit
 from mandate.workers.cli.connection import connected, note_start

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from mandate.workers.cli import edit, identity, request_names, request_text, tokens
 from mandate.workers.cli.connection import Connection, elsewhere
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
@@ -18,7 +20,6 @@ from mandate.workflows.contracts.base import DIGEST_PATTERN, canonical_json, dig
 from mandate.workflows.contracts.request import EVERY, REJECT, Decision, OpenRequests, Request
 from mandate.workflows.rules import redaction
 from mandate.workflows.rules.commands import PLACEHOLDERS
-from pydantic import JsonValue
 
 
 @dataclass(frozen=True, slots=True)

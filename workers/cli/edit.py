@@ -12,6 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import LiteralScalarString
+
 from mandate.activities import private_files
 from mandate.activities.documents import parse_document
 from mandate.workers.cli.errors import CliError
@@ -20,9 +24,6 @@ from mandate.workflows.contracts.tool import LeafReference
 from mandate.workflows.rules import wording
 from mandate.workflows.rules.plain_text import make_plain_lines
 from mandate.workflows.rules.redaction import HIDDEN
-from pydantic import JsonValue
-from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import LiteralScalarString
 
 EDITOR = "vi"
 """Editor where neither `VISUAL` nor `EDITOR` is set."""

@@ -3,13 +3,14 @@
 import json
 import shlex
 
+from rich.text import Text
+
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, REFUSED
 from mandate.workers.cli.output import Output
 from mandate.workers.history.events import RunEnded
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from mandate.workflows.rules import wording
-from rich.text import Text
 
 
 def exit_code(ended: RunEnded) -> int:

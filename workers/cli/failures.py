@@ -3,6 +3,7 @@
 import sys
 
 import typer
+
 from mandate.workers.cli.errors import REFUSED, CliError
 from mandate.workers.cli.output import print_error, write_error
 

@@ -6,12 +6,13 @@ import socket
 import subprocess
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter, ValidationError
+
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.output import Output
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.request import By
 from mandate.workflows.rules.commands import PLACEHOLDERS
-from pydantic import TypeAdapter, ValidationError
 
 GIT_SECONDS = 5.0
 

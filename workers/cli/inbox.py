@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, get_args
 
 import typer
+
 from mandate.workers.cli import identity, request_names
 from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.connection import ELSEWHERE, Connection, connected, note_start

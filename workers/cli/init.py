@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from mandate.workers.cli import identity
 from mandate.workers.cli.errors import DONE, CliError
 from mandate.workers.cli.options import Invocation, offline_verb

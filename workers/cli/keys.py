@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from mandate.activities.stores.address import open_store
 from mandate.activities.stores.base import BlobStore, Keys, StoreUnavailable
 from mandate.workers.cli.columns import print_table

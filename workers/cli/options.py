@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import typer
+
 from mandate.workers.cli.errors import INTERRUPTED, CliError
 from mandate.workers.cli.output import Output, plain_logs
 from mandate.workers.cli.root_options import Color, OutputFormat, RootOptions

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mandate.workers.cli.root_options import Color
-from mandate.workflows.rules.plain_text import escape_json, make_plain, make_plain_lines
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+
+from mandate.workers.cli.root_options import Color
+from mandate.workflows.rules.plain_text import escape_json, make_plain, make_plain_lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation
 from mandate.workers.worker_process import WorkerProcess, start_worker
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 
 LOG = "worker.log"
 PREFIX = "mandate-run-"

@@ -3,9 +3,10 @@
 import textwrap
 from dataclasses import dataclass
 
+from rich.text import Text
+
 from mandate.workers.cli import shell_commands
 from mandate.workers.cli.output import Output
-from rich.text import Text
 
 WIDTH = 100
 

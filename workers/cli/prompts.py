@@ -7,10 +7,11 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from mandate.workflows.contracts.request import REJECT, Request, RequestKind
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
+
+from mandate.workflows.contracts.request import REJECT, Request, RequestKind
 
 _KEYS: Mapping[RequestKind, Mapping[str, str]] = {
     "approval": {"y": "approve", "yes": "approve", "n": REJECT, "no": REJECT},

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.service import RPCError
+
 from mandate.activities import private_files
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import CliError
 from mandate.workers.client.decisions import Target
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-from temporalio.service import RPCError
 
 FILE = "inbox.json"
 

@@ -4,13 +4,14 @@ import dataclasses
 import shlex
 from datetime import datetime
 
+from pydantic import JsonValue
+from rich.text import Text
+
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.edit import as_yaml
 from mandate.workers.cli.output import Output
 from mandate.workflows.contracts.request import Need, OpenRequests, Request
 from mandate.workflows.rules import commands, decisions, wording
-from pydantic import JsonValue
-from rich.text import Text
 
 MEANINGS: dict[str, dict[str, str]] = {
     "escalation": {

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from temporalio.client import WorkflowHandle
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+
 from mandate.workers.cli import endings, identity, own_worker, tokens
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
@@ -18,9 +22,6 @@ from mandate.workers.cli.watch import follow
 from mandate.workers.client.client import AgentClient, new_workflow_id
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.start import start_claims
-from temporalio.client import WorkflowHandle
-from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
 
 
 @verb

@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.text import Text
+
 from mandate.workers.cli import decisions, request_names, request_text, run_text
 from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
@@ -13,7 +15,6 @@ from mandate.workers.cli.run import watch
 from mandate.workers.client.decisions import why_not_open
 from mandate.workers.history.record import Json, NoSuchRun, Record, conversation, exists, read_arguments, read_record
 from mandate.workflows.contracts.request import OpenRequests, Request
-from rich.text import Text
 
 
 @verb

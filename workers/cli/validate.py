@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from mandate.activities.documents import Fault, read_document
 from mandate.activities.files import FileError
 from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox

@@ -3,6 +3,8 @@
 import contextlib
 from pathlib import Path
 
+from rich.text import Text
+
 from mandate.workers.catalog import mcp_acceptance
 from mandate.workers.catalog.agents import scan_agents
 from mandate.workers.catalog.mcp_acceptance import Offer, Words
@@ -11,7 +13,6 @@ from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.output import Output
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.tool_entry import McpTools, ToolEntry
-from rich.text import Text
 
 
 async def accept_words(out: Output, sources: list[Path], mcp: McpDefinitions, secrets: Secrets) -> list[Offer]:

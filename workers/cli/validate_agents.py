@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from rich.text import Text
+
 from mandate.activities.toolbox.closed_schemas import find_open_places
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.policy_summary import Outcome, outcomes, runs_unasked
@@ -9,7 +11,6 @@ from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.output import Output
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.verification import CheckSpec
-from rich.text import Text
 
 
 def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.text import Text
+
 from mandate.activities.documents import Document, read_document
 from mandate.activities.files import FileError, parse_spec
 from mandate.workers.catalog.catalog import Catalog, Loaded
@@ -11,7 +13,6 @@ from mandate.workers.catalog.examples import CallFile, Judged, judge
 from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.output import Output
-from rich.text import Text
 
 _WORDS = {"allow": "runs", "ask": "asks people", "deny": "refused"}
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.text import Text
+
 from mandate.activities.documents import Fault
 from mandate.activities.files import FileError
 from mandate.workers.catalog.catalog import Catalog
@@ -11,7 +13,6 @@ from mandate.workers.catalog.examples import Result, run_examples
 from mandate.workers.catalog.policies import PolicyFile, read_policy_file
 from mandate.workers.cli.output import Output
 from mandate.workflows.contracts.agent import PinnedAgent
-from rich.text import Text
 
 
 @dataclass(frozen=True, slots=True)

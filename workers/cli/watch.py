@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
+from rich.status import Status
+from rich.text import Text
+from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
+from temporalio.client import Client
+from temporalio.service import RPCError
+
 from mandate.workers.cli import request_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
@@ -30,13 +38,6 @@ from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import unfolding
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.rules import wording
-from rich.status import Status
-from rich.text import Text
-from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
-from temporalio.client import Client
-from temporalio.service import RPCError
 
 QUIET_SECONDS = 2.0
 """After so long without news it is looked up why."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import structlog
 import typer
+
 from mandate.workers.catalog.agents import agent_paths, read_agents
 from mandate.workers.cli.connection import Connection, connected
 from mandate.workers.cli.errors import CliError

@@ -6,15 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+from temporalio.client import Client, WorkflowHandle
+from temporalio.envconfig import ClientConfig
+
 from mandate.workers.client import inbox, messages
 from mandate.workers.converter import data_converter
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
 from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
 from mandate.workflows.rules import validation, wording
-from pydantic import ValidationError
-from temporalio.client import Client, WorkflowHandle
-from temporalio.envconfig import ClientConfig
 
 # The SDK's threads may still hold Python objects when the interpreter goes down: without this pause before it does,
 # one process in ten aborts at exit.

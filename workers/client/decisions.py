@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+from temporalio.client import Client
+
 from mandate.workers.client import inbox, messages
 from mandate.workflows.contracts.request import Decision, OpenRequests, Request
 from mandate.workflows.rules import validation
-from pydantic import ValidationError
-from temporalio.client import Client
 
 
 class RunUnavailable(Exception):

@@ -9,7 +9,6 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
 
-from mandate.workflows.rules import wording
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 from temporalio.api.failure.v1 import Failure
@@ -21,6 +20,8 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client
 from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
+
+from mandate.workflows.rules import wording
 
 AGAIN = 3
 """Attempts from which on a workflow task fails again and again; from then on the server refuses queries and updates.

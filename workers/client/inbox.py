@@ -5,17 +5,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mandate.workers.client import queries
-from mandate.workers.client.diagnosis import Diagnosis, diagnose
-from mandate.workers.client.queries import FORGOTTEN_PAUSES, QUERY_SECONDS
-from mandate.workflows.contracts.request import OpenRequests, Request
-from mandate.workflows.rules import wording
 from pydantic import ValidationError
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowQueryFailedError, WorkflowQueryRejectedError
 from temporalio.service import RPCError, RPCStatusCode
+
+from mandate.workers.client import queries
+from mandate.workers.client.diagnosis import Diagnosis, diagnose
+from mandate.workers.client.queries import FORGOTTEN_PAUSES, QUERY_SECONDS
+from mandate.workflows.contracts.request import OpenRequests, Request
+from mandate.workflows.rules import wording
 
 AT_A_TIME = 4
 """Runs that are asked at once, as many as one worker replays: of 32 at once that had to be replayed, up to one in seven

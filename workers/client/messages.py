@@ -5,6 +5,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from temporalio.client import Client
+from temporalio.service import RPCError
+
 from mandate.workers.client.in_flight import PER_RUN, Pauses
 from mandate.workers.client.updates import Message, MessageError, NoAnswer, NoRun, Patience, Refused, T, TryAgain, send
 from mandate.workflows.contracts.request import (
@@ -21,8 +24,6 @@ from mandate.workflows.contracts.request import (
     Told,
 )
 from mandate.workflows.rules import validation
-from temporalio.client import Client
-from temporalio.service import RPCError
 
 __all__ = [
     "PATIENCE_SECONDS",

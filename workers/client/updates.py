@@ -14,11 +14,6 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message as Protobuf
-from mandate.workers.client.diagnosis import diagnose
-from mandate.workers.client.in_flight import Pauses, window_of
-from mandate.workflows.contracts.base import digest_of
-from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.request import Decision, Decisions, Halt, Receipt, Receipts, Steering, Told
 from temporalio.client import (
     Client,
     WorkflowExecutionStatus,
@@ -28,6 +23,12 @@ from temporalio.client import (
 )
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode, ServiceClient
+
+from mandate.workers.client.diagnosis import diagnose
+from mandate.workers.client.in_flight import Pauses, window_of
+from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.request import Decision, Decisions, Halt, Receipt, Receipts, Steering, Told
 
 T = TypeVar("T", Receipt, Receipts, Told)
 

@@ -5,6 +5,7 @@ import time
 from typing import Annotated
 
 import typer
+
 from mandate.workers import providers
 from mandate.workers.cli import identity
 from mandate.workers.cli.connection import connected

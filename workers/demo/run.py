@@ -6,6 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.service import RPCError
+
 from mandate.workers.cli import shell_commands
 from mandate.workers.cli.connection import Connection, environment_of
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
@@ -25,8 +28,6 @@ from mandate.workers.examples.shop_data import DEMO_INPUT
 from mandate.workers.history.stream import unfolding
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.rules import wording
-from temporalio.client import WorkflowFailureError, WorkflowHandle
-from temporalio.service import RPCError
 
 GOODBYE_SECONDS = 2.0
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from mandate.activities import private_files
 from mandate.activities.documents import read_document
 from mandate.activities.toolbox.mcp.handshake import starts_server
@@ -17,7 +19,6 @@ from mandate.workers.dev_server.lease import try_lock
 from mandate.workers.examples.shop_data import RULES, create_shop
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.people import normalize_name
-from pydantic import JsonValue
 
 AGENT = "shop"
 REQUESTER = "support@coffee.example"

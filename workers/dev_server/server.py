@@ -16,13 +16,14 @@ from types import TracebackType
 from typing import IO
 
 from google.protobuf.duration_pb2 import Duration
+from temporalio.api.namespace.v1 import NamespaceConfig
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
+from temporalio.service import ConnectConfig, RPCError, ServiceClient
+
 from mandate.activities import private_files
 from mandate.workers.dev_server import keeper
 from mandate.workers.dev_server import lease as dev_server_lease
 from mandate.workers.dev_server.binary import Progress, Search, ServerError, find_binary
-from temporalio.api.namespace.v1 import NamespaceConfig
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
-from temporalio.service import ConnectConfig, RPCError, ServiceClient
 
 PORT = 7233
 UI_OFFSET = 1000

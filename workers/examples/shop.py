@@ -4,9 +4,10 @@ import sqlite3
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
+from pydantic import Field
+
 from mandate import NotDone, ToolContext, tool
 from mandate.workers.examples.shop_data import bank_seconds, lose_reply, shop
-from pydantic import Field
 
 Order = Annotated[int, Field(ge=1, description="Number of the order.")]
 Sku = Annotated[str, Field(pattern=r"^[A-Z]{3}-\d{2}$", description="Article number, for example `MUG-11`.")]

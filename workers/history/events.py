@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from pydantic import ValidationError
+from temporalio.api.common.v1 import Payload
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError, CancelledError
+
 from mandate.workflows.contracts.failures import FailureType, Outcome
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.contracts.verification import Finding
 from mandate.workflows.rules import decisions, wording
-from pydantic import ValidationError
-from temporalio.api.common.v1 import Payload
-from temporalio.api.history.v1 import HistoryEvent
-from temporalio.converter import DataConverter
-from temporalio.exceptions import ApplicationError, CancelledError
 
 BAD_INPUT = (FailureType.BAD_INPUT, FailureType.UNKNOWN_AGENT)
 

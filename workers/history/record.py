@@ -6,6 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue, ValidationError
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
 from mandate.activities.stores.address import open_store
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
@@ -33,9 +37,6 @@ from mandate.workflows.contracts.transcript import (
 )
 from mandate.workflows.rules import redaction, wording
 from mandate.workflows.rules.redaction import HIDDEN, mask
-from pydantic import JsonValue, ValidationError
-from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.service import RPCError, RPCStatusCode
 
 Json = dict[str, JsonValue]
 

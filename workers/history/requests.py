@@ -5,6 +5,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
+from temporalio.api.common.v1 import Payload
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.converter import DataConverter
+
 from mandate.workers.history.events import Happening, MessageReceived, RequestOpened, describe_failure
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.marks import read_as
@@ -26,10 +31,6 @@ from mandate.workflows.contracts.request import (
 )
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules import decisions
-from pydantic import BaseModel, ValidationError
-from temporalio.api.common.v1 import Payload
-from temporalio.api.history.v1 import HistoryEvent
-from temporalio.converter import DataConverter
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -6,6 +6,16 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeVar
 
+from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import (
+    ActivityTaskScheduledEventAttributes,
+    HistoryEvent,
+    WorkflowExecutionStartedEventAttributes,
+)
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError
+
 from mandate.workers.history.events import (
     Call,
     CallProbed,
@@ -31,15 +41,6 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
 from mandate.workflows.rules import effects, wording
-from temporalio.api.common.v1 import Payload
-from temporalio.api.failure.v1 import Failure
-from temporalio.api.history.v1 import (
-    ActivityTaskScheduledEventAttributes,
-    HistoryEvent,
-    WorkflowExecutionStartedEventAttributes,
-)
-from temporalio.converter import DataConverter
-from temporalio.exceptions import ApplicationError
 
 T = TypeVar("T")
 

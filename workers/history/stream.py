@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from mandate.workers.history.events import Happening
-from mandate.workers.history.run_history import RunHistory
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
+
+from mandate.workers.history.events import Happening
+from mandate.workers.history.run_history import RunHistory
 
 
 async def unfolding(

@@ -2,6 +2,11 @@
 
 from typing import Literal
 
+from pydantic import (
+    Field,
+    field_validator,
+)
+
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.compensation import CompensationSpec
@@ -11,10 +16,6 @@ from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
-from pydantic import (
-    Field,
-    field_validator,
-)
 
 LOOP = 2
 """1: lists of runs follow whom a request waits for now; results of probes and checks taint; a stop or a pause holds

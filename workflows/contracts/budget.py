@@ -1,7 +1,8 @@
 """Limits of one run."""
 
-from mandate.workflows.contracts.base import Spec
 from pydantic import Field
+
+from mandate.workflows.contracts.base import Spec
 
 
 class Budget(Spec):

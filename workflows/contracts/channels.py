@@ -5,12 +5,13 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from pydantic import Field, field_validator
+
 from mandate.workflows.contracts.base import Name, Spec
 from mandate.workflows.contracts.faults import find_repeated, refuse
 from mandate.workflows.contracts.policy import Group
 from mandate.workflows.contracts.request import RequestKind
 from mandate.workflows.contracts.templates import SECRET_START, find_secrets
-from pydantic import Field, field_validator
 
 Occasion = Literal["asked", "reminder", "escalated"]
 """Reason to tell people of a request: it is new | they have not answered | others have not, it is theirs to answer."""

@@ -1,9 +1,10 @@
 """Compensation of a stopped run: the tool that takes a call back, and the calls that can be taken back."""
 
+from pydantic import ConfigDict, Field
+
 from mandate.workflows.contracts.base import Digest, Name, Record, Spec
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.contracts.verification import Condition
-from pydantic import ConfigDict, Field
 
 
 class CompensationSpec(Spec):

@@ -1,8 +1,9 @@
 """Decisions that are looked up together, and those that wait until a run can take them in."""
 
+from pydantic import AwareDatetime
+
 from mandate.workflows.contracts.base import Record
 from mandate.workflows.contracts.request import Checked, Decision, DecisionCheck
-from pydantic import AwareDatetime
 
 
 class KeptDecision(Record):

@@ -4,9 +4,10 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
+from pydantic import StringConstraints
+
 from mandate.workflows.contracts.base import Digest, Record
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
-from pydantic import StringConstraints
 
 PROVIDERS = ("openai", "anthropic", "vllm", "scripted")
 

@@ -4,10 +4,11 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Annotated
 
+from pydantic import AfterValidator, Field, field_validator
+
 from mandate.workflows.contracts.base import Spec
 from mandate.workflows.contracts.faults import Located, find_repeated, refuse
 from mandate.workflows.contracts.policy import Group, Person
-from pydantic import AfterValidator, Field, field_validator
 
 AGENT_PREFIX = "agent:"
 """Begins what an agent is called where people are; nobody of that name ever decides."""

@@ -4,9 +4,6 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from mandate.workflows.contracts.base import Duration, JsonObject, Name, Record, Spec
-from mandate.workflows.contracts.faults import find_repeated, refuse
-from mandate.workflows.contracts.tool import Effect, ToolSource
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -17,6 +14,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from mandate.workflows.contracts.base import Duration, JsonObject, Name, Record, Spec
+from mandate.workflows.contracts.faults import find_repeated, refuse
+from mandate.workflows.contracts.tool import Effect, ToolSource
 
 EXPIRES = timedelta(hours=24)
 """Time that people have to answer unless a rule says otherwise."""

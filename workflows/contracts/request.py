@@ -3,9 +3,6 @@
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from mandate.workflows.contracts.base import Digest, JsonObject, Record, Spec, check_storable
-from mandate.workflows.contracts.policy import Person, RequesterIs
-from mandate.workflows.contracts.tool import Tool, ToolResult
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -15,6 +12,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from mandate.workflows.contracts.base import Digest, JsonObject, Record, Spec, check_storable
+from mandate.workflows.contracts.policy import Person, RequesterIs
+from mandate.workflows.contracts.tool import Tool, ToolResult
 
 RequestKind = Literal["approval", "question", "escalation", "outcome", "budget"]
 """May this exact call run? | The agent asks. | Attempts are used up. | Did this effect happen? | Raise the limit?"""

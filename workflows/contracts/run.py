@@ -5,12 +5,13 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
+from pydantic import Field, JsonValue, StringConstraints, field_validator
+
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, check_storable
 from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.request import By
 from mandate.workflows.contracts.tool import ToolResult
-from pydantic import Field, JsonValue, StringConstraints, field_validator
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from mandate.workflows.contracts.base import Digest, Record, canonical_json, digest_of
 from pydantic import JsonValue
+
+from mandate.workflows.contracts.base import Digest, Record, canonical_json, digest_of
 
 
 class StartClaims(Record):

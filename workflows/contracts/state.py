@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
+
 from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.base import Digest, Record, canonical_json
 from mandate.workflows.contracts.compensation import Compensable
@@ -11,7 +13,6 @@ from mandate.workflows.contracts.policy import ToolTotals, Verdict
 from mandate.workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
-from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
 
 
 class Edit(Record):

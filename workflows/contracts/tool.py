@@ -4,8 +4,9 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, TypeGuard
 
-from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record
 from pydantic import Field
+
+from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record
 
 
 class Effect(StrEnum):

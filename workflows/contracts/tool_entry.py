@@ -3,12 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
-from mandate.workflows.contracts.compensation import CompensationSpec
-from mandate.workflows.contracts.faults import Located, did_you_mean, find_close, given_twice, refuse
-from mandate.workflows.contracts.templates import SECRET_START, find_arguments, find_secrets
-from mandate.workflows.contracts.tool import Effect, ErrorMeaning
-from mandate.workflows.contracts.verification import ProbeSpec
 from pydantic import (
     AfterValidator,
     Discriminator,
@@ -20,6 +14,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
+from mandate.workflows.contracts.compensation import CompensationSpec
+from mandate.workflows.contracts.faults import Located, did_you_mean, find_close, given_twice, refuse
+from mandate.workflows.contracts.templates import SECRET_START, find_arguments, find_secrets
+from mandate.workflows.contracts.tool import Effect, ErrorMeaning
+from mandate.workflows.contracts.verification import ProbeSpec
 
 PYTHON_PATH = r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 HTTP_ADDRESS = r"^https?://"

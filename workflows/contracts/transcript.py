@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from mandate.workflows.contracts.base import Digest, Record
 from pydantic import Field
+
+from mandate.workflows.contracts.base import Digest, Record
 
 Protocol = Literal["openai.responses", "openai.chat", "anthropic.messages", "scripted", "runtime"]
 """`runtime` is what no model said: calls that take back what a stopped run did."""

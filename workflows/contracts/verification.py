@@ -3,12 +3,13 @@
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.faults import given_twice, refuse
 from mandate.workflows.contracts.model import ModelName, Usage
 from mandate.workflows.contracts.tool import ToolResult
-from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 FINAL = "final"
 """In `after`: the final answer."""

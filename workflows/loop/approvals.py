@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from temporalio import workflow
+
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.policy import Verdict
@@ -11,7 +13,6 @@ from mandate.workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effe
 from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import decisions, needs, policy, redaction, totals, wording
-from temporalio import workflow
 
 ASK_PERSON = "ask_person"
 

@@ -1,10 +1,11 @@
 """Control of a run as a whole by people: steer, pause, resume, stop."""
 
+from temporalio import workflow
+
 from mandate.workflows.contracts.model import Words
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import wording
-from temporalio import workflow
 
 LINES = 5
 """Calls that the answer to a stop names."""

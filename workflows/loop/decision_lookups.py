@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
 from mandate.workflows import steps
 from mandate.workflows.contracts.decision_lookups import DecisionChecks
 from mandate.workflows.contracts.request import MOST_DECISIONS, Checked, DecisionCheck
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 TOGETHER_BYTES = 512 * 1024
 """Of checks in one activity, as JSON: Temporal carries two megabytes."""

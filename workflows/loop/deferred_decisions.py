@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from temporalio.exceptions import ApplicationError
+
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import REFUSALS
 from mandate.workflows.loop.run import Run
-from temporalio.exceptions import ApplicationError
 
 KEPT_BYTES = 256 * 1024
 """All that a run carries over, as JSON; what comes after that is refused."""

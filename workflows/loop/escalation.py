@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
 from mandate.workflows import steps
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import ModelReply, Words
@@ -17,8 +20,6 @@ from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import decisions, recovery, wording
 from mandate.workflows.rules import needs as rules_needs
-from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 EFFECTS_SHOWN = 10
 

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
 from mandate.workflows import steps
 from mandate.workflows.contracts.request import Notice, NotifyRequest, Request
 from mandate.workflows.loop import approvals
 from mandate.workflows.loop.run import Run
-from temporalio import workflow
-from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 NOTICES = 25
 """Requests that one activity tells people of."""

@@ -6,6 +6,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal, NoReturn
 
+from pydantic import JsonValue
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
 from mandate.workflows import steps
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.decision_lookups import KeptDecision
@@ -31,9 +35,6 @@ from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import decisions, redaction, wording
 from mandate.workflows.rules import needs as rules_needs
-from pydantic import JsonValue
-from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 Via = Literal["update", "signal"]
 LookUp = Callable[[DecisionCheck], Awaitable[Checked]]

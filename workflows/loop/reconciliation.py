@@ -1,5 +1,7 @@
 """Reconciliation of a call whose outcome is unknown: its probe tells it, else a person; never a guess."""
 
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
 from mandate.workflows import steps
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
@@ -13,7 +15,6 @@ from mandate.workflows.loop.tool_calls import JudgedCall, ToolCalls
 from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import policy, verification
 from mandate.workflows.rules.cel.evaluation import Unevaluable
-from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 RERUNS = 3
 """Number of times that a call is made again after it was found not to have happened."""

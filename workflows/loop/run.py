@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
+from temporalio import workflow
+
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.policy import Rule, RunFacts, Verdict
@@ -12,7 +14,6 @@ from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
 from mandate.workflows.loop.open_requests import Board
 from mandate.workflows.rules import redaction, totals, wording
-from temporalio import workflow
 
 RECENT = 8
 """Steps that the current details show."""

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from pydantic import ValidationError
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
 from mandate.workflows import marks
 from mandate.workflows.contracts.agent import PinRequest
 from mandate.workflows.contracts.base import JsonObject, canonical_json
@@ -11,9 +15,6 @@ from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.run import RunRequest
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules import validation, wording
-from pydantic import ValidationError
-from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 GOAL_CHARACTERS = 500
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from temporalio import workflow
+
 from mandate.workflows import steps
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
@@ -21,7 +23,6 @@ from mandate.workflows.contracts.tool import (
 from mandate.workflows.loop.run import Run
 from mandate.workflows.outcomes import Attempted, attempts_at_most
 from mandate.workflows.rules import effects, wording
-from temporalio import workflow
 
 SHORTEST_VALIDITY = timedelta(seconds=1)
 """A key that is known for less is not used again."""

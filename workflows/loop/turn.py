@@ -2,6 +2,8 @@
 
 import asyncio
 
+from temporalio import workflow
+
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.run import EffectEntry
@@ -16,7 +18,6 @@ from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall, ToolCalls
 from mandate.workflows.loop.verification import Verification
 from mandate.workflows.rules import policy, wording
-from temporalio import workflow
 
 PARALLEL_READS = 64
 """Reads of one turn that are in flight at once."""

@@ -4,12 +4,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
+
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import ATTRIBUTE_BYTES
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules import commands, decisions, plain_text, wording
-from temporalio import workflow
-from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
 AGENT_NAME = SearchAttributeKey.for_keyword("AgentName")
 AGENT_VERSION = SearchAttributeKey.for_keyword("AgentVersion")

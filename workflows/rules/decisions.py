@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from pydantic import JsonValue
+
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
 from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import (
@@ -26,7 +28,6 @@ from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import commands
 from mandate.workflows.rules import needs as rules_needs
-from pydantic import JsonValue
 
 CLOSED_KEPT = 256
 REFUSED_KEPT = 20

@@ -4,11 +4,12 @@ import hmac
 from collections.abc import Sequence
 from hashlib import sha256
 
+from pydantic import BaseModel
+
 from mandate.workflows.contracts.decision_lookups import DecisionChecks
 from mandate.workflows.contracts.marks import MarkKind
 from mandate.workflows.contracts.request import DecisionCheck
 from mandate.workflows.rules import decisions
-from pydantic import BaseModel
 
 NUMBER_BYTES = 2
 MAC_BYTES = 16

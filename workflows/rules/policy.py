@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from pydantic import JsonValue
+
 from mandate.workflows.contracts.policy import Match, Reading, Rule, RunFacts, Verdict
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.rules import wording
 from mandate.workflows.rules.cel import evaluation
-from pydantic import JsonValue
 
 REASON_CHARACTERS = 600
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from pydantic import JsonValue
+
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import LeafReference
 from mandate.workflows.rules.names import is_sensitive
-from pydantic import JsonValue
 
 HIDDEN = "***"
 

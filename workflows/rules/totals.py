@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator, Mapping
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 
+from pydantic import JsonValue
+
 from mandate.workflows.contracts.policy import ToolTotals
 from mandate.workflows.contracts.tool import Tool
-from pydantic import JsonValue
 
 _EXACT = Context(prec=1200, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 """More digits than any sum of doubles has."""

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Literal, TypeGuard, Union, get_args, get_origin
 
+from pydantic import BaseModel, StringConstraints, Tag, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, to_json
+
 from mandate.workflows.contracts import tool_entry
 from mandate.workflows.contracts.base import DIGEST_PATTERN, Name, Spec
 from mandate.workflows.contracts.faults import FAULT, Located, Place, did_you_mean, key_path
 from mandate.workflows.contracts.model import PROVIDERS, ModelName
 from mandate.workflows.contracts.policy import Group, Person
 from mandate.workflows.rules import plain_text
-from pydantic import BaseModel, StringConstraints, Tag, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, to_json
 
 VALUE_CHARACTERS = 60
 PATH_CHARACTERS = 80

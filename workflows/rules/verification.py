@@ -4,13 +4,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from pydantic import JsonValue
+
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.policy import RunFacts
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.verification import CheckPin
 from mandate.workflows.rules import policy, redaction
 from mandate.workflows.rules.cel import evaluation
-from pydantic import JsonValue
 
 _ARGUMENT = re.compile(r"""\s*args\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*(?:"([^"\\\n]*)"|'([^'\\\n]*)')\s*\])\s*""", re.ASCII)
 """An expression that is one argument of the call and nothing else."""

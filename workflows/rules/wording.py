@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from pydantic import JsonValue
+
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import LeafReference, ToolResult
 from mandate.workflows.rules import plain_text, redaction
-from pydantic import JsonValue
 
 SUPPLIED = "its answer is a person's"
 """Beginning of the reason of a run whose final answer a person supplied."""

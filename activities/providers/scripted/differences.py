@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator
 
+from pydantic import JsonValue
+
 from mandate.activities.providers.scripted.script import Expectation
 from mandate.activities.providers.scripted.values import Incoming, parse_json
 from mandate.workflows.contracts.transcript import ResultPart
 from mandate.workflows.rules.plain_text import shorten
-from pydantic import JsonValue
 
 _SHOWN_CHARACTERS = 60
 

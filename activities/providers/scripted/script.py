@@ -47,13 +47,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
+
 from mandate.activities.documents import Document
 from mandate.activities.failures import ModelFault
 from mandate.activities.files import read_spec
 from mandate.workflows.contracts.base import Duration, JsonObject, Name, Spec
 from mandate.workflows.contracts.faults import Place
 from mandate.workflows.contracts.model import Finish
-from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 
 
 class Expectation(Spec):

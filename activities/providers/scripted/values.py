@@ -7,11 +7,12 @@ import json
 import re
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from mandate.activities.providers.scripted.script import Cue, Plan
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 from mandate.workflows.rules.plain_text import shorten
-from pydantic import JsonValue
 
 _CALL_ID = re.compile(r"call_(\d+)_\d+")
 _VALUE = re.compile(r"\$\$\{|\$\{([^{}]*)\}")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import httpx2
+
 from mandate.activities.toolbox.http.public_address import is_public
 
 _ENTRY = re.compile(r"(private:)?(\*\.)?(\[[0-9a-fA-F:.]+\]|[^\[\]:/@*\s?#]+)(?::(\d{1,5}))?")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 import httpx2
+from pydantic import JsonValue
+
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import HttpBinding
-from pydantic import JsonValue
 
 _TEMPLATE = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>\?[^#]*)?")
 _PLACEHOLDER = re.compile(r"\{([^{}]+)\}")

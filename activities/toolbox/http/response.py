@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Literal
 
 import httpx2
+
 from mandate.activities.failures import ToolError, retry_after
 from mandate.activities.toolbox.base import ToolText
 from mandate.activities.toolbox.redaction import SecretValues

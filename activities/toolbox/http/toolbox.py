@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import httpx2
+
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
 from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused, LookUp, find_host, look_up

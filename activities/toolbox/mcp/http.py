@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx2
-from mandate.activities.toolbox.http.response import ERROR_BYTES, Body, read_body
-from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, Ends, MessageFilter
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR
+
+from mandate.activities.toolbox.http.response import ERROR_BYTES, Body, read_body
+from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, Ends, MessageFilter
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams

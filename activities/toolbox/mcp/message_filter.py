@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pydantic_core
+from mcp_types import INTERNAL_ERROR
+
 from mandate.activities.toolbox.http.response import MAX_BYTES
 from mandate.workflows.contracts.base import JsonObject
-from mcp_types import INTERNAL_ERROR
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,6 @@
 import json
 
 import pydantic_core
-from mandate.activities.toolbox.mcp.tool_list import describe_protocol_fault
-from mandate.activities.toolbox.schema import find_misfit, is_checkable
-from mandate.workflows.contracts.base import JsonObject
 from mcp_types import (
     AudioContent,
     CallToolResult,
@@ -18,6 +15,10 @@ from mcp_types import (
     TextResourceContents,
 )
 from pydantic import ValidationError
+
+from mandate.activities.toolbox.mcp.tool_list import describe_protocol_fault
+from mandate.activities.toolbox.schema import find_misfit, is_checkable
+from mandate.workflows.contracts.base import JsonObject
 
 MAX_CONTENT = 2000
 """Parts of one result."""

@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from mcp import Client, ClientSession
+from mcp_types import Implementation
+from mcp_types import Tool as ListedTool
+from pydantic import ValidationError
+
 from mandate.activities.toolbox.base import ResolveSecrets
 from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, describe_protocol_fault, list_tools
 from mandate.activities.toolbox.mcp.transport import Stderr, open_transport
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.tool import McpServer
 from mandate.workflows.rules.plain_text import shorten
-from mcp import Client, ClientSession
-from mcp_types import Implementation
-from mcp_types import Tool as ListedTool
-from pydantic import ValidationError
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import anyio
-from mandate.activities import child_processes
-from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, Ends, MessageFilter
 from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest, jsonrpc_message_adapter
+
+from mandate.activities import child_processes
+from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, Ends, MessageFilter
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream

@@ -1,12 +1,13 @@
 """The list of a server's tools, and how much of it is taken."""
 
-from mandate.activities.toolbox.http.response import MAX_BYTES
-from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, MAX_TOOLS
-from mandate.workflows.rules.plain_text import shorten
 from mcp import ClientSession, MCPError
 from mcp_types import METHOD_NOT_FOUND, PaginatedRequestParams
 from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
+
+from mandate.activities.toolbox.http.response import MAX_BYTES
+from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, MAX_TOOLS
+from mandate.workflows.rules.plain_text import shorten
 
 MAX_PAGES = 200
 MAX_NAME = 128

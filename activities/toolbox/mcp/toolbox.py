@@ -5,6 +5,19 @@ import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+from mcp import MCPError
+from mcp_types import (
+    CONNECTION_CLOSED,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    CallToolRequest,
+    CallToolRequestParams,
+    CallToolResult,
+    InputRequiredResult,
+)
+from mcp_types import Tool as ListedTool
+from pydantic import TypeAdapter, ValidationError
+
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
 from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
@@ -28,18 +41,6 @@ from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, ErrorMeaning, McpBinding, McpServer, Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
-from mcp import MCPError
-from mcp_types import (
-    CONNECTION_CLOSED,
-    INVALID_PARAMS,
-    METHOD_NOT_FOUND,
-    CallToolRequest,
-    CallToolRequestParams,
-    CallToolResult,
-    InputRequiredResult,
-)
-from mcp_types import Tool as ListedTool
-from pydantic import TypeAdapter, ValidationError
 
 KEY_META = "mandate/idempotency-key"
 _REFUSED = (METHOD_NOT_FOUND, INVALID_PARAMS, NOT_CONNECTED)

@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from mcp.shared.message import SessionMessage
+
 from mandate.activities.toolbox.mcp.http import open_http
 from mandate.activities.toolbox.mcp.message_filter import MessageFilter
 from mandate.activities.toolbox.mcp.stdio import open_stdio
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.tool import McpServer
 from mandate.workflows.rules.plain_text import shorten
-from mcp.shared.message import SessionMessage
 
 if TYPE_CHECKING:
     from mcp.client._transport import ReadStream, TransportStreams

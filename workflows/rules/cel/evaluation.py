@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from pydantic import JsonValue
+
 from mandate.workflows.rules.cel import cost, errors, growth
 from mandate.workflows.rules.cel import tree as cel_tree
 from mandate.workflows.rules.cel import values as cel_values
-from pydantic import JsonValue
 
 if TYPE_CHECKING:
     from cel_expr_python import cel

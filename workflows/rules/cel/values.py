@@ -7,9 +7,10 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pydantic import JsonValue
+
 from mandate.workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference
 from mandate.workflows.rules import redaction
-from pydantic import JsonValue
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
