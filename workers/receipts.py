@@ -12,7 +12,7 @@ that finds the last receipt missing is refused: who asked asks again, core throw
 which has a workflow task for the run by then, keeps the next query until that is done. So nobody is told what is not in
 the history yet.
 
-It rests on three habits of the SDK, each held by a test in `tests/integration/test_receipts.py`: the query id
+It rests on three habits of the SDK, each held by a test in `tests/integration/workers/test_receipts.py`: the query id
 `legacy_query`, flags that come back only after a completion, runs that leave memory when an activation of theirs fails.
 """
 

@@ -31,7 +31,7 @@ from mandate.workers.settings import Settings
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.tool_entry import TOOL_KINDS
 from tests.support.pages import PAGES, PROJECT, README, blocks
-from tests.unit.test_catalog import StubServers
+from tests.unit.workers.catalog.test_catalog import StubServers
 
 DOCUMENTS = (*PAGES, "tests/benchmarks/README.md")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mandate.workers.catalog.condition_reads import sensitive_reads
-from tests.unit.test_check_files import TOOLS, faults_of, folder, load
+from tests.unit.workers.catalog.test_checks import TOOLS, faults_of, folder, load
 
 __all__ = ["folder"]
 

@@ -23,7 +23,7 @@ from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NPM_FOLDER = Path.home() / ".cache" / "mandate" / "npm-test"
 NPM_SERVERS = ("server-filesystem@2026.8.31", "server-everything@2026.8.31")
 CONTEXT = CallContext("w", "r", 1, "key-1", 1, timedelta(seconds=10))

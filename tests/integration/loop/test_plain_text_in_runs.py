@@ -17,7 +17,7 @@ from temporalio.worker import Worker
 from tests.support.agents import Site, new_site, results_told
 from tests.support.people import asked, decide, write_people
 from tests.support.toolkit import calls_of
-from tests.unit.test_plain_text import forbidden
+from tests.unit.workflows.rules.test_plain_text import forbidden
 
 ESCAPES = "\x1b[2K\x1b]8;;http://evil.example\x1b\\click\x9b31m \u202e0001\u202c a\u200bb \x7f\u2028c"
 

@@ -14,7 +14,7 @@ from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[4]
 ESCALATION = PROJECT / "deploy" / "policies" / "escalation.yaml"
 AGENT = "instructions: Help.\nmodels: [openai:gpt-6-sol]\n"
 RULES = "name: limits\nrules:\n"

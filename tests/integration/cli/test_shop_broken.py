@@ -19,7 +19,7 @@ from mandate.workers.examples.shop_checks import refunds_are_told
 from mandate.workers.examples.shop_data import DEMO_INPUT, create_shop
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 
-AGENTS = Path(__file__).parents[2] / "deploy" / "agents"
+AGENTS = Path(__file__).parents[3] / "deploy" / "agents"
 LOST = r"^the line broke before the reply came$"
 
 

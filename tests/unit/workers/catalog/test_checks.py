@@ -18,7 +18,7 @@ from mandate.workers.main import main
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
-from tests.unit.test_catalog import StubServers
+from tests.unit.workers.catalog.test_catalog import StubServers
 
 HEAD = "name: shop\ninstructions: Help.\nmodels: [scripted:shop.script.yaml]\n"
 """Lines 1 to 3."""

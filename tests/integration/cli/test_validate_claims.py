@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mandate.workers.main import main
-from tests.integration.test_toolbox_mcp import PEER, listed
+from tests.integration.tools.test_toolbox_mcp import PEER, listed
 
 HINTS: dict[str, dict[str, bool] | None] = {
     "peek": {"readOnlyHint": True, "idempotentHint": True},

@@ -13,8 +13,8 @@ from mandate.workers.client import queries
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunResult, RunStatus
-from tests.integration.test_compensation import ASK, BY, DONE, STOP, TOOLS, WAITS, site, until_busy, write
-from tests.integration.test_halting import until_it
+from tests.integration.loop.test_compensation import ASK, BY, DONE, STOP, TOOLS, WAITS, site, until_busy, write
+from tests.integration.loop.test_control import until_it
 from tests.support.agents import ALLOW_ALL, Site, new_site
 from tests.support.people import asked, decide, refusal_of, write_people
 from tests.support.toolkit import LET_GO, calls_of

@@ -29,7 +29,7 @@ from mandate.workflows.contracts.tool import Effect
 from mandate.workflows.contracts.tool_entry import PythonTool
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
 
-AGENTS = Path(__file__).parents[2] / "deploy" / "agents"
+AGENTS = Path(__file__).parents[3] / "deploy" / "agents"
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.policy import Asking, Match, Rule
 from mandate.workflows.contracts.start import start_claims
 from tests.support.signing import Issuer
-from tests.unit.test_check_decision import encoded
+from tests.unit.activities.test_decision import encoded
 
 AT = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 NOW = int(AT.timestamp())

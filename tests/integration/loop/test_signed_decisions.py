@@ -16,7 +16,7 @@ from tests.support.people import ASK_ALL, asked, decision, refusal_of, write_peo
 from tests.support.toolkit import calls_of
 
 SIGNER = f"{sys.executable} -m mandate.workers.examples.sign_decision"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 NOBODY = (
     "start request: requester: is missing; a run of 'signed' wants a name or address of the file of people "

@@ -17,8 +17,8 @@ from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.tool_entry import McpTools
 
-SERVER = str(Path(__file__).parents[1] / "support" / "hostile_mcp.py")
-ROOT = Path(__file__).parents[2]
+SERVER = str(Path(__file__).parents[2] / "support" / "hostile_mcp.py")
+ROOT = Path(__file__).parents[3]
 SECONDS = 12.0
 """For a command to end after a signal: a server gets two seconds after its stdin closes and two after SIGTERM; the rest
 is for a busy machine."""

@@ -10,7 +10,7 @@ from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.changes import LOOP, Change
 
-WORKFLOWS = Path(__file__).parents[2] / "workflows"
+WORKFLOWS = Path(__file__).parents[4] / "workflows"
 
 
 def pin(**fields: object) -> AgentPin:

@@ -25,7 +25,7 @@ from mandate.workers.client.messages import decide as decide_patiently
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.request import Decision
 from mandate.workflows.contracts.run import RunStatus
-from tests.integration.test_tool_sources import Peers
+from tests.integration.tools.test_tool_sources import Peers
 from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site, results_told
 from tests.support.attacks import whole_history
 from tests.support.http_peer import http_peer

@@ -12,7 +12,7 @@ from temporalio.client import Client, WorkflowHandle
 from mandate.workflows.contracts.base import canonical_json, digest_of
 from mandate.workflows.contracts.request import Decision
 from mandate.workflows.contracts.run import RunStatus
-from tests.integration.test_signed_decisions import SIGNER, shell
+from tests.integration.loop.test_signed_decisions import SIGNER, shell
 from tests.support.agents import ALLOW_ALL, Site, continued, new_site, parts_taken, results_told, texts_told
 from tests.support.card_tools import CARD
 from tests.support.people import asked, decide, decision, refusal_of, write_people
