@@ -52,13 +52,13 @@ class Fault:
 
 
 def in_order(faults: "list[Fault] | tuple[Fault, ...]") -> tuple[Fault, ...]:
-    """Each fault once, by file, line and column."""
+    """Return each fault once, by file, line and column."""
     return tuple(sorted(dict.fromkeys(faults), key=lambda fault: (fault.file, fault.line, fault.column, fault.key)))
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What one file says and where."""
+    """Content of one file, with the place of each part."""
 
     file: str
     value: JsonValue
@@ -78,7 +78,7 @@ class Document:
 
 
 def read_document(path: Path) -> Document:
-    """The one document in a YAML file; faults are collected, never raised."""
+    """Read the one document in a YAML file; faults are collected, never raised."""
     try:
         return parse_document(str(path), path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -88,7 +88,7 @@ def read_document(path: Path) -> Document:
 
 
 def parse_document(file: str, text: str) -> Document:
-    """The one YAML document in `text`; faults are collected, never raised."""
+    """Read the one YAML document in `text`; faults are collected, never raised."""
     try:
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
@@ -131,7 +131,7 @@ class _Reader:
         self._count = 0
 
     def read(self, node: Node, place: Place, around: tuple[Node, ...]) -> JsonValue:
-        """`around` are the nodes that `node` is in: an alias to one of them has no end."""
+        """Read one node; `around` are the nodes that `node` is in: an alias to one of them has no end."""
         self.marks.setdefault(place, _mark(node))
         self._count += 1
         if self._count > MAX_NODES:
@@ -183,7 +183,7 @@ class _Reader:
 
 
 def _plain(text: str) -> JsonValue:
-    """A scalar without quotes: the core schema of YAML 1.2 and nothing more, so `on` and `12:30` are texts."""
+    """Read a scalar without quotes: the core schema of YAML 1.2 and nothing more, so `on` and `12:30` are texts."""
     if text in _WORDS:
         return _WORDS[text]
     if _BASED_INTEGER.fullmatch(text):

@@ -6,11 +6,11 @@ worker_process: worker in its own process
 settings: settings from the environment
 project: settings of `mandate.yaml`
 secrets: secrets by name
-providers: providers of a worker
+providers: registry of model providers
 converter: data converter for Temporal
 sandbox: runners and threads of workflow code
 receipts: receipts of workflow tasks
-marks: keys for workflow code
+marks: gives workflow code the use of keys
 telemetry: logs of a process, with their context
 identities: names, keys and directory of people
 search_attributes: search attributes of runs

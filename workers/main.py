@@ -172,7 +172,7 @@ def load_verb(name: str) -> Command:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The program: ends the process with an exit code, never with a traceback unless `MANDATE_DEBUG` is set."""
+    """Run the program: end the process with an exit code, never with a traceback unless `MANDATE_DEBUG` is set."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = _run(words)
     with contextlib.suppress(BrokenPipeError, ValueError):
@@ -209,7 +209,7 @@ def _invoke(words: list[str]) -> int:
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether the command line asks for JSON, even one that cannot be parsed."""
+    """Tell whether the command line asks for JSON, even one that cannot be parsed."""
     return any(
         word in {"-ojson", "--output=json", "-o=json"} or (word in {"-o", "--output"} and after == "json")
         for word, after in pairwise([*words, ""])

@@ -11,7 +11,7 @@ from mandate.workflows.contracts import queues
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """How to reach one model provider; `None` leaves it to the provider's SDK."""
+    """Address and key of one model provider; `None` leaves it to the provider's SDK."""
 
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = None
@@ -120,5 +120,5 @@ def find_set(variables: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_debugging() -> bool:
-    """`MANDATE_DEBUG`: whether errors of commands are shown with their tracebacks."""
+    """Tell by `MANDATE_DEBUG` whether errors of commands are shown with their tracebacks."""
     return bool(os.environ.get("MANDATE_DEBUG"))

@@ -257,7 +257,7 @@ class AgentWorkflow(MessageHandlers):
                     raise
                 reason = _reason(error, self._state.agent.store)
                 silent.append(f"{model} gave no answer: {reason}")
-                following = routing.choose_next(route, model) if _another_model_may_help(error) else None
+                following = routing.find_next_model(route, model) if _another_model_may_help(error) else None
                 if following is None:
                     return tuple(silent)
                 self._run.record_step(f"{model} gave no answer ({reason}); going on with {following}")

@@ -1,5 +1,8 @@
 """Toolboxes: one a source of tools; how its failures read is decided there and nowhere else.
 
+A new one is a folder here, its entry in `workflows/contracts/tool_entry.py`, its definitions in
+`workers/catalog/tools.py`, its row in `workers/worker.py` and what it may reach in `own_files`.
+
 base: contract of a toolbox
 builtin: tools that every agent has
 python: calls of Python tools

@@ -1,4 +1,4 @@
-"""The command line; one module a group of verbs.
+"""The command line: modules of verbs, then what they share.
 
 root_options: options of every verb
 run: `mandate run`

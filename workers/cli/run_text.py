@@ -19,7 +19,7 @@ CHARACTERS = 600
 
 def print_heading(out: Output, record: Record, url: str | None) -> None:
     """Print the run and its status."""
-    its = record.chronicle
+    its = record.history
     version = f" version {its.pin.version}" if its.pin is not None else ""
     out.print(Text.assemble((record.workflow_id, "bold"), "  ", _status(record.status)))
     out.print(Text(f"agent {its.agent or 'unknown'}{version}, step {its.step}, run {record.run_id}", style="dim"))
@@ -49,7 +49,7 @@ def print_message(out: Output, message: Said, *, full: bool) -> None:
 
 def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: bool) -> None:
     """Print what is open, what was changed, what it cost."""
-    its = record.chronicle
+    its = record.history
     if pending:
         out.print("")
         out.print(Text("not told to the model" + " yet" * (its.ended is None), style="bold"))
@@ -88,7 +88,7 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
 
 def _supplied(record: Record) -> str | None:
     """Return a person's answer, which the conversation does not have."""
-    ended = record.chronicle.ended
+    ended = record.history.ended
     if ended is None or record.output is None or not (ended.reason or "").startswith(wording.SUPPLIED):
         return None
     return record.output if isinstance(record.output, str) else json.dumps(record.output, ensure_ascii=False)

@@ -121,7 +121,7 @@ async def _follow(call: Invocation, connection: Connection, run: str, run_id: st
 
 async def _show(call: Invocation, connection: Connection, run: str, run_id: str | None, *, full: bool) -> None:
     record = await _read_record(connection, run, run_id)
-    out, head = call.out, record.chronicle.head
+    out, head = call.out, record.history.head
     run_text.print_heading(out, record, connection.run_url(run, record.run_id))
     messages: list[Json] = []
     pending: list[Json] = []

@@ -63,9 +63,9 @@ async def follow(
     """
     watcher = _Watcher(connection, out, workflow_id, program)
     async with watcher.looking():
-        async for chronicle, happened in unfolding(connection.client, workflow_id, run_id):
-            watcher.hear(chronicle, happened)
-    ended = watcher.chronicle.ended if watcher.chronicle is not None else None
+        async for history, happened in unfolding(connection.client, workflow_id, run_id):
+            watcher.hear(history, happened)
+    ended = watcher.history.ended if watcher.history is not None else None
     return ended or RunEnded("failed", "its history has no end")
 
 
@@ -75,7 +75,7 @@ class _Watcher:
     out: Output
     workflow_id: str
     program: str
-    chronicle: RunHistory | None = None
+    history: RunHistory | None = None
     heard_at: float = field(default_factory=time.monotonic)
     warned: set[str] = field(default_factory=set)
     """Troubles that were told."""
@@ -83,12 +83,12 @@ class _Watcher:
     """Requests of which it was said how they are answered."""
     _status: Status | None = None
 
-    def hear(self, chronicle: RunHistory, happened: Sequence[Happening]) -> None:
-        self.chronicle = chronicle
+    def hear(self, history: RunHistory, happened: Sequence[Happening]) -> None:
+        self.history = history
         for happening in happened:
             self._tell(happening)
         self.heard_at = time.monotonic()
-        self._show(chronicle.doing)
+        self._show(history.doing)
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
@@ -111,7 +111,7 @@ class _Watcher:
             if time.monotonic() - self.heard_at < QUIET_SECONDS:
                 continue
             with suppress(RPCError):
-                self._show(await self._trouble() or (self.chronicle.doing if self.chronicle else ""))
+                self._show(await self._trouble() or (self.history.doing if self.history else ""))
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _trouble(self) -> str | None:
@@ -157,9 +157,9 @@ class _Watcher:
         """Say how requests that stay open can be answered, each once."""
         while True:
             await asyncio.sleep(max(HINT_SECONDS - (time.monotonic() - self.heard_at), 0.1))
-            if self.chronicle is None or time.monotonic() - self.heard_at < HINT_SECONDS:
+            if self.history is None or time.monotonic() - self.heard_at < HINT_SECONDS:
                 continue
-            fresh = [its for name, its in self.chronicle.parked.requests.items() if name not in self.hinted]
+            fresh = [its for name, its in self.history.parked.requests.items() if name not in self.hinted]
             self.hinted.update(request.id for request in fresh)
             if len(fresh) > HINTS:
                 self.out.note(f"{len(fresh)} requests wait; see `{self.program} inbox{self.connection.options}`")

@@ -1,8 +1,8 @@
-"""The history of a run, read from Temporal without a worker.
+"""The history of a run, from Temporal and the store, without a worker.
 
-run_history: state of a run by its events
+run_history: state of a run, from its events
 requests: requests and decisions
 events: events for people
-record: conversation and history together
-stream: what happens, as it happens
+record: reads a run: history and conversation
+stream: events while a run goes on
 """

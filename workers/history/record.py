@@ -70,7 +70,7 @@ class Record:
     run_id: str
     status: str
     """`running`, `waiting` for people, `paused`, or how it ended; see `events.RunEnded`."""
-    chronicle: RunHistory
+    history: RunHistory
     people: tuple[Told, ...]
     """Questions to people and their words, oldest first."""
     diagnosis: Diagnosis | None = None
@@ -79,12 +79,12 @@ class Record:
     @property
     def output(self) -> JsonValue:
         """The run's answer once it has one: its model's, or a person's in its place."""
-        ended = self.chronicle.ended
+        ended = self.history.ended
         return ended.result.output if ended is not None and ended.result is not None else None
 
     def to_json(self) -> Json:
         """Return the stable part of `mandate show -o json`."""
-        its = self.chronicle
+        its = self.history
         return {
             "workflow_id": self.workflow_id,
             "run_id": self.run_id,
@@ -130,16 +130,16 @@ async def read_record(client: Client, workflow_id: str, run_id: str | None) -> R
         raise NoSuchRun(f"there is no {which}") from None
     if described.workflow_type != "AgentWorkflow":
         raise NoAgentRun(f"{workflow_id!r} is a {described.workflow_type!r} and not the run of an agent")
-    chronicle = RunHistory(client.data_converter)
+    history = RunHistory(client.data_converter)
     people: list[Told] = []
     async for event in events(client, workflow_id, described.run_id, wait=False):
-        people += _told(await chronicle.add(event))
+        people += _told(await history.add(event))
     if described.status is WorkflowExecutionStatus.CANCELED:
-        _take_memo(chronicle, await described.memo())
-    status = chronicle.ended.status if chronicle.ended is not None else chronicle.parked.status
-    earlier = [Told(None, f"{closed.id} is {closed.outcome}: {closed.reason}") for closed in chronicle.parked.earlier]
+        _take_memo(history, await described.memo())
+    status = history.ended.status if history.ended is not None else history.parked.status
+    earlier = [Told(None, f"{closed.id} is {closed.outcome}: {closed.reason}") for closed in history.parked.earlier]
     diagnosis = await diagnose_described(client, described.raw_description)
-    return Record(workflow_id, described.run_id, status, chronicle, (*earlier, *people), diagnosis)
+    return Record(workflow_id, described.run_id, status, history, (*earlier, *people), diagnosis)
 
 
 def _told(happened: Sequence[Happening]) -> Iterator[Told]:
@@ -148,12 +148,12 @@ def _told(happened: Sequence[Happening]) -> Iterator[Told]:
             yield Told(happening.step, happening.line)
 
 
-def _take_memo(chronicle: RunHistory, memo: Mapping[str, object]) -> None:
+def _take_memo(history: RunHistory, memo: Mapping[str, object]) -> None:
     """Return what a cancelled run left instead of a result."""
     told = memo.get("mandate")
     if isinstance(told, dict):
-        chronicle.effects = EffectLog.model_validate(told.get("effects") or {})
-        chronicle.uncertain = tuple(EffectEntry.model_validate(entry) for entry in told.get("uncertain") or ())
+        history.effects = EffectLog.model_validate(told.get("effects") or {})
+        history.uncertain = tuple(EffectEntry.model_validate(entry) for entry in told.get("uncertain") or ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +231,10 @@ class Conversation:
 
     async def pending(self, record: Record) -> list[Json]:
         """Calls of the last turn whose results the model was not told."""
-        return [await self._pending(call, record) for call in record.chronicle.calls]
+        return [await self._pending(call, record) for call in record.history.calls]
 
     async def _pending(self, call: Call, record: Record) -> Json:
-        pin = record.chronicle.pin
+        pin = record.history.pin
         tool = pin.tool(call.request.tool) if pin is not None else None
         hidden = tool.sensitive if tool is not None else ()
         arguments: Json = mask(call.request.arguments, hidden)
@@ -276,7 +276,7 @@ def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:
 @asynccontextmanager
 async def conversation(store: str, record: Record) -> AsyncIterator[Conversation]:
     """Open the conversation of `record`, from the store at `store`. Raises as `stored`."""
-    pin = record.chronicle.pin
+    pin = record.history.pin
     async with stored(store, pin.store if pin is not None else None) as blobs:
         yield Conversation(blobs)
 

@@ -19,12 +19,12 @@ async def unfolding(
     """
     following = run_id
     while True:
-        chronicle = RunHistory(client.data_converter)
+        history = RunHistory(client.data_converter)
         async for event in events(client, workflow_id, following, wait=True):
-            yield chronicle, await chronicle.add(event)
-        if chronicle.ended is None or chronicle.ended.continued_as is None:
+            yield history, await history.add(event)
+        if history.ended is None or history.ended.continued_as is None:
             return
-        following = chronicle.ended.continued_as
+        following = history.ended.continued_as
 
 
 async def events(client: Client, workflow_id: str, run_id: str | None, *, wait: bool) -> AsyncIterator[HistoryEvent]:

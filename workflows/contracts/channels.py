@@ -16,7 +16,6 @@ from mandate.workflows.contracts.templates import SECRET_START, find_secrets
 Occasion = Literal["asked", "reminder", "escalated"]
 """Reason to tell people of a request: it is new | they have not answered | others have not, it is theirs to answer."""
 
-CHANNEL_KINDS = ("log", "webhook", "slack")
 
 _ADDRESS = "must begin with https://, or with http:// when the host is localhost or a loopback address"
 _NOT_IN_ADDRESS = re.compile(r"[\s\\\x00-\x1f\x7f]")

@@ -1,4 +1,4 @@
-"""Failures of activities, in words that the workflow can decide on."""
+"""Failures of activities and messages, in words that the workflow can decide on."""
 
 from enum import StrEnum
 

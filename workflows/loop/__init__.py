@@ -11,7 +11,7 @@ resolutions: closed requests, choices about a run
 escalation: people, where retries cannot help
 attempts: failures of a turn, counted
 compensation: calls that take others back
-people: requests and decisions
+people: gate of requests: decisions, expiry
 open_requests: facts about open requests
 decision_lookups: decisions looked up together
 deferred_decisions: decisions kept for later

@@ -72,7 +72,7 @@ class AttemptLimits:
         its = self._run.state
         if its.agent.after_failure == "next_model" and self._switched_at != its.step:
             self._switched_at = its.step
-            following = routing.choose_next(its.agent.models, its.model or its.agent.models[0])
+            following = routing.find_next_model(its.agent.models, its.model or its.agent.models[0])
             if following is not None:
                 self._run.state.model = following
 

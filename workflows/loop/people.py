@@ -40,7 +40,7 @@ Via = Literal["update", "signal"]
 LookUp = Callable[[DecisionCheck], Awaitable[Checked]]
 
 CROWD = 1500
-"""After so many, none is taken in until it has: it cannot continue as new while others are being checked."""
+"""Messages from which on a run takes in no more before it continues as new, which it cannot while some are checked."""
 
 CROWD_EVENTS = 2000
 """A run that is about to continue as new, and waits only for those who go on talking to it, takes nothing in from so

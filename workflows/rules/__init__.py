@@ -1,7 +1,7 @@
 """Pure functions over contracts: no clock, no I/O, no temporalio.
 
 policy: verdict on a call
-needs: people whom a verdict asks
+needs: people whom a verdict asks, until when
 decisions: decisions on a request
 commands: commands that answer a request
 next_step: step after a model's answer
@@ -11,8 +11,8 @@ routing: next model
 totals: sums over a run's calls
 effects: keys and log of effects
 result: result of a run
-validation: faults of a start request
-wording: calls and results in words
+validation: pydantic's errors as sentences
+wording: calls, results and notes in words
 plain_text: text without control characters
 redaction: sensitive arguments, masked
 names: names that read as one

@@ -358,12 +358,12 @@ def _after(value: str, sentence: str) -> str:
 
 
 def is_vast(value: object, characters: int) -> bool:
-    """Whether the keys, texts and items of a JSON value are more than `characters` in all; told without reading on."""
+    """Tell whether the keys, texts and items of a JSON value are more than `characters`; reads no further than that."""
     return weight(value, characters) > characters
 
 
 def weight(value: object, most: int) -> int:
-    """The characters and items of a JSON value, and what its containers cost to read; more than `most` is not counted.
+    """Weigh a JSON value: its characters and items, and the cost to read its containers; not beyond `most`.
 
     A container takes about as long as thirty characters.
     """

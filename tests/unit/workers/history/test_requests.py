@@ -323,25 +323,25 @@ async def test_open_requests_are_known_after_continue_as_new() -> None:
     started = event(1)
     started.workflow_execution_started_event_attributes.input.CopyFrom(await payloads(state))
     started.workflow_execution_started_event_attributes.continued_execution_run_id = "before"
-    chronicle = RunHistory(CONVERTER)
+    history = RunHistory(CONVERTER)
 
-    await chronicle.add(started)
+    await history.add(started)
 
-    assert list(chronicle.parked.requests) == ["r1"]
-    assert chronicle.doing == "paused by ann"
+    assert list(history.parked.requests) == ["r1"]
+    assert history.doing == "paused by ann"
 
 
 async def test_run_that_takes_back_what_it_did_is_not_paused_any_more() -> None:
-    chronicle = RunHistory(CONVERTER)
-    chronicle.parked = await parked(request())
+    history = RunHistory(CONVERTER)
+    history.parked = await parked(request())
     for verb, said in (("pause", Halt(by="ann")), ("stop", Stop(by="ann"))):
-        await chronicle.add(await signaled(5, verb, said))
-    before = chronicle.parked.status
+        await history.add(await signaled(5, verb, said))
+    before = history.parked.status
 
     planned = CompensationRequest(agent=DIGEST, head=DIGEST, results=(), calls=(), step=2)
-    await chronicle.add(await scheduled(7, "plan_compensation", planned))
+    await history.add(await scheduled(7, "plan_compensation", planned))
 
-    assert (before, chronicle.parked.status) == ("paused", "running")
+    assert (before, history.parked.status) == ("paused", "running")
 
 
 async def test_stop_that_keeps_what_was_done_is_told_as_one() -> None:
