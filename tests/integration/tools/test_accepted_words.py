@@ -25,7 +25,7 @@ for line in sys.stdin:
     answer = {"protocolVersion": message.get("params", {}).get("protocolVersion"), "capabilities": {"tools": {}},
               "serverInfo": {"name": "peer", "version": "1"}}
     if message["method"] == "tools/list":
-        answer = {"tools": json.loads((pathlib.Path(__file__).parents[1] / "tools.json").read_text())}
+        answer = {"tools": json.loads((pathlib.Path(__file__).parent / "tools.json").read_text())}
     print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": answer}), flush=True)
 """
 DENY_TAINTED = [

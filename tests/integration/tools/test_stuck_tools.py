@@ -9,14 +9,14 @@ import asyncio, sys, time
 from datetime import timedelta
 from mandate.activities.toolbox.base import CallContext
 from mandate.activities.toolbox.python import PythonToolbox
-from mandate.activities.toolbox.decorator import definition, tool
+from mandate.activities.toolbox.decorator import define_tool, tool
 
 @tool(effect="read")
 def stuck() -> str:
     time.sleep(600)
 
 async def main():
-    made = definition(stuck, None)
+    made = define_tool(stuck, None)
     sys.modules["stuck_tools"] = sys.modules["__main__"]
     made = made.model_copy(update={"binding": made.binding.model_copy(update={"function": "stuck_tools:stuck"})})
     toolbox = PythonToolbox()
