@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mandate.workers.dev_server import keeper, server
+from mandate.workers.dev_server import keeper
+from mandate.workers.dev_server import server as dev_server
 from tests.benchmarks import peers
 
 BY = "ann@example.com"
@@ -163,22 +164,22 @@ async def open_site(database: str, cache: int | None, turn: int) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _server(database: str, folder: Path) -> AsyncIterator[server.DevServer]:
+async def _server(database: str, folder: Path) -> AsyncIterator[dev_server.DevServer]:
     if database == "memory":
-        async with server.run_private_server() as server:
+        async with dev_server.run_private_server() as server:
             yield server
         return
     folder.mkdir()
     command = ["server", "start-dev", "--db-filename", str(folder / "temporal.db")]
     orders = keeper.Orders(
-        command=[*command, *server.flags(server.TUNING)],
+        command=[*command, *dev_server.flags(dev_server.TUNING)],
         ports=[],
         any_port=True,
         ui=False,
         graceful=False,
-        settings=dict(server.TUNING),
+        settings=dict(dev_server.TUNING),
     )
-    with await server.lease_server(folder, orders, search=None, on_progress=lambda _: None) as server:
+    with await dev_server.lease_server(folder, orders, search=None, on_progress=lambda _: None) as server:
         yield server
 
 

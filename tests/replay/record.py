@@ -18,7 +18,7 @@ from temporalio.worker import Worker
 
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
-from mandate.workflows.loop import people, turn
+from mandate.workflows.loop import people, run
 from tests.support.agents import Site, new_site
 from tests.support.hook_peer import Reply, hook_peer
 from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people
@@ -332,7 +332,7 @@ async def together(site: Site) -> Started:
 
 async def kept(site: Site) -> Started:
     """What came by signal to a crowded run, in the part of it that comes after."""
-    turn.MESSAGES, people.CROWD = 5, 6
+    run.MESSAGES, people.CROWD = 5, 6
     site.write("kept", [{"call": [{"pay": {"order": 1}}]}, {"say": "done"}], policy=[{**ASK_ALL[0], "quorum": 2}])
     async with site.serving(identity="worker"):
         handle = await site.start("kept")

@@ -48,7 +48,7 @@ def test_digest_of_the_effect_log_covers_every_entry() -> None:
 
 @pytest.mark.parametrize(("failed", "following"), [("a:1", "b:2"), ("b:2", "c:3"), ("c:3", None)])
 def test_route_goes_on_to_the_next_model(failed: str, following: str | None) -> None:
-    assert routing.choose_next(("a:1", "b:2", "c:3"), failed) == following
+    assert routing.find_next_model(("a:1", "b:2", "c:3"), failed) == following
 
 
 def reply(finish: Finish = Finish.COMPLETE, *, calls: int = 0, problem: str | None = None) -> ModelReply:
