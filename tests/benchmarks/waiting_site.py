@@ -42,7 +42,7 @@ class Site:
     """A folder of agents, and what their one tool has written."""
 
     folder: Path
-    server: server.DevServer
+    server: dev_server.DevServer
     cache: int | None
     """Runs that a worker keeps in memory; `None` for what workers do when nothing is said."""
     calls: dict[str, list[tuple[str, float]]] = field(default_factory=dict)
