@@ -20,7 +20,7 @@ from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.loop import people, run
 from tests.support.agents import Site, new_site
-from tests.support.hook_peer import Reply, hook_peer
+from tests.support.http_peer import Reply, http_peer
 from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import BOOKED, calls_of
 
@@ -194,7 +194,7 @@ async def stopped(site: Site) -> Started:
     """Stopped while requests are open and people are still being told of them."""
     calls = [{"pay": {"order": number}} for number in range(60)]
     site.write("stopped", [{"call": calls}, {"say": "done"}], policy=asking())
-    async with hook_peer(Reply(late=1.0)) as peer:
+    async with http_peer(Reply(late=1.0)) as peer:
         hook = {"name": "slow", "kind": "webhook", "url": peer.url, "secret": "${secret:HOOK}"}
         (site.folder / "channels.yaml").write_text(json.dumps({"channels": [hook]}))
         site.environment.update(MANDATE_CHANNELS=str(site.folder / "channels.yaml"), HOOK="hook-secret-0123456789")

@@ -3,7 +3,8 @@
 `METHOD /TOOL/RUN/ITEM` carries out one call and answers with a receipt. GET reads, PUT may be repeated, and to POST
 the header `Idempotency-Key` is known: the same key gets the stored answer, unless the server runs with `--no-keys`.
 `GET /calls/KEY` answers with the receipt of a call, or 404: keys are written down whether they are known or not.
-Every call that is carried out is a row of a SQLite file that is on the disk before anything is answered.
+Every call that is carried out is a row of a SQLite file that is on the disk before anything is answered. It is not an
+`http_peer` since it must outlive its own death: effects are judged by that file.
 
 **Faults** come from the file `--plan`: JSON, by `RUN/ITEM` a list of points (`fault_plan.Point`), one for each time
 that the call arrives; what was used up is remembered over restarts. It can kill its caller (SIGKILL) before the

@@ -22,6 +22,7 @@ from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
 from mandate.workflows.steps import EFFECT_HEARTBEAT
 from tests.support.agents import Site, new_site, parts_taken, results_told
 from tests.support.effect_tools import KEYS, written
+from tests.support.http_peer import Reply, http_peer
 from tests.support.processes import Process, processes
 from tests.support.toolkit import calls_of
 
@@ -44,26 +45,11 @@ def only_doubt(result: RunResult) -> EffectEntry:
     return entry
 
 
-@asynccontextmanager
-async def answering_once_with_silence() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that takes one request, hangs up without an answer, and listens no more."""
-    requests: list[bytes] = []
-
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server.close()
-        requests.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.close()
-
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
-    yield "{}:{}".format(*server.sockets[0].getsockname()), requests
-    server.close()
-
-
 async def test_reply_lost_and_then_no_connection_is_unknown(tmp_path: Path, client: Client) -> None:
-    async with answering_once_with_silence() as (host, requests):
-        site = new_site(tmp_path, client, MANDATE_HTTP_HOSTS=host)
+    async with http_peer(Reply(cut=True, is_last=True)) as peer:
+        site = new_site(tmp_path, client, MANDATE_HTTP_HOSTS=peer.host)
         tool = {
-            "http": {"method": "POST", "url": f"http://{host}/"},
+            "http": {"method": "POST", "url": f"{peer.url}/"},
             "name": "pay",
             "input_schema": {"type": "object"},
             "effect": "keyed",
@@ -74,7 +60,7 @@ async def test_reply_lost_and_then_no_connection_is_unknown(tmp_path: Path, clie
 
     entry = only_doubt(result)
     assert (entry.reason, entry.attempts) == ("POST 127.0.0.1: no connection", 3)
-    assert [entry.key.encode() in request for request in requests] == [True]
+    assert [seen.headers["idempotency-key"] for seen in peer.seen] == [entry.key]
 
 
 async def test_two_intended_identical_calls_are_two(site: Site) -> None:

@@ -14,7 +14,7 @@ from temporalio.client import Client, WorkflowHandle
 from mandate.workers.client import queries
 from mandate.workflows.contracts.run import Progress, RunStatus
 from tests.support.agents import Site, new_site
-from tests.support.hook_peer import HookPeer, Reply, hook_peer
+from tests.support.http_peer import HttpPeer, Reply, http_peer
 from tests.support.people import ASK_ALL, asked, decide, write_people
 from tests.support.toolkit import calls_of
 
@@ -32,7 +32,7 @@ def site(tmp_path: Path, client: Client) -> Site:
     return new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)), HOOK="s3cr3t-of-the-hook")
 
 
-def put_up(site: Site, **peers: HookPeer) -> None:
+def put_up(site: Site, **peers: HttpPeer) -> None:
     """A file of channels, one for each peer, which tell of approvals only."""
     channels = [
         {"name": name, "kind": "webhook", "url": peer.url, "secret": "${secret:HOOK}", "kinds": ["approval"]}
@@ -47,19 +47,19 @@ def asking(**keys: Any) -> list[dict[str, Any]]:
     return [{**ASK_ALL[0], **keys}, ASK_ALL[1]]
 
 
-async def seen_by(peer: HookPeer, count: int) -> None:
+async def seen_by(peer: HttpPeer, count: int) -> None:
     """Returns when so many messages have come."""
     async with asyncio.timeout(30):
         while len(peer.seen) < count:
             await asyncio.sleep(0.02)
 
 
-def told(peer: HookPeer) -> list[tuple[object, object]]:
+def told(peer: HttpPeer) -> list[tuple[object, object]]:
     """Request and occasion of each message."""
     return [(body["request"]["id"], body["occasion"]) for body in bodies(peer)]
 
 
-def bodies(peer: HookPeer) -> list[Any]:
+def bodies(peer: HttpPeer) -> list[Any]:
     return [seen.json() for seen in peer.seen]
 
 
@@ -69,7 +69,7 @@ async def recent(handle: Handle) -> tuple[str, ...]:
 
 async def test_a_dead_channel_holds_up_neither_the_decision_nor_the_call(site: Site) -> None:
     looked = asyncio.Event()
-    async with hook_peer() as good, hook_peer(dataclasses.replace(BUSY, until=looked), BUSY) as dead:
+    async with http_peer(Reply()) as good, http_peer(dataclasses.replace(BUSY, until=looked), BUSY) as dead:
         put_up(site, good=good, dead=dead)
         site.write("asks", [PAY, ASK, DONE], policy=asking())
 
@@ -111,7 +111,7 @@ async def failure_in(handle: Handle) -> list[str]:
 
 
 async def test_people_are_reminded_until_they_decide_and_not_after(site: Site) -> None:
-    async with hook_peer() as peer:
+    async with http_peer(Reply()) as peer:
         put_up(site, oncall=peer)
         site.write("asks", [PAY, ASK, DONE], policy=asking(expires="40s", remind="1s"))
 

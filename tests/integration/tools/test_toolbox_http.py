@@ -546,7 +546,7 @@ async def test_a_certificate_is_checked_against_the_name_and_not_the_address(tmp
     async def local(host: str, port: int) -> Sequence[str]:
         return ("127.0.0.1",)
 
-    async with http_peer(server) as peer:
+    async with http_peer(tls=server) as peer:
         allowed = (f"private:shop.test:{peer.port}", f"private:other.test:{peer.port}")
         tools = HttpToolbox(resolve, allowed_hosts=allowed, look_up=local, verify=trusting)
         right = await tools.call(definition(f"https://shop.test:{peer.port}/json"), {}, CONTEXT)

@@ -30,7 +30,7 @@ from mandate.workers.settings import Settings
 from mandate.workflows.contracts.channels import LogChannel, SlackChannel, WebhookChannel
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.request import Notice, Notified, NotifyRequest
-from tests.support.hook_peer import HookPeer, Reply, hook_peer
+from tests.support.http_peer import HttpPeer, Reply, http_peer
 from tests.support.notices import approval, need, notice, question, run_of
 
 SECRET = "s3cr3t-of-the-hook"
@@ -110,7 +110,7 @@ def dead_host() -> Iterator[str]:
 
 
 async def test_webhook_is_signed_and_keyed() -> None:
-    async with hook_peer(Reply(204, "")) as peer:
+    async with http_peer(Reply(204, "")) as peer:
         notified, _ = await told([webhook(peer.url)], run_of(notice(approval())))
 
     assert notified == Notified()
@@ -132,7 +132,7 @@ async def test_webhook_is_signed_and_keyed() -> None:
 )
 async def test_what_may_pass_is_tried_again(first: Reply) -> None:
     pace = dataclasses.replace(QUICK, attempt=timedelta(seconds=2)) if first.late else QUICK
-    async with hook_peer(first, Reply(502), Reply()) as peer:
+    async with http_peer(first, Reply(502), Reply()) as peer:
         notified, _ = await told([webhook(peer.url)], run_of(notice(approval())), pace=pace)
 
     assert notified == Notified()
@@ -155,7 +155,7 @@ async def test_what_may_pass_is_tried_again(first: Reply) -> None:
     ],
 )
 async def test_a_failure_is_one_sentence_and_a_warning(reply: Reply, attempts: int, reason: str) -> None:
-    async with hook_peer(reply) as peer:
+    async with http_peer(reply) as peer:
         notified, logs = await told([webhook(peer.url)], run_of(notice(approval())))
 
     assert notified.failures == (f"channel 'oncall' did not tell of r3: {reason}",)
@@ -173,7 +173,7 @@ async def test_a_failure_is_one_sentence_and_a_warning(reply: Reply, attempts: i
 
 
 async def test_redirects_are_not_followed() -> None:
-    async with hook_peer() as other, hook_peer(Reply(307, headers={"Location": f"{other.url}/x"})) as peer:
+    async with http_peer(Reply()) as other, http_peer(Reply(307, headers={"Location": f"{other.url}/x"})) as peer:
         notified, _ = await told([webhook(peer.url)], run_of(notice(approval())))
 
     assert notified.failures == (
@@ -184,24 +184,24 @@ async def test_redirects_are_not_followed() -> None:
 
 async def test_retry_after_is_waited_for() -> None:
     pace = dataclasses.replace(QUICK, longest_wait=timedelta(seconds=30))
-    async with hook_peer(Reply(429, headers={"Retry-After": "1"}), Reply()) as peer:
+    async with http_peer(Reply(429, headers={"Retry-After": "1"}), Reply()) as peer:
         notified, _ = await told([webhook(peer.url)], run_of(notice(approval())), pace=pace)
 
     assert notified == Notified()
-    assert 1.0 <= peer.at[1] - peer.at[0] < 15
+    assert 1.0 <= peer.seen[1].at - peer.seen[0].at < 15
 
 
 async def test_retry_after_has_a_bound() -> None:
-    async with hook_peer(Reply(503, headers={"Retry-After": "3600"}), Reply()) as peer:
+    async with http_peer(Reply(503, headers={"Retry-After": "3600"}), Reply()) as peer:
         notified, _ = await told([webhook(peer.url)], run_of(notice(approval())))
 
     assert notified == Notified()
-    assert 0.3 <= peer.at[1] - peer.at[0] < 30
+    assert 0.3 <= peer.seen[1].at - peer.seen[0].at < 30
 
 
 async def test_no_attempt_begins_after_the_deadline() -> None:
     pace = dataclasses.replace(QUICK, longest_wait=timedelta(seconds=60), whole=timedelta(seconds=20))
-    async with hook_peer(Reply(503, headers={"Retry-After": "30"})) as peer:
+    async with http_peer(Reply(503, headers={"Retry-After": "30"})) as peer:
         began = time.monotonic()
         notified, _ = await told([webhook(peer.url)], run_of(notice(approval())), pace=pace)
 
@@ -222,7 +222,7 @@ async def test_slow_host_ends_in_time_and_heartbeats_go_on() -> None:
     beats: list[float] = []
     environment.on_heartbeat = lambda *_: beats.append(time.monotonic())
     pace = dataclasses.replace(QUICK, attempt=timedelta(seconds=1.5), whole=timedelta(seconds=4))
-    async with hook_peer(Reply(late=30)) as peer:
+    async with http_peer(Reply(late=30)) as peer:
         began = time.monotonic()
         notified, _ = await told([webhook(peer.url)], run_of(notice(approval())), pace=pace, environment=environment)
 
@@ -234,18 +234,9 @@ async def test_slow_host_ends_in_time_and_heartbeats_go_on() -> None:
 
 async def test_a_body_that_never_ends_is_not_waited_for() -> None:
     """The status has come, and it says that the notice arrived."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbegun")
-        await writer.drain()
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with http_peer(Reply(body="begun", is_begun=True)) as peer:
         pace = dataclasses.replace(QUICK, attempt=timedelta(seconds=2))
-        notified, _ = await told([webhook(url)], run_of(notice(approval())), pace=pace)
+        notified, _ = await told([webhook(peer.url)], run_of(notice(approval())), pace=pace)
 
     assert notified == Notified()
 
@@ -253,7 +244,7 @@ async def test_a_body_that_never_ends_is_not_waited_for() -> None:
 async def test_one_that_fails_holds_nobody_back() -> None:
     wait = timedelta(seconds=1)
     pace = dataclasses.replace(QUICK, first_wait=wait, longest_wait=wait)
-    async with hook_peer() as good, hook_peer() as chat:
+    async with http_peer(Reply()) as good, http_peer(Reply()) as chat:
         with dead_host() as url:
             channels = [webhook(url, "dead"), webhook(good.url, "good"), slack(chat.url), log_channel()]
             began = asyncio.get_running_loop().time()
@@ -262,11 +253,11 @@ async def test_one_that_fails_holds_nobody_back() -> None:
     assert notified.failures == ("channel 'dead' did not tell of r3: no connection (4 attempts)",)
     assert [line["event"] for line in logs] == ["people_asked", "channel_failed"]
     # The dead one is given up after three waits.
-    assert max(good.at[0], chat.at[0]) - began < 3
+    assert max(good.seen[0].at, chat.seen[0].at) - began < 3
 
 
 async def test_a_fault_of_ours_is_raised_after_the_others_were_told() -> None:
-    async with hook_peer(Reply(late=0.2)) as peer:
+    async with http_peer(Reply(late=0.2)) as peer:
         sender = Broken()
         broken = Channel(LogChannel(name="odd", kind="log"), sender)
         with pytest.raises(ApplicationError) as raised:
@@ -283,12 +274,12 @@ async def test_a_fault_of_ours_is_raised_after_the_others_were_told() -> None:
 async def test_keys_are_those_of_the_first_attempt_when_the_activity_runs_again() -> None:
     request = run_of(notice(approval(1)), notice(approval(2)), notice(approval(1), "reminder", 1))
 
-    async def keys(peer: HookPeer, attempt: int) -> list[str]:
+    async def keys(peer: HttpPeer, attempt: int) -> list[str]:
         peer.seen.clear()
         await told([webhook(peer.url, "a"), webhook(peer.url, "b")], request, attempt=attempt)
         return sorted(seen.headers["idempotency-key"] for seen in peer.seen)
 
-    async with hook_peer() as peer:
+    async with http_peer(Reply()) as peer:
         first, second = await keys(peer, 1), await keys(peer, 2)
 
     assert first == second
@@ -297,7 +288,7 @@ async def test_keys_are_those_of_the_first_attempt_when_the_activity_runs_again(
 
 async def test_many_notices_go_to_a_webhook_one_by_one() -> None:
     request = run_of(*(notice(approval(number)) for number in range(1, 201)))
-    async with hook_peer() as peer:
+    async with http_peer(Reply()) as peer:
         notified, _ = await told([webhook(peer.url)], request, pace=Pace())
 
     assert notified == Notified()
@@ -307,7 +298,7 @@ async def test_many_notices_go_to_a_webhook_one_by_one() -> None:
 
 async def test_failures_of_many_notices_are_one_sentence() -> None:
     request = run_of(*(notice(approval(number)) for number in range(1, 201)))
-    async with hook_peer(Reply(410)) as peer:
+    async with http_peer(Reply(410)) as peer:
         notified, _ = await told([webhook(peer.url)], request, pace=Pace())
 
     assert notified.failures == (
@@ -316,7 +307,7 @@ async def test_failures_of_many_notices_are_one_sentence() -> None:
 
 
 async def test_slack_gets_blocks_and_answers_ok() -> None:
-    async with hook_peer() as peer:
+    async with http_peer(Reply()) as peer:
         notified, _ = await told([slack(peer.url)], run_of(notice(approval())))
 
     assert notified == Notified()
@@ -343,7 +334,7 @@ async def test_slack_gets_blocks_and_answers_ok() -> None:
     ],
 )  # fmt: skip
 async def test_slack_says_why_in_a_word(reply: Reply, attempts: int, reason: str) -> None:
-    async with hook_peer(reply) as peer:
+    async with http_peer(reply) as peer:
         notified, _ = await told([slack(peer.url)], run_of(notice(approval())))
 
     assert notified.failures == (f"channel 'finance' did not tell of r3: {reason}",)
@@ -351,7 +342,7 @@ async def test_slack_says_why_in_a_word(reply: Reply, attempts: int, reason: str
 
 
 async def test_slack_is_asked_again_after_it_was_busy() -> None:
-    async with hook_peer(Reply(429, "rate_limited", {"Retry-After": "1"}), Reply()) as peer:
+    async with http_peer(Reply(429, "rate_limited", {"Retry-After": "1"}), Reply()) as peer:
         notified, _ = await told([slack(peer.url)], run_of(notice(approval())))
 
     assert notified == Notified()
@@ -360,7 +351,7 @@ async def test_slack_is_asked_again_after_it_was_busy() -> None:
 
 async def test_many_notices_are_one_slack_message() -> None:
     request = run_of(*(notice(approval(number)) for number in range(1, 201)))
-    async with hook_peer() as peer:
+    async with http_peer(Reply()) as peer:
         notified, _ = await told([slack(peer.url)], request)
 
     assert notified == Notified()
@@ -417,7 +408,7 @@ async def test_log_line_says_what_is_asked_and_how_to_answer() -> None:
 
 
 async def test_filters_choose_and_a_request_for_no_channel_is_a_warning() -> None:
-    async with hook_peer() as finance, hook_peer() as questions:
+    async with http_peer(Reply()) as finance, http_peer(Reply()) as questions:
         channels = [
             webhook(finance.url, "a", groups=("finance",), kinds=("approval",)),
             webhook(questions.url, "b", kinds=("question",)),
@@ -442,7 +433,7 @@ async def test_filters_choose_and_a_request_for_no_channel_is_a_warning() -> Non
 
 async def test_cancelled_activity_stops_at_once() -> None:
     environment = ActivityEnvironment()
-    async with hook_peer(Reply(late=60)) as peer:
+    async with http_peer(Reply(late=60)) as peer:
         running = asyncio.create_task(told([webhook(peer.url)], run_of(notice(approval())), environment=environment))
         while not peer.seen:
             await asyncio.sleep(0.01)
@@ -455,7 +446,7 @@ async def test_cancelled_activity_stops_at_once() -> None:
 
 
 async def test_composed_from_settings(tmp_path: Path) -> None:
-    async with hook_peer() as peer:
+    async with http_peer(Reply()) as peer:
         (tmp_path / "HOOK").write_text(f"{SECRET}\n")
         file = tmp_path / "channels.yaml"
         file.write_text(
