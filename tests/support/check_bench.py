@@ -34,7 +34,7 @@ from mandate.workflows.contracts.verification import (
     ProbeSpec,
 )
 from tests.support import checked
-from tests.support.fake_provider import FakeProvider
+from tests.support.fake_provider.server import FakeProvider
 
 KEY = "k" * 43
 CARD = "4111-1111-1111-1111"

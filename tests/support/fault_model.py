@@ -1,27 +1,28 @@
-"""A model over HTTP that plays the tasks of the crash suite, and that fails and kills as they say.
+"""The model of the crash suite: a script of the fake provider that plays its tasks, and fails and kills as they say.
 
-It speaks Chat Completions and keeps nothing between calls but a list of what it was asked: the id of a call says its
-turn, so that an answer follows from the conversation alone. What came back as an error it asks for again.
+It is asked in Chat Completions and keeps nothing between calls but a list of what it was asked: the id of a call says
+its turn, so that an answer follows from the conversation alone. What came back as an error it asks for again.
 """
 
-import asyncio
 import contextlib
 import json
 import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from aiohttp import web
-
-from tests.support.fake_behaviours import CHAT, Answer, Problem
-from tests.support.fake_behaviours import Call as Asked
-from tests.support.fake_bodies import error_body, render
+from tests.support.fake_provider.behaviours import NAMED, Answer, Behaviour
+from tests.support.fake_provider.behaviours import Call as Asked
+from tests.support.fake_provider.requests import Request
 from tests.support.fault_log import Hit
 from tests.support.fault_plan import Call, Point, Task
+
+FAULTS = {"429": NAMED["rate-limit-brief"], "500": NAMED["error"], "cut": NAMED["cut"]}
+"""Behaviours by the faults of a task (`fault_plan.MODEL_FAULTS`)."""
+
+DROP = NAMED["drop"]
 
 DONE = "All done."
 TRIES = 3
@@ -48,11 +49,10 @@ class Told:
 
 @dataclass
 class FaultModel:
-    """The server, and on its path `/doomed/NAME` whom the tool server may kill."""
+    """The script and what it has seen; `doomed` gives the pid of a worker that may be killed, by its name."""
 
     tasks: Mapping[str, Task]
     doomed: Callable[[str], Awaitable[int | None]]
-    url: str = ""
     hits: list[Hit] = field(default_factory=list)
     worked: dict[tuple[str, Step], int] = field(default_factory=dict)
     """How often it has worked on an answer, by task and step; more than once if a worker died. Faults do not count."""
@@ -61,75 +61,44 @@ class FaultModel:
     told: dict[str, dict[str, Told]] = field(default_factory=dict)
     """By task and call id."""
     _arrived: dict[tuple[str, int], int] = field(default_factory=dict)
-    _runner: web.AppRunner | None = None
-
-    async def __aenter__(self) -> Self:
-        application = web.Application(client_max_size=16 << 20)
-        application.add_routes(
-            [web.post("/v1/chat/completions", self._serve), web.get("/doomed/{name}", self._may_die)]
-        )
-        self._runner = web.AppRunner(application, handler_cancellation=False, shutdown_timeout=0.2, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
 
     @property
     def repeated(self) -> int:
         """Answers that it has worked on although there was one before."""
         return sum(times - 1 for times in self.worked.values())
 
-    async def _may_die(self, request: web.Request) -> web.Response:
-        pid = await self.doomed(request.match_info["name"])
-        return web.Response(status=410) if pid is None else web.Response(text=str(pid))
-
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        document = json.loads(await request.read())
+    async def answer(self, request: Request) -> Behaviour:
+        """Return the answer to one request; it is the script of a `FakeProvider`."""
+        document = request.json
         task = self.tasks[_said(document)]
         (turn, tries), calls = self._step(task, document)
         arrival = self._arrived[task.name, turn] = self._arrived.get((task.name, turn), 0) + 1
         faults = task.model.get(turn, ())
         fault = faults[arrival - 1] if arrival <= len(faults) else None
-        match fault:
-            case "429":
-                return _problem(Problem(429, "rate_limit_exceeded", "Slow down.", {"retry-after": "0.2"}))
-            case "500":
-                return _problem(Problem(500, "server_error", "Something broke."))
-        if fault != "cut":
-            times = self.worked[task.name, (turn, tries)] = self.worked.get((task.name, (turn, tries)), 0) + 1
-            self.asked.setdefault(task.name, []).extend(calls.values() if times == 1 else ())
+        if fault in FAULTS:
+            return FAULTS[fault]
+        times = self.worked[task.name, (turn, tries)] = self.worked.get((task.name, (turn, tries)), 0) + 1
+        self.asked.setdefault(task.name, []).extend(calls.values() if times == 1 else ())
         asked = tuple(_asked(task, position, call, (turn, tries)) for position, call in calls.items())
         answer = Answer(text="" if asked else DONE, calls=asked, reasoning=False)
-        content = render(CHAT, document["model"], turn, answer)
-        response = web.Response(body=content, content_type="application/json")
-        if fault is None:
-            return response
-        if fault == "cut":
-            await _begin(request, content[: len(content) // 2])
-            return _cut(request)
-        return await self._kill(request, response, task, turn, Point(fault))
+        return answer if fault is None else await self._kill(request, answer, task, turn, Point(fault))
 
-    async def _kill(
-        self, request: web.Request, response: web.Response, task: Task, turn: int, point: Point
-    ) -> web.StreamResponse:
+    async def _kill(self, request: Request, answer: Answer, task: Task, turn: int, point: Point) -> Behaviour:
+        """Kill the caller, after the answer or instead of it; one that is dead already gets none."""
         pid = await self.doomed(request.headers["authorization"].removeprefix("Bearer "))
         if pid is None:
-            return _cut(request)
+            return DROP
+
+        def kill() -> None:
+            self.hits.append(Hit(time.time(), task.name, f"turn {turn}", point, pid))
+            # Another of its calls may be first.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
         if point is Point.MODEL_REPLIED:
-            await response.prepare(request)
-            await response.write_eof()
-            await asyncio.sleep(0.005)
-        self.hits.append(Hit(time.time(), task.name, f"turn {turn}", point, pid))
-        # Another of its calls may be first.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        return response if point is Point.MODEL_REPLIED else _cut(request)
+            return replace(answer, then=kill)
+        kill()
+        return DROP
 
     def _step(self, task: Task, document: dict[str, Any]) -> tuple[Step, dict[int, Call]]:
         """What to answer with: the calls of the next turn by their positions, or again those that failed."""
@@ -163,23 +132,3 @@ def _said(document: dict[str, Any]) -> str:
 def _parsed(call_id: str) -> tuple[int, int, int]:
     turn, tries, position = call_id.removeprefix("t").split("-")
     return int(turn), int(tries), int(position)
-
-
-def _problem(problem: Problem) -> web.Response:
-    body = error_body(CHAT, problem)
-    return web.Response(
-        body=body, status=problem.status, content_type="application/json", headers=dict(problem.headers)
-    )
-
-
-async def _begin(request: web.Request, part: bytes) -> None:
-    """The beginning of an answer that says it is longer."""
-    response = web.StreamResponse(headers={"content-type": "application/json", "content-length": str(len(part) * 2)})
-    await response.prepare(request)
-    await response.write(part)
-
-
-def _cut(request: web.Request) -> web.Response:
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response()

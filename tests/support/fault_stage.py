@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from tests.support.fake_provider.server import FakeProvider
 from tests.support.fault_client import CALLER, METHODS, URL
 from tests.support.fault_crew import Crew, Post, at_work
 from tests.support.fault_model import FaultModel
 from tests.support.fault_plan import EFFECTS, RETRIES, Task
 from tests.support.fault_remote import READY
+from tests.support.http_peer import Reply, Seen, http_peer
 from tests.support.processes import MANDATE, PROJECT
 
 AGENT = "crash"
@@ -96,11 +98,17 @@ async def open_stage(setting: Setting, tasks: Sequence[Task]) -> AsyncIterator[S
         async def doomed(name: str) -> int | None:
             return await Stage(queue, model, crews[0], crews[1]).doomed(name)
 
-        model = await stack.enter_async_context(FaultModel({task.name: task for task in tasks}, doomed))
+        async def tell_pid(seen: Seen) -> Reply:
+            pid = await doomed(seen.target.removeprefix("/"))
+            return Reply(410) if pid is None else Reply(body=str(pid))
+
+        model = FaultModel({task.name: task for task in tasks}, doomed)
+        provider = await stack.enter_async_context(FakeProvider(script=model.answer))
+        asked = await stack.enter_async_context(http_peer(script=tell_pid))
         processes = setting.folder / "processes"
-        server = at_work(_server(setting, plan, port, f"{model.url}/doomed"), processes)
+        server = at_work(_server(setting, plan, port, asked.url), processes)
         await stack.enter_async_context(server)
-        for post in (_workers(setting, queue, url, model.url), _remote_workers(setting, queue, url)):
+        for post in (_workers(setting, queue, url, provider.url), _remote_workers(setting, queue, url)):
             crews.append(await stack.enter_async_context(at_work(post, processes)))
         yield Stage(queue, model, crews[0], crews[1])
 
@@ -113,14 +121,14 @@ def _server(setting: Setting, plan: Path, port: int, ask: str) -> Post:
     return Post("server", command, "http://", 1, lambda _: {})
 
 
-def _workers(setting: Setting, queue: str, url: str, model: str) -> Post:
+def _workers(setting: Setting, queue: str, url: str, provider: str) -> Post:
     environment = {
         "MANDATE_FOLDER": str(setting.folder),
         "MANDATE_AGENTS": str(setting.folder / "agents"),
         "MANDATE_TASK_QUEUE": queue,
         "MANDATE_HTTP_HOSTS": url.removeprefix("http://"),
         "TEMPORAL_ADDRESS": setting.address,
-        "VLLM_BASE_URL": f"{model}/v1",
+        "VLLM_BASE_URL": f"{provider}/v1",
         URL: url,
     }
     return Post(

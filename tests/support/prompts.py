@@ -11,7 +11,7 @@ from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.base import JsonObject, digest_of
 from mandate.workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
-from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES
 
 Adapter = OpenAiResponses | OpenAiChat | AnthropicMessages
 KEY = "sk-secret-0123456789"

@@ -20,7 +20,7 @@ from temporalio.exceptions import ApplicationError
 
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.model import Finish
-from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES
 from tests.support.prompts import ADAPTERS, Adapter, prompt, results, told
 
 VERSION = "1.43.0"

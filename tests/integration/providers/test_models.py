@@ -10,8 +10,8 @@ from temporalio.client import Client, WorkflowFailureError
 
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, results_told
-from tests.support.fake_behaviours import Answer, Broken, Call, Problem
-from tests.support.fake_provider import FakeProvider
+from tests.support.fake_provider.behaviours import Answer, Broken, Call, Problem
+from tests.support.fake_provider.server import FakeProvider
 from tests.support.toolkit import calls_of
 
 MODELS = ("openai:gpt-6-sol", "vllm:llama", "anthropic:claude-sonnet-5-5")

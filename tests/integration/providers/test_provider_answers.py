@@ -11,8 +11,8 @@ from mandate.activities.providers.openai_chat import OpenAiChat
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.model import Finish
 from mandate.workflows.contracts.transcript import CallPart, OpaquePart, RefusalPart, TextPart
-from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Call
-from tests.support.fake_provider import FakeProvider
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Call
+from tests.support.fake_provider.server import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, QUESTION, Adapter, prompt, results
 
 ALL = (RESPONSES, CHAT, MESSAGES)

@@ -10,8 +10,9 @@ import httpx2
 import pytest
 
 from mandate.activities.transcript.conversation import Conversation
-from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer
-from tests.support.fake_provider import PATHS, FakeProvider
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, NAMED, RESPONSES, Answer, Behaviour
+from tests.support.fake_provider.requests import Request
+from tests.support.fake_provider.server import PATHS, FakeProvider
 from tests.support.prompts import ADAPTERS, QUESTION, prompt, results, tool
 
 HEADERS = {"authorization": "Bearer k", "anthropic-version": "2026-10-21", "content-type": "application/json"}
@@ -134,6 +135,23 @@ async def test_scripted_behaviour_comes_before_the_name(server: FakeProvider) ->
     texts = [(await adapter.complete(prompt(model="fake-text"))).message.text for _ in range(2)]
 
     assert texts == ["First.", "All done."]
+
+
+async def test_script_answers_what_nothing_else_decides_and_what_follows_comes_after_the_answer() -> None:
+    told = asyncio.Event()
+
+    async def answer(request: Request) -> Behaviour:
+        return Answer(text=request.json["messages"][-1]["content"][::-1], then=told.set)
+
+    async with FakeProvider(script=answer) as fake:
+        fake.will(NAMED["error"])
+        asked = [{"role": "user", "content": "abc"}]
+        answers = [await post(fake.url, CHAT, {"model": name, "messages": asked}) for name in ("m", "fake-text", "m")]
+        await asyncio.wait_for(told.wait(), 10)
+
+    assert [each.status_code for each in answers] == [500, 200, 200]
+    texts = [each.json()["choices"][0]["message"]["content"] for each in answers[1:]]
+    assert texts == ["All done.", "cba"]
 
 
 async def test_runs_as_a_process() -> None:

@@ -10,8 +10,8 @@ from temporalio.exceptions import ApplicationError
 from mandate.activities.providers.anthropic import AnthropicMessages
 from mandate.activities.providers.openai_chat import OpenAiChat
 from mandate.workflows.contracts.failures import FailureType
-from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Problem
-from tests.support.fake_provider import FakeProvider
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Problem
+from tests.support.fake_provider.server import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, Adapter, prompt
 
 ALL = (RESPONSES, CHAT, MESSAGES)

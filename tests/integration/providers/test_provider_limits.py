@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from mandate.activities.providers.response_limits import MAX_BYTES
 from mandate.workflows.contracts.failures import FailureType
-from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES
 from tests.support.prompts import ADAPTERS, Adapter, prompt
 
 TEXT = "x" * 4_000_000

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
-from tests.support import fake_rules
-from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
+from tests.support.fake_provider import rules
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES
 from tests.support.prompts import ADAPTERS, QUESTION, prompt, told
 
 ADAPTER = {protocol: make("http://127.0.0.1:1") for protocol, make in ADAPTERS.items()}
@@ -58,7 +58,7 @@ def conversations(draw: st.DrawFn) -> Sequence[Message]:
 def test_any_conversation_is_sent_straight(protocol: str, messages: Sequence[Message]) -> None:
     body = ADAPTER[protocol].request(prompt(messages))
 
-    fake_rules.check(protocol, json.loads(body), VERSION)
+    rules.check(protocol, json.loads(body), VERSION)
 
 
 @pytest.mark.parametrize("protocol", [RESPONSES, CHAT, MESSAGES])

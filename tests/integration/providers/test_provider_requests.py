@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from mandate.activities.providers.openai_chat import OpenAiChat
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
-from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call
-from tests.support.fake_provider import FakeProvider
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call
+from tests.support.fake_provider.server import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, QUESTION, TOOLS, Adapter, prompt, results, told, tool
 
 ALL = (RESPONSES, CHAT, MESSAGES)

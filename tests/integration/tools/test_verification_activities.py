@@ -20,7 +20,7 @@ from mandate.workflows.contracts.transcript import CallPart, Message, ResultPart
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult
 from tests.support.check_bench import CARD, KEY, Bench, answer
 from tests.support.checked import CALLED, PASS, say
-from tests.support.fake_behaviours import Answer, Broken, Problem
+from tests.support.fake_provider.behaviours import Answer, Broken, Problem
 
 
 @pytest.fixture

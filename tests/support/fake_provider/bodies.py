@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call, Problem
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call, Problem
 
 
 def error_body(protocol: str, problem: Problem) -> bytes:

@@ -1,7 +1,7 @@
 """What the fake provider can be told to do."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Literal
@@ -32,6 +32,8 @@ class Answer:
     unknown_item: bool = False
     delay: float = 0.0
     """Seconds before the answer."""
+    then: Callable[[], None] | None = None
+    """Called once the client has had the time to read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ NAMED: dict[str, Behaviour] = {
     "rate-limit-ms": Problem(429, "rate_limit_exceeded", "Slow down.", {"retry-after-ms": "1500", "retry-after": "9"}),
     "rate-limit-long": Problem(429, "rate_limit_exceeded", "Slow down.", {"retry-after": "3600"}),
     "rate-limit-bare": Problem(429, "rate_limit_exceeded", "Slow down."),
+    "rate-limit-brief": Problem(429, "rate_limit_exceeded", "Slow down.", {"retry-after": "0.2"}),
     "quota": Problem(429, "insufficient_quota", "You exceeded your current quota."),
     "broke": Problem(402, "payment_required", "Add credits."),
     "error": Problem(500, "server_error", "Something broke."),

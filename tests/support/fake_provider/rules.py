@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tests.support.fake_behaviours import CHAT, MESSAGES, RESPONSES
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES
 
 Json = dict[str, Any]
 

@@ -1,0 +1,159 @@
+"""The server of the fake provider."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from tests.support.fake_provider import benchmark, rules
+from tests.support.fake_provider.behaviours import (
+    CHAT,
+    MESSAGES,
+    RESPONSES,
+    Answer,
+    Behaviour,
+    Body,
+    Broken,
+    Problem,
+    named,
+)
+from tests.support.fake_provider.bodies import error_body, render
+from tests.support.fake_provider.default import default_answer
+from tests.support.fake_provider.requests import Request
+
+Script = Callable[[Request], Awaitable[Behaviour]]
+"""Answers what neither `will` nor the name of the model decides."""
+
+PATHS = {"/v1/responses": RESPONSES, "/v1/chat/completions": CHAT, "/v1/messages": MESSAGES}
+LARGEST_BODY = 256 << 20
+
+READING_SECONDS = 0.005
+"""Time in which a client can read its answer, before something follows."""
+
+
+class FakeProvider:
+    """The server; see the text of the folder."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, script: Script = default_answer) -> None:
+        self.requests: list[Request] = []
+        self.answered = 0
+        """Requests answered, those of benchmarks included."""
+        self.dropped = 0
+        """Requests whose client went away before the answer."""
+        self.url = ""
+        self._host = host
+        self._port = port
+        self._next: deque[Behaviour] = deque()
+        self._script = script
+        self._runner: web.AppRunner | None = None
+
+    def will(self, *behaviours: Behaviour) -> None:
+        """Answer the next requests so, in this order."""
+        self._next.extend(behaviours)
+
+    def reset(self) -> None:
+        """Forget the requests and what was to be answered."""
+        self.requests.clear()
+        self._next.clear()
+        self.answered = self.dropped = 0
+
+    async def __aenter__(self) -> Self:
+        application = web.Application(client_max_size=LARGEST_BODY)
+        application.add_routes([web.post(path, self._serve) for path in PATHS])
+        application.router.add_route("*", "/{path:.*}", _unknown_path)
+        # Lets a handler notice that its client went away.
+        self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.2)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self._port)
+        await site.start()
+        self.url = f"http://{self._host}:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        protocol = PATHS[request.path]
+        body = await request.read()
+        self.answered += 1
+        if turn := benchmark.next_turn(body):
+            return _json(render(protocol, "bench", turn.number, turn.answer))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        asked = Request(protocol, headers, body)
+        self.requests.append(asked)
+        if refusal := _refusal(protocol, body, headers):
+            return _json(error_body(protocol, refusal), refusal.status)
+        model = asked.json["model"]
+        behaviour = self._next.popleft() if self._next else named(model) or await self._script(asked)
+        return await self._behave(request, protocol, model, behaviour)
+
+    async def _behave(
+        self, request: web.Request, protocol: str, model: str, behaviour: Behaviour
+    ) -> web.StreamResponse:
+        match behaviour:
+            case Problem():
+                return _json(error_body(protocol, behaviour), behaviour.status, dict(behaviour.headers))
+            case Body():
+                return web.Response(
+                    body=behaviour.content, status=behaviour.status, content_type=behaviour.content_type
+                )
+            case Broken():
+                return await _break_off(request, behaviour)
+            case Answer():
+                try:
+                    await asyncio.sleep(behaviour.delay)
+                except asyncio.CancelledError:
+                    self.dropped += 1
+                    raise
+                response = _json(render(protocol, model, self.answered, behaviour))
+                if behaviour.then is not None:
+                    await response.prepare(request)
+                    await response.write_eof()
+                    # It follows even when the client goes away, which ends this handler.
+                    asyncio.get_running_loop().call_later(READING_SECONDS, behaviour.then)
+                return response
+
+
+def _refusal(protocol: str, body: bytes, headers: dict[str, str]) -> Problem | None:
+    if not headers.get("authorization", "").startswith("Bearer ") and "x-api-key" not in headers:
+        return Problem(401, "invalid_api_key", "No API key was sent.")
+    if not headers.get("content-type", "").startswith("application/json"):
+        return Problem(415, "unsupported_media_type", "The body must be application/json.")
+    try:
+        document = json.loads(body, parse_constant=_no_constant)
+        rules.check(protocol, document, headers)
+    except rules.Refused as refused:
+        return Problem(400, "fake_rule", str(refused))
+    except (ValueError, KeyError, TypeError) as error:
+        return Problem(400, "fake_rule", f"malformed request: {error!r}")
+    return None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+
+
+async def _break_off(request: web.Request, broken: Broken) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-type": "application/json", "content-length": "1000"})
+    if broken.how == "cut":
+        await response.prepare(request)
+        await response.write(b'{"id": "resp_1", "output": [{"type": "mess')
+    if request.transport is not None:
+        request.transport.abort()
+    return response
+
+
+async def _unknown_path(request: web.Request) -> web.Response:
+    problem = Problem(404, "unknown_url", f"Invalid URL ({request.method} {request.path})")
+    return _json(error_body(RESPONSES, problem), 404)
