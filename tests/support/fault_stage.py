@@ -152,7 +152,7 @@ def _remote_workers(setting: Setting, queue: str, url: str) -> Post:
 
 def _write_agent(setting: Setting, queue: str, url: str, name: str, probe: dict[str, Any] | None) -> None:
     """One agent with every effect of every source."""
-    command = ["python", "-m", "tests.support.fault_mcp"]
+    command = ["python", "-m", "tests.support.mcp_peer", "faults"]
     environment = {"PYTHONPATH": str(PROJECT), CALLER: _CALLER, URL: url, **setting.mcp_environment}
     tools: list[dict[str, Any]] = [
         {

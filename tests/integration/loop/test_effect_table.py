@@ -17,7 +17,7 @@ from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
 from tests.support import effect_tools
 from tests.support.agents import Site, new_site, results_told
 from tests.support.http_peer import HttpPeer, http_peer
-from tests.support.mcp_server import SELF
+from tests.support.mcp_peer import COMMAND
 
 PATIENCE = "20s"
 HASTE = "3s"
@@ -199,7 +199,8 @@ class Peers:
 
     def _mcp(self, number: int, cell: Cell) -> dict[str, Any]:
         name, _, error = cell.behaviour.partition(", error: ")
-        entry = {"mcp": {"name": "peer", "command": [*SELF, "stdio", str(self._journal(number))]}, "only": [name]}
+        command = [*COMMAND, "good", "stdio", str(self._journal(number))]
+        entry = {"mcp": {"name": "peer", "command": command}, "only": [name]}
         return {**entry, "error": error} if error else entry
 
     def _activity(self, number: int, cell: Cell) -> dict[str, Any]:

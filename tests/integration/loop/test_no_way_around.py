@@ -29,7 +29,7 @@ from tests.integration.tools.test_tool_sources import Peers
 from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site, results_told
 from tests.support.attacks import whole_history
 from tests.support.http_peer import http_peer
-from tests.support.mcp_server import SELF
+from tests.support.mcp_peer import COMMAND
 from tests.support.people import asked, decide, decision, open_requests, refusal_of, write_people
 from tests.support.toolkit import calls_of
 
@@ -189,7 +189,7 @@ async def test_every_attempt_of_a_changed_call_runs_what_was_approved(world: Wor
     """The built-in tools are not here: a read of the run's own conversation and a question reach nothing outside."""
     FAIL_FIRST.add(2.0)
     peers = world.peers
-    server = [*SELF, "stdio", str(peers.journal)]
+    server = [*COMMAND, "good", "stdio", str(peers.journal)]
     failing = [
         {
             "mcp": {"name": "crashing", "command": server},

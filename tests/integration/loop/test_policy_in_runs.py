@@ -15,7 +15,7 @@ from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import ALLOW_ALL, Site, new_site, part_of, texts_told
 from tests.support.http_peer import http_peer
-from tests.support.mcp_server import SELF
+from tests.support.mcp_peer import COMMAND
 from tests.support.people import asked, decide, open_requests, write_people
 from tests.support.toolkit import calls_of
 
@@ -78,7 +78,7 @@ async def test_read_that_is_denied_taints_nothing(site: Site) -> None:
     assert [call.tool for call in calls_of(run)] == ["pay"]
 
 
-MCP = {"mcp": {"name": "files", "command": [*SELF, "stdio"]}, "only": ["echo"], "effects": {"echo": "read"}}
+MCP = {"mcp": {"name": "files", "command": [*COMMAND, "good", "stdio"]}, "only": ["echo"], "effects": {"echo": "read"}}
 
 
 @pytest.mark.parametrize(

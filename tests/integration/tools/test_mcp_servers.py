@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -22,6 +21,7 @@ from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
+from tests.support.mcp_peer import COMMAND
 
 ROOT = Path(__file__).parents[3]
 NPM_FOLDER = Path.home() / ".cache" / "mandate" / "npm-test"
@@ -68,7 +68,7 @@ async def answering(port: int) -> None:
 async def python_server(port: int, journal: Path) -> AsyncIterator["asyncio.subprocess.Process"]:
     """The SDK's server over streamable HTTP, answering when this is entered."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.mcp_server", str(port), str(journal),
+        *COMMAND, "good", str(port), str(journal),
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -87,7 +87,7 @@ def read(journal: Path) -> list[dict[str, object]]:
 async def test_the_sdks_server_over_stdio(toolbox: McpToolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     journal = tmp_path / "journal"
-    command = [sys.executable, "-m", "tests.support.mcp_server", "stdio", str(journal)]
+    command = [*COMMAND, "good", "stdio", str(journal)]
     tools = await tools_of(
         toolbox,
         {"command": command, "env": {"TOKEN": "${secret:T}", "PYTHONPATH": str(ROOT)}},

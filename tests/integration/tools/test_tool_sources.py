@@ -1,7 +1,6 @@
 """Four kinds of tools side by side in one agent, on a real server."""
 
 import json
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from mandate.workers.worker import open_worker
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, results_told
 from tests.support.http_peer import HttpPeer, http_peer
+from tests.support.mcp_peer import COMMAND
 from tests.support.toolkit import calls_of
 
 CHARGED: list[str] = []
@@ -40,7 +40,7 @@ class Peers:
 
     def tools(self) -> list[dict[str, Any]]:
         schema = {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]}
-        server = [sys.executable, "-m", "tests.support.mcp_server", "stdio", str(self.journal)]
+        server = [*COMMAND, "good", "stdio", str(self.journal)]
         return [
             {"python": "tests.support.toolkit:pay"},
             {"mcp": {"name": "files", "command": server}, "only": ["echo"], "effects": {"echo": "keyed"}},

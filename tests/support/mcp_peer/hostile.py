@@ -1,4 +1,4 @@
-"""An MCP server that does its worst: `python hostile_mcp.py WAY[,WAY...]`; ways are the functions below and in `LISTS`.
+"""An MCP server that does its worst: `hostile WAY[,WAY...]`; ways are the functions below and in `LISTS`.
 
 It runs on the standard library alone, so that it starts at once.
 """
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 OUT = sys.stdout.buffer
@@ -116,8 +116,8 @@ LISTS: dict[str, Callable[[], list[Any]]] = {
 WAYS = {way.__name__: way for way in (deaf, parent, heir, silent, chatter, noise, news, line, garbage)}
 
 
-def main() -> None:
-    ways = sys.argv[1].split(",")
+def main(words: Sequence[str]) -> None:
+    ways = words[0].split(",")
     for way in ways:
         if way in WAYS:
             WAYS[way]()
@@ -139,7 +139,3 @@ def main() -> None:
         OUT.flush()
     if "deaf" in ways:
         time.sleep(300)
-
-
-if __name__ == "__main__":
-    main()

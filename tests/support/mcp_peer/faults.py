@@ -1,4 +1,4 @@
-"""A stdio MCP server over the fault server: `python -m tests.support.fault_mcp`.
+"""A stdio MCP server over the fault server: `faults`.
 
 It says that a call failed (`isError`) only when it knows that nothing was done; when it does not know, it answers with
 an internal error. With `MANDATE_TEST_NAIVE` set it lets every exception become `isError`, as the SDK does.
@@ -7,6 +7,7 @@ an internal error. With `MANDATE_TEST_NAIVE` set it lets every exception become 
 import asyncio
 import http.client
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from mcp import MCPError
@@ -16,16 +17,14 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import INTERNAL_ERROR
 
 from tests.support import fault_client
-
-KEY_META = "mandate/idempotency-key"
+from tests.support.mcp_peer.keys import sent_key
 
 server = MCPServer("faults")
 
 
 async def _call(name: str, task: str, item: str, context: Context[Any, Any]) -> str:
-    key = dict(context.request_context.meta or {}).get(KEY_META)
     try:
-        return await asyncio.to_thread(fault_client.call, name, task, item, str(key) if key is not None else None)
+        return await asyncio.to_thread(fault_client.call, name, task, item, sent_key(context))
     except fault_client.Busy as busy:
         raise ToolError(str(busy)) from None
     except (OSError, http.client.HTTPException) as error:
@@ -58,5 +57,5 @@ async def send_mcp(task: str, item: str, context: Context[Any, Any]) -> str:
     return await _call("send_mcp", task, item, context)
 
 
-if __name__ == "__main__":
+def main(_: Sequence[str]) -> None:
     server.run("stdio")

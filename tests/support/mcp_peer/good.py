@@ -1,4 +1,4 @@
-"""An MCP server on the SDK: `python -m tests.support.mcp_server stdio|PORT [journal]`.
+"""An MCP server on the SDK with tools of every sort: `good stdio|PORT [JOURNAL]`.
 
 Every call is appended to the journal file as one JSON line with the idempotency key that came with it.
 """
@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,9 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.utilities.types import Image
 from pydantic import BaseModel, Field
 
-SELF = (sys.executable, "-m", "tests.support.mcp_server")
-"""Starts it, from the project's folder."""
-JOURNAL = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+from tests.support.mcp_peer.keys import sent_key
+
+JOURNAL = Path(sys.argv[3]) if len(sys.argv) > 3 else None
 server = MCPServer("test")
 
 
@@ -27,8 +28,7 @@ class Weather(BaseModel):
 
 
 def record(tool: str, context: Context[Any, Any], **more: str) -> None:
-    meta = context.request_context.meta or {}
-    entry = {"tool": tool, "key": dict(meta).get("mandate/idempotency-key"), "pid": os.getpid(), **more}
+    entry = {"tool": tool, "key": sent_key(context), "pid": os.getpid(), **more}
     if JOURNAL is not None:
         with JOURNAL.open("a") as journal:
             journal.write(json.dumps(entry) + "\n")
@@ -89,14 +89,10 @@ async def image(context: Context[Any, Any]) -> list[Image | str]:
     return [Image(data=b"\x89PNG" * 10, format="png"), "a picture"]
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     print("ready, with", os.environ.get("TOKEN", "no token"), file=sys.stderr, flush=True)
     time.sleep(float(os.environ.get("START_SLOWLY", "0")))
-    if sys.argv[1] == "stdio":
+    if words[0] == "stdio":
         server.run("stdio")
     else:
-        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]))
-
-
-if __name__ == "__main__":
-    main()
+        server.run("streamable-http", host="127.0.0.1", port=int(words[0]))
