@@ -1,14 +1,14 @@
 """What an MCP server claims of its tools is shown by `mandate validate`, and is believed by nobody."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mandate.workers.main import main
-from tests.integration.tools.test_toolbox_mcp import PEER, listed
+from tests.integration.tools.test_toolbox_mcp import listed
+from tests.support.mcp_peer import BARE_COMMAND
 
 HINTS: dict[str, dict[str, bool] | None] = {
     "peek": {"readOnlyHint": True, "idempotentHint": True},
@@ -28,7 +28,7 @@ def agent(tmp_path: Path) -> Path:
     tools = [listed(name, **({} if hints is None else {"annotations": hints})) for name, hints in HINTS.items()]
     plan = {"pages": [tools], "calls": {}}
     env = {"PLAN": json.dumps(plan), "JOURNAL": str(tmp_path / "journal")}
-    server = {"name": "peer", "command": [sys.executable, "-S", "-c", PEER], "env": env}
+    server = {"name": "peer", "command": [*BARE_COMMAND, "planned"], "env": env}
     wanted = {
         "name": "desk",
         "instructions": "x",

@@ -25,7 +25,10 @@ SAID: dict[str, dict[str, object]] = {
 
 
 class Peer:
-    """Answers every request with `body` as often as `times` says, packed if `packed`."""
+    """Answers every request with `body` as often as `times` says, packed if `packed`.
+
+    No `FakeProvider`: it counts what is taken of an answer that is longer than memory should hold.
+    """
 
     status = 200
     body = b""

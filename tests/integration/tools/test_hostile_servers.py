@@ -16,10 +16,8 @@ import pytest
 from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.tool_entry import McpTools
-from tests.support.mcp_peer import COMMAND
+from tests.support.mcp_peer import BARE_COMMAND
 
-SERVER = (sys.executable, "-S", *COMMAND[1:], "hostile")
-"""Without other packages it starts at once."""
 ROOT = Path(__file__).parents[3]
 SECONDS = 12.0
 """For a command to end after a signal: a server gets two seconds after its stdin closes and two after SIGTERM; the rest
@@ -64,7 +62,7 @@ async def command(folder: Path, ways: str, *words: str) -> AsyncIterator[Told]:
     mark = uuid.uuid4().hex
     agents = folder / "agents"
     agents.mkdir()
-    server = {"name": "hostile", "command": [*SERVER, ways], "env": {"HOSTILE_MARK": mark}}
+    server = {"name": "hostile", "command": [*BARE_COMMAND, "hostile", ways], "env": {"HOSTILE_MARK": mark}}
     agent = {"name": "a", "instructions": "x", "models": ["scripted:a.script.yaml"], "tools": [{"mcp": server}]}
     (agents / "a.yaml").write_text(json.dumps({**agent, "policy": [{"id": "all", "match": {}, "verdict": "allow"}]}))
     (agents / "a.script.yaml").write_text(json.dumps({"turns": [{"say": "done"}]}))
@@ -137,7 +135,7 @@ async def test_a_second_signal_ends_at_once_and_leaves_no_process(tmp_path: Path
 )
 async def test_a_list_that_is_too_much_is_refused_in_a_sentence(ways: str, said: str) -> None:
     toolbox = McpToolbox(lambda text: text, start_seconds=5 if ways == "compiling" else 30)
-    server = {"name": "hostile", "command": [*SERVER, ways]}
+    server = {"name": "hostile", "command": [*BARE_COMMAND, "hostile", ways]}
     longest = Longest()
     try:
         async with longest:

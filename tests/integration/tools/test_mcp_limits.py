@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,44 +18,13 @@ from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
+from tests.support.mcp_peer import BARE_COMMAND
 
 CONTEXT = CallContext("w", "r", 1, "key-1", 1, timedelta(seconds=30))
 TOO_LONG = f"it is longer than {MAX_BYTES:,} bytes"
 LARGE = "x" * (MAX_BYTES + 1)
 FITTING = "é" * (MAX_BYTES // 2 - 1000)
 WORDS = "the call is answered"
-OVER_STDIO = """
-import json, sys
-for line in sys.stdin:
-    message = json.loads(line)
-    if "id" not in message:
-        continue
-    made = {"error": {"code": -32601, "message": "no such method"}}
-    if message["method"] == "initialize":
-        made = {"result": {"protocolVersion": message["params"]["protocolVersion"], "capabilities": {"tools": {}},
-                           "serverInfo": {"name": "p", "version": "1"}}}
-    elif message["method"] == "tools/list":
-        names = ("fitting", "large", "id_last", "error", "endless", "small", "log")
-        made = {"result": {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names]}}
-    elif message["method"] == "tools/call":
-        name = message["params"]["name"]
-        small = {"fitting": "\\u00e9" * (LIMIT // 2 - 1000), "small": "the call is answered"}
-        text = small.get(name, "x" * (LIMIT + 1))
-        made = {"result": {"content": [{"type": "text", "text": text}]}}
-        if name == "error":
-            made = {"error": {"code": -32602, "message": text}}
-        elif name == "endless":
-            while True:
-                sys.stdout.write("x" * 65536)
-        elif name == "log":
-            print("x" * (LIMIT + 1), flush=True)
-            print(json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": text}}))
-            made = {"result": {"content": [{"type": "text", "text": "the call is answered"}]}}
-        if name == "id_last":
-            made, message = {**made, "jsonrpc": "2.0", "id": message["id"]}, {}
-    made = {"jsonrpc": "2.0", "id": message["id"], **made} if message else made
-    print(json.dumps(made, ensure_ascii=False), flush=True)
-""".replace("LIMIT", str(MAX_BYTES))
 
 
 def sized(name: str) -> str:
@@ -64,7 +32,10 @@ def sized(name: str) -> str:
 
 
 class Peer:
-    """An MCP server over HTTP: what a tool is called says how its call is answered."""
+    """An MCP server over HTTP: what a tool is called says how its call is answered.
+
+    No peer of `tests.support`: it writes bytes without end, packed and in event streams, which no MCP library does.
+    """
 
     names = ("json_fitting", "json_large", "json_packed", "json_error", "sse_fitting", "sse_large", "sse_packed",
              "sse_last", "sse_endless", "sse_after_news")  # fmt: skip
@@ -151,7 +122,7 @@ async def peer() -> AsyncIterator[Peer]:
 
 
 async def tools(toolbox: McpToolbox, effect: str, peer: Peer | None) -> dict[str, ToolDefinition]:
-    where: dict[str, object] = {"command": [sys.executable, "-S", "-c", OVER_STDIO]}
+    where: dict[str, object] = {"command": [*BARE_COMMAND, "oversized", str(MAX_BYTES)]}
     if peer is not None:
         where = {"url": f"http://127.0.0.1:{peer.port}/mcp"}
     entry = McpTools.model_validate({"mcp": {"name": "peer", **where}, "effect": effect})

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -33,41 +32,7 @@ from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 from tests.support.http_peer import http_peer
-
-PEER = """
-import json, os, sys, time
-plan = json.loads(os.environ["PLAN"])
-journal = open(os.environ["JOURNAL"], "a", buffering=1)
-journal.write(json.dumps({"start": os.getpid()}) + "\\n")
-print("token is", os.environ.get("TOKEN"), file=sys.stderr, flush=True)
-time.sleep(plan.get("start_seconds", 0))
-if plan.get("exit"):
-    print("cannot open the database", file=sys.stderr, flush=True)
-    time.sleep(0.1)
-    sys.exit(1)
-for line in sys.stdin:
-    message = json.loads(line)
-    method, params = message["method"], message.get("params", {})
-    journal.write(json.dumps({"method": method, "params": params}) + "\\n")
-    if "id" not in message:
-        continue
-    answer = {"error": {"code": -32601, "message": "no such method"}}
-    if method == "initialize":
-        answer = {"result": {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
-                             "serverInfo": {"name": "peer", "version": "1"}}}
-    elif method == "tools/list":
-        pages, page = plan["pages"], int(params.get("cursor") or 0)
-        answer = {"result": {"tools": pages[page]}}
-        if page + 1 < len(pages):
-            answer["result"]["nextCursor"] = str(page + 1)
-    elif method == "tools/call":
-        answer = plan["calls"].get(params["name"], answer)
-        if answer == "die":
-            os._exit(1)
-        if answer == "nothing":
-            continue
-    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
-"""
+from tests.support.mcp_peer import BARE_COMMAND
 
 
 def text_result(text: str, **more: object) -> dict[str, object]:
@@ -124,7 +89,7 @@ class Bench:
 
     def entry(self, plan: dict[str, object] = PLAN, token: str = "${secret:TOKEN}", **settings: object) -> McpTools:
         env = {"PLAN": json.dumps(plan), "JOURNAL": str(self.journal), "TOKEN": token}
-        server = {"name": "peer", "command": [sys.executable, "-S", "-c", PEER], "env": env}
+        server = {"name": "peer", "command": [*BARE_COMMAND, "planned"], "env": env}
         return McpTools.model_validate({"mcp": server, **settings})
 
     async def tools(self, plan: dict[str, object] = PLAN, **settings: object) -> dict[str, ToolDefinition]:
