@@ -1,6 +1,7 @@
 """Providers: one module a model protocol; each is imported only when a configuration names it.
 
-A new one is a module here, its name in `workflows/contracts/model.py` and its maker in `workers/providers.py`.
+A new one is a module here, its name in `workflows/contracts/model.py`, its settings in `workers/settings.py`
+and its maker in `workers/providers.py`.
 
 base: contract of a provider
 anthropic: Anthropic's Messages protocol

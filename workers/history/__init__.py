@@ -1,6 +1,6 @@
 """The history of a run, from Temporal and the store, without a worker.
 
-run_history: state of a run, from its events
+run_history: state of a run, built from events
 requests: requests and decisions
 events: events for people
 record: reads a run: history and conversation

@@ -1,8 +1,8 @@
 """Pure functions over contracts: no clock, no I/O, no temporalio.
 
-policy: verdict on a call
+policy: verdict on a call, with its reason
 needs: people whom a verdict asks, until when
-decisions: decisions on a request
+decisions: decisions on a request, refusals in words
 commands: commands that answer a request
 next_step: step after a model's answer
 recovery: failures, and when people decide
@@ -12,7 +12,7 @@ totals: sums over a run's calls
 effects: keys and log of effects
 result: result of a run
 validation: pydantic's errors as sentences
-wording: calls, results and notes in words
+wording: calls and results in words, no refusals
 plain_text: text without control characters
 redaction: sensitive arguments, masked
 names: names that read as one
