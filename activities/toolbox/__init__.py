@@ -1,8 +1,9 @@
 """Toolboxes: one a source of tools; how its failures read is decided there and nowhere else.
 
-A new one is a folder here, its entry in `workflows/contracts/tool_entry.py`, its source in `workflows/contracts/tool.py`,
-its definitions in `workers/catalog/tools.py`, its row in `workers/worker.py`, what it may reach in
-`activities/own_files.py`, and its row in `activities/checks/lookup.py` if probes may use it.
+A new one is a folder here, its entry in `workflows/contracts/tool_entry.py`, its source in `contracts/tool.py`, its
+definitions in `workers/catalog/tools.py`, its row in `workers/worker.py`, what it may reach in
+`activities/own_files.py`,
+and its row in `activities/checks/lookup.py` if probes may use it.
 
 base: contract of a toolbox
 builtin: tools that every agent has
