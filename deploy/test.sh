@@ -27,8 +27,9 @@ fi
 status=0
 [ -z "$failed" ] || echo "These checks failed before the tests: ${failed#, }."
 if [ -n "$whole" ]; then
-    # Two at once, since most tests wait; those that measure how long a killed worker is waited for run alone.
-    pytest --quiet -n 2 --dist loadfile "$@" || status=$?
+    # More at once than processors, since most tests wait; those that measure how long a killed worker is waited for run
+    # alone.
+    pytest --quiet -n 3 --dist loadfile "$@" || status=$?
     pytest --quiet tests/acceptance || status=$?
 else
     pytest "$@" || status=$?
