@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client import queries
 from mandate.workflows.contracts.request import NotifyRequest, OpenRequests, Receipt, Request, Told
@@ -36,6 +37,17 @@ def write_people(folder: Path, people: dict[str, Any] | None = None) -> Path:
 
 async def open_requests(handle: WorkflowHandle[Any, Any]) -> OpenRequests:
     return await queries.ask(handle, "open_requests", OpenRequests)
+
+
+async def stop(handle: WorkflowHandle[Any, Any], said: dict[str, Any]) -> Any:
+    """The answer to a stop, sent again when its workflow task failed: the run may end just as something else comes."""
+    while True:
+        try:
+            return await handle.execute_update("stop", said)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.FAILED_PRECONDITION:
+                raise
+            await asyncio.sleep(0.05)
 
 
 async def asked(handle: WorkflowHandle[Any, Any], count: int = 1) -> tuple[Request, ...]:

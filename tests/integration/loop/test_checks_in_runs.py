@@ -12,6 +12,7 @@ from temporalio.client import Client, WorkflowHandle
 
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import Site, new_site, results_told
+from tests.support.people import stop
 from tests.support.toolkit import LET_GO, TOOLKIT_CHECKS, calls_of
 
 PAY = {"pay": {"order": 1, "amount": 2}}
@@ -200,7 +201,7 @@ async def test_stop_during_a_check_makes_no_other(site: Site) -> None:
         async with asyncio.timeout(30):
             while not calls_of(handle.id, "look"):
                 await asyncio.sleep(0.05)
-        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await stop(handle, {"by": "ann@example.com"})
         LET_GO.add(handle.id)
         result = await handle.result()
 

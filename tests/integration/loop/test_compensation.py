@@ -11,7 +11,7 @@ from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import ALLOW_ALL, Site, conversation, new_site, parts_taken, results_told
-from tests.support.people import asked, decide, write_people
+from tests.support.people import asked, decide, stop, write_people
 from tests.support.toolkit import LET_GO, calls_of, held
 
 BY = {"by": "ann@example.com"}
@@ -57,7 +57,7 @@ async def stopped(site: Site, tool: str = "look") -> tuple[RunResult, str]:
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle, tool)
-        told = await handle.execute_update("stop", STOP)
+        told = await stop(handle, STOP)
         assert told["message"] == (
             "the call in hand is finished, then what it did is taken back as far as that may be, the last call first "
             "(pay order=2 amount=30.0; send to=ann; pay order=1 amount=20.0), and the run ends"
@@ -101,7 +101,7 @@ async def test_people_are_asked_where_the_policy_says_so(site: Site) -> None:
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle)
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         LET_GO.add(handle.id)
         requests = await asked(handle, 3)
         for request, choice in zip(requests, ("approve", "reject", "approve"), strict=True):
@@ -143,7 +143,7 @@ async def test_a_stop_may_keep_what_was_done(site: Site) -> None:
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle)
-        told = await handle.execute_update("stop", {**STOP, "keep": True})
+        told = await stop(handle, {**STOP, "keep": True})
         LET_GO.add(handle.id)
         result = await handle.result()
 
@@ -162,7 +162,7 @@ async def test_a_long_reason_leaves_room_for_what_became_of_it(site: Site) -> No
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle)
-        await handle.execute_update("stop", {**BY, "reason": "why " * 249, "keep": True})
+        await stop(handle, {**BY, "reason": "why " * 249, "keep": True})
         LET_GO.add(handle.id)
         result = await handle.result()
 
@@ -175,9 +175,9 @@ async def test_a_second_stop_may_still_keep_it(site: Site) -> None:
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle)
-        await handle.execute_update("stop", STOP)
-        await handle.execute_update("stop", {**BY, "keep": True})
-        again = await handle.execute_update("stop", {**BY, "keep": True})
+        await stop(handle, STOP)
+        await stop(handle, {**BY, "keep": True})
+        again = await stop(handle, {**BY, "keep": True})
         LET_GO.add(handle.id)
         result = await handle.result()
 
@@ -192,7 +192,7 @@ async def test_a_stop_after_one_that_keeps_it_is_told_so(site: Site) -> None:
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle)
-        await handle.execute_update("stop", {**STOP, "keep": True})
+        await stop(handle, {**STOP, "keep": True})
         told = [await handle.execute_update(verb, BY) for verb in ("stop", "pause", "resume")]
         LET_GO.add(handle.id)
         await handle.result()
@@ -211,7 +211,7 @@ async def test_a_stop_tells_that_the_call_in_hand_is_taken_back(site: Site) -> N
         with held("pay"):
             handle = await site.start("undone")
             await until_busy(handle, "pay")
-            told = await handle.execute_update("stop", STOP)
+            told = await stop(handle, STOP)
         result = await handle.result()
 
     assert told["message"] == (
@@ -226,12 +226,12 @@ async def test_a_second_stop_ends_it(site: Site) -> None:
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle)
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         LET_GO.add(handle.id)
         requests = await asked(handle, 3)
         await decide(handle, requests[0])
         await until_busy(handle, "give_back")
-        told = await handle.execute_update("stop", BY)
+        told = await stop(handle, BY)
         result = await handle.result()
 
     assert told["message"] == "nothing more is taken back; the run ends"
@@ -261,7 +261,7 @@ async def test_a_stop_while_it_is_unknown_what_was_done_says_so(site: Site) -> N
     async with site.serving():
         handle = await site.start("undone")
         await asked(handle)
-        told = await handle.execute_update("stop", STOP)
+        told = await stop(handle, STOP)
         result = await handle.result()
 
     assert told["message"].endswith(
@@ -278,7 +278,7 @@ async def test_calls_that_were_not_made_are_told_so_and_their_requests_withdrawn
     async with site.serving():
         handle = await site.start("undone")
         await asked(handle)
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         result = await handle.result()
 
     texts = [part.text for part in await results_told(site, result.head or "")]
@@ -299,7 +299,7 @@ async def test_a_call_whose_result_is_lost_is_taken_back_only_if_that_needs_no_r
         (request,) = await asked(handle)
         await decide(handle, request, "happened")
         await until_busy(handle)
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         LET_GO.add(handle.id)
         result = await handle.result()
 
@@ -314,7 +314,7 @@ async def test_a_paused_run_that_is_stopped_takes_it_back(site: Site) -> None:
         handle = await site.start("undone")
         await until_busy(handle)
         await handle.execute_update("pause", BY)
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         LET_GO.add(handle.id)
         result = await handle.result()
 
@@ -347,7 +347,7 @@ async def test_it_survives_continue_as_new_and_restarts(tmp_path: Path) -> None:
         async with site.serving():
             handle = await site.start("undone")
             await until_busy(handle)
-            await handle.execute_update("stop", STOP)
+            await stop(handle, STOP)
             LET_GO.add(handle.id)
             requests = await asked(handle, 3)
         async with site.serving():

@@ -16,7 +16,7 @@ from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.integration.loop.test_compensation import ASK, BY, DONE, STOP, TOOLS, WAITS, site, until_busy, write
 from tests.integration.loop.test_control import until_it
 from tests.support.agents import ALLOW_ALL, Site, new_site
-from tests.support.people import asked, decide, refusal_of, write_people
+from tests.support.people import asked, decide, refusal_of, stop, write_people
 from tests.support.toolkit import LET_GO, calls_of
 
 __all__ = ["site"]
@@ -29,7 +29,7 @@ async def stopped(site: Site) -> tuple[RunResult, str]:
     async with site.serving():
         handle = await site.start("undone")
         await until_busy(handle)
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         LET_GO.add(handle.id)
         return await handle.result(), handle.id
 
@@ -82,7 +82,7 @@ async def test_what_was_never_made_does_not_count_against_it(site: Site) -> None
     async with site.serving():
         handle = await site.start("undone")
         await asked(handle)
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         result = await handle.result()
 
     assert (result.reason or "").endswith("; 3 of 3 calls that can be taken back were")
@@ -120,7 +120,7 @@ async def test_one_result_that_is_gone_costs_that_call_only(site: Site) -> None:
     with sqlite3.connect(site.settings.store.removeprefix("sqlite:///")) as store:
         store.execute("delete from blobs where instr(content, x'3030303030303030300a') = 1")
     async with site.serving():
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         result = await handle.result()
 
     assert answers == 4
@@ -164,7 +164,7 @@ async def test_its_answer_survives_continue_as_new(tmp_path: Path) -> None:
         async with site.serving():
             handle = await site.start("undone")
             await until_it(handle, "verify_result")
-            await handle.execute_update("stop", STOP)
+            await stop(handle, STOP)
             LET_GO.add(handle.id)
             for request in await asked(handle, 3):
                 await decide(handle, request)

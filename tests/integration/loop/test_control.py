@@ -9,7 +9,7 @@ from temporalio.client import Client, WorkflowHandle
 
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, conversation, new_site
-from tests.support.people import asked, decide, refusal_of, write_people
+from tests.support.people import asked, decide, refusal_of, stop, write_people
 from tests.support.toolkit import LET_GO, calls_of
 
 BY = {"by": "ann@example.com"}
@@ -71,7 +71,7 @@ async def test_stop_while_a_probe_looks_means_that_nothing_is_made_again(site: S
     async with site.serving():
         handle = await site.start("probed")
         await until_it(handle, "probe_call")
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         LET_GO.add(handle.id)
         result = await handle.result()
 
@@ -122,7 +122,7 @@ async def test_stop_during_the_final_check_ends_stopped(site: Site) -> None:
     async with site.serving():
         handle = await site.start("checked")
         await until_it(handle, "verify_result")
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         LET_GO.add(handle.id)
         result = await handle.result()
         checked = [event async for event in handle.fetch_history_events() if _is_check(event)]
@@ -143,7 +143,7 @@ async def test_stop_while_a_failing_check_runs_asks_nobody(site: Site) -> None:
     async with site.serving():
         handle = await site.start("checked")
         await until_it(handle, "verify_result")
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         LET_GO.add(handle.id)
         result = await handle.result()
 
@@ -194,7 +194,7 @@ async def test_stop_between_two_models_asks_no_other(site: Site) -> None:
     async with site.serving():
         handle = await site.start("first")
         await until_it(handle, "call_model")
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         result = await handle.result()
 
     assert (result.status, result.usage.model_calls) == (RunStatus.STOPPED, 0)
@@ -209,7 +209,7 @@ async def test_no_more_words_are_taken_than_the_model_is_told(site: Site) -> Non
         for _ in range(100):
             await handle.execute_update("steer", {**BY, "text": "x"})
         refused = await refusal_of(handle, "steer", {**BY, "text": "x"})
-        await handle.execute_update("stop", STOP)
+        await stop(handle, STOP)
         LET_GO.add(handle.id)
 
     assert refused == "100 texts wait for the model's next step already; it takes no more before"

@@ -15,7 +15,7 @@ from mandate.workflows.contracts.request import OpenRequests
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site
 from tests.support.attacks import failed_tasks, whole_history
-from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people
+from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, stop, write_people
 
 HEAVY = [{"k0": 0}] * 3500
 """About a hundred milliseconds of work in all for each twenty of it."""
@@ -126,7 +126,7 @@ async def test_changed_arguments_of_a_turn_stay_within_what_a_run_can_carry(site
                 await decide(handle, request, value=value)
             except WorkflowUpdateFailedError as error:
                 said.append(getattr(error.cause, "message", ""))
-        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await stop(handle, {"by": "ann@example.com"})
         result = await handle.result()
 
     assert result.status is RunStatus.STOPPED

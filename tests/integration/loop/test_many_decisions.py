@@ -20,7 +20,7 @@ from mandate.workflows.contracts.run import RunStatus
 from mandate.workflows.loop import people
 from tests.support.agents import REQUESTER, Site, continued, new_site, parts_taken
 from tests.support.attacks import failed_tasks, kept, whole_history
-from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, write_people
+from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, refusal_of, stop, write_people
 from tests.support.toolkit import calls_of
 
 Handle = WorkflowHandle[Any, Any]
@@ -200,7 +200,7 @@ async def test_what_one_message_costs_in_history(site: Site) -> None:
         answers = await decide_each(handle, *map(decision, requests))
         together = (await handle.describe()).history_length - before
         await decide(handle, requests[0], by="bob@example.com")
-        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await stop(handle, {"by": "ann@example.com"})
         await handle.result()
 
     assert said(answers) == ["recorded"] * 50
@@ -216,7 +216,7 @@ async def test_one_that_cannot_be_checked_keeps_the_others_from_nothing(site: Si
         handle = await site.start("payer")
         first, second, third = await asked(handle, 3)
         answers = await decide_each(handle, decision(first), decision(second, token="x.y.z"), decision(third))
-        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await stop(handle, {"by": "ann@example.com"})
         result = await handle.result()
 
     assert said(answers)[::2] == ["approved", "approved"]
@@ -402,7 +402,7 @@ async def test_a_crowded_run_says_that_a_message_may_come_again(site: Site, monk
             with pytest.raises(WorkflowUpdateFailedError) as refused:
                 await handle.execute_update(verb, given)
             assert str(refused.value.cause) == f"TryAgain: {people.CROWDED}"
-        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await stop(handle, {"by": "ann@example.com"})
         result = await handle.result()
 
     assert result.status is RunStatus.STOPPED

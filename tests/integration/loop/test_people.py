@@ -13,7 +13,7 @@ from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, conversation, new_site, results_told
 from tests.support.attacks import held_up
-from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, open_requests, refusal_of, write_people
+from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, open_requests, refusal_of, stop, write_people
 from tests.support.toolkit import calls_of, held
 
 PAY = [{"call": [{"pay": {"order": 1, "amount": 120.0}}]}, {"say": "done"}]
@@ -437,7 +437,7 @@ async def test_stop_finishes_the_call_in_hand_and_makes_no_new_one(site: Site) -
             handle = await site.start("stopped")
             while not calls_of(handle.id):
                 await asyncio.sleep(0.05)
-            told = await handle.execute_update("stop", {"by": "ann@example.com", "reason": "enough"})
+            told = await stop(handle, {"by": "ann@example.com", "reason": "enough"})
         result = await handle.result()
 
     assert told["message"] == "the call in hand is finished, then the run ends"

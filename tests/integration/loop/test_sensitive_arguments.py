@@ -15,7 +15,7 @@ from mandate.workflows.contracts.run import RunStatus
 from tests.integration.loop.test_signed_decisions import SIGNER, shell
 from tests.support.agents import ALLOW_ALL, Site, continued, new_site, parts_taken, results_told, texts_told
 from tests.support.card_tools import CARD
-from tests.support.people import asked, decide, decision, refusal_of, write_people
+from tests.support.people import asked, decide, decision, refusal_of, stop, write_people
 from tests.support.toolkit import LET_GO, calls_of
 
 MODULE = "tests.support.card_tools"
@@ -180,7 +180,7 @@ async def test_new_value_in_clear_among_many_decisions_keeps_all_of_them_out(
         both = (decision(request, value={**CALL, "card": "5500"}), decision(request))
         outcomes = await site.agents.decide_many([(handle.id, Decision.model_validate(one)) for one in both])
         events = [event.SerializeToString() async for event in handle.fetch_history_events()]
-        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await stop(handle, {"by": "ann@example.com"})
         await handle.result()
 
     assert "value: 'card' is sensitive, and what people send stays in the run's history" in reason.lower().replace(
@@ -268,7 +268,7 @@ async def test_what_was_done_is_taken_back_with_the_value(site: Site, capfd: pyt
             while not calls_of(handle.id, "look"):
                 await asyncio.sleep(0.05)
     async with site.serving():
-        stopping = asyncio.create_task(handle.execute_update("stop", {"by": "ann@example.com"}))
+        stopping = asyncio.create_task(stop(handle, {"by": "ann@example.com"}))
         LET_GO.add(handle.id)
         await stopping
         result = await handle.result()
