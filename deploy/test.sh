@@ -27,9 +27,8 @@ fi
 status=0
 [ -z "$failed" ] || echo "These checks failed before the tests: ${failed#, }."
 if [ -n "$whole" ]; then
-    # More at once than processors, since most tests wait; those that measure how long a killed worker is waited for run
-    # alone.
-    pytest --quiet -n 3 --dist loadfile "$@" || status=$?
+    # Two at once, since most tests wait; those that measure how long a killed worker is waited for run alone.
+    pytest --quiet -n 2 --dist loadfile "$@" || status=$?
     pytest --quiet tests/acceptance || status=$?
 else
     pytest "$@" || status=$?
