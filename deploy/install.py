@@ -36,7 +36,7 @@ _INSTALLED = "Installing collected packages: "
 
 
 class Progress:
-    """How far pip is, by the lines that it prints and by what it has installed."""
+    """Progress of pip, by the lines that it prints and by what it has installed."""
 
     def __init__(self, total: int, count_installed: Callable[[], int]) -> None:
         self._total = total

@@ -12,9 +12,8 @@ from mandate.workflows.rules import commands as rules_commands
 from mandate.workflows.rules.plain_text import make_plain_lines
 
 HEADER_CHARACTERS = 150
-FIELD_CHARACTERS = 2000
 TEXT_CHARACTERS = 3000
-"""Slack's limits of a header, of one field and of a text; the escapes count."""
+"""Slack's limits of a header and of a text; the escapes count."""
 
 LONG_CHARACTERS = 2800
 """Of arguments and questions, so that a message stays under the 13,000 characters that Slack takes in all."""

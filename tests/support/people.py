@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client import queries
-from mandate.workflows.contracts.request import NotifyRequest, OpenRequests, Receipt, Request, Told
+from mandate.workflows.contracts.request import (
+    CHOICES,
+    NotifyRequest,
+    OpenRequests,
+    Receipt,
+    Request,
+    RequestKind,
+    Told,
+)
 
 PEOPLE = {
     "people": [
@@ -27,6 +36,23 @@ ASK_ALL: list[dict[str, Any]] = [
     {"id": "asked", "match": {"tools": ["pay", "send"]}, "verdict": "ask", "approvers": {"groups": ["finance"]}},
     {"id": "rest", "match": {"tools": ["look*", "big", "hang", "write_note"]}, "verdict": "allow"},
 ]
+
+
+def bare_request(kind: RequestKind) -> Request:
+    """A request of a kind with nothing that a test does not need."""
+    return Request(
+        id="r1",
+        kind=kind,
+        digest="d" * 43,
+        title="?",
+        reason="because",
+        step=1,
+        index=0,
+        head="h" * 43,
+        choices=CHOICES[kind],
+        needs=(),
+        requested_at=datetime(2026, 11, 2, tzinfo=UTC),
+    )
 
 
 def write_people(folder: Path, people: dict[str, Any] | None = None) -> Path:

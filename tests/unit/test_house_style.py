@@ -94,7 +94,7 @@ def test_a_function_is_described_by_a_verb(package: str) -> None:
         (function.name, text.splitlines()[0])
         for file in modules(package)
         for function in functions(ast.parse(file.read_text()))
-        if (text := ast.get_docstring(function)) is not None and NOUN.match(text)
+        if (text := ast.get_docstring(function)) is not None and (NOUN.match(text) or QUESTION.match(text))
     ]
 
     assert nouns == []

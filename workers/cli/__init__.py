@@ -28,8 +28,7 @@ options: options that verbs share
 connection: connection to Temporal
 identity: name of the user
 tokens: signed tokens
-output: results and errors
-columns: tables
+output: results, tables and errors
 errors: errors with exit codes
 failures: exceptions in words
 signals: SIGINT and SIGTERM

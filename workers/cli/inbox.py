@@ -9,11 +9,10 @@ from typing import Annotated, get_args
 import typer
 
 from mandate.workers.cli import identity, request_names
-from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.connection import ELSEWHERE, Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
-from mandate.workers.cli.output import Output
+from mandate.workers.cli.output import Output, print_table
 from mandate.workers.cli.request_text import remaining, waits_for
 from mandate.workers.client.inbox import Inbox, read_inbox
 from mandate.workflows.contracts.request import OpenRequests, Request, RequestKind

@@ -8,9 +8,9 @@ import typer
 
 from mandate.activities.stores.address import open_store
 from mandate.activities.stores.base import BlobStore, Keys, StoreUnavailable
-from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, offline_verb
+from mandate.workers.cli.output import print_table
 from mandate.workers.settings import Settings
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 from rich.text import Text
 
-from mandate.workers.cli.columns import print_table
-from mandate.workers.cli.output import Output
+from mandate.workers.cli.output import Output, print_table
 from mandate.workers.history.record import Json, Record, Said
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.rules import decisions, wording

@@ -7,8 +7,7 @@ from rich.text import Text
 from mandate.activities.toolbox.closed_schemas import find_open_places
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.policy_summary import Outcome, outcomes, runs_unasked
-from mandate.workers.cli.columns import print_table
-from mandate.workers.cli.output import Output
+from mandate.workers.cli.output import Output, print_table
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.verification import CheckSpec
 

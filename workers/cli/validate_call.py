@@ -10,9 +10,8 @@ from mandate.activities.documents import Document, read_document
 from mandate.activities.files import FileError, parse_spec
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.examples import CallFile, Judged, judge
-from mandate.workers.cli.columns import print_table
 from mandate.workers.cli.errors import CliError
-from mandate.workers.cli.output import Output
+from mandate.workers.cli.output import Output, print_table
 
 _WORDS = {"allow": "runs", "ask": "asks people", "deny": "refused"}
 

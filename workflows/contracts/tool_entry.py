@@ -153,7 +153,7 @@ class McpTools(ToolSettings):
         return self
 
     def _faults_of_untaken(self) -> Iterator[Located]:
-        """What is said by tool is said of tools that are taken."""
+        """Find settings by tool of tools that are not taken."""
         for key, named in (("effects", self.effects), ("errors", self.errors)):
             for tool in named:
                 if self.only is not None and tool not in self.only:

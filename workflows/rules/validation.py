@@ -79,7 +79,7 @@ class Explanation:
     message: str
     """One sentence that goes on after the key: what is there and what is allowed."""
     value: str
-    """What is there, shortened; empty where it may not be shown."""
+    """Value as it stands, shortened; empty where it may not be shown."""
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[Explanation, ...]:
@@ -193,7 +193,7 @@ class _Fault:
 
     @property
     def value(self) -> str:
-        """What is there, shortened; empty for what may be secret, and for mappings and lists that are looked into."""
+        """Value as given, shortened; empty for what may be secret, and for mappings and lists that are looked into."""
         value = self.detail["input"]
         if self._is_hidden or self.kind in {"missing", FAULT, "tool_kind", "union_tag_not_found"}:
             return ""

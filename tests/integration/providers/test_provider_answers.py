@@ -1,7 +1,6 @@
 """What the adapters read from an answer: parts, native items, finish, usage and cost."""
 
 import json
-from collections.abc import AsyncIterator
 from decimal import Decimal
 
 import pytest
@@ -13,30 +12,10 @@ from mandate.workflows.contracts.model import Finish
 from mandate.workflows.contracts.transcript import CallPart, OpaquePart, RefusalPart, TextPart
 from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Call
 from tests.support.fake_provider.server import FakeProvider
-from tests.support.prompts import ADAPTERS, KEY, QUESTION, Adapter, prompt, results
+from tests.support.prompts import KEY, QUESTION, Adapter, prompt, results
 
 ALL = (RESPONSES, CHAT, MESSAGES)
 SHORT = "the answer was cut at the output limit of 4096 tokens"
-
-
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeProvider) -> FakeProvider:
-    server.reset()
-    return server
-
-
-@pytest.fixture(scope="module")
-async def adapters(server: FakeProvider) -> AsyncIterator[dict[str, Adapter]]:
-    made = {protocol: make(server.url) for protocol, make in ADAPTERS.items()}
-    yield made
-    for adapter in made.values():
-        await adapter.close()
 
 
 async def read(adapter: Adapter, fake: FakeProvider, body: str) -> Completion:

@@ -1,7 +1,6 @@
 """What each adapter makes of a provider's failures, over real HTTP."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -20,26 +19,6 @@ ALL = (RESPONSES, CHAT, MESSAGES)
 @pytest.fixture(params=ALL)
 def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeProvider) -> FakeProvider:
-    server.reset()
-    return server
-
-
-@pytest.fixture(scope="module")
-async def adapters(server: FakeProvider) -> AsyncIterator[dict[str, Adapter]]:
-    made = {protocol: make(server.url) for protocol, make in ADAPTERS.items()}
-    yield made
-    for adapter in made.values():
-        await adapter.close()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise, product
 from typing import Any
 
@@ -20,26 +20,6 @@ ALL = (RESPONSES, CHAT, MESSAGES)
 PARALLEL = Answer(
     text="Let me see.", calls=(Call("get_weather", '{"city": "Rome"}'), Call("get_weather", '{"city":"Osló"}'))
 )
-
-
-@pytest.fixture(scope="module")
-async def server() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeProvider) -> FakeProvider:
-    server.reset()
-    return server
-
-
-@pytest.fixture(scope="module")
-async def adapters(server: FakeProvider) -> AsyncIterator[dict[str, Adapter]]:
-    made = {protocol: make(server.url) for protocol, make in ADAPTERS.items()}
-    yield made
-    for adapter in made.values():
-        await adapter.close()
 
 
 async def turns(adapter: Adapter, conversation: Conversation, count: int, *, model: str = "fake") -> Conversation:

@@ -1,26 +1,9 @@
-from datetime import UTC, datetime
-
 import pytest
 
 from mandate.workers.cli import prompts
 from mandate.workers.cli.prompts import Answer
-from mandate.workflows.contracts.request import CHOICES, Request, RequestKind
-
-
-def request(kind: RequestKind) -> Request:
-    return Request(
-        id="r1",
-        kind=kind,
-        digest="d" * 43,
-        title="?",
-        reason="because",
-        step=1,
-        index=0,
-        head="h" * 43,
-        choices=CHOICES[kind],
-        needs=(),
-        requested_at=datetime(2026, 11, 2, tzinfo=UTC),
-    )
+from mandate.workflows.contracts.request import RequestKind
+from tests.support.people import bare_request as request
 
 
 @pytest.mark.parametrize(

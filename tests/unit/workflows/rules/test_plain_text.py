@@ -26,7 +26,7 @@ from mandate.activities.toolbox.mcp.transport import Stderr
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workers import telemetry
 from mandate.workers.cli import edit, output
-from mandate.workers.cli.columns import print_table
+from mandate.workers.cli.output import print_table
 from mandate.workers.converter import data_converter
 from mandate.workflows.contracts.request import NotifyRequest
 from mandate.workflows.contracts.tool import ToolResult
