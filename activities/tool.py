@@ -7,7 +7,7 @@ from temporalio import activity
 
 from mandate.activities import failures, guard, heartbeat
 from mandate.activities.failures import ToolError
-from mandate.activities.heartbeat import Heart
+from mandate.activities.heartbeat import Heart, Stopwatch
 from mandate.activities.own_files import OwnFiles
 from mandate.activities.people.signatures import KeysUnavailable, Signatures
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
@@ -21,7 +21,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, Tool, ToolDefinition, ToolRequest, ToolResult
-from mandate.workflows.rules import plain_text
+from mandate.workflows.rules import local_activities, plain_text
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,7 +57,7 @@ class ToolActivities:
         Raises:
             ApplicationError: `ToolFailed` with what is known of the attempt; retried where that is safe.
         """
-        attempt = activity.info().attempt
+        attempt, stopwatch = activity.info().attempt, Stopwatch()
         # Until the definition is read, repeating is bounded by the workflow alone, which has no retries for `once`.
         effect = Effect.KEYED
         definition: ToolDefinition | None = None
@@ -75,14 +75,15 @@ class ToolActivities:
                 refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
                 if text.error and not _has_sent_nothing() and not failures.tells_of_all(refusal, effect):
                     raise refusal
+                may_be_local = local_activities.name_tool(definition.tool) is not None
                 stored = await self._store(text, definition, attempt, sensitive_arguments.find_salt(chain.conversation))
-                return stored if attempt == 1 else stored.model_copy(update={"attempts": attempt})
+                return stored.model_copy(update={"attempts": attempt, "quick": may_be_local and stopwatch.is_quick})
         except ToolError as failed:
             error = failed if definition is None else _strike_error(failed, definition.tool, whole)
             log.warning("tool_failed", outcome=str(error.outcome), reason=error.reason)
             sent_before = not _has_sent_nothing()
             if error.outcome in (Outcome.NOT_SENT, Outcome.NOT_DONE) and not sent_before:
-                activity.heartbeat(NOT_SENT_MARK, attempt, guard.sign_heartbeat(_format_mark(attempt)))
+                heartbeat.leave(NOT_SENT_MARK, attempt, guard.sign_heartbeat(_format_mark(attempt)))
             raise failures.make_tool_failure(error, effect, attempt, sent_before=sent_before) from None
 
     async def _read(self, request: ToolRequest) -> tuple[PinnedAgent, Chain, ToolDefinition, JsonObject]:

@@ -65,7 +65,7 @@ class AgentWorkflow(MessageHandlers):
 
     async def _pinned(self, request: RunRequest) -> RunState:
         try:
-            pinned = await steps.pin_agent(start.pin_request(request))
+            pinned = await steps.pin_agent(start.pin_request(request), locally=start.pin_locally())
         except ActivityError as error:
             if isinstance(error.cause, ApplicationError) and not is_cancelled_exception(error):
                 raise error.cause from None

@@ -36,6 +36,8 @@ class Attempted:
     """The idempotency key that it was made under."""
     is_passing: bool = False
     """It was not done for a reason that may be gone another time."""
+    is_quick: bool = False
+    """Its last attempt was."""
 
 
 def attempts_at_most(tool: Tool) -> int:

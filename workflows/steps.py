@@ -5,6 +5,8 @@ the activity of the same name.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
+    FailureError,
     is_cancelled_exception,
 )
 
@@ -54,36 +57,84 @@ QUEUED_AT_MOST = timedelta(minutes=5)
 """Time that a remote activity may wait for one of its workers."""
 
 
-async def _perform(name: str, request: BaseModel, wanted: type[R], **options: Any) -> R:
+@dataclass(frozen=True, slots=True)
+class Locally:
+    """Permission to perform an activity within the workflow task."""
+
+    within: timedelta
+    on_slow: Callable[[], None]
+    """Told before it is done again as an ordinary activity."""
+
+
+async def _perform(
+    name: str, request: BaseModel, wanted: type[R], *, locally: Locally | None = None, summary: str, **options: Any
+) -> R:
     """Let a worker of ours perform an activity, and return what it answers.
 
     Raises:
         ActivityError: it failed, or its answer was not made by a worker of this installation.
     """
+    if locally is not None:
+        try:
+            return await _execute(
+                workflow.execute_local_activity,
+                name,
+                request,
+                wanted,
+                schedule_to_close_timeout=locally.within,
+                retry_policy=RetryPolicy(maximum_attempts=1),
+                summary=summary,
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error) or _is_final(error.cause):
+                raise
+            locally.on_slow()
+    return await _execute(workflow.execute_activity, name, request, wanted, summary=summary, **options)
+
+
+def _is_final(cause: BaseException | None) -> bool:
+    """Return whether an ordinary activity would not be tried again either."""
+    return isinstance(cause, ApplicationError) and cause.non_retryable
+
+
+async def _execute(
+    execute: Callable[..., Awaitable[RawValue | None]],
+    name: str,
+    request: BaseModel,
+    wanted: type[R],
+    **options: Any,
+) -> R:
     activity_id = _next_activity_id()
     place = marks.activity_place(name, activity_id)
     answered = (*place, find_subject(request))
     try:
-        answer: RawValue | None = await workflow.execute_activity(
+        answer = await execute(
             name, marks.mark("input", place, request), result_type=RawValue, activity_id=activity_id, **options
         )
-    except ActivityError as error:
+    except FailureError as failure:
+        # A replay gives the failure of a local activity without its frame.
+        error = failure if isinstance(failure, ActivityError) else _failed(name, activity_id, failure)
         if is_cancelled_exception(error) and not _is_being_cancelled():
             # Anybody can report an activity as cancelled by its id; that ends no run.
-            raise _foreign(name, activity_id) from ApplicationError(FOREIGN, type=FailureType.NOT_ASKED)
+            foreign = _foreign(name, activity_id)
+            raise foreign from foreign.cause
         _forget_foreign_reasons(error.cause, answered)
-        raise
+        raise error from error.cause
     if answer is None or not marks.is_genuine("output", answered, answer.payload):
         claimed = marks.claimed_store(answer.payload.data) if answer is not None else None
         marks.leave_to_others(workflow.instance().store or claimed)
-        raise _foreign(name, activity_id) from ApplicationError(FOREIGN, type=FailureType.NOT_ASKED)
+        raise _foreign(name, activity_id)
     decoded: R = workflow.payload_converter().from_payload(answer.payload, wanted)
     return decoded
 
 
 def _foreign(name: str, activity_id: str) -> ActivityError:
-    return ActivityError(
-        FOREIGN,
+    return _failed(name, activity_id, ApplicationError(FOREIGN, type=FailureType.NOT_ASKED))
+
+
+def _failed(name: str, activity_id: str, cause: FailureError) -> ActivityError:
+    error = ActivityError(
+        cause.message,
         scheduled_event_id=0,
         started_event_id=0,
         identity="",
@@ -91,6 +142,8 @@ def _foreign(name: str, activity_id: str) -> ActivityError:
         activity_id=activity_id,
         retry_state=None,
     )
+    error.__cause__ = cause
+    return error
 
 
 def _is_being_cancelled() -> bool:
@@ -120,12 +173,13 @@ def _forget_foreign_reasons(cause: BaseException | None, place: marks.Place) -> 
         cause = cause.__cause__
 
 
-async def pin_agent(request: PinRequest) -> Pinned:
+async def pin_agent(request: PinRequest, *, locally: Locally | None = None) -> Pinned:
     """Fix the agent that a run works under and open its conversation."""
     return await _perform(
         "pin_agent",
         request,
         Pinned,
+        locally=locally,
         start_to_close_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=20),
         summary=wording.shorten(f"pin_agent {request.agent}", wording.SUMMARY_CHARACTERS),
@@ -161,7 +215,7 @@ async def plan_compensation(request: CompensationRequest) -> ModelReply:
     )
 
 
-async def check_decision(check: DecisionCheck) -> Checked:
+async def check_decision(check: DecisionCheck, *, locally: Locally | None = None) -> Checked:
     """Look up what a decision counts for: who may decide as things are now, signature, edited arguments.
 
     Raises:
@@ -171,6 +225,7 @@ async def check_decision(check: DecisionCheck) -> Checked:
         "check_decision",
         check,
         Checked,
+        locally=locally,
         start_to_close_timeout=HEARTBEAT,
         schedule_to_close_timeout=timedelta(minutes=1),
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=2), maximum_attempts=4),
@@ -181,7 +236,7 @@ async def check_decision(check: DecisionCheck) -> Checked:
     )
 
 
-async def check_decisions(checks: DecisionChecks) -> CheckedMany:
+async def check_decisions(checks: DecisionChecks, *, locally: Locally | None = None) -> CheckedMany:
     """Check decisions that came together, as `check_decision`.
 
     Raises:
@@ -192,6 +247,7 @@ async def check_decisions(checks: DecisionChecks) -> CheckedMany:
         "check_decisions",
         checks,
         CheckedMany,
+        locally=locally,
         start_to_close_timeout=timedelta(seconds=30),
         schedule_to_close_timeout=timedelta(minutes=2),
         # Then each is checked by itself.
@@ -219,7 +275,7 @@ async def notify_people(request: NotifyRequest) -> Notified:
     )
 
 
-async def verify_result(request: CheckRequest, check: CheckPin) -> CheckResult:
+async def verify_result(request: CheckRequest, check: CheckPin, *, locally: Locally | None = None) -> CheckResult:
     """Check a call's result or the final answer.
 
     Raises:
@@ -229,6 +285,7 @@ async def verify_result(request: CheckRequest, check: CheckPin) -> CheckResult:
         "verify_result",
         request,
         CheckResult,
+        locally=locally,
         start_to_close_timeout=check.timeout,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(
@@ -257,7 +314,13 @@ async def probe_call(request: ProbeRequest, probe: ProbePin, tool: str, verdict:
 
 
 async def run_tool(
-    request: ToolRequest, call: CallRequest, tool: Tool, verdict: Verdict, *, valid: timedelta | None = None
+    request: ToolRequest,
+    call: CallRequest,
+    tool: Tool,
+    verdict: Verdict,
+    *,
+    valid: timedelta | None = None,
+    locally: Locally | None = None,
 ) -> outcomes.Attempted:
     """Make a call that `verdict` allows, in a worker of ours; its key is known to the other side for `valid`."""
     assert verdict.allowed, verdict.reason
@@ -266,6 +329,7 @@ async def run_tool(
             "run_tool",
             request,
             ToolResult,
+            locally=locally,
             start_to_close_timeout=tool.timeout,
             heartbeat_timeout=EFFECT_HEARTBEAT if tool.effect.changes_world else HEARTBEAT,
             schedule_to_close_timeout=valid,
@@ -275,7 +339,8 @@ async def run_tool(
     except ActivityError as error:
         return outcomes.outcome_of(error, tool, ours=True)
     outcome = Outcome.NOT_DONE if answer.error else Outcome.DONE
-    return outcomes.Attempted(outcome, answer.model_copy(update={"attempts": 1}), answer.attempts)
+    kept = answer.model_copy(update={"attempts": 1, "quick": False})
+    return outcomes.Attempted(outcome, kept, answer.attempts, is_quick=answer.quick)
 
 
 async def call_remote_activity(

@@ -28,6 +28,8 @@ class FailureType(StrEnum):
     CONTEXT_TOO_LONG = "ContextTooLong"
     TOOL_FAILED = "ToolFailed"
     """One attempt of a tool; its details are one `ToolFailure`."""
+    NOT_QUICK = "NotQuick"
+    """A local activity that took too long; what it should do is done as an ordinary activity."""
     STORE_MISMATCH = "StoreMismatch"
     """The run was started on another blob store than this worker's."""
     BLOB_MISSING = "BlobMissing"

@@ -180,3 +180,5 @@ class RunState(Record):
     """That of a run which was stopped as it came."""
     recent: tuple[str, ...] = ()
     """The last few steps in words, for the current details."""
+    quick: dict[str, bool] = {}
+    """Whether the last time was quick, by names that `rules.local_activities` gives."""

@@ -197,7 +197,12 @@ class ToolResult(Record):
     """It did not pass a check."""
     attempts: int = 1
     """Number of attempts the call is known to have had; at least, where only the other side counts them."""
+    quick: bool = False
+    """It was made and stored within `QUICK_SECONDS`; left out when the result travels on."""
 
+
+QUICK_SECONDS = 0.1
+"""A read or a check that took no longer is a local activity the next time."""
 
 INLINE_BYTES = 128
 """Results up to this size travel through Temporal; longer ones stay in the store."""

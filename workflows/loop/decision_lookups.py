@@ -8,6 +8,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from mandate.workflows import steps
 from mandate.workflows.contracts.decision_lookups import DecisionChecks
 from mandate.workflows.contracts.request import MOST_DECISIONS, Checked, DecisionCheck
+from mandate.workflows.loop.run import Run
+from mandate.workflows.rules import local_activities
 
 TOGETHER_BYTES = 512 * 1024
 """Of checks in one activity, as JSON: Temporal carries two megabytes."""
@@ -18,7 +20,8 @@ Waiting = tuple[DecisionCheck, asyncio.Future[Checked]]
 class Lookups:
     """The lookups of one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._waiting: list[Waiting] = []
         self._under_way: dict[asyncio.Task[None], None] = {}
 
@@ -34,29 +37,31 @@ class Lookups:
     def _begin(self) -> None:
         waiting, self._waiting = self._waiting, []
         for some in _together(waiting):
-            task = asyncio.create_task(_look_up(some))
+            task = asyncio.create_task(self._look_up(some))
             self._under_way[task] = None
             task.add_done_callback(self._under_way.pop)
 
-
-async def _look_up(some: Sequence[Waiting]) -> None:
-    try:
-        if len(some) == 1:
-            checked: Sequence[Checked] = [await steps.check_decision(some[0][0])]
-        else:
-            checked = (await steps.check_decisions(DecisionChecks(checks=tuple(check for check, _ in some)))).checked
-    except ActivityError as error:
-        if len(some) > 1 and _may_be_of_one(error):
-            await asyncio.gather(*(_look_up([one]) for one in some))
+    async def _look_up(self, some: Sequence[Waiting]) -> None:
+        try:
+            checked = await self._check([check for check, _ in some])
+        except ActivityError as error:
+            if len(some) > 1 and _may_be_of_one(error):
+                await asyncio.gather(*(self._look_up([one]) for one in some))
+                return
+            _fail(some, error)
             return
-        _fail(some, error)
-        return
-    except Exception as error:  # noqa: BLE001 - whoever waits raises it, which this task would do unheard
-        _fail(some, error)
-        return
-    for (_, found), one in zip(some, checked, strict=True):
-        if not found.done():
-            found.set_result(one)
+        except Exception as error:  # noqa: BLE001 - whoever waits raises it, which this task would do unheard
+            _fail(some, error)
+            return
+        for (_, found), one in zip(some, checked, strict=True):
+            if not found.done():
+                found.set_result(one)
+
+    async def _check(self, checks: Sequence[DecisionCheck]) -> Sequence[Checked]:
+        locally = self._run.perform_locally(local_activities.DECISIONS)
+        if len(checks) == 1:
+            return [await steps.check_decision(checks[0], locally=locally)]
+        return (await steps.check_decisions(DecisionChecks(checks=tuple(checks)), locally=locally)).checked
 
 
 def _fail(some: Sequence[Waiting], error: Exception) -> None:

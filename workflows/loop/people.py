@@ -65,7 +65,7 @@ class PeopleGate:
         self._run = run
         self._locks: dict[str, asyncio.Lock] = {}
         self._checks: dict[str, int] = {}
-        self._lookups = Lookups()
+        self._lookups = Lookups(run)
         self._due_of: tuple[tuple[Request, ...], tuple[str, ...], datetime | None] | None = None
         self._is_draining = False
         self._kept = Kept(run, self._take_in)

@@ -22,7 +22,7 @@ from mandate.workflows.contracts.tool import (
 )
 from mandate.workflows.loop.run import Run
 from mandate.workflows.outcomes import Attempted, attempts_at_most
-from mandate.workflows.rules import effects, wording
+from mandate.workflows.rules import effects, local_activities, wording
 
 SHORTEST_VALIDITY = timedelta(seconds=1)
 """A key that is known for less is not used again."""
@@ -139,7 +139,11 @@ class ToolCalls:
                 signed=self._run.state.signed.get(placed.index),
                 step=self._run.state.step,
             )
-            attempted = await steps.run_tool(request, placed.call, placed.tool, placed.verdict, valid=valid)
+            name = local_activities.name_tool(placed.tool)
+            attempted = await steps.run_tool(
+                request, placed.call, placed.tool, placed.verdict, valid=valid, locally=self._run.perform_locally(name)
+            )
+            self._run.keep_speed(name, was_quick=attempted.is_quick)
         if entry is not None:
             del self._in_flight[placed.index]
             counted = entry.model_copy(update={"attempts": before + attempted.attempts})
