@@ -44,6 +44,7 @@ from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workers.telemetry import LogContext
 from mandate.workflows.agent import AgentWorkflow
+from mandate.workflows.rules import local_activities
 
 STICKY = timedelta(milliseconds=500)
 """Time that a workflow task waits for the worker that has the run in memory: the price of a killed worker."""
@@ -175,14 +176,15 @@ async def _open_activities(
     }
     identities = Identities.of(settings)
     requesters = identities.requesters(blobs)
-    opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client))
+    notifying = channels.notification_activities(settings)
+    stack.push_async_callback(notifying.close)
+    slow = (local_activities.NOTICES,) if notifying.waits_for_others else ()
+    opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client), slow=slow)
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
     tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures)
     checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
     people = identities.people_activities(agents, transcript)
     undoing = CompensationActivities(agents, transcript)
-    notifying = channels.notification_activities(settings)
-    stack.push_async_callback(notifying.close)
     return (
         opening.pin_agent,
         models.call_model,

@@ -78,6 +78,7 @@ class AgentWorkflow(MessageHandlers):
             goal=start.goal_of(request.input),
             step_limit=start.step_limit(request.budget, pinned.agent.budget.steps),
             tainted=pinned.agent.tainted,
+            quick=dict.fromkeys(pinned.slow, False),
         )
 
     async def _work(self) -> RunResult:

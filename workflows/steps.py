@@ -66,10 +66,22 @@ class Locally:
     """Told before it is done again as an ordinary activity."""
 
 
+def _format_subject(index: int | None, name: str = "") -> str:
+    """Return the rest of a local activity's id, by which those who read the history know what it was about."""
+    return f":{'' if index is None else index}{f':{name}' if name else ''}"
+
+
 async def _perform(
-    name: str, request: BaseModel, wanted: type[R], *, locally: Locally | None = None, summary: str, **options: Any
+    name: str,
+    request: BaseModel,
+    wanted: type[R],
+    *,
+    locally: Locally | None = None,
+    subject: str = "",
+    summary: str,
+    **options: Any,
 ) -> R:
-    """Let a worker of ours perform an activity, and return what it answers.
+    """Let a worker of ours perform an activity, and return what it answers; `subject` ends the id of a local one.
 
     Raises:
         ActivityError: it failed, or its answer was not made by a worker of this installation.
@@ -81,6 +93,7 @@ async def _perform(
                 name,
                 request,
                 wanted,
+                subject=subject,
                 schedule_to_close_timeout=locally.within,
                 retry_policy=RetryPolicy(maximum_attempts=1),
                 summary=summary,
@@ -102,9 +115,11 @@ async def _execute(
     name: str,
     request: BaseModel,
     wanted: type[R],
+    *,
+    subject: str = "",
     **options: Any,
 ) -> R:
-    activity_id = _next_activity_id()
+    activity_id = f"{_next_activity_id()}{subject}"
     place = marks.activity_place(name, activity_id)
     answered = (*place, find_subject(request))
     try:
@@ -256,7 +271,7 @@ async def check_decisions(checks: DecisionChecks, *, locally: Locally | None = N
     )
 
 
-async def notify_people(request: NotifyRequest) -> Notified:
+async def notify_people(request: NotifyRequest, *, locally: Locally | None = None) -> Notified:
     """Tell people of requests through all channels of the worker.
 
     Raises:
@@ -267,6 +282,7 @@ async def notify_people(request: NotifyRequest) -> Notified:
         "notify_people",
         request,
         Notified,
+        locally=locally,
         start_to_close_timeout=timedelta(minutes=2),
         schedule_to_close_timeout=timedelta(minutes=15),
         heartbeat_timeout=EFFECT_HEARTBEAT,
@@ -286,6 +302,7 @@ async def verify_result(request: CheckRequest, check: CheckPin, *, locally: Loca
         request,
         CheckResult,
         locally=locally,
+        subject=_format_subject(request.index, check.name),
         start_to_close_timeout=check.timeout,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(
@@ -330,6 +347,7 @@ async def run_tool(
             request,
             ToolResult,
             locally=locally,
+            subject=_format_subject(request.index),
             start_to_close_timeout=tool.timeout,
             heartbeat_timeout=EFFECT_HEARTBEAT if tool.effect.changes_world else HEARTBEAT,
             schedule_to_close_timeout=valid,

@@ -14,6 +14,7 @@ import structlog
 from pydantic_core import to_json
 from temporalio import activity
 
+from mandate.activities import heartbeat
 from mandate.activities.failures import ToolError
 from mandate.activities.threads import run_in_thread
 from mandate.activities.toolbox.base import CallContext, ToolText
@@ -104,15 +105,15 @@ def _heartbeat_from_anywhere() -> Callable[..., None]:
     if not activity.in_activity():
         return lambda *_details: None
 
-    def heartbeat(*details: object) -> None:
+    def send(*details: object) -> None:
         if threading.get_ident() == home:
-            within.run(activity.heartbeat, *details)
+            within.run(heartbeat.leave, *details)
             return
         # A thread may outlive its worker: then nobody is left to tell.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(partial(within.run, activity.heartbeat, *details))
+            loop.call_soon_threadsafe(partial(within.run, heartbeat.leave, *details))
 
-    return heartbeat
+    return send
 
 
 def is_cancelled() -> bool:

@@ -216,3 +216,5 @@ class Pinned(Record):
     head: Digest
     requester: str | None = None
     """The one who asked, by their name in the file of people if they are there, however the start named them."""
+    slow: tuple[str, ...] = ()
+    """Names of `rules.local_activities` that wait for others where these workers are."""

@@ -1,5 +1,6 @@
 """Tools: what the loop decides with, what the model is told, and where a call goes."""
 
+import re
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, TypeGuard
@@ -200,6 +201,9 @@ class ToolResult(Record):
     quick: bool = False
     """It was made and stored within `QUICK_SECONDS`; left out when the result travels on."""
 
+
+LOCAL_ID = re.compile(r"\d+(?::(?P<index>\d*)(?::(?P<subject>.*))?)?")
+"""Ids of activities. A local one's tells what else no history would: the position of the call, the name of a check."""
 
 QUICK_SECONDS = 0.1
 """A read or a check that took no longer is a local activity the next time."""

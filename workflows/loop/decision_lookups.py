@@ -1,15 +1,13 @@
 """Decisions that come together are looked up together: one activity for fifty of them, in place of fifty."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.decision_lookups import DecisionChecks
 from mandate.workflows.contracts.request import MOST_DECISIONS, Checked, DecisionCheck
-from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import local_activities
 
 TOGETHER_BYTES = 512 * 1024
 """Of checks in one activity, as JSON: Temporal carries two megabytes."""
@@ -20,8 +18,9 @@ Waiting = tuple[DecisionCheck, asyncio.Future[Checked]]
 class Lookups:
     """The lookups of one run."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, locally: Callable[[], steps.Locally | None]) -> None:
+        """Take `locally`, which says whether the next lookup may run within the workflow task."""
+        self._locally = locally
         self._waiting: list[Waiting] = []
         self._under_way: dict[asyncio.Task[None], None] = {}
 
@@ -58,7 +57,7 @@ class Lookups:
                 found.set_result(one)
 
     async def _check(self, checks: Sequence[DecisionCheck]) -> Sequence[Checked]:
-        locally = self._run.perform_locally(local_activities.DECISIONS)
+        locally = self._locally()
         if len(checks) == 1:
             return [await steps.check_decision(checks[0], locally=locally)]
         return (await steps.check_decisions(DecisionChecks(checks=tuple(checks)), locally=locally)).checked

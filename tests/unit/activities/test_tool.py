@@ -194,7 +194,7 @@ async def test_a_refusal_in_the_servers_words_says_only_so_much_of_attempts_befo
     result, _ = await attempt(refusal, effect, number=number, details=details)
 
     if known is None:
-        assert result == ToolResult(text="HTTP 401", error=True, attempts=number)
+        assert result == ToolResult(text="HTTP 401", error=True, attempts=number, quick=effect is Effect.READ)
     else:
         assert failure_of(result) == (known, "HTTP 401", False)
 
@@ -203,7 +203,7 @@ async def test_short_results_are_inline_and_long_ones_by_reference() -> None:
     short, _ = await attempt(ToolText("x" * 128), Effect.READ)
     long, _ = await attempt(ToolText("x" * 129), Effect.READ)
 
-    assert short == ToolResult(text="x" * 128)
+    assert short == ToolResult(text="x" * 128, quick=True)
     assert isinstance(long, ToolResult)
     assert (long.text, long.size, long.preview) == (None, 129, "x" * 60)
 
