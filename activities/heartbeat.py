@@ -17,8 +17,12 @@ class Stopwatch:
         self._began = time.monotonic()
 
     @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    @property
     def is_quick(self) -> bool:
-        return time.monotonic() - self._began <= QUICK_SECONDS
+        return self.seconds <= QUICK_SECONDS
 
 
 def leave(*details: object) -> None:

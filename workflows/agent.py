@@ -272,7 +272,7 @@ class AgentWorkflow(MessageHandlers):
             agent=self._state.agent.digest,
             head=self._state.head,
             model=self._state.model,
-            results=tuple(answer.model_copy(update={"preview": ""}) for answer in answers),
+            results=tuple(answer.model_copy(update={"preview": "", "cause": None}) for answer in answers),
             note=self._state.note,
             words=words,
             step=self._state.step + 1,

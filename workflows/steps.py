@@ -31,12 +31,14 @@ from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
 from mandate.workflows.contracts.tool import (
     CallRequest,
+    Effect,
     RemoteActivity,
     Tool,
     ToolRequest,
     ToolResult,
 )
 from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult, Probed, ProbePin, ProbeRequest
+from mandate.workflows.rules import patience as rules_patience
 from mandate.workflows.rules import wording
 from mandate.workflows.rules.marks import find_subject
 
@@ -48,8 +50,17 @@ SOON = timedelta(milliseconds=100)
 HEARTBEAT = timedelta(seconds=5)
 """A worker that is lost in a model call or a read is noticed after this."""
 
+REPEATED_HEARTBEAT = timedelta(seconds=2.5)
+"""The same in a call that may be repeated: what a busy worker still does then is done with the same key."""
+
 EFFECT_HEARTBEAT = timedelta(seconds=10)
-"""In a call that changes the world: giving up on a worker that is only busy costs more here."""
+"""The same in a call that is made once: giving up on a worker that is only busy costs more here."""
+
+TOLD_WITHIN = timedelta(seconds=5)
+"""Time for an attempt to tell that it has reached its timeout, before Temporal does, which can say no more."""
+
+FIRST = timedelta(seconds=rules_patience.FIRST)
+"""First wait between attempts of somebody else's activity."""
 
 MODEL_TIMEOUT = timedelta(minutes=10)
 
@@ -348,14 +359,14 @@ async def run_tool(
             ToolResult,
             locally=locally,
             subject=_format_subject(request.index),
-            start_to_close_timeout=tool.timeout,
-            heartbeat_timeout=EFFECT_HEARTBEAT if tool.effect.changes_world else HEARTBEAT,
-            schedule_to_close_timeout=valid,
-            retry_policy=_retries(tool),
+            start_to_close_timeout=tool.timeout if request.patience is None else tool.timeout + TOLD_WITHIN,
+            heartbeat_timeout=_heartbeat(tool),
+            schedule_to_close_timeout=_time_of_all(tool, request.patience, valid),
+            retry_policy=_retries(at_most=outcomes.attempts_at_most(tool, request.patience)),
             summary=wording.describe_call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
-        return outcomes.outcome_of(error, tool, ours=True)
+        return outcomes.outcome_of(error, tool, ours=True, at_most=outcomes.attempts_at_most(tool, request.patience))
     outcome = Outcome.NOT_DONE if answer.error else Outcome.DONE
     kept = answer.model_copy(update={"attempts": 1, "quick": False})
     return outcomes.Attempted(outcome, kept, answer.attempts, is_quick=answer.quick)
@@ -370,11 +381,13 @@ async def call_remote_activity(
     *,
     valid: timedelta | None = None,
     at_once: bool = False,
+    patience: timedelta | None = None,
 ) -> outcomes.Attempted:
     """Make a call that `verdict` allows, in a worker of somebody else; `key` is the activity id.
 
-    With `at_once` there is one attempt and no other after it.
+    With `at_once` there is one attempt and no other after it; with `patience`, the first few of those that it allows.
     """
+    at_most = outcomes.attempts_at_most(tool, patience, at_once=at_once, remote=True)
     assert verdict.allowed, verdict.reason
     own_id = _next_activity_id()
     arguments: list[JsonValue] = [dict(call.arguments)]
@@ -389,19 +402,31 @@ async def call_remote_activity(
             result_type=RawValue,
             start_to_close_timeout=tool.timeout,
             schedule_to_start_timeout=QUEUED_AT_MOST,
-            schedule_to_close_timeout=valid,
-            retry_policy=RetryPolicy(maximum_attempts=1) if at_once else _retries(tool, remote.failed_types),
+            schedule_to_close_timeout=_time_of_all(tool, patience, valid),
+            retry_policy=_retries(remote.failed_types, at_most=at_most, first=SOON if patience is None else FIRST),
             summary=wording.describe_call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
-        return outcomes.outcome_of(error, tool, failed_types=remote.failed_types)
+        return outcomes.outcome_of(error, tool, failed_types=remote.failed_types, at_most=at_most)
     return outcomes.Attempted(Outcome.DONE, outcomes.result_of(returned.payload if returned is not None else Payload()))
 
 
-def _retries(tool: Tool, never: tuple[str, ...] = ()) -> RetryPolicy:
+def _heartbeat(tool: Tool) -> timedelta:
+    return EFFECT_HEARTBEAT if tool.effect is Effect.ONCE else REPEATED_HEARTBEAT
+
+
+def _time_of_all(tool: Tool, patience: timedelta | None, valid: timedelta | None) -> timedelta | None:
+    """Return the time of all attempts of one activity together."""
+    if patience is None or tool.effect is Effect.ONCE:
+        return valid
+    whole = patience + tool.timeout + rules_patience.ROOM
+    return whole if valid is None else min(valid, whole)
+
+
+def _retries(never: tuple[str, ...] = (), *, at_most: int, first: timedelta = SOON) -> RetryPolicy:
     return RetryPolicy(
-        initial_interval=SOON,
-        maximum_interval=timedelta(seconds=30),
-        maximum_attempts=outcomes.attempts_at_most(tool),
+        initial_interval=first,
+        maximum_interval=timedelta(seconds=rules_patience.LONGEST),
+        maximum_attempts=at_most,
         non_retryable_error_types=never or None,
     )

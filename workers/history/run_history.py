@@ -41,7 +41,7 @@ from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
-from mandate.workflows.rules import effects, wording
+from mandate.workflows.rules import effects, patience, wording
 
 T = TypeVar("T")
 
@@ -75,12 +75,15 @@ class RunHistory:
     """Its requests to people."""
     _first_run: str = ""
     _open: dict[int, _Activity] = field(default_factory=dict)
+    _waits: dict[int, str] = field(default_factory=dict)
+    """Calls that wait for their next attempt, by the events of their timers."""
 
     def __post_init__(self) -> None:
         self.parked = RequestHistory(self.converter)
 
     async def add(self, event: HistoryEvent) -> list[Happening]:
         """Take in the next event; return what a person would want to hear of it."""
+        await self._note_wait(event)
         return [*await self._add(event), *await self.parked.add(event, self.step)]
 
     async def _add(self, event: HistoryEvent) -> list[Happening]:
@@ -116,7 +119,20 @@ class RunHistory:
     def doing(self) -> str:
         """The current work, in words; empty when nothing is known to be under way."""
         going_on = [activity.line for activity in self._open.values() if activity.kind != NOTIFY]
+        going_on += self._waits.values()
         return ", ".join(going_on) or self.parked.doing
+
+    async def _note_wait(self, event: HistoryEvent) -> None:
+        """Note a call that waits for its next attempt, as its timer says; other timers say something else."""
+        match event.WhichOneof("attributes"):
+            case "timer_started_event_attributes" if event.HasField("user_metadata"):
+                (line,) = await self._decode([event.user_metadata.summary], str)
+                if patience.is_wait(line):
+                    self._waits[event.event_id] = line
+            case "timer_fired_event_attributes":
+                self._waits.pop(event.timer_fired_event_attributes.started_event_id, None)
+            case "timer_canceled_event_attributes":
+                self._waits.pop(event.timer_canceled_event_attributes.started_event_id, None)
 
     async def _start(self, attributes: WorkflowExecutionStartedEventAttributes) -> None:
         self.task_queue = attributes.task_queue.name

@@ -70,4 +70,8 @@ class ToolFailure(Record):
     attempts: int = 1
     """Number of the attempt that says so."""
     passing: bool = False
-    """The other side asked to come again later."""
+    """It may be gone another time: the other side asked to come again later, or was not there."""
+    failed: int = 1
+    """Attempts that failed, lost ones not counted: those of the activities before this one included."""
+    again_in: float | None = None
+    """Seconds after which the run may make another attempt; `None` where there is to be none."""

@@ -52,8 +52,10 @@ class Tool(Record):
     effect: Effect = Effect.ONCE
     timeout: timedelta = timedelta(seconds=60)
     """Of one attempt."""
-    retries: int = 2
-    """Attempts after the first; `once` tools have none whatever this says."""
+    retries: int | None = None
+    """Attempts after the first at most; `None` for as many as patience has room for. `once` tools have none."""
+    patience: timedelta | None = None
+    """Time for which a call that may be repeated is; `None` for what `rules.patience` has for its effect."""
     key_valid: timedelta | None = None
     """For `keyed`: how long the other side knows the idempotency key; `None` for ever. No attempt begins later."""
     tags: tuple[str, ...] = ()
@@ -178,6 +180,12 @@ class ToolRequest(Record):
     signed: SignedApproval | None = None
     """Set where people had to sign."""
     step: int
+    patience: timedelta | None = None
+    """Rest of the call's patience; `None` for `once`, and in runs that began when attempts were counted only."""
+    failed: int = 0
+    """Attempts that failed in activities before this one."""
+    reached: bool = False
+    """One of these may have reached the other side."""
 
 
 class ToolResult(Record):
@@ -196,6 +204,8 @@ class ToolResult(Record):
     """The call was done, and this is not what its tool returned, which is lost."""
     unfit: bool = False
     """It did not pass a check."""
+    cause: Literal["people", "other_side"] | None = None
+    """Whose doing an error is, if not the agent's: people refused the call, or the other side was down."""
     attempts: int = 1
     """Number of attempts the call is known to have had; at least, where only the other side counts them."""
     quick: bool = False

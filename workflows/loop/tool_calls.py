@@ -1,5 +1,6 @@
 """Attempts of one call, and the account that the run keeps of calls that change the world."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -10,7 +11,7 @@ from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.run import EffectEntry
-from mandate.workflows.contracts.state import Edit, Unclear
+from mandate.workflows.contracts.state import Edit, Unclear, Wait
 from mandate.workflows.contracts.tool import (
     TURN_LIMIT_BYTES,
     CallRequest,
@@ -20,9 +21,10 @@ from mandate.workflows.contracts.tool import (
     ToolRequest,
     ToolResult,
 )
+from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.outcomes import Attempted, attempts_at_most
-from mandate.workflows.rules import effects, local_activities, wording
+from mandate.workflows.rules import effects, local_activities, patience, wording
 
 SHORTEST_VALIDITY = timedelta(seconds=1)
 """A key that is known for less is not used again."""
@@ -63,8 +65,9 @@ class CallOutcome:
 class ToolCalls:
     """Sender of calls; what is in flight, done and unclear stands in the state."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, control: Control) -> None:
         self._run = run
+        self._control = control
         self._in_flight: dict[int, EffectEntry] = {}
 
     @property
@@ -77,18 +80,32 @@ class ToolCalls:
         """Calls that were sent out and whose end is not known."""
         unclear = self._run.state.unclear.items()
         left = (one.entry for index, one in unclear if index not in self._in_flight and not one.is_not_done)
-        return (*self._in_flight.values(), *left)
+        known = {*self._in_flight, *self._run.state.unclear}
+        waiting = (
+            wait.entry.model_copy(update={"reason": wait.answer.text})
+            for index, wait in self._run.state.waits.items()
+            if wait.entry is not None and wait.outcome is Outcome.UNKNOWN and index not in known
+        )
+        return (*self._in_flight.values(), *left, *waiting)
 
     def needs_reconciliation(self, tool: Tool) -> bool:
         """Return whether an unknown outcome of this tool is found out; a read is just told to the model."""
         return tool.effect.changes_world and self._run.has(Change.RECONCILES)
 
-    async def make(self, placed: JudgedCall) -> Attempted:
-        """Make a call for the first time."""
+    async def make(self, placed: JudgedCall) -> Attempted | None:
+        """Make a call, or go on with one that waits for its next attempt.
+
+        Returns:
+            Its outcome once it is done, failed for good, or its patience is over; `None` when the run has to continue
+            as new first.
+        """
+        wait = self._run.state.waits.get(placed.index)
+        if wait is not None:
+            return await self._attempt(placed, wait.entry, begun_at=wait.begun_at, wait=wait)
         return await self._attempt(placed, self._entry(placed), begun_at=workflow.now())
 
-    async def make_again(self, placed: JudgedCall, unclear: Unclear) -> Attempted:
-        """Make a call again that has not happened.
+    async def make_again(self, placed: JudgedCall, unclear: Unclear) -> Attempted | None:
+        """Make a call again that has not happened; `None` as for `make`.
 
         Under the same key while the other side knows it; else under one of its own, which was never sent.
         """
@@ -120,14 +137,67 @@ class ToolCalls:
         begun_at: datetime | None,
         before: int = 0,
         instead_of: str | None = None,
+        wait: Wait | None = None,
+    ) -> Attempted | None:
+        """Make a call for as long as its patience lasts; `before` attempts had the same key."""
+        attempts = wait.attempts if wait is not None else 0
+        while True:
+            if wait is not None and not await self._wait_out(wait):
+                if not self._control.is_stopping and not self._run.state.uncertain:
+                    self._leave(placed.index, wait)
+                    return None
+                attempted = Attempted(wait.outcome, wait.answer, is_passing=True, failed=wait.failed)
+                break
+            attempted = await self._send(placed, entry, begun_at, wait, instead_of)
+            attempts += attempted.attempts
+            wait = self._find_wait(placed, attempted, entry, begun_at, attempts)
+            if wait is None:
+                break
+            self._run.state.waits = {**self._run.state.waits, placed.index: wait}
+        if placed.index in self._run.state.waits:
+            left = {other: one for other, one in self._run.state.waits.items() if other != placed.index}
+            self._run.state.waits = left
+        is_passing = attempted.is_passing or self._is_passing(placed.tool, attempted)
+        attempted = replace(attempted, attempts=attempts, is_passing=is_passing)
+        if entry is not None:
+            counted = entry.model_copy(update={"attempts": before + attempts})
+            self._account(placed, counted, attempted, begun_at)
+        return replace(attempted, key=entry.key if entry is not None else None)
+
+    def _is_passing(self, tool: Tool, attempted: Attempted) -> bool:
+        """Return whether somebody else's activity failed because they were not there."""
+        if tool.remote is None or attempted.is_lasting or not self._run.has(Change.WAITS_OUT):
+            return False
+        is_repeated = tool.effect is not Effect.ONCE and attempted.outcome is Outcome.UNKNOWN
+        return is_repeated or attempted.outcome is Outcome.NOT_SENT
+
+    def _leave(self, index: int, wait: Wait) -> None:
+        """Keep what is known of a call that waits while the run continues as new."""
+        unclear = self._run.state.unclear.get(index)
+        if unclear is None:
+            return
+        # It is being made again: what became of it is looked up anew.
+        self._run.state.waits = {other: one for other, one in self._run.state.waits.items() if other != index}
+        is_not_done = wait.outcome is not Outcome.UNKNOWN
+        self.keep_unknown(index, unclear.model_copy(update={"is_not_done": is_not_done, "request": None}))
+
+    async def _send(
+        self,
+        placed: JudgedCall,
+        entry: EffectEntry | None,
+        begun_at: datetime | None,
+        wait: Wait | None,
+        instead_of: str | None,
     ) -> Attempted:
-        """Make one attempt; `before` attempts had the same key."""
+        """Let a worker make the next attempts, as many as are left to Temporal."""
         key = entry.key if entry is not None else None
         if entry is not None:
             self._in_flight[placed.index] = entry
-        valid = _left(placed.tool, begun_at)
+        valid, rest = _left(placed.tool, begun_at), self._rest_of_patience(placed.tool, begun_at, wait)
         if placed.tool.remote is not None:
-            attempted = self._bounded(await self._send_remote(placed, placed.tool.remote, key, valid))
+            is_first = wait is None
+            sent = await self._send_remote(placed, placed.tool.remote, key, valid, rest, is_first=is_first)
+            attempted = self._bounded(sent)
         else:
             request = ToolRequest(
                 agent=self._run.state.agent.digest,
@@ -138,20 +208,98 @@ class ToolCalls:
                 edited=placed.edit.call.blob if placed.edit is not None else None,
                 signed=self._run.state.signed.get(placed.index),
                 step=self._run.state.step,
+                patience=rest,
+                failed=wait.failed if wait is not None else 0,
+                reached=wait is not None and wait.outcome is Outcome.UNKNOWN,
             )
             name = local_activities.name_tool(placed.tool)
+            locally = self._run.perform_locally(name) if wait is None else None
             attempted = await steps.run_tool(
-                request, placed.call, placed.tool, placed.verdict, valid=valid, locally=self._run.perform_locally(name)
+                request, placed.call, placed.tool, placed.verdict, valid=valid, locally=locally
             )
             self._run.keep_speed(name, was_quick=attempted.is_quick)
         if entry is not None:
             del self._in_flight[placed.index]
-            counted = entry.model_copy(update={"attempts": before + attempted.attempts})
-            self._account(placed, counted, attempted, begun_at)
-        return replace(attempted, key=key)
+        return attempted
+
+    def _rest_of_patience(self, tool: Tool, begun_at: datetime | None, wait: Wait | None) -> timedelta | None:
+        """Return the time within which another attempt may begin; `None` where attempts are only counted."""
+        whole = patience.find_patience(tool) if self._run.has(Change.WAITS_OUT) else None
+        if whole is None or begun_at is None or wait is None:
+            return whole
+        given_back = (wait.attempts - wait.failed) * steps.REPEATED_HEARTBEAT
+        return max(whole - (workflow.now() - begun_at) + given_back, timedelta(0))
+
+    def _find_wait(
+        self,
+        placed: JudgedCall,
+        attempted: Attempted,
+        entry: EffectEntry | None,
+        begun_at: datetime | None,
+        attempts: int,
+    ) -> Wait | None:
+        """Return the wait before the next attempt; `None` for a call that is over."""
+        before = self._run.state.waits.get(placed.index)
+        failed = attempted.failed
+        if placed.tool.remote is not None:
+            failed += before.failed if before is not None else 0
+        seconds = self._again_in(placed.tool, attempted, failed, begun_at, before)
+        valid = _left(placed.tool, begun_at)
+        if seconds is None or begun_at is None:
+            return None
+        if valid is not None and valid - timedelta(seconds=seconds) < SHORTEST_VALIDITY:
+            return None
+        reason = "failed" if placed.tool.sensitive else wording.shorten(attempted.answer.text or "failed", 80)
+        return Wait(
+            entry=entry,
+            begun_at=begun_at,
+            again_at=workflow.now() + timedelta(seconds=seconds),
+            line=patience.describe_wait(placed.tool.name, attempts, reason, seconds),
+            answer=attempted.answer,
+            outcome=self._join(placed.tool, attempted, before),
+            attempts=attempts,
+            failed=failed,
+        )
+
+    def _again_in(
+        self, tool: Tool, attempted: Attempted, failed: int, begun_at: datetime | None, before: Wait | None
+    ) -> float | None:
+        """Return the seconds before another attempt, `None` for none; our own activities say so themselves."""
+        if tool.remote is None:
+            return attempted.again_in
+        is_over = attempted.outcome not in {Outcome.UNKNOWN, Outcome.NOT_SENT} or attempted.is_lasting
+        rest = self._rest_of_patience(tool, begun_at, before)
+        if is_over or rest is None or not patience.may_repeat(tool, failed):
+            return None
+        whole = patience.find_patience(tool)
+        assert whole is not None
+        assert begun_at is not None
+        seconds = patience.compute_wait(failed)
+        return seconds if workflow.now() - begun_at + timedelta(seconds=seconds) <= whole else None
+
+    def _join(self, tool: Tool, attempted: Attempted, before: Wait | None) -> Outcome:
+        """Return what is known of all attempts; our own activities have joined theirs."""
+        was_unknown = before is not None and before.outcome is Outcome.UNKNOWN
+        return Outcome.UNKNOWN if tool.remote is not None and was_unknown else attempted.outcome
+
+    async def _wait_out(self, wait: Wait) -> bool:
+        """Wait until the next attempt is due; return whether it may begin."""
+        self._run.set_doing(wait.line)
+        rest = wait.again_at - workflow.now()
+        if rest > timedelta(0):
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._control.is_halting, timeout=rest, timeout_summary=wait.line)
+        return await self._control.go_ahead() and not self._control.is_halting
 
     async def _send_remote(
-        self, placed: JudgedCall, remote: RemoteActivity, key: str | None, valid: timedelta | None
+        self,
+        placed: JudgedCall,
+        remote: RemoteActivity,
+        key: str | None,
+        valid: timedelta | None,
+        rest: timedelta | None,
+        *,
+        is_first: bool,
     ) -> Attempted:
         """Make a call of somebody else's activity.
 
@@ -161,18 +309,23 @@ class ToolCalls:
         call, tool, verdict = placed.call, placed.tool, placed.verdict
         joins = tool.effect is Effect.IDEMPOTENT and remote.failed_types and self._run.has(Change.JOINS_ATTEMPTS)
         if not joins:
-            return await steps.call_remote_activity(remote, call, tool, key, verdict, valid=valid)
+            return await steps.call_remote_activity(
+                remote, call, tool, key, verdict, valid=valid, patience=rest, at_once=not is_first
+            )
         was_lost, wait = False, FIRST_WAIT
-        for number in range(1, attempts_at_most(tool) + 1):
+        at_most = attempts_at_most(tool, rest, at_once=not is_first, remote=True)
+        for number in range(1, at_most + 1):
             if number > 1:
                 await workflow.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
-            sent = await steps.call_remote_activity(remote, call, tool, key, verdict, valid=valid, at_once=True)
+            sent = await steps.call_remote_activity(
+                remote, call, tool, key, verdict, valid=valid, patience=rest, at_once=True
+            )
             if sent.outcome is not Outcome.UNKNOWN:
                 break
             was_lost = True
         outcome = Outcome.UNKNOWN if was_lost and sent.outcome is not Outcome.DONE else sent.outcome
-        return replace(sent, outcome=outcome, attempts=number)
+        return replace(sent, outcome=outcome, attempts=number, failed=number)
 
     def _account(
         self, placed: JudgedCall, counted: EffectEntry, attempted: Attempted, begun_at: datetime | None

@@ -31,7 +31,7 @@ class Turn:
         self.escalations = Escalations(run, control, self.gate)
         self._run = run
         self._control = control
-        self._tool_calls = ToolCalls(run)
+        self._tool_calls = ToolCalls(run, control)
         self._reconciliation = Reconciliation(run, control, self.escalations, self._tool_calls)
         self._verification = Verification(run, control, self.escalations)
         self.attempt_limits = AttemptLimits(run)
@@ -97,6 +97,9 @@ class Turn:
             if call.undoes is None and (before := self.attempt_limits.find_earlier_failure(call)) is not None:
                 self.attempt_limits.refuse(index, call, before)
                 continue
+            if verdict.kind == "ask" and (rejected := self.attempt_limits.find_refusal(call)) is not None:
+                self.attempt_limits.refuse_again(index, call, rejected)
+                continue
             self._run.set_verdict(index, verdict)
             self._run.reserve(tool, call.arguments)
             if verdict.kind == "ask" or approvals.is_question(tool):
@@ -118,14 +121,10 @@ class Turn:
 
     async def _act_in_order(self, indexes: list[int]) -> None:
         for index in indexes:
-            if self._is_halting:
+            if self._control.is_halting:
                 return
             if await self._is_cleared(index) and await self._may_begin():
                 await self._make_call(index)
-
-    @property
-    def _is_halting(self) -> bool:
-        return self._control.is_stopping or bool(self._run.state.uncertain) or self._run.is_leaving
 
     async def _is_cleared(self, index: int) -> bool:
         """Wait until a call may run: at once, or when people decide; return false also when the run has to halt."""
@@ -136,7 +135,7 @@ class Turn:
 
         if not is_decided():
             self._wait_for_people()
-            await workflow.wait_condition(lambda: is_decided() or self._is_halting)
+            await workflow.wait_condition(lambda: is_decided() or self._control.is_halting)
         verdict = self._run.state.verdicts[index]
         return self._run.state.answers[index] is None and verdict is not None and verdict.allowed
 
@@ -146,7 +145,7 @@ class Turn:
             self._run.set_doing(f"waiting for {', '.join(names)}")
 
     async def _may_begin(self) -> bool:
-        return await self._control.go_ahead() and not self._is_halting
+        return await self._control.go_ahead() and not self._control.is_halting
 
     async def _make_call(self, index: int) -> None:
         """Make one call that may run, and keep its answer."""
@@ -179,6 +178,8 @@ class Turn:
             attempted = await self._reconciliation.reconcile(placed)
         else:
             attempted = await self._tool_calls.make(placed)
+            if attempted is None:
+                return None
             if attempted.outcome is Outcome.UNKNOWN and self._tool_calls.needs_reconciliation(placed.tool):
                 attempted = await self._reconciliation.reconcile(placed)
         if attempted is None:

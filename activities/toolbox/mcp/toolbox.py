@@ -227,7 +227,7 @@ def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolD
         raise ValueError(f"MCP server {server.name!r}, tool {listed.name!r}: {error}") from None
     settings: dict[str, object] = {
         name: value
-        for name in ("timeout", "retries", "tags", "risk", "sensitive")
+        for name in ("timeout", "retries", "patience", "tags", "risk", "sensitive")
         if (value := getattr(entry, name)) is not None
     }
     effect = entry.effects.get(listed.name) or entry.effect or Effect.ONCE
