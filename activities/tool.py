@@ -203,7 +203,7 @@ def _context(request: ToolRequest, definition: ToolDefinition) -> CallContext:
         run_id=info.workflow_run_id or "",
         step=request.step,
         idempotency_key=key,
-        attempt=info.attempt,
+        attempt=request.failed + info.attempt,
         timeout=definition.tool.timeout,
     )
 

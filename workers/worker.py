@@ -52,6 +52,9 @@ STICKY = timedelta(milliseconds=500)
 GRACE = timedelta(seconds=30)
 """Time for which a stopping worker lets activities finish."""
 
+HEARTBEATS_APART = timedelta(milliseconds=500)
+"""Shortest time between two heartbeats that are sent: four fit into the shortest timeout."""
+
 ACTIVITY_SLOTS = 100
 
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
@@ -141,7 +144,7 @@ async def open_worker(
             workflow_task_executor=threads,
             max_concurrent_activities=ACTIVITY_SLOTS,
             sticky_queue_schedule_to_start_timeout=STICKY,
-            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            max_heartbeat_throttle_interval=HEARTBEATS_APART,
             graceful_shutdown_timeout=GRACE,
             deployment_config=_deployment(options),
         )
