@@ -149,6 +149,7 @@ class ToolCalls:
                 attempted = Attempted(wait.outcome, wait.answer, is_passing=True, failed=wait.failed)
                 break
             attempted = await self._send(placed, entry, begun_at, wait, instead_of)
+            attempted = replace(attempted, outcome=_join(placed.tool, attempted.outcome, wait))
             attempts += attempted.attempts
             wait = self._find_wait(placed, attempted, entry, begun_at, attempts)
             if wait is None:
@@ -256,7 +257,7 @@ class ToolCalls:
             again_at=workflow.now() + timedelta(seconds=seconds),
             line=patience.describe_wait(placed.tool.name, attempts, reason, seconds),
             answer=attempted.answer,
-            outcome=self._join(placed.tool, attempted, before),
+            outcome=attempted.outcome,
             attempts=attempts,
             failed=failed,
         )
@@ -276,11 +277,6 @@ class ToolCalls:
         assert begun_at is not None
         seconds = patience.compute_wait(failed)
         return seconds if workflow.now() - begun_at + timedelta(seconds=seconds) <= whole else None
-
-    def _join(self, tool: Tool, attempted: Attempted, before: Wait | None) -> Outcome:
-        """Return what is known of all attempts; our own activities have joined theirs."""
-        was_unknown = before is not None and before.outcome is Outcome.UNKNOWN
-        return Outcome.UNKNOWN if tool.remote is not None and was_unknown else attempted.outcome
 
     async def _wait_out(self, wait: Wait) -> bool:
         """Wait until the next attempt is due; return whether it may begin."""
@@ -325,7 +321,9 @@ class ToolCalls:
                 break
             was_lost = True
         outcome = Outcome.UNKNOWN if was_lost and sent.outcome is not Outcome.DONE else sent.outcome
-        return replace(sent, outcome=outcome, attempts=number, failed=number)
+        # A definite answer is no reason for another attempt, whatever it is worth.
+        is_lasting = sent.is_lasting or sent.outcome is Outcome.NOT_DONE
+        return replace(sent, outcome=outcome, attempts=number, failed=number, is_lasting=is_lasting)
 
     def _account(
         self, placed: JudgedCall, counted: EffectEntry, attempted: Attempted, begun_at: datetime | None
@@ -389,3 +387,11 @@ def _left(tool: Tool, begun_at: datetime | None) -> timedelta | None:
     if tool.effect is not Effect.KEYED or tool.key_valid is None:
         return None
     return tool.key_valid if begun_at is None else begun_at + tool.key_valid - workflow.now()
+
+
+def _join(tool: Tool, outcome: Outcome, wait: Wait | None) -> Outcome:
+    """Return what is known of all attempts after one more of them; activities of ours have joined theirs."""
+    if tool.remote is None or not tool.effect.changes_world or wait is None or wait.outcome is not Outcome.UNKNOWN:
+        return outcome
+    is_definite = outcome is Outcome.DONE or (outcome is Outcome.NOT_DONE and tool.effect is Effect.KEYED)
+    return outcome if is_definite else Outcome.UNKNOWN
