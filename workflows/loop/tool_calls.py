@@ -1,6 +1,5 @@
 """Attempts of one call, and the account that the run keeps of calls that change the world."""
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -23,11 +22,9 @@ from mandate.workflows.contracts.tool import (
 )
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
+from mandate.workflows.loop.waits import SHORTEST_VALIDITY, Waits, find_validity, join_outcomes
 from mandate.workflows.outcomes import Attempted, attempts_at_most
-from mandate.workflows.rules import effects, local_activities, patience, wording
-
-SHORTEST_VALIDITY = timedelta(seconds=1)
-"""A key that is known for less is not used again."""
+from mandate.workflows.rules import effects, local_activities, wording
 
 FIRST_WAIT = timedelta(milliseconds=100)
 LONGEST_WAIT = timedelta(seconds=30)
@@ -68,6 +65,7 @@ class ToolCalls:
     def __init__(self, run: Run, control: Control) -> None:
         self._run = run
         self._control = control
+        self._waits = Waits(run, control)
         self._in_flight: dict[int, EffectEntry] = {}
 
     @property
@@ -142,35 +140,25 @@ class ToolCalls:
         """Make a call for as long as its patience lasts; `before` attempts had the same key."""
         attempts = wait.attempts if wait is not None else 0
         while True:
-            if wait is not None and not await self._wait_out(wait):
+            if wait is not None and not await self._waits.wait_out(wait):
                 if not self._control.is_stopping and not self._run.state.uncertain:
                     self._leave(placed.index, wait)
                     return None
                 attempted = Attempted(wait.outcome, wait.answer, is_passing=True, failed=wait.failed)
                 break
             attempted = await self._send(placed, entry, begun_at, wait, instead_of)
-            attempted = replace(attempted, outcome=_join(placed.tool, attempted.outcome, wait))
+            attempted = replace(attempted, outcome=join_outcomes(placed.tool, attempted.outcome, wait))
             attempts += attempted.attempts
-            wait = self._find_wait(placed, attempted, entry, begun_at, attempts)
+            wait = self._waits.begin(placed.index, placed.tool, attempted, entry, begun_at=begun_at, attempts=attempts)
             if wait is None:
                 break
-            self._run.state.waits = {**self._run.state.waits, placed.index: wait}
-        if placed.index in self._run.state.waits:
-            left = {other: one for other, one in self._run.state.waits.items() if other != placed.index}
-            self._run.state.waits = left
-        is_passing = attempted.is_passing or self._is_passing(placed.tool, attempted)
+        self._waits.end(placed.index)
+        is_passing = attempted.is_passing or self._waits.is_passing(placed.tool, attempted)
         attempted = replace(attempted, attempts=attempts, is_passing=is_passing)
         if entry is not None:
             counted = entry.model_copy(update={"attempts": before + attempts})
             self._account(placed, counted, attempted, begun_at)
         return replace(attempted, key=entry.key if entry is not None else None)
-
-    def _is_passing(self, tool: Tool, attempted: Attempted) -> bool:
-        """Return whether somebody else's activity failed because they were not there."""
-        if tool.remote is None or attempted.is_lasting or not self._run.has(Change.WAITS_OUT):
-            return False
-        is_repeated = tool.effect is not Effect.ONCE and attempted.outcome is Outcome.UNKNOWN
-        return is_repeated or attempted.outcome is Outcome.NOT_SENT
 
     def _leave(self, index: int, wait: Wait) -> None:
         """Keep what is known of a call that waits while the run continues as new."""
@@ -178,7 +166,7 @@ class ToolCalls:
         if unclear is None:
             return
         # It is being made again: what became of it is looked up anew.
-        self._run.state.waits = {other: one for other, one in self._run.state.waits.items() if other != index}
+        self._waits.end(index)
         is_not_done = wait.outcome is not Outcome.UNKNOWN
         self.keep_unknown(index, unclear.model_copy(update={"is_not_done": is_not_done, "request": None}))
 
@@ -194,7 +182,7 @@ class ToolCalls:
         key = entry.key if entry is not None else None
         if entry is not None:
             self._in_flight[placed.index] = entry
-        valid, rest = _left(placed.tool, begun_at), self._rest_of_patience(placed.tool, begun_at, wait)
+        valid, rest = find_validity(placed.tool, begun_at), self._waits.find_rest(placed.tool, begun_at, wait)
         if placed.tool.remote is not None:
             is_first = wait is None
             sent = await self._send_remote(placed, placed.tool.remote, key, valid, rest, is_first=is_first)
@@ -222,70 +210,6 @@ class ToolCalls:
         if entry is not None:
             del self._in_flight[placed.index]
         return attempted
-
-    def _rest_of_patience(self, tool: Tool, begun_at: datetime | None, wait: Wait | None) -> timedelta | None:
-        """Return the time within which another attempt may begin; `None` where attempts are only counted."""
-        whole = patience.find_patience(tool) if self._run.has(Change.WAITS_OUT) else None
-        if whole is None or begun_at is None or wait is None:
-            return whole
-        given_back = (wait.attempts - wait.failed) * steps.REPEATED_HEARTBEAT
-        return max(whole - (workflow.now() - begun_at) + given_back, timedelta(0))
-
-    def _find_wait(
-        self,
-        placed: JudgedCall,
-        attempted: Attempted,
-        entry: EffectEntry | None,
-        begun_at: datetime | None,
-        attempts: int,
-    ) -> Wait | None:
-        """Return the wait before the next attempt; `None` for a call that is over."""
-        before = self._run.state.waits.get(placed.index)
-        failed = attempted.failed
-        if placed.tool.remote is not None:
-            failed += before.failed if before is not None else 0
-        seconds = self._again_in(placed.tool, attempted, failed, begun_at, before)
-        valid = _left(placed.tool, begun_at)
-        if seconds is None or begun_at is None:
-            return None
-        if valid is not None and valid - timedelta(seconds=seconds) < SHORTEST_VALIDITY:
-            return None
-        reason = "failed" if placed.tool.sensitive else wording.shorten(attempted.answer.text or "failed", 80)
-        return Wait(
-            entry=entry,
-            begun_at=begun_at,
-            again_at=workflow.now() + timedelta(seconds=seconds),
-            line=patience.describe_wait(placed.tool.name, attempts, reason, seconds),
-            answer=attempted.answer,
-            outcome=attempted.outcome,
-            attempts=attempts,
-            failed=failed,
-        )
-
-    def _again_in(
-        self, tool: Tool, attempted: Attempted, failed: int, begun_at: datetime | None, before: Wait | None
-    ) -> float | None:
-        """Return the seconds before another attempt, `None` for none; our own activities say so themselves."""
-        if tool.remote is None:
-            return attempted.again_in
-        is_over = attempted.outcome not in {Outcome.UNKNOWN, Outcome.NOT_SENT} or attempted.is_lasting
-        rest = self._rest_of_patience(tool, begun_at, before)
-        if is_over or rest is None or not patience.may_repeat(tool, failed):
-            return None
-        whole = patience.find_patience(tool)
-        assert whole is not None
-        assert begun_at is not None
-        seconds = patience.compute_wait(failed)
-        return seconds if workflow.now() - begun_at + timedelta(seconds=seconds) <= whole else None
-
-    async def _wait_out(self, wait: Wait) -> bool:
-        """Wait until the next attempt is due; return whether it may begin."""
-        self._run.set_doing(wait.line)
-        rest = wait.again_at - workflow.now()
-        if rest > timedelta(0):
-            with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: self._control.is_halting, timeout=rest, timeout_summary=wait.line)
-        return await self._control.go_ahead() and not self._control.is_halting
 
     async def _send_remote(
         self,
@@ -380,18 +304,3 @@ class ToolCalls:
         if index in self._run.state.unclear:
             left = {other: one for other, one in self._run.state.unclear.items() if other != index}
             self._run.state.unclear = left
-
-
-def _left(tool: Tool, begun_at: datetime | None) -> timedelta | None:
-    """Return the time within which a call must have its answer: later the other side may have forgotten the key."""
-    if tool.effect is not Effect.KEYED or tool.key_valid is None:
-        return None
-    return tool.key_valid if begun_at is None else begun_at + tool.key_valid - workflow.now()
-
-
-def _join(tool: Tool, outcome: Outcome, wait: Wait | None) -> Outcome:
-    """Return what is known of all attempts after one more of them; activities of ours have joined theirs."""
-    if tool.remote is None or not tool.effect.changes_world or wait is None or wait.outcome is not Outcome.UNKNOWN:
-        return outcome
-    is_definite = outcome is Outcome.DONE or (outcome is Outcome.NOT_DONE and tool.effect is Effect.KEYED)
-    return outcome if is_definite else Outcome.UNKNOWN
