@@ -25,6 +25,8 @@ from tests.acceptance.killed_tools import JOURNAL
 from tests.support.agents import ALLOW_ALL, Site, new_site
 from tests.support.processes import Process, Processes, processes
 
+pytestmark = pytest.mark.alone
+
 MARGIN = timedelta(seconds=1)
 MODULE = "tests.acceptance.killed_tools"
 BEFORE = {"call": [{"note": {"word": "before"}}]}

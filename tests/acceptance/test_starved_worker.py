@@ -31,6 +31,8 @@ from tests.support.attacks import whole_history
 from tests.support.people import ASK_ALL, decision, write_people
 from tests.support.processes import Process, Processes, processes
 
+pytestmark = pytest.mark.alone
+
 Handle = WorkflowHandle[Any, Any]
 T = TypeVar("T")
 
