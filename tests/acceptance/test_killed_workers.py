@@ -25,8 +25,6 @@ from tests.acceptance.killed_tools import JOURNAL
 from tests.support.agents import ALLOW_ALL, Site, new_site
 from tests.support.processes import Process, Processes, processes
 
-pytestmark = pytest.mark.alone
-
 MARGIN = timedelta(seconds=1)
 MODULE = "tests.acceptance.killed_tools"
 BEFORE = {"call": [{"note": {"word": "before"}}]}
@@ -252,6 +250,7 @@ async def play(site: Site, started: Processes, release: asyncio.Event, journal: 
     return Scene(dict(zip(runs, endings, strict=True)), killed_at, released_at, f"{successor.pid}@")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("name", "kind", "attempt", "heartbeat"),
     [
@@ -272,6 +271,7 @@ async def test_another_worker_goes_on_within_the_heartbeat_timeout_and_a_second(
     assert waited <= scene.at_most(name, heartbeat)
 
 
+@pytest.mark.alone
 async def test_task_that_was_handed_to_a_dying_worker_is_taken_up_within_the_task_timeout_and_a_second(
     tmp_path: Path, client: Client, temporal: DevServer
 ) -> None:
@@ -303,6 +303,7 @@ async def test_task_that_was_handed_to_a_dying_worker_is_taken_up_within_the_tas
     assert ended.result.status is RunStatus.COMPLETED
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["model", "read", "keyed", "idle"])
 async def test_finished_steps_are_not_repeated(scene: Scene, name: str) -> None:
     ended = scene.endings[name]
@@ -316,6 +317,7 @@ async def test_finished_steps_are_not_repeated(scene: Scene, name: str) -> None:
     assert ended.result.output == "done"
 
 
+@pytest.mark.alone
 async def test_keyed_effect_is_tried_again_with_its_key(scene: Scene) -> None:
     ended = scene.endings["keyed"]
 
@@ -331,6 +333,7 @@ NOBODY_ANSWERS = timedelta(seconds=1)
 """How long the run asks people what became of the call; nobody does in these tests."""
 
 
+@pytest.mark.alone
 async def test_effect_that_may_happen_once_is_not_tried_again(scene: Scene) -> None:
     ended = scene.endings["once"]
 
