@@ -31,8 +31,8 @@ _PROBE: dict[str, Any] = {
     "with": {"key": "key"},
     "done": "result.receipt > 0",
     "absent": "result == null",
-    # The server may have to be started again first.
-    "patience": "8s",
+    # The server and workers may have to be started again first.
+    "patience": "20s",
 }
 
 PRODUCT = (*MANDATE, "worker")
