@@ -1,6 +1,7 @@
 """What every test may use: a real Temporal server for the session, and a client of it."""
 
 import os
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,10 +14,7 @@ from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import DevServer, run_private_server
 
 FOLDERS = {"integration": "starts servers", "acceptance": "acts as a user does, with real processes"}
-MARKERS = {
-    "alone": "measures how long something is waited for: no other test may run beside it",
-    "long": "takes long: of several processes that share the tests, one begins with it",
-}
+ALONE = "measures how long something is waited for: no other test may run beside it"
 LOOPBACK = ("127.0.0.1", "localhost")
 OURS = ("MANDATE_", "TEMPORAL_", "OPENAI_", "ANTHROPIC_", "VLLM_")
 
@@ -40,8 +38,7 @@ hypothesis.settings.load_profile("mandate")
 def pytest_configure(config: pytest.Config) -> None:
     for folder, meaning in FOLDERS.items():
         config.addinivalue_line("markers", f"{folder}: {meaning}; set for all tests of that folder")
-    for marker, meaning in MARKERS.items():
-        config.addinivalue_line("markers", f"{marker}: {meaning}")
+    config.addinivalue_line("markers", f"alone: {ALONE}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -51,14 +48,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if folder in FOLDERS:
             item.add_marker(folder)
     if hasattr(config, "workerinput"):
-        # One of several processes: none is to be left with much to do when the others are done.
         items.sort(key=_turn)
 
 
-def _turn(item: pytest.Item) -> tuple[bool, bool, bool]:
-    """Order the longest first: those with the marker, then acceptance tests, then integration tests."""
-    long, acceptance, integration = map(item.get_closest_marker, ("long", "acceptance", "integration"))
-    return long is None, acceptance is None, integration is None
+def _turn(item: pytest.Item) -> tuple[bool, int]:
+    """Order the files for processes that share them.
+
+    Unit tests come last: their files are short, so all processes end at about the same time. The others are mixed,
+    always in the same way: those that start many processes have similar names, and should not all run at once.
+    """
+    file = item.nodeid.partition("::")[0]
+    return not any(map(item.get_closest_marker, FOLDERS)), zlib.crc32(file.encode())
 
 
 @pytest.fixture(scope="session")
