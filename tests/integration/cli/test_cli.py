@@ -213,7 +213,7 @@ async def test_bad_input_exits_with_two_and_its_sentence(
 
 
 async def test_id_of_a_running_run_is_refused(place: Place, worker: object) -> None:
-    await begun(place, "dawdle", "taken")
+    await place.run("run", "till", "dawdle", "--id", "taken", "--detach")
 
     done = await place.run("run", "till", "hi", "--id", "taken")
 
