@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from temporalio.client import Client, WorkflowHandle
 
 from mandate.workers.dev_server.server import DevServer
@@ -33,6 +34,7 @@ def work(number: int) -> list[dict[str, Any]]:
     return [*({"call": [call]} for call in calls), {"say": "done"}]
 
 
+@pytest.mark.alone
 async def test_no_attempt_that_lives_is_given_up(tmp_path: Path, client: Client, temporal: DevServer) -> None:
     site = new_site(tmp_path, client)
     tools = [{"python": f"{MODULE}:{name}"} for name in ("pay_long", "compute")]

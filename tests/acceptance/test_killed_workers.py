@@ -250,6 +250,7 @@ async def play(site: Site, started: Processes, release: asyncio.Event, journal: 
     return Scene(dict(zip(runs, endings, strict=True)), killed_at, released_at, f"{successor.pid}@")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("name", "kind", "attempt", "heartbeat"),
     [
@@ -271,6 +272,7 @@ async def test_another_worker_goes_on_within_the_heartbeat_timeout_and_a_second(
     assert waited <= scene.at_most(name, heartbeat)
 
 
+@pytest.mark.alone
 async def test_task_that_was_handed_to_a_dying_worker_is_taken_up_within_the_task_timeout_and_a_second(
     tmp_path: Path, client: Client, temporal: DevServer
 ) -> None:
@@ -302,6 +304,7 @@ async def test_task_that_was_handed_to_a_dying_worker_is_taken_up_within_the_tas
     assert ended.result.status is RunStatus.COMPLETED
 
 
+@pytest.mark.alone
 async def test_worker_killed_in_a_local_activity_costs_the_task_timeout_and_nothing_is_lost(
     tmp_path: Path, client: Client, temporal: DevServer
 ) -> None:
@@ -329,6 +332,7 @@ async def test_worker_killed_in_a_local_activity_costs_the_task_timeout_and_noth
     assert waited <= TASK_TIMEOUT + MARGIN
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["model", "read", "keyed", "idle"])
 async def test_finished_steps_are_not_repeated(scene: Scene, name: str) -> None:
     ended = scene.endings[name]
@@ -342,6 +346,7 @@ async def test_finished_steps_are_not_repeated(scene: Scene, name: str) -> None:
     assert ended.result.output == "done"
 
 
+@pytest.mark.alone
 async def test_keyed_effect_is_tried_again_with_its_key(scene: Scene) -> None:
     ended = scene.endings["keyed"]
 
@@ -357,6 +362,7 @@ NOBODY_ANSWERS = timedelta(seconds=1)
 """How long the run asks people what became of the call; nobody does in these tests."""
 
 
+@pytest.mark.alone
 async def test_effect_that_may_happen_once_is_not_tried_again(scene: Scene) -> None:
     ended = scene.endings["once"]
 
