@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
 from mandate.workers.history.local_activities import MARKER, read_local_activity
 from mandate.workers.history.record import read_record
-from tests.support.agents import Site, new_site, texts_told
+from tests.support.agents import Site, new_site, parts_taken, texts_told
 from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import LET_GO, TOOLKIT_CHECKS, calls_of
 
@@ -208,3 +210,72 @@ async def test_start_of_a_run_takes_one_workflow_task_before_the_model_is_asked(
 
     kinds = [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in await events(handle)]
     assert kinds[: kinds.index("ACTIVITY_TASK_SCHEDULED")].count("WORKFLOW_TASK_STARTED") == 1
+
+
+def write_reads(site: Site, name: str) -> None:
+    site.write(name, [look("a"), look("b", held=True), look("c"), {"say": "done"}], tools=TOOLS)
+
+
+async def in_a_local_read(site: Site, name: str) -> Run:
+    """A run whose second read has just begun within a workflow task, and goes on until it is let go."""
+    handle = await site.start(name)
+    async with asyncio.timeout(20):
+        while len(calls_of(handle.id, "look")) < 2:
+            await asyncio.sleep(0.005)
+    return handle
+
+
+async def test_stop_in_the_middle_of_a_local_activity(site: Site) -> None:
+    write_reads(site, "stopped")
+    async with site.serving():
+        handle = await in_a_local_read(site, "stopped")
+        await handle.signal("stop", {"by": "ann@example.com"})
+        LET_GO.add(handle.id)
+        result = await handle.result()
+
+    assert (result.status, result.uncertain) == ("stopped", ())
+    assert len(calls_of(handle.id, "look")) in {2, 3}
+
+
+async def test_pause_in_the_middle_of_a_local_activity(site: Site) -> None:
+    write_reads(site, "paused")
+    async with site.serving():
+        handle = await in_a_local_read(site, "paused")
+        await handle.signal("pause", {"by": "ann@example.com"})
+        LET_GO.add(handle.id)
+        async with asyncio.timeout(20):
+            while "paused" not in str((await handle.query("progress"))["doing"]):
+                await asyncio.sleep(0.02)
+        await handle.execute_update("resume", {"by": "ann@example.com"})
+        result = await handle.result()
+
+    assert result.status == "completed"
+    assert await texts_told(site, result.head) == ["looked at a", "looked at b", "looked at c"]
+
+
+async def test_cancel_in_the_middle_of_a_local_activity(site: Site) -> None:
+    write_reads(site, "cancelled")
+    async with site.serving():
+        handle = await in_a_local_read(site, "cancelled")
+        await handle.cancel()
+        LET_GO.add(handle.id)
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+
+    assert (await handle.describe()).status is WorkflowExecutionStatus.CANCELED
+
+
+async def test_run_with_local_activities_continues_as_new(tmp_path: Path) -> None:
+    config = {"limit.historyCount.suggestContinueAsNew": "25"}
+    async with run_private_server(extra_dynamic_config=config) as server:
+        site = new_site(tmp_path, await connect(address=server.address))
+        names = [f"n{number}" for number in range(12)]
+        site.write("moves", [*(look(name) for name in names), {"say": "done"}], tools=TOOLS)
+        async with site.serving():
+            handle = await site.start("moves")
+            result = await handle.result()
+        parts = await parts_taken(site.client, handle.id)
+
+    assert parts > 2
+    assert await texts_told(site, result.head) == [f"looked at {name}" for name in names]
+    assert len(calls_of(handle.id, "look")) == len(names)
