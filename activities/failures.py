@@ -94,7 +94,13 @@ class ToolError(Exception):
     """One attempt of a tool that did not return a result; raised by the toolbox, one table a source of tools."""
 
     def __init__(
-        self, outcome: Outcome, reason: str, *, retry_after: float | None = None, is_of_key: bool = True
+        self,
+        outcome: Outcome,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        is_of_key: bool = True,
+        is_final: bool = False,
     ) -> None:
         super().__init__(reason)
         self.outcome = outcome
@@ -105,6 +111,8 @@ class ToolError(Exception):
         """Seconds that the other side asked for; makes a definite `not done` worth another attempt."""
         self.is_of_key = is_of_key and retry_after is None
         """Whether a definite `not done` is the answer to the key, and so one for earlier attempts too."""
+        self.is_final = is_final
+        """Another attempt would be refused alike, whatever the effect."""
 
 
 def make_tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before: bool) -> ApplicationError:
@@ -115,6 +123,7 @@ def make_tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_be
     """
     outcome = error.outcome
     repeatable = effect is not Effect.ONCE and (outcome is not Outcome.NOT_DONE or error.retry_after is not None)
+    repeatable = repeatable and not error.is_final
     if sent_before and not tells_of_all(error, effect):
         outcome = Outcome.UNKNOWN
     asked = error.retry_after

@@ -1,8 +1,9 @@
 """Sources of tools: each makes one call and says what became of it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, Self
 
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import ToolDefinition
@@ -21,6 +22,17 @@ class ToolText:
     """The call was done, and this says only that what it returned did not arrive."""
     is_missing: bool = False
     """True if an `error` says that what was asked for does not exist."""
+
+
+class OfferedTools(tuple[ToolDefinition, ...]):  # noqa: SLOT001 - a tuple has no room for slots
+    """Tools of a server, with a sentence for each that it offers and that cannot be used."""
+
+    left_out: tuple[str, ...]
+
+    def __new__(cls, tools: Iterable[ToolDefinition], left_out: Iterable[str] = ()) -> Self:
+        made = super().__new__(cls, tools)
+        made.left_out = tuple(left_out)
+        return made
 
 
 @dataclass(frozen=True, slots=True)

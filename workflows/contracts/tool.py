@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal, TypeGuard
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import Field
 
@@ -76,6 +76,12 @@ class McpServer(Record):
     env: dict[str, str] = {}
     url: str | None = None
     headers: dict[str, str] = {}
+    start: timedelta | None = None
+    """Longest time until it has listed its tools; `None` for the worker's own."""
+
+    def without_start(self) -> Self:
+        """Return which server it is: runs that were pinned before `start` was changed have the same."""
+        return self.model_copy(update={"start": None})
 
 
 class PythonBinding(Record):

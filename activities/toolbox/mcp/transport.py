@@ -67,15 +67,14 @@ class Stderr(asyncio.Protocol):
 
 @asynccontextmanager
 async def open_transport(
-    server: McpServer, secrets: SecretValues, stderr: Stderr, over: asyncio.Event
+    server: McpServer, secrets: SecretValues, stderr: Stderr, over: asyncio.Event, message_filter: MessageFilter
 ) -> "AsyncIterator[TransportStreams]":
-    """Open streams to `server`; `over` is set when nothing more can come from it.
+    """Open streams to `server`, through the filter; `over` is set when nothing more can come from it.
 
     Raises:
         LookupError: a secret is missing; nothing was started.
         OSError: the command cannot be started.
     """
-    message_filter = MessageFilter()
     opened = (
         _over_http(server, secrets, message_filter)
         if server.url is not None
