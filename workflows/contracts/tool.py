@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, TypeGuard
 from pydantic import Field
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record
+from mandate.workflows.contracts.question import AnsweredQuestions, ServerQuestions
 
 
 class Effect(StrEnum):
@@ -99,6 +100,8 @@ class McpBinding(Record):
     """The server's words on the tool's effect; shown to people and never trusted."""
     error: ErrorMeaning | None = None
     """Meaning of a failure that the tool reports; `None` for unknown if it is `once`, else not done."""
+    asks_before_acting: bool = False
+    """The server asks what it must know before it changes anything."""
 
 
 class HttpBinding(Record):
@@ -182,6 +185,8 @@ class ToolRequest(Record):
     """Address of the arguments that a person put in place of the model's."""
     signed: SignedApproval | None = None
     """Set where people had to sign."""
+    answers: AnsweredQuestions | None = None
+    """What people answered to the tool's server, for a call that goes on."""
     step: int
 
 
@@ -201,6 +206,8 @@ class ToolResult(Record):
     """The call was done, and this is not what its tool returned, which is lost."""
     unfit: bool = False
     """It did not pass a check."""
+    asking: ServerQuestions | None = None
+    """Set where the tool's server asks people before it goes on: the call has no result yet."""
     attempts: int = 1
     """Number of attempts the call is known to have had; at least, where only the other side counts them."""
 

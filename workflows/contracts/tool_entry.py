@@ -139,6 +139,11 @@ class McpTools(ToolSettings):
     )
     errors: dict[str, ErrorMeaning] = Field(default={}, description="The same by tool; not named: `error`.")
     start: Duration | None = Field(default=None, description="The same as `start` of `mcp`, for this entry.")
+    asks_before_acting: bool = Field(
+        default=False,
+        description="Whether the server asks people what it must know before a tool changes anything; without it a "
+        "`once` call that is not carried on after a question has an unknown outcome.",
+    )
     additional_arguments: Literal["allow", "refuse"] = Field(
         default="refuse",
         description="Whether calls may have arguments that the server's schemas do not declare, where these leave it "

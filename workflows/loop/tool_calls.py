@@ -9,6 +9,7 @@ from mandate.workflows import steps
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.policy import Verdict
+from mandate.workflows.contracts.question import ServerQuestions
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.state import Edit, Unclear
 from mandate.workflows.contracts.tool import (
@@ -20,6 +21,7 @@ from mandate.workflows.contracts.tool import (
     ToolRequest,
     ToolResult,
 )
+from mandate.workflows.loop import questions
 from mandate.workflows.loop.run import Run
 from mandate.workflows.outcomes import Attempted, attempts_at_most
 from mandate.workflows.rules import effects, wording
@@ -137,6 +139,7 @@ class ToolCalls:
                 instead_of=instead_of,
                 edited=placed.edit.call.blob if placed.edit is not None else None,
                 signed=self._run.state.signed.get(placed.index),
+                answers=questions.find_answers(self._run, placed.index),
                 step=self._run.state.step,
             )
             attempted = await steps.run_tool(request, placed.call, placed.tool, placed.verdict, valid=valid)
@@ -173,7 +176,9 @@ class ToolCalls:
     def _account(
         self, placed: JudgedCall, counted: EffectEntry, attempted: Attempted, begun_at: datetime | None
     ) -> None:
-        if attempted.outcome is Outcome.DONE:
+        if attempted.answer.asking is not None:
+            self._account_question(placed, counted, attempted.answer.asking)
+        elif attempted.outcome is Outcome.DONE:
             self.settle_done(placed.index, counted)
         elif attempted.outcome is Outcome.UNKNOWN:
             unclear = counted.model_copy(update={"reason": attempted.answer.text})
@@ -185,6 +190,16 @@ class ToolCalls:
                 self.settle_unknown(placed.index, unclear)
         else:
             self.settle(placed.index)
+
+    def _account_question(self, placed: JudgedCall, counted: EffectEntry, asking: ServerQuestions) -> None:
+        """Keep a call as one that may have happened while people are asked, unless it is known that it has not."""
+        if asking.is_not_done:
+            self.settle(placed.index)
+            return
+        reason = f"MCP server {asking.server!r} asked a question; it does not say whether it had acted before"
+        known = self._run.state.unclear.get(placed.index)
+        entry = counted.model_copy(update={"reason": reason})
+        self.keep_unknown(placed.index, Unclear(entry=entry, reruns=known.reruns if known else 0))
 
     def _entry(self, placed: JudgedCall, rerun: str = "") -> EffectEntry | None:
         if not placed.tool.effect.changes_world:

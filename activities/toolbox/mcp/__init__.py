@@ -13,6 +13,8 @@ tool_list: tools that a server offers
 tool_entries: entries of that list, one by one
 definitions: tools as an agent file wants them
 result: result as text
+elicitation: questions for people
+rounds: rounds of a call that asks
 content: parts of a result
 causes: causes inside exception groups
 handshake: first exchange with a server

@@ -94,7 +94,14 @@ def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolD
         tool=tool,
         description=listed.description or listed.title or "",
         input_schema=listed.input_schema,
-        binding=McpBinding(kind="mcp", server=server, tool=listed.name, claims=_claims(listed), error=failing),
+        binding=McpBinding(
+            kind="mcp",
+            server=server,
+            tool=listed.name,
+            claims=_claims(listed),
+            error=failing,
+            asks_before_acting=entry.asks_before_acting,
+        ),
         **limit,
     )
 

@@ -35,7 +35,11 @@ class ResultUnusable(Exception):
 
 
 class InputRequired(Exception):
-    """The server asks its client for more, which nobody here can give."""
+    """The server asks its client for more before it goes on: `result` says what."""
+
+    def __init__(self, result: JsonObject) -> None:
+        super().__init__("input")
+        self.result = result
 
 
 def read_result(answer: CallToolResult | InputRequiredResult) -> CallToolResult:
@@ -47,7 +51,7 @@ def read_result(answer: CallToolResult | InputRequiredResult) -> CallToolResult:
         InputRequired: it is no result.
     """
     if isinstance(answer, InputRequiredResult):
-        raise InputRequired
+        raise InputRequired(answer.model_dump(mode="json", by_alias=True, exclude_none=True))
     part = answer.content[0] if len(answer.content) == 1 else None
     try:
         message = pydantic_core.from_json(part.text) if isinstance(part, TextContent) else None
@@ -64,7 +68,7 @@ def _read(result: JsonValue) -> CallToolResult:
     if not isinstance(result, dict):
         raise ResultUnusable(f"it is no object but {_show(result)}")
     if result.get("resultType") == "input_required":
-        raise InputRequired
+        raise InputRequired(result)
     fields = _rename(result)
     listed, is_error = fields.get("content"), fields.get("isError")
     if isinstance(listed, list) and len(listed) > MAX_CONTENT:

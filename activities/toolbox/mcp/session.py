@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from mcp import Client, ClientSession
-from mcp_types import Implementation
+from mcp.client import ClientRequestContext
+from mcp_types import METHOD_NOT_FOUND, ElicitRequestParams, ElicitResult, ErrorData, Implementation
 from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
 
@@ -150,7 +151,9 @@ class ServerConnection:
                 async with asyncio.timeout(self.start_seconds):
                     transport = open_transport(self._server, self._secrets, stderr, over, messages)
                     info = Implementation(name="mandate", version="1")
-                    client = await stack.enter_async_context(Client(transport, cache=None, client_info=info))
+                    client = await stack.enter_async_context(
+                        Client(transport, cache=None, client_info=info, elicitation_callback=_refuse_question)
+                    )
                     # Listed before any call: the SDK sends by the tools' schemas, and results are checked by them.
                     listed = await list_tools(client.session)
                 ready.set_result(Link(client.session, over, {tool.name: tool for tool in listed}, messages))
@@ -186,3 +189,15 @@ class ServerConnection:
         if messages.last_noise is not None:
             wrote += f"; its stdout must have messages of the protocol alone, and has: {messages.last_noise}"
         return shorten(self.strike(f"MCP server {self._server.name!r} did not start: {why}{wrote}"))
+
+
+async def _refuse_question(
+    context: ClientRequestContext,  # noqa: ARG001 - the SDK calls it by name
+    params: ElicitRequestParams,  # noqa: ARG001
+) -> ElicitResult | ErrorData:
+    """Refuse a question that cannot wait for people; with a callback the SDK says that questions can be asked at all.
+
+    In versions of the protocol before 2026-07-28 a call waits in the server's memory meanwhile; `transport` tells their
+    servers that nothing can be asked.
+    """
+    return ErrorData(code=METHOD_NOT_FOUND, message="nobody can be asked during a call in this version of the protocol")

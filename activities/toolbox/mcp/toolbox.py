@@ -1,7 +1,7 @@
 """MCP servers as tools: one client a server and worker, and the table of how their failures read."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
@@ -11,30 +11,33 @@ from mcp_types import (
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
+    URL_ELICITATION_REQUIRED,
     CallToolRequest,
     CallToolRequestParams,
     CallToolResult,
+    ElicitResult,
     InputRequiredResult,
 )
 from mcp_types import Tool as ListedTool
 from pydantic import TypeAdapter, ValidationError
 
 from mandate.activities.failures import ToolError
-from mandate.activities.toolbox.base import CallContext, OfferedTools, ResolveSecrets, ToolText
+from mandate.activities.toolbox.base import AsksPeople, CallContext, OfferedTools, ResolveSecrets, ToolText
 from mandate.activities.toolbox.mcp.causes import find_cause
 from mandate.activities.toolbox.mcp.definitions import Definitions
+from mandate.activities.toolbox.mcp.elicitation import CannotAsk
 from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
 from mandate.activities.toolbox.mcp.http_refusal import SERVER_FAILED, SESSION_GONE, TURNED_AWAY
 from mandate.activities.toolbox.mcp.json_message import OWN_SERVER_ERROR
 from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE
 from mandate.activities.toolbox.mcp.result import (
     EMPTY,
-    InputRequired,
     ResultUnusable,
     find_schema_fault,
     format_result,
     read_result,
 )
+from mandate.activities.toolbox.mcp.rounds import Answered, Rounds
 from mandate.activities.toolbox.mcp.session import START_SECONDS, Link, ServerConnection
 from mandate.activities.toolbox.mcp.tool_entries import describe_protocol_fault
 from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, list_tools
@@ -44,7 +47,7 @@ from mandate.workflows.contracts.tool import Effect, ErrorMeaning, McpBinding, M
 from mandate.workflows.contracts.tool_entry import McpTools
 
 KEY_META = "mandate/idempotency-key"
-_FINAL = (METHOD_NOT_FOUND, INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY)
+_FINAL = (METHOD_NOT_FOUND, INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY, URL_ELICITATION_REQUIRED)
 """Refusals of the server itself that another attempt would meet again."""
 _REFUSED = (*_FINAL, NOT_CONNECTED)
 NO_REASON = "(the tool says that it failed, and gives no reason)"
@@ -74,8 +77,6 @@ def decide_outcome(
             return Outcome.NOT_SENT
         case MCPError() if answer.code in (*_REFUSED, SESSION_GONE, TURNED_AWAY):
             return Outcome.NOT_SENT
-        case InputRequired():
-            return Outcome.NOT_DONE
         case _:
             return Outcome.UNKNOWN
 
@@ -118,7 +119,10 @@ class McpToolbox:
         effect = definition.tool.effect
         connection = self._connection(binding.server)
         try:
-            answer, fault = await self._send(connection, binding, arguments, effect, context)
+            answer, fault = await self._send(connection, definition, arguments, context)
+        except AsksPeople:
+            connection.note_answer()
+            raise
         except ResultUnusable as error:
             connection.note_answer()
             return _report_unusable(connection.strike(str(error)), effect)
@@ -128,7 +132,7 @@ class McpToolbox:
         if fault is not None:
             return _report_unusable(connection.strike(fault), effect)
         text = connection.strike(format_result(answer)) or (NO_REASON if answer.is_error else EMPTY)
-        if decide_outcome(answer, effect, binding.error) is Outcome.UNKNOWN:
+        if decide_outcome(answer, effect, _meaning_of_error(binding, context)) is Outcome.UNKNOWN:
             raise ToolError(Outcome.UNKNOWN, f"the tool says that it failed, and may have acted: {text}")
         return ToolText(text, error=answer.is_error)
 
@@ -170,21 +174,31 @@ class McpToolbox:
     async def _send(
         self,
         connection: ServerConnection,
-        binding: McpBinding,
+        definition: ToolDefinition,
         arguments: JsonObject,
-        effect: Effect,
         context: CallContext,
-    ) -> tuple[CallToolResult, str | None]:
+    ) -> Answered:
         """Send the call and return the server's result, and why it cannot be used if so."""
+        binding, effect = definition.binding, definition.tool.effect
+        assert isinstance(binding, McpBinding)
+        tool = binding.tool
         meta = {KEY_META: context.idempotency_key} if effect.changes_world else None
-        params = CallToolRequestParams(name=binding.tool, arguments=arguments, _meta=meta)
         deadline = asyncio.get_running_loop().time() + context.timeout.total_seconds()
-        # A session that the server forgot has not taken the call.
-        return await _in_a_session(lambda: self._send_once(connection, params, deadline))
+
+        async def send(responses: Mapping[str, JsonObject], state: str | None) -> Answered:
+            given = {key: ElicitResult.model_validate(response) for key, response in responses.items()}
+            params = CallToolRequestParams(
+                name=tool, arguments=arguments, _meta=meta, input_responses=given or None, request_state=state
+            )
+            # A session that the server forgot has not taken the call.
+            return await _in_a_session(lambda: self._send_once(connection, params, deadline))
+
+        rounds = Rounds(connection.name, definition.tool.sensitive, asked=_outcome_of_question(binding, effect))
+        return await rounds.run(send, context.dialogue)
 
     async def _send_once(
         self, connection: ServerConnection, params: CallToolRequestParams, deadline: float
-    ) -> tuple[CallToolResult, str | None]:
+    ) -> Answered:
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -226,7 +240,23 @@ async def _in_a_session(work: Callable[[], Awaitable[_T]]) -> _T:
     return await work()
 
 
+def _meaning_of_error(binding: McpBinding, context: CallContext) -> ErrorMeaning | None:
+    """Return what it means that the tool failed: not done, if people refused what it must know before it acts."""
+    responses = context.dialogue.responses.values() if context.dialogue is not None else ()
+    was_refused = any(response.get("action") != "accept" for response in responses)
+    return "not_done" if binding.asks_before_acting and was_refused else binding.error
+
+
+def _outcome_of_question(binding: McpBinding, effect: Effect) -> Outcome:
+    """Return what is known of a call whose server asks: it may have acted before, which only `once` cannot bear."""
+    return Outcome.NOT_DONE if binding.asks_before_acting or effect is not Effect.ONCE else Outcome.UNKNOWN
+
+
 def _tool_error(error: BaseException, effect: Effect, connection: ServerConnection, binding: McpBinding) -> ToolError:
+    if isinstance(error, CannotAsk):
+        return ToolError(
+            _outcome_of_question(binding, effect), connection.strike(_reason(error, binding)), is_final=True
+        )
     own = isinstance(error, MCPError) and error.code in (TURNED_AWAY, SERVER_FAILED)
     wait = error.data if own and isinstance(error, MCPError) and isinstance(error.data, int | float) else None
     is_final = isinstance(error, MCPError) and (error.code in _FINAL or (error.code == TURNED_AWAY and wait is None))
@@ -251,8 +281,8 @@ def _reason(error: BaseException, binding: McpBinding) -> str:
         case TimeoutError():
             noise = f"; its stdout must have messages of the protocol alone, and has: {error}" if str(error) else ""
             return f"MCP server {server!r} did not answer in time{noise}"
-        case InputRequired():
-            return f"MCP server {server!r} asks for {error}, which this client cannot give"
+        case CannotAsk():
+            return f"MCP server {server!r} {error}"
         case ValidationError():
             return f"MCP server {server!r}: {describe_protocol_fault(error)}"
         case _:
@@ -269,7 +299,7 @@ def _describe(error: MCPError) -> str:
             return f"does not know the session any more: {error.message}"
         case code if code in (TURNED_AWAY, SERVER_FAILED):
             return f"answered {error.message}"
-        case code if code == MISSING_REQUIRED_CLIENT_CAPABILITY:
+        case code if code in (MISSING_REQUIRED_CLIENT_CAPABILITY, URL_ELICITATION_REQUIRED):
             return f"needs what this client cannot do: {error.message} ({code})"
         case code:
             return f"refused the call: {error.message} ({-32000 if code == OWN_SERVER_ERROR else code})"
