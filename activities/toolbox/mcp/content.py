@@ -3,6 +3,7 @@
 import json
 import re
 
+import pydantic_core
 from mcp_types import ContentBlock, TextContent
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -48,6 +49,20 @@ def strip_encoded(value: JsonValue) -> JsonValue:
             return _strip_text(value)
         case _:
             return value
+
+
+def strip_text(text: str) -> str:
+    """Return a text without the base64 in it, if it is that alone, or long JSON that holds some."""
+    if len(text) < _LONG_ENCODED:
+        return text
+    if not text.lstrip().startswith(("{", "[")):
+        return _strip_text(text)
+    try:
+        value: JsonValue = pydantic_core.from_json(text)
+    except ValueError:
+        return text
+    stripped = strip_encoded(value)
+    return text if stripped == value else json.dumps(stripped, ensure_ascii=False)
 
 
 def count_bytes(base64: str) -> int:

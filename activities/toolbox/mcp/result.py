@@ -157,14 +157,14 @@ def _is_same(text: str, structured: JsonValue) -> bool:
 def _line(part: ContentBlock) -> str:
     match part:
         case TextContent(text=text):
-            return text
+            return content.strip_text(text)
         case ImageContent(mime_type=mime, data=data) | AudioContent(mime_type=mime, data=data):
             return content.describe_media(part.type, mime, data)
         case ResourceLink():
             size = f", {part.size} bytes" if part.size is not None else ""
             return f"[resource {part.uri}, {part.mime_type or 'unknown type'}{size}]"
         case EmbeddedResource(resource=TextResourceContents(text=text)):
-            return text
+            return content.strip_text(text)
         case EmbeddedResource(resource=resource):
             return content.describe_media(
                 f"resource {resource.uri},", resource.mime_type, getattr(resource, "blob", "")

@@ -50,6 +50,7 @@ KEY_META = "mandate/idempotency-key"
 _FINAL = (METHOD_NOT_FOUND, INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY, URL_ELICITATION_REQUIRED)
 """Refusals of the server itself that another attempt would meet again."""
 _REFUSED = (*_FINAL, NOT_CONNECTED)
+_CLOSE_TO_THE_END_SECONDS = 1.0
 NO_REASON = "(the tool says that it failed, and gives no reason)"
 _T = TypeVar("_T")
 _ANSWER: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
@@ -221,6 +222,11 @@ async def _ask(
         # It may hang for good: the next call finds another process, or another session.
         connection.retire(link)
         raise TimeoutError(link.messages.last_noise or "") from None
+    except asyncio.CancelledError:
+        # Temporal gives an attempt as much time as the tool has, and may come first.
+        if deadline - asyncio.get_running_loop().time() < _CLOSE_TO_THE_END_SECONDS:
+            connection.retire(link)
+        raise
     except MCPError as error:
         if error.code == ANSWER_TOO_LARGE:
             raise ResultUnusable(error.message) from None

@@ -12,6 +12,7 @@ import pytest
 
 from mandate.activities.failures import ToolError, make_tool_failure
 from mandate.activities.toolbox.mcp.causes import find_cause
+from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.tool import Effect
 from mandate.workflows.contracts.tool_entry import McpTools
@@ -291,6 +292,19 @@ async def test_a_call_that_hangs_gets_its_server_replaced(tmp_path: Path, way: W
         assert begun == (4 if way == SESSIONS else 2)
 
 
+async def test_a_call_that_is_given_up_at_its_end_gets_its_server_replaced(tmp_path: Path) -> None:
+    async with mcp_bench(tmp_path, STDIO, plan_of(stuck="hang")) as bench:
+        tool = await bench.tool("stuck", Effect.ONCE)
+        given_up = asyncio.create_task(bench.toolbox.call(tool, {}, context(seconds=1.5)))
+        await asyncio.sleep(1)
+        given_up.cancel()
+        await asyncio.wait({given_up})
+        after = await bench.say("echo")
+
+    assert given_up.cancelled()
+    assert (after, len(bench.started())) == ("paid", 2)
+
+
 async def test_a_call_of_others_goes_on_when_the_server_is_replaced(tmp_path: Path) -> None:
     plan = plan_of(stuck="nothing")
     async with mcp_bench(tmp_path, STDIO, plan) as bench:
@@ -308,16 +322,20 @@ async def test_a_call_of_others_goes_on_when_the_server_is_replaced(tmp_path: Pa
 async def test_a_start_that_takes_long_can_be_given_time(tmp_path: Path) -> None:
     plan = {**plan_of(), "start_seconds": 3}
     async with mcp_bench(tmp_path, STDIO, plan) as bench:
-        hasty, patient = {**bench.server, "start": "1s"}, {**bench.server, "start": "20s"}
-        with pytest.raises(Exception, match="'peer' did not start: ") as refused:
-            await bench.toolbox.definitions(McpTools.model_validate({"mcp": hasty}))
-        offered = await bench.toolbox.definitions(McpTools.model_validate({"mcp": patient}))
+        hasty, patient = {"mcp": {**bench.server, "start": "1s"}}, {"mcp": {**bench.server, "start": "20s"}}
+        with pytest.raises(McpUnavailable) as refused:
+            await bench.toolbox.definitions(McpTools.model_validate(hasty))
+        offered = await bench.toolbox.definitions(McpTools.model_validate(patient))
+        await bench.toolbox.close()
+        beside = McpToolbox(lambda text: text, start_seconds=1)
+        offered += await beside.definitions(McpTools.model_validate({"mcp": bench.server, "start": "20s"}))
+        await beside.close()
 
     assert str(refused.value).startswith(
         "MCP server 'peer' did not start: no answer within 1 seconds; set 'start' for a server that needs longer, "
         "for example 'start: 60s'"
     )
-    assert [made.tool.name for made in offered] == ["echo"]
+    assert [made.tool.name for made in offered] == ["echo", "echo"]
 
 
 async def test_results_of_sixty_megabytes_take_time_in_proportion(tmp_path: Path) -> None:

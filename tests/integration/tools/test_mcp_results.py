@@ -61,6 +61,9 @@ SHAPES: dict[str, tuple[dict[str, Any], str]] = {
     "media_beside": (structured({"media_type": "image/png", "data": ENCODED, "type": "base64"}),
                      '{"media_type": "image/png", "data": "[base64, 3600 bytes]", "type": "base64"}'),
     "bare": (structured({"shots": [ENCODED]}), '{"shots": ["[base64, 3600 bytes]"]}'),
+    "in_the_text": (text_result(json.dumps({"shot": ENCODED, "n": 1})), '{"shot": "[base64, 3600 bytes]", "n": 1}'),
+    "is_the_text": (text_result(ENCODED), "[base64, 3600 bytes]"),
+    "code_in_the_text": (text_result("{" + "a" * 5000), "{" + "a" * 5000),
     "genes": (structured({"genes": "ACGT" * 2000}), json.dumps({"genes": "ACGT" * 2000})),
     # Parts that are not of the protocol's shape.
     "unknown_kind": (part(words("a"), {"type": "video", "seconds": 3}),
