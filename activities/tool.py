@@ -76,7 +76,7 @@ class ToolActivities:
                 try:
                     text = await self._call(request, chain, definition, whole, heart)
                 except AsksPeople as asks:
-                    return await self._ask(asks, definition, attempt)
+                    return await self._ask(asks, definition, whole, attempt)
                 refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
                 if text.error and not _has_sent_nothing() and not failures.tells_of_all(refusal, effect):
                     raise refusal
@@ -162,8 +162,14 @@ class ToolActivities:
         except failures.STORE_ERRORS as error:
             raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
 
-    async def _ask(self, asks: AsksPeople, definition: ToolDefinition, attempt: int) -> ToolResult:
+    async def _ask(self, asks: AsksPeople, definition: ToolDefinition, whole: JsonObject, attempt: int) -> ToolResult:
         """Store what the tool's server asks, for people and for the call that goes on."""
+        if definition.tool.sensitive:
+            # The other side may have repeated what is shown nowhere.
+            texts = (strike_sensitive(question.text, definition.tool, whole) for question in asks.questions)
+            asks.questions = tuple(
+                replace(question, text=text) for question, text in zip(asks.questions, texts, strict=True)
+            )
         log.info("tool_asks", server=asks.server, questions=len(asks.questions), round=asks.dialogue.round)
         try:
             asking = await dialogues.store(self._transcript.blobs, asks)

@@ -10,6 +10,9 @@ from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall
 
+OPEN_BYTES = 256 * 1024
+"""Most that the open questions of servers take in the state, which is carried over continue-as-new."""
+
 
 class Dialogues:
     """The open questions of servers in the calls of one turn; they stand in the state."""
@@ -17,6 +20,12 @@ class Dialogues:
     def __init__(self, run: Run, gate: PeopleGate) -> None:
         self._run = run
         self._gate = gate
+
+    def has_room(self, asked: ServerQuestions) -> bool:
+        """Return whether the run can carry these questions beside those that are open."""
+        texts = [request.question or "" for request in self._gate.state.open if request.server is not None]
+        texts += [question.text for question in asked.questions]
+        return sum(len(text.encode()) for text in texts) <= OPEN_BYTES
 
     def ask(self, placed: JudgedCall, asked: ServerQuestions) -> None:
         """Ask people all that a server wants to know, each question in a request of its own."""
@@ -28,7 +37,10 @@ class Dialogues:
             self._gate.ask(request)
             self._run.record_step(f"asks {', '.join(request.waits_for)}: {request.title} ({request.id})")
             requests.append(request)
-        self._keep(placed.index, OpenQuestions(asked=asked, requests=tuple(request.id for request in requests)))
+        # The requests have the texts.
+        bare = tuple(question.model_copy(update={"text": ""}) for question in asked.questions)
+        kept = asked.model_copy(update={"questions": bare})
+        self._keep(placed.index, OpenQuestions(asked=kept, requests=tuple(request.id for request in requests)))
         self._run.publish_status()
         self._gate.notifications.tell(requests, "asked")
 

@@ -1,6 +1,7 @@
 """The calls of one turn: judged in order, asked for, made, answered."""
 
 import asyncio
+from dataclasses import replace
 
 from temporalio import workflow
 
@@ -23,6 +24,10 @@ from mandate.workflows.rules import policy, wording
 
 PARALLEL_READS = 64
 """Reads of one turn that are in flight at once."""
+
+TOO_MANY_QUESTIONS = ToolResult(
+    text="not done: it asks people a question, and too many of them are open; make the call later", error=True
+)
 
 
 class Turn:
@@ -180,8 +185,11 @@ class Turn:
     async def _perform(self, placed: JudgedCall) -> CallOutcome | None:
         """Make one call; return `None` when the run has to halt before its outcome is known."""
         attempted = await self._attempt(placed)
-        while attempted is not None and attempted.answer.asking is not None:
-            self._dialogues.ask(placed, attempted.answer.asking)
+        while attempted is not None and (asking := attempted.answer.asking) is not None:
+            if not self._dialogues.has_room(asking):
+                attempted = replace(attempted, answer=TOO_MANY_QUESTIONS)
+                break
+            self._dialogues.ask(placed, asking)
             attempted = await self._attempt(placed)
         if attempted is None:
             return None

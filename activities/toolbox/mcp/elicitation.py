@@ -20,6 +20,11 @@ _LACKING = {"sampling/createMessage": "an answer of a model", "roots/list": "the
 class CannotAsk(Exception):
     """Demand of a server that is not met here, in a sentence that goes on after its name."""
 
+    def __init__(self, reason: str, *, is_lacking: bool = False) -> None:
+        super().__init__(reason)
+        self.is_lacking = is_lacking
+        """It is a capability that this client never said it had."""
+
 
 def read_requests(result: JsonObject) -> dict[str, JsonObject]:
     """Return the questions in a result, by their names there.
@@ -35,7 +40,7 @@ def read_requests(result: JsonObject) -> dict[str, JsonObject]:
         method = request.get("method")
         if method != _ELICIT:
             wanted = _LACKING.get(method, repr(method)) if isinstance(method, str) else "something without a name"
-            raise CannotAsk(f"asks for {wanted}, which Mandate does not give to servers")
+            raise CannotAsk(f"asks for {wanted}, which Mandate does not give to servers", is_lacking=True)
     if len(requests) > QUESTIONS_PER_ROUND:
         raise CannotAsk(f"asks {len(requests)} questions at once; at most {QUESTIONS_PER_ROUND} are asked")
     return requests

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mcp import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult
+from pydantic import JsonValue
 
 from mandate.activities.toolbox.base import AsksPeople
 from mandate.activities.toolbox.mcp import elicitation
@@ -25,9 +26,10 @@ Send = Callable[[Mapping[str, JsonObject], str | None], Awaitable[Answered]]
 class Rounds:
     """The rounds of one attempt."""
 
-    def __init__(self, server: str, sensitive: Sequence[str], *, asked: Outcome) -> None:
-        """Take the outcome of a call that waits for people: `asked`."""
+    def __init__(self, server: str, sensitive: Sequence[str], *, asked: Outcome, strike: Callable[[str], str]) -> None:
+        """Take the outcome of a call that waits for people, `asked`, and what takes secrets out of a text."""
         self._server = server
+        self._strike = strike
         self._sensitive = sensitive
         self._asked = asked
 
@@ -54,7 +56,11 @@ class Rounds:
                 responses, state, is_begun_anew = {}, None, True
                 continue
             except InputRequired as required:
-                requests, state = elicitation.read_requests(required.result), _state(required.result)
+                state = _state(required.result)
+                requests = {
+                    key: _struck_object(request, self._strike)
+                    for key, request in elicitation.read_requests(required.result).items()
+                }
             if not requests:
                 await asyncio.sleep(pause)
                 responses, pause = {}, min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -81,6 +87,23 @@ class Rounds:
             if key not in dialogue.responses
         )
         return AsksPeople(self._asked, self._server, questions, dialogue)
+
+
+def _struck_object(value: JsonObject, strike: Callable[[str], str]) -> JsonObject:
+    """Return what a server asks without the secrets that it was given: it is kept, and shown to people."""
+    return {key: _struck(item, strike) for key, item in value.items()}
+
+
+def _struck(value: JsonValue, strike: Callable[[str], str]) -> JsonValue:
+    match value:
+        case str():
+            return strike(value)
+        case list():
+            return [_struck(item, strike) for item in value]
+        case dict():
+            return _struck_object(value, strike)
+        case _:
+            return value
 
 
 def _state(result: JsonObject) -> str | None:

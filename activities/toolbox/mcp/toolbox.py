@@ -194,7 +194,8 @@ class McpToolbox:
             # A session that the server forgot has not taken the call.
             return await _in_a_session(lambda: self._send_once(connection, params, deadline))
 
-        rounds = Rounds(connection.name, definition.tool.sensitive, asked=_outcome_of_question(binding, effect))
+        asked = _outcome_of_question(binding, effect)
+        rounds = Rounds(connection.name, definition.tool.sensitive, asked=asked, strike=connection.strike)
         return await rounds.run(send, context.dialogue)
 
     async def _send_once(
@@ -260,9 +261,8 @@ def _outcome_of_question(binding: McpBinding, effect: Effect) -> Outcome:
 
 def _tool_error(error: BaseException, effect: Effect, connection: ServerConnection, binding: McpBinding) -> ToolError:
     if isinstance(error, CannotAsk):
-        return ToolError(
-            _outcome_of_question(binding, effect), connection.strike(_reason(error, binding)), is_final=True
-        )
+        outcome = Outcome.NOT_DONE if error.is_lacking else _outcome_of_question(binding, effect)
+        return ToolError(outcome, connection.strike(_reason(error, binding)), is_final=True)
     own = isinstance(error, MCPError) and error.code in (TURNED_AWAY, SERVER_FAILED)
     wait = error.data if own and isinstance(error, MCPError) and isinstance(error.data, int | float) else None
     is_final = isinstance(error, MCPError) and (error.code in _FINAL or (error.code == TURNED_AWAY and wait is None))

@@ -12,6 +12,7 @@ import pytest
 from temporalio.client import Client, WorkflowHandle
 
 from mandate.workflows.contracts.run import RunStatus
+from mandate.workflows.loop import dialogues
 from tests.integration.tools.test_mcp_servers import answering, free_port
 from tests.support.agents import ALLOW_ALL, Site, continued, new_site, texts_told
 from tests.support.mcp_peer import COMMAND
@@ -281,6 +282,21 @@ async def test_sensitive_answers_are_refused_before_they_enter_the_history(site:
     assert len(acts(journal)) == 1
 
 
+async def test_a_question_that_repeats_something_sensitive_is_shown_without_it(site: Site) -> None:
+    journal = write(site, {"call": [{"repeat": {"card": "4000-1234"}}]}, sensitive=["card"])
+
+    async with site.serving():
+        handle = await site.start("asks")
+        (request,) = await asked(handle)
+        await decide(handle, request, "answer", value="yes")
+        await handle.result()
+        text = await history_text(handle)
+
+    assert (request.question or "").startswith("Charge card ***?")
+    assert "4000-1234" not in text
+    assert [act["sure"] for act in acts(journal)] == [True]
+
+
 async def test_the_state_of_the_server_stays_out_of_history(site: Site) -> None:
     write(site, call("refund"))
 
@@ -335,3 +351,19 @@ async def _served(transport: str, port: int, journal: Path) -> AsyncIterator[Non
         return
     async with over_http(port, journal):
         yield
+
+
+async def test_more_open_questions_than_a_run_can_carry_are_not_asked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialogues, "OPEN_BYTES", 10)
+    journal = write(site, call("refund"), asks_before_acting=True)
+
+    async with site.serving(sandboxed=False):
+        handle = await site.start("asks")
+        result = await handle.result()
+
+    assert await texts_told(site, result.head) == [
+        "not done: it asks people a question, and too many of them are open; make the call later"
+    ]
+    assert acts(journal) == []

@@ -8,6 +8,7 @@ import pytest
 
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import AsksPeople
+from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.question import Dialogue
 from mandate.workflows.contracts.tool import Effect
@@ -193,6 +194,28 @@ async def test_what_cannot_be_asked_is_not_done_and_said(tmp_path: Path, way: Wa
 
     assert said.startswith("not_done: MCP server 'peer' ")
     assert reason in said
+
+
+@pytest.mark.parametrize("kind", ["sampling", "roots"])
+async def test_a_capability_that_is_lacking_leaves_a_once_call_not_done(tmp_path: Path, kind: str) -> None:
+    async with mcp_bench(tmp_path, MODERN[0], plan_of(asks(q=NOT_ASKED[kind][0]))) as bench:
+        assert (await bench.say("pay", Effect.ONCE)).startswith("not_done: MCP server 'peer' asks for ")
+
+
+async def test_secrets_of_the_server_are_in_no_question(tmp_path: Path) -> None:
+    again = (EXPIRED, asks("s2", q=form("Use s3cr3t?")), PAID)
+    async with mcp_bench(tmp_path, MODERN[0], plan_of(asks(q=form("Use s3cr3t?")), *again)) as bench:
+        bench.toolbox = McpToolbox(lambda text: text.replace("${secret:T}", "s3cr3t"))
+        env = bench.server["env"]
+        assert isinstance(env, dict)
+        bench.server = {**bench.server, "env": {**env, "TOKEN": "${secret:T}"}}
+        asked = await question(bench)
+        said = await go_on(bench, asked, q=YES)
+        await bench.toolbox.close()
+
+    assert asked.questions[0].text.startswith("Use ***?")
+    assert "s3cr3t" not in asked.dialogue.model_dump_json()
+    assert said == "paid"
 
 
 async def test_too_many_questions_at_once_are_not_asked(tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ class Card(BaseModel):
     card: str
 
 
+class Sure(BaseModel):
+    sure: bool
+
+
 def record(**entry: object) -> None:
     assert JOURNAL is not None
     with JOURNAL.open("a") as journal:
@@ -84,6 +88,17 @@ async def charge(order: int, card: Annotated[Card, Resolve(ask_card)]) -> str:
     """Charge a card, after asking for its number."""
     record(tool="charge", order=order)
     return f"charged {card.card}"
+
+
+async def ask_sure(card: str) -> Elicit[Sure]:
+    return Elicit(f"Charge card {card}?", Sure)
+
+
+@server.tool(structured_output=False)
+async def repeat(card: str, sure: Annotated[Sure, Resolve(ask_sure)]) -> str:
+    """Charge this card, after repeating its number in a question."""
+    record(tool="repeat", sure=sure.sure)
+    return "charged"
 
 
 @server.tool(structured_output=False)
