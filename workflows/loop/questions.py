@@ -64,7 +64,11 @@ def build_request(
         head=run.state.head,
         index=index,
         choices=SERVER_CHOICES,
-        needs=needs.list_needs(verdict, run.rules, run.state.agent.people, now),
+        # One person's word answers it.
+        needs=tuple(
+            need.model_copy(update={"quorum": 1, "rejections": 1})
+            for need in needs.list_needs(verdict, run.rules, run.state.agent.people, now)
+        ),
         requested_at=now,
     )
 

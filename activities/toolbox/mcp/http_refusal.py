@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mcp import MCPError
 from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND
 from pydantic import JsonValue
 
@@ -53,6 +54,13 @@ def find_refusal(status: int, headers: Mapping[str, str], body: bytes, *, in_ses
     if status >= 500 or status in _UNCERTAIN:
         return Refusal(SERVER_FAILED, sentence, wait)
     return Refusal(TURNED_AWAY, sentence, wait)
+
+
+def find_wait(error: BaseException) -> float | None:
+    """Return the seconds after which the server wants to be asked again, if it said so."""
+    is_ours = isinstance(error, MCPError) and error.code in (TURNED_AWAY, SERVER_FAILED)
+    wait = error.data if is_ours and isinstance(error, MCPError) else None
+    return wait if isinstance(wait, int | float) else None
 
 
 def _names_session(status: int, words: str) -> bool:

@@ -13,6 +13,7 @@ from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
 
 from mandate.activities.toolbox.base import ResolveSecrets
+from mandate.activities.toolbox.mcp import http_refusal
 from mandate.activities.toolbox.mcp.causes import find_cause
 from mandate.activities.toolbox.mcp.message_filter import MessageFilter
 from mandate.activities.toolbox.mcp.tool_entries import describe_protocol_fault
@@ -160,7 +161,8 @@ class ServerConnection:
                 await over.wait()
         except BaseException as error:
             if not ready.done():
-                ready.set_exception(McpUnavailable(self._explain(error, stderr, messages)))
+                wait = http_refusal.find_wait(find_cause(error))
+                ready.set_exception(McpUnavailable(self._explain(error, stderr, messages), wait))
             elif not isinstance(error, asyncio.CancelledError):
                 log.debug("mcp server %s ended: %s", self._server.name, self.strike(repr(find_cause(error))))
             if isinstance(error, KeyboardInterrupt | SystemExit):

@@ -20,6 +20,11 @@ MAX_SCHEMA = 256 * 1024
 class McpUnavailable(Exception):
     """The server could not be started or reached: nothing was sent to it."""
 
+    def __init__(self, reason: str = "", retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        """Seconds after which it wants to be asked again."""
+
 
 async def list_tools(session: ClientSession) -> list[ListedTool]:
     """Return all tools, page by page; none for a server that offers no tools.

@@ -27,7 +27,7 @@ from mandate.activities.toolbox.mcp.causes import find_cause
 from mandate.activities.toolbox.mcp.definitions import Definitions
 from mandate.activities.toolbox.mcp.elicitation import CannotAsk
 from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
-from mandate.activities.toolbox.mcp.http_refusal import SERVER_FAILED, SESSION_GONE, TURNED_AWAY
+from mandate.activities.toolbox.mcp.http_refusal import SERVER_FAILED, SESSION_GONE, TURNED_AWAY, find_wait
 from mandate.activities.toolbox.mcp.json_message import OWN_SERVER_ERROR
 from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE
 from mandate.activities.toolbox.mcp.result import (
@@ -263,8 +263,7 @@ def _tool_error(error: BaseException, effect: Effect, connection: ServerConnecti
     if isinstance(error, CannotAsk):
         outcome = Outcome.NOT_DONE if error.is_lacking else _outcome_of_question(binding, effect)
         return ToolError(outcome, connection.strike(_reason(error, binding)), is_final=True)
-    own = isinstance(error, MCPError) and error.code in (TURNED_AWAY, SERVER_FAILED)
-    wait = error.data if own and isinstance(error, MCPError) and isinstance(error.data, int | float) else None
+    wait = error.retry_after if isinstance(error, McpUnavailable) else find_wait(error)
     is_final = isinstance(error, MCPError) and (error.code in _FINAL or (error.code == TURNED_AWAY and wait is None))
     reason = connection.strike(_reason(error, binding))
     return ToolError(decide_outcome(error, effect), reason, retry_after=wait, is_final=is_final)

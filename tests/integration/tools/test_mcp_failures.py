@@ -232,6 +232,27 @@ async def test_a_status_says_what_became_of_the_call_and_when_to_ask_again(tmp_p
     assert after == "paid"
 
 
+@pytest.mark.parametrize(
+    ("refused", "reason", "wait"),
+    [
+        (status(401), "HTTP 401 Unauthorized: no", None),
+        (status(429, **{"retry-after": "7"}), "HTTP 429 Too Many Requests: no", 7.0),
+        (status(503, "", **{"retry-after": "3"}), "HTTP 503 Service Unavailable", 3.0),
+        (status(404), "HTTP 404 Not Found: no", None),
+    ],
+)
+@pytest.mark.parametrize("way", OVER_HTTP, ids=str)
+async def test_a_status_at_the_start_says_why_and_when_to_ask_again(
+    tmp_path: Path, way: Way, refused: dict[str, Any], reason: str, wait: float | None
+) -> None:
+    async with mcp_bench(tmp_path, way, {**plan_of(), "refuses": refused}) as bench:
+        with pytest.raises(McpUnavailable) as unavailable:
+            await bench.offered()
+
+    assert str(unavailable.value) == f"MCP server 'peer' did not start: {reason}"
+    assert unavailable.value.retry_after == wait
+
+
 GONE = json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": -32001, "message": "Session not found"}})
 NO_SESSION = GONE.replace("-32001", "-32000").replace("Session not found", "Bad Request: No valid session ID provided")
 

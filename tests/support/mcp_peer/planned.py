@@ -7,7 +7,7 @@ version that it speaks. The journal has one JSON line for each start and each me
 An answer may be `{"raw": HEX}`: these bytes, with `@ID@` for the request's id, instead of it; `{"before": HEX, ...}`
 are bytes before it, as many `times`; `{"answers": [...]}` are those of one call after another, the last one for ever.
 Over HTTP `{"status": 429, "headers": {...}, "body": "..."}` is a refusal; `sessions` says that there are some, and
-`forgets` after how many calls they are forgotten, with which status.
+`forgets` after how many calls they are forgotten, with which status; `refuses` is the refusal of each handshake.
 """
 
 import http.server
@@ -145,6 +145,8 @@ class HttpPeer:
             media = "application/json" if body.startswith("{") else "text/plain"
             return forgets.get("status", 404), body.encode(), {"content-type": media}
         answer = self.plan.answer(message)
+        if "refuses" in self.plan.plan and message["method"] in ("initialize", "server/discover"):
+            answer = self.plan.plan["refuses"]
         if answer in ("hang", "nothing"):
             threading.Event().wait(3600)
         if answer == "die":
