@@ -100,7 +100,7 @@ class ToolError(Exception):
         *,
         retry_after: float | None = None,
         is_of_key: bool = True,
-        is_final: bool = False,
+        lasting: bool = False,
     ) -> None:
         super().__init__(reason)
         self.outcome = outcome
@@ -109,10 +109,10 @@ class ToolError(Exception):
         self.reason = shorten(reason)
         self.retry_after = retry_after
         """Seconds that the other side asked for; makes a definite `not done` worth another attempt."""
+        self.lasting = lasting
+        """Waiting does not mend it; another worker may."""
         self.is_of_key = is_of_key and retry_after is None
         """Whether a definite `not done` is the answer to the key, and so one for earlier attempts too."""
-        self.is_final = is_final
-        """Another attempt would be refused alike, whatever the effect."""
 
 
 def make_tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before: bool) -> ApplicationError:
@@ -123,7 +123,7 @@ def make_tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_be
     """
     outcome = error.outcome
     repeatable = effect is not Effect.ONCE and (outcome is not Outcome.NOT_DONE or error.retry_after is not None)
-    repeatable = repeatable and not error.is_final
+    repeatable = repeatable and not error.lasting
     if sent_before and not tells_of_all(error, effect):
         outcome = Outcome.UNKNOWN
     asked = error.retry_after

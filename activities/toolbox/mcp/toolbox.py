@@ -47,9 +47,9 @@ from mandate.workflows.contracts.tool import Effect, ErrorMeaning, McpBinding, M
 from mandate.workflows.contracts.tool_entry import McpTools
 
 KEY_META = "mandate/idempotency-key"
-_FINAL = (METHOD_NOT_FOUND, INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY, URL_ELICITATION_REQUIRED)
+_LASTING = (METHOD_NOT_FOUND, INVALID_PARAMS, MISSING_REQUIRED_CLIENT_CAPABILITY, URL_ELICITATION_REQUIRED)
 """Refusals of the server itself that another attempt would meet again."""
-_REFUSED = (*_FINAL, NOT_CONNECTED)
+_REFUSED = (*_LASTING, NOT_CONNECTED)
 _CLOSE_TO_THE_END_SECONDS = 1.0
 NO_REASON = "(the tool says that it failed, and gives no reason)"
 _T = TypeVar("_T")
@@ -262,11 +262,13 @@ def _outcome_of_question(binding: McpBinding, effect: Effect) -> Outcome:
 def _tool_error(error: BaseException, effect: Effect, connection: ServerConnection, binding: McpBinding) -> ToolError:
     if isinstance(error, CannotAsk):
         outcome = Outcome.NOT_DONE if error.is_lacking else _outcome_of_question(binding, effect)
-        return ToolError(outcome, connection.strike(_reason(error, binding)), is_final=True)
+        return ToolError(outcome, connection.strike(_reason(error, binding)), lasting=True)
     wait = error.retry_after if isinstance(error, McpUnavailable) else find_wait(error)
-    is_final = isinstance(error, MCPError) and (error.code in _FINAL or (error.code == TURNED_AWAY and wait is None))
+    is_lasting = isinstance(error, MCPError) and (
+        error.code in _LASTING or (error.code == TURNED_AWAY and wait is None)
+    )
     reason = connection.strike(_reason(error, binding))
-    return ToolError(decide_outcome(error, effect), reason, retry_after=wait, is_final=is_final)
+    return ToolError(decide_outcome(error, effect), reason, retry_after=wait, lasting=is_lasting)
 
 
 def _report_unusable(why: str, effect: Effect) -> ToolText:

@@ -132,7 +132,7 @@ async def test_a_call_asks_at_most_ten_times(tmp_path: Path) -> None:
 
     assert tenth.dialogue.round == 10
     assert raised.value.reason == "MCP server 'peer' asks again and again, more than 10 times in one call"
-    assert (raised.value.outcome, raised.value.is_final) == (Outcome.NOT_DONE, True)
+    assert (raised.value.outcome, raised.value.lasting) == (Outcome.NOT_DONE, True)
 
 
 @pytest.mark.parametrize(
