@@ -86,7 +86,10 @@ class PeopleActivities:
             counts=checked.refusal is None,
             signed=checked.signed,
         )
-        return checked
+        if not activity.info().is_local:
+            return checked
+        told = check.decision.model_copy(update={"token": None})
+        return checked.model_copy(update={"decision": told, "at": check.at})
 
     @activity.defn
     async def check_decisions(self, checks: DecisionChecks) -> CheckedMany:

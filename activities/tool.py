@@ -1,14 +1,16 @@
 """One call of one tool: read it from the conversation, check it again, make it, store what came back."""
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import structlog
 from temporalio import activity
 
 from mandate.activities import failures, guard, heartbeat
 from mandate.activities.failures import ToolError
-from mandate.activities.heartbeat import Heart
+from mandate.activities.heartbeat import Heart, Stopwatch
 from mandate.activities.own_files import OwnFiles
 from mandate.activities.people.signatures import KeysUnavailable, Signatures
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
@@ -23,12 +25,13 @@ from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.question import Dialogue
 from mandate.workflows.contracts.tool import Effect, Tool, ToolDefinition, ToolRequest, ToolResult
-from mandate.workflows.rules import plain_text
+from mandate.workflows.rules import local_activities, plain_text
+from mandate.workflows.rules.patience import QUICK_ATTEMPTS
 
 log = structlog.stdlib.get_logger(__name__)
 
-NOT_SENT_MARK = "mandate:not-sent"
-"""Left in the heartbeat by an attempt that sent nothing, or was told definitely that nothing was done."""
+FAILED_MARK = "mandate:failed"
+"""Left in the heartbeat by an attempt that failed, with what is known of it and of those before."""
 
 STORE_PATIENCE = 15.0
 """Seconds before another attempt when the store does not have what it should: another worker may have it."""
@@ -59,7 +62,8 @@ class ToolActivities:
         Raises:
             ApplicationError: `ToolFailed` with what is known of the attempt; retried where that is safe.
         """
-        attempt = activity.info().attempt
+        info, stopwatch = activity.info(), Stopwatch()
+        attempt, mark = info.attempt, _read_mark(info)
         # Until the definition is read, repeating is bounded by the workflow alone, which has no retries for `once`.
         effect = Effect.KEYED
         definition: ToolDefinition | None = None
@@ -78,17 +82,26 @@ class ToolActivities:
                 except AsksPeople as asks:
                     return await self._ask(asks, definition, whole, attempt)
                 refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
-                if text.error and not _has_sent_nothing() and not failures.tells_of_all(refusal, effect):
+                reached = request.reached or not _has_sent_nothing(info, mark)
+                if text.error and reached and not failures.tells_of_all(refusal, effect):
                     raise refusal
+                may_be_local = local_activities.name_tool(definition.tool) is not None
                 stored = await self._store(text, definition, attempt, sensitive_arguments.find_salt(chain.conversation))
-                return stored if attempt == 1 else stored.model_copy(update={"attempts": attempt})
+                return stored.model_copy(update={"attempts": attempt, "quick": may_be_local and stopwatch.is_quick})
         except ToolError as failed:
             error = failed if definition is None else _strike_error(failed, definition.tool, whole)
             log.warning("tool_failed", outcome=str(error.outcome), reason=error.reason)
-            sent_before = not _has_sent_nothing()
-            if error.outcome in (Outcome.NOT_SENT, Outcome.NOT_DONE) and not sent_before:
-                activity.heartbeat(NOT_SENT_MARK, attempt, guard.sign_heartbeat(_format_mark(attempt)))
-            raise failures.make_tool_failure(error, effect, attempt, sent_before=sent_before) from None
+            sent_before = request.reached or not _has_sent_nothing(info, mark)
+            has_reached = sent_before or error.outcome is Outcome.UNKNOWN
+            number = (mark.failed if mark is not None else 0) + 1
+            if effect is not Effect.ONCE:
+                heartbeat.leave(*_Mark(attempt, number, has_reached).to_details())
+            if request.patience is None or definition is None:
+                raise failures.make_tool_failure(error, effect, attempt, sent_before=sent_before) from None
+            tool = definition.tool.model_copy(update={"effect": effect})
+            rest = _find_rest(info, request.patience, stopwatch, lost=attempt - number)
+            count = failures.AttemptCount(tool, attempt, request.failed + number, rest)
+            raise failures.make_patient_failure(error, count, sent_before=sent_before) from None
 
     async def _read(self, request: ToolRequest) -> tuple[PinnedAgent, Chain, ToolDefinition, JsonObject]:
         try:
@@ -98,20 +111,22 @@ class ToolActivities:
             part = last.calls[request.index] if last is not None else None
             definition = agent.definition(part.tool) if part is not None else None
             if part is None or definition is None:
-                raise ToolError(Outcome.NOT_SENT, f"the conversation at {request.head} has no call {request.index}")
+                raise ToolError(
+                    Outcome.NOT_SENT, f"the conversation at {request.head} has no call {request.index}", lasting=True
+                )
             blobs, conversation = self._transcript.blobs, chain.conversation
             whole = await arguments.load_call(blobs, conversation, definition, part, request.edited)
             return agent, chain, definition, whole
         except failures.STORE_ERRORS as error:
             raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
         except ValueError as error:
-            raise ToolError(Outcome.NOT_SENT, str(error)) from None
+            raise ToolError(Outcome.NOT_SENT, str(error), lasting=True) from None
 
     async def _check_signatures(self, call: SignedCall) -> None:
         try:
             await self._signed.check(call)
         except Unsigned as unsigned:
-            raise ToolError(Outcome.NOT_SENT, f"not signed: {unsigned}") from None
+            raise ToolError(Outcome.NOT_SENT, f"not signed: {unsigned}", lasting=True) from None
         except (KeysUnavailable, *failures.STORE_ERRORS) as error:
             raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
 
@@ -135,7 +150,14 @@ class ToolActivities:
             await self._claim(_claimed_key(context.idempotency_key, request), request.instead_of)
         if definition.tool.effect.changes_world and heart.has_stood_still:
             raise ToolError(Outcome.NOT_SENT, "this worker stood still for so long that the attempt was given up")
-        return await toolbox.call(definition, whole, context)
+        limit = asyncio.timeout(definition.tool.timeout.total_seconds() if request.patience is not None else None)
+        try:
+            async with limit:
+                return await toolbox.call(definition, whole, context)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ToolError(Outcome.UNKNOWN, "the call took longer than its timeout") from None
 
     async def _claim(self, key: str, instead_of: str | None) -> None:
         """Enter a call that must not be repeated into the ledger, directly before it acts.
@@ -187,7 +209,8 @@ class ToolActivities:
             return stored.model_copy(update={"stands_in": text.is_lost, **({"preview": ""} if tool.sensitive else {})})
         except failures.STORE_ERRORS as error:
             # The same key gets the same answer: another attempt may find the store again.
-            if not tool.effect.changes_world or (tool.effect is not Effect.ONCE and attempt <= tool.retries):
+            again = QUICK_ATTEMPTS - 1 if tool.retries is None else tool.retries
+            if not tool.effect.changes_world or (tool.effect is not Effect.ONCE and attempt <= again):
                 raise ToolError(Outcome.UNKNOWN, str(error)) from None
             log.warning("result_lost", reason=str(error))
             lost = "done, but its result was lost: the store did not take it"
@@ -214,7 +237,7 @@ def _context(request: ToolRequest, definition: ToolDefinition) -> CallContext:
         run_id=info.workflow_run_id or "",
         step=request.step,
         idempotency_key=key,
-        attempt=info.attempt,
+        attempt=request.failed + info.attempt,
         timeout=definition.tool.timeout,
     )
 
@@ -232,19 +255,40 @@ def _is_forgotten(tool: Tool) -> bool:
     )
 
 
-def _has_sent_nothing() -> bool:
-    """Return whether each attempt before this one is known to have changed nothing: the last one left its number.
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """What a failed attempt leaves behind for the next one."""
 
-    An attempt that was lost leaves none of its own, and the number of the one before it does not fit.
-    """
-    info = activity.info()
-    if info.attempt == 1:
-        return True
+    attempt: int
+    failed: int
+    """Attempts that failed, lost ones not counted."""
+    has_reached: bool
+    """One of them may have changed something."""
+
+    def __str__(self) -> str:
+        return f"{FAILED_MARK} {self.attempt} {self.failed} {self.has_reached}"
+
+    def to_details(self) -> tuple[object, ...]:
+        return (FAILED_MARK, self.attempt, self.failed, self.has_reached, guard.sign_heartbeat(str(self)))
+
+
+def _read_mark(info: activity.Info) -> _Mark | None:
+    """Return what the attempt before this one left; one that was lost left nothing."""
     match tuple(info.heartbeat_details):
-        case (str(mark), int(attempt), signature) if mark == NOT_SENT_MARK and attempt == info.attempt - 1:
-            return guard.is_own_heartbeat(_format_mark(attempt), signature)
-    return False
+        case (str(name), int(attempt), int(failed), bool(has_reached), signature) if name == FAILED_MARK:
+            mark = _Mark(attempt, failed, has_reached)
+            if attempt == info.attempt - 1 and guard.is_own_heartbeat(str(mark), signature):
+                return mark
+    return None
 
 
-def _format_mark(attempt: int) -> str:
-    return f"{NOT_SENT_MARK} {attempt}"
+def _has_sent_nothing(info: activity.Info, mark: _Mark | None) -> bool:
+    """Return whether each attempt of this activity before this one is known to have changed nothing."""
+    return info.attempt == 1 or (mark is not None and not mark.has_reached)
+
+
+def _find_rest(info: activity.Info, patience: timedelta, stopwatch: Stopwatch, *, lost: int) -> timedelta:
+    """Return the rest of the call's patience; attempts whose worker was lost use nothing of it up."""
+    before = info.started_time - info.scheduled_time
+    given_back = max(lost, 0) * (info.heartbeat_timeout or timedelta(0))
+    return patience - before - timedelta(seconds=stopwatch.seconds) + given_back

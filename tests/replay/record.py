@@ -368,12 +368,35 @@ async def inquired(site: Site) -> Started:
     return handle
 
 
+async def local(site: Site) -> Started:
+    """Quick reads and checks, one that fails for good, one that fails in passing, and decisions by each way."""
+    odd = [{"call": [{"look_odd": {}}, {"look": {"what": "a"}}]}, {"call": [{"look_odd": {"refuse": True}}]}]
+    passing = {"call": [{"look_odd": {"break_first": 2}}, {"look": {"what": "b"}}, {"look": {"what": "c"}}]}
+    slow = {"call": [{"look": {"what": "d", "seconds": 1.0}}, {"pay": {"order": 1}}]}
+    pays = {"call": [{"pay": {"order": 2}}, {"pay": {"order": 3}}]}
+    checks = [{"after": "pay", "expect": "result.paid > 0.0"}]
+    tools = only("look", "look_odd", "pay")
+    site.write("local", [*odd, passing, slow, pays, {"say": "done"}], tools=tools, checks=checks, policy=ASK_ALL)
+    async with site.serving(identity="worker"):
+        handle = await site.start("local")
+        (first,) = await asked(handle)
+        await decide(handle, first)
+        while first.id in {request.id for request in await asked(handle)}:
+            await asyncio.sleep(0.05)
+        second, third = await asked(handle, 2)
+        await handle.signal("decide", decision(second))
+        await handle.execute_update("decide", {"decisions": [decision(third)]})
+        await handle.result()
+    return handle
+
+
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
     decided, carried, parked, stopped,
     escalated, probed, doubted, checked, undone,
     together, kept,
     inquired,
+    local,
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from tests.support.fake_provider.server import FakeProvider
 from tests.support.fault_client import CALLER, METHODS, URL
 from tests.support.fault_crew import Crew, Post, at_work
 from tests.support.fault_model import FaultModel
-from tests.support.fault_plan import EFFECTS, RETRIES, Task
+from tests.support.fault_plan import EFFECTS, Task
 from tests.support.fault_remote import READY
 from tests.support.http_peer import Reply, Seen, http_peer
 from tests.support.processes import MANDATE, PROJECT
@@ -159,7 +159,6 @@ def _write_agent(setting: Setting, queue: str, url: str, name: str, probe: dict[
             "mcp": {"name": "faults", "command": command, "env": environment},
             "effects": {f"{name}_mcp": effect for name, effect in EFFECTS.items()},
             "timeout": "60s",
-            "retries": RETRIES,
         }
     ]
     for tool, effect in EFFECTS.items():
@@ -203,7 +202,6 @@ def _http(name: str, effect: str, url: str) -> dict[str, Any]:
         "input_schema": _SCHEMA,
         "effect": effect,
         "timeout": "60s",
-        "retries": RETRIES,
     }
 
 
@@ -216,7 +214,6 @@ def _activity(name: str, effect: str, queue: str) -> dict[str, Any]:
         "failed_types": ["Busy"],
         # Nothing else tells that a remote worker was killed.
         "timeout": "12s",
-        "retries": RETRIES,
     }
 
 

@@ -253,6 +253,7 @@ def _tool(entry: NamedToolSettings, name: str, source: ToolSource) -> Tool:
     its = {
         "timeout": entry.timeout,
         "retries": entry.retries,
+        "patience": entry.patience,
         "key_valid": entry.key_valid,
         "tags": entry.tags,
         "risk": entry.risk,

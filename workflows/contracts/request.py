@@ -348,6 +348,10 @@ class Checked(Record):
     edited: EditedCall | None = None
     answer: ToolResult | None = None
     """Result of a question's tool call."""
+    decision: Decision | None = None
+    """The decision, without its token, where the check was a local activity, whose input is in no history."""
+    at: AwareDatetime | None = None
+    """Time when it came, with `decision`."""
 
 
 class Notice(Record):
@@ -375,6 +379,8 @@ class Notified(Record):
 
     failures: tuple[str, ...] = ()
     """One sentence a channel that could not be reached; never holds a secret."""
+    notices: tuple[Notice, ...] = ()
+    """Those of its input, where it was a local activity, whose input is in no history."""
 
 
 class Steering(Message):

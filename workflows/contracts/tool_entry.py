@@ -55,7 +55,14 @@ class ToolSettings(Spec):
 
     effect: Effect | None = Field(default=None, description="What a call does to the world; `once` if nothing says.")
     timeout: Duration | None = Field(default=None, description="Longest time of one attempt, for example `30s`.")
-    retries: int | None = Field(default=None, ge=0, le=20, description="Attempts after the first; never for `once`.")
+    patience: Duration | None = Field(
+        default=None,
+        description="How long a call is repeated while the other side is down; 1m for `read`, 10m for `idempotent` and "
+        "`keyed`, never for `once`.",
+    )
+    retries: int | None = Field(
+        default=None, ge=0, le=20, description="Attempts after the first at most, for who wants to bound them."
+    )
     key_valid: Duration | None = Field(
         default=None,
         description="For `keyed`: how long the other side knows the idempotency key, for example `24h`; "

@@ -4,6 +4,7 @@ run: state of a run
 start: input of a run
 turn: calls of one turn
 tool_calls: attempts of a call
+waits: waits between attempts
 reconciliation: unknown outcomes
 verification: checks
 approvals: calls that people decide on

@@ -33,7 +33,7 @@ from mandate.workflows.loop.deferred_decisions import Kept
 from mandate.workflows.loop.notifications import Notifications
 from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import decisions, redaction, wording
+from mandate.workflows.rules import decisions, local_activities, redaction, wording
 from mandate.workflows.rules import needs as rules_needs
 
 Via = Literal["update", "signal"]
@@ -65,7 +65,7 @@ class PeopleGate:
         self._run = run
         self._locks: dict[str, asyncio.Lock] = {}
         self._checks: dict[str, int] = {}
-        self._lookups = Lookups()
+        self._lookups = Lookups(lambda: run.perform_locally(local_activities.DECISIONS))
         self._due_of: tuple[tuple[Request, ...], tuple[str, ...], datetime | None] | None = None
         self._is_draining = False
         self._kept = Kept(run, self._take_in)

@@ -38,7 +38,7 @@ class Turn:
         self.escalations = Escalations(run, control, self.gate)
         self._run = run
         self._control = control
-        self._tool_calls = ToolCalls(run)
+        self._tool_calls = ToolCalls(run, control)
         self._dialogues = Dialogues(run, self.gate)
         self._reconciliation = Reconciliation(run, control, self.escalations, self._tool_calls)
         self._verification = Verification(run, control, self.escalations)
@@ -106,6 +106,9 @@ class Turn:
             if call.undoes is None and (before := self.attempt_limits.find_earlier_failure(call)) is not None:
                 self.attempt_limits.refuse(index, call, before)
                 continue
+            if verdict.kind == "ask" and (rejected := self.attempt_limits.find_refusal(call)) is not None:
+                self.attempt_limits.refuse_again(index, call, rejected)
+                continue
             self._run.set_verdict(index, verdict)
             self._run.reserve(tool, call.arguments)
             if verdict.kind == "ask" or approvals.is_question(tool):
@@ -127,14 +130,10 @@ class Turn:
 
     async def _act_in_order(self, indexes: list[int]) -> None:
         for index in indexes:
-            if self._is_halting:
+            if self._control.is_halting:
                 return
             if await self._is_cleared(index) and await self._may_begin():
                 await self._make_call(index)
-
-    @property
-    def _is_halting(self) -> bool:
-        return self._control.is_stopping or bool(self._run.state.uncertain) or self._run.is_leaving
 
     async def _is_cleared(self, index: int) -> bool:
         """Wait until a call may run: at once, or when people decide; return false also when the run has to halt."""
@@ -145,7 +144,7 @@ class Turn:
 
         if not is_decided():
             self._wait_for_people()
-            await workflow.wait_condition(lambda: is_decided() or self._is_halting)
+            await workflow.wait_condition(lambda: is_decided() or self._control.is_halting)
         verdict = self._run.state.verdicts[index]
         return self._run.state.answers[index] is None and verdict is not None and verdict.allowed
 
@@ -155,7 +154,7 @@ class Turn:
             self._run.set_doing(f"waiting for {', '.join(names)}")
 
     async def _may_begin(self) -> bool:
-        return await self._control.go_ahead() and not self._is_halting
+        return await self._control.go_ahead() and not self._control.is_halting
 
     async def _make_call(self, index: int) -> None:
         """Make one call that may run, and keep its answer."""
@@ -202,13 +201,15 @@ class Turn:
     async def _attempt(self, placed: JudgedCall) -> Attempted | None:
         """Make one call, once people have answered what its server asks; return `None` when the run has to halt."""
         if self._dialogues.is_open(placed.index):
-            await self._dialogues.wait(placed.index, until=lambda: self._is_halting)
+            await self._dialogues.wait(placed.index, until=lambda: self._control.is_halting)
             if not self._dialogues.is_answered(placed.index) or not await self._may_begin():
                 return None
             self._dialogues.note_sent(placed.index)
         elif placed.index in self._run.state.unclear:
             return await self._reconciliation.reconcile(placed)
         attempted = await self._tool_calls.make(placed)
+        if attempted is None or attempted.answer.asking is not None:
+            return attempted
         if attempted.outcome is Outcome.UNKNOWN and self._tool_calls.needs_reconciliation(placed.tool):
             return await self._reconciliation.reconcile(placed)
         return attempted

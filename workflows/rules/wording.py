@@ -13,6 +13,12 @@ from mandate.workflows.rules import plain_text, redaction
 SUPPLIED = "its answer is a person's"
 """Beginning of the reason of a run whose final answer a person supplied."""
 
+ALL_REFUSED = (
+    "people refused all calls of this turn; the same calls are refused again without asking them. "
+    "Find another way, or give your answer with what you have."
+)
+"""Note for the model after a turn in which nothing was done because people refused it."""
+
 SUMMARY_CHARACTERS = 100
 
 

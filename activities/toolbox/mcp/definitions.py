@@ -76,7 +76,7 @@ def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolD
     check_schema(listed.input_schema)
     settings: dict[str, object] = {
         name: value
-        for name in ("timeout", "retries", "tags", "risk", "sensitive")
+        for name in ("timeout", "retries", "patience", "tags", "risk", "sensitive")
         if (value := getattr(entry, name)) is not None
     }
     effect = entry.effects.get(listed.name) or entry.effect or Effect.ONCE
