@@ -180,6 +180,7 @@ def make_tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_be
     """
     outcome = error.outcome
     repeatable = effect is not Effect.ONCE and (outcome is not Outcome.NOT_DONE or error.retry_after is not None)
+    repeatable = repeatable and not error.lasting
     if sent_before and not tells_of_all(error, effect):
         outcome = Outcome.UNKNOWN
     asked = error.retry_after

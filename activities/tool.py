@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -14,8 +14,8 @@ from mandate.activities.heartbeat import Heart, Stopwatch
 from mandate.activities.own_files import OwnFiles
 from mandate.activities.people.signatures import KeysUnavailable, Signatures
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
-from mandate.activities.toolbox import arguments, builtin
-from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText
+from mandate.activities.toolbox import arguments, builtin, dialogues
+from mandate.activities.toolbox.base import AsksPeople, CallContext, Toolbox, ToolText
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.log import Chain, TranscriptLog
@@ -23,6 +23,7 @@ from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.question import Dialogue
 from mandate.workflows.contracts.tool import Effect, Tool, ToolDefinition, ToolRequest, ToolResult
 from mandate.workflows.rules import local_activities, plain_text
 from mandate.workflows.rules.patience import QUICK_ATTEMPTS
@@ -76,7 +77,10 @@ class ToolActivities:
                     effect = Effect.ONCE
                     raise ToolError(Outcome.NOT_SENT, "the other side may have forgotten the idempotency key by now")
                 await self._check_signatures(SignedCall(request, agent, chain, definition, whole))
-                text = await self._call(request, chain, definition, whole, heart)
+                try:
+                    text = await self._call(request, chain, definition, whole, heart)
+                except AsksPeople as asks:
+                    return await self._ask(asks, definition, whole, attempt)
                 refusal = ToolError(Outcome.NOT_DONE, text.text, is_of_key=text.is_of_key)
                 reached = request.reached or not _has_sent_nothing(info, mark)
                 if text.error and reached and not failures.tells_of_all(refusal, effect):
@@ -141,9 +145,9 @@ class ToolActivities:
             raise ToolError(Outcome.NOT_SENT, f"this worker cannot call tools of kind {definition.binding.kind!r}")
         if self._own is not None:
             self._own.refuse_others(definition)
-        context = _context(request, definition)
+        context = replace(_context(request, definition), dialogue=await self._read_dialogue(request))
         if definition.tool.effect is Effect.ONCE:
-            await self._claim(context.idempotency_key, request.instead_of)
+            await self._claim(_claimed_key(context.idempotency_key, request), request.instead_of)
         if definition.tool.effect.changes_world and heart.has_stood_still:
             raise ToolError(Outcome.NOT_SENT, "this worker stood still for so long that the attempt was given up")
         limit = asyncio.timeout(definition.tool.timeout.total_seconds() if request.patience is not None else None)
@@ -171,6 +175,31 @@ class ToolActivities:
             reason = "the call was begun before, and what became of it then is not known; it was not made again"
             raise ToolError(Outcome.UNKNOWN, reason)
 
+    async def _read_dialogue(self, request: ToolRequest) -> Dialogue | None:
+        """Return what the tool's server has asked in this call, with what people answered."""
+        if request.answers is None:
+            return None
+        try:
+            return await dialogues.load(self._transcript.blobs, request.answers)
+        except failures.STORE_ERRORS as error:
+            raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
+
+    async def _ask(self, asks: AsksPeople, definition: ToolDefinition, whole: JsonObject, attempt: int) -> ToolResult:
+        """Store what the tool's server asks, for people and for the call that goes on."""
+        if definition.tool.sensitive:
+            # The other side may have repeated what is shown nowhere.
+            texts = (strike_sensitive(question.text, definition.tool, whole) for question in asks.questions)
+            asks.questions = tuple(
+                replace(question, text=text) for question, text in zip(asks.questions, texts, strict=True)
+            )
+        log.info("tool_asks", server=asks.server, questions=len(asks.questions), round=asks.dialogue.round)
+        try:
+            asking = await dialogues.store(self._transcript.blobs, asks)
+        except failures.STORE_ERRORS as error:
+            raise ToolError(asks.outcome, str(error)) from None
+        text = "the tool asks a question" if definition.tool.sensitive else plain_text.shorten(asks.whole)
+        return ToolResult(text=text, error=True, asking=asking, attempts=attempt)
+
     async def _store(self, text: ToolText, definition: ToolDefinition, attempt: int, salt: bytes | None) -> ToolResult:
         """Store the result and return it as it travels; a done effect stays done when its result cannot be stored."""
         tool = definition.tool
@@ -186,6 +215,11 @@ class ToolActivities:
             log.warning("result_lost", reason=str(error))
             lost = "done, but its result was lost: the store did not take it"
             return ToolResult(text=lost, error=text.error, stands_in=not text.error)
+
+
+def _claimed_key(key: str, request: ToolRequest) -> str:
+    """Return the key under which a call is entered: each round of one that goes on acts once."""
+    return key if request.answers is None else digest_of(canonical_json([key, request.answers.state]))
 
 
 def _strike_error(error: ToolError, tool: Tool, whole: JsonObject) -> ToolError:

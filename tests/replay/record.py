@@ -21,6 +21,7 @@ from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.loop import people, run
 from tests.support.agents import Site, new_site
 from tests.support.http_peer import Reply, http_peer
+from tests.support.mcp_peer import COMMAND
 from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import BOOKED, calls_of
 
@@ -346,6 +347,27 @@ async def kept(site: Site) -> Started:
     return site.client.get_workflow_handle(handle.id)
 
 
+async def inquired(site: Site) -> Started:
+    """A server asks twice in one call, and a read goes on meanwhile; another call is left without an answer."""
+    journal = str(site.folder / "journal")
+    server = {"name": "shop", "command": [*COMMAND, "asking", "stdio", journal], "env": {"PYTHONPATH": str(Path.cwd())}}
+    calls = [{"ship": {"order": 1}}, {"look": {"order": 2}}]
+    tools = [{"mcp": server, "effects": {"look": "read"}}]
+    site.write("inquired", [{"call": calls}, {"call": [{"wish": {"order": 3}}]}, {"say": "done"}], tools=tools)
+    async with site.serving(identity="worker"):
+        handle = await site.start("inquired")
+        for request, choice, value in (
+            ("r1", "answer", {"approve": True}),
+            ("r2", "answer", "fast"),
+            ("r3", "cancel", None),
+        ):
+            while (open_one := (await asked(handle))[0]).id != request:
+                await asyncio.sleep(0.05)
+            await decide(handle, open_one, choice, value=value)
+        await handle.result()
+    return handle
+
+
 async def local(site: Site) -> Started:
     """Quick reads and checks, one that fails for good, one that fails in passing, and decisions by each way."""
     odd = [{"call": [{"look_odd": {}}, {"look": {"what": "a"}}]}, {"call": [{"look_odd": {"refuse": True}}]}]
@@ -373,6 +395,7 @@ RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     decided, carried, parked, stopped,
     escalated, probed, doubted, checked, undone,
     together, kept,
+    inquired,
     local,
 )  # fmt: skip
 

@@ -101,7 +101,7 @@ class Catalog:
             found += [*draft.search.faults, *draft.rule_faults(), *draft.checked.faults()]
         if found:
             raise FileError(found)
-        warnings = in_order([warning for draft in drafts for warning in draft.warnings()])
+        warnings = in_order([warning for draft in drafts for warning in (*draft.search.warnings, *draft.warnings())])
         named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
         return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named)
 

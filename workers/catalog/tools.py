@@ -6,6 +6,7 @@ from typing import Protocol, assert_never
 
 from mandate.activities.documents import Document, Fault
 from mandate.activities.toolbox import decorator
+from mandate.activities.toolbox.base import OfferedTools
 from mandate.activities.toolbox.closed_schemas import close_schema, open_schema
 from mandate.activities.toolbox.schema import check_schema
 from mandate.activities.toolbox.schema_types import find_numeric
@@ -96,6 +97,8 @@ class ToolResolver:
     def __init__(self, document: Document, entries: Sequence[ToolEntry], secrets: Secrets) -> None:
         self.tools: list[ToolDefinition] = []
         self.faults: list[Fault] = []
+        self.warnings: list[Fault] = []
+        """Tools that an MCP server lists and that cannot be used."""
         self.entry_of: dict[str, int] = {}
         """Position of the entry that a tool is from; built-in tools have none."""
         self._document = document
@@ -121,6 +124,9 @@ class ToolResolver:
         except ValueError as error:
             self._fault(("tools", index, source_of(entry)), str(error))
             return ()
+        if isinstance(found, OfferedTools):
+            of = ("tools", index, "mcp")
+            self.warnings += [self._document.fault(of, f"{why}; it is left out") for why in found.left_out]
         own = ("input_schema",) if "input_schema" in type(entry).model_fields else ()
         sound = [
             self._check(("tools", index, *own), made.input_schema, "" if own else f"{made.tool.name}: ")

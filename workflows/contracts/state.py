@@ -11,6 +11,7 @@ from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.model import ModelReply, Usage, Words
 from mandate.workflows.contracts.policy import ToolTotals, Verdict
+from mandate.workflows.contracts.question import OpenQuestions
 from mandate.workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
@@ -169,6 +170,8 @@ class RunState(Record):
     """By position in `calls`."""
     notes: dict[int, str] = {}
     """Notes of people who approved, by position in `calls`; told with the result."""
+    asked: dict[int, OpenQuestions] = {}
+    """Questions of tools' servers, by position in `calls`."""
     signed: dict[int, SignedApproval] = {}
     """Of calls that people had to sign for, by position in `calls`."""
     totals: dict[str, ToolTotals] = {}

@@ -3,11 +3,12 @@
 import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal, TypeGuard
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import Field
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record
+from mandate.workflows.contracts.question import AnsweredQuestions, ServerQuestions
 
 
 class Effect(StrEnum):
@@ -79,6 +80,12 @@ class McpServer(Record):
     env: dict[str, str] = {}
     url: str | None = None
     headers: dict[str, str] = {}
+    start: timedelta | None = None
+    """Longest time until it has listed its tools; `None` for the worker's own."""
+
+    def without_start(self) -> Self:
+        """Return which server it is: runs that were pinned before `start` was changed have the same."""
+        return self.model_copy(update={"start": None})
 
 
 class PythonBinding(Record):
@@ -96,6 +103,8 @@ class McpBinding(Record):
     """The server's words on the tool's effect; shown to people and never trusted."""
     error: ErrorMeaning | None = None
     """Meaning of a failure that the tool reports; `None` for unknown if it is `once`, else not done."""
+    asks_before_acting: bool = False
+    """The server asks what it must know before it changes anything."""
 
 
 class HttpBinding(Record):
@@ -179,6 +188,8 @@ class ToolRequest(Record):
     """Address of the arguments that a person put in place of the model's."""
     signed: SignedApproval | None = None
     """Set where people had to sign."""
+    answers: AnsweredQuestions | None = None
+    """What people answered to the tool's server, for a call that goes on."""
     step: int
     patience: timedelta | None = None
     """Rest of the call's patience; `None` for `once`, and in runs that began when attempts were counted only."""
@@ -204,6 +215,8 @@ class ToolResult(Record):
     """The call was done, and this is not what its tool returned, which is lost."""
     unfit: bool = False
     """It did not pass a check."""
+    asking: ServerQuestions | None = None
+    """Set where the tool's server asks people before it goes on: the call has no result yet."""
     cause: Literal["people", "other_side"] | None = None
     """Whose doing an error is, if not the agent's: people refused the call, or the other side was down."""
     attempts: int = 1

@@ -9,6 +9,7 @@ from mandate.workflows import steps
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.policy import Verdict
+from mandate.workflows.contracts.question import ServerQuestions
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.state import Edit, Unclear, Wait
 from mandate.workflows.contracts.tool import (
@@ -20,6 +21,7 @@ from mandate.workflows.contracts.tool import (
     ToolRequest,
     ToolResult,
 )
+from mandate.workflows.loop import questions
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.waits import SHORTEST_VALIDITY, Waits, find_validity, join_outcomes
@@ -147,7 +149,8 @@ class ToolCalls:
                 attempted = Attempted(wait.outcome, wait.answer, is_passing=True, failed=wait.failed)
                 break
             attempted = await self._send(placed, entry, begun_at, wait, instead_of)
-            attempted = replace(attempted, outcome=join_outcomes(placed.tool, attempted.outcome, wait))
+            if attempted.answer.asking is None:
+                attempted = replace(attempted, outcome=join_outcomes(placed.tool, attempted.outcome, wait))
             attempts += attempted.attempts
             wait = self._waits.begin(placed.index, placed.tool, attempted, entry, begun_at=begun_at, attempts=attempts)
             if wait is None:
@@ -196,6 +199,7 @@ class ToolCalls:
                 instead_of=instead_of,
                 edited=placed.edit.call.blob if placed.edit is not None else None,
                 signed=self._run.state.signed.get(placed.index),
+                answers=questions.find_answers(self._run, placed.index),
                 step=self._run.state.step,
                 patience=rest,
                 failed=wait.failed if wait is not None else 0,
@@ -252,7 +256,9 @@ class ToolCalls:
     def _account(
         self, placed: JudgedCall, counted: EffectEntry, attempted: Attempted, begun_at: datetime | None
     ) -> None:
-        if attempted.outcome is Outcome.DONE:
+        if attempted.answer.asking is not None:
+            self._account_question(placed, counted, attempted.answer.asking)
+        elif attempted.outcome is Outcome.DONE:
             self.settle_done(placed.index, counted)
         elif attempted.outcome is Outcome.UNKNOWN:
             unclear = counted.model_copy(update={"reason": attempted.answer.text})
@@ -264,6 +270,16 @@ class ToolCalls:
                 self.settle_unknown(placed.index, unclear)
         else:
             self.settle(placed.index)
+
+    def _account_question(self, placed: JudgedCall, counted: EffectEntry, asking: ServerQuestions) -> None:
+        """Keep a call as one that may have happened while people are asked, unless it is known that it has not."""
+        if asking.is_not_done:
+            self.settle(placed.index)
+            return
+        reason = f"MCP server {asking.server!r} asked a question; it does not say whether it had acted before"
+        known = self._run.state.unclear.get(placed.index)
+        entry = counted.model_copy(update={"reason": reason})
+        self.keep_unknown(placed.index, Unclear(entry=entry, reruns=known.reruns if known else 0))
 
     def _entry(self, placed: JudgedCall, rerun: str = "") -> EffectEntry | None:
         if not placed.tool.effect.changes_world:

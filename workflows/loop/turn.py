@@ -1,6 +1,7 @@
 """The calls of one turn: judged in order, asked for, made, answered."""
 
 import asyncio
+from dataclasses import replace
 
 from temporalio import workflow
 
@@ -11,16 +12,22 @@ from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.loop import approvals, compensation
 from mandate.workflows.loop.attempts import AttemptLimits
 from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.dialogues import Dialogues
 from mandate.workflows.loop.escalation import Escalations
 from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.reconciliation import Reconciliation
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall, ToolCalls
 from mandate.workflows.loop.verification import Verification
+from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import policy, wording
 
 PARALLEL_READS = 64
 """Reads of one turn that are in flight at once."""
+
+TOO_MANY_QUESTIONS = ToolResult(
+    text="not done: it asks people a question, and too many of them are open; make the call later", error=True
+)
 
 
 class Turn:
@@ -32,6 +39,7 @@ class Turn:
         self._run = run
         self._control = control
         self._tool_calls = ToolCalls(run, control)
+        self._dialogues = Dialogues(run, self.gate)
         self._reconciliation = Reconciliation(run, control, self.escalations, self._tool_calls)
         self._verification = Verification(run, control, self.escalations)
         self.attempt_limits = AttemptLimits(run)
@@ -58,6 +66,7 @@ class Turn:
         self._run.state.verdicts = tuple(None for _ in calls)
         self._run.state.edits = {}
         self._run.state.notes = {}
+        self._run.state.asked = {}
         self._run.state.signed = {}
         self._run.state.turn_counted = False
         if not self._run.has(Change.COUNTS_MISFITS):
@@ -174,14 +183,13 @@ class Turn:
 
     async def _perform(self, placed: JudgedCall) -> CallOutcome | None:
         """Make one call; return `None` when the run has to halt before its outcome is known."""
-        if placed.index in self._run.state.unclear:
-            attempted = await self._reconciliation.reconcile(placed)
-        else:
-            attempted = await self._tool_calls.make(placed)
-            if attempted is None:
-                return None
-            if attempted.outcome is Outcome.UNKNOWN and self._tool_calls.needs_reconciliation(placed.tool):
-                attempted = await self._reconciliation.reconcile(placed)
+        attempted = await self._attempt(placed)
+        while attempted is not None and (asking := attempted.answer.asking) is not None:
+            if not self._dialogues.has_room(asking):
+                attempted = replace(attempted, answer=TOO_MANY_QUESTIONS)
+                break
+            self._dialogues.ask(placed, asking)
+            attempted = await self._attempt(placed)
         if attempted is None:
             return None
         compensation.keep(self._run, placed, attempted)
@@ -189,6 +197,22 @@ class Turn:
         if attempted.outcome is Outcome.DONE and not attempted.answer.error:
             failed = await self._verification.verify_after(placed, attempted)
         return CallOutcome(attempted.outcome, attempted.answer, failed, attempted.is_passing)
+
+    async def _attempt(self, placed: JudgedCall) -> Attempted | None:
+        """Make one call, once people have answered what its server asks; return `None` when the run has to halt."""
+        if self._dialogues.is_open(placed.index):
+            await self._dialogues.wait(placed.index, until=lambda: self._control.is_halting)
+            if not self._dialogues.is_answered(placed.index) or not await self._may_begin():
+                return None
+            self._dialogues.note_sent(placed.index)
+        elif placed.index in self._run.state.unclear:
+            return await self._reconciliation.reconcile(placed)
+        attempted = await self._tool_calls.make(placed)
+        if attempted is None or attempted.answer.asking is not None:
+            return attempted
+        if attempted.outcome is Outcome.UNKNOWN and self._tool_calls.needs_reconciliation(placed.tool):
+            return await self._reconciliation.reconcile(placed)
+        return attempted
 
     async def failed_final_check(self) -> str | None:
         """Return the check that the final answer does not pass and why; `None` when it passes all."""
