@@ -17,7 +17,7 @@ import httpx2
 
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.rawjson import Raw
-from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
+from mandate.workflows.contracts.base import Digest, JsonObject
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, Protocol, ResultPart, TextPart
 
@@ -29,6 +29,10 @@ DIRECT: dict[str, None] = dict.fromkeys(("all://localhost", "all://127.0.0.1", "
 
 NO_RESULT = "(no result: this call was not made)"
 EMPTY_RESULT = "(empty)"
+EMPTY_INPUT = "(empty)"
+"""In place of a first message without text: every conversation begins with a person's words."""
+GO_ON = "Go on."
+"""After an answer that nothing follows: models that take no beginning of their answer want the last word to be ours."""
 INVALID_ARGUMENTS = "INVALID_JSON"
 """The one argument of a call whose arguments were no JSON object, where the protocol has room for objects only."""
 
@@ -56,8 +60,8 @@ class EncodedAnswer:
     """Joined with commas; empty when nothing of it can be sent."""
     calls: tuple[str, ...] = ()
     """Ids as they are sent."""
-    text: bytes = b""
-    """Set when the answer is rebuilt and nothing but text: its JSON string without quotes."""
+    message: AssistantMessage | None = None
+    """What it was made of, for protocols that join answers in a row."""
 
 
 Turn = EncodedInput | EncodedAnswer
@@ -73,10 +77,13 @@ class Exchange(NamedTuple):
     """Number of the turn that begins the next exchange; `None` for the last, which may yet grow."""
 
 
-def split_exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
+def split_exchanges(
+    turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes], empty: bytes
+) -> Iterator[Exchange]:
     """Yield the conversation as all providers want it: roles alternate, each call has its result, results before text.
 
-    It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
+    It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out;
+    a conversation that begins without a text begins with `empty`.
     """
     answers: list[EncodedAnswer] = []
     calls: list[str] = []
@@ -90,11 +97,13 @@ def split_exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str]
                 if call in calls:
                     results.setdefault(call, result)
         elif turn.items:
+            texts = texts if texts or answers or begin else [empty]
             if texts or calls:
                 yield Exchange(answers, _pair_results(calls, results, no_result), texts, number)
                 answers, calls, results, texts = [], [], {}, []
             answers.append(turn)
             calls.extend(turn.calls)
+    texts = texts if texts or answers or begin else [empty]
     yield Exchange(answers, _pair_results(calls, results, no_result), texts, None)
 
 
@@ -120,6 +129,13 @@ class Dialect:
     text: Callable[[str], bytes]
     rebuilt: Callable[[AssistantMessage], EncodedAnswer]
     """An answer from its parts, with ids and names that every protocol accepts."""
+    native: Callable[[Sequence[Raw]], Sequence[Raw] | None]
+    """Those of a provider's own items that it takes back, in their order; `None` when they are not sent at all."""
+
+    def keep_native(self, items: Sequence[Raw]) -> list[str] | None:
+        """Return the provider's own items that go back to it; `None` when the answer is to be rebuilt."""
+        kept = self.native(items) if all(item.is_strict for item in items) else None
+        return [item.text for item in kept] if kept else None
 
     def write_conversation(self, prompt: Prompt, write: Callable[[Exchange], Iterable[bytes]]) -> list[bytes]:
         """Write the conversation in this protocol; encode a message once, and write it once its exchange is over."""
@@ -130,7 +146,7 @@ class Dialect:
             # An earlier view of a conversation that has gone on.
             over = _Written()
         rest: list[bytes] = []
-        for exchange in split_exchanges(turns, over.turns, self._no_result):
+        for exchange in split_exchanges(turns, over.turns, self._no_result, self.text(EMPTY_INPUT)):
             if exchange.following is None:
                 rest = list(write(exchange))
             else:
@@ -143,10 +159,10 @@ class Dialect:
 
     def _turn(self, message: Message, asked: AssistantMessage | None, model: str) -> Turn:
         if isinstance(message, AssistantMessage):
-            if message.native and is_replayed(message, self.protocol, model):
-                return EncodedAnswer(message.native.encode(), tuple(call.call_id for call in message.calls))
+            if native := self._replay(message, model):
+                return EncodedAnswer(native, tuple(call.call_id for call in message.calls), message)
             return self.rebuilt(message)
-        own = is_replayed(asked, self.protocol, model)
+        own = asked is not None and bool(self._replay(asked, model))
         results = [part for part in message.parts if isinstance(part, ResultPart)]
         ids = [result.call_id if own else make_id(result.call_id) for result in results]
         return EncodedInput(
@@ -159,10 +175,18 @@ class Dialect:
             ),
         )
 
+    def _replay(self, message: AssistantMessage, model: str) -> bytes | None:
+        """Return the provider's own items, which go back only to the protocol and the model that made them.
 
-def is_replayed(message: AssistantMessage | None, protocol: Protocol, model: str) -> bool:
-    """Return whether the provider's own items go back to it: only to the protocol and the model that made them."""
-    return message is not None and bool(message.native) and message.protocol == protocol and message.model == model
+        They are looked through again: a transcript may be older than a rule.
+        """
+        if not message.native or message.protocol != self.protocol or message.model != model:
+            return None
+        try:
+            kept = self.keep_native(Raw.read(f"[{message.native}]").items)
+        except ValueError:
+            return None
+        return ",".join(kept).encode() if kept else None
 
 
 def make_id(call_id: str) -> str:
@@ -198,9 +222,10 @@ def is_object(text: str) -> bool:
     return isinstance(raw.value, dict) and raw.is_strict
 
 
-def dump(value: object) -> str:
-    """Return `value` as JSON without spaces, keys in their order."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def dump(value: object, *, sort_keys: bool = False) -> str:
+    """Return `value` as JSON without spaces, keys in their order; `?` for half of a surrogate pair."""
+    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+    return written if written.isascii() else written.encode("utf-8", "replace").decode()
 
 
 def make_schema(definition: ToolDefinition) -> JsonObject:
@@ -211,7 +236,7 @@ def make_schema(definition: ToolDefinition) -> JsonObject:
 
 def dump_tools(tools: Iterable[JsonObject]) -> bytes:
     """Return the tools in their order, each with sorted keys: equal bytes in every process."""
-    return b"[%b]" % b",".join(canonical_json(tool) for tool in tools)
+    return b"[%b]" % b",".join(dump(tool, sort_keys=True).encode() for tool in tools)
 
 
 class AgentPart:
