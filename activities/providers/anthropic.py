@@ -59,7 +59,7 @@ class AnthropicMessages:
 
     async def complete(self, prompt: Prompt) -> Completion:
         peer = errors.Peer("anthropic", prompt.model, str(self._client.base_url), prompt.attempt, secret=self._secret)
-        return _completion(prompt, await self._post(prompt, peer), peer)
+        return self.read_answer(prompt, await self._post(prompt, peer), peer)
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
@@ -70,6 +70,27 @@ class AnthropicMessages:
             self._agents.of(prompt),
             b",".join(messages),
         )
+
+    def read_answer(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
+        """Return what `body` says; raise as `complete`."""
+        if body.get("type").string == "error":
+            raise errors.from_error_object(peer, body.get("error"))
+        content = body.get("content")
+        if not isinstance(content.value, list | str | dict):
+            raise errors.from_malformed(peer, "it has no content", body.text, "JSON")
+        if body.get("stop_reason").value in (None, ""):
+            raise errors.from_malformed(peer, "it has no stop reason", body.text, "JSON")
+        blocks = content.items if isinstance(content.value, list) else (content,)
+        ended = responses.read_ending(body.get("stop_reason"), peer)
+        details = body.get("stop_details")
+        refusal = details.get("explanation").string or details.get("category").string
+        answer = responses.Answer(
+            parts=[_part(block) for block in blocks],
+            native=DIALECT.keep_native(blocks),
+            ended=ended,
+            why=refusal if ended == "refused" else "",
+        )
+        return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body))
 
     async def close(self) -> None:
         await self._client.close()
@@ -152,27 +173,6 @@ def _call(part: CallPart) -> bytes:
     # The model's own text of the arguments goes in as it is.
     head = dump({"type": "tool_use", "id": make_id(part.call_id), "name": make_name(part.tool)})
     return f'{head[:-1]},"input":{make_arguments(part.arguments)}}}'.encode()
-
-
-def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
-    if body.get("type").string == "error":
-        raise errors.from_error_object(peer, body.get("error"))
-    content = body.get("content")
-    if not isinstance(content.value, list | str | dict):
-        raise errors.from_malformed(peer, "it has no content", body.text, "JSON")
-    if body.get("stop_reason").value in (None, ""):
-        raise errors.from_malformed(peer, "it has no stop reason", body.text, "JSON")
-    blocks = content.items if isinstance(content.value, list) else (content,)
-    ended = responses.read_ending(body.get("stop_reason"), peer)
-    details = body.get("stop_details")
-    refusal = details.get("explanation").string or details.get("category").string
-    answer = responses.Answer(
-        parts=[_part(block) for block in blocks],
-        native=DIALECT.keep_native(blocks),
-        ended=ended,
-        why=refusal if ended == "refused" else "",
-    )
-    return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body))
 
 
 def _part(block: Raw) -> responses.Part:

@@ -57,7 +57,7 @@ class OpenAiChat:
 
     async def complete(self, prompt: Prompt) -> Completion:
         body, peer = await self._client.post(prompt, self.request(prompt))
-        return self._completion(prompt, body, peer)
+        return self.read_answer(prompt, body, peer)
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
@@ -72,10 +72,8 @@ class OpenAiChat:
             b",".join(messages),
         )
 
-    async def close(self) -> None:
-        await self._client.close()
-
-    def _completion(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
+    def read_answer(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
+        """Return what `body` says; raise as `complete`."""
         choices = body.get("choices").items
         if not choices and body.get("error").value:
             raise errors.from_error_object(peer, body.get("error"))
@@ -91,6 +89,9 @@ class OpenAiChat:
             why="its content filter withheld the answer" if ended == "refused" else "",
         )
         return responses.make_completion(prompt, PROTOCOL, answer, self._usage(prompt, body))
+
+    async def close(self) -> None:
+        await self._client.close()
 
     def _usage(self, prompt: Prompt, body: Raw) -> Usage:
         counts = responses.TokenCounts(body.get("usage"))

@@ -43,7 +43,7 @@ class OpenAiResponses:
 
     async def complete(self, prompt: Prompt) -> Completion:
         body, peer = await self._client.post(prompt, self.request(prompt))
-        return _completion(prompt, body, peer)
+        return self.read_answer(prompt, body, peer)
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
@@ -58,6 +58,27 @@ class OpenAiResponses:
             self._agents.of(prompt),
             b",".join(items),
         )
+
+    def read_answer(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
+        """Return what `body` says; raise as `complete`."""
+        status = (
+            body.get("status").string
+            if body.get("status").value is None
+            else responses.read_arguments(body.get("status"))
+        )
+        if status == "failed" or (body.get("error").value and status != "incomplete"):
+            raise errors.from_error_object(peer, body.get("error"))
+        if status not in ("", "completed", "incomplete") or not isinstance(body.get("output").value, list):
+            raise errors.from_malformed(peer, f"status {status!r} with no finished output", body.text, "JSON")
+        items = body.get("output").items
+        ended, why = _read_ending(status, body.get("incomplete_details").get("reason").string, items)
+        answer = responses.Answer(
+            parts=[part for item in items for part in _parts(item)],
+            native=DIALECT.keep_native(items),
+            ended=ended,
+            why=why,
+        )
+        return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body))
 
     async def close(self) -> None:
         await self._client.close()
@@ -117,23 +138,6 @@ def _call(part: CallPart) -> str:
             "arguments": make_arguments(part.arguments),
         }
     )
-
-
-def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
-    status = body.get("status").string
-    if status == "failed" or (body.get("error").value and status != "incomplete"):
-        raise errors.from_error_object(peer, body.get("error"))
-    if status not in ("", "completed", "incomplete") or not isinstance(body.get("output").value, list):
-        raise errors.from_malformed(peer, f"status {status!r} with no finished output", body.text, "JSON")
-    items = body.get("output").items
-    ended, why = _read_ending(status, body.get("incomplete_details").get("reason").string, items)
-    answer = responses.Answer(
-        parts=[part for item in items for part in _parts(item)],
-        native=DIALECT.keep_native(items),
-        ended=ended,
-        why=why,
-    )
-    return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body))
 
 
 def _read_ending(status: str, reason: str, items: Sequence[Raw]) -> tuple[responses.Ended, str]:

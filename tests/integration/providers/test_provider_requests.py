@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from mandate.activities.providers.openai_chat import OpenAiChat
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
-from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Call
 from tests.support.fake_provider.server import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, QUESTION, TOOLS, Adapter, prompt, results, told, tool
 
@@ -245,8 +245,34 @@ def test_schema_keys_are_sorted_whatever_order_they_came_in(adapters: dict[str, 
     assert bodies[0] == bodies[1]
 
 
+THOUGHT = '{"type":"thinking","thinking":"Hm.","signature":"c2ln"}'
+CUT_CALL = json.dumps({"type": "function_call", "call_id": "a", "name": "note", "arguments": '{"city": "Ro'})
+
 SKEWED: dict[str, Sequence[Message]] = {
     "two texts in a row": (QUESTION, told("In Rome.")),
+    "a blank beginning": (told(" "), said(CHAT, "x", {"kind": "text", "text": "Well?"}), told("Rome.")),
+    "nothing but blanks": (told(""), said(CHAT, "x", {"kind": "text", "text": "\n"}), told("")),
+    "nothing after an answer": (QUESTION, said(CHAT, "x", {"kind": "text", "text": "In Rome? "})),
+    "half of a surrogate pair": (
+        told("Osl\ud83d"),
+        said(CHAT, "x", {"kind": "text", "text": "\udc80"}, call("a", arguments='{"city":"\\ud83d"}')),
+        UserMessage(role="user", parts=(ResultPart(kind="result", call_id="a", tool="t", text="21\udfff"),)),
+    ),
+    "stored thinking that nothing follows": (
+        QUESTION,
+        said(MESSAGES, "fake-text", {"kind": "opaque", "type": "thinking"}, native=THOUGHT),
+        told("Well?"),
+    ),
+    "stored call that was cut": (
+        QUESTION,
+        said(RESPONSES, "fake-text", call("a", arguments='{"city": "Ro'), native=CUT_CALL),
+        told("Again."),
+    ),
+    "stored items that cannot be read": (
+        QUESTION,
+        said(MESSAGES, "fake-text", {"kind": "text", "text": "Rome."}, native='{"type": "te'),
+        told("Again."),
+    ),
     "empty texts": (QUESTION, told(""), said(CHAT, "x", {"kind": "text", "text": " "}), told("\n"), told("Well?")),
     "an answer with nothing in it": (QUESTION, said(MESSAGES, "x"), told("Well?")),
     "a refusal": (QUESTION, said(MESSAGES, "x", {"kind": "refusal", "text": "No."}), told("Well?")),
@@ -365,3 +391,63 @@ def test_old_servers_get_the_field_that_they_know() -> None:
     adapter = OpenAiChat(api_key="", base_url="http://127.0.0.1:1/v1", max_tokens_field="max_tokens")
 
     assert json.loads(adapter.request(prompt()))["max_tokens"] == 4096
+
+
+THINKING = {"type": "thinking", "thinking": "Let me see", "signature": "c2ln"}
+UNSIGNED = {"type": "thinking", "thinking": "Let me"}
+REDACTED = {"type": "redacted_thinking", "data": "x"}
+SO = {"type": "text", "text": "So"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "sent"),
+    [
+        ([THINKING], "max_tokens", None),
+        ([THINKING], "end_turn", None),
+        ([THINKING, {"type": "text", "text": " "}], "end_turn", None),
+        ([REDACTED], "max_tokens", None),
+        ([SO, {**THINKING, "signature": ""}], "max_tokens", ["text"]),
+        ([THINKING, SO, THINKING, REDACTED], "max_tokens", ["thinking", "text"]),
+        ([UNSIGNED, SO], "end_turn", ["text"]),
+        ([THINKING, REDACTED, SO], "end_turn", ["thinking", "redacted_thinking", "text"]),
+    ],
+)
+async def test_thinking_goes_back_only_signed_and_before_what_it_led_to(
+    adapters: dict[str, Adapter], fake: FakeProvider, content: list[object], reason: str, sent: list[str] | None
+) -> None:
+    body = {"type": "message", "role": "assistant", "content": content, "stop_reason": reason}
+    fake.will(Body(json.dumps(body).encode(), content_type="application/json"), Answer(text="All done."))
+    thought = (await adapters[MESSAGES].complete(prompt())).message
+
+    await adapters[MESSAGES].complete(prompt((QUESTION, thought, told("Go on."))))
+
+    answers = [message for message in fake.requests[-1].json["messages"] if message["role"] == "assistant"]
+    assert [[block["type"] for block in message["content"]] for message in answers] == ([sent] if sent else [])
+
+
+def test_answers_in_a_row_are_one_message_of_a_chat(adapters: dict[str, Adapter]) -> None:
+    native = '{"role":"assistant","content":"One.","reasoning_content":"hm"}'
+    asked = {"id": "c-1", "type": "function", "function": {"name": "note", "arguments": "{}"}}
+    called = json.dumps({"role": "assistant", "content": None, "tool_calls": [asked]})
+    messages = (
+        QUESTION,
+        said(CHAT, "fake", {"kind": "text", "text": "One."}, native=native),
+        said(MESSAGES, "x", {"kind": "text", "text": "Two."}),
+        said(CHAT, "fake", call("c-1", "note", "{}"), native=called),
+        UserMessage(role="user", parts=(ResultPart(kind="result", call_id="c-1", tool="note", text="ok"),)),
+    )
+
+    sent = items(CHAT, adapters[CHAT].request(prompt(messages)))
+
+    assert sent[2:] == [
+        {"role": "assistant", "content": "One.\n\nTwo.", "tool_calls": [asked]},
+        {"role": "tool", "tool_call_id": "c-1", "content": "ok"},
+    ]
+
+
+@pytest.mark.parametrize("protocol", [CHAT, MESSAGES])
+def test_answer_that_nothing_follows_is_told_to_go_on(adapters: dict[str, Adapter], protocol: str) -> None:
+    sent = items(protocol, adapters[protocol].request(prompt(SKEWED["nothing after an answer"])))
+
+    content = [{"type": "text", "text": "Go on."}] if protocol == MESSAGES else "Go on."
+    assert sent[-1] == {"role": "user", "content": content}
