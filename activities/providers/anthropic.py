@@ -1,7 +1,7 @@
 """Anthropic's Messages protocol."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import anthropic
 import httpx2
@@ -23,13 +23,13 @@ from mandate.activities.providers.requests import (
     make_arguments,
     make_id,
     make_name,
-    make_schema,
     make_timeout,
+    offer_tools,
 )
 from mandate.activities.providers.response_limits import limit
+from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, OpaquePart, Protocol
 
 PROTOCOL: Protocol = "anthropic.messages"
@@ -55,7 +55,8 @@ class AnthropicMessages:
             open_telemetry=False,
             http_client=limit(anthropic.DefaultAsyncHttpxClient(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
         )
-        self._agents = AgentPart(_agent_part)
+        self._offered = AgentPart(lambda prompt: offer_tools("anthropic", PROTOCOL, prompt))
+        self._agents = AgentPart(lambda prompt: _agent_part(prompt, self._offered.of(prompt)))
 
     async def complete(self, prompt: Prompt) -> Completion:
         peer = errors.Peer("anthropic", prompt.model, str(self._client.base_url), prompt.attempt, secret=self._secret)
@@ -90,7 +91,7 @@ class AnthropicMessages:
             ended=ended,
             why=refusal if ended == "refused" else "",
         )
-        return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body))
+        return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body), self._offered.of(prompt))
 
     async def close(self) -> None:
         await self._client.close()
@@ -130,20 +131,15 @@ def _is_paused(answer: EncodedAnswer) -> bool:
     )
 
 
-def _agent_part(prompt: Prompt) -> bytes:
+def _agent_part(prompt: Prompt, offered: Mapping[str, OfferedTool]) -> bytes:
     settings: JsonObject = {"cache_control": {"type": "ephemeral"}}
     if prompt.instructions.strip():
         settings["system"] = prompt.instructions
     part = dump(settings, sort_keys=True)[1:-1].encode()
-    return part + b',"tools":' + dump_tools(map(_tool, prompt.tools)) if prompt.tools else part
-
-
-def _tool(definition: ToolDefinition) -> JsonObject:
-    return {
-        "name": definition.tool.name,
-        "description": definition.description,
-        "input_schema": make_schema(definition),
-    }
+    tools = dump_tools(
+        {"name": name, "description": tool.description, "input_schema": tool.schema} for name, tool in offered.items()
+    )
+    return part + b',"tools":' + tools if offered else part
 
 
 def _result(call_id: str, text: str, error: bool) -> bytes:  # noqa: FBT001 - the form of `Dialect.result`

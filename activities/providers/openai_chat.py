@@ -1,6 +1,6 @@
 """The Chat Completions protocol: vLLM and most other servers of one's own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from mandate.activities.providers import errors, responses
@@ -19,11 +19,11 @@ from mandate.activities.providers.requests import (
     make_arguments,
     make_id,
     make_name,
-    make_schema,
+    offer_tools,
 )
+from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol, RefusalPart, TextPart
 
 PROTOCOL: Protocol = "openai.chat"
@@ -53,7 +53,8 @@ class OpenAiChat:
         self._max_tokens_field = max_tokens_field.encode()
         self._client = OpenAiClient("/chat/completions", provider=provider, api_key=api_key, base_url=base_url)
         self._systems = AgentPart(_system)
-        self._tools = AgentPart(_tools)
+        self._offered = AgentPart(lambda prompt: offer_tools(provider, PROTOCOL, prompt))
+        self._tools = AgentPart(lambda prompt: _tools(self._offered.of(prompt)))
 
     async def complete(self, prompt: Prompt) -> Completion:
         body, peer = await self._client.post(prompt, self.request(prompt))
@@ -88,7 +89,7 @@ class OpenAiChat:
             ended=ended,
             why="its content filter withheld the answer" if ended == "refused" else "",
         )
-        return responses.make_completion(prompt, PROTOCOL, answer, self._usage(prompt, body))
+        return responses.make_completion(prompt, PROTOCOL, answer, self._usage(prompt, body), self._offered.of(prompt))
 
     async def close(self) -> None:
         await self._client.close()
@@ -112,19 +113,14 @@ def _system(prompt: Prompt) -> bytes:
     return dump({"role": "system", "content": prompt.instructions}).encode() if prompt.instructions.strip() else b""
 
 
-def _tools(prompt: Prompt) -> bytes:
-    return b'"tools":%b,' % dump_tools(map(_tool, prompt.tools)) if prompt.tools else b""
+def _tools(offered: Mapping[str, OfferedTool]) -> bytes:
+    return b'"tools":%b,' % dump_tools(map(_tool, offered, offered.values())) if offered else b""
 
 
-def _tool(definition: ToolDefinition) -> JsonObject:
+def _tool(name: str, tool: OfferedTool) -> JsonObject:
     return {
         "type": "function",
-        "function": {
-            "name": definition.tool.name,
-            "description": definition.description,
-            "parameters": make_schema(definition),
-            "strict": False,
-        },
+        "function": {"name": name, "description": tool.description, "parameters": tool.schema, "strict": False},
     }
 
 

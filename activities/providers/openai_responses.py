@@ -1,6 +1,6 @@
 """OpenAI's Responses protocol."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from mandate.activities.providers import errors, responses
@@ -18,11 +18,11 @@ from mandate.activities.providers.requests import (
     make_arguments,
     make_id,
     make_name,
-    make_schema,
+    offer_tools,
 )
+from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.base import JsonObject, digest_of
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol
 from mandate.workflows.rules.plain_text import shorten
 
@@ -39,7 +39,8 @@ class OpenAiResponses:
 
     def __init__(self, *, api_key: str, base_url: str | None = None) -> None:
         self._client = OpenAiClient("/responses", provider="openai", api_key=api_key, base_url=base_url)
-        self._agents = AgentPart(_agent_part)
+        self._offered = AgentPart(lambda prompt: offer_tools("openai", PROTOCOL, prompt))
+        self._agents = AgentPart(lambda prompt: _agent_part(prompt, self._offered.of(prompt)))
 
     async def complete(self, prompt: Prompt) -> Completion:
         body, peer = await self._client.post(prompt, self.request(prompt))
@@ -78,7 +79,7 @@ class OpenAiResponses:
             ended=ended,
             why=why,
         )
-        return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body))
+        return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body), self._offered.of(prompt))
 
     async def close(self) -> None:
         await self._client.close()
@@ -88,20 +89,20 @@ def _items(exchange: Exchange) -> Iterator[bytes]:
     return chain((answer.items for answer in exchange.said), exchange.results, exchange.texts)
 
 
-def _agent_part(prompt: Prompt) -> bytes:
+def _agent_part(prompt: Prompt, offered: Mapping[str, OfferedTool]) -> bytes:
     settings: JsonObject = {"store": False, "include": ["reasoning.encrypted_content"]}
     if prompt.instructions.strip():
         settings["instructions"] = prompt.instructions
     part = dump(settings, sort_keys=True)[1:-1].encode()
-    return part + b',"tools":' + dump_tools(map(_tool, prompt.tools)) if prompt.tools else part
+    return part + b',"tools":' + dump_tools(map(_tool, offered, offered.values())) if offered else part
 
 
-def _tool(definition: ToolDefinition) -> JsonObject:
+def _tool(name: str, tool: OfferedTool) -> JsonObject:
     return {
         "type": "function",
-        "name": definition.tool.name,
-        "description": definition.description,
-        "parameters": make_schema(definition),
+        "name": name,
+        "description": tool.description,
+        "parameters": tool.schema,
         "strict": False,
     }
 

@@ -44,9 +44,14 @@ class Raw:
         """Return the member `name` of an object; the last one when it is repeated."""
         return self.members.get(name, NOTHING)
 
+    @property
+    def pairs(self) -> list[tuple[str, "Raw"]]:
+        """The names and values of an object, those of a repeated name too."""
+        return _pairs(self.text) if isinstance(self.value, dict) and self.value else []
+
     @cached_property
     def members(self) -> dict[str, "Raw"]:
-        return _members(self.text) if isinstance(self.value, dict) and self.value else {}
+        return dict(self.pairs)
 
     @cached_property
     def items(self) -> tuple["Raw", ...]:
@@ -116,16 +121,16 @@ def _skip(text: str, position: int) -> int:
     return space.end() if space else position
 
 
-def _members(text: str) -> dict[str, Raw]:
-    members: dict[str, Raw] = {}
+def _pairs(text: str) -> list[tuple[str, Raw]]:
+    pairs: list[tuple[str, Raw]] = []
     position = 0
     while text[position] != "}":
         name, end = _DECODER.raw_decode(text, _skip(text, position + 1))
         start = _skip(text, _skip(text, end) + 1)
         value, end = _DECODER.raw_decode(text, start)
-        members[name] = Raw(value, text[start:end])
+        pairs.append((name, Raw(value, text[start:end])))
         position = _skip(text, end)
-    return members
+    return pairs
 
 
 def _items(text: str) -> list[Raw]:

@@ -11,15 +11,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import httpx2
 
+from mandate.activities.failures import make_model_failure
+from mandate.activities.providers import vendor_rules
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.rawjson import Raw
+from mandate.activities.providers.schema_root import UntellableSchema
+from mandate.activities.providers.tool_schemas import OfferedTool, offer
+from mandate.activities.providers.vendor_rules import RULES
 from mandate.workflows.contracts.base import Digest, JsonObject
-from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, Protocol, ResultPart, TextPart
+
+T = TypeVar("T")
 
 LIMITS = httpx2.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=30)
 TIMEOUT = httpx2.Timeout(connect=10, read=600, write=60, pool=60)
@@ -228,10 +234,23 @@ def dump(value: object, *, sort_keys: bool = False) -> str:
     return written if written.isascii() else written.encode("utf-8", "replace").decode()
 
 
-def make_schema(definition: ToolDefinition) -> JsonObject:
-    """Return the tool's schema as providers take it: an object with properties, without `$schema`."""
-    schema = {name: value for name, value in definition.input_schema.items() if name != "$schema"}
-    return {"type": "object", "properties": {}, **schema}
+def offer_tools(provider: str, protocol: Protocol, prompt: Prompt) -> dict[str, OfferedTool]:
+    """Return the tools of a prompt, by name, as the vendor takes them.
+
+    Raises:
+        ApplicationError: it takes no form of one, or not so many.
+    """
+    why = vendor_rules.find_count_fault(provider, protocol, len(prompt.tools))
+    offered: dict[str, OfferedTool] = {}
+    for definition in prompt.tools:
+        try:
+            offered[definition.tool.name] = offer(definition, RULES[protocol])
+        except UntellableSchema as error:
+            why = why or f"tool {definition.tool.name!r}: {error}"
+    if why is not None:
+        name = f"{provider}:{prompt.model}"
+        raise make_model_failure("configuration", f"{name!r} was not asked: {why}", attempt=prompt.attempt)
+    return offered
 
 
 def dump_tools(tools: Iterable[JsonObject]) -> bytes:
@@ -239,18 +258,18 @@ def dump_tools(tools: Iterable[JsonObject]) -> bytes:
     return b"[%b]" % b",".join(dump(tool, sort_keys=True).encode() for tool in tools)
 
 
-class AgentPart:
-    """The part of a request that only depends on the agent, encoded once an agent."""
+class AgentPart(Generic[T]):
+    """What of a request only depends on the agent, made once an agent."""
 
-    def __init__(self, encode: Callable[[Prompt], bytes], limit: int = 32) -> None:
-        self._encode = encode
+    def __init__(self, make: Callable[[Prompt], T], limit: int = 32) -> None:
+        self._make = make
         self._limit = limit
-        self._parts: OrderedDict[Digest, bytes] = OrderedDict()
+        self._parts: OrderedDict[Digest, T] = OrderedDict()
 
-    def of(self, prompt: Prompt) -> bytes:
+    def of(self, prompt: Prompt) -> T:
         part = self._parts.get(prompt.agent)
         if part is None:
-            part = self._parts[prompt.agent] = self._encode(prompt)
+            part = self._parts[prompt.agent] = self._make(prompt)
             if len(self._parts) > self._limit:
                 self._parts.popitem(last=False)
         else:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mandate.activities.providers import errors, prices
+from mandate.activities.providers import errors, prices, tool_schemas
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import make_name
+from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import (
     AssistantMessage,
@@ -122,9 +123,15 @@ def read_refusal(refusal: Raw) -> RefusalPart:
     return make_refusal(refusal.string or shorten(read_arguments(refusal), _SHOWN_CHARACTERS))
 
 
-def make_completion(prompt: Prompt, protocol: Protocol, answer: Answer, usage: Usage) -> Completion:
-    """Return the answer with its finish: a refused one makes no calls, and every call has an id of its own."""
+def make_completion(
+    prompt: Prompt, protocol: Protocol, answer: Answer, usage: Usage, offered: Mapping[str, OfferedTool]
+) -> Completion:
+    """Return the answer with its finish: a refused one makes no calls, and every call has an id of its own.
+
+    Arguments have the names that the tool has, also where the vendor was `offered` others.
+    """
     parts, native = _assign_ids(prompt, answer)
+    parts = [_restore_names(prompt, part, offered) if isinstance(part, CallPart) else part for part in parts]
     if answer.ended == "refused":
         parts, native = [part for part in parts if not isinstance(part, CallPart)], None
     finish, problem = _finish(prompt, answer, parts)
@@ -189,6 +196,14 @@ def compute_usage(
     )
     cost = prices.compute_price(provider, model, usage, body) if counts.is_whole else None
     return usage.model_copy(update={"unpriced_calls": 1} if cost is None else {"cost_usd": cost})
+
+
+def _restore_names(prompt: Prompt, call: CallPart, offered: Mapping[str, OfferedTool]) -> CallPart:
+    tool = offered.get(call.tool)
+    if tool is None or not tool.names:
+        return call
+    definition = next(definition for definition in prompt.tools if definition.tool.name == call.tool)
+    return call.model_copy(update={"arguments": tool_schemas.restore_names(definition, tool, call.arguments)})
 
 
 def _finish(prompt: Prompt, answer: Answer, parts: Sequence[Part]) -> tuple[Finish, str | None]:

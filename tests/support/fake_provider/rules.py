@@ -64,13 +64,17 @@ def _no_half_pairs(body: Json) -> None:
         raise Refused(f"The request body is not valid JSON: no low surrogate in string: char {error.start}") from None
 
 
-def _openai_tools(tools: Sequence[Json], where: str) -> None:
-    """`tools` are flat, as the Responses protocol has them."""
+def _most_tools(tools: Sequence[Json]) -> None:
+    """OpenAI's; a server of one's own takes more."""
     _demand(
         len(tools) <= _MOST_TOOLS,
         f"Invalid 'tools': array too long. Expected an array with maximum length {_MOST_TOOLS}, "
         f"but got an array with length {len(tools)} instead.",
     )
+
+
+def _openai_tools(tools: Sequence[Json], where: str) -> None:
+    """`tools` are flat, as the Responses protocol has them."""
     for index, tool in enumerate(tools):
         name, place = tool["name"], f"tools[{index}]{where}"
         _demand(
@@ -166,6 +170,7 @@ def _responses(body: Json) -> None:
     for index, tool in enumerate(body.get("tools", ())):
         _demand(tool.get("type") == "function" and "function" not in tool, f"tools[{index}]: wrong shape")
         _demand(isinstance(tool.get("strict"), bool), f"tools[{index}].strict: required")
+    _most_tools(body.get("tools", ()))
     _openai_tools(body.get("tools", ()), "")
     items = body.get("input")
     _demand(isinstance(items, list) and items, "input: required")
