@@ -11,6 +11,7 @@ from functools import cached_property
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """An escape that may be half of a surrogate pair, or such a half itself."""
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _NO_TEXT = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
 """Stand-ins for the bytes of an answer that were no text, see `response_limits.decode`."""
 _LONGEST_INTEGER = 300
@@ -89,8 +90,11 @@ class Raw:
 
     @property
     def is_strict(self) -> bool:
-        """True if the text is JSON that everybody reads: no NaN, no Infinity, no half of a surrogate pair."""
-        if "NaN" in self.text or "Infinity" in self.text:
+        """True if the text is JSON that everybody reads.
+
+        It has no NaN, no Infinity, no half of a surrogate pair, and no control character as it is in a string.
+        """
+        if "NaN" in self.text or "Infinity" in self.text or _CONTROL.search(self.text):
             try:
                 json.loads(self.text, parse_constant=_refuse, parse_int=_integer)
             except ValueError:
@@ -100,7 +104,7 @@ class Raw:
     def _has_only_text(self) -> bool:
         try:
             # All pairs of an object, those of a repeated key too.
-            value = json.loads(self.text, object_pairs_hook=list, parse_int=_integer)
+            value = json.loads(self.text, object_pairs_hook=list, parse_int=_integer, strict=False)
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             return False
@@ -144,6 +148,7 @@ def _items(text: str) -> list[Raw]:
     return items
 
 
-_DECODER = json.JSONDecoder(parse_int=_integer)
+# Servers have been seen to leave control characters in strings as they are.
+_DECODER = json.JSONDecoder(parse_int=_integer, strict=False)
 _KINDS = {dict: "object", list: "list", str: "text", bool: "boolean", type(None): "null"}
 NOTHING = Raw()

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 import httpx2
@@ -67,7 +68,7 @@ class EncodedAnswer:
     calls: tuple[str, ...] = ()
     """Ids as they are sent."""
     message: AssistantMessage | None = None
-    """What it was made of, for protocols that join answers in a row."""
+    """The answer that it was made of, for protocols that join answers in a row."""
 
 
 Turn = EncodedInput | EncodedAnswer
@@ -182,17 +183,20 @@ class Dialect:
         )
 
     def _replay(self, message: AssistantMessage, model: str) -> bytes | None:
-        """Return the provider's own items, which go back only to the protocol and the model that made them.
-
-        They are looked through again: a transcript may be older than a rule.
-        """
+        """Return the provider's own items, which go back only to the protocol and the model that made them."""
         if not message.native or message.protocol != self.protocol or message.model != model:
             return None
-        try:
-            kept = self.keep_native(Raw.read(f"[{message.native}]").items)
-        except ValueError:
-            return None
-        return ",".join(kept).encode() if kept else None
+        return _look_through(self, message.native)
+
+
+@lru_cache(maxsize=4)
+def _look_through(dialect: Dialect, native: str) -> bytes | None:
+    """Return what of stored items is sent, of which a rule may be younger; asked for an answer and for its results."""
+    try:
+        kept = dialect.keep_native(Raw.read(f"[{native}]").items)
+    except ValueError:
+        return None
+    return ",".join(kept).encode() if kept else None
 
 
 def make_id(call_id: str) -> str:
@@ -259,7 +263,7 @@ def dump_tools(tools: Iterable[JsonObject]) -> bytes:
 
 
 class AgentPart(Generic[T]):
-    """What of a request only depends on the agent, made once an agent."""
+    """Part of a request that only depends on the agent, made once an agent."""
 
     def __init__(self, make: Callable[[Prompt], T], limit: int = 32) -> None:
         self._make = make

@@ -22,7 +22,7 @@ class UntellableSchema(ValueError):
 
 @dataclass(slots=True)
 class _Object:
-    """Whatever is said of the arguments by a schema and all that it refers to."""
+    """All that is said of the arguments by a schema and by what it refers to."""
 
     properties: dict[str, list[JsonValue]] = field(default_factory=dict)
     required: dict[str, None] = field(default_factory=dict)

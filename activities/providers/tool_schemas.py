@@ -49,7 +49,7 @@ class OfferedTool:
     description: str
     schema: JsonObject
     changes: tuple[str, ...] = ()
-    """What of it is rewritten, for people."""
+    """All of it that is rewritten, for people."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Names of arguments as they are sent, by those that the tool has; without those that are the same."""
 

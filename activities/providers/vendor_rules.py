@@ -1,4 +1,4 @@
-"""What each protocol's vendor refuses of tools, in one table; what it refuses of conversations is in its adapter.
+"""Rules of each protocol's vendor for tools, in one table; those for conversations are in its adapter.
 
 Each value is from the words of a refused request: one tool that is refused has every request of its agent refused.
 """

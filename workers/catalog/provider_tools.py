@@ -21,7 +21,7 @@ class Rewriting:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a provider would refuse each request of an agent."""
+    """Reason why a provider would refuse each request of an agent."""
 
     model: int
     """Position of the first model of that provider."""

@@ -18,7 +18,7 @@ from mandate.workflows.contracts.transcript import CallPart, OpaquePart, TextPar
 from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Call
 from tests.support.fake_provider.bodies import render
 from tests.support.fake_provider.server import FakeProvider
-from tests.support.prompts import QUESTION, Adapter, prompt, results, tool
+from tests.support.prompts import QUESTION, Adapter, prompt, results, told, tool
 
 ALL = (RESPONSES, CHAT, MESSAGES)
 NOTE = tool("note", {"type": "object", "properties": {"text": {"type": "string"}}, "additionalProperties": False})
@@ -494,6 +494,24 @@ async def test_nul_passes_through(adapters: dict[str, Adapter], fake: FakeProvid
 
 
 @pytest.mark.parametrize("protocol", ALL)
+@pytest.mark.parametrize("character", ["\x00", "\n", "\t"])
+async def test_control_character_as_it_is_costs_no_answer_and_calls_nothing(
+    adapters: dict[str, Adapter], fake: FakeProvider, protocol: str, character: str
+) -> None:
+    said = json.dumps(with_text(protocol, "aXb")).replace("X", character).encode()
+    value: object = {"text": "aXb"} if protocol == MESSAGES else '{"text": "aXb"}'
+    called = json.dumps(with_arguments(protocol, value)).replace("X", character).encode()
+
+    text, call = [(await read(adapters[protocol], fake, body)).message for body in (said, called)]
+
+    assert (text.text, text.native) == (f"a{character}b", None)
+    assert refusal(NOTE, call.calls[0].arguments).startswith("the arguments are not valid JSON: Invalid control char")
+    fake.will(Answer(text="All done."))
+    conversation = Conversation((QUESTION, text, told("Go on."), call, results(call)))
+    assert (await adapters[protocol].complete(prompt(conversation))).message.text == "All done."
+
+
+@pytest.mark.parametrize("protocol", ALL)
 async def test_packed_answer_that_is_cut_is_asked_for_again(
     adapters: dict[str, Adapter], fake: FakeProvider, protocol: str
 ) -> None:
@@ -539,8 +557,8 @@ async def test_charset_of_an_error_is_not_believed(
 @pytest.mark.parametrize("error", ["Overloaded", ["Overloaded"], {"message": ["Overloaded"]}, 7])
 async def test_error_of_another_shape_is_told(adapters: dict[str, Adapter], fake: FakeProvider, error: object) -> None:
     for protocol in (RESPONSES, CHAT):
-        told = (await fault(adapters[protocol], fake, {"error": error, "status": "failed"})).message
-        assert ("7" if error == 7 else "Overloaded") in told
+        message = (await fault(adapters[protocol], fake, {"error": error, "status": "failed"})).message
+        assert ("7" if error == 7 else "Overloaded") in message
 
 
 async def test_thinking_alone_is_an_empty_answer(adapters: dict[str, Adapter], fake: FakeProvider) -> None:
