@@ -7,10 +7,13 @@ from itertools import pairwise, product
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
+from temporalio.exceptions import ApplicationError
 
 from mandate.activities.providers.openai_chat import OpenAiChat
 from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
 from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Call
 from tests.support.fake_provider.server import FakeProvider
@@ -451,3 +454,71 @@ def test_answer_that_nothing_follows_is_told_to_go_on(adapters: dict[str, Adapte
 
     content = [{"type": "text", "text": "Go on."}] if protocol == MESSAGES else "Go on."
     assert sent[-1] == {"role": "user", "content": content}
+
+
+ROOT_KEYS = ("anyOf", "oneOf", "allOf", "enum", "const", "not", "$ref")
+
+
+@pytest.mark.parametrize("protocol", ALL)
+@pytest.mark.parametrize("key", ROOT_KEYS)
+async def test_no_vendor_is_sent_what_it_refuses_at_the_top_of_a_schema(
+    fake: FakeProvider, protocol: str, key: str
+) -> None:
+    either: JsonObject = {"required": ["text"]}
+    values: dict[str, JsonValue] = {"enum": [{"text": "a"}], "const": {"text": "a"}, "not": either, "$ref": "#/$defs/a"}
+    schema: JsonObject = {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "url": {"type": "string"}},
+        "$defs": {"a": {"type": "object"}},
+        key: values.get(key, [either, {"required": ["url"]}]),
+    }
+    adapter = ADAPTERS[protocol](fake.url)
+
+    completion = await adapter.complete(prompt(tools=(tool("attach", schema),), model="fake-text"))
+
+    await adapter.close()
+    assert completion.message.text == "All done."
+    sent = fake.requests[-1].json["tools"][0]
+    sent = sent.get("function", sent)
+    shown = sent.get("parameters") or sent["input_schema"]
+    assert not {*ROOT_KEYS} & {*shown}
+    assert shown["properties"] == {"text": {"type": "string"}, "url": {"type": "string"}}
+
+
+async def test_arguments_under_other_names_reach_the_tool_under_its_own(fake: FakeProvider) -> None:
+    find = tool("find", {"type": "object", "properties": {"filter[id]": {"type": "string"}}})
+    adapter = ADAPTERS[MESSAGES](fake.url)
+    fake.will(Answer(calls=(Call("find", '{"filter_id": "7"}', id="t1"),), reasoning=False), Answer(text="All done."))
+    called = (await adapter.complete(prompt(tools=(find,)))).message
+
+    conversation = Conversation((QUESTION, called, results(called)))
+    await adapter.complete(prompt(conversation, tools=(find,)))
+
+    await adapter.close()
+    assert [part.arguments for part in called.calls] == ['{"filter[id]":"7"}']
+    [block] = items(MESSAGES, fake.requests[-1].body)[1]["content"]
+    assert block["input"] == {"filter_id": "7"}
+
+
+@pytest.mark.parametrize(
+    ("tools", "why"),
+    [
+        (
+            tuple(tool(f"t{number}", {"type": "object"}) for number in range(129)),
+            "openai takes at most 128 tools, and this agent has 129, built-in ones included",
+        ),
+        ((tool("find", {"$ref": "#"}),), "tool 'find': '$ref' at the top of its schema leads nowhere: '#'"),
+    ],
+)
+async def test_request_that_would_be_refused_is_not_made(
+    fake: FakeProvider, tools: tuple[ToolDefinition, ...], why: str
+) -> None:
+    """Of an agent that was pinned before its file was checked for this."""
+    adapter = ADAPTERS[RESPONSES](fake.url)
+
+    with pytest.raises(ApplicationError) as caught:
+        await adapter.complete(prompt(tools=tools))
+
+    await adapter.close()
+    assert caught.value.message == f"'openai:fake' was not asked: {why}"
+    assert (caught.value.type, caught.value.non_retryable, fake.requests) == ("ModelRejected", True, [])
