@@ -118,10 +118,25 @@ class AnthropicMessages:
 def _messages(exchange: Exchange) -> Iterator[bytes]:
     blocks = (*exchange.results, *exchange.texts)
     if exchange.said:
-        yield b'{"role":"assistant","content":[%b]}' % b",".join(answer.items for answer in exchange.said)
+        yield b'{"role":"assistant","content":[%b]}' % _join(exchange.said)
         blocks = blocks if blocks or _is_paused(exchange.said[-1]) else (_text(GO_ON),)
     if blocks:
         yield b'{"role":"user","content":[%b]}' % b",".join(blocks)
+
+
+def _join(answers: Sequence[EncodedAnswer]) -> bytes:
+    """Return the blocks of answers in a row, of which thinking may be no part if it does not come first."""
+    joined = b",".join(answer.items for answer in answers)
+    if len(answers) == 1:
+        return joined
+    kept = _drop_late_thinking(Raw.read(f"[{joined.decode()}]").items)
+    return ",".join(block.text for block in kept).encode()
+
+
+def _drop_late_thinking(blocks: Sequence[Raw]) -> Sequence[Raw]:
+    if blocks and blocks[0].get("type").string in responses.THOUGHTS:
+        return blocks
+    return [block for block in blocks if block.get("type").string not in responses.THOUGHTS]
 
 
 def _is_paused(answer: EncodedAnswer) -> bool:
@@ -178,18 +193,18 @@ def _part(block: Raw) -> responses.Part:
     return responses.call(block.get("id").string, block.get("name").string, arguments)
 
 
-def _native(blocks: Sequence[Raw]) -> list[Raw] | None:
+def _native(blocks: Sequence[Raw]) -> Sequence[Raw] | None:
     """Return the blocks to send back, or `None` when the service would not take them.
 
-    It refuses text without text and thinking without a signature, which is thinking that was cut, also its own; and
-    a message that ends with thinking.
+    It refuses text without text and thinking without a signature, which is thinking that was cut, also its own; a
+    message that ends with thinking; and one with thinking that begins with something else.
     """
     if not all(map(_is_sendable, blocks)):
         return None
     kept = [block for block in blocks if _is_whole(block)]
     while kept and kept[-1].get("type").string in responses.THOUGHTS:
         kept.pop()
-    return kept
+    return _drop_late_thinking(kept)
 
 
 def _is_sendable(block: Raw) -> bool:

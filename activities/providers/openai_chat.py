@@ -31,6 +31,7 @@ PROTOCOL: Protocol = "openai.chat"
 MaxTokensField = Literal["max_completion_tokens", "max_tokens"]
 
 _PARAGRAPH = rb"\n\n"
+_NOTED = b'{"role":"assistant","content":"Noted."}'
 
 
 class OpenAiChat:
@@ -125,13 +126,18 @@ def _tool(name: str, tool: OfferedTool) -> JsonObject:
 
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
-    """Yield the messages of one exchange; answers in a row are one message: chat templates want roles to alternate."""
+    """Yield the messages of one exchange, in roles that alternate, as chat templates want them.
+
+    Answers in a row are one message. Mistral's templates want a word of the model between results and a text.
+    """
     if exchange.said:
         yield exchange.said[0].items if len(exchange.said) == 1 else _join(exchange.said)
     yield from exchange.results
     texts = exchange.texts
     if exchange.said and not (exchange.results or texts):
         texts = [_unquote(GO_ON)]
+    if exchange.results and texts:
+        yield _NOTED
     if texts:
         yield b'{"role":"user","content":"%b"}' % _PARAGRAPH.join(texts)
 

@@ -50,6 +50,23 @@ def make_timeout(timeout: timedelta) -> httpx2.Timeout:
     return httpx2.Timeout(connect=TIMEOUT.connect, read=seconds, write=TIMEOUT.write, pool=TIMEOUT.pool)
 
 
+def make_id(call_id: str) -> str:
+    """Return `call_id` in the form that all protocols accept: up to 40 of `[a-zA-Z0-9_-]`."""
+    return _plain(call_id, 40)
+
+
+def make_name(tool: str) -> str:
+    """Return a tool's name in the form that all protocols accept, also for a tool that the model made up."""
+    return _plain(tool, 64)
+
+
+def _plain(text: str, limit: int) -> str:
+    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", text)
+    if plain == text and 0 < len(text) <= limit:
+        return text
+    return f"{plain[: limit - 11]}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedInput:
     """A user message in a protocol's JSON."""
@@ -197,23 +214,6 @@ def _look_through(dialect: Dialect, native: str) -> bytes | None:
     except ValueError:
         return None
     return ",".join(kept).encode() if kept else None
-
-
-def make_id(call_id: str) -> str:
-    """Return `call_id` in the form that all protocols accept: up to 40 of `[a-zA-Z0-9_-]`."""
-    return _plain(call_id, 40)
-
-
-def make_name(tool: str) -> str:
-    """Return a tool's name in the form that all protocols accept, also for a tool that the model made up."""
-    return _plain(tool, 64)
-
-
-def _plain(text: str, limit: int) -> str:
-    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", text)
-    if plain == text and 0 < len(text) <= limit:
-        return text
-    return f"{plain[: limit - 11]}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def make_arguments(text: str) -> str:

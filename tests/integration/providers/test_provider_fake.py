@@ -61,6 +61,7 @@ def _output(call_id: str) -> dict[str, Any]:
 ROOT = {"anyOf": [{"required": ["a"]}]}
 LIST = {"properties": {"a": {"type": "array"}}}
 PATTERN = {"properties": {"a": {"pattern": r"^\p{L}+$"}}}
+RESULT = {"role": "tool", "tool_call_id": "a", "content": "x"}
 TUPLE = {"properties": {"a": {"items": [{}]}}}
 ASKED = {"max_tokens": 9, "messages": [BLOCKS]}
 UNSIGNED = {"type": "thinking", "thinking": "x"}
@@ -116,6 +117,8 @@ def _tools(protocol: str, *schemas: dict[str, Any]) -> list[dict[str, Any]]:
         (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS, _said(SIGNED), BLOCKS]}, "cannot be `thinking`"),
         (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS, _said(UNSIGNED, _block("x")), BLOCKS]}, "signature: Field"),
         (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS, _said(_block("x "))]}, "trailing whitespace"),
+        (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS, _said(_block("x"), SIGNED, _block("x"))]}, "first block"),
+        (CHAT, {"messages": [USER, _chat_call("a"), RESULT, USER]}, "Unexpected role 'user' after role 'tool'"),
         (MESSAGES, {"messages": [BLOCKS]}, "max_tokens: Field required"),
         (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS], "top_p": 1}, "top_p: unsupported"),
         (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS, BLOCKS]}, "roles must alternate"),

@@ -152,7 +152,7 @@ def runs(draw: st.DrawFn) -> Sequence[Conversation]:
 
 @pytest.mark.parametrize("protocol", [RESPONSES, CHAT, MESSAGES])
 @given(states=runs(), model=st.sampled_from(["one", "two"]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_run_is_sent_as_its_vendor_takes_it(protocol: str, states: Sequence[Conversation], model: str) -> None:
     """Each request is taken, is the same bytes from a worker that knows nothing, and begins like the one before it."""
     before = b""
@@ -180,7 +180,7 @@ def _stable(protocol: str, body: bytes) -> bytes:
 
 @pytest.mark.parametrize("protocol", [RESPONSES, CHAT, MESSAGES])
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_a_server_answers_is_an_answer_or_a_failure(protocol: str, data: st.DataObject) -> None:
     body: Any = json.loads(json.dumps(data.draw(answers(protocol))))
     for _ in range(data.draw(st.integers(0, 3))):

@@ -448,6 +448,19 @@ def test_answers_in_a_row_are_one_message_of_a_chat(adapters: dict[str, Adapter]
     ]
 
 
+def test_word_of_the_model_stands_between_results_and_a_text_of_a_chat(adapters: dict[str, Adapter]) -> None:
+    """Templates of Mistral's models refuse a text right after results."""
+    asked = said(CHAT, "x", call("a"))
+
+    sent = items(CHAT, adapters[CHAT].request(prompt((QUESTION, asked, results(asked, note="Be brief.")))))
+
+    assert sent[3:] == [
+        {"role": "tool", "tool_call_id": "a", "content": "21C"},
+        {"role": "assistant", "content": "Noted."},
+        {"role": "user", "content": "Be brief."},
+    ]
+
+
 @pytest.mark.parametrize("protocol", [CHAT, MESSAGES])
 def test_answer_that_nothing_follows_is_told_to_go_on(adapters: dict[str, Adapter], protocol: str) -> None:
     sent = items(protocol, adapters[protocol].request(prompt(SKEWED["nothing after an answer"])))

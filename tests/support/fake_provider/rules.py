@@ -225,6 +225,7 @@ def _chat(body: Json) -> None:
             expected.remove(message["tool_call_id"])
         else:
             _demand(not expected, f"{where}: no result for {expected}")
+            _demand(role != "user" or before != "tool", "Unexpected role 'user' after role 'tool'")
             alternates = role not in ("user", "assistant") or before != role
             _demand(alternates, "Conversation roles must alternate user/assistant/user/assistant/...")
         _demand(role != "user" or message.get("content"), f"{where}.content: empty")
@@ -302,6 +303,12 @@ def _thinking(blocks: Sequence[Json], where: str) -> None:
     _demand(
         last not in ("thinking", "redacted_thinking"),
         f"{where}: The final block in an assistant message cannot be `{last}`.",
+    )
+    thoughts = [block["type"] in ("thinking", "redacted_thinking") for block in blocks]
+    _demand(
+        thoughts[0] or not any(thoughts),
+        f"{where}.content.0: If an assistant message contains any thinking blocks, the first block must be "
+        f"`thinking` or `redacted_thinking`. Found `{blocks[0]['type']}`.",
     )
     for index, block in enumerate(blocks):
         if block["type"] == "thinking":
