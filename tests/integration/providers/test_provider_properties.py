@@ -19,6 +19,8 @@ from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES
 from tests.support.prompts import ADAPTERS, QUESTION, prompt, told
 
 ADAPTER = {protocol: make("http://127.0.0.1:1") for protocol, make in ADAPTERS.items()}
+OTHER = {protocol: make("http://127.0.0.1:1") for protocol, make in ADAPTERS.items()}
+"""Of another worker."""
 PEER = Peer("x", "m", "http://127.0.0.1:1", 1, secret="")
 VERSION = {"anthropic-version": "2026-10-21"}
 
@@ -161,7 +163,7 @@ def test_any_run_is_sent_as_its_vendor_takes_it(protocol: str, states: Sequence[
 
         rules.check(protocol, json.loads(body), VERSION)
         cold = Conversation(tuple(conversation))
-        assert ADAPTERS[protocol]("http://127.0.0.1:1").request(prompt(cold, model=model)) == body
+        assert OTHER[protocol].request(prompt(cold, model=model)) == body
         assert body.startswith(before)
         before = _stable(protocol, body)
 

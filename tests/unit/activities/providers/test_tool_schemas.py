@@ -17,6 +17,7 @@ from tests.support.fake_provider import rules
 from tests.support.prompts import ADAPTERS, prompt, tool
 
 OPENAI, ANTHROPIC = RULES["openai.responses"], RULES["anthropic.messages"]
+ADAPTER = {protocol: make("http://127.0.0.1:1") for protocol, make in ADAPTERS.items()}
 STRING: JsonObject = {"type": "string"}
 TOLD = "What t does\n\nThe arguments must also fit this JSON Schema: "
 WRITTEN = "at the top of its schema is written out"
@@ -315,7 +316,9 @@ def test_no_schema_that_is_told_is_refused(protocol: str, schema: JsonObject, cl
         assume(not isinstance(error, UntellableSchema))
         return
 
-    body = json.loads(ADAPTERS[protocol]("http://127.0.0.1:1").request(prompt(tools=(tool("t", whole),))))
+    # The instructions tell one agent from another.
+    request = ADAPTER[protocol].request(prompt(tools=(tool("t", whole),), instructions=json.dumps(whole)))
+    body = json.loads(request)
 
     rules.check(protocol, body, {"anthropic-version": "2026-10-21"})
 
