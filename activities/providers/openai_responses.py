@@ -62,11 +62,8 @@ class OpenAiResponses:
 
     def read_answer(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
         """Return what `body` says; raise as `complete`."""
-        status = (
-            body.get("status").string
-            if body.get("status").value is None
-            else responses.read_arguments(body.get("status"))
-        )
+        given = body.get("status")
+        status = "" if given.value is None else responses.read_arguments(given)
         if status == "failed" or (body.get("error").value and status != "incomplete"):
             raise errors.from_error_object(peer, body.get("error"))
         if status not in ("", "completed", "incomplete") or not isinstance(body.get("output").value, list):

@@ -49,7 +49,8 @@ def flatten(schema: JsonObject) -> FlatSchema:
     flattening = _Flattening(schema)
     found = flattening.read(schema, ())
     if found is None:
-        raise UntellableSchema("its schema takes no object at the top")
+        keys = ", ".join(repr(key) for key in ROOT_KEYS if key in schema)
+        raise UntellableSchema(f"{keys} at the top of its schema takes no object")
     made: JsonObject = {key: value for key, value in schema.items() if key not in ROOT_KEYS}
     made = {**found.inherited, **made, "type": "object"}
     made["properties"] = {name: _both(schemas) for name, schemas in found.properties.items()}

@@ -127,8 +127,9 @@ class _Draft:
             return
         for refusal in provider_tools.find_refusals(self.spec.models, self.search.tools):
             entry = self.search.entry_of.get(refusal.tool or "")
-            place = ("models", refusal.model) if entry is None else ("tools", entry)
-            yield self._document.fault(place, refusal.why)
+            place: Place = ("models", refusal.model) if entry is None else ("tools", entry)
+            is_of_server = entry is not None and isinstance(self.spec.tools[entry], McpTools)
+            yield self._document.fault(place, f"{refusal.why}; leave it out by 'only'" if is_of_server else refusal.why)
 
     def rule_faults(self) -> Iterator[Fault]:
         """Yield the faults of the rules; their conditions are looked at once all tools are there."""

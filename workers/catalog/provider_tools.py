@@ -54,7 +54,7 @@ def find_refusals(models: Sequence[str], tools: Sequence[ToolDefinition]) -> Ite
                 refused.setdefault(str(error), []).append(provider)
         for why, by in refused.items():
             name = definition.tool.name
-            yield Refusal(providers[by[0]], name, f"{name}: {why}, which {', '.join(by)} cannot be told")
+            yield Refusal(providers[by[0]], name, f"{name}: {why}; {', '.join(by)} would refuse each request with it")
 
 
 def list_rewritings(agent: PinnedAgent) -> list[Rewriting]:

@@ -132,8 +132,8 @@ def test_references_to_what_has_moved_are_kept() -> None:
             {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
             "'$ref' at the top of its schema leads nowhere: '#/$defs/a'",
         ),
-        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "its schema takes no object at the top"),
-        ({"allOf": [{"type": "string"}]}, "its schema takes no object at the top"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "'anyOf' at the top of its schema takes no object"),
+        ({"allOf": [{"type": "string"}]}, "'allOf' at the top of its schema takes no object"),
     ],
 )
 def test_schema_that_no_vendor_takes_is_refused(schema: JsonObject, why: str) -> None:

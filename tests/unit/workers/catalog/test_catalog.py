@@ -381,3 +381,22 @@ async def test_what_is_found_later_has_its_place_although_the_file_is_gone(folde
             "which the file of people does not have; it has finance"
         ),
     ]
+
+
+class OddServer(StubServers):
+    """A server with one tool whose schema no provider takes."""
+
+    async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
+        (made,) = await super().definitions(entry)
+        return (made.model_copy(update={"input_schema": {"anyOf": [{"type": "string"}]}}),)
+
+
+async def test_tool_of_a_server_that_no_provider_takes_can_be_left_out(folder: Path) -> None:
+    (folder / "a.yaml").write_text("name: a\n" + HEAD + "tools: [{mcp: {name: odd, command: [npx]}}]\n")
+
+    [fault] = await faults_of(folder, OddServer(odd=("find",)))
+
+    assert fault == (
+        "a.yaml:4:9: tools[0]: find: 'anyOf' at the top of its schema takes no object; "
+        "openai would refuse each request with it; leave it out by 'only'"
+    )
