@@ -114,13 +114,13 @@ class _Flattening:
             branches = node.get(key)
             if not isinstance(branches, list):
                 continue
-            taken = [branch for branch in branches if self.read(branch, above, is_sure=False) is not None]
+            read = [(branch, self.read(branch, above, is_sure=False)) for branch in branches]
+            taken = [(branch, inner) for branch, inner in read if inner is not None]
             if len(taken) == 1:
                 told.add(key)
-                yield self.read(taken[0], above, is_sure=is_sure)
+                yield self.read(taken[0][0], above) if is_sure else taken[0][1]
             else:
-                read = [self.read(branch, above, is_sure=False) for branch in taken]
-                yield _either([inner for inner in read if inner is not None])
+                yield _either([inner for _, inner in taken])
 
 
 def _add(found: _Object, inner: _Object) -> None:

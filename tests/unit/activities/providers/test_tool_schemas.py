@@ -103,6 +103,28 @@ def test_schema_that_is_too_long_to_be_told_is_said_to_be_one() -> None:
     )
 
 
+def test_schema_that_branches_without_end_is_refused() -> None:
+    many: JsonObject = {"anyOf": [{"properties": {f"a{number}": {}}} for number in range(900)]}
+    assert len(anthropic(many).schema["properties"]) == 900  # type: ignore[arg-type]
+    # Forty definitions that name the next one twice: 2 to the power of 40 alternatives.
+    twice: JsonObject = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+
+    with pytest.raises(UntellableSchema) as caught:
+        anthropic({"$ref": "#/$defs/d0", "$defs": {**twice, "d40": {"type": "object"}}})
+
+    assert str(caught.value) == "its schema has more than 1000 alternatives at the top"
+
+
+def test_schema_as_deep_as_a_tool_may_have_is_told() -> None:
+    deep: JsonObject = {"type": "object"}
+    for _ in range(100):
+        deep = {"type": "object", "properties": {"a b": deep}}
+
+    sent = json.dumps(anthropic(deep).schema)
+
+    assert (sent.count('"a_b"'), sent.count('"a b"')) == (100, 0)
+
+
 def test_references_to_what_has_moved_are_kept() -> None:
     schema: JsonObject = {
         "type": "object",
