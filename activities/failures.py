@@ -29,8 +29,8 @@ RETRYABLE_FAULTS: frozenset[ModelFault] = frozenset(
 EXPECTED = ApplicationErrorCategory.BENIGN
 """The SDK writes no traceback: the activity has logged what happened, and the loop deals with it."""
 
-LONGEST_WAIT_SECONDS = 1e9
-"""A longer wait that somebody asks for is none that a timer can have."""
+LONGEST_WAIT_SECONDS = 31 * 24 * 3600.0
+"""A longer wait than a month, over which no quota is counted, is one that nobody means."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

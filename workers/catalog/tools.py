@@ -120,7 +120,7 @@ class ToolResolver:
         if self._lacks_secrets(index, entry) and isinstance(entry, McpTools):
             return ()
         try:
-            found = await definitions(entry, mcp)
+            found = tuple(map(_repair_description, await definitions(entry, mcp)))
         except ValueError as error:
             self._fault(("tools", index, source_of(entry)), str(error))
             return ()
@@ -212,6 +212,12 @@ class AnnouncedWaits:
         if not self._told:
             self._told = True
             self._tell(f"waiting for MCP servers: {', '.join(sorted(set(self._waiting)))}")
+
+
+def _repair_description(made: ToolDefinition) -> ToolDefinition:
+    """Return a tool whose description any encoding can carry: half of a surrogate pair, which is no text, is `?`."""
+    description = made.description.encode(errors="replace").decode()
+    return made if description == made.description else made.model_copy(update={"description": description})
 
 
 def _activity(entry: ActivityTool) -> ToolDefinition:
