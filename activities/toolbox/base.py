@@ -7,6 +7,9 @@ from typing import Protocol
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import ToolDefinition
 
+MAX_BYTES = 5 * 1024 * 1024
+"""Most that is read of a result that comes over HTTP, unpacked, or from an MCP server."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolText:

@@ -12,13 +12,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR
 
 from mandate.activities.toolbox.http.response import ERROR_BYTES, Body, read_body
-from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, Ends, MessageFilter
+from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, NOT_CONNECTED, Ends, MessageFilter
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
-
-NOT_CONNECTED = -3_209_900_001
-"""JSON-RPC code, outside the range of servers, for a request that found no connection."""
 
 SKIPPED = 8
 """Longest event of a stream in times of the limit: until there it is read to find whose answer it is."""

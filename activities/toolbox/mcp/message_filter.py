@@ -16,7 +16,7 @@ from typing import Literal
 import pydantic_core
 from mcp_types import INTERNAL_ERROR
 
-from mandate.activities.toolbox.http.response import MAX_BYTES
+from mandate.activities.toolbox.base import MAX_BYTES
 from mandate.workflows.contracts.base import JsonObject
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ OTHER_BYTES = 256 * 1024
 OTHER_PARTS = 2000
 """Of a message that is neither the result of a call nor a list of tools: handshakes, logs, progress, refusals."""
 
+NOT_CONNECTED = -3_209_900_001
+"""JSON-RPC code, outside the range of servers, for a request that found no connection."""
 ANSWER_TOO_LARGE = -3_209_900_002
 """JSON-RPC code, outside the range of servers, for a result that came and is not taken."""
 

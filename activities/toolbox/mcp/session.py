@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from mcp import Client, ClientSession
+from mcp.client._probe import negotiate_auto
+from mcp.client.session import ClientSession
 from mcp_types import Implementation
 from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
@@ -130,10 +131,12 @@ class ServerConnection:
                 async with asyncio.timeout(self._start_seconds):
                     transport = open_transport(self._server, self._secrets, stderr, over)
                     info = Implementation(name="mandate", version="1")
-                    client = await stack.enter_async_context(Client(transport, cache=None, client_info=info))
+                    reading, writing = await stack.enter_async_context(transport)
+                    session = await stack.enter_async_context(ClientSession(reading, writing, client_info=info))
+                    await negotiate_auto(session)
                     # Listed before any call: the SDK sends by the tools' schemas, and results are checked by them.
-                    listed = await list_tools(client.session)
-                ready.set_result(Link(client.session, over, {tool.name: tool for tool in listed}))
+                    listed = await list_tools(session)
+                ready.set_result(Link(session, over, {tool.name: tool for tool in listed}))
                 await over.wait()
         except BaseException as error:
             if not ready.done():

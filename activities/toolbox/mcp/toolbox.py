@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from mcp import MCPError
+from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
     INVALID_PARAMS,
@@ -20,8 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
-from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
-from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE
+from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, NOT_CONNECTED
 from mandate.activities.toolbox.mcp.result import (
     InputRequired,
     ResultUnusable,

@@ -16,6 +16,7 @@ from mandate.workers.cli.run import read_input
 from mandate.workers.cli.run_text import shown
 from mandate.workers.history.events import RunEnded
 from mandate.workers.main import VERBS, load_verb, main, wants_json
+from tests.support.mcp_peer import BARE_COMMAND
 from tests.support.processes import PROJECT, lives
 
 HEAVY = ("temporalio", "mcp", "genai_prices", "openai", "anthropic", "structlog", "asyncio", "ruamel", "rich")
@@ -97,6 +98,18 @@ def test_agent_without_servers_and_conditions_is_validated_without_their_librari
 
     assert (code, found) == (0, set())
     assert printed.startswith("a ")
+
+
+def test_agent_with_mcp_servers_is_validated_with_the_client_half_of_the_sdk_alone(tmp_path: Path) -> None:
+    server = {"name": "peer", "command": [*BARE_COMMAND, "hostile", "none"], "env": {"PYTHONPATH": str(PROJECT)}}
+    agent = {"name": "a", "instructions": "x", "models": ["openai:gpt-6-sol"], "tools": [{"mcp": server}]}
+    (tmp_path / "a.yaml").write_text(json.dumps(agent))
+
+    _, code, found = loaded(
+        ("mcp.client.session", "httpx2", "mcp.server", "uvicorn", "starlette"), "validate", "a.yaml", cwd=tmp_path
+    )
+
+    assert (code, found) == (0, {"mcp.client.session"})
 
 
 @pytest.mark.parametrize("verb", VERBS)
