@@ -16,7 +16,7 @@ from typer._click import Command, Context  # no public names
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from mandate.workers.cli.errors import INTERRUPTED, CliError, SilentExit
+from mandate.workers.cli.errors import INTERRUPTED, CliError, SilentExit, report
 from mandate.workers.cli.root_options import Color, OutputFormat, RootOptions
 from mandate.workers.settings import is_debugging
 
@@ -199,9 +199,7 @@ def _run(words: list[str]) -> int:
     except Exception as error:
         if is_debugging():
             raise
-        from mandate.workers.cli import failures  # noqa: PLC0415 - only for what went wrong
-
-        return failures.report(error, as_json=wants_json(words))
+        return report(error, as_json=wants_json(words))
 
 
 def _invoke(words: list[str]) -> int:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mandate.workers.cli import endings
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import seconds
 from mandate.workers.cli.output import Output
 from mandate.workers.cli.run import read_input
-from mandate.workers.cli.run_text import shown
+from mandate.workers.cli.run_text import exit_code, shown
 from mandate.workers.history.events import RunEnded
 from mandate.workers.main import VERBS, load_verb, main, wants_json
 from tests.support.mcp_peer import BARE_COMMAND
@@ -275,7 +274,7 @@ def test_input_that_is_no_object_is_refused(written: str, sentence: str) -> None
     ],
 )
 def test_exit_code_tells_how_a_run_ended(ended: RunEnded, code: int) -> None:
-    assert endings.exit_code(ended) == code
+    assert exit_code(ended) == code
 
 
 def test_long_texts_say_how_much_is_left_out() -> None:
