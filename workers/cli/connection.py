@@ -53,6 +53,11 @@ class Connection:
         page = f"{self.ui_url}/namespaces/{self.client.namespace}/workflows/{quote(workflow_id, safe='')}"
         return f"{page}/{run_id}/history" if run_id else page
 
+    def worker_options(self, queue: str) -> str:
+        """Return the options, beginning with a space, with which `mandate worker` serves `queue` here."""
+        named = "" if queue == self.settings.task_queue else f" --task-queue {shlex.quote(queue)}"
+        return f"{named}{self.options}"
+
     @property
     def temporal_binary(self) -> Path | None:
         """Temporal's CLI, where an embedded server was started with it."""

@@ -179,7 +179,8 @@ def _print(call: Invocation, connection: Connection, rows: Sequence[Row], found:
         count = len(found.silent)
         out.note(f"{count} run{'s' * (count != 1)} did not answer, and may wait too:")
         for one in found.silent[:SILENT_SHOWN]:
-            out.note(f"  {one.workflow_id}: {one.reason}")
+            start = f"{call.program} worker{connection.worker_options(one.unserved)}" if one.unserved else None
+            out.note(f"  {one.workflow_id}: {one.reason}{f'; start one with `{start}`' if start else ''}")
         if count > SILENT_SHOWN:
             out.note(f"  and {count - SILENT_SHOWN} more")
 
