@@ -36,7 +36,7 @@ Edit = Annotated[bool, typer.Option("--edit", help="Change the arguments in $VIS
 From = Annotated[
     Path | None, typer.Option("--from", help="Whole arguments from a YAML or JSON file, `***` for what is hidden.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before several are decided on.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before several requests are decided on.")]
 
 
 @verb
@@ -122,7 +122,7 @@ async def decide(
         call,
         requests,
         choice=choice,
-        value=cli_edit.parsed(value) if value is not None else None,
+        value=cli_edit.parsed(value, "--value") if value is not None else None,
         comment=comment,
         by=by,
         edit=edit,

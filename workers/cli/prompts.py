@@ -1,16 +1,18 @@
-"""Answers to requests that a person types while a command goes on."""
+"""Questions to the person at the terminal, and answers that they type while a command goes on."""
 
 import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from mandate.workers.cli.errors import ENDED_OTHERWISE, CliError
+from mandate.workers.cli.output import Output
 from mandate.workflows.contracts.request import REJECT, Request, RequestKind
 
 _KEYS: Mapping[RequestKind, Mapping[str, str]] = {
@@ -29,6 +31,22 @@ class Answer:
     choice: str
     value: str | None = None
     comment: str = ""
+
+
+async def confirm(out: Output, what: str, lines: Sequence[str], *, yes: bool) -> None:
+    """Show several things as `lines`, and let the person at the terminal say once more that they want `what`.
+
+    Raises:
+        CliError: they do not want it, or nobody can be asked and `yes` was not said either.
+    """
+    for line in lines:
+        out.note(line)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CliError(f"nobody can be asked whether to {what}; add --yes")
+    if not await out.confirm(f"{what}?"):
+        raise CliError("nothing was sent", ENDED_OTHERWISE)
 
 
 def keys(request: Request) -> str:

@@ -66,7 +66,8 @@ async def run(
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
         queue = task_queue or connection.settings.task_queue
-        who = identity.person(connection.settings, requester or connection.settings.requester, option="--requester")
+        named = requester if requester is not None else connection.settings.requester
+        who = identity.person(connection.settings, named, option="--requester")
         start = {
             "agent": agent,
             "asked": asked,
