@@ -41,6 +41,8 @@ class Change(Enum):
     DEFERS_DECISIONS = "loop", 2, "A crowded run keeps decisions that come by signal."
     LOOKS_UP_TOGETHER = "loop", 2, "Decisions that come together are looked up together."
 
+    ACCEPTS_RESULTS = "loop", 3, "What has failed can be accepted as it is only where there is a result or an answer."
+
     @property
     def field(self) -> Literal["asks", "hides", "recovers", "loop"]:
         return self.value[0]
