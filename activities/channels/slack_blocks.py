@@ -41,7 +41,7 @@ def build_message(parcel: Parcel) -> JsonObject:
     if request.question is not None:
         blocks.append(_quote(request.question))
     if request.options:
-        blocks.append(_quote(f"Suggested: {', '.join(request.options)}"))
+        blocks.append(_quote(f"Answers to choose from: {', '.join(request.options)}"))
     ways = rules_commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
     if request.arguments:
         blocks.append(_section(_arguments(request)))

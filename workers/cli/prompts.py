@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -20,6 +20,7 @@ _KEYS: Mapping[RequestKind, Mapping[str, str]] = {
     "outcome": {"y": "happened", "yes": "happened", "n": "not_happened", "no": "not_happened"},
 }
 _PROMPTS = {"question": "any text", "approval": "y or n", "outcome": "y (it happened), n (it did not) or stop"}
+_SHORT = {"question": "any text", "approval": "y/n", "outcome": "y/n/stop"}
 _WITH_VALUE = ("answer", "supply")
 """Choices that need more than to be made."""
 
@@ -51,8 +52,20 @@ async def confirm(out: Output, what: str, lines: Sequence[str], *, yes: bool) ->
 
 def keys(request: Request) -> str:
     """Return what can be typed here: `y or n`."""
-    choices = (choice for choice in request.choices if choice not in _WITH_VALUE)
-    return _PROMPTS.get(request.kind) or " or ".join(choices)
+    if request.kind == "question" and request.options:
+        return " or ".join(request.options)
+    return _PROMPTS.get(request.kind) or " or ".join(_plain_choices(request))
+
+
+def short_keys(request: Request) -> str:
+    """Return the same for the end of a line: `y/n`."""
+    if request.kind == "question" and request.options:
+        return "/".join(request.options)
+    return _SHORT.get(request.kind) or "/".join(_plain_choices(request))
+
+
+def _plain_choices(request: Request) -> Iterator[str]:
+    return (choice for choice in request.choices if choice not in _WITH_VALUE)
 
 
 def typed(request: Request, line: str) -> Answer | None:

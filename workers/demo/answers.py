@@ -31,8 +31,9 @@ def unattended(request: Request, evidence: Evidence | None) -> Answer:
     if request.kind == "outcome" and evidence is not None:
         happened = Answer("happened", evidence.returned, YES_LOOKED)
         return happened if evidence.is_done else Answer("not_happened", comment=YES_LOOKED)
-    choice = request.choices[0 if request.kind in {"question", "approval"} else -1]
-    return Answer(choice, YES_ANSWER if request.kind == "question" else None, YES_COMMENT)
+    if request.kind == "question" and not request.options:
+        return Answer("answer", YES_ANSWER, YES_COMMENT)
+    return Answer(request.choices[0 if request.kind == "approval" else -1], comment=YES_COMMENT)
 
 
 @dataclass(slots=True)

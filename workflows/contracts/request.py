@@ -194,7 +194,7 @@ class Request(Record):
     question: str | None = None
     """The text of a question, up to 4,000 characters."""
     options: tuple[str, ...] = ()
-    """Answers that the agent suggests."""
+    """Answers to choose from; any answer is taken where there are none."""
     goal: str | None = None
     """The run's task, its beginning; of escalations and outcomes."""
     evidence: tuple[str, ...] = ()
