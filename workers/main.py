@@ -5,6 +5,7 @@ import gc
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from itertools import pairwise
@@ -188,6 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> int:
+    if not sys.warnoptions and not is_debugging():
+        # They are for authors of code; a worker has them in its log.
+        warnings.simplefilter("ignore")
     try:
         return _invoke(words)
     except KeyboardInterrupt:

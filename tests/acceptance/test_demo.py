@@ -95,13 +95,17 @@ async def test_demo_tells_what_the_agent_does_and_proves_it(shown: Shown) -> Non
         "no voucher",
         "8 model calls",
         "The server ends with this command. To bring it and its runs back:",
+        " server --port ",
+        "Then, while it runs, from another terminal in this folder:",
         "Look at the run:",
         "workflow describe -w",
     ]
     places = [next((index for index, line in enumerate(lines) if words in line), -1) for words in order]
     assert -1 not in places, dict(zip(order, places, strict=True))
     assert places == sorted(places)
-    assert lines[lines.index("Look at the run:") + 1].startswith("http://127.0.0.1:")
+    url = lines[lines.index("Look at the run:") + 1]
+    port = next(line.rpartition(" ")[2] for line in lines if " server --port " in line)
+    assert url.startswith(f"http://127.0.0.1:{int(port) + 1000}/")
     assert shown.first.stderr() == ""
 
 
@@ -125,6 +129,23 @@ async def test_lines_fit_the_terminal_in_which_the_refund_is_approved(tmp_path: 
     assert "A small coffee shop has a complaint, and an agent settles it." in lines
     assert [line for line in lines if len(line) > columns and not any(words in line for words in whole)] == []
     assert [line for line in lines if re.fullmatch(r"\d+\.\s*", line)] == []
+
+
+async def test_demo_without_colours_is_answered_by_its_own_people(tmp_path: Path) -> None:
+    git = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "user.email", "GIT_CONFIG_VALUE_0": "me@home.example"}
+    told = {"MANDATE_FOLDER": str(tmp_path / "state"), "TERM": "xterm", **npx(tmp_path, "exit 1"), **git}
+    environment = {name: value for name, value in os.environ.items() if name != "MANDATE_USER"} | told
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(PROJECT)
+        os.execve(MANDATE[0], [*MANDATE, "demo", "--fast", "--color", "never"], environment)
+
+    said = await asyncio.to_thread(_all_of, terminal, b"waiting for finance; type your answer (y/n)", b"y\n")
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert "finance@coffee.example approved it" in said
+    assert "me@home.example" not in said
+    assert "\x1b" not in said
 
 
 def _all_of(terminal: int, cue: bytes, answer: bytes) -> str:

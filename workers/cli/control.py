@@ -101,7 +101,7 @@ async def _tell(
 ) -> int:
     if bool(runs) == (query is not None):
         raise CliError("name the runs by their workflow ids, or give a --query; one of the two")
-    async with connected(call) as connection:
+    async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         person = identity.person(connection.settings, by)
         told = {name: value for name, value in said.items() if value is not None}

@@ -94,7 +94,7 @@ async def reject(
         return await _act(call, requests, **wish, yes=yes)
     if requests or digest or token_command:
         raise CliError("--all is about all requests of a run; it goes without REQUEST, --digest and --token-command")
-    async with connected(call) as connection:
+    async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         return await decisions.reject_all(call, connection, runs, _wish(**wish, yes=yes))
 
@@ -159,7 +159,7 @@ async def answer(
 
 
 async def _act(call: Invocation, requests: list[str] | None, **wish: Any) -> int:
-    async with connected(call) as connection:
+    async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         return await decisions.act(call, connection, requests or [], _wish(**wish))
 

@@ -56,7 +56,7 @@ async def inbox(
     event_id) where that fails again and again; scanned.
     """
     _check_kind(kind)
-    async with connected(call) as connection:
+    async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         found = await _asked(call, connection, group=group, agent=agent, scan=scan)
         rows = [row for row in rows_of(found) if kind is None or row.request.kind == kind]

@@ -67,8 +67,10 @@ class Requests:
         """Show that answers to `requests` are waited for; without any, that nothing is."""
         if requests != self._open:
             names = ", ".join(dict.fromkeys(name for request in requests for name in request.waits_for))
-            hint = "; type your answer" if self._has_keyboard else ""
+            hint = f"; type your answer ({prompts.short_keys(requests[0])})" if requests and self._has_keyboard else ""
             self._waiting.show(self.lines.out.screen, f"waiting for {names}{hint}" if requests else None)
+            if hint and self.lines.out.screen is None:
+                self.lines.paragraph(f"waiting for {names}{hint}", "dim")
         self._open = requests
 
     async def answer(self) -> None:
@@ -100,7 +102,7 @@ class Requests:
     @property
     def _has_keyboard(self) -> bool:
         out = self.lines.out
-        return out.live and not out.as_json and not self.facts.is_unattended and prompts.is_attended()
+        return out.has_terminal and not out.as_json and not self.facts.is_unattended and prompts.is_attended()
 
     def _ask(self, request: Request, evidence: Evidence | None) -> None:
         """Tell what a person should know, and the commands that answer."""
