@@ -20,23 +20,28 @@ class Poller:
     """By the server's clock."""
 
     @property
+    def is_here(self) -> bool:
+        """True if it is, by its name, a process of this machine, and there is one of that number."""
+        return self._is_running is True
+
+    @property
     def is_gone(self) -> bool:
-        """True if it is a process of this machine, by its name, which has none of that number."""
+        """True if it is such a process, and there is none of that number."""
+        return self._is_running is False
+
+    @property
+    def _is_running(self) -> bool | None:
+        """State of its process on this machine; `None` where its name does not tell of one here."""
         pid, _, host = self.identity.partition("@")
         if not pid.isdecimal() or host != socket.gethostname():
-            return False
+            return None
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
-            return True
-        except (PermissionError, OverflowError):
             return False
-        return False
-
-    @property
-    def is_here(self) -> bool:
-        """True if it is a process of this machine that is there."""
-        return self.identity.partition("@")[2] == socket.gethostname() and not self.is_gone
+        except (PermissionError, OverflowError):
+            return True
+        return True
 
 
 async def list_pollers(client: Client, queue: str) -> tuple[Poller, ...]:

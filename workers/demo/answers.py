@@ -129,7 +129,7 @@ class Requests:
         tell(f"Or with Temporal's own CLI, for example to {choose}{request.choices[0]}:")
         self.lines.command(temporal)
         if (url := self.connection.run_url(self.facts.workflow_id)) is not None:
-            tell("Or in the Web UI, by More Actions, Send an Update; tab User Metadata:")
+            tell("Or in the Web UI, by More Actions, Send an Update, with the data that tab User Metadata shows:")
             self.lines.print(f"  {url}")
 
     def _commands(self, request: Request) -> tuple[dict[str, str], str]:
