@@ -111,6 +111,32 @@ def test_agent_with_mcp_servers_is_validated_with_the_client_half_of_the_sdk_alo
     assert (code, found) == (0, {"mcp.client.session"})
 
 
+def test_warnings_of_a_tool_module_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "warning_tools.py").write_text(
+        "import warnings\nfrom mandate import tool\nwarnings.warn('an old name')\n"
+        "@tool(effect='read')\ndef look() -> str:\n    'Look.'\n    return ''\n"
+    )
+    agent = {
+        "name": "a",
+        "instructions": "x",
+        "models": ["openai:gpt-6-sol"],
+        "tools": [{"python": "warning_tools:look"}],
+    }
+    (tmp_path / "a.yaml").write_text(json.dumps(agent))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OPENAI_API_KEY": "none"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mandate.workers.main", "validate", "a.yaml"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_list_of_verbs_says_of_each_what_its_own_help_begins_with(verb: str) -> None:
     written = load_verb(verb).help or ""
