@@ -17,7 +17,7 @@ argument_names: names that receivers may confuse
 schema: arguments against a JSON Schema
 schema_cost: cost of a check by schema
 schema_names: names that a schema knows
-schema_types: numbers as a schema declares
+schema_types: types as a schema declares
 closed_schemas: schemas without undeclared names
 json_pointer: references inside a schema
 redaction: sensitive arguments, struck out

@@ -11,6 +11,9 @@ from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.question import Dialogue
 from mandate.workflows.contracts.tool import ToolDefinition
 
+MAX_BYTES = 5 * 1024 * 1024
+"""Most that is read of a result that comes over HTTP, unpacked, or from an MCP server."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolText:

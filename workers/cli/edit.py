@@ -28,16 +28,26 @@ from mandate.workflows.rules.redaction import HIDDEN
 EDITOR = "vi"
 """Editor where neither `VISUAL` nor `EDITOR` is set."""
 
+_BEGUN = re.compile(r"\s*(?:\{|\[\s*(?:[]\[{\"\d-]|true|false|null))")
+
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 
 
-def parsed(written: str) -> JsonValue:
-    """Return `written` as JSON where it is some, else as the text that it is."""
+def parsed(written: str, option: str) -> JsonValue:
+    """Return what was written after `option` as JSON where it is some, else as the text that it is.
+
+    Raises:
+        CliError: it begins as an object or a list does, and is none: a text of half an object is hardly meant.
+    """
     try:
         value: JsonValue = json.loads(written)
         canonical_json(value)
-    except (ValueError, RecursionError):
-        return written
+    except (ValueError, RecursionError) as error:
+        if (begun := _BEGUN.match(written)) is None:
+            return written
+        kind = "an object" if "{" in begun[0] else "a list"
+        quoted = "as JSON, in double quotes"
+        raise CliError(f"{option} begins as {kind} and is no JSON: {error}; a text is written {quoted}") from None
     return value
 
 
@@ -54,7 +64,7 @@ def with_settings(arguments: JsonObject, settings: Sequence[str]) -> JsonObject:
             raise CliError(f"--set {setting!r} is not name=value, for example --set amount=80")
         # An argument may have dots in its name.
         keys = [path] if path in changed else path.split(".")
-        _put(changed, keys, parsed(written), setting)
+        _put(changed, keys, parsed(written, f"--set {path}"), setting)
     if canonical_json(changed) == canonical_json(arguments):
         raise CliError(f"--set {', '.join(settings)} changes nothing; leave it out to approve the call as it is")
     return changed

@@ -14,7 +14,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from mandate.workers.cli import endings, identity, own_worker, tokens
+from mandate.workers.cli import identity, own_worker, run_text, tokens
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
@@ -66,7 +66,8 @@ async def run(
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
         queue = task_queue or connection.settings.task_queue
-        who = identity.person(connection.settings, requester or connection.settings.requester, option="--requester")
+        named = requester if requester is not None else connection.settings.requester
+        who = identity.person(connection.settings, named, option="--requester")
         start = {
             "agent": agent,
             "asked": asked,
@@ -94,7 +95,7 @@ async def watch(call: Invocation, connection: Connection, workflow_id: str, run_
     except (asyncio.CancelledError, RPCError):
         call.out.note(f"\nleft running; come back with `{_come_back(call, connection, workflow_id)}`")
         raise
-    code = endings.exit_code(ended)
+    code = run_text.exit_code(ended)
     if ended.result is not None and call.out.as_json:
         call.out.json({"workflow_id": workflow_id, "run_id": run_id, **ended.result.model_dump(mode="json")})
     elif ended.bad_input:
@@ -102,7 +103,7 @@ async def watch(call: Invocation, connection: Connection, workflow_id: str, run_
     elif call.out.as_json:
         raise CliError(f"run {workflow_id!r} {ended.status}{f': {ended.reason}' if ended.reason else ''}", code)
     else:
-        endings.tell(call.out, connection, workflow_id, ended, program=call.program)
+        run_text.print_result(call.out, connection, workflow_id, ended, program=call.program)
     return code
 
 

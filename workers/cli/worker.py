@@ -44,7 +44,7 @@ async def worker(
         deployment=deployment,
         build_id=build_id,
     )
-    async with connected(call, settings, identity=identity) as connection:
+    async with connected(call, settings, identity=identity, has_log=True) as connection:
         await _serve(call, connection, options)
     return 0
 

@@ -4,6 +4,7 @@ client: connection, starts, results
 inbox: requests of all runs
 messages: decisions and words, many at once
 updates: one message as an update
+pollers: workers of a task queue
 queries: questions to runs
 in_flight: limit on messages per run
 diagnosis: run that does not answer

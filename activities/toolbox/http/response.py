@@ -13,8 +13,6 @@ from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect
 
-MAX_BYTES = 5 * 1024 * 1024
-"""Most that is read of a result, unpacked; of an MCP server's too."""
 ERROR_BYTES = 32 * 1024
 """Most that is read of an answer that is no result."""
 

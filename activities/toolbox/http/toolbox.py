@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import httpx2
 
 from mandate.activities.failures import ToolError
-from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
+from mandate.activities.toolbox.base import MAX_BYTES, CallContext, ResolveSecrets, ToolText
 from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused, LookUp, find_host, look_up
 from mandate.activities.toolbox.http.request import HttpCall, build_call, check_header
-from mandate.activities.toolbox.http.response import ERROR_BYTES, MAX_BYTES, build_result, describe_error, read_body
+from mandate.activities.toolbox.http.response import ERROR_BYTES, build_result, describe_error, read_body
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
