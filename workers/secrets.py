@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mandate.activities.text_files import UnreadableText, read_text
 from mandate.workflows.contracts.templates import SECRET, find_secrets
 
 
@@ -45,6 +46,12 @@ class Secrets:
         """Return the sentence for a secret that is missing."""
         if self._folder is None:
             return f"secret {name!r} is not in the environment, and there is no folder of secrets"
+        try:
+            read_text(self._folder / name)
+        except UnreadableText as error:
+            return f"secret {name!r} in {self._folder} is not UTF-8 text: line {error.line}, column {error.column}"
+        except OSError:
+            pass
         return f"secret {name!r} is neither in the environment nor in {self._folder}"
 
     def _value(self, name: str) -> str:
@@ -60,6 +67,6 @@ class Secrets:
         if self._folder is None:
             return None
         try:
-            return (self._folder / name).read_text(encoding="utf-8").rstrip("\r\n") or None
-        except (OSError, UnicodeDecodeError):
+            return read_text(self._folder / name).rstrip("\r\n") or None
+        except (OSError, UnreadableText):
             return None

@@ -423,12 +423,12 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
 
     for name, message in {
-        "absent.yaml": "cannot be read: No such file or directory",
-        "latin.yaml": "is not UTF-8 text: byte 9 cannot be read",
+        "absent.yaml": ": cannot be read: No such file or directory",
+        "latin.yaml": ":1:10: is not UTF-8 text: byte 0xe9 cannot be read; save the file as UTF-8",
     }.items():
         with pytest.raises(FileError) as refused:
             read_agent(tmp_path / name)
-        assert str(refused.value) == f"{tmp_path / name}: {message}"
+        assert str(refused.value) == f"{tmp_path / name}{message}"
 
 
 def test_value_that_may_be_a_secret_is_not_shown(tmp_path: Path) -> None:
