@@ -11,6 +11,8 @@ python: calls of Python tools
 decorator: `@tool`
 context: `ToolContext` and `NotDone`
 signature: function as JSON Schema
+docstrings: descriptions in docstrings
+argument_descriptions: descriptions in type hints
 calls: calls in a model's answer
 arguments: arguments of a model's call
 argument_names: names that receivers may confuse

@@ -18,9 +18,9 @@ from mandate.activities.failures import ToolError
 from mandate.activities.threads import run_in_thread
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.context import NotDone, ToolContext
-from mandate.activities.toolbox.decorator import load_function
+from mandate.activities.toolbox.decorator import load_function, read_tool
 from mandate.activities.toolbox.redaction import strike_sensitive
-from mandate.activities.toolbox.signature import Function, InvalidTool, Signature, read_signature
+from mandate.activities.toolbox.signature import Function, InvalidTool, Signature
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
@@ -78,7 +78,7 @@ class PythonToolbox:
         if path not in self._loaded:
             try:
                 function = load_function(path)
-                self._loaded[path] = function, read_signature(function)
+                self._loaded[path] = function, read_tool(function)
             except InvalidTool as error:
                 raise ToolError(Outcome.NOT_SENT, f"this worker cannot load the tool: {error}") from None
         return self._loaded[path]
