@@ -1,0 +1,53 @@
+"""Tasks that tools begin: none of them ends the worker.
+
+`SystemExit` and `KeyboardInterrupt` that leave a task are raised out of the event loop, whoever waits for the task, and
+the process ends with all its calls. A tool's own task is looked after by who calls the tool; this is for tasks that the
+tool begins, as task groups do.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+_IS_TOOL: ContextVar[bool] = ContextVar("is_tool", default=False)
+
+
+class ToolExit(Exception):
+    """An exit in a task of a tool."""
+
+
+@contextmanager
+def contain_exits() -> Iterator[None]:
+    """Raise exits in tasks that are begun in the body as `ToolExit` to who waits for them."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop.get_task_factory(), _Factory):
+        loop.set_task_factory(_Factory(loop.get_task_factory()))
+    token = _IS_TOOL.set(True)
+    try:
+        yield
+    finally:
+        _IS_TOOL.reset(token)
+
+
+class _Factory:
+    """Makes the tasks of a loop, those of tools contained."""
+
+    def __init__(self, before: Callable[..., Any] | None) -> None:
+        self._before = before
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **settings: Any) -> Any:
+        if _IS_TOOL.get() and inspect.iscoroutine(coroutine):
+            coroutine = _contain(coroutine)
+        if self._before is not None:
+            return self._before(loop, coroutine, **settings)
+        return asyncio.Task(coroutine, loop=loop, **settings)
+
+
+async def _contain(coroutine: Coroutine[Any, Any, object]) -> object:
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise ToolExit(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
