@@ -1,6 +1,7 @@
 """HTTP requests as tools: what is sent, where it may go, and how each answer reads."""
 
 import asyncio
+import gzip
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -14,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mandate.activities.checks.findings import check_condition
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused
@@ -23,7 +25,7 @@ from mandate.activities.toolbox.http.toolbox import HttpToolbox
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, HttpBinding, Tool, ToolDefinition
-from tests.support.http_peer import HttpPeer, http_peer
+from tests.support.http_peer import HttpPeer, Reply, http_peer
 
 CONTEXT = CallContext("w", "r", 1, "key-1", 1, timedelta(seconds=5))
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -155,6 +157,7 @@ async def test_who_refuses_before_the_key_is_looked_up_says_nothing_of_it(
         ("0", 0, 0),
         (None, 1, 1),
         ("soon", 1, 1),
+        ("Wed, 21 Oct 99999 07:28:00 GMT", 1, 1),
         ("a date", 60, 100),
     ],
 )
@@ -201,6 +204,81 @@ async def test_a_read_with_a_cut_answer_is_worth_another_attempt(tools: HttpTool
     assert large == ToolText(
         "HTTP 200 OK: the answer cannot be used: it is larger than the worker's limit.", error=True
     )
+
+
+JSON = {"Content-Type": "application/json"}
+PACKED = {**JSON, "Content-Encoding": "gzip"}
+
+
+@pytest.mark.parametrize("effect", ALL)
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (Reply(body=b'\xef\xbb\xbf{"state": "booked"}', headers=JSON), '{"state": "booked"}'),
+        (Reply(body='{"name": "Jürgen"}'.encode("utf-16"), headers=JSON), '{"name": "Jürgen"}'),
+        (Reply(body=b'{"name": "J\xfcrgen"}', headers=JSON), '{"name": "J\ufffdrgen"}'),
+        (Reply(body=b'{"text": "\\ud83d", "n": NaN}', headers=JSON), '{"text": "\\ud83d", "n": NaN}'),
+        (Reply(body=b"", headers=JSON), "HTTP 200 OK"),
+        (Reply(body=b" \r\n", headers=JSON), "HTTP 200 OK"),
+        (Reply(body=b"\xef\xbb\xbf", headers=JSON), "HTTP 200 OK"),
+        (Reply(status=204, body=b"", headers=JSON), "HTTP 204 No Content"),
+        (Reply(body=b"<html>", headers=JSON), "<html>"),
+        (Reply(body=gzip.compress(b'{"n": 1}'), headers=PACKED), '{"n": 1}'),
+        (Reply(body=b'{"n": 1}', headers=PACKED), '{"n": 1}'),
+        (Reply(body=b'{"n": 1}', headers={"Content-Type": "application/octet-stream"}), '{"n": 1}'),
+        (Reply(body=b"a\x00b", headers={"Content-Type": "text/plain; charset=nonsense"}), "a\x00b"),
+    ],
+)
+async def test_odd_bytes_of_an_answer_are_read_and_the_call_is_done(
+    tools: HttpToolbox, peer: HttpPeer, effect: Effect, reply: Reply, text: str
+) -> None:
+    peer.replies = [reply]
+
+    assert await tools.call(definition(f"{peer.url}/", "POST", effect=effect), {}, CONTEXT) == ToolText(text)
+
+
+@pytest.mark.parametrize(
+    ("reply", "why", "is_passing"),
+    [
+        (
+            Reply(body=gzip.compress(b'{"n": 1}')[:-6], headers=PACKED),
+            "what it is packed in is cut or damaged",
+            True,
+        ),
+        (
+            Reply(body=b"\x1b\x03", headers={**JSON, "Content-Encoding": "br"}),
+            "it is packed in a way that this worker cannot read",
+            False,
+        ),
+        (
+            Reply(body=gzip.compress(b"x" * 100_000), headers=PACKED),
+            "it is larger than the worker's limit",
+            False,
+        ),
+    ],
+)
+async def test_packed_answer_that_cannot_be_read_is_told(
+    tools: HttpToolbox, peer: HttpPeer, reply: Reply, why: str, is_passing: bool
+) -> None:
+    peer.replies = [reply]
+
+    done = await tools.call(definition(f"{peer.url}/", "POST", effect=Effect.ONCE), {}, CONTEXT)
+    assert done == ToolText(f"HTTP 200 OK: it was done, but the answer is lost: {why}.", is_lost=True)
+    if is_passing:
+        read = await failure(tools, definition(f"{peer.url}/"))
+        assert (read.outcome, read.reason) == (Outcome.UNKNOWN, f"HTTP 200 OK, but the answer is lost: {why}")
+    else:
+        told = await tools.call(definition(f"{peer.url}/"), {}, CONTEXT)
+        assert told == ToolText(f"HTTP 200 OK: the answer cannot be used: {why}.", error=True)
+
+
+async def test_mark_before_json_keeps_no_condition_from_it(tools: HttpToolbox, peer: HttpPeer) -> None:
+    """Many programs on Windows put a byte order mark before their JSON."""
+    peer.replies = [Reply(body=b'\xef\xbb\xbf{"state": "booked"}', headers=JSON)]
+
+    text = (await tools.call(definition(f"{peer.url}/"), {}, CONTEXT)).text
+
+    assert check_condition('result.state == "booked"', text, {}, shown=True).finding == "pass"
 
 
 @pytest.mark.parametrize("effect", ALL)
