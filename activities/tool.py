@@ -187,6 +187,7 @@ def _context(request: ToolRequest, definition: ToolDefinition) -> CallContext:
         idempotency_key=key,
         attempt=info.attempt,
         timeout=definition.tool.timeout,
+        requester=request.requester,
     )
 
 

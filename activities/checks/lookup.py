@@ -28,6 +28,7 @@ class Question:
     about: tuple[str, ...]
     """Names what is asked about; equal in every attempt."""
     step: int
+    requester: str | None = None
 
 
 class ReadTools:
@@ -94,4 +95,5 @@ def _context(question: Question, timeout: timedelta) -> CallContext:
         idempotency_key=digest_of(canonical_json([run, *question.about, question.arguments])),
         attempt=info.attempt,
         timeout=timeout,
+        requester=question.requester,
     )

@@ -129,7 +129,9 @@ def read_keys(path: Path) -> "dict[str, jwt.PyJWK]":
         where = f"line {error.lineno}, column {error.colno}"
         raise KeysUnavailable(f"the key set is not JSON: {where}: {error.msg}") from None
     except (ValueError, RecursionError):
-        raise KeysUnavailable("the key set is not JSON that can be read") from None
+        raise KeysUnavailable(
+            "the key set is not JSON: it is nested too deep, or holds a number that is too long"
+        ) from None
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
         raise KeysUnavailable("the key set has no list 'keys'")

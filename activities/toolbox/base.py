@@ -34,6 +34,8 @@ class CallContext:
     """Names one intended action: equal in every attempt of it, different for two intended identical calls."""
     attempt: int
     timeout: timedelta
+    requester: str | None = None
+    """Who asked for the run; known for HTTP tools only."""
 
 
 class Toolbox(Protocol):

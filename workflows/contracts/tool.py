@@ -96,7 +96,10 @@ class McpBinding(Record):
 
 
 class HttpBinding(Record):
-    """A request template; `${secret:NAME}` in header values is resolved by the worker only."""
+    """A request template; `${secret:NAME}` in header values is resolved by the worker only.
+
+    Address, headers and body may name values of the run (`templates.RUN_VALUES`).
+    """
 
     kind: Literal["http"]
     method: str
@@ -105,6 +108,8 @@ class HttpBinding(Record):
     headers: dict[str, str] = {}
     query: tuple[str, ...] = ()
     """Arguments that go into the query; what is in neither path nor query is the JSON body."""
+    body: JsonObject = {}
+    """Fields of the JSON body that no argument can change."""
 
 
 class ActivityBinding(Record):
@@ -176,6 +181,8 @@ class ToolRequest(Record):
     """Address of the arguments that a person put in place of the model's."""
     signed: SignedApproval | None = None
     """Set where people had to sign."""
+    requester: str | None = None
+    """Who asked for the run; set for HTTP tools, whose requests may name it."""
     step: int
 
 

@@ -93,6 +93,10 @@ class Run:
             totals=self.state.totals,
         )
 
+    def requester_for(self, tool: Tool | None) -> str | None:
+        """Return who asked for the run, for a tool whose requests may name it."""
+        return self.state.requester if tool is not None and tool.source == "http" else None
+
     def taint(self, tool: Tool) -> None:
         """Note that what `tool` returned enters the conversation."""
         if self.has(Change.TAINTS_LOOKUPS) and tool.untrusted and not self.state.tainted:

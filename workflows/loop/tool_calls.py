@@ -137,6 +137,7 @@ class ToolCalls:
                 instead_of=instead_of,
                 edited=placed.edit.call.blob if placed.edit is not None else None,
                 signed=self._run.state.signed.get(placed.index),
+                requester=self._run.requester_for(placed.tool),
                 step=self._run.state.step,
             )
             attempted = await steps.run_tool(request, placed.call, placed.tool, placed.verdict, valid=valid)

@@ -15,6 +15,11 @@ LATIN = "Jürgen".encode("latin-1")
 UTF_8 = "Jürgen".encode()
 
 
+def pack(content: bytes) -> bytes:
+    # Without the time, which would be another in each test process.
+    return gzip.compress(content, mtime=0)
+
+
 def raw_deflate(content: bytes) -> bytes:
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return packer.compress(content) + packer.flush()
@@ -79,35 +84,36 @@ def test_every_body_is_text_that_can_be_encoded(content: bytes, media: str, char
     [
         (b"plain", [], b"plain"),
         (b"plain", ["identity", ""], b"plain"),
-        (gzip.compress(b"packed"), ["gzip"], b"packed"),
-        (gzip.compress(b"packed"), [" X-GZIP "], b"packed"),
-        (gzip.compress(b"one ") + gzip.compress(b"two"), ["gzip"], b"one two"),
-        (gzip.compress(b"packed") + b"more", ["gzip"], b"packed"),
+        (pack(b"packed"), ["gzip"], b"packed"),
+        (pack(b"packed"), [" X-GZIP "], b"packed"),
+        (pack(b"one ") + pack(b"two"), ["gzip"], b"one two"),
+        (pack(b"packed") + b"more", ["gzip"], b"packed"),
         (zlib.compress(b"packed"), ["deflate"], b"packed"),
         (raw_deflate(b"packed " * 9), ["deflate"], b"packed " * 9),
-        (gzip.compress(zlib.compress(b"twice")), ["deflate", "gzip"], b"twice"),
+        (pack(zlib.compress(b"twice")), ["deflate", "gzip"], b"twice"),
         (b'{"not": "packed"}', ["gzip"], b'{"not": "packed"}'),
         (b'{"not": "packed"}', ["deflate"], b'{"not": "packed"}'),
         (b"", ["gzip"], b""),
-        (gzip.compress(b"x" * 10_000_000), ["gzip"], b"x" * 101),
+        (pack(b"x" * 10_000_000), ["gzip"], b"x" * 101),
     ],
 )
 def test_packed_body_is_unpacked_up_to_the_limit(content: bytes, encodings: list[str], unpacked: bytes) -> None:
     assert unpack(content, encodings, 100) == unpacked
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 @pytest.mark.parametrize("lost", [1, 4, 10])
-def test_cut_packing_is_told_with_what_could_be_read(pack: type[bytes], lost: int) -> None:
+def test_cut_packing_is_told_with_what_could_be_read(encoding: str, lost: int) -> None:
     content = bytes(range(256))
+    packed = pack(content) if encoding == "gzip" else zlib.compress(content)
 
     with pytest.raises(BrokenPacking) as broken:
-        unpack(pack(content)[:-lost], ["gzip" if pack is gzip.compress else "deflate"], 1000)
+        unpack(packed[:-lost], [encoding], 1000)
     assert content.startswith(broken.value.beginning)
 
 
 def test_damaged_packing_is_told() -> None:
-    packed = bytearray(gzip.compress(bytes(range(256)) * 9))
+    packed = bytearray(pack(bytes(range(256)) * 9))
     packed[40] ^= 0xFF
 
     with pytest.raises(BrokenPacking):
