@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mandate.activities.text_files import UnreadableText, read_text
 from mandate.workflows.contracts.templates import SECRET, find_secrets
+from mandate.workflows.rules.surrogates import is_encodable
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -44,6 +45,8 @@ class Secrets:
 
     def explain(self, name: str) -> str:
         """Return the sentence for a secret that is missing."""
+        if not is_encodable(self._environment.get(name, "")):
+            return f"secret {name!r} in the environment is not UTF-8 text"
         if self._folder is None:
             return f"secret {name!r} is not in the environment, and there is no folder of secrets"
         try:
@@ -62,7 +65,7 @@ class Secrets:
 
     def _find(self, name: str) -> str | None:
         """Return a secret; an empty value counts as missing: it is a variable that somebody forgot to fill."""
-        if value := self._environment.get(name):
+        if (value := self._environment.get(name)) and is_encodable(value):
             return value
         if self._folder is None:
             return None

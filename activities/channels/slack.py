@@ -41,7 +41,7 @@ class SlackSender:
             if not _SLACK_WORD.fullmatch(word) or word in url:
                 raise
             raise DeliveryFailed(f"{error} ({word})", retry=error.retry, retry_after=error.retry_after) from None
-        if answer.strip() != "ok":
+        if answer.removeprefix("\ufeff").strip() != "ok":
             raise DeliveryFailed("the answer is not Slack's 'ok'; its url may be that of something else", retry=False)
 
     async def close(self) -> None:

@@ -662,8 +662,10 @@ class TestKeys:
             ),
             (
                 b"\xff",
-                ("the key set cannot be read: line 1, column 1: is not UTF-8 text: byte 0xff cannot be read; save the "
-                "file as UTF-8"),
+                (
+                    "the key set cannot be read: line 1, column 1: is not UTF-8 text: byte 0xff cannot be read; "
+                    "save the file as UTF-8"
+                ),
             ),
             (b"\xef\xbb\xbf[]", "the key set has no list 'keys'"),
             (b"[]", "the key set has no list 'keys'"),

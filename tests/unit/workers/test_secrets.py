@@ -53,6 +53,13 @@ def test_secret_that_is_no_text_is_named_with_the_place(folder: Path) -> None:
     assert unreadable.value.args == (f"secret 'BINARY' in {folder} is not UTF-8 text: line 1, column 1",)
 
 
+def test_secret_of_the_environment_that_is_no_text_is_named() -> None:
+    with pytest.raises(LookupError) as unreadable:
+        Secrets({"RAW": "caf\udce9"})("${secret:RAW}")
+
+    assert unreadable.value.args == ("secret 'RAW' in the environment is not UTF-8 text",)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_mark_of_the_encoding_is_no_part_of_a_secret(encoding: str, folder: Path) -> None:
     (folder / "MARKED").write_bytes("s3cret\r\n".encode(encoding))
