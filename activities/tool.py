@@ -12,8 +12,7 @@ from mandate.activities.own_files import OwnFiles
 from mandate.activities.people.signatures import KeysUnavailable, Signatures
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
 from mandate.activities.toolbox import arguments, builtin
-from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText
-from mandate.activities.toolbox.raised_errors import describe_error
+from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText, make_attempt
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.log import Chain, TranscriptLog
@@ -131,12 +130,7 @@ class ToolActivities:
             await self._claim(context.idempotency_key, request.instead_of)
         if definition.tool.effect.changes_world and heart.has_stood_still:
             raise ToolError(Outcome.NOT_SENT, "this worker stood still for so long that the attempt was given up")
-        try:
-            return await toolbox.call(definition, whole, context)
-        except ToolError:
-            raise
-        except Exception as error:  # noqa: BLE001 - it may be in any library, and may repeat arguments
-            raise ToolError(Outcome.UNKNOWN, describe_error(error)) from None
+        return await make_attempt(toolbox, definition, whole, context)
 
     async def _claim(self, key: str, instead_of: str | None) -> None:
         """Enter a call that must not be repeated into the ledger, directly before it acts.

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+from mandate.activities.failures import ToolError
+from mandate.activities.toolbox.raised_errors import describe_error
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import ToolDefinition
 
 
@@ -50,6 +53,18 @@ class Toolbox(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+async def make_attempt(
+    toolbox: Toolbox, definition: ToolDefinition, arguments: JsonObject, context: CallContext
+) -> ToolText:
+    """Make one attempt as `Toolbox.call` does; an error that its toolbox knows nothing of leaves the outcome open."""
+    try:
+        return await toolbox.call(definition, arguments, context)
+    except (ToolError, TimeoutError):
+        raise
+    except Exception as error:  # noqa: BLE001 - it may be of any library; as a `ToolError` it is struck and told
+        raise ToolError(Outcome.UNKNOWN, describe_error(error)) from None
 
 
 class ResolveSecrets(Protocol):

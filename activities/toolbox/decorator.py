@@ -21,10 +21,11 @@ from mandate.activities.toolbox.signature import (
     function_name,
     read_signature,
 )
-from mandate.workflows.contracts.base import JsonObject, Name, parse_duration
+from mandate.workflows.contracts.base import JsonObject, Name, check_storable, parse_duration
 from mandate.workflows.contracts.faults import did_you_mean
 from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import PythonTool
+from mandate.workflows.rules.surrogates import repair_json, repair_text
 
 __all__ = [
     "InvalidTool",
@@ -198,7 +199,7 @@ def define_tool(function: Function, settings: PythonTool | None = None) -> ToolD
     path = settings.python if settings is not None else function_name(function)
     entry = settings or PythonTool.model_construct(python=path)
     takes = read_tool(function)
-    schema = takes.schema()
+    schema = _check_json(path, takes.schema())
     sensitive = entry.sensitive if entry.sensitive is not None else marked.sensitive
     known = schema.get("properties")
     unknown = [argument for argument in sensitive if not isinstance(known, dict) or argument not in known]
@@ -223,7 +224,7 @@ def define_tool(function: Function, settings: PythonTool | None = None) -> ToolD
     )
     whole = ToolDefinition(
         tool=declared,
-        description=takes.description if described is None else described,
+        description=repair_text(takes.description if described is None else described),
         input_schema=schema,
         binding=PythonBinding(kind="python", function=path),
     )
@@ -274,6 +275,17 @@ def _schema(value: Mapping[str, object]) -> JsonObject:
     if schema.get("type") != "object":
         raise InvalidTool("input_schema must be the JSON Schema of an object, with 'type': 'object'")
     return dict(schema)
+
+
+def _check_json(path: str, schema: JsonObject) -> JsonObject:
+    """Return a schema that can be stored; a default of a type that JSON lacks is left out by pydantic already."""
+    repaired = repair_json(schema)
+    assert isinstance(repaired, dict)
+    try:
+        check_storable(repaired)
+    except ValueError as error:
+        raise InvalidTool(f"{path}: the schema of its arguments {error}") from None
+    return repaired
 
 
 def _texts(setting: str, values: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import NoReturn
 
 import structlog
+from pydantic import JsonValue
 from pydantic_core import from_json
 from temporalio import activity
 
@@ -138,7 +139,7 @@ def _heartbeat_from_anywhere(strike: Callable[[str], str]) -> Callable[..., None
         return lambda *_details: None
 
     def heartbeat(*values: object) -> None:
-        details = [from_json(strike(tell_json(value))) for value in values]
+        details = [_tell_detail(value, strike) for value in values]
         if threading.get_ident() == home:
             within.run(activity.heartbeat, *details)
             return
@@ -147,6 +148,16 @@ def _heartbeat_from_anywhere(strike: Callable[[str], str]) -> Callable[..., None
             loop.call_soon_threadsafe(partial(within.run, activity.heartbeat, *details))
 
     return heartbeat
+
+
+def _tell_detail(value: object, strike: Callable[[str], str]) -> JsonValue:
+    written = strike(tell_json(value))
+    try:
+        detail: JsonValue = from_json(written)
+    except ValueError:
+        # A number was struck out.
+        return written
+    return detail
 
 
 def is_cancelled() -> bool:

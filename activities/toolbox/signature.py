@@ -72,6 +72,8 @@ class Signature:
     """Parameters that take the `ToolContext`."""
     _described: Mapping[str, str]
     """Description by argument, from the docstring."""
+    _text: str | None = None
+    """Description of the one parameter that takes all arguments."""
     _given: JsonObject | None = None
     """The schema that the author wrote."""
 
@@ -81,6 +83,8 @@ class Signature:
             return self._given
         schema = self._model.model_json_schema(by_alias=True, schema_generator=DescribedSchema)
         schema.pop("title", None)
+        if self._text and not schema.get("description"):
+            schema["description"] = self._text
         for name, shown in schema.get("properties", {}).items():
             if name in self._described:
                 shown.setdefault("description", self._described[name])
@@ -136,6 +140,7 @@ def read_signature(function: Function, given: JsonObject | None = None) -> Signa
         _whole=whole,
         _context=context,
         _described=doc.arguments if whole else {},
+        _text=(find_text(hints[whole]) or doc.arguments.get(whole)) if whole else None,
         _given=given,
     )
     if given is not None:

@@ -176,6 +176,44 @@ def test_docstring_describes_the_fields_of_the_one_model() -> None:
     assert read_signature(refund).bind({"order": 7}, ToolContext.for_tests()) == {"request": Refund(order=7)}
 
 
+class Bare(BaseModel):
+    order: int
+
+
+def test_docstring_describes_the_one_model_that_says_nothing_of_itself() -> None:
+    def refund(request: Bare) -> None:
+        """Refund.
+
+        :param request: The order to refund.
+        """
+
+    assert read_signature(refund).schema()["description"] == "The order to refund."
+
+
+def test_half_of_an_emoji_in_a_description_is_replaced() -> None:
+    def send(text: Annotated[str, "Cut \ud83d"] = "\ud83d\ude00") -> None:
+        """Send \ud83d."""
+
+    made = define_tool(send)
+
+    assert made.description == "Send \ufffd."
+    assert made.input_schema["properties"] == {
+        "text": {"type": "string", "default": "\U0001f600", "description": "Cut \ufffd"}
+    }
+
+
+def test_default_that_json_has_no_form_for_is_refused() -> None:
+    def weigh(limit: float = float("nan")) -> None: ...
+
+    with pytest.raises(InvalidTool) as refused:
+        define_tool(weigh)
+
+    assert str(refused.value) == (
+        f"{__name__}:test_default_that_json_has_no_form_for_is_refused.<locals>.weigh: "
+        "the schema of its arguments holds NaN or an infinity, which JSON has no form for"
+    )
+
+
 ORDERS = {
     "type": "object",
     "properties": {"order": {"type": "integer", "minimum": 1, "description": "Its number."}, "on": {"type": "string"}},

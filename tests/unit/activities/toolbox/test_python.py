@@ -447,6 +447,32 @@ async def test_heartbeats_reach_temporal(kind: str) -> None:
     assert beats == [("page", 3)]
 
 
+@pytest.mark.parametrize(
+    ("detail", "sent"),
+    [
+        ({"page": 3}, {"page": 3}),
+        ("half \ud83d", "half \ufffd"),
+        ({"client": object()}, {"client": "(a object, which has no JSON form)"}),
+        ("card 4111222233334444", "card ***"),
+        ({"card": 4111222233334444}, '{"card":***}'),
+    ],
+)
+async def test_heartbeat_is_what_can_be_sent(detail: object, sent: object) -> None:
+    """For a detail that it cannot write, the SDK cancels the call; a sensitive argument would be in the history."""
+
+    @tool(sensitive=["card"])
+    async def pay(card: str, context: ToolContext) -> None:
+        context.heartbeat(detail)
+
+    beats: list[tuple[object, ...]] = []
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = lambda *details: beats.append(details)
+
+    await environment.run(call, pay, {"card": "4111222233334444"})
+
+    assert beats == [(sent,)]
+
+
 async def test_cancelled_sync_tool_sees_it_and_the_caller_does_not_wait() -> None:
     started, seen = threading.Event(), threading.Event()
 
