@@ -20,6 +20,8 @@ MAX_NODES = 100_000
 """Values in one file, those that aliases repeat counted each time."""
 
 _LINE_BREAK = re.compile(r"\r\n?|\n")
+_MOST_TABS = 100
+"""Each costs another reading."""
 _TAB = "a tab stands where YAML takes spaces only"
 
 _TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
@@ -95,12 +97,15 @@ def read_document(path: Path) -> Document:
 def parse_document(file: str, text: str) -> Document:
     """Read the one YAML document in `text`; faults are collected, never raised."""
     try:
-        root = YAML(typ="safe", pure=True).compose(text)
+        root = _compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        is_tab = mark is not None and text[mark.index : mark.index + 1] == "\t"
-        says = _TAB if is_tab else ", ".join(part for part in (error.context, error.problem) if part)
+        says = (
+            _TAB
+            if mark is not None and _is_tab(text, mark.index)
+            else ", ".join(part for part in (error.context, error.problem) if part)
+        )
         return _broken(Fault(file, line, column, "", "", f"is not valid YAML: {says}"))
     except ReaderError as error:
         lines = _LINE_BREAK.split(text[: error.position])
@@ -118,6 +123,32 @@ def parse_document(file: str, text: str) -> Document:
     except _TooLarge:
         return _broken(Fault(file, 0, 0, "", "", f"holds more than {MAX_NODES} values, aliases repeated"))
     return Document(file, value, tuple(reader.faults), reader.marks)
+
+
+def _compose(text: str) -> Node | None:
+    """Return the node of the one document in `text`; tabs that only part a key from its value count as spaces."""
+    for _ in range(_MOST_TABS):
+        try:
+            return _compose_as_it_is(text)
+        except MarkedYAMLError as error:
+            mark = error.problem_mark
+            if mark is None or not _is_tab(text, mark.index) or not _begin_of_line(text, mark.index).strip():
+                raise
+            text = f"{text[: mark.index]} {text[mark.index + 1 :]}"
+    return _compose_as_it_is(text)
+
+
+def _compose_as_it_is(text: str) -> Node | None:
+    root: Node | None = YAML(typ="safe", pure=True).compose(text)
+    return root
+
+
+def _is_tab(text: str, index: int) -> bool:
+    return text[index : index + 1] == "\t"
+
+
+def _begin_of_line(text: str, index: int) -> str:
+    return _LINE_BREAK.split(text[:index])[-1]
 
 
 def _broken(fault: Fault) -> Document:

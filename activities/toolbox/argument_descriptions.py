@@ -14,7 +14,10 @@ _CONTAINERS = (list, dict, tuple, set, frozenset)
 
 
 def find_text(hint: object) -> str | None:
-    """Return what `Annotated` says of a type: a `Field`'s description, else a text, else a `Doc`; of `| None` too."""
+    """Return what `Annotated` says of a type: a `Field`'s description, else a text, else a `Doc`.
+
+    Of alternatives, as in `| None`, what it says of the only one that is described.
+    """
     extras = getattr(hint, "__metadata__", ())
     fields = [extra.description for extra in extras if isinstance(extra, FieldInfo)]
     texts = [extra for extra in extras if isinstance(extra, str)]
@@ -24,7 +27,8 @@ def find_text(hint: object) -> str | None:
             return inspect.cleandoc(text)
     inner = getattr(hint, "__origin__", hint) if extras else hint
     parts: Sequence[object] = typing.get_args(inner) if is_union(inner) else ()
-    return next((text for text in map(find_text, parts) if text), None)
+    texts = [text for text in map(find_text, parts) if text]
+    return texts[0] if len(texts) == 1 else None
 
 
 def describe_parts(hint: object) -> typing.Any:
@@ -35,6 +39,8 @@ def describe_parts(hint: object) -> typing.Any:
         described = [Field(description=text)] if text else []
         return typing.Annotated[(describe_parts(parts[0]), *parts[1:], *described)]
     if is_union(hint):
+        if text := find_text(hint):
+            return typing.Annotated[(hint, Field(description=text))]
         return typing.Union[tuple(map(describe_parts, parts))]  # noqa: UP007 - of parts that are known at run time only
     if origin in _CONTAINERS:
         return origin[tuple(part if part is ... else describe_parts(part) for part in parts)]

@@ -52,7 +52,7 @@ def test_json_is_read_as_json_readers_do(value: object) -> None:
         (b"a: 1\r\nb: x\x00", "2:5: is not valid YAML: U+0000 is not allowed"),
         (b"a: 1\rb: x\x1b", "2:5: is not valid YAML: U+001B is not allowed"),
         (b"a:\n\tb: 1", "2:1: is not valid YAML: a tab stands where YAML takes spaces only"),
-        (b"a:\tb", "1:3: is not valid YAML: a tab stands where YAML takes spaces only"),
+        (b"- a:\r\n\tb: 1", "2:1: is not valid YAML: a tab stands where YAML takes spaces only"),
     ],
 )
 def test_what_is_no_text_is_told_with_its_place(content: bytes, fault: str, tmp_path: Path) -> None:
@@ -60,6 +60,29 @@ def test_what_is_no_text_is_told_with_its_place(content: bytes, fault: str, tmp_
     file.write_bytes(content)
 
     assert list(map(str, read_document(file).faults)) == [f"{file}:{fault}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a:\tb", {"a": "b"}),
+        ("a: \t b\t# c\nd:\t\t1\n", {"a": "b", "d": 1}),
+        ("a:\t{b:\t1,\tc:\t[2,\t3]}", {"a": {"b": 1, "c": [2, 3]}}),
+        ("-\ta\n-\tb: 1\n", ["a", {"b": 1}]),
+        ('a: "x:\ty"\nb: |\n  c:\td\n', {"a": "x:\ty", "b": "c:\td\n"}),
+        ('{\n\t"a":\t1\n}', {"a": 1}),
+    ],
+)
+def test_tab_that_parts_a_key_from_its_value_is_a_space(text: str, value: object) -> None:
+    document = parse_document("a.yaml", text)
+
+    assert (document.value, document.faults) == (value, ())
+
+
+def test_no_number_of_tabs_keeps_the_reader_busy() -> None:
+    (fault,) = parse_document("a.yaml", "".join(f"a{number}:\t1\n" for number in range(200))).faults
+
+    assert str(fault) == "a.yaml:101:6: is not valid YAML: a tab stands where YAML takes spaces only"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])

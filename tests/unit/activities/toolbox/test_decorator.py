@@ -155,6 +155,23 @@ def test_annotated_texts_describe_what_is_inside_an_argument() -> None:
     }
 
 
+def test_annotated_texts_describe_alternatives() -> None:
+    def send(
+        one: Annotated[int, "A number."] | None,
+        both: Annotated[int, "A number."] | Annotated[str, "A name."],
+        many: list[Annotated[int, "A number."] | None],
+    ) -> None: ...
+
+    number, name = {"type": "integer", "description": "A number."}, {"type": "string", "description": "A name."}
+    either = {"anyOf": [{"type": "integer"}, {"type": "null"}], "description": "A number."}
+
+    assert read_signature(send).schema()["properties"] == {
+        "one": either,
+        "both": {"anyOf": [number, name]},
+        "many": {"type": "array", "items": either},
+    }
+
+
 def test_annotated_texts_describe_the_fields_of_an_argument() -> None:
     def send(line: Line, parcel: Parcel, place: Place) -> None: ...
 
