@@ -25,11 +25,12 @@ def contain_exits() -> Iterator[None]:
     loop = asyncio.get_running_loop()
     if not isinstance(loop.get_task_factory(), _Factory):
         loop.set_task_factory(_Factory(loop.get_task_factory()))
-    token = _IS_TOOL.set(True)
+    _IS_TOOL.set(True)
     try:
         yield
     finally:
-        _IS_TOOL.reset(token)
+        # Not by a token: a coroutine that is thrown away ends in another context, where that would fail.
+        _IS_TOOL.set(False)
 
 
 class _Factory:

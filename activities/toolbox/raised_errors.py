@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from mandate.activities.toolbox.contained_tasks import ToolExit
 from mandate.workflows.rules.surrogates import repair_text
 
 _SHOWN = 3
@@ -19,6 +20,8 @@ def _walk(error: BaseException) -> Iterator[BaseException]:
         found = waiting.pop()
         if isinstance(found, BaseExceptionGroup):
             waiting += reversed(found.exceptions)
+        elif isinstance(found, ToolExit) and found.__cause__ is not None:
+            waiting.append(found.__cause__)
         else:
             yield found
 

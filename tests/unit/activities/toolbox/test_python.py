@@ -347,8 +347,8 @@ async def test_task_of_a_tool_does_not_end_the_worker(error: BaseException) -> N
     for function in (act, act_in_thread):
         with pytest.raises(ToolError) as failed:
             await call(function)
-        assert failed.value.outcome is Outcome.UNKNOWN
-        assert str(error) in failed.value.reason
+        told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        assert (failed.value.outcome, failed.value.reason) == (Outcome.UNKNOWN, told)
     assert await asyncio.create_task(asyncio.sleep(0, "alive")) == "alive"
 
 
@@ -427,6 +427,21 @@ async def test_generator_that_fails_is_a_call_that_fails() -> None:
         await call(give)
 
     assert (failed.value.outcome, failed.value.reason) == (Outcome.NOT_DONE, "the order is closed")
+
+
+async def test_call_that_is_thrown_away_ends_quietly() -> None:
+    """When a loop ends, Python throws `GeneratorExit` into what is still waiting there: nobody hears of a failure."""
+
+    async def wait() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    sys.modules[MODULE].wait = wait  # type: ignore[attr-defined]
+    coroutine = PythonToolbox().call(define_tool(wait, PythonTool(python=f"{MODULE}:wait")), {}, CALL)
+    running = asyncio.create_task(asyncio.sleep(0))
+    coroutine.send(None)
+    await running
+
+    await asyncio.to_thread(coroutine.close)
 
 
 @pytest.mark.parametrize("kind", ["async", "thread"])
