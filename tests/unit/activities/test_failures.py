@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mandate.activities.failures import retry_after
+from mandate.activities.failures import ToolError, make_tool_failure, retry_after
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.tool import Effect
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,12 @@ def test_every_wait_is_one_that_a_timer_can_have(value: str) -> None:
     for name in ("retry-after", "retry-after-ms"):
         wait = retry_after({name: value})
         assert wait is None or timedelta(seconds=wait) < timedelta(days=365 * 40)
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(7.0, 7), (300.0, 300), (86_400.0, 300), (4.7e8, 300)])
+def test_tool_waits_five_minutes_at_most_however_long_it_is_asked_to(asked: float, waits: float) -> None:
+    error = ToolError(Outcome.NOT_DONE, "busy", retry_after=asked)
+
+    failure = make_tool_failure(error, Effect.KEYED, 1, sent_before=False)
+
+    assert failure.next_retry_delay == timedelta(seconds=waits)
