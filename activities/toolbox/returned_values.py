@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from itertools import islice
+from typing import Any
 
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
@@ -17,6 +18,7 @@ MOST_ITEMS = 10_000
 _MOST_LEVELS = 60
 _MOST_DIGITS = 4000
 """Python writes no integer that is much longer."""
+_ADDRESS_CHARACTERS = 300
 _ADDRESS = re.compile(r"<.*\bat 0x[0-9a-f]+.*>", re.DOTALL)
 """`<Client object at 0x7f...>` tells nothing."""
 
@@ -107,12 +109,20 @@ def _read_known(value: object, around: tuple[int, ...]) -> JsonValue:
             return _read_members(value.items(), around)
         case list() | tuple() | set() | frozenset():
             return [_read(item, around) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
+    return _read_alone(value, around) if isinstance(value, type) else _read_object(value, around)
+
+
+def _read_object(value: Any, around: tuple[int, ...]) -> JsonValue:
+    """Return an object by what its class has for it."""
+    if is_dataclass(value):
         return _read_members(((field.name, getattr(value, field.name)) for field in fields(value)), around)
     for name in ("model_dump", "_asdict", "tolist", "to_dict"):
         # Of pydantic, named tuples and rows, NumPy, and pandas.
-        if not isinstance(value, type) and callable(convert := getattr(value, name, None)):
+        if callable(convert := getattr(value, name, None)):
             return _read(convert(), around)
+    if callable(keys := getattr(value, "keys", None)) and hasattr(type(value), "__getitem__"):
+        # Rows of databases.
+        return _read_members(((key, value[key]) for key in keys()), around)
     return _read_alone(value, around)
 
 
@@ -121,10 +131,11 @@ def _read_alone(value: object, around: tuple[int, ...]) -> JsonValue:
     try:
         known: JsonValue = from_json(to_json(value, inf_nan_mode="strings"))
     except BaseException:  # noqa: BLE001 - as in `tell`
-        if isinstance(value, Iterable):
+        is_told = type(value).__str__ is not object.__str__
+        if isinstance(value, Iterable) and not is_told:
             return _read(collect(iter(value)), around)
         text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
-        if not text.strip() or _ADDRESS.search(text):
+        if not text.strip() or (len(text) <= _ADDRESS_CHARACTERS and _ADDRESS.search(text)):
             return _Untold(f"(a {type(value).__name__}, which has no JSON form)")
         return surrogates.repair_text(text)
     return known

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import sqlite3
 import threading
 from dataclasses import dataclass
 from decimal import Decimal
@@ -28,6 +29,23 @@ class Model(BaseModel):
 class Shown:
     def __str__(self) -> str:
         return "order 81"
+
+
+class Page:
+    """A document that is a list of its parts, and has a text."""
+
+    def __iter__(self):
+        return iter((self,))
+
+    def __str__(self) -> str:
+        return "<p>" * 200_000
+
+
+def row() -> sqlite3.Row:
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = sqlite3.Row
+    found: sqlite3.Row = connection.execute("select 1 as a, 'b' as b").fetchone()
+    return found
 
 
 class Broken:
@@ -89,6 +107,7 @@ def deep(levels: int) -> object:
         (recursive(), {"n": 1, "self": "(this again, without an end)"}),
         ({}.keys(), []),
         (range(2), [0, 1]),
+        ([row(), Page()], [{"a": 1, "b": "b"}, "<p>" * 200_000]),
         ({"a": {"x": 1}.items()}, {"a": [["x", 1]]}),
     ],
 )
