@@ -7,7 +7,7 @@ tool begins, as task groups do.
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -41,14 +41,38 @@ class _Factory:
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **settings: Any) -> Any:
         if _IS_TOOL.get() and inspect.iscoroutine(coroutine):
-            coroutine = _contain(coroutine)
+            coroutine = _Contained(coroutine)
         if self._before is not None:
             return self._before(loop, coroutine, **settings)
         return asyncio.Task(coroutine, loop=loop, **settings)
 
 
-async def _contain(coroutine: Coroutine[Any, Any, object]) -> object:
-    try:
-        return await coroutine
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise ToolExit(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+class _Contained(Coroutine[Any, Any, object]):
+    """A coroutine of a tool; not one that awaits it, which would leave it unawaited when its task never begins."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        self._coroutine = coroutine
+        self.__name__ = getattr(coroutine, "__name__", "coroutine")
+        self.__qualname__ = getattr(coroutine, "__qualname__", self.__name__)
+
+    def send(self, value: Any) -> Any:
+        try:
+            return self._coroutine.send(value)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise _translate(error) from error
+
+    def throw(self, *error: Any) -> Any:
+        try:
+            return self._coroutine.throw(*error)
+        except (SystemExit, KeyboardInterrupt) as exit_:
+            raise _translate(exit_) from exit_
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, object]:
+        return self._coroutine.__await__()
+
+
+def _translate(error: BaseException) -> ToolExit:
+    return ToolExit(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
