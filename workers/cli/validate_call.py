@@ -13,7 +13,7 @@ from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.examples import CallFile, Judged, judge
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.output import Output, print_table
-from mandate.workflows.contracts.base import check_storable
+from mandate.workflows.rules.surrogates import repair_json
 
 _WORDS = {"allow": "runs", "ask": "asks people", "deny": "refused"}
 
@@ -70,7 +70,6 @@ def _document(path: Path) -> Document:
         return read_document(path)
     try:
         value = json.loads(read_text(path))
-        check_storable(value)
     except OSError as error:
         raise CliError(f"{path}: cannot be read: {error.strerror}") from None
     except UnreadableText as error:
@@ -80,7 +79,9 @@ def _document(path: Path) -> Document:
     except RecursionError:
         raise CliError(f"{path}: is nested too deep") from None
     except ValueError as error:
-        raise CliError(f"{path}: {error}") from None
+        raise CliError(f"{path}: is not JSON: {error}") from None
+    if repair_json(value) != value:
+        raise CliError(f"{path}: holds half of a surrogate pair, which is no text")
     return Document(str(path), value, (), {})
 
 
