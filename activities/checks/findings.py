@@ -79,7 +79,12 @@ def _load(text: str, read_constant: Callable[[str], JsonValue]) -> JsonValue:
 
 def make_facts(text: str, args: JsonObject) -> evaluation.Facts:
     """Return the names that conditions over a result see: `result` and `args`."""
-    return evaluation.Facts({"result": _make_readable(parse_value(text)), "args": args})
+    value = parse_value(text)
+    try:
+        value = _make_readable(value)
+    except RecursionError:
+        value = text
+    return evaluation.Facts({"result": value, "args": args})
 
 
 def _make_readable(value: JsonValue) -> JsonValue:

@@ -70,6 +70,7 @@ def _document(path: Path) -> Document:
         return read_document(path)
     try:
         value = json.loads(read_text(path))
+        is_text = repair_json(value) == value
     except OSError as error:
         raise CliError(f"{path}: cannot be read: {error.strerror}") from None
     except UnreadableText as error:
@@ -80,7 +81,7 @@ def _document(path: Path) -> Document:
         raise CliError(f"{path}: is nested too deep") from None
     except ValueError as error:
         raise CliError(f"{path}: is not JSON: {error}") from None
-    if repair_json(value) != value:
+    if not is_text:
         raise CliError(f"{path}: holds half of a surrogate pair, which is no text")
     return Document(str(path), value, (), {})
 

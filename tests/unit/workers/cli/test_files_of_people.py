@@ -73,6 +73,7 @@ def test_standard_input_that_is_no_text_is_told_with_its_place(monkeypatch: pyte
         (read_call, "a.json", b'{"tool":\n x}', "{}:2:2: is not JSON: Expecting value"),
         (read_call, "a.json", b'{"tool": "\\ud83d"}', "{}: holds half of a surrogate pair, which is no text"),
         (read_call, "a.json", b"[" * 100_000, "{}: is nested too deep"),
+        (read_call, "a.json", b"[" * 900 + b"]" * 900, "{}: is nested too deep"),
     ],
 )
 def test_what_is_no_text_is_told_with_its_place(

@@ -221,6 +221,14 @@ def test_text_that_is_no_json_says_why(text: str, why: str) -> None:
         read_json(text)
 
 
+@pytest.mark.parametrize("levels", [50, 150, 300, 450, 900, 100_000])
+def test_result_that_is_nested_deep_is_never_a_crash(levels: int) -> None:
+    text = '{"a": ' * levels + "1" + "}" * levels
+
+    with pytest.raises(Unable, match="'result.b == 1' cannot be evaluated: "):
+        check_condition("result.b == 1", text, {}, shown=True)
+
+
 @pytest.mark.parametrize(
     "odd", ["NaN", "-Infinity", '"\\ud83d"', '"a\\u0000b"', "1" * 30, "1" * 5000, '{"\\u0000": 1, "\\ufffd": 2}']
 )
