@@ -225,7 +225,7 @@ def test_text_that_is_no_json_says_why(text: str, why: str) -> None:
 def test_result_that_is_nested_deep_is_never_a_crash(levels: int) -> None:
     text = '{"a": ' * levels + "1" + "}" * levels
 
-    with pytest.raises(Unable, match="'result.b == 1' cannot be evaluated: "):
+    with pytest.raises(Unable, match=r"'result\.b == 1' cannot be evaluated: "):
         check_condition("result.b == 1", text, {}, shown=True)
 
 
