@@ -8,9 +8,14 @@ and its row in `activities/checks/lookup.py` if probes may use it.
 base: contract of a toolbox
 builtin: tools that every agent has
 python: calls of Python tools
+returned_values: values of functions as text
+raised_errors: errors of functions in words
+contained_tasks: exits in tasks of tools
 decorator: `@tool`
 context: `ToolContext` and `NotDone`
 signature: function as JSON Schema
+docstrings: descriptions in docstrings
+argument_descriptions: descriptions in type hints
 calls: calls in a model's answer
 arguments: arguments of a model's call
 argument_names: names that receivers may confuse

@@ -18,6 +18,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 
 from mandate.activities import private_files
 from mandate.activities.documents import parse_document
+from mandate.activities.text_files import read_text
 from mandate.workers.cli.errors import CliError
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.tool import LeafReference
@@ -95,9 +96,7 @@ def from_file(path: Path) -> JsonObject:
         CliError: it cannot be read, or holds no object.
     """
     try:
-        return read_yaml(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise CliError(f"--from {str(path)!r} is not UTF-8 text") from None
+        return read_yaml(read_text(path))
     except OSError as error:
         raise CliError(f"--from {str(path)!r} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -118,9 +117,9 @@ def edited(arguments: JsonObject, comments: Sequence[str], environment: Mapping[
         file.write(text)
     _open_editor(path, environment)
     try:
-        found = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise CliError(f"what the editor left in {name} cannot be read as UTF-8; nothing was sent") from None
+        found = read_text(path)
+    except (OSError, ValueError) as error:
+        raise CliError(f"what the editor left in {name} cannot be read: {error}; nothing was sent") from None
     if found == text or not _without_comments(found):
         path.unlink()
         why = "nothing was changed" if found == text else "all was deleted"

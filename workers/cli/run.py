@@ -14,6 +14,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
+from mandate.activities.text_files import UnreadableText, decode_text, read_text
 from mandate.workers.cli import identity, own_worker, run_text, tokens
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
@@ -119,17 +120,24 @@ def read_input(text: str | None, input_file: Path | None, input_json: str | None
         return _object(input_json, "--input")
     if input_file is not None:
         try:
-            found = input_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            found = read_text(input_file)
+        except (OSError, UnreadableText) as error:
+            why = getattr(error, "strerror", None) or error
             raise CliError(f"--input-file {str(input_file)!r} cannot be read: {why}") from None
         if input_file.suffix == ".json":
             return _object(found, str(input_file))
     else:
-        found = sys.stdin.read() if text == "-" else text or ""
+        found = _read_stdin() if text == "-" else text or ""
     if not found.strip():
         raise CliError("what the agent is asked is empty; give it a text or an object")
     return found
+
+
+def _read_stdin() -> str:
+    try:
+        return decode_text(sys.stdin.buffer.read())
+    except UnreadableText as error:
+        raise CliError(f"what is asked, from the standard input, cannot be read: {error}") from None
 
 
 def _object(written: str, place: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ result: result of a run
 validation: pydantic's errors as sentences
 wording: calls and results in words, no refusals
 plain_text: text without control characters
+surrogates: text that UTF-8 can carry
 redaction: sensitive arguments, masked
 names: names that read as one
 marks: computation of marks

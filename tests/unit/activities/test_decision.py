@@ -655,9 +655,19 @@ class TestKeys:
         ("content", "says"),
         [
             (None, "the key set cannot be read: No such file or directory"),
-            (b"{", "the key set is not JSON"),
-            (b"[" * 100_000, "the key set is not JSON"),
-            (b"\xff", "the key set is not JSON"),
+            (b"{", "the key set is not JSON: line 1, column 2: Expecting property name enclosed in double quotes"),
+            (
+                b"[" * 100_000,
+                "the key set is not JSON: it is nested too deep, or holds a number that is too long",
+            ),
+            (
+                b"\xff",
+                (
+                    "the key set cannot be read: line 1, column 1: is not UTF-8 text: byte 0xff cannot be read; "
+                    "save the file as UTF-8"
+                ),
+            ),
+            (b"\xef\xbb\xbf[]", "the key set has no list 'keys'"),
             (b"[]", "the key set has no list 'keys'"),
         ],
     )
