@@ -1,6 +1,7 @@
 """Workers of agents without receipts, as the SDK by itself would be, to see what receipts are there for.
 
-`python -m tests.support.bare_worker`, set up like `mandate worker`, serves workflow tasks alone, and prints `ready`.
+`python -m tests.support.bare_worker`, set up like `mandate worker`, serves workflow tasks alone, with their local activities,
+and prints `ready`.
 """
 
 import asyncio
@@ -45,6 +46,9 @@ async def bare_worker(address: str, settings: Settings) -> AsyncIterator[Worker]
             await connect(address=address),
             task_queue=settings.task_queue,
             workflows=its["workflows"],
+            activities=its["activities"],
+            # Local ones are part of workflow tasks.
+            no_remote_activities=True,
             interceptors=its["interceptors"],
             workflow_runner=BareRunner(restrictions=passed),
             sticky_queue_schedule_to_start_timeout=STICKY,

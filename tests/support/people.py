@@ -12,8 +12,10 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client import queries
+from mandate.workers.history.local_activities import read_local_activity
 from mandate.workflows.contracts.request import (
     CHOICES,
+    Notified,
     NotifyRequest,
     OpenRequests,
     Receipt,
@@ -99,6 +101,10 @@ async def told_of(client: Client, handle: WorkflowHandle[Any, Any]) -> tuple[Req
         if scheduled.activity_type.name == "notify_people":
             (told,) = await client.data_converter.decode(scheduled.input.payloads, [NotifyRequest])
             found += [notice.request for notice in told.notices]
+        local = read_local_activity(event)
+        if local is not None and local.kind == "notify_people" and local.result:
+            (notified,) = await client.data_converter.decode(local.result, [Notified])
+            found += [notice.request for notice in notified.notices]
     return tuple(found)
 
 

@@ -156,7 +156,8 @@ async def test_an_attempt_that_may_have_acted_is_not_forgotten_when_its_worker_g
 ) -> None:
     monkeypatch.setattr(steps, "QUEUED_AT_MOST", timedelta(seconds=2))
     queue = f"going-{time.monotonic_ns()}"
-    site.write("remote", [{"call": [{"act": {"how": "lost"}}]}, {"say": "done"}], tools=[foreign_tool(queue)])
+    tool = {**foreign_tool(queue), "patience": "3s"}
+    site.write("remote", [{"call": [{"act": {"how": "lost"}}]}, {"say": "done"}], tools=[tool])
     plain = await Client.connect(client.service_client.config.target_host)
     acted = asyncio.Event()
 

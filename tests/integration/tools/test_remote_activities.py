@@ -49,6 +49,7 @@ def entry(queue: str, effect: str, **settings: Any) -> dict[str, Any]:
         },
         "arguments": ["amount", "currency"],
         "effect": effect,
+        "retries": 2,
         "failed_types": ["CardDeclined"],
         **settings,
     }
