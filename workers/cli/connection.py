@@ -15,9 +15,11 @@ from temporalio.client import Client
 from temporalio.envconfig import ClientConfigProfile
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
-import mandate.workers.client.client  # noqa: F401 - makes exits clean
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, seconds
+
+# Its import also makes exits clean.
+from mandate.workers.client.client import PAYLOAD_LIMITS
 from mandate.workers.converter import data_converter
 from mandate.workers.dev_server import keeper, lease
 from mandate.workers.dev_server.server import DevServer, share_dev_server
@@ -160,7 +162,7 @@ async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:
     known = {name: value for name, value in config.items() if value is not None}
     try:
         async with asyncio.timeout(limit):
-            return await Client.connect(**known, data_converter=data_converter())
+            return await Client.connect(**known, data_converter=data_converter(), payload_limits=PAYLOAD_LIMITS)
     except (RuntimeError, RPCError, TimeoutError, ValueError) as error:
         why = f"no answer within {limit:g} s" if isinstance(error, TimeoutError) else _one_line(error)
         raise CliError(

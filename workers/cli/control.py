@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -18,7 +17,6 @@ from mandate.workers.client import messages
 from mandate.workers.client.inbox import RUNNING
 from mandate.workers.client.messages import IN_ALL, MessageError, NoRun
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
-from mandate.workflows.rules import validation
 
 Send = Callable[[Client, str], Awaitable[Told]]
 
@@ -114,11 +112,10 @@ async def _tell(
 
 def _message(what: str, given: Mapping[str, object]) -> Steering | Halt | Stop:
     models: dict[str, type[Steering | Halt | Stop]] = {"steer": Steering, "stop": Stop}
-    model = models.get(what, Halt)
     try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        raise CliError(f"{validation.sentences(error, model, unshown=('text',))}; nothing was sent") from None
+        return messages.read_words(models.get(what, Halt), **given)
+    except ValueError as error:
+        raise CliError(f"{error}; nothing was sent") from None
 
 
 def _sender(what: str, message: Steering | Halt | Stop) -> Send:

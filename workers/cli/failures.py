@@ -17,7 +17,8 @@ def report(error: Exception, *, as_json: bool) -> int:
         write_error(str(error))
         return REFUSED
     code = error.code if isinstance(error, CliError) else REFUSED
-    details = {"faults": [str(fault) for fault in faults]} if faults else None
+    known = error.details if isinstance(error, CliError) else None
+    details = {"faults": [str(fault) for fault in faults]} if faults else known
     print_error(sentence(error), code=code, as_json=as_json, details=details)
     return code
 

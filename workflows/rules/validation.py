@@ -240,7 +240,8 @@ class _Fault:
                 pattern = str(ctx["pattern"])
                 return f"{value} {_PATTERNS.get(pattern, f'does not match {pattern}')}".lstrip()
             case "string_too_long":
-                return _after(value, f"must have at most {ctx['max_length']} characters")
+                size = len(self.detail["input"])
+                return _after(value, f"has {size:,} characters and must have at most {ctx['max_length']:,}")
             case "value_error":
                 return _after(value, str(ctx["error"]))
             case "fault":

@@ -204,16 +204,6 @@ async def test_bad_input_exits_with_two_and_its_sentence(
     assert "Traceback" not in done.err
 
 
-async def test_id_of_a_running_run_is_refused(place: Place, worker: object) -> None:
-    await place.run("run", "till", "dawdle", "--id", "taken", "--detach")
-
-    done = await place.run("run", "till", "hi", "--id", "taken")
-
-    await place.client.get_workflow_handle("taken").terminate()
-    assert done.code == 2
-    assert done.err == ("error: a run with the id 'taken' is going on; follow it with `mandate show taken --follow`\n")
-
-
 async def test_missing_worker_is_told_and_ctrl_c_leaves_the_run(place: Place) -> None:
     process = await place.start("run", "till", "hi", "--task-queue", "deserted", "--id", "deserted")
     told = await line_with(process.stderr, "no worker")
