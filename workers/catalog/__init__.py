@@ -7,6 +7,7 @@ tools: entries of `tools`
 mcp_acceptance: words of MCP servers, accepted
 checks: checks, probes, compensations
 policies: shared policy files
+rule_matches: rules that match no tool
 policy_summary: outcomes by the rules
 examples: calls judged as written
 people: file of people
