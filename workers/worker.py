@@ -37,6 +37,7 @@ from mandate.workers.catalog import channels, earlier_agents, readiness
 from mandate.workers.catalog import people as catalog_people
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.tools import AnnouncedWaits, McpDefinitions
+from mandate.workers.fleet import Fleet, list_served
 from mandate.workers.identities import Identities
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import WorkflowThreads, compile_workflows, workflow_runner
@@ -76,12 +77,15 @@ class WorkerOptions:
     deployment: str | None = None
     """Worker deployment that this worker is a version of; with `build_id`, runs stay on the version they began on."""
     build_id: str | None = None
+    allow_older: bool = False
+    """Serve also files that are older than those of other workers of the queue."""
 
 
 class AgentWorker(Worker):
     """A worker that can say what it serves."""
 
     catalog: Catalog
+    fleet: Fleet
 
 
 @asynccontextmanager
@@ -99,6 +103,7 @@ async def open_worker(
     Raises:
         FileError: agent files or scripts that cannot be used, with all their faults.
         MissingKey, WrongSearchAttribute, StoreUnavailable: see there.
+        OlderFiles: another worker of the queue serves newer files of an agent.
         ValueError: the store's address or an allowed host is none.
     """
     options = options or WorkerOptions()
@@ -122,9 +127,20 @@ async def open_worker(
         keyring = Keyring(blobs.store)
         await keyring.refresh()
         guard = Guard(keyring, store)
+        identity = options.identity or f"{os.getpid()}@{socket.gethostname()}"
+        fleet = Fleet(
+            blobs.store,
+            namespace=client.namespace,
+            queue=settings.task_queue,
+            identity=identity,
+            build=f"{options.deployment}/{options.build_id}" if options.deployment is not None else "",
+            served=list_served(catalog),
+        )
+        stack.push_async_callback(fleet.leave)
+        await fleet.join(allow_older=options.allow_older or settings.allow_older, on_progress=on_progress)
         performed = await _open_activities(stack, client, settings, catalog, blobs=blobs, toolboxes=toolboxes)
-        refreshing = asyncio.create_task(keyring.keep_fresh())
-        stack.callback(refreshing.cancel)
+        for keep_fresh in (keyring.keep_fresh, fleet.keep_fresh):
+            stack.callback(asyncio.create_task(keep_fresh()).cancel)
         threads = WorkflowThreads(2 * WORKFLOW_TASKS)
         stack.callback(threads.shutdown, wait=False)
         worker = AgentWorker(
@@ -134,7 +150,7 @@ async def open_worker(
             activities=[guard.protect(perform) for perform in performed],
             workflow_runner=workflow_runner(sandboxed=options.sandboxed),
             interceptors=[LogContext(), MarkInterceptor(keyring, store)],
-            identity=options.identity or f"{os.getpid()}@{socket.gethostname()}",
+            identity=identity,
             max_cached_workflows=options.max_cached_workflows,
             max_concurrent_workflow_tasks=WORKFLOW_TASKS,
             workflow_task_executor=threads,
@@ -144,7 +160,7 @@ async def open_worker(
             graceful_shutdown_timeout=GRACE,
             deployment_config=_deployment(options),
         )
-        worker.catalog = catalog
+        worker.catalog, worker.fleet = catalog, fleet
         tasks = worker._workflow_worker
         assert tasks is not None
         # No setting of the SDK says so without its debug mode.

@@ -101,13 +101,14 @@ async def run(
 async def watch(call: Invocation, connection: Connection, workflow_id: str, run_id: str | None) -> int:
     """Follow a run to its end and tell how it ended; the exit code."""
     try:
-        ended = await follow(connection, call.out, workflow_id, run_id, program=call.program)
+        ended, version = await follow(connection, call.out, workflow_id, run_id, program=call.program)
     except (asyncio.CancelledError, RPCError):
         call.out.note(f"\nleft running; come back with `{_come_back(call, connection, workflow_id)}`")
         raise
     code = endings.exit_code(ended)
     if ended.result is not None and call.out.as_json:
-        call.out.json({"workflow_id": workflow_id, "run_id": run_id, **ended.result.model_dump(mode="json")})
+        ids = {"workflow_id": workflow_id, "run_id": run_id, "version": version}
+        call.out.json({**ids, **ended.result.model_dump(mode="json")})
     elif ended.bad_input:
         raise CliError(ended.reason or "the run was asked for wrongly", code)
     elif call.out.as_json:

@@ -29,6 +29,13 @@ async def worker(
     max_cached_workflows: Annotated[int, typer.Option(min=0, help="Runs kept in memory, 150 KB each.")] = 1000,
     deployment: Annotated[str | None, typer.Option(help="Worker deployment; needs --build-id.")] = None,
     build_id: Annotated[str | None, typer.Option(help="Version of the deployment; runs stay on theirs.")] = None,
+    allow_older: Annotated[
+        bool,
+        typer.Option(
+            "--allow-older",
+            help="Serve files that are older than those of another worker of the queue; MANDATE_ALLOW_OLDER=1.",
+        ),
+    ] = False,
 ) -> int:
     """Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on."""
     if (deployment is None) != (build_id is None):
@@ -43,6 +50,7 @@ async def worker(
         max_cached_workflows=max(max_cached_workflows, 2) if max_cached_workflows else 0,
         deployment=deployment,
         build_id=build_id,
+        allow_older=allow_older,
     )
     async with connected(call, settings, identity=identity) as connection:
         await _serve(call, connection, options)
@@ -97,11 +105,13 @@ async def _serve(call: Invocation, connection: Connection, options: WorkerOption
 def _introduce(call: Invocation, connection: Connection, serving: AgentWorker) -> None:
     """Print one block that says what is served, and where."""
     loaded = serving.catalog.agents
-    for warning in serving.catalog.warnings:
+    others = serving.fleet.others
+    for warning in (*serving.catalog.warnings, *(other.sentence(serving.task_queue) for other in others)):
         call.out.note(f"warning: {warning}")
     if call.out.as_json:
         agents = [{"name": name, "version": one.digest[:12]} for name, one in loaded.items()]
         its = {"agents": agents, "task_queue": serving.task_queue, "address": connection.address}
+        its |= {"others": [other.to_json() for other in others]}
         call.out.json({**its, "namespace": connection.client.namespace, "ui_url": connection.ui_url})
         return
     kind = " (embedded)" if connection.server is not None else ""

@@ -141,6 +141,8 @@ async def test_run_is_told_a_line_a_step(place: Place, worker: object) -> None:
     assert "  pay amount=7 card=***" in lines
     assert "Read it     mandate show told" in lines
     assert "4000" not in done.out + done.err
+    described = await place.client.get_workflow_handle("told").describe()
+    assert f"\nagent till version {described.search_attributes['AgentVersion'][0]}\n" in done.err
 
 
 async def test_json_is_exactly_the_result(place: Place, worker: object) -> None:
@@ -149,7 +151,9 @@ async def test_json_is_exactly_the_result(place: Place, worker: object) -> None:
     assert done.code == 0, done.err
     result = RunResult.model_validate(json.loads(done.out))
     assert json.loads(done.out)["workflow_id"].startswith("till-")
-    assert set(json.loads(done.out)) == {"workflow_id", "run_id", *RunResult.model_fields}
+    assert set(json.loads(done.out)) == {"workflow_id", "run_id", "version", *RunResult.model_fields}
+    shown = await place.run("show", json.loads(done.out)["workflow_id"], "-o", "json")
+    assert json.loads(done.out)["version"] == json.loads(shown.out)["version"]
     assert (result.status, result.output, result.effects.count) == ("completed", "Paid seven.", 1)
 
 
