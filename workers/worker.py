@@ -207,6 +207,7 @@ async def _open_activities(
         checks.probe_call,
         people.check_decision,
         people.check_decisions,
+        people.check_control,
         undoing.plan_compensation,
         notifying.notify_people,
     )

@@ -21,7 +21,7 @@ from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.loop import people, run
 from tests.support.agents import Site, new_site
 from tests.support.http_peer import Reply, http_peer
-from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people
+from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import BOOKED, calls_of
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -346,11 +346,35 @@ async def kept(site: Site) -> Started:
     return site.client.get_workflow_handle(handle.id)
 
 
+async def controlled(site: Site) -> Started:
+    """Who controls is looked up: by update and by signal, those who may and others, also with a file that is broken."""
+    people = {**PEOPLE, "control": {"groups": ["finance"]}}
+    write_people(site.folder, people)
+    site.write("controlled", [{"call": [{"ask_person": {"question": "Which?"}}]}, {"say": "done"}])
+    async with site.serving(identity="worker"):
+        handle = await site.start("controlled")
+        await asked(handle)
+        for verb in ("pause", "resume"):
+            await handle.execute_update(verb, {"by": "ann@example.com"})
+            await refusal_of(handle, verb, {"by": "dan@example.com"})
+            await handle.signal(verb, {"by": "bob@example.com"})
+            await handle.signal(verb, {"by": "dan@example.com"})
+        (site.folder / "people.yaml").write_text("people: [")
+        await handle.execute_update("pause", {"by": "dan@example.com"})
+        await refusal_of(handle, "steer", {"by": "ann@example.com", "text": "Use euros."})
+        write_people(site.folder, people)
+        await handle.execute_update("steer", {"by": "ann@example.com", "text": "Use euros."})
+        await handle.signal("stop", {"by": "bob@example.com", "reason": "enough"})
+        await handle.result()
+    return handle
+
+
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
     decided, carried, parked, stopped,
     escalated, probed, doubted, checked, undone,
     together, kept,
+    controlled,
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ changes: changes that older runs do without
 start: claims of a signed start
 request: requests to people, their decisions
 decision_lookups: decisions looked up together
+control: checks of who controls runs
 people: file of people
 channels: file of channels
 verification: checks and probes
