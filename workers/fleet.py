@@ -65,6 +65,8 @@ class WorkerWord(Record):
     identity: str
     build: str = ""
     """Worker deployment and build id, whose runs no other build gets; empty for a worker without them."""
+    group: str = ""
+    """Workers that take each other's place; empty for one that stands alone."""
     agents: tuple[ServedAgent, ...]
 
 
@@ -130,7 +132,15 @@ class Fleet:
     """This worker among those of its queue."""
 
     def __init__(
-        self, store: BlobStore, *, namespace: str, queue: str, identity: str, build: str, served: Sequence[ServedAgent]
+        self,
+        store: BlobStore,
+        *,
+        namespace: str,
+        queue: str,
+        identity: str,
+        served: Sequence[ServedAgent],
+        build: str = "",
+        group: str = "",
     ) -> None:
         self.queue = queue
         self.others: tuple[OtherVersion, ...] = ()
@@ -139,7 +149,7 @@ class Fleet:
         self._place = f"{namespace}/{queue}"
         # Another one for each process: who has the identity of one that was killed must not speak for it.
         self._worker = f"{identity}/{secrets.token_hex(4)}"
-        self._word = WorkerWord(identity=identity, build=build, agents=tuple(served))
+        self._word = WorkerWord(identity=identity, build=build, group=group, agents=tuple(served))
 
     async def join(self, *, allow_older: bool, on_progress: Callable[[str], None] | None = None) -> None:
         """Announce this worker, and see what the others serve.
@@ -197,6 +207,7 @@ class Fleet:
             and said.now - announcement.seen_at <= SILENT_AFTER
             and (peer := _read(announcement)) is not None
             and peer.word.build == self._word.build
+            and not (peer.word.group and peer.word.group == self._word.group)
         ]
         self.others = find_others(self._word.agents, peers)
         return peers

@@ -77,6 +77,9 @@ class WorkerOptions:
     deployment: str | None = None
     """Worker deployment that this worker is a version of; with `build_id`, runs stay on the version they began on."""
     build_id: str | None = None
+    group: str = ""
+    """Workers of one group take each other's place when files change, and do not refuse or tell of each other."""
+    grace: timedelta = GRACE
     allow_older: bool = False
     """Serve also files that are older than those of other workers of the queue."""
 
@@ -134,6 +137,7 @@ async def open_worker(
             queue=settings.task_queue,
             identity=identity,
             build=f"{options.deployment}/{options.build_id}" if options.deployment is not None else "",
+            group=options.group,
             served=list_served(catalog),
         )
         stack.push_async_callback(fleet.leave)
@@ -157,7 +161,7 @@ async def open_worker(
             max_concurrent_activities=ACTIVITY_SLOTS,
             sticky_queue_schedule_to_start_timeout=STICKY,
             max_heartbeat_throttle_interval=timedelta(seconds=1),
-            graceful_shutdown_timeout=GRACE,
+            graceful_shutdown_timeout=options.grace,
             deployment_config=_deployment(options),
         )
         worker.catalog, worker.fleet = catalog, fleet

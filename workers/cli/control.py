@@ -17,6 +17,7 @@ from mandate.workers.client import messages
 from mandate.workers.client.inbox import RUNNING
 from mandate.workers.client.messages import IN_ALL, MessageError, NoRun
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
+from mandate.workflows.rules import wording
 
 Send = Callable[[Client, str], Awaitable[Told]]
 
@@ -107,7 +108,7 @@ async def _tell(
         if query is not None:
             ids = await _found(connection, query)
             await _confirm(call, what, ids, yes=yes)
-        return await _sent(call, connection, person.name, ids, _sender(what, message))
+        return await _sent(call, connection, person.name, ids, _sender(what, message), goes_on=what == "steer")
 
 
 def _message(what: str, given: Mapping[str, object]) -> Steering | Halt | Stop:
@@ -147,7 +148,10 @@ async def _confirm(call: Invocation, what: str, ids: Sequence[str], *, yes: bool
         raise CliError("nothing was sent", ENDED_OTHERWISE)
 
 
-async def _sent(call: Invocation, connection: Connection, by: str, ids: Sequence[str], send: Send) -> int:
+async def _sent(
+    call: Invocation, connection: Connection, by: str, ids: Sequence[str], send: Send, *, goes_on: bool
+) -> int:
+    """Send to all runs; `goes_on` is whether it is meant to make a run go on, so that one that is over needs a word."""
     slots = asyncio.Semaphore(IN_ALL)
 
     async def one(workflow_id: str) -> dict[str, str]:
@@ -155,9 +159,10 @@ async def _sent(call: Invocation, connection: Connection, by: str, ids: Sequence
             try:
                 told = await send(connection.client, workflow_id)
             except NoRun as error:
+                is_late = goes_on and isinstance(error, messages.RunIsOver)
+                refused = f"{error}; {wording.GO_ON}" if is_late else str(error)
                 if len(ids) == 1:
-                    raise CliError(str(error)) from None
-                refused = str(error)
+                    raise CliError(refused) from None
             except MessageError as error:
                 refused = str(error)
             except RPCError as error:

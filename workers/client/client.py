@@ -152,7 +152,11 @@ class AgentClient:
             ValueError: the text is empty or too long, or `by` is no name; the sentence says what is allowed.
             MessageError: as `messages.decide`. What stands after this method raises both too.
         """
-        return await messages.steer(self.client, workflow_id, messages.read_words(Steering, text=text, by=by))
+        words = messages.read_words(Steering, text=text, by=by)
+        try:
+            return await messages.steer(self.client, workflow_id, words)
+        except messages.RunIsOver as error:
+            raise messages.RunIsOver(f"{error}; {wording.GO_ON}") from None
 
     async def pause(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
         """Let a run begin nothing new until it is resumed."""

@@ -11,7 +11,18 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from mandate.workers.client.in_flight import PER_RUN, Pauses
-from mandate.workers.client.updates import Message, MessageError, NoAnswer, NoRun, Patience, Refused, T, TryAgain, send
+from mandate.workers.client.updates import (
+    Message,
+    MessageError,
+    NoAnswer,
+    NoRun,
+    Patience,
+    Refused,
+    RunIsOver,
+    T,
+    TryAgain,
+    send,
+)
 from mandate.workflows.contracts.request import (
     DECISIONS_CHARACTERS,
     EVERY,
@@ -35,6 +46,7 @@ __all__ = [
     "NoAnswer",
     "NoRun",
     "Refused",
+    "RunIsOver",
     "decide",
     "decide_many",
     "pause",

@@ -111,7 +111,7 @@ class Control:
         if self._run.state.control.stopped is not None:
             return STOPPING
         if self.is_ending:
-            return ENDING
+            return f"{ENDING}; {wording.GO_ON}"
         words = self._run.state.control.words
         if len(words) >= WORDS_WAITING:
             return f"{WORDS_WAITING} texts wait for the model's next step already; it takes no more before"

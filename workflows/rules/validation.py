@@ -261,7 +261,7 @@ class _Fault:
         if self._owner is None:
             return "is not allowed here"
         key = str(self.place[-1])
-        if issubclass(self._owner, Spec) and key in self._owner.unavailable and self._is_file:
+        if issubclass(self._owner, Spec) and key in self._owner.unavailable:
             return "is not available in this version; remove it"
         known = _keys(self._owner)
         if not self._is_file:

@@ -249,3 +249,39 @@ async def test_words_and_values_that_are_too_large_are_not_sent(place: Place) ->
     assert outcome.error == large
     assert steered.code == 2
     assert steered.err == f"error: text: {LONG}; nothing was sent\n"
+
+
+GO_ON = (
+    "it is told nothing more; start another run that says what it must know (`continues`, which takes over a run's "
+    "conversation, is not available in this version)"
+)
+
+
+async def test_steer_of_a_run_that_is_over_says_how_to_go_on(place: Place, worker: object) -> None:
+    client = AgentClient(place.client)
+    await (await client.start("till", "hi", workflow_id="over")).result()
+
+    steered = await place.run("steer", "over", "Use euros.", "--by", "ann@example.com")
+    many = await place.run("steer", "over", "--query", "x", "Use euros.")
+    paused = await place.run("pause", "over", "--by", "ann@example.com")
+    nobody = await place.run("steer", "nobody-1", "Use euros.", "--by", "ann@example.com")
+    with pytest.raises(MessageError) as refused:
+        await client.steer("over", "Use euros.", by="ann@example.com")
+
+    assert (steered.code, steered.err.splitlines()[-1]) == (2, f"error: run 'over' is over; {GO_ON}")
+    assert many.code == 2
+    assert (paused.code, paused.err.splitlines()[-1]) == (2, "error: run 'over' is over")
+    assert (nobody.code, nobody.err.splitlines()[-1]) == (2, "error: there is no run 'nobody-1'")
+    assert str(refused.value) == f"run 'over' is over; {GO_ON}"
+
+
+async def test_start_that_would_go_on_with_another_run_is_refused_by_name(place: Place, worker: object) -> None:
+    asked = {"agent": "till", "input": "hi", "continues": "over"}
+    handle = await place.client.start_workflow("AgentWorkflow", asked, id="continues", task_queue="agents")
+
+    with pytest.raises(WorkflowFailureError) as failed:
+        await handle.result()
+
+    assert str(failed.value.cause).startswith(
+        "BadInput: start request: continues: is not available in this version; remove it (allowed keys: "
+    )
