@@ -150,6 +150,23 @@ async def call_model(request: ModelRequest, model: str) -> ModelReply:
     )
 
 
+async def check_control(check: ControlCheck) -> ControlChecked:
+    """Look up whether somebody may steer, pause, resume or stop the run, as the file of people is now.
+
+    Raises:
+        ActivityError: the check could not be made within a few seconds: who pauses or stops a run does not wait long.
+    """
+    return await _perform(
+        "check_control",
+        check,
+        ControlChecked,
+        start_to_close_timeout=HEARTBEAT,
+        schedule_to_close_timeout=timedelta(seconds=10),
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=2), maximum_attempts=4),
+        summary=wording.shorten(f"check_control {check.verb} by {check.by}", wording.SUMMARY_CHARACTERS),
+    )
+
+
 async def plan_compensation(request: CompensationRequest) -> ModelReply:
     """Begin the turn that takes back what a stopped run has done."""
     return await _perform(
@@ -198,23 +215,6 @@ async def check_decisions(checks: DecisionChecks) -> CheckedMany:
         # Then each is checked by itself.
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_attempts=2),
         summary=wording.shorten(f"check_decisions {len(checks.checks)}: {ids}", wording.SUMMARY_CHARACTERS),
-    )
-
-
-async def check_control(check: ControlCheck) -> ControlChecked:
-    """Look up whether somebody may steer, pause, resume or stop the run, as the file of people is now.
-
-    Raises:
-        ActivityError: the check could not be made within a few seconds: who pauses or stops a run does not wait long.
-    """
-    return await _perform(
-        "check_control",
-        check,
-        ControlChecked,
-        start_to_close_timeout=HEARTBEAT,
-        schedule_to_close_timeout=timedelta(seconds=10),
-        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=2), maximum_attempts=4),
-        summary=wording.shorten(f"check_control {check.verb} by {check.by}", wording.SUMMARY_CHARACTERS),
     )
 
 

@@ -124,10 +124,6 @@ class RequestHistory:
                 )
             case "activity_task_scheduled_event_attributes":
                 return await self._scheduled(event, step)
-            case "activity_task_failed_event_attributes":
-                return self._uncontrolled(event.activity_task_failed_event_attributes.scheduled_event_id, step)
-            case "activity_task_timed_out_event_attributes":
-                return self._uncontrolled(event.activity_task_timed_out_event_attributes.scheduled_event_id, step)
             case "activity_task_completed_event_attributes":
                 completed = event.activity_task_completed_event_attributes
                 if (control := self._controls.pop(completed.scheduled_event_id, None)) is not None:
@@ -140,6 +136,10 @@ class RequestHistory:
                     for check, one in zip(checks, checked, strict=False)
                     for happening in self._checked(check, one, step)
                 ]
+            case "activity_task_failed_event_attributes":
+                return self._uncontrolled(event.activity_task_failed_event_attributes.scheduled_event_id, step)
+            case "activity_task_timed_out_event_attributes":
+                return self._uncontrolled(event.activity_task_timed_out_event_attributes.scheduled_event_id, step)
             case "timer_fired_event_attributes":
                 return self._expired(event.event_time.ToDatetime(UTC), step)
             case "upsert_workflow_search_attributes_event_attributes":
@@ -148,6 +148,10 @@ class RequestHistory:
 
     async def _scheduled(self, event: HistoryEvent, step: int) -> list[Happening]:
         attributes = event.activity_task_scheduled_event_attributes
+        if attributes.activity_type.name == CONTROL:
+            control = await self._decoded(attributes.input.payloads, ControlCheck)
+            if control is not None:
+                self._controls[event.event_id] = control
         if attributes.activity_type.name == CHECK:
             check = await self._decoded(attributes.input.payloads, DecisionCheck)
             if check is not None:
@@ -156,10 +160,6 @@ class RequestHistory:
             many = await self._decoded(attributes.input.payloads, DecisionChecks)
             if many is not None:
                 self._checks[event.event_id] = many.checks
-        if attributes.activity_type.name == CONTROL:
-            control = await self._decoded(attributes.input.payloads, ControlCheck)
-            if control is not None:
-                self._controls[event.event_id] = control
         if attributes.activity_type.name != NOTIFY:
             return []
         told = await self._decoded(attributes.input.payloads, NotifyRequest)

@@ -29,8 +29,10 @@ def served(agent: str, digest: str, at: datetime | None = NOON, files: str | Non
 OLD, NEW = served("till", ONE, NOON), served("till", TWO, LATER)
 
 
-def new_fleet(store: MemoryStore, *agents: ServedAgent, identity: str = "own", build: str = "") -> Fleet:
-    return Fleet(store, namespace="default", queue="agents", identity=identity, build=build, served=agents)
+def new_fleet(
+    store: MemoryStore, *agents: ServedAgent, identity: str = "own", build: str = "", group: str = ""
+) -> Fleet:
+    return Fleet(store, namespace="default", queue="agents", identity=identity, build=build, group=group, served=agents)
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +176,18 @@ async def test_other_builds_queues_and_unreadable_words_do_not_count() -> None:
     other.cancel()
 
     assert joining.others == ()
+
+
+async def test_workers_that_take_each_others_place_do_not_count_for_each_other() -> None:
+    store = MemoryStore()
+    await new_fleet(store, NEW, identity="other", group="watch-1").join(allow_older=False)
+    fresh, alone = (new_fleet(store, OLD, identity="own", group=group) for group in ("watch-1", "watch-2"))
+
+    await fresh.join(allow_older=False)
+    await alone.join(allow_older=True)
+
+    assert fresh.others == ()
+    assert [other.other for other in alone.others] == [NEW]
 
 
 async def test_word_that_is_old_does_not_count() -> None:
