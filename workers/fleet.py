@@ -5,8 +5,9 @@ other, which they do by the store that they share.
 """
 
 import asyncio
+import itertools
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,11 @@ from pathlib import Path
 
 import structlog
 from pydantic import AwareDatetime, ValidationError
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
 
 from mandate.activities.stores.base import Announcement, BlobStore, StoreUnavailable
 from mandate.workers.catalog.catalog import Catalog, Loaded
@@ -31,6 +37,14 @@ LOOK_SECONDS = 0.5
 """Between two looks at a worker that may have died a moment ago."""
 
 LEAVE_SECONDS = 2.0
+
+POLLED_WITHIN = timedelta(seconds=75)
+"""Time since its last poll for which a worker counts as there: a poll waits for a minute."""
+
+STRANGERS_EVERY = 12
+"""Words of a worker between two looks at who polls its queue."""
+
+Pollers = Callable[[], Awaitable[frozenset[str]]]
 
 
 class ServedAgent(Record):
@@ -139,12 +153,17 @@ class Fleet:
         queue: str,
         identity: str,
         served: Sequence[ServedAgent],
+        pollers: Pollers,
         build: str = "",
         group: str = "",
     ) -> None:
+        """Take the store, this worker's place and name, what it serves, and who polls the queue."""
         self.queue = queue
         self.others: tuple[OtherVersion, ...] = ()
         """As they were at the last look."""
+        self.strangers: tuple[str, ...] = ()
+        """Identities of workers that poll the queue and have said nothing in the store."""
+        self._pollers = pollers
         self._store = store
         self._place = f"{namespace}/{queue}"
         # Another one for each process: who has the identity of one that was killed must not speak for it.
@@ -163,6 +182,7 @@ class Fleet:
         # Before the look: of two that start at the same time, one at least sees the other.
         await self._announce()
         peers = await self._look()
+        self.strangers = await self._find_strangers()
         known = {peer.worker: peer.seen_at for peer in peers}
         while not allow_older and (newer := [peer for peer in peers if peer.serves_newer(self._word.agents)]):
             if any(known.get(peer.worker) != peer.seen_at for peer in newer):
@@ -176,11 +196,13 @@ class Fleet:
     async def keep_fresh(self) -> None:
         """Announce this worker again and again, and log what else is served, until cancelled."""
         told = {(other.own.agent, other.other.digest) for other in self.others}
-        while True:
+        for number in itertools.count(1):
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self._announce()
                 await self._look()
+                if number % STRANGERS_EVERY == 0:
+                    await self._tell_strangers()
             except StoreUnavailable as error:
                 log.warning("workers_not_compared", reason=str(error))
                 continue
@@ -190,13 +212,25 @@ class Fleet:
             told = set(now)
 
     async def leave(self) -> None:
-        """Withdraw what this worker has announced; one that cannot is forgotten after a while."""
+        """Announce that this worker serves nothing any more; one that cannot is forgotten after a while."""
+        self._word = self._word.model_copy(update={"agents": ()})
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
-                await self._store.withdraw(self._place, self._worker)
+                await self._announce()
 
     async def _announce(self) -> None:
         await self._store.announce(self._place, self._worker, self._word.model_dump_json())
+
+    async def _tell_strangers(self) -> None:
+        before, self.strangers = self.strangers, await self._find_strangers()
+        if new := [name for name in self.strangers if name not in before]:
+            log.warning("unknown_worker", hint=describe_strangers(new, self.queue))
+
+    async def _find_strangers(self) -> tuple[str, ...]:
+        """Return who polls the queue and never said anything here: the store of such a worker is another one."""
+        said = await self._store.announcements(self._place)
+        known = {peer.word.identity for one in said.workers if (peer := _read(one)) is not None}
+        return tuple(sorted(await self._pollers() - known - {self._word.identity}))
 
     async def _look(self) -> list[Peer]:
         said = await self._store.announcements(self._place)
@@ -219,6 +253,34 @@ def _read(said: Announcement) -> Peer | None:
     except ValidationError:
         # Of a version of ours that says it in another way.
         return None
+
+
+def describe_strangers(names: Sequence[str], queue: str) -> str:
+    """Describe workers that poll the queue and have said nothing in the store, in one sentence."""
+    count = len(names)
+    who = f"worker {names[0]}" if count == 1 else f"{count} workers ({', '.join(names[:3])}{' ...' * (count > 3)})"
+    poll, have, need = ("polls", "has", "its") if count == 1 else ("poll", "have", "their")
+    return (
+        f"{who} {poll} task queue {queue!r} too and {have} not told this worker's store what {need} files are: all "
+        "workers of a queue need one store (MANDATE_STORE) and one version of Mandate, or a run may meet a worker that "
+        "cannot go on with it"
+    )
+
+
+async def list_pollers(client: Client, queue: str) -> frozenset[str]:
+    """Return the identities of the workers that poll a task queue; none where the server does not tell."""
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=queue),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+    )
+    try:
+        described = await client.workflow_service.describe_task_queue(request)
+    except RPCError as error:
+        log.warning("pollers_not_listed", reason=error.message)
+        return frozenset()
+    since = datetime.now(UTC) - POLLED_WITHIN
+    return frozenset(one.identity for one in described.pollers if one.last_access_time.ToDatetime(UTC) >= since)
 
 
 def find_others(own: Sequence[ServedAgent], peers: Sequence[Peer]) -> tuple[OtherVersion, ...]:

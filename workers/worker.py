@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -37,7 +38,7 @@ from mandate.workers.catalog import channels, earlier_agents, readiness
 from mandate.workers.catalog import people as catalog_people
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.tools import AnnouncedWaits, McpDefinitions
-from mandate.workers.fleet import Fleet, list_served
+from mandate.workers.fleet import Fleet, list_pollers, list_served
 from mandate.workers.identities import Identities
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import WorkflowThreads, compile_workflows, workflow_runner
@@ -138,6 +139,7 @@ async def open_worker(
             identity=identity,
             build=f"{options.deployment}/{options.build_id}" if options.deployment is not None else "",
             group=options.group,
+            pollers=partial(list_pollers, client, settings.task_queue),
             served=list_served(catalog),
         )
         stack.push_async_callback(fleet.leave)

@@ -138,10 +138,6 @@ class BlobStore(Protocol):
         """
         ...
 
-    async def withdraw(self, queue: str, worker: str) -> None:
-        """Delete what a worker said of itself: it ends. Raise as `announce`."""
-        ...
-
     async def announcements(self, queue: str) -> Announcements:
         """Return what workers of a task queue say of themselves. Raise as `announce`."""
         ...

@@ -70,7 +70,6 @@ INSERT INTO mandate_workers (queue, worker, content) VALUES ($1, $2, $3)
 ON CONFLICT (queue, worker) DO UPDATE SET content = excluded.content, seen_at = now()
 """
 _FORGET = "DELETE FROM mandate_workers WHERE seen_at < now() - $1::interval"
-_WITHDRAW = "DELETE FROM mandate_workers WHERE queue = $1 AND worker = $2"
 _ANNOUNCEMENTS = """
 SELECT now() AS now, worker, content, since, seen_at
 FROM (SELECT 1) AS always LEFT JOIN mandate_workers ON queue = $1 ORDER BY since, worker
@@ -157,10 +156,6 @@ class PostgresStore:
         async with self._connection() as connection:
             await connection.execute(_FORGET, FORGOTTEN_AFTER)
             await connection.execute(_ANNOUNCE, queue, worker, content)
-
-    async def withdraw(self, queue: str, worker: str) -> None:
-        async with self._connection() as connection:
-            await connection.execute(_WITHDRAW, queue, worker)
 
     async def announcements(self, queue: str) -> Announcements:
         async with self._connection() as connection:

@@ -98,9 +98,6 @@ class SqliteStore:
     async def announce(self, queue: str, worker: str, content: str) -> None:
         await self._writer.ask(lambda connection: _announce(connection, queue, worker, content))
 
-    async def withdraw(self, queue: str, worker: str) -> None:
-        await self._writer.ask(lambda connection: _withdraw(connection, queue, worker))
-
     async def announcements(self, queue: str) -> Announcements:
         return await self._reader.ask(lambda connection: _announcements(connection, queue))
 
@@ -176,10 +173,6 @@ def _announce(connection: sqlite3.Connection, queue: str, worker: str, content: 
         " ON CONFLICT DO UPDATE SET content = excluded.content, seen_at = excluded.seen_at",
         (queue, worker, content, now, now),
     )
-
-
-def _withdraw(connection: sqlite3.Connection, queue: str, worker: str) -> None:
-    connection.execute("DELETE FROM workers WHERE queue = ? AND worker = ?", (queue, worker))
 
 
 def _announcements(connection: sqlite3.Connection, queue: str) -> Announcements:

@@ -149,5 +149,16 @@ async def test_killed_worker_keeps_nobody_from_going_back(crew: Processes, tmp_p
     assert after["others"] == []
 
 
+async def test_worker_with_another_store_is_told_of(crew: Processes, tmp_path: Path) -> None:
+    agents = write(tmp_path, "ask", time.time())
+    before = await serving(crew, agents, "--identity", "first")
+
+    worker = crew.mandate("worker", "--agents", str(agents), MANDATE_FOLDER=str(tmp_path / "other"))
+    await worker.said("Task queue")
+
+    assert before["unknown_workers"] == []
+    assert f"warning: worker first polls task queue {crew.environment['MANDATE_TASK_QUEUE']!r} too" in worker.stderr()
+
+
 def moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -40,9 +40,6 @@ class MemoryStore:
         since = before.since if before is not None else now
         self.announced[queue, worker] = Announcement(worker, content, since, now)
 
-    async def withdraw(self, queue: str, worker: str) -> None:
-        self.announced.pop((queue, worker), None)
-
     async def announcements(self, queue: str) -> Announcements:
         workers = tuple(said for (its, _), said in self.announced.items() if its == queue)
         return Announcements(datetime.now(UTC), workers)

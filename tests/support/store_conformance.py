@@ -323,16 +323,6 @@ class StoreConformance:
         assert begun.workers[0].seen_at < later.workers[0].seen_at <= later.now
         await other.close()
 
-    async def test_worker_that_ends_withdraws_its_word(self, store: BlobStore) -> None:
-        await store.announce("agents", "one", "first")
-        await store.announce("agents", "two", "other")
-
-        await store.withdraw("agents", "one")
-        await store.withdraw("agents", "nobody")
-
-        assert [said.worker for said in (await store.announcements("agents")).workers] == ["two"]
-        assert (await store.announcements("empty")).workers == ()
-
     async def test_word_of_a_worker_that_was_silent_for_long_is_forgotten(
         self, store: BlobStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:

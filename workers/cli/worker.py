@@ -15,6 +15,7 @@ from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.root_options import RootOptions
 from mandate.workers.cli.signals import stop_signals
+from mandate.workers.fleet import describe_strangers
 from mandate.workers.settings import Settings
 from mandate.workers.telemetry import configure_logging
 from mandate.workers.worker import GRACE, AgentWorker, WorkerOptions, open_worker
@@ -130,13 +131,16 @@ def _give_sign(sign: Path | None) -> None:
 def _introduce(call: Invocation, connection: Connection, serving: AgentWorker) -> None:
     """Print one block that says what is served, and where."""
     loaded = serving.catalog.agents
-    others = serving.fleet.others
-    for warning in (*serving.catalog.warnings, *(other.sentence(serving.task_queue) for other in others)):
+    others, strangers = serving.fleet.others, serving.fleet.strangers
+    told = [other.sentence(serving.task_queue) for other in others]
+    if strangers:
+        told.append(describe_strangers(strangers, serving.task_queue))
+    for warning in (*serving.catalog.warnings, *told):
         call.out.note(f"warning: {warning}")
     if call.out.as_json:
         agents = [{"name": name, "version": one.digest[:12]} for name, one in loaded.items()]
         its = {"agents": agents, "task_queue": serving.task_queue, "address": connection.address}
-        its |= {"others": [other.to_json() for other in others]}
+        its |= {"others": [other.to_json() for other in others], "unknown_workers": list(strangers)}
         call.out.json({**its, "namespace": connection.client.namespace, "ui_url": connection.ui_url})
         return
     kind = " (embedded)" if connection.server is not None else ""

@@ -246,7 +246,11 @@ async def test_words_and_values_that_are_too_large_are_not_sent(place: Place) ->
     (outcome,) = await client.decide_many([("nobody", decision)])
     steered = await place.run("steer", "nobody", "x" * 9000, "--by", "ann@example.com")
 
+    answered = await place.run("answer", "nobody:r1", "x" * 100_000, "--by", "ann@example.com")
+
     assert outcome.error == large
+    assert answered.code == 2
+    assert answered.err == f"error: {large.replace('3,000,002', '100,002')}; nothing was sent\n"
     assert steered.code == 2
     assert steered.err == f"error: text: {LONG}; nothing was sent\n"
 

@@ -2,17 +2,27 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from mandate.activities.stores.base import Announcement
 from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
 from mandate.workers import fleet as workers_fleet
 from mandate.workers.catalog.catalog import Catalog
-from mandate.workers.fleet import Fleet, OlderFiles, Peer, ServedAgent, WorkerWord, find_others, list_served
+from mandate.workers.fleet import (
+    Fleet,
+    OlderFiles,
+    Peer,
+    ServedAgent,
+    WorkerWord,
+    describe_strangers,
+    find_others,
+    list_served,
+)
 from mandate.workers.secrets import Secrets
 from tests.support.memory_store import MemoryStore
 
@@ -30,9 +40,18 @@ OLD, NEW = served("till", ONE, NOON), served("till", TWO, LATER)
 
 
 def new_fleet(
-    store: MemoryStore, *agents: ServedAgent, identity: str = "own", build: str = "", group: str = ""
+    store: MemoryStore,
+    *agents: ServedAgent,
+    identity: str = "own",
+    build: str = "",
+    group: str = "",
+    polling: Collection[str] = (),
 ) -> Fleet:
-    return Fleet(store, namespace="default", queue="agents", identity=identity, build=build, group=group, served=agents)
+    async def pollers() -> frozenset[str]:
+        return frozenset(polling)
+
+    place = {"namespace": "default", "queue": "agents", "identity": identity, "build": build, "group": group}
+    return Fleet(store, served=agents, pollers=pollers, **place)
 
 
 @pytest.fixture(autouse=True)
@@ -121,8 +140,11 @@ async def test_older_files_are_refused_beside_a_worker_that_lives(own: Sequence[
         f"{also}; give this worker the newer files, or, to go back to these, touch agents/till.yaml or start it with "
         "--allow-older"
     )
+    # The one that was refused serves nothing, as everybody can see.
+    others = (NEW, served("shop", ONE), served("desk", TWO, LATER))
     assert [said.content for said in (await store.announcements("default/agents")).workers] == [
-        WorkerWord(identity="other", agents=(NEW, served("shop", ONE), served("desk", TWO, LATER))).model_dump_json()
+        WorkerWord(identity="other", agents=others).model_dump_json(),
+        WorkerWord(identity="own", agents=()).model_dump_json(),
     ]
 
 
@@ -188,6 +210,32 @@ async def test_workers_that_take_each_others_place_do_not_count_for_each_other()
 
     assert fresh.others == ()
     assert [other.other for other in alone.others] == [NEW]
+
+
+async def test_worker_that_polls_and_has_said_nothing_has_another_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_fleet, "STRANGERS_EVERY", 1)
+    store, polling = MemoryStore(), {"own", "8@here", "7@here"}
+    await (stopped := new_fleet(store, NEW, identity="8@here")).join(allow_older=False)
+    await stopped.leave()
+    joining = new_fleet(store, OLD, polling=polling)
+
+    await joining.join(allow_older=False)
+    first = joining.strangers
+    polling.add("9@there")
+    with structlog.testing.capture_logs() as logged:
+        going_on = asyncio.create_task(joining.keep_fresh())
+        await asyncio.sleep(0.2)
+        going_on.cancel()
+
+    assert first == ("7@here",)
+    assert joining.strangers == ("7@here", "9@there")
+    (line,) = logged
+    assert (line["event"], line["hint"]) == ("unknown_worker", describe_strangers(["9@there"], "agents"))
+    assert line["hint"].startswith(
+        "worker 9@there polls task queue 'agents' too and has not told this worker's store what its files are: "
+    )
+    many = describe_strangers(["a", "b", "c", "d"], "agents")
+    assert many.startswith("4 workers (a, b, c ...) poll task queue 'agents' too and have not told this worker's store")
 
 
 async def test_word_that_is_old_does_not_count() -> None:
