@@ -45,7 +45,11 @@ class AgentActivities:
         transcript: TranscriptLog,
         requesters: Requesters,
         search_attributes: Sequence[str],
+        *,
+        slow: Sequence[str] = (),
     ) -> None:
+        """Take what runs can be started with; `slow` are names of `local_activities` that wait for others here."""
+        self._slow = tuple(slow)
         self._offered = offered
         self._transcript = transcript
         self._requesters = requesters
@@ -77,7 +81,7 @@ class AgentActivities:
             store = await self._transcript.blobs.identity()
         log.info("agent_pinned", agent=request.agent, digest=offered.digest, head=chain.head)
         pin = _pin(offered, store, self._search_attributes, requester).model_copy(update={"hides": salt is not None})
-        return Pinned(agent=pin, head=chain.head, requester=requester.name)
+        return Pinned(agent=pin, head=chain.head, requester=requester.name, slow=self._slow)
 
     async def _requester(self, request: PinRequest, agent: PinnedAgent) -> Requester:
         try:

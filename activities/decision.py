@@ -14,11 +14,12 @@ from mandate.activities.people import control, edits
 from mandate.activities.people.directory import Directory, DirectoryUnavailable, Known, People
 from mandate.activities.people.edits import EditRefused
 from mandate.activities.people.signatures import KeysUnavailable, Signatures, TokenRefused
+from mandate.activities.toolbox import dialogues, forms
 from mandate.activities.transcript import results
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
-from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.control import ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.failures import FailureType
@@ -86,7 +87,10 @@ class PeopleActivities:
             counts=checked.refusal is None,
             signed=checked.signed,
         )
-        return checked
+        if not activity.info().is_local:
+            return checked
+        told = check.decision.model_copy(update={"token": None})
+        return checked.model_copy(update={"decision": told, "at": check.at})
 
     @activity.defn
     async def check_decisions(self, checks: DecisionChecks) -> CheckedMany:
@@ -167,6 +171,8 @@ class PeopleActivities:
         decision = check.decision
         if decision.choice not in _GIVING:
             return None
+        if check.request.server is not None:
+            return await self._answer_server(check)
         text = _text(decision.value)
         if not text.strip():
             if decision.choice == "happened":
@@ -174,6 +180,18 @@ class PeopleActivities:
             raise Refused(f"value: is empty; with {decision.choice!r} it is the {_GIVING[decision.choice]}, as a text")
         stored = await results.store(self._transcript.blobs, text)
         return stored.model_copy(update={"note": f"{_GIVEN[decision.choice]} {_name(check, known)}"})
+
+    async def _answer_server(self, check: DecisionCheck) -> ToolResult | None:
+        """Return what a person put into a server's form, by reference; `None` for a page that they have visited."""
+        if check.request.form is None:
+            return None
+        form = await dialogues.load_form(self._transcript.blobs, check.request.form)
+        try:
+            content = canonical_json(forms.read_answer(form, check.decision.value))
+        except ValueError as error:
+            raise Refused(f"value: {error}") from None
+        (digest,) = await self._transcript.blobs.put(content)
+        return ToolResult(digest=digest, size=len(content))
 
 
 def _refuse_agents(check: DecisionCheck, agent: PinnedAgent) -> None:

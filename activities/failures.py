@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -12,7 +13,8 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
-from mandate.workflows.contracts.tool import Effect
+from mandate.workflows.contracts.tool import Effect, Tool
+from mandate.workflows.rules import patience
 from mandate.workflows.rules.plain_text import shorten
 
 ModelFault = Literal[
@@ -27,8 +29,8 @@ RETRYABLE_FAULTS: frozenset[ModelFault] = frozenset(
 EXPECTED = ApplicationErrorCategory.BENIGN
 """The SDK writes no traceback: the activity has logged what happened, and the loop deals with it."""
 
-LONGEST_WAIT_SECONDS = 1e9
-"""A longer wait that somebody asks for is none that a timer can have."""
+LONGEST_WAIT_SECONDS = 31 * 24 * 3600.0
+"""A longer wait than a month, over which no quota is counted, is one that nobody means."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -94,7 +96,13 @@ class ToolError(Exception):
     """One attempt of a tool that did not return a result; raised by the toolbox, one table a source of tools."""
 
     def __init__(
-        self, outcome: Outcome, reason: str, *, retry_after: float | None = None, is_of_key: bool = True
+        self,
+        outcome: Outcome,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        is_of_key: bool = True,
+        lasting: bool = False,
     ) -> None:
         super().__init__(reason)
         self.outcome = outcome
@@ -103,8 +111,65 @@ class ToolError(Exception):
         self.reason = shorten(reason)
         self.retry_after = retry_after
         """Seconds that the other side asked for; makes a definite `not done` worth another attempt."""
+        self.lasting = lasting
+        """Waiting does not mend it; another worker may."""
         self.is_of_key = is_of_key and retry_after is None
         """Whether a definite `not done` is the answer to the key, and so one for earlier attempts too."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptCount:
+    """Attempts of a call so far, as the one that fails knows them."""
+
+    tool: Tool
+    number: int
+    """Of this attempt in its activity, from 1; lost ones are counted."""
+    failed: int
+    """Attempts that failed, this one and those of earlier activities included; lost ones are not."""
+    rest: timedelta | None
+    """Time within which another attempt may begin; `None` where attempts are not bounded by time."""
+
+
+def make_patient_failure(error: ToolError, count: AttemptCount, *, sent_before: bool) -> ApplicationError:
+    """Return the error that `run_tool` raises for `error` in a run that has patience with its calls.
+
+    Temporal repeats the first attempts. What comes later is left to the run, which is told when: `again_in`.
+    """
+    effect, outcome = count.tool.effect, error.outcome
+    is_repeatable = outcome is not Outcome.NOT_DONE or error.retry_after is not None
+    if sent_before and not tells_of_all(error, effect):
+        outcome = Outcome.UNKNOWN
+    wait = 0.2 * 4.0 ** (count.failed - 1) if error.lasting else patience.compute_wait(count.failed, error.retry_after)
+    is_repeated = (
+        is_repeatable
+        and patience.may_repeat(count.tool, count.failed)
+        and (count.rest is not None and wait <= count.rest.total_seconds())
+        and not (error.lasting and count.failed >= patience.QUICK_ATTEMPTS)
+    )
+    is_of_temporal = is_repeated and patience.is_left_to_temporal(count.failed, wait)
+    told = ToolFailure(
+        outcome=outcome,
+        reason=error.reason,
+        attempts=count.number,
+        passing=error.retry_after is not None or _is_passing(error, effect),
+        failed=count.failed,
+        again_in=wait if is_repeated and not is_of_temporal else None,
+    )
+    return ApplicationError(
+        error.reason,
+        told,
+        type=FailureType.TOOL_FAILED,
+        non_retryable=not is_of_temporal,
+        category=EXPECTED,
+        next_retry_delay=timedelta(seconds=wait),
+    )
+
+
+def _is_passing(error: ToolError, effect: Effect) -> bool:
+    """Return whether the other side was down, so that the agent has done nothing wrong."""
+    if error.lasting or error.outcome is Outcome.NOT_DONE:
+        return False
+    return error.outcome is Outcome.NOT_SENT or effect is not Effect.ONCE
 
 
 def make_tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_before: bool) -> ApplicationError:
@@ -115,6 +180,7 @@ def make_tool_failure(error: ToolError, effect: Effect, attempt: int, *, sent_be
     """
     outcome = error.outcome
     repeatable = effect is not Effect.ONCE and (outcome is not Outcome.NOT_DONE or error.retry_after is not None)
+    repeatable = repeatable and not error.lasting
     if sent_before and not tells_of_all(error, effect):
         outcome = Outcome.UNKNOWN
     asked = error.retry_after

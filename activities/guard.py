@@ -5,9 +5,11 @@ can complete, fail or heartbeat the activities of others. So an input without th
 refused before anything of it is read, and results, reasons of failures and what attempts leave behind are marked too.
 """
 
+import asyncio
 import inspect
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -34,6 +36,9 @@ R = TypeVar("R", bound=BaseModel)
 AGENT_WORKFLOW = "AgentWorkflow"
 
 RESETS_KEPT = 1000
+
+LOCAL_SHARE = 0.8
+"""Share of its time after which a local activity ends by itself."""
 
 REFUSAL = "no run of an agent of this installation asked for this; this worker, which has store {}, did nothing"
 
@@ -76,7 +81,8 @@ class Guard:
             post = replace(admitted, place=(*admitted.place, find_subject(asked)))
             token = _POST.set(post)
             try:
-                return post.payload("output", await perform(asked))
+                async with _in_time():
+                    return post.payload("output", await perform(asked))
             except ApplicationError as error:
                 raise _mark_failure(error, post) from error.__cause__
             finally:
@@ -123,6 +129,26 @@ class Guard:
             if len(self._originals) > RESETS_KEPT:
                 self._originals.popitem(last=False)
         return self._originals[run_id]
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    """Give a local activity up before the workflow task does, which says so in lines of its own.
+
+    Raises:
+        ApplicationError: `NotQuick`; it is done again as an ordinary activity.
+    """
+    info = activity.info()
+    if not info.is_local or info.schedule_to_close_timeout is None:
+        yield
+        return
+    try:
+        async with asyncio.timeout(info.schedule_to_close_timeout.total_seconds() * LOCAL_SHARE):
+            yield
+    except TimeoutError:
+        raise ApplicationError(
+            "it takes too long for a local activity", type=FailureType.NOT_QUICK, category=failures.EXPECTED
+        ) from None
 
 
 def _decode(payload: Payload, wanted: type[R]) -> R:

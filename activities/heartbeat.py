@@ -7,6 +7,29 @@ from contextlib import asynccontextmanager
 
 from temporalio import activity
 
+from mandate.workflows.contracts.tool import QUICK_SECONDS
+
+
+class Stopwatch:
+    """Stopwatch of one attempt."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    @property
+    def is_quick(self) -> bool:
+        return self.seconds <= QUICK_SECONDS
+
+
+def leave(*details: object) -> None:
+    """Leave `details` behind for the next attempt; a local activity has none."""
+    if not activity.info().is_local:
+        activity.heartbeat(*details)
+
 
 class Heart:
     """The server's knowledge of this attempt, as far as this process can tell."""

@@ -9,6 +9,7 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from mandate.activities import failures
 from mandate.activities.channels.base import Channel, Parcel, is_wanted
 from mandate.activities.channels.delivery import Pace, deliver, describe_loss
 from mandate.activities.heartbeat import send_heartbeats
@@ -27,6 +28,11 @@ class NotificationActivities:
         self._channels = tuple(channels)
         self._pace = pace or Pace()
 
+    @property
+    def waits_for_others(self) -> bool:
+        """True if some channel sends to another process, and so is no local activity."""
+        return any(channel.sender.waits_for_others for channel in self._channels)
+
     async def close(self) -> None:
         for channel in self._channels:
             await channel.sender.close()
@@ -40,7 +46,10 @@ class NotificationActivities:
         Raises:
             ApplicationError: a fault of ours, after all other channels have been told; not retried.
         """
-        namespace = activity.info().namespace
+        info, notices = activity.info(), request.notices
+        if info.is_local and self.waits_for_others:
+            raise ApplicationError("a channel waits for others", type=FailureType.NOT_QUICK, category=failures.EXPECTED)
+        namespace = info.namespace
         request = _make_readable(request)
         self._warn_of_untold(request)
         async with send_heartbeats():
@@ -51,7 +60,8 @@ class NotificationActivities:
         for channel, outcome in zip(self._channels, sentences, strict=True):
             if isinstance(outcome, BaseException):
                 raise _wrap_defect(channel, outcome)
-        return Notified(failures=tuple(failure for failure in sentences if isinstance(failure, str)))
+        lost = tuple(failure for failure in sentences if isinstance(failure, str))
+        return Notified(failures=lost, notices=notices if info.is_local else ())
 
     async def _tell(self, channel: Channel, parcels: Sequence[Parcel]) -> str | None:
         """Send the notices of one channel and return one sentence if anything did not arrive."""

@@ -42,7 +42,7 @@ class OwnFiles:
                 own = binding.function in self.functions
                 named = f"the function {binding.function!r}"
             case "mcp":
-                own = binding.server in self.servers
+                own = binding.server.without_start() in self.servers
                 named = f"the MCP server {binding.server.name!r} as it was pinned"
             case "http":
                 own = self._names_host(binding)
@@ -78,7 +78,7 @@ def collect_named(agents: Iterable[PinnedAgent]) -> OwnFiles:
                 case "python":
                     functions.add(binding.function)
                 case "mcp":
-                    servers.append(binding.server)
+                    servers.append(binding.server.without_start())
                 case "http":
                     origin = _origin(binding.url)
                     headers[origin] = headers.get(origin, frozenset()) | frozenset(binding.headers.items())

@@ -2,9 +2,16 @@
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
+from queue import SimpleQueue
+
+MOST_IDLE = 16
+"""Threads that wait for the next function; others end with theirs."""
+
+_IDLE: deque[SimpleQueue[Callable[[], None]]] = deque()
 
 
 async def run_in_thread(
@@ -26,8 +33,7 @@ async def run_in_thread(
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(lambda: None if came.done() else came.set_result(outcome))
 
-    # A daemon, so that a function that never returns cannot keep a worker from ending.
-    threading.Thread(target=run, name="tool", daemon=True).start()
+    _hand_over(run)
     try:
         returned, error = await came
     except asyncio.CancelledError:
@@ -36,6 +42,25 @@ async def run_in_thread(
     if error is not None:
         raise error
     return returned
+
+
+def _hand_over(job: Callable[[], None]) -> None:
+    """Let an idle thread do `job`, or a new one: starting one takes longer than most tools."""
+    try:
+        jobs = _IDLE.pop()
+    except IndexError:
+        jobs = SimpleQueue()
+        # A daemon, so that a function that never returns cannot keep a worker from ending.
+        threading.Thread(target=_serve, args=(jobs,), name="tool", daemon=True).start()
+    jobs.put(job)
+
+
+def _serve(jobs: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        jobs.get()()
+        if len(_IDLE) >= MOST_IDLE:
+            return
+        _IDLE.append(jobs)
 
 
 def _capture(function: Callable[[], object]) -> tuple[object, Exception | None]:

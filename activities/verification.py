@@ -18,6 +18,7 @@ from mandate.activities.checks.model_judge import GetProvider
 from mandate.activities.checks.probe import ProbeFinding, Prober
 from mandate.activities.checks.subject import Work, load_call, load_work, shows_results
 from mandate.activities.failures import ToolError
+from mandate.activities.heartbeat import Stopwatch
 from mandate.activities.own_files import PATIENCE, OwnFiles
 from mandate.activities.toolbox import schema
 from mandate.activities.toolbox.base import CallContext, Toolbox
@@ -70,7 +71,7 @@ class VerificationActivities:
             ApplicationError: `CheckUnable`, retried after a while; a store failure before the check is known, retried.
         """
         structlog.contextvars.bind_contextvars(step=request.step, call=request.index, check=request.check)
-        spent = _sum_spent()
+        spent, stopwatch = _sum_spent(), Stopwatch()
         check: CheckSpec | None = None
         try:
             async with heartbeat.send_heartbeats():
@@ -86,7 +87,7 @@ class VerificationActivities:
         except Unable as unable:
             return _report_unable(check, unable, spent)
         log.info("result_checked", finding=finding.finding)
-        return finding.model_copy(update={"usage": spent + finding.usage})
+        return finding.model_copy(update={"usage": spent + finding.usage, "quick": stopwatch.is_quick})
 
     @activity.defn
     async def probe_call(self, request: ProbeRequest) -> Probed:
@@ -244,7 +245,7 @@ def _report_unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> Che
     if check is None or unable.lasting or attempt > check.retries:
         return CheckResult(finding="unable", reason=unable.reason, usage=spent)
     if spent != Usage():
-        activity.heartbeat(SPENT_MARK, spent.model_dump(mode="json"))
+        heartbeat.leave(SPENT_MARK, spent.model_dump(mode="json"))
     wait = unable.retry_after if unable.retry_after is not None else 2.0 ** min(attempt - 1, 5)
     raise ApplicationError(
         unable.reason,

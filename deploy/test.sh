@@ -21,15 +21,15 @@ if [ $# -eq 0 ]; then
     check ruff check --quiet .
     check mypy --no-error-summary
     check lint-imports --no-logo
-    set -- tests/unit tests/replay tests/integration
 fi
 
 status=0
 [ -z "$failed" ] || echo "These checks failed before the tests: ${failed#, }."
 if [ -n "$whole" ]; then
-    # Two at once, since most tests wait; those that measure how long a killed worker is waited for run alone.
-    pytest --quiet -n 2 --dist loadfile "$@" || status=$?
-    pytest --quiet tests/acceptance || status=$?
+    # Four at once, since most tests wait, each with a file at a time in the order of tests/conftest.py.
+    pytest --quiet -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$?
+    # Those that measure how long a worker that died, or got little of a processor, is waited for.
+    pytest --quiet -m alone tests/acceptance || status=$?
 else
     pytest "$@" || status=$?
 fi

@@ -1,6 +1,7 @@
 """What every test may use: a real Temporal server for the session, and a client of it."""
 
 import os
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import DevServer, run_private_server
 
 FOLDERS = {"integration": "starts servers", "acceptance": "acts as a user does, with real processes"}
+ALONE = "measures how long something is waited for: no other test may run beside it"
 LOOPBACK = ("127.0.0.1", "localhost")
 OURS = ("MANDATE_", "TEMPORAL_", "OPENAI_", "ANTHROPIC_", "VLLM_")
 
@@ -36,14 +38,27 @@ hypothesis.settings.load_profile("mandate")
 def pytest_configure(config: pytest.Config) -> None:
     for folder, meaning in FOLDERS.items():
         config.addinivalue_line("markers", f"{folder}: {meaning}; set for all tests of that folder")
+    config.addinivalue_line("markers", f"alone: {ALONE}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         folder = item.path.relative_to(here).parts[0] if item.path.is_relative_to(here) else ""
         if folder in FOLDERS:
             item.add_marker(folder)
+    if hasattr(config, "workerinput"):
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[bool, int]:
+    """Order the files for processes that share them.
+
+    Unit tests come last: their files are short, so all processes end at about the same time. The others are mixed,
+    always in the same way: those that start many processes have similar names, and should not all run at once.
+    """
+    file = item.nodeid.partition("::")[0]
+    return not any(map(item.get_closest_marker, FOLDERS)), zlib.crc32(file.encode())
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,14 @@ class SlimJsonConverter(PydanticJSONPlainPayloadConverter):
         return Payload(metadata={"encoding": b"json/plain"}, data=content)
 
 
+# Made once: the SDK makes a converter for each workflow task.
+_SLIM = SlimJsonConverter()
+_CONVERTERS = tuple(
+    _SLIM if isinstance(converter, JSONPlainPayloadConverter) else converter
+    for converter in DefaultPayloadConverter.default_encoding_payload_converters
+)
+
+
 class SlimPayloadConverter(CompositePayloadConverter):
     """The SDK's converters with `SlimJsonConverter` for JSON.
 
@@ -53,13 +61,7 @@ class SlimPayloadConverter(CompositePayloadConverter):
     """
 
     def __init__(self) -> None:
-        json_converter = SlimJsonConverter()
-        super().__init__(
-            *(
-                json_converter if isinstance(converter, JSONPlainPayloadConverter) else converter
-                for converter in DefaultPayloadConverter.default_encoding_payload_converters
-            )
-        )
+        super().__init__(*_CONVERTERS)
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
         is_typed = any(hint is not Any for hint in type_hints or ())

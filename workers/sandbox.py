@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from temporalio import workflow
+from temporalio.api.enums.v1 import CommandType
 from temporalio.worker import (
     UnsandboxedWorkflowRunner,
     WorkflowInstance,
@@ -75,21 +76,35 @@ class UnsandboxedRunner(UnsandboxedWorkflowRunner):
         return Uninterrupted(super().create_instance(det))
 
 
+OF_THIS_RUN = (
+    CommandType.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK,
+    CommandType.COMMAND_TYPE_RECORD_MARKER,
+    CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION,
+)
+"""Commands whose payloads are kept with the run itself, and not with another one."""
+
+
 class Uninterrupted(WorkflowInstance):
     """One run, which does not say in which thread it is: the SDK interrupts only whom it can find."""
 
     def __init__(self, instance: WorkflowInstance) -> None:
         self._instance = instance
         self._receipts = Receipts()
+        self._own_store: Any = None
 
     def activate(self, act: Any) -> Any:
         return self._receipts.drive(act, self._instance.activate)
 
-    def get_serialization_context(self, command_info: Any) -> Any:
-        return self._instance.get_serialization_context(command_info)
+    def get_serialization_context(self, command_info: Any) -> Any:  # noqa: ARG002 - the SDK's signature
+        """Return no context: our converter makes no use of it, and asking enters the sandbox for each payload."""
+        return None
 
     def get_external_store_context(self, command_info: Any) -> Any:
-        return self._instance.get_external_store_context(command_info)
+        if command_info is not None and command_info.command_type not in OF_THIS_RUN:
+            return self._instance.get_external_store_context(command_info)
+        if self._own_store is None:
+            self._own_store = self._instance.get_external_store_context(None)
+        return self._own_store
 
     def get_info(self) -> workflow.Info:
         return self._instance.get_info()

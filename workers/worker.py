@@ -46,12 +46,16 @@ from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workers.telemetry import LogContext
 from mandate.workflows.agent import AgentWorkflow
+from mandate.workflows.rules import local_activities
 
 STICKY = timedelta(milliseconds=500)
 """Time that a workflow task waits for the worker that has the run in memory: the price of a killed worker."""
 
 GRACE = timedelta(seconds=30)
 """Time for which a stopping worker lets activities finish."""
+
+HEARTBEATS_APART = timedelta(milliseconds=500)
+"""Shortest time between two heartbeats that are sent: four fit into the shortest timeout."""
 
 ACTIVITY_SLOTS = 100
 
@@ -162,7 +166,7 @@ async def open_worker(
             workflow_task_executor=threads,
             max_concurrent_activities=ACTIVITY_SLOTS,
             sticky_queue_schedule_to_start_timeout=STICKY,
-            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            max_heartbeat_throttle_interval=HEARTBEATS_APART,
             graceful_shutdown_timeout=options.grace,
             deployment_config=_deployment(options),
         )
@@ -197,14 +201,15 @@ async def _open_activities(
     }
     identities = Identities.of(settings)
     requesters = identities.requesters(blobs)
-    opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client))
+    notifying = channels.notification_activities(settings)
+    stack.push_async_callback(notifying.close)
+    slow = (local_activities.NOTICES,) if notifying.waits_for_others else ()
+    opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client), slow=slow)
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
     tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures)
     checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
     people = identities.people_activities(agents, transcript)
     undoing = CompensationActivities(agents, transcript)
-    notifying = channels.notification_activities(settings)
-    stack.push_async_callback(notifying.close)
     return (
         opening.pin_agent,
         models.call_model,

@@ -65,7 +65,7 @@ class AgentWorkflow(MessageHandlers):
 
     async def _pinned(self, request: RunRequest) -> RunState:
         try:
-            pinned = await steps.pin_agent(start.pin_request(request))
+            pinned = await steps.pin_agent(start.pin_request(request), locally=start.pin_locally())
         except ActivityError as error:
             if isinstance(error.cause, ApplicationError) and not is_cancelled_exception(error):
                 raise error.cause from None
@@ -78,6 +78,7 @@ class AgentWorkflow(MessageHandlers):
             goal=start.goal_of(request.input),
             step_limit=start.step_limit(request.budget, pinned.agent.budget.steps),
             tainted=pinned.agent.tainted,
+            quick=dict.fromkeys(pinned.slow, False),
         )
 
     async def _work(self) -> RunResult:
@@ -271,7 +272,7 @@ class AgentWorkflow(MessageHandlers):
             agent=self._state.agent.digest,
             head=self._state.head,
             model=self._state.model,
-            results=tuple(answer.model_copy(update={"preview": ""}) for answer in answers),
+            results=tuple(answer.model_copy(update={"preview": "", "cause": None}) for answer in answers),
             note=self._state.note,
             words=words,
             step=self._state.step + 1,

@@ -1,6 +1,7 @@
 """Outcomes of calls: what a finished or failed activity says of the call that it made."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from temporalio import exceptions
 from temporalio.api.common.v1 import Payload
@@ -21,6 +22,7 @@ from mandate.workflows.contracts.tool import (
     Tool,
     ToolResult,
 )
+from mandate.workflows.rules import patience as rules_patience
 from mandate.workflows.rules import wording
 
 
@@ -36,11 +38,32 @@ class Attempted:
     """The idempotency key that it was made under."""
     is_passing: bool = False
     """It was not done for a reason that may be gone another time."""
+    failed: int = 1
+    """Attempts that failed, as far as they told so themselves."""
+    again_in: float | None = None
+    """Seconds after which the run may make another attempt; `None` where there is to be none."""
+    is_lasting: bool = False
+    """Somebody else's activity failed in a way that waiting does not mend."""
+    is_quick: bool = False
+    """Its last attempt was."""
 
 
-def attempts_at_most(tool: Tool) -> int:
-    """Return the number of attempts that a call may have."""
-    return 1 if tool.effect is Effect.ONCE else tool.retries + 1
+def attempts_at_most(tool: Tool, patience: timedelta | None, *, at_once: bool = False, remote: bool = False) -> int:
+    """Return the number of attempts that one activity may have; `patience` is `None` where only they are counted.
+
+    Attempts of our own activities bound themselves, so that this many only end what takes workers down.
+    """
+    if tool.effect is Effect.ONCE or at_once:
+        return 1
+    if patience is None:
+        return (COUNTED if tool.retries is None else tool.retries) + 1
+    if not remote:
+        return rules_patience.MOST_ATTEMPTS
+    return rules_patience.BURST if tool.retries is None else min(tool.retries + 1, rules_patience.BURST)
+
+
+COUNTED = 2
+"""Attempts after the first of tools that say nothing, in runs that began before there was patience."""
 
 
 def result_of(payload: Payload) -> ToolResult:
@@ -59,9 +82,12 @@ def result_of(payload: Payload) -> ToolResult:
 
 
 def outcome_of(
-    error: ActivityError, tool: Tool, *, ours: bool = False, failed_types: tuple[str, ...] = ()
+    error: ActivityError, tool: Tool, *, at_most: int, ours: bool = False, failed_types: tuple[str, ...] = ()
 ) -> Attempted:
-    """Return the outcome of a call whose last attempt failed; only an activity of `ours` may say it itself."""
+    """Return the outcome of a call whose last attempt failed; only an activity of `ours` may say it itself.
+
+    `at_most` is the number of attempts that Temporal would make.
+    """
     if is_cancelled_exception(error):
         raise error
     told = _told_by_us(error.cause) if ours else None
@@ -70,18 +96,26 @@ def outcome_of(
         # Whatever else it says may repeat arguments that are shown nowhere.
         failure = failure.model_copy(update={"reason": error.cause.type or "error"})
     answer = ToolResult(text=wording.shorten(failure.reason, 300), error=True)
-    attempts = told.attempts if told else _attempts(error, tool, ours=ours)
-    return Attempted(failure.outcome, answer, attempts, is_passing=failure.passing)
+    attempts = told.attempts if told else _attempts(error, at_most, ours=ours)
+    return Attempted(
+        failure.outcome,
+        answer,
+        attempts,
+        is_passing=failure.passing,
+        failed=told.failed if told else attempts,
+        again_in=failure.again_in,
+        is_lasting=_is_lasting(error.cause),
+    )
 
 
-def _attempts(error: ActivityError, tool: Tool, *, ours: bool) -> int:
+def _attempts(error: ActivityError, at_most: int, *, ours: bool) -> int:
     """Return the attempts of a call whose last one says nothing of it; Temporal tells a workflow only so much.
 
     All that the tool may have, when these were used up; else those that the failure shows: the last one and, if it is
     a timeout, the one before, which knows its number when it is of `ours`.
     """
     if error.retry_state is RetryState.MAXIMUM_ATTEMPTS_REACHED:
-        return attempts_at_most(tool)
+        return at_most
     timed_out = error.cause if isinstance(error.cause, exceptions.TimeoutError) else None
     if timed_out is None or timed_out.cause is None:
         return 1
@@ -89,6 +123,20 @@ def _attempts(error: ActivityError, tool: Tool, *, ours: bool) -> int:
     known = before.attempts if before else 1
     # One that waited for a worker in vain is none.
     return known if timed_out.type is TimeoutType.SCHEDULE_TO_START else known + 1
+
+
+def _is_lasting(cause: BaseException | None) -> bool:
+    return isinstance(cause, ApplicationError) and (cause.non_retryable or cause.type in DEFECTS)
+
+
+DEFECTS = frozenset(
+    (
+        "ValueError", "TypeError", "KeyError", "IndexError", "AttributeError", "AssertionError", "NameError",
+        "ImportError", "ModuleNotFoundError", "NotImplementedError", "ZeroDivisionError", "RangeError",
+        "ReferenceError", "SyntaxError", "IllegalArgumentException", "NullPointerException",
+    )
+)  # fmt: skip
+"""Types of errors, of several languages, of code that is wrong or was given what is wrong."""
 
 
 def _told_by_us(cause: BaseException | None) -> ToolFailure | None:

@@ -5,6 +5,8 @@ the activity of the same name.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
+    FailureError,
     is_cancelled_exception,
 )
 
@@ -29,12 +32,14 @@ from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
 from mandate.workflows.contracts.tool import (
     CallRequest,
+    Effect,
     RemoteActivity,
     Tool,
     ToolRequest,
     ToolResult,
 )
 from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult, Probed, ProbePin, ProbeRequest
+from mandate.workflows.rules import patience as rules_patience
 from mandate.workflows.rules import wording
 from mandate.workflows.rules.marks import find_subject
 
@@ -46,8 +51,17 @@ SOON = timedelta(milliseconds=100)
 HEARTBEAT = timedelta(seconds=5)
 """A worker that is lost in a model call or a read is noticed after this."""
 
+REPEATED_HEARTBEAT = timedelta(seconds=2.5)
+"""The same in a call that may be repeated: what a busy worker still does then is done with the same key."""
+
 EFFECT_HEARTBEAT = timedelta(seconds=10)
-"""In a call that changes the world: giving up on a worker that is only busy costs more here."""
+"""The same in a call that is made once: giving up on a worker that is only busy costs more here."""
+
+TOLD_WITHIN = timedelta(seconds=5)
+"""Time for an attempt to tell that it has reached its timeout, before Temporal does, which can say no more."""
+
+FIRST = timedelta(seconds=rules_patience.FIRST)
+"""First wait between attempts of somebody else's activity."""
 
 MODEL_TIMEOUT = timedelta(minutes=10)
 
@@ -55,36 +69,99 @@ QUEUED_AT_MOST = timedelta(minutes=5)
 """Time that a remote activity may wait for one of its workers."""
 
 
-async def _perform(name: str, request: BaseModel, wanted: type[R], **options: Any) -> R:
-    """Let a worker of ours perform an activity, and return what it answers.
+@dataclass(frozen=True, slots=True)
+class Locally:
+    """Permission to perform an activity within the workflow task."""
+
+    within: timedelta
+    on_slow: Callable[[], None]
+    """Told before it is done again as an ordinary activity."""
+
+
+def _format_subject(index: int | None, name: str = "") -> str:
+    """Return the rest of a local activity's id, by which those who read the history know what it was about."""
+    return f":{'' if index is None else index}{f':{name}' if name else ''}"
+
+
+async def _perform(
+    name: str,
+    request: BaseModel,
+    wanted: type[R],
+    *,
+    locally: Locally | None = None,
+    subject: str = "",
+    summary: str,
+    **options: Any,
+) -> R:
+    """Let a worker of ours perform an activity, and return what it answers; `subject` ends the id of a local one.
 
     Raises:
         ActivityError: it failed, or its answer was not made by a worker of this installation.
     """
-    activity_id = _next_activity_id()
+    if locally is not None:
+        try:
+            return await _execute(
+                workflow.execute_local_activity,
+                name,
+                request,
+                wanted,
+                subject=subject,
+                schedule_to_close_timeout=locally.within,
+                retry_policy=RetryPolicy(maximum_attempts=1),
+                summary=summary,
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error) or _is_final(error.cause):
+                raise
+            locally.on_slow()
+    return await _execute(workflow.execute_activity, name, request, wanted, summary=summary, **options)
+
+
+def _is_final(cause: BaseException | None) -> bool:
+    """Return whether an ordinary activity would not be tried again either."""
+    return isinstance(cause, ApplicationError) and cause.non_retryable
+
+
+async def _execute(
+    execute: Callable[..., Awaitable[RawValue | None]],
+    name: str,
+    request: BaseModel,
+    wanted: type[R],
+    *,
+    subject: str = "",
+    **options: Any,
+) -> R:
+    activity_id = f"{_next_activity_id()}{subject}"
     place = marks.activity_place(name, activity_id)
     answered = (*place, find_subject(request))
     try:
-        answer: RawValue | None = await workflow.execute_activity(
+        answer = await execute(
             name, marks.mark("input", place, request), result_type=RawValue, activity_id=activity_id, **options
         )
-    except ActivityError as error:
+    except FailureError as failure:
+        # A replay gives the failure of a local activity without its frame.
+        error = failure if isinstance(failure, ActivityError) else _failed(name, activity_id, failure)
         if is_cancelled_exception(error) and not _is_being_cancelled():
             # Anybody can report an activity as cancelled by its id; that ends no run.
-            raise _foreign(name, activity_id) from ApplicationError(FOREIGN, type=FailureType.NOT_ASKED)
+            foreign = _foreign(name, activity_id)
+            raise foreign from foreign.cause
         _forget_foreign_reasons(error.cause, answered)
-        raise
+        raise error from error.cause
     if answer is None or not marks.is_genuine("output", answered, answer.payload):
         claimed = marks.claimed_store(answer.payload.data) if answer is not None else None
         marks.leave_to_others(workflow.instance().store or claimed)
-        raise _foreign(name, activity_id) from ApplicationError(FOREIGN, type=FailureType.NOT_ASKED)
+        raise _foreign(name, activity_id)
     decoded: R = workflow.payload_converter().from_payload(answer.payload, wanted)
     return decoded
 
 
 def _foreign(name: str, activity_id: str) -> ActivityError:
-    return ActivityError(
-        FOREIGN,
+    return _failed(name, activity_id, ApplicationError(FOREIGN, type=FailureType.NOT_ASKED))
+
+
+def _failed(name: str, activity_id: str, cause: FailureError) -> ActivityError:
+    error = ActivityError(
+        cause.message,
         scheduled_event_id=0,
         started_event_id=0,
         identity="",
@@ -92,6 +169,8 @@ def _foreign(name: str, activity_id: str) -> ActivityError:
         activity_id=activity_id,
         retry_state=None,
     )
+    error.__cause__ = cause
+    return error
 
 
 def _is_being_cancelled() -> bool:
@@ -121,12 +200,13 @@ def _forget_foreign_reasons(cause: BaseException | None, place: marks.Place) -> 
         cause = cause.__cause__
 
 
-async def pin_agent(request: PinRequest) -> Pinned:
+async def pin_agent(request: PinRequest, *, locally: Locally | None = None) -> Pinned:
     """Fix the agent that a run works under and open its conversation."""
     return await _perform(
         "pin_agent",
         request,
         Pinned,
+        locally=locally,
         start_to_close_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=20),
         summary=wording.shorten(f"pin_agent {request.agent}", wording.SUMMARY_CHARACTERS),
@@ -179,7 +259,7 @@ async def plan_compensation(request: CompensationRequest) -> ModelReply:
     )
 
 
-async def check_decision(check: DecisionCheck) -> Checked:
+async def check_decision(check: DecisionCheck, *, locally: Locally | None = None) -> Checked:
     """Look up what a decision counts for: who may decide as things are now, signature, edited arguments.
 
     Raises:
@@ -189,6 +269,7 @@ async def check_decision(check: DecisionCheck) -> Checked:
         "check_decision",
         check,
         Checked,
+        locally=locally,
         start_to_close_timeout=HEARTBEAT,
         schedule_to_close_timeout=timedelta(minutes=1),
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=2), maximum_attempts=4),
@@ -199,7 +280,7 @@ async def check_decision(check: DecisionCheck) -> Checked:
     )
 
 
-async def check_decisions(checks: DecisionChecks) -> CheckedMany:
+async def check_decisions(checks: DecisionChecks, *, locally: Locally | None = None) -> CheckedMany:
     """Check decisions that came together, as `check_decision`.
 
     Raises:
@@ -210,6 +291,7 @@ async def check_decisions(checks: DecisionChecks) -> CheckedMany:
         "check_decisions",
         checks,
         CheckedMany,
+        locally=locally,
         start_to_close_timeout=timedelta(seconds=30),
         schedule_to_close_timeout=timedelta(minutes=2),
         # Then each is checked by itself.
@@ -218,7 +300,7 @@ async def check_decisions(checks: DecisionChecks) -> CheckedMany:
     )
 
 
-async def notify_people(request: NotifyRequest) -> Notified:
+async def notify_people(request: NotifyRequest, *, locally: Locally | None = None) -> Notified:
     """Tell people of requests through all channels of the worker.
 
     Raises:
@@ -229,6 +311,7 @@ async def notify_people(request: NotifyRequest) -> Notified:
         "notify_people",
         request,
         Notified,
+        locally=locally,
         start_to_close_timeout=timedelta(minutes=2),
         schedule_to_close_timeout=timedelta(minutes=15),
         heartbeat_timeout=EFFECT_HEARTBEAT,
@@ -237,7 +320,7 @@ async def notify_people(request: NotifyRequest) -> Notified:
     )
 
 
-async def verify_result(request: CheckRequest, check: CheckPin) -> CheckResult:
+async def verify_result(request: CheckRequest, check: CheckPin, *, locally: Locally | None = None) -> CheckResult:
     """Check a call's result or the final answer.
 
     Raises:
@@ -247,6 +330,8 @@ async def verify_result(request: CheckRequest, check: CheckPin) -> CheckResult:
         "verify_result",
         request,
         CheckResult,
+        locally=locally,
+        subject=_format_subject(request.index, check.name),
         start_to_close_timeout=check.timeout,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(
@@ -275,7 +360,13 @@ async def probe_call(request: ProbeRequest, probe: ProbePin, tool: str, verdict:
 
 
 async def run_tool(
-    request: ToolRequest, call: CallRequest, tool: Tool, verdict: Verdict, *, valid: timedelta | None = None
+    request: ToolRequest,
+    call: CallRequest,
+    tool: Tool,
+    verdict: Verdict,
+    *,
+    valid: timedelta | None = None,
+    locally: Locally | None = None,
 ) -> outcomes.Attempted:
     """Make a call that `verdict` allows, in a worker of ours; its key is known to the other side for `valid`."""
     assert verdict.allowed, verdict.reason
@@ -284,16 +375,19 @@ async def run_tool(
             "run_tool",
             request,
             ToolResult,
-            start_to_close_timeout=tool.timeout,
-            heartbeat_timeout=EFFECT_HEARTBEAT if tool.effect.changes_world else HEARTBEAT,
-            schedule_to_close_timeout=valid,
-            retry_policy=_retries(tool),
+            locally=locally,
+            subject=_format_subject(request.index),
+            start_to_close_timeout=tool.timeout if request.patience is None else tool.timeout + TOLD_WITHIN,
+            heartbeat_timeout=_heartbeat(tool),
+            schedule_to_close_timeout=_time_of_all(tool, request.patience, valid),
+            retry_policy=_retries(at_most=outcomes.attempts_at_most(tool, request.patience)),
             summary=wording.describe_call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
-        return outcomes.outcome_of(error, tool, ours=True)
+        return outcomes.outcome_of(error, tool, ours=True, at_most=outcomes.attempts_at_most(tool, request.patience))
     outcome = Outcome.NOT_DONE if answer.error else Outcome.DONE
-    return outcomes.Attempted(outcome, answer.model_copy(update={"attempts": 1}), answer.attempts)
+    kept = answer.model_copy(update={"attempts": 1, "quick": False})
+    return outcomes.Attempted(outcome, kept, answer.attempts, is_quick=answer.quick)
 
 
 async def call_remote_activity(
@@ -305,11 +399,13 @@ async def call_remote_activity(
     *,
     valid: timedelta | None = None,
     at_once: bool = False,
+    patience: timedelta | None = None,
 ) -> outcomes.Attempted:
     """Make a call that `verdict` allows, in a worker of somebody else; `key` is the activity id.
 
-    With `at_once` there is one attempt and no other after it.
+    With `at_once` there is one attempt and no other after it; with `patience`, the first few of those that it allows.
     """
+    at_most = outcomes.attempts_at_most(tool, patience, at_once=at_once, remote=True)
     assert verdict.allowed, verdict.reason
     own_id = _next_activity_id()
     arguments: list[JsonValue] = [dict(call.arguments)]
@@ -324,19 +420,31 @@ async def call_remote_activity(
             result_type=RawValue,
             start_to_close_timeout=tool.timeout,
             schedule_to_start_timeout=QUEUED_AT_MOST,
-            schedule_to_close_timeout=valid,
-            retry_policy=RetryPolicy(maximum_attempts=1) if at_once else _retries(tool, remote.failed_types),
+            schedule_to_close_timeout=_time_of_all(tool, patience, valid),
+            retry_policy=_retries(remote.failed_types, at_most=at_most, first=SOON if patience is None else FIRST),
             summary=wording.describe_call(tool.name, call.arguments, tool.sensitive),
         )
     except ActivityError as error:
-        return outcomes.outcome_of(error, tool, failed_types=remote.failed_types)
+        return outcomes.outcome_of(error, tool, failed_types=remote.failed_types, at_most=at_most)
     return outcomes.Attempted(Outcome.DONE, outcomes.result_of(returned.payload if returned is not None else Payload()))
 
 
-def _retries(tool: Tool, never: tuple[str, ...] = ()) -> RetryPolicy:
+def _heartbeat(tool: Tool) -> timedelta:
+    return EFFECT_HEARTBEAT if tool.effect is Effect.ONCE else REPEATED_HEARTBEAT
+
+
+def _time_of_all(tool: Tool, patience: timedelta | None, valid: timedelta | None) -> timedelta | None:
+    """Return the time of all attempts of one activity together."""
+    if patience is None or tool.effect is Effect.ONCE:
+        return valid
+    whole = patience + tool.timeout + rules_patience.ROOM
+    return whole if valid is None else min(valid, whole)
+
+
+def _retries(never: tuple[str, ...] = (), *, at_most: int, first: timedelta = SOON) -> RetryPolicy:
     return RetryPolicy(
-        initial_interval=SOON,
-        maximum_interval=timedelta(seconds=30),
-        maximum_attempts=outcomes.attempts_at_most(tool),
+        initial_interval=first,
+        maximum_interval=timedelta(seconds=rules_patience.LONGEST),
+        maximum_attempts=at_most,
         non_retryable_error_types=never or None,
     )

@@ -40,6 +40,9 @@ class Sender(Protocol):
     at_once: int
     """Number of messages that may be under way."""
 
+    waits_for_others: bool
+    """True if a message goes to another process."""
+
     def bundle(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
         """Group `notices` by the message that tells them."""
         ...

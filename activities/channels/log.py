@@ -13,6 +13,7 @@ class LogSender:
     """One line `people_asked` a notice."""
 
     at_once = 1
+    waits_for_others = False
 
     def bundle(self, notices: tuple[Notice, ...]) -> tuple[tuple[Notice, ...], ...]:
         return tuple((notice,) for notice in notices)

@@ -21,6 +21,7 @@ class SlackSender:
     """One message a notice; more than a few at once share a message that lists them."""
 
     at_once = 1
+    waits_for_others = True
 
     def __init__(self, post: HttpPost, resolve: ResolveSecrets, *, url: str) -> None:
         """Take `url`, which holds `${secret:NAME}`, resolved at each attempt."""

@@ -27,6 +27,7 @@ class WebhookSender:
     """One POST a notice, with `Idempotency-Key` and `Mandate-Signature`."""
 
     at_once = 8
+    waits_for_others = True
 
     def __init__(
         self, post: HttpPost, resolve: ResolveSecrets, *, url: str, secret: str, now: Callable[[], float] = time.time

@@ -1,7 +1,7 @@
 """Providers: one module a model protocol; each is imported only when a configuration names it.
 
-A new one is a module here, its name in `workflows/contracts/model.py`, its settings in `workers/settings.py`
-and its maker in `workers/providers.py`.
+A new one is a module here, its rules in `vendor_rules`, its name in `workflows/contracts/model.py`, its settings in
+`workers/settings.py` and its maker in `workers/providers.py`.
 
 base: contract of a provider
 anthropic: Anthropic's Messages protocol
@@ -14,5 +14,8 @@ response_limits: bounds on an answer's size
 errors: a provider's faults as failures
 prices: costs of model calls
 rawjson: JSON kept as its text
+vendor_rules: what vendors refuse of tools
+tool_schemas: tools as vendors take them
+schema_root: the top of a tool's schema
 scripted: models that play a script
 """

@@ -1,8 +1,7 @@
 """Anthropic's Messages protocol."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
 
 import anthropic
 import httpx2
@@ -12,6 +11,7 @@ from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import (
     DIRECT,
+    GO_ON,
     LIMITS,
     TIMEOUT,
     AgentPart,
@@ -23,16 +23,17 @@ from mandate.activities.providers.requests import (
     make_arguments,
     make_id,
     make_name,
-    make_schema,
     make_timeout,
+    offer_tools,
 )
 from mandate.activities.providers.response_limits import limit
-from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.activities.providers.tool_schemas import OfferedTool
+from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.tool import ToolDefinition
-from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, OpaquePart, Protocol
 
 PROTOCOL: Protocol = "anthropic.messages"
+SERVER_CALL = "server_tool_use"
 
 
 class AnthropicMessages:
@@ -54,11 +55,12 @@ class AnthropicMessages:
             open_telemetry=False,
             http_client=limit(anthropic.DefaultAsyncHttpxClient(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
         )
-        self._agents = AgentPart(_agent_part)
+        self._offered = AgentPart(lambda prompt: offer_tools("anthropic", PROTOCOL, prompt))
+        self._agents = AgentPart(lambda prompt: _agent_part(prompt, self._offered.of(prompt)))
 
     async def complete(self, prompt: Prompt) -> Completion:
         peer = errors.Peer("anthropic", prompt.model, str(self._client.base_url), prompt.attempt, secret=self._secret)
-        return _completion(prompt, await self._post(prompt, peer), peer)
+        return self.read_answer(prompt, await self._post(prompt, peer), peer)
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
@@ -69,6 +71,27 @@ class AnthropicMessages:
             self._agents.of(prompt),
             b",".join(messages),
         )
+
+    def read_answer(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
+        """Return what `body` says; raise as `complete`."""
+        if body.get("type").string == "error":
+            raise errors.from_error_object(peer, body.get("error"))
+        content = body.get("content")
+        if not isinstance(content.value, list | str | dict):
+            raise errors.from_malformed(peer, "it has no content", body.text, "JSON")
+        if body.get("stop_reason").value in (None, ""):
+            raise errors.from_malformed(peer, "it has no stop reason", body.text, "JSON")
+        blocks = content.items if isinstance(content.value, list) else (content,)
+        ended = responses.read_ending(body.get("stop_reason"), peer)
+        details = body.get("stop_details")
+        refusal = details.get("explanation").string or details.get("category").string
+        answer = responses.Answer(
+            parts=[_part(block) for block in blocks],
+            native=DIALECT.keep_native(blocks),
+            ended=ended,
+            why=refusal if ended == "refused" else "",
+        )
+        return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body), self._offered.of(prompt))
 
     async def close(self) -> None:
         await self._client.close()
@@ -93,26 +116,45 @@ class AnthropicMessages:
 
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
+    blocks = (*exchange.results, *exchange.texts)
     if exchange.said:
-        yield b'{"role":"assistant","content":[%b]}' % b",".join(answer.items for answer in exchange.said)
-    if blocks := (*exchange.results, *exchange.texts):
+        yield b'{"role":"assistant","content":[%b]}' % _join(exchange.said)
+        blocks = blocks if blocks or _is_paused(exchange.said[-1]) else (_text(GO_ON),)
+    if blocks:
         yield b'{"role":"user","content":[%b]}' % b",".join(blocks)
 
 
-def _agent_part(prompt: Prompt) -> bytes:
+def _join(answers: Sequence[EncodedAnswer]) -> bytes:
+    """Return the blocks of answers in a row, of which thinking may be no part if it does not come first."""
+    joined = b",".join(answer.items for answer in answers)
+    if len(answers) == 1:
+        return joined
+    kept = _drop_late_thinking(Raw.read(f"[{joined.decode()}]").items)
+    return ",".join(block.text for block in kept).encode()
+
+
+def _drop_late_thinking(blocks: Sequence[Raw]) -> Sequence[Raw]:
+    if blocks and blocks[0].get("type").string in responses.THOUGHTS:
+        return blocks
+    return [block for block in blocks if block.get("type").string not in responses.THOUGHTS]
+
+
+def _is_paused(answer: EncodedAnswer) -> bool:
+    """Return whether the service goes on with an answer by itself: it is in the middle of a tool of its own."""
+    return answer.message is not None and any(
+        isinstance(part, OpaquePart) and part.type == SERVER_CALL for part in answer.message.parts
+    )
+
+
+def _agent_part(prompt: Prompt, offered: Mapping[str, OfferedTool]) -> bytes:
     settings: JsonObject = {"cache_control": {"type": "ephemeral"}}
     if prompt.instructions.strip():
         settings["system"] = prompt.instructions
-    part = canonical_json(settings)[1:-1]
-    return part + b',"tools":' + dump_tools(map(_tool, prompt.tools)) if prompt.tools else part
-
-
-def _tool(definition: ToolDefinition) -> JsonObject:
-    return {
-        "name": definition.tool.name,
-        "description": definition.description,
-        "input_schema": make_schema(definition),
-    }
+    part = dump(settings, sort_keys=True)[1:-1].encode()
+    tools = dump_tools(
+        {"name": name, "description": tool.description, "input_schema": tool.schema} for name, tool in offered.items()
+    )
+    return part + b',"tools":' + tools if offered else part
 
 
 def _result(call_id: str, text: str, error: bool) -> bytes:  # noqa: FBT001 - the form of `Dialect.result`
@@ -144,71 +186,64 @@ def _call(part: CallPart) -> bytes:
     return f'{head[:-1]},"input":{make_arguments(part.arguments)}}}'.encode()
 
 
-DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild)
-
-
-def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
-    if body.get("type").string == "error":
-        raise errors.from_error_object(peer, body.get("error"))
-    if not isinstance(body.get("content").value, list):
-        raise errors.from_malformed(peer, "it has no content", body.text, "JSON")
-    blocks = body.get("content").items
-    details = body.get("stop_details")
-    answer = responses.Answer(
-        parts=[_part(block) for block in blocks],
-        native=_native(blocks),
-        ended=_read_finish(body, peer),
-        why=details.get("explanation").string or details.get("category").string,
-    )
-    return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body))
-
-
-def _read_finish(body: Raw, peer: errors.Peer) -> Literal["complete", "truncated", "refused", "paused"]:
-    match body.get("stop_reason").string:
-        case "max_tokens":
-            return "truncated"
-        case "refusal":
-            return "refused"
-        case "pause_turn":
-            return "paused"
-        case "model_context_window_exceeded":
-            raise peer.failure("context_length", "stopped: the conversation fills the model's window", status=200)
-        case "":
-            raise errors.from_malformed(peer, "it has no stop reason", body.text, "JSON")
-        case _:
-            return "complete"
-
-
 def _part(block: Raw) -> responses.Part:
+    if block.get("type").string != "tool_use":
+        return responses.read_part(block)
+    arguments = responses.read_arguments(block.get("input"))
+    return responses.call(block.get("id").string, block.get("name").string, arguments)
+
+
+def _native(blocks: Sequence[Raw]) -> Sequence[Raw] | None:
+    """Return the blocks to send back, or `None` when the service would not take them.
+
+    It refuses text without text and thinking without a signature, which is thinking that was cut, also its own; a
+    message that ends with thinking; and one with thinking that begins with something else.
+    """
+    if not all(map(_is_sendable, blocks)):
+        return None
+    kept = [block for block in blocks if _is_whole(block)]
+    while kept and kept[-1].get("type").string in responses.THOUGHTS:
+        kept.pop()
+    return _drop_late_thinking(kept)
+
+
+def _is_sendable(block: Raw) -> bool:
+    match block.get("type").string:
+        case "":
+            return False
+        case "tool_use":
+            return isinstance(block.get("input").value, dict)
+        case "text":
+            return isinstance(block.get("text").value, str)
+        case _:
+            return True
+
+
+def _is_whole(block: Raw) -> bool:
     match block.get("type").string:
         case "text":
-            return responses.make_text(block.get("text").string)
-        case "tool_use":
-            written = block.get("input").text
-            return responses.call(block.get("id").string, block.get("name").string, written)
-        case kind:
-            return responses.make_opaque(kind)
+            return bool(block.get("text").string.strip())
+        case "thinking":
+            return bool(block.get("signature").string)
+        case _:
+            return True
 
 
-def _native(blocks: Sequence[Raw]) -> list[str] | None:
-    """Return the blocks to send back, or `None`; the service refuses text blocks without text, also its own."""
-    kept = [block for block in blocks if block.get("type").string != "text" or block.get("text").string.strip()]
-    uses = [block.get("input").value for block in kept if block.get("type").string == "tool_use"]
-    sound = all(isinstance(written, dict) for written in uses) and all(block.is_strict for block in kept)
-    return [block.text for block in kept] if sound else None
+DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild, _native)
 
 
 def _usage(prompt: Prompt, body: Raw) -> Usage:
-    usage = body.get("usage")
-    cached = usage.get("cache_read_input_tokens").count
-    written = usage.get("cache_creation_input_tokens").count
+    counts = responses.TokenCounts(body.get("usage"))
+    cached = counts.read_detail("cache_read_input_tokens")
+    written = counts.read_detail("cache_creation_input_tokens")
     return responses.compute_usage(
         "anthropic",
         prompt.model,
         body,
-        input_tokens=usage.get("input_tokens").count + cached + written,
+        counts,
+        input_tokens=counts.read("input_tokens") + cached + written,
         cached=cached,
         written=written,
-        output=usage.get("output_tokens").count,
-        reasoning=usage.get("output_tokens_details").get("thinking_tokens").count,
+        output=counts.read("output_tokens"),
+        reasoning=counts.read_detail("output_tokens_details", "thinking_tokens"),
     )

@@ -110,7 +110,7 @@ def from_error_object(peer: Peer, error: Raw) -> ApplicationError:
     """Return the failure for an error that came with HTTP 200."""
     raw_code = error.get("code")
     code = raw_code.string or error.get("type").string
-    message = error.get("message").string or error.string or "no text"
+    message = error.get("message").string or error.string or (error.text if error.value else "no text")
     message = shorten(peer.redact(message), EXCERPT_CHARACTERS)
     status = raw_code.count if 400 <= raw_code.count <= 599 else None
     what = f"failed{f' ({code})' if code else ''}: {message}"
@@ -196,6 +196,7 @@ def _fault(status: int, code: str, message: str) -> ModelFault:
 
 def _explain_body(body: str) -> tuple[str, str]:
     """Return code and message of an error body of either vendor, of a compatible server, or of a proxy in between."""
+    body = body.removeprefix("\ufeff")
     try:
         document = Raw.read(body)
     except ValueError:

@@ -1,7 +1,6 @@
 """The Chat Completions protocol: vLLM and most other servers of one's own."""
 
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from mandate.activities.providers import errors, responses
@@ -9,6 +8,7 @@ from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.openai_client import OpenAiClient
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import (
+    GO_ON,
     AgentPart,
     Dialect,
     EncodedAnswer,
@@ -19,11 +19,11 @@ from mandate.activities.providers.requests import (
     make_arguments,
     make_id,
     make_name,
-    make_schema,
+    offer_tools,
 )
+from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol, RefusalPart, TextPart
 
 PROTOCOL: Protocol = "openai.chat"
@@ -31,6 +31,7 @@ PROTOCOL: Protocol = "openai.chat"
 MaxTokensField = Literal["max_completion_tokens", "max_tokens"]
 
 _PARAGRAPH = rb"\n\n"
+_NOTED = b'{"role":"assistant","content":"Noted."}'
 
 
 class OpenAiChat:
@@ -53,11 +54,12 @@ class OpenAiChat:
         self._max_tokens_field = max_tokens_field.encode()
         self._client = OpenAiClient("/chat/completions", provider=provider, api_key=api_key, base_url=base_url)
         self._systems = AgentPart(_system)
-        self._tools = AgentPart(_tools)
+        self._offered = AgentPart(lambda prompt: offer_tools(provider, PROTOCOL, prompt))
+        self._tools = AgentPart(lambda prompt: _tools(self._offered.of(prompt)))
 
     async def complete(self, prompt: Prompt) -> Completion:
         body, peer = await self._client.post(prompt, self.request(prompt))
-        return self._completion(prompt, body, peer)
+        return self.read_answer(prompt, body, peer)
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
@@ -72,37 +74,39 @@ class OpenAiChat:
             b",".join(messages),
         )
 
-    async def close(self) -> None:
-        await self._client.close()
-
-    def _completion(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
+    def read_answer(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
+        """Return what `body` says; raise as `complete`."""
         choices = body.get("choices").items
         if not choices and body.get("error").value:
             raise errors.from_error_object(peer, body.get("error"))
         if not choices or not isinstance(choices[0].get("message").value, dict):
             raise errors.from_malformed(peer, "it has no message", body.text, "JSON")
-        message = choices[0].get("message")
-        parts = _parts(message)
-        ended = _read_finish(choices[0].get("finish_reason").string, peer)
+        message, reason = choices[0].get("message"), choices[0].get("finish_reason")
+        # Many servers leave the reason out.
+        ended = responses.read_ending(reason, peer) if reason.value not in (None, "") else "complete"
         answer = responses.Answer(
-            parts=parts,
-            native=[_native(message)] if _is_native(message, parts) else None,
+            parts=_parts(message),
+            native=DIALECT.keep_native([_clean(message)]),
             ended=ended,
             why="its content filter withheld the answer" if ended == "refused" else "",
         )
-        return responses.make_completion(prompt, PROTOCOL, answer, self._usage(prompt, body))
+        return responses.make_completion(prompt, PROTOCOL, answer, self._usage(prompt, body), self._offered.of(prompt))
+
+    async def close(self) -> None:
+        await self._client.close()
 
     def _usage(self, prompt: Prompt, body: Raw) -> Usage:
-        usage = body.get("usage")
+        counts = responses.TokenCounts(body.get("usage"))
         return responses.compute_usage(
             self._provider,
             prompt.model,
             body,
-            input_tokens=usage.get("prompt_tokens").count,
-            cached=usage.get("prompt_tokens_details").get("cached_tokens").count,
-            written=usage.get("prompt_tokens_details").get("cache_write_tokens").count,
-            output=usage.get("completion_tokens").count,
-            reasoning=usage.get("completion_tokens_details").get("reasoning_tokens").count,
+            counts,
+            input_tokens=counts.read("prompt_tokens"),
+            cached=counts.read_detail("prompt_tokens_details", "cached_tokens"),
+            written=counts.read_detail("prompt_tokens_details", "cache_write_tokens"),
+            output=counts.read("completion_tokens"),
+            reasoning=counts.read_detail("completion_tokens_details", "reasoning_tokens"),
         )
 
 
@@ -110,33 +114,32 @@ def _system(prompt: Prompt) -> bytes:
     return dump({"role": "system", "content": prompt.instructions}).encode() if prompt.instructions.strip() else b""
 
 
-def _tools(prompt: Prompt) -> bytes:
-    return b'"tools":%b,' % dump_tools(map(_tool, prompt.tools)) if prompt.tools else b""
+def _tools(offered: Mapping[str, OfferedTool]) -> bytes:
+    return b'"tools":%b,' % dump_tools(map(_tool, offered, offered.values())) if offered else b""
 
 
-def _tool(definition: ToolDefinition) -> JsonObject:
+def _tool(name: str, tool: OfferedTool) -> JsonObject:
     return {
         "type": "function",
-        "function": {
-            "name": definition.tool.name,
-            "description": definition.description,
-            "parameters": make_schema(definition),
-            "strict": False,
-        },
+        "function": {"name": name, "description": tool.description, "parameters": tool.schema, "strict": False},
     }
 
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
-    """Yield the messages of one exchange; texts in a row are one message: chat templates want roles to alternate."""
-    for is_text, answers_in_a_row in groupby(exchange.said, lambda answer: bool(answer.text)):
-        if is_text:
-            text = _PARAGRAPH.join(answer.text for answer in answers_in_a_row)
-            yield b'{"role":"assistant","content":"%b"}' % text
-        else:
-            yield from (answer.items for answer in answers_in_a_row)
+    """Yield the messages of one exchange, in roles that alternate, as chat templates want them.
+
+    Answers in a row are one message. Mistral's templates want a word of the model between results and a text.
+    """
+    if exchange.said:
+        yield exchange.said[0].items if len(exchange.said) == 1 else _join(exchange.said)
     yield from exchange.results
-    if exchange.texts:
-        yield b'{"role":"user","content":"%b"}' % _PARAGRAPH.join(exchange.texts)
+    texts = exchange.texts
+    if exchange.said and not (exchange.results or texts):
+        texts = [_unquote(GO_ON)]
+    if exchange.results and texts:
+        yield _NOTED
+    if texts:
+        yield b'{"role":"user","content":"%b"}' % _PARAGRAPH.join(texts)
 
 
 def _result(call_id: str, text: str, error: bool) -> bytes:  # noqa: FBT001 - the form of `Dialect.result`
@@ -149,67 +152,90 @@ def _unquote(text: str) -> bytes:
 
 
 def _rebuild(message: AssistantMessage) -> EncodedAnswer:
-    text = "".join(part.text for part in message.parts if isinstance(part, TextPart | RefusalPart))
-    if not message.calls:
-        content = _unquote(text) if text.strip() else b""
-        return EncodedAnswer(items=content, text=content)
-    calls = [_call(part) for part in message.calls]
-    rebuilt = dump({"role": "assistant", "content": text or None, "tool_calls": calls})
-    return EncodedAnswer(rebuilt.encode(), tuple(make_id(call.call_id) for call in message.calls))
+    text, ids = _read_text(message), tuple(make_id(call.call_id) for call in message.calls)
+    return EncodedAnswer(_write(text, message.calls, ids) if text.strip() or ids else b"", ids, message)
 
 
-def _call(part: CallPart) -> dict[str, object]:
+def _join(answers: Sequence[EncodedAnswer]) -> bytes:
+    messages = [answer.message for answer in answers if answer.message is not None]
+    texts = [text for text in map(_read_text, messages) if text.strip()]
+    calls = [call for message in messages for call in message.calls]
+    return _write("\n\n".join(texts), calls, [call_id for answer in answers for call_id in answer.calls])
+
+
+def _read_text(message: AssistantMessage) -> str:
+    return "".join(part.text for part in message.parts if isinstance(part, TextPart | RefusalPart))
+
+
+def _write(text: str, calls: Sequence[CallPart], ids: Sequence[str]) -> bytes:
+    message: dict[str, object] = {"role": "assistant", "content": text or None}
+    if calls:
+        message["tool_calls"] = [_call(*call) for call in zip(calls, ids, strict=True)]
+    return dump(message).encode()
+
+
+def _call(part: CallPart, call_id: str) -> dict[str, object]:
     function = {"name": make_name(part.tool), "arguments": make_arguments(part.arguments)}
-    return {"id": make_id(part.call_id), "type": "function", "function": function}
-
-
-DIALECT = Dialect(PROTOCOL, _result, _unquote, _rebuild)
-
-
-def _read_finish(reason: str, peer: errors.Peer) -> Literal["complete", "truncated", "refused"]:
-    match reason:
-        case "length":
-            return "truncated"
-        case "content_filter":
-            return "refused"
-        case "abort" | "error" | "insufficient_system_resource":
-            raise peer.failure("server", f"broke the answer off ({reason})", status=200)
-        case _:
-            return "complete"
+    return {"id": call_id, "type": "function", "function": function}
 
 
 def _parts(message: Raw) -> list[responses.Part]:
     parts: list[responses.Part] = []
     if message.get("reasoning_content").string or message.get("reasoning").string:
         parts.append(responses.make_opaque("reasoning"))
-    if message.get("content").string:
-        parts.append(responses.make_text(message.get("content").string))
-    if message.get("refusal").string:
-        parts.append(responses.make_refusal(message.get("refusal").string))
-    for call in message.get("tool_calls").items:
-        function = call.get("function")
-        arguments = function.get("arguments")
-        text = arguments.text if isinstance(arguments.value, dict) else arguments.string
-        parts.append(responses.call(call.get("id").string, function.get("name").string, text))
-    return parts
+    content = message.get("content")
+    if content.value != "":
+        parts.extend(responses.read_content(content))
+    if message.get("refusal").value:
+        parts.append(responses.read_refusal(message.get("refusal")))
+    return [*parts, *map(_read_call, _list_calls(message))]
 
 
-def _is_native(message: Raw, parts: list[responses.Part]) -> bool:
-    """Return whether the message may go back as it came: servers read arguments again, and fail if they cannot."""
-    if not (message.get("content").string.strip() or message.get("tool_calls").items):
+def _list_calls(message: Raw) -> Sequence[Raw]:
+    """Return the calls of a message, also one call in place of a list, or the one that old servers give."""
+    calls, old = message.get("tool_calls"), message.get("function_call")
+    if calls.value:
+        return calls.items if isinstance(calls.value, list) else (calls,)
+    return (old,) if old.value else ()
+
+
+def _read_call(call: Raw) -> CallPart:
+    """Return one call; what names no tool is refused with a sentence, and so is what has no arguments."""
+    function = next((call.get(key) for key in ("function", "custom") if isinstance(call.get(key).value, dict)), call)
+    arguments = function.get("input" if function is call.get("custom") else "arguments")
+    return responses.call(call.get("id").string, function.get("name").string, responses.read_arguments(arguments))
+
+
+def _native(messages: Sequence[Raw]) -> Sequence[Raw] | None:
+    """Return the message if it may go back as it came: servers read arguments again, and fail if they cannot."""
+    return messages if all(map(_is_sendable, messages)) else None
+
+
+def _is_sendable(message: Raw) -> bool:
+    content, calls = message.get("content"), message.get("tool_calls")
+    if not isinstance(content.value, str | None) or not isinstance(calls.value, list | None):
         return False
-    as_strings = all(
-        isinstance(call.get("function").get("arguments").value, str) for call in message.get("tool_calls").items
-    )
-    readable = all(is_object(part.arguments) for part in parts if isinstance(part, CallPart))
-    return message.is_strict and as_strings and readable
+    if calls.items:
+        return all(map(_is_sendable_call, calls.items))
+    return bool(content.string.strip())
 
 
-def _native(message: Raw) -> str:
+def _is_sendable_call(call: Raw) -> bool:
+    arguments = call.get("function").get("arguments")
+    return isinstance(arguments.value, str) and is_object(arguments.value)
+
+
+def _clean(message: Raw) -> Raw:
     """Return the message without empty members, which some servers send and others refuse."""
     kept = {"role": '"assistant"', "content": "null"} | {
         name: member.text
         for name, member in message.members.items()
-        if member.value is not None and member.value not in ([], {}) and not (name == "refusal" and not member.value)
+        if name != "role"
+        and member.value is not None
+        and member.value not in ([], {})
+        and not (name == "refusal" and not member.value)
     }
-    return "{" + ",".join(f"{dump(name)}:{text}" for name, text in kept.items()) + "}"
+    return Raw.read("{" + ",".join(f"{dump(name)}:{text}" for name, text in kept.items()) + "}")
+
+
+DIALECT = Dialect(PROTOCOL, _result, _unquote, _rebuild, _native)

@@ -23,7 +23,6 @@ class OpenAiClient:
     """One path of one server."""
 
     def __init__(self, path: str, *, provider: str, api_key: str, base_url: str | None) -> None:
-        self._path = path
         self._provider = provider
         self._secret = api_key
         self._client = openai.AsyncOpenAI(
@@ -33,17 +32,18 @@ class OpenAiClient:
             timeout=TIMEOUT,
             http_client=limit(openai.DefaultAsyncHttpx2Client(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
         )
+        self._base_url = str(self._client.base_url)
+        # Whole, since the SDK takes its base apart again for each relative one.
+        self._url = f"{self._base_url.rstrip('/')}{path}"
 
     async def post(self, prompt: Prompt, body: bytes) -> tuple[Raw, errors.Peer]:
         """Post a request and return the JSON object of the answer, and the peer to blame if it is no good."""
-        peer = errors.Peer(
-            self._provider, prompt.model, str(self._client.base_url), prompt.attempt, secret=self._secret
-        )
+        peer = errors.Peer(self._provider, prompt.model, self._base_url, prompt.attempt, secret=self._secret)
         seconds = prompt.timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
                 response = await self._client.post(
-                    self._path,
+                    self._url,
                     cast_to=httpx2.Response,
                     content=body,
                     options={"timeout": make_timeout(prompt.timeout)},

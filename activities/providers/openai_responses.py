@@ -1,6 +1,6 @@
 """OpenAI's Responses protocol."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from mandate.activities.providers import errors, responses
@@ -14,18 +14,20 @@ from mandate.activities.providers.requests import (
     Exchange,
     dump,
     dump_tools,
+    is_object,
     make_arguments,
     make_id,
     make_name,
-    make_schema,
+    offer_tools,
 )
-from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
+from mandate.activities.providers.tool_schemas import OfferedTool
+from mandate.workflows.contracts.base import JsonObject, digest_of
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol
+from mandate.workflows.rules.plain_text import shorten
 
 PROTOCOL: Protocol = "openai.responses"
-REASONING = "reasoning"
+REASONING, MESSAGE, CALL = "reasoning", "message", "function_call"
 
 
 class OpenAiResponses:
@@ -37,11 +39,12 @@ class OpenAiResponses:
 
     def __init__(self, *, api_key: str, base_url: str | None = None) -> None:
         self._client = OpenAiClient("/responses", provider="openai", api_key=api_key, base_url=base_url)
-        self._agents = AgentPart(_agent_part)
+        self._offered = AgentPart(lambda prompt: offer_tools("openai", PROTOCOL, prompt))
+        self._agents = AgentPart(lambda prompt: _agent_part(prompt, self._offered.of(prompt)))
 
     async def complete(self, prompt: Prompt) -> Completion:
         body, peer = await self._client.post(prompt, self.request(prompt))
-        return _completion(prompt, body, peer)
+        return self.read_answer(prompt, body, peer)
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
@@ -57,6 +60,24 @@ class OpenAiResponses:
             b",".join(items),
         )
 
+    def read_answer(self, prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
+        """Return what `body` says; raise as `complete`."""
+        given = body.get("status")
+        status = "" if given.value is None else responses.read_arguments(given)
+        if status == "failed" or (body.get("error").value and status != "incomplete"):
+            raise errors.from_error_object(peer, body.get("error"))
+        if status not in ("", "completed", "incomplete") or not isinstance(body.get("output").value, list):
+            raise errors.from_malformed(peer, f"status {status!r} with no finished output", body.text, "JSON")
+        items = body.get("output").items
+        ended, why = _read_ending(status, body.get("incomplete_details").get("reason").string, items)
+        answer = responses.Answer(
+            parts=[part for item in items for part in _parts(item)],
+            native=DIALECT.keep_native(items),
+            ended=ended,
+            why=why,
+        )
+        return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body), self._offered.of(prompt))
+
     async def close(self) -> None:
         await self._client.close()
 
@@ -65,20 +86,20 @@ def _items(exchange: Exchange) -> Iterator[bytes]:
     return chain((answer.items for answer in exchange.said), exchange.results, exchange.texts)
 
 
-def _agent_part(prompt: Prompt) -> bytes:
+def _agent_part(prompt: Prompt, offered: Mapping[str, OfferedTool]) -> bytes:
     settings: JsonObject = {"store": False, "include": ["reasoning.encrypted_content"]}
     if prompt.instructions.strip():
         settings["instructions"] = prompt.instructions
-    part = canonical_json(settings)[1:-1]
-    return part + b',"tools":' + dump_tools(map(_tool, prompt.tools)) if prompt.tools else part
+    part = dump(settings, sort_keys=True)[1:-1].encode()
+    return part + b',"tools":' + dump_tools(map(_tool, offered, offered.values())) if offered else part
 
 
-def _tool(definition: ToolDefinition) -> JsonObject:
+def _tool(name: str, tool: OfferedTool) -> JsonObject:
     return {
         "type": "function",
-        "name": definition.tool.name,
-        "description": definition.description,
-        "parameters": make_schema(definition),
+        "name": name,
+        "description": tool.description,
+        "parameters": tool.schema,
         "strict": False,
     }
 
@@ -117,71 +138,81 @@ def _call(part: CallPart) -> str:
     )
 
 
-DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild)
-
-
-def _completion(prompt: Prompt, body: Raw, peer: errors.Peer) -> Completion:
-    status = body.get("status").string
-    if status == "failed" or (body.get("error").value and status != "incomplete"):
-        raise errors.from_error_object(peer, body.get("error"))
-    if status not in ("", "completed", "incomplete") or not isinstance(body.get("output").value, list):
-        raise errors.from_malformed(peer, f"status {status!r} with no finished output", body.text, "JSON")
-    items = body.get("output").items
-    reason = body.get("incomplete_details").get("reason").string
-    filtered = status == "incomplete" and reason == "content_filter"
-    answer = responses.Answer(
-        parts=[part for item in items for part in _parts(item)],
-        native=_native(items),
-        ended="refused" if filtered else "truncated" if status == "incomplete" else "complete",
-        why="its content filter withheld the answer" if filtered else "",
-    )
-    return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body))
+def _read_ending(status: str, reason: str, items: Sequence[Raw]) -> tuple[responses.Ended, str]:
+    """Return how the answer ended, and the provider's reason where the ending does not say it."""
+    if status == "incomplete" and reason == "content_filter":
+        return "refused", "its content filter withheld the answer"
+    if status == "incomplete":
+        return "truncated", "" if reason in ("max_output_tokens", "") else f"by the provider: {shorten(reason, 80)}"
+    if any(item.get("type").string == CALL and item.get("status").string not in ("", "completed") for item in items):
+        return "truncated", "in the middle of a call"
+    return "complete", ""
 
 
 def _parts(item: Raw) -> list[responses.Part]:
     match item.get("type").string:
         case "message":
-            return [_content(content) for content in item.get("content").items]
+            return responses.read_content(item.get("content"))
         case "function_call":
-            arguments = item.get("arguments").string
+            arguments = responses.read_arguments(item.get("arguments"))
             return [responses.call(item.get("call_id").string, item.get("name").string, arguments)]
-        case kind:
-            return [responses.make_opaque(kind)]
+        case "custom_tool_call":
+            written = responses.read_arguments(item.get("input"))
+            return [responses.call(item.get("call_id").string, item.get("name").string, written)]
+        case "" if item.get("role").string == "assistant":
+            return responses.read_content(item.get("content"))
+        case _:
+            return [responses.read_part(item)]
 
 
-def _content(content: Raw) -> responses.Part:
-    match content.get("type").string:
-        case "output_text":
-            return responses.make_text(content.get("text").string)
-        case "refusal":
-            return responses.make_refusal(content.get("refusal").string)
-        case kind:
-            return responses.make_opaque(kind)
+def _native(items: Sequence[Raw]) -> list[Raw] | None:
+    """Return the items to send back, or `None` when a server of this protocol would not take them.
 
-
-def _native(items: Sequence[Raw]) -> list[str] | None:
-    """Return the items to send back, or `None` when the service would not take them.
-
-    It takes reasoning only encrypted, since nothing is stored there, and only before the item that it led to.
+    OpenAI takes reasoning only encrypted, since nothing is stored there, and only before the item that it led to.
+    vLLM reads the arguments of earlier calls again, and refuses all later requests if it cannot.
     """
-    kept = list(items)
-    while kept and kept[-1].get("type").string == REASONING:
-        kept.pop()
-    bare = any(item.get("type").string == REASONING and not item.get("encrypted_content").string for item in kept)
-    if bare or not all(item.is_strict for item in kept):
+    if not all(map(_is_sendable, items)):
         return None
-    return [item.text for item in kept]
+    kept: list[Raw] = []
+    for item in reversed(items):
+        kind = item.get("type").string
+        is_led_to = kind != REASONING or bool(kept)
+        if is_led_to and not (kind == MESSAGE and not item.get("content").items):
+            kept.insert(0, item)
+    bare = any(item.get("type").string == REASONING and not item.get("encrypted_content").string for item in kept)
+    return None if bare else kept
+
+
+def _is_sendable(item: Raw) -> bool:
+    match item.get("type").string:
+        case "":
+            return False
+        case "function_call":
+            arguments = item.get("arguments")
+            return isinstance(arguments.value, str) and is_object(arguments.value)
+        case "custom_tool_call":
+            # No tool of ours is one, so that none of ours has its answer.
+            return False
+        case "message":
+            content = item.get("content")
+            return isinstance(content.value, list) and all(isinstance(part.value, dict) for part in content.items)
+        case _:
+            return True
+
+
+DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild, _native)
 
 
 def _usage(prompt: Prompt, body: Raw) -> Usage:
-    usage = body.get("usage")
+    counts = responses.TokenCounts(body.get("usage"))
     return responses.compute_usage(
         "openai",
         prompt.model,
         body,
-        input_tokens=usage.get("input_tokens").count,
-        cached=usage.get("input_tokens_details").get("cached_tokens").count,
-        written=usage.get("input_tokens_details").get("cache_write_tokens").count,
-        output=usage.get("output_tokens").count,
-        reasoning=usage.get("output_tokens_details").get("reasoning_tokens").count,
+        counts,
+        input_tokens=counts.read("input_tokens"),
+        cached=counts.read_detail("input_tokens_details", "cached_tokens"),
+        written=counts.read_detail("input_tokens_details", "cache_write_tokens"),
+        output=counts.read("output_tokens"),
+        reasoning=counts.read_detail("output_tokens_details", "reasoning_tokens"),
     )

@@ -9,7 +9,13 @@ import re
 from functools import cached_property
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""An escape that may be half of a surrogate pair, or such a half itself."""
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_NO_TEXT = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
+"""Stand-ins for the bytes of an answer that were no text, see `response_limits.decode`."""
 _LONGEST_INTEGER = 300
+LARGEST_COUNT = 10**9
 
 
 class Raw:
@@ -39,9 +45,14 @@ class Raw:
         """Return the member `name` of an object; the last one when it is repeated."""
         return self.members.get(name, NOTHING)
 
+    @property
+    def pairs(self) -> list[tuple[str, "Raw"]]:
+        """The names and values of an object, those of a repeated name too."""
+        return _pairs(self.text) if isinstance(self.value, dict) and self.value else []
+
     @cached_property
     def members(self) -> dict[str, "Raw"]:
-        return _members(self.text) if isinstance(self.value, dict) and self.value else {}
+        return dict(self.pairs)
 
     @cached_property
     def items(self) -> tuple["Raw", ...]:
@@ -52,22 +63,50 @@ class Raw:
         """A string without lone surrogates, which no encoding can carry."""
         if not isinstance(self.value, str):
             return ""
-        return self.value if self.value.isascii() else self.value.encode("utf-8", "replace").decode()
+        if self.value.isascii():
+            return self.value
+        return self.value.translate(_NO_TEXT).encode("utf-8", "replace").decode()
+
+    @property
+    def kind(self) -> str:
+        """The type of the value, in JSON's words."""
+        return _KINDS.get(type(self.value), "number")
 
     @property
     def count(self) -> int:
-        """A number of tokens: a whole number from 0 up."""
+        """A number of tokens: a whole number from 0 up, 0 for whatever is none."""
+        return self.find_count() or 0
+
+    def find_count(self) -> int | None:
+        """Return a whole number from 0 up, also one that is written as a text or with a fraction of 0."""
         value = self.value
-        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < _LONGEST_INTEGER:
+            value = int(value)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            return None
+        return value if 0 <= value <= LARGEST_COUNT else None
 
     @property
     def is_strict(self) -> bool:
-        """True if the text is JSON that everybody reads: no NaN, no Infinity."""
-        if "NaN" not in self.text and "Infinity" not in self.text:
-            return True
+        """True if the text is JSON that everybody reads.
+
+        It has no NaN, no Infinity, no half of a surrogate pair, and no control character as it is in a string.
+        """
+        if "NaN" in self.text or "Infinity" in self.text or _CONTROL.search(self.text):
+            try:
+                json.loads(self.text, parse_constant=_refuse, parse_int=_integer)
+            except ValueError:
+                return False
+        return _SURROGATE.search(self.text) is None or self._has_only_text()
+
+    def _has_only_text(self) -> bool:
         try:
-            json.loads(self.text, parse_constant=_refuse, parse_int=_integer)
-        except ValueError:
+            # All pairs of an object, those of a repeated key too.
+            value = json.loads(self.text, object_pairs_hook=list, parse_int=_integer, strict=False)
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
             return False
         return True
 
@@ -86,16 +125,16 @@ def _skip(text: str, position: int) -> int:
     return space.end() if space else position
 
 
-def _members(text: str) -> dict[str, Raw]:
-    members: dict[str, Raw] = {}
+def _pairs(text: str) -> list[tuple[str, Raw]]:
+    pairs: list[tuple[str, Raw]] = []
     position = 0
     while text[position] != "}":
         name, end = _DECODER.raw_decode(text, _skip(text, position + 1))
         start = _skip(text, _skip(text, end) + 1)
         value, end = _DECODER.raw_decode(text, start)
-        members[name] = Raw(value, text[start:end])
+        pairs.append((name, Raw(value, text[start:end])))
         position = _skip(text, end)
-    return members
+    return pairs
 
 
 def _items(text: str) -> list[Raw]:
@@ -109,5 +148,7 @@ def _items(text: str) -> list[Raw]:
     return items
 
 
-_DECODER = json.JSONDecoder(parse_int=_integer)
+# Servers have been seen to leave control characters in strings as they are.
+_DECODER = json.JSONDecoder(parse_int=_integer, strict=False)
+_KINDS = {dict: "object", list: "list", str: "text", bool: "boolean", type(None): "null"}
 NOTHING = Raw()

@@ -11,15 +11,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Generic, NamedTuple, TypeVar
 
 import httpx2
 
+from mandate.activities.failures import make_model_failure
+from mandate.activities.providers import vendor_rules
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.rawjson import Raw
-from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
-from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.activities.providers.schema_root import UntellableSchema
+from mandate.activities.providers.tool_schemas import OfferedTool, offer
+from mandate.activities.providers.vendor_rules import RULES
+from mandate.workflows.contracts.base import Digest, JsonObject
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, Protocol, ResultPart, TextPart
+
+T = TypeVar("T")
 
 LIMITS = httpx2.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=30)
 TIMEOUT = httpx2.Timeout(connect=10, read=600, write=60, pool=60)
@@ -29,6 +36,10 @@ DIRECT: dict[str, None] = dict.fromkeys(("all://localhost", "all://127.0.0.1", "
 
 NO_RESULT = "(no result: this call was not made)"
 EMPTY_RESULT = "(empty)"
+EMPTY_INPUT = "(empty)"
+"""In place of a first message without text: every conversation begins with a person's words."""
+GO_ON = "Go on."
+"""After an answer that nothing follows: models that take no beginning of their answer want the last word to be ours."""
 INVALID_ARGUMENTS = "INVALID_JSON"
 """The one argument of a call whose arguments were no JSON object, where the protocol has room for objects only."""
 
@@ -37,6 +48,23 @@ def make_timeout(timeout: timedelta) -> httpx2.Timeout:
     """Return the timeouts: a gap between bytes may last the whole call, since a model that thinks sends nothing."""
     seconds = timeout.total_seconds()
     return httpx2.Timeout(connect=TIMEOUT.connect, read=seconds, write=TIMEOUT.write, pool=TIMEOUT.pool)
+
+
+def make_id(call_id: str) -> str:
+    """Return `call_id` in the form that all protocols accept: up to 40 of `[a-zA-Z0-9_-]`."""
+    return _plain(call_id, 40)
+
+
+def make_name(tool: str) -> str:
+    """Return a tool's name in the form that all protocols accept, also for a tool that the model made up."""
+    return _plain(tool, 64)
+
+
+def _plain(text: str, limit: int) -> str:
+    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", text)
+    if plain == text and 0 < len(text) <= limit:
+        return text
+    return f"{plain[: limit - 11]}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +84,8 @@ class EncodedAnswer:
     """Joined with commas; empty when nothing of it can be sent."""
     calls: tuple[str, ...] = ()
     """Ids as they are sent."""
-    text: bytes = b""
-    """Set when the answer is rebuilt and nothing but text: its JSON string without quotes."""
+    message: AssistantMessage | None = None
+    """The answer that it was made of, for protocols that join answers in a row."""
 
 
 Turn = EncodedInput | EncodedAnswer
@@ -73,10 +101,13 @@ class Exchange(NamedTuple):
     """Number of the turn that begins the next exchange; `None` for the last, which may yet grow."""
 
 
-def split_exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes]) -> Iterator[Exchange]:
+def split_exchanges(
+    turns: Sequence[Turn], begin: int, no_result: Callable[[str], bytes], empty: bytes
+) -> Iterator[Exchange]:
     """Yield the conversation as all providers want it: roles alternate, each call has its result, results before text.
 
-    It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out.
+    It begins at turn `begin`. A call without a result gets `no_result` of its id; a result without a call is left out;
+    a conversation that begins without a text begins with `empty`.
     """
     answers: list[EncodedAnswer] = []
     calls: list[str] = []
@@ -90,11 +121,13 @@ def split_exchanges(turns: Sequence[Turn], begin: int, no_result: Callable[[str]
                 if call in calls:
                     results.setdefault(call, result)
         elif turn.items:
+            texts = texts if texts or answers or begin else [empty]
             if texts or calls:
                 yield Exchange(answers, _pair_results(calls, results, no_result), texts, number)
                 answers, calls, results, texts = [], [], {}, []
             answers.append(turn)
             calls.extend(turn.calls)
+    texts = texts if texts or answers or begin else [empty]
     yield Exchange(answers, _pair_results(calls, results, no_result), texts, None)
 
 
@@ -120,6 +153,13 @@ class Dialect:
     text: Callable[[str], bytes]
     rebuilt: Callable[[AssistantMessage], EncodedAnswer]
     """An answer from its parts, with ids and names that every protocol accepts."""
+    native: Callable[[Sequence[Raw]], Sequence[Raw] | None]
+    """Those of a provider's own items that it takes back, in their order; `None` when they are not sent at all."""
+
+    def keep_native(self, items: Sequence[Raw]) -> list[str] | None:
+        """Return the provider's own items that go back to it; `None` when the answer is to be rebuilt."""
+        kept = self.native(items) if all(item.is_strict for item in items) else None
+        return [item.text for item in kept] if kept else None
 
     def write_conversation(self, prompt: Prompt, write: Callable[[Exchange], Iterable[bytes]]) -> list[bytes]:
         """Write the conversation in this protocol; encode a message once, and write it once its exchange is over."""
@@ -130,7 +170,7 @@ class Dialect:
             # An earlier view of a conversation that has gone on.
             over = _Written()
         rest: list[bytes] = []
-        for exchange in split_exchanges(turns, over.turns, self._no_result):
+        for exchange in split_exchanges(turns, over.turns, self._no_result, self.text(EMPTY_INPUT)):
             if exchange.following is None:
                 rest = list(write(exchange))
             else:
@@ -143,10 +183,10 @@ class Dialect:
 
     def _turn(self, message: Message, asked: AssistantMessage | None, model: str) -> Turn:
         if isinstance(message, AssistantMessage):
-            if message.native and is_replayed(message, self.protocol, model):
-                return EncodedAnswer(message.native.encode(), tuple(call.call_id for call in message.calls))
+            if native := self._replay(message, model):
+                return EncodedAnswer(native, tuple(call.call_id for call in message.calls), message)
             return self.rebuilt(message)
-        own = is_replayed(asked, self.protocol, model)
+        own = asked is not None and bool(self._replay(asked, model))
         results = [part for part in message.parts if isinstance(part, ResultPart)]
         ids = [result.call_id if own else make_id(result.call_id) for result in results]
         return EncodedInput(
@@ -159,27 +199,21 @@ class Dialect:
             ),
         )
 
-
-def is_replayed(message: AssistantMessage | None, protocol: Protocol, model: str) -> bool:
-    """Return whether the provider's own items go back to it: only to the protocol and the model that made them."""
-    return message is not None and bool(message.native) and message.protocol == protocol and message.model == model
-
-
-def make_id(call_id: str) -> str:
-    """Return `call_id` in the form that all protocols accept: up to 40 of `[a-zA-Z0-9_-]`."""
-    return _plain(call_id, 40)
+    def _replay(self, message: AssistantMessage, model: str) -> bytes | None:
+        """Return the provider's own items, which go back only to the protocol and the model that made them."""
+        if not message.native or message.protocol != self.protocol or message.model != model:
+            return None
+        return _look_through(self, message.native)
 
 
-def make_name(tool: str) -> str:
-    """Return a tool's name in the form that all protocols accept, also for a tool that the model made up."""
-    return _plain(tool, 64)
-
-
-def _plain(text: str, limit: int) -> str:
-    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", text)
-    if plain == text and 0 < len(text) <= limit:
-        return text
-    return f"{plain[: limit - 11]}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+@lru_cache(maxsize=4)
+def _look_through(dialect: Dialect, native: str) -> bytes | None:
+    """Return what of stored items is sent, of which a rule may be younger; asked for an answer and for its results."""
+    try:
+        kept = dialect.keep_native(Raw.read(f"[{native}]").items)
+    except ValueError:
+        return None
+    return ",".join(kept).encode() if kept else None
 
 
 def make_arguments(text: str) -> str:
@@ -198,34 +232,48 @@ def is_object(text: str) -> bool:
     return isinstance(raw.value, dict) and raw.is_strict
 
 
-def dump(value: object) -> str:
-    """Return `value` as JSON without spaces, keys in their order."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def dump(value: object, *, sort_keys: bool = False) -> str:
+    """Return `value` as JSON without spaces, keys in their order; `?` for half of a surrogate pair."""
+    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
+    return written if written.isascii() else written.encode("utf-8", "replace").decode()
 
 
-def make_schema(definition: ToolDefinition) -> JsonObject:
-    """Return the tool's schema as providers take it: an object with properties, without `$schema`."""
-    schema = {name: value for name, value in definition.input_schema.items() if name != "$schema"}
-    return {"type": "object", "properties": {}, **schema}
+def offer_tools(provider: str, protocol: Protocol, prompt: Prompt) -> dict[str, OfferedTool]:
+    """Return the tools of a prompt, by name, as the vendor takes them.
+
+    Raises:
+        ApplicationError: it takes no form of one, or not so many.
+    """
+    why = vendor_rules.find_count_fault(provider, protocol, len(prompt.tools))
+    offered: dict[str, OfferedTool] = {}
+    for definition in prompt.tools:
+        try:
+            offered[definition.tool.name] = offer(definition, RULES[protocol])
+        except UntellableSchema as error:
+            why = why or f"tool {definition.tool.name!r}: {error}"
+    if why is not None:
+        name = f"{provider}:{prompt.model}"
+        raise make_model_failure("configuration", f"{name!r} was not asked: {why}", attempt=prompt.attempt)
+    return offered
 
 
 def dump_tools(tools: Iterable[JsonObject]) -> bytes:
     """Return the tools in their order, each with sorted keys: equal bytes in every process."""
-    return b"[%b]" % b",".join(canonical_json(tool) for tool in tools)
+    return b"[%b]" % b",".join(dump(tool, sort_keys=True).encode() for tool in tools)
 
 
-class AgentPart:
-    """The part of a request that only depends on the agent, encoded once an agent."""
+class AgentPart(Generic[T]):
+    """Part of a request that only depends on the agent, made once an agent."""
 
-    def __init__(self, encode: Callable[[Prompt], bytes], limit: int = 32) -> None:
-        self._encode = encode
+    def __init__(self, make: Callable[[Prompt], T], limit: int = 32) -> None:
+        self._make = make
         self._limit = limit
-        self._parts: OrderedDict[Digest, bytes] = OrderedDict()
+        self._parts: OrderedDict[Digest, T] = OrderedDict()
 
-    def of(self, prompt: Prompt) -> bytes:
+    def of(self, prompt: Prompt) -> T:
         part = self._parts.get(prompt.agent)
         if part is None:
-            part = self._parts[prompt.agent] = self._encode(prompt)
+            part = self._parts[prompt.agent] = self._make(prompt)
             if len(self._parts) > self._limit:
                 self._parts.popitem(last=False)
         else:

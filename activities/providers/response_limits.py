@@ -1,5 +1,7 @@
 """Limits on what is read of a provider's answer; a large one is parsed in a thread."""
 
+import codecs
+import json
 import threading
 from collections.abc import AsyncIterator
 
@@ -43,14 +45,26 @@ async def parse(content: bytes) -> Raw:
     if content.count(b"{") + content.count(b"[") > MAX_PARTS:
         raise ValueError(f"it has more than {MAX_PARTS:,} objects and lists")
     if len(content) < ASIDE_BYTES:
-        return Raw.read(content.decode("utf-8", "replace"))
+        return Raw.read(decode(content))
     raw = await run_in_thread(lambda: _parse(content), threading.Event(), ended=lambda: None)
     assert isinstance(raw, Raw)
     return raw
 
 
+def decode(content: bytes) -> str:
+    """Return the text of an answer, without a byte order mark.
+
+    A byte that is no text becomes the lone surrogate that Python has for it: in a text it is replaced, and arguments
+    that hold one are refused, since nobody knows what stood there.
+    """
+    try:
+        return content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError:
+        return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+
+
 def _parse(content: bytes) -> Raw:
-    raw = Raw.read(content.decode("utf-8", "replace"))
+    raw = Raw.read(decode(content))
     _unfold(raw, _LEVELS)
     return raw
 
@@ -69,7 +83,12 @@ class _Bounded(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response = await self._inner.handle_async_request(request)
         unpacked = ("content-encoding", "content-length", "transfer-encoding")
-        headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in unpacked]
+        headers = [
+            # JSON is UTF-8 whatever `charset` says, and for some of its values the SDKs would find no decoder.
+            (name, value.partition(";")[0].strip() if name.lower() == "content-type" else value)
+            for name, value in response.headers.multi_items()
+            if name.lower() not in unpacked
+        ]
         body = _Body(response)
         return httpx2.Response(response.status_code, headers=headers, stream=body, extensions=response.extensions)
 
@@ -84,14 +103,19 @@ class _Body(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         is_answer = self._response.status_code < 300
         left = MAX_BYTES if is_answer else MAX_ERROR_BYTES
-        async for chunk in self._response.aiter_bytes():
-            if len(chunk) > left:
-                if is_answer:
-                    raise AnswerTooLarge(f"the answer is longer than {MAX_BYTES:,} bytes")
-                yield chunk[:left]
-                return
-            left -= len(chunk)
-            yield chunk
+        try:
+            async for chunk in self._response.aiter_bytes():
+                if len(chunk) > left:
+                    if is_answer:
+                        raise AnswerTooLarge(f"the answer is longer than {MAX_BYTES:,} bytes")
+                    yield chunk[:left]
+                    return
+                left -= len(chunk)
+                yield chunk
+        except httpx2.RequestError:
+            # The status and the headers of an error say more than that its text cannot be read to its end.
+            if is_answer:
+                raise
 
     async def aclose(self) -> None:
         await self._response.aclose()

@@ -21,6 +21,8 @@ schema_types: numbers as a schema declares
 closed_schemas: schemas without undeclared names
 json_pointer: references inside a schema
 redaction: sensitive arguments, struck out
+forms: forms for people, and their answers
+dialogues: questions of servers, in the store
 http: tools over HTTP
 mcp: tools of MCP servers
 """

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from mandate.activities.toolbox import schema, schema_types
 from mandate.activities.toolbox.argument_names import find_name_fault
 from mandate.activities.toolbox.redaction import strike_sensitive
+from mandate.activities.toolbox.schema_names import Names
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.conversation import Conversation
@@ -27,11 +28,22 @@ def read(definition: ToolDefinition, text: str) -> JsonObject:
     Raises:
         ValueError: they are no strict JSON object, or do not fit the tool; the text is for the model.
     """
-    arguments = schema.parse_arguments(text)
+    arguments = schema.parse_arguments("" if text.strip() == "null" and not _takes_any(definition) else text)
     fault = find_misfit(definition, arguments)
     if fault is not None:
         raise ValueError(fault)
     return arguments
+
+
+def is_unwritten(definition: ToolDefinition, text: str) -> bool:
+    """Return whether nothing is written where a tool takes arguments, so that its defaults are nobody's choice."""
+    return not text.strip() and _takes_any(definition)
+
+
+def _takes_any(definition: ToolDefinition) -> bool:
+    names = Names(definition.input_schema)
+    said = names.collect_names(names.parts((definition.input_schema,)))
+    return bool(said.names or said.patterns or said.is_open)
 
 
 def find_misfit(definition: ToolDefinition, arguments: JsonObject) -> str | None:

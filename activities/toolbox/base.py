@@ -1,10 +1,14 @@
 """Sources of tools: each makes one call and says what became of it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, Self
 
+from mandate.activities.failures import ToolError
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.question import Dialogue
 from mandate.workflows.contracts.tool import ToolDefinition
 
 
@@ -23,6 +27,37 @@ class ToolText:
     """True if an `error` says that what was asked for does not exist."""
 
 
+class OfferedTools(tuple[ToolDefinition, ...]):  # noqa: SLOT001 - a tuple has no room for slots
+    """Tools of a server, with a sentence for each that it offers and that cannot be used."""
+
+    left_out: tuple[str, ...]
+
+    def __new__(cls, tools: Iterable[ToolDefinition], left_out: Iterable[str] = ()) -> Self:
+        made = super().__new__(cls, tools)
+        made.left_out = tuple(left_out)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class AskedQuestion:
+    """One question for people."""
+
+    key: str
+    text: str
+    form: JsonObject | None
+    """JSON Schema of the answer; `None` for a page to visit."""
+
+
+class AsksPeople(ToolError):
+    """A call that its server goes on with when people have answered; where nobody is asked, it has failed."""
+
+    def __init__(self, outcome: Outcome, server: str, questions: tuple[AskedQuestion, ...], dialogue: Dialogue) -> None:
+        super().__init__(outcome, f"MCP server {server!r} asks, and nobody is asked here: {questions[0].text}")
+        self.server = server
+        self.questions = questions
+        self.dialogue = dialogue
+
+
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """Facts that a tool may know of its call."""
@@ -34,6 +69,8 @@ class CallContext:
     """Names one intended action: equal in every attempt of it, different for two intended identical calls."""
     attempt: int
     timeout: timedelta
+    dialogue: Dialogue | None = None
+    """Set for a call that goes on after its server has asked people."""
 
 
 class Toolbox(Protocol):

@@ -29,8 +29,10 @@ def read_calls(
     remote_bytes = 0
     requests = []
     for index, part in enumerate(message.calls):
-        call = _call(agent, part, finish, salt) if index < CALLS_PER_TURN else _misfit(part.tool, _TOO_MANY)
         definition = agent.definition(part.tool)
+        call = _call(agent, part, finish, salt) if index < CALLS_PER_TURN else _misfit(part.tool, _TOO_MANY)
+        if call.misfit is None and definition is not None and arguments.is_unwritten(definition, part.arguments):
+            call = _misfit(part.tool, _UNWRITTEN)
         if call.misfit is None and definition is not None:
             remote = definition.tool.remote is not None
             view = arguments.hide_sensitive(definition, call.arguments, salt)
@@ -49,6 +51,7 @@ def read_calls(
     return tuple(requests)
 
 
+_UNWRITTEN = "its arguments are empty; write {} to call it with none"
 _TOO_MANY = f"an answer may hold at most {CALLS_PER_TURN} calls"
 
 
@@ -57,7 +60,8 @@ def _call(agent: PinnedAgent, part: CallPart, finish: Finish, salt: bytes | None
     definition = agent.definition(part.tool)
     if definition is None:
         known = ", ".join(definition.tool.name for definition in agent.tools)
-        return _misfit(part.tool, f"there is no tool {part.tool[:64]!r}; there are: {known}")
+        unknown = f"there is no tool {part.tool[:64]!r}" if part.tool else "the call names no tool"
+        return _misfit(part.tool, f"{unknown}; there are: {known}")
     if finish is Finish.TRUNCATED:
         return _misfit(part.tool, "the answer was cut off at the output limit; call it again")
     try:

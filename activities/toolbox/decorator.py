@@ -42,7 +42,8 @@ class ToolSettings:
 
     effect: Effect = Effect.ONCE
     timeout: timedelta = timedelta(seconds=60)
-    retries: int = 2
+    patience: timedelta | None = None
+    retries: int | None = None
     key_valid: timedelta | None = None
     untrusted: bool = False
     tags: tuple[str, ...] = ()
@@ -59,7 +60,8 @@ def tool(
     *,
     effect: Effect | EffectName = ...,
     timeout: timedelta | str = ...,
-    retries: int = ...,
+    patience: timedelta | str | None = ...,
+    retries: int | None = ...,
     key_valid: timedelta | str | None = ...,
     untrusted: bool = ...,
     tags: Sequence[str] = ...,
@@ -74,7 +76,8 @@ def tool(
     *,
     effect: Effect | EffectName = Effect.ONCE,
     timeout: timedelta | str = timedelta(seconds=60),
-    retries: int = 2,
+    patience: timedelta | str | None = None,
+    retries: int | None = None,
     key_valid: timedelta | str | None = None,
     untrusted: bool = False,
     tags: Sequence[str] = (),
@@ -93,7 +96,9 @@ def tool(
         effect: What a call does to the world: `read`, `idempotent`, `keyed` (it passes the idempotency key on) or
             `once`, which is never repeated on a guess.
         timeout: Longest time of one attempt, for example `"30s"`.
-        retries: Attempts after the first, 0 to 20; `once` tools have none.
+        patience: How long a call is repeated while the other side is down, for example `"5m"`: one minute for `read`,
+            ten for `idempotent` and `keyed` if left out; never for `once`.
+        retries: Attempts after the first at most, 0 to 20, if patience alone is not to bound them.
         key_valid: For `keyed`: how long the other side knows the idempotency key, for example `"24h"`; no attempt
             begins later.
         untrusted: Its results come from outside and may try to instruct the model.
@@ -112,7 +117,8 @@ def tool(
     settings = ToolSettings(
         effect=known,
         timeout=_duration("timeout", timeout),
-        retries=_retries(retries),
+        patience=None if patience is None else _duration("patience", patience),
+        retries=None if retries is None else _retries(retries),
         key_valid=None if key_valid is None else _duration("key_valid", key_valid),
         untrusted=untrusted,
         tags=_texts("tags", tags),
@@ -192,6 +198,7 @@ def define_tool(function: Function, settings: PythonTool | None = None) -> ToolD
         effect=effect,
         timeout=entry.timeout or marked.timeout,
         retries=marked.retries if entry.retries is None else entry.retries,
+        patience=entry.patience or marked.patience,
         key_valid=(entry.key_valid or marked.key_valid) if effect is Effect.KEYED else None,
         tags=marked.tags if entry.tags is None else entry.tags,
         risk=marked.risk if entry.risk is None else entry.risk,

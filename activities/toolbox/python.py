@@ -14,6 +14,7 @@ import structlog
 from pydantic_core import to_json
 from temporalio import activity
 
+from mandate.activities import heartbeat
 from mandate.activities.failures import ToolError
 from mandate.activities.threads import run_in_thread
 from mandate.activities.toolbox.base import CallContext, ToolText
@@ -51,7 +52,9 @@ class PythonToolbox:
             bound = takes.bind(arguments, make_context(context, cancellation))
         except Exception as error:  # noqa: BLE001 - validators of the tool's own types run any code
             reason = f"arguments of {definition.tool.name!r} do not fit: {_message(error)}"
-            raise ToolError(Outcome.NOT_SENT, strike_sensitive(reason, definition.tool, arguments)) from None
+            raise ToolError(
+                Outcome.NOT_SENT, strike_sensitive(reason, definition.tool, arguments), lasting=True
+            ) from None
         if not inspect.iscoroutinefunction(function) and not self._free.acquire(blocking=False):
             raise ToolError(Outcome.NOT_SENT, "all threads of this worker are busy with tools that have not returned")
         try:
@@ -80,8 +83,15 @@ class PythonToolbox:
                 function = load_function(path)
                 self._loaded[path] = function, read_signature(function)
             except InvalidTool as error:
-                raise ToolError(Outcome.NOT_SENT, f"this worker cannot load the tool: {error}") from None
+                raise ToolError(Outcome.NOT_SENT, f"this worker cannot load the tool: {error}", lasting=True) from None
         return self._loaded[path]
+
+
+DEFECTS = (
+    ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, NameError, ImportError,
+    NotImplementedError, SyntaxError,
+)  # fmt: skip
+"""Exceptions of code that is wrong or was given what is wrong: waiting mends none of them."""
 
 
 def make_context(call: CallContext, cancellation: threading.Event) -> ToolContext:
@@ -104,15 +114,15 @@ def _heartbeat_from_anywhere() -> Callable[..., None]:
     if not activity.in_activity():
         return lambda *_details: None
 
-    def heartbeat(*details: object) -> None:
+    def send(*details: object) -> None:
         if threading.get_ident() == home:
-            within.run(activity.heartbeat, *details)
+            within.run(heartbeat.leave, *details)
             return
         # A thread may outlive its worker: then nobody is left to tell.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(partial(within.run, activity.heartbeat, *details))
+            loop.call_soon_threadsafe(partial(within.run, heartbeat.leave, *details))
 
-    return heartbeat
+    return send
 
 
 def is_cancelled() -> bool:
@@ -130,7 +140,8 @@ def _raise_failure(error: BaseException, tool: Tool, arguments: JsonObject) -> N
     # As text: what renders an exception for people may print local variables, which hold arguments.
     trace = strike_sensitive("".join(traceback.format_exception(error)), tool, arguments)
     log.warning("tool_raised", tool=tool.name, error=kind, traceback=trace)
-    raise ToolError(Outcome.UNKNOWN, f"{kind}: {message}" if message else kind) from None
+    reason = f"{kind}: {message}" if message else kind
+    raise ToolError(Outcome.UNKNOWN, reason, lasting=isinstance(error, DEFECTS)) from None
 
 
 def _message(error: BaseException) -> str:

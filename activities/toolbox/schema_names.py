@@ -134,6 +134,8 @@ class Names:
         for part, always in parts:
             said.names.update(dict.fromkeys((*read_mapping(part.get("properties")), *_find_required(part))))
             said.patterns.update(dict.fromkeys(read_mapping(part.get("patternProperties"))))
+            for value in (*read_items(part.get("enum")), part.get("const")):
+                said.names.update(dict.fromkeys(read_mapping(value)))
             opens = [key for key in MORE if key in part and part[key] is not False]
             said.is_open |= bool(opens)
             said.is_closed |= always and not opens and any(key in part for key in MORE)

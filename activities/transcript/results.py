@@ -26,10 +26,11 @@ async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | N
     if salt is not None:
         (digest,) = await blobs.put(content + sensitive_arguments.compute_digest(salt, content).encode())
         return ToolResult(digest=digest, size=len(content), error=error)
+    sound = content.decode()
     if len(content) <= INLINE_BYTES:
-        return ToolResult(text=text, error=error)
+        return ToolResult(text=sound, error=error)
     (digest,) = await blobs.put(content)
-    return ToolResult(digest=digest, size=len(content), preview=text[:PREVIEW_CHARACTERS], error=error)
+    return ToolResult(digest=digest, size=len(content), preview=sound[:PREVIEW_CHARACTERS], error=error)
 
 
 async def load_content(blobs: Blobs, result: ToolResult | ResultPart) -> bytes:

@@ -1,5 +1,6 @@
 """Tools that write down, in a file, each time they are called: what survives the process that they run in."""
 
+import asyncio
 import json
 import os
 import time
@@ -42,6 +43,16 @@ def read_slowly(word: str, context: ToolContext) -> str:
     return said
 
 
+@tool(effect="read", timeout="90s")
+def read_first_slowly(word: str, context: ToolContext) -> str:
+    """Read something; the word `middle` takes long the first time that anybody reads it."""
+    is_first = '"middle"' not in Path(os.environ[JOURNAL]).read_text() if Path(os.environ[JOURNAL]).is_file() else True
+    said = _wrote("read_first_slowly", word, context)
+    if word == "middle" and is_first:
+        context.wait(LONG)
+    return said
+
+
 @tool(effect="keyed", timeout="90s")
 def pay_slowly(word: str, context: ToolContext) -> str:
     """Pay; the first attempt takes long."""
@@ -57,3 +68,19 @@ def send_slowly(word: str, context: ToolContext) -> str:
     said = _wrote("send_slowly", word, context)
     context.wait(LONG)
     return said
+
+
+@tool(effect="keyed", timeout="90s")
+async def pay_long(word: str, seconds: float, context: ToolContext) -> str:
+    """Pay; takes so many seconds."""
+    await asyncio.sleep(seconds)
+    return _wrote("pay_long", word, context)
+
+
+@tool(effect="idempotent", timeout="90s")
+def compute(word: str) -> str:
+    """Keep a processor busy for a while."""
+    until, count = time.monotonic() + 0.3, 0
+    while time.monotonic() < until:
+        count += sum(range(1000))
+    return word

@@ -110,10 +110,13 @@ def test_keyed_tools_leave_nothing_to_people(played: dict[str, Played]) -> None:
 def test_once_tools_leave_nothing_to_people_when_only_models_are_hurt(played: dict[str, Played]) -> None:
     runs = [ran for ran in played["honest"].runs if ran.task.name.startswith("once") and not ran.task.points]
 
-    statuses = [ran.result.status for ran in runs if ran.result]
-    assert len(statuses) == len(runs) >= len(MODEL)
-    # A worker that dies for another run may take a call of theirs with it, which the judge lets pass.
-    assert statuses.count(RunStatus.COMPLETED) > len(statuses) / 2
+    ended = [ran.result for ran in runs if ran.result]
+    assert len(ended) == len(runs) >= len(MODEL)
+    # A worker that dies for another run may take a call of theirs with it, more often on a busy machine. The judge lets
+    # that pass, and nothing else.
+    assert [result.uncertain != () for result in ended] == [result.status is RunStatus.DECLINED for result in ended]
+    assert {result.status for result in ended} <= {RunStatus.COMPLETED, RunStatus.DECLINED}
+    assert RunStatus.COMPLETED in {result.status for result in ended}
 
 
 def test_time_to_go_on_and_repeated_model_calls_are_measured(played: dict[str, Played]) -> None:

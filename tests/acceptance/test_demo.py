@@ -1,17 +1,8 @@
 """`mandate demo` as somebody sees it who has just cloned the project."""
 
-import asyncio
-import contextlib
-import fcntl
-import os
-import pty
-import re
-import signal
-import struct
 import sys
-import termios
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,31 +10,16 @@ from typing import Any
 import pytest
 
 from mandate.workers.client.client import AgentClient, connect
-from mandate.workers.dev_server import lease
 from mandate.workers.dev_server.server import share_dev_server
 from mandate.workflows.steps import EFFECT_HEARTBEAT
-from tests.support.demo import command_of, facts_of, npx, typed
-from tests.support.processes import MANDATE, PROJECT, Process, Processes, children, lives, processes
+from tests.support.demo import facts_of, npx, server_is_gone
+from tests.support.processes import PROJECT, Process, Processes, processes
 
 SECONDS = 45.0
 """A demo without pauses, from the command to its exit: 7 s on two idle cores; the rest is for busy ones."""
 
 START_SECONDS = 20.0
 """For the worker that is started after the kill to be there, on a busy machine."""
-
-
-@pytest.fixture
-def started(tmp_path: Path) -> Iterator[Processes]:
-    """Processes with a state folder of their own; `npx` fails, so that nothing is downloaded."""
-    with processes(tmp_path / "processes", MANDATE_FOLDER=str(tmp_path / "state"), **npx(tmp_path, "exit 1")) as made:
-        yield made
-
-
-async def server_is_gone(folder: Path, seconds: float = 30.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while lease.keeper_lives(folder) and time.monotonic() < deadline:
-        await asyncio.sleep(0.05)
-    return not lease.keeper_lives(folder)
 
 
 @dataclass(frozen=True)
@@ -105,40 +81,6 @@ async def test_demo_tells_what_the_agent_does_and_proves_it(shown: Shown) -> Non
     assert shown.first.stderr() == ""
 
 
-async def test_lines_fit_the_terminal_in_which_the_refund_is_approved(tmp_path: Path) -> None:
-    columns = 80
-    told = {"MANDATE_FOLDER": str(tmp_path / "state"), "TERM": "xterm", **npx(tmp_path, "exit 1")}
-    pid, terminal = pty.fork()
-    if pid == 0:
-        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        os.chdir(PROJECT)
-        os.execve(MANDATE[0], [*MANDATE, "demo", "--fast"], {**os.environ, **told})
-
-    said = await asyncio.to_thread(_all_of, terminal, b"with y or n and Enter", b"y\n")
-
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said))
-    paths = (str(tmp_path), str(Path.home()))
-    # A decision in JSON is one word of a shell.
-    whole = (*paths, "--input '{")
-    assert [line for line in lines if "waiting for finance" in line]
-    assert "A small coffee shop has a complaint, and an agent settles it." in lines
-    assert [line for line in lines if len(line) > columns and not any(words in line for words in whole)] == []
-    assert [line for line in lines if re.fullmatch(r"\d+\.\s*", line)] == []
-
-
-def _all_of(terminal: int, cue: bytes, answer: bytes) -> str:
-    """What is written to a terminal until nobody has it open any more; at `cue`, `answer` is typed."""
-    said, typed = b"", False
-    with contextlib.suppress(OSError):
-        while part := os.read(terminal, 65536):
-            said += part
-            if cue in said and not typed:
-                typed = True
-                os.write(terminal, answer)
-    return said.decode()
-
-
 async def test_second_demo_starts_within_seconds_and_in_a_new_shop(shown: Shown) -> None:
     facts = shown.second
 
@@ -157,58 +99,6 @@ async def test_second_demo_starts_within_seconds_and_in_a_new_shop(shown: Shown)
     assert [(asked["outcome"], asked["unattended"]) for asked in facts["requests"]] == [("approved", True)]
     assert facts["kill"] is None
     assert facts["broken"] is None
-
-
-async def test_refund_waits_for_the_command_that_is_printed(started: Processes, tmp_path: Path) -> None:
-    demo = started.mandate("demo", "--fast", MANDATE_USER="ann@example.com")
-    await demo.said("Or in the Web UI")
-    await asyncio.sleep(1)
-    assert "record    " not in demo.stdout()
-
-    approved = await typed(command_of(demo.stdout(), " approve ") + " --comment 'Well deserved.'", tmp_path)
-
-    assert approved.returncode == 0, approved.stderr
-    assert "r1 is approved: ann@example.com approved it" in approved.stdout
-    assert await demo.ended() == 0, demo.stderr()
-    assert "r1 is approved: ann@example.com approved it (Well deserved.)" in demo.stdout()
-    assert "Order 1042 is settled." in demo.stdout()
-    assert "ann@example.com approved it\n" in demo.stdout()
-    assert "unattended" not in demo.stdout()
-
-
-async def test_refund_is_approved_with_temporals_own_command(started: Processes, tmp_path: Path) -> None:
-    """With `-o json` what is asked is told on stderr."""
-    demo = started.mandate("demo", "--fast", "-o", "json", MANDATE_USER="ann@example.com")
-    while "Or in the Web UI" not in demo.stderr():
-        assert demo.process.poll() is None, demo.stderr()
-        await asyncio.sleep(0.05)
-
-    approved = await typed(command_of(demo.stderr(), "workflow update execute"), tmp_path)
-
-    assert approved.returncode == 0, approved.stderr
-    (request,) = (await facts_of(demo))["requests"]
-    assert request["request"].endswith(":r1")
-    assert request["waits_for"] == ["finance"]
-    assert request["arguments"] == {"order": 1042, "amount_cents": 10690, "reason": "Kettle arrived damaged"}
-    assert (request["outcome"], request["decision"]) == ("approved", "ann@example.com approved it")
-    assert (request["by"], request["unattended"]) == (["ann@example.com"], False)
-
-
-async def test_rejected_refund_ends_the_story_as_it_is(started: Processes, tmp_path: Path) -> None:
-    demo = started.mandate("demo", "--fast", MANDATE_USER="ann@example.com")
-    await demo.said("Or in the Web UI")
-
-    rejected = await typed(command_of(demo.stdout(), " reject ") + " --comment 'Ask her for a photo.'", tmp_path)
-
-    assert rejected.returncode == 0, rejected.stderr
-    assert await demo.ended() == 0, demo.stderr()
-    lines = [line.strip() for line in demo.stdout().splitlines()]
-    answer = lines[lines.index("The agent's answer") :]
-    assert answer[1].startswith("I leave order 1042 as it is now.")
-    assert "refused: ann@example.com rejected it (Ask her for a photo.)" in answer
-    assert "rejected  issue_refund order=1042 amount_cents=10690 reason=Kettle arrived damaged;" in answer
-    assert {"database  no refund", "database  no voucher"} <= set(answer)
-    assert not [line for line in answer if line.startswith("record ")]
 
 
 async def test_killed_worker_pays_once(shown: Shown) -> None:
@@ -235,20 +125,6 @@ async def test_server_started_again_shows_the_runs_of_demos(shown: Shown) -> Non
         result = await client.handle(shown.second["workflow_id"]).result()
 
     assert result.status == "completed"
-
-
-async def test_server_stays_when_it_is_to_be_kept(started: Processes, tmp_path: Path) -> None:
-    demo = started.mandate("demo", "--fast", "--yes", "--keep")
-    await demo.said("Look at the run")
-    async with asyncio.timeout(30):
-        while "stay until Ctrl-C" not in demo.stderr():
-            await asyncio.sleep(0.02)
-    assert lease.keeper_lives(tmp_path / "state")
-
-    demo.send(signal.SIGINT)
-
-    assert await demo.ended() == 0
-    assert await server_is_gone(tmp_path / "state")
 
 
 async def test_filesystem_server_is_used_when_npx_has_it(started: Processes, tmp_path: Path) -> None:
@@ -289,54 +165,3 @@ async def test_model_that_cannot_be_used_is_refused_in_a_sentence(
 
     assert (demo.stdout(), demo.stderr()) == ("", f"error: --model {model!r}: {said}\n")
     assert not (tmp_path / "state").exists()
-
-
-@pytest.mark.parametrize(
-    ("number", "cue"),
-    [
-        (signal.SIGINT, "1. I start with the order"),
-        (signal.SIGTERM, "1. I start with the order"),
-        (signal.SIGINT, "Or in the Web UI"),
-    ],
-)
-async def test_interrupted_demo_leaves_nothing_behind(
-    started: Processes, tmp_path: Path, number: signal.Signals, cue: str
-) -> None:
-    demo = started.mandate("demo", "--fast")
-    await demo.said(cue)
-    workers = children(demo.pid)
-
-    demo.send(number)
-
-    assert await demo.ended() == 130
-    assert workers
-    assert not any(lives(pid) for pid in workers)
-    assert "was cancelled" in demo.stderr()
-    assert "Traceback" not in demo.stderr()
-    assert await server_is_gone(tmp_path / "state")
-
-
-async def test_worker_and_server_end_with_a_killed_demo(started: Processes, tmp_path: Path) -> None:
-    demo = started.mandate("demo")
-    await demo.said("1. I start with the order")
-    workers = children(demo.pid)
-
-    demo.send(signal.SIGKILL)
-
-    deadline = time.monotonic() + 30
-    while any(lives(pid) for pid in workers) and time.monotonic() < deadline:
-        await asyncio.sleep(0.05)
-    assert workers
-    assert not any(lives(pid) for pid in workers)
-    assert await server_is_gone(tmp_path / "state")
-
-
-async def test_no_short_command_aborts_at_exit(started: Processes, tmp_path: Path) -> None:
-    """The SDK's threads may crash an interpreter that goes down: exit codes 134 and 139."""
-    with await share_dev_server(tmp_path / "state", on_progress=lambda line: None, ui=False) as server:
-        codes = []
-        for _ in range(5):
-            pair = [started.mandate("show", "nobody", TEMPORAL_ADDRESS=server.address) for _ in range(2)]
-            codes += [await command.ended() for command in pair]
-
-    assert set(codes) == {2}, started.started[-1].stderr()

@@ -160,6 +160,7 @@ async def timed_out(client: Client, handles: list[Handle]) -> int:
     )
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(1000)
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be held to a processor here")
 async def test_a_worker_with_half_a_processor_that_is_killed_once_ends_all_runs(tmp_path: Path) -> None:

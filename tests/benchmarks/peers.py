@@ -18,7 +18,7 @@ def note(text: str) -> str:
 """
 
 AGENT = """
-name: bench
+name: {name}
 instructions: You take notes.
 models: ["{model}"]
 tools:
@@ -68,10 +68,10 @@ async def fake_provider() -> AsyncIterator[str]:
         yield (await fake.stdout.readline()).decode().strip().removesuffix("/")
 
 
-def write_agent(folder: Path, *, model: str, output_bytes: int) -> Path:
+def write_agent(folder: Path, *, model: str, output_bytes: int, name: str = "bench") -> Path:
     """An agent with one tool that returns `output_bytes`; the folder to give to a worker."""
     (folder / "bench_tools.py").write_text(TOOLS.format(output_bytes=output_bytes))
     agents = folder / "agents"
     agents.mkdir(exist_ok=True)
-    (agents / "bench.yaml").write_text(AGENT.format(model=model))
+    (agents / f"{name}.yaml").write_text(AGENT.format(name=name, model=model))
     return agents

@@ -21,6 +21,7 @@ from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.loop import people, run
 from tests.support.agents import Site, new_site
 from tests.support.http_peer import Reply, http_peer
+from tests.support.mcp_peer import COMMAND
 from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import BOOKED, calls_of
 
@@ -369,11 +370,56 @@ async def kept(site: Site) -> Started:
     return site.client.get_workflow_handle(handle.id)
 
 
+async def inquired(site: Site) -> Started:
+    """A server asks twice in one call, and a read goes on meanwhile; another call is left without an answer."""
+    journal = str(site.folder / "journal")
+    server = {"name": "shop", "command": [*COMMAND, "asking", "stdio", journal], "env": {"PYTHONPATH": str(Path.cwd())}}
+    calls = [{"ship": {"order": 1}}, {"look": {"order": 2}}]
+    tools = [{"mcp": server, "effects": {"look": "read"}}]
+    site.write("inquired", [{"call": calls}, {"call": [{"wish": {"order": 3}}]}, {"say": "done"}], tools=tools)
+    async with site.serving(identity="worker"):
+        handle = await site.start("inquired")
+        for request, choice, value in (
+            ("r1", "answer", {"approve": True}),
+            ("r2", "answer", "fast"),
+            ("r3", "cancel", None),
+        ):
+            while (open_one := (await asked(handle))[0]).id != request:
+                await asyncio.sleep(0.05)
+            await decide(handle, open_one, choice, value=value)
+        await handle.result()
+    return handle
+
+
+async def local(site: Site) -> Started:
+    """Quick reads and checks, one that fails for good, one that fails in passing, and decisions by each way."""
+    odd = [{"call": [{"look_odd": {}}, {"look": {"what": "a"}}]}, {"call": [{"look_odd": {"refuse": True}}]}]
+    passing = {"call": [{"look_odd": {"break_first": 2}}, {"look": {"what": "b"}}, {"look": {"what": "c"}}]}
+    slow = {"call": [{"look": {"what": "d", "seconds": 1.0}}, {"pay": {"order": 1}}]}
+    pays = {"call": [{"pay": {"order": 2}}, {"pay": {"order": 3}}]}
+    checks = [{"after": "pay", "expect": "result.paid > 0.0"}]
+    tools = only("look", "look_odd", "pay")
+    site.write("local", [*odd, passing, slow, pays, {"say": "done"}], tools=tools, checks=checks, policy=ASK_ALL)
+    async with site.serving(identity="worker"):
+        handle = await site.start("local")
+        (first,) = await asked(handle)
+        await decide(handle, first)
+        while first.id in {request.id for request in await asked(handle)}:
+            await asyncio.sleep(0.05)
+        second, third = await asked(handle, 2)
+        await handle.signal("decide", decision(second))
+        await handle.execute_update("decide", {"decisions": [decision(third)]})
+        await handle.result()
+    return handle
+
+
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
     decided, carried, parked, stopped, controlled,
     escalated, probed, doubted, checked, undone,
     together, kept,
+    inquired,
+    local,
 )  # fmt: skip
 
 

@@ -5,9 +5,11 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+from mandate.workers.dev_server import lease
 from tests.support.processes import PROJECT, Process
 
 
@@ -39,3 +41,10 @@ async def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(
         subprocess.run, ["sh", "-c", command], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
     )
+
+
+async def server_is_gone(folder: Path, seconds: float = 30.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while lease.keeper_lives(folder) and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    return not lease.keeper_lives(folder)

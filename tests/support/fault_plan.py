@@ -14,9 +14,6 @@ EFFECTS = {"look": "read", "set": "idempotent", "pay": "keyed", "send": "once"}
 
 SOURCES = ("http", "python", "mcp", "activity")
 
-RETRIES = 8
-"""Of every tool: the last is made after 25 seconds, by when a server that died is back on a busy machine too."""
-
 TURNS = 4
 """Model calls of an undisturbed run."""
 

@@ -1,7 +1,6 @@
 """Tool server, workers and remote workers of one crash suite, each of which may die at any time."""
 
 import json
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,9 +13,10 @@ from tests.support.fake_provider.server import FakeProvider
 from tests.support.fault_client import CALLER, METHODS, URL
 from tests.support.fault_crew import Crew, Post, at_work
 from tests.support.fault_model import FaultModel
-from tests.support.fault_plan import EFFECTS, RETRIES, Task
+from tests.support.fault_plan import EFFECTS, Task
 from tests.support.fault_remote import READY
 from tests.support.http_peer import Reply, Seen, http_peer
+from tests.support.ports import free_port
 from tests.support.processes import MANDATE, PROJECT
 
 AGENT = "crash"
@@ -31,8 +31,8 @@ _PROBE: dict[str, Any] = {
     "with": {"key": "key"},
     "done": "result.receipt > 0",
     "absent": "result == null",
-    # The server may have to be started again first.
-    "patience": "8s",
+    # The server and workers may have to be started again first.
+    "patience": "20s",
 }
 
 PRODUCT = (*MANDATE, "worker")
@@ -85,7 +85,7 @@ class Stage:
 @asynccontextmanager
 async def open_stage(setting: Setting, tasks: Sequence[Task]) -> AsyncIterator[Stage]:
     """Everything started and ready; all of it is gone after the block."""
-    queue, port = f"crash-{uuid4().hex[:8]}", _free_port()
+    queue, port = f"crash-{uuid4().hex[:8]}", free_port()
     url = f"http://127.0.0.1:{port}"
     for agent, probe in ((AGENT, None), (PROBED, _PROBE)):
         _write_agent(setting, queue, url, agent, probe)
@@ -159,7 +159,6 @@ def _write_agent(setting: Setting, queue: str, url: str, name: str, probe: dict[
             "mcp": {"name": "faults", "command": command, "env": environment},
             "effects": {f"{name}_mcp": effect for name, effect in EFFECTS.items()},
             "timeout": "60s",
-            "retries": RETRIES,
         }
     ]
     for tool, effect in EFFECTS.items():
@@ -203,7 +202,6 @@ def _http(name: str, effect: str, url: str) -> dict[str, Any]:
         "input_schema": _SCHEMA,
         "effect": effect,
         "timeout": "60s",
-        "retries": RETRIES,
     }
 
 
@@ -216,12 +214,4 @@ def _activity(name: str, effect: str, queue: str) -> dict[str, Any]:
         "failed_types": ["Busy"],
         # Nothing else tells that a remote worker was killed.
         "timeout": "12s",
-        "retries": RETRIES,
     }
-
-
-def _free_port() -> int:
-    """A port that is free now, and that the server gets back whenever it is started again."""
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])

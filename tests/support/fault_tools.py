@@ -2,7 +2,6 @@
 
 from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
 from tests.support import fault_client
-from tests.support.fault_plan import RETRIES
 
 
 def _call(name: str, task: str, item: str, context: ToolContext) -> str:
@@ -12,25 +11,25 @@ def _call(name: str, task: str, item: str, context: ToolContext) -> str:
         raise NotDone(str(busy)) from None
 
 
-@tool(effect="read", timeout="60s", retries=RETRIES)
+@tool(effect="read", timeout="60s")
 def look_python(task: str, item: str, context: ToolContext) -> str:
     """Look something up."""
     return _call("look_python", task, item, context)
 
 
-@tool(effect="idempotent", timeout="60s", retries=RETRIES)
+@tool(effect="idempotent", timeout="60s")
 def set_python(task: str, item: str, context: ToolContext) -> str:
     """Set something."""
     return _call("set_python", task, item, context)
 
 
-@tool(effect="keyed", timeout="60s", retries=RETRIES)
+@tool(effect="keyed", timeout="60s")
 def pay_python(task: str, item: str, context: ToolContext) -> str:
     """Pay something."""
     return _call("pay_python", task, item, context)
 
 
-@tool(effect="once", timeout="60s", retries=RETRIES)
+@tool(effect="once", timeout="60s")
 def send_python(task: str, item: str, context: ToolContext) -> str:
     """Send something."""
     return _call("send_python", task, item, context)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+
+from tests.support.ports import free_port
 
 PASSWORD = "pg-secret-word"
 START_SECONDS = 30.0
@@ -111,7 +112,7 @@ async def running_postgres() -> AsyncIterator[PostgresServer]:
     folder = Path(tempfile.mkdtemp(prefix="mandate-postgres-"))
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
-    server = PostgresServer(folder, _free_port())
+    server = PostgresServer(folder, free_port())
     try:
         await asyncio.to_thread(server.initialize)
         await server.start()
@@ -119,9 +120,3 @@ async def running_postgres() -> AsyncIterator[PostgresServer]:
     finally:
         await server.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -73,7 +73,7 @@ def prompt(
         model=model,
         instructions=instructions,
         tools=tools,
-        agent=digest_of(f"{instructions}|{names}".encode()),
+        agent=digest_of(f"{instructions}|{names}".encode(errors="replace")),
         conversation=messages if isinstance(messages, Conversation) else Conversation(tuple(messages)),
         max_output_tokens=4096,
         timeout=timedelta(seconds=timeout),

@@ -77,6 +77,18 @@ def look_bad(context: ToolContext, shelf: int = 0) -> str:
     raise ValueError("the shelf is empty")
 
 
+@tool(effect="read", retries=2, timeout="20s")
+def look_odd(context: ToolContext, refuse: bool = False, break_first: int = 0) -> str:
+    """Look, or say that nothing was done; with `break_first` fail that often."""
+    keep("look_odd", context, break_first=break_first)
+    if refuse:
+        raise NotDone("nobody looks there")
+    made = [call for call in calls_of(context.workflow_id, "look_odd") if call.step == context.step]
+    if len(made) <= break_first:
+        raise ConnectionError("the line broke")
+    return "odd"
+
+
 @tool(effect="read", timeout="20s")
 def big(size: int, context: ToolContext) -> str:
     """Return so many bytes, numbered lines of 10."""
@@ -180,6 +192,13 @@ def is_false_in_the_end(context: ToolContext) -> bool:
 def _hold(context: ToolContext) -> None:
     while context.workflow_id not in LET_GO and not context.wait(0.02):
         pass
+
+
+@check
+async def takes_a_while() -> bool:
+    """True after 80 ms."""
+    await asyncio.sleep(0.08)
+    return True
 
 
 @check

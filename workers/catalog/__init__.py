@@ -5,6 +5,7 @@ agents: agent files
 earlier_agents: agents of earlier files
 tools: entries of `tools`
 mcp_acceptance: words of MCP servers, accepted
+provider_tools: tools as the models' vendors take them
 checks: checks, probes, compensations
 policies: shared policy files
 rule_matches: rules that match no tool

@@ -9,7 +9,7 @@ from pathlib import Path
 from mandate.activities.documents import Document, Fault, in_order
 from mandate.activities.files import FileError
 from mandate.activities.toolbox import builtin
-from mandate.workers.catalog import mcp_acceptance
+from mandate.workers.catalog import mcp_acceptance, provider_tools
 from mandate.workers.catalog.agents import AgentFile, Scan, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
 from mandate.workers.catalog.policies import PlacedRule, Policies, PolicyFile, policy_folder
@@ -98,12 +98,12 @@ class Catalog:
         await asyncio.gather(*(draft.search.run(mcp, builtins, draft.spec.output_schema) for draft in drafts))
         found = [*scan.faults, *shared.faults()]
         for draft in drafts:
-            found += [*draft.search.faults, *draft.rule_faults(), *draft.checked.faults()]
+            found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
         if not found and _is_whole(source):
             found += _shared_faults(shared, drafts)
         if found:
             raise FileError(found)
-        warnings = in_order([warning for draft in drafts for warning in draft.warnings()])
+        warnings = in_order([warning for draft in drafts for warning in (*draft.search.warnings, *draft.warnings())])
         named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
         return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named)
 
@@ -122,6 +122,16 @@ class _Draft:
         self.checked = AgentChecks(file.spec, file.document, self.search)
         self._path = file.path
         self._document = file.document
+
+    def provider_faults(self) -> Iterator[Fault]:
+        """Yield what the providers of its models would refuse, once all tools are there."""
+        if self.search.faults:
+            return
+        for refusal in provider_tools.find_refusals(self.spec.models, self.search.tools):
+            entry = self.search.entry_of.get(refusal.tool or "")
+            place: Place = ("models", refusal.model) if entry is None else ("tools", entry)
+            is_of_server = entry is not None and isinstance(self.spec.tools[entry], McpTools)
+            yield self._document.fault(place, f"{refusal.why}; leave it out by 'only'" if is_of_server else refusal.why)
 
     def rule_faults(self) -> Iterator[Fault]:
         """Yield the faults of the rules; their conditions are looked at once all tools are there."""

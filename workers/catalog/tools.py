@@ -6,6 +6,7 @@ from typing import Protocol, assert_never
 
 from mandate.activities.documents import Document, Fault
 from mandate.activities.toolbox import decorator
+from mandate.activities.toolbox.base import OfferedTools
 from mandate.activities.toolbox.closed_schemas import close_schema, open_schema
 from mandate.activities.toolbox.schema import check_schema
 from mandate.activities.toolbox.schema_types import find_numeric
@@ -96,6 +97,8 @@ class ToolResolver:
     def __init__(self, document: Document, entries: Sequence[ToolEntry], secrets: Secrets) -> None:
         self.tools: list[ToolDefinition] = []
         self.faults: list[Fault] = []
+        self.warnings: list[Fault] = []
+        """Tools that an MCP server lists and that cannot be used."""
         self.entry_of: dict[str, int] = {}
         """Position of the entry that a tool is from; built-in tools have none."""
         self._document = document
@@ -117,10 +120,13 @@ class ToolResolver:
         if self._lacks_secrets(index, entry) and isinstance(entry, McpTools):
             return ()
         try:
-            found = await definitions(entry, mcp)
+            found = tuple(map(_repair_description, await definitions(entry, mcp)))
         except ValueError as error:
             self._fault(("tools", index, source_of(entry)), str(error))
             return ()
+        if isinstance(found, OfferedTools):
+            of = ("tools", index, "mcp")
+            self.warnings += [self._document.fault(of, f"{why}; it is left out") for why in found.left_out]
         own = ("input_schema",) if "input_schema" in type(entry).model_fields else ()
         sound = [
             self._check(("tools", index, *own), made.input_schema, "" if own else f"{made.tool.name}: ")
@@ -208,6 +214,12 @@ class AnnouncedWaits:
             self._tell(f"waiting for MCP servers: {', '.join(sorted(set(self._waiting)))}")
 
 
+def _repair_description(made: ToolDefinition) -> ToolDefinition:
+    """Return a tool whose description any encoding can carry: half of a surrogate pair, which is no text, is `?`."""
+    description = made.description.encode(errors="replace").decode()
+    return made if description == made.description else made.model_copy(update={"description": description})
+
+
 def _activity(entry: ActivityTool) -> ToolDefinition:
     remote = RemoteActivity(
         name=entry.activity.name,
@@ -247,6 +259,7 @@ def _tool(entry: NamedToolSettings, name: str, source: ToolSource) -> Tool:
     its = {
         "timeout": entry.timeout,
         "retries": entry.retries,
+        "patience": entry.patience,
         "key_valid": entry.key_valid,
         "tags": entry.tags,
         "risk": entry.risk,

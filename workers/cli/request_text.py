@@ -13,6 +13,13 @@ from mandate.workers.cli.output import Output
 from mandate.workflows.contracts.request import Need, OpenRequests, Request
 from mandate.workflows.rules import commands, decisions, wording
 
+SERVER_MEANINGS = {
+    "answer": "the form as JSON, or that the page was visited; the server goes on with it",
+    "cancel": "the server is told that nobody chose",
+    "reject": "the server is told that people do not want it",
+}
+"""Meanings of the choices of a question that an MCP server asks."""
+
 MEANINGS: dict[str, dict[str, str]] = {
     "escalation": {
         "retry": "the agent tries again; with --value it is told your guidance, and all attempts count anew",
@@ -52,9 +59,10 @@ def print_request(out: Output, run: OpenRequests, request: Request, arguments: J
         out.print("", Text("what the run was asked", style="bold"), f"  {request.goal}")
     if request.evidence:
         out.print("", Text("what it tried and did", style="bold"), *(f"  {line}" for line in request.evidence))
-    if request.kind in MEANINGS:
+    meanings = MEANINGS.get(request.kind) if request.server is None else SERVER_MEANINGS
+    if meanings is not None:
         out.print("", Text("what can be chosen", style="bold"))
-        out.print(*(f"  {choice:<13} {MEANINGS[request.kind][choice]}" for choice in request.choices))
+        out.print(*(f"  {choice:<13} {meanings[choice]}" for choice in request.choices))
     if request.tool is not None and request.kind != "question":
         out.print("", Text(f"arguments of {request.tool}", style="bold"))
         out.print(_indented(written(arguments)))

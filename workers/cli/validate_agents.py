@@ -8,6 +8,7 @@ from rich.text import Text
 from mandate.activities.toolbox.closed_schemas import find_open_places
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.policy_summary import Outcome, outcomes, runs_unasked
+from mandate.workers.catalog.provider_tools import list_rewritings
 from mandate.workers.cli.output import Output, print_table
 from mandate.workflows.contracts.policy import Approvers
 from mandate.workflows.contracts.tool import ToolDefinition
@@ -32,6 +33,9 @@ def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
             print_table(out, [_checked(check) for check in pinned.checks], ("after", "is checked"), indent=2)
         for line in (*_strange(loaded), *_openings(loaded)):
             out.print(Text(f"  {line}", style="yellow"))
+        for rewriting in list_rewritings(pinned):
+            told = f"{rewriting.tool} is sent to {_listed(rewriting.providers)} in another form"
+            out.print(Text(f"  {told}: {'; '.join(rewriting.changes)}", style="dim"))
 
 
 def describe_control(control: Approvers | None, people: Path | None) -> str:
@@ -110,6 +114,10 @@ def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
         "checks": [_check_json(check) for check in loaded.pinned.checks],
         "tainted": loaded.pinned.tainted,
         "unaccepted": list(loaded.strange),
+        "rewritten": [
+            {"tool": made.tool, "providers": list(made.providers), "changes": list(made.changes)}
+            for made in list_rewritings(loaded.pinned)
+        ],
         "open": _unnamed(loaded),
         "unasked": _unasked(loaded),
     }

@@ -2,6 +2,7 @@
 
 run_history: state of a run, built from events
 requests: requests and decisions
+local_activities: local activities in a history
 events: events for people
 record: reads a run: history and conversation
 stream: events while a run goes on

@@ -11,6 +11,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.converter import DataConverter
 
 from mandate.workers.history.events import Happening, MessageReceived, RequestOpened, describe_failure
+from mandate.workers.history.local_activities import read_local_activity
 from mandate.workflows.contracts.control import SAFE, ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.marks import read_as
@@ -23,6 +24,8 @@ from mandate.workflows.contracts.request import (
     DecisionCheck,
     Decisions,
     Halt,
+    Notice,
+    Notified,
     NotifyRequest,
     Receipt,
     Receipts,
@@ -124,6 +127,8 @@ class RequestHistory:
                 )
             case "activity_task_scheduled_event_attributes":
                 return await self._scheduled(event, step)
+            case "marker_recorded_event_attributes":
+                return await self._checked_locally(event, step)
             case "activity_task_completed_event_attributes":
                 completed = event.activity_task_completed_event_attributes
                 if (control := self._controls.pop(completed.scheduled_event_id, None)) is not None:
@@ -163,11 +168,23 @@ class RequestHistory:
         if attributes.activity_type.name != NOTIFY:
             return []
         told = await self._decoded(attributes.input.payloads, NotifyRequest)
-        happened: list[Happening] = []
-        for notice in told.notices if told is not None else ():
-            self.requests[notice.request.id] = notice.request
-            happened.append(RequestOpened(step, notice.request, notice.occasion))
-        return happened
+        return self._asked(told.notices, step) if told is not None else []
+
+    def _asked(self, notices: Sequence[Notice], step: int) -> list[Happening]:
+        self.requests.update({notice.request.id: notice.request for notice in notices})
+        return [RequestOpened(step, notice.request, notice.occasion) for notice in notices]
+
+    async def _checked_locally(self, event: HistoryEvent, step: int) -> list[Happening]:
+        done = read_local_activity(event)
+        if done is None or done.failure is not None:
+            return []
+        if done.kind == NOTIFY:
+            notified = await self._decoded(done.result, Notified)
+            return self._asked(notified.notices, step) if notified is not None else []
+        many = await self._decoded(done.result, CheckedMany) if done.kind == CHECK_MANY else None
+        one = await self._decoded(done.result, Checked) if done.kind == CHECK else None
+        checked = many.checked if many is not None else (one,) if one is not None else ()
+        return [happening for one in checked for happening in self._taken(one, step)]
 
     async def _answered(self, event: HistoryEvent, step: int) -> list[Happening]:
         """Return the events that follow from the answer to an update."""
@@ -243,17 +260,24 @@ class RequestHistory:
         return [MessageReceived(step, _said(name, message))]
 
     def _checked(self, check: DecisionCheck, checked: Checked, step: int) -> list[Happening]:
+        self.requests.update({check.request.id: check.request} if check.request.id in self.requests else {})
+        return self._taken(checked.model_copy(update={"decision": check.decision, "at": check.at}), step)
+
+    def _taken(self, checked: Checked, step: int) -> list[Happening]:
         """Return the events of a signal's decision; that of an update is told by its answer."""
-        decision = check.decision
+        decision, at = checked.decision, checked.at
+        if decision is None or at is None:
+            return []
         said = (message for _, message in self._updates.values())
         if any(decision in message if isinstance(message, tuple) else decision == message for message in said):
             return []
         if checked.refusal is not None:
             line = f"{_said('decide', decision)}, which does not count: {checked.refusal}"
             return [MessageReceived(step, line, counts=False)]
-        if checked.edited is None and check.request.id in self.requests:
-            going_on = decisions.count_decision(check.request, decision, checked, check.at)
-            self.requests[check.request.id] = going_on
+        request = self.requests.get(decision.request)
+        if checked.edited is None and request is not None:
+            going_on = decisions.count_decision(request, decision, checked, at)
+            self.requests[request.id] = going_on
             if checked.answer is not None or decisions.find_outcome(going_on) is not None:
                 self._close(decision.request)
         return [

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from mandate.workers.history.events import (
     describe_failure,
     ended_by,
 )
+from mandate.workers.history.local_activities import LocalActivity, read_local_activity
 from mandate.workers.history.requests import CHECKS, NOTIFY, RequestHistory
 from mandate.workflows.contracts.agent import AgentPin, Pinned
 from mandate.workflows.contracts.base import Digest
@@ -40,7 +41,7 @@ from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
-from mandate.workflows.rules import effects, wording
+from mandate.workflows.rules import effects, patience, wording
 
 T = TypeVar("T")
 
@@ -74,12 +75,15 @@ class RunHistory:
     """Its requests to people."""
     _first_run: str = ""
     _open: dict[int, _Activity] = field(default_factory=dict)
+    _waits: dict[int, str] = field(default_factory=dict)
+    """Calls that wait for their next attempt, by the events of their timers."""
 
     def __post_init__(self) -> None:
         self.parked = RequestHistory(self.converter)
 
     async def add(self, event: HistoryEvent) -> list[Happening]:
         """Take in the next event; return what a person would want to hear of it."""
+        await self._note_wait(event)
         happened = await self._add(event)
         self.parked.is_controlled = self.pin is not None and self.pin.controls
         return [*happened, *await self.parked.add(event, self.step)]
@@ -90,6 +94,9 @@ class RunHistory:
                 await self._start(event.workflow_execution_started_event_attributes)
             case "activity_task_scheduled_event_attributes":
                 return await self._scheduled(event)
+            case "marker_recorded_event_attributes":
+                done = read_local_activity(event)
+                return await self._done_locally(done) if done is not None else []
             case "activity_task_started_event_attributes":
                 self._taken_up(event)
             case "activity_task_completed_event_attributes":
@@ -114,7 +121,20 @@ class RunHistory:
     def doing(self) -> str:
         """The current work, in words; empty when nothing is known to be under way."""
         going_on = [activity.line for activity in self._open.values() if activity.kind != NOTIFY]
+        going_on += self._waits.values()
         return ", ".join(going_on) or self.parked.doing
+
+    async def _note_wait(self, event: HistoryEvent) -> None:
+        """Note a call that waits for its next attempt, as its timer says; other timers say something else."""
+        match event.WhichOneof("attributes"):
+            case "timer_started_event_attributes" if event.HasField("user_metadata"):
+                (line,) = await self._decode([event.user_metadata.summary], str)
+                if patience.is_wait(line):
+                    self._waits[event.event_id] = line
+            case "timer_fired_event_attributes":
+                self._waits.pop(event.timer_fired_event_attributes.started_event_id, None)
+            case "timer_canceled_event_attributes":
+                self._waits.pop(event.timer_canceled_event_attributes.started_event_id, None)
 
     async def _start(self, attributes: WorkflowExecutionStartedEventAttributes) -> None:
         self.task_queue = attributes.task_queue.name
@@ -165,6 +185,29 @@ class RunHistory:
         activity.call.state = "running"
         self.parked.close_call(next(index for index, call in enumerate(self.calls) if call is activity.call))
         return [CallStarted(self.step, activity.call)]
+
+    async def _done_locally(self, done: LocalActivity) -> list[Happening]:
+        """Return the events of a local activity; of one that is done again as an ordinary one, nothing."""
+        if done.is_repeated:
+            return []
+        call = self.calls[done.index] if done.index is not None and done.index < len(self.calls) else None
+        if done.kind == "pin_agent" and done.failure is None:
+            (pinned,) = await self._decode(done.result, Pinned)
+            self.pin, self.head = pinned.agent, pinned.head
+        if done.kind == "verify_result":
+            with contextlib.suppress(ValueError, RuntimeError):
+                (found,) = await self._decode(done.result, CheckResult)
+                return [ResultChecked(self.step, done.subject, found.finding, found.reason, call)]
+        if done.kind != "run_tool" or call is None:
+            return []
+        call.state, call.begun_at, call.done_at = "running", done.begun_at, done.done_at
+        self.parked.close_call(done.index or 0)
+        begun = CallStarted(self.step, replace(call))
+        if done.failure is not None:
+            return [begun, *await self._failed(_Activity(done.kind, call.line, call), done.failure)]
+        result = await self._decode_result(done.result)
+        self._settle(call, result, Outcome.NOT_DONE if result.error else Outcome.DONE)
+        return [begun, CallReturned(self.step, call)]
 
     async def _call_of(self, attributes: ActivityTaskScheduledEventAttributes, line: str) -> Call | None:
         """Return the call that an activity answers: by its index, else by its key, else by the activity's name.

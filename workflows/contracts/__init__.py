@@ -14,6 +14,7 @@ state: state of a run
 changes: changes that older runs do without
 start: claims of a signed start
 request: requests to people, their decisions
+question: questions of MCP servers
 decision_lookups: decisions looked up together
 control: checks of who controls runs
 people: file of people

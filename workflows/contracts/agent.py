@@ -17,11 +17,6 @@ from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 
-LOOP = 2
-"""1: lists of runs follow whom a request waits for now; results of probes and checks taint; a stop or a pause holds
-before each new attempt; who escalates late decides in time.
-2: decisions that come together are looked up together; a crowded run keeps those that come by signal."""
-
 
 class AgentSpec(Spec):
     """An agent file."""
@@ -223,3 +218,5 @@ class Pinned(Record):
     head: Digest
     requester: str | None = None
     """The one who asked, by their name in the file of people if they are there, however the start named them."""
+    slow: tuple[str, ...] = ()
+    """Names of `rules.local_activities` that wait for others where these workers are."""

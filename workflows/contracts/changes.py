@@ -43,6 +43,10 @@ class Change(Enum):
     DEFERS_DECISIONS = "loop", 2, "A crowded run keeps decisions that come by signal."
     LOOKS_UP_TOGETHER = "loop", 2, "Decisions that come together are looked up together."
 
+    WAITS_OUT = "loop", 3, "A call that may be repeated has patience; the run waits between its later attempts."
+    EXCUSES_AGENT = "loop", 3, "What people refused, and what the other side was down for, is no attempt of the agent."
+    ACTS_LOCALLY = "loop", 3, "Reads, checks and lookups of decisions that are quick are local activities."
+
     @property
     def field(self) -> Literal["asks", "hides", "controls", "recovers", "loop"]:
         return self.value[0]
@@ -65,6 +69,9 @@ class Change(Enum):
             case "loop":
                 return agent.loop >= self.first
 
+
+PINS_LOCALLY = "pins-locally"
+"""Patch of a run that pins its agent in a local activity: it has no pin yet that could tell of a change."""
 
 LOOP = max(change.first for change in Change if change.field == "loop")
 """Value of the pin's `loop` in runs that begin today."""

@@ -28,6 +28,8 @@ class FailureType(StrEnum):
     CONTEXT_TOO_LONG = "ContextTooLong"
     TOOL_FAILED = "ToolFailed"
     """One attempt of a tool; its details are one `ToolFailure`."""
+    NOT_QUICK = "NotQuick"
+    """A local activity that took too long; what it should do is done as an ordinary activity."""
     STORE_MISMATCH = "StoreMismatch"
     """The run was started on another blob store than this worker's."""
     BLOB_MISSING = "BlobMissing"
@@ -68,4 +70,8 @@ class ToolFailure(Record):
     attempts: int = 1
     """Number of the attempt that says so."""
     passing: bool = False
-    """The other side asked to come again later."""
+    """It may be gone another time: the other side asked to come again later, or was not there."""
+    failed: int = 1
+    """Attempts that failed, lost ones not counted: those of the activities before this one included."""
+    again_in: float | None = None
+    """Seconds after which the run may make another attempt; `None` where there is to be none."""

@@ -18,7 +18,9 @@ from mandate.workflows.contracts.policy import Person, RequesterIs
 from mandate.workflows.contracts.tool import Tool, ToolResult
 
 RequestKind = Literal["approval", "question", "escalation", "outcome", "budget"]
-"""May this exact call run? | The agent asks. | Attempts are used up. | Did this effect happen? | Raise the limit?"""
+"""May this exact call run? | The agent or a tool's MCP server asks. | Attempts are used up. | Did this effect happen? |
+Raise the limit?
+"""
 
 REJECT = "reject"
 """The safe choice of requests that have it; the only one that may be made for all requests of a run at once."""
@@ -33,6 +35,12 @@ CHOICES: dict[RequestKind, tuple[str, ...]] = {
     "outcome": ("happened", "not_happened", "stop"),
 }
 """Choices that a request offers, the safe choice last."""
+
+CANCEL = "cancel"
+"""Leaves a server's question without an answer: neither yes nor no."""
+
+SERVER_CHOICES = ("answer", CANCEL, REJECT)
+"""Choices of a question that an MCP server asks: it is told `accept`, `cancel` or `decline`."""
 
 VALUE_BYTES = 64 * 1024
 """Most that the value of one decision takes as JSON."""
@@ -195,6 +203,10 @@ class Request(Record):
     """The text of a question, up to 4,000 characters."""
     options: tuple[str, ...] = ()
     """Answers that the agent suggests."""
+    server: str | None = None
+    """The MCP server that asks the question; `None` for the agent itself."""
+    form: Digest | None = None
+    """Address of the JSON Schema that the answer to a server's question must fit; `None` for a page to visit."""
     goal: str | None = None
     """The run's task, its beginning; of escalations and outcomes."""
     evidence: tuple[str, ...] = ()
@@ -336,6 +348,10 @@ class Checked(Record):
     edited: EditedCall | None = None
     answer: ToolResult | None = None
     """Result of a question's tool call."""
+    decision: Decision | None = None
+    """The decision, without its token, where the check was a local activity, whose input is in no history."""
+    at: AwareDatetime | None = None
+    """Time when it came, with `decision`."""
 
 
 class Notice(Record):
@@ -363,6 +379,8 @@ class Notified(Record):
 
     failures: tuple[str, ...] = ()
     """One sentence a channel that could not be reached; never holds a secret."""
+    notices: tuple[Notice, ...] = ()
+    """Those of its input, where it was a local activity, whose input is in no history."""
 
 
 WORDS_CHARACTERS = 8000

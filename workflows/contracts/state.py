@@ -8,8 +8,10 @@ from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.base import Digest, Record, canonical_json
 from mandate.workflows.contracts.compensation import Compensable
 from mandate.workflows.contracts.decision_lookups import KeptDecision
+from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.model import ModelReply, Usage, Words
 from mandate.workflows.contracts.policy import ToolTotals, Verdict
+from mandate.workflows.contracts.question import OpenQuestions
 from mandate.workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
@@ -87,6 +89,25 @@ class Unclear(Record):
     """It is known that it has not happened, and is to be made again."""
 
 
+class Wait(Record):
+    """A call that waits for its next attempt."""
+
+    entry: EffectEntry | None
+    """For a call that changes the world."""
+    begun_at: AwareDatetime
+    """Time of its first attempt."""
+    again_at: AwareDatetime
+    line: str
+    """What it waits for, for people."""
+    answer: ToolResult
+    """Why the last attempt failed."""
+    outcome: Outcome
+    """Knowledge of all attempts so far."""
+    attempts: int
+    failed: int
+    """Attempts that failed; the others were lost with their workers."""
+
+
 class Trouble(Record):
     """Failures of one tool since its last success, of turns in a row, or of the final answer."""
 
@@ -107,6 +128,9 @@ class RecoveryState(Record):
     """Reasons why calls failed for good, by their digest: the same call again is not made. The last 64."""
     spoiled: dict[str, str] = {}
     """Reasons why calls that changed the world failed a check: they are never made again as they are. The last 64."""
+    refused: dict[str, str] = {}
+    """What people said to calls that they rejected, by the digests of the calls: the same call again is not asked for,
+    until somebody tells the run how to go on. The last 64."""
     same: dict[str, int] = {}
     """Number of times that a call came with the same result, by the digest of both. The last 64."""
 
@@ -146,6 +170,8 @@ class RunState(Record):
     """By position in `calls`."""
     notes: dict[int, str] = {}
     """Notes of people who approved, by position in `calls`; told with the result."""
+    asked: dict[int, OpenQuestions] = {}
+    """Questions of tools' servers, by position in `calls`."""
     signed: dict[int, SignedApproval] = {}
     """Of calls that people had to sign for, by position in `calls`."""
     totals: dict[str, ToolTotals] = {}
@@ -153,6 +179,8 @@ class RunState(Record):
     tainted: bool = False
     """Content of an untrusted tool has entered the conversation."""
     unclear: dict[int, Unclear] = {}
+    """By position in `calls`."""
+    waits: dict[int, Wait] = {}
     """By position in `calls`."""
     resolutions: dict[str, Resolution] = {}
     """By request, until what waits for it has taken it."""
@@ -180,3 +208,5 @@ class RunState(Record):
     """That of a run which was stopped as it came."""
     recent: tuple[str, ...] = ()
     """The last few steps in words, for the current details."""
+    quick: dict[str, bool] = {}
+    """Whether the last time was quick, by names that `rules.local_activities` gives."""

@@ -1,12 +1,14 @@
 """Tools: what the loop decides with, what the model is told, and where a call goes."""
 
+import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal, TypeGuard
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import Field
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record
+from mandate.workflows.contracts.question import AnsweredQuestions, ServerQuestions
 
 
 class Effect(StrEnum):
@@ -51,8 +53,10 @@ class Tool(Record):
     effect: Effect = Effect.ONCE
     timeout: timedelta = timedelta(seconds=60)
     """Of one attempt."""
-    retries: int = 2
-    """Attempts after the first; `once` tools have none whatever this says."""
+    retries: int | None = None
+    """Attempts after the first at most; `None` for as many as patience has room for. `once` tools have none."""
+    patience: timedelta | None = None
+    """Time for which a call that may be repeated is; `None` for what `rules.patience` has for its effect."""
     key_valid: timedelta | None = None
     """For `keyed`: how long the other side knows the idempotency key; `None` for ever. No attempt begins later."""
     tags: tuple[str, ...] = ()
@@ -76,6 +80,12 @@ class McpServer(Record):
     env: dict[str, str] = {}
     url: str | None = None
     headers: dict[str, str] = {}
+    start: timedelta | None = None
+    """Longest time until it has listed its tools; `None` for the worker's own."""
+
+    def without_start(self) -> Self:
+        """Return which server it is: runs that were pinned before `start` was changed have the same."""
+        return self.model_copy(update={"start": None})
 
 
 class PythonBinding(Record):
@@ -93,6 +103,8 @@ class McpBinding(Record):
     """The server's words on the tool's effect; shown to people and never trusted."""
     error: ErrorMeaning | None = None
     """Meaning of a failure that the tool reports; `None` for unknown if it is `once`, else not done."""
+    asks_before_acting: bool = False
+    """The server asks what it must know before it changes anything."""
 
 
 class HttpBinding(Record):
@@ -176,7 +188,15 @@ class ToolRequest(Record):
     """Address of the arguments that a person put in place of the model's."""
     signed: SignedApproval | None = None
     """Set where people had to sign."""
+    answers: AnsweredQuestions | None = None
+    """What people answered to the tool's server, for a call that goes on."""
     step: int
+    patience: timedelta | None = None
+    """Rest of the call's patience; `None` for `once`, and in runs that began when attempts were counted only."""
+    failed: int = 0
+    """Attempts that failed in activities before this one."""
+    reached: bool = False
+    """One of these may have reached the other side."""
 
 
 class ToolResult(Record):
@@ -195,9 +215,21 @@ class ToolResult(Record):
     """The call was done, and this is not what its tool returned, which is lost."""
     unfit: bool = False
     """It did not pass a check."""
+    asking: ServerQuestions | None = None
+    """Set where the tool's server asks people before it goes on: the call has no result yet."""
+    cause: Literal["people", "other_side"] | None = None
+    """Whose doing an error is, if not the agent's: people refused the call, or the other side was down."""
     attempts: int = 1
     """Number of attempts the call is known to have had; at least, where only the other side counts them."""
+    quick: bool = False
+    """It was made and stored within `QUICK_SECONDS`; left out when the result travels on."""
 
+
+LOCAL_ID = re.compile(r"\d+(?::(?P<index>\d*)(?::(?P<subject>.*))?)?")
+"""Ids of activities. A local one's tells what else no history would: the position of the call, the name of a check."""
+
+QUICK_SECONDS = 0.1
+"""A read or a check that took no longer is a local activity the next time."""
 
 INLINE_BYTES = 128
 """Results up to this size travel through Temporal; longer ones stay in the store."""

@@ -55,7 +55,14 @@ class ToolSettings(Spec):
 
     effect: Effect | None = Field(default=None, description="What a call does to the world; `once` if nothing says.")
     timeout: Duration | None = Field(default=None, description="Longest time of one attempt, for example `30s`.")
-    retries: int | None = Field(default=None, ge=0, le=20, description="Attempts after the first; never for `once`.")
+    patience: Duration | None = Field(
+        default=None,
+        description="How long a call is repeated while the other side is down; 1m for `read`, 10m for `idempotent` and "
+        "`keyed`, never for `once`.",
+    )
+    retries: int | None = Field(
+        default=None, ge=0, le=20, description="Attempts after the first at most, for who wants to bound them."
+    )
     key_valid: Duration | None = Field(
         default=None,
         description="For `keyed`: how long the other side knows the idempotency key, for example `24h`; "
@@ -111,6 +118,9 @@ class McpConnection(Spec):
     headers: dict[str, Confidential] = Field(
         default={}, repr=False, description="Sent to `url`; `${secret:NAME}` is resolved."
     )
+    start: Duration | None = Field(
+        default=None, description="Longest time that it may take to start and to list its tools; `30s` if nothing says."
+    )
 
     @model_validator(mode="after")
     def _one_transport(self) -> Self:
@@ -135,6 +145,12 @@ class McpTools(ToolSettings):
         "if nothing says, `unknown` for `once` and `not_done` for the rest.",
     )
     errors: dict[str, ErrorMeaning] = Field(default={}, description="The same by tool; not named: `error`.")
+    start: Duration | None = Field(default=None, description="The same as `start` of `mcp`, for this entry.")
+    asks_before_acting: bool = Field(
+        default=False,
+        description="Whether the server asks people what it must know before a tool changes anything; without it a "
+        "`once` call that is not carried on after a question has an unknown outcome.",
+    )
     additional_arguments: Literal["allow", "refuse"] = Field(
         default="refuse",
         description="Whether calls may have arguments that the server's schemas do not declare, where these leave it "

@@ -174,6 +174,8 @@ class CheckResult(Record):
     """One sentence for the model and for people."""
     usage: Usage = Usage()
     """Of a check by a model."""
+    quick: bool = False
+    """It was made within `QUICK_SECONDS`."""
 
 
 class ProbeRequest(Record):

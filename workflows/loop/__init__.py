@@ -4,9 +4,12 @@ run: state of a run
 start: input of a run
 turn: calls of one turn
 tool_calls: attempts of a call
+waits: waits between attempts
 reconciliation: unknown outcomes
 verification: checks
 approvals: calls that people decide on
+questions: questions of MCP servers
+dialogues: questions in the middle of a call
 resolutions: closed requests, choices about a run
 escalation: people, where retries cannot help
 attempts: failures of a turn, counted

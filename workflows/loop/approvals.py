@@ -12,7 +12,7 @@ from mandate.workflows.contracts.state import Edit
 from mandate.workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effect, SignedApproval, Tool, ToolResult
 from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import decisions, needs, policy, redaction, totals, wording
+from mandate.workflows.rules import decisions, needs, policy, recovery, redaction, totals, wording
 
 ASK_PERSON = "ask_person"
 
@@ -116,7 +116,12 @@ def close(run: Run, closed: ClosedRequest) -> None:
         case "rejected" | "expired":
             held = request.edited.arguments if request.edited is not None else call.arguments
             run.release(tool, held)
-            run.answer(index, ToolResult(text=f"refused: {closed.reason}{comment}", error=True))
+            is_excused = run.has(Change.EXCUSES_AGENT)
+            text = f"refused: {closed.reason}{comment}"
+            run.answer(index, ToolResult(text=text, error=True, cause="people" if is_excused else None))
+            if is_excused and closed.outcome == "rejected" and request.kind == "approval":
+                digest = recovery.digest_call(call.tool, call.arguments)
+                run.state.recovery = recovery.keep_refusal(run.state.recovery, digest, f"{closed.reason}{comment}")
     run.record_step(f"{request.id}: {closed.reason}{comment}")
     run.publish_status()
 

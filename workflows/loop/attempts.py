@@ -30,6 +30,8 @@ class AttemptLimits:
                 made.answer.note, wording.describe_failed_check(made.failed, changed_world=is_effect), attempt
             )
             return made.answer.model_copy(update={"note": note, "unfit": is_new})
+        if made.answer.error and made.is_passing and self._run.has(Change.EXCUSES_AGENT):
+            return made.answer.model_copy(update={"cause": "other_side"})
         if made.answer.error:
             # What was not sent may go through another time, and so may what is busy; a definite no stays one.
             is_final = made.outcome is Outcome.NOT_DONE and not made.is_passing
@@ -81,6 +83,9 @@ class AttemptLimits:
         its = self._run.state
         if its.turn_counted or not its.calls or not self._run.has(Change.ESCALATES):
             return
+        if self._run.has(Change.EXCUSES_AGENT) and self._excuse_turn():
+            self._run.state.turn_counted = True
+            return
         recovery = its.recovery
         if all(answer is not None and (answer.error or answer.unfit) for answer in its.answers):
             lines = "; ".join(map(self._failure_in_words, its.calls, its.answers))
@@ -89,6 +94,15 @@ class AttemptLimits:
             recovery = rules_recovery.count_success(recovery, rules_recovery.TURNS, changed_world=False)
         self._run.state.recovery = recovery
         self._run.state.turn_counted = True
+
+    def _excuse_turn(self) -> bool:
+        """Return whether no call of the turn worked and none of that is the agent's doing; tell the model so."""
+        causes = [
+            answer.cause if answer is not None and answer.error else "agent" for answer in self._run.state.answers
+        ]
+        if set(causes) == {"people"}:
+            self._run.state.note = wording.ALL_REFUSED
+        return None not in causes and "agent" not in causes
 
     def _failure_in_words(self, call: CallRequest, answer: ToolResult | None) -> str:
         """Return why a call of the turn did not work, without anything sensitive."""
@@ -105,6 +119,21 @@ class AttemptLimits:
         if not (recovery.failed or recovery.spoiled) or not self._run.has(Change.REFUSES_REPEATED):
             return None
         return rules_recovery.find_failure(recovery, rules_recovery.digest_call(call.tool, call.arguments))
+
+    def find_refusal(self, call: CallRequest) -> str | None:
+        """Return why the same call is not asked for again: a person has rejected it."""
+        refused = self._run.state.recovery.refused
+        if not refused or call.undoes is not None or not self._run.has(Change.EXCUSES_AGENT):
+            return None
+        return refused.get(rules_recovery.digest_call(call.tool, call.arguments))
+
+    def refuse_again(self, index: int, call: CallRequest, before: str) -> None:
+        """Refuse a call that a person has rejected before."""
+        line = wording.describe_call(call.tool, call.arguments, self._run.tool(call.tool).sensitive)
+        text = f"refused: people have rejected the same call before ({before}); nobody is asked again"
+        attempt = self.count_failure(call.tool, f"{line}: asked for again after it was rejected", index=index)
+        self._run.answer(index, ToolResult(text=text, error=True, note=attempt))
+        self._run.record_step(f"not asked for again: {line}")
 
     def find_spoiled(self, index: int, call: CallRequest) -> str | None:
         """Return why a call is not made that was judged before the same one of its turn was done wrongly."""

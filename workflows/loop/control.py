@@ -86,6 +86,11 @@ class Control:
         return self._run.state.control.stopped is not None and not self.is_compensating
 
     @property
+    def is_halting(self) -> bool:
+        """True if the turn has to end before all its calls have answers."""
+        return self.is_stopping or bool(self._run.state.uncertain) or self._run.is_leaving
+
+    @property
     def is_compensating(self) -> bool:
         return self._run.state.control.undo == "begun"
 
@@ -123,6 +128,9 @@ class Control:
 
     def steer(self, steering: Steering) -> Told:
         self.add_words(Words(by=steering.by, text=steering.text))
+        # A person may have changed their mind, and has no other way to say so.
+        its = self._run.state
+        its.recovery = its.recovery.model_copy(update={"refused": {}}) if its.recovery.refused else its.recovery
         self._run.record_step(f"{steering.by} says: {wording.shorten(steering.text, 80)}")
         return Told(status=self._run.status, message="the model is told at its next step")
 

@@ -1,7 +1,7 @@
 """Decisions that come together are looked up together: one activity for fifty of them, in place of fifty."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
@@ -18,7 +18,9 @@ Waiting = tuple[DecisionCheck, asyncio.Future[Checked]]
 class Lookups:
     """The lookups of one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, locally: Callable[[], steps.Locally | None]) -> None:
+        """Take `locally`, which says whether the next lookup may run within the workflow task."""
+        self._locally = locally
         self._waiting: list[Waiting] = []
         self._under_way: dict[asyncio.Task[None], None] = {}
 
@@ -34,29 +36,31 @@ class Lookups:
     def _begin(self) -> None:
         waiting, self._waiting = self._waiting, []
         for some in _together(waiting):
-            task = asyncio.create_task(_look_up(some))
+            task = asyncio.create_task(self._look_up(some))
             self._under_way[task] = None
             task.add_done_callback(self._under_way.pop)
 
-
-async def _look_up(some: Sequence[Waiting]) -> None:
-    try:
-        if len(some) == 1:
-            checked: Sequence[Checked] = [await steps.check_decision(some[0][0])]
-        else:
-            checked = (await steps.check_decisions(DecisionChecks(checks=tuple(check for check, _ in some)))).checked
-    except ActivityError as error:
-        if len(some) > 1 and _may_be_of_one(error):
-            await asyncio.gather(*(_look_up([one]) for one in some))
+    async def _look_up(self, some: Sequence[Waiting]) -> None:
+        try:
+            checked = await self._check([check for check, _ in some])
+        except ActivityError as error:
+            if len(some) > 1 and _may_be_of_one(error):
+                await asyncio.gather(*(self._look_up([one]) for one in some))
+                return
+            _fail(some, error)
             return
-        _fail(some, error)
-        return
-    except Exception as error:  # noqa: BLE001 - whoever waits raises it, which this task would do unheard
-        _fail(some, error)
-        return
-    for (_, found), one in zip(some, checked, strict=True):
-        if not found.done():
-            found.set_result(one)
+        except Exception as error:  # noqa: BLE001 - whoever waits raises it, which this task would do unheard
+            _fail(some, error)
+            return
+        for (_, found), one in zip(some, checked, strict=True):
+            if not found.done():
+                found.set_result(one)
+
+    async def _check(self, checks: Sequence[DecisionCheck]) -> Sequence[Checked]:
+        locally = self._locally()
+        if len(checks) == 1:
+            return [await steps.check_decision(checks[0], locally=locally)]
+        return (await steps.check_decisions(DecisionChecks(checks=tuple(checks)), locally=locally)).checked
 
 
 def _fail(some: Sequence[Waiting], error: Exception) -> None:

@@ -18,7 +18,7 @@ from mandate.workflows.loop import resolutions
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import decisions, recovery, wording
+from mandate.workflows.rules import decisions, local_activities, recovery, wording
 from mandate.workflows.rules import needs as rules_needs
 
 EFFECTS_SHOWN = 10
@@ -38,14 +38,16 @@ class Escalations:
     async def verify(self, check: CheckPin, request: CheckRequest) -> CheckResult:
         """Make a check and return what it finds; one that no worker can make is `unable`."""
         self._run.set_doing(f"checking {check.name}")
+        name = local_activities.name_check(check)
         try:
-            found = await steps.verify_result(request, check)
+            found = await steps.verify_result(request, check, locally=self._run.perform_locally(name))
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
             cause = error.cause
             why = cause.message if isinstance(cause, ApplicationError) else "no worker made it in time"
             found = CheckResult(finding="unable", reason=wording.shorten(why, 200))
+        self._run.keep_speed(name, was_quick=found.quick)
         self._run.state.usage = self._run.state.usage + found.usage
         self._run.record_step(f"check {check.name}: {found.finding}{f', {found.reason}' if found.reason else ''}")
         return found

@@ -11,6 +11,7 @@ from mandate.workflows import steps
 from mandate.workflows.contracts.request import Notice, NotifyRequest, Request
 from mandate.workflows.loop import approvals
 from mandate.workflows.loop.run import Run
+from mandate.workflows.rules import local_activities
 
 NOTICES = 25
 """Requests that one activity tells people of."""
@@ -58,7 +59,7 @@ class Notifications:
 
     async def _notify(self, told: NotifyRequest) -> None:
         try:
-            notified = await steps.notify_people(told)
+            notified = await steps.notify_people(told, locally=self._run.perform_locally(local_activities.NOTICES))
             failures = notified.failures
         except ActivityError as error:
             if is_cancelled_exception(error):

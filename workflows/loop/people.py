@@ -27,13 +27,13 @@ from mandate.workflows.contracts.request import (
 )
 from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
-from mandate.workflows.loop import approvals, resolutions
+from mandate.workflows.loop import approvals, questions, resolutions
 from mandate.workflows.loop.decision_lookups import Lookups
 from mandate.workflows.loop.deferred_decisions import Kept
 from mandate.workflows.loop.notifications import Notifications
 from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import decisions, redaction, wording
+from mandate.workflows.rules import decisions, local_activities, redaction, wording
 from mandate.workflows.rules import needs as rules_needs
 
 Via = Literal["update", "signal"]
@@ -51,7 +51,7 @@ CROWDED = "too many messages came to the run at once; send it again in a moment"
 
 CLOSE: Mapping[RequestKind, Callable[[Run, ClosedRequest], None]] = {
     "approval": approvals.close,
-    "question": approvals.close,
+    "question": questions.close,
     "escalation": resolutions.keep,
     "outcome": resolutions.keep,
 }
@@ -65,7 +65,7 @@ class PeopleGate:
         self._run = run
         self._locks: dict[str, asyncio.Lock] = {}
         self._checks: dict[str, int] = {}
-        self._lookups = Lookups()
+        self._lookups = Lookups(lambda: run.perform_locally(local_activities.DECISIONS))
         self._due_of: tuple[tuple[Request, ...], tuple[str, ...], datetime | None] | None = None
         self._is_draining = False
         self._kept = Kept(run, self._take_in)
@@ -123,10 +123,11 @@ class PeopleGate:
     def in_clear(self, request: str, value: JsonValue) -> str | None:
         """Return why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
         asked = decisions.find(self.state, request) if value is not None else None
-        tool = approvals.find_tool(self._run, asked) if asked is not None else None
+        tool = questions.find_tool(self._run, asked) if asked is not None else None
         if tool is None or not self._run.has(Change.HIDES_SENSITIVE):
             return None
-        name = redaction.find_in_clear(value, tool.sensitive)
+        given = value if asked is None else questions.read_value(asked, value)
+        name = redaction.find_in_clear(given, tool.sensitive)
         return f"value: {redaction.explain_in_clear(name)}" if name is not None else None
 
     def is_open(self, request: object) -> bool:

@@ -42,6 +42,8 @@ class Reconciliation:
                 self._tool_calls.settle(placed.index)
                 return said
             attempted = await self._tool_calls.make_again(placed, unclear)
+            if attempted is None:
+                return None
             if attempted.outcome is not Outcome.UNKNOWN:
                 return attempted
 

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Literal
 
 from temporalio import workflow
 
+from mandate.workflows import steps
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.policy import Rule, RunFacts, Verdict
@@ -13,7 +15,7 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
 from mandate.workflows.loop.open_requests import Board
-from mandate.workflows.rules import redaction, totals, wording
+from mandate.workflows.rules import local_activities, redaction, totals, wording
 
 RECENT = 8
 """Steps that the current details show."""
@@ -29,6 +31,22 @@ RUNNING = visibility.Standing("running", ())
 Status = Literal["running", "waiting", "paused", "done"]
 
 
+class TaskTime:
+    """Time that a workflow task has been kept open by local activities."""
+
+    def __init__(self) -> None:
+        self._task = 0
+        self._began: datetime | None = None
+
+    @property
+    def left(self) -> timedelta:
+        """The rest of `TASK_LIMIT`: the clock of a workflow task goes on when a local activity ends, and then only."""
+        task = workflow.info().get_current_history_length()
+        if self._began is None or task != self._task:
+            self._task, self._began = task, workflow.now()
+        return local_activities.TASK_LIMIT - (workflow.now() - self._began)
+
+
 class Run:
     """Holder of a run's state: all that the run must not lose is in `state`."""
 
@@ -42,6 +60,7 @@ class Run:
         """Facts about `state.people.open`."""
         self.messages = 0
         """Messages of people since the run last continued as new."""
+        self._task_time = TaskTime()
 
     @property
     def is_begun(self) -> bool:
@@ -92,6 +111,22 @@ class Run:
             tainted=self.state.tainted,
             totals=self.state.totals,
         )
+
+    def perform_locally(self, name: str | None) -> steps.Locally | None:
+        """Permit what has this name among `local_activities` to run within the workflow task, if it is quick."""
+        if name is None or not self.has(Change.ACTS_LOCALLY):
+            return None
+        if not local_activities.is_quick(self.state.quick, name):
+            return None
+        left = self._task_time.left
+        if left < local_activities.SHORTEST:
+            return None
+        return steps.Locally(left, lambda: self.keep_speed(name, was_quick=False))
+
+    def keep_speed(self, name: str | None, *, was_quick: bool) -> None:
+        """Keep whether something was quick the last time; `name` as for `perform_locally`."""
+        if name is not None and self.has(Change.ACTS_LOCALLY):
+            self.state.quick = local_activities.keep_speed(self.state.quick, name, was_quick=was_quick)
 
     def taint(self, tool: Tool) -> None:
         """Note that what `tool` returned enters the conversation."""

@@ -6,15 +6,16 @@ from pydantic import ValidationError
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
-from mandate.workflows import marks
+from mandate.workflows import marks, steps
 from mandate.workflows.contracts.agent import PinRequest
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.budget import BudgetRequest
+from mandate.workflows.contracts.changes import PINS_LOCALLY
 from mandate.workflows.contracts.failures import FailureType, Unreadable
 from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.run import RunRequest
 from mandate.workflows.contracts.state import RunState
-from mandate.workflows.rules import input_size, validation, wording
+from mandate.workflows.rules import input_size, local_activities, validation, wording
 
 GOAL_CHARACTERS = 500
 
@@ -37,6 +38,13 @@ def carried_state(args: tuple[Any, ...]) -> RunState | ApplicationError | None:
         marks.leave_to_others(marks.claimed_store(given))
         return ApplicationError(FOREIGN, type=FailureType.NOT_ASKED, non_retryable=True)
     return read_as(RunState, given)
+
+
+def pin_locally() -> steps.Locally | None:
+    """Permit that the agent is pinned within the workflow task; older runs began with an ordinary activity."""
+    if not workflow.patched(PINS_LOCALLY):
+        return None
+    return steps.Locally(local_activities.TASK_LIMIT, lambda: None)
 
 
 FOREIGN = "the state to go on with was not left by a run of an agent of this installation"

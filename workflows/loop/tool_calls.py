@@ -9,8 +9,9 @@ from mandate.workflows import steps
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.policy import Verdict
+from mandate.workflows.contracts.question import ServerQuestions
 from mandate.workflows.contracts.run import EffectEntry
-from mandate.workflows.contracts.state import Edit, Unclear
+from mandate.workflows.contracts.state import Edit, Unclear, Wait
 from mandate.workflows.contracts.tool import (
     TURN_LIMIT_BYTES,
     CallRequest,
@@ -20,12 +21,12 @@ from mandate.workflows.contracts.tool import (
     ToolRequest,
     ToolResult,
 )
+from mandate.workflows.loop import questions
+from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
+from mandate.workflows.loop.waits import SHORTEST_VALIDITY, Waits, find_validity, join_outcomes
 from mandate.workflows.outcomes import Attempted, attempts_at_most
-from mandate.workflows.rules import effects, wording
-
-SHORTEST_VALIDITY = timedelta(seconds=1)
-"""A key that is known for less is not used again."""
+from mandate.workflows.rules import effects, local_activities, wording
 
 FIRST_WAIT = timedelta(milliseconds=100)
 LONGEST_WAIT = timedelta(seconds=30)
@@ -63,8 +64,10 @@ class CallOutcome:
 class ToolCalls:
     """Sender of calls; what is in flight, done and unclear stands in the state."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, control: Control) -> None:
         self._run = run
+        self._control = control
+        self._waits = Waits(run, control)
         self._in_flight: dict[int, EffectEntry] = {}
 
     @property
@@ -77,18 +80,32 @@ class ToolCalls:
         """Calls that were sent out and whose end is not known."""
         unclear = self._run.state.unclear.items()
         left = (one.entry for index, one in unclear if index not in self._in_flight and not one.is_not_done)
-        return (*self._in_flight.values(), *left)
+        known = {*self._in_flight, *self._run.state.unclear}
+        waiting = (
+            wait.entry.model_copy(update={"reason": wait.answer.text})
+            for index, wait in self._run.state.waits.items()
+            if wait.entry is not None and wait.outcome is Outcome.UNKNOWN and index not in known
+        )
+        return (*self._in_flight.values(), *left, *waiting)
 
     def needs_reconciliation(self, tool: Tool) -> bool:
         """Return whether an unknown outcome of this tool is found out; a read is just told to the model."""
         return tool.effect.changes_world and self._run.has(Change.RECONCILES)
 
-    async def make(self, placed: JudgedCall) -> Attempted:
-        """Make a call for the first time."""
+    async def make(self, placed: JudgedCall) -> Attempted | None:
+        """Make a call, or go on with one that waits for its next attempt.
+
+        Returns:
+            Its outcome once it is done, failed for good, or its patience is over; `None` when the run has to continue
+            as new first.
+        """
+        wait = self._run.state.waits.get(placed.index)
+        if wait is not None:
+            return await self._attempt(placed, wait.entry, begun_at=wait.begun_at, wait=wait)
         return await self._attempt(placed, self._entry(placed), begun_at=workflow.now())
 
-    async def make_again(self, placed: JudgedCall, unclear: Unclear) -> Attempted:
-        """Make a call again that has not happened.
+    async def make_again(self, placed: JudgedCall, unclear: Unclear) -> Attempted | None:
+        """Make a call again that has not happened; `None` as for `make`.
 
         Under the same key while the other side knows it; else under one of its own, which was never sent.
         """
@@ -120,14 +137,59 @@ class ToolCalls:
         begun_at: datetime | None,
         before: int = 0,
         instead_of: str | None = None,
+        wait: Wait | None = None,
+    ) -> Attempted | None:
+        """Make a call for as long as its patience lasts; `before` attempts had the same key."""
+        attempts = wait.attempts if wait is not None else 0
+        while True:
+            if wait is not None and not await self._waits.wait_out(wait):
+                if not self._control.is_stopping and not self._run.state.uncertain:
+                    self._leave(placed.index, wait)
+                    return None
+                attempted = Attempted(wait.outcome, wait.answer, is_passing=True, failed=wait.failed)
+                break
+            attempted = await self._send(placed, entry, begun_at, wait, instead_of)
+            if attempted.answer.asking is None:
+                attempted = replace(attempted, outcome=join_outcomes(placed.tool, attempted.outcome, wait))
+            attempts += attempted.attempts
+            wait = self._waits.begin(placed.index, placed.tool, attempted, entry, begun_at=begun_at, attempts=attempts)
+            if wait is None:
+                break
+        self._waits.end(placed.index)
+        is_passing = attempted.is_passing or self._waits.is_passing(placed.tool, attempted)
+        attempted = replace(attempted, attempts=attempts, is_passing=is_passing)
+        if entry is not None:
+            counted = entry.model_copy(update={"attempts": before + attempts})
+            self._account(placed, counted, attempted, begun_at)
+        return replace(attempted, key=entry.key if entry is not None else None)
+
+    def _leave(self, index: int, wait: Wait) -> None:
+        """Keep what is known of a call that waits while the run continues as new."""
+        unclear = self._run.state.unclear.get(index)
+        if unclear is None:
+            return
+        # It is being made again: what became of it is looked up anew.
+        self._waits.end(index)
+        is_not_done = wait.outcome is not Outcome.UNKNOWN
+        self.keep_unknown(index, unclear.model_copy(update={"is_not_done": is_not_done, "request": None}))
+
+    async def _send(
+        self,
+        placed: JudgedCall,
+        entry: EffectEntry | None,
+        begun_at: datetime | None,
+        wait: Wait | None,
+        instead_of: str | None,
     ) -> Attempted:
-        """Make one attempt; `before` attempts had the same key."""
+        """Let a worker make the next attempts, as many as are left to Temporal."""
         key = entry.key if entry is not None else None
         if entry is not None:
             self._in_flight[placed.index] = entry
-        valid = _left(placed.tool, begun_at)
+        valid, rest = find_validity(placed.tool, begun_at), self._waits.find_rest(placed.tool, begun_at, wait)
         if placed.tool.remote is not None:
-            attempted = self._bounded(await self._send_remote(placed, placed.tool.remote, key, valid))
+            is_first = wait is None
+            sent = await self._send_remote(placed, placed.tool.remote, key, valid, rest, is_first=is_first)
+            attempted = self._bounded(sent)
         else:
             request = ToolRequest(
                 agent=self._run.state.agent.digest,
@@ -137,17 +199,31 @@ class ToolCalls:
                 instead_of=instead_of,
                 edited=placed.edit.call.blob if placed.edit is not None else None,
                 signed=self._run.state.signed.get(placed.index),
+                answers=questions.find_answers(self._run, placed.index),
                 step=self._run.state.step,
+                patience=rest,
+                failed=wait.failed if wait is not None else 0,
+                reached=wait is not None and wait.outcome is Outcome.UNKNOWN,
             )
-            attempted = await steps.run_tool(request, placed.call, placed.tool, placed.verdict, valid=valid)
+            name = local_activities.name_tool(placed.tool)
+            locally = self._run.perform_locally(name) if wait is None else None
+            attempted = await steps.run_tool(
+                request, placed.call, placed.tool, placed.verdict, valid=valid, locally=locally
+            )
+            self._run.keep_speed(name, was_quick=attempted.is_quick)
         if entry is not None:
             del self._in_flight[placed.index]
-            counted = entry.model_copy(update={"attempts": before + attempted.attempts})
-            self._account(placed, counted, attempted, begun_at)
-        return replace(attempted, key=key)
+        return attempted
 
     async def _send_remote(
-        self, placed: JudgedCall, remote: RemoteActivity, key: str | None, valid: timedelta | None
+        self,
+        placed: JudgedCall,
+        remote: RemoteActivity,
+        key: str | None,
+        valid: timedelta | None,
+        rest: timedelta | None,
+        *,
+        is_first: bool,
     ) -> Attempted:
         """Make a call of somebody else's activity.
 
@@ -157,23 +233,32 @@ class ToolCalls:
         call, tool, verdict = placed.call, placed.tool, placed.verdict
         joins = tool.effect is Effect.IDEMPOTENT and remote.failed_types and self._run.has(Change.JOINS_ATTEMPTS)
         if not joins:
-            return await steps.call_remote_activity(remote, call, tool, key, verdict, valid=valid)
+            return await steps.call_remote_activity(
+                remote, call, tool, key, verdict, valid=valid, patience=rest, at_once=not is_first
+            )
         was_lost, wait = False, FIRST_WAIT
-        for number in range(1, attempts_at_most(tool) + 1):
+        at_most = attempts_at_most(tool, rest, at_once=not is_first, remote=True)
+        for number in range(1, at_most + 1):
             if number > 1:
                 await workflow.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT)
-            sent = await steps.call_remote_activity(remote, call, tool, key, verdict, valid=valid, at_once=True)
+            sent = await steps.call_remote_activity(
+                remote, call, tool, key, verdict, valid=valid, patience=rest, at_once=True
+            )
             if sent.outcome is not Outcome.UNKNOWN:
                 break
             was_lost = True
         outcome = Outcome.UNKNOWN if was_lost and sent.outcome is not Outcome.DONE else sent.outcome
-        return replace(sent, outcome=outcome, attempts=number)
+        # A definite answer is no reason for another attempt, whatever it is worth.
+        is_lasting = sent.is_lasting or sent.outcome is Outcome.NOT_DONE
+        return replace(sent, outcome=outcome, attempts=number, failed=number, is_lasting=is_lasting)
 
     def _account(
         self, placed: JudgedCall, counted: EffectEntry, attempted: Attempted, begun_at: datetime | None
     ) -> None:
-        if attempted.outcome is Outcome.DONE:
+        if attempted.answer.asking is not None:
+            self._account_question(placed, counted, attempted.answer.asking)
+        elif attempted.outcome is Outcome.DONE:
             self.settle_done(placed.index, counted)
         elif attempted.outcome is Outcome.UNKNOWN:
             unclear = counted.model_copy(update={"reason": attempted.answer.text})
@@ -185,6 +270,16 @@ class ToolCalls:
                 self.settle_unknown(placed.index, unclear)
         else:
             self.settle(placed.index)
+
+    def _account_question(self, placed: JudgedCall, counted: EffectEntry, asking: ServerQuestions) -> None:
+        """Keep a call as one that may have happened while people are asked, unless it is known that it has not."""
+        if asking.is_not_done:
+            self.settle(placed.index)
+            return
+        reason = f"MCP server {asking.server!r} asked a question; it does not say whether it had acted before"
+        known = self._run.state.unclear.get(placed.index)
+        entry = counted.model_copy(update={"reason": reason})
+        self.keep_unknown(placed.index, Unclear(entry=entry, reruns=known.reruns if known else 0))
 
     def _entry(self, placed: JudgedCall, rerun: str = "") -> EffectEntry | None:
         if not placed.tool.effect.changes_world:
@@ -225,10 +320,3 @@ class ToolCalls:
         if index in self._run.state.unclear:
             left = {other: one for other, one in self._run.state.unclear.items() if other != index}
             self._run.state.unclear = left
-
-
-def _left(tool: Tool, begun_at: datetime | None) -> timedelta | None:
-    """Return the time within which a call must have its answer: later the other side may have forgotten the key."""
-    if tool.effect is not Effect.KEYED or tool.key_valid is None:
-        return None
-    return tool.key_valid if begun_at is None else begun_at + tool.key_valid - workflow.now()

@@ -1,6 +1,7 @@
 """The calls of one turn: judged in order, asked for, made, answered."""
 
 import asyncio
+from dataclasses import replace
 
 from temporalio import workflow
 
@@ -11,16 +12,22 @@ from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.loop import approvals, compensation
 from mandate.workflows.loop.attempts import AttemptLimits
 from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.dialogues import Dialogues
 from mandate.workflows.loop.escalation import Escalations
 from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.reconciliation import Reconciliation
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall, ToolCalls
 from mandate.workflows.loop.verification import Verification
+from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import policy, wording
 
 PARALLEL_READS = 64
 """Reads of one turn that are in flight at once."""
+
+TOO_MANY_QUESTIONS = ToolResult(
+    text="not done: it asks people a question, and too many of them are open; make the call later", error=True
+)
 
 
 class Turn:
@@ -31,7 +38,8 @@ class Turn:
         self.escalations = Escalations(run, control, self.gate)
         self._run = run
         self._control = control
-        self._tool_calls = ToolCalls(run)
+        self._tool_calls = ToolCalls(run, control)
+        self._dialogues = Dialogues(run, self.gate)
         self._reconciliation = Reconciliation(run, control, self.escalations, self._tool_calls)
         self._verification = Verification(run, control, self.escalations)
         self.attempt_limits = AttemptLimits(run)
@@ -58,6 +66,7 @@ class Turn:
         self._run.state.verdicts = tuple(None for _ in calls)
         self._run.state.edits = {}
         self._run.state.notes = {}
+        self._run.state.asked = {}
         self._run.state.signed = {}
         self._run.state.turn_counted = False
         if not self._run.has(Change.COUNTS_MISFITS):
@@ -97,6 +106,9 @@ class Turn:
             if call.undoes is None and (before := self.attempt_limits.find_earlier_failure(call)) is not None:
                 self.attempt_limits.refuse(index, call, before)
                 continue
+            if verdict.kind == "ask" and (rejected := self.attempt_limits.find_refusal(call)) is not None:
+                self.attempt_limits.refuse_again(index, call, rejected)
+                continue
             self._run.set_verdict(index, verdict)
             self._run.reserve(tool, call.arguments)
             if verdict.kind == "ask" or approvals.is_question(tool):
@@ -118,14 +130,10 @@ class Turn:
 
     async def _act_in_order(self, indexes: list[int]) -> None:
         for index in indexes:
-            if self._is_halting:
+            if self._control.is_halting:
                 return
             if await self._is_cleared(index) and await self._may_begin():
                 await self._make_call(index)
-
-    @property
-    def _is_halting(self) -> bool:
-        return self._control.is_stopping or bool(self._run.state.uncertain) or self._run.is_leaving
 
     async def _is_cleared(self, index: int) -> bool:
         """Wait until a call may run: at once, or when people decide; return false also when the run has to halt."""
@@ -136,7 +144,7 @@ class Turn:
 
         if not is_decided():
             self._wait_for_people()
-            await workflow.wait_condition(lambda: is_decided() or self._is_halting)
+            await workflow.wait_condition(lambda: is_decided() or self._control.is_halting)
         verdict = self._run.state.verdicts[index]
         return self._run.state.answers[index] is None and verdict is not None and verdict.allowed
 
@@ -146,7 +154,7 @@ class Turn:
             self._run.set_doing(f"waiting for {', '.join(names)}")
 
     async def _may_begin(self) -> bool:
-        return await self._control.go_ahead() and not self._is_halting
+        return await self._control.go_ahead() and not self._control.is_halting
 
     async def _make_call(self, index: int) -> None:
         """Make one call that may run, and keep its answer."""
@@ -175,12 +183,13 @@ class Turn:
 
     async def _perform(self, placed: JudgedCall) -> CallOutcome | None:
         """Make one call; return `None` when the run has to halt before its outcome is known."""
-        if placed.index in self._run.state.unclear:
-            attempted = await self._reconciliation.reconcile(placed)
-        else:
-            attempted = await self._tool_calls.make(placed)
-            if attempted.outcome is Outcome.UNKNOWN and self._tool_calls.needs_reconciliation(placed.tool):
-                attempted = await self._reconciliation.reconcile(placed)
+        attempted = await self._attempt(placed)
+        while attempted is not None and (asking := attempted.answer.asking) is not None:
+            if not self._dialogues.has_room(asking):
+                attempted = replace(attempted, answer=TOO_MANY_QUESTIONS)
+                break
+            self._dialogues.ask(placed, asking)
+            attempted = await self._attempt(placed)
         if attempted is None:
             return None
         compensation.keep(self._run, placed, attempted)
@@ -188,6 +197,22 @@ class Turn:
         if attempted.outcome is Outcome.DONE and not attempted.answer.error:
             failed = await self._verification.verify_after(placed, attempted)
         return CallOutcome(attempted.outcome, attempted.answer, failed, attempted.is_passing)
+
+    async def _attempt(self, placed: JudgedCall) -> Attempted | None:
+        """Make one call, once people have answered what its server asks; return `None` when the run has to halt."""
+        if self._dialogues.is_open(placed.index):
+            await self._dialogues.wait(placed.index, until=lambda: self._control.is_halting)
+            if not self._dialogues.is_answered(placed.index) or not await self._may_begin():
+                return None
+            self._dialogues.note_sent(placed.index)
+        elif placed.index in self._run.state.unclear:
+            return await self._reconciliation.reconcile(placed)
+        attempted = await self._tool_calls.make(placed)
+        if attempted is None or attempted.answer.asking is not None:
+            return attempted
+        if attempted.outcome is Outcome.UNKNOWN and self._tool_calls.needs_reconciliation(placed.tool):
+            return await self._reconciliation.reconcile(placed)
+        return attempted
 
     async def failed_final_check(self) -> str | None:
         """Return the check that the final answer does not pass and why; `None` when it passes all."""

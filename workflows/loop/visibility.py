@@ -123,6 +123,8 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
         "",
         f"Now: `{_code(doing)}`",
         "",
+        *(f"- waits: `{_code(wait.line)}`" for wait in state.waits.values()),
+        *([""] if state.waits else []),
         *_open_requests(state, rendered),
         "### Last steps",
         "",

@@ -11,6 +11,7 @@ from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
 from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import (
     ANYONE,
+    CANCEL,
     EVERY,
     REJECT,
     Checked,
@@ -239,6 +240,8 @@ def _word(request: Request, decision: Decision, checked: Checked, person: str) -
     """Take one person's word, which is enough for what is no approval."""
     if decision.choice == REJECT:
         return Taken(request, "rejected", f"{person} rejected it", person)
+    if decision.choice == CANCEL:
+        return Taken(request, "settled", f"{person} left it without an answer", person)
     if request.kind == "question":
         return Taken(request, "answered", f"{person} answered", person, checked.answer)
     return Taken(request, "settled", f"{person} chose {decision.choice.replace('_', ' ')}", person, checked.answer)
@@ -333,6 +336,8 @@ def describe_expiry(request: Request) -> str:
     unmet = [need for need in request.needs if not need.is_met] or list(request.needs)
     first = min(unmet, key=lambda need: need.expires_at, default=None)
     if first is None or first.then is None:
+        if request.server is not None:
+            return "the server is told that nobody chose"
         return "it counts as rejected" if REJECT in request.choices else "the run ends as declined"
     others = ", ".join((*first.then.groups, *first.then.users)) or ANYONE
     return f"{others} can answer too, for {format_duration(first.then.expires)}"

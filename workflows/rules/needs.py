@@ -21,6 +21,7 @@ def make_readable(request: Request) -> Request:
             "goal": None if request.goal is None else make_plain_lines(request.goal),
             "evidence": tuple(map(make_plain, request.evidence)),
             "reason": make_plain(request.reason),
+            "server": None if request.server is None else make_plain(request.server),
         }
     )
 

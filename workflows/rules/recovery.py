@@ -64,6 +64,12 @@ def find_failure(state: RecoveryState, call: Digest) -> str | None:
     return state.spoiled.get(call) or state.failed.get(call)
 
 
+def keep_refusal(state: RecoveryState, call: Digest, reason: str) -> RecoveryState:
+    """Return `state` with a call that a person has rejected."""
+    kept = _keep_newest({**state.refused, call: wording.shorten(reason, 300)})
+    return state.model_copy(update={"refused": kept})
+
+
 def reset(state: RecoveryState) -> RecoveryState:
     """Return `state` counted anew after a person has helped; what was done wrongly stays done."""
     return RecoveryState(spoiled=state.spoiled)

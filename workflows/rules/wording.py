@@ -19,6 +19,12 @@ GO_ON = (
 )
 """Advice to whoever would have an ended run go on."""
 
+ALL_REFUSED = (
+    "people refused all calls of this turn; the same calls are refused again without asking them. "
+    "Find another way, or give your answer with what you have."
+)
+"""Note for the model after a turn in which nothing was done because people refused it."""
+
 SUMMARY_CHARACTERS = 100
 
 

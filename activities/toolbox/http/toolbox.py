@@ -69,7 +69,7 @@ class HttpToolbox:
             call = build_call(binding, arguments)
             headers = _headers(binding, secrets, definition.tool.effect, context)
         except (ValueError, LookupError) as error:
-            raise ToolError(Outcome.NOT_SENT, str(error.args[0] if error.args else error)) from None
+            raise ToolError(Outcome.NOT_SENT, str(error.args[0] if error.args else error), lasting=True) from None
         attempt = _Attempt(asyncio.get_running_loop().time() + context.timeout.total_seconds())
         try:
             response = await self._answer(call, headers, definition.tool.effect, attempt)
@@ -83,7 +83,9 @@ class HttpToolbox:
             )
         except ToolError as error:
             reason, wait = secrets.strike(error.whole), error.retry_after
-            raise ToolError(error.outcome, reason, retry_after=wait, is_of_key=error.is_of_key) from None
+            raise ToolError(
+                error.outcome, reason, retry_after=wait, is_of_key=error.is_of_key, lasting=error.lasting
+            ) from None
 
     async def close(self) -> None:
         if self._transport is not None:
@@ -105,7 +107,7 @@ class HttpToolbox:
                     call = replace(call, url=target)
                 return await self._send(call, headers, attempt)
         except HostRefused as error:
-            raise ToolError(Outcome.NOT_SENT, str(error)) from None
+            raise ToolError(Outcome.NOT_SENT, str(error), lasting=True) from None
         except TimeoutError:
             raise attempt.make_error(f"{where}: no answer in time") from None
         except OSError:

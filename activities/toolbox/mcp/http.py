@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx2
-from mcp.client.streamable_http import streamable_http_client
+from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR
+from pydantic import JsonValue
 
 from mandate.activities.toolbox.http.response import ERROR_BYTES, Body, read_body
+from mandate.activities.toolbox.mcp import http_refusal, json_message
 from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, Ends, MessageFilter
 
 if TYPE_CHECKING:
@@ -20,12 +22,21 @@ if TYPE_CHECKING:
 NOT_CONNECTED = -3_209_900_001
 """JSON-RPC code, outside the range of servers, for a request that found no connection."""
 
-SKIPPED = 8
+SKIPPED = 16
 """Longest event of a stream in times of the limit: until there it is read to find whose answer it is."""
 _READ_GAP_SECONDS = 3600.0
 _FAREWELL_SECONDS = 2.0
 """For the server to take note that the session is over."""
 
+_MARK = b"\xef\xbb\xbf"
+_UNSENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.LocalProtocolError,
+    httpx2.UnsupportedProtocol,
+)
+"""Errors before the first byte of a request has left."""
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _LINE = re.compile(rb"\r\n|\n|\r")
 
@@ -65,10 +76,10 @@ class _Contained(httpx2.AsyncBaseTransport):
             return await self._answer(request, asked)
         except TimeoutError:
             return httpx2.Response(204, request=request)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+        except _UNSENT as error:
             if request.method != "POST":
                 raise
-            return _rpc_error(NOT_CONNECTED, "no connection")
+            return _rpc_error(NOT_CONNECTED, f"no connection{_cause(error)}")
         except httpx2.TransportError as error:
             if request.method != "POST":
                 raise
@@ -86,11 +97,13 @@ class _Contained(httpx2.AsyncBaseTransport):
             body = await read_body(response, large, asyncio.get_running_loop().time() + _READ_GAP_SECONDS)
         finally:
             await response.aclose()
+        if asked is not None and response.status_code >= 400:
+            return _refuse(request, response, body.content)
         if asked is None or response.status_code >= 300:
             return _rebuild(response, httpx2.ByteStream(body.content))
         if body.fault in {"late", "cut"}:
             raise httpx2.ReadError("the answer did not come to its end")
-        return _rebuild(response, httpx2.ByteStream(self._admit(response, body, asked)))
+        return self._admitted(response, body, asked)
 
     def _asked(self, request: httpx2.Request) -> str | int | None:
         """Return the id of the JSON-RPC request that is sent, if it is one."""
@@ -101,15 +114,21 @@ class _Contained(httpx2.AsyncBaseTransport):
         request_id: str | int = sent["id"]
         return request_id
 
-    def _admit(self, response: httpx2.Response, body: Body, asked: str | int) -> bytes:
-        if _media(response) != "application/json" or response.status_code == 202:
-            return body.content
+    def _admitted(self, response: httpx2.Response, body: Body, asked: str | int) -> httpx2.Response:
+        is_json = _media(response) == "application/json"
+        # Some servers name no type, or plain text.
+        if response.status_code == 202 or not (is_json or body.content.lstrip()[:1] in (b"{", b"[")):
+            return _rebuild(response, httpx2.ByteStream(body.content))
         if body.fault == "too large":
             why = f"it is longer than {self._filter.max_bytes:,} bytes"
             taken = self._filter.refuse(Ends.of(body.content), why, request_id=asked)
         else:
             taken = self._filter.admit(body.content, request_id=asked)
-        return taken or _error(asked, INTERNAL_ERROR, "its answer is no answer of the protocol")
+        why = "its answer is no answer of the protocol"
+        message = taken or json_message.write_error(asked, INTERNAL_ERROR, why)
+        answered = _rebuild(response, httpx2.ByteStream(message))
+        answered.headers["content-type"] = "application/json"
+        return answered
 
 
 class _Events(httpx2.AsyncByteStream):
@@ -123,8 +142,11 @@ class _Events(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         buffer, searched, skipped = bytearray(), 0, 0
         ends: Ends | None = None
+        is_first = True
         async for chunk in self._response.aiter_bytes():
             buffer += chunk
+            if is_first and len(buffer) >= len(_MARK):
+                buffer, is_first = buffer.removeprefix(_MARK), False
             while end := _EVENT_END.search(buffer, searched):
                 event = bytes(buffer[: end.end()])
                 del buffer[: end.end()]
@@ -191,9 +213,23 @@ def _rebuild(response: httpx2.Response, stream: httpx2.AsyncByteStream) -> httpx
     return httpx2.Response(response.status_code, headers=headers, stream=stream, extensions=response.extensions)
 
 
-def _error(request_id: str | int, code: int, message: str) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}).encode()
+def _refuse(request: httpx2.Request, response: httpx2.Response, body: bytes) -> httpx2.Response:
+    """Return the answer that stands for a status of 400 or more."""
+    in_session = MCP_SESSION_ID in request.headers
+    refusal = http_refusal.find_refusal(response.status_code, response.headers, body, in_session=in_session)
+    return _rpc_error(refusal.code, refusal.message, refusal.data)
 
 
-def _rpc_error(code: int, message: str) -> httpx2.Response:
-    return httpx2.Response(502, json={"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}})
+def _rpc_error(code: int, message: str, data: JsonValue = None) -> httpx2.Response:
+    content = json_message.write_error(None, code, message, data)
+    return httpx2.Response(502, content=content, headers={"content-type": "application/json"})
+
+
+def _cause(error: httpx2.TransportError) -> str:
+    """Return why there is no connection where that helps: a name or a certificate, never an address or a header."""
+    words = str(error)
+    if "CERTIFICATE" in words.upper() or "SSL" in words:
+        return f": {words}"
+    if "Name or service" in words or "name resolution" in words or "getaddrinfo" in words:
+        return ": its name is not known"
+    return ": the request breaks HTTP" if isinstance(error, httpx2.LocalProtocolError) else ""

@@ -10,14 +10,18 @@ import logging
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import pydantic_core
 from mcp_types import INTERNAL_ERROR
+from pydantic import JsonValue
 
 from mandate.activities.toolbox.http.response import MAX_BYTES
+from mandate.activities.toolbox.mcp import json_message, tool_entries
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.rules.plain_text import shorten
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +89,16 @@ class MessageFilter:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
-        self._open: OrderedDict[str, str] = OrderedDict()
+        self.last_noise: str | None = None
+        """Beginning of the last message that was no JSON: it may explain why no answer came."""
+        self._version = ""
+        self._open: OrderedDict[str, tuple[str | int, str]] = OrderedDict()
         self._units = _UNITS_A_SECOND
         self._counted = time.monotonic()
 
     def expect(self, request_id: str | int, method: str) -> None:
         """Note what a request asks for, to know its answer."""
-        self._open[str(request_id)] = method
+        self._open[str(request_id)] = request_id, method
         if len(self._open) > _OPEN_REQUESTS:
             self._open.popitem(last=False)
 
@@ -100,38 +107,92 @@ class MessageFilter:
 
         `request_id` is of the request whose answer it is, if it is one: over HTTP the place where it comes tells.
         """
+        return next(self.admit_each(message, request_id=request_id), None)
+
+    def admit_each(self, message: bytes, *, request_id: str | int | None = None) -> Iterator[bytes]:
+        """Yield the messages in one line or body, which may be a list of them, as the SDK may read them."""
         parts = _count_parts(message)
         if parts > MAX_PARTS:
             why = f"it has more than {MAX_PARTS:,} objects and lists"
-            return self.refuse(Ends.of(message), why, request_id=request_id)
+            yield from _found(self.refuse(Ends.of(message), why, request_id=request_id))
+            return
         try:
-            # Not UTF-8 is not the end of the connection: what is no message is passed over, as other noise is.
-            value = pydantic_core.from_json(message.decode("utf-8", "replace"))
+            # Not JSON is not the end of the connection: what is no message is passed over, as other noise is.
+            value, is_clean = _read(message)
         except ValueError as error:
+            if request_id is None and (behind := self._answer_behind_noise(message)) is not None:
+                yield from _found(self._take(behind, None, len(message), parts))
+                return
+            self.last_noise = shorten(message[:1000].decode("utf-8", "replace"), 200)
             why = f"it is no JSON that can be read ({error})"[:200]
-            return self.refuse(Ends.of(message), why, request_id=request_id)
-        if not isinstance(value, dict):
-            self._pass_over(len(message), "it is no object")
-            return None
-        other = len(message) > OTHER_BYTES or parts > OTHER_PARTS
-        answered = value.get("id") if request_id is None else request_id
-        method = None if "method" in value else self._open.pop(str(answered), None)
-        if method is not None:
-            return _answer(method, value, message, other=other)
-        if other:
-            self._pass_over(len(message), "it is too large")
-            return None
-        self._charge(len(message))
-        return message
+            yield from _found(self.refuse(Ends.of(message), why, request_id=request_id))
+            return
+        if not isinstance(value, list):
+            yield from _found(self._take(value, message if is_clean else None, len(message), parts, request_id))
+            return
+        for each in value:
+            # Of several over HTTP only one is the answer to what was asked.
+            asked = request_id if isinstance(each, dict) and str(each.get("id")) == str(request_id) else None
+            yield from _found(self._take(each, None, len(message), parts, asked))
 
     def refuse(self, ends: Ends, why: str, *, request_id: str | int | None = None) -> bytes | None:
         """Return what stands for an answer that is not taken; `None` if it is nobody's answer as far as can be told."""
         answered, kind = ends.identify()
         answered = request_id if kind is not None and request_id is not None else answered
-        if answered is None or self._open.pop(str(answered), None) is None:
+        known = None if answered is None else self._open.pop(str(answered), None)
+        if known is None:
             self._pass_over(_REFUSED_BYTES, why)
             return None
-        return _error(answered, ANSWER_TOO_LARGE if kind == "result" else INTERNAL_ERROR, why)
+        return json_message.write_error(known[0], ANSWER_TOO_LARGE if kind == "result" else INTERNAL_ERROR, why)
+
+    def _take(
+        self, value: JsonValue, message: bytes | None, length: int, parts: int, request_id: str | int | None = None
+    ) -> bytes | None:
+        """Return one message as the SDK may read it; `message` is as it was written, `None` if it cannot stay so."""
+        if not isinstance(value, dict):
+            self._pass_over(length, "it is no object")
+            return None
+        other = length > OTHER_BYTES or parts > OTHER_PARTS
+        answered = json_message.read_request_id(value.get("id")) if request_id is None else request_id
+        known = None if "method" in value else self._open.pop(str(answered), None)
+        if known is not None:
+            return self._answer(known, value, message, other=other)
+        if other:
+            self._pass_over(length, "it is too large")
+            return None
+        self._charge(length)
+        return message or json_message.dump(value)
+
+    def _answer(self, known: tuple[str | int, str], value: JsonObject, message: bytes | None, *, other: bool) -> bytes:
+        request_id, method = known
+        if value.get("error") is not None:
+            return _error_answer(request_id, value["error"], other=other)
+        if "result" not in value:
+            return json_message.write_error(request_id, INTERNAL_ERROR, "its answer has neither a result nor an error")
+        result = value["result"]
+        if method == "tools/call":
+            return _as_text(request_id, message or json_message.dump(value))
+        if not isinstance(result, dict):
+            return json_message.write_error(request_id, INTERNAL_ERROR, "its answer breaks the protocol: no object")
+        if method == "tools/list":
+            return self._list_answer(request_id, result)
+        if other:
+            why = f"it is larger than {OTHER_BYTES:,} bytes"
+            return json_message.write_error(request_id, ANSWER_TOO_LARGE, why)
+        self._version = tool_entries.find_version(method, result) or self._version
+        return json_message.write_answer(request_id, result=result)
+
+    def _list_answer(self, request_id: str | int, result: JsonObject) -> bytes:
+        tools = result.get("tools")
+        if isinstance(tools, list) and len(tools) > MAX_TOOLS:
+            return json_message.write_error(request_id, ANSWER_TOO_LARGE, f"it lists more than {MAX_TOOLS:,} tools")
+        return json_message.write_answer(request_id, result=tool_entries.mend_page(result, self._version))
+
+    def _answer_behind_noise(self, line: bytes) -> JsonObject | None:
+        """Return the answer to an open request that stands behind other text on its line."""
+        value = json_message.find_behind_noise(line)
+        is_ours = value is not None and "method" not in value and str(value.get("id")) in self._open
+        return value if is_ours else None
 
     @property
     def pause(self) -> float:
@@ -149,16 +210,16 @@ class MessageFilter:
         log.debug("a message of an mcp server was passed over: %s", why)
 
 
-def _answer(method: str, value: JsonObject, message: bytes, *, other: bool) -> bytes:
-    if isinstance(value.get("error"), dict):
-        return _shorten(value) if other else message
-    if method == "tools/call" and "result" in value:
-        return _as_text(value, message)
-    if method == "tools/list" and isinstance(value.get("result"), dict):
-        return _strip_pictures(value, message)
-    if not other:
-        return message
-    return _error(value.get("id"), ANSWER_TOO_LARGE, f"it is larger than {OTHER_BYTES:,} bytes")
+def _read(message: bytes) -> tuple[JsonValue, bool]:
+    """Return the value of a message, and whether others can read the message as it is."""
+    try:
+        return pydantic_core.from_json(message), True
+    except ValueError:
+        return json_message.parse(message), False
+
+
+def _found(message: bytes | None) -> tuple[bytes, ...]:
+    return () if message is None else (message,)
 
 
 def _count_parts(message: bytes) -> int:
@@ -170,35 +231,14 @@ def _count_parts(message: bytes) -> int:
     return bare.count(b"{") + bare.count(b"[")
 
 
-def _as_text(value: JsonObject, message: bytes) -> bytes:
+def _as_text(request_id: str | int, message: bytes) -> bytes:
     """Return the result of a call with all of its message as one text."""
-    content = [{"type": "text", "text": message.decode("utf-8", "replace")}]
-    result = {"content": content, "resultType": "complete"}
-    return json.dumps({"jsonrpc": "2.0", "id": value["id"], "result": result}, ensure_ascii=False).encode()
+    content: list[JsonValue] = [{"type": "text", "text": message.decode("utf-8", "replace")}]
+    return json_message.write_answer(request_id, result={"content": content, "resultType": "complete"})
 
 
-def _strip_pictures(value: JsonObject, message: bytes) -> bytes:
-    """Return a page of tools without their pictures, which are many models each and of no use here."""
-    result = value["result"]
-    tools = result.get("tools") if isinstance(result, dict) else None
-    if not isinstance(result, dict) or not isinstance(tools, list):
-        return message
-    if len(tools) > MAX_TOOLS:
-        identity = value["id"] if isinstance(value["id"], str | int) else None
-        return _error(identity, ANSWER_TOO_LARGE, f"it lists more than {MAX_TOOLS:,} tools")
-    if not any(isinstance(tool, dict) and "icons" in tool for tool in tools):
-        return message
-    plain = [{k: v for k, v in tool.items() if k != "icons"} if isinstance(tool, dict) else tool for tool in tools]
-    return json.dumps({**value, "result": {**result, "tools": plain}}).encode()
-
-
-def _shorten(value: JsonObject) -> bytes:
-    error = value["error"]
-    assert isinstance(error, dict)
-    code, identity = error.get("code"), value.get("id")
-    known = code if isinstance(code, int) else INTERNAL_ERROR
-    return _error(identity if isinstance(identity, str | int) else None, known, str(error.get("message"))[:2000])
-
-
-def _error(request_id: object, code: int, message: str) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}).encode()
+def _error_answer(request_id: str | int, value: JsonValue, *, other: bool) -> bytes:
+    code, message, data = json_message.read_error(value)
+    if other:
+        return json_message.write_error(request_id, code, message[:2000])
+    return json_message.write_error(request_id, code, message, data)

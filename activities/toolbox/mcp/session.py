@@ -7,12 +7,17 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from mcp import Client, ClientSession
-from mcp_types import Implementation
+from mcp.client import ClientRequestContext
+from mcp_types import METHOD_NOT_FOUND, ElicitRequestParams, ElicitResult, ErrorData, Implementation
 from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
 
 from mandate.activities.toolbox.base import ResolveSecrets
-from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, describe_protocol_fault, list_tools
+from mandate.activities.toolbox.mcp import http_refusal
+from mandate.activities.toolbox.mcp.causes import find_cause
+from mandate.activities.toolbox.mcp.message_filter import MessageFilter
+from mandate.activities.toolbox.mcp.tool_entries import describe_protocol_fault
+from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, list_tools
 from mandate.activities.toolbox.mcp.transport import Stderr, open_transport
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.tool import McpServer
@@ -35,6 +40,7 @@ class Link:
     over: asyncio.Event
     tools: dict[str, ListedTool]
     """By name, as they were listed when the connection was made."""
+    messages: MessageFilter
     users: int = 0
     retired: bool = False
 
@@ -47,7 +53,8 @@ class ServerConnection:
     def __init__(self, server: McpServer, resolve: ResolveSecrets, start_seconds: float = START_SECONDS) -> None:
         self._server = server
         self._secrets = SecretValues(resolve)
-        self._start_seconds = start_seconds
+        self.start_seconds = start_seconds
+        """Longest time until the server has listed its tools."""
         self._link: Link | None = None
         self._starting: asyncio.Task[Link] | None = None
         self._owners: dict[asyncio.Task[None], asyncio.Event] = {}
@@ -70,6 +77,14 @@ class ServerConnection:
             link.users -= 1
             if link.retired and not link.users:
                 link.over.set()
+
+    @property
+    def name(self) -> str:
+        return self._server.name
+
+    @property
+    def is_remote(self) -> bool:
+        return self._server.url is not None
 
     def note_answer(self) -> None:
         """Note that the server has answered: a start after this one need not wait."""
@@ -111,6 +126,7 @@ class ServerConnection:
                 await self._closing.wait()
         if self._closing.is_set():
             raise McpUnavailable(f"MCP server {self._server.name!r} was closed: the worker stops")
+        await self._wait_for_the_end_of_others()
         pause = min(_FIRST_PAUSE_SECONDS * 2.0**self._fruitless_starts, _LONGEST_PAUSE_SECONDS)
         self._not_before = loop.time() + pause
         self._fruitless_starts = min(self._fruitless_starts + 1, 10)
@@ -122,37 +138,49 @@ class ServerConnection:
         self._link = await ready
         return self._link
 
+    async def _wait_for_the_end_of_others(self) -> None:
+        """Wait until processes that were given up are gone: two at a time may fight for a file or a port."""
+        ending = {owner for owner, over in self._owners.items() if over.is_set()}
+        if ending and not self.is_remote:
+            await asyncio.wait(ending, timeout=CLOSE_SECONDS)
+
     async def _run_client(self, ready: asyncio.Future[Link], over: asyncio.Event) -> None:
         """Enter the client, keep it until `over`, leave it; `ready` gets the link or why there is none."""
-        stderr = Stderr(self._server.name, self._secrets)
+        stderr, messages = Stderr(self._server.name, self._secrets), MessageFilter()
         try:
             async with AsyncExitStack() as stack:
-                async with asyncio.timeout(self._start_seconds):
-                    transport = open_transport(self._server, self._secrets, stderr, over)
+                async with asyncio.timeout(self.start_seconds):
+                    transport = open_transport(self._server, self._secrets, stderr, over, messages)
                     info = Implementation(name="mandate", version="1")
-                    client = await stack.enter_async_context(Client(transport, cache=None, client_info=info))
+                    client = await stack.enter_async_context(
+                        Client(transport, cache=None, client_info=info, elicitation_callback=_refuse_question)
+                    )
                     # Listed before any call: the SDK sends by the tools' schemas, and results are checked by them.
                     listed = await list_tools(client.session)
-                ready.set_result(Link(client.session, over, {tool.name: tool for tool in listed}))
+                ready.set_result(Link(client.session, over, {tool.name: tool for tool in listed}, messages))
                 await over.wait()
         except BaseException as error:
             if not ready.done():
-                ready.set_exception(McpUnavailable(self._explain(error, stderr)))
+                wait = http_refusal.find_wait(find_cause(error))
+                ready.set_exception(McpUnavailable(self._explain(error, stderr, messages), wait))
             elif not isinstance(error, asyncio.CancelledError):
-                log.debug("mcp server %s ended: %s", self._server.name, self.strike(repr(_leaf(error))))
+                log.debug("mcp server %s ended: %s", self._server.name, self.strike(repr(find_cause(error))))
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
         finally:
             over.set()
 
-    def _explain(self, error: BaseException, stderr: Stderr) -> str:
-        match _leaf(error):
+    def _explain(self, error: BaseException, stderr: Stderr, messages: MessageFilter) -> str:
+        match find_cause(error):
             case LookupError() as leaf if leaf.args:
                 why = str(leaf.args[0])
             case FileNotFoundError():
                 why = f"the command {self._server.command[0]!r} was not found"
             case TimeoutError():
-                why = f"no answer within {self._start_seconds:g} seconds"
+                why = (
+                    f"no answer within {self.start_seconds:g} seconds; set 'start' for a server that needs longer, "
+                    "for example 'start: 60s'"
+                )
             case asyncio.CancelledError():
                 why = "the worker stops"
             case ValidationError() as leaf:
@@ -160,11 +188,18 @@ class ServerConnection:
             case leaf:
                 why = str(leaf) or type(leaf).__name__
         wrote = f"; it wrote: {' / '.join(stderr.last)}" if stderr.last else ""
+        if messages.last_noise is not None:
+            wrote += f"; its stdout must have messages of the protocol alone, and has: {messages.last_noise}"
         return shorten(self.strike(f"MCP server {self._server.name!r} did not start: {why}{wrote}"))
 
 
-def _leaf(error: BaseException) -> BaseException:
-    """Return the first cause inside nested exception groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+async def _refuse_question(
+    context: ClientRequestContext,  # noqa: ARG001 - the SDK calls it by name
+    params: ElicitRequestParams,  # noqa: ARG001
+) -> ElicitResult | ErrorData:
+    """Refuse a question that cannot wait for people; with a callback the SDK says that questions can be asked at all.
+
+    In versions of the protocol before 2026-07-28 a call waits in the server's memory meanwhile; `transport` tells their
+    servers that nothing can be asked.
+    """
+    return ErrorData(code=METHOD_NOT_FOUND, message="nobody can be asked during a call in this version of the protocol")

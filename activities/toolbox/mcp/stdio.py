@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READ_BYTES = 64 * 1024
-SKIPPED = 8
+SKIPPED = 16
 """Longest line in times of the limit: until there it is read to its end to find whose answer it is."""
 _FLUSH_SECONDS = 0.5
 _EXIT_SECONDS = 2.0
@@ -92,15 +92,20 @@ async def _read(
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
         async with arriving:
             async for line in _lines(process.stdout, message_filter):
-                why = f"it is longer than {message_filter.max_bytes:,} bytes"
-                taken = message_filter.admit(line) if isinstance(line, bytes) else message_filter.refuse(line, why)
-                if taken is not None:
+                for taken in _take(line, message_filter):
                     await arriving.send(_parse(taken))
                 if seconds := message_filter.pause:
                     await asyncio.sleep(seconds)
     # A server that waits for room on its stdout does not read its stdin, and so does not see that it shall end.
     while await process.stdout.read(READ_BYTES):
         pass
+
+
+def _take(line: bytes | Ends, message_filter: MessageFilter) -> Iterator[bytes]:
+    if isinstance(line, bytes):
+        yield from message_filter.admit_each(line)
+    elif refused := message_filter.refuse(line, f"it is longer than {message_filter.max_bytes:,} bytes"):
+        yield refused
 
 
 def _parse(message: bytes) -> SessionMessage | Exception:

@@ -3,11 +3,10 @@
 from mcp import ClientSession, MCPError
 from mcp_types import METHOD_NOT_FOUND, PaginatedRequestParams
 from mcp_types import Tool as ListedTool
-from pydantic import ValidationError
 
 from mandate.activities.toolbox.http.response import MAX_BYTES
+from mandate.activities.toolbox.mcp import tool_entries
 from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, MAX_TOOLS
-from mandate.workflows.rules.plain_text import shorten
 
 MAX_PAGES = 200
 MAX_NAME = 128
@@ -20,6 +19,11 @@ MAX_SCHEMA = 256 * 1024
 
 class McpUnavailable(Exception):
     """The server could not be started or reached: nothing was sent to it."""
+
+    def __init__(self, reason: str = "", retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        """Seconds after which it wants to be asked again."""
 
 
 async def list_tools(session: ClientSession) -> list[ListedTool]:
@@ -53,8 +57,10 @@ async def list_tools(session: ClientSession) -> list[ListedTool]:
     raise McpUnavailable(f"the list of tools has more than {MAX_PAGES} pages")
 
 
-def find_size_fault(listed: ListedTool) -> str | None:
-    """Return why a tool that is wanted is too large; its schema's cost is another matter."""
+def find_tool_fault(listed: ListedTool) -> str | None:
+    """Return why a tool is not of the protocol's shape or too large; its schema's cost is another matter."""
+    if (fault := tool_entries.find_fault(listed)) is not None:
+        return fault
     if len(listed.name) > MAX_NAME:
         return f"its name has {len(listed.name):,} characters; at most {MAX_NAME} are allowed"
     description = len(listed.description or listed.title or "")
@@ -64,10 +70,3 @@ def find_size_fault(listed: ListedTool) -> str | None:
     if schema > MAX_SCHEMA:
         return f"its schema has {schema:,} bytes; at most {MAX_SCHEMA:,} are allowed"
     return None
-
-
-def describe_protocol_fault(error: ValidationError) -> str:
-    """Return where an answer breaks the protocol."""
-    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = shorten(".".join(str(part) for part in fault["loc"]), 100)
-    return f"its answer breaks the protocol: {where}: {fault['msg']}"

@@ -7,10 +7,12 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCRequest
 
 from mandate.activities.toolbox.mcp.http import open_http
 from mandate.activities.toolbox.mcp.message_filter import MessageFilter
@@ -20,7 +22,7 @@ from mandate.workflows.contracts.tool import McpServer
 from mandate.workflows.rules.plain_text import shorten
 
 if TYPE_CHECKING:
-    from mcp.client._transport import ReadStream, TransportStreams
+    from mcp.client._transport import ReadStream, TransportStreams, WriteStream
 
 log = logging.getLogger(__name__)
 
@@ -67,22 +69,21 @@ class Stderr(asyncio.Protocol):
 
 @asynccontextmanager
 async def open_transport(
-    server: McpServer, secrets: SecretValues, stderr: Stderr, over: asyncio.Event
+    server: McpServer, secrets: SecretValues, stderr: Stderr, over: asyncio.Event, message_filter: MessageFilter
 ) -> "AsyncIterator[TransportStreams]":
-    """Open streams to `server`; `over` is set when nothing more can come from it.
+    """Open streams to `server`, through the filter; `over` is set when nothing more can come from it.
 
     Raises:
         LookupError: a secret is missing; nothing was started.
         OSError: the command cannot be started.
     """
-    message_filter = MessageFilter()
     opened = (
         _over_http(server, secrets, message_filter)
         if server.url is not None
         else _over_stdio(server, secrets, stderr, message_filter)
     )
     async with opened as (reading, writing):
-        yield _Watched(reading, over), writing
+        yield _Watched(reading, over), _Modest(writing)
 
 
 @asynccontextmanager
@@ -118,6 +119,33 @@ async def _log_stream(stderr: Stderr) -> AsyncIterator[int]:
             transport.close()
     finally:
         os.close(writing)
+
+
+class _Modest:
+    """A write stream that leaves out of the old handshake what can be asked: days may pass before people answer."""
+
+    def __init__(self, inner: "WriteStream[SessionMessage]") -> None:
+        self._inner = inner
+
+    async def send(self, item: SessionMessage, /) -> None:
+        message = item.message
+        if isinstance(message, JSONRPCRequest) and message.method == "initialize" and message.params is not None:
+            able = {name: value for name, value in message.params["capabilities"].items() if name != "elicitation"}
+            params = {**message.params, "capabilities": able}
+            item = replace(item, message=message.model_copy(update={"params": params}))
+        await self._inner.send(item)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, trace)
 
 
 class _Watched:

@@ -4,12 +4,15 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from temporalio import activity
+from temporalio.client import WorkflowHandle
 from temporalio.worker import Worker
 
 from mandate.workers.client import queries
+from mandate.workers.client.client import AgentClient
 from mandate.workers.dev_server.binary import find_binary
 from mandate.workers.dev_server.server import share_dev_server
 from mandate.workflows.contracts.run import RunResult
@@ -124,6 +127,11 @@ async def worker(place: Place) -> AsyncIterator[asyncio.subprocess.Process]:
             await process.wait()
 
 
+async def begun(place: Place, text: str, name: str) -> WorkflowHandle[Any, RunResult]:
+    """A new run of `till`, for tests of what other commands say of it."""
+    return await AgentClient(place.client, "agents").start("till", text, workflow_id=name, requester="eve@example.com")
+
+
 async def test_run_is_told_a_line_a_step(place: Place, worker: object) -> None:
     done = await place.run("run", "till", "pay it", "--id", "told")
 
@@ -228,7 +236,7 @@ async def test_missing_worker_is_told_and_ctrl_c_leaves_the_run(place: Place) ->
 
 
 async def test_show_prints_the_whole_conversation(place: Place, worker: object) -> None:
-    await place.run("run", "till", "pay it", "--id", "shown", "-o", "json")
+    await (await begun(place, "pay it", "shown")).result()
 
     short = await place.run("show", "shown")
     whole = await place.run("show", "shown", "--full")
@@ -264,8 +272,7 @@ async def test_show_prints_the_whole_conversation(place: Place, worker: object) 
 
 
 async def test_running_and_cancelled_runs_are_shown(place: Place, worker: object) -> None:
-    await place.run("run", "till", "dawdle", "--id", "slow", "--detach")
-    handle = place.client.get_workflow_handle("slow")
+    handle = await begun(place, "dawdle", "slow")
     async with asyncio.timeout(60):
         while (record := json.loads((await place.run("show", "slow", "-o", "json")).out))["pending"] == []:
             await asyncio.sleep(0.2)
@@ -372,7 +379,7 @@ async def test_remote_activities_are_told_too(place: Place, worker: object) -> N
 
 
 async def test_store_of_others_is_named(place: Place, worker: object, tmp_path: Path) -> None:
-    await place.run("run", "till", "hi", "--id", "elsewhere", "-o", "json")
+    await (await begun(place, "hi", "elsewhere")).result()
 
     missing = await place.run("show", "elsewhere", MANDATE_STORE=f"sqlite:///{tmp_path / 'none.db'}")
     nothing = await place.run("show", "never-started")
@@ -389,7 +396,7 @@ async def test_temporals_own_command_line_runs_it(place: Place, worker: object, 
     (tmp_path / "temporal-agent").symlink_to(BIN / "temporal-agent")
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TEMPORAL_ADDRESS": "127.0.0.1:1"}
     temporal = str(tmp_path / "temporal")
-    await place.run("run", "till", "hi", "--id", "theirs", "-o", "json")
+    await (await begun(place, "hi", "theirs")).result()
 
     after = await place.run(
         "agent", "show", "theirs", "-o", "json", "--address", place.address, program=temporal, **env

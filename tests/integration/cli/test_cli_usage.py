@@ -407,7 +407,7 @@ def test_worker_without_agents_says_so_before_it_looks_for_anything(
         told = refused(capsys, "worker", "--address", f"127.0.0.1:{silent.getsockname()[1]}", *words)
 
         # A connection to a server that does not answer is given up after ten seconds.
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         silent.settimeout(0.1)
         with pytest.raises(TimeoutError):
             silent.accept()
@@ -429,7 +429,7 @@ def test_worker_with_faulty_agent_files_tells_all_faults_before_it_looks_for_a_s
             capsys, "worker", "--address", f"127.0.0.1:{silent.getsockname()[1]}", "--agents", str(tmp_path)
         )
 
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         silent.settimeout(0.1)
         with pytest.raises(TimeoutError):
             silent.accept()

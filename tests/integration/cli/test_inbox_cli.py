@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from mandate.workers.client.client import AgentClient
 from tests.support.place import BIN, Done, Place, line_with, new_place
 
 TOOLS = '''
@@ -85,13 +86,14 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]
         yield place
 
 
-async def parked(desk: Place, what: str, *words: str) -> str:
-    """The workflow id of a new run that waits for people, listed as waiting."""
+async def parked(desk: Place, what: str, requests: int = 1) -> str:
+    """The workflow id of a new run that wants so much from people, and is listed with it."""
     name = f"{what}-{uuid4().hex[:6]}"
-    await desk.run("run", "till", f"{what} it", "--id", name, "--detach", *words, MANDATE_USER="req@example.com")
+    agents = AgentClient(desk.client, "agents")
+    await agents.start("till", f"{what} it", workflow_id=name, requester="req@example.com")
     async with asyncio.timeout(60):
-        while name not in [entry["workflow_id"] for entry in await inbox(desk)]:
-            await asyncio.sleep(0.1)
+        while (name, requests) not in [(run.workflow_id, len(run.requests)) for run in (await agents.inbox()).runs]:
+            await asyncio.sleep(0.05)
     return name
 
 
@@ -172,7 +174,7 @@ async def test_refusal_of_the_run_is_its_sentence_on_stderr(
 
 
 async def test_several_at_once_count_each_for_itself(desk: Place) -> None:
-    name = await parked(desk, "notes")
+    name = await parked(desk, "notes", 2)
 
     first = await desk.run("approve", f"{name}:r1", f"{name}:r2", f"{name}:r9", "-o", "json")
     again = await desk.run("-o", "json", "approve", f"{name}:r1")
@@ -315,7 +317,7 @@ async def test_run_says_how_it_stands_and_what_people_said(desk: Place) -> None:
 
 
 async def test_person_at_a_terminal_is_asked_before_several_are_decided_on(desk: Place) -> None:
-    name = await parked(desk, "notes")
+    name = await parked(desk, "notes", 2)
 
     no = await at_a_terminal(desk, "n\n", "approve", f"{name}:r1", f"{name}:r2")
     yes = await at_a_terminal(desk, "y\n", "approve", f"{name}:r1", f"{name}:r2")
@@ -350,7 +352,7 @@ async def at_a_terminal(desk: Place, typed: str, *words: str) -> Done:
 
 
 async def test_all_requests_of_a_run_are_rejected_at_once(desk: Place) -> None:
-    name = await parked(desk, "notes")
+    name = await parked(desk, "notes", 2)
 
     done = await desk.run("reject", "--all", name, "--comment", "not today", program=str(BIN / "temporal-agent"))
 
@@ -423,7 +425,7 @@ async def test_bad_usage_sends_nothing_and_exits_with_two(desk: Place, words: li
 
 
 async def test_number_counts_only_for_what_the_inbox_showed(desk: Place) -> None:
-    name = await parked(desk, "notes")
+    name = await parked(desk, "notes", 2)
     number = next(entry["number"] for entry in await inbox(desk) if entry["name"] == f"{name}:r1")
     state = desk.folder / "state" / "inbox.json"
 
@@ -522,10 +524,3 @@ async def test_json_of_a_run_that_waits_is_only_its_result_and_stderr_says_why(d
 
     assert said.startswith("asks finance: pay amount=120.5 card=***? (r1, until ")
     assert json.loads(out)["status"] == "completed"
-
-
-async def test_help_of_each_verb_is_there(desk: Place) -> None:
-    verbs = ("inbox", "approve", "reject", "decide", "answer", "steer", "pause", "resume", "stop")
-    done: list[Done] = [await desk.run(verb, "--help") for verb in verbs]
-
-    assert [each.code for each in done] == [0] * len(verbs)

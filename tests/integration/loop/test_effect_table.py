@@ -162,7 +162,8 @@ class Peers:
         self.remote: dict[int, list[str]] = {}
 
     def tool(self, number: int, cell: Cell) -> dict[str, Any]:
-        settings = {"effect": cell.effect, "timeout": HASTE if cell.hangs else PATIENCE}
+        # What a cell expects is known after three attempts.
+        settings = {"effect": cell.effect, "timeout": HASTE if cell.hangs else PATIENCE, "retries": 2}
         return {**getattr(self, f"_{cell.kind}")(number, cell), **settings}
 
     def call(self, number: int, cell: Cell) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
 from mandate.activities.keyring import Keyring
 from mandate.activities.stores.address import open_store
 from mandate.workers.client import queries
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import workflow_runner
 from mandate.workers.worker import WorkerOptions, open_worker
@@ -136,13 +138,19 @@ class Elsewhere:
         workflow.continue_as_new(args=[state], workflow="AgentWorkflow", task_queue=queue)
 
 
-@pytest.fixture
-async def foreign(client: Client) -> AsyncIterator[str]:
-    """A task queue of an attacker's worker."""
+@asynccontextmanager
+async def attacker(client: Client) -> AsyncIterator[str]:
+    """The task queue of an attacker's worker."""
     queue = f"foreign-{uuid4().hex[:8]}"
     async with Worker(
         client, task_queue=queue, workflows=[Impostor, Elsewhere], workflow_runner=UnsandboxedWorkflowRunner()
     ):
+        yield queue
+
+
+@pytest.fixture
+async def foreign(client: Client) -> AsyncIterator[str]:
+    async with attacker(client) as queue:
         yield queue
 
 
@@ -165,30 +173,33 @@ async def test_workflow_of_our_name_cannot_use_what_another_run_was_allowed(
     assert len(calls_of(handle.id, "pay")) == 1
 
 
-async def test_state_that_no_run_left_is_not_gone_on_with(site: Site, client: Client, foreign: str) -> None:
+async def test_state_that_no_run_left_is_not_gone_on_with(tmp_path: Path) -> None:
     """A made one, and a genuine one of another chain of runs with its mark."""
-    site.write("waits", [{"call": [{"look": {"what": "x", "held": True}}]}, {"say": "done"}])
-    async with site.serving():
-        handle = await site.start("waits")
-        await until(lambda: _begun(handle, "look"))
-        await handle.signal("pause", {"by": "ann@example.com"})
-        LET_GO.add(handle.id)
-        await continued(handle)
-        started = (await events(client.get_workflow_handle(handle.id)))[0]
-        genuine = started.workflow_execution_started_event_attributes.input.payloads[0]
-        assert "mark" in genuine.metadata
-        made = Payload(metadata={"encoding": b"json/plain"}, data=genuine.data)
-        garbled = Payload(metadata={**genuine.metadata, "mark": bytes(18)}, data=genuine.data)
+    async with run_private_server(extra_dynamic_config={"limit.historyCount.suggestContinueAsNew": "40"}) as server:
+        client = await connect(address=server.address)
+        site = new_site(tmp_path, client)
+        site.write("waits", [{"call": [{"look": {"what": "x", "held": True}}]}, {"say": "done"}])
+        async with attacker(client) as foreign, site.serving():
+            handle = await site.start("waits")
+            await until(lambda: _begun(handle, "look"))
+            await handle.signal("pause", {"by": "ann@example.com"})
+            LET_GO.add(handle.id)
+            await continued(handle)
+            started = (await events(client.get_workflow_handle(handle.id)))[0]
+            genuine = started.workflow_execution_started_event_attributes.input.payloads[0]
+            assert "mark" in genuine.metadata
+            made = Payload(metadata={"encoding": b"json/plain"}, data=genuine.data)
+            garbled = Payload(metadata={**genuine.metadata, "mark": bytes(18)}, data=genuine.data)
 
-        for state in (made, garbled, genuine):
-            forged = await client.start_workflow(
-                "Elsewhere", args=[RawValue(state), site.queue], id=uuid4().hex, task_queue=foreign
-            )
-            with pytest.raises(WorkflowFailureError) as failed:
-                await asyncio.wait_for(forged.result(), 30)
-            assert "was not left by a run of an agent of this installation" in str(failed.value.cause)
-        await handle.signal("resume", {"by": "ann@example.com"})
-        assert (await handle.result()).status is RunStatus.COMPLETED
+            for state in (made, garbled, genuine):
+                forged = await client.start_workflow(
+                    "Elsewhere", args=[RawValue(state), site.queue], id=uuid4().hex, task_queue=foreign
+                )
+                with pytest.raises(WorkflowFailureError) as failed:
+                    await asyncio.wait_for(forged.result(), 30)
+                assert "was not left by a run of an agent of this installation" in str(failed.value.cause)
+            await handle.signal("resume", {"by": "ann@example.com"})
+            assert (await handle.result()).status is RunStatus.COMPLETED
 
 
 async def _begun(handle: WorkflowHandle[Any, Any], tool: str) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from temporalio.client import Client, WorkflowHandle
 
+from mandate.workers.client.client import connect
+from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.base import canonical_json, digest_of
 from mandate.workflows.contracts.request import Decision
 from mandate.workflows.contracts.run import RunStatus
@@ -278,23 +280,26 @@ async def test_what_was_done_is_taken_back_with_the_value(site: Site, capfd: pyt
     assert [call.arguments for call in calls_of(handle.id, "pay_back")] == [{"card": CARD, "amount": 5.0}]
 
 
-async def test_run_that_continues_as_new_while_it_waits(site: Site) -> None:
+async def test_run_that_continues_as_new_while_it_waits(tmp_path: Path) -> None:
     """Another worker, with nothing in memory, knows the same call by the same key and restores the edit."""
-    write(site, {}, policy=[{**ASK[0], "quorum": 2}, *ALLOW_ALL])
+    async with run_private_server(extra_dynamic_config={"limit.historyCount.suggestContinueAsNew": "100"}) as server:
+        people = str(write_people(tmp_path))
+        site = new_site(tmp_path, await connect(address=server.address), MANDATE_PEOPLE=people)
+        write(site, {}, policy=[{**ASK[0], "quorum": 2}, *ALLOW_ALL])
+        async with site.serving():
+            handle = await site.start("cards")
+            (request,) = await asked(handle)
+            await decide(handle, request, value={**request.arguments, "amount": 2.0})
+            await continued(handle)
+        async with site.serving():
+            (request,) = await asked(handle)
+            assert request.edited is not None
+            await decide(handle, request, by="bob@example.com")
+            await handle.result()
+            await assert_hidden(handle)
+        parts = await parts_taken(site.client, handle.id)
 
-    async with site.serving():
-        handle = await site.start("cards")
-        (request,) = await asked(handle)
-        await decide(handle, request, value={**request.arguments, "amount": 2.0})
-        await continued(handle)
-    async with site.serving():
-        (request,) = await asked(handle)
-        assert request.edited is not None
-        await decide(handle, request, by="bob@example.com")
-        await handle.result()
-        await assert_hidden(handle)
-
-    assert await parts_taken(site.client, handle.id) == 2
+    assert parts == 2
     (call,) = calls_of(handle.id, "charge")
     assert call.arguments == {"card": CARD, "amount": 2.0, "parts": [CARD]}
 

@@ -1,6 +1,7 @@
 """Model calls through the whole runtime, over real HTTP against a fake that enforces the vendors' rules."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from temporalio.client import Client, WorkflowFailureError
 
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, results_told
-from tests.support.fake_provider.behaviours import Answer, Broken, Call, Problem
+from tests.support.fake_provider.behaviours import Answer, Body, Broken, Call, Problem
 from tests.support.fake_provider.server import FakeProvider
 from tests.support.toolkit import calls_of
 
@@ -64,6 +65,44 @@ async def test_a_run_over_each_protocol(site: Site, fake: FakeProvider, model: s
     assert (result.usage.unpriced_calls == 2) is model.startswith("vllm:")
     assert (result.usage.cost_usd > 0) is not model.startswith("vllm:")
     assert "sk-secret" not in history
+
+
+ODD: dict[str, tuple[dict[str, object], ...]] = {
+    "openai:gpt-6-sol": tuple(
+        {
+            "status": "completed",
+            "output": [{"type": "function_call", "call_id": "c1", "name": "pay", "arguments": arguments}],
+        }
+        for arguments in (["x"], "", None)
+    ),
+    "vllm:llama": tuple(
+        {"choices": [{"message": {"tool_calls": [{"id": "c1", "function": {"name": "pay", "arguments": arguments}}]}}]}
+        for arguments in (5, "", None)
+    ),
+    "anthropic:claude-sonnet-5-5": tuple(
+        {"stop_reason": "tool_use", "content": [{"type": "tool_use", "id": "c1", "name": "pay", "input": arguments}]}
+        for arguments in (True, "", None)
+    ),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_call_that_cannot_be_read_is_refused_in_words(site: Site, fake: FakeProvider, model: str) -> None:
+    site.write("asks", [], models=[model], attempts=9)
+    odd = (Body(json.dumps(body).encode(), content_type="application/json") for body in ODD[model])
+    fake.will(*odd, Answer(text="I gave up."))
+
+    result, run = await site.run("asks")
+
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "I gave up.")
+    assert calls_of(run, "pay") == []
+    told = [part.text for part in await results_told(site, result.head or "")]
+    first = {"openai": "a list", "vllm": "a number", "anthropic": "a boolean"}[model.partition(":")[0]]
+    assert told == [
+        f"not called: the arguments must be a JSON object, not {first}",
+        'not called: "order" is a required property',
+        "not called: the arguments must be a JSON object, not null",
+    ]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -33,8 +33,8 @@ async def post(url: str, protocol: str, body: dict[str, Any]) -> httpx2.Response
         return await client.post(url + path, headers=HEADERS, content=json.dumps(body))
 
 
-def _function_call(call_id: str, name: str = "t") -> dict[str, Any]:
-    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": "{}"}
+def _function_call(call_id: str, name: str = "t", arguments: str = "{}") -> dict[str, Any]:
+    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
 
 
 def _chat_call(call_id: str, arguments: str = "{}", name: str = "t") -> dict[str, Any]:
@@ -58,6 +58,30 @@ def _output(call_id: str) -> dict[str, Any]:
     return {"type": "function_call_output", "call_id": call_id, "output": "x"}
 
 
+ROOT = {"anyOf": [{"required": ["a"]}]}
+LIST = {"properties": {"a": {"type": "array"}}}
+PATTERN = {"properties": {"a": {"pattern": r"^\p{L}+$"}}}
+RESULT = {"role": "tool", "tool_call_id": "a", "content": "x"}
+TUPLE = {"properties": {"a": {"items": [{}]}}}
+ASKED = {"max_tokens": 9, "messages": [BLOCKS]}
+UNSIGNED = {"type": "thinking", "thinking": "x"}
+SIGNED = {**UNSIGNED, "signature": "c2ln"}
+
+
+def _said(*blocks: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "assistant", "content": list(blocks)}
+
+
+def _tools(protocol: str, *schemas: dict[str, Any]) -> list[dict[str, Any]]:
+    whole: list[dict[str, Any]] = [{"type": "object", "properties": {}, **schema} for schema in schemas]
+    if protocol == MESSAGES:
+        return [{"name": f"t{index}", "input_schema": schema} for index, schema in enumerate(whole)]
+    flat = [{"name": f"t{index}", "parameters": schema, "strict": False} for index, schema in enumerate(whole)]
+    if protocol == RESPONSES:
+        return [{"type": "function", **tool} for tool in flat]
+    return [{"type": "function", "function": tool} for tool in flat]
+
+
 @pytest.mark.parametrize(
     ("protocol", "body", "complaint"),
     [
@@ -76,6 +100,25 @@ def _output(call_id: str) -> dict[str, Any]:
         (CHAT, {"messages": [USER, _chat_call("a", name="no.dots")]}, "does not match"),
         (CHAT, {"messages": [USER, USER]}, "roles must alternate"),
         (CHAT, {"messages": [USER, {"role": "assistant", "content": "x", "tool_calls": []}]}, "too short"),
+        (RESPONSES, {"input": [INPUT, _function_call("a", arguments="["), _output("a")]}, "Expecting value"),
+        (RESPONSES, {"input": [INPUT, _function_call("a", arguments="5"), _output("a")]}, "from a mapping"),
+        (RESPONSES, {"input": [INPUT], "instructions": "\ud83d"}, "no low surrogate in string"),
+        (RESPONSES, {"input": [INPUT], "tools": _tools(RESPONSES, ROOT)}, "at the top level"),
+        (RESPONSES, {"input": [INPUT], "tools": _tools(RESPONSES, *[{}] * 129)}, "maximum length 128, but got an"),
+        (CHAT, {"messages": [USER], "tools": _tools(CHAT, ROOT)}, "at the top level"),
+        (CHAT, {"messages": [USER], "tools": _tools(CHAT, {"enum": [{}]})}, "at the top level"),
+        (CHAT, {"messages": [USER], "tools": _tools(CHAT, LIST)}, "In context=('properties', 'a'), array schema mis"),
+        (CHAT, {"messages": [USER], "tools": _tools(CHAT, PATTERN)}, "is not a 'regex'"),
+        (CHAT, {"messages": [USER, {"role": "assistant", "content": "x"}]}, "Expected last role User or Tool"),
+        (CHAT, {"messages": [USER, *[{"role": "assistant", "content": "x"}] * 2, USER]}, "roles must alternate"),
+        (MESSAGES, {**ASKED, "tools": _tools(MESSAGES, ROOT)}, "does not support oneOf, allOf, or anyOf at the top"),
+        (MESSAGES, {**ASKED, "tools": _tools(MESSAGES, {"properties": {"$top": {}}})}, "Property keys should match"),
+        (MESSAGES, {**ASKED, "tools": _tools(MESSAGES, TUPLE)}, "must match JSON Schema draft 2020-12"),
+        (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS, _said(SIGNED), BLOCKS]}, "cannot be `thinking`"),
+        (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS, _said(UNSIGNED, _block("x")), BLOCKS]}, "signature: Field"),
+        (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS, _said(_block("x "))]}, "trailing whitespace"),
+        (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS, _said(_block("x"), SIGNED, _block("x"))]}, "first block"),
+        (CHAT, {"messages": [USER, _chat_call("a"), RESULT, USER]}, "Unexpected role 'user' after role 'tool'"),
         (MESSAGES, {"messages": [BLOCKS]}, "max_tokens: Field required"),
         (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS], "top_p": 1}, "top_p: unsupported"),
         (MESSAGES, {"max_tokens": 9, "messages": [BLOCKS, BLOCKS]}, "roles must alternate"),

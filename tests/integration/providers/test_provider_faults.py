@@ -46,6 +46,9 @@ REJECTED, UNAVAILABLE, TOO_LONG = (
         ("rate-limit-ms", "rate_limit", 429, UNAVAILABLE, True, 1.5),  # milliseconds win over seconds
         ("rate-limit-long", "rate_limit", 429, UNAVAILABLE, False, None),  # an hour: the route goes on
         ("rate-limit-bare", "rate_limit", 429, UNAVAILABLE, True, 4.0),  # third attempt: 1, 2, 4
+        ("rate-limit-far", "rate_limit", 429, UNAVAILABLE, True, 4.0),  # a year that no calendar has
+        ("rate-limit-odd", "rate_limit", 429, UNAVAILABLE, True, 4.0),
+        ("rate-limit-negative", "rate_limit", 429, UNAVAILABLE, True, 4.0),
         ("quota", "quota", 429, REJECTED, False, None),
         ("broke", "quota", 402, REJECTED, False, None),
         ("error", "server", 500, UNAVAILABLE, True, 4.0),

@@ -1,6 +1,5 @@
 """How much of a provider's answer is read: packed and not, with success and not, and what goes on meanwhile."""
 
-import asyncio
 import gzip
 import json
 import time
@@ -12,6 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from mandate.activities.providers.response_limits import MAX_BYTES
 from mandate.workflows.contracts.failures import FailureType
+from tests.support.event_loop import Standstill
 from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES
 from tests.support.prompts import ADAPTERS, Adapter, prompt
 
@@ -107,19 +107,10 @@ async def test_an_answer_of_too_many_parts_is_not_parsed(adapter: Adapter, peer:
 async def test_the_worker_goes_on_while_a_large_answer_is_read(adapter: Adapter, peer: Peer) -> None:
     protocol = next(name for name, make in ADAPTERS.items() if type(make("http://h")) is type(adapter))
     peer.body = json.dumps(SAID[protocol]).encode()
-    longest, done = 0.0, asyncio.Event()
 
-    async def tick() -> None:
-        nonlocal longest
-        while not done.is_set():
-            begun = time.monotonic()
-            await asyncio.sleep(0.01)
-            longest = max(longest, time.monotonic() - begun - 0.01)
-
-    ticking = asyncio.create_task(tick())
-    completion = await adapter.complete(prompt())
-    done.set()
-    await ticking
+    async with Standstill() as still:
+        completion = await adapter.complete(prompt())
 
     assert completion.message.text == TEXT
-    assert longest < 0.5
+    assert still.processor_seconds < 0.5
+    assert still.seconds < 5

@@ -7,12 +7,15 @@ from itertools import pairwise, product
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
+from temporalio.exceptions import ApplicationError
 
 from mandate.activities.providers.openai_chat import OpenAiChat
 from mandate.activities.transcript.conversation import Conversation
+from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, TextPart, UserMessage
-from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call
+from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Body, Call
 from tests.support.fake_provider.server import FakeProvider
 from tests.support.prompts import ADAPTERS, KEY, QUESTION, TOOLS, Adapter, prompt, results, told, tool
 
@@ -245,8 +248,34 @@ def test_schema_keys_are_sorted_whatever_order_they_came_in(adapters: dict[str, 
     assert bodies[0] == bodies[1]
 
 
+THOUGHT = '{"type":"thinking","thinking":"Hm.","signature":"c2ln"}'
+CUT_CALL = json.dumps({"type": "function_call", "call_id": "a", "name": "note", "arguments": '{"city": "Ro'})
+
 SKEWED: dict[str, Sequence[Message]] = {
     "two texts in a row": (QUESTION, told("In Rome.")),
+    "a blank beginning": (told(" "), said(CHAT, "x", {"kind": "text", "text": "Well?"}), told("Rome.")),
+    "nothing but blanks": (told(""), said(CHAT, "x", {"kind": "text", "text": "\n"}), told("")),
+    "nothing after an answer": (QUESTION, said(CHAT, "x", {"kind": "text", "text": "In Rome? "})),
+    "half of a surrogate pair": (
+        told("Osl\ud83d"),
+        said(CHAT, "x", {"kind": "text", "text": "\udc80"}, call("a", arguments='{"city":"\\ud83d"}')),
+        UserMessage(role="user", parts=(ResultPart(kind="result", call_id="a", tool="t", text="21\udfff"),)),
+    ),
+    "stored thinking that nothing follows": (
+        QUESTION,
+        said(MESSAGES, "fake-text", {"kind": "opaque", "type": "thinking"}, native=THOUGHT),
+        told("Well?"),
+    ),
+    "stored call that was cut": (
+        QUESTION,
+        said(RESPONSES, "fake-text", call("a", arguments='{"city": "Ro'), native=CUT_CALL),
+        told("Again."),
+    ),
+    "stored items that cannot be read": (
+        QUESTION,
+        said(MESSAGES, "fake-text", {"kind": "text", "text": "Rome."}, native='{"type": "te'),
+        told("Again."),
+    ),
     "empty texts": (QUESTION, told(""), said(CHAT, "x", {"kind": "text", "text": " "}), told("\n"), told("Well?")),
     "an answer with nothing in it": (QUESTION, said(MESSAGES, "x"), told("Well?")),
     "a refusal": (QUESTION, said(MESSAGES, "x", {"kind": "refusal", "text": "No."}), told("Well?")),
@@ -365,3 +394,144 @@ def test_old_servers_get_the_field_that_they_know() -> None:
     adapter = OpenAiChat(api_key="", base_url="http://127.0.0.1:1/v1", max_tokens_field="max_tokens")
 
     assert json.loads(adapter.request(prompt()))["max_tokens"] == 4096
+
+
+THINKING = {"type": "thinking", "thinking": "Let me see", "signature": "c2ln"}
+UNSIGNED = {"type": "thinking", "thinking": "Let me"}
+REDACTED = {"type": "redacted_thinking", "data": "x"}
+SO = {"type": "text", "text": "So"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "sent"),
+    [
+        ([THINKING], "max_tokens", None),
+        ([THINKING], "end_turn", None),
+        ([THINKING, {"type": "text", "text": " "}], "end_turn", None),
+        ([REDACTED], "max_tokens", None),
+        ([SO, {**THINKING, "signature": ""}], "max_tokens", ["text"]),
+        ([THINKING, SO, THINKING, REDACTED], "max_tokens", ["thinking", "text"]),
+        ([UNSIGNED, SO], "end_turn", ["text"]),
+        ([THINKING, REDACTED, SO], "end_turn", ["thinking", "redacted_thinking", "text"]),
+    ],
+)
+async def test_thinking_goes_back_only_signed_and_before_what_it_led_to(
+    adapters: dict[str, Adapter], fake: FakeProvider, content: list[object], reason: str, sent: list[str] | None
+) -> None:
+    body = {"type": "message", "role": "assistant", "content": content, "stop_reason": reason}
+    fake.will(Body(json.dumps(body).encode(), content_type="application/json"), Answer(text="All done."))
+    thought = (await adapters[MESSAGES].complete(prompt())).message
+
+    await adapters[MESSAGES].complete(prompt((QUESTION, thought, told("Go on."))))
+
+    answers = [message for message in fake.requests[-1].json["messages"] if message["role"] == "assistant"]
+    assert [[block["type"] for block in message["content"]] for message in answers] == ([sent] if sent else [])
+
+
+def test_answers_in_a_row_are_one_message_of_a_chat(adapters: dict[str, Adapter]) -> None:
+    native = '{"role":"assistant","content":"One.","reasoning_content":"hm"}'
+    asked = {"id": "c-1", "type": "function", "function": {"name": "note", "arguments": "{}"}}
+    called = json.dumps({"role": "assistant", "content": None, "tool_calls": [asked]})
+    messages = (
+        QUESTION,
+        said(CHAT, "fake", {"kind": "text", "text": "One."}, native=native),
+        said(MESSAGES, "x", {"kind": "text", "text": "Two."}),
+        said(CHAT, "fake", call("c-1", "note", "{}"), native=called),
+        UserMessage(role="user", parts=(ResultPart(kind="result", call_id="c-1", tool="note", text="ok"),)),
+    )
+
+    sent = items(CHAT, adapters[CHAT].request(prompt(messages)))
+
+    assert sent[2:] == [
+        {"role": "assistant", "content": "One.\n\nTwo.", "tool_calls": [asked]},
+        {"role": "tool", "tool_call_id": "c-1", "content": "ok"},
+    ]
+
+
+def test_word_of_the_model_stands_between_results_and_a_text_of_a_chat(adapters: dict[str, Adapter]) -> None:
+    """Templates of Mistral's models refuse a text right after results."""
+    asked = said(CHAT, "x", call("a"))
+
+    sent = items(CHAT, adapters[CHAT].request(prompt((QUESTION, asked, results(asked, note="Be brief.")))))
+
+    assert sent[3:] == [
+        {"role": "tool", "tool_call_id": "a", "content": "21C"},
+        {"role": "assistant", "content": "Noted."},
+        {"role": "user", "content": "Be brief."},
+    ]
+
+
+@pytest.mark.parametrize("protocol", [CHAT, MESSAGES])
+def test_answer_that_nothing_follows_is_told_to_go_on(adapters: dict[str, Adapter], protocol: str) -> None:
+    sent = items(protocol, adapters[protocol].request(prompt(SKEWED["nothing after an answer"])))
+
+    content = [{"type": "text", "text": "Go on."}] if protocol == MESSAGES else "Go on."
+    assert sent[-1] == {"role": "user", "content": content}
+
+
+ROOT_KEYS = ("anyOf", "oneOf", "allOf", "enum", "const", "not", "$ref")
+
+
+@pytest.mark.parametrize("protocol", ALL)
+@pytest.mark.parametrize("key", ROOT_KEYS)
+async def test_no_vendor_is_sent_what_it_refuses_at_the_top_of_a_schema(
+    fake: FakeProvider, protocol: str, key: str
+) -> None:
+    either: JsonObject = {"required": ["text"]}
+    values: dict[str, JsonValue] = {"enum": [{"text": "a"}], "const": {"text": "a"}, "not": either, "$ref": "#/$defs/a"}
+    schema: JsonObject = {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "url": {"type": "string"}},
+        "$defs": {"a": {"type": "object"}},
+        key: values.get(key, [either, {"required": ["url"]}]),
+    }
+    adapter = ADAPTERS[protocol](fake.url)
+
+    completion = await adapter.complete(prompt(tools=(tool("attach", schema),), model="fake-text"))
+
+    await adapter.close()
+    assert completion.message.text == "All done."
+    sent = fake.requests[-1].json["tools"][0]
+    sent = sent.get("function", sent)
+    shown = sent.get("parameters") or sent["input_schema"]
+    assert not {*ROOT_KEYS} & {*shown}
+    assert shown["properties"] == {"text": {"type": "string"}, "url": {"type": "string"}}
+
+
+async def test_arguments_under_other_names_reach_the_tool_under_its_own(fake: FakeProvider) -> None:
+    find = tool("find", {"type": "object", "properties": {"filter[id]": {"type": "string"}}})
+    adapter = ADAPTERS[MESSAGES](fake.url)
+    fake.will(Answer(calls=(Call("find", '{"filter_id": "7"}', id="t1"),), reasoning=False), Answer(text="All done."))
+    called = (await adapter.complete(prompt(tools=(find,)))).message
+
+    conversation = Conversation((QUESTION, called, results(called)))
+    await adapter.complete(prompt(conversation, tools=(find,)))
+
+    await adapter.close()
+    assert [part.arguments for part in called.calls] == ['{"filter[id]":"7"}']
+    [block] = items(MESSAGES, fake.requests[-1].body)[1]["content"]
+    assert block["input"] == {"filter_id": "7"}
+
+
+@pytest.mark.parametrize(
+    ("tools", "why"),
+    [
+        (
+            tuple(tool(f"t{number}", {"type": "object"}) for number in range(129)),
+            "openai takes at most 128 tools, and this agent has 129, built-in ones included",
+        ),
+        ((tool("find", {"$ref": "#"}),), "tool 'find': '$ref' at the top of its schema leads nowhere: '#'"),
+    ],
+)
+async def test_request_that_would_be_refused_is_not_made(
+    fake: FakeProvider, tools: tuple[ToolDefinition, ...], why: str
+) -> None:
+    """Of an agent that was pinned before its file was checked for this."""
+    adapter = ADAPTERS[RESPONSES](fake.url)
+
+    with pytest.raises(ApplicationError) as caught:
+        await adapter.complete(prompt(tools=tools))
+
+    await adapter.close()
+    assert caught.value.message == f"'openai:fake' was not asked: {why}"
+    assert (caught.value.type, caught.value.non_retryable, fake.requests) == ("ModelRejected", True, [])

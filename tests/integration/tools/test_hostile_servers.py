@@ -16,6 +16,7 @@ import pytest
 from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.tool_entry import McpTools
+from tests.support.event_loop import Standstill
 from tests.support.mcp_peer import BARE_COMMAND
 
 ROOT = Path(__file__).parents[3]
@@ -114,7 +115,8 @@ async def test_a_second_signal_ends_at_once_and_leaves_no_process(tmp_path: Path
         await asyncio.sleep(0.1)
 
         assert (told.process.returncode, told.left()) == (130, [])
-        assert seconds < 2
+        # After the first signal alone it would be four.
+        assert seconds < 3
 
 
 @pytest.mark.parametrize(
@@ -136,34 +138,16 @@ async def test_a_second_signal_ends_at_once_and_leaves_no_process(tmp_path: Path
 async def test_a_list_that_is_too_much_is_refused_in_a_sentence(ways: str, said: str) -> None:
     toolbox = McpToolbox(lambda text: text, start_seconds=5 if ways == "compiling" else 30)
     server = {"name": "hostile", "command": [*BARE_COMMAND, "hostile", ways]}
-    longest = Longest()
     try:
-        async with longest:
+        async with Standstill() as still:
             with pytest.raises((ValueError, McpUnavailable)) as refused:
                 await toolbox.definitions(McpTools.model_validate({"mcp": server}))
     finally:
         await toolbox.close()
 
     assert said in str(refused.value)
-    assert longest.seconds < 1.5
-
-
-class Longest:
-    """How long the event loop stood still at most."""
-
-    seconds = 0.0
-
-    async def __aenter__(self) -> None:
-        self._ticking = asyncio.create_task(self._tick())
-
-    async def __aexit__(self, *_: object) -> None:
-        self._ticking.cancel()
-
-    async def _tick(self) -> None:
-        while True:
-            begun = time.monotonic()
-            await asyncio.sleep(0.02)
-            self.seconds = max(self.seconds, time.monotonic() - begun - 0.02)
+    assert still.processor_seconds < 1.5
+    assert still.seconds < 5
 
 
 async def lines_until(stdout: asyncio.StreamReader, words: str) -> None:

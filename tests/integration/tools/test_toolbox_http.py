@@ -155,6 +155,8 @@ async def test_who_refuses_before_the_key_is_looked_up_says_nothing_of_it(
         ("0", 0, 0),
         (None, 1, 1),
         ("soon", 1, 1),
+        ("-3", 1, 1),
+        ("Wed, 21 Oct 99999 07:28:00 GMT", 1, 1),
         ("a date", 60, 100),
     ],
 )

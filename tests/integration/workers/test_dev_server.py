@@ -219,11 +219,14 @@ async def test_files_of_a_machine_that_crashed_do_no_harm(tmp_path: Path, stale:
 async def test_orphan_of_a_killed_keeper_is_ended(tmp_path: Path) -> None:
     with listener() as taken:
         port = taken.getsockname()[1]
-    code = "import time; time.sleep(60)"
-    orphan = subprocess.Popen([sys.executable, "-c", code, "start-dev", "--port", str(port)])
-    bystander = subprocess.Popen([sys.executable, "-c", code, "--port", str(port)])
+    program = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
+    orphan = subprocess.Popen([*program, "start-dev", "--port", str(port)], stdout=subprocess.PIPE)
+    bystander = subprocess.Popen([*program, "--port", str(port)], stdout=subprocess.PIPE)
     try:
         for process in (bystander, orphan):
+            # The kernel does not tell a program's arguments before it has loaded all of it.
+            assert process.stdout is not None
+            process.stdout.readline()
             dev_server_keeper.end_orphan({"pid": process.pid, "port": port})
 
         assert orphan.wait(30) == -signal.SIGKILL
@@ -231,7 +234,7 @@ async def test_orphan_of_a_killed_keeper_is_ended(tmp_path: Path) -> None:
     finally:
         for process in (orphan, bystander):
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 async def test_runs_are_kept_over_a_restart_and_for_thirty_days(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ class Body:
     content: bytes
     status: int = 200
     content_type: str = "text/html"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent as they are; a `content-type` among them wins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,11 @@ NAMED: dict[str, Behaviour] = {
     "rate-limit-long": Problem(429, "rate_limit_exceeded", "Slow down.", {"retry-after": "3600"}),
     "rate-limit-bare": Problem(429, "rate_limit_exceeded", "Slow down."),
     "rate-limit-brief": Problem(429, "rate_limit_exceeded", "Slow down.", {"retry-after": "0.2"}),
+    "rate-limit-far": Problem(
+        429, "rate_limit_exceeded", "Slow down.", {"retry-after": "Wed, 21 Oct 99999 07:28:00 GMT"}
+    ),
+    "rate-limit-odd": Problem(429, "rate_limit_exceeded", "Slow down.", {"retry-after": "soon"}),
+    "rate-limit-negative": Problem(429, "rate_limit_exceeded", "Slow down.", {"retry-after": "-5"}),
     "quota": Problem(429, "insufficient_quota", "You exceeded your current quota."),
     "broke": Problem(402, "payment_required", "Add credits."),
     "error": Problem(500, "server_error", "Something broke."),

@@ -1,15 +1,26 @@
-"""What the vendors refuse with 400 (and other fakes accept), as far as a conversation with tools can break it."""
+"""What the vendors refuse with 400 (and other fakes accept), as far as a conversation with tools can break it.
+
+The words are the vendors' own where reports of refused requests quote them. The rules know nothing of Mandate's own.
+"""
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import jsonschema_rs
 
 from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES
 
 Json = dict[str, Any]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ANTHROPIC_KEY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+_OPENAI_ROOT = ("oneOf", "anyOf", "allOf", "enum", "const", "not")
+_ANTHROPIC_ROOT = ("oneOf", "allOf", "anyOf")
+_MOST_TOOLS = 128
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_VALUES = ("enum", "const", "default", "examples")
 _ANTHROPIC_ID = re.compile(r"[A-Za-z0-9_-]+")
 _SAMPLING = ("temperature", "top_p", "top_k")
 _COMMON = {"model", "tools", "tool_choice", "stream", "metadata", "service_tier"}
@@ -31,6 +42,7 @@ class Refused(Exception):
 
 def check(protocol: str, body: Json, headers: Mapping[str, str]) -> None:
     """Raises `Refused` with the vendor's complaint."""
+    _no_half_pairs(body)
     _demand(isinstance(body.get("model"), str) and body["model"], "model: field required")
     for name in body:
         _demand(name not in _SAMPLING, f"{name}: unsupported parameter")
@@ -45,19 +57,121 @@ def _demand(condition: object, complaint: str) -> None:
         raise Refused(complaint)
 
 
-def _schema(schema: object, where: str) -> None:
-    _demand(isinstance(schema, dict) and schema.get("type") == "object", f"{where}: must be of type object")
+def _no_half_pairs(body: Json) -> None:
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Refused(f"The request body is not valid JSON: no low surrogate in string: char {error.start}") from None
+
+
+def _most_tools(tools: Sequence[Json]) -> None:
+    """OpenAI's; a server of one's own takes more."""
+    _demand(
+        len(tools) <= _MOST_TOOLS,
+        f"Invalid 'tools': array too long. Expected an array with maximum length {_MOST_TOOLS}, "
+        f"but got an array with length {len(tools)} instead.",
+    )
+
+
+def _openai_tools(tools: Sequence[Json], where: str) -> None:
+    """`tools` are flat, as the Responses protocol has them."""
+    for index, tool in enumerate(tools):
+        name, place = tool["name"], f"tools[{index}]{where}"
+        _demand(
+            isinstance(name, str) and _NAME.fullmatch(name),
+            f"Invalid '{place}.name': string does not match pattern. "
+            "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'.",
+        )
+        _demand(isinstance(tool.get("description", ""), str), f"Invalid type for '{place}.description'")
+        _openai_schema(tool.get("parameters"), name)
+    _distinct([tool["name"] for tool in tools])
+
+
+def _distinct(names: Sequence[str]) -> None:
+    _demand(len(set(names)) == len(names), "tools: Tool names must be unique.")
+
+
+def _openai_schema(schema: object, name: str) -> None:
+    refused = f"Invalid schema for function '{name}': "
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    _demand(kind == "object", f"{refused}schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{kind}\"'.")
     assert isinstance(schema, dict)
-    _demand("properties" in schema, f"{where}: object schema missing properties")
-    _demand("$schema" not in schema, f"{where}: $schema is not permitted")
+    _demand(
+        not any(key in schema for key in _OPENAI_ROOT),
+        f"{refused}schema must have type 'object' and not have 'oneOf'/'anyOf'/'allOf'/'enum'/'const'/'not' "
+        "at the top level.",
+    )
+    _demand("properties" in schema, f"{refused}In context=(), object schema missing properties.")
+    _demand("$schema" not in schema, f"{refused}$schema is not permitted")
+    _draft_2020(schema, refused)
+    for place, node in _nodes(schema, ()):
+        kinds = node.get("type")
+        is_list = kinds == "array" or (isinstance(kinds, list) and "array" in kinds)
+        _demand(not is_list or "items" in node, f"{refused}In context={place}, array schema missing items.")
+        for pattern in (node.get("pattern"), *node.get("patternProperties", ())):
+            _demand(pattern is None or _is_regex(pattern), f"{refused}In context={place}, '{pattern}' is not a 'regex'")
+
+
+def _is_regex(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
+def _draft_2020(schema: Json, refused: str) -> None:
+    try:
+        jsonschema_rs.meta.validate(schema)
+    except jsonschema_rs.ValidationError as error:
+        raise Refused(
+            f"{refused}JSON schema is invalid. It must match JSON Schema draft 2020-12 ({error.message})"
+        ) from None
+
+
+def _nodes(schema: object, place: tuple[str, ...], *, named: bool = False) -> Iterator[tuple[tuple[str, ...], Json]]:
+    """Each schema in `schema`; `named` says that its keys are names of the author's choice."""
+    if isinstance(schema, list):
+        for index, item in enumerate(schema):
+            yield from _nodes(item, (*place, str(index)))
+    if not isinstance(schema, dict):
+        return
+    if not named:
+        yield place, schema
+    for key, item in schema.items():
+        if named or key not in _VALUES:
+            yield from _nodes(item, (*place, key), named=not named and key in _NAMED)
+
+
+def _anthropic_tools(tools: Sequence[Json]) -> None:
+    for index, tool in enumerate(tools):
+        where, schema = f"tools.{index}.custom", tool.get("input_schema")
+        _demand(
+            isinstance(tool["name"], str) and re.fullmatch(r"[A-Za-z0-9_-]{1,128}", tool["name"]),
+            f"{where}.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'",
+        )
+        _demand(isinstance(schema, dict) and "type" in schema, f"{where}.input_schema.type: Field required")
+        assert isinstance(schema, dict)
+        _demand(schema["type"] == "object", f"{where}.input_schema.type: Input should be 'object'")
+        _demand(
+            not any(key in schema for key in _ANTHROPIC_ROOT),
+            f"{where}.input_schema: input_schema does not support oneOf, allOf, or anyOf at the top level",
+        )
+        for _, node in _nodes(schema, ()):
+            _demand(
+                all(map(_ANTHROPIC_KEY.fullmatch, node.get("properties", {}))),
+                f"{where}.input_schema.properties: Property keys should match pattern '^[a-zA-Z0-9_.-]{{1,64}}$'",
+            )
+        _draft_2020(schema, f"{where}.input_schema: ")
+    _distinct([tool["name"] for tool in tools])
 
 
 def _responses(body: Json) -> None:
     for index, tool in enumerate(body.get("tools", ())):
         _demand(tool.get("type") == "function" and "function" not in tool, f"tools[{index}]: wrong shape")
-        _demand(_NAME.fullmatch(tool["name"]), f"tools[{index}].name: does not match")
         _demand(isinstance(tool.get("strict"), bool), f"tools[{index}].strict: required")
-        _schema(tool.get("parameters"), f"tools[{index}].parameters")
+    _most_tools(body.get("tools", ()))
+    _openai_tools(body.get("tools", ()), "")
     items = body.get("input")
     _demand(isinstance(items, list) and items, "input: required")
     assert isinstance(items, list)
@@ -77,12 +191,14 @@ def _responses(body: Json) -> None:
             _demand(0 < len(item["call_id"]) <= 64, f"{where}.call_id: 1 to 64 characters")
             _demand(_NAME.fullmatch(item["name"]), f"{where}.name: does not match")
             _demand(isinstance(item["arguments"], str), f"{where}.arguments: must be a string")
+            _arguments(item["arguments"], where)
             calls[item["call_id"]] = False
         elif kind == "function_call_output":
             _demand(calls.get(item["call_id"]) is False, f"No tool call found for call_id {item['call_id']}")
             calls[item["call_id"]] = True
         elif kind == "message":
             _demand(item.get("role") in ("user", "assistant"), f"{where}.role: invalid")
+            _demand(item.get("content"), f"Invalid '{where}.content': empty")
             if item["role"] == "user":
                 _demand(all(calls.values()), f"No tool output found for function call {_open(calls)}")
                 _demand(all(part["type"] == "input_text" for part in item["content"]), f"{where}: wrong content")
@@ -94,10 +210,7 @@ def _open(calls: Mapping[str, bool]) -> str:
 
 
 def _chat(body: Json) -> None:
-    for index, tool in enumerate(body.get("tools", ())):
-        function = tool["function"]
-        _demand(_NAME.fullmatch(function["name"]), f"tools[{index}].function.name: does not match")
-        _schema(function.get("parameters"), f"tools[{index}].function.parameters")
+    _openai_tools([tool["function"] for tool in body.get("tools", ())], ".function")
     messages = body.get("messages")
     _demand(isinstance(messages, list) and messages, "messages: required")
     assert isinstance(messages, list)
@@ -112,12 +225,25 @@ def _chat(body: Json) -> None:
             expected.remove(message["tool_call_id"])
         else:
             _demand(not expected, f"{where}: no result for {expected}")
-            _demand(role != "user" or before != "user", f"{where}: roles must alternate user/assistant")
+            _demand(role != "user" or before != "tool", "Unexpected role 'user' after role 'tool'")
+            alternates = role not in ("user", "assistant") or before != role
+            _demand(alternates, "Conversation roles must alternate user/assistant/user/assistant/...")
         _demand(role != "user" or message.get("content"), f"{where}.content: empty")
         if role == "assistant":
             expected = _chat_calls(message, where)
         before = role
     _demand(not expected, f"no result for {expected}")
+    _demand(before in ("user", "tool"), f"Expected last role User or Tool for serving but got {before}")
+
+
+def _arguments(text: str, where: str) -> None:
+    """vLLM's: it reads the arguments of earlier calls again, in both of OpenAI's protocols."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise Refused(f"{where}: arguments: {error}") from None
+    _demand(isinstance(value, dict), f"{where}: arguments: Can only get item pairs from a mapping.")
 
 
 def _chat_calls(message: Json, where: str) -> list[str]:
@@ -127,19 +253,14 @@ def _chat_calls(message: Json, where: str) -> list[str]:
     for call in calls or ():
         _demand(0 < len(call["id"]) <= 64, f"{where}: call id of 1 to 64 characters")
         _demand(_NAME.fullmatch(call["function"]["name"]), f"{where}: function name does not match")
-        try:
-            _demand(isinstance(json.loads(call["function"]["arguments"]), dict), f"{where}: arguments are no object")
-        except ValueError as error:
-            raise Refused(f"{where}: arguments: {error}") from None
+        _arguments(call["function"]["arguments"], where)
     return [call["id"] for call in calls or ()]
 
 
 def _messages(body: Json) -> None:
     _demand(isinstance(body.get("max_tokens"), int) and body["max_tokens"] > 0, "max_tokens: Field required")
     _demand(body.get("system", "x"), "system: text content blocks must be non-empty")
-    for index, tool in enumerate(body.get("tools", ())):
-        _demand(re.fullmatch(r"[A-Za-z0-9_-]{1,128}", tool["name"]), f"tools.{index}.name: does not match")
-        _schema(tool.get("input_schema"), f"tools.{index}.input_schema")
+    _anthropic_tools(body.get("tools", ()))
     messages = body.get("messages")
     _demand(isinstance(messages, list) and messages, "messages: at least one message is required")
     assert isinstance(messages, list)
@@ -157,14 +278,42 @@ def _messages(body: Json) -> None:
         else:
             expected = [block["id"] for block in blocks if block["type"] == "tool_use"]
             _uses(blocks, seen, where)
+            _thinking(blocks, where)
     last = messages[-1]
     paused = any(block["type"] == "server_tool_use" for block in last["content"])
-    _demand(last["role"] == "user" or paused, "This model does not support assistant message prefill")
+    if last["role"] == "assistant":
+        text = last["content"][-1].get("text", "")
+        _demand(text == text.rstrip(), "messages: final assistant content cannot end with trailing whitespace")
+        _demand(
+            paused,
+            "This model does not support assistant message prefill. The conversation must end with a user message.",
+        )
 
 
 def _texts(blocks: Iterable[Json], where: str) -> None:
     for block in blocks:
-        _demand(block["type"] != "text" or block["text"].strip(), f"{where}: text must contain non-whitespace text")
+        _demand(
+            block["type"] != "text" or block["text"].strip(),
+            f"{where}: text content blocks must contain non-whitespace text",
+        )
+
+
+def _thinking(blocks: Sequence[Json], where: str) -> None:
+    last = blocks[-1]["type"]
+    _demand(
+        last not in ("thinking", "redacted_thinking"),
+        f"{where}: The final block in an assistant message cannot be `{last}`.",
+    )
+    thoughts = [block["type"] in ("thinking", "redacted_thinking") for block in blocks]
+    _demand(
+        thoughts[0] or not any(thoughts),
+        f"{where}.content.0: If an assistant message contains any thinking blocks, the first block must be "
+        f"`thinking` or `redacted_thinking`. Found `{blocks[0]['type']}`.",
+    )
+    for index, block in enumerate(blocks):
+        if block["type"] == "thinking":
+            _demand("signature" in block, f"{where}.content.{index}.thinking.signature: Field required")
+            _demand(block["signature"], f"{where}.content.{index}: Invalid `signature` in `thinking` block")
 
 
 def _results(blocks: list[Json], expected: list[str], where: str) -> None:

@@ -101,8 +101,9 @@ class FakeProvider:
             case Problem():
                 return _json(error_body(protocol, behaviour), behaviour.status, dict(behaviour.headers))
             case Body():
+                kind = {"content-type": behaviour.content_type}
                 return web.Response(
-                    body=behaviour.content, status=behaviour.status, content_type=behaviour.content_type
+                    body=behaviour.content, status=behaviour.status, headers=kind | dict(behaviour.headers)
                 )
             case Broken():
                 return await _break_off(request, behaviour)

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-KINDS = ("good", "faults", "planned", "oversized", "hostile")
+KINDS = ("good", "asking", "faults", "planned", "oversized", "hostile")
 
 
 def main() -> None:

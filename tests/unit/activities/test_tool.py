@@ -119,25 +119,27 @@ REFUSED = ToolError(NOT_DONE, "why", is_of_key=False)
         (Effect.ONCE, 1, (), NOT_SENT, NOT_SENT, False),
         (Effect.ONCE, 1, (), NOT_DONE, NOT_DONE, False),
         # the first attempt was refused a connection, and so was the second: nothing was ever sent
-        (Effect.KEYED, 2, ("mandate:not-sent", 1, ""), NOT_SENT, NOT_SENT, True),
+        (Effect.KEYED, 2, ("mandate:failed", 1, 1, False, ""), NOT_SENT, NOT_SENT, True),
         # the same number sent by the tool itself says nothing
         (Effect.KEYED, 2, (1,), NOT_SENT, UNKNOWN, True),
         # the first lost its reply and the second was refused a connection: it may have happened
         (Effect.KEYED, 2, (), NOT_SENT, UNKNOWN, True),
+        # the same of an attempt that may have acted
+        (Effect.KEYED, 2, ("mandate:failed", 1, 1, True, ""), NOT_SENT, UNKNOWN, True),
         # the first was refused, the second was lost with its worker, the third was refused
-        (Effect.KEYED, 3, ("mandate:not-sent", 1, ""), NOT_SENT, UNKNOWN, True),
+        (Effect.KEYED, 3, ("mandate:failed", 1, 1, False, ""), NOT_SENT, UNKNOWN, True),
         (Effect.IDEMPOTENT, 2, (), NOT_SENT, UNKNOWN, True),
         # a definite answer to this key clears what was unknown
         (Effect.KEYED, 2, (), NOT_DONE, NOT_DONE, False),
         # without a key, "no such row" may be the effect of the attempt that was lost
         (Effect.IDEMPOTENT, 2, (), NOT_DONE, UNKNOWN, False),
-        (Effect.IDEMPOTENT, 2, ("mandate:not-sent", 1, ""), NOT_DONE, NOT_DONE, False),
+        (Effect.IDEMPOTENT, 2, ("mandate:failed", 1, 1, False, ""), NOT_DONE, NOT_DONE, False),
         # asked to wait, refused by whoever looks before the key: nothing is said of the attempt that was lost
         (Effect.KEYED, 2, (), BUSY, UNKNOWN, True),
         (Effect.KEYED, 2, (), REFUSED, UNKNOWN, False),
         (Effect.KEYED, 1, (), BUSY, NOT_DONE, True),
         (Effect.KEYED, 1, (), REFUSED, NOT_DONE, False),
-        (Effect.KEYED, 2, ("mandate:not-sent", 1, ""), BUSY, NOT_DONE, True),
+        (Effect.KEYED, 2, ("mandate:failed", 1, 1, False, ""), BUSY, NOT_DONE, True),
         (Effect.READ, 2, (), REFUSED, NOT_DONE, False),
         # for a read it does not matter
         (Effect.READ, 2, (), NOT_SENT, NOT_SENT, True),
@@ -159,14 +161,16 @@ async def test_outcome_over_attempts(
 @pytest.mark.parametrize(
     ("failed", "number", "details", "left"),
     [
-        (ToolError(NOT_SENT, "no connection"), 1, (), [("mandate:not-sent", 1, "")]),
-        (BUSY, 1, (), [("mandate:not-sent", 1, "")]),
-        (BUSY, 2, ("mandate:not-sent", 1, ""), [("mandate:not-sent", 2, "")]),
-        (BUSY, 2, (), []),
-        (ToolError(UNKNOWN, "cut"), 1, (), []),
+        (ToolError(NOT_SENT, "no connection"), 1, (), [("mandate:failed", 1, 1, False, "")]),
+        (BUSY, 1, (), [("mandate:failed", 1, 1, False, "")]),
+        (BUSY, 2, ("mandate:failed", 1, 1, False, ""), [("mandate:failed", 2, 2, False, "")]),
+        (BUSY, 2, (), [("mandate:failed", 2, 1, True, "")]),
+        (BUSY, 3, ("mandate:failed", 1, 1, False, ""), [("mandate:failed", 3, 1, True, "")]),
+        (BUSY, 3, ("mandate:failed", 2, 1, True, ""), [("mandate:failed", 3, 2, True, "")]),
+        (ToolError(UNKNOWN, "cut"), 1, (), [("mandate:failed", 1, 1, True, "")]),
     ],
 )
-async def test_an_attempt_after_which_nothing_can_have_happened_leaves_its_number_for_the_next(
+async def test_a_failed_attempt_leaves_its_number_and_what_is_known_for_the_next(
     failed: ToolError, number: int, details: tuple[Any, ...], left: list[tuple[Any, ...]]
 ) -> None:
     _, beats = await attempt(failed, Effect.KEYED, number=number, details=details)
@@ -179,10 +183,10 @@ async def test_an_attempt_after_which_nothing_can_have_happened_leaves_its_numbe
     [
         (Effect.KEYED, 2, (), True, None),
         (Effect.KEYED, 2, (), False, UNKNOWN),
-        (Effect.KEYED, 2, ("mandate:not-sent", 1, ""), False, None),
+        (Effect.KEYED, 2, ("mandate:failed", 1, 1, False, ""), False, None),
         (Effect.KEYED, 1, (), False, None),
         (Effect.IDEMPOTENT, 2, (), True, UNKNOWN),
-        (Effect.IDEMPOTENT, 2, ("mandate:not-sent", 1, ""), True, None),
+        (Effect.IDEMPOTENT, 2, ("mandate:failed", 1, 1, False, ""), True, None),
         (Effect.READ, 2, (), False, None),
     ],
 )
@@ -194,7 +198,7 @@ async def test_a_refusal_in_the_servers_words_says_only_so_much_of_attempts_befo
     result, _ = await attempt(refusal, effect, number=number, details=details)
 
     if known is None:
-        assert result == ToolResult(text="HTTP 401", error=True, attempts=number)
+        assert result == ToolResult(text="HTTP 401", error=True, attempts=number, quick=effect is Effect.READ)
     else:
         assert failure_of(result) == (known, "HTTP 401", False)
 
@@ -203,7 +207,7 @@ async def test_short_results_are_inline_and_long_ones_by_reference() -> None:
     short, _ = await attempt(ToolText("x" * 128), Effect.READ)
     long, _ = await attempt(ToolText("x" * 129), Effect.READ)
 
-    assert short == ToolResult(text="x" * 128)
+    assert short == ToolResult(text="x" * 128, quick=True)
     assert isinstance(long, ToolResult)
     assert (long.text, long.size, long.preview) == (None, 129, "x" * 60)
 
@@ -344,9 +348,9 @@ FORGOTTEN = "the other side may have forgotten the idempotency key by now"
         # attempt 1 may have acted, and a repetition could act again
         (Effect.KEYED, 2, (), HOUR + SECOND, UNKNOWN),
         # attempt 1 is known to have sent nothing
-        (Effect.KEYED, 2, ("mandate:not-sent", 1, ""), HOUR + SECOND, NOT_SENT),
+        (Effect.KEYED, 2, ("mandate:failed", 1, 1, False, ""), HOUR + SECOND, NOT_SENT),
         # attempt 1 sent nothing, attempt 2 was lost
-        (Effect.KEYED, 3, ("mandate:not-sent", 1, ""), HOUR + SECOND, UNKNOWN),
+        (Effect.KEYED, 3, ("mandate:failed", 1, 1, False, ""), HOUR + SECOND, UNKNOWN),
         # no key is sent
         (Effect.IDEMPOTENT, 2, (), HOUR + SECOND, None),
     ],

@@ -8,9 +8,11 @@ from threading import Event
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import CommandType
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker import WorkflowInstance
+from temporalio.worker._command_aware_visitor import CommandInfo
 
 from mandate.workers import sandbox
 from mandate.workers.sandbox import Uninterrupted, WorkflowThreads
@@ -110,7 +112,34 @@ def test_nothing_says_in_which_thread_a_run_is() -> None:
 
     assert run.get_thread_id() is None
     assert (run.activate(WorkflowActivation(run_id="r")).run_id, run.get_info()) == ("r", "info")
-    assert (run.get_serialization_context(1), run.get_external_store_context(2)) == (1, 2)  # type: ignore[arg-type]
+
+
+def test_payloads_cost_no_visit_to_the_sandbox() -> None:
+    """The SDK asks twice for each payload; a child's payloads are kept with the child."""
+    asked: list[Any] = []
+
+    class Inner(WorkflowInstance):
+        def activate(self, act: Any) -> Any:
+            return WorkflowActivationCompletion(run_id=act.run_id)
+
+        def get_serialization_context(self, command_info: Any) -> Any:
+            asked.append(command_info)
+            return command_info
+
+        def get_external_store_context(self, command_info: Any) -> Any:
+            asked.append(command_info)
+            return command_info or "this run"
+
+        def get_info(self) -> Any:
+            return "info"
+
+    run = Uninterrupted(Inner())
+    activity = CommandInfo(CommandType.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK, 1)
+    child = CommandInfo(CommandType.COMMAND_TYPE_START_CHILD_WORKFLOW_EXECUTION, 2)
+
+    assert [run.get_serialization_context(one) for one in (None, activity, child)] == [None, None, None]
+    assert [run.get_external_store_context(one) for one in (None, activity, child)] == ["this run", "this run", child]
+    assert asked == [None, child]
 
 
 def test_runs_that_are_gone_are_forgotten() -> None:

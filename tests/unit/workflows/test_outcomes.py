@@ -1,5 +1,7 @@
 """What a step knows of a call whose last attempt failed, from what Temporal tells a workflow of it."""
 
+from datetime import timedelta
+
 import pytest
 from temporalio import exceptions
 from temporalio.exceptions import (
@@ -14,7 +16,7 @@ from temporalio.exceptions import (
 
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.tool import Effect, Tool
-from mandate.workflows.outcomes import outcome_of
+from mandate.workflows.outcomes import attempts_at_most, outcome_of
 
 KEYED = Tool(name="pay", source="activity", effect=Effect.KEYED, retries=4)
 ONCE = KEYED.model_copy(update={"effect": Effect.ONCE})
@@ -86,7 +88,7 @@ START, CLOSE, BEAT, ALL = (
 def test_remote_activity(
     cause: FailureError, state: RetryState | None, outcome: Outcome, attempts: int, reason: str
 ) -> None:
-    attempted = outcome_of(failed(cause, state), KEYED, failed_types=("CardDeclined",))
+    attempted = outcome_of(failed(cause, state), KEYED, at_most=5, failed_types=("CardDeclined",))
 
     assert (attempted.outcome, attempted.attempts, attempted.answer.text) == (outcome, attempts, reason)
     assert attempted.answer.error
@@ -108,13 +110,13 @@ def test_remote_activity(
     ],
 )
 def test_tool_of_ours(cause: FailureError, state: RetryState, outcome: Outcome, attempts: int) -> None:
-    attempted = outcome_of(failed(cause, state), KEYED, ours=True)
+    attempted = outcome_of(failed(cause, state), KEYED, at_most=5, ours=True)
 
     assert (attempted.outcome, attempted.attempts) == (outcome, attempts)
 
 
 def test_once_tool_had_its_one_attempt() -> None:
-    attempted = outcome_of(failed(timed_out(BEAT), USED_UP), ONCE, ours=True)
+    attempted = outcome_of(failed(timed_out(BEAT), USED_UP), ONCE, at_most=1, ours=True)
 
     assert (attempted.outcome, attempted.attempts) == (UNKNOWN, 1)
 
@@ -123,6 +125,51 @@ def test_cancellation_is_no_outcome() -> None:
     error = failed(CancelledError("cancelled"), None)
 
     with pytest.raises(ActivityError) as raised:
-        outcome_of(error, KEYED)
+        outcome_of(error, KEYED, at_most=5)
 
     assert raised.value is error
+
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("effect", "retries", "patience", "is_remote", "attempts"),
+    [
+        # In runs that began before there was patience.
+        (Effect.KEYED, None, None, False, 3),
+        (Effect.KEYED, 4, None, True, 5),
+        # Ours bound themselves; this is for calls that take workers down.
+        (Effect.READ, None, MINUTE, False, 20),
+        (Effect.KEYED, 1, MINUTE, False, 20),
+        # Somebody else's: as many as are left to Temporal.
+        (Effect.KEYED, None, MINUTE, True, 4),
+        (Effect.KEYED, 1, MINUTE, True, 2),
+        (Effect.KEYED, 9, MINUTE, True, 4),
+        (Effect.ONCE, None, MINUTE, False, 1),
+        (Effect.ONCE, 9, None, True, 1),
+    ],
+)
+def test_attempts_of_one_activity(
+    effect: Effect, retries: int | None, patience: timedelta | None, is_remote: bool, attempts: int
+) -> None:
+    tool = Tool(name="act", source="python", effect=effect, retries=retries)
+
+    assert attempts_at_most(tool, patience, remote=is_remote) == attempts
+
+
+def test_one_attempt_is_one_attempt() -> None:
+    assert attempts_at_most(KEYED, MINUTE, at_once=True, remote=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_lasting"),
+    [
+        (BROKE, False),
+        (ApplicationError("bad", type="ValueError"), True),
+        (ApplicationError("no", type="Declined", non_retryable=True), True),
+        (timed_out(CLOSE), False),
+    ],
+)
+def test_error_that_waiting_does_not_mend(cause: FailureError, is_lasting: bool) -> None:
+    assert outcome_of(failed(cause, USED_UP), KEYED, at_most=4).is_lasting is is_lasting

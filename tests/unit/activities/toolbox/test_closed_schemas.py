@@ -90,6 +90,9 @@ def _object(**properties: Any) -> dict[str, Any]:
         (_object(maybe={"anyOf": [ITEM, {"type": "null"}]}), [{"maybe": None}, {"maybe": {}}], [{"maybe": {"x": 1}}]),
         ({"type": "object", "patternProperties": {"^x-": {}}}, [{"x-a": 1}], [{"a": 1}]),
         ({"type": "object", "required": ["id"]}, [{"id": 1}], [{"id": 1, "a": 1}]),
+        # Names of listed values are declared by them.
+        ({"type": "object", "enum": [{"a": 1}, {"b": 1}]}, [{"a": 1}, {"b": 1}], [{"a": 2}, {"c": 1}]),
+        ({"type": "object", "const": {"a": 1}}, [{"a": 1}], [{}, {"a": 1, "b": 1}]),
         # Written by whoever wrote the schema.
         ({**AMOUNT, "additionalProperties": True}, [{"amount": 1, "approved": True}], []),
         ({**AMOUNT, "additionalProperties": {"type": "string"}}, [{"amount": 1, "a": "b"}], [{"amount": 1, "a": 1}]),

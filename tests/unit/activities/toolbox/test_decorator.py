@@ -98,6 +98,7 @@ def test_agent_file_overrides_the_decorator() -> None:
             "effect": "once",
             "timeout": "5s",
             "retries": 0,
+            "patience": "90s",
             "untrusted": False,
             "tags": [],
             "risk": 0.25,
@@ -114,6 +115,7 @@ def test_agent_file_overrides_the_decorator() -> None:
         "effect": Effect.ONCE,
         "timeout": timedelta(seconds=5),
         "retries": 0,
+        "patience": timedelta(seconds=90),
         "key_valid": None,
         "tags": (),
         "risk": 0.25,
@@ -155,7 +157,8 @@ def test_undecorated_function_has_the_careful_defaults() -> None:
 
     made = define_tool(rename).tool
 
-    assert (made.effect, made.timeout, made.retries) == (Effect.ONCE, timedelta(seconds=60), 2)
+    assert (made.effect, made.timeout, made.retries) == (Effect.ONCE, timedelta(seconds=60), None)
+    assert made.patience is None
     assert (made.untrusted, made.tags, made.sensitive) == (False, (), ())
 
 

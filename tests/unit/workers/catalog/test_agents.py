@@ -114,8 +114,8 @@ def test_smallest_file_has_the_defaults(tmp_path: Path) -> None:
 
 KINDS = "python, mcp, activity, http"
 TOOL_KEYS = (
-    "compensate, description, effect, key_valid, name, probe, python, result_limit, retries, risk, sensitive, tags, "
-    "timeout, untrusted"
+    "compensate, description, effect, key_valid, name, patience, probe, python, result_limit, retries, risk, "
+    "sensitive, tags, timeout, untrusted"
 )
 AGENT_KEYS = (
     "after_failure, attempts, budget, checks, instructions, max_output_tokens, models, name, output_schema, people, "

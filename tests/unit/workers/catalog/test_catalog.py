@@ -382,3 +382,34 @@ async def test_what_is_found_later_has_its_place_although_the_file_is_gone(folde
             "which the file of people does not have; it has finance"
         ),
     ]
+
+
+class OddServer(StubServers):
+    """A server with one tool, `odd`, that says this of it."""
+
+    def __init__(self, **words: object) -> None:
+        super().__init__(odd=("find",))
+        self._words = words
+
+    async def definitions(self, entry: McpTools) -> tuple[ToolDefinition, ...]:
+        (made,) = await super().definitions(entry)
+        return (made.model_copy(update=self._words),)
+
+
+async def test_tool_of_a_server_that_no_provider_takes_can_be_left_out(folder: Path) -> None:
+    (folder / "a.yaml").write_text("name: a\n" + HEAD + "tools: [{mcp: {name: odd, command: [npx]}}]\n")
+
+    [fault] = await faults_of(folder, OddServer(input_schema={"anyOf": [{"type": "string"}]}))
+
+    assert fault == (
+        "a.yaml:4:9: tools[0]: find: 'anyOf' at the top of its schema takes no object; "
+        "openai would refuse each request with it; leave it out by 'only'"
+    )
+
+
+async def test_description_that_is_no_text_is_repaired(folder: Path) -> None:
+    (folder / "a.yaml").write_text("name: a\n" + HEAD + "tools: [{mcp: {name: odd, command: [npx]}}]\n")
+
+    catalog = await load(folder, OddServer(description="Finds \ud83d."))
+
+    assert catalog.agents["a"].pinned.tools[0].description == "Finds ?."

@@ -27,13 +27,13 @@ async def test_worker_that_cannot_decide_for_a_run_leaves_nobody_waiting(
 ) -> None:
     """The exception has to reach a handler, which fails the workflow task; in a task of its own nobody hears it."""
 
-    async def fail(_: Any) -> Any:
+    async def fail(_: Any, *, locally: object) -> Any:
         raise OtherStore("this worker has store a, and the run is of store b")
 
     monkeypatch.setattr(steps, "check_decision", fail)
     monkeypatch.setattr(steps, "check_decisions", fail)
     monkeypatch.setattr(decision_lookups, "DecisionChecks", lambda checks: checks)
-    asked = Lookups()
+    asked = Lookups(lambda: None)
 
     async with asyncio.timeout(5):
         answers = await asyncio.gather(*(asked.checked(Check()) for _ in range(count)), return_exceptions=True)  # type: ignore[arg-type]
