@@ -23,5 +23,6 @@ providers: adapters to model providers
 stores: blobs by address
 toolbox: sources of tools
 transcript: conversation of a run
+text_files: text in any encoding that editors save
 files: YAML files as specs, with faults
 """

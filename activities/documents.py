@@ -12,10 +12,17 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
+from mandate.activities.text_files import UnreadableText, read_text
 from mandate.workflows.contracts.faults import Place, key_path
+from mandate.workflows.rules import surrogates
 
 MAX_NODES = 100_000
 """Values in one file, those that aliases repeat counted each time."""
+
+_LINE_BREAK = re.compile(r"\r\n?|\n")
+_MOST_TABS = 100
+"""Each costs another reading."""
+_TAB = "a tab stands where YAML takes spaces only"
 
 _TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq"))
 _IMPLICIT = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")
@@ -80,9 +87,9 @@ class Document:
 def read_document(path: Path) -> Document:
     """Read the one document in a YAML file; faults are collected, never raised."""
     try:
-        return parse_document(str(path), path.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return _broken(Fault(str(path), 0, 0, "", "", f"is not UTF-8 text: byte {error.start} cannot be read"))
+        return parse_document(str(path), read_text(path))
+    except UnreadableText as error:
+        return _broken(Fault(str(path), error.line, error.column, "", "", error.problem))
     except OSError as error:
         return _broken(Fault(str(path), 0, 0, "", "", f"cannot be read: {error.strerror}"))
 
@@ -90,14 +97,19 @@ def read_document(path: Path) -> Document:
 def parse_document(file: str, text: str) -> Document:
     """Read the one YAML document in `text`; faults are collected, never raised."""
     try:
-        root = YAML(typ="safe", pure=True).compose(text)
+        root = _compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        says = ", ".join(part for part in (error.context, error.problem) if part)
+        says = (
+            _TAB
+            if mark is not None and _is_tab(text, mark.index)
+            else ", ".join(part for part in (error.context, error.problem) if part)
+        )
         return _broken(Fault(file, line, column, "", "", f"is not valid YAML: {says}"))
     except ReaderError as error:
-        line, column = text.count("\n", 0, error.position) + 1, error.position - text.rfind("\n", 0, error.position)
+        lines = _LINE_BREAK.split(text[: error.position])
+        line, column = len(lines), len(lines[-1]) + 1
         return _broken(Fault(file, line, column, "", "", f"is not valid YAML: U+{error.character:04X} is not allowed"))
     except (RecursionError, ValueError, YAMLError):
         return _broken(Fault(file, 0, 0, "", "", "is not valid YAML: nested too deep or badly tagged"))
@@ -111,6 +123,32 @@ def parse_document(file: str, text: str) -> Document:
     except _TooLarge:
         return _broken(Fault(file, 0, 0, "", "", f"holds more than {MAX_NODES} values, aliases repeated"))
     return Document(file, value, tuple(reader.faults), reader.marks)
+
+
+def _compose(text: str) -> Node | None:
+    """Return the node of the one document in `text`; tabs that only part a key from its value count as spaces."""
+    for _ in range(_MOST_TABS):
+        try:
+            return _compose_as_it_is(text)
+        except MarkedYAMLError as error:
+            mark = error.problem_mark
+            if mark is None or not _is_tab(text, mark.index) or not _begin_of_line(text, mark.index).strip():
+                raise
+            text = f"{text[: mark.index]} {text[mark.index + 1 :]}"
+    return _compose_as_it_is(text)
+
+
+def _compose_as_it_is(text: str) -> Node | None:
+    root: Node | None = YAML(typ="safe", pure=True).compose(text)
+    return root
+
+
+def _is_tab(text: str, index: int) -> bool:
+    return text[index : index + 1] == "\t"
+
+
+def _begin_of_line(text: str, index: int) -> str:
+    return _LINE_BREAK.split(text[:index])[-1]
 
 
 def _broken(fault: Fault) -> Document:
@@ -166,7 +204,7 @@ class _Reader:
         return found
 
     def _scalar(self, node: ScalarNode, place: Place) -> JsonValue:
-        tag, text = str(node.tag), str(node.value)
+        tag, text = str(node.tag), self._text(node, place)
         if tag not in _TAGS and not (tag in _IMPLICIT and not node.style):
             self._fault(node, place, f"the tag {tag.replace('tag:yaml.org,2002:', '!!')} is not supported; remove it")
             return text
@@ -176,6 +214,15 @@ class _Reader:
             self._fault(node, place, f"{text} is not a number that JSON has")
             return text
         return _plain(text)
+
+    def _text(self, node: ScalarNode, place: Place) -> str:
+        """Read the text of a scalar; JSON writers escape a character beyond U+FFFF as two halves."""
+        text = surrogates.join_pairs(str(node.value))
+        if surrogates.is_encodable(text):
+            return text
+        half = next(character for character in text if not surrogates.is_encodable(character))
+        self._fault(node, place, f"holds half of a surrogate pair ('\\u{ord(half):04x}'), which is no text")
+        return surrogates.repair_text(text)
 
     def _fault(self, node: Node, place: Place, message: str) -> None:
         line, column = _mark(node)

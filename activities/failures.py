@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -39,25 +39,32 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     0 for a date that is over; `None` where it says nothing, or what cannot be read.
     """
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) / divisor
-        except ValueError:
-            seconds = _seconds_until(value)
-        if 0 <= seconds < LONGEST_WAIT_SECONDS:
+        seconds = read_wait(headers.get(name), divisor=divisor)
+        if seconds is not None:
             return seconds
     return None
 
 
-def _seconds_until(date: str) -> float:
+def read_wait(value: object, *, divisor: float = 1.0) -> float | None:
+    """Return the seconds that somebody asks to wait: a number, a duration, or a date as HTTP or ISO 8601 write it.
+
+    0 for a date that is over; `None` for anything that cannot be read, or that no timer can wait.
+    """
     try:
-        at = parsedate_to_datetime(date)
+        seconds = value.total_seconds() if isinstance(value, timedelta) else float(str(value)) / divisor
     except (ValueError, OverflowError):
-        return math.nan
-    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return max((at - datetime.now(UTC)).total_seconds(), 0.0)
+        seconds = _seconds_until(str(value))
+    return seconds if 0 <= seconds < LONGEST_WAIT_SECONDS else None
+
+
+def _seconds_until(date: str) -> float:
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        # What strangers send makes the readers of dates fail in many ways.
+        with suppress(ValueError, OverflowError, IndexError, TypeError, AttributeError):
+            at = read(date.strip())
+            at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+            return max((at - datetime.now(UTC)).total_seconds(), 0.0)
+    return math.nan
 
 
 def make_model_failure(

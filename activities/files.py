@@ -13,7 +13,7 @@ from mandate.workflows.rules import validation
 
 S = TypeVar("S", bound=Spec)
 
-_UNSAYABLE = "JSON cannot say it: it is nested too deep, or has half of a surrogate pair ('\\ud800' to '\\udfff')"
+_UNSAYABLE = "JSON cannot say it: it is nested too deep"
 
 
 class FileError(Exception):

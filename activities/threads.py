@@ -20,11 +20,11 @@ async def run_in_thread(
     """Run `function` in a thread that sees this task's context variables; call `ended` in it last.
 
     Raises:
-        Exception: whatever `function` raised.
+        BaseException: whatever `function` raised; `StopIteration`, which no coroutine can raise, as `RuntimeError`.
         asyncio.CancelledError: the caller was cancelled; `cancellation` is set, and the thread goes on.
     """
     loop, within = asyncio.get_running_loop(), copy_context()
-    came: asyncio.Future[tuple[object, Exception | None]] = loop.create_future()
+    came: asyncio.Future[tuple[object, BaseException | None]] = loop.create_future()
 
     def run() -> None:
         outcome = within.run(_capture, function)
@@ -63,11 +63,11 @@ def _serve(jobs: SimpleQueue[Callable[[], None]]) -> None:
         _IDLE.append(jobs)
 
 
-def _capture(function: Callable[[], object]) -> tuple[object, Exception | None]:
+def _capture(function: Callable[[], object]) -> tuple[object, BaseException | None]:
     """Run `function` and keep its result or error as a value, since futures do not carry every exception."""
     try:
         return function(), None
+    except StopIteration as error:
+        return None, RuntimeError("StopIteration was raised").with_traceback(error.__traceback__)
     except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
-        if isinstance(error, Exception) and not isinstance(error, StopIteration):
-            return None, error
-        return None, RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
+        return None, error

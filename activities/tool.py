@@ -15,7 +15,8 @@ from mandate.activities.own_files import OwnFiles
 from mandate.activities.people.signatures import KeysUnavailable, Signatures
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
 from mandate.activities.toolbox import arguments, builtin, dialogues
-from mandate.activities.toolbox.base import AsksPeople, CallContext, Toolbox, ToolText
+from mandate.activities.toolbox.base import AsksPeople, CallContext, Toolbox, ToolText, make_attempt
+from mandate.activities.toolbox.raised_errors import describe_error
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.log import Chain, TranscriptLog
@@ -153,11 +154,10 @@ class ToolActivities:
         limit = asyncio.timeout(definition.tool.timeout.total_seconds() if request.patience is not None else None)
         try:
             async with limit:
-                return await toolbox.call(definition, whole, context)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise ToolError(Outcome.UNKNOWN, "the call took longer than its timeout") from None
+                return await make_attempt(toolbox, definition, whole, context)
+        except TimeoutError as error:
+            reason = "the call took longer than its timeout" if limit.expired() else describe_error(error)
+            raise ToolError(Outcome.UNKNOWN, reason) from None
 
     async def _claim(self, key: str, instead_of: str | None) -> None:
         """Enter a call that must not be repeated into the ledger, directly before it acts.
@@ -239,6 +239,7 @@ def _context(request: ToolRequest, definition: ToolDefinition) -> CallContext:
         idempotency_key=key,
         attempt=request.failed + info.attempt,
         timeout=definition.tool.timeout,
+        requester=request.requester,
     )
 
 

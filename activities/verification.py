@@ -112,7 +112,7 @@ class VerificationActivities:
             about = ("probe", request.head, str(request.index), request.key)
             salt = sensitive_arguments.find_salt(chain.conversation)
             given = _fill_values(request.arguments, definition, args, salt)
-            question = Question(probe.tool, given, about, request.step)
+            question = Question(probe.tool, given, about, request.step, request.requester)
             prober = Prober(self._tools, agent, probe, question, args, shown)
             seen = await prober.look_until(_find_rest(probe.patience), _find_timeout())
             log.info("call_probed", tool=definition.tool.name, probe=probe.tool, outcome=str(seen.outcome))
@@ -170,7 +170,7 @@ class VerificationActivities:
         assert check.tool is not None
         assert check.expect is not None
         about = ("check", request.check, request.head, str(request.index))
-        question = Question(check.tool, request.arguments, about, request.step)
+        question = Question(check.tool, request.arguments, about, request.step, request.requester)
         try:
             text = await self._tools.ask(work.agent, question, within=_find_timeout())
         except ToolError as error:

@@ -5,6 +5,7 @@ import gc
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from itertools import pairwise
@@ -16,7 +17,7 @@ from typer._click import Command, Context  # no public names
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from mandate.workers.cli.errors import INTERRUPTED, CliError, SilentExit
+from mandate.workers.cli.errors import INTERRUPTED, CliError, SilentExit, report
 from mandate.workers.cli.root_options import Color, OutputFormat, RootOptions
 from mandate.workers.settings import is_debugging
 
@@ -165,6 +166,8 @@ def load_verb(name: str) -> Command:
     # Imports make no garbage, and looking for it is an eighth of their time.
     gc.disable()
     imported = importlib.import_module(f"mandate.workers.{module}")
+    # What they made stays to the end.
+    gc.freeze()
     gc.enable()
     alone = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
     alone.command(name)(getattr(imported, function))
@@ -175,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program: end the process with an exit code, never with a traceback unless `MANDATE_DEBUG` is set."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = _run(words)
+    # All ends here: the interpreter's last look for garbage would take a fifth of a short command's time.
+    gc.freeze()
     with contextlib.suppress(BrokenPipeError, ValueError):
         sys.stdout.flush()
         sys.exit(code)
@@ -184,6 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> int:
+    if not sys.warnoptions and not is_debugging():
+        # They are for authors of code; a worker has them in its log.
+        warnings.simplefilter("ignore")
     try:
         return _invoke(words)
     except KeyboardInterrupt:
@@ -195,9 +203,7 @@ def _run(words: list[str]) -> int:
     except Exception as error:
         if is_debugging():
             raise
-        from mandate.workers.cli import failures  # noqa: PLC0415 - only for what went wrong
-
-        return failures.report(error, as_json=wants_json(words))
+        return report(error, as_json=wants_json(words))
 
 
 def _invoke(words: list[str]) -> int:

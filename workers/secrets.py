@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mandate.activities.text_files import UnreadableText, read_text
 from mandate.workflows.contracts.templates import SECRET, find_secrets
+from mandate.workflows.rules.surrogates import is_encodable
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -43,8 +45,16 @@ class Secrets:
 
     def explain(self, name: str) -> str:
         """Return the sentence for a secret that is missing."""
+        if not is_encodable(self._environment.get(name, "")):
+            return f"secret {name!r} in the environment is not UTF-8 text"
         if self._folder is None:
             return f"secret {name!r} is not in the environment, and there is no folder of secrets"
+        try:
+            read_text(self._folder / name)
+        except UnreadableText as error:
+            return f"secret {name!r} in {self._folder} is not UTF-8 text: line {error.line}, column {error.column}"
+        except OSError:
+            pass
         return f"secret {name!r} is neither in the environment nor in {self._folder}"
 
     def _value(self, name: str) -> str:
@@ -55,11 +65,11 @@ class Secrets:
 
     def _find(self, name: str) -> str | None:
         """Return a secret; an empty value counts as missing: it is a variable that somebody forgot to fill."""
-        if value := self._environment.get(name):
+        if (value := self._environment.get(name)) and is_encodable(value):
             return value
         if self._folder is None:
             return None
         try:
-            return (self._folder / name).read_text(encoding="utf-8").rstrip("\r\n") or None
-        except (OSError, UnicodeDecodeError):
+            return read_text(self._folder / name).rstrip("\r\n") or None
+        except (OSError, UnreadableText):
             return None

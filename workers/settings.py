@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mandate.workers.project import find_project
-from mandate.workflows.contracts import queues
+from mandate.workflows.contracts.run import TASK_QUEUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Settings:
             store=env.get("MANDATE_STORE") or f"sqlite:///{folder / 'store.db'}",
             secrets=_named(env, "MANDATE_SECRETS"),
             http_hosts=tuple(host.strip() for host in hosts.split(",") if host.strip()),
-            task_queue=env.get("MANDATE_TASK_QUEUE") or queues.AGENTS,
+            task_queue=env.get("MANDATE_TASK_QUEUE") or TASK_QUEUE,
             temporal_address=env.get("TEMPORAL_ADDRESS") or None,
             temporal_profile=env.get("TEMPORAL_PROFILE") or None,
             providers={

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import sys
+import warnings
 from typing import Any, TextIO
 
 import structlog
@@ -49,6 +50,8 @@ def configure_logging(*, level: str = "INFO", as_json: bool | None = None) -> No
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    warnings.simplefilter("default")
+    logging.captureWarnings(capture=True)
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
     workflow.logger.workflow_info_on_message = False

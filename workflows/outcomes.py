@@ -24,6 +24,7 @@ from mandate.workflows.contracts.tool import (
 )
 from mandate.workflows.rules import patience as rules_patience
 from mandate.workflows.rules import wording
+from mandate.workflows.rules.plain_text import REPLACEMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +68,21 @@ COUNTED = 2
 
 
 def result_of(payload: Payload) -> ToolResult:
-    """Return a remote activity's result as text; it has no blob, since Temporal carried it here."""
+    """Return a remote activity's result as text; it has no blob, since Temporal carried it here.
+
+    Bytes are read as UTF-8: of JSON as far as they are, others where they are text and nothing else.
+    """
     if len(payload.data) > REMOTE_LIMIT_BYTES:
         text = f"done, but its result of {len(payload.data)} bytes is over the limit of {REMOTE_LIMIT_BYTES}"
         return ToolResult(text=text, stands_in=True)
-    encoding = payload.metadata.get("encoding", b"").decode()
+    encoding = payload.metadata.get("encoding", b"").decode("utf-8", "replace")
     if encoding == "binary/null":
         return ToolResult(text="null")
-    try:
-        text = payload.data.decode() if encoding.startswith("json/") else ""
-    except UnicodeDecodeError:
-        text = ""
-    return ToolResult(text=text or f"done; its result is {len(payload.data)} bytes of {encoding or 'no encoding'}")
+    text = payload.data.decode("utf-8", "replace").removeprefix("\ufeff")
+    is_text = encoding.startswith("json/") or (encoding == "binary/plain" and not {"\0", REPLACEMENT} & set(text))
+    if is_text and text.strip():
+        return ToolResult(text=text)
+    return ToolResult(text=f"done; its result is {len(payload.data)} bytes of {encoding or 'no encoding'}")
 
 
 def outcome_of(
@@ -148,7 +152,7 @@ def _told_by_us(cause: BaseException | None) -> ToolFailure | None:
 def _failure_of(cause: BaseException | None, failed_types: tuple[str, ...]) -> ToolFailure:
     match cause:
         case ApplicationError() if cause.type in failed_types:
-            return ToolFailure(outcome=Outcome.NOT_DONE, reason=f"{cause.type}: {cause.message}")
+            return ToolFailure(outcome=Outcome.NOT_DONE, reason=_describe(cause))
         case exceptions.TimeoutError(type=TimeoutType.SCHEDULE_TO_START):
             # An attempt before this one may have acted: its failure is then the cause of the timeout.
             outcome = Outcome.NOT_SENT if cause.cause is None else Outcome.UNKNOWN
@@ -161,8 +165,16 @@ def _failure_of(cause: BaseException | None, failed_types: tuple[str, ...]) -> T
         case exceptions.TimeoutError():
             return ToolFailure(outcome=Outcome.UNKNOWN, reason="the call took longer than its timeout")
         case ApplicationError():
-            return ToolFailure(outcome=Outcome.UNKNOWN, reason=f"{cause.type or 'error'}: {cause.message}")
-        case FailureError():
+            return ToolFailure(outcome=Outcome.UNKNOWN, reason=_describe(cause))
+        case FailureError() if cause.message.strip():
             return ToolFailure(outcome=Outcome.UNKNOWN, reason=cause.message)
         case _:
             return ToolFailure(outcome=Outcome.UNKNOWN, reason="the call failed without a reason")
+
+
+def _describe(error: ApplicationError) -> str:
+    """Return type and message of an error; one that says nothing is told with its cause."""
+    kind = error.type or "error"
+    if error.message.strip():
+        return f"{kind}: {error.message}"
+    return f"{kind}, caused by {_describe(error.cause)}" if isinstance(error.cause, ApplicationError) else kind

@@ -9,6 +9,7 @@ from mandate.activities.channels.http_post import Answered, HttpPost
 from mandate.activities.channels.webhook import resolve_text
 from mandate.activities.toolbox.base import ResolveSecrets
 from mandate.workflows.contracts.request import Notice
+from mandate.workflows.rules import surrogates
 
 APART = 5
 """Most notices that have a message each: Slack takes one message a second, and people read no more."""
@@ -34,7 +35,7 @@ class SlackSender:
 
     async def send(self, parcel: Parcel) -> None:
         url = resolve_text(self._resolve, self._url)
-        body = json.dumps(slack_blocks.build_message(parcel)).encode()
+        body = json.dumps(surrogates.repair_json(slack_blocks.build_message(parcel))).encode()
         try:
             answer = await self._post(url, body, {"Idempotency-Key": parcel.key})
         except Answered as error:
@@ -42,7 +43,7 @@ class SlackSender:
             if not _SLACK_WORD.fullmatch(word) or word in url:
                 raise
             raise DeliveryFailed(f"{error} ({word})", retry=error.retry, retry_after=error.retry_after) from None
-        if answer.strip() != "ok":
+        if answer.removeprefix("\ufeff").strip() != "ok":
             raise DeliveryFailed("the answer is not Slack's 'ok'; its url may be that of something else", retry=False)
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from mandate.activities.channels.base import Parcel
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.request import Notice, Request
 from mandate.workflows.rules import commands as rules_commands
-from mandate.workflows.rules.plain_text import make_plain_lines
+from mandate.workflows.rules.plain_text import cut, make_plain_lines
 
 HEADER_CHARACTERS = 150
 TEXT_CHARACTERS = 3000
@@ -41,7 +41,7 @@ def build_message(parcel: Parcel) -> JsonObject:
     if request.question is not None:
         blocks.append(_quote(request.question))
     if request.options:
-        blocks.append(_quote(f"Suggested: {', '.join(request.options)}"))
+        blocks.append(_quote(f"Answers to choose from: {', '.join(request.options)}"))
     ways = rules_commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
     if request.arguments:
         blocks.append(_section(_arguments(request)))
@@ -148,7 +148,7 @@ def _code(escaped: str) -> JsonObject:
 def _header(text: str) -> JsonObject:
     return {
         "type": "header",
-        "text": {"type": "plain_text", "text": _cut(_line(text), HEADER_CHARACTERS), "emoji": False},
+        "text": {"type": "plain_text", "text": cut(_line(text), HEADER_CHARACTERS), "emoji": False},
     }
 
 
@@ -160,7 +160,7 @@ def _quote(text: str) -> JsonObject:
     """Return an agent's own words, in which nothing is markup."""
     return {
         "type": "section",
-        "text": {"type": "plain_text", "text": _cut(make_plain_lines(text), LONG_CHARACTERS), "emoji": False},
+        "text": {"type": "plain_text", "text": cut(make_plain_lines(text), LONG_CHARACTERS), "emoji": False},
     }
 
 
@@ -180,7 +180,3 @@ def _markup(text: str) -> JsonObject:
 
 def _line(text: str) -> str:
     return " ".join(make_plain_lines(text).split())
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}{_CUT}"

@@ -12,7 +12,7 @@ from mandate.activities.channels.http_post import HttpPost
 from mandate.activities.toolbox.base import ResolveSecrets
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.request import Notice, Request
-from mandate.workflows.rules import commands
+from mandate.workflows.rules import commands, surrogates
 
 VERSION = 1
 """Of the body; a receiver may rely on it until this number changes."""
@@ -45,7 +45,8 @@ class WebhookSender:
     async def send(self, parcel: Parcel) -> None:
         url, secret = resolve_text(self._resolve, self._url), resolve_text(self._resolve, self._secret)
         (notice,) = parcel.notices
-        body = json.dumps(build_body(parcel, notice), separators=(",", ":"), allow_nan=False).encode()
+        content = surrogates.repair_json(build_body(parcel, notice))
+        body = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
         headers = {
             "Idempotency-Key": parcel.key,
             "Mandate-Signature": sign(secret, int(self._now()), body),

@@ -9,8 +9,11 @@ from typing import TypeVar, get_args
 
 from mandate.activities.checks.findings import Unable, report, report_failure
 from mandate.activities.threads import run_in_thread
+from mandate.activities.toolbox.contained_tasks import contain_exits
 from mandate.activities.toolbox.decorator import load_function
-from mandate.activities.toolbox.python import is_cancelled
+from mandate.activities.toolbox.python import find_task, is_cancelled
+from mandate.activities.toolbox.raised_errors import describe_error, list_errors, read_message
+from mandate.activities.toolbox.returned_values import tell
 from mandate.activities.toolbox.signature import Function, InvalidTool, function_name
 from mandate.workflows.contracts.verification import FINAL, CheckResult, Finding
 
@@ -74,17 +77,23 @@ async def run_check(function: Function, given: Mapping[str, object], cancellatio
         asyncio.CancelledError: the caller was cancelled; `cancellation` is set for a thread that goes on.
     """
     bound = partial(function, **{name: given[name] for name in _list_parameters(function)})
+    task = asyncio.current_task()
     try:
-        returned = await _call(bound, cancellation)
+        with contain_exits():
+            returned = await _call(bound, cancellation)
     except asyncio.CancelledError as error:
         if is_cancelled():
             cancellation.set()
             raise
-        raise Unable(_describe(error)) from None
-    except AssertionError as error:
-        return report_failure(_message(error) or f"an assertion of {_name(function)} does not hold")
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a check may raise anything; people are told
-        raise Unable(_describe(error)) from None
+        raise Unable(describe_error(error)) from None
+    except BaseException as error:
+        if isinstance(error, GeneratorExit) and find_task() is not task:
+            raise
+        errors = list_errors(error)
+        if all(isinstance(each, AssertionError) for each in errors):
+            words = "; ".join(dict.fromkeys(filter(None, map(read_message, errors))))
+            return report_failure(words or f"an assertion of {_name(function)} does not hold")
+        raise Unable(describe_error(error)) from None
     return _read(returned, function)
 
 
@@ -92,7 +101,9 @@ async def _call(bound: "partial[object]", cancellation: threading.Event) -> obje
     if inspect.iscoroutinefunction(bound):
         return await bound()
     returned = await run_in_thread(bound, cancellation, ended=lambda: None)
-    return await returned if inspect.isawaitable(returned) else returned
+    while inspect.isawaitable(returned):
+        returned = await returned
+    return returned
 
 
 def _list_parameters(function: Function) -> tuple[str, ...]:
@@ -103,7 +114,7 @@ def _read(returned: object, function: Function) -> CheckResult:
     if isinstance(returned, bool):
         return report(returned, f"{_name(function)} says that it {'holds' if returned else 'does not hold'}")
     if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], bool):
-        return report(returned[0], str(returned[1]))
+        return report(returned[0], tell(returned[1]))
     finding, reason = _parts(returned)
     if finding == "unable":
         raise Unable(reason)
@@ -116,19 +127,7 @@ def _parts(returned: object) -> tuple[object, str]:
     """Return the finding and the reason of something like a `CheckResult`."""
     fields = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
     finding = fields.get("finding")
-    return finding, str(fields.get("reason") or f"it says {finding!r} without a reason")
-
-
-def _describe(error: BaseException) -> str:
-    message = _message(error)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - __str__ is the check's code
-        return ""
+    return finding, tell(fields.get("reason") or f"it says {finding!r} without a reason")
 
 
 def _name(function: Function) -> str:

@@ -9,7 +9,7 @@ from temporalio import activity
 
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox import arguments
-from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText
+from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText, make_attempt
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.failures import Outcome
@@ -28,6 +28,7 @@ class Question:
     about: tuple[str, ...]
     """Names what is asked about; equal in every attempt."""
     step: int
+    requester: str | None = None
 
 
 class ReadTools:
@@ -66,7 +67,7 @@ class ReadTools:
         timeout = min(definition.tool.timeout, within)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                return await toolbox.call(definition, question.arguments, _context(question, timeout))
+                return await make_attempt(toolbox, definition, question.arguments, _context(question, timeout))
         except TimeoutError:
             reason = f"{question.tool!r} did not answer within {round(timeout.total_seconds(), 1):g} s"
             raise ToolError(Outcome.UNKNOWN, reason) from None
@@ -94,4 +95,5 @@ def _context(question: Question, timeout: timedelta) -> CallContext:
         idempotency_key=digest_of(canonical_json([run, *question.about, question.arguments])),
         attempt=info.attempt,
         timeout=timeout,
+        requester=question.requester,
     )

@@ -9,6 +9,7 @@ import structlog
 
 from mandate.activities.documents import Fault, parse_document
 from mandate.activities.files import FileError, parse_spec
+from mandate.activities.text_files import UnreadableText, decode_text
 from mandate.workflows.contracts.people import PeopleSpec, PersonSpec, normalize_name
 
 log = structlog.stdlib.get_logger(__name__)
@@ -106,9 +107,9 @@ class Directory:
 
 def _read(path: Path, content: bytes) -> People:
     try:
-        document = parse_document(str(path), content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise _unavailable("is not UTF-8 text", path) from None
+        document = parse_document(str(path), decode_text(content))
+    except UnreadableText as error:
+        raise _unavailable(f"cannot be read: line {error.line}, column {error.column}: {error.problem}", path) from None
     try:
         return People(parse_spec(document, PeopleSpec))
     except FileError as error:

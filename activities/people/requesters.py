@@ -18,6 +18,7 @@ from mandate.workflows.contracts.request import By
 from mandate.workflows.contracts.run import ATTRIBUTE_BYTES
 from mandate.workflows.contracts.start import start_claims
 from mandate.workflows.rules.commands import PLACEHOLDERS
+from mandate.workflows.rules.plain_text import cut
 
 NAME_CHARACTERS = 80
 """Of a name that a refusal repeats."""
@@ -160,4 +161,4 @@ def _requester(name: str | None, agent: PinnedAgent, people: People | None) -> R
 
 def _show(name: str) -> str:
     """Return `name` for a sentence: what cannot be seen in it, spaces around it too, is what may be wrong."""
-    return repr(name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…")
+    return repr(cut(name, NAME_CHARACTERS))

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mandate.activities.text_files import UnreadableText, read_text
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
 from mandate.workflows.contracts.people import normalize_name
 from mandate.workflows.contracts.request import Decision
@@ -119,11 +120,18 @@ def read_keys(path: Path) -> "dict[str, jwt.PyJWK]":
         KeysUnavailable: the file cannot be read or is no such set; the message names no path.
     """
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_text(path))
     except OSError as error:
         raise KeysUnavailable(f"the key set cannot be read: {error.strerror}") from None
+    except UnreadableText as error:
+        raise KeysUnavailable(f"the key set cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise KeysUnavailable(f"the key set is not JSON: {where}: {error.msg}") from None
     except (ValueError, RecursionError):
-        raise KeysUnavailable("the key set is not JSON") from None
+        raise KeysUnavailable(
+            "the key set is not JSON: it is nested too deep, or holds a number that is too long"
+        ) from None
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
         raise KeysUnavailable("the key set has no list 'keys'")

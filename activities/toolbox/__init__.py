@@ -8,16 +8,21 @@ and its row in `activities/checks/lookup.py` if probes may use it.
 base: contract of a toolbox
 builtin: tools that every agent has
 python: calls of Python tools
+returned_values: values of functions as text
+raised_errors: errors of functions in words
+contained_tasks: exits in tasks of tools
 decorator: `@tool`
 context: `ToolContext` and `NotDone`
 signature: function as JSON Schema
+docstrings: descriptions in docstrings
+argument_descriptions: descriptions in type hints
 calls: calls in a model's answer
 arguments: arguments of a model's call
 argument_names: names that receivers may confuse
 schema: arguments against a JSON Schema
 schema_cost: cost of a check by schema
 schema_names: names that a schema knows
-schema_types: numbers as a schema declares
+schema_types: types as a schema declares
 closed_schemas: schemas without undeclared names
 json_pointer: references inside a schema
 redaction: sensitive arguments, struck out

@@ -6,10 +6,14 @@ from datetime import timedelta
 from typing import Protocol, Self
 
 from mandate.activities.failures import ToolError
+from mandate.activities.toolbox.raised_errors import describe_error
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.question import Dialogue
 from mandate.workflows.contracts.tool import ToolDefinition
+
+MAX_BYTES = 5 * 1024 * 1024
+"""Most that is read of a result that comes over HTTP, unpacked, or from an MCP server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class CallContext:
     timeout: timedelta
     dialogue: Dialogue | None = None
     """Set for a call that goes on after its server has asked people."""
+    requester: str | None = None
+    """Who asked for the run; known for HTTP tools only."""
 
 
 class Toolbox(Protocol):
@@ -85,6 +91,18 @@ class Toolbox(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+async def make_attempt(
+    toolbox: Toolbox, definition: ToolDefinition, arguments: JsonObject, context: CallContext
+) -> ToolText:
+    """Make one attempt as `Toolbox.call` does; an error that its toolbox knows nothing of leaves the outcome open."""
+    try:
+        return await toolbox.call(definition, arguments, context)
+    except (ToolError, TimeoutError):
+        raise
+    except Exception as error:  # noqa: BLE001 - it may be of any library; as a `ToolError` it is struck and told
+        raise ToolError(Outcome.UNKNOWN, describe_error(error)) from None
 
 
 class ResolveSecrets(Protocol):

@@ -2,9 +2,10 @@
 
 import importlib
 import inspect
+import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, TypeVar, overload
@@ -12,11 +13,19 @@ from typing import Literal, TypeVar, overload
 from pydantic import TypeAdapter, ValidationError
 
 from mandate.activities.toolbox.context import NotDone, ToolContext
-from mandate.activities.toolbox.signature import Function, InvalidTool, check_parameters, function_name, read_signature
-from mandate.workflows.contracts.base import Name, parse_duration
+from mandate.activities.toolbox.signature import (
+    Function,
+    InvalidTool,
+    Signature,
+    check_parameters,
+    function_name,
+    read_signature,
+)
+from mandate.workflows.contracts.base import JsonObject, Name, check_storable, parse_duration
 from mandate.workflows.contracts.faults import did_you_mean
 from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import PythonTool
+from mandate.workflows.rules.surrogates import repair_json, repair_text
 
 __all__ = [
     "InvalidTool",
@@ -26,6 +35,7 @@ __all__ = [
     "define_tool",
     "find_settings",
     "load_function",
+    "read_tool",
     "tool",
 ]
 
@@ -51,6 +61,7 @@ class ToolSettings:
     sensitive: tuple[str, ...] = ()
     name: str | None = None
     description: str | None = None
+    input_schema: JsonObject | None = None
 
 
 @overload
@@ -69,6 +80,7 @@ def tool(
     sensitive: Sequence[str] = ...,
     name: str | None = ...,
     description: str | None = ...,
+    input_schema: Mapping[str, object] | None = ...,
 ) -> Callable[[F], F]: ...
 def tool(
     function: F | None = None,
@@ -85,6 +97,7 @@ def tool(
     sensitive: Sequence[str] = (),
     name: str | None = None,
     description: str | None = None,
+    input_schema: Mapping[str, object] | None = None,
 ) -> F | Callable[[F], F]:
     """Make a sync or async function a tool; it stays an ordinary function.
 
@@ -107,6 +120,8 @@ def tool(
         sensitive: Arguments that are shown nowhere but to the tool and the model, and of which rules see nothing.
         name: What the model and the policy call it, if not the function's name.
         description: What the model is told, if not the docstring.
+        input_schema: The JSON Schema of the arguments, if not what the type hints say: for a function that takes
+            `**kwargs`, or whose arguments no type hint describes. Values are still converted to the type hints.
 
     Raises:
         InvalidTool: a setting out of range or without use, or a function whose arguments can have no schema.
@@ -126,10 +141,11 @@ def tool(
         sensitive=_texts("sensitive", sensitive),
         name=name,
         description=description,
+        input_schema=None if input_schema is None else _schema(input_schema),
     )
 
     def mark(marked: F) -> F:
-        check_parameters(marked)
+        check_parameters(marked, has_schema=settings.input_schema is not None)
         setattr(marked, _MARK, settings)
         return marked
 
@@ -140,6 +156,12 @@ def find_settings(function: Function) -> ToolSettings | None:
     """Return the settings that `@tool` gave `function`, or `None` when it is not decorated."""
     settings = getattr(function, _MARK, None)
     return settings if isinstance(settings, ToolSettings) else None
+
+
+def read_tool(function: Function) -> Signature:
+    """Read the signature of `function`, with the schema that `@tool` gives it; raises as `read_signature`."""
+    settings = find_settings(function)
+    return read_signature(function, settings.input_schema if settings is not None else None)
 
 
 def load_function(path: str) -> Function:
@@ -155,7 +177,9 @@ def load_function(path: str) -> Function:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise InvalidTool(f"module {module_name!r} does not import: {_line(error)}") from None
         raise InvalidTool(f"module {module_name!r} is not found; looked in {', '.join(_folders())}") from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing runs the user's code
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - importing runs the user's code, which may raise anything
         raise InvalidTool(f"module {module_name!r} does not import: {_line(error)}") from None
     found = getattr(module, attribute, None)
     if found is None:
@@ -180,8 +204,8 @@ def define_tool(function: Function, settings: PythonTool | None = None) -> ToolD
     marked = find_settings(function) or ToolSettings()
     path = settings.python if settings is not None else function_name(function)
     entry = settings or PythonTool.model_construct(python=path)
-    takes = read_signature(function)
-    schema = takes.schema()
+    takes = read_tool(function)
+    schema = _check_json(path, takes.schema())
     sensitive = entry.sensitive if entry.sensitive is not None else marked.sensitive
     known = schema.get("properties")
     unknown = [argument for argument in sensitive if not isinstance(known, dict) or argument not in known]
@@ -207,7 +231,7 @@ def define_tool(function: Function, settings: PythonTool | None = None) -> ToolD
     )
     whole = ToolDefinition(
         tool=declared,
-        description=takes.description if described is None else described,
+        description=repair_text(takes.description if described is None else described),
         input_schema=schema,
         binding=PythonBinding(kind="python", function=path),
     )
@@ -246,6 +270,29 @@ def _risk(value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise InvalidTool(f"risk {value!r} is not a number from 0 on, for example 0.7")
     return float(value)
+
+
+def _schema(value: Mapping[str, object]) -> JsonObject:
+    if not isinstance(value, Mapping):
+        raise InvalidTool(f"input_schema {value!r} is not a mapping")
+    try:
+        schema = json.loads(json.dumps(dict(value), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidTool(f"input_schema is no JSON: {_line(error)}") from None
+    if schema.get("type") != "object":
+        raise InvalidTool("input_schema must be the JSON Schema of an object, with 'type': 'object'")
+    return dict(schema)
+
+
+def _check_json(path: str, schema: JsonObject) -> JsonObject:
+    """Return a schema that can be stored; a default of a type that JSON lacks is left out by pydantic already."""
+    repaired = repair_json(schema)
+    assert isinstance(repaired, dict)
+    try:
+        check_storable(repaired)
+    except ValueError as error:
+        raise InvalidTool(f"{path}: the schema of its arguments {error}") from None
+    return repaired
 
 
 def _texts(setting: str, values: Sequence[str]) -> tuple[str, ...]:

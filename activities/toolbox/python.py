@@ -4,27 +4,33 @@ import asyncio
 import inspect
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
 import structlog
-from pydantic_core import to_json
+from pydantic import JsonValue
+from pydantic_core import from_json
 from temporalio import activity
 
 from mandate.activities import heartbeat
-from mandate.activities.failures import ToolError
+from mandate.activities.failures import ToolError, read_wait
 from mandate.activities.threads import run_in_thread
 from mandate.activities.toolbox.base import CallContext, ToolText
+from mandate.activities.toolbox.contained_tasks import contain_exits
 from mandate.activities.toolbox.context import NotDone, ToolContext
-from mandate.activities.toolbox.decorator import load_function
+from mandate.activities.toolbox.decorator import load_function, read_tool
+from mandate.activities.toolbox.raised_errors import describe_error, list_errors, read_message
 from mandate.activities.toolbox.redaction import strike_sensitive
-from mandate.activities.toolbox.signature import Function, InvalidTool, Signature, read_signature
+from mandate.activities.toolbox.returned_values import collect, collect_async, tell, tell_json
+from mandate.activities.toolbox.signature import Function, InvalidTool, Signature
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import PythonBinding, Tool, ToolDefinition
+from mandate.workflows.rules.surrogates import repair_text
 
 log = structlog.get_logger(__name__)
 
@@ -49,28 +55,51 @@ class PythonToolbox:
         function, takes = self._load(definition)
         cancellation = threading.Event()
         try:
-            bound = takes.bind(arguments, make_context(context, cancellation))
-        except Exception as error:  # noqa: BLE001 - validators of the tool's own types run any code
-            reason = f"arguments of {definition.tool.name!r} do not fit: {_message(error)}"
+            strike = partial(strike_sensitive, tool=definition.tool, arguments=arguments)
+            bound = takes.bind(arguments, make_context(context, cancellation, strike=strike))
+        except BaseException as error:  # noqa: BLE001 - validators of the tool's own types run any code
+            reason = f"arguments of {definition.tool.name!r} do not fit: {read_message(error)}"
             raise ToolError(
                 Outcome.NOT_SENT, strike_sensitive(reason, definition.tool, arguments), lasting=True
             ) from None
         if not inspect.iscoroutinefunction(function) and not self._free.acquire(blocking=False):
             raise ToolError(Outcome.NOT_SENT, "all threads of this worker are busy with tools that have not returned")
+        task = asyncio.current_task()
         try:
-            if inspect.iscoroutinefunction(function):
-                returned = await function(**bound)
-            else:
-                returned = await run_in_thread(partial(function, **bound), cancellation, ended=self._free.release)
-                returned = await returned if inspect.isawaitable(returned) else returned
+            with contain_exits():
+                return ToolText(await self._perform(function, bound, takes, cancellation))
         except asyncio.CancelledError as error:
             if is_cancelled():
                 cancellation.set()
                 raise
             _raise_failure(error, definition.tool, arguments)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a tool may raise anything; the model is told
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) and find_task() is not task:
+                # Nobody waits any more: the coroutine is thrown away.
+                raise
             _raise_failure(error, definition.tool, arguments)
-        return ToolText(_text(returned, returns_nothing=takes.returns_nothing))
+
+    async def _perform(
+        self, function: Function, bound: dict[str, object], takes: Signature, cancellation: threading.Event
+    ) -> str:
+        """Call the function and return its result as text; raise whatever it raises."""
+
+        def perform() -> object:
+            returned = function(**bound)
+            # Here: an iterator runs code of the tool, which may block, or may belong to its thread.
+            return returned if _is_pending(returned) else _Told(tell(collect(returned), returns_nothing=nothing))
+
+        nothing = takes.returns_nothing
+        if inspect.iscoroutinefunction(function):
+            returned = await function(**bound)
+        else:
+            returned = await run_in_thread(perform, cancellation, ended=self._free.release)
+        if isinstance(returned, _Told):
+            return returned.text
+        while inspect.isawaitable(returned):
+            returned = await returned
+        returned = await collect_async(returned) if isinstance(returned, AsyncIterator) else collect(returned)
+        return tell(returned, returns_nothing=nothing)
 
     async def close(self) -> None:
         """Close nothing: threads that still run are not waited for, also not when the process ends."""
@@ -81,7 +110,7 @@ class PythonToolbox:
         if path not in self._loaded:
             try:
                 function = load_function(path)
-                self._loaded[path] = function, read_signature(function)
+                self._loaded[path] = function, read_tool(function)
             except InvalidTool as error:
                 raise ToolError(Outcome.NOT_SENT, f"this worker cannot load the tool: {error}", lasting=True) from None
         return self._loaded[path]
@@ -94,27 +123,33 @@ DEFECTS = (
 """Exceptions of code that is wrong or was given what is wrong: waiting mends none of them."""
 
 
-def make_context(call: CallContext, cancellation: threading.Event) -> ToolContext:
-    """Return the context of the call that the running task serves."""
+def make_context(
+    call: CallContext, cancellation: threading.Event, *, strike: Callable[[str], str] = str
+) -> ToolContext:
+    """Return the context of the call that the running task serves; `strike` takes out what must not be told."""
     return ToolContext(
         workflow_id=call.workflow_id,
         run_id=call.run_id,
         step=call.step,
         idempotency_key=call.idempotency_key,
         attempt=call.attempt,
-        _send_heartbeat=_heartbeat_from_anywhere(),
+        _send_heartbeat=_heartbeat_from_anywhere(strike),
         _cancellation=cancellation,
         _task=asyncio.current_task(),
     )
 
 
-def _heartbeat_from_anywhere() -> Callable[..., None]:
-    """Return the running activity's heartbeat for any thread; outside an activity it does nothing."""
+def _heartbeat_from_anywhere(strike: Callable[[str], str]) -> Callable[..., None]:
+    """Return the running activity's heartbeat for any thread; outside an activity it does nothing.
+
+    Details are sent as JSON that can be written: for one that cannot, the SDK would cancel the call.
+    """
     loop, home, within = asyncio.get_running_loop(), threading.get_ident(), copy_context()
     if not activity.in_activity():
         return lambda *_details: None
 
-    def send(*details: object) -> None:
+    def send(*values: object) -> None:
+        details = [_tell_detail(value, strike) for value in values]
         if threading.get_ident() == home:
             within.run(heartbeat.leave, *details)
             return
@@ -125,45 +160,60 @@ def _heartbeat_from_anywhere() -> Callable[..., None]:
     return send
 
 
+def _tell_detail(value: object, strike: Callable[[str], str]) -> JsonValue:
+    written = strike(tell_json(value))
+    try:
+        detail: JsonValue = from_json(written)
+    except ValueError:
+        # A number was struck out.
+        return written
+    return detail
+
+
 def is_cancelled() -> bool:
     """Return whether the running task was cancelled, and not only something that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A result that is text already."""
+
+    text: str
+
+
+def _is_pending(returned: object) -> bool:
+    """Return whether the event loop has to bring the result."""
+    return inspect.isawaitable(returned) or isinstance(returned, AsyncIterator)
+
+
+def find_task() -> "asyncio.Task[object] | None":
+    """Return the task that runs, or `None` where none does."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
 def _raise_failure(error: BaseException, tool: Tool, arguments: JsonObject) -> NoReturn:
-    """Raise the failure of the row "Python" of the table of outcomes."""
-    message = strike_sensitive(_message(error), tool, arguments)
-    if isinstance(error, NotDone):
-        raise ToolError(Outcome.NOT_DONE, message or "not done", retry_after=error.retry_after) from None
-    kind = type(error).__name__
+    """Raise the failure of the row "Python" of the table of outcomes; a group stands for all errors in it."""
+    errors = list_errors(error)
+    refusals = [each for each in errors if isinstance(each, NotDone)]
+    if len(refusals) == len(errors):
+        words = dict.fromkeys(filter(None, map(read_message, refusals)))
+        reason = strike_sensitive("; ".join(words), tool, arguments) or "not done"
+        raise ToolError(Outcome.NOT_DONE, reason, retry_after=_find_wait(refusals)) from None
     # As text: what renders an exception for people may print local variables, which hold arguments.
     trace = strike_sensitive("".join(traceback.format_exception(error)), tool, arguments)
-    log.warning("tool_raised", tool=tool.name, error=kind, traceback=trace)
-    reason = f"{kind}: {message}" if message else kind
-    raise ToolError(Outcome.UNKNOWN, reason, lasting=isinstance(error, DEFECTS)) from None
+    log.warning("tool_raised", tool=tool.name, error=type(errors[0]).__name__, traceback=repair_text(trace))
+    is_lasting = any(isinstance(each, DEFECTS) for each in errors)
+    reason = strike_sensitive(describe_error(error), tool, arguments)
+    raise ToolError(Outcome.UNKNOWN, reason, lasting=is_lasting) from None
 
 
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - __str__ is the tool's code
-        return ""
-
-
-def _text(returned: object, *, returns_nothing: bool) -> str:
-    """Return the text for the model; never fail, for the tool has acted."""
-    if returned is None:
-        return "done" if returns_nothing else "null"
-    if isinstance(returned, bytes | bytearray | memoryview):
-        return f"done; the result is {len(bytes(returned))} bytes of binary content, which is not shown"
-    try:
-        text = (
-            returned
-            if isinstance(returned, str)
-            else to_json(returned, inf_nan_mode="strings", bytes_mode="base64").decode()
-        )
-        text.encode()
-    except Exception:  # noqa: BLE001 - values bring their own serialisers
-        return f"done; the result, a {type(returned).__name__}, has no JSON form and is not shown"
-    return text
+def _find_wait(refusals: Sequence[NotDone]) -> float | None:
+    """Return the seconds after which another attempt is worth it; `None` if one of the refusals is for good."""
+    waits = [read_wait(getattr(refusal, "retry_after", None)) for refusal in refusals]
+    known = [wait for wait in waits if wait is not None]
+    return max(known) if len(known) == len(waits) else None

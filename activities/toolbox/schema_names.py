@@ -149,6 +149,19 @@ class Names:
         return said
 
 
+def list_arguments(schema: JsonObject) -> tuple[str, ...] | None:
+    """Return the names of all arguments that `schema` takes, `None` where there may be others."""
+    reading = Names(schema)
+    said = reading.collect_names(reading.parts([schema]))
+    return None if said.is_open or said.patterns or said.is_unknown else tuple(said.names)
+
+
+def list_required(schema: JsonObject) -> tuple[str, ...]:
+    """Return the names of the arguments that every call must have."""
+    lists = (read_items(part.get("required")) for part, always in Names(schema).parts([schema]) if always)
+    return tuple(dict.fromkeys(name for names in lists for name in names if isinstance(name, str)))
+
+
 def find_children(parts: Sequence[Part], name: str) -> list[JsonValue]:
     """Return all that `parts` declare of the property `name`."""
     return [properties[name] for part, _ in parts if name in (properties := read_mapping(part.get("properties")))]

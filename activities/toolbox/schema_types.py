@@ -1,4 +1,4 @@
-"""Numbers as a tool's JSON Schema declares them: `100` and `100.0` are one value in JSON and two in conditions."""
+"""Types as a tool's JSON Schema declares them: `100` and `100.0` are one value in JSON and two in conditions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -9,6 +9,7 @@ from mandate.workflows.contracts.base import JsonObject
 
 _INT64_END = 2**63
 _NUMBERS = frozenset({"integer", "number"})
+_ORDER = ("boolean", "integer", "number", "string", "array", "object", "null")
 
 Types = frozenset[str] | None
 """The types that a value may have; `None` for any."""
@@ -30,6 +31,13 @@ def find_numeric(schema: JsonObject) -> tuple[str, ...]:
     declared = _Declared(schema)
     names = dict.fromkeys(name for part in declared.parts(schema) for name in _mapping(part.get("properties")))
     return tuple(name for name in names if _is_numeric(declared.types(declared.member(schema, name))))
+
+
+def list_types(schema: JsonObject, name: str) -> tuple[str, ...]:
+    """Return the JSON types that the argument `name` may have; none where it may have any."""
+    declared = _Declared(schema)
+    types = declared.types(declared.member(schema, name))
+    return tuple(word for word in _ORDER if types is not None and word in types)
 
 
 def _is_numeric(types: Types) -> bool:

@@ -8,6 +8,7 @@ from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.tool import INLINE_BYTES, ToolDefinition, ToolResult
 from mandate.workflows.contracts.transcript import CallPart, ResultPart
+from mandate.workflows.rules import surrogates
 
 PREVIEW_CHARACTERS = 60
 REFERENCE_CHARACTERS = 10
@@ -22,7 +23,8 @@ async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | N
     With a `salt` it may repeat something sensitive: always by reference, and nothing of it is told. What is stored
     behind the text makes its address one that cannot be guessed at.
     """
-    content = text.encode(errors="replace")
+    text = surrogates.repair_text(text)
+    content = text.encode()
     if salt is not None:
         (digest,) = await blobs.put(content + sensitive_arguments.compute_digest(salt, content).encode())
         return ToolResult(digest=digest, size=len(content), error=error)

@@ -71,13 +71,17 @@ async def test_demo_tells_what_the_agent_does_and_proves_it(shown: Shown) -> Non
         "no voucher",
         "8 model calls",
         "The server ends with this command. To bring it and its runs back:",
+        " server --port ",
+        "Then, while it runs, from another terminal in this folder:",
         "Look at the run:",
         "workflow describe -w",
     ]
     places = [next((index for index, line in enumerate(lines) if words in line), -1) for words in order]
     assert -1 not in places, dict(zip(order, places, strict=True))
     assert places == sorted(places)
-    assert lines[lines.index("Look at the run:") + 1].startswith("http://127.0.0.1:")
+    url = lines[lines.index("Look at the run:") + 1]
+    port = next(line.rpartition(" ")[2] for line in lines if " server --port " in line)
+    assert url.startswith(f"http://127.0.0.1:{int(port) + 1000}/")
     assert shown.first.stderr() == ""
 
 

@@ -36,6 +36,23 @@ async def test_lines_fit_the_terminal_in_which_the_refund_is_approved(tmp_path: 
     assert [line for line in lines if re.fullmatch(r"\d+\.\s*", line)] == []
 
 
+async def test_demo_without_colours_is_answered_by_its_own_people(tmp_path: Path) -> None:
+    git = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "user.email", "GIT_CONFIG_VALUE_0": "me@home.example"}
+    told = {"MANDATE_FOLDER": str(tmp_path / "state"), "TERM": "xterm", **npx(tmp_path, "exit 1"), **git}
+    environment = {name: value for name, value in os.environ.items() if name != "MANDATE_USER"} | told
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(PROJECT)
+        os.execve(MANDATE[0], [*MANDATE, "demo", "--fast", "--color", "never"], environment)
+
+    said = await asyncio.to_thread(_all_of, terminal, b"waiting for finance; type your answer (y/n)", b"y\n")
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert "finance@coffee.example approved it" in said
+    assert "me@home.example" not in said
+    assert "\x1b" not in said
+
+
 def _all_of(terminal: int, cue: bytes, answer: bytes) -> str:
     """What is written to a terminal until nobody has it open any more; at `cue`, `answer` is typed."""
     said, typed = b"", False

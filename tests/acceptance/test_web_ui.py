@@ -9,7 +9,7 @@ from temporalio.client import WorkflowHandle
 
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import DevServer, run_private_server
-from mandate.workflows.rules import decisions
+from mandate.workflows.rules import commands, decisions
 from tests.support.agents import new_site
 from tests.support.browser import Page, needs_browser, new_page
 from tests.support.people import ASK_ALL, asked, decision, open_requests, write_people
@@ -98,15 +98,41 @@ async def test_a_waiting_run_takes_a_signal_from_its_page(tmp_path: Path) -> Non
     assert calls_of(run.id, "pay") == []
 
 
+async def test_data_that_a_run_shows_is_sent_with_one_click(tmp_path: Path) -> None:
+    """Data that the form lays out anew when its field is left moves the button, and the click is lost."""
+    turns = [{"call": [{"pay": {"order": 83}}]}, {"say": "Paid."}]
+    async with run_private_server(ui=True) as server, new_page() as page:
+        client = await connect(address=server.address)
+        site = new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)))
+        site.write("paying", turns, policy=ASK_ALL)
+        async with site.serving():
+            run = await site.start("paying", "Pay order 83.", requester="dan@example.com")
+            (request,) = await asked(run)
+            data = commands.format_decision(request, "approve").replace(commands.YOUR_NAME, "ann@example.com")
+
+            await page.open(f"{address(server, run)}/user-metadata")
+            await page.shows("if Submit does nothing, press it again")
+            await fill_form(page, "update", "decide", data)
+            await page.press(SUBMIT)
+            await page.shows("Update successful")
+            result = await run.result()
+
+    assert result.output == "Paid."
+
+
 DATA = "dialog[open] [contenteditable=true]"
 SUBMIT = "dialog[open] [data-testid=confirm-modal-button]"
 
 
 async def send(page: Page, kind: str, name: str, value: object) -> None:
     """Send a `signal` or an `update` by the form of the run's page."""
+    await fill_form(page, kind, name, json.dumps(value))
+    await page.click(SUBMIT)
+
+
+async def fill_form(page: Page, kind: str, name: str, data: str) -> None:
     await page.click("button", "More Actions")
     await page.click(f"[data-testid={kind}-button]")
     await page.click(f"dialog[open] [data-testid={kind}-select-button]")
     await page.click("dialog[open] li[role=option]", name)
-    await page.fill(DATA, json.dumps(value))
-    await page.click(SUBMIT)
+    await page.fill(DATA, data)

@@ -23,6 +23,8 @@ from temporalio.client import Client
 from mandate.workers.client.client import AgentClient, connect
 from mandate.workers.dev_server.server import run_private_server
 from tests.benchmarks import peers
+from tests.support.mcp_peer import BARE_COMMAND
+from tests.support.processes import PROJECT
 
 RUNS_STARTED = 50
 
@@ -39,6 +41,8 @@ class Report:
     approve_cpu_seconds: float
     validate_cpu_seconds: float
     """Of `mandate validate` for an agent without MCP servers."""
+    validate_mcp_cpu_seconds: float
+    """Of the same agent with a server."""
     import_client_cpu_seconds: float
     """A process that imports Temporal's client and ends: below that no command that asks a server can be."""
     import_temporal_seconds: float
@@ -66,6 +70,16 @@ def cpu_seconds(*command: str) -> float:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, _, usage = os.wait4(process.pid, 0)
     return usage.ru_utime + usage.ru_stime
+
+
+def write_mcp_agent(folder: Path) -> Path:
+    """Write an agent with an MCP server that costs next to nothing itself; its file."""
+    plan = json.dumps({"pages": [[{"name": "read_note", "inputSchema": {"type": "object"}}]], "calls": {}})
+    env = {"PYTHONPATH": str(PROJECT), "PLAN": plan, "JOURNAL": str(folder / "journal")}
+    server = {"name": "notes", "command": [*BARE_COMMAND, "planned"], "env": env}
+    agent = folder / "notes.yaml"
+    agent.write_text(f"name: notes\ninstructions: x\nmodels: [openai:gpt-6-sol]\ntools: [mcp: {json.dumps(server)}]\n")
+    return agent
 
 
 async def first_poll(client: Client, queue: str, began: float) -> float:
@@ -129,12 +143,14 @@ async def measure(runs: int) -> Report:
     with tempfile.TemporaryDirectory() as name:
         agents = peers.write_agent(Path(name), model="openai:gpt-6-sol", output_bytes=10)
         validate_cpu = cpu_of(mandate, "validate", str(agents))
+        validate_mcp_cpu = cpu_of(mandate, "validate", str(write_mcp_agent(Path(name))))
     return Report(
         help_seconds=median_of(mandate, "--help"),
         inbox_cpu_seconds=cpu_of(mandate, "inbox", *no_server),
         show_cpu_seconds=cpu_of(mandate, "show", "x", *no_server),
         approve_cpu_seconds=cpu_of(mandate, "approve", "x:r1", *no_server),
         validate_cpu_seconds=validate_cpu,
+        validate_mcp_cpu_seconds=validate_mcp_cpu,
         import_client_cpu_seconds=cpu_of(sys.executable, "-c", "import temporalio.client"),
         import_temporal_seconds=median_of(
             sys.executable, "-c", "import temporalio.worker, temporalio.contrib.pydantic"

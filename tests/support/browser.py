@@ -86,6 +86,13 @@ class Page:
                 return
             assert time.monotonic() < deadline, f"{selector} does not take {text!r}: {await self.text()}"
 
+    async def press(self, selector: str) -> None:
+        """Press the mouse where the middle of an element is, and let go there, wherever the element may be then."""
+        middle = "(place => [place.x + place.width / 2, place.y + place.height / 2])"
+        x, y = await self._value(f"{middle}(document.querySelector({json.dumps(selector)}).getBoundingClientRect())")
+        for kind in ("mousePressed", "mouseReleased"):
+            await self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     async def photograph(self, file: Path) -> None:
         """The page as a person sees it, as PNG."""
         shot = await self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)

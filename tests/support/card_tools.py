@@ -1,5 +1,7 @@
 """Tools that are given the number of a card, and do with it whatever a careless tool does."""
 
+import asyncio
+
 from pydantic import BaseModel
 
 from mandate.activities.checks.functions import check
@@ -7,6 +9,10 @@ from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
 from tests.support.toolkit import keep
 
 CARD = "4111222233334444"
+
+
+class Panic(BaseException):
+    """An error as libraries in Rust raise it."""
 
 
 class Payment(BaseModel):
@@ -25,8 +31,21 @@ def charge(
             raise NotDone(f"the card {card} is refused")
         case "lost":
             raise ConnectionError(f"the line broke while {card} was charged")
+        case "panicked":
+            raise Panic(f"cannot charge {card}")
+        case "left":
+            raise SystemExit(f"cannot charge {card}")
         case _:
             return f"charged {card}"
+
+
+@tool(effect="once", timeout="20s", sensitive=["card"])
+async def charge_async(card: str, how: str, context: ToolContext) -> str:
+    """Charge a card in the worker's event loop."""
+    context.heartbeat({"charging": card, "odd": object()})
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.to_thread(charge, card, 5.0, context, how))
+    return "charged"
 
 
 @tool(effect="read", timeout="20s", sensitive=["card"])

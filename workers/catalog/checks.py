@@ -1,19 +1,20 @@
 """The checks, probes and compensations of an agent file, made whole, and all that is wrong with them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mandate.activities.checks.functions import load_check
 from mandate.activities.checks.lookup import SOURCES, is_read
 from mandate.activities.documents import Document, Fault
 from mandate.activities.toolbox.schema import check_schema
+from mandate.activities.toolbox.schema_names import list_arguments, list_required
+from mandate.activities.toolbox.schema_types import list_types
 from mandate.activities.toolbox.signature import InvalidTool
 from mandate.workers.catalog.condition_errors import Problem
 from mandate.workers.catalog.condition_reads import sensitive_reads
 from mandate.workers.catalog.tools import ToolResolver
 from mandate.workflows.contracts.agent import AgentSpec
-from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.faults import Place, did_you_mean, find_repeated
 from mandate.workflows.contracts.tool import ToolDefinition
@@ -160,18 +161,18 @@ class AgentChecks:
             yield self._document.fault(at, why)
         if about:
             yield from self._of_sensitive(about, name, arguments, place, what)
-        properties, required = _properties(reader.input_schema), _required(reader.input_schema)
+        known, required = list_arguments(reader.input_schema), list_required(reader.input_schema)
         where = place if short or not arguments else (*place, "with")
         for needed in required:
             if needed not in arguments:
                 share = f", which calls of {about!r} do not have; give it by 'tool' and 'with'" if short else ""
                 yield self._document.fault(where, f"{name!r} needs the argument {needed!r}{share}")
         for argument, text in arguments.items():
-            if properties is not None and argument not in properties:
-                message = f"is no argument of {name!r}{_there_are(argument, properties)}"
+            if known is not None and argument not in known:
+                message = f"is no argument of {name!r}{_there_are(argument, known)}"
                 yield self._document.fault((*place, "with", argument), message)
             elif about != "":
-                takes = _types((properties or {}).get(argument))
+                takes = list_types(reader.input_schema, argument)
                 problems = self._conditions.of_arguments(text, about, takes, with_result=what is COMPENSATION)
                 yield from self._told((*place, "with", argument), text, problems)
 
@@ -228,8 +229,8 @@ class AgentChecks:
     def _shared(self, given: str, called: str) -> dict[str, str]:
         """Return the arguments of the call `called` that the tool `given` has too, as expressions."""
         reader = self._tools.get(given)
-        takes = _properties(reader.input_schema) if reader is not None else None
-        shared = [name for name in _properties(self._tools[called].input_schema) or {} if name in (takes or {})]
+        takes = list_arguments(reader.input_schema) if reader is not None else None
+        shared = [name for name in list_arguments(self._tools[called].input_schema) or () if name in (takes or ())]
         return {name: format_argument(name) for name in shared}
 
     def _entry(self, tool: str) -> ToolSettings:
@@ -275,24 +276,5 @@ def _not_undoing(undoing: ToolDefinition, about: str | None) -> str | None:
     return None if tool.effect.changes_world else f"{tool.name!r} only reads, which takes nothing back"
 
 
-def _there_are(name: str, known: Mapping[str, object]) -> str:
+def _there_are(name: str, known: Collection[str]) -> str:
     return f"{did_you_mean(name, known)} it has {', '.join(sorted(known)) or 'none'}"
-
-
-def _properties(schema: JsonObject) -> Mapping[str, object] | None:
-    """Return the arguments of a schema that says all of them."""
-    found = schema.get("properties", {})
-    is_open = schema.get("additionalProperties", False) is not False or "patternProperties" in schema
-    return found if isinstance(found, dict) and not is_open and not {"$ref", "allOf"} & schema.keys() else None
-
-
-def _required(schema: JsonObject) -> list[str]:
-    found = schema.get("required")
-    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
-
-
-def _types(schema: object) -> list[str]:
-    """Return the types that a property says it takes; none when it does not say so plainly."""
-    said = schema.get("type") if isinstance(schema, dict) else None
-    types = said if isinstance(said, list) else [said]
-    return [word for word in types if isinstance(word, str)] if all(isinstance(word, str) for word in types) else []

@@ -17,6 +17,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from mandate.activities import private_files
 from mandate.activities.documents import parse_document
+from mandate.activities.text_files import decode_text, detect_encoding
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools, ToolEntry
@@ -133,7 +134,7 @@ def accept(offer: Offer) -> None:
         OSError: a file cannot be written.
     """
     raw = offer.path.read_bytes()
-    text = raw.decode("utf-8-sig")
+    text, (mark, encoding) = decode_text(raw), detect_encoding(raw)
     made = with_digest(text, offer.index, offer.words.digest)
     wanted, found = parse_document("", text).value, parse_document("", made).value
     _expected(wanted, offer)
@@ -145,8 +146,7 @@ def accept(offer: Offer) -> None:
     folder = offer.path.parent / FOLDER
     private_files.make_folder(folder)
     private_files.write_own(folder / f"{offer.words.digest}.json", offer.words.content.decode())
-    mark = b"\xef\xbb\xbf" if raw.startswith(b"\xef\xbb\xbf") else b""
-    private_files.replace(offer.path, mark + made.encode())
+    private_files.replace(offer.path, mark + made.encode(encoding))
 
 
 def with_digest(text: str, index: int, digest: Digest) -> str:

@@ -241,7 +241,12 @@ def _activity(entry: ActivityTool) -> ToolDefinition:
 
 def _http(entry: HttpTool) -> ToolDefinition:
     binding = HttpBinding(
-        kind="http", method=entry.http.method, url=entry.http.url, headers=entry.headers, query=entry.query
+        kind="http",
+        method=entry.http.method,
+        url=entry.http.url,
+        headers=entry.headers,
+        query=entry.query,
+        body=entry.body,
     )
     return _limited(
         entry,

@@ -4,8 +4,7 @@ root_options: options of every verb
 run: `mandate run`
 watch: lines of a run
 show: `mandate show`
-run_text: run in words
-endings: end of a run
+run_text: run in words, and its exit code
 inbox: `mandate inbox`
 entitled: requests of a person
 request_names: names of requests
@@ -31,8 +30,7 @@ connection: connection to Temporal
 identity: name of the user
 tokens: signed tokens
 output: results, tables and errors
-errors: errors with exit codes
-failures: exceptions in words
+errors: errors with exit codes, in words
 signals: SIGINT and SIGTERM
 prompts: questions on the terminal
 paragraphs: text in lines of a width

@@ -1,6 +1,8 @@
 """Connection to Temporal from flags, environment, profile file or embedded server."""
 
 import asyncio
+import functools
+import logging
 import re
 import shlex
 from collections.abc import AsyncIterator, Mapping
@@ -13,6 +15,7 @@ from urllib.parse import quote
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfigProfile
+from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 from mandate.workers.cli.errors import CliError
@@ -22,7 +25,7 @@ from mandate.workers.cli.options import Invocation, seconds
 from mandate.workers.client.client import PAYLOAD_LIMITS
 from mandate.workers.converter import data_converter
 from mandate.workers.dev_server import keeper, lease
-from mandate.workers.dev_server.server import DevServer, share_dev_server
+from mandate.workers.dev_server.server import DATABASE, DevServer, share_dev_server
 from mandate.workers.settings import Settings
 
 CONNECT_SECONDS = 10.0
@@ -55,6 +58,11 @@ class Connection:
         page = f"{self.ui_url}/namespaces/{self.client.namespace}/workflows/{quote(workflow_id, safe='')}"
         return f"{page}/{run_id}/history" if run_id else page
 
+    def worker_options(self, queue: str) -> str:
+        """Return the options, beginning with a space, with which `mandate worker` serves `queue` here."""
+        named = "" if queue == self.settings.task_queue else f" --task-queue {shlex.quote(queue)}"
+        return f"{named}{self.options}"
+
     @property
     def temporal_binary(self) -> Path | None:
         """Temporal's CLI, where an embedded server was started with it."""
@@ -70,16 +78,24 @@ class Connection:
 
 @asynccontextmanager
 async def connected(
-    call: Invocation, settings: Settings | None = None, *, identity: str | None = None
+    call: Invocation,
+    settings: Settings | None = None,
+    *,
+    identity: str | None = None,
+    has_log: bool = False,
+    of_runs: bool = False,
 ) -> AsyncIterator[Connection]:
     """Connect as flags, environment and Temporal's config file say, in this order.
 
     Where none of them names an address, the embedded server of `settings.folder` is shared for the time of the block.
+    `of_runs` is for commands about runs that there are: they start no server where none has run before. `has_log`
+    tells that this process has a log, which then has the lines of the SDK too.
 
     Raises:
         CliError: nothing answers there, or the configuration cannot be read.
         ServerError: the embedded server does not start.
     """
+    quiet_sdk(has_log=has_log)
     settings = settings or Settings.from_environment()
     config = configured(call, settings.environment)
     address, server, ui_url, started_in = config.get("target_host"), None, None, None
@@ -87,6 +103,8 @@ async def connected(
         if address is None:
             if config.get("tls") or config.get("api_key"):
                 raise CliError("TLS or an API key is set, but no address: give --address or set TEMPORAL_ADDRESS")
+            if of_runs:
+                _demand_runs(settings.folder, call.program)
             started_in = None if lease.keeper_lives(settings.folder) else settings.folder.absolute()
             server = stack.enter_context(await share_dev_server(settings.folder, on_progress=call.out.note))
             address, ui_url = server.address, server.ui_url
@@ -96,6 +114,18 @@ async def connected(
         embedded = f" --address {address}" if server is not None else ""
         await _check_namespace(client, address)
         yield Connection(client, settings, address, ui_url, server, options, started_in, embedded + options)
+
+
+@functools.cache
+def quiet_sdk(*, has_log: bool = False) -> None:
+    """Let no raw line of the SDK's core reach the terminal: a process with a log has them there, others raise errors.
+
+    It must be called before the first connection of the process.
+    """
+    levels = TelemetryFilter(core_level="WARN", other_level="ERROR")
+    logger = logging.getLogger("temporalio.core")
+    logs = LoggingConfig(levels, LogForwardingConfig(logger)) if has_log else None
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=logs)), error_if_already_set=False)
 
 
 def configured(call: Invocation, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -155,6 +185,15 @@ def _read(option: str, path: str | None) -> bytes | None:
         return Path(path).read_bytes()
     except OSError as error:
         raise CliError(f"{option} {path!r}: {error.strerror}") from None
+
+
+def _demand_runs(folder: Path, program: str) -> None:
+    """Refuse a folder whose server would be an empty one."""
+    if not (folder / DATABASE).exists() and not lease.keeper_lives(folder):
+        raise CliError(
+            f"there are no runs in {str(folder.absolute())!r}, where no server has run yet; {ELSEWHERE}; "
+            f"start a server with `{program} server`"
+        )
 
 
 async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:

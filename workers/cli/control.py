@@ -1,7 +1,6 @@
 """`mandate steer`, `pause`, `resume`, `stop`: what people say to runs as a whole."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from mandate.workers.cli import identity
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation, verb
+from mandate.workers.cli.prompts import confirm
 from mandate.workers.client import messages
 from mandate.workers.client.inbox import RUNNING
 from mandate.workers.client.messages import IN_ALL, MessageError, NoRun
@@ -31,7 +31,9 @@ Query = Annotated[
 ]
 By = Annotated[str | None, typer.Option(help="Who says it; MANDATE_USER, git's user.email or user@host if left out.")]
 Reason = Annotated[str, typer.Option(help="Why, for the record.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before all runs of --query are told.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do not ask before several runs, or those of --query, are told.")
+]
 
 
 @verb
@@ -98,15 +100,14 @@ async def _tell(
 ) -> int:
     if bool(runs) == (query is not None):
         raise CliError("name the runs by their workflow ids, or give a --query; one of the two")
-    async with connected(call) as connection:
+    async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         person = identity.person(connection.settings, by)
         told = {name: value for name, value in said.items() if value is not None}
         message = _message(what, {"by": person.name, **told})
         identity.announce(call.out, person)
-        ids = list(dict.fromkeys(runs or ()))
-        if query is not None:
-            ids = await _found(connection, query)
+        ids = list(dict.fromkeys(runs or ())) if query is None else await _found(connection, query)
+        if query is not None or len(ids) > 1:
             await _confirm(call, what, ids, yes=yes)
         return await _sent(call, connection, person.name, ids, _sender(what, message), goes_on=what == "steer")
 
@@ -139,13 +140,7 @@ async def _confirm(call: Invocation, what: str, ids: Sequence[str], *, yes: bool
         raise CliError("no running run fits the query", ENDED_OTHERWISE)
     count = f"{len(ids)} run{'s' * (len(ids) != 1)}"
     named = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
-    call.out.note(f"{what} {count}: {named}")
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CliError(f"nobody can be asked whether to {what} {count}; add --yes")
-    if not await call.out.confirm(f"{what} {count}?"):
-        raise CliError("nothing was sent", ENDED_OTHERWISE)
+    await confirm(call.out, f"{what} {count}", [f"{what} {count}: {named}"], yes=yes)
 
 
 async def _sent(

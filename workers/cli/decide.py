@@ -36,7 +36,7 @@ Edit = Annotated[bool, typer.Option("--edit", help="Change the arguments in $VIS
 From = Annotated[
     Path | None, typer.Option("--from", help="Whole arguments from a YAML or JSON file, `***` for what is hidden.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before several are decided on.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before several requests are decided on.")]
 
 
 @verb
@@ -94,7 +94,7 @@ async def reject(
         return await _act(call, requests, **wish, yes=yes)
     if requests or digest or token_command:
         raise CliError("--all is about all requests of a run; it goes without REQUEST, --digest and --token-command")
-    async with connected(call) as connection:
+    async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         return await decisions.reject_all(call, connection, runs, _wish(**wish, yes=yes))
 
@@ -122,7 +122,7 @@ async def decide(
         call,
         requests,
         choice=choice,
-        value=cli_edit.parsed(value) if value is not None else None,
+        value=cli_edit.parsed(value, "--value") if value is not None else None,
         comment=comment,
         by=by,
         edit=edit,
@@ -159,7 +159,7 @@ async def answer(
 
 
 async def _act(call: Invocation, requests: list[str] | None, **wish: Any) -> int:
-    async with connected(call) as connection:
+    async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         return await decisions.act(call, connection, requests or [], _wish(**wish))
 

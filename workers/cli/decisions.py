@@ -1,7 +1,6 @@
 """Decisions from the command line: looked up, filled in, signed, sent, told."""
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from mandate.workers.cli import edit, identity, request_names, request_text, tokens
+from mandate.workers.cli import edit, identity, prompts, request_names, request_text, tokens
 from mandate.workers.cli.connection import Connection, elsewhere
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation
@@ -124,23 +123,15 @@ async def look_up(call: Invocation, connection: Connection, targets: Sequence[Ta
         if isinstance(error.cause, inbox.Unknown):
             where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
             raise CliError(f"there is no run {error.workflow_id!r} in {where}") from None
-        lacks_worker = error.cause.diagnosis is None and "worker" in str(error.cause)
-        start = f"; start one with `{call.program} worker{connection.options}`" if lacks_worker else ""
+        queue = error.cause.unserved
+        start = "" if queue is None else f"; start one with `{call.program} worker{connection.worker_options(queue)}`"
         raise CliError(f"{error}{start}") from None
 
 
 async def _confirm(call: Invocation, headlines: Sequence[str], wish: DecisionOptions) -> None:
-    """Let a person who watches look at several requests once more.
-
-    Raises:
-        CliError: they do not want it.
-    """
-    if len(headlines) < 2 or wish.yes or call.out.as_json or not sys.stdin.isatty():
-        return
-    for line in headlines:
-        call.out.note(line)
-    if not await call.out.confirm(f"{wish.choice} these {len(headlines)}?"):
-        raise CliError("nothing was sent", ENDED_OTHERWISE)
+    """Let a person who watches look at several requests once more; raise as `prompts.confirm`."""
+    if len(headlines) > 1:
+        await prompts.confirm(call.out, f"{wish.choice} these {len(headlines)}", headlines, yes=wish.yes)
 
 
 async def _prepared(

@@ -18,6 +18,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 
 from mandate.activities import private_files
 from mandate.activities.documents import parse_document
+from mandate.activities.text_files import read_text
 from mandate.workers.cli.errors import CliError
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.tool import LeafReference
@@ -28,16 +29,26 @@ from mandate.workflows.rules.redaction import HIDDEN
 EDITOR = "vi"
 """Editor where neither `VISUAL` nor `EDITOR` is set."""
 
+_BEGUN = re.compile(r"\s*(?:\{|\[\s*(?:[]\[{\"\d-]|true|false|null))")
+
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 
 
-def parsed(written: str) -> JsonValue:
-    """Return `written` as JSON where it is some, else as the text that it is."""
+def parsed(written: str, option: str) -> JsonValue:
+    """Return what was written after `option` as JSON where it is some, else as the text that it is.
+
+    Raises:
+        CliError: it begins as an object or a list does, and is none: a text of half an object is hardly meant.
+    """
     try:
         value: JsonValue = json.loads(written)
         canonical_json(value)
-    except (ValueError, RecursionError):
-        return written
+    except (ValueError, RecursionError) as error:
+        if (begun := _BEGUN.match(written)) is None:
+            return written
+        kind = "an object" if "{" in begun[0] else "a list"
+        quoted = "as JSON, in double quotes"
+        raise CliError(f"{option} begins as {kind} and is no JSON: {error}; a text is written {quoted}") from None
     return value
 
 
@@ -54,7 +65,7 @@ def with_settings(arguments: JsonObject, settings: Sequence[str]) -> JsonObject:
             raise CliError(f"--set {setting!r} is not name=value, for example --set amount=80")
         # An argument may have dots in its name.
         keys = [path] if path in changed else path.split(".")
-        _put(changed, keys, parsed(written), setting)
+        _put(changed, keys, parsed(written, f"--set {path}"), setting)
     if canonical_json(changed) == canonical_json(arguments):
         raise CliError(f"--set {', '.join(settings)} changes nothing; leave it out to approve the call as it is")
     return changed
@@ -85,9 +96,7 @@ def from_file(path: Path) -> JsonObject:
         CliError: it cannot be read, or holds no object.
     """
     try:
-        return read_yaml(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise CliError(f"--from {str(path)!r} is not UTF-8 text") from None
+        return read_yaml(read_text(path))
     except OSError as error:
         raise CliError(f"--from {str(path)!r} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -108,9 +117,9 @@ def edited(arguments: JsonObject, comments: Sequence[str], environment: Mapping[
         file.write(text)
     _open_editor(path, environment)
     try:
-        found = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise CliError(f"what the editor left in {name} cannot be read as UTF-8; nothing was sent") from None
+        found = read_text(path)
+    except (OSError, ValueError) as error:
+        raise CliError(f"what the editor left in {name} cannot be read: {error}; nothing was sent") from None
     if found == text or not _without_comments(found):
         path.unlink()
         why = "nothing was changed" if found == text else "all was deleted"

@@ -13,8 +13,11 @@ from mandate.workers.cli.output import Output
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.request import By
 from mandate.workflows.rules.commands import PLACEHOLDERS
+from mandate.workflows.rules.plain_text import cut
 
 GIT_SECONDS = 5.0
+SHOWN_CHARACTERS = 60
+"""Of a name that is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,9 @@ def person(settings: Settings, given: str | None, *, option: str = "--by") -> Id
         raise CliError(f"{option} {name!r} stands for your own name; put that in its place")
     if not _is_name(name):
         form = "a name of 1 to 200 characters that can all be seen"
-        raise CliError(f"{option} {_cut(name)!r} is not {form}; say who you are with it, or with MANDATE_USER")
+        raise CliError(
+            f"{option} {cut(name, SHOWN_CHARACTERS)!r} is not {form}; say who you are with it, or with MANDATE_USER"
+        )
     return Identity(name, found.guessed_from)
 
 
@@ -69,10 +74,6 @@ def _is_name(name: str) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= 60 else f"{name[:59]}…"
 
 
 def _git() -> str | None:

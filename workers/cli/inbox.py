@@ -56,7 +56,7 @@ async def inbox(
     event_id) where that fails again and again; scanned.
     """
     _check_kind(kind)
-    async with connected(call) as connection:
+    async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         found = await _asked(call, connection, group=group, agent=agent, scan=scan)
         rows = [row for row in rows_of(found) if kind is None or row.request.kind == kind]
@@ -179,7 +179,8 @@ def _print(call: Invocation, connection: Connection, rows: Sequence[Row], found:
         count = len(found.silent)
         out.note(f"{count} run{'s' * (count != 1)} did not answer, and may wait too:")
         for one in found.silent[:SILENT_SHOWN]:
-            out.note(f"  {one.workflow_id}: {one.reason}")
+            start = f"{call.program} worker{connection.worker_options(one.unserved)}" if one.unserved else None
+            out.note(f"  {one.workflow_id}: {one.reason}{f'; start one with `{start}`' if start else ''}")
         if count > SILENT_SHOWN:
             out.note(f"  and {count - SILENT_SHOWN} more")
 

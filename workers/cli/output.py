@@ -40,6 +40,11 @@ class Output:
         return self.screen is not None
 
     @property
+    def has_terminal(self) -> bool:
+        """True if what is said is read on a terminal, also on one that is to get no colours and so no spinners."""
+        return sys.stdout.isatty() or sys.stderr.isatty()
+
+    @property
     def screen(self) -> Console | None:
         """The one console of spinners, which prints on the terminal while they turn; `None` without a terminal."""
         if self.result.is_terminal and not self.as_json:

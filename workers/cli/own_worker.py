@@ -7,13 +7,10 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation
+from mandate.workers.client.pollers import Poller, list_pollers
 from mandate.workers.worker_process import WorkerProcess, start_worker
 
 LOG = "worker.log"
@@ -60,41 +57,20 @@ async def serving(call: Invocation, connection: Connection, task_queue: str) -> 
 
 
 async def _is_served(connection: Connection, task_queue: str) -> bool:
-    return any(map(_lives, await _pollers(connection, task_queue)))
+    found = await list_pollers(connection.client, task_queue)
+    return any(map(may_stay, found))
 
 
-def _lives(identity: str) -> bool:
-    """Tell whether the worker of this identity may still be there: the server names those of the last minutes."""
-    if identity.startswith(PREFIX):
-        return False
-    pid, _, host = identity.partition("@")
-    if not pid.isdecimal() or host != socket.gethostname():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+def may_stay(poller: Poller) -> bool:
+    """Tell whether a worker may be there, and is not one that ends with its command."""
+    return not poller.is_gone and not poller.identity.startswith(PREFIX)
 
 
 async def _wait_until_it_polls(connection: Connection, task_queue: str, identity: str, worker: WorkerProcess) -> None:
-    while identity not in await _pollers(connection, task_queue):
+    while identity not in {poller.identity for poller in await list_pollers(connection.client, task_queue)}:
         if worker.process.poll() is not None:
             raise CliError(f"the worker of this command did not start:\n{worker.last_words()}")
         await asyncio.sleep(POLL_SECONDS)
-
-
-async def _pollers(connection: Connection, task_queue: str) -> set[str]:
-    """Return the identities of workers that polled lately."""
-    request = DescribeTaskQueueRequest(
-        namespace=connection.client.namespace,
-        task_queue=TaskQueue(name=task_queue),
-        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-    )
-    described = await connection.client.workflow_service.describe_task_queue(request)
-    return {poller.identity for poller in described.pollers}
 
 
 async def _tell_end(call: Invocation, worker: WorkerProcess) -> None:

@@ -1,16 +1,18 @@
-"""Answers to requests that a person types while a command goes on."""
+"""Questions to the person at the terminal, and answers that they type while a command goes on."""
 
 import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from mandate.workers.cli.errors import ENDED_OTHERWISE, CliError
+from mandate.workers.cli.output import Output
 from mandate.workflows.contracts.request import REJECT, Request, RequestKind
 
 _KEYS: Mapping[RequestKind, Mapping[str, str]] = {
@@ -18,6 +20,7 @@ _KEYS: Mapping[RequestKind, Mapping[str, str]] = {
     "outcome": {"y": "happened", "yes": "happened", "n": "not_happened", "no": "not_happened"},
 }
 _PROMPTS = {"question": "any text", "approval": "y or n", "outcome": "y (it happened), n (it did not) or stop"}
+_SHORT = {"question": "any text", "approval": "y/n", "outcome": "y/n/stop"}
 _WITH_VALUE = ("answer", "supply")
 """Choices that need more than to be made."""
 
@@ -31,10 +34,38 @@ class Answer:
     comment: str = ""
 
 
+async def confirm(out: Output, what: str, lines: Sequence[str], *, yes: bool) -> None:
+    """Show several things as `lines`, and let the person at the terminal say once more that they want `what`.
+
+    Raises:
+        CliError: they do not want it, or nobody can be asked and `yes` was not said either.
+    """
+    for line in lines:
+        out.note(line)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CliError(f"nobody can be asked whether to {what}; add --yes")
+    if not await out.confirm(f"{what}?"):
+        raise CliError("nothing was sent", ENDED_OTHERWISE)
+
+
 def keys(request: Request) -> str:
     """Return what can be typed here: `y or n`."""
-    choices = (choice for choice in request.choices if choice not in _WITH_VALUE)
-    return _PROMPTS.get(request.kind) or " or ".join(choices)
+    if request.kind == "question" and request.options:
+        return " or ".join(request.options)
+    return _PROMPTS.get(request.kind) or " or ".join(_plain_choices(request))
+
+
+def short_keys(request: Request) -> str:
+    """Return the same for the end of a line: `y/n`."""
+    if request.kind == "question" and request.options:
+        return "/".join(request.options)
+    return _SHORT.get(request.kind) or "/".join(_plain_choices(request))
+
+
+def _plain_choices(request: Request) -> Iterator[str]:
+    return (choice for choice in request.choices if choice not in _WITH_VALUE)
 
 
 def typed(request: Request, line: str) -> Answer | None:

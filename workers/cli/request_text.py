@@ -66,9 +66,7 @@ def print_request(out: Output, run: OpenRequests, request: Request, arguments: J
     if request.tool is not None and request.kind != "question":
         out.print("", Text(f"arguments of {request.tool}", style="bold"))
         out.print(_indented(written(arguments)))
-    out.print("", Text("who must agree", style="bold"))
-    for need in request.needs:
-        out.print(f"  {needed(need)}")
+    out.print("", Text("who must agree", style="bold"), *(f"  {line}" for line in _agreement(run, request)))
     if request.decisions:
         out.print("", Text("decided so far", style="bold"))
     for one in request.decisions:
@@ -80,6 +78,12 @@ def print_request(out: Output, run: OpenRequests, request: Request, arguments: J
         out.print("", Text("decisions that did not count", style="bold"))
     for refusal in refused:
         out.print(f"  {decisions.format_time(refusal.at)}  {refusal.by} chose {refusal.choice}: {refusal.reason}")
+
+
+def _agreement(run: OpenRequests, request: Request) -> list[str]:
+    """Describe who must decide, and who never may: it takes four eyes."""
+    never = [] if run.requester is None else [f"never {run.requester}, who asked for the run"]
+    return [*map(needed, request.needs), *never]
 
 
 def _rows(run: OpenRequests, request: Request, now: datetime) -> list[tuple[str, str]]:

@@ -13,7 +13,8 @@ import typer
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 
-from mandate.workers.cli import endings, identity, own_worker, tokens
+from mandate.activities.text_files import UnreadableText, decode_text
+from mandate.workers.cli import identity, own_worker, run_text, tokens
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
@@ -77,7 +78,8 @@ async def run(
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
         queue = task_queue or connection.settings.task_queue
-        who = identity.person(connection.settings, requester or connection.settings.requester, option="--requester")
+        named = requester if requester is not None else connection.settings.requester
+        who = identity.person(connection.settings, named, option="--requester")
         start = {
             "agent": agent,
             "asked": asked,
@@ -105,7 +107,7 @@ async def watch(call: Invocation, connection: Connection, workflow_id: str, run_
     except (asyncio.CancelledError, RPCError):
         call.out.note(f"\nleft running; come back with `{_come_back(call, connection, workflow_id)}`")
         raise
-    code = endings.exit_code(ended)
+    code = run_text.exit_code(ended)
     if ended.result is not None and call.out.as_json:
         ids = {"workflow_id": workflow_id, "run_id": run_id, "version": version}
         call.out.json({**ids, **ended.result.model_dump(mode="json")})
@@ -114,7 +116,7 @@ async def watch(call: Invocation, connection: Connection, workflow_id: str, run_
     elif call.out.as_json:
         raise CliError(f"run {workflow_id!r} {ended.status}{f': {ended.reason}' if ended.reason else ''}", code)
     else:
-        endings.tell(call.out, connection, workflow_id, ended, program=call.program)
+        run_text.print_result(call.out, connection, workflow_id, ended, program=call.program)
     return code
 
 
@@ -139,7 +141,7 @@ def read_input(text: str | None, input_file: Path | None, input_json: str | None
             return _fitting(_object(found, str(input_file)), place)
     else:
         place = "what the agent is asked"
-        found = _bounded(sys.stdin.buffer, "stdin") if text == "-" else text or ""
+        found = _bounded(sys.stdin.buffer, "what is asked, from the standard input,") if text == "-" else text or ""
     if not found.strip():
         raise CliError("what the agent is asked is empty; give it a text or an object")
     return _fitting(found, place)
@@ -151,10 +153,9 @@ def _bounded(stream: BinaryIO, place: str) -> str:
     if len(content) > MOST_READ:
         raise CliError(f"{place} {input_size.describe_excess(f'more than {MOST_READ:,}')}")
     try:
-        # Line ends as Python's text files have them.
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError:
-        raise CliError(f"{place} cannot be read: it is not UTF-8") from None
+        return decode_text(content)
+    except UnreadableText as error:
+        raise CliError(f"{place} cannot be read: {error}") from None
 
 
 def _fitting(asked: str | dict[str, Any], place: str) -> str | dict[str, Any]:

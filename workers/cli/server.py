@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mandate.workers.cli.connection import quiet_sdk
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, offline_verb
 from mandate.workers.cli.signals import stop_signals
@@ -28,6 +29,7 @@ async def server(
     folder: Annotated[Path | None, typer.Option(help="Where it keeps its files; `.mandate`.")] = None,
 ) -> int:
     """Run a Temporal server with its Web UI for development, until Ctrl-C."""
+    quiet_sdk()
     folder = folder or Settings.from_environment().folder
     if ui and ui_port is not None and not lease.keeper_lives(folder):
         _demand_free(ui_port)

@@ -41,7 +41,7 @@ async def show(
 
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """
-    async with connected(call) as connection:
+    async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
         if not follow and run_id is None and await _is_request(call, connection, run):
             return await _show_request(call, connection, run)

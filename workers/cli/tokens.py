@@ -18,7 +18,7 @@ async def token(command: str, told: Mapping[str, str], environment: Mapping[str,
     out, _ = await process.communicate()
     if process.returncode != 0:
         raise CliError(f"--token-command ended with exit code {process.returncode}; {undone}")
-    printed = out.decode(errors="replace").strip()
+    printed = out.decode("utf-8-sig", errors="replace").strip()
     if not printed:
         raise CliError(f"--token-command printed no token; {undone}")
     return printed

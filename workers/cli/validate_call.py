@@ -8,10 +8,12 @@ from rich.text import Text
 
 from mandate.activities.documents import Document, read_document
 from mandate.activities.files import FileError, parse_spec
+from mandate.activities.text_files import UnreadableText, read_text
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.examples import CallFile, Judged, judge
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.output import Output, print_table
+from mandate.workflows.rules.surrogates import repair_json
 
 _WORDS = {"allow": "runs", "ask": "asks people", "deny": "refused"}
 
@@ -67,11 +69,21 @@ def _document(path: Path) -> Document:
     if path.suffix != ".json":
         return read_document(path)
     try:
-        return Document(str(path), json.loads(path.read_text()), (), {})
+        value = json.loads(read_text(path))
+        is_text = repair_json(value) == value
     except OSError as error:
         raise CliError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnreadableText as error:
+        raise CliError(f"{path}:{error.line}:{error.column}: {error.problem}") from None
+    except json.JSONDecodeError as error:
+        raise CliError(f"{path}:{error.lineno}:{error.colno}: is not JSON: {error.msg}") from None
+    except RecursionError:
+        raise CliError(f"{path}: is nested too deep") from None
     except ValueError as error:
         raise CliError(f"{path}: is not JSON: {error}") from None
+    if not is_text:
+        raise CliError(f"{path}: holds half of a surrogate pair, which is no text")
+    return Document(str(path), value, (), {})
 
 
 def _agent(path: Path, wanted: CallFile, catalogs: Sequence[Catalog]) -> Loaded:

@@ -11,9 +11,8 @@ from typing import assert_never
 
 from rich.status import Status
 from rich.text import Text
-from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionResponse
+from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -21,6 +20,7 @@ from mandate.workers.cli import request_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
 from mandate.workers.client.diagnosis import diagnose_described
+from mandate.workers.client.pollers import list_pollers
 from mandate.workers.history.events import (
     Call,
     CallProbed,
@@ -134,8 +134,11 @@ class _Watcher:
         if (diagnosis := await diagnose_described(client, described)) is not None:
             self._warn(diagnosis.cause, diagnosis.sentence)
             return diagnosis.sentence
-        if (waits := await waiting_for(client, described)) is not None:
-            self._warn("waits", f"{waits}; start one with `{self.program} worker{self.connection.options}`")
+        if (found := await waiting_for(client, described)) is not None:
+            queue, waits = found
+            self._warn(
+                "waits", f"{waits}; start one with `{self.program} worker{self.connection.worker_options(queue)}`"
+            )
             return waits
         return _attempts(described)
 
@@ -207,8 +210,11 @@ def call_line(call: Call) -> Text:
     return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(result, LINE_CHARACTERS), style))
 
 
-async def waiting_for(client: Client, described: DescribeWorkflowExecutionResponse) -> str | None:
-    """Describe the work that no worker takes up; return `None` when one does, or nothing waits long enough."""
+async def waiting_for(client: Client, described: DescribeWorkflowExecutionResponse) -> tuple[str, str] | None:
+    """Return the task queue whose work no worker takes up, and a sentence of that.
+
+    `None` when one does, or nothing waits long enough.
+    """
     queue = described.execution_config.task_queue.name
     task = described.pending_workflow_task
     scheduled = PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED
@@ -221,15 +227,10 @@ async def waiting_for(client: Client, described: DescribeWorkflowExecutionRespon
                 break
     if not waits:
         return None
-    request = DescribeTaskQueueRequest(
-        namespace=client.namespace,
-        task_queue=TaskQueue(name=queue),
-        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-    )
-    found = await client.workflow_service.describe_task_queue(request)
-    if not found.pollers:
-        return f"no worker polls task queue {queue!r}"
-    return f"no worker takes up work of task queue {queue!r}, though {len(found.pollers)} polled it lately"
+    found = await list_pollers(client, queue)
+    if not found:
+        return queue, f"no worker polls task queue {queue!r}"
+    return queue, f"no worker takes up work of task queue {queue!r}, though {len(found)} polled it lately"
 
 
 def _is_old(moment: object) -> bool:

@@ -72,7 +72,7 @@ async def worker(
         group=sign.parent.name if sign is not None else "",
         grace=WATCHED_GRACE if sign is not None else GRACE,
     )
-    async with connected(call, settings, identity=identity) as connection:
+    async with connected(call, settings, identity=identity, has_log=True) as connection:
         await _serve(call, connection, options, sign)
     return 0
 

@@ -5,6 +5,7 @@ earlier_run: run that has a workflow id already
 inbox: requests of all runs
 messages: decisions and words, many at once
 updates: one message as an update
+pollers: workers of a task queue
 queries: questions to runs
 in_flight: limit on messages per run
 diagnosis: run that does not answer

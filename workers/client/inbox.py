@@ -4,17 +4,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import Client, WorkflowQueryFailedError, WorkflowQueryRejectedError
+from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError, WorkflowQueryRejectedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client import queries
 from mandate.workers.client.diagnosis import Diagnosis, diagnose
-from mandate.workers.client.queries import FORGOTTEN_PAUSES, QUERY_SECONDS
+from mandate.workers.client.pollers import Poller, list_pollers, may_poll
+from mandate.workers.client.queries import QUERY_SECONDS
 from mandate.workflows.contracts.request import OpenRequests, Request
 from mandate.workflows.rules import wording
 
@@ -24,20 +23,30 @@ found no answer within `QUERY_SECONDS`."""
 
 NO_LIST = "it answers with something that is no list of requests"
 
-NO_WORKER = "no worker polls its task queue"
+FORGOTTEN_PAUSES = (0.2, 0.5)
+"""Seconds between looks for the pollers of a queue that the server may have forgotten."""
+
+POLL_SECONDS = 1.0
+"""For a task queue of which nobody has answered yet: then it is looked whether anybody polls it."""
 
 RUNNING = 'WorkflowType="AgentWorkflow" AND ExecutionStatus="Running"'
 WAITING = f'{RUNNING} AND AgentStatus IN ("waiting", "paused")'
 """Paused runs may have open requests too, and take decisions."""
 
 
+Pollers = tuple[Poller, ...] | None
+"""The workers of a queue; `None` where the server does not tell."""
+
+
 class NotAnswering(Exception):
     """A run that cannot tell what it wants; the text is one sentence."""
 
-    def __init__(self, sentence: str, diagnosis: Diagnosis | None = None) -> None:
+    def __init__(self, sentence: str, diagnosis: Diagnosis | None = None, unserved: str | None = None) -> None:
         super().__init__(sentence)
         self.diagnosis = diagnosis
         """Of its workflow task, where that is the reason."""
+        self.unserved = unserved
+        """Its task queue, where no worker answers there."""
 
 
 class Unknown(Exception):
@@ -60,6 +69,8 @@ class Silent:
     reason: str
     diagnosis: Diagnosis | None = None
     """Of its workflow task, where that is the reason."""
+    unserved: str | None = None
+    """Its task queue, where no worker answers there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +148,32 @@ async def open_requests(
     except WorkflowQueryRejectedError as error:
         raise NotAnswering(str(error)) from None
     except TimeoutError:
-        reason = f"no worker answered within {timeout_seconds:g} s"
+        is_late = True
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise Unknown(workflow_id) from None
         if error.status in {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
-            reason = f"no worker answered within {timeout_seconds:g} s"
+            is_late = True
         elif error.status is RPCStatusCode.FAILED_PRECONDITION:
-            reason = NO_WORKER
+            is_late = False
         else:
             raise NotAnswering(f"Temporal refused: {_first_sentence(error.message)}") from None
-    found = await diagnose(client, workflow_id, run_id=run_id)
-    raise NotAnswering(found.sentence if found is not None else reason, found)
+    if (found := await diagnose(client, workflow_id, run_id=run_id)) is not None:
+        raise NotAnswering(found.sentence, found)
+    queue = await _queue_of(handle)
+    late = f"no worker of task queue {queue!r} answered within {timeout_seconds:g} s"
+    raise NotAnswering(late if is_late else no_worker(queue), unserved=queue)
+
+
+def no_worker(queue: str) -> str:
+    return f"no worker polls task queue {queue!r}"
+
+
+async def _queue_of(handle: WorkflowHandle[Any, Any]) -> str:
+    try:
+        return (await handle.describe()).task_queue
+    except RPCError as error:
+        raise NotAnswering(f"Temporal refused: {_first_sentence(error.message)}") from None
 
 
 async def read_inbox(
@@ -192,12 +217,14 @@ class _Round:
         self._slots = asyncio.Semaphore(AT_A_TIME)
         self._answering: set[str] = set()
         self._timed_out: Counter[str] = Counter()
-        self._polled: dict[str, asyncio.Task[bool]] = {}
+        self._pollers: dict[str, asyncio.Task[Pollers]] = {}
+        self._deserted: set[str] = set()
 
     async def ask(self, run: Waiting) -> None:
         async with self._slots:
-            if not await self._is_polled(run.task_queue):
-                self.silent.append(Silent(run.workflow_id, NO_WORKER))
+            found = await self._find_pollers(run.task_queue)
+            if run.task_queue in self._deserted or (found is not None and not found):
+                self.silent.append(Silent(run.workflow_id, no_worker(run.task_queue), unserved=run.task_queue))
             elif self._is_lost(run.task_queue):
                 self.silent.append(Silent(run.workflow_id, "no worker answered for the runs before it"))
             else:
@@ -208,41 +235,53 @@ class _Round:
         """Return whether nobody has answered of this queue: a worker may hang in one run, but not in all at once."""
         return queue not in self._answering and self._timed_out[queue] >= AT_A_TIME
 
-    async def _is_polled(self, queue: str) -> bool:
-        if queue not in self._polled:
-            self._polled[queue] = asyncio.create_task(_is_polled(self._client, queue))
-        return await self._polled[queue]
+    async def _find_pollers(self, queue: str) -> Pollers:
+        if queue not in self._pollers:
+            self._pollers[queue] = asyncio.create_task(_find_pollers(self._client, queue))
+        return await self._pollers[queue]
 
     async def _ask(self, run: Waiting) -> None:
+        asking = asyncio.create_task(open_requests(self._client, run.workflow_id))
         try:
-            self.told.append(await open_requests(self._client, run.workflow_id))
+            await asyncio.wait({asking}, timeout=POLL_SECONDS)
+            if not asking.done() and await self._is_deserted(run.task_queue):
+                self._deserted.add(run.task_queue)
+                raise NotAnswering(no_worker(run.task_queue), unserved=run.task_queue)
+            self.told.append(await asking)
             self._answering.add(run.task_queue)
         except NotAnswering as error:
-            self.silent.append(Silent(run.workflow_id, str(error), error.diagnosis))
+            self.silent.append(Silent(run.workflow_id, str(error), error.diagnosis, error.unserved))
             # A workflow task that fails says nothing against those who would answer for other runs.
             if error.diagnosis is None or not error.diagnosis.is_failing:
                 self._timed_out[run.task_queue] += 1
         except Unknown:
             # It ended and was deleted after it was listed.
             return
+        finally:
+            asking.cancel()
+
+    async def _is_deserted(self, queue: str) -> bool:
+        """Return whether nobody polls a queue that has a question to answer for `POLL_SECONDS`."""
+        before = await self._find_pollers(queue)
+        if queue in self._answering or before is None:
+            return False
+        try:
+            return not may_poll(before, await list_pollers(self._client, queue))
+        except RPCError:
+            return False
 
 
-async def _is_polled(client: Client, queue: str) -> bool:
-    """Return whether a worker has asked for workflow tasks of this queue in the last minutes."""
-    request = DescribeTaskQueueRequest(
-        namespace=client.namespace,
-        task_queue=TaskQueue(name=queue),
-        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-    )
+async def _find_pollers(client: Client, queue: str) -> Pollers:
+    """Return the workers that have asked for workflow tasks of this queue in the last minutes."""
     try:
-        for pause in (*FORGOTTEN_PAUSES, 0.0):
-            if (await client.workflow_service.describe_task_queue(request)).pollers:
-                return True
+        for pause in (*FORGOTTEN_PAUSES, None):
+            if (found := await list_pollers(client, queue)) or pause is None:
+                return found
             await asyncio.sleep(pause)
     except RPCError:
         # Whoever may not look tries.
-        return True
-    return False
+        return None
+    return ()
 
 
 def _fitting(run: OpenRequests, group: str | None) -> OpenRequests:

@@ -31,8 +31,9 @@ def unattended(request: Request, evidence: Evidence | None) -> Answer:
     if request.kind == "outcome" and evidence is not None:
         happened = Answer("happened", evidence.returned, YES_LOOKED)
         return happened if evidence.is_done else Answer("not_happened", comment=YES_LOOKED)
-    choice = request.choices[0 if request.kind in {"question", "approval"} else -1]
-    return Answer(choice, YES_ANSWER if request.kind == "question" else None, YES_COMMENT)
+    if request.kind == "question" and not request.options:
+        return Answer("answer", YES_ANSWER, YES_COMMENT)
+    return Answer(request.choices[0 if request.kind == "approval" else -1], comment=YES_COMMENT)
 
 
 @dataclass(slots=True)
@@ -66,8 +67,10 @@ class Requests:
         """Show that answers to `requests` are waited for; without any, that nothing is."""
         if requests != self._open:
             names = ", ".join(dict.fromkeys(name for request in requests for name in request.waits_for))
-            hint = "; type your answer" if self._has_keyboard else ""
+            hint = f"; type your answer ({prompts.short_keys(requests[0])})" if requests and self._has_keyboard else ""
             self._waiting.show(self.lines.out.screen, f"waiting for {names}{hint}" if requests else None)
+            if hint and self.lines.out.screen is None:
+                self.lines.paragraph(f"waiting for {names}{hint}", "dim")
         self._open = requests
 
     async def answer(self) -> None:
@@ -99,7 +102,7 @@ class Requests:
     @property
     def _has_keyboard(self) -> bool:
         out = self.lines.out
-        return out.live and not out.as_json and not self.facts.is_unattended and prompts.is_attended()
+        return out.has_terminal and not out.as_json and not self.facts.is_unattended and prompts.is_attended()
 
     def _ask(self, request: Request, evidence: Evidence | None) -> None:
         """Tell what a person should know, and the commands that answer."""
@@ -126,7 +129,7 @@ class Requests:
         tell(f"Or with Temporal's own CLI, for example to {choose}{request.choices[0]}:")
         self.lines.command(temporal)
         if (url := self.connection.run_url(self.facts.workflow_id)) is not None:
-            tell("Or in the Web UI, by More Actions, Send an Update; tab User Metadata:")
+            tell("Or in the Web UI, by More Actions, Send an Update, with the data that tab User Metadata shows:")
             self.lines.print(f"  {url}")
 
     def _commands(self, request: Request) -> tuple[dict[str, str], str]:

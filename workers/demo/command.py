@@ -51,7 +51,7 @@ async def demo(
                 # What npx still fetches while the demo goes on is there for the next one.
                 await asyncio.wait({search}, timeout=max(RULES_SECONDS - (time.monotonic() - began), 0.01))
                 rules = search.result() if search.done() and search.exception() is None else setup.SHIPPED
-                person = identity.person(settings, None).name
+                person = identity.person(settings, settings.user or setup.FINANCE).name
                 setup.prepare(folder, model=model, rules=rules, is_paced=not fast, person=person)
                 run = Demo(call, connection, folder, rules, model, person, began, kill, breaks, keep)
                 return await run.run(is_unattended=yes)

@@ -23,6 +23,7 @@ from mandate.workers.demo.narration import Narration
 from mandate.workers.demo.report import EFFECTS, Facts
 from mandate.workers.demo.setup import AGENT, REQUESTER, DemoFolder
 from mandate.workers.demo.worker import DemoWorker
+from mandate.workers.dev_server.server import UI_OFFSET, DevServer
 from mandate.workers.examples.shop_books import read_books
 from mandate.workers.examples.shop_data import DEMO_INPUT
 from mandate.workers.history.stream import unfolding
@@ -156,10 +157,20 @@ class Demo:
         if self.kills and facts.kill is None:
             lines.print("No worker was killed: the agent issued no refund.")
         if self.connection.server is not None and not self.keeps:
-            lines.print("\nThe server ends with this command. To bring it and its runs back:")
-            lines.command(f"{program} server")
+            is_own = self.connection.started_in is not None
+            ends = "ends with this command." if is_own else "ends with the last command that uses it."
+            lines.print(f"\nThe server {ends} To bring it and its runs back:")
+            lines.command(f"{program} server{_same_ports(self.connection.server)}")
+            lines.print("Then, while it runs, from another terminal in this folder:")
         # Without the run id, with which it does not fit into a line; the newest run of the id is this one.
         url = self.connection.run_url(facts.workflow_id)
         lines.print("\nLook at the run:" if url is None else f"\nLook at the run:\n  {url}")
         for command in look:
             lines.command(command)
+
+
+def _same_ports(server: DevServer) -> str:
+    """Return the options with which the server comes back where the links lead."""
+    port, ui_port = int(server.address.rpartition(":")[2]), (server.ui_url or "").rpartition(":")[2]
+    ui = f" --ui-port {ui_port}" if ui_port and int(ui_port) != port + UI_OFFSET else ""
+    return f" --port {port}{ui}"

@@ -23,6 +23,8 @@ from mandate.workflows.contracts.people import normalize_name
 AGENT = "shop"
 REQUESTER = "support@coffee.example"
 """The person who starts the run, and may therefore not decide on what it asks."""
+FINANCE = "finance@coffee.example"
+"""The person who answers at the terminal, unless they have said who they are: nobody's own address is needed here."""
 PACE = "400ms"
 """Time that the scripted model takes to answer, so that a person can read along."""
 SHIPPED, FILESYSTEM = "the one that ships with the demo", "the filesystem server, through npx"

@@ -25,6 +25,8 @@ from mandate.workers.dev_server import keeper
 from mandate.workers.dev_server import lease as dev_server_lease
 from mandate.workers.dev_server.binary import Progress, Search, ServerError, find_binary
 
+DATABASE = "temporal.db"
+"""File of a folder's server, with its runs."""
 PORT = 7233
 UI_OFFSET = 1000
 NAMESPACE = "default"
@@ -110,7 +112,7 @@ async def share_dev_server(
     config = {**TUNING, **(extra_dynamic_config or {})}
     folder = private_folder(folder)
     orders = keeper.Orders(
-        command=["server", "start-dev", "--db-filename", str(folder / "temporal.db"), *flags(config)],
+        command=["server", "start-dev", "--db-filename", str(folder / DATABASE), *flags(config)],
         ports=[[port or PORT + n, ui_port or (port or PORT + n) + UI_OFFSET] for n in range(1 if port else 5)],
         any_port=port is None,
         ui=ui,

@@ -41,6 +41,7 @@ from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
+from mandate.workflows.outcomes import result_of
 from mandate.workflows.rules import effects, patience, wording
 
 T = TypeVar("T")
@@ -266,7 +267,7 @@ class RunHistory:
         if activity.kind == "run_tool":
             result = await self._decode_result(payloads)
         else:
-            result = ToolResult(text=payloads[0].data.decode(errors="replace") if payloads else "null")
+            result = result_of(payloads[0]) if payloads else ToolResult(text="null")
         self._settle(activity.call, result, Outcome.NOT_DONE if result.error else Outcome.DONE)
         return [CallReturned(self.step, activity.call)]
 

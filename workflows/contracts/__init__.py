@@ -24,5 +24,4 @@ compensation: calls that take others back
 failures: types of failure, outcomes
 faults: faults inside a value
 marks: messages with authentication codes
-queues: names of task queues
 """

@@ -46,6 +46,7 @@ class Change(Enum):
     WAITS_OUT = "loop", 3, "A call that may be repeated has patience; the run waits between its later attempts."
     EXCUSES_AGENT = "loop", 3, "What people refused, and what the other side was down for, is no attempt of the agent."
     ACTS_LOCALLY = "loop", 3, "Reads, checks and lookups of decisions that are quick are local activities."
+    ACCEPTS_RESULTS = "loop", 3, "What has failed can be accepted as it is only where there is a result or an answer."
 
     @property
     def field(self) -> Literal["asks", "hides", "controls", "recovers", "loop"]:

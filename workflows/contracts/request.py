@@ -202,7 +202,7 @@ class Request(Record):
     question: str | None = None
     """The text of a question, up to 4,000 characters."""
     options: tuple[str, ...] = ()
-    """Answers that the agent suggests."""
+    """Answers to choose from; any answer is taken where there are none."""
     server: str | None = None
     """The MCP server that asks the question; `None` for the agent itself."""
     form: Digest | None = None

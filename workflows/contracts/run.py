@@ -15,6 +15,9 @@ from mandate.workflows.contracts.tool import ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
+TASK_QUEUE = "agents"
+"""Task queue of `AgentWorkflow` and its activities unless a worker is told otherwise; clients rely on it."""
+
 TASK_TIMEOUT = timedelta(seconds=10)
 """Time that a worker may take for one workflow task of a run, a replay of its history included.
 

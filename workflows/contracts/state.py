@@ -116,6 +116,8 @@ class Trouble(Record):
     """Attempts and why they failed, the last ten."""
     index: int | None = None
     """The call of the open turn that failed last."""
+    has_result: bool = False
+    """One of the attempts has done what it was to do, and a check was not passed."""
 
 
 class RecoveryState(Record):

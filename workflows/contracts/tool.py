@@ -108,7 +108,10 @@ class McpBinding(Record):
 
 
 class HttpBinding(Record):
-    """A request template; `${secret:NAME}` in header values is resolved by the worker only."""
+    """A request template; `${secret:NAME}` in header values is resolved by the worker only.
+
+    Address, headers and body may name values of the run (`templates.RUN_VALUES`).
+    """
 
     kind: Literal["http"]
     method: str
@@ -117,6 +120,8 @@ class HttpBinding(Record):
     headers: dict[str, str] = {}
     query: tuple[str, ...] = ()
     """Arguments that go into the query; what is in neither path nor query is the JSON body."""
+    body: JsonObject = {}
+    """Fields of the JSON body that no argument can change."""
 
 
 class ActivityBinding(Record):
@@ -190,6 +195,8 @@ class ToolRequest(Record):
     """Set where people had to sign."""
     answers: AnsweredQuestions | None = None
     """What people answered to the tool's server, for a call that goes on."""
+    requester: str | None = None
+    """Who asked for the run; set for HTTP tools, whose requests may name it."""
     step: int
     patience: timedelta | None = None
     """Rest of the call's patience; `None` for `once`, and in runs that began when attempts were counted only."""

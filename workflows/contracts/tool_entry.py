@@ -1,6 +1,8 @@
 """The tools of an agent file, as people write them."""
 
+import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -17,13 +19,16 @@ from pydantic import (
 
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
 from mandate.workflows.contracts.compensation import CompensationSpec
-from mandate.workflows.contracts.faults import Located, did_you_mean, find_close, given_twice, refuse
-from mandate.workflows.contracts.templates import SECRET_START, find_arguments, find_secrets
+from mandate.workflows.contracts.faults import Located, Place, did_you_mean, find_close, given_twice, refuse
+from mandate.workflows.contracts.templates import SECRET_START, find_arguments, find_run_values, find_secrets
 from mandate.workflows.contracts.tool import Effect, ErrorMeaning
 from mandate.workflows.contracts.verification import ProbeSpec
 
 PYTHON_PATH = r"^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 HTTP_ADDRESS = r"^https?://"
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OWN_HEADERS = ("host", "content-length", "transfer-encoding", "connection", "idempotency-key")
 
 
 def _check_spelling(value: str) -> str:
@@ -252,12 +257,39 @@ class HttpTool(NamedToolSettings):
         default={}, repr=False, description="`${secret:NAME}` is resolved by the worker."
     )
     query: tuple[str, ...] = Field(default=(), description="Arguments that go into the query.")
+    body: JsonObject = Field(
+        default={}, description="Fields of the JSON body that are always sent, whatever the arguments are."
+    )
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
         found = [*_key_faults(self, self.effect), *_schema_faults(self.input_schema, self.sensitive)]
-        refuse([*found, *self._address_faults(), *self._query_faults()])
+        refuse([*found, *self._address_faults(), *self._query_faults(), *self._value_faults(), *self._body_faults()])
         return self
+
+    def _value_faults(self) -> Iterator[Located]:
+        """Find headers that cannot be sent, and misspelt names of values of the run."""
+        for name in self.headers:
+            if fault := find_header_fault(name):
+                yield ("headers", name), fault
+        texts: Iterator[Located] = chain(
+            ((("headers", name), text) for name, text in self.headers.items()), _list_texts(self.body, ("body",))
+        )
+        for place, text in texts:
+            try:
+                find_run_values(text)
+            except ValueError as error:
+                yield place, str(error)
+
+    def _body_faults(self) -> Iterator[Located]:
+        if self.body and self.http.method in ("GET", "HEAD"):
+            yield ("body",), f"{self.http.method} has no body"
+        for place, text in _list_texts(self.body, ("body",)):
+            if SECRET_START in text:
+                yield place, "secrets are resolved in header values only, never in a body"
+        for name in self.body:
+            if name in _properties(self.input_schema):
+                yield ("body", name), "is an argument too; the body has it from one place only"
 
     def _address_faults(self) -> Iterator[Located]:
         known, required = _properties(self.input_schema), self.input_schema.get("required", [])
@@ -304,6 +336,22 @@ def _schema_faults(schema: JsonObject, sensitive: tuple[str, ...] | None) -> Ite
     for argument in sensitive or ():
         if argument not in _properties(schema):
             yield ("input_schema",), f"the sensitive argument {argument!r} is not one of its properties"
+
+
+def find_header_fault(name: str) -> str | None:
+    """Return why a header of this name cannot be set, or `None`."""
+    if not _HEADER_NAME.fullmatch(name):
+        return "is not a header name"
+    return "is set by Mandate" if name.lower() in _OWN_HEADERS else None
+
+
+def _list_texts(value: JsonValue, place: Place) -> Iterator[Located]:
+    """Yield the texts in a value, each with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict | list):
+        for part, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _list_texts(item, (*place, part))
 
 
 def _properties(schema: JsonObject) -> Mapping[str, JsonValue]:

@@ -164,6 +164,8 @@ class CheckRequest(Record):
     key: str | None = None
     arguments: JsonObject = {}
     """Of the check's tool."""
+    requester: str | None = None
+    """As of `ToolRequest`, for the check's tool."""
 
 
 class CheckResult(Record):
@@ -189,6 +191,8 @@ class ProbeRequest(Record):
     edited: Digest | None = None
     arguments: JsonObject = {}
     """Of the probe's tool."""
+    requester: str | None = None
+    """As of `ToolRequest`, for the probe's tool."""
 
 
 class Probed(Record):

@@ -13,6 +13,7 @@ from mandate.workflows.contracts.tool import TURN_LIMIT_BYTES, CallRequest, Effe
 from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import decisions, needs, policy, recovery, redaction, totals, wording
+from mandate.workflows.rules.plain_text import cut
 
 ASK_PERSON = "ask_person"
 
@@ -175,8 +176,7 @@ def _edited_bytes(run: Run, but: str) -> int:
 
 def _shortened(run: Run, text: str) -> str:
     """Return `text` as long as Temporal can carry such a text for each call of the turn."""
-    share = min(NOTE_CHARACTERS, NOTES_CHARACTERS // len(run.state.calls))
-    return text if len(text) <= share else f"{text[: share - 1]}…"
+    return cut(text, min(NOTE_CHARACTERS, NOTES_CHARACTERS // len(run.state.calls)))
 
 
 def _size(edited: EditedCall) -> int:

@@ -8,6 +8,7 @@ from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall
 from mandate.workflows.rules import recovery as rules_recovery
 from mandate.workflows.rules import routing, wording
+from mandate.workflows.rules.plain_text import REASON_CHARACTERS
 
 
 class AttemptLimits:
@@ -22,9 +23,14 @@ class AttemptLimits:
         digest = rules_recovery.digest_call(placed.call.tool, placed.call.arguments)
         if made.failed is not None:
             is_effect, is_new = placed.tool.effect.changes_world, self._run.has(Change.KEEPS_SPOILED)
-            line = f"{placed.line}: {made.failed}"
             attempt = self.count_failure(
-                placed.tool.name, line, call=digest, index=placed.index, spoiled=is_effect and is_new
+                placed.tool.name,
+                made.failed,
+                of=placed.line,
+                call=digest,
+                index=placed.index,
+                spoiled=is_effect and is_new,
+                has_result=True,
             )
             note = wording.join_notes(
                 made.answer.note, wording.describe_failed_check(made.failed, changed_world=is_effect), attempt
@@ -35,9 +41,10 @@ class AttemptLimits:
         if made.answer.error:
             # What was not sent may go through another time, and so may what is busy; a definite no stays one.
             is_final = made.outcome is Outcome.NOT_DONE and not made.is_passing
-            outcome = made.outcome.value if placed.tool.sensitive else wording.describe_result(made.answer)
-            line = f"{placed.line}: {outcome}"
-            attempt = self.count_failure(placed.tool.name, line, call=digest if is_final else None, index=placed.index)
+            outcome = made.outcome.value if placed.tool.sensitive else wording.describe_error(made.answer)
+            attempt = self.count_failure(
+                placed.tool.name, outcome, of=placed.line, call=digest if is_final else None, index=placed.index
+            )
             return made.answer.model_copy(update={"note": wording.join_notes(made.answer.note, attempt)})
         recovery = self._run.state.recovery
         recovery = rules_recovery.count_success(
@@ -56,11 +63,26 @@ class AttemptLimits:
         return made.answer.model_copy(update={"note": wording.join_notes(made.answer.note, note)})
 
     def count_failure(
-        self, tool: str, line: str, *, index: int, call: Digest | None = None, spoiled: bool = False
+        self,
+        tool: str,
+        line: str,
+        *,
+        index: int,
+        of: str = "",
+        call: Digest | None = None,
+        spoiled: bool = False,
+        has_result: bool = False,
     ) -> str | None:
         """Count a failure of a tool; return the words for the model if people help once attempts are used up."""
         recovery = rules_recovery.count_failure(
-            self._run.state.recovery, tool, line, call=call, index=index, spoiled=spoiled
+            self._run.state.recovery,
+            tool,
+            line,
+            of=of,
+            call=call,
+            index=index,
+            spoiled=spoiled,
+            has_result=has_result,
         )
         self._run.state.recovery = recovery
         self.try_next_model()
@@ -89,7 +111,13 @@ class AttemptLimits:
         recovery = its.recovery
         if all(answer is not None and (answer.error or answer.unfit) for answer in its.answers):
             lines = "; ".join(map(self._failure_in_words, its.calls, its.answers))
-            recovery = rules_recovery.count_failure(recovery, rules_recovery.TURNS, lines, index=len(its.calls) - 1)
+            recovery = rules_recovery.count_failure(
+                recovery,
+                rules_recovery.TURNS,
+                lines,
+                index=len(its.calls) - 1,
+                has_result=any(answer is not None and answer.unfit for answer in its.answers),
+            )
         else:
             recovery = rules_recovery.count_success(recovery, rules_recovery.TURNS, changed_world=False)
         self._run.state.recovery = recovery
@@ -111,7 +139,7 @@ class AttemptLimits:
         tool = self._run.state.agent.tool(call.tool)
         if tool is not None and tool.sensitive and not call.misfit:
             return "failed"
-        return wording.shorten(answer.note or "", 200) if answer.unfit else wording.describe_result(answer)
+        return wording.shorten(answer.note or "", REASON_CHARACTERS) if answer.unfit else wording.describe_error(answer)
 
     def find_earlier_failure(self, call: CallRequest) -> str | None:
         """Return why the same call is not made again as it is."""
@@ -145,6 +173,7 @@ class AttemptLimits:
     def refuse(self, index: int, call: CallRequest, before: str) -> None:
         line = wording.describe_call(call.tool, call.arguments, self._run.tool(call.tool).sensitive)
         text = f"not made again: the same call failed before ({before}); try another way"
-        attempt = self.count_failure(call.tool, f"{line}: repeated", index=index)
+        was_done = rules_recovery.digest_call(call.tool, call.arguments) in self._run.state.recovery.spoiled
+        attempt = self.count_failure(call.tool, f"{line}: repeated", index=index, has_result=was_done)
         self._run.answer(index, ToolResult(text=text, error=True, note=attempt))
         self._run.record_step(f"not made again: {line}")

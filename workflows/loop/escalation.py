@@ -7,6 +7,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 
 from mandate.workflows import steps
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.model import ModelReply, Words
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import CHOICES, Request, RequestKind, Stop
@@ -24,7 +25,7 @@ from mandate.workflows.rules import needs as rules_needs
 EFFECTS_SHOWN = 10
 
 REASON_CHARACTERS = 1000
-"""Longest reason that a halt takes; a decision's comment may be longer."""
+"""Longest reason of a request, and of a halt; a decision's comment may be longer."""
 
 
 class Escalations:
@@ -76,16 +77,23 @@ class Escalations:
         first = trouble.failures - len(trouble.lines) + 1
         lines = [f"attempt {number}: {line}" for number, line in enumerate(trouble.lines, first)]
         lines += tried
+        lines += recovery.list_others(self._run.state.recovery, about)
         lines += [f"done so far: {entry.call}" for entry in self._run.state.effects.last[-EFFECTS_SHOWN:]]
         if reply is not None and reply.text.strip():
             lines.append(f"its answer: {wording.shorten(reply.text, 1000)}")
         choices = CHOICES["escalation"]
-        if about == recovery.MODEL or (about == recovery.FINAL and reply is not None and not reply.text.strip()):
+        if not self._can_be_accepted(about, trouble, reply):
             choices = tuple(choice for choice in choices if choice != "accept")
         request = self._ask("escalation", title=reason, reason=reason, evidence=tuple(lines), choices=choices)
         rescue = Rescue(request=request, about=about, reason=reason, reply=reply)
         self._run.state.rescue = rescue
         return rescue
+
+    def _can_be_accepted(self, about: str, trouble: Trouble, reply: ModelReply | None) -> bool:
+        if self._run.has(Change.ACCEPTS_RESULTS):
+            return recovery.can_be_accepted(about, trouble, reply.text if reply is not None else None)
+        is_blank = reply is not None and not reply.text.strip()
+        return about != recovery.MODEL and not (about == recovery.FINAL and is_blank)
 
     def _ask(
         self,
@@ -116,7 +124,7 @@ class Escalations:
             ),
             title=wording.shorten(title, 160),
             tool=tool.name if tool is not None else None,
-            reason=wording.shorten(reason, 500),
+            reason=wording.shorten(reason, REASON_CHARACTERS),
             goal=its.goal or None,
             evidence=evidence,
             effect=str(tool.effect) if tool is not None else None,

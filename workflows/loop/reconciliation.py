@@ -108,6 +108,7 @@ class Reconciliation:
             key=unclear.entry.key,
             edited=placed.edit.call.blob if placed.edit is not None else None,
             arguments=arguments,
+            requester=self._run.requester_for(tool),
         )
         try:
             return await steps.probe_call(request, probe, placed.tool.name, verdict)

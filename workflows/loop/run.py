@@ -128,6 +128,10 @@ class Run:
         if name is not None and self.has(Change.ACTS_LOCALLY):
             self.state.quick = local_activities.keep_speed(self.state.quick, name, was_quick=was_quick)
 
+    def requester_for(self, tool: Tool | None) -> str | None:
+        """Return who asked for the run, for a tool whose requests may name it."""
+        return self.state.requester if tool is not None and tool.source == "http" else None
+
     def taint(self, tool: Tool) -> None:
         """Note that what `tool` returned enters the conversation."""
         if self.has(Change.TAINTS_LOOKUPS) and tool.untrusted and not self.state.tainted:

@@ -200,6 +200,7 @@ class ToolCalls:
                 edited=placed.edit.call.blob if placed.edit is not None else None,
                 signed=self._run.state.signed.get(placed.index),
                 answers=questions.find_answers(self._run, placed.index),
+                requester=self._run.requester_for(placed.tool),
                 step=self._run.state.step,
                 patience=rest,
                 failed=wait.failed if wait is not None else 0,

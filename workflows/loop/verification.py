@@ -81,10 +81,9 @@ class Verification:
         asked = self._arguments_of(check, arguments, request.key)
         if isinstance(asked, CheckResult):
             return asked
-        found = await self._escalations.verify(
-            check, request.model_copy(update={"check": check.name, "arguments": asked})
-        )
         tool = self._run.state.agent.tool(check.tool) if check.tool is not None else None
+        filled = {"check": check.name, "arguments": asked, "requester": self._run.requester_for(tool)}
+        found = await self._escalations.verify(check, request.model_copy(update=filled))
         if tool is not None and found.finding != "pass":
             # The reason may hold the beginning of what it returned, and is told to the model.
             self._run.taint(tool)

@@ -173,11 +173,13 @@ def _request(request: Request) -> list[str]:
     way = commands.list_ways(workflow.info().workflow_id, request)[0]
     others = ", ".join(f"`{choice}`" for choice in request.choices[1:])
     decision = commands.format_decision(request, way.choice)
+    again = "if *Submit* does nothing, press it again: the form has moved"
+    how = f"with this as data, your name put in (or {others}; {again})"
     return [
         *lines,
         f"- with Mandate: `{_code(way.mandate)}` (or {others})",
         f"- with Temporal's CLI: `{_code(way.temporal)}`",
-        f"- here: *More Actions*, *Send an Update*, `decide`, with this as data, your name put in (or {others}):",
+        f"- here: *More Actions*, *Send an Update*, `decide`, {how}:",
         "",
         "```",
         decision,

@@ -17,6 +17,7 @@ input_size: most that a run is asked
 validation: pydantic's errors as sentences
 wording: calls and results in words, no refusals
 plain_text: text without control characters
+surrogates: text that UTF-8 can carry
 redaction: sensitive arguments, masked
 names: names that read as one
 marks: computation of marks

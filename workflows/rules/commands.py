@@ -58,9 +58,12 @@ def list_commands(
 
 
 def format_decision(request: Request, choice: str) -> str:
-    """Return the argument of `decide` for `choice`, one field a line, with `YOUR_NAME` where a name goes."""
-    fields = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in _build_decision(request, choice).items())
-    return "{" + ",\n ".join(fields) + "}"
+    """Return the argument of `decide` for `choice`, one field a line, with `YOUR_NAME` where a name goes.
+
+    Temporal's Web UI lays data out like this once its field is left. What it lays out anew moves the button from under
+    the pointer, and the click is lost.
+    """
+    return json.dumps(_build_decision(request, choice), indent=2)
 
 
 def quote(text: str) -> str:

@@ -79,8 +79,12 @@ def make_plain_json(value: JsonValue) -> JsonValue:
 
 def shorten(text: str, limit: int = REASON_CHARACTERS) -> str:
     """Return `text` on one line as `make_plain` has it, at most `limit` characters."""
-    line = make_plain(" ".join(text.split()))
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    return cut(make_plain(" ".join(text.split())), limit)
+
+
+def cut(text: str, limit: int) -> str:
+    """Return at most `limit` characters of `text` as it is, the last of them `…` where more are left out."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def escape_json(document: str) -> str:

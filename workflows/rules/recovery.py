@@ -4,6 +4,7 @@ from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json,
 from mandate.workflows.contracts.state import RecoveryState, Trouble
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import wording
+from mandate.workflows.rules.plain_text import REASON_CHARACTERS
 
 FINAL = "*final"
 TURNS = "*turns"
@@ -25,21 +26,30 @@ def count_failure(
     name: str,
     line: str,
     *,
+    of: str = "",
     call: Digest | None = None,
     index: int | None = None,
     spoiled: bool = False,
+    has_result: bool = False,
 ) -> RecoveryState:
     """Return `state` with one more failure of `name`; with `call`, that call is not made again as it is.
 
-    Until the world has changed; never again if it is `spoiled`: done, and done wrongly.
+    Until the world has changed; never again if it is `spoiled`: done, and done wrongly. `line` is why it failed, and
+    `of` the call in one line; `has_result` says that there is something that a person may accept as it is.
     """
     before = state.troubles.get(name, Trouble())
-    reason = wording.shorten(line, 300)
-    after = Trouble(failures=before.failures + 1, lines=(*before.lines, reason)[-LINES:], index=index)
+    made, reason = f"{of}: " if of else "", wording.shorten(line, REASON_CHARACTERS)
+    after = Trouble(
+        failures=before.failures + 1,
+        lines=(*before.lines, made + reason)[-LINES:],
+        index=index,
+        has_result=before.has_result or has_result,
+    )
     changes: dict[str, object] = {"troubles": {**state.troubles, name: after}}
     if call is not None:
         kept = "spoiled" if spoiled else "failed"
-        changes[kept] = _keep_newest({**getattr(state, kept), call: reason})
+        told = wording.shorten(f"{made}{reason}", REASON_CHARACTERS)
+        changes[kept] = _keep_newest({**getattr(state, kept), call: told})
     return state.model_copy(update=changes)
 
 
@@ -78,6 +88,30 @@ def reset(state: RecoveryState) -> RecoveryState:
 def find_exhausted(state: RecoveryState, attempts: int) -> str | None:
     """Return the name of what has failed `attempts` times: a tool, or one of the names above."""
     return next((name for name, trouble in state.troubles.items() if trouble.failures >= attempts), None)
+
+
+def can_be_accepted(about: str, trouble: Trouble, answer: str | None) -> bool:
+    """Return whether there is something that a person may accept as it is; `answer` is the final one, if it came."""
+    match about:
+        case "*model":
+            return False
+        case "*final":
+            return bool(answer and answer.strip())
+        case "*same":
+            return True
+        case _:
+            return trouble.has_result
+
+
+def list_others(state: RecoveryState, about: str) -> list[str]:
+    """Return what else has failed since it worked last, in one line each."""
+    others = [(name, trouble) for name, trouble in state.troubles.items() if name != about]
+    return [f"{_describe_other(name, trouble)}: {line}" for name, trouble in others for line in trouble.lines]
+
+
+def _describe_other(name: str, trouble: Trouble) -> str:
+    is_one_turn = name == TURNS and trouble.failures == 1
+    return "a turn had no call that worked" if is_one_turn else describe(name, trouble.failures)
 
 
 def describe(name: str, failures: int) -> str:

@@ -67,6 +67,13 @@ def describe_result(answer: ToolResult) -> str:
     return text if answer.size is None else f"{text} ({answer.size} bytes)"
 
 
+def describe_error(answer: ToolResult) -> str:
+    """Return why a call failed, whole where it is told at all."""
+    if answer.text is None:
+        return describe_result(answer)
+    return f"error: {shorten(answer.text, plain_text.REASON_CHARACTERS)}"
+
+
 def describe_usage(total: Usage) -> str:
     """Describe usage as `12 model calls, 3,400 tokens in (1,200 cached), 560 out, $0.0123`."""
     cached = f" ({total.cached_input_tokens:,} cached)" if total.cached_input_tokens else ""

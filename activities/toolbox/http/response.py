@@ -9,12 +9,11 @@ import httpx2
 
 from mandate.activities.failures import ToolError, retry_after
 from mandate.activities.toolbox.base import ToolText
+from mandate.activities.toolbox.http.body_text import BrokenPacking, UnknownPacking, read_text, unpack
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect
 
-MAX_BYTES = 5 * 1024 * 1024
-"""Most that is read of a result, unpacked; of an MCP server's too."""
 ERROR_BYTES = 32 * 1024
 """Most that is read of an answer that is no result."""
 
@@ -22,12 +21,15 @@ _BUSY_SECONDS = 1.0
 _BEFORE_THE_KEY = (401, 403, 407)
 """Refusals by whoever lets requests in, who does not look the key up."""
 _MISSING = (404, 410)
-_TEXT_TYPES = ("json", "xml", "javascript", "yaml", "x-www-form-urlencoded", "csv")
 _FAULTS = {
     "too large": "it is larger than the worker's limit",
     "late": "it did not arrive in time",
     "cut": "the connection was cut",
+    "broken": "what it is packed in is cut or damaged",
+    "packed": "it is packed in a way that this worker cannot read",
 }
+_LASTING_FAULTS = ("too large", "packed")
+"""Another attempt would end in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Body:
     """Body of an answer, as much of it as came."""
 
     content: bytes
-    fault: Literal["too large", "late", "cut"] | None = None
+    fault: Literal["too large", "late", "cut", "broken", "packed"] | None = None
     """The reason why it is not whole."""
 
 
@@ -56,15 +58,27 @@ async def read_body(response: httpx2.Response, max_bytes: int, deadline: float) 
     content = bytearray()
     try:
         async with asyncio.timeout_at(deadline):
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_raw():
                 content += chunk
                 if len(content) > max_bytes:
-                    return Body(bytes(content[:max_bytes]), "too large")
+                    return _unpack(response, Body(bytes(content[:max_bytes]), "too large"), max_bytes)
     except TimeoutError:
-        return Body(bytes(content), "late")
-    except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError):
-        return Body(bytes(content), "cut")
-    return Body(bytes(content))
+        return _unpack(response, Body(bytes(content), "late"), max_bytes)
+    except (httpx2.TransportError, httpx2.StreamError):
+        return _unpack(response, Body(bytes(content), "cut"), max_bytes)
+    return _unpack(response, Body(bytes(content)), max_bytes)
+
+
+def _unpack(response: httpx2.Response, body: Body, max_bytes: int) -> Body:
+    """Return the body without what it is packed in, although nothing was asked for that is packed."""
+    encodings = response.headers.get_list("content-encoding", split_commas=True)
+    try:
+        content = unpack(body.content, encodings, max_bytes)
+    except UnknownPacking:
+        return Body(b"", body.fault or "packed")
+    except BrokenPacking as broken:
+        return Body(broken.beginning, body.fault or "broken")
+    return Body(content[:max_bytes], body.fault or ("too large" if len(content) > max_bytes else None))
 
 
 def build_result(
@@ -102,25 +116,15 @@ def _report_lost(status: str, fault: str, effect: Effect) -> ToolText:
     """Return the failure for a call that was done and whose answer is not whole; a cut read may be tried again."""
     if effect.changes_world:
         return ToolText(f"{status}: it was done, but the answer is lost: {_FAULTS[fault]}.", is_lost=True)
-    if fault == "too large":
+    if fault in _LASTING_FAULTS:
         return ToolText(f"{status}: the answer cannot be used: {_FAULTS[fault]}.", error=True)
     raise ToolError(Outcome.UNKNOWN, f"{status}, but the answer is lost: {_FAULTS[fault]}")
 
 
 def _text(response: httpx2.Response, content: bytes) -> str:
-    """Return text as it is, anything else as one line that says what it is."""
-    media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media.startswith("text/") or any(word in media for word in _TEXT_TYPES):
-        try:
-            return content.decode(response.charset_encoding or "utf-8", "replace")
-        except LookupError:
-            return content.decode("utf-8", "replace")
-    if not media:
-        try:
-            return content.decode()
-        except UnicodeDecodeError:
-            media = "unknown type"
-    return f"[{media}, {len(content)} bytes]" if content else ""
+    """Return text as it is, anything else as one line that says what it is; empty where there is nothing to read."""
+    text = read_text(content, response.headers.get("content-type", ""), response.charset_encoding)
+    return text if text.strip() else ""
 
 
 def _head(response: httpx2.Response) -> str:

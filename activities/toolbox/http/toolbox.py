@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import httpx2
 
 from mandate.activities.failures import ToolError
-from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
+from mandate.activities.toolbox.base import MAX_BYTES, CallContext, ResolveSecrets, ToolText
 from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused, LookUp, find_host, look_up
-from mandate.activities.toolbox.http.request import HttpCall, build_call, check_header
-from mandate.activities.toolbox.http.response import ERROR_BYTES, MAX_BYTES, build_result, describe_error, read_body
+from mandate.activities.toolbox.http.request import HttpCall, RunValues, build_call, check_header
+from mandate.activities.toolbox.http.response import ERROR_BYTES, build_result, describe_error, read_body
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.templates import fill_references
 from mandate.workflows.contracts.tool import Effect, HttpBinding, ToolDefinition
 
 MAX_REDIRECTS = 5
@@ -66,8 +67,9 @@ class HttpToolbox:
         assert isinstance(binding, HttpBinding)
         secrets = SecretValues(self._resolve)
         try:
-            call = build_call(binding, arguments)
-            headers = _headers(binding, secrets, definition.tool.effect, context)
+            values = RunValues(context.idempotency_key, context.workflow_id, context.requester)
+            call = build_call(binding, arguments, values)
+            headers = _headers(binding, secrets, definition.tool.effect, values)
         except (ValueError, LookupError) as error:
             raise ToolError(Outcome.NOT_SENT, str(error.args[0] if error.args else error), lasting=True) from None
         attempt = _Attempt(asyncio.get_running_loop().time() + context.timeout.total_seconds())
@@ -128,7 +130,10 @@ class HttpToolbox:
             request = httpx2.Request(
                 call.method,
                 call.url.copy_with(host=address),
-                headers={**headers, "Host": netloc},
+                headers=[
+                    *((name.encode(), value.encode()) for name, value in headers.items()),
+                    (b"Host", netloc.encode()),
+                ],
                 content=call.body,
                 extensions=extensions,
             )
@@ -140,20 +145,24 @@ class HttpToolbox:
         raise OSError("no address")
 
 
-def _headers(binding: HttpBinding, secrets: SecretValues, effect: Effect, context: CallContext) -> dict[str, str]:
+def _headers(binding: HttpBinding, secrets: SecretValues, effect: Effect, values: RunValues) -> dict[str, str]:
+    def resolve(name: str) -> str | None:
+        return secrets.fill(f"${{{name}}}") if name.startswith("secret:") else values.find(name)
+
     headers = {"Accept": "application/json, text/*;q=0.9, */*;q=0.5", "User-Agent": "mandate"}
     if binding.method not in ("GET", "HEAD"):
         headers["Content-Type"] = "application/json"
     names = {name.lower(): name for name in headers}
     for name, template in binding.headers.items():
-        value = secrets.fill(template)
+        # In one pass: what a requester is called names no secret.
+        value = fill_references(template, resolve).strip(" \t")
         check_header(name, value)
         headers.pop(names.get(name.lower(), ""), None)
         headers[name] = value
     # A packed answer could unpack to more than the size limit in one step.
     headers["Accept-Encoding"] = "identity"
     if effect.changes_world:
-        headers["Idempotency-Key"] = context.idempotency_key
+        headers["Idempotency-Key"] = values.key
     return headers
 
 

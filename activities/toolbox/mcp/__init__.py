@@ -2,6 +2,7 @@
 
 toolbox: calls, and their outcomes
 lazy_toolbox: toolbox imported at first use
+client_sdk: half of the SDK that is needed
 session: live connection to a server
 transport: way to reach a server
 http: streamable HTTP

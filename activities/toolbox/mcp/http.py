@@ -14,13 +14,10 @@ from pydantic import JsonValue
 
 from mandate.activities.toolbox.http.response import ERROR_BYTES, Body, read_body
 from mandate.activities.toolbox.mcp import http_refusal, json_message
-from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, Ends, MessageFilter
+from mandate.activities.toolbox.mcp.message_filter import ENDS_BYTES, NOT_CONNECTED, Ends, MessageFilter
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
-
-NOT_CONNECTED = -3_209_900_001
-"""JSON-RPC code, outside the range of servers, for a request that found no connection."""
 
 SKIPPED = 16
 """Longest event of a stream in times of the limit: until there it is read to find whose answer it is."""

@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from mandate.activities.toolbox.base import CallContext, ResolveSecrets, ToolText
+from mandate.activities.toolbox.mcp.client_sdk import deferred_packages
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
@@ -41,6 +42,7 @@ class LazyMcpToolbox:
 
 
 def _import(resolve: ResolveSecrets) -> "McpToolbox":
-    from mandate.activities.toolbox.mcp.toolbox import McpToolbox  # noqa: PLC0415 - the SDK takes a second
+    with deferred_packages():
+        from mandate.activities.toolbox.mcp.toolbox import McpToolbox  # noqa: PLC0415 - the SDK takes long
 
     return McpToolbox(resolve)

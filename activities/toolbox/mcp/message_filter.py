@@ -18,7 +18,7 @@ import pydantic_core
 from mcp_types import INTERNAL_ERROR
 from pydantic import JsonValue
 
-from mandate.activities.toolbox.http.response import MAX_BYTES
+from mandate.activities.toolbox.base import MAX_BYTES
 from mandate.activities.toolbox.mcp import json_message, tool_entries
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.rules.plain_text import shorten
@@ -33,6 +33,8 @@ OTHER_BYTES = 256 * 1024
 OTHER_PARTS = 2000
 """Of a message that is neither the result of a call nor a list of tools: handshakes, logs, progress, refusals."""
 
+NOT_CONNECTED = -3_209_900_001
+"""JSON-RPC code, outside the range of servers, for a request that found no connection."""
 ANSWER_TOO_LARGE = -3_209_900_002
 """JSON-RPC code, outside the range of servers, for a result that came and is not taken."""
 

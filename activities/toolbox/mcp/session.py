@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from mcp import Client, ClientSession
-from mcp.client import ClientRequestContext
+from mcp.client._probe import negotiate_auto
+from mcp.client.context import ClientRequestContext
+from mcp.client.session import ClientSession
 from mcp_types import METHOD_NOT_FOUND, ElicitRequestParams, ElicitResult, ErrorData, Implementation
 from mcp_types import Tool as ListedTool
 from pydantic import ValidationError
@@ -152,12 +153,14 @@ class ServerConnection:
                 async with asyncio.timeout(self.start_seconds):
                     transport = open_transport(self._server, self._secrets, stderr, over, messages)
                     info = Implementation(name="mandate", version="1")
-                    client = await stack.enter_async_context(
-                        Client(transport, cache=None, client_info=info, elicitation_callback=_refuse_question)
+                    reading, writing = await stack.enter_async_context(transport)
+                    session = await stack.enter_async_context(
+                        ClientSession(reading, writing, client_info=info, elicitation_callback=_refuse_question)
                     )
+                    await negotiate_auto(session)
                     # Listed before any call: the SDK sends by the tools' schemas, and results are checked by them.
-                    listed = await list_tools(client.session)
-                ready.set_result(Link(client.session, over, {tool.name: tool for tool in listed}, messages))
+                    listed = await list_tools(session)
+                ready.set_result(Link(session, over, {tool.name: tool for tool in listed}, messages))
                 await over.wait()
         except BaseException as error:
             if not ready.done():

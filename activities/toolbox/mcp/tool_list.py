@@ -1,10 +1,11 @@
 """The list of a server's tools, and how much of it is taken."""
 
-from mcp import ClientSession, MCPError
+from mcp.client.session import ClientSession
+from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, PaginatedRequestParams
 from mcp_types import Tool as ListedTool
 
-from mandate.activities.toolbox.http.response import MAX_BYTES
+from mandate.activities.toolbox.base import MAX_BYTES
 from mandate.activities.toolbox.mcp import tool_entries
 from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, MAX_TOOLS
 

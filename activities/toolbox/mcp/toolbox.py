@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
-from mcp import MCPError
+from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
     INVALID_PARAMS,
@@ -26,10 +26,9 @@ from mandate.activities.toolbox.base import AsksPeople, CallContext, OfferedTool
 from mandate.activities.toolbox.mcp.causes import find_cause
 from mandate.activities.toolbox.mcp.definitions import Definitions
 from mandate.activities.toolbox.mcp.elicitation import CannotAsk
-from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
 from mandate.activities.toolbox.mcp.http_refusal import SERVER_FAILED, SESSION_GONE, TURNED_AWAY, find_wait
 from mandate.activities.toolbox.mcp.json_message import OWN_SERVER_ERROR
-from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE
+from mandate.activities.toolbox.mcp.message_filter import ANSWER_TOO_LARGE, NOT_CONNECTED
 from mandate.activities.toolbox.mcp.result import (
     EMPTY,
     ResultUnusable,

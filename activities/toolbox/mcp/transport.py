@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Self
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest
 
-from mandate.activities.toolbox.mcp.http import open_http
 from mandate.activities.toolbox.mcp.message_filter import MessageFilter
 from mandate.activities.toolbox.mcp.stdio import open_stdio
 from mandate.activities.toolbox.redaction import SecretValues
@@ -90,6 +89,8 @@ async def open_transport(
 async def _over_http(
     server: McpServer, secrets: SecretValues, message_filter: MessageFilter
 ) -> "AsyncIterator[TransportStreams]":
+    from mandate.activities.toolbox.mcp.http import open_http  # noqa: PLC0415 - an HTTP client takes 50 ms
+
     assert server.url is not None
     headers = {name: secrets.fill(value) for name, value in server.headers.items()}
     async with open_http(server.url, headers, message_filter) as streams:

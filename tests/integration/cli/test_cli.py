@@ -13,6 +13,7 @@ from temporalio.worker import Worker
 
 from mandate.workers.client import queries
 from mandate.workers.client.client import AgentClient
+from mandate.workers.dev_server import lease
 from mandate.workers.dev_server.binary import find_binary
 from mandate.workers.dev_server.server import share_dev_server
 from mandate.workflows.contracts.run import RunResult
@@ -223,7 +224,7 @@ async def test_missing_worker_is_told_and_ctrl_c_leaves_the_run(place: Place) ->
     process.send_signal(signal.SIGINT)
     _, err = await process.communicate()
 
-    assert told == "no worker polls task queue 'deserted'; start one with `mandate worker`\n"
+    assert told == "no worker polls task queue 'deserted'; start one with `mandate worker --task-queue deserted`\n"
     assert process.returncode == 130
     assert "come back with `mandate show deserted --follow`" in err.decode()
     assert "Traceback" not in err.decode()
@@ -329,10 +330,13 @@ async def test_effect_that_was_going_on_at_a_termination_is_uncertain(place: Pla
 
 async def test_server_that_a_command_starts_for_itself_is_named(place: Place, tmp_path: Path) -> None:
     folder = tmp_path / "state"
+    # A server without runs.
+    (await share_dev_server(folder, on_progress=lambda _: None, ui=False)).close()
+    await lease.gone(folder)
 
+    empty = await place.run("inbox", TEMPORAL_ADDRESS="", MANDATE_FOLDER=str(folder))
+    detached = await place.run("run", "till", "hi", "-d", TEMPORAL_ADDRESS="", MANDATE_FOLDER=str(folder))
     missing = await place.run("show", "x", TEMPORAL_ADDRESS="", MANDATE_FOLDER=str(folder))
-    detached = await place.run("run", "till", "hi", "-d", TEMPORAL_ADDRESS="", MANDATE_FOLDER=f"{folder}2")
-    empty = await place.run("inbox", TEMPORAL_ADDRESS="", MANDATE_FOLDER=f"{folder}3")
 
     assert missing.code == 2
     assert f"started a local Temporal server in {folder}; it ends with this command\n" in missing.err
@@ -340,12 +344,50 @@ async def test_server_that_a_command_starts_for_itself_is_named(place: Place, tm
         missing.err
     )
     assert detached.code == 0
-    assert f"the run goes on when `mandate worker` is started with MANDATE_FOLDER={folder}2\n" in detached.err
+    assert f"the run goes on when `mandate worker` is started with MANDATE_FOLDER={folder}\n" in detached.err
     assert (empty.code, empty.out) == (0, "nothing is open\n")
     assert empty.err == (
-        f"started a local Temporal server in {folder}3; it ends with this command\n"
+        f"started a local Temporal server in {folder}; it ends with this command\n"
         "runs of another folder are found with MANDATE_FOLDER, those of another server with --address\n"
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inbox"],
+        ["show", "x"],
+        ["show", "x:r1"],
+        ["approve", "x:r1"],
+        ["answer", "1", "yes"],
+        ["reject", "--all", "x"],
+        ["stop", "x"],
+        ["pause", "--query", "AgentName='x'", "--yes"],
+    ],
+)
+async def test_no_empty_server_is_started_to_read_runs(place: Place, tmp_path: Path, words: list[str]) -> None:
+    folder = tmp_path / "state"
+
+    done = await place.run(*words, TEMPORAL_ADDRESS="", MANDATE_FOLDER=str(folder))
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"error: there are no runs in {str(folder)!r}, where no server has run yet; runs of another folder are found "
+        "with MANDATE_FOLDER, those of another server with --address; start a server with `mandate server`\n"
+    )
+    assert not folder.exists()
+
+
+async def test_nothing_of_the_sdk_and_no_warning_reaches_the_terminal(place: Place, tmp_path: Path) -> None:
+    large = tmp_path / "asked.txt"
+    large.write_text("x" * 700_000)
+
+    started = await place.run("run", "till", "--input-file", str(large), "--detach", "--id", "large")
+
+    assert (started.code, started.out) == (0, "large\n")
+    assert [line.partition(" ")[0] for line in started.err.splitlines()] == ["large", "follow"]
+    assert "\x1b" not in started.err
+    await place.client.get_workflow_handle("large").terminate(reason="enough")
 
 
 async def test_run_that_continues_as_new_is_followed_and_shown(place: Place, worker: object) -> None:

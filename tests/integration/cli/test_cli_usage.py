@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mandate.workers.cli import endings
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import seconds
 from mandate.workers.cli.output import Output
 from mandate.workers.cli.run import read_input
-from mandate.workers.cli.run_text import shown
+from mandate.workers.cli.run_text import exit_code, shown
 from mandate.workers.history.events import RunEnded
 from mandate.workers.main import VERBS, load_verb, main, wants_json
+from tests.support.mcp_peer import BARE_COMMAND
 from tests.support.processes import PROJECT, lives
 
 HEAVY = ("temporalio", "mcp", "genai_prices", "openai", "anthropic", "structlog", "asyncio", "ruamel", "rich")
@@ -97,6 +97,44 @@ def test_agent_without_servers_and_conditions_is_validated_without_their_librari
 
     assert (code, found) == (0, set())
     assert printed.startswith("a ")
+
+
+def test_agent_with_mcp_servers_is_validated_with_the_client_half_of_the_sdk_alone(tmp_path: Path) -> None:
+    server = {"name": "peer", "command": [*BARE_COMMAND, "hostile", "none"], "env": {"PYTHONPATH": str(PROJECT)}}
+    agent = {"name": "a", "instructions": "x", "models": ["openai:gpt-6-sol"], "tools": [{"mcp": server}]}
+    (tmp_path / "a.yaml").write_text(json.dumps(agent))
+
+    _, code, found = loaded(
+        ("mcp.client.session", "httpx2", "mcp.server", "uvicorn", "starlette"), "validate", "a.yaml", cwd=tmp_path
+    )
+
+    assert (code, found) == (0, {"mcp.client.session"})
+
+
+def test_warnings_of_a_tool_module_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "warning_tools.py").write_text(
+        "import warnings\nfrom mandate import tool\nwarnings.warn('an old name')\n"
+        "@tool(effect='read')\ndef look() -> str:\n    'Look.'\n    return ''\n"
+    )
+    agent = {
+        "name": "a",
+        "instructions": "x",
+        "models": ["openai:gpt-6-sol"],
+        "tools": [{"python": "warning_tools:look"}],
+    }
+    (tmp_path / "a.yaml").write_text(json.dumps(agent))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OPENAI_API_KEY": "none"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mandate.workers.main", "validate", "a.yaml"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -262,7 +300,7 @@ def test_input_that_is_no_object_is_refused(written: str, sentence: str) -> None
     ],
 )
 def test_exit_code_tells_how_a_run_ended(ended: RunEnded, code: int) -> None:
-    assert endings.exit_code(ended) == code
+    assert exit_code(ended) == code
 
 
 def test_long_texts_say_how_much_is_left_out() -> None:

@@ -213,7 +213,7 @@ async def test_inbox_lists_both_kinds(desk: Place) -> None:
     every, escalations, outcomes, listed = await asyncio.gather(
         inbox(desk), inbox(desk, "--kind", "escalation"), inbox(desk, "--kind", "outcome"), desk.run("inbox")
     )
-    await desk.run("stop", escalation, outcome)
+    await desk.run("stop", escalation, outcome, "--yes")
 
     assert "answer with `mandate decide " in listed.err
     assert "approve" not in listed.err

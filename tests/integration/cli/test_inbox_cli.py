@@ -176,11 +176,17 @@ async def test_refusal_of_the_run_is_its_sentence_on_stderr(
 async def test_several_at_once_count_each_for_itself(desk: Place) -> None:
     name = await parked(desk, "notes", 2)
 
-    first = await desk.run("approve", f"{name}:r1", f"{name}:r2", f"{name}:r9", "-o", "json")
+    unsaid = await desk.run("approve", f"{name}:r1", f"{name}:r2")
+    first = await desk.run("approve", f"{name}:r1", f"{name}:r2", f"{name}:r9", "-o", "json", "--yes")
     again = await desk.run("-o", "json", "approve", f"{name}:r1")
-    other = await desk.run("reject", f"{name}:r1", f"{name}:r2", "--by", "bob@example.com", "--comment", "no")
+    other = await desk.run("reject", f"{name}:r1", f"{name}:r2", "--by", "bob@example.com", "--comment", "no", "-y")
     late = await desk.run("approve", f"{name}:r1", "--by", "cy@example.com")
 
+    assert (unsaid.code, unsaid.out, unsaid.err.splitlines()[-1]) == (
+        2,
+        "",
+        "error: nobody can be asked whether to approve these 2; add --yes",
+    )
     assert first.code == 1
     assert json.loads(first.out) == {
         "by": "ann@example.com",
@@ -415,6 +421,18 @@ async def test_token_command_is_told_what_it_signs(desk: Place) -> None:
         (["approve", "some-run:r1", "--by", " "], "--by is empty; say who you are with it, or with MANDATE_USER"),
         (["pause", "nobody"], "there is no run 'nobody'"),
         (["stop", "--query", "Nothing=1", "--yes"], "--query 'Nothing=1': "),
+        (
+            ["decide", "a:r1", "--choice", "supply", "--value", '{"amount": 12'],
+            "--value begins as an object and is no JSON: Expecting ',' delimiter: line 1 column 14 (char 13); a text ",
+        ),
+        (["decide", "a:r1", "--choice", "approve", "--value", " {amount: 12}"], "--value begins as an object and is "),
+        (["decide", "a:r1", "--choice", "answer", "--value", "[1, 2"], "--value begins as a list and is no JSON: "),
+        (
+            ["run", "till", "x", "--requester", ""],
+            "--requester is empty; say who you are with it, or with MANDATE_USER",
+        ),
+        (["run", "till", "x", "--requester", "<your name>"], "--requester '<your name>' stands for your own name; "),
+        (["approve", "a:r1", "--by", "<your name>"], "--by '<your name>' stands for your own name; "),
     ],
 )
 async def test_bad_usage_sends_nothing_and_exits_with_two(desk: Place, words: list[str], sentence: str) -> None:
@@ -458,13 +476,21 @@ async def test_runs_are_told_one_by_one_and_by_a_query(desk: Place) -> None:
     first, second = await parked(desk, "pay"), await parked(desk, "pay")
     query = f'WorkflowId IN ("{first}", "{second}")'
 
-    steered = await desk.run("steer", first, second, "Be kind.")
+    unsaid = [
+        await desk.run(verb, first, second, *words)
+        for verb, words in (("steer", ["Be kind."]), ("pause", []), ("resume", []), ("stop", []))
+    ]
+    steered = await desk.run("steer", first, second, "Be kind.", "--yes")
     alone = await desk.run("pause", "--query", query)
     paused = await desk.run("pause", "--query", query, "--yes", "--reason", "lunch", "-o", "json")
     while_paused = await desk.run("approve", f"{first}:r1")
     resumed = await desk.run("resume", first)
-    stopped = await desk.run("stop", second, "nobody", "--reason", "enough")
+    stopped = await desk.run("stop", second, "nobody", "--reason", "enough", "-y")
 
+    assert [(done.code, done.out, done.err.splitlines()[-1]) for done in unsaid] == [
+        (2, "", f"error: nobody can be asked whether to {verb} 2 runs; add --yes")
+        for verb in ("steer", "pause", "resume", "stop")
+    ]
     assert (steered.code, len(steered.out.splitlines())) == (0, 2)
     assert (alone.code, alone.err.splitlines()[-1]) == (
         2,
@@ -488,7 +514,7 @@ async def test_who_follows_a_run_learns_what_it_waits_for_and_who_answered(desk:
     await desk.run("steer", name, "Be kind.")
     await desk.run("approve", f"{name}:r1")
     await desk.run("approve", f"{name}:r1", "--by", "eve@example.com")
-    await desk.run("reject", f"{name}:r1", f"{name}:r2", "--by", "bob@example.com", "--comment", "no")
+    await desk.run("reject", f"{name}:r1", f"{name}:r2", "--by", "bob@example.com", "--comment", "no", "-y")
     out, _ = await asyncio.wait_for(following.communicate(), 60)
     later = await desk.run("show", name, "--follow")
 

@@ -129,7 +129,7 @@ LARGE = (
         (["--input-file", "asked.txt"], 5_000_000, f"--input-file 'asked.txt' has 5,000,002 {LARGE}"),
         (["--input-file", "asked.txt"], 16_000_001, f"--input-file 'asked.txt' has more than 16,000,000 {LARGE}"),
         (["-"], 2_200_000, f"what the agent is asked has 2,200,002 {LARGE}"),
-        (["-"], 17_000_000, f"stdin has more than 16,000,000 {LARGE}"),
+        (["-"], 17_000_000, f"what is asked, from the standard input, has more than 16,000,000 {LARGE}"),
     ],
 )
 async def test_input_that_is_too_large_is_refused_before_anything_is_sent(

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from temporalio.client import Client
 
+from mandate.activities import agent as opening
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, conversation, new_site
@@ -156,3 +158,37 @@ async def test_a_long_comment_stops_the_run(site: Site, kind: str) -> None:
     assert result.reason == f"stopped by ann@example.com: {'x' * 471}…"
     assert [entry.call for entry in result.uncertain] == (["send to=ann lose_reply=true"] if kind == "outcome" else [])
     assert len(calls_of(handle.id, "send")) == 1
+
+
+async def test_failures_of_every_tool_are_told_with_their_reasons_whole(site: Site) -> None:
+    missing = {"pay": {"order": "x" * 200}}
+    turns = [{"call": [{"send": {"to": "ann", "refuse": True}}, missing, {"look": {"what": "x"}}]} for _ in range(2)]
+    site.write("many", turns, attempts=2)
+
+    request = await stopped_over(site, "many")
+
+    assert request.title == "'pay' failed 2 times"
+    assert [line.partition(": ")[0] for line in request.evidence] == [
+        "attempt 1",
+        "attempt 2",
+        *["'send' failed 2 times"] * 2,
+    ]
+    assert request.evidence[2:] == (
+        "'send' failed 2 times: send to=ann refuse=true: error: there is no such address",
+        "'send' failed 2 times: send to=ann refuse=true: repeated",
+    )
+
+
+async def test_run_from_before_keeps_its_choices(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "LOOP", Change.ACCEPTS_RESULTS.first - 1)
+    failing = {"call": [{"send": {"to": "ann", "refuse": True}}, {"look": {"what": "x"}}]}
+    site.write("older", [failing, {"say": "done"}], attempts=1)
+
+    async with site.serving():
+        handle = await site.start("older")
+        (request,) = await asked(handle)
+        await decide(handle, request, "accept")
+        result = await handle.result()
+
+    assert request.choices == ALL
+    assert result.status is RunStatus.COMPLETED

@@ -16,6 +16,7 @@ from tests.support.people import asked, decide, decision, open_requests, refusal
 from tests.support.toolkit import calls_of
 
 ALL = ("retry", "accept", "supply", "stop")
+NOTHING_TO_ACCEPT = ("retry", "supply", "stop")
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,20 @@ SAME = [{"repeat": 5, "call": [LOOK]}, {"say": "done"}]
 SCHEMA = {"checks": [{"name": "form", "after": "final", "schema": {"type": "object"}}]}
 TROUBLES = {
     "tool": Trouble(
-        [*({"call": [refused(number), LOOK]} for number in range(4)), {"say": "done"}], "'send' failed 3 times"
+        [*({"call": [refused(number), LOOK]} for number in range(4)), {"say": "done"}],
+        "'send' failed 3 times",
+        NOTHING_TO_ACCEPT,
+    ),
+    "checked": Trouble(
+        [*({"call": [{"look": {"what": f"shelf {number}"}}]} for number in range(4)), {"say": "done"}],
+        "'look' failed 3 times",
+        ALL,
+        {"checks": [{"after": "look", "expect": "result == 'nothing'"}]},
     ),
     "turns": Trouble(
         [{"call": [refused(1)]}, {"call": [{"no_tool": {}}]}, {"call": [{"pay": {}}]}, {"say": "done"}],
         "3 turns in a row had no call that worked",
+        NOTHING_TO_ACCEPT,
     ),
     "same": Trouble(SAME, "the agent makes the same call again and again, with the same result", ALL, {"same_call": 2}),
     "final": Trouble(
@@ -81,12 +91,12 @@ HAVE = "[ann@example.com says] I have supplied the result. enough"
 MINE = "its answer is a person's: ann@example.com chose supply (enough)"
 ROWS = [
     Row("tool", "retry", DONE, "done", None, 5, AGAIN),
-    Row("tool", "accept", DONE, "done", None, 5, GO_ON),
     Row("tool", "supply", DONE, "done", None, 5, HAVE),
     Row("tool", "stop", STOPPED, None, ENOUGH, 3),
     Row("tool", "expired", OVER, None, LATE, 3),
+    Row("checked", "retry", DONE, "done", None, 5, AGAIN),
+    Row("checked", "accept", DONE, "done", None, 5, GO_ON),
     Row("turns", "retry", DONE, "done", None, 4, AGAIN),
-    Row("turns", "accept", DONE, "done", None, 4, GO_ON),
     Row("turns", "supply", DONE, "done", None, 4, HAVE),
     Row("turns", "stop", STOPPED, None, ENOUGH, 3),
     Row("turns", "expired", OVER, None, LATE, 3),
@@ -161,7 +171,7 @@ def test_escalation(endings: dict[Row, Ending], row: Row) -> None:
     assert result.uncertain == ()
 
 
-@pytest.mark.parametrize("choice", ["retry", "accept", "supply"])
+@pytest.mark.parametrize("choice", ["retry", "supply"])
 def test_attempts_of_a_tool_count_anew(endings: dict[Row, Ending], choice: str) -> None:
     ending = next(ending for row, ending in endings.items() if (row.trouble, row.choice) == ("tool", choice))
 
@@ -222,7 +232,7 @@ async def test_nobody_of_the_next_group_either(tmp_path: Path, client: Client) -
     async with site.serving():
         handle = await site.start("tool")
         (first,) = await asked(handle)
-        refusal = await refusal_of(handle, "decide", decision(first, "accept", "cleo@example.com"))
+        refusal = await refusal_of(handle, "decide", decision(first, "retry", "cleo@example.com"))
         async with asyncio.timeout(30):
             while (second := (await open_requests(handle)).requests[0]).waits_for == first.waits_for:
                 await asyncio.sleep(0.05)
@@ -230,7 +240,7 @@ async def test_nobody_of_the_next_group_either(tmp_path: Path, client: Client) -
 
     assert (first.waits_for, second.waits_for) == (("finance",), ("finance", "legal"))
     assert refusal == "by: 'cleo@example.com' may not decide on r1: group finance"
-    assert (second.id, second.digest, second.choices) == (first.id, first.digest, ALL)
+    assert (second.id, second.digest, second.choices) == (first.id, first.digest, NOTHING_TO_ACCEPT)
     assert (result.status, result.output) == (OVER, None)
     assert (result.reason or "").startswith("'send' failed 3 times; nobody decided before ")
     assert result.usage.model_calls == 3
@@ -244,7 +254,7 @@ async def test_the_next_group_helps(tmp_path: Path, client: Client) -> None:
         async with asyncio.timeout(30):
             while (request := (await asked(handle))[0]).waits_for == ("finance",):
                 await asyncio.sleep(0.05)
-        await decide(handle, request, "accept", "cleo@example.com")
+        await decide(handle, request, "retry", "cleo@example.com")
         result = await handle.result()
 
     assert (result.status, result.output, result.reason) == (DONE, "done", None)

@@ -279,13 +279,15 @@ async def test_a_question_is_answered_by_a_person(site: Site) -> None:
         handle = await site.start("asks")
         (request,) = await asked(handle)
         empty = await refusal_of(handle, "decide", decision(request, "answer"))
-        await decide(handle, request, "answer", value="green, rather")
+        other = await refusal_of(handle, "decide", decision(request, "answer", value="green, rather"))
+        await decide(handle, request, "answer", value="Blue")
         result = await handle.result()
 
     assert (request.kind, request.question, request.options) == ("question", "Which colour?", ("red", "blue"))
     assert "value" in empty
+    assert other == "value: 'green, rather' is none of the answers to choose from: red, blue"
     (told,) = await results_told(site, result.head or "")
-    assert "green, rather" in told.text
+    assert told.text.endswith("\nblue")
     assert "ann@example.com" in told.text
 
 

@@ -58,6 +58,7 @@ async def test_nothing_that_strangers_write_reaches_who_looks_at_a_run(site: Sit
     }  # fmt: skip
     turns = [
         {"call": [{"ask_person": {"question": f"Which? {ESCAPES}", "options": [ESCAPES]}}]},
+        {"call": [{"ask_person": {"question": "Why?"}}]},
         {"call": [{"send": {"to": ESCAPES}}, {"remote": {}}]},
         {"call": [{"wipe": {ESCAPES: ESCAPES}}]},
         {"say": f"done {ESCAPES}"},
@@ -72,7 +73,9 @@ async def test_nothing_that_strangers_write_reaches_who_looks_at_a_run(site: Sit
     async with site.serving(), Worker(client, task_queue=f"{site.queue}-remote", activities=[hostile]):
         handle = await site.start("memo", f"go {ESCAPES}", labels={f"team{ESCAPES}"[:60]: ESCAPES[:60]})
         (question,) = await asked(handle)
-        await decide(handle, question, "answer", value=f"this {ESCAPES}", comment=ESCAPES)
+        await decide(handle, question, "answer", value=question.options[0], comment=ESCAPES)
+        (why,) = await asked(handle)
+        await decide(handle, why, "answer", value=f"this {ESCAPES}", comment=ESCAPES)
         (request,) = await asked(handle)
         looks = [await look(handle, name) for name in ("__temporal_workflow_metadata", "open_requests", "progress")]
         await decide(handle, request)
@@ -86,7 +89,8 @@ async def test_nothing_that_strangers_write_reaches_who_looks_at_a_run(site: Sit
     assert calls_of(handle.id, "send")[0].arguments == {"to": ESCAPES}
     assert result.output == f"done {ESCAPES}"
     told = await results_told(site, result.head or "")
-    assert told[0].text.count(ESCAPES) >= 1
+    assert shown(ESCAPES) in told[0].text
+    assert told[1].text.count(ESCAPES) >= 1
 
 
 async def look(handle: Any, query: str) -> str:

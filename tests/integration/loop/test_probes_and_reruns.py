@@ -167,7 +167,7 @@ async def test_identical_repetition_is_an_attempt(site: Site) -> None:
     async with site.serving():
         handle = await site.start("again")
         (request,) = await asked(handle)
-        await decide(handle, request, "accept")
+        await decide(handle, request, "retry")
         result = await handle.result()
 
     assert (request.kind, request.title) == ("escalation", "'send' failed 2 times")

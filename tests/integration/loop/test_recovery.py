@@ -145,7 +145,7 @@ async def test_the_third_failure_of_a_tool_goes_to_a_person(site: Site) -> None:
         messages = await conversation(site, result.head or "")
 
     assert request.kind == "escalation"
-    assert request.choices == ("retry", "accept", "supply", "stop")
+    assert request.choices == ("retry", "supply", "stop")
     assert request.title == "'look_bad' failed 3 times"
     assert request.goal == "Find the kettle."
     assert len([line for line in request.evidence if line.startswith("attempt ")]) == 3

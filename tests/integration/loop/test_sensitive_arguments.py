@@ -86,6 +86,25 @@ async def test_call_that_is_allowed(site: Site, capfd: pytest.CaptureFixture[str
     assert await texts_told(site, result.head) == [f"charged {CARD}"] * 2
 
 
+@pytest.mark.parametrize("how", ["panicked", "left", "lost", "refused"])
+async def test_call_whose_tool_dies_of_any_error(site: Site, capfd: pytest.CaptureFixture[str], how: str) -> None:
+    """Also of one that is no `Exception`, in its own task or in one that it began; the worker goes on."""
+    tools = [{"python": f"{MODULE}:{name}"} for name in ("charge", "charge_async")]
+    calls: list[dict[str, Any]] = [{"charge": {**CALL, "how": how}}, {"charge_async": {"card": CARD, "how": how}}]
+    turns = [{"call": [call]} for call in calls] if how == "refused" else [{"call": calls[1:]}]
+    site.write("cards", [*turns, {"say": "done"}], tools=tools, policy=ALLOW_ALL, attempts=5)
+
+    async with site.serving():
+        handle = await site.start("cards")
+        if how != "refused":
+            (request,) = await asked(handle)
+            assert "***" in (request.reason or "")
+            await assert_hidden(handle, "".join(capfd.readouterr()))
+            await decide(handle, request, "stop")
+        await asyncio.wait_for(handle.result(), 60)
+        await assert_hidden(handle, "".join(capfd.readouterr()))
+
+
 async def test_call_that_is_approved_and_one_that_is_rejected(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     write(site, {}, {}, policy=ASK)
 

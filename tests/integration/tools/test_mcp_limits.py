@@ -12,8 +12,7 @@ import pytest
 from aiohttp import web
 
 from mandate.activities.failures import ToolError
-from mandate.activities.toolbox.base import CallContext, ToolText
-from mandate.activities.toolbox.http.response import MAX_BYTES
+from mandate.activities.toolbox.base import MAX_BYTES, CallContext, ToolText
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, ToolDefinition

@@ -16,7 +16,7 @@ from mandate.activities.files import FileError
 from mandate.workers.worker import open_worker
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, results_told
-from tests.support.http_peer import HttpPeer, http_peer
+from tests.support.http_peer import HttpPeer, Reply, Seen, http_peer
 from tests.support.mcp_peer import COMMAND
 from tests.support.toolkit import calls_of
 
@@ -88,6 +88,51 @@ CALLS: list[dict[str, Any]] = [
 
 def site_with(tmp_path: Path, client: Client, peers: Peers, **environment: str) -> Site:
     return new_site(tmp_path, client, MANDATE_HTTP_HOSTS=peers.http.host, **environment)
+
+
+async def test_requests_of_a_run_name_it_and_who_asked(tmp_path: Path, client: Client, peers: Peers) -> None:
+    """Calls, checks after them and probes of them; the key of a call is in its body as in its header."""
+    values = {"headers": {"X-Run": "${run.workflow_id}", "X-By": "${run.requester}"}, "effect": "read"}
+    nothing = {"type": "object"}
+    tools = [
+        {
+            "http": {"method": "POST", "url": peers.http.url + "/status/500?by=${run.requester}"},
+            "name": "pay",
+            "input_schema": {"type": "object", "properties": {"n": {"type": "integer"}}},
+            "body": {"reference": "${key}", "run": "${run.workflow_id}"},
+            "effect": "once",
+            "probe": {"tool": "find", "done": "result.ok"},
+        },
+        {"http": {"method": "GET", "url": peers.http.url + "/json/find"}, "name": "find", "input_schema": nothing}
+        | values,
+        {"http": {"method": "GET", "url": peers.http.url + "/json/see"}, "name": "see", "input_schema": nothing}
+        | values,
+    ]
+    checks = [{"after": "pay", "tool": "see", "expect": "result.b == 1"}]
+    peers.http.script = answer_by_path
+    site = site_with(tmp_path, client, peers)
+    site.write("sources", [{"call": [{"pay": {"n": 1}}]}, {"say": "done"}], tools=tools, checks=checks)
+
+    async with site.serving():
+        handle = await site.start("sources", requester="ann@example.com")
+        result = await handle.result()
+
+    paid, found, seen = peers.http.seen
+    assert [request.target for request in (paid, found, seen)] == [
+        "/status/500?by=ann%40example.com",
+        "/json/find",
+        "/json/see",
+    ]
+    assert paid.json() == {"reference": paid.headers["idempotency-key"], "run": handle.id, "n": 1}
+    for request in (found, seen):
+        assert (request.headers["x-run"], request.headers["x-by"]) == (handle.id, "ann@example.com")
+    assert (result.status, result.uncertain) == (RunStatus.COMPLETED, ())
+
+
+async def answer_by_path(seen: Seen) -> Reply:
+    if seen.target.startswith("/status/500"):
+        return Reply(500)
+    return Reply(body=b'{"ok": true, "b": 1}', headers={"Content-Type": "application/json"})
 
 
 async def test_each_kind_is_called_with_its_idempotency_key(tmp_path: Path, client: Client, peers: Peers) -> None:

@@ -1,12 +1,16 @@
 """HTTP requests as tools: what is sent, where it may go, and how each answer reads."""
 
 import asyncio
+import gzip
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import httpx2
 import pytest
@@ -14,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mandate.activities.checks.findings import check_condition
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused
@@ -23,7 +28,7 @@ from mandate.activities.toolbox.http.toolbox import HttpToolbox
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, HttpBinding, Tool, ToolDefinition
-from tests.support.http_peer import HttpPeer, http_peer
+from tests.support.http_peer import HttpPeer, Reply, http_peer
 
 CONTEXT = CallContext("w", "r", 1, "key-1", 1, timedelta(seconds=5))
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -205,6 +210,81 @@ async def test_a_read_with_a_cut_answer_is_worth_another_attempt(tools: HttpTool
     )
 
 
+JSON = {"Content-Type": "application/json"}
+PACKED = {**JSON, "Content-Encoding": "gzip"}
+
+
+@pytest.mark.parametrize("effect", ALL)
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (Reply(body=b'\xef\xbb\xbf{"state": "booked"}', headers=JSON), '{"state": "booked"}'),
+        (Reply(body='{"name": "Jürgen"}'.encode("utf-16"), headers=JSON), '{"name": "Jürgen"}'),
+        (Reply(body=b'{"name": "J\xfcrgen"}', headers=JSON), '{"name": "J\ufffdrgen"}'),
+        (Reply(body=b'{"text": "\\ud83d", "n": NaN}', headers=JSON), '{"text": "\\ud83d", "n": NaN}'),
+        (Reply(body=b"", headers=JSON), "HTTP 200 OK"),
+        (Reply(body=b" \r\n", headers=JSON), "HTTP 200 OK"),
+        (Reply(body=b"\xef\xbb\xbf", headers=JSON), "HTTP 200 OK"),
+        (Reply(status=204, body=b"", headers=JSON), "HTTP 204 No Content"),
+        (Reply(body=b"<html>", headers=JSON), "<html>"),
+        (Reply(body=gzip.compress(b'{"n": 1}'), headers=PACKED), '{"n": 1}'),
+        (Reply(body=b'{"n": 1}', headers=PACKED), '{"n": 1}'),
+        (Reply(body=b'{"n": 1}', headers={"Content-Type": "application/octet-stream"}), '{"n": 1}'),
+        (Reply(body=b"a\x00b", headers={"Content-Type": "text/plain; charset=nonsense"}), "a\x00b"),
+    ],
+)
+async def test_odd_bytes_of_an_answer_are_read_and_the_call_is_done(
+    tools: HttpToolbox, peer: HttpPeer, effect: Effect, reply: Reply, text: str
+) -> None:
+    peer.replies = [reply]
+
+    assert await tools.call(definition(f"{peer.url}/", "POST", effect=effect), {}, CONTEXT) == ToolText(text)
+
+
+@pytest.mark.parametrize(
+    ("reply", "why", "is_passing"),
+    [
+        (
+            Reply(body=gzip.compress(b'{"n": 1}')[:-6], headers=PACKED),
+            "what it is packed in is cut or damaged",
+            True,
+        ),
+        (
+            Reply(body=b"\x1b\x03", headers={**JSON, "Content-Encoding": "br"}),
+            "it is packed in a way that this worker cannot read",
+            False,
+        ),
+        (
+            Reply(body=gzip.compress(b"x" * 100_000), headers=PACKED),
+            "it is larger than the worker's limit",
+            False,
+        ),
+    ],
+)
+async def test_packed_answer_that_cannot_be_read_is_told(
+    tools: HttpToolbox, peer: HttpPeer, reply: Reply, why: str, is_passing: bool
+) -> None:
+    peer.replies = [reply]
+
+    done = await tools.call(definition(f"{peer.url}/", "POST", effect=Effect.ONCE), {}, CONTEXT)
+    assert done == ToolText(f"HTTP 200 OK: it was done, but the answer is lost: {why}.", is_lost=True)
+    if is_passing:
+        read = await failure(tools, definition(f"{peer.url}/"))
+        assert (read.outcome, read.reason) == (Outcome.UNKNOWN, f"HTTP 200 OK, but the answer is lost: {why}")
+    else:
+        told = await tools.call(definition(f"{peer.url}/"), {}, CONTEXT)
+        assert told == ToolText(f"HTTP 200 OK: the answer cannot be used: {why}.", error=True)
+
+
+async def test_mark_before_json_keeps_no_condition_from_it(tools: HttpToolbox, peer: HttpPeer) -> None:
+    """Many programs on Windows put a byte order mark before their JSON."""
+    peer.replies = [Reply(body=b'\xef\xbb\xbf{"state": "booked"}', headers=JSON)]
+
+    text = (await tools.call(definition(f"{peer.url}/"), {}, CONTEXT)).text
+
+    assert check_condition('result.state == "booked"', text, {}, shown=True).finding == "pass"
+
+
 @pytest.mark.parametrize("effect", ALL)
 async def test_a_cut_or_late_answer_leaves_the_outcome_unknown(
     tools: HttpToolbox, peer: HttpPeer, effect: Effect
@@ -360,6 +440,105 @@ def test_a_template_is_checked_before_any_call(
 
     assert (said is None) == (reason is None)
     assert reason is None or reason in (said or "")
+
+
+RUN = CallContext("shop/order 81", "r", 1, "key-1", 1, timedelta(seconds=5), requester="ann@example.com")
+
+
+def naming(url: str, method: str = "POST", **keys: Any) -> ToolDefinition:
+    made = definition(url, method, effect=Effect.KEYED)
+    return made.model_copy(update={"binding": HttpBinding(kind="http", method=method, url=url, **keys)})
+
+
+async def test_values_of_the_run_go_into_address_headers_and_body(tools: HttpToolbox, peer: HttpPeer) -> None:
+    tool = naming(
+        f"{peer.url}/runs/${{run.workflow_id}}/{{id}}?by=${{run.requester}}&v=1",
+        headers={"X-By": "<${run.requester}> $${key}", "X-Request-Id": "${key}", "X-Token": "${secret:TOKEN} ${key}"},
+        query=("q",),
+        body={"reference": "${key}", "by": {"name": "${run.requester}", "tags": ["${run.workflow_id}", 1, None]}},
+    )
+
+    await tools.call(tool, {"id": "7", "q": "x", "amount": 2}, RUN)
+
+    (seen,) = peer.seen
+    assert seen.target == "/runs/shop%2Forder%2081/7?by=ann%40example.com&v=1&q=x"
+    assert seen.headers["x-by"] == "<ann@example.com> ${key}"
+    assert seen.headers["x-request-id"] == "key-1"
+    assert seen.headers["x-token"] == "s3cr3t-token key-1"
+    assert seen.json() == {
+        "reference": "key-1",
+        "by": {"name": "ann@example.com", "tags": ["shop/order 81", 1, None]},
+        "amount": 2,
+    }
+
+
+@pytest.mark.parametrize("name", ["requester", "Requester", "REQUESTER"])
+async def test_argument_cannot_take_the_place_of_a_fixed_field(tools: HttpToolbox, peer: HttpPeer, name: str) -> None:
+    tool = naming(f"{peer.url}/json", body={"requester": "${run.requester}"})
+
+    with pytest.raises(ToolError) as refused:
+        await tools.call(tool, {name: "the boss"}, RUN)
+
+    assert refused.value.outcome is Outcome.NOT_SENT
+    assert refused.value.reason == f"the argument {name!r} is a field that the agent file has fixed"
+    assert peer.seen == []
+
+
+@pytest.mark.parametrize("requester", ["${secret:TOKEN}", "${key}", "$${x}", '", "admin": "1', "Jürgen", "李雷", "a b"])
+async def test_name_of_a_requester_is_only_a_name(tools: HttpToolbox, peer: HttpPeer, requester: str) -> None:
+    tool = naming(
+        f"{peer.url}/json?by=${{run.requester}}", headers={"X-By": "${run.requester}"}, body={"by": "${run.requester}"}
+    )
+
+    await tools.call(tool, {}, replace(RUN, requester=requester))
+
+    (seen,) = peer.seen
+    assert seen.json() == {"by": requester}
+    assert seen.headers["x-by"].encode("utf-8", "surrogateescape").decode() == requester
+    assert unquote(seen.target.partition("by=")[2]) == requester
+
+
+@pytest.mark.parametrize(
+    "requester", ["ann\r\nX-Admin: 1", "ann\nX-Admin: 1", "ann\x00", "ann\x7f", "ann\x85", "\ud83d"]
+)
+async def test_name_of_a_requester_begins_no_header(tools: HttpToolbox, peer: HttpPeer, requester: str) -> None:
+    tool = naming(f"{peer.url}/json", headers={"X-By": "${run.requester}"})
+
+    with pytest.raises(ToolError) as refused:
+        await tools.call(tool, {}, replace(RUN, requester=requester))
+
+    assert refused.value.outcome is Outcome.NOT_SENT
+    assert refused.value.reason == "headers: the value of 'X-By' holds characters that a header cannot have"
+    assert peer.seen == []
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"headers": {"X-By": "${run.requester}"}},
+        {"body": {"by": ["${run.requester}"]}},
+        {"url": "/json?by=${run.requester}"},
+    ],
+)
+async def test_request_that_names_the_requester_is_not_sent_without_one(
+    tools: HttpToolbox, peer: HttpPeer, keys: dict[str, Any]
+) -> None:
+    tool = naming(peer.url + str(keys.pop("url", "/json")), **keys)
+
+    with pytest.raises(ToolError) as refused:
+        await tools.call(tool, {}, CONTEXT)
+
+    assert refused.value.outcome is Outcome.NOT_SENT
+    assert refused.value.reason == (
+        "the request names '${run.requester}', and the start of this run does not say who asks"
+    )
+    assert peer.seen == []
+
+
+async def test_spaces_around_a_header_value_are_no_part_of_it(tools: HttpToolbox, peer: HttpPeer) -> None:
+    await tools.call(naming(f"{peer.url}/json", headers={"X-By": " ${run.requester}\t"}), {}, RUN)
+
+    assert peer.seen[0].headers["x-by"] == "ann@example.com"
 
 
 async def test_a_host_made_of_arguments_is_never_called(tools: HttpToolbox) -> None:

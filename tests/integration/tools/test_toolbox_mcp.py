@@ -23,7 +23,7 @@ from mcp_types import (
 
 from mandate.activities.failures import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
-from mandate.activities.toolbox.mcp.http import NOT_CONNECTED
+from mandate.activities.toolbox.mcp.message_filter import NOT_CONNECTED
 from mandate.activities.toolbox.mcp.result import format_result
 from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox, decide_outcome

@@ -51,7 +51,17 @@ def found(result: CheckResult) -> tuple[str, str]:
         (AssertionError("2 is not 3"), "fail", "2 is not 3"),
         (AssertionError(), "fail", "an assertion of judge_sync does not hold"),
         (ValueError("no such row"), "unable", "ValueError: no such row"),
-        (SystemExit(3), "unable", "RuntimeError: SystemExit: 3"),
+        (SystemExit(3), "unable", "SystemExit: 3"),
+        (KeyboardInterrupt(), "unable", "KeyboardInterrupt"),
+        (ExceptionGroup("g", [ExceptionGroup("h", [AssertionError("2 is not 3")])]), "fail", "2 is not 3"),
+        (
+            BaseExceptionGroup("g", [AssertionError("2 is not 3"), SystemExit(3)]),
+            "unable",
+            "AssertionError: 2 is not 3; SystemExit: 3",
+        ),
+        ((False, "half \ud83d"), "fail", "half \ufffd"),
+        ((False, ValueError("too few")), "fail", "ValueError: too few"),
+        ({"finding": "fail", "reason": "half \ud83d"}, "fail", "half \ufffd"),
         (
             None,
             "unable",

@@ -1,6 +1,8 @@
 """What client code does with runs that wait for people, against a real server."""
 
 import asyncio
+import socket
+import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -155,8 +157,36 @@ async def test_runs_are_scanned_where_search_attributes_are_missing_and_silent_o
     assert everything.scanned
     assert sorted(run.workflow_id for run in everything.runs) == ["a", "b"]
     assert [run.workflow_id for run in legal.runs] == ["b"]
-    assert [(one.workflow_id, one.reason) for one in everything.silent] == [("c", "no worker polls its task queue")]
+    assert [(one.workflow_id, one.reason) for one in everything.silent] == [
+        ("c", f"no worker polls task queue {nobodys!r}")
+    ]
     assert progress[-1] == (3, 3)
+
+
+@pytest.mark.parametrize("identity", ["12@elsewhere", f"{2**22 + 1}@{socket.gethostname()}"])
+async def test_queue_whose_worker_is_gone_keeps_nobody_waiting(identity: str) -> None:
+    async with run_private_server() as server:
+        client = await connect(address=server.address)
+        served, left = f"served-{uuid4().hex[:8]}", f"left-{uuid4().hex[:8]}"
+        async with Worker(client, task_queue=served, workflows=[AskingWorkflow]):
+            gone = await connect(address=server.address, identity=identity)
+            async with Worker(gone, task_queue=left, workflows=[AskingWorkflow]):
+                for name, queue in (("a", served), *((f"left-{number}", left) for number in range(9))):
+                    await client.start_workflow("AgentWorkflow", {"group": "finance"}, id=name, task_queue=queue)
+                    await inbox.open_requests(client, name)
+                async with asyncio.timeout(30):
+                    while len([run async for run in client.list_workflows(inbox.RUNNING)]) < 10:
+                        await asyncio.sleep(0.05)
+
+            began = time.monotonic()
+            found = await inbox.read_inbox(client)
+            seconds = time.monotonic() - began
+
+    assert [run.workflow_id for run in found.runs] == ["a"]
+    assert [(one.workflow_id, one.reason, one.unserved) for one in found.silent] == [
+        (f"left-{number}", f"no worker polls task queue {left!r}", left) for number in range(9)
+    ]
+    assert seconds < 5, "of nine runs four are asked at once, for a second"
 
 
 async def test_name_that_would_change_the_query_is_refused(client: Client) -> None:

@@ -655,9 +655,19 @@ class TestKeys:
         ("content", "says"),
         [
             (None, "the key set cannot be read: No such file or directory"),
-            (b"{", "the key set is not JSON"),
-            (b"[" * 100_000, "the key set is not JSON"),
-            (b"\xff", "the key set is not JSON"),
+            (b"{", "the key set is not JSON: line 1, column 2: Expecting property name enclosed in double quotes"),
+            (
+                b"[" * 100_000,
+                "the key set is not JSON: it is nested too deep, or holds a number that is too long",
+            ),
+            (
+                b"\xff",
+                (
+                    "the key set cannot be read: line 1, column 1: is not UTF-8 text: byte 0xff cannot be read; "
+                    "save the file as UTF-8"
+                ),
+            ),
+            (b"\xef\xbb\xbf[]", "the key set has no list 'keys'"),
             (b"[]", "the key set has no list 'keys'"),
         ],
     )
@@ -856,17 +866,46 @@ class TestEdits:
 class TestAnswers:
     @pytest.mark.parametrize(
         ("value", "text"),
-        [("in cash", "in cash"), ("not among the options", "not among the options"), (7, "7"), (False, "false"),
-         ({"a": ["\u00e9"]}, '{"a": ["\u00e9"]}')],
-    )  # fmt: skip
+        [("in cash", "in cash"), (7, "7"), (False, "false"), ({"a": ["\u00e9"]}, '{"a": ["\u00e9"]}')],
+    )
     async def test_an_answer_is_the_result_of_the_call(self, world: World, value: Any, text: str) -> None:
-        request = world.request({}, kind="question", question="How?", options=("in cash", "by card"))
+        request = world.request({}, kind="question", question="How?")
 
         checked = await world.check(request, "answer", by="slack:U012AB", value=value)
 
         assert checked.answer is not None
         assert (checked.answer.text, checked.answer.note) == (text, "answered by ann@example.com")
         assert not checked.answer.error
+
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [("in cash", "in cash"), (" In Cash\n", "in cash"), ("7", "7"), (7, "7"), ("US", "US"), ("us", "us")],
+    )
+    async def test_an_answer_is_one_of_the_options(self, world: World, value: Any, text: str) -> None:
+        request = world.request({}, kind="question", question="How?", options=("in cash", "7", "US", "us"))
+
+        checked = await world.check(request, "answer", value=value)
+
+        assert checked.answer is not None
+        assert checked.answer.text == text
+
+    @pytest.mark.parametrize(
+        ("value", "shown"),
+        [
+            ("by card", "by card"),
+            ("in", "in"),
+            ("uS", "uS"),
+            (8, "8"),
+            ("x" * 100, "x" * 79 + "…"),
+            (["in cash"], '["in cash"]'),
+        ],
+    )
+    async def test_an_answer_beside_the_options_is_refused(self, world: World, value: Any, shown: str) -> None:
+        request = world.request({}, kind="question", question="How?", options=("in cash", "7", "US", "us"))
+
+        refusal = await world.refusal(request, "answer", value=value)
+
+        assert refusal == f"value: {shown!r} is none of the answers to choose from: in cash, 7, US, us"
 
     async def test_a_long_answer_is_stored(self, world: World) -> None:
         checked = await world.check(world.request({}, kind="question"), "answer", value=LONG)

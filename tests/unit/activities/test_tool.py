@@ -22,7 +22,7 @@ from mandate.workers.converter import SlimJsonConverter
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.budget import Budget
-from mandate.workflows.contracts.failures import Outcome, ToolFailure
+from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition, ToolRequest, ToolResult
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, TextPart, UserMessage
 from tests.support.memory_store import MemoryStore
@@ -437,3 +437,29 @@ async def test_attempts_are_made_at_growing_distances(number: int, seconds: floa
 
     assert isinstance(error, ApplicationError)
     assert error.next_retry_delay == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("half \ud83d"), "RuntimeError: half \ufffd"),
+        (ExceptionGroup("g", [ConnectionError("no line")]), "ConnectionError: no line"),
+        (UnicodeEncodeError("ascii", "secret", 0, 1, "no"), "UnicodeEncodeError: 'ascii' codec can't encode character"),
+    ],
+)
+async def test_error_that_no_toolbox_knows_leaves_the_outcome_open(error: Exception, reason: str) -> None:
+    failure, _ = await attempt(error, Effect.ONCE)
+
+    assert isinstance(failure, ApplicationError)
+    (told,) = failure.details
+    assert isinstance(told, ToolFailure)
+    assert (told.outcome, failure.type, failure.non_retryable) == (UNKNOWN, FailureType.TOOL_FAILED, True)
+    assert told.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("text", ["half \ud83d", "half \ud83d " * 100])
+async def test_result_of_any_source_is_text_that_can_be_stored(text: str) -> None:
+    result, _ = await attempt(ToolText(text), Effect.READ)
+
+    assert isinstance(result, ToolResult)
+    assert (result.text or result.preview).startswith("half \ufffd")

@@ -36,7 +36,7 @@ def test_secret_is_put_in_place(text: str, resolved: str, folder: Path) -> None:
     assert secrets(text) == resolved
 
 
-@pytest.mark.parametrize("name", ["ABSENT", "EMPTY", "BINARY", "BLANK"])
+@pytest.mark.parametrize("name", ["ABSENT", "EMPTY", "BLANK"])
 def test_missing_secret_is_named(name: str, folder: Path) -> None:
     secrets = Secrets({"BLANK": "", "TOKEN": VALUE}, folder)
 
@@ -44,6 +44,27 @@ def test_missing_secret_is_named(name: str, folder: Path) -> None:
         secrets(f"${{secret:TOKEN}} ${{secret:{name}}}")
 
     assert missing.value.args == (f"secret {name!r} is neither in the environment nor in {folder}",)
+
+
+def test_secret_that_is_no_text_is_named_with_the_place(folder: Path) -> None:
+    with pytest.raises(LookupError) as unreadable:
+        Secrets({}, folder)("${secret:BINARY}")
+
+    assert unreadable.value.args == (f"secret 'BINARY' in {folder} is not UTF-8 text: line 1, column 1",)
+
+
+def test_secret_of_the_environment_that_is_no_text_is_named() -> None:
+    with pytest.raises(LookupError) as unreadable:
+        Secrets({"RAW": "caf\udce9"})("${secret:RAW}")
+
+    assert unreadable.value.args == ("secret 'RAW' in the environment is not UTF-8 text",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_mark_of_the_encoding_is_no_part_of_a_secret(encoding: str, folder: Path) -> None:
+    (folder / "MARKED").write_bytes("s3cret\r\n".encode(encoding))
+
+    assert Secrets({}, folder)("${secret:MARKED}") == "s3cret"
 
 
 def test_missing_secret_without_a_folder_is_named() -> None:

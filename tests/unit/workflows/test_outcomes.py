@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from temporalio import exceptions
+from temporalio.api.common.v1 import Payload
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -15,8 +16,8 @@ from temporalio.exceptions import (
 )
 
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
-from mandate.workflows.contracts.tool import Effect, Tool
-from mandate.workflows.outcomes import attempts_at_most, outcome_of
+from mandate.workflows.contracts.tool import Effect, Tool, ToolResult
+from mandate.workflows.outcomes import attempts_at_most, outcome_of, result_of
 
 KEYED = Tool(name="pay", source="activity", effect=Effect.KEYED, retries=4)
 ONCE = KEYED.model_copy(update={"effect": Effect.ONCE})
@@ -173,3 +174,53 @@ def test_one_attempt_is_one_attempt() -> None:
 )
 def test_error_that_waiting_does_not_mend(cause: FailureError, is_lasting: bool) -> None:
     assert outcome_of(failed(cause, USED_UP), KEYED, at_most=4).is_lasting is is_lasting
+
+
+def payload(data: bytes, encoding: str = "json/plain") -> Payload:
+    return Payload(data=data, metadata={"encoding": encoding.encode()})
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        (payload(b'{"a": "\xc3\xbc"}'), '{"a": "ü"}'),
+        (payload(b'\xef\xbb\xbf{"a": 1}'), '{"a": 1}'),
+        (payload(b'{"a": "caf\xe9"}'), '{"a": "caf\ufffd"}'),
+        (payload(b'{"a": "\\ud83d", "n": NaN}'), '{"a": "\\ud83d", "n": NaN}'),
+        (payload(b'{"a": 1}', "json/protobuf"), '{"a": 1}'),
+        (payload(b"", "binary/null"), "null"),
+        (payload(b"a text", "binary/plain"), "a text"),
+        (payload(b"\x89PNG\x00", "binary/plain"), "done; its result is 5 bytes of binary/plain"),
+        (payload(b"\x08\x01", "binary/protobuf"), "done; its result is 2 bytes of binary/protobuf"),
+        (payload(b"x" * 9, "binary/encrypted"), "done; its result is 9 bytes of binary/encrypted"),
+        (payload(b"", "json/plain"), "done; its result is 0 bytes of json/plain"),
+        (payload(b"\xef\xbb\xbf \n", "json/plain"), "done; its result is 5 bytes of json/plain"),
+        (Payload(data=b"x", metadata={"encoding": b"\xff"}), "done; its result is 1 bytes of \ufffd"),
+        (Payload(), "done; its result is 0 bytes of no encoding"),
+    ],
+)
+def test_result_of_another_worker_is_read_where_it_can_be(returned: Payload, text: str) -> None:
+    assert result_of(returned) == ToolResult(text=text)
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (ApplicationError("", type="TimeoutError"), "TimeoutError"),
+        (ApplicationError(" ", type=None), "error"),
+        (TerminatedError(""), "the call failed without a reason"),
+        (ApplicationError("caf\x00\x1b[31m \u202e", type="E"), "E: caf\ufffd\ufffd[31m \ufffd"),
+    ],
+)
+def test_error_of_another_worker_is_never_empty(cause: FailureError, reason: str) -> None:
+    assert outcome_of(failed(cause, REFUSED), KEYED, at_most=5).answer.text == reason
+
+
+def test_error_without_words_is_told_with_its_cause() -> None:
+    error = ApplicationError("", type="ChargeFailed")
+    error.__cause__ = BROKE
+
+    assert (
+        outcome_of(failed(error, REFUSED), KEYED, at_most=5).answer.text
+        == "ChargeFailed, caused by RuntimeError: the line broke"
+    )

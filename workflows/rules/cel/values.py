@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from mandate.workflows.contracts.tool import ARGUMENT_LEAF_BYTES, LeafReference
 from mandate.workflows.rules import redaction
+from mandate.workflows.rules.plain_text import cut
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
@@ -48,7 +49,7 @@ class UnreadableValue(ValueError):
 
     def __str__(self) -> str:
         path = "".join(letter if letter.isprintable() else "?" for letter in "".join(self._path))
-        shown = path if len(path) <= _PATH_CHARACTERS else path[: _PATH_CHARACTERS - 1] + "…"
+        shown = cut(path, _PATH_CHARACTERS)
         return f"{shown} {self._problem}".lstrip()
 
 

@@ -1,12 +1,14 @@
 """Functions as tools: schemas, descriptions, settings, and what is refused."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
+from typing_extensions import Doc, TypedDict
 
 from mandate.activities.toolbox.decorator import (
     InvalidTool,
@@ -14,6 +16,7 @@ from mandate.activities.toolbox.decorator import (
     define_tool,
     find_settings,
     load_function,
+    read_tool,
     tool,
 )
 from mandate.activities.toolbox.signature import read_signature
@@ -78,6 +81,224 @@ def test_hints_and_docstring_become_schema_and_descriptions() -> None:
         "required": ["order", "amount"],
         "additionalProperties": False,
     }
+
+
+class Line(BaseModel):
+    """A line of an order."""
+
+    count: Annotated[int, "How many."]
+    code: Annotated[str, Field(alias="sku"), "Of the shop."]
+    note: Annotated[str, "Free text."] | None = None
+
+
+@dataclass
+class Parcel:
+    weight: Annotated[float, "In kilograms."]
+
+
+class Place(TypedDict):
+    city: Annotated[str, Doc("Where to.")]
+
+
+def properties_of(function: Callable[..., object], *path: str) -> dict[str, JsonValue]:
+    """Return the description of each property of the arguments, or of a definition at `path`."""
+    part: JsonValue = read_signature(function).schema()
+    for name in path:
+        assert isinstance(part, dict)
+        part = part[name]
+    assert isinstance(part, dict)
+    shown = part["properties"]
+    assert isinstance(shown, dict)
+    return {name: one.get("description") for name, one in shown.items() if isinstance(one, dict)}
+
+
+def test_annotated_texts_describe_arguments() -> None:
+    def send(  # noqa: D417
+        plain: Annotated[str, "A text."],
+        field: Annotated[int, Field(gt=0, description="A field.")],
+        both: Annotated[int, "A text.", Field(description="A field is first.")],
+        doc: Annotated[str, Doc("A doc.")],
+        maybe: Annotated[str, "Or none."] | None,
+        constrained: Annotated[int, Field(gt=0), "With a limit."],
+        bare: str,
+        context: Annotated[ToolContext, "Not the model's."],
+    ) -> None:
+        """Send.
+
+        Args:
+            plain: The docstring is last.
+            bare: From the docstring.
+        """
+
+    assert properties_of(send) == {
+        "plain": "A text.",
+        "field": "A field.",
+        "both": "A field is first.",
+        "doc": "A doc.",
+        "maybe": "Or none.",
+        "constrained": "With a limit.",
+        "bare": "From the docstring.",
+    }
+
+
+def test_annotated_texts_describe_what_is_inside_an_argument() -> None:
+    def send(names: list[Annotated[str, "A name."]], by: dict[str, tuple[Annotated[int, "Count."], ...]]) -> None: ...
+
+    shown = read_signature(send).schema()["properties"]
+
+    assert shown == {
+        "names": {"type": "array", "items": {"type": "string", "description": "A name."}},
+        "by": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "items": {"type": "integer", "description": "Count."}},
+        },
+    }
+
+
+def test_annotated_texts_describe_alternatives() -> None:
+    def send(
+        one: Annotated[int, "A number."] | None,
+        both: Annotated[int, "A number."] | Annotated[str, "A name."],
+        many: list[Annotated[int, "A number."] | None],
+    ) -> None: ...
+
+    number, name = {"type": "integer", "description": "A number."}, {"type": "string", "description": "A name."}
+    either = {"anyOf": [{"type": "integer"}, {"type": "null"}], "description": "A number."}
+
+    assert read_signature(send).schema()["properties"] == {
+        "one": either,
+        "both": {"anyOf": [number, name]},
+        "many": {"type": "array", "items": either},
+    }
+
+
+def test_annotated_texts_describe_the_fields_of_an_argument() -> None:
+    def send(line: Line, parcel: Parcel, place: Place) -> None: ...
+
+    assert properties_of(send, "$defs", "Line") == {"count": "How many.", "sku": "Of the shop.", "note": "Free text."}
+    assert properties_of(send, "$defs", "Parcel") == {"weight": "In kilograms."}
+    assert properties_of(send, "$defs", "Place") == {"city": "Where to."}
+
+
+def test_docstring_describes_the_fields_of_the_one_model() -> None:
+    def refund(request: Annotated[Refund, "All of it."]) -> None:  # noqa: D417
+        """Refund.
+
+        Args:
+            order: Its number.
+            reason: The model says it already.
+        """
+
+    assert properties_of(refund) == {"order": "Its number.", "reason": "Told to the customer."}
+    assert read_signature(refund).bind({"order": 7}, ToolContext.for_tests()) == {"request": Refund(order=7)}
+
+
+class Bare(BaseModel):
+    order: int
+
+
+def test_docstring_describes_the_one_model_that_says_nothing_of_itself() -> None:
+    def refund(request: Bare) -> None:
+        """Refund.
+
+        :param request: The order to refund.
+        """
+
+    assert read_signature(refund).schema()["description"] == "The order to refund."
+
+
+def test_half_of_an_emoji_in_a_description_is_replaced() -> None:
+    def send(text: Annotated[str, "Cut \ud83d"] = "\ud83d\ude00") -> None:
+        """Send \ud83d."""
+
+    made = define_tool(send)
+
+    assert made.description == "Send \ufffd."
+    assert made.input_schema["properties"] == {
+        "text": {"type": "string", "default": "\U0001f600", "description": "Cut \ufffd"}
+    }
+
+
+def test_default_that_json_has_no_form_for_is_refused() -> None:
+    def weigh(limit: float = float("nan")) -> None: ...
+
+    with pytest.raises(InvalidTool) as refused:
+        define_tool(weigh)
+
+    assert str(refused.value) == (
+        f"{__name__}:test_default_that_json_has_no_form_for_is_refused.<locals>.weigh: "
+        "the schema of its arguments holds NaN or an infinity, which JSON has no form for"
+    )
+
+
+ORDERS = {
+    "type": "object",
+    "properties": {"order": {"type": "integer", "minimum": 1, "description": "Its number."}, "on": {"type": "string"}},
+    "required": ["order"],
+}
+
+
+def test_schema_that_is_given_is_the_tools() -> None:
+    @tool(effect="read", input_schema=ORDERS, sensitive=["on"])
+    def find(order, context: ToolContext, on: date | None = None):
+        return order
+
+    made = define_tool(find)
+    context = ToolContext.for_tests()
+
+    assert made.input_schema == ORDERS
+    assert read_tool(find).bind({"order": 7, "on": "2026-11-29"}, context) == {
+        "order": 7,
+        "on": date(2026, 11, 29),
+        "context": context,
+    }
+
+
+def test_function_with_keywords_takes_what_its_schema_names() -> None:
+    @tool(input_schema=ORDERS)
+    def find(**given):
+        return given
+
+    assert define_tool(find).input_schema == ORDERS
+    assert read_tool(find).bind({"order": 7, "a0": 1}, ToolContext.for_tests()) == {"order": 7, "a0": 1}
+
+
+def order_only(order): ...
+def order_and_more(order, more, on=None): ...
+def order_on(order, on=None): ...
+
+
+@pytest.mark.parametrize(
+    ("schema", "function", "message"),
+    [
+        ([1], order_on, "input_schema [1] is not a mapping"),
+        ({}, order_on, "input_schema must be the JSON Schema of an object, with 'type': 'object'"),
+        ({"type": "array"}, order_on, "input_schema must be the JSON Schema of an object, with 'type': 'object'"),
+        (
+            {"type": "object", "default": {1}},
+            order_on,
+            "input_schema is no JSON: TypeError: Object of type set is not JSON serializable",
+        ),
+        (ORDERS, order_only, "order_only: input_schema has the property 'on', which is no parameter of it"),
+        (
+            ORDERS,
+            order_and_more,
+            "order_and_more: parameter 'more' has no default, so input_schema must name it under 'required'",
+        ),
+        (
+            {**ORDERS, "additionalProperties": True},
+            order_on,
+            "order_on: input_schema takes more arguments by 'additionalProperties', and it has no '**kwargs'",
+        ),
+    ],
+)
+def test_schema_that_the_function_cannot_take_is_refused(
+    schema: dict[str, object], function: Callable[..., object], message: str
+) -> None:
+    with pytest.raises(InvalidTool) as refused:
+        define_tool(tool(input_schema=schema)(function))
+
+    assert str(refused.value).removeprefix(f"{__name__}:") == message
 
 
 def test_decorator_settings_reach_the_tool() -> None:
@@ -325,6 +546,7 @@ def test_name_that_providers_refuse_is_refused() -> None:
         ("reg_needs:f", "module 'reg_needs' does not import: ModuleNotFoundError: No module named 'reg_stripe'"),
         ("reg_breaks:f", "module 'reg_breaks' does not import: ZeroDivisionError: division by zero"),
         ("reg_exits:f", "module 'reg_exits' does not import: SystemExit: 3"),
+        ("reg_panics:f", "module 'reg_panics' does not import: Panic: the library is broken"),
         (
             "reg_syntax:f",
             "module 'reg_syntax' does not import: SyntaxError: '(' was never closed (reg_syntax.py, line 1)",
@@ -339,6 +561,7 @@ def test_function_that_cannot_be_loaded_is_said_why(
     (tmp_path / "reg_needs.py").write_text("import reg_stripe\n")
     (tmp_path / "reg_breaks.py").write_text("1 / 0\n")
     (tmp_path / "reg_exits.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "reg_panics.py").write_text("class Panic(BaseException): ...\nraise Panic('the library is broken')\n")
     (tmp_path / "reg_syntax.py").write_text("f(\n")
 
     with pytest.raises(InvalidTool) as refused:

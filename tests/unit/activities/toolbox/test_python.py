@@ -1,9 +1,10 @@
 """Calls of Python tools: results as text, the table of outcomes, threads, heartbeats, cancellation."""
 
 import asyncio
+import itertools
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
@@ -72,9 +73,16 @@ async def call(function: Function, arguments: JsonObject | None = None) -> ToolT
         ([Customer(name="Ann")], '[{"name":"Ann","orders":[]}]'),
         ({"at": timedelta(seconds=90)}, '{"at":"PT1M30S"}'),
         ({"n": float("nan")}, '{"n":"NaN"}'),
+        ({3}, "[3]"),
+        (10**30, "1" + "0" * 30),
+        ({"n": 10**5000}, '{"n":1' + "0" * 5000 + "}"),
+        (b'\xef\xbb\xbf{"n": 1}', '{"n": 1}'),
         (b"\xff\x00", "done; the result is 2 bytes of binary content, which is not shown"),
         (object(), "done; the result, a object, has no JSON form and is not shown"),
-        ("\ud800", "done; the result, a str, has no JSON form and is not shown"),
+        ("a \ud800 b", "a \ufffd b"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("a\x00b", "a\x00b"),
+        ({"a": "b \ud83d c", "n": 1}, '{"a":"b \ufffd c","n":1}'),
     ],
 )
 async def test_result_is_text_or_json(returned: object, text: str) -> None:
@@ -95,6 +103,15 @@ class Quiet(Exception):
     pass
 
 
+class Panic(BaseException):
+    """An error as libraries in Rust raise it."""
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise Panic("of __str__")
+
+
 @pytest.mark.parametrize(
     ("error", "outcome", "reason", "retry_after"),
     [
@@ -103,9 +120,14 @@ class Quiet(Exception):
         (ValueError("no such row"), Outcome.UNKNOWN, "ValueError: no such row", None),
         (Quiet(), Outcome.UNKNOWN, "Quiet", None),
         (TimeoutError("slow"), Outcome.UNKNOWN, "TimeoutError: slow", None),
-        (SystemExit(1), Outcome.UNKNOWN, "{}SystemExit: 1", None),
-        (StopIteration("x"), Outcome.UNKNOWN, "RuntimeError: {thread}", None),
-        (asyncio.CancelledError("own"), Outcome.UNKNOWN, "{}CancelledError: own", None),
+        (SystemExit(1), Outcome.UNKNOWN, "SystemExit: 1", None),
+        (KeyboardInterrupt(), Outcome.UNKNOWN, "KeyboardInterrupt", None),
+        (GeneratorExit(), Outcome.UNKNOWN, "GeneratorExit", None),
+        (StopIteration("x"), Outcome.UNKNOWN, "RuntimeError: {stop}", None),
+        (asyncio.CancelledError("own"), Outcome.UNKNOWN, "CancelledError: own", None),
+        (Panic("of a library"), Outcome.UNKNOWN, "Panic: of a library", None),
+        (Mute(), Outcome.UNKNOWN, "Mute", None),
+        (ValueError("half \ud83d"), Outcome.UNKNOWN, "ValueError: half \ufffd", None),
     ],
 )
 async def test_exception_says_what_is_known(
@@ -118,8 +140,8 @@ async def test_exception_says_what_is_known(
         raise error
 
     wanted = {
-        in_thread: reason.format("RuntimeError: ", thread="StopIteration: x"),
-        on_loop: reason.format("", thread="coroutine raised StopIteration"),
+        in_thread: reason.format(stop="StopIteration was raised"),
+        on_loop: reason.format(stop="coroutine raised StopIteration"),
     }
     for function, expected in wanted.items():
         with pytest.raises(ToolError) as failed:
@@ -177,17 +199,157 @@ async def test_traceback_is_logged_without_local_variables() -> None:
     assert "4111" not in str(logs)
 
 
-@pytest.mark.parametrize("error", [ValueError, NotDone])
-async def test_sensitive_argument_in_an_exception_is_struck_out(error: type[Exception]) -> None:
+def grouped(message: str) -> BaseException:
+    return BaseExceptionGroup("all", [ExceptionGroup("some", [ValueError(message)]), Panic(message)])
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, NotDone, Panic, SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, grouped]
+)
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_sensitive_argument_in_an_exception_is_struck_out(
+    error: Callable[[str], BaseException], kind: str
+) -> None:
     @tool(sensitive=["card"])
-    def pay(card: dict[str, str], order: int) -> None:
+    def in_thread(card: dict[str, str], order: int) -> None:
+        raise error(f"card {card['number']} declined for order {order}")
+
+    @tool(sensitive=["card"])
+    async def on_loop(card: dict[str, str], order: int) -> None:
         raise error(f"card {card['number']} declined for order {order}")
 
     with capture_logs() as logs, pytest.raises(ToolError) as failed:
-        await call(pay, {"card": {"number": "4111-1111"}, "order": 8100})
+        await call(on_loop if kind == "async" else in_thread, {"card": {"number": "4111-1111"}, "order": 8100})
 
     assert failed.value.reason.endswith("card *** declined for order 8100")
+    assert "4111-1111" not in failed.value.whole
     assert "4111-1111" not in str(logs)
+
+
+BANK = ConnectionError("the bank did not answer")
+CLOSED = NotDone("the account is closed")
+BUSY = NotDone("busy", retry_after=3.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason", "retry_after"),
+    [
+        (ExceptionGroup("g", [BANK]), Outcome.UNKNOWN, "ConnectionError: the bank did not answer", None),
+        (ExceptionGroup("g", [CLOSED]), Outcome.NOT_DONE, "the account is closed", None),
+        (ExceptionGroup("g", [CLOSED, CLOSED]), Outcome.NOT_DONE, "the account is closed", None),
+        (ExceptionGroup("g", [ExceptionGroup("h", [CLOSED])]), Outcome.NOT_DONE, "the account is closed", None),
+        (ExceptionGroup("g", [BUSY]), Outcome.NOT_DONE, "busy", 3.0),
+        (ExceptionGroup("g", [BUSY, NotDone("full", retry_after=5.0)]), Outcome.NOT_DONE, "busy; full", 5.0),
+        (ExceptionGroup("g", [BUSY, CLOSED]), Outcome.NOT_DONE, "busy; the account is closed", None),
+        (
+            ExceptionGroup("g", [CLOSED, ExceptionGroup("h", [BANK])]),
+            Outcome.UNKNOWN,
+            "NotDone: the account is closed; ConnectionError: the bank did not answer",
+            None,
+        ),
+        (
+            BaseExceptionGroup("g", [CLOSED, asyncio.CancelledError()]),
+            Outcome.UNKNOWN,
+            "NotDone: the account is closed; CancelledError",
+            None,
+        ),
+        (
+            ExceptionGroup("g", [ValueError(str(number)) for number in range(5)]),
+            Outcome.UNKNOWN,
+            "ValueError: 0; ValueError: 1; ValueError: 2; and 2 more",
+            None,
+        ),
+        (BaseExceptionGroup("g", [SystemExit(2)]), Outcome.UNKNOWN, "SystemExit: 2", None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_group_of_exceptions_is_what_is_in_it(
+    error: BaseException, outcome: Outcome, reason: str, retry_after: float | None, kind: str
+) -> None:
+    def in_thread():
+        raise error
+
+    async def on_loop():
+        raise error
+
+    with pytest.raises(ToolError) as failed:
+        await call(on_loop if kind == "async" else in_thread)
+
+    assert (failed.value.outcome, failed.value.reason, failed.value.retry_after) == (outcome, reason, retry_after)
+
+
+async def test_error_without_words_is_told_with_its_cause() -> None:
+    def ask():
+        raise TimeoutError from BANK
+
+    with pytest.raises(ToolError) as failed:
+        await call(ask)
+
+    assert failed.value.reason == "TimeoutError, caused by ConnectionError: the bank did not answer"
+
+
+@pytest.mark.parametrize(
+    ("wait", "seconds"),
+    [
+        (3, 3.0),
+        (timedelta(minutes=1), 60.0),
+        ("120", 120.0),
+        ("Wed, 21 Oct 99999 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        (float("nan"), None),
+        (float("inf"), None),
+        (-1, None),
+        (1e300, None),
+        ([1], None),
+    ],
+)
+async def test_wait_that_no_timer_has_is_none(wait: object, seconds: float | None) -> None:
+    def ask():
+        raise NotDone("busy", retry_after=wait)  # type: ignore[arg-type]  # authors pass on what a server says
+
+    with pytest.raises(ToolError) as failed:
+        await call(ask)
+
+    assert (failed.value.outcome, failed.value.retry_after) == (Outcome.NOT_DONE, seconds)
+
+
+async def test_refusal_that_forgets_its_parent_is_a_refusal() -> None:
+    class Closed(NotDone):
+        def __init__(self) -> None:
+            pass
+
+    def ask():
+        raise Closed
+
+    with pytest.raises(ToolError) as failed:
+        await call(ask)
+
+    assert (failed.value.outcome, failed.value.reason) == (Outcome.NOT_DONE, "not done")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), Panic("of a library"), ValueError("plain")])
+async def test_task_of_a_tool_does_not_end_the_worker(error: BaseException) -> None:
+    """Such an error leaves the event loop otherwise, and with it the process."""
+
+    async def leave() -> None:
+        raise error
+
+    async def act() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leave())
+
+    async def act_in_thread() -> None:
+        await asyncio.gather(asyncio.to_thread(leave_now))
+
+    def leave_now() -> None:
+        raise error
+
+    for function in (act, act_in_thread):
+        with pytest.raises(ToolError) as failed:
+            await call(function)
+        told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        assert (failed.value.outcome, failed.value.reason) == (Outcome.UNKNOWN, told)
+    assert await asyncio.create_task(asyncio.sleep(0, "alive")) == "alive"
 
 
 async def test_sync_tool_runs_in_a_thread_with_the_callers_context_variables() -> None:
@@ -206,7 +368,80 @@ async def test_function_that_returns_an_awaitable_is_awaited() -> None:
     def now():
         return later()
 
+    async def soon():
+        return now()
+
     assert await call(now) == ToolText("5")
+    assert await call(soon) == ToolText("5")
+
+
+def count(end: int) -> Iterator[int]:
+    yield from range(end)
+
+
+async def count_async(end: int) -> AsyncIterator[int]:
+    for number in range(end):
+        yield number
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        (lambda: count(3), "[0,1,2]"),
+        (lambda: count_async(3), "[0,1,2]"),
+        (lambda: map(str, (1, 2)), '["1","2"]'),
+        (lambda: {"n": count(2)}, '{"n":[0,1]}'),
+        (lambda: count(0), "[]"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_items_of_a_generator_are_the_result(returned: Callable[[], object], text: str, kind: str) -> None:
+    def in_thread():
+        return returned()
+
+    async def on_loop():
+        return returned()
+
+    assert await call(on_loop if kind == "async" else in_thread) == ToolText(text)
+
+
+@pytest.mark.parametrize("returned", [itertools.count, lambda: count_async(10**9)])
+async def test_generator_without_an_end_is_cut_and_told(returned: Callable[[], object]) -> None:
+    def give():
+        return returned()
+
+    text = (await call(give)).text
+
+    assert text.endswith(",9998,9999]\n[the first 10000 items; there are more, which were not read]")
+
+
+async def test_generator_that_fails_is_a_call_that_fails() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise NotDone("the order is closed")
+
+    def give():
+        return items()
+
+    with pytest.raises(ToolError) as failed:
+        await call(give)
+
+    assert (failed.value.outcome, failed.value.reason) == (Outcome.NOT_DONE, "the order is closed")
+
+
+async def test_call_that_is_thrown_away_ends_quietly() -> None:
+    """When a loop ends, Python throws `GeneratorExit` into what is still waiting there: nobody hears of a failure."""
+
+    async def wait() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    sys.modules[MODULE].wait = wait  # type: ignore[attr-defined]
+    coroutine = PythonToolbox().call(define_tool(wait, PythonTool(python=f"{MODULE}:wait")), {}, CALL)
+    running = asyncio.create_task(asyncio.sleep(0))
+    coroutine.send(None)
+    await running
+
+    await asyncio.to_thread(coroutine.close)
 
 
 @pytest.mark.parametrize("kind", ["async", "thread"])
@@ -225,6 +460,32 @@ async def test_heartbeats_reach_temporal(kind: str) -> None:
     await asyncio.sleep(0)
 
     assert beats == [("page", 3)]
+
+
+@pytest.mark.parametrize(
+    ("detail", "sent"),
+    [
+        ({"page": 3}, {"page": 3}),
+        ("half \ud83d", "half \ufffd"),
+        ({"client": object()}, {"client": "(a object, which has no JSON form)"}),
+        ("card 4111222233334444", "card ***"),
+        ({"card": 4111222233334444}, '{"card":***}'),
+    ],
+)
+async def test_heartbeat_is_what_can_be_sent(detail: object, sent: object) -> None:
+    """For a detail that it cannot write, the SDK cancels the call; a sensitive argument would be in the history."""
+
+    @tool(sensitive=["card"])
+    async def pay(card: str, context: ToolContext) -> None:
+        context.heartbeat(detail)
+
+    beats: list[tuple[object, ...]] = []
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = lambda *details: beats.append(details)
+
+    await environment.run(call, pay, {"card": "4111222233334444"})
+
+    assert beats == [(sent,)]
 
 
 async def test_cancelled_sync_tool_sees_it_and_the_caller_does_not_wait() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mandate.activities.toolbox import arguments
 from mandate.activities.toolbox import schema as schemas
-from mandate.activities.toolbox.schema_types import convert_numbers, find_numeric
+from mandate.activities.toolbox.schema_types import convert_numbers, find_numeric, list_types
 from mandate.workflows.contracts.tool import CallRequest
 
 NUMBER: dict = {"type": "number"}
@@ -196,3 +196,22 @@ def test_reference_says_the_size_of_the_whole() -> None:
 
     assert shown["a"]["size"] == 5000
     assert shown["c"]["size"] == len('{"d":""}') + 5000
+
+
+@pytest.mark.parametrize(
+    ("schema", "types"),
+    [
+        (of(order={"type": "integer"}), ("integer",)),
+        (of(order={"type": ["string", "null"]}), ("string", "null")),
+        (of(order={"type": ["null", "integer"]}), ("integer", "null")),
+        (of(order={"anyOf": [INTEGER, {"type": "null"}]}), ("integer", "null")),
+        (of(order={"$ref": "#/$defs/order"}) | {"$defs": {"order": {"type": "string"}}}, ("string",)),
+        ({"allOf": [of(order=NUMBER), of(order=INTEGER)]}, ("integer",)),
+        ({"oneOf": [of(order=INTEGER), of(order={"type": "string"})]}, ("integer", "string")),
+        (of(order={"enum": [1, 2]}), ()),
+        (of(order=True), ()),
+        (of(), ()),
+    ],
+)
+def test_types_of_an_argument_are_found_wherever_the_schema_says_them(schema: dict, types: tuple[str, ...]) -> None:
+    assert list_types(schema, "order") == types

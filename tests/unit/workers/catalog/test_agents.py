@@ -419,16 +419,59 @@ def test_file_that_is_no_agent_is_told_why(text: str, faults: list[str], tmp_pat
     assert lines_of(text, tmp_path) == faults
 
 
+NAMES = "allowed are '${key}', '${run.requester}', '${run.workflow_id}' and, in header values, '${secret:NAME}'"
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        (
+            "headers: {X: '${run.user}'}",
+            f"headers.X: '${{run.user}}' is not known here; did you mean 'run.requester'? {NAMES}",
+        ),
+        ("headers: {X: '${A93kf}'}", f"headers.X: a name in '${{...}}' is not known here; {NAMES}"),
+        ("headers: {Host: x}", "headers.Host: is set by Mandate"),
+        ("headers: {idempotency-key: x}", "headers.idempotency-key: is set by Mandate"),
+        ("headers: {'A B': x}", "headers['A B']: is not a header name"),
+        ("body: {a: [{b: '${who}'}]}", f"body.a[0].b: '${{who}}' is not known here; {NAMES}"),
+        ("body: {a: '${secret:T}'}", "body.a: secrets are resolved in header values only, never in a body"),
+        ("body: {id: 1}", "body.id: is an argument too; the body has it from one place only"),
+        ("body: {a: 1}, http: {method: GET, url: 'https://x.example/{id}'}", "body: GET has no body"),
+    ],
+)
+def test_values_of_the_run_in_a_request_are_checked(keys: str, fault: str, tmp_path: Path) -> None:
+    told = [line.partition(": tools[0].")[2] for line in lines_of(HEAD + request_tool(keys), tmp_path)]
+
+    assert told == [fault]
+
+
+def test_values_of_the_run_may_be_in_address_headers_and_body(tmp_path: Path) -> None:
+    headers = "headers: {X-By: '${run.requester} ${key}', X: 'Bearer ${secret:T}', Y: '$${plain}'}"
+    body = "body: {by: '${run.requester}', deep: [{id: '${run.workflow_id}'}, 1, '$${plain}']}"
+    (tmp_path / "agent.yaml").write_text(HEAD + request_tool(f"{headers}, {body}"))
+
+    (tool,) = read_agent(tmp_path / "agent.yaml").tools
+
+    assert isinstance(tool, HttpTool)
+    assert tool.body == {"by": "${run.requester}", "deep": [{"id": "${run.workflow_id}"}, 1, "$${plain}"]}
+
+
+def request_tool(keys: str) -> str:
+    schema = "input_schema: {type: object, properties: {id: {type: string}}, required: [id]}"
+    http = "" if "http:" in keys else "http: {method: POST, url: 'https://x.example/${run.workflow_id}/{id}'}, "
+    return f"tools:\n  - {{{http}name: t, {schema}, {keys}}}\n"
+
+
 def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
 
     for name, message in {
-        "absent.yaml": "cannot be read: No such file or directory",
-        "latin.yaml": "is not UTF-8 text: byte 9 cannot be read",
+        "absent.yaml": ": cannot be read: No such file or directory",
+        "latin.yaml": ":1:10: is not UTF-8 text: byte 0xe9 cannot be read; save the file as UTF-8",
     }.items():
         with pytest.raises(FileError) as refused:
             read_agent(tmp_path / name)
-        assert str(refused.value) == f"{tmp_path / name}: {message}"
+        assert str(refused.value) == f"{tmp_path / name}{message}"
 
 
 def test_value_that_may_be_a_secret_is_not_shown(tmp_path: Path) -> None:

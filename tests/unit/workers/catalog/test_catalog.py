@@ -42,6 +42,15 @@ def look_up(order: int) -> str:
 def pay(order: int) -> None: ...
 
 def loose(order): ...
+
+@tool(input_schema={"type": "object", "properties": {"a": {"type": "numbr"}}})
+def misspelt(a=1): ...
+
+@tool(input_schema={"type": "object", "properties": {"a": {"$ref": "https://x.example/schema"}}})
+def remote(a=1): ...
+
+@tool(effect="read", input_schema={"type": "object", "properties": {"a": {"type": "number"}}})
+def numbered(**given): ...
 '''
 
 
@@ -269,12 +278,41 @@ output_schema: {type: array}
         "a.yaml:13:5: tools[6].input_schema: the schema is not valid: properties.a.type: ",
         "a.yaml:16:5: tools[7].input_schema: properties.a.$ref: ",
         "a.yaml:17:1: output_schema: the schema must be for an object, not type 'array'",
-        "b.yaml:4:10: tools[0].python: module 'catalog_shop' has no function 'zzz'; it has look_up, loose, pay",
+        "b.yaml:4:10: tools[0].python: module 'catalog_shop' has no function 'zzz'; it has look_up, loose, missp",
         "c.yaml:4:1: attempts: 0: must be at least 1",
     ]
     assert len(found) == len(starts)
     for line, start in zip(found, starts, strict=True):
         assert line.startswith(start)
+
+
+async def test_schema_that_a_function_is_given_is_checked_and_closed_as_others_are(folder: Path) -> None:
+    tools = ("misspelt", "remote", "numbered")
+    (folder / "a.yaml").write_text(
+        "name: a\n" + HEAD + "tools:\n" + "".join(f"  - python: catalog_shop:{name}\n" for name in tools)
+    )
+    (folder / "b.yaml").write_text("name: b\n" + HEAD + "tools: [{python: 'catalog_shop:numbered'}]\n")
+
+    found = await faults_of(folder)
+    (folder / "a.yaml").unlink()
+    (made, *_) = (await load(folder)).agents["b"].pinned.tools
+
+    assert found == [
+        (
+            "a.yaml:5:5: tools[0]: misspelt: the schema is not valid: properties.a.type: "
+            "\"numbr\" is not valid under any of the schemas listed in the 'anyOf' keyword"
+        ),
+        (
+            "a.yaml:6:5: tools[1]: remote: properties.a.$ref: "
+            "'https://x.example/schema' leaves the schema; only '#...' is allowed"
+        ),
+    ]
+    assert made.input_schema == {
+        "type": "object",
+        "properties": {"a": {"type": "number"}},
+        "additionalProperties": False,
+    }
+    assert made.tool.numeric == ("a",)
 
 
 async def test_missing_secrets_are_all_named_and_no_server_is_asked(folder: Path) -> None:

@@ -400,14 +400,13 @@ async def test_all_sensitive_arguments_that_a_function_lacks_are_told(folder: Pa
 @pytest.mark.parametrize(
     "more",
     [f"output_schema: {{x: {'[' * depth}{']' * depth}}}\n" for depth in (210, 300, 450)]
-    + [f"tools: [{{python: {'[' * 210}{']' * 210}}}]\n", 'tools: [{python: a:b, name: "\\ud800"}]\n'],
+    + [f"tools: [{{python: {'[' * 210}{']' * 210}}}]\n"],
 )
 async def test_file_that_json_cannot_say_hides_no_other(folder: Path, more: str) -> None:
     (folder / "a.yaml").write_text(HEAD + more)
     (folder / "b.yaml").write_text(HEAD.replace("name: a", "name: b") + "attempts: 0\n")
 
-    pair = r"half of a surrogate pair ('\ud800' to '\udfff')"
     assert await loaded_faults(folder) == [
-        f"a.yaml:1:1: JSON cannot say it: it is nested too deep, or has {pair}",
+        "a.yaml:1:1: JSON cannot say it: it is nested too deep",
         "b.yaml:4:1: attempts: 0: must be at least 1",
     ]

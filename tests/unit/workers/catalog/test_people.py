@@ -188,6 +188,9 @@ def test_the_example_that_is_shipped_is_valid() -> None:
     assert {"finance", "legal", "operations"} <= set(people.groups)
 
 
+NOT_UTF_8 = "is not UTF-8 text: byte 0xe9 cannot be read; save the file as UTF-8"
+
+
 class TestDirectory:
     async def test_a_change_is_seen_at_once(self, tmp_path: Path) -> None:
         path = tmp_path / "people.yaml"
@@ -215,7 +218,10 @@ class TestDirectory:
             (b"people: [{name: ann}", "the file of people has a fault in line 1"),
             (b"people:\n  - {nam: ann}", "the file of people has a fault in line 2"),
             (b"people: [{name: ann}]\nteams: {}", "the file of people has a fault in line 2"),
-            (b"\xff\xfe", "the file of people is not UTF-8 text"),
+            (
+                b"people:\n  - {name: Jos\xe9}",
+                f"the file of people cannot be read: line 2, column 15: {NOT_UTF_8}",
+            ),
             (b"", "the file of people has a fault"),
             (None, "the file of people is gone"),
         ],
@@ -438,7 +444,7 @@ class TestKeys:
         ("content", "says"),
         [
             (None, "the key set cannot be read: No such file or directory"),
-            ("{", "the key set is not JSON"),
+            ("{", "the key set is not JSON: line 1, column 2: Expecting property name enclosed in double quotes"),
             ("[]", "the key set has no list 'keys'"),
             ('{"keys": []}', "the key set has no key for ES256: 'kty' EC, 'crv' P-256, with a 'kid'"),
             (

@@ -220,3 +220,33 @@ def test_arguments_come_from_a_file(tmp_path: Path) -> None:
     assert edit.from_file(tmp_path / "a.yaml") == edit.from_file(tmp_path / "a.json") == {"amount": 80}
     with pytest.raises(CliError, match="cannot be read: No such file or directory"):
         edit.from_file(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("80", 80),
+        ("true", True),
+        ('{"a": [1]}', {"a": [1]}),
+        (" [1, 2] ", [1, 2]),
+        ('"{name}"', "{name}"),
+        ("a {b}", "a {b}"),
+        ("[draft] as agreed", "[draft] as agreed"),
+        ("", ""),
+        ("NaN", "NaN"),
+    ],
+)
+def test_value_is_json_or_a_text(written: str, value: object) -> None:
+    assert edit.parsed(written, "--value") == value
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [("{", "an object"), ("{a: 1}", "an object"), (' {"a": 1', "an object"), ("[1, 2", "a list"), ('["a', "a list")],
+)
+def test_half_of_an_object_is_no_text(written: str, kind: str) -> None:
+    with pytest.raises(CliError) as refused:
+        edit.parsed(written, "--set order")
+
+    assert str(refused.value).startswith(f"--set order begins as {kind} and is no JSON: ")
+    assert str(refused.value).endswith("; a text is written as JSON, in double quotes")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from mandate.workers.cli import own_worker
+from mandate.workers.client.pollers import Poller
 
 HOST = socket.gethostname()
 
@@ -26,4 +27,4 @@ def test_a_worker_counts_unless_it_has_ended_or_ends_with_its_command() -> None:
         f"{own_worker.PREFIX}{os.getpid()}@{HOST}": False,
     }
 
-    assert {identity: own_worker._lives(identity) for identity in identities} == identities
+    assert {identity: own_worker.may_stay(Poller(identity, 0)) for identity in identities} == identities

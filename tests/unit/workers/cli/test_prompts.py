@@ -37,3 +37,17 @@ def test_typed_line_is_a_choice_or_nothing(kind: RequestKind, said: str, answer:
 )
 def test_keys_name_what_can_be_typed(kind: RequestKind, keys: str) -> None:
     assert prompts.keys(request(kind)) == keys
+
+
+def test_keys_of_a_question_with_options_are_these() -> None:
+    asked = request("question").model_copy(update={"options": ("red", "blue")})
+
+    assert (prompts.keys(asked), prompts.short_keys(asked)) == ("red or blue", "red/blue")
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [("approval", "y/n"), ("outcome", "y/n/stop"), ("question", "any text"), ("escalation", "retry/accept/stop")],
+)
+def test_short_keys_fit_a_prompt(kind: RequestKind, keys: str) -> None:
+    assert prompts.short_keys(request(kind)) == keys

@@ -8,6 +8,7 @@ from mandate.activities.people.directory import People
 from mandate.workers.cli import identity, request_text
 from mandate.workers.cli.entitled import read_entitled
 from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.output import Output
 from mandate.workers.client.entitlement import Entitled
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.people import PeopleSpec
@@ -203,3 +204,19 @@ def test_who_asks_and_who_decides_are_named_alike(option: str, name: str, says: 
         identity.person(Settings.from_environment({}), name, option=option)
 
     assert str(refused.value) == f"{option}{says}"
+
+
+@pytest.mark.parametrize("kind", ["approval", "question", "escalation", "outcome"])
+def test_request_says_that_who_asked_for_the_run_decides_on_nothing(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = request(
+        need(groups=("finance",)), kind=kind, choices=("stop",) if kind in request_text.MEANINGS else ("reject",)
+    )
+
+    for requester in ("bob@example.com", None):
+        request_text.print_request(Output(), run(asked, requester=requester), asked, {}, NOW)
+
+    first, second = capsys.readouterr().out.split("who must agree\n")[1:]
+    assert "\n  never bob@example.com, who asked for the run\n" in first
+    assert "never" not in second

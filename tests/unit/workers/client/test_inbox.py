@@ -25,11 +25,11 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> dict[str, Diagnosis | None]:
             raise NotAnswering(found.sentence if found is not None else "no worker answered within 10 s", found)
         return OpenRequests(workflow_id=workflow_id, run_id="r", agent="a", version="v", status="waiting", requests=())
 
-    async def is_polled(_client: Client, _queue: str) -> bool:
-        return True
+    async def find_pollers(_client: Client, _queue: str) -> None:
+        return None
 
     monkeypatch.setattr(inbox, "open_requests", open_requests)
-    monkeypatch.setattr(inbox, "_is_polled", is_polled)
+    monkeypatch.setattr(inbox, "_find_pollers", find_pollers)
     return reasons
 
 

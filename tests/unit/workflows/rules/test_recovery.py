@@ -149,3 +149,47 @@ def test_no_tool_is_called_as_what_else_goes_wrong(name: str) -> None:
 )
 def test_why_a_person_is_asked(name: str, failures: int, words: str) -> None:
     assert recovery.describe(name, failures) == words
+
+
+def test_reason_of_a_failed_call_is_whole_beside_its_line() -> None:
+    line, reason = "send " + "x" * 95, "r" * 300
+
+    state = recovery.count_failure(EMPTY, "send", reason, of=line, call=call(1))
+
+    assert state.troubles["send"].lines == (f"{line}: {reason}",)
+    assert state.failed == {call(1): f"{line}: {'r' * (300 - 103)}…"}
+
+
+@pytest.mark.parametrize(
+    ("about", "has_result", "answer", "can_be"),
+    [
+        ("send", (False, False), None, False),
+        ("send", (True, False), None, True),
+        (recovery.TURNS, (False,), None, False),
+        (recovery.TURNS, (False, True), None, True),
+        (recovery.SAME, (False,), None, True),
+        (recovery.MODEL, (True,), "an answer", False),
+        (recovery.FINAL, (False,), "an answer", True),
+        (recovery.FINAL, (False,), " ", False),
+        (recovery.FINAL, (False,), None, False),
+    ],
+)
+def test_what_failed_can_be_accepted_where_there_is_something(
+    about: str, has_result: tuple[bool, ...], answer: str | None, can_be: bool
+) -> None:
+    state = EMPTY
+    for has in has_result:
+        state = recovery.count_failure(state, about, "why", has_result=has)
+
+    assert recovery.can_be_accepted(about, state.troubles[about], answer) is can_be
+
+
+def test_other_failures_are_told_with_their_reasons() -> None:
+    state = after("pay!", "send!", "send!", "*turns!")
+
+    assert recovery.list_others(state, "pay") == [
+        "'send' failed 2 times: send!",
+        "'send' failed 2 times: send!",
+        "a turn had no call that worked: *turns!",
+    ]
+    assert recovery.list_others(after("pay!"), "pay") == []

@@ -196,6 +196,11 @@ def test_check_of_the_answer_sees_no_call() -> None:
         ("", ""),
         ('{"a": 1, "a": 2}', '{"a": 1, "a": 2}'),
         ("NaN", "NaN"),
+        ('{"a": NaN, "b": [-Infinity]}', {"a": "NaN", "b": ["-Infinity"]}),
+        ('\ufeff{"a": 1}', {"a": 1}),
+        ('{"a": "\\ud83d\\ude00 \\ud83d"}', {"a": "\U0001f600 \ufffd"}),
+        ('{"a": "x\\u0000y"}', {"a": "x\0y"}),
+        ('{"a": ' + "1" * 5000 + "}", {"a": "1" * 5000}),
         ("[" * 100_000, "[" * 100_000),
     ],
 )
@@ -214,6 +219,25 @@ def test_result_is_the_value_that_it_is_as_json_else_its_text(text: str, value: 
 def test_text_that_is_no_json_says_why(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"^{why}$"):
         read_json(text)
+
+
+@pytest.mark.parametrize("levels", [50, 150, 300, 450, 900, 100_000])
+def test_result_that_is_nested_deep_is_never_a_crash(levels: int) -> None:
+    text = '{"a": ' * levels + "1" + "}" * levels
+
+    with pytest.raises(Unable, match=r"'result\.b == 1' cannot be evaluated: "):
+        check_condition("result.b == 1", text, {}, shown=True)
+
+
+@pytest.mark.parametrize(
+    "odd", ["NaN", "-Infinity", '"\\ud83d"', '"a\\u0000b"', "1" * 30, "1" * 5000, '{"\\u0000": 1, "\\ufffd": 2}']
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_one_odd_part_of_a_result_keeps_conditions_from_nothing_else(odd: str, mark: str) -> None:
+    text = f'{mark}{{"odd": {odd}, "state": "booked"}}'
+
+    assert check_condition('result.state == "booked"', text, {}, shown=True).finding == "pass"
+    assert check_condition('result.odd == "a"', text, {}, shown=True).finding == "fail"
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,21 @@ async def test_name_that_can_be_no_file_is_refused(play: PlayScript, name: str) 
         await story.provider.complete(replace(story.prompt(), model=name))
 
     assert caught.value.non_retryable
+
+
+def test_emoji_that_json_writers_escape_as_a_pair_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "emoji.script.yaml"
+    file.write_text(r'{"turns": [{"say": "Hello \ud83d\ude00"}]}')
+
+    assert load_script(file).script.turns[0].say == "Hello \U0001f600"
+
+
+def test_half_of_an_emoji_is_a_fault_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "emoji.script.yaml"
+    file.write_text('turns:\n  - say: "Hello \\ud83d"')
+
+    with pytest.raises(FileError) as refused:
+        load_script(file)
+    assert str(refused.value) == (
+        f"{file}:2:10: turns[0].say: holds half of a surrogate pair ('\\ud83d'), which is no text"
+    )
