@@ -21,14 +21,19 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
-def start_python(words: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start this interpreter with `words`; on Linux it ends with this process, however that ends."""
+def start_python(
+    words: Sequence[str], environment: Mapping[str, str] | None = None, log: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start this interpreter with `words`; on Linux it ends with this process, however that ends.
+
+    Environment and output are those of this process where none are given.
+    """
     return subprocess.Popen(  # noqa: S603 our own program
         [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *words],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        env=dict(environment),
+        env=dict(environment) if environment is not None else None,
         start_new_session=True,
     )
 

@@ -10,7 +10,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures
-from mandate.activities.people import edits
+from mandate.activities.people import control, edits
 from mandate.activities.people.directory import Directory, DirectoryUnavailable, Known, People
 from mandate.activities.people.edits import EditRefused
 from mandate.activities.people.signatures import KeysUnavailable, Signatures, TokenRefused
@@ -20,6 +20,7 @@ from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json
+from mandate.workflows.contracts.control import ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.people import AGENT_PREFIX, normalize_name
@@ -99,6 +100,21 @@ class PeopleActivities:
     async def check_decisions(self, checks: DecisionChecks) -> CheckedMany:
         """Check decisions that came together, as `check_decision` does; fail when one of them cannot be checked yet."""
         return CheckedMany(checked=tuple(await asyncio.gather(*map(self.check_decision, checks.checks))))
+
+    @activity.defn
+    async def check_control(self, check: ControlCheck) -> ControlChecked:
+        """Check who steers, pauses, resumes or stops a run.
+
+        Raises:
+            ApplicationError: `CheckUnavailable`, retried: the file of people cannot be read now.
+        """
+        try:
+            refusal = control.find_control_refusal(check, await self._directory.people())
+        except DirectoryUnavailable as error:
+            log.warning("control_unchecked", verb=check.verb, by=check.by, reason=str(error))
+            raise ApplicationError(str(error), type=FailureType.CHECK_UNAVAILABLE, category=failures.EXPECTED) from None
+        log.info("control_checked", verb=check.verb, by=check.by, counts=refusal is None)
+        return ControlChecked(refusal=refusal)
 
     async def _check(self, check: DecisionCheck) -> Checked:
         agent = await self._agents.get(check.agent)

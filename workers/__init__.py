@@ -12,6 +12,7 @@ sandbox: runners and threads of workflow code
 receipts: receipts of workflow tasks
 marks: gives workflow code the use of keys
 telemetry: logs of a process, with their context
+fleet: workers of one queue, and what each serves
 identities: names, keys and directory of people
 search_attributes: search attributes of runs
 client: client library

@@ -60,6 +60,8 @@ class Settings:
     host."""
     requester: str | None = None
     """`MANDATE_REQUESTER`: in whose name `mandate run` asks; left out, as `user`."""
+    allow_older: bool = False
+    """`MANDATE_ALLOW_OLDER`: `1` lets workers serve files that are older than those of others of their queue."""
     project: Path | None = None
     """The folder of `mandate.yaml`, whose modules workers import too; `None` without such a file."""
     default_channels: Path = Path("deploy/channels.yaml")
@@ -103,6 +105,7 @@ class Settings:
             token_audience=env.get("MANDATE_TOKEN_AUDIENCE") or "mandate",
             user=env.get("MANDATE_USER") or None,
             requester=env.get("MANDATE_REQUESTER") or None,
+            allow_older=env.get("MANDATE_ALLOW_OLDER", "").lower() in {"1", "true", "yes"},
             project=project.folder if project else None,
             default_channels=place / "channels.yaml",
             default_people=place / "people.yaml",

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -37,6 +38,7 @@ from mandate.workers.catalog import channels, earlier_agents, readiness
 from mandate.workers.catalog import people as catalog_people
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.tools import AnnouncedWaits, McpDefinitions
+from mandate.workers.fleet import Fleet, list_pollers, list_served
 from mandate.workers.identities import Identities
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import WorkflowThreads, compile_workflows, workflow_runner
@@ -80,12 +82,18 @@ class WorkerOptions:
     deployment: str | None = None
     """Worker deployment that this worker is a version of; with `build_id`, runs stay on the version they began on."""
     build_id: str | None = None
+    group: str = ""
+    """Workers of one group take each other's place when files change, and do not refuse or tell of each other."""
+    grace: timedelta = GRACE
+    allow_older: bool = False
+    """Serve also files that are older than those of other workers of the queue."""
 
 
 class AgentWorker(Worker):
     """A worker that can say what it serves."""
 
     catalog: Catalog
+    fleet: Fleet
 
 
 @asynccontextmanager
@@ -103,6 +111,7 @@ async def open_worker(
     Raises:
         FileError: agent files or scripts that cannot be used, with all their faults.
         MissingKey, WrongSearchAttribute, StoreUnavailable: see there.
+        OlderFiles: another worker of the queue serves newer files of an agent.
         ValueError: the store's address or an allowed host is none.
     """
     options = options or WorkerOptions()
@@ -126,9 +135,22 @@ async def open_worker(
         keyring = Keyring(blobs.store)
         await keyring.refresh()
         guard = Guard(keyring, store)
+        identity = options.identity or f"{os.getpid()}@{socket.gethostname()}"
+        fleet = Fleet(
+            blobs.store,
+            namespace=client.namespace,
+            queue=settings.task_queue,
+            identity=identity,
+            build=f"{options.deployment}/{options.build_id}" if options.deployment is not None else "",
+            group=options.group,
+            pollers=partial(list_pollers, client, settings.task_queue),
+            served=list_served(catalog),
+        )
+        stack.push_async_callback(fleet.leave)
+        await fleet.join(allow_older=options.allow_older or settings.allow_older, on_progress=on_progress)
         performed = await _open_activities(stack, client, settings, catalog, blobs=blobs, toolboxes=toolboxes)
-        refreshing = asyncio.create_task(keyring.keep_fresh())
-        stack.callback(refreshing.cancel)
+        for keep_fresh in (keyring.keep_fresh, fleet.keep_fresh):
+            stack.callback(asyncio.create_task(keep_fresh()).cancel)
         threads = WorkflowThreads(2 * WORKFLOW_TASKS)
         stack.callback(threads.shutdown, wait=False)
         worker = AgentWorker(
@@ -138,17 +160,17 @@ async def open_worker(
             activities=[guard.protect(perform) for perform in performed],
             workflow_runner=workflow_runner(sandboxed=options.sandboxed),
             interceptors=[LogContext(), MarkInterceptor(keyring, store)],
-            identity=options.identity or f"{os.getpid()}@{socket.gethostname()}",
+            identity=identity,
             max_cached_workflows=options.max_cached_workflows,
             max_concurrent_workflow_tasks=WORKFLOW_TASKS,
             workflow_task_executor=threads,
             max_concurrent_activities=ACTIVITY_SLOTS,
             sticky_queue_schedule_to_start_timeout=STICKY,
             max_heartbeat_throttle_interval=HEARTBEATS_APART,
-            graceful_shutdown_timeout=GRACE,
+            graceful_shutdown_timeout=options.grace,
             deployment_config=_deployment(options),
         )
-        worker.catalog = catalog
+        worker.catalog, worker.fleet = catalog, fleet
         tasks = worker._workflow_worker
         assert tasks is not None
         # No setting of the SDK says so without its debug mode.
@@ -196,6 +218,7 @@ async def _open_activities(
         checks.probe_call,
         people.check_decision,
         people.check_decisions,
+        people.check_control,
         undoing.plan_compensation,
         notifying.notify_people,
     )

@@ -151,7 +151,8 @@ class MessageHandlers:
     @workflow.update(name="steer", description=STEER)
     async def steer(self, *args: Any) -> Told:
         await self._heard()
-        return self._steered(args)
+        async with self._control.admitted("steer", _parsed(Steering, args).by):
+            return self._steered(args)
 
     @steer.validator
     def _validate_steer(self, *args: Any) -> None:
@@ -165,12 +166,15 @@ class MessageHandlers:
         with self._kept("steer", args):
             self._weigh("steer", args)
             await self._heard()
-            self._steered(args)
+            async with self._control.admitted("steer", _parsed(Steering, args).by):
+                self._steered(args)
 
     @workflow.update(name="pause", description=PAUSE)
     async def pause(self, *args: Any) -> Told:
         await self._heard()
-        return self._control.pause(_parsed(Halt, args))
+        pause = _parsed(Halt, args)
+        async with self._control.admitted("pause", pause.by):
+            return self._control.pause(pause)
 
     @pause.validator
     def _validate_pause(self, *args: Any) -> None:
@@ -182,12 +186,16 @@ class MessageHandlers:
         with self._kept("pause", args):
             self._weigh("pause", args)
             await self._heard()
-            self._control.pause(_parsed(Halt, args))
+            pause = _parsed(Halt, args)
+            async with self._control.admitted("pause", pause.by):
+                self._control.pause(pause)
 
     @workflow.update(name="resume", description=RESUME)
     async def resume(self, *args: Any) -> Told:
         await self._heard()
-        return self._control.resume(_parsed(Halt, args))
+        resume = _parsed(Halt, args)
+        async with self._control.admitted("resume", resume.by):
+            return self._control.resume(resume)
 
     @resume.validator
     def _validate_resume(self, *args: Any) -> None:
@@ -199,12 +207,16 @@ class MessageHandlers:
         with self._kept("resume", args):
             self._weigh("resume", args)
             await self._heard()
-            self._control.resume(_parsed(Halt, args))
+            resume = _parsed(Halt, args)
+            async with self._control.admitted("resume", resume.by):
+                self._control.resume(resume)
 
     @workflow.update(name="stop", description=STOP)
     async def stop(self, *args: Any) -> Told:
         await self._heard()
-        return self._control.stop(_parsed(Stop, args))
+        stop = _parsed(Stop, args)
+        async with self._control.admitted("stop", stop.by):
+            return self._control.stop(stop)
 
     @stop.validator
     def _validate_stop(self, *args: Any) -> None:
@@ -215,7 +227,9 @@ class MessageHandlers:
         with self._kept("stop", args):
             self._weigh("stop", args)
             await self._heard()
-            self._control.stop(_parsed(Stop, args))
+            stop = _parsed(Stop, args)
+            async with self._control.admitted("stop", stop.by):
+                self._control.stop(stop)
 
     @workflow.query(description="What the run does now, its last steps, usage and effects")
     def progress(self) -> Progress:

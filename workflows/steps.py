@@ -24,6 +24,7 @@ from temporalio.exceptions import (
 from mandate.workflows import marks, outcomes
 from mandate.workflows.contracts.agent import Pinned, PinRequest
 from mandate.workflows.contracts.compensation import CompensationRequest
+from mandate.workflows.contracts.control import ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.failures import FailureType, Outcome
 from mandate.workflows.contracts.model import ModelReply, ModelRequest
@@ -226,6 +227,23 @@ async def call_model(request: ModelRequest, model: str) -> ModelReply:
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=6),
         summary=wording.shorten(f"call_model {model}, step {request.step}", wording.SUMMARY_CHARACTERS),
+    )
+
+
+async def check_control(check: ControlCheck) -> ControlChecked:
+    """Look up whether somebody may steer, pause, resume or stop the run, as the file of people is now.
+
+    Raises:
+        ActivityError: the check could not be made within a few seconds: who pauses or stops a run does not wait long.
+    """
+    return await _perform(
+        "check_control",
+        check,
+        ControlChecked,
+        start_to_close_timeout=HEARTBEAT,
+        schedule_to_close_timeout=timedelta(seconds=10),
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=2), maximum_attempts=4),
+        summary=wording.shorten(f"check_control {check.verb} by {check.by}", wording.SUMMARY_CHARACTERS),
     )
 
 

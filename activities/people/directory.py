@@ -40,6 +40,8 @@ class People:
         names = [name for person in spec.people for name in (*person.groups,)]
         self.groups = tuple(sorted(dict.fromkeys((*spec.groups, *names)), key=normalize_name))
         """All groups, those that nobody is in included."""
+        self.control = spec.control
+        """Who may steer, pause, resume and stop runs; `None`: everybody."""
         self._by_name = {
             normalize_name(name): known
             for person, known in zip(spec.people, self.everybody, strict=True)
@@ -49,6 +51,10 @@ class People:
     def find(self, name: str) -> Known | None:
         """Return the person of this name or address, however it is spelt."""
         return self._by_name.get(normalize_name(name))
+
+    def may_control(self, known: Known) -> bool:
+        """Tell whether a person may steer, pause, resume and stop runs."""
+        return self.control is None or known in self.members(self.control.users, self.control.groups)
 
     def members(self, users: Sequence[str], groups: Sequence[str]) -> tuple[Known, ...]:
         """Return everybody named or in one of the groups; all people when nothing is named."""

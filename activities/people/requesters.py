@@ -1,7 +1,7 @@
 """Requesters of runs: whether they are known, and whether they signed that they ask."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
@@ -42,6 +42,8 @@ class Requester:
     """As the file of people writes it, if they are there."""
     standing: RequesterIs
     """`known` also while the file does not have them yet: nothing is approved until it does."""
+    is_controlled: bool = False
+    """The file of people says who may control runs."""
 
 
 class Requesters:
@@ -67,7 +69,7 @@ class Requesters:
         requester = _requester(request.requester, agent, people)
         if agent.needs_signed_start:
             await self._check_token(request, agent, info)
-        return requester
+        return replace(requester, is_controlled=people is not None and people.control is not None)
 
     async def _check_token(self, request: PinRequest, agent: PinnedAgent, info: Info) -> None:
         token, workflow_id = request.token, info.workflow_id

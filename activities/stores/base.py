@@ -47,6 +47,32 @@ class Keys:
     """Until when what has no mark is taken; `None` where no worker ever worked without marks."""
 
 
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Word of one worker about what it serves."""
+
+    worker: str
+    """Unique for each process."""
+    content: str
+    since: datetime
+    """Time of its first word, by the store's clock."""
+    seen_at: datetime
+    """Time of its last word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcements:
+    """The words of all workers of one task queue, those included that are gone without a word."""
+
+    now: datetime
+    """Time of the look, by the store's clock."""
+    workers: tuple[Announcement, ...] = ()
+
+
+FORGOTTEN_AFTER = timedelta(days=1)
+"""Silence after which a worker's word is deleted."""
+
+
 class BlobStore(Protocol):
     """Immutable bytes by address; safe for concurrent use by many tasks and processes."""
 
@@ -102,6 +128,18 @@ class BlobStore(Protocol):
         Raises:
             StoreUnavailable: the store did not answer.
         """
+        ...
+
+    async def announce(self, queue: str, worker: str, content: str) -> None:
+        """Keep what a worker of a task queue says of itself, in place of what it said before.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
+    async def announcements(self, queue: str) -> Announcements:
+        """Return what workers of a task queue say of themselves. Raise as `announce`."""
         ...
 
     async def close(self) -> None: ...

@@ -10,7 +10,17 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
 
-from mandate.activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, Key, Keys, StoreUnavailable
+from mandate.activities.stores.base import (
+    FIRST_HOUR,
+    FORGOTTEN_AFTER,
+    KEY_BYTES,
+    USED_AFTER,
+    Announcement,
+    Announcements,
+    Key,
+    Keys,
+    StoreUnavailable,
+)
 from mandate.workflows.contracts.base import Digest
 
 CONNECT_SECONDS = 10.0
@@ -32,10 +42,15 @@ CREATE TABLE IF NOT EXISTS mandate_keys (
     made_at timestamptz NOT NULL DEFAULT now(), used_from timestamptz NOT NULL, retired_at timestamptz
 );
 CREATE TABLE IF NOT EXISTS mandate_unmarked (id integer PRIMARY KEY CHECK (id = 1), until timestamptz NOT NULL);
+CREATE TABLE IF NOT EXISTS mandate_workers (
+    queue text COLLATE "C", worker text COLLATE "C", content text NOT NULL,
+    since timestamptz NOT NULL DEFAULT now(), seen_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (queue, worker)
+);
 """
 _EXISTS = """
 SELECT bool_and(to_regclass(made) IS NOT NULL)
-FROM unnest('{mandate_blobs, mandate_store, mandate_claims, mandate_keys, mandate_unmarked}'::text[]) AS made
+FROM unnest('{mandate_blobs, mandate_store, mandate_claims, mandate_keys, mandate_unmarked, mandate_workers}'::text[])
+    AS made
 """
 _IS_OLDER = "SELECT to_regclass('mandate_store') IS NOT NULL AND to_regclass('mandate_keys') IS NULL"
 _KEYS = "SELECT number, secret, made_at, used_from, retired_at FROM mandate_keys ORDER BY number"
@@ -49,6 +64,15 @@ WHERE number = $1 AND retired_at IS NULL AND EXISTS (
     SELECT 1 FROM mandate_keys AS other
     WHERE other.number > own.number AND other.used_from <= now() AND other.retired_at IS NULL
 ) RETURNING true
+"""
+_ANNOUNCE = """
+INSERT INTO mandate_workers (queue, worker, content) VALUES ($1, $2, $3)
+ON CONFLICT (queue, worker) DO UPDATE SET content = excluded.content, seen_at = now()
+"""
+_FORGET = "DELETE FROM mandate_workers WHERE seen_at < now() - $1::interval"
+_ANNOUNCEMENTS = """
+SELECT now() AS now, worker, content, since, seen_at
+FROM (SELECT 1) AS always LEFT JOIN mandate_workers ON queue = $1 ORDER BY since, worker
 """
 _PUT = """
 INSERT INTO mandate_blobs (digest, content) SELECT * FROM unnest($1::text[], $2::bytea[]) ON CONFLICT DO NOTHING
@@ -67,7 +91,7 @@ _MISSHAPEN = (
 
 
 class PostgresStore:
-    """The `BlobStore` in the database at `dsn`, in five tables that are made at the first call.
+    """The `BlobStore` in the database at `dsn`, in six tables that are made at the first call.
 
     Connections belong to the event loop of the first call. A lost one is an error for the calls that it carried;
     the next call opens another.
@@ -127,6 +151,17 @@ class PostgresStore:
     async def retire_key(self, number: int) -> bool:
         async with self._connection() as connection:
             return await connection.fetchval(_RETIRE_KEY, number, USED_AFTER) is True
+
+    async def announce(self, queue: str, worker: str, content: str) -> None:
+        async with self._connection() as connection:
+            await connection.execute(_FORGET, FORGOTTEN_AFTER)
+            await connection.execute(_ANNOUNCE, queue, worker, content)
+
+    async def announcements(self, queue: str) -> Announcements:
+        async with self._connection() as connection:
+            rows = await connection.fetch(_ANNOUNCEMENTS, queue)
+        workers = tuple(Announcement(*row[1:]) for row in map(tuple, rows) if row[1] is not None)
+        return Announcements(rows[0]["now"], workers)
 
     async def close(self) -> None:
         """Close the connections; more than once does no harm."""

@@ -14,7 +14,17 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from mandate.activities import private_files
-from mandate.activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, Key, Keys, StoreUnavailable
+from mandate.activities.stores.base import (
+    FIRST_HOUR,
+    FORGOTTEN_AFTER,
+    KEY_BYTES,
+    USED_AFTER,
+    Announcement,
+    Announcements,
+    Key,
+    Keys,
+    StoreUnavailable,
+)
 from mandate.workflows.contracts.base import Digest
 
 R = TypeVar("R")
@@ -36,10 +46,16 @@ _SCHEMA = (
     )
     """,
     "CREATE TABLE IF NOT EXISTS unmarked (id INTEGER PRIMARY KEY CHECK (id = 1), until REAL NOT NULL)",
+    """
+    CREATE TABLE IF NOT EXISTS workers (
+        queue TEXT NOT NULL, worker TEXT NOT NULL, content TEXT NOT NULL, since REAL NOT NULL, seen_at REAL NOT NULL,
+        PRIMARY KEY (queue, worker)
+    )
+    """,
 )
-SCHEMA_VERSION = 2
-"""In the file's `user_version`; the files of version 0 have no claims, those of version 1 no keys."""
-_TABLES = ("blobs", "store", "claims", "keys", "unmarked", "sqlite_sequence")
+SCHEMA_VERSION = 3
+"""In the file's `user_version`; files of version 0 have no claims, those of version 1 no keys, of 2 no workers."""
+_TABLES = ("blobs", "store", "claims", "keys", "unmarked", "workers", "sqlite_sequence")
 _FOREIGN_TABLES = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT IN {_TABLES}"  # noqa: S608 - ours
 
 
@@ -78,6 +94,12 @@ class SqliteStore:
 
     async def retire_key(self, number: int) -> bool:
         return await self._writer.ask(lambda connection: _retire_key(connection, number))
+
+    async def announce(self, queue: str, worker: str, content: str) -> None:
+        await self._writer.ask(lambda connection: _announce(connection, queue, worker, content))
+
+    async def announcements(self, queue: str) -> Announcements:
+        return await self._reader.ask(lambda connection: _announcements(connection, queue))
 
     async def close(self) -> None:
         await self._writer.close()
@@ -141,6 +163,25 @@ def _retire_key(connection: sqlite3.Connection, number: int) -> bool:
         " WHERE other.number > keys.number AND other.used_from <= ? AND other.retired_at IS NULL)"
     )
     return connection.execute(statement, (now + USED_AFTER.total_seconds(), number, now)).rowcount == 1
+
+
+def _announce(connection: sqlite3.Connection, queue: str, worker: str, content: str) -> None:
+    now = time.time()
+    connection.execute("DELETE FROM workers WHERE seen_at < ?", (now - FORGOTTEN_AFTER.total_seconds(),))
+    connection.execute(
+        "INSERT INTO workers VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET content = excluded.content, seen_at = excluded.seen_at",
+        (queue, worker, content, now, now),
+    )
+
+
+def _announcements(connection: sqlite3.Connection, queue: str) -> Announcements:
+    statement = "SELECT worker, content, since, seen_at FROM workers WHERE queue = ? ORDER BY since, worker"
+    workers = tuple(
+        Announcement(worker, content, _moment(since), _moment(seen_at))
+        for worker, content, since, seen_at in connection.execute(statement, (queue,))
+    )
+    return Announcements(_moment(time.time()), workers)
 
 
 def _moment(seconds: float) -> datetime:

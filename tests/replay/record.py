@@ -22,7 +22,7 @@ from mandate.workflows.loop import people, run
 from tests.support.agents import Site, new_site
 from tests.support.http_peer import Reply, http_peer
 from tests.support.mcp_peer import COMMAND
-from tests.support.people import ASK_ALL, asked, decide, decision, refusal_of, write_people
+from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, refusal_of, write_people
 from tests.support.toolkit import BOOKED, calls_of
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -307,6 +307,29 @@ async def undone(site: Site) -> Started:
     return handle
 
 
+async def controlled(site: Site) -> Started:
+    """Who controls is looked up: by update and by signal, those who may and others, also with a file that is broken."""
+    people = {**PEOPLE, "control": {"groups": ["finance"]}}
+    write_people(site.folder, people)
+    site.write("controlled", [{"call": [{"ask_person": {"question": "Which?"}}]}, {"say": "done"}])
+    async with site.serving(identity="worker"):
+        handle = await site.start("controlled")
+        await asked(handle)
+        for verb in ("pause", "resume"):
+            await handle.execute_update(verb, {"by": "ann@example.com"})
+            await refusal_of(handle, verb, {"by": "dan@example.com"})
+            await handle.signal(verb, {"by": "bob@example.com"})
+            await handle.signal(verb, {"by": "dan@example.com"})
+        (site.folder / "people.yaml").write_text("people: [")
+        await handle.execute_update("pause", {"by": "dan@example.com"})
+        await refusal_of(handle, "steer", {"by": "ann@example.com", "text": "Use euros."})
+        write_people(site.folder, people)
+        await handle.execute_update("steer", {"by": "ann@example.com", "text": "Use euros."})
+        await handle.signal("stop", {"by": "bob@example.com", "reason": "enough"})
+        await handle.result()
+    return handle
+
+
 async def together(site: Site) -> Started:
     """Many decisions in one message, by update and by signal; what changes arguments is looked up by itself."""
     rule = {**ASK_ALL[0], "quorum": 2}
@@ -392,7 +415,7 @@ async def local(site: Site) -> Started:
 
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
-    decided, carried, parked, stopped,
+    decided, carried, parked, stopped, controlled,
     escalated, probed, doubted, checked, undone,
     together, kept,
     inquired,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from mandate.activities.stores.base import KEY_BYTES, Key, Keys
+from mandate.activities.stores.base import KEY_BYTES, Announcement, Announcements, Key, Keys
 
 
 class MemoryStore:
@@ -16,6 +16,7 @@ class MemoryStore:
         self.claims: list[str] = []
         self.made_keys: list[Key] = []
         self.unmarked_until: datetime | None = None
+        self.announced: dict[tuple[str, str], Announcement] = {}
 
     async def identity(self) -> str:
         return "memory-1"
@@ -32,6 +33,16 @@ class MemoryStore:
     async def claim(self, key: str) -> bool:
         self.claims.append(key)
         return self.claims.count(key) == 1
+
+    async def announce(self, queue: str, worker: str, content: str) -> None:
+        now = datetime.now(UTC)
+        before = self.announced.get((queue, worker))
+        since = before.since if before is not None else now
+        self.announced[queue, worker] = Announcement(worker, content, since, now)
+
+    async def announcements(self, queue: str) -> Announcements:
+        workers = tuple(said for (its, _), said in self.announced.items() if its == queue)
+        return Announcements(datetime.now(UTC), workers)
 
     async def close(self) -> None: ...
 

@@ -60,16 +60,17 @@ class Processes:
     folder: Path
     environment: Mapping[str, str]
     started: list[Process] = field(default_factory=list)
+    cwd: Path = PROJECT
 
     def mandate(self, *words: str, **environment: str) -> Process:
-        """`mandate WORDS` in the project's folder."""
+        """`mandate WORDS` in the folder `cwd`, the project's if nothing else is said."""
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{len(self.started)}-{words[0]}"
         out, err = self.folder / f"{name}.out", self.folder / f"{name}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
                 [*MANDATE, *words],
-                cwd=PROJECT,
+                cwd=self.cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

@@ -304,3 +304,44 @@ class StoreConformance:
         again = open_store(url)
         assert await again.keys() == keys
         await again.close()
+
+    async def test_worker_says_of_itself_what_others_read(self, store: BlobStore, url: str) -> None:
+        other = open_store(url)
+
+        await store.announce("agents", "one", "first")
+        begun = await other.announcements("agents")
+        await other.announce("agents", "two", "other")
+        await other.announce("elsewhere", "one", "not asked for")
+        await store.announce("agents", "one", "second")
+        later = await store.announcements("agents")
+
+        assert [(said.worker, said.content) for said in begun.workers] == [("one", "first")]
+        assert begun.workers[0].since == begun.workers[0].seen_at
+        assert begun.workers[0].seen_at <= begun.now <= later.now
+        assert [(said.worker, said.content) for said in later.workers] == [("one", "second"), ("two", "other")]
+        assert later.workers[0].since == begun.workers[0].since
+        assert begun.workers[0].seen_at < later.workers[0].seen_at <= later.now
+        await other.close()
+
+    async def test_word_of_a_worker_that_was_silent_for_long_is_forgotten(
+        self, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await store.announce("agents", "gone", "first")
+        for module in ("sqlite", "postgres"):
+            monkeypatch.setattr(f"mandate.activities.stores.{module}.FORGOTTEN_AFTER", timedelta(0))
+        await asyncio.sleep(0.01)
+
+        await store.announce("agents", "here", "other")
+
+        assert [said.worker for said in (await store.announcements("agents")).workers] == ["here"]
+
+    async def test_store_older_than_workers_keeps_their_words(self, store: BlobStore, url: str) -> None:
+        await store.identity()
+        await store.close()
+        await self.outdate(url)
+        newer = open_store(url)
+
+        await newer.announce("agents", "one", "first")
+
+        assert [said.worker for said in (await newer.announcements("agents")).workers] == ["one"]
+        await newer.close()

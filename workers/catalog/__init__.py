@@ -8,6 +8,7 @@ mcp_acceptance: words of MCP servers, accepted
 provider_tools: tools as the models' vendors take them
 checks: checks, probes, compensations
 policies: shared policy files
+rule_matches: rules that match no tool
 policy_summary: outcomes by the rules
 examples: calls judged as written
 people: file of people

@@ -13,12 +13,12 @@ from mandate.workers.catalog import mcp_acceptance, provider_tools
 from mandate.workers.catalog.agents import AgentFile, Scan, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
 from mandate.workers.catalog.policies import PlacedRule, Policies, PolicyFile, policy_folder
+from mandate.workers.catalog.rule_matches import find_misses, find_unknown, find_vain_matches
 from mandate.workers.catalog.tools import McpDefinitions, ToolResolver
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
 from mandate.workflows.contracts.faults import Place
-from mandate.workflows.contracts.policy import Match
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 from mandate.workflows.rules import policy
@@ -99,6 +99,8 @@ class Catalog:
         found = [*scan.faults, *shared.faults()]
         for draft in drafts:
             found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
+        if not found and _is_whole(source):
+            found += _shared_faults(shared, drafts)
         if found:
             raise FileError(found)
         warnings = in_order([warning for draft in drafts for warning in (*draft.search.warnings, *draft.warnings())])
@@ -134,13 +136,22 @@ class _Draft:
     def rule_faults(self) -> Iterator[Fault]:
         """Yield the faults of the rules; their conditions are looked at once all tools are there."""
         yield from self._faults
-        if self.search.faults or all(placed.rule.when is None for placed in self._rules):
+        if self.search.faults:
+            return
+        for index, rule in enumerate(self.spec.policy):
+            for place, message in find_misses(rule, self.tools):
+                yield self._document.fault(("policy", index, "match", *place), message)
+        if all(placed.rule.when is None for placed in self._rules):
             return
         from mandate.workers.catalog.conditions import Conditions  # noqa: PLC0415 - CEL only where conditions are
 
         conditions = Conditions(self.search.tools, agent=self.spec.name)
         for placed in self._rules:
             yield from conditions.faults(placed)
+
+    @property
+    def tools(self) -> list[Tool]:
+        return [made.tool for made in self.search.tools]
 
     def pin(self) -> Loaded:
         """Return the agent as runs keep it."""
@@ -178,12 +189,12 @@ class _Draft:
         )
 
     def warnings(self) -> list[Fault]:
-        """Return rules of its own that fit no tool, as one that denies a misspelt name; policies where none fits."""
-        tools = [made.tool for made in self.search.tools]
+        """Return what rules of its own match in vain and is no fault, and policies where no rule fits."""
+        tools = self.tools
         return [
             self._document.fault(("policy", index, "match", *place), message)
             for index, rule in enumerate(self.spec.policy)
-            for place, message in _unmatched(rule.match, tools)
+            for place, message in find_vain_matches(rule, tools)
         ] + [
             self._document.fault(("policies", index), f"no rule of policy {name!r} is about a tool of this agent")
             for index, name in enumerate(self.spec.policies)
@@ -205,6 +216,11 @@ def _scan(source: Path | Iterable[AgentSpec], project: Path | None) -> Scan:
     return Scan(tuple(made), ())
 
 
+def _is_whole(source: Path | Iterable[AgentSpec]) -> bool:
+    """Tell whether these are all agents: others than those of one file may have the tools that a shared rule names."""
+    return not (isinstance(source, Path) and source.is_file())
+
+
 def _look_for_modules(*folders: Path) -> None:
     """Look for modules behind everything else, so that no file of a user replaces an installed module."""
     for wanted in folders:
@@ -212,18 +228,19 @@ def _look_for_modules(*folders: Path) -> None:
             sys.path.append(str(wanted))
 
 
-def _unmatched(match: Match, tools: list[Tool]) -> list[tuple[Place, str]]:
-    """Return the names and tags of a rule that no tool has."""
-    names = sorted(tool.name for tool in tools)
-    tags = sorted({tag for tool in tools for tag in tool.tags})
-    found: list[tuple[Place, str]] = [
-        (("tools", position), f"{pattern!r} is no tool of this agent; it has {', '.join(names)}")
-        for position, pattern in enumerate(match.tools or ())
-        if not any(policy.fits_any((pattern,), name) for name in names)
-    ]
-    found += [
-        (("tags", position), f"{tag!r} is a tag of no tool of this agent; they have {', '.join(tags) or 'none'}")
-        for position, tag in enumerate(match.tags or ())
-        if tag not in tags
-    ]
+def _shared_faults(shared: Policies, drafts: Iterable[_Draft]) -> list[Fault]:
+    """Return the rules of shared policies that ask about or deny a tool that no agent with the policy has."""
+    users: dict[str, list[_Draft]] = {}
+    for draft in drafts:
+        for name in draft.spec.policies:
+            users.setdefault(name, []).append(draft)
+    found: list[Fault] = []
+    for name, of_policy in users.items():
+        file = shared.get(name)
+        tools = [tool for draft in of_policy for tool in draft.tools]
+        agents = ", ".join(sorted(draft.spec.name for draft in of_policy))
+        for placed in file.rules if file is not None else ():
+            found += [
+                placed.fault(message, "match", *place) for place, message in find_unknown(placed.rule, tools, agents)
+            ]
     return found

@@ -29,6 +29,11 @@ def read_people(settings: Settings) -> People | None:
     Raises:
         FileError: all faults of the file.
     """
+    found = _read_people(settings)
+    return found[0] if found is not None else None
+
+
+def _read_people(settings: Settings) -> tuple[People, Document] | None:
     path = people_path(settings)
     if path is None:
         return None
@@ -36,16 +41,19 @@ def read_people(settings: Settings) -> People | None:
         raise FileError(
             [Fault(str(path), 0, 0, "", "", "is not a file; MANDATE_PEOPLE or mandate.yaml names the file of people")]
         )
-    return People(read_spec(path, PeopleSpec)[0])
+    spec, document = read_spec(path, PeopleSpec)
+    return People(spec), document
 
 
 def faults_for(agents: Iterable[Loaded], settings: Settings) -> tuple[Fault, ...]:
     """Return why these agents cannot be decided for: unknown people or groups, a broken file, unusable keys."""
     faults = list(_key_faults(settings))
     try:
-        people = read_people(settings)
+        found = _read_people(settings)
     except FileError as error:
         return in_order([*faults, *error.faults])
+    people = found[0] if found is not None else None
+    faults += _control_faults(*found) if found is not None else ()
     for loaded in agents:
         faults += [naming.fault(why) for naming in _namings(loaded) if (why := _unknown(naming, people)) is not None]
     return in_order(faults)
@@ -134,6 +142,24 @@ def _namings(loaded: Loaded) -> Iterator[_Naming]:
                     yield _Naming(asked, (*place, f"{kind}s", position), kind, name)
 
 
+def _control_faults(people: People, document: Document) -> Iterator[Fault]:
+    """Yield who may control runs and is not there, by whom nobody would be let through."""
+    control = people.control
+    for kind, names in (("user", control.users), ("group", control.groups)) if control is not None else ():
+        known = people.groups if kind == "group" else [person.name for person in people.everybody]
+        for position, name in enumerate(names):
+            if not _is_known(kind, name, people):
+                which = "which" if kind == "group" else "whom"
+                why = f"names the {kind} {name!r}, {which} this file does not have{_suggestion(name, known)}"
+                yield document.fault(("control", f"{kind}s", position), why, repr(name))
+
+
+def _is_known(kind: str, name: str, people: People) -> bool:
+    if kind == "user":
+        return people.find(name) is not None
+    return normalize_name(name) in map(normalize_name, people.groups)
+
+
 def _unknown(naming: _Naming, people: People | None) -> str | None:
     """Return why nobody is known by this name, or `None`."""
     names = f"names the {naming.kind} {naming.name!r}"
@@ -142,17 +168,15 @@ def _unknown(naming: _Naming, people: People | None) -> str | None:
             return None
         return f"{names}, and there is no file of people to say who is in it; MANDATE_PEOPLE names that file"
     known = people.groups if naming.kind == "group" else [person.name for person in people.everybody]
-    if naming.kind == "user" and people.find(naming.name) is not None:
-        return None
-    if naming.kind == "group" and normalize_name(naming.name) in map(normalize_name, known):
+    if _is_known(naming.kind, naming.name, people):
         return None
     which = "which" if naming.kind == "group" else "whom"
-    return f"{names}, {which} the file of people does not have{_suggestion(naming, known)}"
+    return f"{names}, {which} the file of people does not have{_suggestion(naming.name, known)}"
 
 
-def _suggestion(naming: _Naming, known: Sequence[str]) -> str:
+def _suggestion(name: str, known: Sequence[str]) -> str:
     listed = f"{', '.join(known[:20]) or 'no groups'}{' and more' if len(known) > 20 else ''}"
-    return f"{did_you_mean(naming.name, known)} it has {listed}"
+    return f"{did_you_mean(name, known)} it has {listed}"
 
 
 def _too_few(asked: _Asked, people: People) -> str | None:

@@ -19,6 +19,8 @@ validate_policies: policies in words
 validate_call: verdict on one call
 validate_accept: acceptance of MCP tools
 worker: `mandate worker`
+worker_watch: `mandate worker --watch`
+watched_files: files of a worker, and their changes
 server: `mandate server`
 init: `mandate init`
 own_worker: worker of one command

@@ -18,9 +18,11 @@ from temporalio.envconfig import ClientConfigProfile
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
-import mandate.workers.client.client  # noqa: F401 - makes exits clean
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, seconds
+
+# Its import also makes exits clean.
+from mandate.workers.client.client import PAYLOAD_LIMITS
 from mandate.workers.converter import data_converter
 from mandate.workers.dev_server import keeper, lease
 from mandate.workers.dev_server.server import DATABASE, DevServer, share_dev_server
@@ -199,7 +201,7 @@ async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:
     known = {name: value for name, value in config.items() if value is not None}
     try:
         async with asyncio.timeout(limit):
-            return await Client.connect(**known, data_converter=data_converter())
+            return await Client.connect(**known, data_converter=data_converter(), payload_limits=PAYLOAD_LIMITS)
     except (RuntimeError, RPCError, TimeoutError, ValueError) as error:
         why = f"no answer within {limit:g} s" if isinstance(error, TimeoutError) else _one_line(error)
         raise CliError(

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -18,7 +17,7 @@ from mandate.workers.client import messages
 from mandate.workers.client.inbox import RUNNING
 from mandate.workers.client.messages import IN_ALL, MessageError, NoRun
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
-from mandate.workflows.rules import validation
+from mandate.workflows.rules import wording
 
 Send = Callable[[Client, str], Awaitable[Told]]
 
@@ -110,16 +109,15 @@ async def _tell(
         ids = list(dict.fromkeys(runs or ())) if query is None else await _found(connection, query)
         if query is not None or len(ids) > 1:
             await _confirm(call, what, ids, yes=yes)
-        return await _sent(call, connection, person.name, ids, _sender(what, message))
+        return await _sent(call, connection, person.name, ids, _sender(what, message), goes_on=what == "steer")
 
 
 def _message(what: str, given: Mapping[str, object]) -> Steering | Halt | Stop:
     models: dict[str, type[Steering | Halt | Stop]] = {"steer": Steering, "stop": Stop}
-    model = models.get(what, Halt)
     try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        raise CliError(f"{validation.sentences(error, model, unshown=('text',))}; nothing was sent") from None
+        return messages.read_words(models.get(what, Halt), **given)
+    except ValueError as error:
+        raise CliError(f"{error}; nothing was sent") from None
 
 
 def _sender(what: str, message: Steering | Halt | Stop) -> Send:
@@ -145,7 +143,10 @@ async def _confirm(call: Invocation, what: str, ids: Sequence[str], *, yes: bool
     await confirm(call.out, f"{what} {count}", [f"{what} {count}: {named}"], yes=yes)
 
 
-async def _sent(call: Invocation, connection: Connection, by: str, ids: Sequence[str], send: Send) -> int:
+async def _sent(
+    call: Invocation, connection: Connection, by: str, ids: Sequence[str], send: Send, *, goes_on: bool
+) -> int:
+    """Send to all runs; `goes_on` is whether it is meant to make a run go on, so that one that is over needs a word."""
     slots = asyncio.Semaphore(IN_ALL)
 
     async def one(workflow_id: str) -> dict[str, str]:
@@ -153,9 +154,10 @@ async def _sent(call: Invocation, connection: Connection, by: str, ids: Sequence
             try:
                 told = await send(connection.client, workflow_id)
             except NoRun as error:
+                is_late = goes_on and isinstance(error, messages.RunIsOver)
+                refused = f"{error}; {wording.GO_ON}" if is_late else str(error)
                 if len(ids) == 1:
-                    raise CliError(str(error)) from None
-                refused = str(error)
+                    raise CliError(refused) from None
             except MessageError as error:
                 refused = str(error)
             except RPCError as error:

@@ -17,7 +17,7 @@ from mandate.workers.client.decisions import Found, SentDecision, Target
 from mandate.workers.history.record import read_arguments
 from mandate.workflows.contracts.base import DIGEST_PATTERN, canonical_json, digest_of
 from mandate.workflows.contracts.request import EVERY, REJECT, Decision, OpenRequests, Request
-from mandate.workflows.rules import redaction
+from mandate.workflows.rules import input_size, redaction
 from mandate.workflows.rules.commands import PLACEHOLDERS
 
 
@@ -93,6 +93,13 @@ def _check(names: Sequence[str], wish: DecisionOptions) -> None:
         raise CliError("--value is the whole value; it goes without --set, --edit and --from")
     if isinstance(wish.value, str) and wish.value in PLACEHOLDERS:
         raise CliError(f"--value {wish.value!r} stands for your own words; put them in its place")
+    _refuse_large(wish.value)
+
+
+def _refuse_large(value: JsonValue, kept: Path | None = None) -> None:
+    if (excess := input_size.find_value_excess(value)) is not None:
+        where = f"; your text is in {kept}" if kept is not None else ""
+        raise CliError(f"value: {excess}; nothing was sent{where}")
 
 
 def _check_choice(call: Invocation, target: Target, request: Request, wish: DecisionOptions) -> None:
@@ -177,6 +184,7 @@ async def _value(
     if wish.file is not None and wish.settings:
         value = after = edit.with_settings(after, wish.settings)
     _refuse_in_clear(request, value, kept)
+    _refuse_large(value, kept)
     for line in edit.changes(before, after):
         call.out.note(f"{run.workflow_id}:{request.id}  {line}")
     return value, kept

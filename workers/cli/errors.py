@@ -1,6 +1,7 @@
 """Errors of the command line, as one sentence and an exit code."""
 
 import sys
+from collections.abc import Mapping
 
 import typer
 
@@ -15,11 +16,12 @@ OURS = "mandate"
 
 
 class CliError(Exception):
-    """The error that ends the command; the text is for its user."""
+    """The error that ends the command; the text is for its user, and `details` go with it for programs."""
 
-    def __init__(self, message: str, code: int = REFUSED) -> None:
+    def __init__(self, message: str, code: int = REFUSED, *, details: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.details = details
 
 
 class SilentExit(Exception):
@@ -39,7 +41,8 @@ def report(error: Exception, *, as_json: bool) -> int:
         write_error(str(error))
         return REFUSED
     code = error.code if isinstance(error, CliError) else REFUSED
-    details = {"faults": [str(fault) for fault in faults]} if faults else None
+    known = error.details if isinstance(error, CliError) else None
+    details = {"faults": [str(fault) for fault in faults]} if faults else known
     print_error(sentence(error), code=code, as_json=as_json, details=details)
     return code
 

@@ -7,22 +7,27 @@ import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 from temporalio.client import WorkflowHandle
-from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from mandate.activities.text_files import UnreadableText, decode_text, read_text
+from mandate.activities.text_files import UnreadableText, decode_text
 from mandate.workers.cli import identity, own_worker, run_text, tokens
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.watch import follow
 from mandate.workers.client.client import AgentClient, new_workflow_id
+from mandate.workers.client.earlier_run import UsedId
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.start import start_claims
+from mandate.workflows.rules import input_size
+
+MOST_READ = 8 * input_size.INPUT_BYTES
+"""Most that is read of a file or of stdin: JSON that is laid out for people is several times longer than as it is sent.
+"""
 
 
 @verb
@@ -35,7 +40,11 @@ async def run(
     *,
     input_file: Annotated[Path | None, typer.Option(help="What it is asked: a text, or an object in `.json`.")] = None,
     input_json: Annotated[str | None, typer.Option("--input", help="What it is asked, as a JSON object.")] = None,
-    workflow_id: Annotated[str | None, typer.Option("--id", help="Workflow id; made up if left out.")] = None,
+    workflow_id: Annotated[
+        str | None,
+        typer.Option("--id", help="Workflow id; made up if left out. One that a run had before is refused."),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Start another run under the --id of one that ended.")] = False,
     requester: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +71,8 @@ async def run(
 
     Exit code 0: it completed. 1: it ended otherwise. 2: it was asked for wrongly.
     """
+    if again and workflow_id is None:
+        raise CliError("--again goes with --id, and starts another run under that id")
     asked = read_input(text, input_file, input_json)
     labels = dict(map(_label, label or ()))
     async with connected(call) as connection:
@@ -81,7 +92,7 @@ async def run(
         async with AsyncExitStack() as stack:
             if not detach:
                 await stack.enter_async_context(own_worker.serving(call, connection, queue))
-            handle = await _start(client, call, **start, steps=steps, token=token)
+            handle = await _start(client, call, connection, **start, steps=steps, token=token, again=again)
             call.out.note(f"{handle.id} on task queue {queue}, requester {who}")
             if detach:
                 _detached(call, connection, handle)
@@ -92,13 +103,14 @@ async def run(
 async def watch(call: Invocation, connection: Connection, workflow_id: str, run_id: str | None) -> int:
     """Follow a run to its end and tell how it ended; the exit code."""
     try:
-        ended = await follow(connection, call.out, workflow_id, run_id, program=call.program)
+        ended, version = await follow(connection, call.out, workflow_id, run_id, program=call.program)
     except (asyncio.CancelledError, RPCError):
         call.out.note(f"\nleft running; come back with `{_come_back(call, connection, workflow_id)}`")
         raise
     code = run_text.exit_code(ended)
     if ended.result is not None and call.out.as_json:
-        call.out.json({"workflow_id": workflow_id, "run_id": run_id, **ended.result.model_dump(mode="json")})
+        ids = {"workflow_id": workflow_id, "run_id": run_id, "version": version}
+        call.out.json({**ids, **ended.result.model_dump(mode="json")})
     elif ended.bad_input:
         raise CliError(ended.reason or "the run was asked for wrongly", code)
     elif call.out.as_json:
@@ -112,32 +124,49 @@ def read_input(text: str | None, input_file: Path | None, input_json: str | None
     """Read the agent's task from the one place that was given.
 
     Raises:
-        CliError: none or several were given, or it is empty or no JSON object.
+        CliError: none or several were given, or it is empty, too large or no JSON object.
     """
     if sum(value is not None for value in (text, input_file, input_json)) != 1:
         raise CliError("give what the agent is asked once: as TEXT, with --input-file, or with --input")
     if input_json is not None:
-        return _object(input_json, "--input")
+        return _fitting(_object(input_json, "--input"), "--input")
     if input_file is not None:
+        place = f"--input-file {str(input_file)!r}"
         try:
-            found = read_text(input_file)
-        except (OSError, UnreadableText) as error:
-            why = getattr(error, "strerror", None) or error
-            raise CliError(f"--input-file {str(input_file)!r} cannot be read: {why}") from None
+            with input_file.open("rb") as file:
+                found = _bounded(file, place)
+        except OSError as error:
+            raise CliError(f"{place} cannot be read: {error.strerror}") from None
         if input_file.suffix == ".json":
-            return _object(found, str(input_file))
+            return _fitting(_object(found, str(input_file)), place)
     else:
-        found = _read_stdin() if text == "-" else text or ""
+        place = "what the agent is asked"
+        found = _bounded(sys.stdin.buffer, "what is asked, from the standard input,") if text == "-" else text or ""
     if not found.strip():
         raise CliError("what the agent is asked is empty; give it a text or an object")
-    return found
+    return _fitting(found, place)
 
 
-def _read_stdin() -> str:
+def _bounded(stream: BinaryIO, place: str) -> str:
+    """Read a text, and no more of one without an end than would be refused anyway."""
+    content = stream.read(MOST_READ + 1)
+    if len(content) > MOST_READ:
+        raise CliError(f"{place} {input_size.describe_excess(f'more than {MOST_READ:,}')}")
     try:
-        return decode_text(sys.stdin.buffer.read())
+        return decode_text(content)
     except UnreadableText as error:
-        raise CliError(f"what is asked, from the standard input, cannot be read: {error}") from None
+        raise CliError(f"{place} cannot be read: {error}") from None
+
+
+def _fitting(asked: str | dict[str, Any], place: str) -> str | dict[str, Any]:
+    try:
+        excess = input_size.find_excess(asked)
+    except ValueError:
+        # What JSON has no form for is told by the field that it stands in.
+        return asked
+    if excess is not None:
+        raise CliError(f"{place} {excess}")
+    return asked
 
 
 def _object(written: str, place: str) -> dict[str, Any]:
@@ -173,19 +202,33 @@ async def _token(command: str, environment: Mapping[str, str], **start: Any) -> 
 
 
 async def _start(
-    client: Any, call: Invocation, *, asked: str | dict[str, Any], **request: Any
+    client: Any, call: Invocation, connection: Connection, *, asked: str | dict[str, Any], **request: Any
 ) -> WorkflowHandle[Any, RunResult]:
     agent = request.pop("agent")
     try:
         handle: WorkflowHandle[Any, RunResult] = await client.start(agent, asked, **request)
     except ValueError as error:
         raise CliError(f"start request: {error}") from None
-    except WorkflowAlreadyStartedError as error:
-        taken = error.workflow_id
-        raise CliError(
-            f"a run with the id {taken!r} is going on; follow it with `{call.program} show {taken} --follow`"
-        ) from None
+    except UsedId as error:
+        raise _used(call, connection, error) from None
     return handle
+
+
+def _used(call: Invocation, connection: Connection, error: UsedId) -> CliError:
+    """Return the refusal of an id: the run that has it, how to read or follow that one, and how to start another."""
+    taken, run = error.workflow_id, error.run
+    read = f"{call.program} show {shlex.quote(taken)}{connection.options}"
+    if run is None:
+        return CliError(f"the id {taken!r} is used already; read its run with `{read}`")
+    details = {"run": run.to_json()}
+    if run.is_open:
+        follow = _come_back(call, connection, taken)
+        return CliError(f"the id {taken!r} is used: its run {run.sentence}; follow it with `{follow}`", details=details)
+    return CliError(
+        f"the id {taken!r} is used: its run {run.sentence}; read it with `{read}`, or start another one under this id "
+        "with --again",
+        details=details,
+    )
 
 
 def _detached(call: Invocation, connection: Connection, handle: WorkflowHandle[Any, RunResult]) -> None:

@@ -22,11 +22,12 @@ from mandate.workers.cli.errors import DONE, REFUSED, CliError
 from mandate.workers.cli.options import Invocation, offline_verb
 from mandate.workers.cli.output import write_error
 from mandate.workers.cli.validate_accept import accept_words, offer_json
-from mandate.workers.cli.validate_agents import agent_json, print_catalog
+from mandate.workers.cli.validate_agents import agent_json, describe_control, print_catalog
 from mandate.workers.cli.validate_call import call_json, judge_call, print_call
 from mandate.workers.cli.validate_policies import check_policies, policy_json, print_policies
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
+from mandate.workflows.contracts.policy import Approvers
 
 
 @offline_verb
@@ -74,22 +75,35 @@ async def validate(
     places = {(fault.file, fault.line, fault.key) for fault in faults}
     faults += [fault for fault in wrong if (fault.file, fault.line, fault.key) not in places]
     has_people = people_path(settings) is not None
+    control = _control(settings)
     if call.out.as_json:
         agents = [
             agent_json(loaded, has_people=has_people) for catalog in catalogs for loaded in catalog.agents.values()
         ]
         warnings = [str(warning) for catalog in catalogs for warning in catalog.warnings]
         told = {"agents": agents, "policies": list(map(policy_json, policies)), "warnings": warnings}
+        told |= {"control": control.model_dump(mode="json") if control is not None else None}
         accepted = {"accepted": list(map(offer_json, offers))} if accept else {}
         call.out.json({"valid": not faults, **told, **accepted, "faults": list(map(str, faults))})
     else:
         for catalog in catalogs:
             print_catalog(call.out, catalog, has_people=has_people)
+        if catalogs:
+            call.out.print(describe_control(control, people_path(settings)))
         print_policies(call.out, policies)
         sys.stdout.flush()
         for fault in faults:
             write_error(str(fault))
     return REFUSED if faults else DONE
+
+
+def _control(settings: Settings) -> Approvers | None:
+    """Return who may control runs; `None` where everybody may, or the file of people has faults, which are told."""
+    try:
+        found = people.read_people(settings)
+    except FileError:
+        return None
+    return found.control if found is not None else None
 
 
 def _schema(words: list[Path]) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Agents in words and JSON for `mandate validate`: their tools, and the outcomes of calls of each."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.text import Text
 
@@ -9,6 +10,7 @@ from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.policy_summary import Outcome, outcomes, runs_unasked
 from mandate.workers.catalog.provider_tools import list_rewritings
 from mandate.workers.cli.output import Output, print_table
+from mandate.workflows.contracts.policy import Approvers
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.verification import CheckSpec
 
@@ -34,6 +36,15 @@ def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
         for rewriting in list_rewritings(pinned):
             told = f"{rewriting.tool} is sent to {_listed(rewriting.providers)} in another form"
             out.print(Text(f"  {told}: {'; '.join(rewriting.changes)}", style="dim"))
+
+
+def describe_control(control: Approvers | None, people: Path | None) -> str:
+    """Return who may control runs, in one line; `people` is the file of people."""
+    if control is not None:
+        names = ", ".join([*(f"group {group}" for group in control.groups), *control.users])
+        return f"control     {names} may steer, pause, resume and stop runs: says {people}"
+    where = f"{people} has no `control`" if people is not None else "there is no file of people (MANDATE_PEOPLE)"
+    return f"control     anyone may steer, pause, resume and stop runs: {where}"
 
 
 def _row(loaded: Loaded, definition: ToolDefinition) -> tuple[str | Text, ...]:

@@ -55,8 +55,10 @@ _STYLES = {"done": "green", "failed": "red", "refused": "yellow", "misfit": "yel
 
 async def follow(
     connection: Connection, out: Output, workflow_id: str, run_id: str | None, *, program: str = "mandate"
-) -> RunEnded:
-    """Follow the run to its end, continued runs included; say on `out` what happens, nothing with `-o json`.
+) -> tuple[RunEnded, str | None]:
+    """Follow the run to its end, continued runs included; return its end and the version of its agent.
+
+    Say on `out` what happens, nothing with `-o json`.
 
     Raises:
         RPCError: there is no such run, or Temporal does not answer any more.
@@ -65,8 +67,10 @@ async def follow(
     async with watcher.looking():
         async for history, happened in unfolding(connection.client, workflow_id, run_id):
             watcher.hear(history, happened)
-    ended = watcher.history.ended if watcher.history is not None else None
-    return ended or RunEnded("failed", "its history has no end")
+    known = watcher.history
+    ended = known.ended if known is not None else None
+    pin = known.pin if known is not None else None
+    return ended or RunEnded("failed", "its history has no end"), pin.version if pin is not None else None
 
 
 @dataclass(slots=True)
@@ -82,13 +86,22 @@ class _Watcher:
     hinted: set[str] = field(default_factory=set)
     """Requests of which it was said how they are answered."""
     _status: Status | None = None
+    _is_version_told: bool = False
 
     def hear(self, history: RunHistory, happened: Sequence[Happening]) -> None:
         self.history = history
+        self._tell_version(history)
         for happening in happened:
             self._tell(happening)
         self.heard_at = time.monotonic()
         self._show(history.doing)
+
+    def _tell_version(self, history: RunHistory) -> None:
+        """Say once which version the run got: workers may serve several."""
+        if history.pin is not None and not self._is_version_told:
+            self._is_version_told = True
+            if not self.out.as_json:
+                self.out.note(f"agent {history.pin.name} version {history.pin.version}")
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:

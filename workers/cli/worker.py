@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,13 @@ from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.root_options import RootOptions
 from mandate.workers.cli.signals import stop_signals
+from mandate.workers.fleet import describe_strangers
 from mandate.workers.settings import Settings
 from mandate.workers.telemetry import configure_logging
-from mandate.workers.worker import AgentWorker, WorkerOptions, open_worker
+from mandate.workers.worker import GRACE, AgentWorker, WorkerOptions, open_worker
+
+WATCHED_GRACE = timedelta(minutes=10)
+"""Time for which a worker lets calls finish whose place another one has taken: nobody waits for its end."""
 
 
 @verb
@@ -29,12 +34,31 @@ async def worker(
     max_cached_workflows: Annotated[int, typer.Option(min=0, help="Runs kept in memory, 150 KB each.")] = 1000,
     deployment: Annotated[str | None, typer.Option(help="Worker deployment; needs --build-id.")] = None,
     build_id: Annotated[str | None, typer.Option(help="Version of the deployment; runs stay on theirs.")] = None,
+    allow_older: Annotated[
+        bool,
+        typer.Option(
+            "--allow-older",
+            help="Serve files that are older than those of another worker of the queue; MANDATE_ALLOW_OLDER=1.",
+        ),
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="For development: read agents, policies and tools anew when they change.")
+    ] = False,
+    sign: Annotated[Path | None, typer.Option(help="File to make once it serves.", hidden=True)] = None,
 ) -> int:
-    """Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on."""
+    """Serve agents until SIGTERM or Ctrl-C; a second one does not wait for what is going on.
+
+    With --watch, changed files have a worker of their own, which takes the place of the one before once it serves. If
+    they have faults, these are told, and the one before goes on. Runs keep the files that they began with.
+    """
     if (deployment is None) != (build_id is None):
         raise CliError("--deployment and --build-id belong together: give both or neither")
     settings = Settings.from_environment()
     settings = replace(settings, agents=agents or settings.agents, task_queue=task_queue or settings.task_queue)
+    if watch:
+        from mandate.workers.cli import worker_watch  # noqa: PLC0415 - only for development
+
+        return await worker_watch.watch(call, settings)
     _demand_agents(settings.agents)
     configure_logs(call.root)
     options = WorkerOptions(
@@ -43,9 +67,13 @@ async def worker(
         max_cached_workflows=max(max_cached_workflows, 2) if max_cached_workflows else 0,
         deployment=deployment,
         build_id=build_id,
+        allow_older=allow_older,
+        # Of one folder are the workers of one --watch.
+        group=sign.parent.name if sign is not None else "",
+        grace=WATCHED_GRACE if sign is not None else GRACE,
     )
     async with connected(call, settings, identity=identity, has_log=True) as connection:
-        await _serve(call, connection, options)
+        await _serve(call, connection, options, sign)
     return 0
 
 
@@ -75,7 +103,7 @@ def configure_logs(root: RootOptions) -> None:
     configure_logging(level=level, as_json=None if root.log_format is None else root.log_format == "json")
 
 
-async def _serve(call: Invocation, connection: Connection, options: WorkerOptions) -> None:
+async def _serve(call: Invocation, connection: Connection, options: WorkerOptions, sign: Path | None) -> None:
     log = structlog.stdlib.get_logger("mandate.workers.cli.worker")
     try:
         opening = open_worker(connection.client, connection.settings, options, on_progress=call.out.note)
@@ -84,6 +112,7 @@ async def _serve(call: Invocation, connection: Connection, options: WorkerOption
                 running = asyncio.create_task(serving.run())
                 waiting = asyncio.create_task(stopped.wait())
                 _introduce(call, connection, serving)
+                _give_sign(sign)
                 await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 if not running.done():
@@ -94,14 +123,24 @@ async def _serve(call: Invocation, connection: Connection, options: WorkerOption
     log.info("worker_stopped")
 
 
+def _give_sign(sign: Path | None) -> None:
+    if sign is not None:
+        sign.touch()
+
+
 def _introduce(call: Invocation, connection: Connection, serving: AgentWorker) -> None:
     """Print one block that says what is served, and where."""
     loaded = serving.catalog.agents
-    for warning in serving.catalog.warnings:
+    others, strangers = serving.fleet.others, serving.fleet.strangers
+    told = [other.sentence(serving.task_queue) for other in others]
+    if strangers:
+        told.append(describe_strangers(strangers, serving.task_queue))
+    for warning in (*serving.catalog.warnings, *told):
         call.out.note(f"warning: {warning}")
     if call.out.as_json:
         agents = [{"name": name, "version": one.digest[:12]} for name, one in loaded.items()]
         its = {"agents": agents, "task_queue": serving.task_queue, "address": connection.address}
+        its |= {"others": [other.to_json() for other in others], "unknown_workers": list(strangers)}
         call.out.json({**its, "namespace": connection.client.namespace, "ui_url": connection.ui_url})
         return
     kind = " (embedded)" if connection.server is not None else ""

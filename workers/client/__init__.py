@@ -1,6 +1,7 @@
 """The client library.
 
 client: connection, starts, results
+earlier_run: run that has a workflow id already
 inbox: requests of all runs
 messages: decisions and words, many at once
 updates: one message as an update

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, PayloadLimitsConfig, WorkflowHandle
+from temporalio.common import WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from mandate.workers.client import inbox, messages
+from mandate.workers.client import earlier_run, inbox, messages
+from mandate.workers.client.earlier_run import UsedId
 from mandate.workers.converter import data_converter
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
 from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
-from mandate.workflows.rules import validation, wording
+from mandate.workflows.rules import input_size, validation, wording
 
 # The SDK's threads may still hold Python objects when the interpreter goes down: without this pause before it does,
 # one process in ten aborts at exit.
@@ -23,8 +26,8 @@ atexit.register(time.sleep, 0.05)
 
 DEFAULT_ADDRESS = "localhost:7233"
 
-NAME = "a name of 1 to 200 characters that can all be seen, without spaces around it"
-"""Name of one of the people, in words."""
+PAYLOAD_LIMITS = PayloadLimitsConfig(payloads_warn_size=0)
+"""The SDK's warnings of large payloads are off: what is too large is refused with a sentence before it is sent."""
 
 
 async def connect(
@@ -45,7 +48,7 @@ async def connect(
     config.setdefault("target_host", DEFAULT_ADDRESS)
     overrides = {"target_host": address, "namespace": namespace, "identity": identity}
     config |= {name: value for name, value in overrides.items() if value is not None}
-    return await Client.connect(**config, data_converter=data_converter())
+    return await Client.connect(**config, data_converter=data_converter(), payload_limits=PAYLOAD_LIMITS)
 
 
 class AgentClient:
@@ -66,23 +69,28 @@ class AgentClient:
         labels: Mapping[str, str] | None = None,
         steps: int | None = None,
         token: str | None = None,
+        again: bool = False,
     ) -> WorkflowHandle[Any, RunResult]:
         """Start a run of `agent`.
 
         Args:
             agent: name of an agent file of the workers.
             input: what the agent is asked, a text or an object.
-            workflow_id: of the run; `<agent>-<8 hex digits>` if left out.
+            workflow_id: of the run; `<agent>-<8 hex digits>` if left out. One that a run had before is refused for as
+                long as the server knows that run.
             requester: who asks, and so decides on nothing that the run asks people: a name or address of the workers'
                 file of people, unless the agent file says `requester: anyone`.
             labels: for finding the run.
             steps: a lower limit of model calls than the agent file's.
             token: signed by the requester's identity provider, where decisions on the agent's runs are signed; its
                 claims are those of `mandate.workflows.contracts.start.start_claims`, with the `workflow_id` given here.
+            again: start another run under the id of one that has ended; its calls have new idempotency keys.
 
         Raises:
-            ValueError: a value does not fit `StartRequest`; the sentence names the field and what is allowed.
-            WorkflowAlreadyStartedError: a run with this id is still running.
+            ValueError: a value does not fit `StartRequest` or is too large; the sentence names the field and what is
+                allowed.
+            UsedId: a run has this id, or had it and `again` is false; its `run` tells how that one stands or ended. It
+                is a `WorkflowAlreadyStartedError`.
         """
         given = {
             "agent": agent,
@@ -95,17 +103,27 @@ class AgentClient:
         try:
             request = StartRequest.model_validate(given)
         except ValidationError as error:
-            said = validation.sentences(error, StartRequest, unshown=("input", "token"), forms={"requester": NAME})
+            said = validation.sentences(
+                error, StartRequest, unshown=("input", "token"), forms={"requester": messages.NAME}
+            )
             raise ValueError(said) from None
-        return await self.client.start_workflow(
-            "AgentWorkflow",
-            request.model_dump(mode="json", exclude_defaults=True),
-            id=workflow_id or new_workflow_id(agent),
-            task_queue=self._task_queue,
-            task_timeout=TASK_TIMEOUT,
-            result_type=RunResult,
-            static_summary=f"{agent}: {wording.shorten(str(request.input), 100)}",
-        )
+        if (excess := input_size.find_excess(request.input)) is not None:
+            raise ValueError(f"input: {excess}")
+        policy = WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE
+        try:
+            return await self.client.start_workflow(
+                "AgentWorkflow",
+                request.model_dump(mode="json", exclude_defaults=True),
+                id=workflow_id or new_workflow_id(agent),
+                task_queue=self._task_queue,
+                task_timeout=TASK_TIMEOUT,
+                result_type=RunResult,
+                id_reuse_policy=policy,
+                static_summary=f"{agent}: {wording.shorten(str(request.input), 100)}",
+            )
+        except WorkflowAlreadyStartedError as error:
+            found = await earlier_run.find_earlier_run(self.client, error.workflow_id)
+            raise UsedId(error, found) from None
 
     def handle(self, workflow_id: str, run_id: str | None = None) -> WorkflowHandle[Any, RunResult]:
         """Return the handle of a run by its workflow id."""
@@ -128,20 +146,29 @@ class AgentClient:
         return await messages.decide_many(self.client, decisions)
 
     async def steer(self, workflow_id: str, text: str, *, by: str) -> Told:
-        """Tell the model something at its next step; raises as `messages.decide`, as those after it do."""
-        return await messages.steer(self.client, workflow_id, Steering(text=text, by=by))
+        """Tell the model something at its next step.
+
+        Raises:
+            ValueError: the text is empty or too long, or `by` is no name; the sentence says what is allowed.
+            MessageError: as `messages.decide`. What stands after this method raises both too.
+        """
+        words = messages.read_words(Steering, text=text, by=by)
+        try:
+            return await messages.steer(self.client, workflow_id, words)
+        except messages.RunIsOver as error:
+            raise messages.RunIsOver(f"{error}; {wording.GO_ON}") from None
 
     async def pause(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
         """Let a run begin nothing new until it is resumed."""
-        return await messages.pause(self.client, workflow_id, Halt(by=by, reason=reason))
+        return await messages.pause(self.client, workflow_id, messages.read_words(Halt, by=by, reason=reason))
 
     async def resume(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
         """Let a paused run go on."""
-        return await messages.resume(self.client, workflow_id, Halt(by=by, reason=reason))
+        return await messages.resume(self.client, workflow_id, messages.read_words(Halt, by=by, reason=reason))
 
     async def stop(self, workflow_id: str, *, by: str, reason: str = "", keep: bool = False) -> Told:
         """Let a run finish the call in hand and end as `stopped`; what it did is taken back where it may, or kept."""
-        return await messages.stop(self.client, workflow_id, Stop(by=by, reason=reason, keep=keep))
+        return await messages.stop(self.client, workflow_id, messages.read_words(Stop, by=by, reason=reason, keep=keep))
 
 
 def new_workflow_id(agent: str) -> str:

@@ -4,12 +4,25 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from pydantic import BaseModel, ValidationError
 from temporalio.client import Client
 from temporalio.service import RPCError
 
 from mandate.workers.client.in_flight import PER_RUN, Pauses
-from mandate.workers.client.updates import Message, MessageError, NoAnswer, NoRun, Patience, Refused, T, TryAgain, send
+from mandate.workers.client.updates import (
+    Message,
+    MessageError,
+    NoAnswer,
+    NoRun,
+    Patience,
+    Refused,
+    RunIsOver,
+    T,
+    TryAgain,
+    send,
+)
 from mandate.workflows.contracts.request import (
     DECISIONS_CHARACTERS,
     EVERY,
@@ -23,28 +36,49 @@ from mandate.workflows.contracts.request import (
     Stop,
     Told,
 )
-from mandate.workflows.rules import validation
+from mandate.workflows.rules import input_size, validation
 
 __all__ = [
+    "NAME",
     "PATIENCE_SECONDS",
     "DecisionResult",
     "MessageError",
     "NoAnswer",
     "NoRun",
     "Refused",
+    "RunIsOver",
     "decide",
     "decide_many",
     "pause",
+    "read_words",
     "resume",
     "steer",
     "stop",
 ]  # fmt: skip
+
+NAME = "a name of 1 to 200 characters that can all be seen, without spaces around it"
+"""Name of one of the people, in words."""
 
 PATIENCE_SECONDS = 60.0
 """Time for which one message is sent again and waited for."""
 
 IN_ALL = 32
 """Messages in flight to all runs."""
+
+W = TypeVar("W", bound=BaseModel)
+
+
+def read_words(model: type[W], **given: object) -> W:
+    """Return what a person says to a run.
+
+    Raises:
+        ValueError: it does not fit; one sentence names the field and what is allowed.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        said = validation.sentences(error, model, unshown=("text",), forms={"by": NAME})
+    raise ValueError(said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +101,8 @@ async def decide(
     Raises:
         MessageError: it does not count: `Refused`, `NoRun` or `NoAnswer`.
     """
+    if (excess := _find_excess(decision)) is not None:
+        raise Refused(excess)
     return await _told(client, workflow_id, Message("decide", decision, Receipt), Patience(patience_seconds))
 
 
@@ -84,8 +120,14 @@ async def decide_many(
     """
     sending = _Many(client, Patience(patience_seconds), on_outcome)
     entries = [_Entry(workflow_id, decision) for workflow_id, decision in decisions]
-    await asyncio.gather(*(sending.send(together) for together in _messages(entries)))
+    fitting = [entry for entry in entries if not sending.refuse_large(entry)]
+    await asyncio.gather(*(sending.send(together) for together in _messages(fitting)))
     return [entry.outcome for entry in entries if entry.outcome is not None]
+
+
+def _find_excess(decision: Decision) -> str | None:
+    excess = input_size.find_value_excess(decision.value)
+    return f"value: {excess}" if excess is not None else None
 
 
 async def steer(client: Client, workflow_id: str, steering: Steering) -> Told:
@@ -171,6 +213,13 @@ class _Many:
         self._on_outcome = on_outcome
         self._everywhere = asyncio.Semaphore(IN_ALL)
         self._runs: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PER_RUN))
+
+    def refuse_large(self, entry: _Entry) -> bool:
+        """End a decision that no message could carry, and tell whether that was so."""
+        excess = _find_excess(entry.decision)
+        if excess is not None:
+            self._end(entry, None, excess)
+        return excess is not None
 
     async def send(self, together: Sequence[_Entry]) -> None:
         # Those of a busy run queue up before they take a place of all.

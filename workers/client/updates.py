@@ -63,6 +63,10 @@ class NoRun(MessageError):
     """The error for a run that does not exist or is over."""
 
 
+class RunIsOver(NoRun):
+    """The error for a run that is over."""
+
+
 class NoAnswer(MessageError):
     """The error for no answer in time; the message may still be taken in."""
 
@@ -224,9 +228,9 @@ class _Sending(Generic[T]):
                 is_closing = any(words in error.message for words in _CLOSING)
                 if error.status is RPCStatusCode.NOT_FOUND and not is_closing:
                     seen = handle is not None and not message.names_its_run
-                    raise NoRun(_no_run(self._workflow_id, error, seen=seen)) from None
+                    raise _no_run(self._workflow_id, error, seen=seen) from None
                 if is_closing and await _is_over(self._client, self._workflow_id):
-                    raise NoRun(f"run {self._workflow_id!r} is over") from None
+                    raise RunIsOver(f"run {self._workflow_id!r} is over") from None
                 if not is_closing and not is_passing(error):
                     raise
                 await self._refuse_failing(error)
@@ -310,6 +314,7 @@ def _refusal(cause: BaseException) -> Refused:
     return TryAgain(cause.message) if cause.type == FailureType.TRY_AGAIN else Refused(cause.message)
 
 
-def _no_run(workflow_id: str, error: RPCError, *, seen: bool) -> str:
-    over = seen or "already completed" in error.message
-    return f"run {workflow_id!r} is over" if over else f"there is no run {workflow_id!r}"
+def _no_run(workflow_id: str, error: RPCError, *, seen: bool) -> NoRun:
+    if seen or "already completed" in error.message:
+        return RunIsOver(f"run {workflow_id!r} is over")
+    return NoRun(f"there is no run {workflow_id!r}")

@@ -12,6 +12,7 @@ from temporalio.converter import DataConverter
 
 from mandate.workers.history.events import Happening, MessageReceived, RequestOpened, describe_failure
 from mandate.workers.history.local_activities import read_local_activity
+from mandate.workflows.contracts.control import SAFE, ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.marks import read_as
 from mandate.workflows.contracts.request import (
@@ -38,7 +39,8 @@ from mandate.workflows.rules import decisions
 M = TypeVar("M", bound=BaseModel)
 
 NOTIFY, CHECK, CHECK_MANY = "notify_people", "check_decision", "check_decisions"
-CHECKS = (CHECK, CHECK_MANY)
+CONTROL = "check_control"
+CHECKS = (CHECK, CHECK_MANY, CONTROL)
 
 _MESSAGES: Mapping[str, type[Decision] | type[Steering] | type[Halt]] = {
     "decide": Decision,
@@ -64,6 +66,11 @@ class RequestHistory:
     _updates: dict[int, tuple[str, Any]] = field(default_factory=dict)
     """Messages that are being taken in, by the event that accepted them."""
     _checks: dict[int, tuple[DecisionCheck, ...]] = field(default_factory=dict)
+    is_controlled: bool = False
+    """Who steers, pauses, resumes and stops the run is looked up before it counts."""
+    _heard: list[tuple[str, Any]] = field(default_factory=list)
+    """Signals that control the run, until it is known whether they count."""
+    _controls: dict[int, ControlCheck] = field(default_factory=dict)
 
     def carry_over(self, state: RunState) -> None:
         """Go on as the run did when it continued as new."""
@@ -124,6 +131,9 @@ class RequestHistory:
                 return await self._checked_locally(event, step)
             case "activity_task_completed_event_attributes":
                 completed = event.activity_task_completed_event_attributes
+                if (control := self._controls.pop(completed.scheduled_event_id, None)) is not None:
+                    found = await self._decoded(completed.result.payloads, ControlChecked)
+                    return self._controlled(control, found.refusal if found is not None else None, step)
                 checks = self._checks.pop(completed.scheduled_event_id, ())
                 checked = await self._results(completed.result.payloads, len(checks))
                 return [
@@ -131,6 +141,10 @@ class RequestHistory:
                     for check, one in zip(checks, checked, strict=False)
                     for happening in self._checked(check, one, step)
                 ]
+            case "activity_task_failed_event_attributes":
+                return self._uncontrolled(event.activity_task_failed_event_attributes.scheduled_event_id, step)
+            case "activity_task_timed_out_event_attributes":
+                return self._uncontrolled(event.activity_task_timed_out_event_attributes.scheduled_event_id, step)
             case "timer_fired_event_attributes":
                 return self._expired(event.event_time.ToDatetime(UTC), step)
             case "upsert_workflow_search_attributes_event_attributes":
@@ -139,6 +153,10 @@ class RequestHistory:
 
     async def _scheduled(self, event: HistoryEvent, step: int) -> list[Happening]:
         attributes = event.activity_task_scheduled_event_attributes
+        if attributes.activity_type.name == CONTROL:
+            control = await self._decoded(attributes.input.payloads, ControlCheck)
+            if control is not None:
+                self._controls[event.event_id] = control
         if attributes.activity_type.name == CHECK:
             check = await self._decoded(attributes.input.payloads, DecisionCheck)
             if check is not None:
@@ -210,11 +228,31 @@ class RequestHistory:
         if isinstance(message, tuple):
             return []
         if not isinstance(message, Decision):
+            if self.is_controlled and message is not None:
+                self._heard.append((name, message))
+                return []
             return self._talked(name, message, step) if message is not None else []
         if message.request != EVERY or not self.requests:
             return []
         self._close(EVERY)
         return [MessageReceived(step, f"{message.by or 'somebody'} rejects all open requests")]
+
+    def _controlled(self, check: ControlCheck, refusal: str | None, step: int) -> list[Happening]:
+        """Return the event of a signal whose author is known by now; that of an update is told by its answer."""
+        heard = next((one for one in self._heard if one[0] == check.verb and one[1].by == check.by), None)
+        if heard is None:
+            return []
+        self._heard.remove(heard)
+        if refusal is None:
+            return self._talked(*heard, step)
+        return [MessageReceived(step, f"{_said(*heard)}, which does not count: {refusal}", counts=False)]
+
+    def _uncontrolled(self, scheduled: int, step: int) -> list[Happening]:
+        """Return the event of a signal whose author could not be looked up."""
+        check = self._controls.pop(scheduled, None)
+        if check is None:
+            return []
+        return self._controlled(check, None if check.verb in SAFE else "who may do so could not be checked", step)
 
     def _talked(self, name: str, message: Any, step: int) -> list[Happening]:
         if name in {"pause", "resume"}:

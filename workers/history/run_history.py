@@ -85,7 +85,9 @@ class RunHistory:
     async def add(self, event: HistoryEvent) -> list[Happening]:
         """Take in the next event; return what a person would want to hear of it."""
         await self._note_wait(event)
-        return [*await self._add(event), *await self.parked.add(event, self.step)]
+        happened = await self._add(event)
+        self.parked.is_controlled = self.pin is not None and self.pin.controls
+        return [*happened, *await self.parked.add(event, self.step)]
 
     async def _add(self, event: HistoryEvent) -> list[Happening]:
         match event.WhichOneof("attributes"):

@@ -16,6 +16,7 @@ start: claims of a signed start
 request: requests to people, their decisions
 question: questions of MCP servers
 decision_lookups: decisions looked up together
+control: checks of who controls runs
 people: file of people
 channels: file of channels
 verification: checks and probes

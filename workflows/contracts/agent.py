@@ -177,6 +177,8 @@ class AgentPin(Record):
     """Failures that retries cannot mend go to people; false in runs that began when they ended the run."""
     hides: bool = False
     """Sensitive arguments are here by reference only; false in runs that have none or began when they were in clear."""
+    controls: bool = False
+    """Messages that control the run are checked: the file of people said who may control runs when it began."""
     loop: int = 0
     """`changes.LOOP` when the run began."""
     budget: Budget

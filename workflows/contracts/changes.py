@@ -17,6 +17,8 @@ class Change(Enum):
     ASKS_UNMATCHED = "asks", 1, "A call that no rule matches is asked for, not refused."
     HIDES_SENSITIVE = "hides", 1, "Sensitive arguments are known by reference, and not taken in the clear."
 
+    CHECKS_CONTROL = "controls", 1, "Who steers, pauses, resumes or stops the run is looked up first."
+
     ESCALATES = "recovers", 1, "People say how a run goes on that cannot go on by itself; it does not end."
     RECONCILES = "recovers", 1, "The unknown outcome of an effect is looked up, by a probe or a person."
     REFUSES_REPEATED = "recovers", 1, "A call that failed for good is not made again as it is."
@@ -47,7 +49,7 @@ class Change(Enum):
     ACCEPTS_RESULTS = "loop", 3, "What has failed can be accepted as it is only where there is a result or an answer."
 
     @property
-    def field(self) -> Literal["asks", "hides", "recovers", "loop"]:
+    def field(self) -> Literal["asks", "hides", "controls", "recovers", "loop"]:
         return self.value[0]
 
     @property
@@ -61,6 +63,8 @@ class Change(Enum):
                 return agent.asks
             case "hides":
                 return agent.hides
+            case "controls":
+                return agent.controls
             case "recovers":
                 return agent.recovers
             case "loop":

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from mandate.workflows.contracts.base import Spec
 from mandate.workflows.contracts.faults import Located, find_repeated, refuse
-from mandate.workflows.contracts.policy import Group, Person
+from mandate.workflows.contracts.policy import Approvers, Group, Person
 
 AGENT_PREFIX = "agent:"
 """Begins what an agent is called where people are; nobody of that name ever decides."""
@@ -57,6 +57,9 @@ class PeopleSpec(Spec):
 
     people: tuple[PersonSpec, ...] = Field(min_length=1, description="Who may decide.")
     groups: dict[Group, GroupSpec] = Field(default={}, description="What groups are for; those not named need none.")
+    control: Approvers | None = Field(
+        default=None, description="Who may steer, pause, resume and stop runs; left out, everybody may."
+    )
 
     @field_validator("people")
     @classmethod

@@ -51,7 +51,7 @@ class Match(Spec):
 
 
 class Approvers(Spec):
-    """People who may decide: any of these users, and everybody in any of these groups."""
+    """People who may decide or control: any of these users, and everybody in any of these groups."""
 
     users: tuple[Person, ...] = Field(default=(), description="People, by the name that they decide under.")
     groups: tuple[Group, ...] = Field(default=(), description="Groups of the file of people.")

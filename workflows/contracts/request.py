@@ -383,11 +383,24 @@ class Notified(Record):
     """Those of its input, where it was a local activity, whose input is in no history."""
 
 
+WORDS_CHARACTERS = 8000
+
+
 class Steering(Message):
     """Message of a person to the agent: the argument of `steer`."""
 
-    text: str = Field(min_length=1, max_length=8000, description="The words, which the model is told as this person's.")
+    text: str = Field(min_length=1, description="The words, which the model is told as this person's.")
     by: By = Field(description="Who says it.")
+
+    @field_validator("text")
+    @classmethod
+    def _is_short(cls, value: str) -> str:
+        if len(value) > WORDS_CHARACTERS:
+            raise ValueError(
+                f"has {len(value):,} characters; at most {WORDS_CHARACTERS:,} are told at once; put more into a file "
+                "that a tool of the agent reads, and name that file"
+            )
+        return value
 
 
 class Halt(Message):

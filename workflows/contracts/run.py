@@ -33,6 +33,8 @@ ATTRIBUTE_BYTES = 1900
 class RunRequest(Spec):
     """The one argument of `AgentWorkflow`."""
 
+    unavailable = ("continues", "session")
+
     agent: Name = Field(description="Name of an agent file of the workers.")
     input: str | JsonObject = Field(description="What the agent is asked: a text, or an object that it reads as JSON.")
     requester: str | None = Field(default=None, min_length=1, max_length=200, description="Who asks.")

@@ -1,7 +1,16 @@
 """Control of a run as a whole by people: steer, pause, resume, stop."""
 
-from temporalio import workflow
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+from mandate.workflows import steps
+from mandate.workflows.contracts.changes import Change
+from mandate.workflows.contracts.control import SAFE, ControlCheck, ControlVerb
+from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import Words
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
 from mandate.workflows.loop.run import Run
@@ -11,6 +20,7 @@ LINES = 5
 """Calls that the answer to a stop names."""
 
 STOPPING = "the run is being stopped"
+ENDING = "the run is ending"
 
 WORDS_WAITING = 100
 WORDS_BYTES = 32 * 1024
@@ -24,6 +34,51 @@ class Control:
         self.is_ending = False
         """Nothing is told to the model any more."""
         self._run = run
+        self._in_turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def admitted(self, verb: ControlVerb, by: str) -> AsyncIterator[None]:
+        """Let through what a person wants of the run once it is known that they may, in the order of the messages.
+
+        A stop waits for no other message.
+
+        Raises:
+            ApplicationError: `DecisionRefused`, with a sentence for them; `TryAgain`.
+        """
+        if not self._run.has(Change.CHECKS_CONTROL):
+            yield
+            return
+        async with nullcontext() if verb == "stop" else self._in_turn:
+            await self._check(verb, by)
+            if self.is_ending:
+                raise ApplicationError(ENDING, type=FailureType.DECISION_REFUSED, non_retryable=True)
+            yield
+
+    async def _check(self, verb: ControlVerb, by: str) -> None:
+        agent, workflow_id = self._run.state.agent.name, workflow.info().workflow_id
+        try:
+            checked = await steps.check_control(ControlCheck(verb=verb, by=by, agent=agent, workflow_id=workflow_id))
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            self._let_unchecked(verb, by, error)
+            return
+        if checked.refusal is not None:
+            raise ApplicationError(checked.refusal, type=FailureType.DECISION_REFUSED, non_retryable=True)
+
+    def _let_unchecked(self, verb: ControlVerb, by: str, error: ActivityError) -> None:
+        """Let a pause or a stop through of which it cannot be told who may: a run in trouble is held all the same."""
+        cause = error.cause
+        is_said = isinstance(cause, ApplicationError)
+        why = cause.message if isinstance(cause, ApplicationError) else "no worker answered in time"
+        if verb in SAFE:
+            self._run.record_step(f"{verb} by {by}: who may control runs could not be checked ({why}); it counts")
+            return
+        raise ApplicationError(
+            f"who may {verb} runs could not be checked ({why}); nothing was done; try again",
+            type=FailureType.DECISION_REFUSED if is_said else FailureType.TRY_AGAIN,
+            non_retryable=True,
+        )
 
     @property
     def is_stopping(self) -> bool:
@@ -61,7 +116,7 @@ class Control:
         if self._run.state.control.stopped is not None:
             return STOPPING
         if self.is_ending:
-            return "the run is ending"
+            return f"{ENDING}; {wording.GO_ON}"
         words = self._run.state.control.words
         if len(words) >= WORDS_WAITING:
             return f"{WORDS_WAITING} texts wait for the model's next step already; it takes no more before"

@@ -15,7 +15,7 @@ from mandate.workflows.contracts.failures import FailureType, Unreadable
 from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.run import RunRequest
 from mandate.workflows.contracts.state import RunState
-from mandate.workflows.rules import local_activities, validation, wording
+from mandate.workflows.rules import input_size, local_activities, validation, wording
 
 GOAL_CHARACTERS = 500
 
@@ -63,9 +63,13 @@ def request_of(args: tuple[Any, ...]) -> RunRequest | ApplicationError:
         kind = JSON_KINDS.get(type(args[0]), "nothing")
         return _bad_input(f"AgentWorkflow takes one JSON object, got {kind}")
     try:
-        return RunRequest.model_validate(args[0])
+        request = RunRequest.model_validate(args[0])
     except ValidationError as error:
         return _bad_input(validation.sentences(error, RunRequest, unshown=("input", "token")))
+    # No worker could begin such a run: the request to pin its agent would not be taken.
+    if input_size.measure(pin_request(request).model_dump(mode="json")) > input_size.PAYLOAD_BYTES:
+        return _bad_input(f"input: {input_size.describe_excess(f'{input_size.measure(request.input):,}')}")
+    return request
 
 
 def pin_request(request: RunRequest) -> PinRequest:

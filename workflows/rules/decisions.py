@@ -14,7 +14,6 @@ from mandate.workflows.contracts.request import (
     CANCEL,
     EVERY,
     REJECT,
-    VALUE_BYTES,
     Checked,
     Closed,
     Decision,
@@ -27,7 +26,7 @@ from mandate.workflows.contracts.request import (
 )
 from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
-from mandate.workflows.rules import commands
+from mandate.workflows.rules import commands, input_size
 from mandate.workflows.rules import needs as rules_needs
 
 CLOSED_KEPT = 256
@@ -121,9 +120,8 @@ def find_refusal(people: PeopleState, decision: Decision, at: datetime, requeste
         if decision.choice not in WITH_VALUE:
             allowed = " or ".join(choice for choice in request.choices if choice in WITH_VALUE)
             return f"value: goes with {allowed}, not with {decision.choice!r}"
-        size = len(canonical_json(decision.value))
-        if size > VALUE_BYTES:
-            return f"value: has {size} bytes as JSON; at most {VALUE_BYTES} are allowed"
+        if (excess := input_size.find_value_excess(decision.value)) is not None:
+            return f"value: {excess}"
     if is_expired(request, at):
         return f"request {request.id} expired at {format_time(request.expires_at)}"
     by = normalize_name(decision.by or "")

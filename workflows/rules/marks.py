@@ -6,6 +6,7 @@ from hashlib import sha256
 
 from pydantic import BaseModel
 
+from mandate.workflows.contracts.control import ControlCheck
 from mandate.workflows.contracts.decision_lookups import DecisionChecks
 from mandate.workflows.contracts.marks import MarkKind
 from mandate.workflows.contracts.request import DecisionCheck
@@ -36,6 +37,8 @@ def find_subject(request: BaseModel) -> str:
     checks = request.checks if isinstance(request, DecisionChecks) else ()
     if isinstance(request, DecisionCheck):
         checks = (request,)
+    if isinstance(request, ControlCheck):
+        parts.append(f"{request.verb} {request.by}")
     parts += [f"{check.request.id} {decisions.compute_key(check.decision)}" for check in checks]
     return " ".join(parts)
 

@@ -240,7 +240,8 @@ class _Fault:
                 pattern = str(ctx["pattern"])
                 return f"{value} {_PATTERNS.get(pattern, f'does not match {pattern}')}".lstrip()
             case "string_too_long":
-                return _after(value, f"must have at most {ctx['max_length']} characters")
+                size = len(self.detail["input"])
+                return _after(value, f"has {size:,} characters and must have at most {ctx['max_length']:,}")
             case "value_error":
                 return _after(value, str(ctx["error"]))
             case "fault":
@@ -260,7 +261,7 @@ class _Fault:
         if self._owner is None:
             return "is not allowed here"
         key = str(self.place[-1])
-        if issubclass(self._owner, Spec) and key in self._owner.unavailable and self._is_file:
+        if issubclass(self._owner, Spec) and key in self._owner.unavailable:
             return "is not available in this version; remove it"
         known = _keys(self._owner)
         if not self._is_file:

@@ -13,6 +13,12 @@ from mandate.workflows.rules import plain_text, redaction
 SUPPLIED = "its answer is a person's"
 """Beginning of the reason of a run whose final answer a person supplied."""
 
+GO_ON = (
+    "it is told nothing more; start another run that says what it must know (`continues`, which takes over a run's "
+    "conversation, is not available in this version)"
+)
+"""Advice to whoever would have an ended run go on."""
+
 ALL_REFUSED = (
     "people refused all calls of this turn; the same calls are refused again without asking them. "
     "Find another way, or give your answer with what you have."

@@ -150,6 +150,8 @@ async def test_run_is_told_a_line_a_step(place: Place, worker: object) -> None:
     assert "  pay amount=7 card=***" in lines
     assert "Read it     mandate show told" in lines
     assert "4000" not in done.out + done.err
+    described = await place.client.get_workflow_handle("told").describe()
+    assert f"\nagent till version {described.search_attributes['AgentVersion'][0]}\n" in done.err
 
 
 async def test_json_is_exactly_the_result(place: Place, worker: object) -> None:
@@ -158,7 +160,9 @@ async def test_json_is_exactly_the_result(place: Place, worker: object) -> None:
     assert done.code == 0, done.err
     result = RunResult.model_validate(json.loads(done.out))
     assert json.loads(done.out)["workflow_id"].startswith("till-")
-    assert set(json.loads(done.out)) == {"workflow_id", "run_id", *RunResult.model_fields}
+    assert set(json.loads(done.out)) == {"workflow_id", "run_id", "version", *RunResult.model_fields}
+    shown = await place.run("show", json.loads(done.out)["workflow_id"], "-o", "json")
+    assert json.loads(done.out)["version"] == json.loads(shown.out)["version"]
     assert (result.status, result.output, result.effects.count) == ("completed", "Paid seven.", 1)
 
 
@@ -211,16 +215,6 @@ async def test_bad_input_exits_with_two_and_its_sentence(
     assert done.code == 2
     assert f"error: {sentence}" in done.err
     assert "Traceback" not in done.err
-
-
-async def test_id_of_a_running_run_is_refused(place: Place, worker: object) -> None:
-    await place.run("run", "till", "dawdle", "--id", "taken", "--detach")
-
-    done = await place.run("run", "till", "hi", "--id", "taken")
-
-    await place.client.get_workflow_handle("taken").terminate()
-    assert done.code == 2
-    assert done.err == ("error: a run with the id 'taken' is going on; follow it with `mandate show taken --follow`\n")
 
 
 async def test_missing_worker_is_told_and_ctrl_c_leaves_the_run(place: Place) -> None:

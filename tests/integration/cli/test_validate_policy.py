@@ -113,6 +113,29 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
     return answer | {"code": code}
 
 
+@pytest.mark.parametrize(
+    ("control", "line", "known"),
+    [
+        ("", "anyone may steer, pause, resume and stop runs: people.yaml has no `control`", None),
+        (
+            "control: {groups: [finance], users: [ann]}\n",
+            "group finance, ann may steer, pause, resume and stop runs: says people.yaml",
+            {"groups": ["finance"], "users": ["ann"]},
+        ),
+    ],
+)
+def test_who_controls_runs_is_told(
+    project: Path, capsys: pytest.CaptureFixture[str], control: str, line: str, known: object
+) -> None:
+    with (project / "people.yaml").open("a") as file:
+        file.write(control)
+
+    _, out, _ = run(capsys)
+
+    assert f"control     {line}\n" in out
+    assert told(capsys)["control"] == known
+
+
 def test_each_tool_says_what_can_become_of_its_calls(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, errors = run(capsys)
 

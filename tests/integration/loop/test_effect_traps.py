@@ -95,7 +95,11 @@ async def test_run_of_the_same_name_is_a_new_intention(site: Site) -> None:
 
     async with site.serving():
         name = f"again-{uuid4().hex[:8]}"
-        results = [await (await site.agents.start("again", "Go on.", workflow_id=name)).result() for _ in range(2)]
+        starts = [{}, {"again": True}]
+        results = [
+            await (await site.agents.start("again", "Go on.", workflow_id=name, **options)).result()
+            for options in starts
+        ]
 
     assert [result.status for result in results] == [RunStatus.COMPLETED] * 2
     assert len({call.key for call in calls_of(name, "send")}) == 2

@@ -19,7 +19,7 @@ from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.request import EVERY, REJECT, Decision, Halt, Steering, Stop
 from mandate.workflows.contracts.run import RunStatus
-from tests.support.agents import REQUESTER, Site, continued, new_site, parts_taken
+from tests.support.agents import Site, continued, new_site, parts_taken
 from tests.support.people import write_people
 from tests.support.toolkit import LET_GO
 
@@ -47,7 +47,7 @@ class _Reusing(OutboundInterceptor):
         its = self._reusing
         if its.later is None:
             await its.site.client.get_workflow_handle(message.id).terminate()
-            its.later = await its.site.agents.start("busy", "Go on.", workflow_id=message.id, requester=REQUESTER)
+            its.later = await its.site.start("busy", workflow_id=message.id, again=True)
         return await super().start_workflow_update(message)
 
 

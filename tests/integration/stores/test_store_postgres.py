@@ -35,7 +35,7 @@ class TestPostgresStore(StoreConformance):
         await execute(url, flip, digest)
 
     async def outdate(self, url: str) -> None:
-        await execute(url, "DROP TABLE mandate_claims, mandate_keys, mandate_unmarked")
+        await execute(url, "DROP TABLE mandate_claims, mandate_keys, mandate_unmarked, mandate_workers")
 
     async def forbid_writing(self, url: str) -> None:
         await execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")

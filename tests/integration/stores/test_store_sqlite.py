@@ -32,7 +32,14 @@ class TestSqliteStore(StoreConformance):
         connection.close()
 
     async def outdate(self, url: str) -> None:
-        execute(url, "DROP TABLE claims", "DROP TABLE keys", "DROP TABLE unmarked", "PRAGMA user_version = 0")
+        execute(
+            url,
+            "DROP TABLE claims",
+            "DROP TABLE keys",
+            "DROP TABLE unmarked",
+            "DROP TABLE workers",
+            "PRAGMA user_version = 0",
+        )
 
     async def forbid_writing(self, url: str) -> None:
         # A file whose write version SQLite does not know is only read, also by root.

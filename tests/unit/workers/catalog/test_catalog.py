@@ -360,7 +360,7 @@ tools:
     ]
 
 
-async def test_rule_that_fits_no_tool_is_a_warning(folder: Path) -> None:
+async def test_name_that_no_tool_has_is_a_warning_beside_one_that_a_tool_has(folder: Path) -> None:
     (folder / "a.yaml").write_text(
         "name: a\n"
         + HEAD
@@ -375,11 +375,12 @@ policy:
 
     catalog = await load(folder)
 
-    has = "is no tool of this agent; it has ask_person, look_up, read_result"
+    has = "it has ask_person, look_up, read_result"
+    no_tag = "'shops' is a tag of no tool of this agent; did you mean 'shop'? they have shop"
     assert [str(warning).removeprefix(f"{folder}/") for warning in catalog.warnings] == [
-        f"a.yaml:7:41: policy[0].match.tools[1]: 'lookup' {has}",
-        f"a.yaml:8:42: policy[1].match.tools[1]: 'pay_*' {has}",
-        "a.yaml:8:65: policy[1].match.tags[1]: 'shops' is a tag of no tool of this agent; they have shop",
+        f"a.yaml:7:41: policy[0].match.tools[1]: 'lookup' is no tool of this agent; did you mean 'look_up'? {has}",
+        f"a.yaml:8:42: policy[1].match.tools[1]: 'pay_*' is no tool of this agent; {has}",
+        f"a.yaml:8:65: policy[1].match.tags[1]: {no_tag}",
     ]
 
 

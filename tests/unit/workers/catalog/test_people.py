@@ -91,7 +91,7 @@ def test_groups_are_those_that_somebody_is_in_or_that_are_described(tmp_path: Pa
         ),
         (
             "people: [{name: a}]\nteams: {}",
-            [(2, "teams", "", "is not a key that is known here; allowed are groups, people")],
+            [(2, "teams", "", "is not a key that is known here; allowed are control, groups, people")],
         ),
         (
             "people: [{name: a}]\ngroups: {x: {about: y}}",
@@ -467,3 +467,26 @@ class TestKeys:
         (fault,) = faults_for([], settings(tmp_path, MANDATE_JWKS=str(path), MANDATE_TOKEN_ISSUER="corp"))
 
         assert str(fault) == f"{path}: MANDATE_JWKS: {says}"
+
+
+async def test_who_controls_must_be_in_the_file(tmp_path: Path) -> None:
+    text = """\
+people:
+  - {name: ann@example.com, addresses: ["slack:U1"], groups: [ops]}
+groups: {audit: {}}
+control:
+  users: [ANN@example.com, "slack:u1", bob@example.com]
+  groups: [OPS, audit, opps]
+"""
+
+    faults = faults_for((), settings(tmp_path, text))
+
+    user = "names the user 'bob@example.com', whom this file does not have; did you mean 'ann@example.com'?"
+    group = "names the group 'opps', which this file does not have; did you mean 'ops'?"
+    assert [(fault.line, fault.key, fault.message) for fault in faults] == [
+        (5, "control.users[2]", f"{user} it has ann@example.com"),
+        (6, "control.groups[2]", f"{group} it has audit, ops"),
+    ]
+    assert told(tmp_path, "people: [{name: a}]\ncontrol: {}") == [
+        (2, "control", "", "names nobody; give 'users', 'groups' or both")
+    ]

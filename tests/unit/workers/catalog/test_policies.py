@@ -276,6 +276,36 @@ async def test_policy_about_none_of_the_tools_is_a_warning(project: Path) -> Non
     ]
 
 
+async def test_shared_rule_must_be_about_a_tool_of_some_agent_of_the_folder(project: Path) -> None:
+    write_policy(project, "limits", "  - {id: a, match: {tools: [plce_order]}, verdict: deny}\n")
+    write_agent(project, "policies: [limits]\n", "issue_refund")
+    write_agent(project, "policies: [limits]\n", "issue_refund", name="other")
+    fault = (
+        "policies/limits.yaml:3:29: rules[0].match.tools[0]: 'plce_order' is no tool of any agent that has this policy"
+        "{} these agents have it: other, shop; it denies nothing"
+    )
+
+    assert await faults_of(project) == [fault.format(";")]
+
+    write_agent(project, "policies: [limits]\n", "issue_refund", "place_order")
+    assert await faults_of(project) == [fault.format("; did you mean 'place_order'?")]
+
+    write_policy(project, "limits", "  - {id: a, match: {tools: [place_order]}, verdict: deny}\n")
+    catalog = await load(project)
+    assert [str(warning).replace(f"{project}/", "") for warning in catalog.warnings] == [
+        "agents/other.yaml:6:12: policies[0]: no rule of policy 'limits' is about a tool of this agent"
+    ]
+
+
+async def test_one_file_is_not_held_to_rules_about_tools_of_others(project: Path) -> None:
+    write_policy(project, "limits", "  - {id: a, match: {tools: [place_order]}, verdict: deny}\n")
+    write_agent(project, "policies: [limits]\n", "issue_refund")
+
+    catalog = await Catalog.load(project / "agents" / "shop.yaml", NoServers(), secrets=Secrets({}, None))
+
+    assert list(catalog.agents) == ["shop"]
+
+
 def test_folder_stands_beside_that_of_the_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "a.yaml").touch()

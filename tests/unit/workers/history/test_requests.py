@@ -15,6 +15,7 @@ from mandate.workers.history.run_history import RunHistory
 from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.compensation import CompensationRequest
+from mandate.workflows.contracts.control import ControlCheck, ControlChecked, ControlVerb
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.request import (
     Answer,
@@ -293,7 +294,7 @@ async def test_messages_that_do_not_fit_are_passed_over(value: Any) -> None:
         assert await its.add(await signaled(5, name, value), 1) == []
         assert await its.add(await accepted(6, name, value), 1) == []
         assert await its.add(await answered(7, 6, value), 1) == []
-    for kind in ("notify_people", "check_decision", "check_decisions"):
+    for kind in ("notify_people", "check_decision", "check_decisions", "check_control"):
         assert await its.add(await scheduled(8, kind, value), 1) == []
         assert await its.add(await completed(9, 8, value), 1) == []
     nothing = event(10)
@@ -342,6 +343,46 @@ async def test_run_that_takes_back_what_it_did_is_not_paused_any_more() -> None:
     await history.add(await scheduled(7, "plan_compensation", planned))
 
     assert (before, history.parked.status) == ("paused", "running")
+
+
+async def test_signal_counts_once_it_is_known_who_may_control_the_run() -> None:
+    its = await parked()
+    its.is_controlled = True
+
+    heard = [*await its.add(await signaled(5, "pause", Halt(by="eve")), 1)]
+    heard += await its.add(await signaled(6, "pause", Halt(by="ann")), 1)
+    before = its.status
+    for number, by in ((7, "eve"), (8, "ann")):
+        check = ControlCheck(verb="pause", by=by, agent="till", workflow_id="till-1")
+        heard += await its.add(await scheduled(number, "check_control", check), 1)
+    refused = await its.add(await completed(9, 7, ControlChecked(refusal="by: 'eve' may not pause runs")), 1)
+    between = its.status
+    counted = await its.add(await completed(10, 8, ControlChecked()), 1)
+
+    assert (heard, before, between, its.status) == ([], "running", "running", "paused")
+    assert refused == [
+        MessageReceived(1, "eve pauses the run, which does not count: by: 'eve' may not pause runs", counts=False)
+    ]
+    assert counted == [MessageReceived(1, "ann pauses the run")]
+
+
+@pytest.mark.parametrize(("verb", "counts"), [("pause", True), ("resume", False)])
+async def test_signal_whose_author_cannot_be_looked_up_counts_in_the_safe_direction(
+    verb: ControlVerb, counts: bool
+) -> None:
+    its = await parked()
+    its.is_controlled = True
+    await its.add(await signaled(5, verb, Halt(by="ann")), 1)
+    check = ControlCheck(verb=verb, by="ann", agent="till", workflow_id="till-1")
+    await its.add(await scheduled(6, "check_control", check), 1)
+    failed = event(7)
+    failed.activity_task_failed_event_attributes.scheduled_event_id = 6
+
+    (happened,) = await its.add(failed, 1)
+
+    assert isinstance(happened, MessageReceived)
+    assert happened.counts is counts
+    assert its.status == ("paused" if counts else "running")
 
 
 async def test_stop_that_keeps_what_was_done_is_told_as_one() -> None:

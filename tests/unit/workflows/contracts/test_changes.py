@@ -36,6 +36,7 @@ def pin(**fields: object) -> AgentPin:
         ({}, set()),
         ({"asks": True}, {"asks"}),
         ({"hides": True}, {"hides"}),
+        ({"controls": True}, {"controls"}),
         ({"recovers": True}, {"recovers"}),
         ({"asks": True, "recovers": True}, {"asks", "recovers"}),
     ],

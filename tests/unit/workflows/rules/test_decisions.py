@@ -13,6 +13,7 @@ from mandate.workflows.contracts.request import Checked, Decision, EditedCall, N
 from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.rules import decisions
+from mandate.workflows.rules.input_size import VALUE_WAY
 
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -75,7 +76,10 @@ class TestRefusals:
             ({"choice": "maybe"}, "choice: 'maybe' is not one of approve, reject"),
             ({"choice": "answer"}, "choice: 'answer' is not one of approve, reject"),
             ({"value": "x" * 65534}, None),
-            ({"value": "x" * 65535}, "value: has 65537 bytes as JSON; at most 65536 are allowed"),
+            (
+                {"value": "x" * 65535},
+                f"value: has 65,537 bytes as JSON; at most 65,536 are allowed; {VALUE_WAY}",
+            ),
             ({"by": "eve"}, "by: 'eve' asked for this run and cannot decide for it"),
             ({"by": "EVE"}, "by: 'EVE' asked for this run and cannot decide for it"),
             ({"by": "<your name>"}, "by: '<your name>' is where your own words go"),
