@@ -1,7 +1,7 @@
 """Workers of agents without receipts, as the SDK by itself would be, to see what receipts are there for.
 
-`python -m tests.support.bare_worker`, set up like `mandate worker`, serves workflow tasks alone, with their local activities,
-and prints `ready`.
+`python -m tests.support.bare_worker`, set up like `mandate worker`, serves workflow tasks with their local activities,
+and nothing else; it prints `ready`.
 """
 
 import asyncio
