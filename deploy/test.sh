@@ -28,8 +28,8 @@ status=0
 if [ -n "$whole" ]; then
     # Four at once, since most tests wait, each with a file at a time in the order of tests/conftest.py.
     pytest --quiet -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$?
-    # Those that measure how long a worker that died, or got little of a processor, is waited for.
-    pytest --quiet -m alone tests/acceptance || status=$?
+    # Those that measure how long a worker is waited for, or that look at the default port, where demos are too.
+    pytest --quiet -m alone tests/acceptance tests/integration/cli || status=$?
 else
     pytest "$@" || status=$?
 fi

@@ -14,7 +14,7 @@ from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import DevServer, run_private_server
 
 FOLDERS = {"integration": "starts servers", "acceptance": "acts as a user does, with real processes"}
-ALONE = "measures how long something is waited for: no other test may run beside it"
+ALONE = "measures how long something is waited for, or needs the default port: no other test may run beside it"
 LOOPBACK = ("127.0.0.1", "localhost")
 OURS = ("MANDATE_", "TEMPORAL_", "OPENAI_", "ANTHROPIC_", "VLLM_")
 

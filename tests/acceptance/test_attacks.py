@@ -26,6 +26,7 @@ from tests.support.signing import Issuer
 Handle = WorkflowHandle[Any, Any]
 
 SAME = {"call": [{"transfer": {"order": 1, "amount": 120}}]}
+OTHER = {"call": [{"transfer": {"order": 3, "amount": 120}}]}
 TWO = {"call": [{"transfer": {"order": 1}}, {"transfer": {"order": 2}}]}
 DONE = {"say": "done"}
 MANY = 250
@@ -41,6 +42,7 @@ LIMIT = {"id": "limit", "match": {"tools": ["transfer"]}, "when": "args.amount >
 AGENTS: dict[str, dict[str, Any]] = {
     "once": {"turns": [SAME, DONE], "policy": [*asks(), LIMIT]},
     "again": {"turns": [SAME, SAME, DONE], "policy": asks()},
+    "next": {"turns": [SAME, OTHER, DONE], "policy": asks()},
     "two": {"turns": [TWO, DONE], "policy": asks()},
     "pair": {"turns": [SAME, DONE], "policy": asks(quorum=2)},
     "brief": {"turns": [SAME, DONE], "policy": asks(expires="6s")},
@@ -240,7 +242,7 @@ async def test_one_person_is_one_person_under_every_name(there: Place) -> None:
 
 async def test_what_is_decided_is_not_decided_again(there: Place) -> None:
     """Nobody turns an approval into a rejection, a rejection into an approval, or either into another call."""
-    approved, rejected = await there.site.start("again"), await there.site.start("again")
+    approved, rejected = await there.site.start("next"), await there.site.start("next")
     (first,), (second,) = await asked(approved), await asked(rejected)
     await decide(approved, first)
     await decide(rejected, second, "reject")

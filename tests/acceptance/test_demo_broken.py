@@ -99,9 +99,9 @@ async def test_a_killed_worker_and_a_lost_reply_pay_once(broken: Broken) -> None
     entry = facts["effects"]["last"][0]
 
     assert books(broken.killed_shop) == ([(entry["key"], 10690)], [(1042, "ada.brandt@example.com")])
-    assert (entry["reason"], entry["attempts"]) == ("as find_refund shows", 3)
+    assert (entry["reason"], entry["attempts"]) == ("as find_refund shows", 4)
     assert (facts["status"], facts["uncertain"]) == ("completed", [])
-    assert (facts["kill"]["refunds_at_kill"], facts["kill"]["refunds"], facts["kill"]["attempts"]) == (1, 1, 3)
+    assert (facts["kill"]["refunds_at_kill"], facts["kill"]["refunds"], facts["kill"]["attempts"]) == (1, 1, 4)
     assert [(one["call"], one["probe"], one["known"]) for one in facts["broken"]["lost"]] == [
         (REFUND, "find_refund", True),
         (NOTE, None, True),

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Literal
 
 import httpx2
@@ -10,6 +9,7 @@ import httpx2
 from mandate.activities.failures import ToolError, retry_after
 from mandate.activities.toolbox.base import ToolText
 from mandate.activities.toolbox.http.body_text import BrokenPacking, UnknownPacking, read_text, unpack
+from mandate.activities.toolbox.http.status import describe_status
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect
@@ -130,14 +130,6 @@ def _text(response: httpx2.Response, content: bytes) -> str:
 def _head(response: httpx2.Response) -> str:
     shown = ("content-type", "content-length", "etag", "last-modified")
     return "\n".join(f"{name}: {response.headers[name]}" for name in shown if name in response.headers)
-
-
-def describe_status(status: int) -> str:
-    """Write a status as `HTTP 404 Not Found`."""
-    try:
-        return f"HTTP {status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return f"HTTP {status}"
 
 
 def describe_error(error: httpx2.RequestError) -> str:

@@ -328,6 +328,7 @@ async def test_effect_that_was_going_on_at_a_termination_is_uncertain(place: Pla
     assert "unknown whether it happened\n  step 1  dawdle seconds=300.0" in told.out
 
 
+@pytest.mark.alone
 async def test_server_that_a_command_starts_for_itself_is_named(place: Place, tmp_path: Path) -> None:
     folder = tmp_path / "state"
     # A server without runs.

@@ -16,7 +16,7 @@ from temporalio.worker import Worker
 from mandate.workers.history.record import read_record
 from tests.support.agents import Site, new_site, texts_told
 from tests.support.http_peer import OK, HttpPeer, Reply, Seen, http_peer
-from tests.support.people import ASK_ALL, asked, decide, decision, open_requests, write_people
+from tests.support.people import asked, decide, decision, open_requests, write_people
 
 DOWN = Reply(503, "down")
 
@@ -43,6 +43,7 @@ def key_of(seen: Seen) -> str:
     return {name.lower(): value for name, value in seen.headers.items()}["idempotency-key"]
 
 
+ASKED = [{"id": "asked", "match": {}, "verdict": "ask", "approvers": {"groups": ["finance"]}}]
 CALL: dict[str, Any] = {"call": [{"create_ticket": {"title": "Printer"}}]}
 
 
@@ -195,9 +196,7 @@ async def test_what_an_agent_does_wrong_still_counts(site: Site) -> None:
 async def test_rejections_are_no_attempts_and_the_same_call_is_not_asked_for_again(site: Site) -> None:
     async with http_peer(OK) as peer:
         other = {"call": [{"create_ticket": {"title": "Scanner"}}]}
-        site.write(
-            "refused", [CALL, CALL, other, {"say": "done"}], tools=ticket(site, peer), policy=ASK_ALL, attempts=2
-        )
+        site.write("refused", [CALL, CALL, other, {"say": "done"}], tools=ticket(site, peer), policy=ASKED, attempts=2)
         async with site.serving():
             handle = await site.start("refused")
             (first,) = await asked(handle)
@@ -220,7 +219,7 @@ async def test_rejections_are_no_attempts_and_the_same_call_is_not_asked_for_aga
 
 async def test_a_person_who_speaks_to_the_run_lets_it_ask_again(site: Site) -> None:
     async with http_peer(OK) as peer:
-        site.write("steered", [CALL, CALL, {"say": "done"}], tools=ticket(site, peer), policy=ASK_ALL)
+        site.write("steered", [CALL, CALL, {"say": "done"}], tools=ticket(site, peer), policy=ASKED)
         async with site.serving():
             handle = await site.start("steered")
             (first,) = await asked(handle)
