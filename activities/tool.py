@@ -258,7 +258,7 @@ def _is_forgotten(tool: Tool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """What a failed attempt leaves behind for the next one."""
+    """Mark that a failed attempt leaves behind for the next one."""
 
     attempt: int
     failed: int

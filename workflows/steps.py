@@ -49,7 +49,7 @@ SOON = timedelta(milliseconds=100)
 """First wait before another attempt: short, since only a lost worker gives none of its own."""
 
 HEARTBEAT = timedelta(seconds=5)
-"""A worker that is lost in a model call or a read is noticed after this."""
+"""A worker that is lost in a model call, a check or a probe is noticed after this."""
 
 REPEATED_HEARTBEAT = timedelta(seconds=2.5)
 """The same in a call that may be repeated: what a busy worker still does then is done with the same key."""

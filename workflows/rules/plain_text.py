@@ -5,6 +5,7 @@ summaries, errors, questions, notices, logs, and what commands print. What tools
 """
 
 import re
+from collections.abc import Callable
 
 from pydantic import JsonValue
 
@@ -58,20 +59,28 @@ def make_plain_lines(text: str) -> str:
 
 def make_plain_json(value: JsonValue) -> JsonValue:
     """Return `value` with its texts and keys as `make_plain_lines` has them; keys that would be equal are numbered."""
+    return convert_texts(value, make_plain_lines)
+
+
+def convert_texts(value: JsonValue, convert: Callable[[str], str]) -> JsonValue:
+    """Return `value` with its texts and keys converted.
+
+    Keys that become equal are kept apart, by a number in brackets: no value is lost.
+    """
     match value:
         case str():
-            return make_plain_lines(value)
+            return convert(value)
         case list():
-            return [make_plain_json(item) for item in value]
+            return [convert_texts(item, convert) for item in value]
         case dict():
             members: dict[str, JsonValue] = {}
             for key, item in value.items():
-                shown = name = make_plain_lines(key)
+                converted = name = convert(key)
                 number = 1
                 while name in members:
                     number += 1
-                    name = f"{shown} ({number})"
-                members[name] = make_plain_json(item)
+                    name = f"{converted} ({number})"
+                members[name] = convert_texts(item, convert)
             return members
         case _:
             return value

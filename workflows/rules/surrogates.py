@@ -6,6 +6,8 @@ are one character, as JSON writes an emoji.
 
 from pydantic import JsonValue
 
+from mandate.workflows.rules import plain_text
+
 
 def repair_text(text: str) -> str:
     """Return `text` as UTF-8 can carry it: pairs are joined, and halves that are alone become U+FFFD."""
@@ -22,27 +24,8 @@ def join_pairs(text: str) -> str:
 
 
 def repair_json(value: JsonValue) -> JsonValue:
-    """Return `value` with its texts and keys as `repair_text` has them.
-
-    Keys that become equal are kept apart, by a number in brackets: no value is lost.
-    """
-    match value:
-        case str():
-            return repair_text(value)
-        case list():
-            return [repair_json(item) for item in value]
-        case dict():
-            members: dict[str, JsonValue] = {}
-            for key, item in value.items():
-                name = repaired = repair_text(key)
-                number = 1
-                while name in members:
-                    number += 1
-                    name = f"{repaired} ({number})"
-                members[name] = repair_json(item)
-            return members
-        case _:
-            return value
+    """Return `value` with its texts and keys as `repair_text` has them; keys that become equal are numbered."""
+    return plain_text.convert_texts(value, repair_text)
 
 
 def is_encodable(text: str) -> bool:
