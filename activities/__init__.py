@@ -7,11 +7,14 @@ verification: checks of results, probes of calls
 compensation: calls that take others back
 decision: checks of people's decisions
 notification: notices to people
+tool_error: an attempt without a result
+retry_after: waits that others ask for
 failures: exceptions as Temporal failures
 guard: marks of activities' requests
 keyring: keys of an installation
 heartbeat: heartbeats from a background task
 own_files: limits to one worker's files
+own_scripts: limits to one worker's scripts
 documents: YAML files with places
 private_files: files for their owner only
 child_processes: process groups that end with us

@@ -1,16 +1,15 @@
 """Exceptions of providers, tools and stores as Temporal failures: the only place that decides what is retried."""
 
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import Literal
 
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from mandate.activities.stores.base import StoreUnavailable
+from mandate.activities.tool_error import ToolError
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.tool import Effect, Tool
@@ -28,43 +27,6 @@ RETRYABLE_FAULTS: frozenset[ModelFault] = frozenset(
 
 EXPECTED = ApplicationErrorCategory.BENIGN
 """The SDK writes no traceback: the activity has logged what happened, and the loop deals with it."""
-
-LONGEST_WAIT_SECONDS = 31 * 24 * 3600.0
-"""A longer wait than a month, over which no quota is counted, is one that nobody means."""
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the other side asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date.
-
-    0 for a date that is over; `None` where it says nothing, or what cannot be read.
-    """
-    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        seconds = read_wait(headers.get(name), divisor=divisor)
-        if seconds is not None:
-            return seconds
-    return None
-
-
-def read_wait(value: object, *, divisor: float = 1.0) -> float | None:
-    """Return the seconds that somebody asks to wait: a number, a duration, or a date as HTTP or ISO 8601 write it.
-
-    0 for a date that is over; `None` for anything that cannot be read, or that no timer can wait.
-    """
-    try:
-        seconds = value.total_seconds() if isinstance(value, timedelta) else float(str(value)) / divisor
-    except (ValueError, OverflowError):
-        seconds = _seconds_until(str(value))
-    return seconds if 0 <= seconds < LONGEST_WAIT_SECONDS else None
-
-
-def _seconds_until(date: str) -> float:
-    for read in (parsedate_to_datetime, datetime.fromisoformat):
-        # What strangers send makes the readers of dates fail in many ways.
-        with suppress(ValueError, OverflowError, IndexError, TypeError, AttributeError):
-            at = read(date.strip())
-            at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-            return max((at - datetime.now(UTC)).total_seconds(), 0.0)
-    return math.nan
 
 
 def make_model_failure(
@@ -97,31 +59,6 @@ def make_model_failure(
         category=EXPECTED,
         next_retry_delay=timedelta(seconds=delay) if retryable else None,
     )
-
-
-class ToolError(Exception):
-    """One attempt of a tool that did not return a result; raised by the toolbox, one table a source of tools."""
-
-    def __init__(
-        self,
-        outcome: Outcome,
-        reason: str,
-        *,
-        retry_after: float | None = None,
-        is_of_key: bool = True,
-        lasting: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.outcome = outcome
-        self.whole = reason
-        """The reason before it is cut: what must not be told is struck out of it first."""
-        self.reason = shorten(reason)
-        self.retry_after = retry_after
-        """Seconds that the other side asked for; makes a definite `not done` worth another attempt."""
-        self.lasting = lasting
-        """Waiting does not mend it; another worker may."""
-        self.is_of_key = is_of_key and retry_after is None
-        """Whether a definite `not done` is the answer to the key, and so one for earlier attempts too."""
 
 
 @dataclass(frozen=True, slots=True)

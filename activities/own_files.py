@@ -6,12 +6,10 @@ stands in no file of this worker is not sent: another worker may make it.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import assert_never
 from urllib.parse import urlsplit
 
-from mandate.activities.failures import ToolError, make_model_failure
-from mandate.activities.providers.base import Completion, Prompt, Provider
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject
@@ -108,21 +106,3 @@ class OwnToolbox:
 
     async def close(self) -> None:
         await self._toolbox.close()
-
-
-class OwnScripts:
-    """The provider of scripted models: plays scripts that own files name, and others in this worker's own folders."""
-
-    def __init__(self, provider: Provider, own: OwnFiles) -> None:
-        self._provider = provider
-        self._own = own
-
-    async def complete(self, prompt: Prompt) -> Completion:
-        path = PurePath(prompt.model)
-        if prompt.model not in self._own.scripts and (path.is_absolute() or ".." in path.parts):
-            reason = f"the files of this worker do not name the script {prompt.model!r}"
-            raise make_model_failure("script", reason, attempt=prompt.attempt, retryable=True, retry_after=PATIENCE)
-        return await self._provider.complete(prompt)
-
-    async def close(self) -> None:
-        await self._provider.close()

@@ -9,14 +9,15 @@ import structlog
 from temporalio import activity
 
 from mandate.activities import failures, guard, heartbeat
-from mandate.activities.failures import ToolError
 from mandate.activities.heartbeat import Heart, Stopwatch
 from mandate.activities.own_files import OwnFiles
 from mandate.activities.people.signatures import KeysUnavailable, Signatures
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
-from mandate.activities.toolbox import arguments, builtin, dialogues
+from mandate.activities.tool_error import ToolError
+from mandate.activities.toolbox import arguments, dialogues
 from mandate.activities.toolbox.base import AsksPeople, CallContext, Toolbox, ToolText, make_attempt
 from mandate.activities.toolbox.raised_errors import describe_error
+from mandate.activities.toolbox.read_result import read_result
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.log import Chain, TranscriptLog
@@ -138,7 +139,7 @@ class ToolActivities:
         log.info("tool_called")
         if definition.binding.kind == "builtin":
             try:
-                return await builtin.read_result(self._transcript.blobs, chain.conversation, whole)
+                return await read_result(self._transcript.blobs, chain.conversation, whole)
             except failures.STORE_ERRORS as error:
                 raise ToolError(Outcome.NOT_SENT, str(error)) from None
         toolbox = self._toolboxes.get(definition.binding.kind)

@@ -17,9 +17,9 @@ from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
 from mandate.activities.checks.model_judge import GetProvider
 from mandate.activities.checks.probe import ProbeFinding, Prober
 from mandate.activities.checks.subject import Work, load_call, load_work, shows_results
-from mandate.activities.failures import ToolError
 from mandate.activities.heartbeat import Stopwatch
 from mandate.activities.own_files import PATIENCE, OwnFiles
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox import schema
 from mandate.activities.toolbox.base import CallContext, Toolbox
 from mandate.activities.toolbox.python import make_context

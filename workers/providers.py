@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mandate.activities.own_files import OwnFiles, OwnScripts
+from mandate.activities.own_files import OwnFiles
 from mandate.activities.providers.base import MakeProvider, Provider
 from mandate.workers.settings import ProviderSettings, Settings
 
@@ -38,6 +38,7 @@ def makers(settings: Settings, own: OwnFiles) -> Mapping[str, MakeProvider]:
         return AnthropicMessages(api_key=its.api_key or "", base_url=its.base_url)
 
     async def scripted() -> Provider:
+        from mandate.activities.own_scripts import OwnScripts  # noqa: PLC0415 - only for scripts
         from mandate.activities.providers.scripted.provider import ScriptedProvider  # noqa: PLC0415 - only for scripts
 
         return OwnScripts(ScriptedProvider([script_folder(settings)]), own)

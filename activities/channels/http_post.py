@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import httpx2
 
 from mandate.activities.channels.base import DeliveryFailed
-from mandate.activities.failures import retry_after
+from mandate.activities.retry_after import retry_after
 from mandate.activities.toolbox.http.response import describe_error
 from mandate.activities.toolbox.http.status import describe_status
 from mandate.workflows.contracts.channels import find_address_fault

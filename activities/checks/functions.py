@@ -9,9 +9,8 @@ from typing import TypeVar, get_args
 
 from mandate.activities.checks.findings import Unable, report, report_failure
 from mandate.activities.threads import run_in_thread
-from mandate.activities.toolbox.contained_tasks import contain_exits
+from mandate.activities.toolbox.contained_tasks import contain_exits, find_task, is_cancelled
 from mandate.activities.toolbox.decorator import load_function
-from mandate.activities.toolbox.python import find_task, is_cancelled
 from mandate.activities.toolbox.raised_errors import describe_error, list_errors, read_message
 from mandate.activities.toolbox.returned_values import tell
 from mandate.activities.toolbox.signature import Function, InvalidTool, function_name

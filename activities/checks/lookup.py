@@ -7,16 +7,12 @@ from datetime import timedelta
 
 from temporalio import activity
 
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox import arguments
-from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText, make_attempt
+from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText, is_read, make_attempt
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.failures import Outcome
-from mandate.workflows.contracts.tool import Effect, Tool
-
-SOURCES = ("python", "mcp", "http")
-"""Sources of the tools of checks and probes: those that this process calls itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +74,6 @@ class Unaskable(ToolError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(Outcome.NOT_SENT, reason)
-
-
-def is_read(tool: Tool) -> bool:
-    """Return whether checks and probes may call the tool."""
-    return tool.effect is Effect.READ and tool.source in SOURCES
 
 
 def _context(question: Question, timeout: timedelta) -> CallContext:

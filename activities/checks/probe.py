@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from mandate.activities.checks.findings import SHOWN_CHARACTERS, make_facts
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome

@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 import httpx2
 from temporalio.exceptions import ApplicationError
 
-from mandate.activities.failures import ModelFault, make_model_failure, retry_after
+from mandate.activities.failures import ModelFault, make_model_failure
 from mandate.activities.providers import response_limits
 from mandate.activities.providers.rawjson import NOTHING, Raw
+from mandate.activities.retry_after import retry_after
 from mandate.workflows.rules.plain_text import shorten
 
 EXCERPT_CHARACTERS = 200

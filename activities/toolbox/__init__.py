@@ -2,11 +2,11 @@
 
 A new one is a folder here, its entry in `workflows/contracts/tool_entry.py`, its source in `contracts/tool.py`, its
 definitions in `workers/catalog/tools.py`, its row in `workers/worker.py`, what it may reach in
-`activities/own_files.py`,
-and its row in `activities/checks/lookup.py` if probes may use it.
+`activities/own_files.py`, and its name in `SOURCES` of `base` if probes may use it.
 
 base: contract of a toolbox
-builtin: tools that every agent has
+builtin: definitions of tools that every agent has
+read_result: a long result, read on
 python: calls of Python tools
 returned_values: values of functions as text
 raised_errors: errors of functions in words

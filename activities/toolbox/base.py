@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, Self
 
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.raised_errors import describe_error
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.question import Dialogue
-from mandate.workflows.contracts.tool import ToolDefinition
+from mandate.workflows.contracts.tool import Effect, Tool, ToolDefinition
 
 MAX_BYTES = 5 * 1024 * 1024
 """Most that is read of a result that comes over HTTP, unpacked, or from an MCP server."""
+
+
+SOURCES = ("python", "mcp", "http")
+"""Sources of the tools of checks and probes: those that this process calls itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +113,8 @@ class ResolveSecrets(Protocol):
     """Function that fills each `${secret:NAME}` in `text`; it raises `LookupError` with the name of a missing one."""
 
     def __call__(self, text: str) -> str: ...
+
+
+def is_read(tool: Tool) -> bool:
+    """Return whether checks and probes may call the tool."""
+    return tool.effect is Effect.READ and tool.source in SOURCES

@@ -76,3 +76,17 @@ class _Contained(Coroutine[Any, Any, object]):
 
 def _translate(error: BaseException) -> ToolExit:
     return ToolExit(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def is_cancelled() -> bool:
+    """Return whether the running task was cancelled, and not only something that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def find_task() -> "asyncio.Task[object] | None":
+    """Return the task that runs, or `None` where none does."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

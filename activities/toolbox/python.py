@@ -17,10 +17,11 @@ from pydantic_core import from_json
 from temporalio import activity
 
 from mandate.activities import heartbeat
-from mandate.activities.failures import ToolError, read_wait
+from mandate.activities.retry_after import read_wait
 from mandate.activities.threads import run_in_thread
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
-from mandate.activities.toolbox.contained_tasks import contain_exits
+from mandate.activities.toolbox.contained_tasks import contain_exits, find_task, is_cancelled
 from mandate.activities.toolbox.context import NotDone, ToolContext
 from mandate.activities.toolbox.decorator import load_function, read_tool
 from mandate.activities.toolbox.raised_errors import describe_error, list_errors, read_message
@@ -170,12 +171,6 @@ def _tell_detail(value: object, strike: Callable[[str], str]) -> JsonValue:
     return detail
 
 
-def is_cancelled() -> bool:
-    """Return whether the running task was cancelled, and not only something that it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 @dataclass(frozen=True, slots=True)
 class _Told:
     """A result that is text already."""
@@ -186,14 +181,6 @@ class _Told:
 def _is_pending(returned: object) -> bool:
     """Return whether the event loop has to bring the result."""
     return inspect.isawaitable(returned) or isinstance(returned, AsyncIterator)
-
-
-def find_task() -> "asyncio.Task[object] | None":
-    """Return the task that runs, or `None` where none does."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
 
 
 def _raise_failure(error: BaseException, tool: Tool, arguments: JsonObject) -> NoReturn:

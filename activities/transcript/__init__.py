@@ -2,6 +2,7 @@
 
 log: chains of segments
 blobs: bytes by content address
+payload_blob_codec: payload codecs for the store
 conversation: messages in memory
 results: results of calls
 sensitive_arguments: references to sensitive arguments

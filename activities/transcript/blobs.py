@@ -2,10 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-
-from temporalio.api.common.v1 import Payload
-from temporalio.converter import PayloadCodec
+from collections.abc import Sequence
+from typing import Protocol
 
 from mandate.activities.stores.base import BlobStore
 from mandate.workflows.contracts.base import Digest, digest_of
@@ -31,10 +29,22 @@ class BlobCorrupted(Exception):
         self.digest = digest
 
 
+class BlobCodec(Protocol):
+    """Coding of what is stored, as a Temporal payload codec does it; see `PayloadBlobCodec`."""
+
+    async def encode(self, contents: Sequence[bytes]) -> Sequence[bytes]:
+        """Return what is stored for each of `contents`, in the same order."""
+        ...
+
+    async def decode(self, stored: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the contents again; raise anything for bytes that it did not write."""
+        ...
+
+
 class Blobs:
     """Bytes by the sha256 of their plain form; what is stored has passed the payload codec."""
 
-    def __init__(self, store: BlobStore, codec: PayloadCodec | None = None, cache_bytes: int = 64 << 20) -> None:
+    def __init__(self, store: BlobStore, codec: BlobCodec | None = None, cache_bytes: int = 64 << 20) -> None:
         self.store = store
         self._codec = codec
         self._cache = _BytesCache(cache_bytes)
@@ -53,7 +63,11 @@ class Blobs:
     async def put(self, *contents: bytes) -> tuple[Digest, ...]:
         """Store each of `contents` in one write; their addresses in the same order."""
         plain = {digest_of(content): content for content in contents}
-        encoded = plain if self._codec is None else dict(zip(plain, await self._encode(plain.values()), strict=True))
+        encoded = (
+            plain
+            if self._codec is None
+            else dict(zip(plain, await self._codec.encode(list(plain.values())), strict=True))
+        )
         await self.store.put(encoded)
         for digest, content in plain.items():
             self._cache.add(digest, content)
@@ -90,23 +104,18 @@ class Blobs:
     async def close(self) -> None:
         await self.store.close()
 
-    async def _encode(self, contents: Iterable[bytes]) -> list[bytes]:
-        assert self._codec is not None
-        payloads = [Payload(metadata={"encoding": b"binary/plain"}, data=content) for content in contents]
-        return [payload.SerializeToString() for payload in await self._codec.encode(payloads)]
-
     async def _decode(self, stored: list[bytes]) -> Sequence[bytes | None]:
         """Return the plain bytes, or `None` where the codec cannot read what is stored."""
         if self._codec is None:
             return stored
         try:
-            return [payload.data for payload in await self._codec.decode([Payload.FromString(blob) for blob in stored])]
+            return await self._codec.decode(stored)
         except Exception:  # noqa: BLE001 - a codec may raise anything for bytes that it did not write
             return [await self._decode_one(self._codec, blob) for blob in stored]
 
-    async def _decode_one(self, codec: PayloadCodec, stored: bytes) -> bytes | None:
+    async def _decode_one(self, codec: BlobCodec, stored: bytes) -> bytes | None:
         try:
-            return (await codec.decode([Payload.FromString(stored)]))[0].data
+            return (await codec.decode([stored]))[0]
         except Exception:  # noqa: BLE001 - as above; this one is the blob that cannot be read
             return None
 

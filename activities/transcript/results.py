@@ -6,15 +6,13 @@ from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.agent import PinnedAgent
-from mandate.workflows.contracts.tool import INLINE_BYTES, ToolDefinition, ToolResult
+from mandate.workflows.contracts.tool import INLINE_BYTES, READ_RESULT, ToolDefinition, ToolResult
 from mandate.workflows.contracts.transcript import CallPart, ResultPart
 from mandate.workflows.rules import surrogates
 
 PREVIEW_CHARACTERS = 60
 REFERENCE_CHARACTERS = 10
 """Length of the part of a digest that names a result to the model: within one conversation that is unique."""
-
-READ_RESULT = "read_result"
 
 
 async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | None = None) -> ToolResult:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import CallContext, OfferedTools, ToolText
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.tool import Effect, ToolDefinition

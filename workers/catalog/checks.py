@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mandate.activities.checks.functions import load_check
-from mandate.activities.checks.lookup import SOURCES, is_read
 from mandate.activities.documents import Document, Fault
+from mandate.activities.toolbox.base import SOURCES, is_read
 from mandate.activities.toolbox.schema import check_schema
 from mandate.activities.toolbox.schema_names import list_arguments, list_required
 from mandate.activities.toolbox.schema_types import list_types

@@ -238,6 +238,9 @@ LOCAL_ID = re.compile(r"\d+(?::(?P<index>\d*)(?::(?P<subject>.*))?)?")
 QUICK_SECONDS = 0.1
 """A read or a check that took no longer is a local activity the next time."""
 
+READ_RESULT = "read_result"
+"""Name of the built-in tool that reads on in a long result."""
+
 INLINE_BYTES = 128
 """Results up to this size travel through Temporal; longer ones stay in the store."""
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 import httpx2
 
-from mandate.activities.failures import ToolError, retry_after
+from mandate.activities.retry_after import retry_after
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import ToolText
 from mandate.activities.toolbox.http.body_text import BrokenPacking, UnknownPacking, read_text, unpack
 from mandate.activities.toolbox.http.status import describe_status

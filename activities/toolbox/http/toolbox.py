@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import httpx2
 
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import MAX_BYTES, CallContext, ResolveSecrets, ToolText
 from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused, LookUp, find_host, look_up
 from mandate.activities.toolbox.http.request import HttpCall, RunValues, build_call, check_header

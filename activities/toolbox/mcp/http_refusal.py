@@ -8,7 +8,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND
 from pydantic import JsonValue
 
-from mandate.activities.failures import retry_after
+from mandate.activities.retry_after import retry_after
 from mandate.activities.toolbox.http.status import describe_status
 from mandate.activities.toolbox.mcp import json_message
 from mandate.workflows.rules.plain_text import shorten

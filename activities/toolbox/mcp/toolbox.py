@@ -21,7 +21,7 @@ from mcp_types import (
 from mcp_types import Tool as ListedTool
 from pydantic import TypeAdapter, ValidationError
 
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import AsksPeople, CallContext, OfferedTools, ResolveSecrets, ToolText
 from mandate.activities.toolbox.mcp.causes import find_cause
 from mandate.activities.toolbox.mcp.definitions import Definitions

@@ -105,7 +105,10 @@ def test_agent_with_mcp_servers_is_validated_with_the_client_half_of_the_sdk_alo
     (tmp_path / "a.yaml").write_text(json.dumps(agent))
 
     _, code, found = loaded(
-        ("mcp.client.session", "httpx2", "mcp.server", "uvicorn", "starlette"), "validate", "a.yaml", cwd=tmp_path
+        ("mcp.client.session", "temporalio", "httpx2", "mcp.server", "uvicorn", "starlette"),
+        "validate",
+        "a.yaml",
+        cwd=tmp_path,
     )
 
     assert (code, found) == (0, {"mcp.client.session"})

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from mandate.activities.failures import ToolError, make_tool_failure
+from mandate.activities.failures import make_tool_failure
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.mcp.causes import find_cause
 from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import MAX_BYTES, CallContext, ToolText
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.failures import Outcome

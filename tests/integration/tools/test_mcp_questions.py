@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import AsksPeople
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox
 from mandate.workflows.contracts.failures import Outcome

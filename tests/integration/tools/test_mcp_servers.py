@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.mcp.tool_list import McpUnavailable
 from mandate.activities.toolbox.mcp.toolbox import McpToolbox

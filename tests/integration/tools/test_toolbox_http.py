@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mandate.activities.checks.findings import check_condition
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.http.hosts import AllowedHosts, HostRefused
 from mandate.activities.toolbox.http.request import build_call, check_binding

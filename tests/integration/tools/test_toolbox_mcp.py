@@ -21,7 +21,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.mcp.message_filter import NOT_CONNECTED
 from mandate.activities.toolbox.mcp.result import format_result

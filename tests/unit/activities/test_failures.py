@@ -7,14 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mandate.activities.failures import (
-    LONGEST_WAIT_SECONDS,
-    AttemptCount,
-    ToolError,
-    make_patient_failure,
-    make_tool_failure,
-    retry_after,
-)
+from mandate.activities.failures import AttemptCount, make_patient_failure, make_tool_failure
+from mandate.activities.retry_after import LONGEST_WAIT_SECONDS, retry_after
+from mandate.activities.tool_error import ToolError
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Effect, Tool
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from mandate.activities.failures import ToolError
-from mandate.activities.own_files import OwnFiles, OwnScripts, OwnToolbox, collect_named
+from mandate.activities.own_files import OwnFiles, OwnToolbox, collect_named
+from mandate.activities.own_scripts import OwnScripts
+from mandate.activities.tool_error import ToolError
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.failures import Outcome

@@ -11,9 +11,9 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from mandate.activities.failures import ToolError
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.tool import ToolActivities
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog

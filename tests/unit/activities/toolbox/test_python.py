@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from structlog.testing import capture_logs
 from temporalio.testing import ActivityEnvironment
 
-from mandate.activities.failures import ToolError
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.decorator import NotDone, ToolContext, define_tool, tool
 from mandate.activities.toolbox.python import PythonToolbox

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mandate.activities.failures import ToolError
 from mandate.activities.tool import _strike_error
+from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.redaction import SecretValues, strike_sensitive
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import Tool

@@ -8,6 +8,7 @@ from temporalio.converter import PayloadCodec
 
 from mandate.activities.stores.sqlite import SqliteStore
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
+from mandate.activities.transcript.payload_blob_codec import PayloadBlobCodec
 from mandate.workflows.contracts.base import digest_of
 from tests.support.memory_store import MemoryStore
 
@@ -104,9 +105,9 @@ async def test_changed_blob_is_named() -> None:
 
 async def test_codec_round_trips_and_hides_the_text(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db")
-    addresses = await Blobs(store, Scrambling()).put(PLAIN, b"")
+    addresses = await Blobs(store, PayloadBlobCodec(Scrambling())).put(PLAIN, b"")
 
-    assert await Blobs(store, Scrambling()).get_many(addresses) == [PLAIN, b""]
+    assert await Blobs(store, PayloadBlobCodec(Scrambling())).get_many(addresses) == [PLAIN, b""]
     assert addresses == (digest_of(PLAIN), digest_of(b""))
     stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert addresses[0].encode() in stored
@@ -117,19 +118,19 @@ async def test_codec_round_trips_and_hides_the_text(tmp_path: Path) -> None:
 async def test_codec_names_the_one_blob_that_it_cannot_read() -> None:
     store = MemoryStore()
     blobs = [str(number).encode() for number in range(5)]
-    addresses = await Blobs(store, Scrambling()).put(*blobs)
+    addresses = await Blobs(store, PayloadBlobCodec(Scrambling())).put(*blobs)
     store.held[addresses[3]] = b"\xff garbage"
 
     with pytest.raises(BlobCorrupted, match=f"blob {addresses[3]} "):
-        await Blobs(store, Scrambling()).get_many(addresses)
+        await Blobs(store, PayloadBlobCodec(Scrambling())).get_many(addresses)
 
 
 async def test_blobs_of_another_codec_are_not_taken_for_plain_ones() -> None:
     store = MemoryStore()
-    (scrambled,) = await Blobs(store, Scrambling()).put(PLAIN)
+    (scrambled,) = await Blobs(store, PayloadBlobCodec(Scrambling())).put(PLAIN)
     (plain,) = await Blobs(store).put(b"plain")
 
     with pytest.raises(BlobCorrupted, match="another payload codec"):
         await Blobs(store).get(scrambled)
     with pytest.raises(BlobCorrupted, match="another payload codec"):
-        await Blobs(store, Scrambling()).get(plain)
+        await Blobs(store, PayloadBlobCodec(Scrambling())).get(plain)
