@@ -11,6 +11,7 @@ converter: data converter for Temporal
 sandbox: runners and threads of workflow code
 receipts: receipts of workflow tasks
 marks: gives workflow code the use of keys
+interpreter: event loop and garbage collection
 telemetry: logs of a process, with their context
 fleet: workers of one queue, and what each serves
 identities: names, keys and directory of people

@@ -10,6 +10,7 @@ STARTED = time.perf_counter()
 
 async def main() -> None:
     from mandate.workers.client.client import connect
+    from mandate.workers.interpreter import tune_collection
     from mandate.workers.settings import Settings
     from mandate.workers.telemetry import configure_logging
     from mandate.workers.worker import open_worker
@@ -19,6 +20,7 @@ async def main() -> None:
     async with open_worker(client, Settings.from_environment()) as worker:
         serving = asyncio.create_task(worker.run())
         await asyncio.sleep(0)
+        tune_collection()
         sys.stdout.write(f"{time.perf_counter() - STARTED:.3f}\n")
         sys.stdout.flush()
         await serving
@@ -26,4 +28,7 @@ async def main() -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path.cwd()))
-    asyncio.run(main())
+    from mandate.workers.interpreter import make_event_loop
+
+    with asyncio.Runner(loop_factory=make_event_loop) as runner:
+        runner.run(main())

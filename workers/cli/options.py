@@ -16,6 +16,7 @@ from mandate.workers.cli.errors import INTERRUPTED, CliError
 from mandate.workers.cli.output import Output, plain_logs
 from mandate.workers.cli.root_options import Color, OutputFormat, RootOptions
 from mandate.workers.cli.signals import leave
+from mandate.workers.interpreter import make_event_loop
 from mandate.workflows.contracts.base import parse_duration
 
 CONNECTION = "Connection"
@@ -96,6 +97,8 @@ def _output_options(
     return {name: value for name, value in given.items() if value is not None}
 
 
+MakeLoop = Callable[[], asyncio.AbstractEventLoop]
+
 Verb = Callable[..., int | None] | Callable[..., Awaitable[int | None]]
 
 
@@ -108,12 +111,19 @@ def verb(function: Verb) -> Callable[..., int | None]:
     return _command(function, inspect.signature(_connection_options).parameters)
 
 
+def serving_verb(function: Verb) -> Callable[..., int | None]:
+    """Make `function` a command as `verb` does, which runs on the event loop of workers."""
+    return _command(function, inspect.signature(_connection_options).parameters, make_event_loop)
+
+
 def offline_verb(function: Verb) -> Callable[..., int | None]:
     """Make `function` a command as `verb` does, without the options for connecting to Temporal."""
     return _command(function, {})
 
 
-def _command(function: Verb, shared: Mapping[str, inspect.Parameter]) -> Callable[..., int | None]:
+def _command(
+    function: Verb, shared: Mapping[str, inspect.Parameter], make_loop: MakeLoop | None = None
+) -> Callable[..., int | None]:
     first, *own = inspect.signature(function, eval_str=True).parameters.values()
     either = inspect.signature(_output_options).parameters
     extra = (*either.values(), *shared.values())
@@ -125,7 +135,7 @@ def _command(function: Verb, shared: Mapping[str, inspect.Parameter]) -> Callabl
         root: RootOptions = replace(ctx.obj or RootOptions(), **after)
         limit = seconds("--command-timeout", root.command_timeout)
         answer = function(Invocation(root, flags, Output(as_json=root.output == "json", color=root.color)), **values)
-        return _awaited(answer, root, limit) if inspect.isawaitable(answer) else answer
+        return _awaited(answer, root, limit, make_loop) if inspect.isawaitable(answer) else answer
 
     context = inspect.Parameter("ctx", first.kind, annotation=typer.Context)
     parameters = [context, *(parameter.replace(kind=first.KEYWORD_ONLY) for parameter in (*own, *extra))]
@@ -134,7 +144,9 @@ def _command(function: Verb, shared: Mapping[str, inspect.Parameter]) -> Callabl
     return command
 
 
-def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | None) -> int | None:
+def _awaited(
+    answer: Awaitable[int | None], root: RootOptions, limit: float | None, make_loop: MakeLoop | None
+) -> int | None:
 
     plain_logs()
     told = asyncio.Event()
@@ -156,7 +168,7 @@ def _awaited(answer: Awaitable[int | None], root: RootOptions, limit: float | No
                 raise CliError(f"not done within --command-timeout {root.command_timeout}") from None
             raise
 
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         try:
             code = runner.run(bounded())
         except (KeyboardInterrupt, asyncio.CancelledError):

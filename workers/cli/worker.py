@@ -12,10 +12,11 @@ import typer
 from mandate.workers.catalog.agents import agent_paths, read_agents
 from mandate.workers.cli.connection import Connection, connected
 from mandate.workers.cli.errors import CliError
-from mandate.workers.cli.options import Invocation, verb
+from mandate.workers.cli.options import Invocation, serving_verb
 from mandate.workers.cli.root_options import RootOptions
 from mandate.workers.cli.signals import stop_signals
 from mandate.workers.fleet import describe_strangers
+from mandate.workers.interpreter import tune_collection
 from mandate.workers.settings import Settings
 from mandate.workers.telemetry import configure_logging
 from mandate.workers.worker import GRACE, AgentWorker, WorkerOptions, open_worker
@@ -24,7 +25,7 @@ WATCHED_GRACE = timedelta(minutes=10)
 """Time for which a worker lets calls finish whose place another one has taken: nobody waits for its end."""
 
 
-@verb
+@serving_verb
 async def worker(
     call: Invocation,
     *,
@@ -112,6 +113,7 @@ async def _serve(call: Invocation, connection: Connection, options: WorkerOption
                 running = asyncio.create_task(serving.run())
                 waiting = asyncio.create_task(stopped.wait())
                 _introduce(call, connection, serving)
+                tune_collection()
                 _give_sign(sign)
                 await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
