@@ -54,8 +54,17 @@ def configure_logging(*, level: str = "INFO", as_json: bool | None = None) -> No
     logging.captureWarnings(capture=True)
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+    _collect_only_what_is_shown()
     workflow.logger.workflow_info_on_message = False
     activity.logger.activity_info_on_message = False
+
+
+def _collect_only_what_is_shown() -> None:
+    """Leave out of each record what no line of ours has, as the standard library's documentation advises."""
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    if sys.version_info >= (3, 12):
+        logging.logAsyncioTasks = False
 
 
 def _rendering(as_json: bool) -> list[Processor]:  # noqa: FBT001 - private, one caller

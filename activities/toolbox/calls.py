@@ -85,8 +85,12 @@ def list_digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
     def of_message(message: Message, _: AssistantMessage | None) -> tuple[Digest, ...]:
         if not isinstance(message, AssistantMessage):
             return ()
-        calls = (_call(agent, part, Finish.COMPLETE, salt) for part in message.calls)
+        calls = (_call(agent, part, Finish.COMPLETE, salt) for part in message.calls if changes_world(part.tool))
         return tuple(call.digest for call in calls if call.digest is not None)
+
+    def changes_world(name: str) -> bool:
+        definition = agent.definition(name)
+        return definition is not None and definition.tool.effect.changes_world
 
     by_message = chain.conversation.map_messages("effects", of_message)
     return [digest for digests in by_message for digest in digests]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from temporalio import workflow
@@ -136,7 +137,13 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
         times = "once" if state.effects.count == 1 else f"{state.effects.count} times"
         lines += ["", f"Changed the world {times}, last: `{_code(state.effects.last[-1].call)}`"]
     lines += [f"- **unknown outcome**: `{_code(entry.call)}`" for entry in state.uncertain]
-    workflow.set_current_details(plain_text.make_plain_lines("\n".join(lines)))
+    workflow.set_current_details("\n".join(map(_make_plain, lines)))
+
+
+@lru_cache(maxsize=256)
+def _make_plain(lines: str) -> str:
+    """Return `plain_text.make_plain_lines`; of two renderings in a row most lines are the same."""
+    return plain_text.make_plain_lines(lines)
 
 
 def _open_requests(state: RunState, rendered: Rendered) -> list[str]:
