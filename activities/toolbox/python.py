@@ -119,7 +119,7 @@ class PythonToolbox:
 
 DEFECTS = (
     ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, NameError, ImportError,
-    NotImplementedError, SyntaxError,
+    NotImplementedError, RecursionError, SyntaxError,
 )  # fmt: skip
 """Exceptions of code that is wrong or was given what is wrong: waiting mends none of them."""
 
@@ -193,7 +193,8 @@ def _raise_failure(error: BaseException, tool: Tool, arguments: JsonObject) -> N
         raise ToolError(Outcome.NOT_DONE, reason, retry_after=_find_wait(refusals)) from None
     # As text: what renders an exception for people may print local variables, which hold arguments.
     trace = strike_sensitive("".join(traceback.format_exception(error)), tool, arguments)
-    log.warning("tool_raised", tool=tool.name, error=type(errors[0]).__name__, traceback=repair_text(trace))
+    kind = strike_sensitive(type(errors[0]).__name__, tool, arguments)
+    log.warning("tool_raised", tool=tool.name, error=kind, traceback=repair_text(trace))
     is_lasting = any(isinstance(each, DEFECTS) for each in errors)
     reason = strike_sensitive(describe_error(error), tool, arguments)
     raise ToolError(Outcome.UNKNOWN, reason, lasting=is_lasting) from None
