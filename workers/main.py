@@ -214,7 +214,7 @@ def _check_words(words: Sequence[str]) -> None:
             word.encode()
         except UnicodeEncodeError:
             if not Path(word).exists():
-                raise CliError(f"{ascii(word)} on the command line holds bytes that are no UTF-8 text") from None
+                raise CliError(f"{word!a} on the command line holds bytes that are no UTF-8 text") from None
 
 
 def _invoke(words: list[str]) -> int:

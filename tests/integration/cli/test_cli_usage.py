@@ -564,4 +564,4 @@ def test_bytes_that_are_no_text_are_refused(capsys: pytest.CaptureFixture[str], 
     code, said = refused(capsys, *words, *NO_SERVER)
 
     assert code == 2
-    assert said == f"error: {ascii(words[-1])} on the command line holds bytes that are no UTF-8 text\n"
+    assert said == f"error: {words[-1]!a} on the command line holds bytes that are no UTF-8 text\n"
