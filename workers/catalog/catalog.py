@@ -19,6 +19,7 @@ from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
 from mandate.workflows.contracts.faults import Place
+from mandate.workflows.contracts.route import RouteEntry, RoutePin
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 from mandate.workflows.rules import policy
@@ -127,7 +128,7 @@ class _Draft:
         """Yield what the providers of its models would refuse, once all tools are there."""
         if self.search.faults:
             return
-        for refusal in provider_tools.find_refusals(self.spec.models, self.search.tools):
+        for refusal in provider_tools.find_refusals(self.spec.model_names, self.search.tools):
             entry = self.search.entry_of.get(refusal.tool or "")
             place: Place = ("models", refusal.model) if entry is None else ("tools", entry)
             is_of_server = entry is not None and isinstance(self.spec.tools[entry], McpTools)
@@ -158,7 +159,12 @@ class _Draft:
         whole = PinnedAgent(
             name=self.spec.name,
             instructions=self.spec.instructions,
-            models=self.spec.models,
+            models=self.spec.model_names,
+            route=tuple(_pin_route(entry, group) for entry, group in self.spec.entries),
+            prefer=self.spec.prefer,
+            models_allowed=self.spec.models_allowed,
+            params={entry.model: entry.params for entry, _ in self.spec.entries if entry.params},
+            context=self.spec.context,
             tools=tuple(self.search.tools),
             policy=tuple(placed.rule for placed in self._rules),
             people=self.spec.people,
@@ -244,3 +250,14 @@ def _shared_faults(shared: Policies, drafts: Iterable[_Draft]) -> list[Fault]:
                 placed.fault(message, "match", *place) for place, message in find_unknown(placed.rule, tools, agents)
             ]
     return found
+
+
+def _pin_route(entry: RouteEntry, group: int) -> RoutePin:
+    return RoutePin(
+        model=entry.model,
+        group=group,
+        when=entry.when,
+        window=entry.window,
+        max_output_tokens=entry.max_output_tokens,
+        timeout=entry.timeout,
+    )

@@ -15,7 +15,7 @@ from mandate.workers.demo import setup
 from mandate.workers.demo.run import Demo
 from mandate.workers.dev_server.server import private_folder
 from mandate.workers.settings import Settings
-from mandate.workflows.contracts.model import PROVIDERS
+from mandate.workflows.contracts.route import PROVIDERS
 
 RULES_SECONDS = 5.0
 """How long after its start the demo waits for the filesystem MCP server."""

@@ -6,7 +6,9 @@ tool: tools, calls and their results
 tool_entry: entry of `tools` in a file
 templates: secrets and arguments in texts
 policy: rules, verdicts, totals
-budget: limits of a run
+budget: limits and ledger of a run
+route: models of an agent, and prices
+context: how conversations are cut
 model: one model call
 transcript: messages and segments
 run: start and result

@@ -10,9 +10,10 @@ from pydantic import (
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.compensation import CompensationSpec
+from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
-from mandate.workflows.contracts.model import ModelName
 from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
+from mandate.workflows.contracts.route import ModelName, Preference, Price, Route, RouteEntry, RoutePin, list_entries
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
@@ -21,11 +22,21 @@ from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbeP
 class AgentSpec(Spec):
     """An agent file."""
 
-    unavailable = ("memory", "context")
+    unavailable = ("memory",)
 
     name: Name = Field(description="What a start request calls it.")
     instructions: str = Field(min_length=1, description="The system text of every model call.")
-    models: tuple[ModelName, ...] = Field(min_length=1, description="A route: preferred first, the rest are fallbacks.")
+    models: Route = Field(
+        min_length=1,
+        description="A route: preferred first, the rest are fallbacks; names, or objects that say more. Those of a "
+        "list in the list are equal.",
+    )
+    prefer: Preference = Field(
+        default="order", description="Which of equal models is asked first: the first, the cheapest or the fastest."
+    )
+    models_allowed: tuple[ModelName, ...] = Field(
+        default=(), description="Models beside the route that a start request may name; `*` at the end for any text."
+    )
     tools: tuple[ToolEntry, ...] = Field(default=(), description="What the agent can do.")
     policy: tuple[Rule, ...] = Field(
         default=(), description="Which calls run, are asked for or refused; unmatched calls run only if they read."
@@ -57,6 +68,7 @@ class AgentSpec(Spec):
         description="Identical calls with identical results until the model is told to stop.",
     )
     budget: Budget = Field(default=Budget(), description="Limits of one run.")
+    context: ContextSpec = Field(default=ContextSpec(), description="How the conversation is kept within the window.")
     output_schema: JsonObject | None = Field(default=None, description="JSON Schema that the final answer must fit.")
     max_output_tokens: int = Field(
         default=8192, ge=1, description="Longest answer of one model call, reasoning included."
@@ -64,9 +76,21 @@ class AgentSpec(Spec):
 
     @field_validator("models")
     @classmethod
-    def _models_differ(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
-        refuse(given_twice(models))
+    def _models_differ(cls, models: Route) -> Route:
+        for place, item in enumerate(models):
+            if isinstance(item, tuple) and len(item) < 2:
+                refuse([((place,), "equal models are at least two; write one model without a list")])
+        refuse(given_twice([entry.model for entry, _ in list_entries(models)]))
         return models
+
+    @property
+    def entries(self) -> tuple[tuple[RouteEntry, int], ...]:
+        """The models of the route in order, equal ones with the same number."""
+        return list_entries(self.models)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        return tuple(entry.model for entry, _ in self.entries)
 
     @field_validator("tools")
     @classmethod
@@ -104,6 +128,15 @@ class PinnedAgent(Record):
     instructions: str
     models: tuple[ModelName, ...]
     tools: tuple[ToolDefinition, ...]
+    route: tuple[RoutePin, ...] = ()
+    """`models` in the same order, with all that is known of each; empty in agents that were pinned before routes."""
+    prefer: Preference = "order"
+    models_allowed: tuple[ModelName, ...] = ()
+    params: dict[str, JsonObject] = {}
+    """Request fields of the vendor, by model."""
+    prices: dict[str, Price] = {}
+    """Of all models that it may ask beside its route: in checks, for summaries, and those that it allows by name."""
+    context: ContextSpec = ContextSpec()
     policy: tuple[Rule, ...]
     """Its own rules, then those of the shared files that it names."""
     people: Asking = Asking()
@@ -157,6 +190,12 @@ class AgentPin(Record):
     digest: Digest
     """Of the `PinnedAgent`; its first 12 characters are the version."""
     models: tuple[ModelName, ...]
+    route: tuple[RoutePin, ...] = ()
+    """As of `PinnedAgent`."""
+    prefer: Preference = "order"
+    models_allowed: tuple[ModelName, ...] = ()
+    prices: dict[str, Price] = {}
+    max_output_tokens: int = 8192
     tools: tuple[Tool, ...]
     policy: tuple[Rule, ...]
     """Its own rules, then those of the shared files that it names."""

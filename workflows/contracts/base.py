@@ -6,6 +6,7 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
@@ -38,6 +39,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$"
 
 LONGEST = timedelta(days=3650)
 
+_AMOUNT = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -67,6 +70,26 @@ Duration = Annotated[
     Field(gt=timedelta(0)),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["30s", "5m", "1h30m"]}),
 ]
+
+
+def parse_money(value: object) -> object:
+    """Parse an amount of US dollars, `"2.00"` or `2`; leave anything else but texts and numbers to pydantic.
+
+    Raises:
+        ValueError: a text that is no amount, a number with a fraction, which would not be exact, or a boolean.
+    """
+    if isinstance(value, bool | float) or (isinstance(value, str) and not _AMOUNT.fullmatch(value)):
+        raise ValueError("an amount is exact: write it as a text in quotes, for example '2.50'")
+    return Decimal(value) if isinstance(value, str | int) else value
+
+
+Money = Annotated[
+    Decimal,
+    BeforeValidator(parse_money),
+    Field(ge=0, max_digits=15, decimal_places=9, allow_inf_nan=False),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["2.00"]}),
+]
+"""US dollars."""
 
 
 def digest_of(content: bytes) -> str:

@@ -2,17 +2,11 @@
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated
-
-from pydantic import StringConstraints
 
 from mandate.workflows.contracts.base import Digest, Record
+from mandate.workflows.contracts.budget import Amount, Grant
+from mandate.workflows.contracts.route import ModelName
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
-
-PROVIDERS = ("openai", "anthropic", "vllm", "scripted")
-
-ModelName = Annotated[str, StringConstraints(pattern=r"^(?:openai|anthropic|vllm|scripted):\S+$")]
-"""`provider:model`, for example `openai:gpt-6-sol`; `scripted:` is followed by the path of a script."""
 
 
 class Usage(Record):
@@ -30,6 +24,8 @@ class Usage(Record):
     """Sum over the calls with a known price."""
     unpriced_calls: int = 0
     """Calls whose price is unknown: their cost is in no sum."""
+    assumed_calls: int = 0
+    """Calls whose answers were lost: they may have been billed, and count as they were reserved."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
@@ -70,6 +66,12 @@ class ModelRequest(Record):
     words: tuple[Words, ...] = ()
     """Messages of people to the model, last."""
     step: int
+    is_last: bool = False
+    """The model is to give its last answer: no tools are offered."""
+    grant: Grant | None = None
+    """Where tokens or money are limited."""
+    state: str | None = None
+    """What is true of the run by now, in words, for the place of what a cut leaves out; see `NeedsState`."""
 
 
 class ModelReply(Record):
@@ -85,6 +87,33 @@ class ModelReply(Record):
     finish: Finish = Finish.COMPLETE
     problem: str | None = None
     """The reason why the answer cannot be taken, for model and people; `None` if `finish` is `complete` or `paused`."""
+    lost: int = 0
+    """Attempts before the one that answered whose answers were lost: they may have been billed."""
+    estimate: int = 0
+    """Tokens of the request as they were estimated, for what the next one is estimated by."""
+    cut: bool = False
+    """The conversation was cut for this request."""
+    latency: float = 0.0
+    """Seconds from sending to the whole answer."""
+
+
+class NotSent(Record):
+    """Details of a `NeedsMore` or `NeedsState` error of `call_model`: nothing was sent."""
+
+    input_tokens: int
+    """Estimate of what the request has."""
+    lost: int = 0
+
+
+class ModelFailure(Record):
+    """Details of every other error of `call_model`."""
+
+    fault: str = ""
+    status: int | None = None
+    lost: int = 0
+    """Attempts that were sent, and may have been billed without an answer."""
+    spent: Amount = Amount()
+    """What other calls took that were made for this one, for example of a summary."""
 
 
 OUTPUT_INLINE_BYTES = 16 * 1024

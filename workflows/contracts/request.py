@@ -33,6 +33,7 @@ CHOICES: dict[RequestKind, tuple[str, ...]] = {
     "question": ("answer", REJECT),
     "escalation": ("retry", "accept", "supply", "stop"),
     "outcome": ("happened", "not_happened", "stop"),
+    "budget": ("raise", "answer", "stop"),
 }
 """Choices that a request offers, the safe choice last."""
 

@@ -11,6 +11,7 @@ from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, S
 from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.request import By
+from mandate.workflows.contracts.route import ModelName
 from mandate.workflows.contracts.tool import ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -40,6 +41,9 @@ class RunRequest(Spec):
     requester: str | None = Field(default=None, min_length=1, max_length=200, description="Who asks.")
     labels: dict[Label, Label] = Field(default={}, max_length=20, description="For finding the run again.")
     budget: BudgetRequest | None = Field(default=None, description="Lower limits than the agent file's.")
+    model: ModelName | None = Field(
+        default=None, description="Ask this model in place of the route; the agent says which ones it allows."
+    )
     token: str | None = Field(
         default=None,
         max_length=8192,

@@ -6,6 +6,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
 
 from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.base import Digest, Record, canonical_json
+from mandate.workflows.contracts.budget import Budget, Ledger
 from mandate.workflows.contracts.compensation import Compensable
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import Outcome
@@ -13,6 +14,7 @@ from mandate.workflows.contracts.model import ModelReply, Usage, Words
 from mandate.workflows.contracts.policy import ToolTotals, Verdict
 from mandate.workflows.contracts.question import OpenQuestions
 from mandate.workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
+from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
 
@@ -200,6 +202,19 @@ class RunState(Record):
     untaken: tuple[str, ...] = ()
     """Fault of the last of them."""
     usage: Usage = Usage()
+    budget: Budget | None = None
+    """Limits of this run: the agent's, lowered by the start request, raised by people; `None` in older runs."""
+    ledger: Ledger = Field(default_factory=Ledger)
+    route: tuple[RoutePin, ...] = ()
+    """In place of the agent's, where the start request names a model."""
+    why_model: str = ""
+    """Why the run asks the model that it asks, in one sentence."""
+    context_tokens: int = 0
+    """Of the conversation at `head`, as the last answer reported them."""
+    estimate: int = 0
+    """Tokens of the same, as they were estimated."""
+    kept_in_mind: tuple[str, ...] = ()
+    """What the model wants to have in every request, the last 20."""
     effects: EffectLog = EffectLog()
     uncertain: tuple[EffectEntry, ...] = ()
     compensable: tuple[Compensable, ...] = ()

@@ -8,7 +8,8 @@ from pydantic import ConfigDict, Field, StringConstraints, field_validator, mode
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.faults import given_twice, refuse
-from mandate.workflows.contracts.model import ModelName, Usage
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.route import ModelName
 from mandate.workflows.contracts.tool import ToolResult
 
 FINAL = "final"

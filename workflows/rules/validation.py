@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails, to_json
 from mandate.workflows.contracts import tool_entry
 from mandate.workflows.contracts.base import DIGEST_PATTERN, Name, Spec
 from mandate.workflows.contracts.faults import FAULT, Located, Place, did_you_mean, key_path
-from mandate.workflows.contracts.model import PROVIDERS, ModelName
 from mandate.workflows.contracts.policy import Group, Person
+from mandate.workflows.contracts.route import PROVIDERS, ModelName
 from mandate.workflows.rules import plain_text
 
 VALUE_CHARACTERS = 60

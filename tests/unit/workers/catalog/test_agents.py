@@ -12,8 +12,7 @@ from mandate.activities.files import FileError
 from mandate.workers.catalog.agents import agent_schema, read_agent, read_agents
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.base import JsonObject, Spec
-from mandate.workflows.contracts.budget import Budget
-from mandate.workflows.contracts.model import PROVIDERS
+from mandate.workflows.contracts.route import PROVIDERS
 from mandate.workflows.contracts.tool import Effect
 from mandate.workflows.contracts.tool_entry import ActivityTool, HttpTool, McpTools, PythonTool
 
@@ -118,8 +117,12 @@ TOOL_KEYS = (
     "sensitive, tags, timeout, untrusted"
 )
 AGENT_KEYS = (
-    "after_failure, attempts, budget, checks, instructions, max_output_tokens, models, name, output_schema, people, "
-    "policies, policy, requester, same_call, tools"
+    "after_failure, attempts, budget, checks, context, instructions, max_output_tokens, models, models_allowed, name, "
+    "output_schema, people, policies, policy, prefer, requester, same_call, tools"
+)
+BUDGET_KEYS = (
+    "children, cost_usd, depth, model_calls, raise_at_most, steps, tokens, tool_calls, wall_time, "
+    "when_used_up, work_time"
 )
 ACTIVITY = "tools:\n  - activity: {name: Charge, task_queue: pay}\n"
 HTTP = "tools:\n  - name: t\n    http: {method: GET, url: "
@@ -148,10 +151,13 @@ SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required:
         ("attempts: 21\n", ["4:1: attempts: 21: must be at most 20"]),
         ("checks: {}\n", ["4:1: checks: a mapping is not a list"]),
         ("memory: {}\n", ["4:1: memory: is not available in this version; remove it"]),
-        ("budget: {cost_usd: '2.00'}\n", ["4:10: budget.cost_usd: is not available in this version; remove it"]),
+        (
+            "budget: {cost_usd: 2.5}\n",
+            ["4:10: budget.cost_usd: 2.5: an amount is exact: write it as a text in quotes, for example '2.50'"],
+        ),
         (
             "budget:\n  step: 3\n",
-            ["5:3: budget.step: is not a key that is known here; did you mean 'steps'? allowed are steps"],
+            [f"5:3: budget.step: is not a key that is known here; did you mean 'steps'? allowed are {BUDGET_KEYS}"],
         ),
         ("tools: {}\n", ["4:1: tools: a mapping is not a list"]),
         ("tools:\n  - lookup\n", [f"5:5: tools[0]: is not a mapping; a tool has exactly one of the keys {KINDS}"]),
@@ -490,7 +496,6 @@ def test_every_key_of_the_design_that_is_not_built_is_refused_by_name(tmp_path: 
     places: dict[type[Spec], str] = {
         AgentSpec: "{key}: 1\n",
         PythonTool: "tools: [{{python: a:b, {key}: 1}}]\n",
-        Budget: "budget: {{{key}: 1}}\n",
     }
 
     for spec, place in places.items():

@@ -13,7 +13,7 @@ from mandate.workers.catalog.agents import read_agent
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec
-from mandate.workflows.contracts.model import PROVIDERS
+from mandate.workflows.contracts.route import PROVIDERS
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 
