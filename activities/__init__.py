@@ -10,6 +10,7 @@ notification: notices to people
 tool_error: an attempt without a result
 retry_after: waits that others ask for
 failures: exceptions as Temporal failures
+grants: attempts of a model call, within a budget
 guard: marks of activities' requests
 keyring: keys of an installation
 heartbeat: heartbeats from a background task

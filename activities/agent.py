@@ -151,6 +151,7 @@ def _check(check: CheckSpec) -> CheckPin:
         unable=check.unable,
         timeout=check.timeout,
         retries=check.retries,
+        models=check.route,
     )
 
 

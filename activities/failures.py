@@ -25,6 +25,9 @@ RETRYABLE_FAULTS: frozenset[ModelFault] = frozenset(
     ("rate_limit", "overloaded", "server", "timeout", "connection", "malformed")
 )
 
+BILLED_FAULTS: frozenset[ModelFault] = frozenset(("timeout", "connection", "malformed"))
+"""Faults after which nobody knows whether the call was billed."""
+
 EXPECTED = ApplicationErrorCategory.BENIGN
 """The SDK writes no traceback: the activity has logged what happened, and the loop deals with it."""
 
@@ -37,15 +40,18 @@ def make_model_failure(
     retry_after: float | None = None,
     status: int | None = None,
     retryable: bool | None = None,
+    may_be_billed: bool | None = None,
 ) -> ApplicationError:
     """Return the error that `call_model` raises for a provider's failure.
 
     `retry_after` are the seconds that the provider asked for; without them a retryable fault waits 1, 2, 4, ... up
     to 30 seconds. A wait over two minutes is not slept through: the route goes on to its next model. `retryable` is
-    what the provider itself says of a retry; `None` leaves it to the fault.
+    what the provider itself says of a retry; `None` leaves it to the fault. The same holds for `may_be_billed`: the
+    request was sent, and no answer says that it was refused.
     """
     wanted = fault in RETRYABLE_FAULTS if retryable is None else retryable
     retryable = wanted and (retry_after is None or retry_after <= 120)
+    is_billed = fault in BILLED_FAULTS if may_be_billed is None else may_be_billed
     delay = retry_after if retry_after is not None else min(2.0 ** min(attempt - 1, 5), 30.0)
     if fault == "context_length":
         kind = FailureType.CONTEXT_TOO_LONG
@@ -53,7 +59,7 @@ def make_model_failure(
         kind = FailureType.MODEL_UNAVAILABLE if fault in RETRYABLE_FAULTS else FailureType.MODEL_REJECTED
     return ApplicationError(
         shorten(reason),
-        {"fault": fault, "status": status},
+        {"fault": fault, "status": status, **({"may_be_billed": True} if is_billed else {})},
         type=kind,
         non_retryable=not retryable,
         category=EXPECTED,

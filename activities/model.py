@@ -7,8 +7,10 @@ from datetime import timedelta
 
 import structlog
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures, heartbeat
+from mandate.activities.grants import Attempts
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from mandate.activities.toolbox import arguments, schema
 from mandate.activities.toolbox import calls as toolbox_calls
@@ -56,14 +58,20 @@ class ModelActivities:
             ApplicationError: `ModelRejected` or `ContextTooLong`, not retried; `ModelUnavailable` and store failures,
                 retried, after the provider's `retry-after` if it gave one.
         """
-        async with heartbeat.send_heartbeats():
+        attempts = Attempts.read(request.grant)
+        async with heartbeat.send_heartbeats(attempts.describe()):
             with failures.translate_store_errors():
                 agent = await self._agents.get(request.agent)
                 chain = await self._transcript.load(request.head)
                 messages = await self._build_message(agent, chain, request)
-            completion = await self._complete(agent, chain, messages, request)
+            attempts.check(0)
+            try:
+                completion = await self._complete(agent, chain, messages, request)
+            except ApplicationError as error:
+                attempts.fail(error)
             with failures.translate_store_errors():
-                return await self._reply(agent, chain, messages, request, completion)
+                reply = await self._reply(agent, chain, messages, request, completion)
+            return reply.model_copy(update={"lost": attempts.lost}) if attempts.lost else reply
 
     async def _build_message(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
         """Return the results of the last turn's calls, the runtime's note and people's messages, as one message."""
@@ -84,7 +92,8 @@ class ModelActivities:
             tools=agent.tools,
             agent=request.agent,
             conversation=chain.conversation.extend(*messages),
-            max_output_tokens=agent.max_output_tokens,
+            max_output_tokens=_find_longest(agent, request),
+            is_last=request.is_last,
             timeout=(info.start_to_close_timeout or timedelta(minutes=10)) - SPARE,
             attempt=info.attempt,
         )
@@ -143,6 +152,15 @@ class ModelActivities:
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = self._providers[name] = asyncio.ensure_future(_await(self._makers[name]))
         return await asyncio.shield(task)
+
+
+def _find_longest(agent: PinnedAgent, request: ModelRequest) -> int:
+    """Return the most output tokens that the answer may have."""
+    if request.grant is not None:
+        return request.grant.output_tokens
+    model = request.model or agent.models[0]
+    own = next((one.max_output_tokens for one in agent.route if one.model == model), None)
+    return own or agent.max_output_tokens
 
 
 async def _await(make: MakeProvider) -> Provider:

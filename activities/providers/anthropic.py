@@ -65,9 +65,10 @@ class AnthropicMessages:
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
         messages = DIALECT.write_conversation(prompt, _messages)
-        return b'{"model":%b,"max_tokens":%d,%b,"messages":[%b]}' % (
+        return b'{"model":%b,"max_tokens":%d,%b%b,"messages":[%b]}' % (
             dump(prompt.model).encode(),
             prompt.max_output_tokens,
+            b'"tool_choice":{"type":"none"},' if prompt.is_last and self._offered.of(prompt) else b"",
             self._agents.of(prompt),
             b",".join(messages),
         )

@@ -28,6 +28,8 @@ class Prompt:
     """For the whole call, whatever the provider's gaps between bytes."""
     attempt: int
     """1 for the first attempt of this request."""
+    is_last: bool = False
+    """The model may call no tools any more; they are offered all the same, so that requests begin alike."""
 
 
 @dataclass(frozen=True, slots=True)

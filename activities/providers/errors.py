@@ -67,6 +67,7 @@ class Peer:
         status: int | None = None,
         retry_after: float | None = None,
         retryable: bool | None = None,
+        may_be_billed: bool | None = None,
     ) -> ApplicationError:
         """Return the failure to raise: `what` happened to a request to this model."""
         name = f"{self.provider}:{self.model}"
@@ -78,6 +79,7 @@ class Peer:
             retry_after=retry_after,
             status=status,
             retryable=retryable,
+            may_be_billed=may_be_billed,
         )
 
     def redact(self, text: str) -> str:
@@ -143,15 +145,15 @@ def from_connection(peer: Peer, error: BaseException) -> ApplicationError:
         )
     detail = shorten(peer.redact(str(cause)), EXCERPT_CHARACTERS)
     what = f"gave no whole answer at {peer.place!r}: {type(cause).__name__}{f': {detail}' if detail else ''}"
-    return peer.failure("connection", what)
+    return peer.failure("connection", what, may_be_billed=not isinstance(cause, httpx2.ConnectError))
 
 
 def from_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationError:
     """Return the failure for a passed deadline, or for one step of the request that took too long."""
     if isinstance(error.__cause__, httpx2.PoolTimeout):
-        return peer.failure("timeout", "was not asked: all connections to it are in use")
+        return peer.failure("timeout", "was not asked: all connections to it are in use", may_be_billed=False)
     if isinstance(error.__cause__, httpx2.ConnectTimeout):
-        return peer.failure("timeout", f"did not take a connection at {peer.place!r}")
+        return peer.failure("timeout", f"did not take a connection at {peer.place!r}", may_be_billed=False)
     return peer.failure("timeout", f"gave no whole answer within {seconds:g} s")
 
 

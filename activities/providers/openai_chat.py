@@ -66,10 +66,11 @@ class OpenAiChat:
         messages = DIALECT.write_conversation(prompt, _messages)
         if system := self._systems.of(prompt):
             messages.insert(0, system)
-        return b'{"model":%b,"%b":%d,%b"messages":[%b]}' % (
+        return b'{"model":%b,"%b":%d,%b%b"messages":[%b]}' % (
             dump(prompt.model).encode(),
             self._max_tokens_field,
             prompt.max_output_tokens,
+            b'"tool_choice":"none",' if prompt.is_last and self._offered.of(prompt) else b"",
             self._tools.of(prompt),
             b",".join(messages),
         )

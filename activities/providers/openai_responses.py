@@ -50,9 +50,10 @@ class OpenAiResponses:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
         items = DIALECT.write_conversation(prompt, _items)
         first = items[0] if items else b""
-        return b'{"model":%b,"max_output_tokens":%d,"prompt_cache_key":"%b",%b,"input":[%b]}' % (
+        return b'{"model":%b,"max_output_tokens":%d,%b"prompt_cache_key":"%b",%b,"input":[%b]}' % (
             dump(prompt.model).encode(),
             prompt.max_output_tokens,
+            b'"tool_choice":"none",' if prompt.is_last and self._offered.of(prompt) else b"",
             # One key a conversation: the service sends requests with one key and beginning to one machine, up to a
             # rate that one agent's runs together would exceed.
             digest_of(prompt.agent.encode() + first).encode(),

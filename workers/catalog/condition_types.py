@@ -236,6 +236,9 @@ _RUN = {
     "depth": WHOLE,
     "step": WHOLE,
     "cost_usd": NUMBER,
+    "budget_left_usd": NUMBER,
+    "tokens": WHOLE,
+    "period_cost_usd": NUMBER,
     "now": TIME,
     "tainted": TRUTH,
 }

@@ -257,5 +257,7 @@ class Pinned(Record):
     head: Digest
     requester: str | None = None
     """The one who asked, by their name in the file of people if they are there, however the start named them."""
+    estimate: int = 0
+    """Tokens of the first request, as they are estimated."""
     slow: tuple[str, ...] = ()
     """Names of `rules.local_activities` that wait for others where these workers are."""

@@ -110,6 +110,8 @@ class ModelFailure(Record):
 
     fault: str = ""
     status: int | None = None
+    may_be_billed: bool = False
+    """The request was sent, and it is not known that it was refused."""
     lost: int = 0
     """Attempts that were sent, and may have been billed without an answer."""
     spent: Amount = Amount()

@@ -1,5 +1,6 @@
 """The state of a run: all that it carries over continue-as-new."""
 
+from decimal import Decimal
 from typing import Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
@@ -60,7 +61,7 @@ class ControlState(Record):
 class Resolution(Record):
     """Choice of a person on an escalation or an unknown outcome; `expired` when nobody chose."""
 
-    choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "expired"]
+    choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "raise", "answer", "expired"]
     by: str = ""
     comment: str = ""
     reason: str
@@ -207,6 +208,8 @@ class RunState(Record):
     ledger: Ledger = Field(default_factory=Ledger)
     route: tuple[RoutePin, ...] = ()
     """In place of the agent's, where the start request names a model."""
+    period_cost_usd: Decimal = Decimal(0)
+    """Spent in the current period of the budget beyond the run that has the least left, as last known."""
     why_model: str = ""
     """Why the run asks the model that it asks, in one sentence."""
     context_tokens: int = 0

@@ -224,8 +224,9 @@ class ToolResult(Record):
     """It did not pass a check."""
     asking: ServerQuestions | None = None
     """Set where the tool's server asks people before it goes on: the call has no result yet."""
-    cause: Literal["people", "other_side"] | None = None
-    """Whose doing an error is, if not the agent's: people refused the call, or the other side was down."""
+    cause: Literal["people", "other_side", "budget"] | None = None
+    """Whose doing an error is, if not the agent's: people refused the call, the other side was down, or a limit is
+    used up."""
     attempts: int = 1
     """Number of attempts the call is known to have had; at least, where only the other side counts them."""
     quick: bool = False

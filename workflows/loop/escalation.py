@@ -6,7 +6,8 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from mandate.workflows import steps
-from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.model import ModelReply, Words
 from mandate.workflows.contracts.policy import Verdict
@@ -19,8 +20,10 @@ from mandate.workflows.loop import resolutions
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.run import Run
+from mandate.workflows.rules import budget as rules_budget
 from mandate.workflows.rules import decisions, local_activities, recovery, wording
 from mandate.workflows.rules import needs as rules_needs
+from mandate.workflows.rules.budget import Shortfall
 
 EFFECTS_SHOWN = 10
 
@@ -89,6 +92,30 @@ class Escalations:
         self._run.state.rescue = rescue
         return rescue
 
+    def ask_budget(self, short: Shortfall, budget: Budget) -> None:
+        """Ask whether the limit may be raised that the next step would pass."""
+        its = self._run.state
+        spent, assumed = its.ledger.spent, its.ledger.assumed
+        lines = [f"spent so far: {rules_budget.describe_amount(spent)}"]
+        if assumed.model_calls:
+            lines.append(f"of that assumed, since answers were lost: {rules_budget.describe_amount(assumed)}")
+        calls = ", ".join(f"{name} {totals.calls}" for name, totals in sorted(its.totals.items()) if totals.calls)
+        lines.append(f"on: {its.step} steps, {spent.model_calls} model calls{f'; calls of {calls}' if calls else ''}")
+        if short.missing:
+            lines.append(f"the next step would take up to {short.missing}")
+        if budget.raise_at_most is not None:
+            lines.append(f"it may be raised to {rules_budget.describe_limits(budget.raise_at_most)} at most")
+        lines += [f"done so far: {entry.call}" for entry in its.effects.last[-EFFECTS_SHOWN:]]
+        request = self._ask(
+            "budget",
+            title=f"{short.reason}: raise it?",
+            reason=short.reason,
+            evidence=tuple(lines),
+            arguments={"limit": short.limit, "reason": short.reason},
+            options=(canonical_json(rules_budget.suggest_raise(budget, short.limit)).decode(),),
+        )
+        its.rescue = Rescue(request=request, about=recovery.BUDGET, reason=short.reason)
+
     def _can_be_accepted(self, about: str, trouble: Trouble, reply: ModelReply | None) -> bool:
         if self._run.has(Change.ACCEPTS_RESULTS):
             return recovery.can_be_accepted(about, trouble, reply.text if reply is not None else None)
@@ -103,6 +130,7 @@ class Escalations:
         reason: str,
         evidence: tuple[str, ...],
         choices: tuple[str, ...] | None = None,
+        options: tuple[str, ...] = (),
         arguments: JsonObject | None = None,
         index: int = 0,
         tool: Tool | None = None,
@@ -134,6 +162,7 @@ class Escalations:
             head=its.head,
             index=index,
             choices=choices or CHOICES[kind],
+            options=options,
             # One person's word settles it; what expires is denied by ending the run.
             needs=tuple(need.model_copy(update={"quorum": 1, "rejections": 1}) for need in needs),
             requested_at=now,

@@ -8,6 +8,8 @@ next_step: step after a model's answer
 recovery: failures, and when people decide
 verification: checks that follow a call
 routing: next model
+budget: reservations within limits
+price: costs of model calls
 patience: time for which calls are repeated
 local_activities: activities that run within a workflow task
 totals: sums over a run's calls

@@ -25,6 +25,11 @@ ALL_REFUSED = (
 )
 """Note for the model after a turn in which nothing was done because people refused it."""
 
+LAST_ANSWER = (
+    "{}. This is your last answer: no tool can be called any more. Answer with what you have, and say what is missing."
+)
+"""Note for the model as its budget is used up; in the place of the braces is the reason."""
+
 SUMMARY_CHARACTERS = 100
 
 
