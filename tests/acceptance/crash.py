@@ -12,14 +12,14 @@ call of every run may be hurt, several times, as `--seed` says, and workers are 
 Calls of one worker that are to be hurt at the same time die together, once another worker stands ready; a dead worker
 is always replaced.
 
-**Wanted**, and exit code 0: nothing lost, doubled, out of order or silent, no run that hangs, none that ends without
-need before it is completed, and with `--points all` no point that was never hit. By default the tools that matter are
-`keyed` and the server knows keys; with `--no-keys` they are `once` and it knows none, and with `--probes` beside it the
-runs find out by themselves what became of a call: none ends uncertain. Two cases that must fail: `--bad keyed` declares
-tools `keyed` although the server ignores keys, and `--bad retrying` has a worker that repeats whatever fails. With
+**Wanted**, and exit code 0: nothing lost, doubled, out of order or silent, no run that hangs, none that asks people
+without need, and with `--points all` no point that was never hit. Nobody answers, so a run that asks ends declined;
+what needs to be asked is what became of a `once` call that was hurt. By default the tools that matter are `keyed` and
+the server knows keys; with `--no-keys` they are `once` and it knows none, and with `--probes` beside it the runs find
+out by themselves what became of a call: none ends uncertain. Two cases that must fail: `--bad keyed` declares tools
+`keyed` although the server ignores keys, and `--bad retrying` has a worker that repeats whatever fails. With
 `--naive-mcp` the MCP server reports a lost reply as `isError`, as SDKs do by themselves; that is no answer to a `keyed`
-or `once` call, and nothing may be lost or doubled by it. Reads and `idempotent` calls are believed to have failed, and
-are not made again as they are: such a run may end declined. MCP tools stand third in the table: `--tasks 26` and more.
+or `once` call, and nothing may be lost or doubled by it. MCP tools stand third in the table: `--tasks 26` and more.
 """
 
 import argparse
@@ -203,10 +203,10 @@ def report(played: Played, judgement: Judgement) -> dict[str, Any]:
         "good": judgement.is_good and not played.missed,
         "runs": len(played.runs),
         "status": dict(Counter(str(ran.result.status) if ran.result else "none" for ran in played.runs)),
-        "declined_without_uncertain": {
+        "asked_people": {
             ran.task.name: ran.result.reason
             for ran in played.runs
-            if ran.result and ran.result.status is not RunStatus.COMPLETED and not ran.result.uncertain
+            if ran.result and ran.result.status is RunStatus.DECLINED
         },
         "uncertain": sum(len(ran.result.uncertain) for ran in played.runs if ran.result),
         "calls_executed": len(played.log),
@@ -235,8 +235,7 @@ def show(found: dict[str, Any], played: Played) -> None:
     repeated, each = found["model_calls_repeated"], found["model_calls_repeated_per_kill"]
     print(f"\nmodel calls made twice: {repeated}, {each} a kill")
     print(f"idempotent calls repeated: {found['idempotent_repeated']}")
-    for name, reason in found["declined_without_uncertain"].items():
-        print(f"{name} ended: {reason}")
+    print(f"runs that asked people: {len(found['asked_people'])}, {found['declined']} of them without need")
     for name, lines in found["faults"].items():
         print(f"{name.replace('_', ' ')}: {len(lines)}")
         for line in lines:

@@ -14,7 +14,7 @@ from tests.support.fault_client import CALLER, METHODS, URL
 from tests.support.fault_crew import Crew, Post, at_work
 from tests.support.fault_model import FaultModel
 from tests.support.fault_plan import EFFECTS, Task
-from tests.support.fault_remote import READY
+from tests.support.fault_remote import BUSY, READY, REJECTED
 from tests.support.http_peer import Reply, Seen, http_peer
 from tests.support.ports import free_port
 from tests.support.processes import MANDATE, PROJECT
@@ -211,7 +211,8 @@ def _activity(name: str, effect: str, queue: str) -> dict[str, Any]:
         "activity": {"name": f"{name}_activity", "task_queue": queue},
         "input_schema": _SCHEMA,
         "effect": effect,
-        "failed_types": ["Busy"],
+        # Who lists an error wants no other attempt. Of a call that has none, that is how it says that it was not done.
+        "failed_types": [REJECTED, BUSY] if effect == "once" else [REJECTED],
         # Nothing else tells that a remote worker was killed.
         "timeout": "12s",
     }

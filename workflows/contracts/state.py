@@ -131,6 +131,9 @@ class RecoveryState(Record):
     again and again, `*model` for models that give no answer."""
     failed: dict[str, str] = {}
     """Reasons why calls failed for good, by their digest: the same call again is not made. The last 64."""
+    doubted: dict[str, str] = {}
+    """Reasons why calls failed that may be gone another time, by their digest: the same call again has patience. The
+    last 64."""
     spoiled: dict[str, str] = {}
     """Reasons why calls that changed the world failed a check: they are never made again as they are. The last 64."""
     refused: dict[str, str] = {}

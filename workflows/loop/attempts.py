@@ -3,9 +3,10 @@
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
-from mandate.workflows.contracts.tool import CallRequest, ToolResult
+from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall
+from mandate.workflows.rules import patience as rules_patience
 from mandate.workflows.rules import recovery as rules_recovery
 from mandate.workflows.rules import routing, wording
 from mandate.workflows.rules.plain_text import REASON_CHARACTERS
@@ -43,7 +44,12 @@ class AttemptLimits:
             is_final = made.outcome is Outcome.NOT_DONE and not made.is_passing
             outcome = made.outcome.value if placed.tool.sensitive else wording.describe_error(made.answer)
             attempt = self.count_failure(
-                placed.tool.name, outcome, of=placed.line, call=digest if is_final else None, index=placed.index
+                placed.tool.name,
+                outcome,
+                of=placed.line,
+                call=digest if is_final else None,
+                index=placed.index,
+                doubted=self._is_doubted(placed.tool, digest),
             )
             return made.answer.model_copy(update={"note": wording.join_notes(made.answer.note, attempt)})
         recovery = self._run.state.recovery
@@ -71,6 +77,7 @@ class AttemptLimits:
         of: str = "",
         call: Digest | None = None,
         spoiled: bool = False,
+        doubted: bool = False,
         has_result: bool = False,
     ) -> str | None:
         """Count a failure of a tool; return the words for the model if people help once attempts are used up."""
@@ -82,6 +89,7 @@ class AttemptLimits:
             call=call,
             index=index,
             spoiled=spoiled,
+            doubted=doubted,
             has_result=has_result,
         )
         self._run.state.recovery = recovery
@@ -90,6 +98,12 @@ class AttemptLimits:
         if not self._run.has(Change.ESCALATES) or not self._run.has(Change.TELLS_ATTEMPTS):
             return None
         return wording.describe_attempt(recovery.troubles[tool].failures, its.attempts, tool)
+
+    def _is_doubted(self, tool: Tool, call: Digest) -> bool:
+        """Return whether a failure may be gone when the agent makes the call once more; that time it is believed."""
+        is_first = call not in self._run.state.recovery.doubted
+        may_pass = rules_patience.find_second_patience(tool) is not None
+        return is_first and may_pass and self._run.has(Change.REPEATS_TOLD_FAILURES)
 
     def try_next_model(self) -> None:
         """Choose the next model of the route after a failure, if the agent file wants it; once a step."""

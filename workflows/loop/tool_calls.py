@@ -27,6 +27,7 @@ from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.waits import SHORTEST_VALIDITY, Waits, find_validity, join_outcomes
 from mandate.workflows.outcomes import Attempted, attempts_at_most
 from mandate.workflows.rules import effects, local_activities, wording
+from mandate.workflows.rules import recovery as rules_recovery
 
 FIRST_WAIT = timedelta(milliseconds=100)
 LONGEST_WAIT = timedelta(seconds=30)
@@ -141,6 +142,7 @@ class ToolCalls:
     ) -> Attempted | None:
         """Make a call for as long as its patience lasts; `before` attempts had the same key."""
         attempts = wait.attempts if wait is not None else 0
+        is_doubted = rules_recovery.is_doubted(self._run.state.recovery, placed.call.tool, placed.call.arguments)
         while True:
             if wait is not None and not await self._waits.wait_out(wait):
                 if not self._control.is_stopping and not self._run.state.uncertain:
@@ -149,6 +151,8 @@ class ToolCalls:
                 attempted = Attempted(wait.outcome, wait.answer, is_passing=True, failed=wait.failed)
                 break
             attempted = await self._send(placed, entry, begun_at, wait, instead_of)
+            if is_doubted:
+                attempted = self._waits.insist(placed.tool, attempted, begun_at=begun_at, wait=wait)
             if attempted.answer.asking is None:
                 attempted = replace(attempted, outcome=join_outcomes(placed.tool, attempted.outcome, wait))
             attempts += attempted.attempts
@@ -234,9 +238,10 @@ class ToolCalls:
         call, tool, verdict = placed.call, placed.tool, placed.verdict
         joins = tool.effect is Effect.IDEMPOTENT and remote.failed_types and self._run.has(Change.JOINS_ATTEMPTS)
         if not joins:
-            return await steps.call_remote_activity(
+            sent = await steps.call_remote_activity(
                 remote, call, tool, key, verdict, valid=valid, patience=rest, at_once=not is_first
             )
+            return self._waits.heed_delay(tool, sent)
         was_lost, wait = False, FIRST_WAIT
         at_most = attempts_at_most(tool, rest, at_once=not is_first, remote=True)
         for number in range(1, at_most + 1):
@@ -246,12 +251,13 @@ class ToolCalls:
             sent = await steps.call_remote_activity(
                 remote, call, tool, key, verdict, valid=valid, patience=rest, at_once=True
             )
+            sent = self._waits.heed_delay(tool, sent)
             if sent.outcome is not Outcome.UNKNOWN:
                 break
             was_lost = True
         outcome = Outcome.UNKNOWN if was_lost and sent.outcome is not Outcome.DONE else sent.outcome
         # A definite answer is no reason for another attempt, whatever it is worth.
-        is_lasting = sent.is_lasting or sent.outcome is Outcome.NOT_DONE
+        is_lasting = sent.is_lasting or (sent.outcome is Outcome.NOT_DONE and not sent.is_passing)
         return replace(sent, outcome=outcome, attempts=number, failed=number, is_lasting=is_lasting)
 
     def _account(
