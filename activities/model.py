@@ -94,7 +94,7 @@ class ModelActivities:
             conversation=chain.conversation.extend(*messages),
             max_output_tokens=_find_longest(agent, request),
             is_last=request.is_last,
-            timeout=(info.start_to_close_timeout or timedelta(minutes=10)) - SPARE,
+            timeout=_find_time(info),
             attempt=info.attempt,
         )
         completion = await (await self.provider(provider)).complete(prompt)
@@ -152,6 +152,12 @@ class ModelActivities:
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = self._providers[name] = asyncio.ensure_future(_await(self._makers[name]))
         return await asyncio.shield(task)
+
+
+def _find_time(info: activity.Info) -> timedelta:
+    """Return the time for the whole call, so that its answer can be stored after it."""
+    whole = info.start_to_close_timeout or timedelta(minutes=10)
+    return max(whole - SPARE, whole * 0.8) if whole < 5 * SPARE else whole - SPARE
 
 
 def _find_longest(agent: PinnedAgent, request: ModelRequest) -> int:

@@ -86,6 +86,16 @@ class ScriptedProvider:
 
     async def _answer(self, prompt: Prompt) -> Completion:
         loaded = self._script(prompt.model)
+        if prompt.is_last:
+            await asyncio.sleep((loaded.script.delay or self._pace).total_seconds())
+            said = AssistantMessage(
+                role="assistant",
+                parts=(TextPart(kind="text", text=loaded.script.last),),
+                protocol="scripted",
+                model=prompt.model,
+            )
+            usage = _usage(loaded.script.usage, prompt, read_incoming(prompt.conversation), said)
+            return Completion(said, Finish.COMPLETE, usage)
         number = find_next_number(prompt.conversation)
         plan = _plan(loaded, prompt)
         cue = _cue(plan, number, prompt)

@@ -37,6 +37,7 @@ whole is no JSON: it has no keys.
 **Around them**: `otherwise` is every turn after the last; without it one more request is refused. `conversations` is a
 list of `{match: "*order 81*", turns: [...], otherwise: {...}}` instead of `turns`: the first whose `match` fits the
 input. `strict: false` accepts errors and lost answers that no `expect` names. `delay` and `usage` are defaults.
+`last` is the answer when a limit of the run leaves only one more, without calls.
 """
 
 import sys
@@ -181,6 +182,11 @@ class Script(Spec):
     strict: bool = Field(default=True, description="Whether errors and lost answers must be expected.")
     delay: Duration | None = Field(default=None, description="Time that an answer takes.")
     usage: TurnUsage = Field(default=TurnUsage(), description="What a call is said to have used.")
+    last: str = Field(
+        default="This is all that I have.",
+        min_length=1,
+        description="Answer when a limit of the run leaves only one more.",
+    )
     turns: tuple[Entry, ...] = Field(default=(), description="The model's answers in order, whatever the input.")
     otherwise: Turn | None = Field(default=None, description="Every answer after the last turn.")
     conversations: tuple[ScriptedConversation, ...] = Field(
