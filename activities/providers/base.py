@@ -8,6 +8,7 @@ from typing import Protocol
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.model import Finish, Usage
+from mandate.workflows.contracts.route import Price
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage
 
@@ -28,6 +29,8 @@ class Prompt:
     """For the whole call, whatever the provider's gaps between bytes."""
     attempt: int
     """1 for the first attempt of this request."""
+    price: Price | None = None
+    """The price that the run has pinned; `None`: the list price of the day."""
 
 
 @dataclass(frozen=True, slots=True)

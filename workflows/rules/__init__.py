@@ -8,6 +8,7 @@ next_step: step after a model's answer
 recovery: failures, and when people decide
 verification: checks that follow a call
 routing: next model
+price: cost of a call, and its bound
 patience: time for which calls are repeated
 local_activities: activities that run within a workflow task
 totals: sums over a run's calls
