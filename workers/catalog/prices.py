@@ -19,7 +19,7 @@ _PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
 
 
 class AgentPrices:
-    """What is known of the models of one valid agent file."""
+    """Prices and windows of the models of one valid agent file."""
 
     def __init__(self, spec: AgentSpec, document: Document) -> None:
         self._spec = spec

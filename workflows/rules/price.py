@@ -52,6 +52,12 @@ def compute_worst(price: Price, *, input_tokens: int, output_tokens: int) -> Dec
         )
 
 
+def compute_dearest(price: Price, *, tokens: int, input_tokens: int) -> Decimal:
+    """Return the most that this many tokens can cost in calls of which none has more than `input_tokens` of input."""
+    with localcontext(_EXACT):
+        return _to_dollars(tokens * max(max(rate, rates.output) for rates, rate, _ in _list_tiers(price, input_tokens)))
+
+
 def find_output_room(price: Price, *, money: Decimal, input_tokens: int) -> int:
     """Return the most output tokens that `money` pays for beside this input; 0 if it does not pay for the input."""
     with localcontext(_EXACT):

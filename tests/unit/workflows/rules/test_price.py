@@ -7,7 +7,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mandate.workflows.contracts.route import Price, Rates
-from mandate.workflows.rules.price import MOST_ROOM, compute_cost, compute_worst, find_output_room
+from mandate.workflows.rules.price import (
+    MOST_ROOM,
+    compute_cost,
+    compute_dearest,
+    compute_worst,
+    find_output_room,
+)
 
 
 def rates(above: int, *texts: str, hour: str | None = None) -> Rates:
@@ -96,6 +102,18 @@ def test_room_for_output(price: Price, money: str, tokens: int, room: int) -> No
     assert find_output_room(price, money=Decimal(money), input_tokens=tokens) == room
 
 
+@pytest.mark.parametrize(
+    ("price", "tokens", "largest", "most"),
+    [
+        (SOL, 400_000, 272_000, "4"),  # all of it output below the edge of the tier
+        (SOL, 400_000, 272_001, "6"),
+        (FREE, 400_000, 272_001, "0"),
+    ],
+)
+def test_dearest_tokens(price: Price, tokens: int, largest: int, most: str) -> None:
+    assert compute_dearest(price, tokens=tokens, input_tokens=largest) == Decimal(most)
+
+
 RATE = st.decimals(min_value=0, max_value=999_999, places=9)
 TOKENS = st.one_of(st.integers(0, 600_000), st.integers(0, 10**9))
 
@@ -131,6 +149,15 @@ def test_no_call_costs_more_than_the_worst_case(price: Price, tokens: int, outpu
     )
 
     assert cost <= compute_worst(price, input_tokens=tokens, output_tokens=output)
+
+
+@given(prices(), TOKENS, TOKENS, TOKENS)
+def test_no_call_costs_more_than_its_tokens_at_the_dearest_rate(
+    price: Price, tokens: int, output: int, more: int
+) -> None:
+    worst = compute_worst(price, input_tokens=tokens, output_tokens=output)
+
+    assert worst <= compute_dearest(price, tokens=tokens + output, input_tokens=tokens + more)
 
 
 @given(prices(), TOKENS, TOKENS, TOKENS, TOKENS)
