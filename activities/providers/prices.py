@@ -169,7 +169,7 @@ def _read_list(provider: str, model: str, variant: tuple[tuple[str, str], ...], 
     if not all(any(each.when == {name: value} for each in known) for name, value in variant):
         return None
     tiers = _read_tiers(info.get_prices(now, dict(variant)))
-    from genai_prices import __version__  # noqa: PLC0415 - half a second, only for prices
+    from genai_prices import __version__  # noqa: PLC0415 - a tenth of a second, only for list prices
 
     return Price(tiers=tiers, source=f"genai-prices {__version__}", variant=dict(variant)) if tiers else None
 
@@ -178,8 +178,8 @@ def _read_list(provider: str, model: str, variant: tuple[tuple[str, str], ...], 
 def _find_model(provider: str, model: str) -> "ModelInfo | None":
     if provider not in PRICED:
         return None
-    # The import takes half a second and is not for processes without priced models.
-    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - half a second, only for prices
+    # The import takes a tenth of a second, and is not for processes without such models.
+    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - a tenth of a second, only for list prices
 
     try:
         return get_snapshot().find_provider_model(model, None, provider, None)[1]
