@@ -94,6 +94,7 @@ class ModelActivities:
             conversation=chain.conversation.extend(*messages),
             max_output_tokens=_find_longest(agent, request),
             is_last=request.is_last,
+            price=agent.price(f"{provider}:{model}"),
             timeout=_find_time(info),
             attempt=info.attempt,
         )

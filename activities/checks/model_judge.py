@@ -88,6 +88,7 @@ async def _complete(
         max_output_tokens=work.agent.max_output_tokens,
         timeout=within,
         attempt=attempt,
+        price=work.agent.price(model),
     )
     try:
         return await (await provider(name)).complete(prompt)

@@ -12,7 +12,7 @@ requests: parts of all requests
 responses: parts of all answers
 response_limits: bounds on an answer's size
 errors: a provider's faults as failures
-prices: costs of model calls
+prices: prices and costs of calls
 rawjson: JSON kept as its text
 vendor_rules: what vendors refuse of tools
 tool_schemas: tools as vendors take them

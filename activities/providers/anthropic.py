@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from functools import reduce
+from operator import add
 
 import anthropic
 import httpx2
@@ -234,12 +237,27 @@ DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild, _native)
 
 
 def _usage(prompt: Prompt, body: Raw) -> Usage:
-    counts = responses.TokenCounts(body.get("usage"))
+    """Return the usage of all passes of one call.
+
+    Where the service did several, as in a compaction or a tool of its own, the top level counts only the last.
+    """
+    whole = _usage_of(prompt, body, body.get("usage"))
+    passes = body.get("usage").get("iterations")
+    if not passes.value:
+        return whole
+    # What is no list of passes cannot be read, so that the price is unknown.
+    total = reduce(add, [_usage_of(prompt, body, counts) for counts in passes.items or (passes,)])
+    cost = {"unpriced_calls": 1, "cost_usd": Decimal(0)} if total.unpriced_calls else {}
+    return total.model_copy(update={"model_calls": 1, "reasoning_tokens": whole.reasoning_tokens, **cost})
+
+
+def _usage_of(prompt: Prompt, body: Raw, reported: Raw) -> Usage:
+    counts = responses.TokenCounts(reported)
     cached = counts.read_detail("cache_read_input_tokens")
     written = counts.read_detail("cache_creation_input_tokens")
     return responses.compute_usage(
         "anthropic",
-        prompt.model,
+        prompt,
         body,
         counts,
         input_tokens=counts.read("input_tokens") + cached + written,

@@ -8,6 +8,7 @@ from typing import Protocol
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.model import Finish, Usage
+from mandate.workflows.contracts.route import Price
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage
 
@@ -30,6 +31,8 @@ class Prompt:
     """1 for the first attempt of this request."""
     is_last: bool = False
     """The model may call no tools any more; they are offered all the same, so that requests begin alike."""
+    price: Price | None = None
+    """The price that the run has pinned; `None`: the list price of the day."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class OpenAiChat:
         counts = responses.TokenCounts(body.get("usage"))
         return responses.compute_usage(
             self._provider,
-            prompt.model,
+            prompt,
             body,
             counts,
             input_tokens=counts.read("prompt_tokens"),

@@ -208,7 +208,7 @@ def _usage(prompt: Prompt, body: Raw) -> Usage:
     counts = responses.TokenCounts(body.get("usage"))
     return responses.compute_usage(
         "openai",
-        prompt.model,
+        prompt,
         body,
         counts,
         input_tokens=counts.read("input_tokens"),

@@ -172,7 +172,7 @@ class TokenCounts:
 
 def compute_usage(
     provider: str,
-    model: str,
+    prompt: Prompt,
     body: Raw,
     counts: TokenCounts,
     *,
@@ -194,7 +194,9 @@ def compute_usage(
         output_tokens=output,
         reasoning_tokens=reasoning,
     )
-    cost = prices.compute_price(provider, model, usage, body) if counts.is_whole else None
+    cost = None
+    if counts.is_whole:
+        cost = prices.compute_price(provider, prompt.model, usage, body, price=prompt.price, counts=counts.usage)
     return usage.model_copy(update={"unpriced_calls": 1} if cost is None else {"cost_usd": cost})
 
 

@@ -6,6 +6,8 @@ earlier_agents: agents of earlier files
 tools: entries of `tools`
 mcp_acceptance: words of MCP servers, accepted
 provider_tools: tools as the models' vendors take them
+prices: prices and windows of models
+costs: costs of a run and of a call
 checks: checks, probes, compensations
 policies: shared policy files
 rule_matches: rules that match no tool

@@ -13,13 +13,13 @@ from mandate.workers.catalog import mcp_acceptance, provider_tools
 from mandate.workers.catalog.agents import AgentFile, Scan, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
 from mandate.workers.catalog.policies import PlacedRule, Policies, PolicyFile, policy_folder
+from mandate.workers.catalog.prices import AgentPrices
 from mandate.workers.catalog.rule_matches import find_misses, find_unknown, find_vain_matches
 from mandate.workers.catalog.tools import McpDefinitions, ToolResolver
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
 from mandate.workflows.contracts.faults import Place
-from mandate.workflows.contracts.route import RouteEntry, RoutePin
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 from mandate.workflows.rules import policy
@@ -100,6 +100,7 @@ class Catalog:
         found = [*scan.faults, *shared.faults()]
         for draft in drafts:
             found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
+            found += draft.priced.faults()
         if not found and _is_whole(source):
             found += _shared_faults(shared, drafts)
         if found:
@@ -121,6 +122,7 @@ class _Draft:
         self._rules, self._faults = shared.merged(file)
         self.search = ToolResolver(file.document, file.spec.tools, secrets)
         self.checked = AgentChecks(file.spec, file.document, self.search)
+        self.priced = AgentPrices(file.spec, file.document)
         self._path = file.path
         self._document = file.document
 
@@ -160,9 +162,10 @@ class _Draft:
             name=self.spec.name,
             instructions=self.spec.instructions,
             models=self.spec.model_names,
-            route=tuple(_pin_route(entry, group) for entry, group in self.spec.entries),
+            route=self.priced.route,
             prefer=self.spec.prefer,
             models_allowed=self.spec.models_allowed,
+            prices=self.priced.others,
             params={entry.model: entry.params for entry, _ in self.spec.entries if entry.params},
             context=self.spec.context,
             tools=tuple(self.search.tools),
@@ -250,14 +253,3 @@ def _shared_faults(shared: Policies, drafts: Iterable[_Draft]) -> list[Fault]:
                 placed.fault(message, "match", *place) for place, message in find_unknown(placed.rule, tools, agents)
             ]
     return found
-
-
-def _pin_route(entry: RouteEntry, group: int) -> RoutePin:
-    return RoutePin(
-        model=entry.model,
-        group=group,
-        when=entry.when,
-        window=entry.window,
-        max_output_tokens=entry.max_output_tokens,
-        timeout=entry.timeout,
-    )

@@ -15,6 +15,7 @@ edit: other arguments for a call
 control: `steer`, `pause`, `resume`, `stop`
 validate: `mandate validate`
 validate_agents: agents in words
+validate_costs: costs of agents in words
 validate_policies: policies in words
 validate_call: verdict on one call
 validate_accept: acceptance of MCP tools

@@ -10,6 +10,7 @@ from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.policy_summary import Outcome, outcomes, runs_unasked
 from mandate.workers.catalog.provider_tools import list_rewritings
 from mandate.workers.cli.output import Output, print_table
+from mandate.workers.cli.validate_costs import costs_json, describe_costs
 from mandate.workflows.contracts.policy import Approvers
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.verification import CheckSpec
@@ -23,6 +24,8 @@ def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
         pinned = loaded.pinned
         out.print(Text.assemble((pinned.name, "bold"), f" version {loaded.digest[:12]}  {loaded.path or ''}"))
         out.print(f"  models    {', '.join(pinned.models)}")
+        for line in describe_costs(pinned):
+            out.print(f"  {line}")
         out.print(f"  requester {_requester(loaded, has_people=has_people)}")
         if loaded.policies:
             out.print(f"  policies  {', '.join(loaded.policies)}")
@@ -107,6 +110,7 @@ def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
         "version": loaded.digest[:12],
         "path": str(loaded.path) if loaded.path is not None else None,
         "models": list(loaded.pinned.models),
+        "cost": costs_json(loaded.pinned),
         "requester": _requester_json(loaded, has_people=has_people),
         "signed_start": loaded.pinned.needs_signed_start,
         "policies": list(loaded.policies),

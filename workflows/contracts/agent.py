@@ -13,7 +13,16 @@ from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
 from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
-from mandate.workflows.contracts.route import ModelName, Preference, Price, Route, RouteEntry, RoutePin, list_entries
+from mandate.workflows.contracts.route import (
+    ModelName,
+    Preference,
+    Price,
+    PriceSpec,
+    Route,
+    RouteEntry,
+    RoutePin,
+    list_entries,
+)
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
@@ -36,6 +45,9 @@ class AgentSpec(Spec):
     )
     models_allowed: tuple[ModelName, ...] = Field(
         default=(), description="Models beside the route that a start request may name; `*` at the end for any text."
+    )
+    prices: dict[ModelName, PriceSpec] = Field(
+        default={}, description="Prices of models beside the route, of checks for example, where they are not known."
     )
     tools: tuple[ToolEntry, ...] = Field(default=(), description="What the agent can do.")
     policy: tuple[Rule, ...] = Field(
@@ -135,7 +147,10 @@ class PinnedAgent(Record):
     params: dict[str, JsonObject] = {}
     """Request fields of the vendor, by model."""
     prices: dict[str, Price] = {}
-    """Of all models that it may ask beside its route: in checks, for summaries, and those that it allows by name."""
+    """Of all models that it may ask beside its route: in checks, for summaries, and those that it allows by name.
+
+    One that is in the route too has its price there, for its `params`; one without an entry has no known price.
+    """
     context: ContextSpec = ContextSpec()
     policy: tuple[Rule, ...]
     """Its own rules, then those of the shared files that it names."""
@@ -157,6 +172,11 @@ class PinnedAgent(Record):
     """Calls that people sign for bring the signatures along; false in agents that were pinned before they did."""
     tainted: bool = False
     """Its prompt holds words of strangers that nobody has accepted."""
+
+    def price(self, model: str) -> Price | None:
+        """Return the price of a model as it was pinned."""
+        own = next((one.price for one in self.route if one.model == model), None)
+        return own or self.prices.get(model)
 
     def definition(self, tool: str) -> ToolDefinition | None:
         return next((definition for definition in self.tools if definition.tool.name == tool), None)

@@ -75,6 +75,9 @@ class Rates(Record):
     output: Decimal
     cached_input: Decimal
     cache_write: Decimal
+    """Input written to the cache for as long as the requests ask for."""
+    cache_write_hour: Decimal | None = None
+    """Input written to the cache for an hour; `None`: as `cache_write`."""
 
 
 class Price(Record):
@@ -84,6 +87,8 @@ class Price(Record):
     """At least one, by rising `above`, the first from 0 on."""
     source: str
     """`agent file`, or the list that it is from with its version."""
+    variant: dict[str, str] = {}
+    """Fields of the request that these rates are for, `service_tier` and `speed`; a usual value is left out."""
 
 
 class RoutePin(Record):

@@ -145,6 +145,10 @@ class RunBudget:
         assumed = Amount()
         if lost and held is not None and grant is not None:
             assumed = rules.take_part(held, lost, grant.attempts)
+        if usage.unpriced_calls and held is not None and grant is not None and self.limits.cost_usd is not None:
+            # It was billed, and nobody can say how much.
+            cost = rules.take_part(held, min(usage.unpriced_calls, grant.attempts), grant.attempts).cost_usd
+            assumed = assumed + Amount(cost_usd=cost)
         self._state.ledger = rules.settle(self._state.ledger, key, rules.measure_usage(usage), assumed=assumed)
         self._state.usage = self._state.usage + usage + _assumed(assumed, lost)
 

@@ -9,7 +9,7 @@ recovery: failures, and when people decide
 verification: checks that follow a call
 routing: next model
 budget: reservations within limits
-price: costs of model calls
+price: cost of a call, and its bound
 patience: time for which calls are repeated
 local_activities: activities that run within a workflow task
 totals: sums over a run's calls

@@ -93,7 +93,10 @@ class Failure(Spec):
 
 
 class TurnUsage(Spec):
-    """Usage that a turn reports; what is left out is estimated from the newest messages, at no cost."""
+    """Usage that a turn reports; what is left out is estimated from the newest messages.
+
+    A cost that is left out is computed by the price in the agent file; without one it is none.
+    """
 
     input_tokens: int | None = Field(default=None, ge=0)
     cached_input_tokens: int = Field(default=0, ge=0)

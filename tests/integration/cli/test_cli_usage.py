@@ -101,7 +101,7 @@ def test_agent_without_servers_and_conditions_is_validated_without_their_librari
 
 def test_agent_with_mcp_servers_is_validated_with_the_client_half_of_the_sdk_alone(tmp_path: Path) -> None:
     server = {"name": "peer", "command": [*BARE_COMMAND, "hostile", "none"], "env": {"PYTHONPATH": str(PROJECT)}}
-    agent = {"name": "a", "instructions": "x", "models": ["openai:gpt-6-sol"], "tools": [{"mcp": server}]}
+    agent = {"name": "a", "instructions": "x", "models": ["vllm:qwen3-32b"], "tools": [{"mcp": server}]}
     (tmp_path / "a.yaml").write_text(json.dumps(agent))
 
     _, code, found = loaded(
