@@ -193,6 +193,7 @@ def _run(words: list[str]) -> int:
         # They are for authors of code; a worker has them in its log.
         warnings.simplefilter("ignore")
     try:
+        _check_words(words)
         return _invoke(words)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -204,6 +205,16 @@ def _run(words: list[str]) -> int:
         if is_debugging():
             raise
         return report(error, as_json=wants_json(words))
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse bytes that are no text, but in the names of files that exist."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            if not Path(word).exists():
+                raise CliError(f"{word!a} on the command line holds bytes that are no UTF-8 text") from None
 
 
 def _invoke(words: list[str]) -> int:

@@ -80,13 +80,16 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
     if its.effects.count:
         hidden = its.effects.count - len(its.effects.last)
         before = f", the last {len(its.effects.last)}" if hidden else ""
-        times = "once" if its.effects.count == 1 else f"{its.effects.count} times"
-        out.print(Text(f"changed the world {times}{before}", style="bold"))
+        out.print(Text(f"changed the world {_count_times(its.effects.count)}{before}", style="bold"))
         print_table(out, _effects(its.effects.last), indent=2)
     if its.uncertain:
         out.print(Text("unknown whether it happened", style="bold red"))
         print_table(out, _effects(its.uncertain), indent=2)
     out.print(Text.assemble(("used", "bold"), f"  {wording.describe_usage(its.usage)}"))
+
+
+def _count_times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _supplied(record: Record) -> str | None:
@@ -197,7 +200,7 @@ def _print_answer(out: Output, result: RunResult) -> None:
     if result.effects.count:
         hidden = result.effects.count - len(result.effects.last)
         before = f" (the last {len(result.effects.last)})" if hidden else ""
-        out.print(Text(f"Changed the world {result.effects.count} times{before}:", style="bold"))
+        out.print(Text(f"Changed the world {_count_times(result.effects.count)}{before}:", style="bold"))
         for entry in result.effects.last:
             out.print(f"  {entry.call}")
     for entry in result.uncertain:

@@ -206,6 +206,9 @@ def call_line(call: Call) -> Text:
     style = _STYLES.get(call.state, "dim")
     if call.state in {"refused", "misfit"} and call.result is not None:
         return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(call.result.text or "", 200), style))
+    if call.result is not None and call.result.asking is not None:
+        server = call.result.asking.server
+        return Text.assemble(call.line, (" → ", "dim"), (f"MCP server {server!r} asks before it goes on", "yellow"))
     result = wording.describe_result(call.result) if call.result is not None else call.state
     return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(result, LINE_CHARACTERS), style))
 

@@ -557,3 +557,11 @@ def test_defects_are_one_sentence_unless_they_are_searched_for(tmp_path: Path) -
 
     assert (short.returncode, short.stderr) == (2, "error: KeyError: 'lost' (MANDATE_DEBUG=1 shows where)\n")
     assert "Traceback" in long.stderr
+
+
+@pytest.mark.parametrize("words", [("show", "no\udcffpe"), ("run", "shop", "h\udcff"), ("inbox", "--group", "\udcff")])
+def test_bytes_that_are_no_text_are_refused(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    code, said = refused(capsys, *words, *NO_SERVER)
+
+    assert code == 2
+    assert said == f"error: {words[-1]!a} on the command line holds bytes that are no UTF-8 text\n"
