@@ -18,15 +18,24 @@ from mandate.workflows.rules.plain_text import shorten
 
 ModelFault = Literal[
     "rate_limit", "quota", "overloaded", "server", "timeout", "connection", "malformed", "configuration",
-    "bad_request", "context_length", "content_filter", "script",
+    "bad_request", "context_length", "content_filter", "script", "not_asked",
 ]  # fmt: skip
 
 RETRYABLE_FAULTS: frozenset[ModelFault] = frozenset(
-    ("rate_limit", "overloaded", "server", "timeout", "connection", "malformed")
+    ("rate_limit", "overloaded", "server", "timeout", "connection", "malformed", "not_asked")
 )
 
 EXPECTED = ApplicationErrorCategory.BENIGN
 """The SDK writes no traceback: the activity has logged what happened, and the loop deals with it."""
+
+
+class ModelError(ApplicationError):
+    """Failure of a model call, with what the breaker of its worker goes by."""
+
+    fault: ModelFault
+    status: int | None
+    retry_after: float | None
+    """Seconds that the provider asked for."""
 
 
 def make_model_failure(
@@ -37,7 +46,7 @@ def make_model_failure(
     retry_after: float | None = None,
     status: int | None = None,
     retryable: bool | None = None,
-) -> ApplicationError:
+) -> ModelError:
     """Return the error that `call_model` raises for a provider's failure.
 
     `retry_after` are the seconds that the provider asked for; without them a retryable fault waits 1, 2, 4, ... up
@@ -51,7 +60,7 @@ def make_model_failure(
         kind = FailureType.CONTEXT_TOO_LONG
     else:
         kind = FailureType.MODEL_UNAVAILABLE if fault in RETRYABLE_FAULTS else FailureType.MODEL_REJECTED
-    return ApplicationError(
+    error = ModelError(
         shorten(reason),
         {"fault": fault, "status": status},
         type=kind,
@@ -59,6 +68,8 @@ def make_model_failure(
         category=EXPECTED,
         next_retry_delay=timedelta(seconds=delay) if retryable else None,
     )
+    error.fault, error.status, error.retry_after = fault, status, retry_after
+    return error
 
 
 @dataclass(frozen=True, slots=True)

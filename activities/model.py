@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ from temporalio import activity
 
 from mandate.activities import failures, heartbeat
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
+from mandate.activities.providers.breaker import Breakers
 from mandate.activities.toolbox import arguments, schema
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.toolbox.redaction import strike_sensitive
@@ -18,14 +20,13 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import digest_of
-from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
+from mandate.workflows.contracts.model import ANSWER_SPARE, OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
+from mandate.workflows.rules import routing
 
 log = structlog.stdlib.get_logger(__name__)
 
 TEXT_PREVIEW_CHARACTERS = 80
-SPARE = timedelta(seconds=10)
-"""Rest of the activity's time after the longest model call, to store the answer."""
 
 
 class ModelActivities:
@@ -36,6 +37,7 @@ class ModelActivities:
         self._providers: dict[str, asyncio.Task[Provider]] = {}
         self._agents = agents
         self._transcript = transcript
+        self.breakers = Breakers()
 
     async def open(self, names: Sequence[str]) -> None:
         """Make the named providers now, so that their imports hold up no call."""
@@ -61,9 +63,12 @@ class ModelActivities:
                 agent = await self._agents.get(request.agent)
                 chain = await self._transcript.load(request.head)
                 messages = await self._build_message(agent, chain, request)
+            began = time.monotonic()
             completion = await self._complete(agent, chain, messages, request)
+            seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
             with failures.translate_store_errors():
-                return await self._reply(agent, chain, messages, request, completion)
+                reply = await self._reply(agent, chain, messages, request, completion)
+            return reply.model_copy(update={"latency": seconds}) if seconds else reply
 
     async def _build_message(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
         """Return the results of the last turn's calls, the runtime's note and people's messages, as one message."""
@@ -78,15 +83,17 @@ class ModelActivities:
     ) -> Completion:
         provider, _, model = (request.model or agent.models[0]).partition(":")
         info = activity.info()
+        pin = routing.find_pin(agent.route, f"{provider}:{model}")
         prompt = Prompt(
             model=model,
             instructions=agent.instructions,
             tools=agent.tools,
             agent=request.agent,
             conversation=chain.conversation.extend(*messages),
-            max_output_tokens=agent.max_output_tokens,
-            timeout=(info.start_to_close_timeout or timedelta(minutes=10)) - SPARE,
+            max_output_tokens=(pin and pin.max_output_tokens) or agent.max_output_tokens,
+            timeout=(info.start_to_close_timeout or timedelta(minutes=10)) - ANSWER_SPARE,
             attempt=info.attempt,
+            has_others=request.has_others,
         )
         completion = await (await self.provider(provider)).complete(prompt)
         log.info(
@@ -141,12 +148,11 @@ class ModelActivities:
             )
         task = self._providers.get(name)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = self._providers[name] = asyncio.ensure_future(_await(self._makers[name]))
+            task = self._providers[name] = asyncio.ensure_future(self._make(name))
         return await asyncio.shield(task)
 
-
-async def _await(make: MakeProvider) -> Provider:
-    return await make()
+    async def _make(self, name: str) -> Provider:
+        return self.breakers.guard(name, await self._makers[name]())
 
 
 def _strike(message: AssistantMessage, agent: PinnedAgent) -> str:

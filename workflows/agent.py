@@ -16,9 +16,10 @@ from mandate.workflows.handlers import MessageHandlers
 from mandate.workflows.loop import start, visibility
 from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.turn import Turn
-from mandate.workflows.rules import next_step, recovery, routing, wording
+from mandate.workflows.rules import next_step, recovery, wording
 from mandate.workflows.rules import result as rules_result
 
 WHY_CHARACTERS = 250
@@ -36,6 +37,7 @@ class AgentWorkflow(MessageHandlers):
         self._run = Run(carried if isinstance(carried, RunState) else None)
         self._control = Control(self._run)
         self._turn = Turn(self._run, self._control)
+        self._route = ModelRoute(self._run)
         self._compensation = Compensation(self._run, self._control)
         self._request = None if isinstance(carried, RunState) else carried or start.request_of(args)
         if self._run.is_begun:
@@ -79,6 +81,7 @@ class AgentWorkflow(MessageHandlers):
             step_limit=start.step_limit(request.budget, pinned.agent.budget.steps),
             tainted=pinned.agent.tainted,
             quick=dict.fromkeys(pinned.slow, False),
+            route=pinned.route,
         )
 
     async def _work(self) -> RunResult:
@@ -168,7 +171,7 @@ class AgentWorkflow(MessageHandlers):
             case _:
                 self._turn.escalations.settle(said, f"Try again. {said.guidance}")
         if rescue.about == recovery.MODEL:
-            self._state.model = None
+            self._route.begin_again()
         return None
 
     async def _decide(self) -> RunResult | None:
@@ -247,31 +250,34 @@ class AgentWorkflow(MessageHandlers):
 
         Else why each gave none; nothing when the run has to halt before another one may be asked.
         """
-        route, silent = self._state.agent.models, list[str]()
-        while True:
-            model = self._state.model or route[0]
+        model: str | None = self._route.choose()
+        silent = list[str]()
+        while model is not None:
             self._run.set_doing(f"asking {model}")
             try:
-                return await steps.call_model(self._model_request(words), model)
+                reply = await steps.call_model(self._model_request(words), model, within=self._route.timeout)
+                self._route.keep_latency(reply)
+                return reply
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
                 reason = _reason(error, self._state.agent.store)
                 silent.append(f"{model} gave no answer: {reason}")
-                following = routing.find_next_model(route, model) if _another_model_may_help(error) else None
-                if following is None:
-                    return tuple(silent)
-                self._run.record_step(f"{model} gave no answer ({reason}); going on with {following}")
-                self._state.model = following
+                model = self._route.replace(reason) if _another_model_may_help(error) else None
+                if model is None:
+                    break
                 if self._run.has(Change.HOLDS_BEFORE_ATTEMPTS) and not await self._control.go_ahead():
                     return ()
+        return tuple(silent)
 
     def _model_request(self, words: tuple[Words, ...]) -> ModelRequest:
         answers = (answer for answer in self._state.answers if answer is not None)
         return ModelRequest(
             agent=self._state.agent.digest,
             head=self._state.head,
-            model=self._state.model,
+            model=self._route.requested,
+            why=self._route.take_why(),
+            has_others=self._route.has_others,
             results=tuple(answer.model_copy(update={"preview": "", "cause": None}) for answer in answers),
             note=self._state.note,
             words=words,

@@ -27,7 +27,7 @@ from mandate.workflows.contracts.compensation import CompensationRequest
 from mandate.workflows.contracts.control import ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.failures import FailureType, Outcome
-from mandate.workflows.contracts.model import ModelReply, ModelRequest
+from mandate.workflows.contracts.model import ANSWER_SPARE, ModelReply, ModelRequest
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
 from mandate.workflows.contracts.tool import (
@@ -213,8 +213,8 @@ async def pin_agent(request: PinRequest, *, locally: Locally | None = None) -> P
     )
 
 
-async def call_model(request: ModelRequest, model: str) -> ModelReply:
-    """Tell `model` what is new and get its answer.
+async def call_model(request: ModelRequest, model: str, *, within: timedelta | None = None) -> ModelReply:
+    """Tell `model` what is new and get its answer, each attempt `within` that time.
 
     Raises:
         ActivityError: its cause says why the model gave no answer, after all attempts.
@@ -223,7 +223,7 @@ async def call_model(request: ModelRequest, model: str) -> ModelReply:
         "call_model",
         request,
         ModelReply,
-        start_to_close_timeout=MODEL_TIMEOUT,
+        start_to_close_timeout=MODEL_TIMEOUT if within is None else within + ANSWER_SPARE,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=6),
         summary=wording.shorten(f"call_model {model}, step {request.step}", wording.SUMMARY_CHARACTERS),

@@ -28,6 +28,8 @@ class Prompt:
     """For the whole call, whatever the provider's gaps between bytes."""
     attempt: int
     """1 for the first attempt of this request."""
+    has_others: bool = False
+    """Another model is asked if this one gives no answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,9 @@ async def run(
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="`key=value`, for finding it; can be repeated.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="A lower limit than the agent file's.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask this model in place of the agent's route; one that the agent file allows.")
+    ] = None,
     task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Of the workers.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Only start it.")] = False,
 ) -> int:
@@ -92,7 +95,7 @@ async def run(
         async with AsyncExitStack() as stack:
             if not detach:
                 await stack.enter_async_context(own_worker.serving(call, connection, queue))
-            handle = await _start(client, call, connection, **start, steps=steps, token=token, again=again)
+            handle = await _start(client, call, connection, **start, steps=steps, model=model, token=token, again=again)
             call.out.note(f"{handle.id} on task queue {queue}, requester {who}")
             if detach:
                 _detached(call, connection, handle)

@@ -68,6 +68,7 @@ class AgentClient:
         requester: str | None = None,
         labels: Mapping[str, str] | None = None,
         steps: int | None = None,
+        model: str | None = None,
         token: str | None = None,
         again: bool = False,
     ) -> WorkflowHandle[Any, RunResult]:
@@ -82,6 +83,7 @@ class AgentClient:
                 file of people, unless the agent file says `requester: anyone`.
             labels: for finding the run.
             steps: a lower limit of model calls than the agent file's.
+            model: asked in place of the agent's route; one that the agent file allows.
             token: signed by the requester's identity provider, where decisions on the agent's runs are signed; its
                 claims are those of `mandate.workflows.contracts.start.start_claims`, with the `workflow_id` given here.
             again: start another run under the id of one that has ended; its calls have new idempotency keys.
@@ -98,6 +100,7 @@ class AgentClient:
             "requester": requester,
             "labels": dict(labels or {}),
             "budget": {"steps": steps} if steps is not None else None,
+            "model": model,
             "token": token,
         }
         try:

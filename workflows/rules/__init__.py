@@ -7,7 +7,7 @@ commands: commands that answer a request
 next_step: step after a model's answer
 recovery: failures, and when people decide
 verification: checks that follow a call
-routing: next model
+routing: model of the next step, and why
 patience: time for which calls are repeated
 local_activities: activities that run within a workflow task
 totals: sums over a run's calls
