@@ -248,13 +248,15 @@ class GuardedProvider:
     async def complete(self, prompt: Prompt) -> Completion:
         """Ask a model; raise as a provider does, and `ModelUnavailable` where the breaker is open."""
         breaker = self._breakers.find(self._name, prompt.model)
-        permit = breaker.ask()
-        if isinstance(permit, Pause):
-            is_delayed = prompt.attempt <= DELAYED_ATTEMPTS
-            if prompt.has_others or is_delayed:
-                goes_on = prompt.has_others and not (is_delayed and permit.seconds <= SHORT_PAUSE)
-                raise _refuse(permit, prompt, goes_on=goes_on)
-            permit = Permit()
+        permit = _admit(breaker, prompt)
+        try:
+            return await self._call(breaker, permit, prompt)
+        except ModelError as error:
+            if prompt.has_others and _is_vain(error, breaker):
+                raise _end(error, prompt) from None
+            raise
+
+    async def _call(self, breaker: Breaker, permit: Permit, prompt: Prompt) -> Completion:
         outcome: Outcome = Untold()
         try:
             completion = await self._provider.complete(prompt)
@@ -281,14 +283,36 @@ class GuardedProvider:
             log.info("breaker_closed", model=name)
 
 
-def _refuse(pause: Pause, prompt: Prompt, *, goes_on: bool) -> ModelError:
-    return make_model_failure(
+def _admit(breaker: Breaker, prompt: Prompt) -> Permit:
+    """Return the permission for a call.
+
+    Raises:
+        ModelError: it is not to be made, or not now.
+    """
+    asked = breaker.ask()
+    if isinstance(asked, Permit):
+        return asked
+    is_delayed = prompt.attempt <= DELAYED_ATTEMPTS
+    if not prompt.has_others and not is_delayed:
+        return Permit()
+    goes_on = prompt.has_others and not (is_delayed and asked.seconds <= SHORT_PAUSE)
+    raise make_model_failure(
         "not_asked",
-        pause.why,
+        asked.why,
         attempt=prompt.attempt,
-        retry_after=min(pause.seconds, LONGEST_DELAY),
+        retry_after=min(asked.seconds, LONGEST_DELAY),
         retryable=not goes_on,
     )
+
+
+def _is_vain(error: ModelError, breaker: Breaker) -> bool:
+    """Return whether another attempt would come while the breaker is still open."""
+    delay = error.next_retry_delay
+    return delay is not None and breaker.state == "open" and delay.total_seconds() < breaker.seconds_left
+
+
+def _end(error: ModelError, prompt: Prompt) -> ModelError:
+    return make_model_failure(error.fault, error.message, attempt=prompt.attempt, status=error.status, retryable=False)
 
 
 def judge(error: ModelError) -> Outcome:

@@ -371,3 +371,16 @@ async def test_an_error_of_ours_counts_for_nothing() -> None:
             await breakers.guard("openai", Broken()).complete(prompt())
 
     assert breakers.states() == (BreakerState("openai", "a", "closed", 0, 0.0, ""),)
+
+
+async def test_a_call_that_opens_it_is_not_tried_again_where_there_is_another_model() -> None:
+    """Its next attempt would be refused."""
+    breakers = Breakers(Clock())
+    for _ in range(FAULTS - 1):
+        await failure_of(breakers, Model([down()]), prompt())
+
+    alone = await failure_of(await open_breakers(Clock()), Model([down()]), prompt(3))
+    with_others = await failure_of(breakers, Model([down()]), prompt(1, has_others=True))
+
+    assert (alone.non_retryable, alone.next_retry_delay) == (False, timedelta(seconds=1))
+    assert (with_others.non_retryable, with_others.message) == (True, "'openai:a' answered 503: down")
