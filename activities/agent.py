@@ -17,11 +17,17 @@ from mandate.workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, Pin
 from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.changes import LOOP
 from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
+from mandate.workflows.rules import routing
+from mandate.workflows.rules.plain_text import shorten
 
 KEY_ATTEMPTS = 4
 """Number of looks for keys before a start is given up; as many as for a decision."""
+
+ALLOWED_CHARACTERS = 500
+"""Of the models that a refusal names."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -72,6 +78,7 @@ class AgentActivities:
                 non_retryable=True,
                 category=failures.EXPECTED,
             )
+        route = _name_route(offered.pinned, request.model)
         requester = await self._requester(request, offered.pinned)
         text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
         salt = sensitive_arguments.make_salt(offered.pinned.tools)
@@ -81,7 +88,7 @@ class AgentActivities:
             store = await self._transcript.blobs.identity()
         log.info("agent_pinned", agent=request.agent, digest=offered.digest, head=chain.head)
         pin = _pin(offered, store, self._search_attributes, requester).model_copy(update={"hides": salt is not None})
-        return Pinned(agent=pin, head=chain.head, requester=requester.name, slow=self._slow)
+        return Pinned(agent=pin, head=chain.head, requester=requester.name, slow=self._slow, route=route)
 
     async def _requester(self, request: PinRequest, agent: PinnedAgent) -> Requester:
         try:
@@ -104,6 +111,26 @@ class AgentActivities:
                 non_retryable=is_over,
                 category=failures.EXPECTED,
             ) from None
+
+
+def _name_route(agent: PinnedAgent, model: str | None) -> tuple[RoutePin, ...]:
+    """Return the route of a run that names its model; empty when it follows the agent's.
+
+    Raises:
+        ApplicationError: `BadInput`, the agent does not allow that model.
+    """
+    if model is None:
+        return ()
+    if not (route := routing.name_route(agent, model)):
+        allowed = shorten(", ".join(routing.list_allowed(agent)), ALLOWED_CHARACTERS)
+        raise ApplicationError(
+            f"start request: model: {shorten(model, 200)!r} is not a model that runs of {agent.name!r} may name; "
+            f"allowed are {allowed} (`models_allowed` in the agent file allows more)",
+            type=FailureType.BAD_INPUT,
+            non_retryable=True,
+            category=failures.EXPECTED,
+        )
+    return route
 
 
 def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...], requester: Requester) -> AgentPin:

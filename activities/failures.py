@@ -18,11 +18,11 @@ from mandate.workflows.rules.plain_text import shorten
 
 ModelFault = Literal[
     "rate_limit", "quota", "overloaded", "server", "timeout", "connection", "malformed", "configuration",
-    "bad_request", "context_length", "content_filter", "script",
+    "bad_request", "context_length", "content_filter", "script", "not_asked",
 ]  # fmt: skip
 
 RETRYABLE_FAULTS: frozenset[ModelFault] = frozenset(
-    ("rate_limit", "overloaded", "server", "timeout", "connection", "malformed")
+    ("rate_limit", "overloaded", "server", "timeout", "connection", "malformed", "not_asked")
 )
 
 BILLED_FAULTS: frozenset[ModelFault] = frozenset(("timeout", "connection", "malformed"))
@@ -30,6 +30,15 @@ BILLED_FAULTS: frozenset[ModelFault] = frozenset(("timeout", "connection", "malf
 
 EXPECTED = ApplicationErrorCategory.BENIGN
 """The SDK writes no traceback: the activity has logged what happened, and the loop deals with it."""
+
+
+class ModelError(ApplicationError):
+    """Failure of a model call, with what the breaker of its worker goes by."""
+
+    fault: ModelFault
+    status: int | None
+    retry_after: float | None
+    """Seconds that the provider asked for."""
 
 
 def make_model_failure(
@@ -41,7 +50,7 @@ def make_model_failure(
     status: int | None = None,
     retryable: bool | None = None,
     may_be_billed: bool | None = None,
-) -> ApplicationError:
+) -> ModelError:
     """Return the error that `call_model` raises for a provider's failure.
 
     `retry_after` are the seconds that the provider asked for; without them a retryable fault waits 1, 2, 4, ... up
@@ -57,7 +66,7 @@ def make_model_failure(
         kind = FailureType.CONTEXT_TOO_LONG
     else:
         kind = FailureType.MODEL_UNAVAILABLE if fault in RETRYABLE_FAULTS else FailureType.MODEL_REJECTED
-    return ApplicationError(
+    error = ModelError(
         shorten(reason),
         {"fault": fault, "status": status, **({"may_be_billed": True} if is_billed else {})},
         type=kind,
@@ -65,6 +74,8 @@ def make_model_failure(
         category=EXPECTED,
         next_retry_delay=timedelta(seconds=delay) if retryable else None,
     )
+    error.fault, error.status, error.retry_after = fault, status, retry_after
+    return error
 
 
 @dataclass(frozen=True, slots=True)

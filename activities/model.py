@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 from mandate.activities import failures, heartbeat
 from mandate.activities.grants import Attempts
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
+from mandate.activities.providers.breaker import Breakers
 from mandate.activities.toolbox import arguments, schema
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.toolbox.redaction import strike_sensitive
@@ -20,14 +22,14 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import digest_of
-from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
+from mandate.workflows.contracts.model import ANSWER_SPARE, OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
+from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
+from mandate.workflows.rules import routing
 
 log = structlog.stdlib.get_logger(__name__)
 
 TEXT_PREVIEW_CHARACTERS = 80
-SPARE = timedelta(seconds=10)
-"""Rest of the activity's time after the longest model call, to store the answer."""
 
 
 class ModelActivities:
@@ -38,6 +40,7 @@ class ModelActivities:
         self._providers: dict[str, asyncio.Task[Provider]] = {}
         self._agents = agents
         self._transcript = transcript
+        self.breakers = Breakers()
 
     async def open(self, names: Sequence[str]) -> None:
         """Make the named providers now, so that their imports hold up no call."""
@@ -65,13 +68,16 @@ class ModelActivities:
                 chain = await self._transcript.load(request.head)
                 messages = await self._build_message(agent, chain, request)
             attempts.check(0)
+            began = time.monotonic()
             try:
                 completion = await self._complete(agent, chain, messages, request)
             except ApplicationError as error:
                 attempts.fail(error)
+            seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
             with failures.translate_store_errors():
                 reply = await self._reply(agent, chain, messages, request, completion)
-            return reply.model_copy(update={"lost": attempts.lost}) if attempts.lost else reply
+            told = {"latency": seconds, "lost": attempts.lost}
+            return reply.model_copy(update=told) if any(told.values()) else reply
 
     async def _build_message(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
         """Return the results of the last turn's calls, the runtime's note and people's messages, as one message."""
@@ -86,17 +92,19 @@ class ModelActivities:
     ) -> Completion:
         provider, _, model = (request.model or agent.models[0]).partition(":")
         info = activity.info()
+        pin = routing.find_pin(agent.route, f"{provider}:{model}")
         prompt = Prompt(
             model=model,
             instructions=agent.instructions,
             tools=agent.tools,
             agent=request.agent,
             conversation=chain.conversation.extend(*messages),
-            max_output_tokens=_find_longest(agent, request),
+            max_output_tokens=_find_longest(agent, request, pin),
             is_last=request.is_last,
             price=agent.price(f"{provider}:{model}"),
             timeout=_find_time(info),
             attempt=info.attempt,
+            has_others=request.has_others,
         )
         completion = await (await self.provider(provider)).complete(prompt)
         log.info(
@@ -151,27 +159,24 @@ class ModelActivities:
             )
         task = self._providers.get(name)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = self._providers[name] = asyncio.ensure_future(_await(self._makers[name]))
+            task = self._providers[name] = asyncio.ensure_future(self._make(name))
         return await asyncio.shield(task)
+
+    async def _make(self, name: str) -> Provider:
+        return self.breakers.guard(name, await self._makers[name]())
 
 
 def _find_time(info: activity.Info) -> timedelta:
     """Return the time for the whole call, so that its answer can be stored after it."""
     whole = info.start_to_close_timeout or timedelta(minutes=10)
-    return max(whole - SPARE, whole * 0.8) if whole < 5 * SPARE else whole - SPARE
+    return max(whole - ANSWER_SPARE, whole * 0.8) if whole < 5 * ANSWER_SPARE else whole - ANSWER_SPARE
 
 
-def _find_longest(agent: PinnedAgent, request: ModelRequest) -> int:
+def _find_longest(agent: PinnedAgent, request: ModelRequest, pin: RoutePin | None) -> int:
     """Return the most output tokens that the answer may have."""
     if request.grant is not None:
         return request.grant.output_tokens
-    model = request.model or agent.models[0]
-    own = next((one.max_output_tokens for one in agent.route if one.model == model), None)
-    return own or agent.max_output_tokens
-
-
-async def _await(make: MakeProvider) -> Provider:
-    return await make()
+    return (pin and pin.max_output_tokens) or agent.max_output_tokens
 
 
 def _strike(message: AssistantMessage, agent: PinnedAgent) -> str:

@@ -18,9 +18,10 @@ from mandate.workflows.loop import start, visibility
 from mandate.workflows.loop.budget import find_needed
 from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.turn import Turn
-from mandate.workflows.rules import budget, next_step, recovery, routing, wording
+from mandate.workflows.rules import budget, next_step, recovery, wording
 from mandate.workflows.rules import result as rules_result
 
 WHY_CHARACTERS = 250
@@ -39,6 +40,7 @@ class AgentWorkflow(MessageHandlers):
         self._control = Control(self._run)
         self._turn = Turn(self._run, self._control)
         self._budget = self._turn.budget
+        self._route = ModelRoute(self._run)
         self._compensation = Compensation(self._run, self._control)
         self._request = None if isinstance(carried, RunState) else carried or start.request_of(args)
         if self._run.is_begun:
@@ -85,6 +87,7 @@ class AgentWorkflow(MessageHandlers):
             estimate=pinned.estimate,
             tainted=pinned.agent.tainted,
             quick=dict.fromkeys(pinned.slow, False),
+            route=pinned.route,
         )
 
     async def _work(self) -> RunResult:
@@ -200,7 +203,7 @@ class AgentWorkflow(MessageHandlers):
             case _:
                 self._turn.escalations.settle(said, f"Try again. {said.guidance}")
         if rescue.about == recovery.MODEL:
-            self._state.model = None
+            self._route.begin_again()
         return None
 
     def _settle_budget(self, rescue: Rescue, said: Resolution) -> None:
@@ -320,9 +323,9 @@ class AgentWorkflow(MessageHandlers):
         another one may be asked.
         """
         needed: int | None = None
-        route, silent = self._state.agent.models, list[str]()
-        while True:
-            model = self._state.model or route[0]
+        model: str | None = self._route.choose()
+        silent = list[str]()
+        while model is not None:
             grant = None
             if self._budget.is_granted:
                 planned = self._budget.plan(model, needed)
@@ -331,7 +334,10 @@ class AgentWorkflow(MessageHandlers):
                 grant = self._budget.hold(planned)
             self._run.set_doing(f"asking {model}")
             try:
-                reply = await steps.call_model(self._model_request(words, grant), model, within=self._budget.time_left)
+                reply = await steps.call_model(
+                    self._model_request(words, grant), model, each=self._route.timeout, within=self._budget.time_left
+                )
+                self._route.keep_latency(reply)
                 if self._budget.is_kept:
                     self._budget.settle_reply(reply, grant)
                 return reply
@@ -348,20 +354,21 @@ class AgentWorkflow(MessageHandlers):
                         return short
                 reason = _reason(error, self._state.agent.store)
                 silent.append(f"{model} gave no answer: {reason}")
-                following = routing.find_next_model(route, model) if _another_model_may_help(error) else None
-                if following is None:
-                    return tuple(silent)
-                self._run.record_step(f"{model} gave no answer ({reason}); going on with {following}")
-                self._state.model = following
+                model = self._route.replace(reason) if _another_model_may_help(error) else None
+                if model is None:
+                    break
                 if self._run.has(Change.HOLDS_BEFORE_ATTEMPTS) and not await self._control.go_ahead():
                     return ()
+        return tuple(silent)
 
     def _model_request(self, words: tuple[Words, ...], grant: Grant | None = None) -> ModelRequest:
         answers = (answer for answer in self._state.answers if answer is not None)
         return ModelRequest(
             agent=self._state.agent.digest,
             head=self._state.head,
-            model=self._state.model,
+            model=self._route.requested,
+            why=self._route.take_why(),
+            has_others=self._route.has_others,
             results=tuple(answer.model_copy(update={"preview": "", "cause": None}) for answer in answers),
             note=self._told,
             words=words,

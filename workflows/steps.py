@@ -27,7 +27,7 @@ from mandate.workflows.contracts.compensation import CompensationRequest
 from mandate.workflows.contracts.control import ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.failures import FailureType, Outcome
-from mandate.workflows.contracts.model import ModelReply, ModelRequest
+from mandate.workflows.contracts.model import ANSWER_SPARE, ModelReply, ModelRequest
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
 from mandate.workflows.contracts.tool import (
@@ -218,8 +218,10 @@ async def pin_agent(request: PinRequest, *, locally: Locally | None = None) -> P
     )
 
 
-async def call_model(request: ModelRequest, model: str, *, within: timedelta | None = None) -> ModelReply:
-    """Tell `model` what is new and get its answer, `within` a time that no attempt may pass.
+async def call_model(
+    request: ModelRequest, model: str, *, each: timedelta | None = None, within: timedelta | None = None
+) -> ModelReply:
+    """Tell `model` what is new and get its answer: each attempt in its time, and all `within` another one.
 
     Raises:
         ActivityError: its cause says why the model gave no answer, after all attempts.
@@ -228,7 +230,7 @@ async def call_model(request: ModelRequest, model: str, *, within: timedelta | N
         "call_model",
         request,
         ModelReply,
-        start_to_close_timeout=MODEL_TIMEOUT,
+        start_to_close_timeout=MODEL_TIMEOUT if each is None else each + ANSWER_SPARE,
         schedule_to_close_timeout=within,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(

@@ -11,6 +11,7 @@ openai_client: connection to such servers
 requests: parts of all requests
 responses: parts of all answers
 response_limits: bounds on an answer's size
+breaker: pauses for models that are down
 errors: a provider's faults as failures
 prices: prices and costs of calls
 rawjson: JSON kept as its text

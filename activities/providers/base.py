@@ -33,6 +33,8 @@ class Prompt:
     """The model may call no tools any more; they are offered all the same, so that requests begin alike."""
     price: Price | None = None
     """The price that the run has pinned; `None`: the list price of the day."""
+    has_others: bool = False
+    """Another model is asked if this one gives no answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ def from_connection(peer: Peer, error: BaseException) -> ApplicationError:
 def from_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationError:
     """Return the failure for a passed deadline, or for one step of the request that took too long."""
     if isinstance(error.__cause__, httpx2.PoolTimeout):
-        return peer.failure("timeout", "was not asked: all connections to it are in use", may_be_billed=False)
+        return peer.failure("not_asked", "was not asked: all connections to it are in use")
     if isinstance(error.__cause__, httpx2.ConnectTimeout):
         return peer.failure("timeout", f"did not take a connection at {peer.place!r}", may_be_billed=False)
     return peer.failure("timeout", f"gave no whole answer within {seconds:g} s")

@@ -20,6 +20,7 @@ from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
 from mandate.workflows.contracts.faults import Place
+from mandate.workflows.contracts.route import list_places
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 from mandate.workflows.rules import policy
@@ -49,7 +50,11 @@ class Loaded:
 
     def models(self) -> Iterator[tuple[Place, str]]:
         """Yield each model that it may ask, those of its checks included, and its place in the file."""
-        yield from ((("models", index), model) for index, model in enumerate(self.pinned.models))
+        places = _places_of_route(self.pinned)
+        yield from ((place, model) for place, model in zip(places, self.pinned.models, strict=True))
+        for index, model in enumerate(self.pinned.models_allowed):
+            if not model.endswith("*"):
+                yield ("models_allowed", index), model
         for index, check in enumerate(self.pinned.checks):
             if check.model is not None:
                 yield ("checks", index, "model"), check.model
@@ -101,6 +106,7 @@ class Catalog:
         for draft in drafts:
             found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
             found += draft.priced.faults()
+            found += draft.route_faults()
         if not found and _is_whole(source):
             found += _shared_faults(shared, drafts)
         if found:
@@ -132,7 +138,8 @@ class _Draft:
             return
         for refusal in provider_tools.find_refusals(self.spec.model_names, self.search.tools):
             entry = self.search.entry_of.get(refusal.tool or "")
-            place: Place = ("models", refusal.model) if entry is None else ("tools", entry)
+            route = list_places(self.spec.models)
+            place: Place = ("models", *route[refusal.model]) if entry is None else ("tools", entry)
             is_of_server = entry is not None and isinstance(self.spec.tools[entry], McpTools)
             yield self._document.fault(place, f"{refusal.why}; leave it out by 'only'" if is_of_server else refusal.why)
 
@@ -151,6 +158,18 @@ class _Draft:
         conditions = Conditions(self.search.tools, agent=self.spec.name)
         for placed in self._rules:
             yield from conditions.faults(placed)
+
+    def route_faults(self) -> Iterator[Fault]:
+        """Yield the faults of the conditions of its models; they are looked at once all tools are there."""
+        if self.search.faults or all(entry.when is None for entry, _ in self.spec.entries):
+            return
+        from mandate.workers.catalog.conditions import Conditions  # noqa: PLC0415 - CEL only where conditions are
+
+        conditions = Conditions(self.search.tools, agent=self.spec.name)
+        for place, (entry, _) in zip(list_places(self.spec.models), self.spec.entries, strict=True):
+            for problem in conditions.of_route(entry.when) if entry.when is not None else ():
+                where = problem.place(entry.when or "")
+                yield self._document.fault(("models", *place, "when"), f"{where}: {problem.message}")
 
     @property
     def tools(self) -> list[Tool]:
@@ -197,23 +216,41 @@ class _Draft:
             pinned, digest_of(content), content, path, self._document, self._rules, self.spec.policies, strange
         )
 
+    def _idle_preference(self) -> Iterator[Fault]:
+        if self.spec.prefer != "order" and not any(isinstance(item, tuple) for item in self.spec.models):
+            message = "chooses among equal models, a list in the list of 'models', of which there are none"
+            yield self._document.fault(("prefer",), message, self.spec.prefer)
+
     def warnings(self) -> list[Fault]:
         """Return what rules of its own match in vain and is no fault, and policies where no rule fits."""
         tools = self.tools
-        return [
-            self._document.fault(("policy", index, "match", *place), message)
-            for index, rule in enumerate(self.spec.policy)
-            for place, message in find_vain_matches(rule, tools)
-        ] + [
-            self._document.fault(("policies", index), f"no rule of policy {name!r} is about a tool of this agent")
-            for index, name in enumerate(self.spec.policies)
-            if not any(
-                policy.matches(placed.rule.match, tool)
-                for placed in self._rules
-                if placed.policy == name
-                for tool in tools
-            )
-        ]
+        return (
+            [*self._idle_preference()]
+            + [
+                self._document.fault(("policy", index, "match", *place), message)
+                for index, rule in enumerate(self.spec.policy)
+                for place, message in find_vain_matches(rule, tools)
+            ]
+            + [
+                self._document.fault(("policies", index), f"no rule of policy {name!r} is about a tool of this agent")
+                for index, name in enumerate(self.spec.policies)
+                if not any(
+                    policy.matches(placed.rule.match, tool)
+                    for placed in self._rules
+                    if placed.policy == name
+                    for tool in tools
+                )
+            ]
+        )
+
+
+def _places_of_route(agent: PinnedAgent) -> list[Place]:
+    """Return the place of each model of the route in the file."""
+    groups = [pin.group for pin in agent.route]
+    return [
+        ("models", group) if groups.count(group) == 1 else ("models", group, index - groups.index(group))
+        for index, group in enumerate(groups)
+    ]
 
 
 def _scan(source: Path | Iterable[AgentSpec], project: Path | None) -> Scan:

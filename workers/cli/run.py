@@ -66,6 +66,9 @@ async def run(
         list[str] | None,
         typer.Option(help="`LIMIT=VALUE`, a lower limit than the agent file's, as `cost_usd=0.50`; can be repeated."),
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask this model in place of the agent's route; one that the agent file allows.")
+    ] = None,
     task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Of the workers.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Only start it.")] = False,
 ) -> int:
@@ -97,9 +100,15 @@ async def run(
         async with AsyncExitStack() as stack:
             if not detach:
                 await stack.enter_async_context(own_worker.serving(call, connection, queue))
-            handle = await _start(
-                client, call, connection, **start, steps=steps, budget=limits, token=token, again=again
-            )
+            started: dict[str, Any] = {
+                **start,
+                "steps": steps,
+                "budget": limits,
+                "model": model,
+                "token": token,
+                "again": again,
+            }
+            handle = await _start(client, call, connection, **started)
             call.out.note(f"{handle.id} on task queue {queue}, requester {who}")
             if detach:
                 _detached(call, connection, handle)

@@ -34,12 +34,13 @@ def print_heading(out: Output, record: Record, url: str | None) -> None:
         out.print(Text(record.diagnosis.sentence, style="bold red"))
 
 
-def print_message(out: Output, message: Said, *, full: bool) -> None:
-    """Print one message with its parts; an answer without calls is never cut."""
+def print_message(out: Output, message: Said, *, why: str | None, full: bool) -> None:
+    """Print one message with its parts, and why its model was asked; an answer without calls is never cut."""
     full = full or (message.role == "assistant" and all(part["kind"] != "call" for part in message.parts))
     answers = [part for part in message.parts if part["kind"] == "result"]
     if message.role == "assistant":
-        title = Text.assemble((f"step {message.step}", "bold"), (f"  {message.model}", "dim"))
+        told = f": {why}" if why else ""
+        title = Text.assemble((f"step {message.step}", "bold"), (f"  {message.model}{told}", "dim"))
     else:
         title = Text("results" if answers else "asked", style="bold")
     out.print("")

@@ -128,10 +128,11 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
     if head is not None:
         async with conversation(connection.settings.store, record) as stored:
             async for message in stored.messages(head, full=full or out.as_json):
+                why = record.history.why.get(message.step) if message.role == "assistant" else None
                 if out.as_json:
-                    messages.append(message.to_json())
+                    messages.append({**message.to_json(), **({"why": why} if why else {})})
                 else:
-                    run_text.print_message(out, message, full=full)
+                    run_text.print_message(out, message, why=why, full=full)
             pending = await stored.pending(record)
     if out.as_json:
         out.json({**record.to_json(), "messages": messages, "pending": pending})

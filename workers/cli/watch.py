@@ -37,7 +37,7 @@ from mandate.workers.history.events import (
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import unfolding
 from mandate.workflows.contracts.request import Request
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import routing, wording
 
 QUIET_SECONDS = 2.0
 """After so long without news it is looked up why."""
@@ -153,6 +153,8 @@ class _Watcher:
 
     def _tell(self, happening: Happening) -> None:
         match happening:
+            case ModelAsked(step, _, model, why) if why and why != routing.FIRST:
+                self._line(step, Text(wording.shorten(f"asks {model}: {why}", 2 * LINE_CHARACTERS), style="dim"))
             case ModelAsked() | CallStarted() | CallProbed() | ResultChecked() | RunEnded():
                 return
             case ModelAnswered(step, text, note, final):

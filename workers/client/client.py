@@ -69,6 +69,7 @@ class AgentClient:
         labels: Mapping[str, str] | None = None,
         steps: int | None = None,
         budget: Mapping[str, Any] | None = None,
+        model: str | None = None,
         token: str | None = None,
         again: bool = False,
     ) -> WorkflowHandle[Any, RunResult]:
@@ -84,6 +85,7 @@ class AgentClient:
             labels: for finding the run.
             steps: a lower limit of model calls than the agent file's.
             budget: lower limits than the agent file's, for example `{"cost_usd": "0.50", "wall_time": "10m"}`.
+            model: asked in place of the agent's route; one that the agent file allows.
             token: signed by the requester's identity provider, where decisions on the agent's runs are signed; its
                 claims are those of `mandate.workflows.contracts.start.start_claims`, with the `workflow_id` given here.
             again: start another run under the id of one that has ended; its calls have new idempotency keys.
@@ -101,6 +103,7 @@ class AgentClient:
             "requester": requester,
             "labels": dict(labels or {}),
             "budget": limits or None,
+            "model": model,
             "token": token,
         }
         try:

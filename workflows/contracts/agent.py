@@ -22,6 +22,7 @@ from mandate.workflows.contracts.route import (
     RouteEntry,
     RoutePin,
     list_entries,
+    list_places,
 )
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name
@@ -92,7 +93,23 @@ class AgentSpec(Spec):
         for place, item in enumerate(models):
             if isinstance(item, tuple) and len(item) < 2:
                 refuse([((place,), "equal models are at least two; write one model without a list")])
-        refuse(given_twice([entry.model for entry, _ in list_entries(models)]))
+        places, entries = list_places(models), list_entries(models)
+        twice = find_repeated([entry.model for entry, _ in entries])
+        refuse([(places[again], f"{name!r} is given twice") for again, name, _ in twice])
+        refuse(
+            [
+                ((*place, "when"), "belongs to models further on; the first is asked from the start")
+                for place, (entry, group) in zip(places, entries, strict=True)
+                if group == 0 and entry.when is not None
+            ]
+        )
+        return models
+
+    @field_validator("models_allowed")
+    @classmethod
+    def _stars_end(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
+        stars = [((place,), "`*` stands at the end only") for place, name in enumerate(models) if "*" in name[:-1]]
+        refuse([*given_twice(models), *stars])
         return models
 
     @property
@@ -266,6 +283,8 @@ class PinRequest(Record):
     requester: str | None = None
     labels: dict[str, str] = {}
     token: str | None = Field(default=None, repr=False)
+    model: str | None = None
+    """The start request's."""
     run_id: str = ""
     """First run id of the chain: a token starts one."""
 
@@ -279,5 +298,7 @@ class Pinned(Record):
     """The one who asked, by their name in the file of people if they are there, however the start named them."""
     estimate: int = 0
     """Tokens of the first request, as they are estimated."""
+    route: tuple[RoutePin, ...] = ()
+    """In place of the agent's, where the start request names a model."""
     slow: tuple[str, ...] = ()
     """Names of `rules.local_activities` that wait for others where these workers are."""

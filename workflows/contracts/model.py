@@ -1,5 +1,6 @@
 """One model call: what the workflow asks for and what it gets back."""
 
+from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
 
@@ -66,6 +67,10 @@ class ModelRequest(Record):
     words: tuple[Words, ...] = ()
     """Messages of people to the model, last."""
     step: int
+    why: str = ""
+    """Why this model is asked, where another one or none was asked before it."""
+    has_others: bool = False
+    """The route has another model, which is asked if this one gives no answer."""
     is_last: bool = False
     """The model is to give its last answer: no tools are offered."""
     grant: Grant | None = None
@@ -117,6 +122,9 @@ class ModelFailure(Record):
     spent: Amount = Amount()
     """What other calls took that were made for this one, for example of a summary."""
 
+
+ANSWER_SPARE = timedelta(seconds=10)
+"""Rest of the activity's time after the longest model call, to store the answer."""
 
 OUTPUT_INLINE_BYTES = 16 * 1024
 """A final answer up to this size is in the result; a longer one is in the store."""

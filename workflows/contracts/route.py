@@ -66,6 +66,15 @@ def list_entries(route: Route) -> tuple[tuple[RouteEntry, int], ...]:
     )
 
 
+def list_places(route: Route) -> tuple[tuple[int, ...], ...]:
+    """Return the place of each entry of `route` in its list, in the order of `list_entries`."""
+    return tuple(
+        (position, *within)
+        for position, item in enumerate(route)
+        for within in ([(index,) for index in range(len(item))] if isinstance(item, tuple) else [()])
+    )
+
+
 class Rates(Record):
     """US dollars for a million tokens, from a size of the whole input on."""
 
@@ -104,3 +113,15 @@ class RoutePin(Record):
     timeout: timedelta | None = None
     price: Price | None = None
     """`None` where nobody knows."""
+
+
+class RouteFacts(Record):
+    """Facts of a run that conditions of routes see as `run`, beside those that all conditions see."""
+
+    failures: int = 0
+    """Calls that failed, checks that were not passed and answers that could not be taken, so far."""
+    context_tokens: int = 0
+    last_tools: tuple[str, ...] = ()
+    """Tools of the last turn, in the order of its calls."""
+    risk: float = 0.0
+    """The highest of `last_tools`."""

@@ -153,3 +153,7 @@ class Progress(Record):
     effects: EffectLog
     uncertain: tuple[EffectEntry, ...]
     recent: tuple[str, ...]
+    model: str = ""
+    """The one that is asked, or was asked last."""
+    why_model: str = ""
+    """Why it is that one, in words."""

@@ -215,6 +215,16 @@ class RunState(Record):
     """Spent in the current period of the budget beyond the run that has the least left, as last known."""
     why_model: str = ""
     """Why the run asks the model that it asks, in one sentence."""
+    told_model: str | None = None
+    """Model of the last request, for which `why_model` was told."""
+    silent_models: tuple[str, ...] = ()
+    """Equal models of the run's place in the route that gave no answer."""
+    latencies: dict[str, float] = {}
+    """Seconds that answers take, by model: a moving average, where the agent prefers by it."""
+    unevaluable: tuple[str, ...] = ()
+    """Models whose conditions could not be evaluated, as the run's steps have told."""
+    failures: int = 0
+    """Calls that failed, checks that were not passed and answers that could not be taken, so far."""
     context_tokens: int = 0
     """Of the conversation at `head`, as the last answer reported them."""
     estimate: int = 0

@@ -2,6 +2,7 @@
 
 run: state of a run
 start: input of a run
+model_route: model of the next step
 turn: calls of one turn
 tool_calls: attempts of a call
 waits: waits between attempts

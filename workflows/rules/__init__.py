@@ -7,7 +7,7 @@ commands: commands that answer a request
 next_step: step after a model's answer
 recovery: failures, and when people decide
 verification: checks that follow a call
-routing: next model
+routing: model of the next step, and why
 budget: reservations within limits
 price: cost of a call, and its bound
 patience: time for which calls are repeated
