@@ -2,6 +2,7 @@
 
 agent: start of a run
 model: one call of a model
+period_budgets: budgets beyond one run
 tool: one call of a tool
 verification: checks of results, probes of calls
 compensation: calls that take others back
