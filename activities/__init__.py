@@ -29,4 +29,5 @@ toolbox: sources of tools
 transcript: conversation of a run
 text_files: text in any encoding that editors save
 files: YAML files as specs, with faults
+live_files: YAML files, read for each use
 """

@@ -13,7 +13,7 @@ import structlog
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures
-from mandate.activities.files import FileUnavailable
+from mandate.activities.live_files import FileUnavailable
 from mandate.activities.stores.base import BlobStore, StoreUnavailable
 from mandate.activities.stores.budgets import Account, Balance, Line, Reserved, find_full
 from mandate.workflows.contracts.budget import Amount

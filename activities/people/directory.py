@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mandate.activities.files import FileUnavailable, LiveFile
+from mandate.activities.live_files import FileUnavailable, LiveFile
 from mandate.workflows.contracts.people import PeopleSpec, PersonSpec, normalize_name
 
 

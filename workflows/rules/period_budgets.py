@@ -55,6 +55,12 @@ def find_next_period(budget: PeriodBudget, now: datetime) -> datetime:
     return datetime(following.year, following.month, following.day, tzinfo=local.tzinfo)
 
 
+def find_scope(budget: PeriodBudget) -> str:
+    """Return the scope of a budget as a whole, with `*` where each has its own."""
+    labels = {name: EACH for name, value in budget.labels.items() if value == EACH}
+    return _write_scope(budget, Spender(EACH, EACH, labels))
+
+
 def describe_scope(scope: str) -> str:
     """Return whose budget it is in words: `ann@example.com, team=support`; empty where all runs share it."""
     return ", ".join(_scope_parts(json.loads(scope)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from mandate.activities.files import LiveFile
+from mandate.activities.live_files import LiveFile
 from mandate.activities.period_budgets import PeriodBudgets, PeriodUse
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.stores.sqlite import SqliteStore
