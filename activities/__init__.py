@@ -2,6 +2,7 @@
 
 agent: start of a run
 model: one call of a model
+period_budgets: budgets beyond one run
 tool: one call of a tool
 verification: checks of results, probes of calls
 compensation: calls that take others back
@@ -29,4 +30,5 @@ toolbox: sources of tools
 transcript: conversation of a run
 text_files: text in any encoding that editors save
 files: YAML files as specs, with faults
+live_files: YAML files, read for each use
 """

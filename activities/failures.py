@@ -177,9 +177,12 @@ def translate_store_errors() -> Iterator[None]:
     try:
         yield
     except STORE_ERRORS as error:
-        raise ApplicationError(
-            str(error), type=_STORE_FAILURES[type(error)], next_retry_delay=timedelta(seconds=1)
-        ) from None
+        raise make_store_failure(str(error), _STORE_FAILURES[type(error)]) from None
+
+
+def make_store_failure(reason: str, kind: FailureType) -> ApplicationError:
+    """Return the error for what all workers share and cannot be used at this moment."""
+    return ApplicationError(reason, type=kind, next_retry_delay=timedelta(seconds=1))
 
 
 _STORE_FAILURES: dict[type[Exception], FailureType] = {

@@ -213,6 +213,7 @@ def _shown(value: object) -> str:
 KEYS: Mapping[str, Convert] = {
     "agents": _path,
     "anthropic_base_url": _url,
+    "budgets": _path,
     "channels": _path,
     "folder": _path,
     "http_hosts": _hosts,

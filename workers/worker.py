@@ -34,7 +34,7 @@ from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.activities.verification import VerificationActivities
 from mandate.workers import providers, search_attributes
-from mandate.workers.catalog import channels, earlier_agents, readiness
+from mandate.workers.catalog import budgets, channels, earlier_agents, readiness
 from mandate.workers.catalog import people as catalog_people
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.tools import AnnouncedWaits, McpDefinitions
@@ -230,7 +230,8 @@ async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinit
         settings.agents, mcp, secrets=resolve, policies=settings.policies, project=settings.project
     )
     agents = catalog.agents.values()
-    if faults := (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings)):
+    faults = (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings))
+    if faults := (*faults, *budgets.faults_for(settings)):
         raise FileError(faults)
     if lacking := readiness.missing_keys(catalog, settings):
         raise providers.MissingKey("; ".join(map(str, lacking)))

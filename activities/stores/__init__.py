@@ -2,6 +2,9 @@
 
 base: contract of a store
 address: store of an address
+budgets: accounts of budgets beyond one run
 sqlite: blobs in one SQLite file
+sqlite_budgets: accounts in SQLite
 postgres: blobs in PostgreSQL
+postgres_budgets: accounts in PostgreSQL
 """

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from mandate.activities.stores.budgets import Balance, Line, Reserved
 from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.budget import Amount
 
 
 class StoreUnavailable(Exception):
@@ -140,6 +142,38 @@ class BlobStore(Protocol):
 
     async def announcements(self, queue: str) -> Announcements:
         """Return what workers of a task queue say of themselves. Raise as `announce`."""
+        ...
+
+    async def reserve(self, reservation: str, lines: Sequence[Line], amount: Amount) -> Reserved:
+        """Hold `amount` on all lines, of distinct accounts, or on none; durably, and whoever else reserves meanwhile.
+
+        A reservation of the same name that was made before is granted again and changes nothing, also once it is
+        settled: a call that may be billed once more needs one of its own.
+
+        Raises:
+            StoreUnavailable: it may be held or not; reserving again under the same name is safe.
+        """
+        ...
+
+    async def settle(self, reservation: str, actual: Amount | None = None) -> tuple[Balance, ...]:
+        """Count `actual` in place of what a reservation holds, and return its accounts as they then stand.
+
+        Left out, all that is held counts as spent, as assumed. Only the first time counts: nothing is changed or
+        returned for a reservation that is settled, or that there is none of.
+
+        Raises:
+            StoreUnavailable: it may be settled or not; settling again is safe.
+        """
+        ...
+
+    async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
+        """Return all accounts of the periods from `first` to `last`, compared as texts, by budget, scope and period.
+
+        What is held for longer than `HELD_AT_MOST` counts as spent and assumed here.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
         ...
 
     async def close(self) -> None: ...

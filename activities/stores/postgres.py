@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
 
+from mandate.activities.stores import postgres_budgets
 from mandate.activities.stores.base import (
     FIRST_HOUR,
     FORGOTTEN_AFTER,
@@ -21,7 +22,9 @@ from mandate.activities.stores.base import (
     Keys,
     StoreUnavailable,
 )
+from mandate.activities.stores.budgets import Balance, Line, Reserved
 from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.budget import Amount
 
 CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 30.0
@@ -47,11 +50,11 @@ CREATE TABLE IF NOT EXISTS mandate_workers (
     since timestamptz NOT NULL DEFAULT now(), seen_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (queue, worker)
 );
 """
-_EXISTS = """
-SELECT bool_and(to_regclass(made) IS NOT NULL)
-FROM unnest('{mandate_blobs, mandate_store, mandate_claims, mandate_keys, mandate_unmarked, mandate_workers}'::text[])
-    AS made
-"""
+_TABLES = (
+    *("mandate_blobs", "mandate_store", "mandate_claims", "mandate_keys", "mandate_unmarked", "mandate_workers"),
+    *postgres_budgets.TABLES,
+)
+_EXISTS = "SELECT bool_and(to_regclass(made) IS NOT NULL) FROM unnest($1::text[]) AS made"
 _IS_OLDER = "SELECT to_regclass('mandate_store') IS NOT NULL AND to_regclass('mandate_keys') IS NULL"
 _KEYS = "SELECT number, secret, made_at, used_from, retired_at FROM mandate_keys ORDER BY number"
 _ADD_KEY = """
@@ -91,7 +94,7 @@ _MISSHAPEN = (
 
 
 class PostgresStore:
-    """The `BlobStore` in the database at `dsn`, in six tables that are made at the first call.
+    """The `BlobStore` in the database at `dsn`, in tables that are made at the first call.
 
     Connections belong to the event loop of the first call. A lost one is an error for the calls that it carried;
     the next call opens another.
@@ -163,6 +166,18 @@ class PostgresStore:
         workers = tuple(Announcement(*row[1:]) for row in map(tuple, rows) if row[1] is not None)
         return Announcements(rows[0]["now"], workers)
 
+    async def reserve(self, reservation: str, lines: Sequence[Line], amount: Amount) -> Reserved:
+        async with self._connection() as connection:
+            return await postgres_budgets.reserve(connection, reservation, lines, amount)
+
+    async def settle(self, reservation: str, actual: Amount | None = None) -> tuple[Balance, ...]:
+        async with self._connection() as connection:
+            return await postgres_budgets.settle(connection, reservation, actual)
+
+    async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
+        async with self._connection() as connection:
+            return await postgres_budgets.list_balances(connection, first, last)
+
     async def close(self) -> None:
         """Close the connections; more than once does no harm."""
         async with self._opening:
@@ -222,11 +237,11 @@ async def _create_tables(pool: asyncpg.Pool) -> None:
     Creates nothing where they exist: then the right to use them is enough.
     """
     async with pool.acquire() as connection, connection.transaction():
-        if await connection.fetchval(_EXISTS):
+        if await connection.fetchval(_EXISTS, _TABLES):
             return
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
         is_older = await connection.fetchval(_IS_OLDER)
-        await connection.execute(_SCHEMA)
+        await connection.execute(_SCHEMA + postgres_budgets.SCHEMA)
         if is_older:
             await connection.execute(
                 "INSERT INTO mandate_unmarked VALUES (1, now() + $1::interval) ON CONFLICT DO NOTHING", FIRST_HOUR

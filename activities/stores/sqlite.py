@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from mandate.activities import private_files
+from mandate.activities.stores import sqlite_budgets
 from mandate.activities.stores.base import (
     FIRST_HOUR,
     FORGOTTEN_AFTER,
@@ -25,7 +26,9 @@ from mandate.activities.stores.base import (
     Keys,
     StoreUnavailable,
 )
+from mandate.activities.stores.budgets import Balance, Line, Reserved
 from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.budget import Amount
 
 R = TypeVar("R")
 
@@ -52,10 +55,11 @@ _SCHEMA = (
         PRIMARY KEY (queue, worker)
     )
     """,
+    *sqlite_budgets.SCHEMA,
 )
-SCHEMA_VERSION = 3
-"""In the file's `user_version`; files of version 0 have no claims, those of version 1 no keys, of 2 no workers."""
-_TABLES = ("blobs", "store", "claims", "keys", "unmarked", "workers", "sqlite_sequence")
+SCHEMA_VERSION = 4
+"""In the file's `user_version`; files of version 0 have no claims, of 1 no keys, of 2 no workers, of 3 no budgets."""
+_TABLES = ("blobs", "store", "claims", "keys", "unmarked", "workers", *sqlite_budgets.TABLES, "sqlite_sequence")
 _FOREIGN_TABLES = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT IN {_TABLES}"  # noqa: S608 - ours
 
 
@@ -100,6 +104,18 @@ class SqliteStore:
 
     async def announcements(self, queue: str) -> Announcements:
         return await self._reader.ask(lambda connection: _announcements(connection, queue))
+
+    async def reserve(self, reservation: str, lines: Sequence[Line], amount: Amount) -> Reserved:
+        wanted = tuple(lines)
+        return await self._writer.ask(
+            lambda connection: sqlite_budgets.reserve(connection, reservation, wanted, amount)
+        )
+
+    async def settle(self, reservation: str, actual: Amount | None = None) -> tuple[Balance, ...]:
+        return await self._writer.ask(lambda connection: sqlite_budgets.settle(connection, reservation, actual))
+
+    async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
+        return await self._reader.ask(lambda connection: sqlite_budgets.list_balances(connection, first, last))
 
     async def close(self) -> None:
         await self._writer.close()

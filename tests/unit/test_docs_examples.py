@@ -22,6 +22,7 @@ from mandate.activities.files import FileError
 from mandate.activities.providers.scripted.script import load_script
 from mandate.workers import project
 from mandate.workers.catalog.agents import read_agent
+from mandate.workers.catalog.budgets import read_budgets
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.conditions import check
 from mandate.workers.catalog.people import read_people
@@ -66,6 +67,8 @@ class Example:
             return "policy file"
         if isinstance(value.get("people"), list):
             return "people file"
+        if isinstance(value.get("budgets"), list):
+            return "budgets file"
         if keys <= set(project.KEYS):
             return "settings"
         return "agent" if "instructions" in keys else "part" if keys & set(AgentSpec.model_fields) else ""
@@ -129,6 +132,8 @@ def test_other_files_are_valid(example: Example, tmp_path: Path, monkeypatch: py
             assert load_script(path)
         case "people file":
             assert read_people(Settings.from_environment({"MANDATE_PEOPLE": str(path)})) is not None
+        case "budgets file":
+            assert read_budgets(Settings.from_environment({"MANDATE_BUDGETS": str(path)})) is not None
         case "policy file":
             assert read_policy_file(path).rules
         case _:
@@ -174,7 +179,7 @@ def test_the_line_that_makes_the_shop_makes_it(tmp_path: Path) -> None:
 
 def test_examples_are_found() -> None:
     assert [one.place.partition(":")[0] for one in WHOLE] == ["deploy/docs/tools-and-effects.md"]
-    assert {"agent", "script", "people file"} <= {one.kind for one in EXAMPLES}
+    assert {"agent", "script", "people file", "budgets file"} <= {one.kind for one in EXAMPLES}
 
 
 @pytest.mark.parametrize("word", ["attempts", "unable", "patience", "effect"])

@@ -15,6 +15,7 @@ policy_summary: outcomes by the rules
 examples: calls judged as written
 people: file of people
 channels: file of channels
+budgets: file of budgets
 readiness: needs of a process
 conditions: conditions against tools
 condition_types: types of conditions' variables

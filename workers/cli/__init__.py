@@ -17,6 +17,7 @@ validate: `mandate validate`
 validate_agents: agents in words
 validate_costs: costs of agents in words
 validate_policies: policies in words
+validate_budgets: budgets in words
 validate_call: verdict on one call
 validate_accept: acceptance of MCP tools
 worker: `mandate worker`
@@ -26,6 +27,7 @@ server: `mandate server`
 init: `mandate init`
 own_worker: worker of one command
 keys: `mandate keys`
+budget: `mandate budget`
 options: options that verbs share
 connection: connection to Temporal
 identity: name of the user

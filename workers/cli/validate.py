@@ -10,7 +10,7 @@ import typer
 from mandate.activities.documents import Fault, read_document
 from mandate.activities.files import FileError
 from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
-from mandate.workers.catalog import people, readiness
+from mandate.workers.catalog import budgets, people, readiness
 from mandate.workers.catalog.agents import agent_paths, agent_schema
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.examples import call_schema
@@ -23,10 +23,12 @@ from mandate.workers.cli.options import Invocation, offline_verb
 from mandate.workers.cli.output import write_error
 from mandate.workers.cli.validate_accept import accept_words, offer_json
 from mandate.workers.cli.validate_agents import agent_json, describe_control, print_catalog
+from mandate.workers.cli.validate_budgets import print_budgets
 from mandate.workers.cli.validate_call import call_json, judge_call, print_call
 from mandate.workers.cli.validate_policies import check_policies, policy_json, print_policies
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
+from mandate.workflows.contracts.budget_file import PeriodBudget
 from mandate.workflows.contracts.policy import Approvers
 
 
@@ -52,7 +54,10 @@ async def validate(
         ),
     ] = False,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of agent files (or: of `policy` or `call` files).")
+        bool,
+        typer.Option(
+            "--schema", help="Print the JSON Schema of agent files (or: of `policy`, `call` or `budgets` files)."
+        ),
     ] = False,
 ) -> int:
     """Check agent files with all their tools, and say what each agent may do; run the examples of policies.
@@ -74,6 +79,8 @@ async def validate(
     # What is wrong with a policy for an agent is told with the agent's name, and not once more without.
     places = {(fault.file, fault.line, fault.key) for fault in faults}
     faults += [fault for fault in wrong if (fault.file, fault.line, fault.key) not in places]
+    faults += budgets.faults_for(settings)
+    limits, unused = _budgets(settings, catalogs if not files else None, faults)
     has_people = people_path(settings) is not None
     control = _control(settings)
     if call.out.as_json:
@@ -81,8 +88,10 @@ async def validate(
             agent_json(loaded, has_people=has_people) for catalog in catalogs for loaded in catalog.agents.values()
         ]
         warnings = [str(warning) for catalog in catalogs for warning in catalog.warnings]
+        warnings += map(str, unused)
         told = {"agents": agents, "policies": list(map(policy_json, policies)), "warnings": warnings}
         told |= {"control": control.model_dump(mode="json") if control is not None else None}
+        told |= {"budgets": [budget.model_dump(mode="json") for budget in limits]}
         accepted = {"accepted": list(map(offer_json, offers))} if accept else {}
         call.out.json({"valid": not faults, **told, **accepted, "faults": list(map(str, faults))})
     else:
@@ -90,6 +99,7 @@ async def validate(
             print_catalog(call.out, catalog, has_people=has_people)
         if catalogs:
             call.out.print(describe_control(control, people_path(settings)))
+        print_budgets(call.out, limits, unused)
         print_policies(call.out, policies)
         sys.stdout.flush()
         for fault in faults:
@@ -106,9 +116,23 @@ def _control(settings: Settings) -> Approvers | None:
     return found.control if found is not None else None
 
 
+def _budgets(
+    settings: Settings, catalogs: list[Catalog] | None, faults: list[Fault]
+) -> tuple[tuple[PeriodBudget, ...], tuple[Fault, ...]]:
+    """Return the budgets of their file, with warnings where `catalogs` are all agents and nothing has faults."""
+    try:
+        found = budgets.read_budgets(settings)
+    except FileError:
+        return (), ()
+    if found is None or catalogs is None or faults:
+        return found[0].budgets if found is not None else (), ()
+    agents = [name for catalog in catalogs for name in catalog.agents]
+    return found[0].budgets, budgets.warnings_for(settings, agents=agents, people=people.read_people(settings))
+
+
 def _schema(words: list[Path]) -> dict[str, object]:
     """Return the schema that is wanted: `--schema`, `--schema policy` or `--schema call`."""
-    known = {"agent": agent_schema, "policy": policy_schema, "call": call_schema}
+    known = {"agent": agent_schema, "policy": policy_schema, "call": call_schema, "budgets": budgets.budgets_schema}
     wanted = [str(word) for word in words] or ["agent"]
     if len(wanted) > 1 or wanted[0] not in known:
         raise CliError(f"--schema prints the schema of {', '.join(known)} files, not {' '.join(wanted)!r}")

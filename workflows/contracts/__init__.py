@@ -7,6 +7,7 @@ tool_entry: entry of `tools` in a file
 templates: secrets and arguments in texts
 policy: rules, verdicts, totals
 budget: limits and ledger of a run
+budget_file: limits beyond one run
 route: models of an agent, and prices
 context: how conversations are cut
 model: one model call

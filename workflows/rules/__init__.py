@@ -12,6 +12,7 @@ budget: reservations within limits
 price: cost of a call, and its bound
 patience: time for which calls are repeated
 local_activities: activities that run within a workflow task
+period_budgets: budgets that a run counts in
 totals: sums over a run's calls
 effects: keys and log of effects
 result: result of a run

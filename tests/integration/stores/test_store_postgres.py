@@ -10,6 +10,7 @@ from mandate.activities.stores.postgres import PostgresStore
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
+from tests.support.budget_conformance import BudgetConformance
 from tests.support.postgres import PASSWORD, PostgresServer, running_postgres
 from tests.support.store_conformance import StoreConformance
 from tests.support.store_writer import numbered
@@ -36,12 +37,25 @@ class TestPostgresStore(StoreConformance):
 
     async def outdate(self, url: str) -> None:
         await execute(url, "DROP TABLE mandate_claims, mandate_keys, mandate_unmarked, mandate_workers")
+        await execute(url, "DROP TABLE mandate_budget_accounts, mandate_budget_reservations")
 
     async def forbid_writing(self, url: str) -> None:
         await execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
 
     async def break_claims(self, url: str) -> None:
         await execute(url, "ALTER TABLE mandate_claims ADD CHECK (key = '')")
+
+
+class TestPostgresBudgets(BudgetConformance):
+    @pytest.fixture
+    async def url(self, postgres: PostgresServer) -> str:
+        return await postgres.new_database()
+
+    async def make_older(self, url: str) -> None:
+        await execute(url, "DROP TABLE mandate_budget_accounts, mandate_budget_reservations")
+
+    async def forbid_writing(self, url: str) -> None:
+        await TestPostgresStore().forbid_writing(url)
 
 
 async def execute(url: str, statement: str, *arguments: str) -> None:
