@@ -3,12 +3,16 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures, heartbeat
+from mandate.activities.context.assembly import Assembled, ContextAssembler
+from mandate.activities.context.sizes import write_instructions
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from mandate.activities.toolbox import arguments, schema
 from mandate.activities.toolbox import calls as toolbox_calls
@@ -18,6 +22,7 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
 
@@ -36,6 +41,7 @@ class ModelActivities:
         self._providers: dict[str, asyncio.Task[Provider]] = {}
         self._agents = agents
         self._transcript = transcript
+        self._context = ContextAssembler(transcript, self.provider)
 
     async def open(self, names: Sequence[str]) -> None:
         """Make the named providers now, so that their imports hold up no call."""
@@ -53,17 +59,33 @@ class ModelActivities:
         """Ask one model for one answer.
 
         Raises:
-            ApplicationError: `ModelRejected` or `ContextTooLong`, not retried; `ModelUnavailable` and store failures,
-                retried, after the provider's `retry-after` if it gave one.
+            ApplicationError: `NeedsState`: the conversation is to be cut, and nothing was sent; `ModelRejected` or
+                `ContextTooLong`, not retried; `ModelUnavailable` and store failures, retried, after the provider's
+                `retry-after` if it gave one.
         """
         async with heartbeat.send_heartbeats():
             with failures.translate_store_errors():
                 agent = await self._agents.get(request.agent)
                 chain = await self._transcript.load(request.head)
                 messages = await self._build_message(agent, chain, request)
-            completion = await self._complete(agent, chain, messages, request)
+                assembled = await self._context.assemble(agent, chain, messages, request)
+            assembled, completion = await self._complete_within(agent, assembled, request)
             with failures.translate_store_errors():
-                return await self._reply(agent, chain, messages, request, completion)
+                return await self._reply(agent, assembled, request, completion)
+
+    async def _complete_within(
+        self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest
+    ) -> tuple[Assembled, Completion]:
+        """Return the answer and the request that it is to: a shorter one where the model takes less than is known."""
+        while True:
+            try:
+                return assembled, await self._complete(agent, assembled, request)
+            except ApplicationError as error:
+                if error.type != FailureType.CONTEXT_TOO_LONG:
+                    raise
+                with failures.translate_store_errors():
+                    shorter = await self._context.shorten(agent, assembled, request, error)
+                assembled = replace(shorter, usage=assembled.usage + shorter.usage)
 
     async def _build_message(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
         """Return the results of the last turn's calls, the runtime's note and people's messages, as one message."""
@@ -73,17 +95,15 @@ class ModelActivities:
         contents = (*parts, *note, *words)
         return (UserMessage(role="user", parts=contents),) if contents else ()
 
-    async def _complete(
-        self, agent: PinnedAgent, chain: Chain, messages: tuple[Message, ...], request: ModelRequest
-    ) -> Completion:
+    async def _complete(self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest) -> Completion:
         provider, _, model = (request.model or agent.models[0]).partition(":")
         info = activity.info()
         prompt = Prompt(
             model=model,
-            instructions=agent.instructions,
+            instructions=write_instructions(agent),
             tools=agent.tools,
             agent=request.agent,
-            conversation=chain.conversation.extend(*messages),
+            conversation=assembled.conversation,
             max_output_tokens=agent.max_output_tokens,
             timeout=(info.start_to_close_timeout or timedelta(minutes=10)) - SPARE,
             attempt=info.attempt,
@@ -101,35 +121,40 @@ class ModelActivities:
         return completion
 
     async def _reply(
-        self,
-        agent: PinnedAgent,
-        chain: Chain,
-        messages: tuple[Message, ...],
-        request: ModelRequest,
-        completion: Completion,
+        self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest, completion: Completion
     ) -> ModelReply:
-        message = completion.message
+        message, chain, messages = completion.message, assembled.chain, assembled.told
+        usage = completion.usage + assembled.usage
+        measured = self._context.measure_answer(assembled, request.model or agent.models[0], completion.usage)
         if message.calls:
             salt = sensitive_arguments.find_salt(chain.conversation)
-            calls = toolbox_calls.read_calls(
-                agent, toolbox_calls.list_digests(agent, chain), message, completion.finish, salt=salt
-            )
-            extended = await self._transcript.append(chain, request.agent, (*messages, message))
+            digests = await toolbox_calls.list_digests(agent, chain, self._transcript)
+            calls = toolbox_calls.read_calls(agent, digests, message, completion.finish, salt=salt)
+            extended = await self._transcript.append(chain, request.agent, (*messages, message), measured=measured)
             text = _strike(message, agent)[:TEXT_PREVIEW_CHARACTERS]
-            return ModelReply(head=extended.head, text=text, calls=calls, usage=completion.usage)
+            return ModelReply(
+                head=extended.head,
+                text=text,
+                calls=calls,
+                usage=usage,
+                estimate=assembled.estimate,
+                cut=assembled.is_cut,
+            )
         text, finish, problem = _final(agent, completion)
         content = text.encode(errors="replace")
         long = len(json.dumps(text, ensure_ascii=False)) > OUTPUT_INLINE_BYTES or len(content) > OUTPUT_INLINE_BYTES
         extended = await self._transcript.append(
-            chain, request.agent, (*messages, message), *((content,) if long else ())
+            chain, request.agent, (*messages, message), *((content,) if long else ()), measured=measured
         )
         return ModelReply(
             head=extended.head,
             text=content[:1000].decode(errors="ignore") if long else text,
             output_digest=digest_of(content) if long else None,
-            usage=completion.usage,
+            usage=usage,
             finish=finish,
             problem=problem,
+            estimate=assembled.estimate,
+            cut=assembled.is_cut,
         )
 
     async def provider(self, name: str) -> Provider:
