@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from mandate.workflows import marks, steps
+from mandate.workflows import marks, outcomes, steps
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelReply, ModelRequest, Words
@@ -18,7 +18,7 @@ from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.turn import Turn
-from mandate.workflows.rules import next_step, recovery, routing, wording
+from mandate.workflows.rules import next_step, recovery, routing, state_text, wording
 from mandate.workflows.rules import result as rules_result
 
 WHY_CHARACTERS = 250
@@ -252,7 +252,7 @@ class AgentWorkflow(MessageHandlers):
             model = self._state.model or route[0]
             self._run.set_doing(f"asking {model}")
             try:
-                return await steps.call_model(self._model_request(words), model)
+                return await self._call_model(words, model)
             except ActivityError as error:
                 if is_cancelled_exception(error):
                     raise
@@ -266,6 +266,20 @@ class AgentWorkflow(MessageHandlers):
                 if self._run.has(Change.HOLDS_BEFORE_ATTEMPTS) and not await self._control.go_ahead():
                     return ()
 
+    async def _call_model(self, words: tuple[Words, ...], model: str) -> ModelReply:
+        """Ask one model; say how the run stands where its conversation is to be cut first."""
+        request = self._model_request(words)
+        try:
+            return await steps.call_model(request, model)
+        except ActivityError as error:
+            needed = outcomes.read_not_sent(error, FailureType.NEEDS_STATE)
+            if needed is None:
+                raise
+            self._run.record_step(f"the conversation is cut: it has about {needed.input_tokens:,} tokens")
+            state = state_text.write_state(self._state)
+            stated = request.model_copy(update={"state": state, "too_long": needed.too_long})
+            return await steps.call_model(stated, model)
+
     def _model_request(self, words: tuple[Words, ...]) -> ModelRequest:
         answers = (answer for answer in self._state.answers if answer is not None)
         return ModelRequest(
@@ -276,6 +290,7 @@ class AgentWorkflow(MessageHandlers):
             note=self._state.note,
             words=words,
             step=self._state.step + 1,
+            cuts=self._run.has(Change.CUTS_CONTEXT),
         )
 
     async def _continue_as_new(self) -> NoReturn:

@@ -246,6 +246,7 @@ class MessageHandlers:
             effects=its.effects,
             uncertain=its.uncertain,
             recent=its.recent,
+            kept_in_mind=its.kept_in_mind,
         )
 
     @workflow.query(description="What the run wants from people, and what became of it lately")

@@ -1,4 +1,4 @@
-"""The context: what of a conversation a model is sent, and within which limits.
+"""The context of a model call: its parts, its size and its limits.
 
 estimate: tokens of a text
 calibration: corrections of estimates

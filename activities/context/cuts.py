@@ -33,7 +33,7 @@ Size = Callable[[Message], int]
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """What a cut makes of messages."""
+    """Messages that a cut keeps, and those that it leaves out."""
 
     kept: tuple[Message, ...]
     """Begins with an answer of the model, so that no call is without its result."""

@@ -143,7 +143,7 @@ def write_source(messages: Sequence[Message]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be summed up."""
+    """Sources to be summed up."""
 
     agent: PinnedAgent
     model: str

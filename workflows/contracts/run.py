@@ -153,3 +153,5 @@ class Progress(Record):
     effects: EffectLog
     uncertain: tuple[EffectEntry, ...]
     recent: tuple[str, ...]
+    kept_in_mind: tuple[str, ...] = ()
+    """What the model wants to be told whatever is left out."""

@@ -13,6 +13,7 @@ local_activities: activities that run within a workflow task
 totals: sums over a run's calls
 effects: keys and log of effects
 result: result of a run
+state_text: state in words for the model
 input_size: most that a run is asked
 validation: pydantic's errors as sentences
 wording: calls and results in words, no refusals
