@@ -21,6 +21,7 @@ documents: YAML files with places
 private_files: files for their owner only
 child_processes: process groups that end with us
 threads: sync functions in their threads
+context: what a model is sent, within its window
 channels: notices on each channel
 checks: results and answers, checked
 people: directory, signatures, edited arguments

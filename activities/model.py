@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -11,6 +12,8 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures, heartbeat
+from mandate.activities.context.assembly import Assembled, ContextAssembler
+from mandate.activities.context.sizes import write_instructions
 from mandate.activities.grants import Attempts
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from mandate.activities.providers.breaker import Breakers
@@ -22,6 +25,7 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ANSWER_SPARE, OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
 from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
@@ -41,6 +45,7 @@ class ModelActivities:
         self._agents = agents
         self._transcript = transcript
         self.breakers = Breakers()
+        self._context = ContextAssembler(transcript, self.provider)
 
     async def open(self, names: Sequence[str]) -> None:
         """Make the named providers now, so that their imports hold up no call."""
@@ -58,8 +63,9 @@ class ModelActivities:
         """Ask one model for one answer.
 
         Raises:
-            ApplicationError: `ModelRejected` or `ContextTooLong`, not retried; `ModelUnavailable` and store failures,
-                retried, after the provider's `retry-after` if it gave one.
+            ApplicationError: `NeedsState`: the conversation is to be cut, and nothing was sent; `ModelRejected` or
+                `ContextTooLong`, not retried; `ModelUnavailable` and store failures, retried, after the provider's
+                `retry-after` if it gave one.
         """
         attempts = Attempts.read(request.grant)
         async with heartbeat.send_heartbeats(attempts.describe()):
@@ -67,17 +73,32 @@ class ModelActivities:
                 agent = await self._agents.get(request.agent)
                 chain = await self._transcript.load(request.head)
                 messages = await self._build_message(agent, chain, request)
-            attempts.check(0)
+                assembled = await self._context.assemble(agent, chain, messages, request)
+            attempts.check(assembled.estimate)
             began = time.monotonic()
             try:
-                completion = await self._complete(agent, chain, messages, request)
+                assembled, completion = await self._complete_within(agent, assembled, request)
             except ApplicationError as error:
                 attempts.fail(error)
             seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
             with failures.translate_store_errors():
-                reply = await self._reply(agent, chain, messages, request, completion)
+                reply = await self._reply(agent, assembled, request, completion)
             told = {"latency": seconds, "lost": attempts.lost}
             return reply.model_copy(update=told) if any(told.values()) else reply
+
+    async def _complete_within(
+        self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest
+    ) -> tuple[Assembled, Completion]:
+        """Return the answer and the request that it is to: a shorter one where the model takes less than is known."""
+        while True:
+            try:
+                return assembled, await self._complete(agent, assembled, request)
+            except ApplicationError as error:
+                if error.type != FailureType.CONTEXT_TOO_LONG:
+                    raise
+                with failures.translate_store_errors():
+                    shorter = await self._context.shorten(agent, assembled, request, error)
+                assembled = replace(shorter, usage=assembled.usage + shorter.usage)
 
     async def _build_message(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
         """Return the results of the last turn's calls, the runtime's note and people's messages, as one message."""
@@ -87,18 +108,16 @@ class ModelActivities:
         contents = (*parts, *note, *words)
         return (UserMessage(role="user", parts=contents),) if contents else ()
 
-    async def _complete(
-        self, agent: PinnedAgent, chain: Chain, messages: tuple[Message, ...], request: ModelRequest
-    ) -> Completion:
+    async def _complete(self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest) -> Completion:
         provider, _, model = (request.model or agent.models[0]).partition(":")
         info = activity.info()
         pin = routing.find_pin(agent.route, f"{provider}:{model}")
         prompt = Prompt(
             model=model,
-            instructions=agent.instructions,
+            instructions=write_instructions(agent),
             tools=agent.tools,
             agent=request.agent,
-            conversation=chain.conversation.extend(*messages),
+            conversation=assembled.conversation,
             max_output_tokens=_find_longest(agent, request, pin),
             is_last=request.is_last,
             price=agent.price(f"{provider}:{model}"),
@@ -119,35 +138,40 @@ class ModelActivities:
         return completion
 
     async def _reply(
-        self,
-        agent: PinnedAgent,
-        chain: Chain,
-        messages: tuple[Message, ...],
-        request: ModelRequest,
-        completion: Completion,
+        self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest, completion: Completion
     ) -> ModelReply:
-        message = completion.message
+        message, chain, messages = completion.message, assembled.chain, assembled.told
+        usage = completion.usage + assembled.usage
+        measured = self._context.measure_answer(assembled, request.model or agent.models[0], completion.usage)
         if message.calls:
             salt = sensitive_arguments.find_salt(chain.conversation)
-            calls = toolbox_calls.read_calls(
-                agent, toolbox_calls.list_digests(agent, chain), message, completion.finish, salt=salt
-            )
-            extended = await self._transcript.append(chain, request.agent, (*messages, message))
+            digests = await toolbox_calls.list_digests(agent, chain, self._transcript)
+            calls = toolbox_calls.read_calls(agent, digests, message, completion.finish, salt=salt)
+            extended = await self._transcript.append(chain, request.agent, (*messages, message), measured=measured)
             text = _strike(message, agent)[:TEXT_PREVIEW_CHARACTERS]
-            return ModelReply(head=extended.head, text=text, calls=calls, usage=completion.usage)
+            return ModelReply(
+                head=extended.head,
+                text=text,
+                calls=calls,
+                usage=usage,
+                estimate=assembled.estimate if request.grant is not None else 0,
+                cut=assembled.is_cut,
+            )
         text, finish, problem = _final(agent, completion)
         content = text.encode(errors="replace")
         long = len(json.dumps(text, ensure_ascii=False)) > OUTPUT_INLINE_BYTES or len(content) > OUTPUT_INLINE_BYTES
         extended = await self._transcript.append(
-            chain, request.agent, (*messages, message), *((content,) if long else ())
+            chain, request.agent, (*messages, message), *((content,) if long else ()), measured=measured
         )
         return ModelReply(
             head=extended.head,
             text=content[:1000].decode(errors="ignore") if long else text,
             output_digest=digest_of(content) if long else None,
-            usage=completion.usage,
+            usage=usage,
             finish=finish,
             problem=problem,
+            estimate=assembled.estimate if request.grant is not None else 0,
+            cut=assembled.is_cut,
         )
 
     async def provider(self, name: str) -> Provider:

@@ -139,7 +139,7 @@ class ToolActivities:
         log.info("tool_called")
         if definition.binding.kind == "builtin":
             try:
-                return await read_result(self._transcript.blobs, chain.conversation, whole)
+                return await read_result(self._transcript, chain, whole)
             except failures.STORE_ERRORS as error:
                 raise ToolError(Outcome.NOT_SENT, str(error)) from None
         toolbox = self._toolboxes.get(definition.binding.kind)

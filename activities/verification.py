@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -14,11 +15,11 @@ from mandate.activities import failures, heartbeat
 from mandate.activities.checks import functions, model_judge
 from mandate.activities.checks.findings import Unable, check_condition, parse_value, read_json, report, report_failure
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
-from mandate.activities.checks.model_judge import GetProvider
 from mandate.activities.checks.probe import ProbeFinding, Prober
 from mandate.activities.checks.subject import Work, load_call, load_work, shows_results
 from mandate.activities.heartbeat import Stopwatch
 from mandate.activities.own_files import PATIENCE, OwnFiles
+from mandate.activities.providers.base import GetProvider
 from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox import schema
 from mandate.activities.toolbox.base import CallContext, Toolbox
@@ -161,10 +162,19 @@ class VerificationActivities:
                 return _check_by_schema(check, work)
             case "model":
                 assert check.rubric is not None
+                if work.is_cut and work.definition is None:
+                    work = await self._read_whole(work, request)
                 within, attempt = _find_timeout(), activity.info().attempt
                 return await model_judge.judge(
                     check.route, check.rubric, work, provider=self._provider, within=within, attempt=attempt
                 )
+
+    async def _read_whole(self, work: Work, request: CheckRequest) -> Work:
+        """Return the work with all that the run did, for evidence of what an answer rests on."""
+        try:
+            return replace(work, conversation=await self._transcript.load_whole(request.head))
+        except failures.STORE_ERRORS as error:
+            raise Unable(str(error)) from None
 
     async def _check_by_tool(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
         assert check.tool is not None

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from mandate.workflows import marks, steps
+from mandate.workflows import marks, outcomes, steps
 from mandate.workflows.contracts.budget import BudgetRequest, Grant, Ledger
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
@@ -21,7 +21,7 @@ from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.turn import Turn
-from mandate.workflows.rules import budget, next_step, recovery, wording
+from mandate.workflows.rules import budget, next_step, recovery, state_text, wording
 from mandate.workflows.rules import result as rules_result
 
 WHY_CHARACTERS = 250
@@ -334,9 +334,7 @@ class AgentWorkflow(MessageHandlers):
                 grant = self._budget.hold(planned)
             self._run.set_doing(f"asking {model}")
             try:
-                reply = await steps.call_model(
-                    self._model_request(words, grant), model, each=self._route.timeout, within=self._budget.time_left
-                )
+                reply = await self._call_model(words, model, grant)
                 self._route.keep_latency(reply)
                 if self._budget.is_kept:
                     self._budget.settle_reply(reply, grant)
@@ -361,7 +359,21 @@ class AgentWorkflow(MessageHandlers):
                     return ()
         return tuple(silent)
 
-    def _model_request(self, words: tuple[Words, ...], grant: Grant | None = None) -> ModelRequest:
+    async def _call_model(self, words: tuple[Words, ...], model: str, grant: Grant | None) -> ModelReply:
+        """Ask one model; say how the run stands where its conversation is to be cut first."""
+        request, within = self._model_request(words, grant), self._budget.time_left
+        try:
+            return await steps.call_model(request, model, each=self._route.timeout, within=within)
+        except ActivityError as error:
+            needed = outcomes.read_not_sent(error, FailureType.NEEDS_STATE)
+            if needed is None:
+                raise
+            self._run.record_step(f"the conversation is cut: it has about {needed.input_tokens:,} tokens")
+            state = state_text.write_state(self._state)
+            stated = request.model_copy(update={"state": state, "too_long": needed.too_long})
+            return await steps.call_model(stated, model, each=self._route.timeout, within=self._budget.time_left)
+
+    def _model_request(self, words: tuple[Words, ...], grant: Grant | None) -> ModelRequest:
         answers = (answer for answer in self._state.answers if answer is not None)
         return ModelRequest(
             agent=self._state.agent.digest,
@@ -375,6 +387,7 @@ class AgentWorkflow(MessageHandlers):
             step=self._state.step + 1,
             is_last=self._state.ledger.is_answering,
             grant=grant,
+            cuts=self._run.has(Change.CUTS_CONTEXT),
         )
 
     @property

@@ -1,6 +1,6 @@
 """A check by a model: a prompt of its own that holds the rubric and the evidence, and the verdict that comes back."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio.exceptions import ApplicationError
@@ -8,16 +8,13 @@ from temporalio.exceptions import ApplicationError
 from mandate.activities.checks import evidence
 from mandate.activities.checks.findings import Unable, report
 from mandate.activities.checks.subject import Work
-from mandate.activities.providers.base import Completion, Prompt, Provider
+from mandate.activities.providers.base import Completion, GetProvider, Prompt
 from mandate.activities.toolbox import schema
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
 from mandate.workflows.contracts.verification import CheckResult
-
-GetProvider = Callable[[str], Awaitable[Provider]]
-"""The provider of a name; raises `ApplicationError` when the worker has none."""
 
 VERDICTS = ("pass", "fail", "unable")
 

@@ -59,4 +59,7 @@ class Provider(Protocol):
     async def close(self) -> None: ...
 
 
+GetProvider = Callable[[str], Awaitable[Provider]]
+"""The provider of a name; raises `ApplicationError` when the worker has none."""
+
 MakeProvider = Callable[[], Awaitable[Provider]]

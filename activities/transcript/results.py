@@ -7,7 +7,7 @@ from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.tool import INLINE_BYTES, READ_RESULT, ToolDefinition, ToolResult
-from mandate.workflows.contracts.transcript import CallPart, ResultPart
+from mandate.workflows.contracts.transcript import CallPart, ResultPart, StoredResult
 from mandate.workflows.rules import surrogates
 
 PREVIEW_CHARACTERS = 60
@@ -33,7 +33,7 @@ async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | N
     return ToolResult(digest=digest, size=len(content), preview=sound[:PREVIEW_CHARACTERS], error=error)
 
 
-async def load_content(blobs: Blobs, result: ToolResult | ResultPart) -> bytes:
+async def load_content(blobs: Blobs, result: ToolResult | ResultPart | StoredResult) -> bytes:
     """Return the whole text of a result that is stored.
 
     Raises:

@@ -27,8 +27,12 @@ class SummarySpec(Spec):
 class ContextSpec(Spec):
     """Limits within which the conversation is kept in the model's window."""
 
-    limit: float = Field(
-        default=0.75, ge=0.1, le=0.95, allow_inf_nan=False, description="Share of the window at which it is cut."
+    limit: float | None = Field(
+        default=None,
+        ge=0.1,
+        le=0.95,
+        allow_inf_nan=False,
+        description="Share of the window at which it is cut; left out: 0.75, and below the edge of a higher price.",
     )
     keep: int = Field(default=20, ge=2, le=1000, description="Newest messages that a cut leaves as they are.")
     summary: SummarySpec | None = Field(

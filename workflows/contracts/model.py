@@ -77,6 +77,10 @@ class ModelRequest(Record):
     """Where tokens or money are limited."""
     state: str | None = None
     """What is true of the run by now, in words, for the place of what a cut leaves out; see `NeedsState`."""
+    cuts: bool = False
+    """The run answers `NeedsState`; else its conversation is never cut."""
+    too_long: int = 0
+    """Estimate of the request that the model refused as too long, for which the cut is made."""
 
 
 class ModelReply(Record):
@@ -108,6 +112,8 @@ class NotSent(Record):
     input_tokens: int
     """Estimate of what the request has."""
     lost: int = 0
+    too_long: int = 0
+    """The same, where the model refused the request as too long."""
 
 
 class ModelFailure(Record):

@@ -240,6 +240,7 @@ QUICK_SECONDS = 0.1
 """A read or a check that took no longer is a local activity the next time."""
 
 READ_RESULT = "read_result"
+KEEP_IN_MIND = "keep_in_mind"
 """Name of the built-in tool that reads on in a long result."""
 
 INLINE_BYTES = 128

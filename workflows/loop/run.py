@@ -16,7 +16,7 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
 from mandate.workflows.loop.open_requests import Board
-from mandate.workflows.rules import budget, local_activities, redaction, totals, wording
+from mandate.workflows.rules import budget, local_activities, redaction, state_text, totals, wording
 
 RECENT = 8
 """Steps that the current details show."""
@@ -212,6 +212,16 @@ class Run:
         answers = list(self.state.answers)
         answers[index] = told
         self.state.answers = tuple(answers)
+
+    def keep_in_mind(self, index: int, arguments: JsonObject) -> None:
+        """Answer a call of `keep_in_mind`: the fact is part of the state, which no cut leaves out."""
+        text = arguments.get("text")
+        if not isinstance(text, str):
+            self.answer(index, ToolResult(text="not kept: it is too long; say it in fewer words", error=True))
+            return
+        self.state.kept_in_mind = state_text.keep_fact(self.state.kept_in_mind, text)
+        self.answer(index, ToolResult(text="kept"))
+        self.record_step(f"keeps in mind: {wording.shorten(text, 80)}")
 
     def view_answer(self, call: CallRequest, answer: ToolResult | None) -> ToolResult | None:
         """Return an answer as people may see it: what a tool returns may repeat what it was given."""

@@ -22,6 +22,7 @@ from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall, ToolCalls
 from mandate.workflows.loop.verification import Verification
 from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import policy, wording
+from mandate.workflows.rules.state_text import is_keeping
 
 PARALLEL_READS = 64
 """Reads of one turn that are in flight at once."""
@@ -168,6 +169,9 @@ class Turn:
         if (before := self.attempt_limits.find_spoiled(index, call)) is not None:
             self._run.release(tool, call.arguments)
             self.attempt_limits.refuse(index, call, before)
+            return
+        if is_keeping(tool):
+            self._run.keep_in_mind(index, call.arguments)
             return
         if call.undoes is None and (used_up := self.budget.take_tool_call()) is not None:
             self._run.release(tool, call.arguments)

@@ -16,6 +16,7 @@ period_budgets: budgets that a run counts in
 totals: sums over a run's calls
 effects: keys and log of effects
 result: result of a run
+state_text: state in words for the model
 input_size: most that a run is asked
 validation: pydantic's errors as sentences
 wording: calls and results in words, no refusals

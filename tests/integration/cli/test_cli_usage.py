@@ -344,7 +344,12 @@ def test_validation_says_what_no_rule_allows(capsys: pytest.CaptureFixture[str],
     ]
     assert agent["models"] == ["scripted:x.yaml"]
     assert agent["open"] == ["create_ticket"]
-    assert [tool["name"] for tool in agent["tools"] if tool["allowed"]] == ["find_ticket", "read_result", "ask_person"]
+    assert [tool["name"] for tool in agent["tools"] if tool["allowed"]] == [
+        "find_ticket",
+        "read_result",
+        "ask_person",
+        "keep_in_mind",
+    ]
 
 
 def test_script_that_cannot_be_played_is_a_fault(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

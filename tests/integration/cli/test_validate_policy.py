@@ -369,7 +369,7 @@ def test_single_call_is_told_to_programs(project: Path, capsys: pytest.CaptureFi
         (
             "call: {tool: refund}\n",
             ("call.yaml: agent 'refunds' has no tool 'refund'; "
-            "it has ask_person, issue_refund, look_up, pay_salary, read_result, send_note"),
+            "it has ask_person, issue_refund, keep_in_mind, look_up, pay_salary, read_result, send_note"),
         ),
         (
             "call: {tool: look_up, args: {order: x}}\n",
@@ -378,7 +378,7 @@ def test_single_call_is_told_to_programs(project: Path, capsys: pytest.CaptureFi
         (
             "call: {tool: look_up, args: {order: 1}}\nrun: {totals: {isue_refund: {amount: 1.0}}}\n",
             ("call.yaml: run.totals: agent 'refunds' has no tool 'isue_refund'; "
-            "it has ask_person, issue_refund, look_up, pay_salary, read_result, send_note"),
+            "it has ask_person, issue_refund, keep_in_mind, look_up, pay_salary, read_result, send_note"),
         ),
         (
             "call: {tool: look_up, args: {order: 1}}\nrun: {totals: {issue_refund: {amuont: 1.0}}}\n",

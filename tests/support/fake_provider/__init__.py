@@ -5,6 +5,7 @@
 - `rules`: what each vendor refuses with 400.
 - `bodies`: answers and errors as each protocol writes them.
 - `requests`: a request as it came.
+- `tokens`: exact token counts, reported and limited where the server is told a `window` or to `count`.
 - `default`: the answer when nothing else is said.
 - `benchmark`: models whose name says a whole run.
 

@@ -32,6 +32,8 @@ class Answer:
     unknown_item: bool = False
     delay: float = 0.0
     """Seconds before the answer."""
+    tokens: "tuple[int, int, int] | None" = None
+    """Input, the cached part of it, and output, as it reports them; `None` for the numbers that are always the same."""
     then: Callable[[], None] | None = None
     """Called once the client has had the time to read it."""
 

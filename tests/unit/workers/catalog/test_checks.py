@@ -191,7 +191,7 @@ tools:
 
 
 READ = "so its tool has 'effect: read'"
-ALL = "it has ask_person, find_refund, issue_refund, look_around, read_result"
+ALL = "it has ask_person, find_refund, issue_refund, keep_in_mind, look_around, read_result"
 
 
 @pytest.mark.parametrize(
