@@ -8,9 +8,12 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures
+from mandate.activities.context import calibration
+from mandate.activities.context.sizes import AgentSizes, measure_message
 from mandate.activities.people.directory import DirectoryUnavailable
 from mandate.activities.people.requesters import Requester, RequesterRefused, Requesters
 from mandate.activities.people.signatures import KeysUnavailable
+from mandate.activities.period_budgets import PeriodBudgets
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, PinRequest
@@ -21,6 +24,7 @@ from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 from mandate.workflows.rules import routing
+from mandate.workflows.rules.period_budgets import Spender
 from mandate.workflows.rules.plain_text import shorten
 
 KEY_ATTEMPTS = 4
@@ -53,9 +57,12 @@ class AgentActivities:
         search_attributes: Sequence[str],
         *,
         slow: Sequence[str] = (),
+        budgets: PeriodBudgets | None = None,
     ) -> None:
         """Take what runs can be started with; `slow` are names of `local_activities` that wait for others here."""
         self._slow = tuple(slow)
+        self._budgets = budgets
+        self._sizes = AgentSizes()
         self._offered = offered
         self._transcript = transcript
         self._requesters = requesters
@@ -88,7 +95,26 @@ class AgentActivities:
             store = await self._transcript.blobs.identity()
         log.info("agent_pinned", agent=request.agent, digest=offered.digest, head=chain.head)
         pin = _pin(offered, store, self._search_attributes, requester).model_copy(update={"hides": salt is not None})
-        return Pinned(agent=pin, head=chain.head, requester=requester.name, slow=self._slow, route=route)
+        return Pinned(
+            agent=pin,
+            head=chain.head,
+            requester=requester.name,
+            slow=self._slow,
+            route=route,
+            estimate=self._estimate(offered, message),
+            is_counted=await self._is_counted(request, requester),
+        )
+
+    def _estimate(self, offered: OfferedAgent, message: UserMessage) -> int:
+        """Return the tokens of the first request."""
+        tokens = self._sizes.measure(offered.digest, offered.pinned) + measure_message(message)
+        return calibration.estimate_request(0, tokens, calibration.UNKNOWN)
+
+    async def _is_counted(self, request: PinRequest, requester: Requester) -> bool:
+        if self._budgets is None:
+            return False
+        spender = Spender(request.agent, requester.name or request.requester, request.labels)
+        return bool(await self._budgets.find_shares(spender))
 
     async def _requester(self, request: PinRequest, agent: PinnedAgent) -> Requester:
         try:

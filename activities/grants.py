@@ -87,6 +87,11 @@ class Attempts:
         ) from error.__cause__
 
 
+def may_be_billed(error: ApplicationError) -> bool:
+    """Return whether a request that failed so may have been billed."""
+    return ModelFailure.model_validate(error.details[0] if error.details else {}).may_be_billed
+
+
 def refuse(kind: FailureType, reason: str, input_tokens: int, lost: int) -> NoReturn:
     """Say that nothing was sent, and what the request needs.
 

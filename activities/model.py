@@ -14,7 +14,8 @@ from temporalio.exceptions import ApplicationError
 from mandate.activities import failures, heartbeat
 from mandate.activities.context.assembly import Assembled, ContextAssembler
 from mandate.activities.context.sizes import write_instructions
-from mandate.activities.grants import Attempts
+from mandate.activities.grants import Attempts, may_be_billed
+from mandate.activities.period_budgets import Held, PeriodBudgets
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from mandate.activities.providers.breaker import Breakers
 from mandate.activities.toolbox import arguments, schema
@@ -25,11 +26,13 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.contracts.budget import Amount
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ANSWER_SPARE, OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
 from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
-from mandate.workflows.rules import routing
+from mandate.workflows.rules import budget, routing
+from mandate.workflows.rules.period_budgets import Spender
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -39,7 +42,15 @@ TEXT_PREVIEW_CHARACTERS = 80
 class ModelActivities:
     """Providers that the worker is configured for; each is made at its first use."""
 
-    def __init__(self, providers: Mapping[str, MakeProvider], agents: PinnedAgents, transcript: TranscriptLog) -> None:
+    def __init__(
+        self,
+        providers: Mapping[str, MakeProvider],
+        agents: PinnedAgents,
+        transcript: TranscriptLog,
+        budgets: PeriodBudgets | None = None,
+    ) -> None:
+        """Take the makers of providers; `budgets` are those beyond one run."""
+        self._budgets = budgets
         self._makers = providers
         self._providers: dict[str, asyncio.Task[Provider]] = {}
         self._agents = agents
@@ -75,16 +86,37 @@ class ModelActivities:
                 messages = await self._build_message(agent, chain, request)
                 assembled = await self._context.assemble(agent, chain, messages, request)
             attempts.check(assembled.estimate)
+            held = await self._hold(agent, assembled.estimate, request)
             began = time.monotonic()
             try:
                 assembled, completion = await self._complete_within(agent, assembled, request)
             except ApplicationError as error:
+                if held is not None:
+                    await (held.assume() if may_be_billed(error) else held.settle(Amount()))
                 attempts.fail(error)
             seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
+            told: dict[str, object] = {"latency": seconds, "lost": attempts.lost}
+            if held is not None:
+                usage = completion.usage + assembled.usage
+                await (held.assume() if usage.unpriced_calls else held.settle(budget.measure_usage(usage)))
+                told["period_cost_usd"] = held.use.cost_usd if held.use is not None else None
             with failures.translate_store_errors():
                 reply = await self._reply(agent, assembled, request, completion)
-            told = {"latency": seconds, "lost": attempts.lost}
             return reply.model_copy(update=told) if any(told.values()) else reply
+
+    async def _hold(self, agent: PinnedAgent, input_tokens: int, request: ModelRequest) -> Held | None:
+        """Hold what this attempt may take in the budgets beyond the run that it counts in."""
+        if self._budgets is None or request.payer is None:
+            return None
+        info, model = activity.info(), request.model or agent.models[0]
+        price = agent.price(model)
+        longest = _find_longest(agent, request, routing.find_pin(agent.route, model))
+        return await self._budgets.hold(
+            f"{info.workflow_run_id}:{info.activity_id}:{info.attempt}",
+            Spender(agent.name, request.payer.requester, request.payer.labels),
+            budget.measure_call(budget.CallSize(input_tokens, longest, price)),
+            unpriced_model=model if price is None else None,
+        )
 
     async def _complete_within(
         self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest

@@ -23,6 +23,7 @@ from mandate.activities.guard import Guard
 from mandate.activities.keyring import Keyring
 from mandate.activities.model import ModelActivities
 from mandate.activities.own_files import OwnToolbox, collect_named
+from mandate.activities.period_budgets import PeriodBudgets
 from mandate.activities.stores.address import open_store
 from mandate.activities.tool import ToolActivities
 from mandate.activities.toolbox.base import Toolbox
@@ -192,7 +193,8 @@ async def _open_activities(
     loaded = catalog.agents.values()
     earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
     own = collect_named([*earlier, *(one.pinned for one in loaded)])
-    models = ModelActivities(providers.makers(settings, own), agents, transcript)
+    limits = PeriodBudgets(blobs.store, budgets.open_budgets(settings).read)
+    models = ModelActivities(providers.makers(settings, own), agents, transcript, limits)
     stack.push_async_callback(models.close)
     await models.open(sorted(catalog.providers()))
     offered = {
@@ -204,7 +206,9 @@ async def _open_activities(
     notifying = channels.notification_activities(settings)
     stack.push_async_callback(notifying.close)
     slow = (local_activities.NOTICES,) if notifying.waits_for_others else ()
-    opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client), slow=slow)
+    opening = AgentActivities(
+        offered, transcript, requesters, await search_attributes.ensure(client), slow=slow, budgets=limits
+    )
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
     tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures)
     checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)

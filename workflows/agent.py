@@ -6,22 +6,21 @@ from typing import Any, NoReturn
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from mandate.workflows import marks, outcomes, steps
-from mandate.workflows.contracts.budget import BudgetRequest, Grant, Ledger
+from mandate.workflows import marks, steps
+from mandate.workflows.contracts.budget import BudgetRequest, Ledger
 from mandate.workflows.contracts.changes import Change
-from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import Finish, ModelReply, ModelRequest, Words
+from mandate.workflows.contracts.model import Finish, ModelReply
 from mandate.workflows.contracts.run import RunRequest, RunResult, RunStatus
 from mandate.workflows.contracts.state import Rescue, Resolution, RunState, Trouble
 from mandate.workflows.handlers import MessageHandlers
 from mandate.workflows.loop import start, visibility
-from mandate.workflows.loop.budget import find_needed
 from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.model_calls import ModelCalls, explain_failure
 from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.turn import Turn
-from mandate.workflows.rules import budget, next_step, recovery, state_text, wording
+from mandate.workflows.rules import budget, next_step, recovery, wording
 from mandate.workflows.rules import result as rules_result
 
 WHY_CHARACTERS = 250
@@ -41,6 +40,7 @@ class AgentWorkflow(MessageHandlers):
         self._turn = Turn(self._run, self._control)
         self._budget = self._turn.budget
         self._route = ModelRoute(self._run)
+        self._model_calls = ModelCalls(self._run, self._control, self._route, self._budget)
         self._compensation = Compensation(self._run, self._control)
         self._request = None if isinstance(carried, RunState) else carried or start.request_of(args)
         if self._run.is_begun:
@@ -85,6 +85,7 @@ class AgentWorkflow(MessageHandlers):
             budget=budget.lower(pinned.agent.budget, request.budget) if request.budget is not None else None,
             ledger=Ledger(began_at=workflow.now()),
             estimate=pinned.estimate,
+            is_counted=pinned.is_counted,
             tainted=pinned.agent.tainted,
             quick=dict.fromkeys(pinned.slow, False),
             route=pinned.route,
@@ -118,7 +119,7 @@ class AgentWorkflow(MessageHandlers):
             if is_cancelled_exception(error):
                 raise
             self._control.end_compensation()
-            self._run.record_step(f"nothing could be taken back: {_reason(error, self._state.agent.store)}")
+            self._run.record_step(f"nothing could be taken back: {explain_failure(error, self._state.agent.store)}")
             return
         self._state.head = reply.head
         self._state.step = self._state.step + 1
@@ -161,6 +162,10 @@ class AgentWorkflow(MessageHandlers):
     async def _use_up(self, short: budget.Shortfall) -> RunResult | None:
         """Do as the agent file says now that a limit leaves no room for another ordinary step."""
         used_up = self._state.ledger.used_up
+        if short.is_beyond and self._budget.limits.when_used_up == "ask":
+            return await self._give_up(recovery.MODEL, short.reason)
+        if short.is_beyond:
+            return await self._end(RunStatus.EXHAUSTED, "; ".join(filter(None, (used_up, short.reason))))
         if self._state.ledger.is_answering:
             why = "" if short.reason == used_up else f" ({short.reason})"
             return await self._end(RunStatus.EXHAUSTED, f"{used_up}; nothing is left for a last answer{why}")
@@ -224,7 +229,7 @@ class AgentWorkflow(MessageHandlers):
     async def _decide(self) -> RunResult | None:
         """Ask the model what to do next; the result of the run when there is nothing more to do."""
         words = self._control.take_words()
-        reply = await self._ask_model(words)
+        reply = await self._model_calls.ask(words)
         if not isinstance(reply, ModelReply):
             self._control.give_back_words(words)
         if isinstance(reply, budget.Shortfall):
@@ -316,88 +321,6 @@ class AgentWorkflow(MessageHandlers):
         self._turn.escalations.escalate(about, reason, reply, tried)
         return None
 
-    async def _ask_model(self, words: tuple[Words, ...]) -> ModelReply | tuple[str, ...] | budget.Shortfall:
-        """Ask the models of the route, from the run's current one on, and return the first answer.
-
-        Else why each gave none, or the limit that leaves no room for the call; nothing when the run has to halt before
-        another one may be asked.
-        """
-        needed: int | None = None
-        model: str | None = self._route.choose()
-        silent = list[str]()
-        while model is not None:
-            grant = None
-            if self._budget.is_granted:
-                planned = self._budget.plan(model, needed)
-                if isinstance(planned, budget.Shortfall):
-                    return planned
-                grant = self._budget.hold(planned)
-            self._run.set_doing(f"asking {model}")
-            try:
-                reply = await self._call_model(words, model, grant)
-                self._route.keep_latency(reply)
-                if self._budget.is_kept:
-                    self._budget.settle_reply(reply, grant)
-                return reply
-            except ActivityError as error:
-                if is_cancelled_exception(error):
-                    raise
-                if self._budget.is_kept:
-                    self._budget.settle_failed(error, grant=grant)
-                    if (sent := find_needed(error)) is not None and needed != sent.input_tokens:
-                        needed = sent.input_tokens
-                        continue
-                    needed = None
-                    if not self._state.ledger.is_answering and (short := self._budget.find_exceeded()) is not None:
-                        return short
-                reason = _reason(error, self._state.agent.store)
-                silent.append(f"{model} gave no answer: {reason}")
-                model = self._route.replace(reason) if _another_model_may_help(error) else None
-                if model is None:
-                    break
-                if self._run.has(Change.HOLDS_BEFORE_ATTEMPTS) and not await self._control.go_ahead():
-                    return ()
-        return tuple(silent)
-
-    async def _call_model(self, words: tuple[Words, ...], model: str, grant: Grant | None) -> ModelReply:
-        """Ask one model; say how the run stands where its conversation is to be cut first."""
-        request, within = self._model_request(words, grant), self._budget.time_left
-        try:
-            return await steps.call_model(request, model, each=self._route.timeout, within=within)
-        except ActivityError as error:
-            needed = outcomes.read_not_sent(error, FailureType.NEEDS_STATE)
-            if needed is None:
-                raise
-            self._run.record_step(f"the conversation is cut: it has about {needed.input_tokens:,} tokens")
-            state = state_text.write_state(self._state)
-            stated = request.model_copy(update={"state": state, "too_long": needed.too_long})
-            return await steps.call_model(stated, model, each=self._route.timeout, within=self._budget.time_left)
-
-    def _model_request(self, words: tuple[Words, ...], grant: Grant | None) -> ModelRequest:
-        answers = (answer for answer in self._state.answers if answer is not None)
-        return ModelRequest(
-            agent=self._state.agent.digest,
-            head=self._state.head,
-            model=self._route.requested,
-            why=self._route.take_why(),
-            has_others=self._route.has_others,
-            results=tuple(answer.model_copy(update={"preview": "", "cause": None}) for answer in answers),
-            note=self._told,
-            words=words,
-            step=self._state.step + 1,
-            is_last=self._state.ledger.is_answering,
-            grant=grant,
-            cuts=self._run.has(Change.CUTS_CONTEXT),
-        )
-
-    @property
-    def _told(self) -> str | None:
-        """What the runtime tells the model beside the results."""
-        its = self._state
-        if not its.ledger.is_answering:
-            return its.note
-        return " ".join(filter(None, (its.note, wording.LAST_ANSWER.format(its.ledger.used_up))))
-
     async def _continue_as_new(self) -> NoReturn:
         await self._turn.gate.drain()
         self._run.clear_status()
@@ -450,17 +373,3 @@ class AgentWorkflow(MessageHandlers):
         for call in reply.calls:
             if call.misfit:
                 self._run.record_step(f"cannot be called: {call.tool} ({wording.shorten(call.misfit, 80)})")
-
-
-def _another_model_may_help(error: ActivityError) -> bool:
-    blobs = (FailureType.BLOB_MISSING, FailureType.BLOB_CORRUPTED, FailureType.STORE_UNAVAILABLE)
-    return not (isinstance(error.cause, ApplicationError) and error.cause.type in blobs)
-
-
-def _reason(error: ActivityError, store: str) -> str:
-    cause = error.cause
-    if not isinstance(cause, ApplicationError):
-        return wording.shorten(getattr(cause, "message", None) or "no worker finished the call in time", 300)
-    if cause.type == FailureType.BLOB_MISSING:
-        return f"{cause.message}; this run's conversation is in store {store}"
-    return cause.message

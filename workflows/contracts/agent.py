@@ -300,5 +300,7 @@ class Pinned(Record):
     """Tokens of the first request, as they are estimated."""
     route: tuple[RoutePin, ...] = ()
     """In place of the agent's, where the start request names a model."""
+    is_counted: bool = False
+    """There were budgets beyond one run when it began, and it counts in some."""
     slow: tuple[str, ...] = ()
     """Names of `rules.local_activities` that wait for others where these workers are."""

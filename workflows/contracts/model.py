@@ -53,6 +53,13 @@ class Words(Record):
     text: str
 
 
+class Payer(Record):
+    """Run, as budgets beyond one run tell runs apart."""
+
+    requester: str | None = None
+    labels: dict[str, str] = {}
+
+
 class ModelRequest(Record):
     """Input of `call_model`: go on from `head` with the answers to its calls."""
 
@@ -75,6 +82,8 @@ class ModelRequest(Record):
     """The model is to give its last answer: no tools are offered."""
     grant: Grant | None = None
     """Where tokens or money are limited."""
+    payer: Payer | None = None
+    """Where the run counts in budgets beyond it."""
     state: str | None = None
     """What is true of the run by now, in words, for the place of what a cut leaves out; see `NeedsState`."""
     cuts: bool = False
@@ -100,6 +109,8 @@ class ModelReply(Record):
     """Attempts before the one that answered whose answers were lost: they may have been billed."""
     estimate: int = 0
     """Tokens of the request as they were estimated, for what the next one is estimated by."""
+    period_cost_usd: Decimal | None = None
+    """Spent and held of the budget beyond the run that is used up most."""
     cut: bool = False
     """The conversation was cut for this request."""
     latency: float = 0.0

@@ -211,6 +211,8 @@ class RunState(Record):
     ledger: Ledger = Field(default_factory=Ledger)
     route: tuple[RoutePin, ...] = ()
     """In place of the agent's, where the start request names a model."""
+    is_counted: bool = False
+    """It counts in budgets beyond one run."""
     period_cost_usd: Decimal = Decimal(0)
     """Spent in the current period of the budget beyond the run that has the least left, as last known."""
     why_model: str = ""

@@ -9,7 +9,7 @@ from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name,
 from mandate.workflows.contracts.budget import Grant
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.faults import given_twice, refuse
-from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.model import Payer, Usage
 from mandate.workflows.contracts.route import ModelName
 from mandate.workflows.contracts.tool import ToolResult
 
@@ -170,6 +170,8 @@ class CheckRequest(Record):
     """Of the check's tool."""
     requester: str | None = None
     """As of `ToolRequest`, for the check's tool."""
+    payer: Payer | None = None
+    """As of `ModelRequest`."""
     grant: Grant | None = None
     """As of `ModelRequest`, for all models that may judge together."""
 

@@ -13,6 +13,7 @@ questions: questions of MCP servers
 dialogues: questions in the middle of a call
 resolutions: closed requests, choices about a run
 escalation: people, where retries cannot help
+model_calls: calls of models, one after another
 budget: ledger of a run, last answer
 attempts: failures of a turn, counted
 compensation: calls that take others back

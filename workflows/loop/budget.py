@@ -155,6 +155,8 @@ class RunBudget:
     def settle_reply(self, reply: ModelReply, grant: Grant | None) -> None:
         """Count what the answer of a model took, and keep the size of the conversation with it."""
         self.settle(reply.usage, reply.lost, grant=grant)
+        if reply.period_cost_usd is not None:
+            self._state.period_cost_usd = reply.period_cost_usd
         self._state.context_tokens = reply.usage.input_tokens + reply.usage.output_tokens
 
     def settle_failed(self, error: ActivityError, key: str = MODEL, grant: Grant | None = None) -> None:
@@ -190,6 +192,11 @@ def find_needed(error: ActivityError) -> NotSent | None:
     if not isinstance(cause, ApplicationError) or cause.type not in kinds or not cause.details:
         return None
     return NotSent.model_validate(cause.details[0])
+
+
+def is_beyond(error: ActivityError) -> bool:
+    """Return whether a budget beyond the run has no room."""
+    return isinstance(error.cause, ApplicationError) and error.cause.type == FailureType.BUDGET_USED_UP
 
 
 def read_failure(error: ActivityError) -> ModelFailure | None:

@@ -11,6 +11,7 @@ from temporalio import workflow
 from mandate.workflows import steps
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.changes import Change
+from mandate.workflows.contracts.model import Payer
 from mandate.workflows.contracts.policy import Rule, RunFacts, Verdict
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
@@ -121,6 +122,13 @@ class Run:
     def _find_money_left(self) -> Decimal | None:
         limits = self.state.budget or self.state.agent.budget
         return budget.find_left(self.state.ledger, limits).cost_usd
+
+    @property
+    def payer(self) -> Payer | None:
+        """The run, as budgets beyond it tell runs apart; `None` where it counts in none."""
+        if not self.state.is_counted:
+            return None
+        return Payer(requester=self.state.requester, labels=self.state.labels)
 
     def perform_locally(self, name: str | None) -> steps.Locally | None:
         """Permit what has this name among `local_activities` to run within the workflow task, if it is quick."""

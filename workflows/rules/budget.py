@@ -78,6 +78,8 @@ class Shortfall:
     limit: Limit
     reason: str
     """One sentence."""
+    is_beyond: bool = False
+    """It is no limit of the run but of a budget beyond it: not even a last answer can be had."""
     missing: str = ""
     """Most that the call would take, in words."""
 

@@ -75,7 +75,7 @@ def test_all_faults_of_a_file_are_named_with_their_lines(tmp_path: Path) -> None
     assert str(caught.value).replace(f"{path}:", "").splitlines() == [
         (
             "1:1: strct: is not a key that is known here; did you mean 'strict'? allowed are conversations, delay,"
-            " otherwise, strict, turns, usage"
+            " last, otherwise, strict, turns, usage"
         ),
         "2:1: strict: 'no' is not true or false",
         (
