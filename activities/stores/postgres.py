@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
 
+from mandate.activities.stores import postgres_results
 from mandate.activities.stores.base import (
     FIRST_HOUR,
     FORGOTTEN_AFTER,
@@ -17,6 +18,8 @@ from mandate.activities.stores.base import (
     USED_AFTER,
     Announcement,
     Announcements,
+    CacheUse,
+    KeptResult,
     Key,
     Keys,
     StoreUnavailable,
@@ -31,7 +34,8 @@ ROWS = 1000
 """Addresses a round trip."""
 
 _SCHEMA_LOCK = 0x4D4E4454
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS mandate_blobs (digest text COLLATE "C" PRIMARY KEY, content bytea NOT NULL);
 CREATE TABLE IF NOT EXISTS mandate_store (id integer PRIMARY KEY CHECK (id = 1), identity text NOT NULL);
 CREATE TABLE IF NOT EXISTS mandate_claims (
@@ -47,10 +51,14 @@ CREATE TABLE IF NOT EXISTS mandate_workers (
     since timestamptz NOT NULL DEFAULT now(), seen_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (queue, worker)
 );
 """
+    + postgres_results.SCHEMA
+)
 _EXISTS = """
 SELECT bool_and(to_regclass(made) IS NOT NULL)
-FROM unnest('{mandate_blobs, mandate_store, mandate_claims, mandate_keys, mandate_unmarked, mandate_workers}'::text[])
-    AS made
+FROM unnest(
+    '{mandate_blobs, mandate_store, mandate_claims, mandate_keys, mandate_unmarked, mandate_workers, mandate_results}'
+    ::text[]
+) AS made
 """
 _IS_OLDER = "SELECT to_regclass('mandate_store') IS NOT NULL AND to_regclass('mandate_keys') IS NULL"
 _KEYS = "SELECT number, secret, made_at, used_from, retired_at FROM mandate_keys ORDER BY number"
@@ -91,7 +99,7 @@ _MISSHAPEN = (
 
 
 class PostgresStore:
-    """The `BlobStore` in the database at `dsn`, in six tables that are made at the first call.
+    """The `BlobStore` in the database at `dsn`, in seven tables that are made at the first call.
 
     Connections belong to the event loop of the first call. A lost one is an error for the calls that it carried;
     the next call opens another.
@@ -162,6 +170,22 @@ class PostgresStore:
             rows = await connection.fetch(_ANNOUNCEMENTS, queue)
         workers = tuple(Announcement(*row[1:]) for row in map(tuple, rows) if row[1] is not None)
         return Announcements(rows[0]["now"], workers)
+
+    async def keep(self, key: str, result: KeptResult, lifetime: timedelta) -> None:
+        async with self._connection() as connection:
+            await postgres_results.keep(connection, key, result, lifetime)
+
+    async def cached(self, key: str) -> KeptResult | None:
+        async with self._connection() as connection:
+            return await postgres_results.find(connection, key)
+
+    async def cache_use(self, tool: str | None = None, agent: str | None = None) -> tuple[CacheUse, ...]:
+        async with self._connection() as connection:
+            return await postgres_results.list_use(connection, tool, agent)
+
+    async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
+        async with self._connection() as connection:
+            return await postgres_results.clear(connection, tool, agent)
 
     async def close(self) -> None:
         """Close the connections; more than once does no harm."""
