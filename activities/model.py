@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -62,6 +63,7 @@ class ModelActivities:
                 chain = await self._transcript.load(request.head)
                 messages = await self._build_message(agent, chain, request)
             completion = await self._complete(agent, chain, messages, request)
+            completion = _count_cached(completion, request)
             with failures.translate_store_errors():
                 return await self._reply(agent, chain, messages, request, completion)
 
@@ -147,6 +149,14 @@ class ModelActivities:
 
 async def _await(make: MakeProvider) -> Provider:
     return await make()
+
+
+def _count_cached(completion: Completion, request: ModelRequest) -> Completion:
+    """Return the completion, its usage with the kept results that the model is told."""
+    cached = sum(result.cached is not None for result in request.results)
+    if not cached:
+        return completion
+    return replace(completion, usage=completion.usage.model_copy(update={"cached_results": cached}))
 
 
 def _strike(message: AssistantMessage, agent: PinnedAgent) -> str:

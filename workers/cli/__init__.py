@@ -25,6 +25,7 @@ server: `mandate server`
 init: `mandate init`
 own_worker: worker of one command
 keys: `mandate keys`
+cache: `mandate cache`
 options: options that verbs share
 connection: connection to Temporal
 identity: name of the user

@@ -1,0 +1,164 @@
+"""Results of read tools that answer equal calls for a while.
+
+Calls are equal if the tool is defined in the same way, has the same arguments, is called with the same credentials and
+in the same place: namespace, task queue and store. The key under which a result is kept is a mark of all that, so it
+tells nothing of it to whoever can read the store.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import assert_never
+
+import structlog
+from pydantic import JsonValue
+from temporalio import activity
+
+from mandate.activities import failures
+from mandate.activities.keyring import Keyring
+from mandate.activities.stores.base import KeptResult
+from mandate.activities.toolbox.base import ResolveSecrets
+from mandate.activities.transcript import results
+from mandate.activities.transcript.blobs import Blobs
+from mandate.workflows.contracts import templates
+from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.tool import (
+    CacheHit,
+    Effect,
+    HttpBinding,
+    ToolDefinition,
+    ToolRequest,
+    ToolResult,
+)
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The run that makes a call."""
+
+    agent: str
+    workflow_id: str
+    requester: str | None
+
+
+class ResultCache:
+    """The kept results of one installation, as one worker may see and add to them."""
+
+    def __init__(self, blobs: Blobs, keyring: Keyring, resolve: ResolveSecrets) -> None:
+        self._blobs = blobs
+        self._keyring = keyring
+        self._resolve = resolve
+
+    async def open_slot(
+        self, request: ToolRequest, agent: str, definition: ToolDefinition, arguments: JsonObject
+    ) -> "Slot | None":
+        """Return the place of a call's result; `None` where each call is made.
+
+        Only for tools that the worker's own files name: it reads the secrets of the call.
+        """
+        tool = definition.tool
+        # A call that goes on after people answered has more than its arguments: what they said.
+        if definition.cache is None or tool.effect is not Effect.READ or tool.sensitive or request.answers is not None:
+            return None
+        info = activity.info()
+        caller = Caller(agent, info.workflow_id or "", request.requester)
+        try:
+            content = canonical_json(
+                [
+                    definition.model_dump(mode="json"),
+                    arguments,
+                    self._fill_credentials(definition),
+                    _find_run_values(definition, caller),
+                ]
+            )
+            place = (info.namespace, info.task_queue, await self._blobs.identity())
+        except failures.STORE_ERRORS as error:
+            _tell_unavailable(tool.name, error)
+            return None
+        except (LookupError, ValueError):
+            # A secret is missing, or the call cannot be made so: its toolbox says why.
+            return None
+        key = self._keyring.sign("result", place, content).hex()
+        return Slot(self._blobs, key, definition.cache, tool.name, caller, request.step)
+
+    def _fill_credentials(self, definition: ToolDefinition) -> dict[str, JsonValue]:
+        """Return all that a call is allowed by: names and values of headers and environment."""
+        binding = definition.binding
+        texts: Mapping[str, str] = {}
+        match binding.kind:
+            case "http":
+                texts = binding.headers
+            case "mcp":
+                texts = {**binding.server.env, **binding.server.headers}
+            case "python" | "activity" | "builtin":
+                pass
+            case _:
+                assert_never(binding.kind)
+        return {name: self._resolve(text) for name, text in texts.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of one call's result in the cache. Nothing here raises: without the store, the call is made."""
+
+    _blobs: Blobs
+    _key: str
+    _lifetime: timedelta
+    _tool: str
+    _caller: Caller
+    _step: int
+
+    async def find(self) -> ToolResult | None:
+        """Return the result that is kept for such a call, with the call that it is of."""
+        try:
+            kept = await self._blobs.store.cached(self._key)
+            if kept is None:
+                return None
+            content = await self._blobs.get(kept.digest)
+        except failures.STORE_ERRORS as error:
+            _tell_unavailable(self._tool, error)
+            return None
+        hit = CacheHit(run=kept.run, step=kept.step, seconds=int(kept.age.total_seconds()))
+        log.info("tool_answered_from_cache", tool=self._tool, made_by=hit.run, made_in=hit.step, seconds=hit.seconds)
+        return results.refer_to(content, kept.digest).model_copy(update={"cached": hit})
+
+    async def keep(self, result: ToolResult) -> None:
+        """Keep the result of the call for others; errors, questions and what is not the tool's own word are not."""
+        if result.error or result.stands_in or result.asking is not None:
+            return
+        try:
+            digest, size = result.digest, result.size
+            if digest is None or size is None:
+                content = (result.text or "").encode()
+                (digest,), size = await self._blobs.put(content), len(content)
+            kept = KeptResult(self._tool, self._caller.agent, digest, size, self._caller.workflow_id, self._step)
+            await self._blobs.store.keep(self._key, kept, self._lifetime)
+        except failures.STORE_ERRORS as error:
+            _tell_unavailable(self._tool, error)
+
+
+def _find_run_values(definition: ToolDefinition, caller: Caller) -> dict[str, JsonValue]:
+    """Return what a request says of its run; its answer may depend on it.
+
+    Raises:
+        ValueError: it names the call's key, which no other call has.
+    """
+    if not isinstance(definition.binding, HttpBinding):
+        return {}
+    named = _list_run_values(definition.binding)
+    if templates.KEY in named:
+        raise ValueError("the request names its key")
+    known: dict[str, JsonValue] = {templates.REQUESTER: caller.requester, templates.WORKFLOW_ID: caller.workflow_id}
+    return {name: known[name] for name in named}
+
+
+def _list_run_values(binding: HttpBinding) -> Sequence[str]:
+    texts = (binding.url, *binding.headers.values(), json.dumps(binding.body))
+    return sorted({name for text in texts for name in templates.find_run_values(text)})
+
+
+def _tell_unavailable(tool: str, error: Exception) -> None:
+    log.warning("result_cache_unavailable", tool=tool, reason=str(error))
