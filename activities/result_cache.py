@@ -21,7 +21,9 @@ from mandate.activities.stores.base import KeptResult
 from mandate.activities.toolbox.base import ResolveSecrets
 from mandate.activities.transcript import results
 from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts import templates
+from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.tool import (
     CacheHit,
@@ -31,6 +33,7 @@ from mandate.workflows.contracts.tool import (
     ToolRequest,
     ToolResult,
 )
+from mandate.workflows.contracts.transcript import AssistantMessage, Message
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -41,7 +44,10 @@ class Caller:
 
     agent: str
     workflow_id: str
+    run_id: str
     requester: str | None
+    acted: int
+    """Step of its last call that may have changed the world; 0 before the first."""
 
 
 class ResultCache:
@@ -53,7 +59,12 @@ class ResultCache:
         self._resolve = resolve
 
     async def open_slot(
-        self, request: ToolRequest, agent: str, definition: ToolDefinition, arguments: JsonObject
+        self,
+        request: ToolRequest,
+        agent: PinnedAgent,
+        conversation: Conversation,
+        definition: ToolDefinition,
+        arguments: JsonObject,
     ) -> "Slot | None":
         """Return the place of a call's result; `None` where each call is made.
 
@@ -64,7 +75,8 @@ class ResultCache:
         if definition.cache is None or tool.effect is not Effect.READ or tool.sensitive or request.answers is not None:
             return None
         info = activity.info()
-        caller = Caller(agent, info.workflow_id or "", request.requester)
+        acted = _find_last_act(agent, request, conversation)
+        caller = Caller(agent.name, info.workflow_id or "", info.workflow_run_id or "", request.requester, acted)
         try:
             content = canonical_json(
                 [
@@ -115,15 +127,24 @@ class Slot:
         """Return the result that is kept for such a call, with the call that it is of."""
         try:
             kept = await self._blobs.store.cached(self._key)
-            if kept is None:
+            if kept is None or not self._is_seen_since(kept):
                 return None
             content = await self._blobs.get(kept.digest)
         except failures.STORE_ERRORS as error:
             _tell_unavailable(self._tool, error)
             return None
-        hit = CacheHit(run=kept.run, step=kept.step, seconds=int(kept.age.total_seconds()))
+        seconds = int(kept.age.total_seconds())
+        hit = CacheHit(run=kept.run, run_id=kept.run_id, step=kept.step, seconds=seconds)
         log.info("tool_answered_from_cache", tool=self._tool, made_by=hit.run, made_in=hit.step, seconds=hit.seconds)
         return results.refer_to(content, kept.digest).model_copy(update={"cached": hit})
+
+    def _is_seen_since(self, kept: KeptResult) -> bool:
+        """Return whether a result is from after the run's last call that may have changed the world.
+
+        A run must see what it did. Of the results of other runs nothing tells whether they are from before.
+        """
+        caller = self._caller
+        return caller.acted == 0 or (kept.run_id == caller.run_id and kept.step > caller.acted)
 
     async def keep(self, result: ToolResult) -> None:
         """Keep the result of the call for others; errors, questions and what is not the tool's own word are not."""
@@ -134,10 +155,31 @@ class Slot:
             if digest is None or size is None:
                 content = (result.text or "").encode()
                 (digest,), size = await self._blobs.put(content), len(content)
-            kept = KeptResult(self._tool, self._caller.agent, digest, size, self._caller.workflow_id, self._step)
+            its = self._caller
+            kept = KeptResult(self._tool, its.agent, digest, size, its.workflow_id, its.run_id, self._step)
             await self._blobs.store.keep(self._key, kept, self._lifetime)
         except failures.STORE_ERRORS as error:
             _tell_unavailable(self._tool, error)
+
+
+def _find_last_act(agent: PinnedAgent, request: ToolRequest, conversation: Conversation) -> int:
+    """Return the step of the last call that may have changed the world; 0 if there is none.
+
+    Of steps that the conversation does not go back to, nothing is known: then it is the last of these.
+    """
+    acting = {definition.tool.name for definition in agent.tools if definition.tool.effect.changes_world}
+
+    def is_acting(message: Message, _: object) -> bool | None:
+        if not isinstance(message, AssistantMessage):
+            return None
+        return any(call.tool in acting for call in message.calls)
+
+    step = request.step
+    for acts in reversed(conversation.map_messages(f"acts {request.agent}", is_acting)):
+        if acts:
+            return step
+        step -= acts is not None
+    return max(step, 0)
 
 
 def _find_run_values(definition: ToolDefinition, caller: Caller) -> dict[str, JsonValue]:

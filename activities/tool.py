@@ -87,7 +87,7 @@ class ToolActivities:
                     raise ToolError(Outcome.NOT_SENT, "the other side may have forgotten the idempotency key by now")
                 await self._check_signatures(SignedCall(request, agent, chain, definition, whole))
                 may_be_local = local_activities.name_tool(definition.tool) is not None
-                slot = await self._open_slot(request, agent, definition, whole)
+                slot = await self._open_slot(request, agent, chain, definition, whole)
                 if slot is not None and (kept := await slot.find()) is not None:
                     return _finish(kept, attempt, quick=may_be_local and stopwatch.is_quick)
                 try:
@@ -145,14 +145,14 @@ class ToolActivities:
             raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
 
     async def _open_slot(
-        self, request: ToolRequest, agent: PinnedAgent, definition: ToolDefinition, whole: JsonObject
+        self, request: ToolRequest, agent: PinnedAgent, chain: Chain, definition: ToolDefinition, whole: JsonObject
     ) -> Slot | None:
         """Return the place of the call's result in the cache, for tools whose results are kept."""
         if self._cache is None or definition.cache is None:
             return None
         if self._own is not None:
             self._own.refuse_others(definition)
-        return await self._cache.open_slot(request, agent.name, definition, whole)
+        return await self._cache.open_slot(request, agent, chain.conversation, definition, whole)
 
     async def _call(
         self, request: ToolRequest, chain: Chain, definition: ToolDefinition, whole: JsonObject, heart: Heart

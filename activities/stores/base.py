@@ -86,6 +86,8 @@ class KeptResult:
     """UTF-8 bytes of the text."""
     run: str
     """Workflow id of the run that made the call."""
+    run_id: str
+    """Temporal's own id of it."""
     step: int
     age: timedelta = timedelta(0)
     """Since it was kept, by the store's clock."""

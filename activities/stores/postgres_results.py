@@ -11,8 +11,9 @@ TABLE = "mandate_results"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS mandate_results (
     key text COLLATE "C" PRIMARY KEY, tool text COLLATE "C" NOT NULL, agent text COLLATE "C" NOT NULL,
-    digest text COLLATE "C" NOT NULL, size bigint NOT NULL, run text NOT NULL, step integer NOT NULL,
-    kept_at timestamptz NOT NULL DEFAULT now(), expires_at timestamptz NOT NULL, hits bigint NOT NULL DEFAULT 0
+    digest text COLLATE "C" NOT NULL, size bigint NOT NULL, run text NOT NULL, run_id text NOT NULL,
+    step integer NOT NULL, kept_at timestamptz NOT NULL DEFAULT now(), expires_at timestamptz NOT NULL,
+    hits bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS mandate_results_expiry ON mandate_results (expires_at);
 """
@@ -22,16 +23,16 @@ DELETE FROM mandate_results WHERE key IN
     (SELECT key FROM mandate_results WHERE expires_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED)
 """
 _KEEP = """
-INSERT INTO mandate_results (key, tool, agent, digest, size, run, step, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, now() + $8::interval)
+INSERT INTO mandate_results (key, tool, agent, digest, size, run, run_id, step, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now() + $9::interval)
 ON CONFLICT (key) DO UPDATE SET tool = excluded.tool, agent = excluded.agent, digest = excluded.digest,
-    size = excluded.size, run = excluded.run, step = excluded.step, kept_at = now(), expires_at = excluded.expires_at,
-    hits = 0
+    size = excluded.size, run = excluded.run, run_id = excluded.run_id, step = excluded.step, kept_at = now(),
+    expires_at = excluded.expires_at, hits = 0
 """
 # A count that a power loss takes away is no loss: the commit does not wait until it is on disk.
 _CACHED = """
 UPDATE mandate_results SET hits = hits + 1 FROM set_config('synchronous_commit', 'off', true)
-WHERE key = $1 AND expires_at > now() RETURNING tool, agent, digest, size, run, step, now() - kept_at
+WHERE key = $1 AND expires_at > now() RETURNING tool, agent, digest, size, run, run_id, step, now() - kept_at
 """
 _CHOSEN = "($1::text IS NULL OR tool = $1) AND ($2::text IS NULL OR agent = $2)"
 _USE = f"""
@@ -47,7 +48,7 @@ SELECT count(*) FROM removed WHERE expires_at > now()
 async def keep(connection: asyncpg.Connection, key: str, result: KeptResult, lifetime: timedelta) -> None:
     """Keep a result and remove some that expired."""
     await connection.execute(_REMOVE_EXPIRED, EXPIRED_AT_ONCE)
-    made = (result.tool, result.agent, result.digest, result.size, result.run, result.step)
+    made = (result.tool, result.agent, result.digest, result.size, result.run, result.run_id, result.step)
     await connection.execute(_KEEP, key, *made, lifetime)
 
 
@@ -56,8 +57,8 @@ async def find(connection: asyncpg.Connection, key: str) -> KeptResult | None:
     row = await connection.fetchrow(_CACHED, key)
     if row is None:
         return None
-    tool, agent, digest, size, run, step, age = row
-    return KeptResult(tool, agent, digest, size, run, step, max(age, timedelta(0)))
+    tool, agent, digest, size, run, run_id, step, age = row
+    return KeptResult(tool, agent, digest, size, run, run_id, step, max(age, timedelta(0)))
 
 
 async def list_use(connection: asyncpg.Connection, tool: str | None, agent: str | None) -> tuple[CacheUse, ...]:

@@ -11,13 +11,13 @@ SCHEMA = (
     """
     CREATE TABLE IF NOT EXISTS results (
         key TEXT PRIMARY KEY, tool TEXT NOT NULL, agent TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
-        run TEXT NOT NULL, step INTEGER NOT NULL, kept_at REAL NOT NULL, expires_at REAL NOT NULL,
-        hits INTEGER NOT NULL DEFAULT 0
+        run TEXT NOT NULL, run_id TEXT NOT NULL, step INTEGER NOT NULL, kept_at REAL NOT NULL,
+        expires_at REAL NOT NULL, hits INTEGER NOT NULL DEFAULT 0
     )
     """,
     "CREATE INDEX IF NOT EXISTS results_expiry ON results (expires_at)",
 )
-_CACHED = "SELECT tool, agent, digest, size, run, step, kept_at FROM results WHERE key = ? AND expires_at > ?"
+_CACHED = "SELECT tool, agent, digest, size, run, run_id, step, kept_at FROM results WHERE key = ? AND expires_at > ?"
 _REMOVE_EXPIRED = "DELETE FROM results WHERE key IN (SELECT key FROM results WHERE expires_at <= ? LIMIT ?)"
 _CHOSEN = "(?1 IS NULL OR tool = ?1) AND (?2 IS NULL OR agent = ?2)"
 _USE = f"""
@@ -32,9 +32,9 @@ def keep(connection: sqlite3.Connection, key: str, result: KeptResult, lifetime:
     """Keep a result and remove some that expired."""
     now = time.time()
     connection.execute(_REMOVE_EXPIRED, (now, EXPIRED_AT_ONCE))
-    made = (result.tool, result.agent, result.digest, result.size, result.run, result.step)
+    made = (result.tool, result.agent, result.digest, result.size, result.run, result.run_id, result.step)
     connection.execute(
-        "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+        "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
         (key, *made, now, now + lifetime.total_seconds()),
     )
 
@@ -45,8 +45,8 @@ def find(connection: sqlite3.Connection, key: str) -> KeptResult | None:
     row = connection.execute(_CACHED, (key, now)).fetchone()
     if row is None:
         return None
-    tool, agent, digest, size, run, step, kept_at = row
-    return KeptResult(tool, agent, digest, size, run, step, timedelta(seconds=max(now - kept_at, 0.0)))
+    tool, agent, digest, size, run, run_id, step, kept_at = row
+    return KeptResult(tool, agent, digest, size, run, run_id, step, timedelta(seconds=max(now - kept_at, 0.0)))
 
 
 def count_hit(connection: sqlite3.Connection, key: str) -> None:

@@ -25,7 +25,7 @@ from tests.support.store_writer import finished, key, numbered, start_writer
 
 def kept(tool: str = "lookup", agent: str = "refunds", size: int = 20) -> KeptResult:
     """A result of one call."""
-    return KeptResult(tool, agent, digest_of(tool.encode()), size, "refunds-1", 3)
+    return KeptResult(tool, agent, digest_of(tool.encode()), size, "refunds-1", "0199", 3)
 
 
 class StoreConformance:

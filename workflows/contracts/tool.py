@@ -213,6 +213,7 @@ class CacheHit(Record):
 
     run: str
     """Workflow id."""
+    run_id: str
     step: int
     seconds: int
     """Age of the result when it was the answer."""

@@ -70,6 +70,9 @@ def mcp(**more: Any) -> ToolDefinition:
     return python(tool=tool.model_dump(), binding=McpBinding(kind="mcp", server=server, tool="look"))
 
 
+ACT = python(tool={"name": "act", "effect": Effect.KEYED}, cache=None)
+
+
 class Bench:
     """A worker with one tool, which answers as it is told, and a store that others may share."""
 
@@ -107,22 +110,25 @@ class Bench:
         *,
         info: Mapping[str, Any] | None = None,
         agent: str = "refunds",
+        before: tuple[str | None, ...] = (),
         **request: Any,
     ) -> ToolResult | ApplicationError:
-        """One call of the tool by a run of an agent."""
+        """One call of the tool by a run of an agent; `before` are the tools that it called in the steps before."""
         await self.keyring.refresh()
         pinned = PinnedAgent(
-            name=agent, instructions="i", models=("scripted:x",), tools=(definition,), policy=(), attempts=3,
+            name=agent, instructions="i", models=("scripted:x",), tools=(definition, ACT), policy=(), attempts=3,
             budget=Budget(), output_schema=None, max_output_tokens=10,
         )  # fmt: skip
         (digest,) = await self.blobs.put(canonical_json(pinned.model_dump(mode="json")))
         chain = await self._log.start(digest, UserMessage(role="user", parts=(TextPart(kind="text", text="go"),)))
-        call = CallPart(kind="call", call_id="c1", tool=definition.tool.name, arguments=arguments)
-        said = AssistantMessage(role="assistant", parts=(call,), protocol="scripted", model="x")
-        chain = await self._log.append(chain, digest, [said])
+        for tool in (*before, definition.tool.name):
+            call = CallPart(kind="call", call_id="c1", tool=tool or "gone", arguments=arguments)
+            said = AssistantMessage(role="assistant", parts=(call,) if tool else (), protocol="scripted", model="x")
+            chain = await self._log.append(chain, digest, [said])
         environment = ActivityEnvironment()
         environment.info = dataclasses.replace(ActivityEnvironment.default_info(), **(info or {}))
-        asked = ToolRequest.model_validate({"agent": digest, "head": chain.head, "step": 4, **request})
+        step = len(before) + 1
+        asked = ToolRequest.model_validate({"agent": digest, "head": chain.head, "step": step, **request})
         try:
             return await environment.run(self._activities.run_tool, asked)
         except ApplicationError as error:
@@ -144,13 +150,13 @@ async def test_equal_call_is_answered_with_the_result_and_the_call_that_it_is_of
     first = await bench.run(python(), '{"a": 1, "b": 2}', info={"workflow_id": "refunds-1"})
     bench.answer = ToolText("another")
 
-    again = await bench.run(python(), '{"b":2,"a":1}', info={"workflow_id": "refunds-2"}, step=9)
+    again = await bench.run(python(), '{"b":2,"a":1}', info={"workflow_id": "refunds-2"})
 
     assert isinstance(first, ToolResult)
     assert isinstance(again, ToolResult)
     assert first.cached is None
     assert again == first.model_copy(
-        update={"cached": CacheHit(run="refunds-1", step=4, seconds=0), "quick": again.quick}
+        update={"cached": CacheHit(run="refunds-1", run_id="test-run", step=1, seconds=0), "quick": again.quick}
     )
     assert len(bench.calls) == 1
 
@@ -164,8 +170,52 @@ async def test_kept_is_what_says_whose_it_is_and_for_how_long() -> None:
     assert isinstance(result, ToolResult)
     assert result.digest is not None
     ((kept, lifetime),) = bench.store.kept.values()
-    assert kept == KeptResult("look", "refunds", result.digest, 300, "refunds-1", 4)
+    assert kept == KeptResult("look", "refunds", result.digest, 300, "refunds-1", "test-run", 1)
     assert lifetime == TEN_MINUTES
+
+
+@pytest.mark.parametrize(
+    ("before", "run_id", "is_made"),
+    [
+        ((), "other", False),
+        (("look", None, "look"), "other", False),
+        # What another run has seen may be from before this one acted.
+        (("act",), "other", True),
+        (("look", "act", "look"), "other", True),
+        # The result of its own step 2, once before it acted, once in the same step, once after it.
+        (("look", "look", "act"), "own", True),
+        (("look", "act", "look"), "own", True),
+        (("act", "look", "look"), "own", False),
+        (("act", "look", "act"), "own", True),
+    ],
+)
+async def test_run_that_acted_sees_only_what_it_has_looked_up_since(
+    before: tuple[str | None, ...], run_id: str, is_made: bool
+) -> None:
+    bench = Bench()
+    await bench.run(python(), before=("look",), info={"workflow_run_id": run_id})
+
+    result = await bench.run(python(), before=before, info={"workflow_run_id": "own"})
+
+    assert isinstance(result, ToolResult)
+    assert (len(bench.calls) == 2, result.cached is None) == (is_made, is_made)
+    # What it looked up then is there for others.
+    assert isinstance(again := await bench.run(python(), info={"workflow_run_id": "third"}), ToolResult)
+    assert again.cached is not None
+    assert again.cached.run_id == ("own" if is_made else run_id)
+
+
+async def test_run_whose_conversation_does_not_go_back_to_its_beginning_may_have_acted() -> None:
+    bench = Bench()
+    await bench.run(python(), info={"workflow_run_id": "own"}, step=9)
+    await bench.run(python(cache=timedelta(1)), info={"workflow_run_id": "other"}, step=9)
+
+    own = await bench.run(python(), info={"workflow_run_id": "own"}, step=9)
+    other = await bench.run(python(cache=timedelta(1)), info={"workflow_run_id": "own"}, step=9)
+
+    assert isinstance(own, ToolResult)
+    assert isinstance(other, ToolResult)
+    assert (own.cached is not None, other.cached is not None) == (True, False)
 
 
 @pytest.mark.parametrize(
