@@ -6,9 +6,10 @@ tells nothing of it to whoever can read the store.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import assert_never
 
 import structlog
@@ -78,6 +79,20 @@ class ResultCache:
         acted = _find_last_act(agent, request, conversation)
         caller = Caller(agent.name, info.workflow_id or "", info.workflow_run_id or "", request.requester, acted)
         try:
+            place = (info.namespace, info.task_queue, await self._blobs.identity())
+        except failures.STORE_ERRORS as error:
+            _tell_unavailable(tool.name, error)
+            return None
+        compute_key = partial(self._compute_key, place, definition, arguments, caller)
+        if (key := compute_key()) is None:
+            return None
+        return Slot(self._blobs, key, compute_key, definition.cache, tool.name, caller, request.step)
+
+    def _compute_key(
+        self, place: Sequence[str], definition: ToolDefinition, arguments: JsonObject, caller: Caller
+    ) -> str | None:
+        """Return the key of a call's result; `None` for a call that its toolbox will refuse."""
+        try:
             content = canonical_json(
                 [
                     definition.model_dump(mode="json"),
@@ -86,15 +101,10 @@ class ResultCache:
                     _find_run_values(definition, caller),
                 ]
             )
-            place = (info.namespace, info.task_queue, await self._blobs.identity())
-        except failures.STORE_ERRORS as error:
-            _tell_unavailable(tool.name, error)
-            return None
         except (LookupError, ValueError):
             # A secret is missing, or the call cannot be made so: its toolbox says why.
             return None
-        key = self._keyring.sign("result", place, content).hex()
-        return Slot(self._blobs, key, definition.cache, tool.name, caller, request.step)
+        return self._keyring.sign("result", place, content).hex()
 
     def _fill_credentials(self, definition: ToolDefinition) -> dict[str, JsonValue]:
         """Return all that a call is allowed by: names and values of headers and environment."""
@@ -118,6 +128,7 @@ class Slot:
 
     _blobs: Blobs
     _key: str
+    _compute_key: Callable[[], str | None] = field(repr=False)
     _lifetime: timedelta
     _tool: str
     _caller: Caller
@@ -149,6 +160,9 @@ class Slot:
     async def keep(self, result: ToolResult) -> None:
         """Keep the result of the call for others; errors, questions and what is not the tool's own word are not."""
         if result.error or result.stands_in or result.asking is not None:
+            return
+        if self._compute_key() != self._key:
+            # A secret was changed meanwhile: nobody can tell which one the call was made with.
             return
         try:
             digest, size = result.digest, result.size

@@ -226,6 +226,26 @@ async def test_mcp_tool_is_called_once_by_the_settings_of_its_server(site: Site,
     ]
 
 
+async def test_mcp_server_has_the_secret_that_its_result_is_kept_for(site: Site, tmp_path: Path) -> None:
+    """A secret that changes while a worker runs: the server is started anew, before anything is kept under the key."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    server = {"name": "files", "command": [*COMMAND, "good", "stdio"], "env": {"TOKEN": "x-${secret:TOKEN}"}}
+    tools = [{"mcp": server, "only": ["environment"], "effect": "read", "cache": "10m"}]
+    site.write("mcp", [{"call": [{"environment": {"name": "TOKEN"}}]}, {"say": "done"}], tools=tools)
+    of = replace(site, environment={**site.environment, "MANDATE_SECRETS": str(secrets)})
+    hits = []
+    (secrets / "TOKEN").write_text("1st")
+    async with of.serving():
+        for secret in ("1st", "2nd", "1st", "2nd"):
+            (secrets / "TOKEN").write_text(secret)
+            result = await (await of.start("mcp")).result()
+            (told,) = await results_told(of, result.head or "")
+            hits.append((told.text, told.cached is not None))
+
+    assert hits == [("x-1st", False), ("x-2nd", False), ("x-1st", True), ("x-2nd", True)]
+
+
 async def test_run_shows_which_results_were_kept_ones(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     turns = [look("81"), look("81"), {"say": "done"}]
     site.write("shows", turns, tools=[{**LOOK, "cache": "10m"}])

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -278,6 +279,20 @@ async def test_call_with_another_credential_is_made_and_the_key_tells_nothing_of
     assert all("secret" not in f"{key} {kept}" for key, kept in store.kept.items())
 
 
+async def test_result_of_a_call_during_which_a_secret_changed_is_not_kept() -> None:
+    secrets = {"TOKEN": "ann-secret"}
+
+    class Rotating(Bench):
+        async def call(self, definition: ToolDefinition, arguments: JsonObject, context: CallContext) -> ToolText:
+            secrets["TOKEN"] = "bob-secret"
+            return await super().call(definition, arguments, context)
+
+    bench = Rotating(secrets=secrets)
+
+    assert isinstance(await bench.run(http(headers={"A": "${secret:TOKEN}"})), ToolResult)
+    assert bench.store.kept == {}
+
+
 async def test_key_is_of_the_installation() -> None:
     """Who reads the store cannot try which arguments a result is of: the keys of two installations differ."""
     one, other = Bench(), Bench()
@@ -383,13 +398,14 @@ class Unreachable(MemoryStore):
         raise StoreUnavailable("the store is away")
 
 
-async def test_without_the_store_the_call_is_made_and_the_log_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_without_the_store_the_call_is_made_and_the_log_says_so() -> None:
     bench = Bench(Unreachable())
 
-    assert await made(bench, (python(), {}), (python(), {})) == 2
-    lines = [line for line in capsys.readouterr().out.splitlines() if "result_cache_unavailable" in line]
-    assert len(lines) == 4
-    assert all("the store is away" in line for line in lines)
+    with capture_logs() as logs:
+        assert await made(bench, (python(), {}), (python(), {})) == 2
+
+    told = [(line["tool"], line["reason"]) for line in logs if line["event"] == "result_cache_unavailable"]
+    assert told == [("look", "the store is away")] * 4
 
 
 async def test_result_whose_text_is_gone_from_the_store_is_none() -> None:
