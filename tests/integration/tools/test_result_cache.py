@@ -96,6 +96,19 @@ async def test_run_that_has_acted_looks_again(site: Site) -> None:
     assert [call.step for call in calls_of(handle.id)] == [1, 3, 4]
 
 
+async def test_check_always_calls_its_tool(site: Site) -> None:
+    """A kept result tells nothing of what a call has just done."""
+    check = {"after": "pay", "tool": "look", "with": {"what": "'81'"}, "expect": "true"}
+    pay = {"python": "tests.support.toolkit:pay"}
+    turns = [look("81"), {"call": [{"pay": {"order": 81}}]}, {"say": "done"}]
+    site.write("checks", turns, tools=[{**LOOK, "cache": "10m"}, pay], checks=[check])
+    async with site.serving():
+        handle = await site.start("checks")
+        await handle.result()
+
+    assert [(call.tool, call.step) for call in calls_of(handle.id)] == [("look", 1), ("pay", 2), ("look", 2)]
+
+
 async def test_tool_without_cache_is_called_each_time(site: Site) -> None:
     """A tool that is polled: each look is made."""
     site.write("polls", [look("81"), look("81"), look("81"), {"say": "done"}], tools=[LOOK])
