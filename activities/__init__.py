@@ -8,6 +8,7 @@ verification: checks of results, probes of calls
 compensation: calls that take others back
 decision: checks of people's decisions
 notification: notices to people
+result_cache: results that answer equal calls
 tool_error: an attempt without a result
 retry_after: waits that others ask for
 failures: exceptions as Temporal failures

@@ -94,6 +94,7 @@ class ModelActivities:
                 if held is not None:
                     await (held.assume() if may_be_billed(error) else held.settle(Amount()))
                 attempts.fail(error)
+            completion = _count_cached(completion, request)
             seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
             told: dict[str, object] = {"latency": seconds, "lost": attempts.lost}
             if held is not None:
@@ -233,6 +234,14 @@ def _find_longest(agent: PinnedAgent, request: ModelRequest, pin: RoutePin | Non
     if request.grant is not None:
         return request.grant.output_tokens
     return (pin and pin.max_output_tokens) or agent.max_output_tokens
+
+
+def _count_cached(completion: Completion, request: ModelRequest) -> Completion:
+    """Return the completion, its usage with the kept results that the model is told."""
+    cached = sum(result.cached is not None for result in request.results)
+    if not cached:
+        return completion
+    return replace(completion, usage=completion.usage.model_copy(update={"cached_results": cached}))
 
 
 def _strike(message: AssistantMessage, agent: PinnedAgent) -> str:

@@ -77,6 +77,7 @@ VERBS: Mapping[str, Verb] = {
         "cli.budget:budget",
         "Show what budgets beyond one run have spent, hold and have left in this day or month, or in earlier ones.",
     ),
+    "cache": Verb("cli.cache:cache", "List the results of read tools that are kept for equal calls, or remove them."),
     "demo": Verb(
         "demo.command:demo",
         "Watch an agent settle a complaint in a small shop; server, worker and shop are made for it.",

@@ -24,6 +24,7 @@ from mandate.activities.keyring import Keyring
 from mandate.activities.model import ModelActivities
 from mandate.activities.own_files import OwnToolbox, collect_named
 from mandate.activities.period_budgets import PeriodBudgets
+from mandate.activities.result_cache import ResultCache
 from mandate.activities.stores.address import open_store
 from mandate.activities.tool import ToolActivities
 from mandate.activities.toolbox.base import Toolbox
@@ -149,7 +150,15 @@ async def open_worker(
         )
         stack.push_async_callback(fleet.leave)
         await fleet.join(allow_older=options.allow_older or settings.allow_older, on_progress=on_progress)
-        performed = await _open_activities(stack, client, settings, catalog, blobs=blobs, toolboxes=toolboxes)
+        performed = await _open_activities(
+            stack,
+            client,
+            settings,
+            catalog,
+            blobs=blobs,
+            toolboxes=toolboxes,
+            cache=ResultCache(blobs, keyring, resolve),
+        )
         for keep_fresh in (keyring.keep_fresh, fleet.keep_fresh):
             stack.callback(asyncio.create_task(keep_fresh()).cancel)
         threads = WorkflowThreads(2 * WORKFLOW_TASKS)
@@ -187,6 +196,7 @@ async def _open_activities(
     *,
     blobs: Blobs,
     toolboxes: Mapping[str, Toolbox],
+    cache: ResultCache,
 ) -> tuple[Callable[[Any], Awaitable[BaseModel]], ...]:
     """Return what a worker performs, without the guard that belongs before each; `stack` closes it."""
     transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
@@ -210,7 +220,7 @@ async def _open_activities(
         offered, transcript, requesters, await search_attributes.ensure(client), slow=slow, budgets=limits
     )
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
-    tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures)
+    tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures, cache=cache)
     checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
     people = identities.people_activities(agents, transcript)
     undoing = CompensationActivities(agents, transcript)

@@ -75,6 +75,43 @@ FORGOTTEN_AFTER = timedelta(days=1)
 """Silence after which a worker's word is deleted."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptResult:
+    """Result of a call of a read tool, which answers equal calls for a while."""
+
+    tool: str
+    agent: str
+    """The agent whose run made the call."""
+    digest: Digest
+    """Address of its text, which is a blob however short it is."""
+    size: int
+    """UTF-8 bytes of the text."""
+    run: str
+    """Workflow id of the run that made the call."""
+    run_id: str
+    """Temporal's own id of it."""
+    step: int
+    age: timedelta = timedelta(0)
+    """Since it was kept, by the store's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """The kept results of one tool that have not expired."""
+
+    tool: str
+    entries: int
+    size: int
+    """UTF-8 bytes of all of them."""
+    oldest: datetime
+    hits: int
+    """Calls that they have answered."""
+
+
+EXPIRED_AT_ONCE = 100
+"""Expired results that are removed each time that one is kept."""
+
+
 class BlobStore(Protocol):
     """Immutable bytes by address; safe for concurrent use by many tasks and processes."""
 
@@ -174,6 +211,30 @@ class BlobStore(Protocol):
         Raises:
             StoreUnavailable: the store did not answer.
         """
+        ...
+
+    async def keep(self, key: str, result: KeptResult, lifetime: timedelta) -> None:
+        """Keep a result for `lifetime` by the store's clock, in place of an earlier one; remove some that expired.
+
+        Raises:
+            StoreUnavailable: it may be kept or not.
+        """
+        ...
+
+    async def cached(self, key: str) -> KeptResult | None:
+        """Return the result that is kept under `key` and has not expired, and count that it was asked for.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
+    async def cache_use(self, tool: str | None = None, agent: str | None = None) -> tuple[CacheUse, ...]:
+        """Return what is kept, by tool; of one tool or of the runs of one agent only, if named. Raise as `cached`."""
+        ...
+
+    async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
+        """Remove what `cache_use` tells of; return the number of results that had not expired. Raise as `cached`."""
         ...
 
     async def close(self) -> None: ...

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
 
-from mandate.activities.stores import postgres_budgets
+from mandate.activities.stores import postgres_budgets, postgres_results
 from mandate.activities.stores.base import (
     FIRST_HOUR,
     FORGOTTEN_AFTER,
@@ -18,6 +18,8 @@ from mandate.activities.stores.base import (
     USED_AFTER,
     Announcement,
     Announcements,
+    CacheUse,
+    KeptResult,
     Key,
     Keys,
     StoreUnavailable,
@@ -34,7 +36,8 @@ ROWS = 1000
 """Addresses a round trip."""
 
 _SCHEMA_LOCK = 0x4D4E4454
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS mandate_blobs (digest text COLLATE "C" PRIMARY KEY, content bytea NOT NULL);
 CREATE TABLE IF NOT EXISTS mandate_store (id integer PRIMARY KEY CHECK (id = 1), identity text NOT NULL);
 CREATE TABLE IF NOT EXISTS mandate_claims (
@@ -50,9 +53,12 @@ CREATE TABLE IF NOT EXISTS mandate_workers (
     since timestamptz NOT NULL DEFAULT now(), seen_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (queue, worker)
 );
 """
+    + postgres_results.SCHEMA
+)
 _TABLES = (
     *("mandate_blobs", "mandate_store", "mandate_claims", "mandate_keys", "mandate_unmarked", "mandate_workers"),
     *postgres_budgets.TABLES,
+    postgres_results.TABLE,
 )
 _EXISTS = "SELECT bool_and(to_regclass(made) IS NOT NULL) FROM unnest($1::text[]) AS made"
 _IS_OLDER = "SELECT to_regclass('mandate_store') IS NOT NULL AND to_regclass('mandate_keys') IS NULL"
@@ -177,6 +183,22 @@ class PostgresStore:
     async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
         async with self._connection() as connection:
             return await postgres_budgets.list_balances(connection, first, last)
+
+    async def keep(self, key: str, result: KeptResult, lifetime: timedelta) -> None:
+        async with self._connection() as connection:
+            await postgres_results.keep(connection, key, result, lifetime)
+
+    async def cached(self, key: str) -> KeptResult | None:
+        async with self._connection() as connection:
+            return await postgres_results.find(connection, key)
+
+    async def cache_use(self, tool: str | None = None, agent: str | None = None) -> tuple[CacheUse, ...]:
+        async with self._connection() as connection:
+            return await postgres_results.list_use(connection, tool, agent)
+
+    async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
+        async with self._connection() as connection:
+            return await postgres_results.clear(connection, tool, agent)
 
     async def close(self) -> None:
         """Close the connections; more than once does no harm."""

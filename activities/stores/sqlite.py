@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from mandate.activities import private_files
-from mandate.activities.stores import sqlite_budgets
+from mandate.activities.stores import sqlite_budgets, sqlite_results
 from mandate.activities.stores.base import (
     FIRST_HOUR,
     FORGOTTEN_AFTER,
@@ -22,6 +22,8 @@ from mandate.activities.stores.base import (
     USED_AFTER,
     Announcement,
     Announcements,
+    CacheUse,
+    KeptResult,
     Key,
     Keys,
     StoreUnavailable,
@@ -56,10 +58,15 @@ _SCHEMA = (
     )
     """,
     *sqlite_budgets.SCHEMA,
+    *sqlite_results.SCHEMA,
 )
-SCHEMA_VERSION = 4
-"""In the file's `user_version`; files of version 0 have no claims, of 1 no keys, of 2 no workers, of 3 no budgets."""
-_TABLES = ("blobs", "store", "claims", "keys", "unmarked", "workers", *sqlite_budgets.TABLES, "sqlite_sequence")
+SCHEMA_VERSION = 5
+"""In the file's `user_version`: versions 1 to 5 have added claims, keys, workers, budgets, results."""
+_TABLES = (
+    *("blobs", "store", "claims", "keys", "unmarked", "workers", "sqlite_sequence"),
+    *sqlite_budgets.TABLES,
+    sqlite_results.TABLE,
+)
 _FOREIGN_TABLES = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT IN {_TABLES}"  # noqa: S608 - ours
 
 
@@ -116,6 +123,24 @@ class SqliteStore:
 
     async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
         return await self._reader.ask(lambda connection: sqlite_budgets.list_balances(connection, first, last))
+
+    async def keep(self, key: str, result: KeptResult, lifetime: timedelta) -> None:
+        await self._writer.ask(lambda connection: sqlite_results.keep(connection, key, result, lifetime))
+
+    async def cached(self, key: str) -> KeptResult | None:
+        found = await self._reader.ask(lambda connection: sqlite_results.find(connection, key))
+        if found is not None:
+            # The result is good, whether it can be counted or not.
+            with suppress(StoreUnavailable):
+                await self._writer.ask(lambda connection: sqlite_results.count_hit(connection, key))
+        return found
+
+    async def cache_use(self, tool: str | None = None, agent: str | None = None) -> tuple[CacheUse, ...]:
+        # The writer makes what an older file lacks.
+        return await self._writer.ask(lambda connection: sqlite_results.list_use(connection, tool, agent))
+
+    async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
+        return await self._writer.ask(lambda connection: sqlite_results.clear(connection, tool, agent))
 
     async def close(self) -> None:
         await self._writer.close()

@@ -28,6 +28,7 @@ init: `mandate init`
 own_worker: worker of one command
 keys: `mandate keys`
 budget: `mandate budget`
+cache: `mandate cache`
 options: options that verbs share
 connection: connection to Temporal
 identity: name of the user

@@ -13,6 +13,7 @@ from mandate.workers.cli.output import Output, print_table
 from mandate.workers.history.events import RunEnded
 from mandate.workers.history.record import Json, Record, Said
 from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
+from mandate.workflows.contracts.tool import CacheHit
 from mandate.workflows.rules import decisions, wording
 
 LINES = 6
@@ -143,8 +144,10 @@ def _part(part: Json, *, full: bool) -> Text | None:
             )
         case "result":
             text = str(part["text"])
+            hit = CacheHit.model_validate(part["cached"]) if part.get("cached") is not None else None
+            kept = f"({wording.describe_hit(hit)}) " if hit is not None else ""
             mark = ("✗ ", "red") if part["error"] else ("← ", "dim")
-            return Text.assemble(mark, (str(part["tool"]), "cyan"), " ", shown(text, full=full))
+            return Text.assemble(mark, (str(part["tool"]), "cyan"), " ", (kept, "dim"), shown(text, full=full))
         case "refusal":
             return Text.assemble(("refuses: ", "yellow"), shown(str(part["text"]), full=full))
         case _:

@@ -14,6 +14,7 @@ from mandate.workers.cli.validate_costs import costs_json, describe_costs
 from mandate.workflows.contracts.policy import Approvers
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.verification import CheckSpec
+from mandate.workflows.rules.decisions import format_duration
 
 
 def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
@@ -56,7 +57,8 @@ def _row(loaded: Loaded, definition: ToolDefinition) -> tuple[str | Text, ...]:
     probe = (_probe(loaded, definition),) if pinned.probes else ()
     undone = pinned.compensations.get(definition.tool.name)
     by = ((undone.tool if undone is not None else ""),) if pinned.compensations else ()
-    return (definition.tool.name, str(definition.tool.effect), _origin(definition), *probe, *by, words)
+    cache = "" if definition.cache is None else f", kept for {format_duration(definition.cache)}"
+    return (definition.tool.name, f"{definition.tool.effect}{cache}", _origin(definition), *probe, *by, words)
 
 
 def _requester(loaded: Loaded, *, has_people: bool) -> str:
@@ -91,6 +93,7 @@ def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
             {
                 "name": tool.name,
                 "effect": str(tool.effect),
+                "cache_seconds": None if definition.cache is None else definition.cache.total_seconds(),
                 "source": tool.source,
                 "claims": list(_claims(definition)),
                 "risk": tool.risk,

@@ -27,6 +27,8 @@ class Usage(Record):
     """Calls whose price is unknown: their cost is in no sum."""
     assumed_calls: int = 0
     """Calls whose answers were lost: they may have been billed, and count as they were reserved."""
+    cached_results: int = 0
+    """Calls of tools that were answered with a kept result; counted when the model is told them."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})

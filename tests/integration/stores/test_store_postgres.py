@@ -37,10 +37,16 @@ class TestPostgresStore(StoreConformance):
 
     async def outdate(self, url: str) -> None:
         await execute(url, "DROP TABLE mandate_claims, mandate_keys, mandate_unmarked, mandate_workers")
-        await execute(url, "DROP TABLE mandate_budget_accounts, mandate_budget_reservations")
+        await execute(url, "DROP TABLE mandate_budget_accounts, mandate_budget_reservations, mandate_results")
 
     async def forbid_writing(self, url: str) -> None:
         await execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
+
+    async def count_kept(self, url: str) -> int:
+        connection = await asyncpg.connect(url)
+        count = await connection.fetchval("SELECT count(*) FROM mandate_results")
+        await connection.close()
+        return int(count)
 
     async def break_claims(self, url: str) -> None:
         await execute(url, "ALTER TABLE mandate_claims ADD CHECK (key = '')")

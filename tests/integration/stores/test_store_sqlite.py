@@ -41,6 +41,7 @@ class TestSqliteStore(StoreConformance):
             "DROP TABLE workers",
             "DROP TABLE budget_accounts",
             "DROP TABLE budget_reservations",
+            "DROP TABLE results",
             "PRAGMA user_version = 0",
         )
 
@@ -49,6 +50,12 @@ class TestSqliteStore(StoreConformance):
         with Path(url.removeprefix("sqlite:///")).open("r+b") as file:
             file.seek(18)
             file.write(b"\x03")
+
+    async def count_kept(self, url: str) -> int:
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+        (count,) = connection.execute("SELECT count(*) FROM results").fetchone()
+        connection.close()
+        return int(count)
 
     async def break_claims(self, url: str) -> None:
         execute(url, "CREATE TRIGGER broken BEFORE INSERT ON claims BEGIN SELECT RAISE(ABORT, 'no more'); END")
