@@ -69,8 +69,8 @@ async def budget(
     balances = await _read_balances(call, settings)
     if found is None and not balances:
         raise CliError(
-            f"there is no file of budgets: it is {settings.default_budgets}, or what MANDATE_BUDGETS or `budgets` in "
-            "mandate.yaml names"
+            f"there is no file of budgets; write {settings.default_budgets}, or name another one with MANDATE_BUDGETS "
+            "or `budgets` in mandate.yaml"
         )
     _demand_known(ids or [], budgets, balances)
     rows = [row for row in _select(budgets, balances, period=period, since=since) if not ids or row.id in ids]
@@ -106,7 +106,8 @@ async def _read_balances(call: Invocation, settings: Settings) -> tuple[Balance,
     """Return all accounts of the store; looking for them makes no store."""
     address = settings.store
     if _is_missing(address):
-        call.out.note(f"there is no {address} yet; MANDATE_STORE names the workers' store")
+        if budgets_path(settings) is not None:
+            call.out.note(f"there is no {address} yet; MANDATE_STORE names the workers' store")
         return ()
     try:
         store = open_store(address)

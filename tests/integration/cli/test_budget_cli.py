@@ -212,18 +212,17 @@ def test_no_entry_is_said(capsys: pytest.CaptureFixture[str], folder: Folder) ->
 
 
 def test_no_file_is_said(capsys: pytest.CaptureFixture[str], folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.spend()
     monkeypatch.delenv("MANDATE_BUDGETS")
     folder.file.unlink()
     without = typed(capsys)
     (folder.file.parent / "mandate.yaml").write_text("budgets: limits.yaml\n")
     named = typed(capsys)
 
-    assert without[:2] == (2, "")
-    assert without[2].splitlines()[-1] == (
-        "error: there is no file of budgets: it is deploy/budgets.yaml, or what MANDATE_BUDGETS or `budgets` in "
-        "mandate.yaml names"
+    sentence = (
+        "error: there is no file of budgets; write deploy/budgets.yaml, or name another one with MANDATE_BUDGETS "
+        "or `budgets` in mandate.yaml\n"
     )
+    assert without == (2, "", sentence)
     assert named == (
         2, "", "limits.yaml: is not a file; MANDATE_BUDGETS or mandate.yaml names the file of budgets\n",
     )  # fmt: skip

@@ -11,6 +11,7 @@ from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
 from tests.support.budget_conformance import BudgetConformance
+from tests.support.budget_spender import CALL, lines
 from tests.support.postgres import PASSWORD, PostgresServer, running_postgres
 from tests.support.store_conformance import StoreConformance
 from tests.support.store_writer import numbered
@@ -172,6 +173,23 @@ async def test_user_who_may_not_create_tables_uses_those_that_are_there(postgres
     assert await writer.identity() == identity
     await writer.put(dict(numbered(1)))
     for store in (refused, owner, writer):
+        await store.close()
+
+
+async def test_rights_that_the_page_names_are_enough_for_budgets(postgres: PostgresServer) -> None:
+    url = await postgres.new_database()
+    await execute(url, "CREATE ROLE spender LOGIN PASSWORD 'spender'")
+    owner, spender = PostgresStore(url), PostgresStore(url.replace(f"mandate:{PASSWORD}", "spender:spender"))
+    await owner.identity()
+    tables = "mandate_budget_accounts, mandate_budget_reservations"
+    await execute(url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO spender")
+
+    reserved = await spender.reserve("r1", lines(), CALL)
+    settled = await spender.settle("r1", CALL)
+
+    assert reserved.full is None
+    assert [balance.spent for balance in settled] == [CALL, CALL]
+    for store in (owner, spender):
         await store.close()
 
 

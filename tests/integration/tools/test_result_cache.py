@@ -279,7 +279,7 @@ async def test_run_shows_which_results_were_kept_ones(site: Site, capsys: pytest
         said = [message async for message in stored.messages(record.history.head or "")]
     (part,) = said[2].parts
     assert CacheHit.model_validate(part["cached"]).run == first.id
-    print_message(Output(), said[2], full=False)
+    print_message(Output(), said[2], why=None, full=False)
     shown = capsys.readouterr().out
     assert f"← look (cached, 0 s old, of {first.id} step 1) looked at 81" in shown
 
