@@ -221,7 +221,7 @@ async def _open_activities(
     )
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
     tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures, cache=cache)
-    checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
+    checks = VerificationActivities(own_tools, agents, transcript, models.provider, own, budgets=limits)
     people = identities.people_activities(agents, transcript)
     undoing = CompensationActivities(agents, transcript)
     return (

@@ -186,6 +186,8 @@ class CheckResult(Record):
     """Of a check by a model."""
     quick: bool = False
     """It was made within `QUICK_SECONDS`."""
+    needed: int = 0
+    """Tokens of the request, where it was not sent since less is reserved."""
     lost: int = 0
     """Model calls whose answers were lost: they may have been billed."""
 

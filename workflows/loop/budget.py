@@ -12,7 +12,7 @@ from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelFailure, ModelReply, NotSent, Usage
 from mandate.workflows.contracts.route import Price
 from mandate.workflows.contracts.state import RunState
-from mandate.workflows.contracts.verification import CheckPin
+from mandate.workflows.contracts.verification import FINAL, CheckPin
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import budget as rules
 from mandate.workflows.rules.budget import CallSize, Planned, Shortfall
@@ -99,6 +99,21 @@ class RunBudget:
             self._state.ledger, self.limits, size, kept=self._kept_last if is_last else self._kept, is_last=is_last
         )
 
+    def plan_check(self, check: CheckPin, input_tokens: int | None = None) -> Planned | Shortfall:
+        """Return what the models of a check may take, each at most; as `plan`."""
+        prices = [self._find_price(model) for model in check.models]
+        if None in prices and self.limits.cost_usd is not None:
+            return Shortfall("cost_usd", f"no price is known for a model of {check.name!r}, and the cost is limited")
+        known = [price for price in prices if price is not None]
+        tokens = self._state.context_tokens + rules.RESULT_TOKENS if input_tokens is None else input_tokens
+        sizes = [CallSize(tokens, self._state.agent.max_output_tokens, price) for price in known]
+        size = max(sizes, key=lambda one: rules.measure_call(one).cost_usd, default=None) or CallSize(
+            tokens, self._state.agent.max_output_tokens, None
+        )
+        # After the final answer nothing is kept back any more.
+        kept = _keep_nothing if check.after == FINAL else self._kept
+        return rules.plan_call(self._state.ledger, self.limits, size, kept=kept, is_last=True)
+
     def _find_price(self, model: str) -> Price | None:
         route = (*self._state.route, *self._state.agent.route)
         price = next((one.price for one in route if one.model == model and one.price is not None), None)
@@ -111,7 +126,7 @@ class RunBudget:
 
     def _kept_last(self, size: CallSize) -> Amount:
         """Return what is kept back for the checks of the last answer."""
-        judges = (check for check in self._state.agent.checks if check.kind == "model" and check.after == "final")
+        judges = (check for check in self._state.agent.checks if check.kind == "model" and check.after == FINAL)
         return rules.sum_amounts(*(self._size_of_judge(check, size.input_tokens) for check in judges))
 
     def _size_of_judge(self, check: CheckPin, input_tokens: int) -> Amount:
@@ -179,6 +194,10 @@ class RunBudget:
     def begin_last_answer(self, reason: str) -> None:
         """Let the model answer with what it has."""
         self._state.ledger = self._state.ledger.model_copy(update={"is_answering": True, "used_up": reason})
+
+
+def _keep_nothing(_: CallSize) -> Amount:
+    return Amount()
 
 
 def _assumed(amount: Amount, calls: int) -> Usage:

@@ -17,6 +17,7 @@ from mandate.workflows.contracts.state import Rescue, Resolution, Trouble
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult
 from mandate.workflows.loop import resolutions
+from mandate.workflows.loop.budget import RunBudget, find_needed
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.run import Run
@@ -38,10 +39,38 @@ class Escalations:
         self._run = run
         self._control = control
         self._gate = gate
+        self._budget = RunBudget(run)
 
     async def verify(self, check: CheckPin, request: CheckRequest) -> CheckResult:
         """Make a check and return what it finds; one that no worker can make is `unable`."""
         self._run.set_doing(f"checking {check.name}")
+        if check.kind == "model" and self._budget.is_kept:
+            return await self._verify_within(check, request)
+        found = await self._find(check, request)
+        self._run.state.usage = self._run.state.usage + found.usage
+        return self._tell(check, found)
+
+    async def _verify_within(self, check: CheckPin, request: CheckRequest) -> CheckResult:
+        """Make a check by a model within the budget; one that does not fit is `unable`."""
+        key, needed = f"check {check.name}", None
+        while True:
+            grant = None
+            if self._budget.is_granted:
+                planned = self._budget.plan_check(check, needed)
+                if isinstance(planned, Shortfall):
+                    return self._tell(check, CheckResult(finding="unable", reason=planned.reason))
+                grant = self._budget.hold(planned, key)
+            found = await self._find(check, request.model_copy(update={"grant": grant}))
+            self._budget.settle(found.usage, found.lost, key, grant)
+            if not found.needed or found.needed == needed:
+                return self._tell(check, found)
+            needed = found.needed
+
+    def _tell(self, check: CheckPin, found: CheckResult) -> CheckResult:
+        self._run.record_step(f"check {check.name}: {found.finding}{f', {found.reason}' if found.reason else ''}")
+        return found
+
+    async def _find(self, check: CheckPin, request: CheckRequest) -> CheckResult:
         name = local_activities.name_check(check)
         try:
             found = await steps.verify_result(request, check, locally=self._run.perform_locally(name))
@@ -50,10 +79,11 @@ class Escalations:
                 raise
             cause = error.cause
             why = cause.message if isinstance(cause, ApplicationError) else "no worker made it in time"
-            found = CheckResult(finding="unable", reason=wording.shorten(why, 200))
+            sent = find_needed(error)
+            lost = sent.lost if sent is not None else request.grant.attempts if request.grant is not None else 0
+            reason, needed = wording.shorten(why, 200), sent.input_tokens if sent is not None else 0
+            found = CheckResult(finding="unable", reason=reason, lost=lost, needed=needed)
         self._run.keep_speed(name, was_quick=found.quick)
-        self._run.state.usage = self._run.state.usage + found.usage
-        self._run.record_step(f"check {check.name}: {found.finding}{f', {found.reason}' if found.reason else ''}")
         return found
 
     def ask_outcome(self, index: int, entry: EffectEntry, tool: Tool, seen: str) -> str:

@@ -182,3 +182,38 @@ async def test_waiting_for_people_is_no_work(site: Site) -> None:
         result = await handle.result()
 
     assert (result.status, result.output) == (RunStatus.COMPLETED, "done")
+
+
+JUDGED = {"name": "told", "after": "final", "rubric": "It says what it lacks.", "model": "scripted:judge.script.yaml"}
+
+
+async def test_models_that_judge_are_paid_from_the_budget(site: Site) -> None:
+    site.write("judge", [{"say": '{"verdict": "pass", "reason": "it does"}'}])
+    site.write("judged", [{"say": "done"}], checks=[JUDGED], budget={"model_calls": 3})
+
+    result, _ = await site.run("judged")
+
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "done")
+    assert result.usage.model_calls == 2
+
+
+async def test_the_check_of_the_last_answer_is_kept_back_for(site: Site) -> None:
+    site.write("judge", [{"say": '{"verdict": "fail", "reason": "it does not"}'}])
+    site.write("judged", [LOOK], checks=[JUDGED], budget={"model_calls": 4})
+
+    result, _ = await site.run("judged")
+
+    assert (result.status, result.output, result.usage.model_calls) == (RunStatus.EXHAUSTED, LAST, 4)
+    assert "did not pass" in (result.reason or "")
+
+
+async def test_budgets_beyond_the_run_end_it_with_a_sentence(site: Site) -> None:
+    (site.folder / "budgets.yaml").write_text('budgets: [{id: all, per: month, cost_usd: "0.03"}]')
+    site.environment["MANDATE_BUDGETS"] = str(site.folder / "budgets.yaml")
+    write(site, "beyond", [LOOK], usage={"input_tokens": 1000, "output_tokens": 200}, models=priced())
+
+    result, _ = await site.run("beyond")
+
+    assert result.status == RunStatus.EXHAUSTED
+    assert (result.reason or "").startswith("the budget 'all' for 20")
+    assert 0.01 < float(result.usage.cost_usd) <= 0.03
