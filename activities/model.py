@@ -9,6 +9,7 @@ import structlog
 from temporalio import activity
 
 from mandate.activities import failures, heartbeat
+from mandate.activities.own_files import PATIENCE
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from mandate.activities.toolbox import arguments, schema
 from mandate.activities.toolbox import calls as toolbox_calls
@@ -87,6 +88,7 @@ class ModelActivities:
             max_output_tokens=agent.max_output_tokens,
             timeout=(info.start_to_close_timeout or timedelta(minutes=10)) - SPARE,
             attempt=info.attempt,
+            params=agent.params.get(f"{provider}:{model}", {}),
         )
         completion = await (await self.provider(provider)).complete(prompt)
         log.info(
@@ -136,8 +138,12 @@ class ModelActivities:
         """Return the provider of this name, made at its first use; raise as `call_model` does when there is none."""
         if name not in self._makers:
             configured = ", ".join(sorted(self._makers)) or "none"
+            # Not sent: the file of providers of another worker may name it.
             raise failures.make_model_failure(
-                "configuration", f"this worker has no provider {name!r}; it has: {configured}", attempt=1
+                "configuration",
+                f"this worker has no provider {name!r}; it has: {configured}",
+                retryable=True,
+                retry_after=PATIENCE,
             )
         task = self._providers.get(name)
         if task is None or (task.done() and (task.cancelled() or task.exception())):

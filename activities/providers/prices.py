@@ -7,18 +7,18 @@ from functools import lru_cache
 from mandate.activities.providers.rawjson import NOTHING, Raw
 from mandate.workflows.contracts.model import Usage
 
-PRICED = frozenset(("openai", "anthropic"))
-"""Providers that have list prices; a server of one's own has none."""
+UNPRICED = frozenset(("vllm", "scripted"))
+"""Providers that have no list prices."""
 
 
 def compute_price(provider: str, model: str, usage: Usage, body: Raw = NOTHING) -> Decimal | None:
-    """Return the US dollars for one call, or `None` when the price is unknown.
+    """Return the US dollars for one call by the list prices of `provider`, or `None` when the price is unknown.
 
     `body` is the provider's answer, for what the tokens do not say: the service tier, the speed, cache writes that
     are kept for an hour, and the model that answered, which counts where the requested name has no price. Batch
     discounts, taxes and negotiated prices are not known here.
     """
-    if provider not in PRICED or not (usage.input_tokens or usage.output_tokens):
+    if provider in UNPRICED or not (usage.input_tokens or usage.output_tokens):
         return None
     reported = body.get("usage")
     context = {

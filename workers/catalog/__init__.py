@@ -13,6 +13,8 @@ policy_summary: outcomes by the rules
 examples: calls judged as written
 people: file of people
 channels: file of channels
+endpoints: file of providers
+params: request fields, by the vendors' types
 readiness: needs of a process
 conditions: conditions against tools
 condition_types: types of conditions' variables

@@ -12,14 +12,16 @@ from mandate.activities.toolbox import builtin
 from mandate.workers.catalog import mcp_acceptance, provider_tools
 from mandate.workers.catalog.agents import AgentFile, Scan, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
+from mandate.workers.catalog.endpoints import Endpoints
 from mandate.workers.catalog.policies import PlacedRule, Policies, PolicyFile, policy_folder
 from mandate.workers.catalog.rule_matches import find_misses, find_unknown, find_vain_matches
 from mandate.workers.catalog.tools import McpDefinitions, ToolResolver
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
+from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import Place
-from mandate.workflows.contracts.route import RouteEntry, RoutePin
+from mandate.workflows.contracts.route import Route, RouteEntry, RoutePin
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 from mandate.workflows.rules import policy
@@ -46,14 +48,17 @@ class Loaded:
     """The shared policies whose rules it has after its own."""
     strange: tuple[str, ...] = ()
     """Its MCP servers whose words in the prompt nobody has accepted."""
+    places: tuple[Place, ...] = ()
+    """Of the models of the route, in their order."""
 
     def models(self) -> Iterator[tuple[Place, str]]:
-        """Yield each model that it may ask, those of its checks included, and its place in the file."""
-        yield from ((("models", index), model) for index, model in enumerate(self.pinned.models))
+        """Yield each model that it may ask, also in checks and for summaries, and its place in the file."""
+        yield from zip(self.places, self.pinned.models, strict=True)
         for index, check in enumerate(self.pinned.checks):
             if check.model is not None:
                 yield ("checks", index, "model"), check.model
             yield from ((("checks", index, "models", place), model) for place, model in enumerate(check.models))
+        yield from _list_summary_models(self.pinned.context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class Catalog:
     """Settings that are allowed and yet probably not meant."""
     policies: Mapping[str, PolicyFile] = field(default_factory=dict)
     """The shared policies that the agents name."""
+    endpoints: Endpoints = field(default_factory=Endpoints)
+    """Providers beside those that are built in."""
 
     @classmethod
     async def load(
@@ -76,6 +83,7 @@ class Catalog:
         builtins: tuple[ToolDefinition, ...] = builtin.DEFINITIONS,
         policies: Path | None = None,
         project: Path | None = None,
+        endpoints: Endpoints | None = None,
     ) -> "Catalog":
         """Load the agents of a folder, of one file, or made in code, with all their tools.
 
@@ -89,24 +97,27 @@ class Catalog:
             builtins: Tools that every agent has.
             policies: Folder of shared policies; `None`: `policies` beside the folder of the agents.
             project: Folder of `mandate.yaml`.
+            endpoints: Providers that the models of the agents may name beside those that are built in.
 
         Raises:
             FileError: all faults of all agents; none of them is loaded then.
         """
         scan = _scan(source, project)
         shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
-        drafts = [_Draft(file, secrets, shared) for file in scan.files]
+        known = endpoints or Endpoints()
+        drafts = [_Draft(file, secrets, shared, known) for file in scan.files]
         await asyncio.gather(*(draft.search.run(mcp, builtins, draft.spec.output_schema) for draft in drafts))
         found = [*scan.faults, *shared.faults()]
         for draft in drafts:
             found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
+            found += draft.model_faults()
         if not found and _is_whole(source):
             found += _shared_faults(shared, drafts)
         if found:
             raise FileError(found)
         warnings = in_order([warning for draft in drafts for warning in (*draft.search.warnings, *draft.warnings())])
         named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
-        return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named)
+        return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named, known)
 
     def providers(self) -> set[str]:
         """Return the names of the model providers that the agents and their checks use."""
@@ -116,21 +127,45 @@ class Catalog:
 class _Draft:
     """One valid agent on its way into the catalog."""
 
-    def __init__(self, file: AgentFile, secrets: Secrets, shared: Policies) -> None:
+    def __init__(self, file: AgentFile, secrets: Secrets, shared: Policies, endpoints: Endpoints) -> None:
         self.spec = file.spec
         self._rules, self._faults = shared.merged(file)
         self.search = ToolResolver(file.document, file.spec.tools, secrets)
         self.checked = AgentChecks(file.spec, file.document, self.search)
         self._path = file.path
         self._document = file.document
+        self._endpoints = endpoints
+
+    def model_faults(self) -> Iterator[Fault]:
+        """Yield models of providers that are not known here, and request fields that cannot be sent."""
+        spec = self.spec
+        places = list_places(spec.models)
+        named: list[tuple[Place, str]] = [*zip(places, spec.model_names, strict=True)]
+        named += [(("models_allowed", index), model) for index, model in enumerate(spec.models_allowed)]
+        for index, check in enumerate(spec.checks):
+            named += [(("checks", index, "model"), check.model)] if check.model is not None else []
+            named += [(("checks", index, "models", place), model) for place, model in enumerate(check.models)]
+        for place, model in (*named, *_list_summary_models(spec.context)):
+            if (why := self._endpoints.find_unknown(model)) is not None:
+                yield self._document.fault(place, why, repr(model))
+        for place, (entry, _) in zip(places, spec.entries, strict=True):
+            if not entry.params or self._endpoints.find_unknown(entry.model) is not None:
+                continue
+            # Here: the SDKs' types take long to import.
+            from mandate.workers.catalog.params import find_faults  # noqa: PLC0415 - only where there are such fields
+
+            protocol = self._endpoints.find_protocol(entry.model.partition(":")[0])
+            for inside, why in find_faults(entry.params, protocol, has_output_schema=spec.output_schema is not None):
+                yield self._document.fault((*place[:-1], "params", *inside), why)
 
     def provider_faults(self) -> Iterator[Fault]:
         """Yield what the providers of its models would refuse, once all tools are there."""
         if self.search.faults:
             return
-        for refusal in provider_tools.find_refusals(self.spec.model_names, self.search.tools):
+        places, find_protocol = list_places(self.spec.models), self._endpoints.find_protocol
+        for refusal in provider_tools.find_refusals(self.spec.model_names, self.search.tools, find_protocol):
             entry = self.search.entry_of.get(refusal.tool or "")
-            place: Place = ("models", refusal.model) if entry is None else ("tools", entry)
+            place: Place = places[refusal.model] if entry is None else ("tools", entry)
             is_of_server = entry is not None and isinstance(self.spec.tools[entry], McpTools)
             yield self._document.fault(place, f"{refusal.why}; leave it out by 'only'" if is_of_server else refusal.why)
 
@@ -191,7 +226,15 @@ class _Draft:
             if isinstance(entry, McpTools) and mcp_acceptance.is_strange(entry)
         )
         return Loaded(
-            pinned, digest_of(content), content, path, self._document, self._rules, self.spec.policies, strange
+            pinned,
+            digest_of(content),
+            content,
+            path,
+            self._document,
+            self._rules,
+            self.spec.policies,
+            strange,
+            list_places(self.spec.models),
         )
 
     def warnings(self) -> list[Fault]:
@@ -250,6 +293,24 @@ def _shared_faults(shared: Policies, drafts: Iterable[_Draft]) -> list[Fault]:
                 placed.fault(message, "match", *place) for place, message in find_unknown(placed.rule, tools, agents)
             ]
     return found
+
+
+def list_places(route: Route) -> tuple[Place, ...]:
+    """Return the place of each model of a route in its file."""
+    return tuple(
+        (*place, "model") if isinstance(each, RouteEntry) else place
+        for position, item in enumerate(route)
+        for place, each in (
+            [(("models", position, inner), each) for inner, each in enumerate(item)]
+            if isinstance(item, tuple)
+            else [(("models", position), item)]
+        )
+    )
+
+
+def _list_summary_models(context: ContextSpec) -> list[tuple[Place, str]]:
+    models = context.summary.models if context.summary is not None else ()
+    return [(("context", "summary", "models", index), model) for index, model in enumerate(models)]
 
 
 def _pin_route(entry: RouteEntry, group: int) -> RoutePin:

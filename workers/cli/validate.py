@@ -78,7 +78,9 @@ async def validate(
     control = _control(settings)
     if call.out.as_json:
         agents = [
-            agent_json(loaded, has_people=has_people) for catalog in catalogs for loaded in catalog.agents.values()
+            agent_json(loaded, catalog.endpoints.find_protocol, has_people=has_people)
+            for catalog in catalogs
+            for loaded in catalog.agents.values()
         ]
         warnings = [str(warning) for catalog in catalogs for warning in catalog.warnings]
         told = {"agents": agents, "policies": list(map(policy_json, policies)), "warnings": warnings}
