@@ -117,7 +117,7 @@ def lacking(settings: Settings, provider: str, endpoints: Mapping[str, Endpoint]
         try:
             read_headers(endpoint, Secrets(settings.environment, settings.secrets))
         except Unauthenticated as error:
-            return f"models named '{provider}:...' need it: {error}"
+            return f"models named '{provider}:...' cannot be asked: {error}"
         return None
     key = settings.providers[provider].api_key if provider in settings.providers else None
     if key and not _SENDABLE.fullmatch(key):

@@ -149,12 +149,13 @@ class _Draft:
             if (why := self._endpoints.find_unknown(model)) is not None:
                 yield self._document.fault(place, why, repr(model))
         for place, (entry, _) in zip(places, spec.entries, strict=True):
-            if not entry.params or self._endpoints.find_unknown(entry.model) is not None:
+            provider = entry.model.partition(":")[0]
+            if not entry.params or not self._endpoints.is_known(provider):
                 continue
             # Here: the SDKs' types take long to import.
             from mandate.workers.catalog.params import find_faults  # noqa: PLC0415 - only where there are such fields
 
-            protocol = self._endpoints.find_protocol(entry.model.partition(":")[0])
+            protocol = self._endpoints.find_protocol(provider)
             for inside, why in find_faults(entry.params, protocol, has_output_schema=spec.output_schema is not None):
                 yield self._document.fault((*place[:-1], "params", *inside), why)
 

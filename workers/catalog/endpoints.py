@@ -9,6 +9,7 @@ from mandate.activities.files import FileError, read_spec
 from mandate.activities.providers.vendor_rules import PROTOCOLS
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
+from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.endpoints import Endpoint, ProvidersFile
 from mandate.workflows.contracts.faults import Place, did_you_mean
 from mandate.workflows.contracts.route import PROVIDERS
@@ -23,32 +24,37 @@ class Endpoints:
     document: Document | None = None
     path: Path = Path("deploy/providers.yaml")
     """Where the file is, or would be looked for."""
+    is_broken: bool = False
+    """The file has faults, so that nobody knows what it was to name."""
 
     def find_protocol(self, provider: str) -> Protocol | None:
         """Return the protocol in which models of a provider are asked; `None` for scripts and unknown names."""
         endpoint = self.by_name.get(provider)
         return endpoint.protocol if endpoint is not None else PROTOCOLS.get(provider)
 
+    def is_known(self, provider: str) -> bool:
+        return provider in PROVIDERS or provider in self.by_name
+
     def find_unknown(self, model: str) -> str | None:
         """Return why no request can be sent to a model, in a sentence that names what there is; `None` when it can."""
         provider = model.partition(":")[0]
-        known = (*PROVIDERS, *self.by_name)
-        if provider in known:
+        if self.is_known(provider) or self.is_broken:
             return None
-        hint = did_you_mean(provider, known).removesuffix(";")
+        known = (*PROVIDERS, *self.by_name)
+        hint = did_you_mean(provider, known)
         return (
-            f"{model!r}: there is no provider {provider!r} here{hint}; there are {', '.join(known)}; to add one, name "
+            f"{model!r}: there is no provider {provider!r} here{hint} there are {', '.join(known)}; to add one, name "
             f"it under 'endpoints' in {self.path}, with 'protocol', 'base_url' and 'key'"
         )
 
     def list_lacks(self, secrets: Secrets, used: Iterable[str]) -> tuple[Fault, ...]:
-        """Return the endpoints without one of their secrets, but for those in `used`, of which the models are told."""
+        """Return the secrets that endpoints lack, but for endpoints in `used`: their models are told of it."""
         if self.document is None:
             return ()
         skipped = frozenset(used)
         return in_order(
             [
-                self.document.fault(place, f"{why}; no agent here uses this endpoint")
+                self.document.fault(place, why)
                 for name, endpoint in self.by_name.items()
                 if name not in skipped
                 for place, why in _find_lacks(name, endpoint, secrets)
@@ -82,4 +88,32 @@ def read_endpoints(settings: Settings) -> Endpoints:
         message = "is not a file; MANDATE_PROVIDERS or mandate.yaml names the file of providers"
         raise FileError([Fault(str(path), 0, 0, "", "", message)])
     spec, document = read_spec(path, ProvidersFile)
+    if faults := list(_find_price_faults(spec, document)):
+        raise FileError(faults)
     return Endpoints(spec.endpoints, document, path)
+
+
+def _find_price_faults(spec: ProvidersFile, document: Document) -> Iterator[Fault]:
+    """Yield providers without list prices whose prices are to hold."""
+    named = {name: endpoint.prices_as for name, endpoint in spec.endpoints.items() if endpoint.prices_as is not None}
+    if not named:
+        return
+    # Here: half a second, only for prices.
+    from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - only for prices
+
+    known = sorted(provider.id for provider in get_snapshot().providers)
+    for name, prices_as in named.items():
+        if prices_as not in known:
+            hint = did_you_mean(prices_as, known)
+            why = f"{prices_as!r} is not a provider of genai-prices{hint} it has {', '.join(known)}"
+            yield document.fault(("endpoints", name, "prices_as"), why, repr(prices_as))
+
+
+def is_providers_file(document: Document) -> bool:
+    """Tell whether a document is a file of providers, whatever its faults are."""
+    return isinstance(document.value, dict) and "endpoints" in document.value
+
+
+def providers_schema() -> JsonObject:
+    """Return the JSON Schema of files of providers, for editors."""
+    return ProvidersFile.model_json_schema()

@@ -82,7 +82,7 @@ def _extra_faults(params: JsonObject) -> Iterator[Located]:
         yield (EXTRA,), "is not a mapping of fields that are added to the request as they are"
         return
     for name in extra:
-        if name in params:
+        if name in params and name != EXTRA:
             yield (EXTRA, name), "is in 'params' too; the request has it from one place only"
 
 

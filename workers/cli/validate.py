@@ -1,4 +1,4 @@
-"""`mandate validate`: what is wrong with agent files and policies, and what they allow."""
+"""`mandate validate`: what is wrong with agent files, policies and endpoints, and what they allow."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from mandate.activities.documents import Fault, read_document
 from mandate.activities.files import FileError
@@ -13,6 +14,7 @@ from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
 from mandate.workers.catalog import people, readiness
 from mandate.workers.catalog.agents import agent_paths, agent_schema
 from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.endpoints import Endpoints, is_providers_file, providers_schema, read_endpoints
 from mandate.workers.catalog.examples import call_schema
 from mandate.workers.catalog.mcp_acceptance import Offer
 from mandate.workers.catalog.people import people_path
@@ -24,6 +26,7 @@ from mandate.workers.cli.output import write_error
 from mandate.workers.cli.validate_accept import accept_words, offer_json
 from mandate.workers.cli.validate_agents import agent_json, describe_control, print_catalog
 from mandate.workers.cli.validate_call import call_json, judge_call, print_call
+from mandate.workers.cli.validate_endpoints import endpoint_json, print_endpoints
 from mandate.workers.cli.validate_policies import check_policies, policy_json, print_policies
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
@@ -36,7 +39,8 @@ async def validate(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Agent files, policy files, or folders of them; MANDATE_AGENTS and MANDATE_POLICIES if left out.",
+            help="Agent files, policy files, or folders of them, or a file of providers; MANDATE_AGENTS and "
+            "MANDATE_POLICIES if left out.",
             metavar="FILE",
         ),
     ] = None,
@@ -51,8 +55,15 @@ async def validate(
             help="Show what MCP servers say of their tools, and write its digest as `accepted` into the agent files.",
         ),
     ] = False,
+    live: Annotated[
+        str | None,
+        typer.Option("--live", help="Make one tiny call of this model, and say what came.", metavar="MODEL"),
+    ] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of agent files (or: of `policy` or `call` files).")
+        bool,
+        typer.Option(
+            "--schema", help="Print the JSON Schema of agent files (or: of `policy`, `call` or `providers` files)."
+        ),
     ] = False,
 ) -> int:
     """Check agent files with all their tools, and say what each agent may do; run the examples of policies.
@@ -60,14 +71,25 @@ async def validate(
     MCP servers are started and asked for their tools; secrets and scripts must be there, keys of models should.
     What they say of their tools stands in the prompt: it taints runs until --accept has accepted it.
     Exit code 0: all can be served, and all examples come out as written. 2: something is wrong; all of it is told.
+    With --live 0: the model answered; 1: it did not, or its provider refused the key or the name.
     """
     if schema:
         call.out.json(_schema(files or []))
         return DONE
     settings = Settings.from_environment()
+    if live is not None:
+        if files or judged is not None or accept:
+            raise CliError("--live takes no FILE, --call or --accept: it asks one model, whatever agents name it")
+        # Here: the SDK of a vendor takes long to import.
+        from mandate.workers.cli.validate_live import call_live  # noqa: PLC0415 - only for calls
+
+        return await call_live(call.out, settings, live)
     sources = _sources(settings, files)
+    settings = replace(settings, endpoints=sources.providers or settings.endpoints)
+    endpoints, wrong_endpoints = _read_endpoints(settings)
     offers: list[Offer] = []
-    catalogs, faults = await _load(call, settings, sources, offers if accept else None)
+    catalogs, faults = await _load(call, settings, sources, endpoints, offers if accept else None)
+    faults = [*wrong_endpoints, *faults]
     if judged is not None and not faults:
         return _judge(call, judged, catalogs)
     policies, wrong = check_policies(sources.policies, catalogs, complete=bool(sources.agents) and not faults)
@@ -76,15 +98,18 @@ async def validate(
     faults += [fault for fault in wrong if (fault.file, fault.line, fault.key) not in places]
     has_people = people_path(settings) is not None
     control = _control(settings)
+    used = {provider for catalog in catalogs for provider in catalog.providers()}
+    unready = endpoints.list_lacks(Secrets(settings.environment, settings.secrets), used)
     if call.out.as_json:
         agents = [
             agent_json(loaded, catalog.endpoints.find_protocol, has_people=has_people)
             for catalog in catalogs
             for loaded in catalog.agents.values()
         ]
-        warnings = [str(warning) for catalog in catalogs for warning in catalog.warnings]
+        warnings = [*map(str, unready), *(str(warning) for catalog in catalogs for warning in catalog.warnings)]
         told = {"agents": agents, "policies": list(map(policy_json, policies)), "warnings": warnings}
         told |= {"control": control.model_dump(mode="json") if control is not None else None}
+        told |= {"endpoints": [endpoint_json(name, endpoint) for name, endpoint in endpoints.by_name.items()]}
         accepted = {"accepted": list(map(offer_json, offers))} if accept else {}
         call.out.json({"valid": not faults, **told, **accepted, "faults": list(map(str, faults))})
     else:
@@ -92,6 +117,9 @@ async def validate(
             print_catalog(call.out, catalog, has_people=has_people)
         if catalogs:
             call.out.print(describe_control(control, people_path(settings)))
+        for warning in unready:
+            call.out.print(Text(f"warning: {warning}", style="yellow"))
+        print_endpoints(call.out, endpoints)
         print_policies(call.out, policies)
         sys.stdout.flush()
         for fault in faults:
@@ -109,8 +137,8 @@ def _control(settings: Settings) -> Approvers | None:
 
 
 def _schema(words: list[Path]) -> dict[str, object]:
-    """Return the schema that is wanted: `--schema`, `--schema policy` or `--schema call`."""
-    known = {"agent": agent_schema, "policy": policy_schema, "call": call_schema}
+    """Return the schema that is wanted: `--schema`, or with the word `policy`, `call` or `providers`."""
+    known = {"agent": agent_schema, "policy": policy_schema, "call": call_schema, "providers": providers_schema}
     wanted = [str(word) for word in words] or ["agent"]
     if len(wanted) > 1 or wanted[0] not in known:
         raise CliError(f"--schema prints the schema of {', '.join(known)} files, not {' '.join(wanted)!r}")
@@ -133,6 +161,8 @@ class _Sources:
     agents: list[Path]
     policies: list[Path]
     faults: list[Fault]
+    providers: Path | None = None
+    """A file of providers in place of the settings'."""
 
 
 def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
@@ -143,7 +173,9 @@ def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
         found.policies.extend(policy_paths(folder) if folder.is_dir() else [])
     for source in files or [settings.agents]:
         inside = agent_paths(source) if source.is_dir() else [source] * source.exists()
-        if files and inside and all(is_policy(read_document(path)) for path in inside):
+        if files and source.is_file() and is_providers_file(read_document(source)):
+            found = replace(found, providers=source)
+        elif files and inside and all(is_policy(read_document(path)) for path in inside):
             found.policies.extend(inside)
         elif (fault := _nothing_there(source, named=bool(files))) is not None:
             found.faults.append(fault)
@@ -152,8 +184,16 @@ def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
     return found
 
 
+def _read_endpoints(settings: Settings) -> tuple[Endpoints, list[Fault]]:
+    """Return the endpoints, or the faults of their file, which then count as if they were any."""
+    try:
+        return read_endpoints(settings), []
+    except FileError as error:
+        return Endpoints(is_broken=True), list(error.faults)
+
+
 async def _load(
-    call: Invocation, settings: Settings, sources: _Sources, offers: list[Offer] | None
+    call: Invocation, settings: Settings, sources: _Sources, endpoints: Endpoints, offers: list[Offer] | None
 ) -> tuple[list[Catalog], list[Fault]]:
     """Return what can be served, with warnings of what will not go well, and all that cannot be served.
 
@@ -169,7 +209,7 @@ async def _load(
             offers += await accept_words(call.out, sources.agents, waits, secrets)
         for source in sources.agents:
             try:
-                catalogs.append(await _catalog(replace(settings, agents=source), waits, secrets))
+                catalogs.append(await _catalog(replace(settings, agents=source), waits, secrets, endpoints))
             except FileError as error:
                 faults.extend(error.faults)
     except ValueError as error:
@@ -179,9 +219,14 @@ async def _load(
     return catalogs, faults
 
 
-async def _catalog(settings: Settings, mcp: AnnouncedWaits, secrets: Secrets) -> Catalog:
+async def _catalog(settings: Settings, mcp: AnnouncedWaits, secrets: Secrets, endpoints: Endpoints) -> Catalog:
     catalog = await Catalog.load(
-        settings.agents, mcp, secrets=secrets, policies=settings.policies, project=settings.project
+        settings.agents,
+        mcp,
+        secrets=secrets,
+        policies=settings.policies,
+        project=settings.project,
+        endpoints=endpoints,
     )
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(agents, settings)):

@@ -69,7 +69,9 @@ class Endpoint(Spec):
     protocol: EndpointProtocol = Field(
         description="What it speaks: openai.chat, openai.responses or anthropic.messages."
     )
-    base_url: str = Field(description="Address before the protocol's own path, for example `https://host/v1`.")
+    base_url: str = Field(
+        repr=False, description="Address before the protocol's own path, for example `https://host/v1`."
+    )
     key: Annotated[str, AfterValidator(_check_key)] | None = Field(
         default=None, repr=False, description="Sent as `Authorization: Bearer ...`: `${secret:NAME}`."
     )
