@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from mandate.activities.failures import make_model_failure
 from mandate.activities.providers.base import Prompt
 
 PATIENCE = 15.0
@@ -52,6 +51,8 @@ class Service:
         try:
             return self.read_headers()
         except Unauthenticated as error:
+            from mandate.activities.failures import make_model_failure  # noqa: PLC0415 - `mandate validate` does without Temporal
+
             name = f"{self.provider}:{prompt.model}"
             # Another worker may have it, or this one a little later.
             raise make_model_failure(

@@ -10,7 +10,7 @@ from mandate.activities.documents import Document, Fault, in_order
 from mandate.activities.files import FileError
 from mandate.activities.toolbox import builtin
 from mandate.workers.catalog import mcp_acceptance, provider_tools
-from mandate.workers.catalog.agents import AgentFile, Scan, scan_agents
+from mandate.workers.catalog.agents import AgentFile, Scan, find_unknown_providers, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
 from mandate.workers.catalog.endpoints import Endpoints
 from mandate.workers.catalog.policies import PlacedRule, Policies, PolicyFile, policy_folder
@@ -102,9 +102,9 @@ class Catalog:
         Raises:
             FileError: all faults of all agents; none of them is loaded then.
         """
-        scan = _scan(source, project)
-        shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
         known = endpoints or Endpoints()
+        scan = _scan(source, project, known)
+        shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
         drafts = [_Draft(file, secrets, shared, known) for file in scan.files]
         await asyncio.gather(*(draft.search.run(mcp, builtins, draft.spec.output_schema) for draft in drafts))
         found = [*scan.faults, *shared.faults()]
@@ -137,17 +137,8 @@ class _Draft:
         self._endpoints = endpoints
 
     def model_faults(self) -> Iterator[Fault]:
-        """Yield models of providers that are not known here, and request fields that cannot be sent."""
-        spec = self.spec
-        places = list_places(spec.models)
-        named: list[tuple[Place, str]] = [*zip(places, spec.model_names, strict=True)]
-        named += [(("models_allowed", index), model) for index, model in enumerate(spec.models_allowed)]
-        for index, check in enumerate(spec.checks):
-            named += [(("checks", index, "model"), check.model)] if check.model is not None else []
-            named += [(("checks", index, "models", place), model) for place, model in enumerate(check.models)]
-        for place, model in (*named, *_list_summary_models(spec.context)):
-            if (why := self._endpoints.find_unknown(model)) is not None:
-                yield self._document.fault(place, why, repr(model))
+        """Yield request fields that cannot be sent."""
+        spec, places = self.spec, list_places(self.spec.models)
         for place, (entry, _) in zip(places, spec.entries, strict=True):
             provider = entry.model.partition(":")[0]
             if not entry.params or not self._endpoints.is_known(provider):
@@ -257,13 +248,18 @@ class _Draft:
         ]
 
 
-def _scan(source: Path | Iterable[AgentSpec], project: Path | None) -> Scan:
+def _scan(source: Path | Iterable[AgentSpec], project: Path | None, endpoints: Endpoints) -> Scan:
     if isinstance(source, Path):
         above = source.absolute().parent if source.is_dir() else source.absolute().parent.parent
         _look_for_modules(Path.cwd(), *([project.absolute()] if project is not None else []), above)
-        return scan_agents(source)
+        return scan_agents(source, endpoints.find_unknown)
     made = [AgentFile(Path(), spec, Document(f"agent {spec.name!r}", None, (), {})) for spec in source]
-    return Scan(tuple(made), ())
+    faults = [
+        fault
+        for file in made
+        for fault in find_unknown_providers(file.document, file.spec.model_dump(mode="json"), endpoints.find_unknown)
+    ]
+    return Scan(tuple(made), tuple(faults))
 
 
 def _is_whole(source: Path | Iterable[AgentSpec]) -> bool:

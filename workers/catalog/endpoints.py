@@ -93,6 +93,14 @@ def read_endpoints(settings: Settings) -> Endpoints:
     return Endpoints(spec.endpoints, document, path)
 
 
+def try_endpoints(settings: Settings) -> tuple[Endpoints, tuple[Fault, ...]]:
+    """Return the endpoints, or the faults of their file: then any name of a provider may be one of theirs."""
+    try:
+        return read_endpoints(settings), ()
+    except FileError as error:
+        return Endpoints(is_broken=True), error.faults
+
+
 def _find_price_faults(spec: ProvidersFile, document: Document) -> Iterator[Fault]:
     """Yield providers without list prices whose prices are to hold."""
     named = {name: endpoint.prices_as for name, endpoint in spec.endpoints.items() if endpoint.prices_as is not None}

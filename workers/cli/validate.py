@@ -14,7 +14,7 @@ from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
 from mandate.workers.catalog import people, readiness
 from mandate.workers.catalog.agents import agent_paths, agent_schema
 from mandate.workers.catalog.catalog import Catalog
-from mandate.workers.catalog.endpoints import Endpoints, is_providers_file, providers_schema, read_endpoints
+from mandate.workers.catalog.endpoints import Endpoints, is_providers_file, providers_schema, try_endpoints
 from mandate.workers.catalog.examples import call_schema
 from mandate.workers.catalog.mcp_acceptance import Offer
 from mandate.workers.catalog.people import people_path
@@ -86,7 +86,7 @@ async def validate(
         return await call_live(call.out, settings, live)
     sources = _sources(settings, files)
     settings = replace(settings, endpoints=sources.providers or settings.endpoints)
-    endpoints, wrong_endpoints = _read_endpoints(settings)
+    endpoints, wrong_endpoints = try_endpoints(settings)
     offers: list[Offer] = []
     catalogs, faults = await _load(call, settings, sources, endpoints, offers if accept else None)
     faults = [*wrong_endpoints, *faults]
@@ -182,14 +182,6 @@ def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
         else:
             found.agents.append(source)
     return found
-
-
-def _read_endpoints(settings: Settings) -> tuple[Endpoints, list[Fault]]:
-    """Return the endpoints, or the faults of their file, which then count as if they were any."""
-    try:
-        return read_endpoints(settings), []
-    except FileError as error:
-        return Endpoints(is_broken=True), list(error.faults)
 
 
 async def _load(

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from mandate.activities.model import ModelActivities
 from mandate.activities.own_files import OwnFiles
 from mandate.activities.providers.base import Provider
 from mandate.workers.catalog.endpoints import read_endpoints
@@ -271,3 +273,16 @@ async def test_prices_are_those_of_the_provider_that_the_file_names(peer: HttpPe
         await provider.close()
 
     assert costs == [("0.59", 0), ("0", 1)]
+
+
+async def test_call_at_an_endpoint_that_only_another_worker_has_is_not_sent_and_may_be_tried_again() -> None:
+    models = ModelActivities(makers(settings(), OwnFiles(), {"groq": ENDPOINTS["groq"]}), None, None)  # type: ignore[arg-type]
+
+    with pytest.raises(ApplicationError) as caught:
+        await models.provider("mistral")
+
+    assert caught.value.message == (
+        "this worker has no provider 'mistral'; it has: anthropic, groq, openai, scripted, vllm"
+    )
+    assert not caught.value.non_retryable
+    assert caught.value.next_retry_delay == timedelta(seconds=15)
