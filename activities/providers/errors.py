@@ -1,5 +1,6 @@
 """Faults of a provider, as the failures that `call_model` raises."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -10,10 +11,11 @@ from temporalio.exceptions import ApplicationError
 from mandate.activities.failures import ModelFault, make_model_failure
 from mandate.activities.providers import response_limits
 from mandate.activities.providers.rawjson import Raw
-from mandate.activities.retry_after import retry_after
+from mandate.activities.retry_after import read_wait, retry_after
 from mandate.workflows.rules.plain_text import shorten
 
 EXCERPT_CHARACTERS = 200
+_DELAY = re.compile(r"([0-9]+(?:\.[0-9]+)?)s")
 _SHOWN_BYTES = 4096
 
 _TOO_LONG = (
@@ -122,7 +124,8 @@ def from_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) 
     limit, advice = (100, _advice(peer, status, message)) if fault == "configuration" else (EXCERPT_CHARACTERS, "")
     what = f"answered {status}{f' ({code})' if code else ''}: {shorten(message, limit) or 'no text'}{advice}"
     retryable = False if wish == "false" else None
-    return peer.failure(fault, what, status=status, retry_after=retry_after(headers) or None, retryable=retryable)
+    wait = retry_after(headers) or _find_wait(body)
+    return peer.failure(fault, what, status=status, retry_after=wait or None, retryable=retryable)
 
 
 def from_error_object(peer: Peer, error: Raw) -> ApplicationError:
@@ -218,16 +221,29 @@ def _fault(status: int, code: str, message: str) -> ModelFault:
             return "bad_request"
 
 
+def _read_body(body: str) -> Raw:
+    """Return the object that an error body is; raises `ValueError` for one that is no JSON."""
+    document = Raw.read(body.removeprefix("\ufeff"))
+    # Google's is in a list.
+    return document.items[0] if document.items else document
+
+
+def _find_wait(body: str) -> float | None:
+    """Return the seconds that Google asks to wait, which stand in the body: `"retryDelay": "36s"`."""
+    try:
+        details = _read_body(body).get("error").get("details").items
+    except ValueError:
+        return None
+    delays = (_DELAY.fullmatch(detail.get("retryDelay").string) for detail in details)
+    return next((read_wait(delay[1]) for delay in delays if delay is not None), None)
+
+
 def _explain_body(body: str) -> tuple[str, str]:
     """Return code and message of an error body of either vendor, of a compatible server, or of a proxy in between."""
-    body = body.removeprefix("\ufeff")
     try:
-        document = Raw.read(body)
+        document = _read_body(body)
     except ValueError:
-        return "", body
-    if document.items:
-        # Google's, which puts the error into a list.
-        document = document.items[0]
+        return "", body.removeprefix("\ufeff")
     error = document.get("error") if isinstance(document.get("error").value, dict) else document
     if error.get("metadata").get("flagged_input").value is not None:
         return _FILTERED[0], error.get("message").string

@@ -16,8 +16,8 @@ from mandate.activities.providers.requests import (
     dump_tools,
     is_object,
     make_arguments,
-    make_id,
     make_name,
+    make_short_id,
     offer_tools,
 )
 from mandate.activities.providers.service import Service
@@ -154,7 +154,7 @@ def _unquote(text: str) -> bytes:
 
 
 def _rebuild(message: AssistantMessage) -> EncodedAnswer:
-    text, ids = _read_text(message), tuple(make_id(call.call_id) for call in message.calls)
+    text, ids = _read_text(message), tuple(make_short_id(call.call_id) for call in message.calls)
     return EncodedAnswer(_write(text, message.calls, ids) if text.strip() or ids else b"", ids, message)
 
 
@@ -240,4 +240,4 @@ def _clean(message: Raw) -> Raw:
     return Raw.read("{" + ",".join(f"{dump(name)}:{text}" for name, text in kept.items()) + "}")
 
 
-DIALECT = Dialect(PROTOCOL, _result, _unquote, _rebuild, _native)
+DIALECT = Dialect(PROTOCOL, _result, _unquote, _rebuild, _native, make_short_id)

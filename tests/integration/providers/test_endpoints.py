@@ -1,6 +1,7 @@
 """The gallery of endpoints, each over real HTTP against a server that speaks as its vendor does."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,12 +17,13 @@ from mandate.workers.catalog.endpoints import read_endpoints
 from mandate.workers.providers import makers
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.endpoints import Endpoint
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart
 from tests.support.dialects import DIALECTS, SECRETS, Dialect, chat, reply, used
 from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer
 from tests.support.fake_provider.server import FakeProvider
 from tests.support.http_peer import HttpPeer, Reply, Seen, http_peer
 from tests.support.pages import PROJECT
-from tests.support.prompts import prompt
+from tests.support.prompts import QUESTION, prompt, results
 
 GALLERY = PROJECT / "deploy" / "providers.example.yaml"
 
@@ -125,6 +127,63 @@ async def test_other_errors_of_these_vendors(peer: HttpPeer, error: object, stat
 
     assert caught.value.details[0] == {"fault": fault, "status": status}
     assert "{" not in caught.value.message
+    await provider.close()
+
+
+async def test_wait_that_google_asks_for_in_the_body_is_kept(peer: HttpPeer) -> None:
+    error = {
+        "code": 429,
+        "message": "You exceeded your current quota.",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": [
+            {"@type": "type.googleapis.com/google.rpc.QuotaFailure"},
+            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "36.5s"},
+        ],
+    }
+    peer.replies.append(reply([{"error": error}], 429))
+    provider = await make(ENDPOINTS["sglang"], peer.url)
+
+    with pytest.raises(ApplicationError) as caught:
+        await provider.complete(prompt())
+
+    assert caught.value.details[0] == {"fault": "rate_limit", "status": 429}
+    assert caught.value.next_retry_delay == timedelta(seconds=36.5)
+    await provider.close()
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_conversation_goes_on_with_the_vendors_own_call(peer: HttpPeer, name: str) -> None:
+    dialect = DIALECTS[name]
+    speak(peer, dialect, reply(dialect.answer))
+    provider = await make(ENDPOINTS[name], peer.url, name, **SECRETS)
+
+    first = await provider.complete(prompt(model=dialect.model))
+    await provider.complete(prompt((QUESTION, first.message, results(first.message)), model=dialect.model))
+
+    sent = json.loads(peer.seen[-1].body)
+    if "input" in sent:
+        assert [item.get("call_id") for item in sent["input"]] == [None, None, "call_1", "call_1"]
+    else:
+        asked, answered = sent["messages"][-2:]
+        (call,) = dialect.answer["choices"][0]["message"]["tool_calls"]
+        assert asked["tool_calls"] == [call]
+        assert (answered["tool_call_id"], answered["content"]) == (call["id"], "21C")
+    await provider.close()
+
+
+@pytest.mark.parametrize("call_id", ["call_a", "toolu_01A-b", "fc_" + "a" * 40, "D681PevKs"])
+async def test_calls_of_other_models_have_ids_that_mistral_takes(peer: HttpPeer, call_id: str) -> None:
+    parts = (CallPart(kind="call", call_id=call_id, tool="get_weather", arguments='{"city": "Rome"}'),)
+    other = AssistantMessage(role="assistant", parts=parts, protocol="anthropic.messages", model="other")
+    peer.replies.append(reply(chat("m", used())))
+    provider = await make(ENDPOINTS["mistral"], peer.url, **SECRETS)
+
+    await provider.complete(prompt((QUESTION, other, results(other))))
+
+    asked, answered = json.loads(peer.seen[0].body)["messages"][-2:]
+    assert re.fullmatch(r"[a-zA-Z0-9]{9}", answered["tool_call_id"])
+    assert asked["tool_calls"][0]["id"] == answered["tool_call_id"]
+    assert (answered["tool_call_id"] == call_id) == (call_id == "D681PevKs")
     await provider.close()
 
 
