@@ -31,9 +31,13 @@ def write(folder: Path, url: str, **more: object) -> None:
 
 
 async def validate(folder: Path, *words: str, **env: str) -> Done:
+    return await mandate(folder, "validate", *words, **env)
+
+
+async def mandate(folder: Path, *words: str, **env: str) -> Done:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "MANDATE_"))}
     process = await asyncio.create_subprocess_exec(
-        *(str(BIN / "mandate"), "validate", *words),
+        *(str(BIN / "mandate"), *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=folder,
@@ -250,3 +254,43 @@ async def test_run_asks_the_endpoint_with_its_params(tmp_path: Path) -> None:
         ] * 2
         assert [sent.headers["authorization"] for sent in fake.requests] == [f"Bearer {KEY}"] * 2
         assert KEY not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("is:x", "must be 'scripted' or one of openai:MODEL, anthropic:MODEL, vllm:MODEL, it:MODEL"),
+        ("it:x", f"models named 'it:...' cannot be asked: {NO_KEY}; without --model a script plays the model"),
+    ],
+)
+async def test_demo_takes_models_of_endpoints(tmp_path: Path, model: str, sentence: str) -> None:
+    write(tmp_path, "http://127.0.0.1:1")
+
+    done = await mandate(tmp_path, "demo", "--model", model, IT_KEY="")
+
+    assert (done.code, done.err) == (2, f"error: --model {model!r}: {sentence}\n")
+
+
+async def test_worker_without_a_secret_of_its_endpoint_does_not_start(tmp_path: Path) -> None:
+    write(tmp_path, "http://127.0.0.1:1")
+    (tmp_path / "a.yaml").write_text("name: a\ninstructions: x\nmodels: ['it:x']\n")
+    async with new_place(tmp_path, {}, MANDATE_PROVIDERS=str(tmp_path / "providers.yaml")) as place:
+        done = await place.run("worker", "--agents", "a.yaml")
+
+    assert done.code == 2
+    assert done.err.endswith(
+        f"a.yaml:3:10: models[0]: agent 'a', model 'it:x': models named 'it:...' cannot be asked: {NO_KEY}\n"
+    )
+
+
+async def test_worker_tells_the_faults_of_agents_and_of_providers_together(tmp_path: Path) -> None:
+    write(tmp_path, "ftp://llm.example.com")
+    (tmp_path / "a.yaml").write_text("name: a\ninstructions: x\nmodels: ['it:x']\ntoolz: []\n")
+
+    done = await mandate(tmp_path, "worker", "--agents", "a.yaml", "--address", "127.0.0.1:1")
+
+    assert done.code == 2
+    assert [line.split(": ")[:2] for line in done.err.splitlines()] == [
+        ["a.yaml:4:1", "toolz"],
+        ["providers.yaml:1:50", "endpoints.it.base_url"],
+    ]

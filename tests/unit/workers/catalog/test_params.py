@@ -1,16 +1,18 @@
 """Request fields of an agent file: those that are passed on, those of the runtime, and typos."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mandate.activities.files import FileError
-from mandate.activities.providers.params import merge
+from mandate.activities.providers.params import find_owned, merge
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.params import find_faults
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.transcript import Protocol
+from tests.support.prompts import ADAPTERS, prompt
 from tests.unit.workers.catalog.test_catalog import StubServers
 
 RESPONSES: Protocol = "openai.responses"
@@ -198,3 +200,26 @@ async def test_faults_stand_at_their_place_in_the_agent_file(tmp_path: Path) -> 
         ),
         "11:31: models[2].params: are fields of a request, and a script has none; leave them out",
     ]
+
+
+@pytest.mark.parametrize("protocol", ALL)
+def test_whatever_the_runtime_writes_into_a_request_is_its_own(protocol: Protocol) -> None:
+    written = json.loads(ADAPTERS[protocol]("http://127.0.0.1:1").request(prompt()))
+
+    owned = {place[0] for place, _ in find_owned(written)}
+
+    # How long a prefix is cached is the author's choice.
+    assert set(written) - owned == ({"cache_control"} if protocol == MESSAGES else set())
+
+
+@pytest.mark.parametrize("protocol", ALL)
+def test_a_request_with_fields_of_its_author_is_still_one_json_object(protocol: Protocol) -> None:
+    params: JsonObject = {"cache_control": {"ttl": "1h"}, "extra_body": {"top_k": 2, "text": 'quote " and ü'}}
+
+    sent = ADAPTERS[protocol]("http://127.0.0.1:1").request(prompt(params=params))
+    plain = json.loads(ADAPTERS[protocol]("http://127.0.0.1:1").request(prompt()))
+
+    expected: JsonObject = {"cache_control": {"ttl": "1h"}, "top_k": 2, "text": 'quote " and ü'}
+    names = [name for name, _ in json.loads(sent, object_pairs_hook=list)]
+    assert json.loads(sent) == {**plain, **expected}
+    assert len(names) == len(set(names))
