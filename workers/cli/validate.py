@@ -78,12 +78,15 @@ async def validate(
         return DONE
     settings = Settings.from_environment()
     if live is not None:
-        if files or judged is not None or accept:
-            raise CliError("--live takes no FILE, --call or --accept: it asks one model, whatever agents name it")
+        if judged is not None or accept or not _are_providers(files):
+            raise CliError(
+                "--live asks one model, whatever agents name it: it takes a file of providers at most, and neither "
+                "--call nor --accept"
+            )
         # Here: the SDK of a vendor takes long to import.
         from mandate.workers.cli.validate_live import call_live  # noqa: PLC0415 - only for calls
 
-        return await call_live(call.out, settings, live)
+        return await call_live(call.out, replace(settings, endpoints=files[0] if files else settings.endpoints), live)
     sources = _sources(settings, files)
     settings = replace(settings, endpoints=sources.providers or settings.endpoints)
     endpoints, wrong_endpoints = try_endpoints(settings)
@@ -125,6 +128,13 @@ async def validate(
         for fault in faults:
             write_error(str(fault))
     return REFUSED if faults else DONE
+
+
+def _are_providers(files: list[Path] | None) -> bool:
+    """Tell whether the command line names one file of providers, or nothing."""
+    if not files:
+        return True
+    return len(files) == 1 and files[0].is_file() and is_providers_file(read_document(files[0]))
 
 
 def _control(settings: Settings) -> Approvers | None:

@@ -60,7 +60,8 @@ async def test_answer_is_told_with_model_tokens_time_and_price(tmp_path: Path, p
     peer.replies.append(said("ok"))
     write(tmp_path, peer.url)
 
-    done = await validate(tmp_path, "--live", "it:llama-4")
+    # The file may also be named.
+    done = await validate(tmp_path, "providers.yaml", "--live", "it:llama-4", MANDATE_PROVIDERS="")
 
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     assert (done.code, done.err) == (0, "")
@@ -147,6 +148,10 @@ async def test_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 
 
 NO_KEY = "secret 'IT_KEY' is not in the environment, and there is no folder of secrets"
+NO_FILE = (
+    "--live asks one model, whatever agents name it: it takes a file of providers at most, and neither --call nor "
+    "--accept"
+)
 NO_PROVIDER = (
     "there is no provider 'is' here; there are openai, anthropic, vllm, scripted, it; to add one, "
     "name it under 'endpoints' in providers.yaml, with 'protocol', 'base_url' and 'key'"
@@ -167,7 +172,8 @@ NO_PROVIDER = (
             ["it:x"],
             f"--live 'it:x': models named 'it:...' cannot be asked: {NO_KEY}",
         ),
-        (["it:x", "a.yaml"], "--live takes no FILE, --call or --accept: it asks one model, whatever agents name it"),
+        (["it:x", "a.yaml"], NO_FILE),
+        (["it:x", "--accept"], NO_FILE),
     ],
 )
 async def test_what_cannot_be_sent_is_bad_input(tmp_path: Path, words: list[str], sentence: str) -> None:
