@@ -15,6 +15,7 @@ from mandate.activities import failures, heartbeat
 from mandate.activities.context.assembly import Assembled, ContextAssembler
 from mandate.activities.context.sizes import write_instructions
 from mandate.activities.grants import Attempts, may_be_billed
+from mandate.activities.own_files import PATIENCE
 from mandate.activities.period_budgets import Held, PeriodBudgets
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from mandate.activities.providers.breaker import Breakers
@@ -157,6 +158,7 @@ class ModelActivities:
             timeout=_find_time(info),
             attempt=info.attempt,
             has_others=request.has_others,
+            params=agent.params.get(f"{provider}:{model}", {}),
         )
         completion = await (await self.provider(provider)).complete(prompt)
         log.info(
@@ -211,8 +213,12 @@ class ModelActivities:
         """Return the provider of this name, made at its first use; raise as `call_model` does when there is none."""
         if name not in self._makers:
             configured = ", ".join(sorted(self._makers)) or "none"
+            # Not sent: the file of providers of another worker may name it.
             raise failures.make_model_failure(
-                "configuration", f"this worker has no provider {name!r}; it has: {configured}", attempt=1
+                "configuration",
+                f"this worker has no provider {name!r}; it has: {configured}",
+                retryable=True,
+                retry_after=PATIENCE,
             )
         task = self._providers.get(name)
         if task is None or (task.done() and (task.cancelled() or task.exception())):

@@ -221,6 +221,7 @@ KEYS: Mapping[str, Convert] = {
     "openai_base_url": _url,
     "people": _path,
     "policies": _path,
+    "providers": _path,
     "requester": _text,
     "secrets": _path,
     "store": _store,

@@ -39,6 +39,7 @@ from mandate.workers import providers, search_attributes
 from mandate.workers.catalog import budgets, channels, earlier_agents, readiness
 from mandate.workers.catalog import people as catalog_people
 from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.endpoints import read_endpoints
 from mandate.workers.catalog.tools import AnnouncedWaits, McpDefinitions
 from mandate.workers.fleet import Fleet, list_pollers, list_served
 from mandate.workers.identities import Identities
@@ -204,7 +205,8 @@ async def _open_activities(
     earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
     own = collect_named([*earlier, *(one.pinned for one in loaded)])
     limits = PeriodBudgets(blobs.store, budgets.open_budgets(settings).read)
-    models = ModelActivities(providers.makers(settings, own), agents, transcript, limits)
+    makers = providers.makers(settings, own, catalog.endpoints.by_name)
+    models = ModelActivities(makers, agents, transcript, limits)
     stack.push_async_callback(models.close)
     await models.open(sorted(catalog.providers()))
     offered = {
@@ -241,7 +243,12 @@ async def _open_activities(
 async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:
     """Return the agents, each with all that it needs, and with warnings of calls that will be refused."""
     catalog = await Catalog.load(
-        settings.agents, mcp, secrets=resolve, policies=settings.policies, project=settings.project
+        settings.agents,
+        mcp,
+        secrets=resolve,
+        policies=settings.policies,
+        project=settings.project,
+        endpoints=read_endpoints(settings),
     )
     agents = catalog.agents.values()
     faults = (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings))

@@ -16,8 +16,11 @@ from mandate.workflows.rules.price import compute_cost
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
-PRICED = frozenset(("openai", "anthropic"))
-"""Providers that have list prices; a server of one's own has none."""
+LISTED = frozenset(("openai", "anthropic"))
+"""Providers that have list prices by their own names; others have those that the file of providers names."""
+
+BY_NAME = ""
+"""Stands for the prices of the provider that a model's name begins with."""
 
 FILE = "agent file"
 
@@ -30,7 +33,11 @@ _OF_OTHER_MODELS = ("fallback_message", "advisor_message")
 
 
 def pin_price(
-    model_name: str, spec: PriceSpec | None, *, params: Mapping[str, JsonValue] | None = None
+    model_name: str,
+    spec: PriceSpec | None,
+    *,
+    params: Mapping[str, JsonValue] | None = None,
+    prices_as: str | None = BY_NAME,
 ) -> Price | None:
     """Return the price of `provider:model` as a run keeps it, or `None` where nobody knows it.
 
@@ -39,22 +46,30 @@ def pin_price(
         spec: The price in the agent file, which comes first.
         params: The vendor's request fields. The price is that of the service tier and of the speed that they ask
             for, and of writes to the cache for as long as they ask for.
+        prices_as: The provider whose list holds, if it is not the model's own; `None` where none does.
     """
-    provider, _, model = model_name.partition(":")
+    provider, model = _find_list(model_name, prices_as)
     variant = _find_variant(params or {})
     price = _read_spec(spec, variant) if spec is not None else _find_listed(provider, model, variant)
     return _with_long_writes(price) if price is not None and _writes_for_an_hour(params or {}) else price
 
 
-def find_window(model_name: str) -> int | None:
+def find_window(model_name: str, *, prices_as: str | None = BY_NAME) -> int | None:
     """Return the tokens that `provider:model` takes at most, or `None` where the list does not say it."""
-    provider, _, model = model_name.partition(":")
+    provider, model = _find_list(model_name, prices_as)
     info = _find_model(provider, model)
     return info.context_window if info is not None else None
 
 
+def _find_list(model_name: str, prices_as: str | None) -> tuple[str | None, str]:
+    provider, _, model = model_name.partition(":")
+    if prices_as != BY_NAME:
+        return prices_as, model
+    return provider if provider in LISTED else None, model
+
+
 def compute_price(
-    provider: str,
+    prices_as: str | None,
     model: str,
     usage: Usage,
     body: Raw = NOTHING,
@@ -67,7 +82,7 @@ def compute_price(
     Batch discounts, taxes and negotiated prices that are in no agent file are not known here.
 
     Args:
-        provider: Only some have list prices.
+        prices_as: The provider whose list prices hold; `None` where none do.
         model: The name that was asked for.
         usage: Tokens of the call, or of the part of it that `counts` is about.
         body: The answer, for what the tokens do not say: the service tier, the speed, and the model that answered,
@@ -83,7 +98,7 @@ def compute_price(
     hour = counts.get("cache_creation").get("ephemeral_1h_input_tokens").count
     if usage.cached_input_tokens + usage.cache_write_tokens > usage.input_tokens or hour > usage.cache_write_tokens:
         return None
-    applied = _find_applied(provider, model, body, price=price, counts=counts)
+    applied = _find_applied(prices_as, model, body, price=price, counts=counts)
     if applied is None:
         return None
     return compute_cost(
@@ -96,7 +111,7 @@ def compute_price(
     )
 
 
-def _find_applied(provider: str, model: str, body: Raw, *, price: Price | None, counts: Raw) -> Price | None:
+def _find_applied(provider: str | None, model: str, body: Raw, *, price: Price | None, counts: Raw) -> Price | None:
     """Return the price that the call is billed at, by what the answer says."""
     usage = body.get("usage")
     told = {
@@ -115,7 +130,7 @@ def _find_applied(provider: str, model: str, body: Raw, *, price: Price | None, 
     return price if billed == price.variant else _find_listed(provider, model, billed) or price
 
 
-def _find_closest(provider: str, model: str, variant: Mapping[str, str]) -> Price | None:
+def _find_closest(provider: str | None, model: str, variant: Mapping[str, str]) -> Price | None:
     """Return the list price, that of the usual tier and speed where the list does not know these."""
     return _find_listed(provider, model, variant) or _find_listed(provider, model, {})
 
@@ -154,13 +169,13 @@ def _read_spec(spec: PriceSpec, variant: dict[str, str]) -> Price:
     return Price(tiers=(rates,), source=FILE, variant=variant)
 
 
-def _find_listed(provider: str, model: str, variant: Mapping[str, str]) -> Price | None:
+def _find_listed(provider: str | None, model: str, variant: Mapping[str, str]) -> Price | None:
     """Return today's list price for exactly this service tier and speed."""
     return _read_list(provider, model, tuple(sorted(variant.items())), datetime.now(UTC).date())
 
 
 @lru_cache(maxsize=256)
-def _read_list(provider: str, model: str, variant: tuple[tuple[str, str], ...], today: date) -> Price | None:
+def _read_list(provider: str | None, model: str, variant: tuple[tuple[str, str], ...], today: date) -> Price | None:
     info = _find_model(provider, model)
     if info is None:
         return None
@@ -175,8 +190,8 @@ def _read_list(provider: str, model: str, variant: tuple[tuple[str, str], ...], 
 
 
 @lru_cache(maxsize=256)
-def _find_model(provider: str, model: str) -> "ModelInfo | None":
-    if provider not in PRICED:
+def _find_model(provider: str | None, model: str) -> "ModelInfo | None":
+    if provider is None:
         return None
     # The import takes a tenth of a second, and is not for processes without such models.
     from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - a tenth of a second, only for list prices

@@ -25,6 +25,7 @@ from mandate.workers.catalog.agents import read_agent
 from mandate.workers.catalog.budgets import read_budgets
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.conditions import check
+from mandate.workers.catalog.endpoints import read_endpoints
 from mandate.workers.catalog.people import read_people
 from mandate.workers.catalog.policies import read_policy_file
 from mandate.workers.secrets import Secrets
@@ -65,6 +66,8 @@ class Example:
             return "script"
         if "rules" in keys:
             return "policy file"
+        if "endpoints" in keys:
+            return "providers file"
         if isinstance(value.get("people"), list):
             return "people file"
         if isinstance(value.get("budgets"), list):
@@ -136,8 +139,17 @@ def test_other_files_are_valid(example: Example, tmp_path: Path, monkeypatch: py
             assert read_budgets(Settings.from_environment({"MANDATE_BUDGETS": str(path)})) is not None
         case "policy file":
             assert read_policy_file(path).rules
+        case "providers file":
+            assert read_endpoints(Settings.from_environment({"MANDATE_PROVIDERS": str(path)})).by_name
         case _:
             pytest.fail(f"{example.place}: it is not clear what this is an example of")
+
+
+@pytest.mark.parametrize("example", [one for one in AGENTS if "params:" in one.text], ids=place)
+async def test_request_fields_are_those_of_the_vendors(example: Example, tmp_path: Path) -> None:
+    models = json.dumps({**AGENT, "models": example.value["models"]})
+
+    assert await Catalog.load(write(tmp_path, models), StubServers(), secrets=Secrets({}))
 
 
 async def test_the_agent_of_the_readme_fits_the_tool_of_the_readme(

@@ -68,6 +68,7 @@ def test_pages_with_commands_are_found() -> None:
         "deploy/docs/budgets.md": 5,
         "deploy/docs/context.md": 3,
         "deploy/docs/install.md": 6,
+        "deploy/docs/models.md": 1,
         "deploy/docs/policy-and-people.md": 20,
         "deploy/docs/recovery.md": 7,
         "deploy/package/README.md": 4,

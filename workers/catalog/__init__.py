@@ -16,6 +16,8 @@ examples: calls judged as written
 people: file of people
 channels: file of channels
 budgets: file of budgets
+endpoints: file of providers
+params: request fields, by the vendors' types
 readiness: needs of a process
 conditions: conditions against tools
 condition_types: types of conditions' variables

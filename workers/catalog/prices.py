@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 from mandate.activities.documents import Document, Fault
@@ -21,7 +21,9 @@ _PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
 class AgentPrices:
     """Prices and windows of the models of one valid agent file."""
 
-    def __init__(self, spec: AgentSpec, document: Document) -> None:
+    def __init__(self, spec: AgentSpec, document: Document, find_list: Callable[[str], str | None]) -> None:
+        """Take the agent; `find_list` returns whose list prices hold for the models of a provider."""
+        self._find_list = find_list
         self._spec = spec
         self._document = document
 
@@ -71,15 +73,18 @@ class AgentPrices:
     def _find_price(self, model: str) -> Price | None:
         entry = self._in_route.get(model)
         if entry is not None:
-            return pin_price(model, entry.price, params=entry.params)
-        return pin_price(model, self._spec.prices.get(model))
+            return pin_price(model, entry.price, params=entry.params, prices_as=self._list_of(model))
+        return pin_price(model, self._spec.prices.get(model), prices_as=self._list_of(model))
+
+    def _list_of(self, model: str) -> str | None:
+        return self._find_list(model.partition(":")[0])
 
     def _pin(self, entry: RouteEntry, group: int) -> RoutePin:
         return RoutePin(
             model=entry.model,
             group=group,
             when=entry.when,
-            window=entry.window or find_window(entry.model),
+            window=entry.window or find_window(entry.model, prices_as=self._list_of(entry.model)),
             max_output_tokens=entry.max_output_tokens,
             timeout=entry.timeout,
             price=self._find_price(entry.model),
@@ -103,7 +108,11 @@ class AgentPrices:
                 yield self._document.fault(("prices", model), message)
 
     def _missing(self, place: Place, model: str, params: JsonObject, line: str) -> Fault:
-        asked = " as 'params' ask for it" if params and pin_price(model, None) is not None else ""
+        asked = (
+            " as 'params' ask for it"
+            if params and pin_price(model, None, prices_as=self._list_of(model)) is not None
+            else ""
+        )
         message = f"no price is known for {model!r}{asked}, and 'budget' limits 'cost_usd'; add its price: {line}"
         return self._document.fault(place, message)
 

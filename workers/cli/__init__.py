@@ -20,6 +20,8 @@ validate_policies: policies in words
 validate_budgets: budgets in words
 validate_call: verdict on one call
 validate_accept: acceptance of MCP tools
+validate_endpoints: file of providers in words
+validate_live: one call of a model
 worker: `mandate worker`
 worker_watch: `mandate worker --watch`
 watched_files: files of a worker, and their changes

@@ -8,7 +8,7 @@ from rich.text import Text
 from mandate.activities.toolbox.closed_schemas import find_open_places
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.policy_summary import Outcome, outcomes, runs_unasked
-from mandate.workers.catalog.provider_tools import list_rewritings
+from mandate.workers.catalog.provider_tools import FindProtocol, list_rewritings
 from mandate.workers.cli.output import Output, print_table
 from mandate.workers.cli.validate_costs import costs_json, describe_costs
 from mandate.workflows.contracts.policy import Approvers
@@ -37,7 +37,7 @@ def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
             print_table(out, [_checked(check) for check in pinned.checks], ("after", "is checked"), indent=2)
         for line in (*_strange(loaded), *_openings(loaded)):
             out.print(Text(f"  {line}", style="yellow"))
-        for rewriting in list_rewritings(pinned):
+        for rewriting in list_rewritings(pinned, catalog.endpoints.find_protocol):
             told = f"{rewriting.tool} is sent to {_listed(rewriting.providers)} in another form"
             out.print(Text(f"  {told}: {'; '.join(rewriting.changes)}", style="dim"))
 
@@ -84,7 +84,7 @@ def _requester_json(loaded: Loaded, *, has_people: bool) -> str:
     return "known" if _is_usual(loaded, has_people=has_people) else "required"
 
 
-def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
+def agent_json(loaded: Loaded, find_protocol: FindProtocol, *, has_people: bool) -> dict[str, object]:
     """Return one agent, for `-o json`."""
     tools: list[dict[str, object]] = []
     for definition in loaded.pinned.tools:
@@ -123,7 +123,7 @@ def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
         "unaccepted": list(loaded.strange),
         "rewritten": [
             {"tool": made.tool, "providers": list(made.providers), "changes": list(made.changes)}
-            for made in list_rewritings(loaded.pinned)
+            for made in list_rewritings(loaded.pinned, find_protocol)
         ],
         "open": _unnamed(loaded),
         "unasked": _unasked(loaded),

@@ -22,6 +22,7 @@ decision_lookups: decisions looked up together
 control: checks of who controls runs
 people: file of people
 channels: file of channels
+endpoints: file of providers
 verification: checks and probes
 compensation: calls that take others back
 failures: types of failure, outcomes

@@ -40,7 +40,7 @@ async def read(protocol: str, body: JsonObject, *, model: str, price: Price | No
     adapter = ADAPTERS[protocol]("http://127.0.0.1:1")
     asked = replace(prompt(model=model), price=price)
     try:
-        peer = errors.Peer("fake", model, "http://127.0.0.1:1", 1, secret="")
+        peer = errors.Peer("fake", model, "http://127.0.0.1:1", 1, secrets=())
         return adapter.read_answer(asked, Raw.read(json.dumps(body)), peer).usage
     finally:
         await adapter.close()
