@@ -95,7 +95,7 @@ AGENTS = [example for example in EXAMPLES if example.kind in {"agent", "part", "
 WHOLE = [
     example
     for example in AGENTS
-    if example.kind == "agent" and all({"http", "activity"} & set(entry) for entry in example.value["tools"])
+    if example.kind == "agent" and all({"http", "activity"} & set(entry) for entry in example.value.get("tools", []))
 ]
 """Agents that need no modules and no servers, so that their tools and conditions can be looked at too."""
 
@@ -190,7 +190,10 @@ def test_the_line_that_makes_the_shop_makes_it(tmp_path: Path) -> None:
 
 
 def test_examples_are_found() -> None:
-    assert [one.place.partition(":")[0] for one in WHOLE] == ["deploy/docs/tools-and-effects.md"]
+    assert [one.place.partition(":")[0] for one in WHOLE] == [
+        "deploy/docs/models.md",
+        "deploy/docs/tools-and-effects.md",
+    ]
     assert {"agent", "script", "people file", "budgets file"} <= {one.kind for one in EXAMPLES}
 
 
