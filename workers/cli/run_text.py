@@ -33,6 +33,8 @@ def print_heading(out: Output, record: Record, url: str | None) -> None:
         out.print(its.ended.reason)
     if record.diagnosis is not None:
         out.print(Text(record.diagnosis.sentence, style="bold red"))
+    elif record.retrying is not None:
+        out.print(Text(record.retrying, style="yellow"))
 
 
 def print_message(out: Output, message: Said, *, why: str | None, full: bool) -> None:

@@ -37,7 +37,8 @@ async def show(
     With `-o json` one object: workflow_id, run_id, status (running, waiting, paused, or how it ended), reason, output,
     agent, version, step, head, usage, effects, uncertain, people (what they were asked and said: step, line), messages,
     pending: calls of the last turn whose results the model was not told yet, and workflow_task: attempt, cause, message
-    and event_id of one that fails again and again, else null.
+    and event_id of one that fails again and again, else null; retrying: what is tried again and why, else null. The
+    first message of a model has why it was asked, and so has each after it became another one.
 
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """

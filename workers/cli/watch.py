@@ -19,7 +19,7 @@ from temporalio.service import RPCError
 from mandate.workers.cli import request_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
-from mandate.workers.client.diagnosis import diagnose_described
+from mandate.workers.client.diagnosis import describe_retry, diagnose_described
 from mandate.workers.client.pollers import list_pollers
 from mandate.workers.history.events import (
     Call,
@@ -247,8 +247,4 @@ def _attempts(described: DescribeWorkflowExecutionResponse) -> str | None:
     """Return what is tried again, and why the last attempt failed."""
     if described.pending_workflow_task.attempt > 1:
         return f"its workflow task fails, attempt {described.pending_workflow_task.attempt}; see the log of the worker"
-    for activity in described.pending_activities:
-        if activity.attempt > 1:
-            failure = wording.shorten(activity.last_failure.message or "no answer", 100)
-            return f"{activity.activity_type.name}, attempt {activity.attempt}: {failure}"
-    return None
+    return describe_retry(described, 100)

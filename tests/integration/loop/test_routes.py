@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities.files import FileError
@@ -88,6 +89,12 @@ async def progress(handle: WorkflowHandle[Any, Any]) -> Progress:
     return await handle.query("progress", result_type=Progress)
 
 
+async def details_of(handle: WorkflowHandle[Any, Any]) -> str:
+    """The current details of a run, as Temporal's Web UI shows them."""
+    metadata = await handle.query("__temporal_workflow_metadata", result_type=RawValue)
+    return str(json.loads(metadata.payload.data)["currentDetails"])
+
+
 async def test_a_condition_moves_the_run_and_it_stays(site: Site, fake: FakeProvider, client: Client) -> None:
     """The condition holds at one step only; the run does not go back when it holds no more."""
     when = "run.step == 2 && run.last_tools == ['look'] && run.risk == 0.0 && run.failures == 0"
@@ -97,8 +104,10 @@ async def test_a_condition_moves_the_run_and_it_stays(site: Site, fake: FakeProv
         handle = await site.start("moves")
         result = await handle.result()
         seen = await progress(handle)
+        details = await details_of(handle)
 
     assert result.status is RunStatus.COMPLETED
+    assert "Model: `vllm:strong`: a condition of the route holds: run.step == 2" in details
     assert models_of(fake) == ["cheap", "cheap", "strong", "strong", "strong"]
     because = f"a condition of the route holds: {when}"
     assert await why_of(client, handle.id) == {1: "it is the first of the route", 3: because}
@@ -240,7 +249,31 @@ async def test_a_breaker_sends_the_next_run_to_the_next_model_at_once(
     assert (await why_of(client, handle.id))[1] == seen.why_model
 
 
-async def test_a_breaker_only_delays_a_run_with_one_model(site: Site, fake: FakeProvider, plan: Plan) -> None:
+async def test_an_open_breaker_is_told_while_a_run_with_one_model_waits(
+    site: Site, fake: FakeProvider, plan: Plan, client: Client
+) -> None:
+    plan.by_model["cheap"] = DOWN
+    site.write("down", [], models=[CHEAP, STRONG])
+    site.write("alone", [], models=[CHEAP])
+
+    async with site.serving():
+        for _ in range(5):
+            await (await site.start("down")).result()
+        plan.by_model.clear()
+        fake.reset()
+        handle = await site.start("alone")
+        while (retrying := (await read_record(client, handle.id, None)).retrying) is None:
+            await asyncio.sleep(0.05)
+        asked_before = len(fake.requests)
+        result = await handle.result()
+
+    assert asked_before == 0
+    assert retrying.startswith("call_model, attempt 2: its breaker is open for ")
+    assert result.status is RunStatus.COMPLETED
+    assert models_of(fake) == ["cheap"] * (LOOKS + 1)
+
+
+async def test_a_rate_limit_only_delays_a_run_with_one_model(site: Site, fake: FakeProvider, plan: Plan) -> None:
     busy = Problem(429, "rate_limit_exceeded", "slow down", {"retry-after": "2"})
     plan.by_model["cheap"] = [busy]
     site.write("alone", [], models=[CHEAP])
