@@ -205,9 +205,8 @@ async def test_no_answer_tells_its_time_where_nobody_asks_for_it(site: Site, cli
 
     assert "latency" not in history
     assert "why_model" not in history
-    assert (await requests_of(client, handle))[0] == ModelRequest(
-        agent=(await requests_of(client, handle))[0].agent, head=(await requests_of(client, handle))[0].head, step=1
-    )
+    requests = await requests_of(client, handle)
+    assert {(request.model, request.why, request.has_others) for request in requests} == {(None, "", False)}
 
 
 async def test_a_provider_that_is_down_is_left_for_the_next_model(
