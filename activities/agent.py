@@ -14,6 +14,7 @@ from mandate.activities.people.directory import DirectoryUnavailable
 from mandate.activities.people.requesters import Requester, RequesterRefused, Requesters
 from mandate.activities.people.signatures import KeysUnavailable
 from mandate.activities.period_budgets import PeriodBudgets
+from mandate.activities.providers.prices import find_window, pin_price
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, PinRequest
@@ -143,7 +144,7 @@ def _name_route(agent: PinnedAgent, model: str | None) -> tuple[RoutePin, ...]:
     """Return the route of a run that names its model; empty when it follows the agent's.
 
     Raises:
-        ApplicationError: `BadInput`, the agent does not allow that model.
+        ApplicationError: `BadInput`, the agent does not allow that model, or limits money and nobody knows its price.
     """
     if model is None:
         return ()
@@ -156,7 +157,17 @@ def _name_route(agent: PinnedAgent, model: str | None) -> tuple[RoutePin, ...]:
             non_retryable=True,
             category=failures.EXPECTED,
         )
-    return route
+    named = route[0]
+    price, window = named.price or pin_price(model, None), named.window or find_window(model)
+    if price is None and agent.budget.cost_usd is not None:
+        raise ApplicationError(
+            f"start request: model: no price is known for {shorten(model, 200)!r}, and runs of {agent.name!r} are "
+            "limited in 'cost_usd'; its price belongs under `prices` in the agent file",
+            type=FailureType.BAD_INPUT,
+            non_retryable=True,
+            category=failures.EXPECTED,
+        )
+    return (named.model_copy(update={"price": price, "window": window}),)
 
 
 def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...], requester: Requester) -> AgentPin:

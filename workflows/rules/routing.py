@@ -14,6 +14,7 @@ from mandate.workflows.contracts.policy import RunFacts
 from mandate.workflows.contracts.route import Preference, Price, RouteFacts, RoutePin
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.rules import policy, wording
+from mandate.workflows.rules.price import compute_cost
 
 CONDITION_CHARACTERS = 120
 
@@ -32,8 +33,6 @@ NEWEST_SHARE = 0.3
 FIRST = "it is the first of the route"
 FAILED = "an attempt failed, and the agent goes on with its next model then"
 NAMED = "the start request names it"
-
-MILLION = Decimal(1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +119,7 @@ def average_latency(before: float | None, seconds: float) -> float:
 def compute_call_cost(price: Price, context_tokens: int) -> Decimal:
     """Return the cost of a call with a context of this size and a usual answer, in US dollars."""
     tokens = max(context_tokens, OUTPUT_TOKENS)
-    rates = next(rates for rates in reversed(price.tiers) if tokens > rates.above)
-    return (tokens * rates.input + OUTPUT_TOKENS * rates.output) / MILLION
+    return compute_cost(price, input_tokens=tokens, cached_input=0, cache_write=0, output=OUTPUT_TOKENS)
 
 
 def collect_variables(run: RunFacts, facts: RouteFacts, tools: Sequence[Tool]) -> dict[str, object]:

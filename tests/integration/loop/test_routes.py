@@ -329,6 +329,26 @@ async def test_a_start_that_names_another_model_is_refused_with_those_that_are_a
     )
 
 
+async def test_a_named_model_without_a_price_is_refused_where_money_is_limited(site: Site) -> None:
+    priced = {"model": CHEAP, "price": {"input": "1", "output": "1"}}
+    keys: dict[str, Any] = {"models": [priced], "models_allowed": ["vllm:*"], "budget": {"cost_usd": "2.00"}}
+    site.write("named", [], **keys, prices={STRONG: {"input": "1", "output": "1"}})
+
+    async with site.serving():
+        known = await (await site.start("named", model=STRONG)).result()
+        handle = await site.start("named", model=OTHER)
+        with pytest.raises(WorkflowFailureError) as raised:
+            await handle.result()
+
+    cause = raised.value.cause
+    assert known.status is RunStatus.COMPLETED
+    assert isinstance(cause, ApplicationError)
+    assert cause.message == (
+        "start request: model: no price is known for 'vllm:other', and runs of 'named' are limited in 'cost_usd'; its "
+        "price belongs under `prices` in the agent file"
+    )
+
+
 async def test_a_name_that_is_no_model_is_refused_before_anything_starts(site: Site) -> None:
     with pytest.raises(ValueError, match=r"^model: 'gpt-6' "):
         await site.start("named", model="gpt-6")
