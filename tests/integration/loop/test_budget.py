@@ -170,6 +170,21 @@ async def test_time_cuts_a_model_call_off(site: Site) -> None:
     assert (result.reason or "").startswith("the limit of 5s since the start is used up")
 
 
+async def test_time_cuts_a_read_off_and_waits_for_an_effect(site: Site) -> None:
+    turns = [{"call": [{"look": {"what": "x", "seconds": 60.0}}]}, {"say": "late"}]
+    site.write("reads", turns, budget={"wall_time": "5s"})
+    paid = [{"call": [{"pay": {"order": 1, "seconds": 7.0}}]}, {"say": "late"}]
+    site.write("acts", paid, budget={"wall_time": "5s"})
+    async with site.serving(), asyncio.timeout(25):
+        read, acted = await site.start("reads"), await site.start("acts")
+        of_read, of_effect = await read.result(), await acted.result()
+
+    for result in (of_read, of_effect):
+        assert result.status == RunStatus.EXHAUSTED
+        assert (result.reason or "").startswith("the limit of 5s since the start is used up")
+    assert (of_effect.effects.count, of_effect.uncertain) == (1, ())
+
+
 async def test_waiting_for_people_is_no_work(site: Site) -> None:
     rule = [{"id": "all", "match": {}, "verdict": "ask", "approvers": {"groups": ["finance"]}}]
     turns = [{"call": [{"look": {"what": "x"}}]}, {"say": "done"}]
