@@ -132,16 +132,18 @@ class ContextAssembler:
         measured = chain.measured if chain.measured is not None and chain.measured.model == model else None
         if measured is not None:
             known = max(measured.input_tokens + measured.output_tokens, ceil(tokens.total * calibration.LOWEST))
-            new = add_up(sizes[len(sizes) - len(told) :])
-            estimate = calibration.estimate_request(known, new, measured.ratios)
+            before = len(sizes) - len(told)
+            seen = fixed + add_up(sizes[:before])
+            estimate = calibration.estimate_request(known, add_up(sizes[before:]), measured.ratios, seen)
             return Assembled(chain, told, conversation, tokens, estimate, measured.ratios)
         ratios: Ratios = chain.cut.ratios if chain.cut is not None and chain.cut.ratios else UNKNOWN
-        return Assembled(chain, told, conversation, tokens, calibration.estimate_request(0, tokens, ratios), ratios)
+        estimate = calibration.estimate_request(0, tokens, ratios, tokens)
+        return Assembled(chain, told, conversation, tokens, estimate, ratios)
 
     def _find_room(self, agent: PinnedAgent, assembled: Assembled, digest: Digest, found: Limits) -> int:
         """Return the tokens above which a cut is made: more than the limit where what is never cut needs it."""
         fixed = self._sizes.measure(digest, agent) + measure_message(assembled.conversation[0])
-        needed = calibration.estimate_new(fixed, assembled.ratios)
+        needed = calibration.estimate_new(fixed, assembled.ratios, assembled.tokens)
         return max(found.limit, min(found.most, ceil(needed * 1.5)))
 
     async def _cut(
@@ -296,11 +298,12 @@ class _Cutter:
             + measure_message(self._goal)
             + measure_message(UserMessage(role="user", parts=(TextPart(kind="text", text=note + words),))),
             self._whole.ratios,
+            self._whole.tokens,
         )
         return max(aim - always, aim // 3)
 
     def _size(self, message: Message) -> int:
-        return calibration.estimate_new(measure_message(message), self._whole.ratios)
+        return calibration.estimate_new(measure_message(message), self._whole.ratios, self._whole.tokens)
 
 
 def _list_words(note: Message) -> list[TextPart]:

@@ -171,7 +171,7 @@ def _find_rates(text: str) -> tuple[float, float]:
     hangul = [character for character in sample if "\uac00" <= character <= "\ud7a3"]
     is_natural = sum(map(_COMMON_HAN.__contains__, han)) >= 0.2 * len(han) or kana >= 0.3 * len(han)
     is_korean = sum(map(_COMMON_HANGUL.__contains__, hangul)) >= 0.15 * len(hangul)
-    return (1.35 if is_natural else 2.5), (1.35 if is_korean else 2.65)
+    return (1.2 if is_natural else 2.5), (1.35 if is_korean else 2.65)
 
 
 def _measure_other(character: str, rates: tuple[float, float]) -> float:
@@ -180,7 +180,7 @@ def _measure_other(character: str, rates: tuple[float, float]) -> float:
         if code < end:
             return 1.4 if code in _COMMON_SIGNS else tokens
     if 0x4E00 <= code <= 0x9FFF:
-        return 1.02 if character in _COMMON_HAN else rates[0]
+        return 0.95 if character in _COMMON_HAN else rates[0]
     if 0xAC00 <= code <= 0xD7A3:
         return 1.0 if character in _COMMON_HANGUL else rates[1]
     return 1.8 if 0xFF00 <= code < 0xFFF0 else 3.0
