@@ -13,7 +13,7 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from mandate.activities import failures, heartbeat
+from mandate.activities import failures
 from mandate.activities.context import calibration, cuts, limits, summary
 from mandate.activities.context.calibration import UNKNOWN, Ratios
 from mandate.activities.context.estimate import Tokens
@@ -26,7 +26,7 @@ from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.conversation import Conversation
 from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.workflows.contracts.agent import PinnedAgent
-from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.base import Digest, digest_of
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelRequest, NotSent, Usage
 from mandate.workflows.contracts.transcript import (
@@ -158,10 +158,11 @@ class ContextAssembler:
         cutter = _Cutter(self._sizes.measure(request.agent, agent), agent, whole, request.state or "")
         limit = found.limit if found is not None else learned or ceil(whole.estimate * limits.AIM)
         spent, lines, kept_from = Usage(), self._lines_before(whole), 0
+        key = _name_cut(whole, request)
         aim = ceil(limit * limits.AIM)
         if agent.context.summary is not None:
-            if (made := await self._find_made(whole)) is not None:
-                return self._begin(agent, made, request.agent, model, Usage())
+            if (made := await self._transcript.blobs.find_first(key)) is not None:
+                return await self._resume(agent, made, request.agent, model)
             draft = cutter.cut(aim, ())
             lines, spent, kept_from = await self._sum_up(agent, whole, draft, model, limit)
         plan = cutter.cut(aim, lines)
@@ -182,7 +183,9 @@ class ContextAssembler:
         )
         chain = await self._transcript.append(whole.chain, request.agent, whole.told, cut=cut)
         if agent.context.summary is not None:
-            heartbeat.leave({"cut": chain.head, "after": whole.chain.head})
+            first = await self._transcript.blobs.keep_first(key, chain.head.encode())
+            if first != chain.head.encode():
+                return await self._resume(agent, first, request.agent, model, spent)
         cut_down = self._begin(agent, chain, request.agent, model, spent)
         log.info("context_cut", step=request.step, number=cut.number, before=whole.estimate, after=cut_down.estimate)
         return cut_down
@@ -194,14 +197,11 @@ class ContextAssembler:
     def _lines_before(whole: Assembled) -> tuple[SummaryLine, ...]:
         return whole.chain.cut.summary if whole.chain.cut is not None else ()
 
-    async def _find_made(self, whole: Assembled) -> Chain | None:
-        """Return the cut that an earlier attempt made here: a summary is not written in the same words twice."""
-        for detail in activity.info().heartbeat_details:
-            if isinstance(detail, dict) and detail.get("after") == whole.chain.head:
-                chain = await self._transcript.load(str(detail["cut"]))
-                if chain.segment.previous == whole.chain.head and chain.segment.messages == whole.told:
-                    return chain
-        return None
+    async def _resume(
+        self, agent: PinnedAgent, head: bytes, digest: Digest, model: str, spent: Usage | None = None
+    ) -> Assembled:
+        """Go on from the cut that an earlier attempt made here: no summary is written twice in different words."""
+        return self._begin(agent, await self._transcript.load(head.decode()), digest, model, spent or Usage())
 
     async def _sum_up(
         self, agent: PinnedAgent, whole: Assembled, draft: "_Plan", model: str, limit: int
@@ -219,6 +219,12 @@ class ContextAssembler:
         task = summary.Task(agent, model, limit, lines, sources, SUMMARY_TIME)
         made = await summary.summarise(task, self._provider, attempt=activity.info().attempt)
         return made.lines, made.usage, dropped[-1][1].position
+
+
+def _name_cut(whole: Assembled, request: ModelRequest) -> str:
+    """Return a name of the cut that is the same in each attempt of this step."""
+    told = "".join(message.model_dump_json() for message in whole.told)
+    return digest_of("\n".join(("cut", whole.chain.head, told, request.model_dump_json())).encode(errors="replace"))
 
 
 def _leave_last(segments: Sequence[tuple[Digest, Segment]], answers: int) -> list[tuple[Digest, Segment]]:
