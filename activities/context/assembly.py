@@ -180,28 +180,28 @@ class ContextAssembler:
             summary=lines,
             limit=learned,
             ratios=whole.ratios,
+            spent=spent,
         )
         chain = await self._transcript.append(whole.chain, request.agent, whole.told, cut=cut)
         if agent.context.summary is not None:
             first = await self._transcript.blobs.keep_first(key, chain.head.encode())
             if first != chain.head.encode():
-                return await self._resume(agent, first, request.agent, model, spent)
-        cut_down = self._begin(agent, chain, request.agent, model, spent)
+                return await self._resume(agent, first, request.agent, model)
+        cut_down = self._begin(agent, chain, request.agent, model)
         log.info("context_cut", step=request.step, number=cut.number, before=whole.estimate, after=cut_down.estimate)
         return cut_down
 
-    def _begin(self, agent: PinnedAgent, chain: Chain, digest: Digest, model: str, spent: Usage) -> Assembled:
+    def _begin(self, agent: PinnedAgent, chain: Chain, digest: Digest, model: str) -> Assembled:
+        spent = chain.cut.spent if chain.cut is not None else Usage()
         return replace(self._measure(agent, chain, (), digest, model), is_cut=True, usage=spent)
 
     @staticmethod
     def _lines_before(whole: Assembled) -> tuple[SummaryLine, ...]:
         return whole.chain.cut.summary if whole.chain.cut is not None else ()
 
-    async def _resume(
-        self, agent: PinnedAgent, head: bytes, digest: Digest, model: str, spent: Usage | None = None
-    ) -> Assembled:
+    async def _resume(self, agent: PinnedAgent, head: bytes, digest: Digest, model: str) -> Assembled:
         """Go on from the cut that an earlier attempt made here: no summary is written twice in different words."""
-        return self._begin(agent, await self._transcript.load(head.decode()), digest, model, spent or Usage())
+        return self._begin(agent, await self._transcript.load(head.decode()), digest, model)
 
     async def _sum_up(
         self, agent: PinnedAgent, whole: Assembled, draft: "_Plan", model: str, limit: int
@@ -215,7 +215,7 @@ class ContextAssembler:
         lines = self._lines_before(whole)
         if not draft.dropped or not dropped:
             return lines, Usage(), first
-        sources = await summary.list_sources(self._transcript, lines, dropped)
+        sources = await summary.list_sources(self._transcript, agent, lines, dropped)
         task = summary.Task(agent, model, limit, lines, sources, SUMMARY_TIME)
         made = await summary.summarise(task, self._provider, attempt=activity.info().attempt)
         return made.lines, made.usage, dropped[-1][1].position

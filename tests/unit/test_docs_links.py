@@ -100,6 +100,7 @@ WRITTEN_BY_USERS = ("deploy/channels.yaml",)
 def test_pages_are_where_they_are_listed() -> None:
     assert [Path(page).name for page in DOCS] == [
         "agents.md",
+        "context.md",
         "glossary.md",
         "install.md",
         "operating.md",
