@@ -58,6 +58,12 @@ def find_excess(agent: PinnedAgent, goal: Message) -> str | None:
     always, goal_size = measure_agent(agent), measure_message(goal)
     if (always + goal_size).times(LEAST) <= widest.most:
         return None
+    if always.times(LEAST) > widest.most // 2:
+        return (
+            f"instructions, pinned texts and tools have about {round(always.times(LEAST)):,} tokens, and the input "
+            f"about {round(goal_size.times(LEAST)):,}; {model!r} takes {widest.most:,} beside its answer, of a window "
+            f"of {widest.window:,}. Give the agent fewer tools or a shorter text"
+        )
     return (
         f"the input has about {round(goal_size.times(LEAST)):,} tokens, and instructions and tools about "
         f"{round(always.times(LEAST)):,}; {model!r} takes {widest.most:,} beside its answer, of a window of "

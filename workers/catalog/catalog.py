@@ -48,12 +48,14 @@ class Loaded:
     """Its MCP servers whose words in the prompt nobody has accepted."""
 
     def models(self) -> Iterator[tuple[Place, str]]:
-        """Yield each model that it may ask, those of its checks included, and its place in the file."""
+        """Yield each model that it may ask, those of checks and summaries included, and its place in the file."""
         yield from ((("models", index), model) for index, model in enumerate(self.pinned.models))
         for index, check in enumerate(self.pinned.checks):
             if check.model is not None:
                 yield ("checks", index, "model"), check.model
             yield from ((("checks", index, "models", place), model) for place, model in enumerate(check.models))
+        if (summary := self.pinned.context.summary) is not None:
+            yield from ((("context", "summary", "models", place), model) for place, model in enumerate(summary.models))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,16 @@ def test_what_the_model_turned_out_to_take_lowers_the_limit() -> None:
     assert find_limits(agent, "openai:m", 90_000) == Limits(32_000, 24_000, 24_000)
 
 
+def test_tools_and_instructions_that_no_model_takes_are_told_apart() -> None:
+    route = RoutePin(model="openai:m", group=0, window=2_000)
+    agent = pinned(route, context=ContextSpec(pin=("word " * 2_000,)))
+
+    assert find_excess(agent, UserMessage(role="user", parts=(TextPart(kind="text", text="Go."),))) == (
+        "instructions, pinned texts and tools have about 1,752 tokens, and the input about 10; 'openai:m' takes 1,000 "
+        "beside its answer, of a window of 2,000. Give the agent fewer tools or a shorter text"
+    )
+
+
 def test_an_input_that_no_model_takes_is_refused_with_the_way() -> None:
     small, large = (RoutePin(model=f"openai:{window}", group=0, window=window) for window in (20_000, 32_000))
     goal = UserMessage(role="user", parts=(TextPart(kind="text", text="word " * 40_000),))
