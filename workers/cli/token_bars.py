@@ -31,7 +31,8 @@ def print_bars(out: Output, steps: Sequence[StepTokens]) -> None:
         if step.is_cut:
             line.append("  cut", style="bold")
         out.print(line)
-    out.print("", f"{sum(step.tokens for step in steps):,} input tokens in {len(steps)} steps; {_count_cuts(steps)}")
+    noun = "step" if len(steps) == 1 else "steps"
+    out.print("", f"{sum(step.tokens for step in steps):,} input tokens in {len(steps)} {noun}; {_count_cuts(steps)}")
 
 
 def write_bar(step: StepTokens, most: int) -> Text:

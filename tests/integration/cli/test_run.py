@@ -304,4 +304,4 @@ async def test_tokens_of_a_run_are_shown_a_bar_a_step(place: Place, worker: obje
     lines = told.out.splitlines()
     assert lines[0] == "a bar a step; I instructions, P pinned, S summary, M messages, R results"
     assert lines[2].startswith(f"1  {step['tokens']}  IIII")
-    assert lines[-1] == f"{step['tokens']} input tokens in 1 steps; never cut"
+    assert lines[-1] == f"{step['tokens']} input tokens in 1 step; never cut"

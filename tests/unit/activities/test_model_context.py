@@ -9,6 +9,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from mandate.activities.compensation import CompensationActivities
 from mandate.activities.failures import make_model_failure
 from mandate.activities.model import ModelActivities
 from mandate.activities.providers.base import Completion, Prompt
@@ -22,6 +23,7 @@ from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import canonical_json
 from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.compensation import Compensable, CompensationRequest, CompensationSpec
 from mandate.workflows.contracts.context import ContextSpec, SummarySpec
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import Finish, ModelReply, ModelRequest, NotSent, Usage, Words
@@ -329,3 +331,33 @@ async def test_words_of_people_and_pinned_texts_are_in_every_request() -> None:
     assert made.cuts > 3
     assert all(b"Always keep in mind:\\n- Never pay twice." in body for body in made.recorder.sent)
     assert all(body.count(b"[ann says] Stay below 120 EUR.") == 1 for body in made.recorder.sent)
+
+
+async def test_what_the_agent_took_back_itself_before_a_cut_is_not_taken_back_again() -> None:
+    """Places of calls are counted over the whole conversation, not from the cut on."""
+
+    def pay_or_return(number: int) -> tuple[CallPart, ...]:
+        tool = {1: "pay", 2: "give_back"}.get(number, "look_up")
+        return (CallPart(kind="call", call_id=f"c{number}", tool=tool, arguments='{"number": 7}'),)
+
+    back = CompensationSpec.model_validate({"tool": "give_back", "with": {"number": "args.number"}})
+    give_back = TOOLS[1].model_copy(update={"tool": TOOLS[1].tool.model_copy(update={"name": "give_back"})})
+    agent = pinned()
+    agent = agent.model_copy(update={"tools": (*agent.tools, give_back), "compensations": {"pay": back}})
+    made = Run(agent=agent, recorder=Recorder(says=pay_or_return))
+    await made.begin()
+    paid = await made.step()
+    result = made.request.results[0]
+    for _ in range(60):
+        await made.step()
+    assert made.cuts > 2
+    done = Compensable(key="k", tool="pay", line="pay number=7", head=paid.head, index=0, result=result)
+    request = CompensationRequest(
+        agent=made.digest, head=made.request.head, results=made.request.results, calls=(done,), step=62
+    )
+
+    blobs = Blobs(made.store)
+    plan = CompensationActivities(PinnedAgents(blobs), TranscriptLog(blobs)).plan_compensation
+    reply = await ActivityEnvironment().run(plan, request)
+
+    assert [call.misfit for call in reply.calls] == ["the agent has taken it back itself"]
