@@ -18,7 +18,7 @@ from mandate.activities.context import calibration, cuts, limits, summary
 from mandate.activities.context.calibration import UNKNOWN, Ratios
 from mandate.activities.context.estimate import Tokens
 from mandate.activities.context.limits import Limits
-from mandate.activities.context.sizes import AgentSizes, add_up, measure_all, measure_message
+from mandate.activities.context.sizes import AgentSizes, measure_first, measure_message
 from mandate.activities.providers.base import GetProvider
 from mandate.activities.toolbox.calls import list_effects
 from mandate.activities.toolbox.read_result import list_stored
@@ -127,14 +127,14 @@ class ContextAssembler:
         self, agent: PinnedAgent, chain: Chain, told: tuple[Message, ...], digest: Digest, model: str
     ) -> Assembled:
         conversation = chain.conversation.extend(*told)
-        fixed, sizes = self._sizes.measure(digest, agent), measure_all(conversation)
-        tokens = fixed + add_up(sizes)
+        fixed = self._sizes.measure(digest, agent)
+        before = measure_first(conversation, len(chain.conversation))
+        tokens = fixed + measure_first(conversation, len(conversation))
         measured = chain.measured if chain.measured is not None and chain.measured.model == model else None
         if measured is not None:
             known = max(measured.input_tokens + measured.output_tokens, ceil(tokens.total * calibration.LOWEST))
-            before = len(sizes) - len(told)
-            seen = fixed + add_up(sizes[:before])
-            estimate = calibration.estimate_request(known, add_up(sizes[before:]), measured.ratios, seen)
+            new = tokens - (fixed + before)
+            estimate = calibration.estimate_request(known, new, measured.ratios, fixed + before)
             return Assembled(chain, told, conversation, tokens, estimate, measured.ratios)
         ratios: Ratios = chain.cut.ratios if chain.cut is not None and chain.cut.ratios else UNKNOWN
         estimate = calibration.estimate_request(0, tokens, ratios, tokens)
