@@ -137,7 +137,7 @@ class ContextAssembler:
             estimate = calibration.estimate_request(known, new, measured.ratios, fixed + before)
             return Assembled(chain, told, conversation, tokens, estimate, measured.ratios)
         ratios: Ratios = chain.cut.ratios if chain.cut is not None and chain.cut.ratios else UNKNOWN
-        estimate = calibration.estimate_request(0, tokens, ratios, tokens)
+        estimate = calibration.estimate_whole(tokens, ratios)
         return Assembled(chain, told, conversation, tokens, estimate, ratios)
 
     def _find_room(self, agent: PinnedAgent, assembled: Assembled, digest: Digest, found: Limits) -> int:

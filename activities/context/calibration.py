@@ -46,6 +46,12 @@ def estimate_request(known: int, new: Tokens, ratios: Sequence[float], seen: Tok
     return ceil((known + estimate_new(new, ratios, seen)) * WHOLE)
 
 
+def estimate_whole(tokens: Tokens, ratios: Sequence[float]) -> int:
+    """Return the tokens of a request of which nothing is reported, by the ratios of those before it, at most."""
+    careful = [ratio + DOUBT * (1 - ratio) if ratio < 1 else ratio for ratio in ratios]
+    return ceil(tokens.times(careful) * WHOLE)
+
+
 def _list(tokens: Tokens) -> tuple[float, ...]:
     return (tokens.words, tokens.marks, tokens.dense, tokens.scripts)
 

@@ -199,7 +199,7 @@ async def test_estimates_are_never_below_and_mostly_close() -> None:
 
     later = made.estimates[1:]
     assert all(estimate >= reported for estimate, reported in later)
-    assert sum(estimate <= 1.1 * reported for estimate, reported in later) >= 0.9 * len(later)
+    assert sum(estimate <= 1.1 * reported for estimate, reported in later) >= 0.95 * len(later)
 
 
 async def test_store_reads_and_request_bytes_do_not_grow_with_the_run() -> None:
@@ -331,6 +331,7 @@ async def test_words_of_people_and_pinned_texts_are_in_every_request() -> None:
     assert made.cuts > 3
     assert all(b"Always keep in mind:\\n- Never pay twice." in body for body in made.recorder.sent)
     assert all(body.count(b"[ann says] Stay below 120 EUR.") == 1 for body in made.recorder.sent)
+    assert all(body.count(b"Look all entries up.") == 1 for body in made.recorder.sent)
 
 
 async def test_what_the_agent_took_back_itself_before_a_cut_is_not_taken_back_again() -> None:
