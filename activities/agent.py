@@ -9,6 +9,7 @@ from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures
 from mandate.activities.context import calibration
+from mandate.activities.context.limits import find_excess
 from mandate.activities.context.sizes import AgentSizes, measure_message
 from mandate.activities.people.directory import DirectoryUnavailable
 from mandate.activities.people.requesters import Requester, RequesterRefused, Requesters
@@ -91,6 +92,13 @@ class AgentActivities:
         text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
         salt = sensitive_arguments.make_salt(offered.pinned.tools)
         message = UserMessage(role="user", parts=(TextPart(kind="text", text=text),), salt=salt)
+        if (excess := find_excess(offered.pinned, message)) is not None:
+            raise ApplicationError(
+                f"start request: input: {excess}",
+                type=FailureType.BAD_INPUT,
+                non_retryable=True,
+                category=failures.EXPECTED,
+            )
         with failures.translate_store_errors():
             chain = await self._transcript.start(offered.digest, message, offered.content)
             store = await self._transcript.blobs.identity()

@@ -13,12 +13,12 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from mandate.activities import failures, heartbeat
+from mandate.activities import failures
 from mandate.activities.context import calibration, cuts, limits, summary
 from mandate.activities.context.calibration import UNKNOWN, Ratios
 from mandate.activities.context.estimate import Tokens
 from mandate.activities.context.limits import Limits
-from mandate.activities.context.sizes import AgentSizes, add_up, measure_all, measure_message
+from mandate.activities.context.sizes import AgentSizes, measure_first, measure_message
 from mandate.activities.providers.base import GetProvider
 from mandate.activities.toolbox.calls import list_effects
 from mandate.activities.toolbox.read_result import list_stored
@@ -26,7 +26,7 @@ from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.conversation import Conversation
 from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.workflows.contracts.agent import PinnedAgent
-from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.base import Digest, digest_of
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelRequest, NotSent, Usage
 from mandate.workflows.contracts.transcript import (
@@ -127,21 +127,23 @@ class ContextAssembler:
         self, agent: PinnedAgent, chain: Chain, told: tuple[Message, ...], digest: Digest, model: str
     ) -> Assembled:
         conversation = chain.conversation.extend(*told)
-        fixed, sizes = self._sizes.measure(digest, agent), measure_all(conversation)
-        tokens = fixed + add_up(sizes)
+        fixed = self._sizes.measure(digest, agent)
+        before = measure_first(conversation, len(chain.conversation))
+        tokens = fixed + measure_first(conversation, len(conversation))
         measured = chain.measured if chain.measured is not None and chain.measured.model == model else None
         if measured is not None:
             known = max(measured.input_tokens + measured.output_tokens, ceil(tokens.total * calibration.LOWEST))
-            new = add_up(sizes[len(sizes) - len(told) :])
-            estimate = calibration.estimate_request(known, new, measured.ratios)
+            new = tokens - (fixed + before)
+            estimate = calibration.estimate_request(known, new, measured.ratios, fixed + before)
             return Assembled(chain, told, conversation, tokens, estimate, measured.ratios)
         ratios: Ratios = chain.cut.ratios if chain.cut is not None and chain.cut.ratios else UNKNOWN
-        return Assembled(chain, told, conversation, tokens, calibration.estimate_request(0, tokens, ratios), ratios)
+        estimate = calibration.estimate_whole(tokens, ratios)
+        return Assembled(chain, told, conversation, tokens, estimate, ratios)
 
     def _find_room(self, agent: PinnedAgent, assembled: Assembled, digest: Digest, found: Limits) -> int:
         """Return the tokens above which a cut is made: more than the limit where what is never cut needs it."""
         fixed = self._sizes.measure(digest, agent) + measure_message(assembled.conversation[0])
-        needed = calibration.estimate_new(fixed, assembled.ratios)
+        needed = calibration.estimate_new(fixed, assembled.ratios, assembled.tokens)
         return max(found.limit, min(found.most, ceil(needed * 1.5)))
 
     async def _cut(
@@ -156,10 +158,11 @@ class ContextAssembler:
         cutter = _Cutter(self._sizes.measure(request.agent, agent), agent, whole, request.state or "")
         limit = found.limit if found is not None else learned or ceil(whole.estimate * limits.AIM)
         spent, lines, kept_from = Usage(), self._lines_before(whole), 0
+        key = _name_cut(whole, request)
         aim = ceil(limit * limits.AIM)
         if agent.context.summary is not None:
-            if (made := await self._find_made(whole)) is not None:
-                return self._begin(agent, made, request.agent, model, Usage())
+            if (made := await self._transcript.blobs.find_first(key)) is not None:
+                return await self._resume(agent, made, request.agent, model)
             draft = cutter.cut(aim, ())
             lines, spent, kept_from = await self._sum_up(agent, whole, draft, model, limit)
         plan = cutter.cut(aim, lines)
@@ -177,29 +180,28 @@ class ContextAssembler:
             summary=lines,
             limit=learned,
             ratios=whole.ratios,
+            spent=spent,
         )
         chain = await self._transcript.append(whole.chain, request.agent, whole.told, cut=cut)
         if agent.context.summary is not None:
-            heartbeat.leave({"cut": chain.head, "after": whole.chain.head})
-        cut_down = self._begin(agent, chain, request.agent, model, spent)
+            first = await self._transcript.blobs.keep_first(key, chain.head.encode())
+            if first != chain.head.encode():
+                return await self._resume(agent, first, request.agent, model)
+        cut_down = self._begin(agent, chain, request.agent, model)
         log.info("context_cut", step=request.step, number=cut.number, before=whole.estimate, after=cut_down.estimate)
         return cut_down
 
-    def _begin(self, agent: PinnedAgent, chain: Chain, digest: Digest, model: str, spent: Usage) -> Assembled:
+    def _begin(self, agent: PinnedAgent, chain: Chain, digest: Digest, model: str) -> Assembled:
+        spent = chain.cut.spent if chain.cut is not None else Usage()
         return replace(self._measure(agent, chain, (), digest, model), is_cut=True, usage=spent)
 
     @staticmethod
     def _lines_before(whole: Assembled) -> tuple[SummaryLine, ...]:
         return whole.chain.cut.summary if whole.chain.cut is not None else ()
 
-    async def _find_made(self, whole: Assembled) -> Chain | None:
-        """Return the cut that an earlier attempt made here: a summary is not written in the same words twice."""
-        for detail in activity.info().heartbeat_details:
-            if isinstance(detail, dict) and detail.get("after") == whole.chain.head:
-                chain = await self._transcript.load(str(detail["cut"]))
-                if chain.segment.previous == whole.chain.head and chain.segment.messages == whole.told:
-                    return chain
-        return None
+    async def _resume(self, agent: PinnedAgent, head: bytes, digest: Digest, model: str) -> Assembled:
+        """Go on from the cut that an earlier attempt made here: no summary is written twice in different words."""
+        return self._begin(agent, await self._transcript.load(head.decode()), digest, model)
 
     async def _sum_up(
         self, agent: PinnedAgent, whole: Assembled, draft: "_Plan", model: str, limit: int
@@ -213,10 +215,16 @@ class ContextAssembler:
         lines = self._lines_before(whole)
         if not draft.dropped or not dropped:
             return lines, Usage(), first
-        sources = await summary.list_sources(self._transcript, lines, dropped)
+        sources = await summary.list_sources(self._transcript, agent, lines, dropped)
         task = summary.Task(agent, model, limit, lines, sources, SUMMARY_TIME)
         made = await summary.summarise(task, self._provider, attempt=activity.info().attempt)
         return made.lines, made.usage, dropped[-1][1].position
+
+
+def _name_cut(whole: Assembled, request: ModelRequest) -> str:
+    """Return a name of the cut that is the same in each attempt of this step."""
+    told = "".join(message.model_dump_json() for message in whole.told)
+    return digest_of("\n".join(("cut", whole.chain.head, told, request.model_dump_json())).encode(errors="replace"))
 
 
 def _leave_last(segments: Sequence[tuple[Digest, Segment]], answers: int) -> list[tuple[Digest, Segment]]:
@@ -296,11 +304,12 @@ class _Cutter:
             + measure_message(self._goal)
             + measure_message(UserMessage(role="user", parts=(TextPart(kind="text", text=note + words),))),
             self._whole.ratios,
+            self._whole.tokens,
         )
         return max(aim - always, aim // 3)
 
     def _size(self, message: Message) -> int:
-        return calibration.estimate_new(measure_message(message), self._whole.ratios)
+        return calibration.estimate_new(measure_message(message), self._whole.ratios, self._whole.tokens)
 
 
 def _list_words(note: Message) -> list[TextPart]:

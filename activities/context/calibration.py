@@ -11,12 +11,12 @@ Ratios = tuple[float, ...]
 UNKNOWN: Ratios = (1.0,) * len(KINDS)
 
 LOWEST, HIGHEST = 0.15, 4.0
-MARGIN = 1.10
-"""Of what is new: one text is not counted as another of its kind."""
+MARGIN = 1.06
+"""Of what is new, where a ratio below 1 corrects it: one text is not counted as another of its kind."""
+DOUBT, DOUBT_OF_NEW = 0.15, 0.5
+"""Share of the way back to the uncorrected estimate: of any new text, and of one of a kind that was rare so far."""
 WHOLE = 1.02
 """Margin of a whole request: what people and programs write is not of one kind."""
-DOUBT = 0.35
-"""Share of the way back to the uncorrected estimate: of two texts of one kind one may have more."""
 
 
 def learn(ratios: Sequence[float], tokens: Tokens, reported: int) -> Ratios:
@@ -24,7 +24,7 @@ def learn(ratios: Sequence[float], tokens: Tokens, reported: int) -> Ratios:
 
     What most of the request consists of is corrected most, so that nothing is said of texts that were not in it.
     """
-    parts = (tokens.words, tokens.marks, tokens.dense, tokens.scripts)
+    parts = _list(tokens)
     predicted = tokens.times(ratios)
     if reported <= 0 or predicted <= 0:
         return tuple(ratios)
@@ -35,12 +35,29 @@ def learn(ratios: Sequence[float], tokens: Tokens, reported: int) -> Ratios:
     )
 
 
-def estimate_new(tokens: Tokens, ratios: Sequence[float]) -> int:
-    """Return how many tokens a model counts for what is new in a request, at most."""
-    careful = [ratio + DOUBT * (1 - ratio) if ratio < 1 else ratio for ratio in ratios]
-    return ceil(tokens.times(careful) * MARGIN)
+def estimate_new(new: Tokens, ratios: Sequence[float], seen: Tokens | None = None) -> int:
+    """Return the most tokens that a model counts for `new` texts; `seen` are those that `ratios` were learned by."""
+    before = _list(seen if seen is not None else Tokens())
+    return ceil(sum(map(_correct, _list(new), before, ratios)))
 
 
-def estimate_request(known: int, new: Tokens, ratios: Sequence[float]) -> int:
+def estimate_request(known: int, new: Tokens, ratios: Sequence[float], seen: Tokens | None = None) -> int:
     """Return the tokens of a request that goes on from `known` reported ones with `new` texts, at most."""
-    return ceil((known + estimate_new(new, ratios)) * WHOLE)
+    return ceil((known + estimate_new(new, ratios, seen)) * WHOLE)
+
+
+def estimate_whole(tokens: Tokens, ratios: Sequence[float]) -> int:
+    """Return the tokens of a request of which nothing is reported, by the ratios of those before it, at most."""
+    careful = [ratio + DOUBT * (1 - ratio) if ratio < 1 else ratio for ratio in ratios]
+    return ceil(tokens.times(careful) * WHOLE)
+
+
+def _list(tokens: Tokens) -> tuple[float, ...]:
+    return (tokens.words, tokens.marks, tokens.dense, tokens.scripts)
+
+
+def _correct(new: float, before: float, ratio: float) -> float:
+    if ratio >= 1 or new <= 0:
+        return new * ratio
+    rare = new / (new + before)
+    return new * min((ratio + (DOUBT + DOUBT_OF_NEW * rare) * (1 - ratio)) * MARGIN, 1.0)

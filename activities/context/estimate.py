@@ -5,6 +5,7 @@ JSON, base64 and other scripts. Tokenizers of other vendors differ; what a run's
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,11 +40,13 @@ _COMMON_HANGUL = frozenset(
     "이다는을의에가를고하은지로한기도사리서어자아나해시인대그라정수일보부만전으성주구제상니요습합있것게"
 )
 
+_RUN = r"(?=[A-Za-z+/=_-]{0,19}[0-9])[A-Za-z0-9+/=_-]{20,}|[A-Za-z0-9+/]{64,}"
+# A space alone is part of the word or the mark that follows, but of no number.
 _PIECE = re.compile(
-    r"(?P<run>(?=[A-Za-z+/=_-]{0,19}[0-9])[A-Za-z0-9+/=_-]{20,}|[A-Za-z0-9+/]{64,})"
-    r"|(?P<word>[A-Z]?[a-z]+|[A-Z]+(?![a-z]))|(?P<number>[0-9]+)|(?P<line>\n\s*)|(?P<space>[ \t\r\f\v]+)"
-    r"|(?P<mark>[!-/:-@\[-`{-~]+)|(?P<other>[^\x00-\x7f]+)|(?P<control>[\x00-\x1f\x7f])"
+    rf"{_RUN}|[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+|\n\s*| (?=[0-9])|[ \t\r\f\v]{{2,}}|[\t\r\f\v]"
+    r"|[!-/:-@\[-`{-~]+|[^\x00-\x7f]+|[\x00-\x1f\x7f]"
 )
+_IS_RUN = re.compile(_RUN)
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+|[^A-Za-z0-9]+")
 _ACCENTED = re.compile(r"[\u00c0-\u024f]")
 _PLAIN_MARKS = frozenset("\"'{}[](),:;.=<>/_-")
@@ -61,6 +64,11 @@ class Tokens:
     def __add__(self, other: "Tokens") -> "Tokens":
         return Tokens(
             self.words + other.words, self.marks + other.marks, self.dense + other.dense, self.scripts + other.scripts
+        )
+
+    def __sub__(self, other: "Tokens") -> "Tokens":
+        return Tokens(
+            self.words - other.words, self.marks - other.marks, self.dense - other.dense, self.scripts - other.scripts
         )
 
     @property
@@ -92,34 +100,44 @@ def count(text: str) -> Tokens:
 def _count(text: str) -> Tokens:
     words = marks = dense = scripts = 0.0
     rates: tuple[float, float] | None = None
-    for match in _PIECE.finditer(text):
-        piece = match.group()
-        match match.lastgroup:
-            case "word":
-                looks_known, tokens = _measure_word(piece)
-                words, dense = (words + tokens, dense) if looks_known else (words, dense + tokens)
-            case "space" if piece == " ":
-                # It is part of the word or the mark that follows.
-                marks += text[match.end() : match.end() + 1].isdigit()
-            case "space":
-                marks += 1.3 + len(piece) / 60 + (len(set(piece)) > 1)
-            case "line":
-                marks += 1.1 + 0.7 * (piece[-1] != "\n") + len(piece) / 50 + 1.2 * ("\t" in piece and " " in piece)
-            case "mark":
-                marks += _measure_marks(piece)
-            case "number":
-                marks += ceil(len(piece) / 3)
-            case "run":
-                is_dense, tokens = _measure_run(piece)
-                words, dense = (words, dense + tokens) if is_dense else (words + tokens, dense)
-            case "other":
-                rates = rates or _find_rates(text)
-                scripts += sum(_measure_other(character, rates) for character in piece)
-            case _:
-                marks += 1.0
+    for piece, number in Counter(_PIECE.findall(text)).items():
+        if not piece[0].isascii():
+            rates = rates or _find_rates(text)
+            scripts += number * sum(_measure_other(character, rates) for character in piece)
+            continue
+        kind, tokens = _measure_piece(piece)
+        if kind == "words":
+            words += number * tokens
+        elif kind == "marks":
+            marks += number * tokens
+        else:
+            dense += number * tokens
     # Words of other languages that write with Latin letters are in more pieces than those of English.
     words *= 1.3 if scripts and len(_ACCENTED.findall(text)) > len(text) / 200 else 1.0
     return Tokens(words * 1.03, marks * 1.03, dense * 1.06, scripts * 1.04)
+
+
+@lru_cache(maxsize=1 << 15)
+def _measure_piece(piece: str) -> tuple[Kind, float]:
+    """Return the kind and the tokens of a piece that begins with a character of ASCII."""
+    first = piece[0]
+    if len(piece) >= 20 and _IS_RUN.fullmatch(piece):
+        is_dense, tokens = _measure_run(piece)
+        return ("dense" if is_dense else "words"), tokens
+    if first.isalpha():
+        looks_known, tokens = _measure_word(piece)
+        return ("words" if looks_known else "dense"), tokens
+    if first.isdigit():
+        return "marks", float(ceil(len(piece) / 3))
+    if first == "\n":
+        return "marks", 1.1 + 0.7 * (piece[-1] != "\n") + len(piece) / 50 + 1.2 * ("\t" in piece and " " in piece)
+    if first == " " and len(piece) == 1:
+        return "marks", 1.0
+    if first in " \t\r\f\v":
+        return "marks", 1.3 + len(piece) / 60 + (len(set(piece)) > 1)
+    if first < " " or first == "\x7f":
+        return "marks", 1.0
+    return "marks", _measure_marks(piece)
 
 
 @lru_cache(maxsize=1 << 15)
@@ -171,7 +189,7 @@ def _find_rates(text: str) -> tuple[float, float]:
     hangul = [character for character in sample if "\uac00" <= character <= "\ud7a3"]
     is_natural = sum(map(_COMMON_HAN.__contains__, han)) >= 0.2 * len(han) or kana >= 0.3 * len(han)
     is_korean = sum(map(_COMMON_HANGUL.__contains__, hangul)) >= 0.15 * len(hangul)
-    return (1.35 if is_natural else 2.5), (1.35 if is_korean else 2.65)
+    return (1.2 if is_natural else 2.5), (1.35 if is_korean else 2.65)
 
 
 def _measure_other(character: str, rates: tuple[float, float]) -> float:
@@ -180,7 +198,7 @@ def _measure_other(character: str, rates: tuple[float, float]) -> float:
         if code < end:
             return 1.4 if code in _COMMON_SIGNS else tokens
     if 0x4E00 <= code <= 0x9FFF:
-        return 1.02 if character in _COMMON_HAN else rates[0]
+        return 0.95 if character in _COMMON_HAN else rates[0]
     if 0xAC00 <= code <= 0xD7A3:
         return 1.0 if character in _COMMON_HANGUL else rates[1]
     return 1.8 if 0xFF00 <= code < 0xFFF0 else 3.0

@@ -57,7 +57,7 @@ def measure_agent(agent: PinnedAgent) -> Tokens:
     return total
 
 
-def measure_message(message: Message, _: AssistantMessage | None = None) -> Tokens:
+def measure_message(message: Message) -> Tokens:
     """Return the tokens of one message; reasoning counts as its provider wrote it."""
     total = Tokens()
     for part in message.parts:
@@ -77,16 +77,9 @@ def measure_message(message: Message, _: AssistantMessage | None = None) -> Toke
     return total
 
 
-def measure_all(conversation: Conversation) -> list[Tokens]:
-    """Return the tokens of each message, counted once a message."""
-    return conversation.map_messages("tokens", measure_message)
-
-
-def add_up(sizes: list[Tokens]) -> Tokens:
-    """Return the sum of `sizes`."""
-    return Tokens(
-        sum(size.words for size in sizes),
-        sum(size.marks for size in sizes),
-        sum(size.dense for size in sizes),
-        sum(size.scripts for size in sizes),
-    )
+def measure_first(conversation: Conversation, length: int) -> Tokens:
+    """Return the tokens of the first `length` messages; each message is counted once."""
+    sums = conversation.cache("tokens", lambda: [Tokens()])
+    for place in range(len(sums) - 1, length):
+        sums.append(sums[-1] + measure_message(conversation[place]))
+    return sums[length]

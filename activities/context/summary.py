@@ -1,5 +1,6 @@
 """Summaries of what cuts leave out: made from sources, and held to them line by line."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,12 @@ import structlog
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities.providers.base import GetProvider, Prompt
+from mandate.activities.toolbox import arguments
+from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript.conversation import Conversation
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workflows.contracts.agent import PinnedAgent
-from mandate.workflows.contracts.base import Digest, digest_of
+from mandate.workflows.contracts.base import Digest, JsonObject, digest_of
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import (
     AssistantMessage,
@@ -26,7 +29,7 @@ from mandate.workflows.contracts.transcript import (
     TextPart,
     UserMessage,
 )
-from mandate.workflows.rules import plain_text
+from mandate.workflows.rules import plain_text, redaction
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -123,8 +126,11 @@ def _check_line(line: str, sources: Sequence[Source], names: Sequence[frozenset[
     return SummaryLine(text=said, sources=tuple(sources[number].digest for number in named))
 
 
-def write_source(messages: Sequence[Message]) -> str:
-    """Return the messages of one segment as text, whole."""
+def write_source(messages: Sequence[Message], agent: PinnedAgent, given: dict[str, JsonObject]) -> str:
+    """Return the messages of one segment as text, whole but for sensitive arguments.
+
+    `given` are the arguments of calls so far, by the call's id; those in `messages` are put into it.
+    """
     lines: list[str] = []
     for message in messages:
         for part in message.parts:
@@ -133,12 +139,23 @@ def write_source(messages: Sequence[Message]) -> str:
                     who = "agent: " if isinstance(message, AssistantMessage) else ""
                     lines.append(f"{who}{part.text}")
                 case CallPart():
-                    lines.append(f"agent calls {part.tool} {part.arguments}")
+                    lines.append(f"agent calls {part.tool} {_write_arguments(part, agent, given)}")
                 case ResultPart():
-                    lines.append(f"{part.tool} {'failed' if part.error else 'returned'}: {part.text}")
+                    definition, text = agent.definition(part.tool), part.text
+                    if definition is not None and definition.tool.sensitive:
+                        text = strike_sensitive(text, definition.tool, given.get(part.call_id, {}))
+                    lines.append(f"{part.tool} {'failed' if part.error else 'returned'}: {text}")
                 case _:
                     pass
     return "\n".join(lines)
+
+
+def _write_arguments(part: CallPart, agent: PinnedAgent, given: dict[str, JsonObject]) -> str:
+    definition = agent.definition(part.tool)
+    if definition is None or not definition.tool.sensitive:
+        return part.arguments
+    given[part.call_id] = arguments.read_loosely(part.arguments)
+    return json.dumps(redaction.mask(given[part.call_id], definition.tool.sensitive), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +174,17 @@ class Task:
 
 
 async def list_sources(
-    transcript: TranscriptLog, before: Sequence[SummaryLine], dropped: Sequence[tuple[Digest, Segment]]
+    transcript: TranscriptLog,
+    agent: PinnedAgent,
+    before: Sequence[SummaryLine],
+    dropped: Sequence[tuple[Digest, Segment]],
 ) -> tuple[Source, ...]:
     """Return the sources of the lines `before` and of what is left out now. Raise as `Blobs.get`."""
     cited = dict.fromkeys(digest for line in before for digest in line.sources)
     read = await transcript.read_segments(list(cited))
     segments: Mapping[Digest, Segment] = dict(zip(cited, read, strict=True)) | dict(dropped)
-    sources = (Source(digest, write_source(segment.messages)) for digest, segment in segments.items())
+    given: dict[str, JsonObject] = {}
+    sources = (Source(digest, write_source(segment.messages, agent, given)) for digest, segment in segments.items())
     return tuple(source for source in sources if source.text.strip())
 
 

@@ -9,7 +9,7 @@ CHUNK_BYTES = 32 * 1024
 
 READ_RESULT = ToolDefinition(
     tool=Tool(name=tool.READ_RESULT, source="builtin", effect=Effect.READ, timeout=timedelta(seconds=30)),
-    description="Read on in a tool result of this conversation that was too long to be shown whole.",
+    description="Read a tool result of this conversation that is left out, or that was too long to be shown whole.",
     input_schema={
         "type": "object",
         "properties": {

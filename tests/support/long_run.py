@@ -68,6 +68,10 @@ class LongRunModel:
     digests: list[int] = field(default_factory=list)
     summaries: int = 0
     recalls: int = 0
+    run: str = ""
+    """Its workflow id."""
+    refused: int = 0
+    """Requests that its provider refused as too long."""
     answer: dict[str, str] = field(default_factory=dict)
     _before: bytes = b""
 

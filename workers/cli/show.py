@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from mandate.workers.cli import decisions, request_names, request_text, run_text
+from mandate.workers.cli import decisions, request_names, request_text, run_text, token_bars
 from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.inbox import entry
@@ -30,6 +30,9 @@ async def show(
     *,
     run_id: Annotated[str | None, typer.Option(help="One Temporal run of it; the newest if left out.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Long texts and results whole.")] = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="What the tokens of each step's request were for, a bar a step.")
+    ] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on watching, as `run` does.")] = False,
 ) -> int:
     """Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.
@@ -40,12 +43,17 @@ async def show(
     and event_id of one that fails again and again, else null; retrying: what is tried again and why, else null. The
     first message of a model has why it was asked, and so has each after it became another one.
 
+    With `--tokens` and `-o json` one object: workflow_id, run_id, and tokens, one object a step: step, tokens,
+    reported, cut, parts: instructions, pinned, summary, messages, results.
+
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """
     async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
-        if not follow and run_id is None and await _is_request(call, connection, run):
+        if not follow and not tokens and run_id is None and await _is_request(call, connection, run):
             return await _show_request(call, connection, run)
+        if tokens:
+            return await _show_tokens(call, connection, run, run_id)
         if follow:
             return await _follow(call, connection, run, run_id)
         await _show(call, connection, run, run_id, full=full)
@@ -118,6 +126,20 @@ async def _read_record(connection: Connection, run: str, run_id: str | None) -> 
 async def _follow(call: Invocation, connection: Connection, run: str, run_id: str | None) -> int:
     record = await _read_record(connection, run, run_id)
     return await watch(call, connection, run, record.run_id)
+
+
+async def _show_tokens(call: Invocation, connection: Connection, run: str, run_id: str | None) -> int:
+    record = await _read_record(connection, run, run_id)
+    steps = []
+    if record.history.head is not None:
+        async with conversation(connection.settings.store, record) as stored:
+            steps = [step async for step in stored.token_use(record.history.head)]
+    if call.out.as_json:
+        shown = [step.to_json() for step in steps]
+        call.out.json({"workflow_id": record.workflow_id, "run_id": record.run_id, "tokens": shown})
+    else:
+        token_bars.print_bars(call.out, steps)
+    return 0
 
 
 async def _show(call: Invocation, connection: Connection, run: str, run_id: str | None, *, full: bool) -> None:

@@ -5,5 +5,6 @@ requests: requests and decisions
 local_activities: local activities in a history
 events: events for people
 record: reads a run: history and conversation
+token_use: tokens of each step's request
 stream: events while a run goes on
 """

@@ -20,6 +20,7 @@ from mandate.workers.client.diagnosis import Diagnosis, describe_retry, diagnose
 from mandate.workers.history.events import Call, Happening, MessageReceived, RequestOpened
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import events
+from mandate.workers.history.token_use import StepTokens, TokenMeter
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
@@ -198,6 +199,13 @@ class Conversation:
             for message in segment.messages:
                 yield await self._said(message, agent, step, digest, full=full)
                 step += not isinstance(message, UserMessage)
+
+    async def token_use(self, head: str) -> AsyncIterator[StepTokens]:
+        """Yield the tokens of each step's request, oldest first."""
+        meter = TokenMeter()
+        async for _, segment in self._transcript.segments(head):
+            for step in meter.read(segment, await self._agents.get(segment.agent)):
+                yield step
 
     async def _said(self, message: Message, agent: PinnedAgent, step: int, segment: str, *, full: bool) -> Said:
         for part in message.parts:

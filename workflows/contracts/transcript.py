@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mandate.workflows.contracts.base import Digest, Record
+from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import CacheHit
 
 Protocol = Literal["openai.responses", "openai.chat", "anthropic.messages", "scripted", "runtime"]
@@ -154,6 +155,8 @@ class Cut(Record):
     """Tokens that requests of this run must stay below, learned from a refusal of the model."""
     ratios: tuple[float, ...] = ()
     """As in `Measured`, at the cut."""
+    spent: Usage = Usage()
+    """Of the summary's calls, so that a repeated attempt counts them too."""
 
 
 class Segment(Record):

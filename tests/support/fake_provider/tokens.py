@@ -5,6 +5,7 @@ What a vendor adds around messages is a fixed number here.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -34,7 +35,10 @@ def tokenizer() -> Callable[[str], int]:
         from bpe_openai import get_encoding  # noqa: PLC0415 - half a second, and not everywhere
     except ImportError:
         return lambda text: len(_PIECE.findall(text))
-    encoding = get_encoding("o200k_base")
+    with warnings.catch_warnings():
+        # It reads its own data in a way that the standard library is to lose.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        encoding = get_encoding("o200k_base")
     return lambda text: len(encoding.encode(text, disallowed_special=()))
 
 

@@ -150,6 +150,48 @@ SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required:
         ("attempts: 0\n", ["4:1: attempts: 0: must be at least 1"]),
         ("attempts: 21\n", ["4:1: attempts: 21: must be at most 20"]),
         ("checks: {}\n", ["4:1: checks: a mapping is not a list"]),
+        ("context: []\n", ["4:1: context: is not a mapping"]),
+        ("context: {limit: 2}\n", ["4:11: context.limit: 2: must be at most 0.95"]),
+        ("context: {limit: 0}\n", ["4:11: context.limit: 0: must be at least 0.1"]),
+        ("context: {limit: much}\n", ["4:11: context.limit: 'much' is not a number"]),
+        ("context: {keep: 1}\n", ["4:11: context.keep: 1: must be at least 2"]),
+        ("context: {keep: 2.5}\n", ["4:11: context.keep: 2.5 is not a whole number"]),
+        ("context: {summary: 'yes'}\n", ["4:11: context.summary: 'yes' is not a mapping"]),
+        (
+            "context: {summary: {models: [nope]}}\n",
+            [
+                (
+                    "4:30: context.summary.models[0]: 'nope' is not 'provider:model' with one of the providers openai, "
+                    "anthropic, vllm, scripted"
+                )
+            ],
+        ),
+        (
+            "context: {summary: {models: ['openai:a', 'openai:a']}}\n",
+            ["4:42: context.summary.models[1]: 'openai:a' is given twice"],
+        ),
+        (
+            "context: {summary: {instruction: x}}\n",
+            [
+                (
+                    "4:21: context.summary.instruction: is not a key that is known here; did you mean 'instructions'? "
+                    "allowed are instructions, models"
+                )
+            ],
+        ),
+        ("context: {pin: rule}\n", ["4:11: context.pin: 'rule' is not a list"]),
+        ("context: {pin: [' ']}\n", ["4:17: context.pin[0]: must not be empty"]),
+        ("context: {pin: [1]}\n", ["4:17: context.pin[0]: 1 is not a text; put it in quotes"]),
+        ("context: {recall: maybe}\n", ["4:11: context.recall: 'maybe' is not true or false"]),
+        (
+            "context: {limits: 0.5}\n",
+            [
+                (
+                    "4:11: context.limits: is not a key that is known here; did you mean 'limit'? allowed are keep, "
+                    "limit, pin, recall, summary"
+                )
+            ],
+        ),
         ("memory: {}\n", ["4:1: memory: is not available in this version; remove it"]),
         (
             "budget: {cost_usd: 2.5}\n",
