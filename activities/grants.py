@@ -28,6 +28,8 @@ class Attempts:
     lost: int
     """Those before it that were sent and whose answers nobody got."""
     grant: Grant | None
+    is_answered: bool = False
+    """The answer of the one that runs has come: it is paid for, also where it cannot be kept."""
 
     @classmethod
     def read(cls, grant: Grant | None) -> "Attempts":
@@ -61,7 +63,7 @@ class Attempts:
         if self.lost >= self.grant.attempts:
             raise ApplicationError(
                 f"its answer was lost {self.lost} times, and the budget of the run holds no further attempt",
-                ModelFailure(fault="budget", lost=self.lost),
+                ModelFailure(fault="budget"),
                 type=FailureType.MODEL_UNAVAILABLE,
                 non_retryable=True,
                 category=EXPECTED,
@@ -73,13 +75,12 @@ class Attempts:
         Raises:
             ApplicationError: always; not to be tried again where no further attempt is paid for.
         """
-        told = ModelFailure.model_validate(error.details[0] if error.details else {})
-        lost = self.lost + told.may_be_billed
+        lost = self.lost + (self.is_answered or may_be_billed(error))
         heartbeat.leave(*self._mark(self.number + 1, lost))
         is_paid = self.grant is None or lost < self.grant.attempts
         raise ApplicationError(
             error.message,
-            told.model_copy(update={"lost": lost}),
+            _read_details(error).model_copy(update={"lost": lost}),
             type=error.type,
             non_retryable=error.non_retryable or not is_paid,
             category=error.category,
@@ -89,7 +90,13 @@ class Attempts:
 
 def may_be_billed(error: ApplicationError) -> bool:
     """Return whether a request that failed so may have been billed."""
-    return ModelFailure.model_validate(error.details[0] if error.details else {}).may_be_billed
+    told = _read_details(error)
+    return isinstance(told, ModelFailure) and told.may_be_billed
+
+
+def _read_details(error: ApplicationError) -> ModelFailure | NotSent:
+    told = error.details[0] if error.details else {}
+    return told if isinstance(told, ModelFailure | NotSent) else ModelFailure.model_validate(told)
 
 
 def refuse(kind: FailureType, reason: str, input_tokens: int, lost: int) -> NoReturn:

@@ -81,30 +81,38 @@ class ModelActivities:
         """
         attempts = Attempts.read(request.grant)
         async with heartbeat.send_heartbeats(attempts.describe()):
-            with failures.translate_store_errors():
-                agent = await self._agents.get(request.agent)
-                chain = await self._transcript.load(request.head)
-                messages = await self._build_message(agent, chain, request)
-                assembled = await self._context.assemble(agent, chain, messages, request)
-            attempts.check(assembled.estimate)
-            held = await self._hold(agent, assembled.estimate, request)
-            began = time.monotonic()
             try:
-                assembled, completion = await self._complete_within(agent, assembled, request)
+                return await self._try_once(attempts, request)
             except ApplicationError as error:
-                if held is not None:
-                    await (held.assume() if may_be_billed(error) else held.settle(Amount()))
+                # Whatever this attempt failed at: those that were lost before it are told.
                 attempts.fail(error)
-            completion = _count_cached(completion, request)
-            seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
-            told: dict[str, object] = {"latency": seconds, "lost": attempts.lost}
+
+    async def _try_once(self, attempts: Attempts, request: ModelRequest) -> ModelReply:
+        with failures.translate_store_errors():
+            agent = await self._agents.get(request.agent)
+            chain = await self._transcript.load(request.head)
+            messages = await self._build_message(agent, chain, request)
+            assembled = await self._context.assemble(agent, chain, messages, request)
+        attempts.check(assembled.estimate)
+        held = await self._hold(agent, assembled.estimate, request)
+        began = time.monotonic()
+        try:
+            assembled, completion = await self._complete_within(agent, assembled, request)
+        except ApplicationError as error:
             if held is not None:
-                usage = completion.usage + assembled.usage
-                await (held.assume() if usage.unpriced_calls else held.settle(budget.measure_usage(usage)))
-                told["period_cost_usd"] = held.use.cost_usd if held.use is not None else None
-            with failures.translate_store_errors():
-                reply = await self._reply(agent, assembled, request, completion)
-            return reply.model_copy(update=told) if any(told.values()) else reply
+                await (held.assume() if may_be_billed(error) else held.settle(Amount()))
+            raise
+        attempts.is_answered = True
+        completion = _count_cached(completion, request)
+        seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
+        told: dict[str, object] = {"latency": seconds, "lost": attempts.lost}
+        if held is not None:
+            usage = completion.usage + assembled.usage
+            await (held.assume() if usage.unpriced_calls else held.settle(budget.measure_usage(usage)))
+            told["period_cost_usd"] = held.use.cost_usd if held.use is not None else None
+        with failures.translate_store_errors():
+            reply = await self._reply(agent, assembled, request, completion)
+        return reply.model_copy(update=told) if any(told.values()) else reply
 
     async def _hold(self, agent: PinnedAgent, input_tokens: int, request: ModelRequest) -> Held | None:
         """Hold what this attempt may take in the budgets beyond the run that it counts in."""

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from mandate.activities.providers.rawjson import NOTHING, Raw
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.route import Price, PriceSpec, Rates
+from mandate.workflows.contracts.route import Price, PriceSpec, PriceTier, Rates
 from mandate.workflows.rules.price import compute_cost
 
 if TYPE_CHECKING:
@@ -158,7 +158,13 @@ def _keep_for_an_hour(rates: Rates) -> Rates:
 
 
 def _read_spec(spec: PriceSpec, variant: dict[str, str]) -> Price:
-    rates = Rates(
+    tiers = (_read_rates(spec), *(_read_rates(tier, tier.above) for tier in spec.tiers))
+    return Price(tiers=tiers, source=FILE, variant=variant)
+
+
+def _read_rates(spec: PriceSpec | PriceTier, above: int = 0) -> Rates:
+    return Rates(
+        above=above,
         input=spec.input,
         output=spec.output,
         cached_input=spec.input if spec.cached_input is None else spec.cached_input,
@@ -166,7 +172,6 @@ def _read_spec(spec: PriceSpec, variant: dict[str, str]) -> Price:
         # Twice the input, as of Anthropic, where writes cost more than input at all.
         cache_write_hour=None if spec.cache_write is None else max(spec.cache_write, 2 * spec.input),
     )
-    return Price(tiers=(rates,), source=FILE, variant=variant)
 
 
 def _find_listed(provider: str | None, model: str, variant: Mapping[str, str]) -> Price | None:

@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from mandate.workflows.contracts.base import Duration, JsonObject, Money, Record, Spec
 
@@ -20,6 +21,16 @@ PROVIDERS = ("openai", "anthropic", "vllm", "scripted")
 Preference = Literal["order", "cost", "latency"]
 
 
+class PriceTier(Spec):
+    """Price of a call whose whole input is larger than a size: US dollars for a million tokens."""
+
+    above: int = Field(ge=1, le=10**12, description="The call costs this where its input has more tokens than these.")
+    input: Money = Field(description='Input, for example `"2.50"`.')
+    output: Money = Field(description="Output, reasoning included.")
+    cached_input: Money | None = Field(default=None, description="Input read from the cache; left out: as `input`.")
+    cache_write: Money | None = Field(default=None, description="Input written to the cache; left out: as `input`.")
+
+
 class PriceSpec(Spec):
     """List price of a model: US dollars for a million tokens."""
 
@@ -27,6 +38,16 @@ class PriceSpec(Spec):
     output: Money = Field(description="Output, reasoning included.")
     cached_input: Money | None = Field(default=None, description="Input read from the cache; left out: as `input`.")
     cache_write: Money | None = Field(default=None, description="Input written to the cache; left out: as `input`.")
+    tiers: tuple[PriceTier, ...] = Field(
+        default=(), max_length=10, description="Prices of calls with a larger input, by rising `above`."
+    )
+
+    @field_validator("tiers")
+    @classmethod
+    def _tiers_rise(cls, tiers: tuple[PriceTier, ...]) -> tuple[PriceTier, ...]:
+        if any(low.above >= high.above for low, high in pairwise(tiers)):
+            raise ValueError("each tier must have a larger 'above' than the one before it")
+        return tiers
 
 
 class RouteEntry(Spec):

@@ -10,7 +10,7 @@ from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from mandate.activities.providers.prices import compute_price, find_window, pin_price
 from mandate.activities.providers.rawjson import Raw
@@ -107,6 +107,30 @@ def test_price_of_the_agent_file_comes_first(model: str, given: JsonObject, expe
     price = pin_price(model, PriceSpec.model_validate(given))
 
     assert price == Price(tiers=(expected,), source="agent file")
+
+
+def test_price_of_the_agent_file_may_have_tiers() -> None:
+    tiers = [
+        {"above": 2000, "input": "2", "output": "8", "cached_input": "1"},
+        {"above": 9000, "input": 3, "output": 9},
+    ]
+
+    price = pin_price("vllm:own", PriceSpec.model_validate({"input": "1", "output": "4", "tiers": tiers}))
+
+    expected = (
+        rates(0, "1", "4", "1", "1"),
+        rates(2000, "2", "8", "1", "2"),
+        rates(9000, "3", "9", "3", "3"),
+    )
+    assert price == Price(tiers=expected, source="agent file")
+
+
+@pytest.mark.parametrize(("first", "second"), [(2000, 2000), (3000, 2000)])
+def test_tiers_that_do_not_rise_are_refused(first: int, second: int) -> None:
+    tiers = [{"above": above, "input": "2", "output": "8"} for above in (first, second)]
+
+    with pytest.raises(ValidationError, match="each tier must have a larger 'above' than the one before it"):
+        PriceSpec.model_validate({"input": "1", "output": "4", "tiers": tiers})
 
 
 @pytest.mark.parametrize(

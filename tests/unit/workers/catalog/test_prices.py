@@ -192,7 +192,7 @@ async def test_price_of_a_model_that_is_not_asked_is_refused(tmp_path: Path, tex
             "prices: {vllm:a: {input: '1', output: '2', cached: '1'}}",
             (
                 "3:44: prices['vllm:a'].cached: is not a key that is known here; did you mean 'cached_input'? "
-                "allowed are cache_write, cached_input, input, output"
+                "allowed are cache_write, cached_input, input, output, tiers"
             ),
         ),
         ("prices: [vllm:a]", "3:1: prices: a list is not a mapping"),
