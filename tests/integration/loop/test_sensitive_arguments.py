@@ -339,7 +339,7 @@ async def test_same_call_in_two_runs_looks_different(site: Site) -> None:
 
     same = set().union(*words[0]) & set().union(*words[1])
     (agent,) = (word for word in same if b" " not in word)
-    assert any(agent in found for found in words[0][:10])
+    assert any(agent in found for found in words[0][:9])
 
 
 async def test_signed_change_by_a_real_command_and_one_with_a_new_value(tmp_path: Path, client: Client) -> None:
