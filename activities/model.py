@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +14,11 @@ from temporalio.exceptions import ApplicationError
 from mandate.activities import failures, heartbeat
 from mandate.activities.context.assembly import Assembled, ContextAssembler
 from mandate.activities.context.sizes import write_instructions
+from mandate.activities.grants import Attempts, may_be_billed
+from mandate.activities.own_files import PATIENCE
+from mandate.activities.period_budgets import Held, PeriodBudgets
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
+from mandate.activities.providers.breaker import Breakers
 from mandate.activities.toolbox import arguments, schema
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.toolbox.redaction import strike_sensitive
@@ -22,25 +27,36 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import digest_of
+from mandate.workflows.contracts.budget import Amount
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
+from mandate.workflows.contracts.model import ANSWER_SPARE, OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
+from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
+from mandate.workflows.rules import budget, routing
+from mandate.workflows.rules.period_budgets import Spender
 
 log = structlog.stdlib.get_logger(__name__)
 
 TEXT_PREVIEW_CHARACTERS = 80
-SPARE = timedelta(seconds=10)
-"""Rest of the activity's time after the longest model call, to store the answer."""
 
 
 class ModelActivities:
     """Providers that the worker is configured for; each is made at its first use."""
 
-    def __init__(self, providers: Mapping[str, MakeProvider], agents: PinnedAgents, transcript: TranscriptLog) -> None:
+    def __init__(
+        self,
+        providers: Mapping[str, MakeProvider],
+        agents: PinnedAgents,
+        transcript: TranscriptLog,
+        budgets: PeriodBudgets | None = None,
+    ) -> None:
+        """Take the makers of providers; `budgets` are those beyond one run."""
+        self._budgets = budgets
         self._makers = providers
         self._providers: dict[str, asyncio.Task[Provider]] = {}
         self._agents = agents
         self._transcript = transcript
+        self.breakers = Breakers()
         self._context = ContextAssembler(transcript, self.provider)
 
     async def open(self, names: Sequence[str]) -> None:
@@ -63,15 +79,54 @@ class ModelActivities:
                 `ContextTooLong`, not retried; `ModelUnavailable` and store failures, retried, after the provider's
                 `retry-after` if it gave one.
         """
-        async with heartbeat.send_heartbeats():
-            with failures.translate_store_errors():
-                agent = await self._agents.get(request.agent)
-                chain = await self._transcript.load(request.head)
-                messages = await self._build_message(agent, chain, request)
-                assembled = await self._context.assemble(agent, chain, messages, request)
+        attempts = Attempts.read(request.grant)
+        async with heartbeat.send_heartbeats(attempts.describe()):
+            try:
+                return await self._try_once(attempts, request)
+            except ApplicationError as error:
+                # Whatever this attempt failed at: those that were lost before it are told.
+                attempts.fail(error)
+
+    async def _try_once(self, attempts: Attempts, request: ModelRequest) -> ModelReply:
+        with failures.translate_store_errors():
+            agent = await self._agents.get(request.agent)
+            chain = await self._transcript.load(request.head)
+            messages = await self._build_message(agent, chain, request)
+            assembled = await self._context.assemble(agent, chain, messages, request)
+        attempts.check(assembled.estimate)
+        held = await self._hold(agent, assembled.estimate, request)
+        began = time.monotonic()
+        try:
             assembled, completion = await self._complete_within(agent, assembled, request)
-            with failures.translate_store_errors():
-                return await self._reply(agent, assembled, request, completion)
+        except ApplicationError as error:
+            if held is not None:
+                await (held.assume() if may_be_billed(error) else held.settle(Amount()))
+            raise
+        attempts.is_answered = True
+        completion = _count_cached(completion, request)
+        seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
+        told: dict[str, object] = {"latency": seconds, "lost": attempts.lost}
+        if held is not None:
+            usage = completion.usage + assembled.usage
+            await (held.assume() if usage.unpriced_calls else held.settle(budget.measure_usage(usage)))
+            told["period_cost_usd"] = held.use.cost_usd if held.use is not None else None
+        with failures.translate_store_errors():
+            reply = await self._reply(agent, assembled, request, completion)
+        return reply.model_copy(update=told) if any(told.values()) else reply
+
+    async def _hold(self, agent: PinnedAgent, input_tokens: int, request: ModelRequest) -> Held | None:
+        """Hold what this attempt may take in the budgets beyond the run that it counts in."""
+        if self._budgets is None or request.payer is None:
+            return None
+        info, model = activity.info(), request.model or agent.models[0]
+        price = agent.price(model)
+        longest = _find_longest(agent, request, routing.find_pin(agent.route, model))
+        return await self._budgets.hold(
+            f"{info.workflow_run_id}:{info.activity_id}:{info.attempt}",
+            Spender(agent.name, request.payer.requester, request.payer.labels),
+            budget.measure_call(budget.CallSize(input_tokens, longest, price)),
+            unpriced_model=model if price is None else None,
+        )
 
     async def _complete_within(
         self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest
@@ -98,15 +153,20 @@ class ModelActivities:
     async def _complete(self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest) -> Completion:
         provider, _, model = (request.model or agent.models[0]).partition(":")
         info = activity.info()
+        pin = routing.find_pin(agent.route, f"{provider}:{model}")
         prompt = Prompt(
             model=model,
             instructions=write_instructions(agent),
             tools=agent.tools,
             agent=request.agent,
             conversation=assembled.conversation,
-            max_output_tokens=agent.max_output_tokens,
-            timeout=(info.start_to_close_timeout or timedelta(minutes=10)) - SPARE,
+            max_output_tokens=_find_longest(agent, request, pin),
+            is_last=request.is_last,
+            price=agent.price(f"{provider}:{model}"),
+            timeout=_find_time(info),
             attempt=info.attempt,
+            has_others=request.has_others,
+            params=agent.params.get(f"{provider}:{model}", {}),
         )
         completion = await (await self.provider(provider)).complete(prompt)
         log.info(
@@ -137,7 +197,7 @@ class ModelActivities:
                 text=text,
                 calls=calls,
                 usage=usage,
-                estimate=assembled.estimate,
+                estimate=assembled.estimate if request.grant is not None else 0,
                 cut=assembled.is_cut,
             )
         text, finish, problem = _final(agent, completion)
@@ -153,7 +213,7 @@ class ModelActivities:
             usage=usage,
             finish=finish,
             problem=problem,
-            estimate=assembled.estimate,
+            estimate=assembled.estimate if request.grant is not None else 0,
             cut=assembled.is_cut,
         )
 
@@ -161,17 +221,41 @@ class ModelActivities:
         """Return the provider of this name, made at its first use; raise as `call_model` does when there is none."""
         if name not in self._makers:
             configured = ", ".join(sorted(self._makers)) or "none"
+            # Not sent: the file of providers of another worker may name it.
             raise failures.make_model_failure(
-                "configuration", f"this worker has no provider {name!r}; it has: {configured}", attempt=1
+                "configuration",
+                f"this worker has no provider {name!r}; it has: {configured}",
+                retryable=True,
+                retry_after=PATIENCE,
             )
         task = self._providers.get(name)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = self._providers[name] = asyncio.ensure_future(_await(self._makers[name]))
+            task = self._providers[name] = asyncio.ensure_future(self._make(name))
         return await asyncio.shield(task)
 
+    async def _make(self, name: str) -> Provider:
+        return self.breakers.guard(name, await self._makers[name]())
 
-async def _await(make: MakeProvider) -> Provider:
-    return await make()
+
+def _find_time(info: activity.Info) -> timedelta:
+    """Return the time for the whole call, so that its answer can be stored after it."""
+    whole = info.start_to_close_timeout or timedelta(minutes=10)
+    return max(whole - ANSWER_SPARE, whole * 0.8) if whole < 5 * ANSWER_SPARE else whole - ANSWER_SPARE
+
+
+def _find_longest(agent: PinnedAgent, request: ModelRequest, pin: RoutePin | None) -> int:
+    """Return the most output tokens that the answer may have."""
+    if request.grant is not None:
+        return request.grant.output_tokens
+    return (pin and pin.max_output_tokens) or agent.max_output_tokens
+
+
+def _count_cached(completion: Completion, request: ModelRequest) -> Completion:
+    """Return the completion, its usage with the kept results that the model is told."""
+    cached = sum(result.cached is not None for result in request.results)
+    if not cached:
+        return completion
+    return replace(completion, usage=completion.usage.model_copy(update={"cached_results": cached}))
 
 
 def _strike(message: AssistantMessage, agent: PinnedAgent) -> str:

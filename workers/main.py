@@ -73,6 +73,11 @@ VERBS: Mapping[str, Verb] = {
         "Check agent files with all their tools, and say what each agent may do; run the examples of policies.",
     ),
     "keys": Verb("cli.keys:keys", "List the keys of the store's installation, make another one, or take one away."),
+    "budget": Verb(
+        "cli.budget:budget",
+        "Show what budgets beyond one run have spent, hold and have left in this day or month, or in earlier ones.",
+    ),
+    "cache": Verb("cli.cache:cache", "List the results of read tools that are kept for equal calls, or remove them."),
     "demo": Verb(
         "demo.command:demo",
         "Watch an agent settle a complaint in a small shop; server, worker and shop are made for it.",
@@ -193,6 +198,7 @@ def _run(words: list[str]) -> int:
         # They are for authors of code; a worker has them in its log.
         warnings.simplefilter("ignore")
     try:
+        _check_words(words)
         return _invoke(words)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -204,6 +210,16 @@ def _run(words: list[str]) -> int:
         if is_debugging():
             raise
         return report(error, as_json=wants_json(words))
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse bytes that are no text, but in the names of files that exist."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            if not Path(word).exists():
+                raise CliError(f"{word!a} on the command line holds bytes that are no UTF-8 text") from None
 
 
 def _invoke(words: list[str]) -> int:

@@ -52,6 +52,8 @@ class Attempted:
     """Attempts that failed, as far as they told so themselves."""
     again_in: float | None = None
     """Seconds after which the run may make another attempt; `None` where there is to be none."""
+    asked: float | None = None
+    """Seconds after which somebody else's activity asks to be tried again."""
     is_lasting: bool = False
     """Somebody else's activity failed in a way that waiting does not mend."""
     is_quick: bool = False
@@ -117,6 +119,7 @@ def outcome_of(
         is_passing=failure.passing,
         failed=told.failed if told else attempts,
         again_in=failure.again_in,
+        asked=None if ours else _find_delay(error.cause),
         is_lasting=_is_lasting(error.cause),
     )
 
@@ -136,6 +139,11 @@ def _attempts(error: ActivityError, at_most: int, *, ours: bool) -> int:
     known = before.attempts if before else 1
     # One that waited for a worker in vain is none.
     return known if timed_out.type is TimeoutType.SCHEDULE_TO_START else known + 1
+
+
+def _find_delay(cause: BaseException | None) -> float | None:
+    delay = cause.next_retry_delay if isinstance(cause, ApplicationError) and not cause.non_retryable else None
+    return None if delay is None else delay.total_seconds()
 
 
 def _is_lasting(cause: BaseException | None) -> bool:

@@ -10,6 +10,7 @@ from typing import TypeVar, get_args
 from mandate.activities.checks.findings import Unable, report, report_failure
 from mandate.activities.threads import run_in_thread
 from mandate.activities.toolbox.contained_tasks import contain_exits, find_task, is_cancelled
+from mandate.activities.toolbox.coroutines import run_coroutine
 from mandate.activities.toolbox.decorator import load_function
 from mandate.activities.toolbox.raised_errors import describe_error, list_errors, read_message
 from mandate.activities.toolbox.returned_values import tell
@@ -97,12 +98,16 @@ async def run_check(function: Function, given: Mapping[str, object], cancellatio
 
 
 async def _call(bound: "partial[object]", cancellation: threading.Event) -> object:
+    async def finish(pending: object) -> object:
+        returned = pending
+        while inspect.isawaitable(returned):
+            returned = await returned
+        return returned
+
     if inspect.iscoroutinefunction(bound):
-        return await bound()
+        return await run_coroutine(lambda: finish(bound()))
     returned = await run_in_thread(bound, cancellation, ended=lambda: None)
-    while inspect.isawaitable(returned):
-        returned = await returned
-    return returned
+    return await run_coroutine(partial(finish, returned)) if inspect.isawaitable(returned) else returned
 
 
 def _list_parameters(function: Function) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ python: calls of Python tools
 returned_values: values of functions as text
 raised_errors: errors of functions in words
 contained_tasks: exits in tasks of tools
+coroutines: coroutines of tools and checks, in a loop of their own
 decorator: `@tool`
 context: `ToolContext` and `NotDone`
 signature: function as JSON Schema

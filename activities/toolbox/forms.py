@@ -83,7 +83,9 @@ def _content(form: JsonObject, value: JsonValue) -> JsonObject:
     if not names:
         return {}
     if len(names) > 1:
-        raise ValueError(f"the form has the fields {', '.join(names)}; answer with JSON, as {{{names[0]!r}: ...}}")
+        raise ValueError(
+            f"the form has the fields {', '.join(names)}; answer with JSON, as {{{json.dumps(names[0])}: ...}}"
+        )
     return {names[0]: _read_text(_fields(form)[names[0]], value)}
 
 

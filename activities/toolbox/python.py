@@ -23,6 +23,7 @@ from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox.base import CallContext, ToolText
 from mandate.activities.toolbox.contained_tasks import contain_exits, find_task, is_cancelled
 from mandate.activities.toolbox.context import NotDone, ToolContext
+from mandate.activities.toolbox.coroutines import run_coroutine
 from mandate.activities.toolbox.decorator import load_function, read_tool
 from mandate.activities.toolbox.raised_errors import describe_error, list_errors, read_message
 from mandate.activities.toolbox.redaction import strike_sensitive
@@ -90,17 +91,18 @@ class PythonToolbox:
             # Here: an iterator runs code of the tool, which may block, or may belong to its thread.
             return returned if _is_pending(returned) else _Told(tell(collect(returned), returns_nothing=nothing))
 
+        async def finish(pending: object) -> str:
+            returned = pending
+            while inspect.isawaitable(returned):
+                returned = await returned
+            returned = await collect_async(returned) if isinstance(returned, AsyncIterator) else collect(returned)
+            return tell(returned, returns_nothing=nothing)
+
         nothing = takes.returns_nothing
         if inspect.iscoroutinefunction(function):
-            returned = await function(**bound)
-        else:
-            returned = await run_in_thread(perform, cancellation, ended=self._free.release)
-        if isinstance(returned, _Told):
-            return returned.text
-        while inspect.isawaitable(returned):
-            returned = await returned
-        returned = await collect_async(returned) if isinstance(returned, AsyncIterator) else collect(returned)
-        return tell(returned, returns_nothing=nothing)
+            return await run_coroutine(lambda: finish(function(**bound)))
+        returned = await run_in_thread(perform, cancellation, ended=self._free.release)
+        return returned.text if isinstance(returned, _Told) else await run_coroutine(partial(finish, returned))
 
     async def close(self) -> None:
         """Close nothing: threads that still run are not waited for, also not when the process ends."""
@@ -119,7 +121,7 @@ class PythonToolbox:
 
 DEFECTS = (
     ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, NameError, ImportError,
-    NotImplementedError, SyntaxError,
+    NotImplementedError, RecursionError, SyntaxError,
 )  # fmt: skip
 """Exceptions of code that is wrong or was given what is wrong: waiting mends none of them."""
 
@@ -193,7 +195,8 @@ def _raise_failure(error: BaseException, tool: Tool, arguments: JsonObject) -> N
         raise ToolError(Outcome.NOT_DONE, reason, retry_after=_find_wait(refusals)) from None
     # As text: what renders an exception for people may print local variables, which hold arguments.
     trace = strike_sensitive("".join(traceback.format_exception(error)), tool, arguments)
-    log.warning("tool_raised", tool=tool.name, error=type(errors[0]).__name__, traceback=repair_text(trace))
+    kind = strike_sensitive(type(errors[0]).__name__, tool, arguments)
+    log.warning("tool_raised", tool=tool.name, error=kind, traceback=repair_text(trace))
     is_lasting = any(isinstance(each, DEFECTS) for each in errors)
     reason = strike_sensitive(describe_error(error), tool, arguments)
     raise ToolError(Outcome.UNKNOWN, reason, lasting=is_lasting) from None

@@ -7,6 +7,8 @@ from mandate.workflows.rules.surrogates import repair_text
 
 _SHOWN = 3
 """Errors of one group that are told."""
+_CAUSES = 5
+"""Errors of one chain of causes that are told."""
 
 
 def list_errors(error: BaseException) -> tuple[BaseException, ...]:
@@ -45,8 +47,12 @@ def read_message(error: BaseException) -> str:
 
 
 def _describe(error: BaseException) -> str:
-    kind, message = type(error).__name__, read_message(error)
-    if message:
-        return f"{kind}: {message}"
-    cause = error.__cause__
-    return f"{kind}, caused by {_describe(cause)}" if cause is not None and cause.__cause__ is not error else kind
+    chain = [error]
+    # Causes may lead back to where they began.
+    while not read_message(chain[-1]) and (cause := chain[-1].__cause__) is not None and len(chain) < _CAUSES:
+        if any(cause is each for each in chain):
+            break
+        chain.append(cause)
+    message = read_message(chain[-1])
+    kinds = ", caused by ".join(type(each).__name__ for each in chain)
+    return f"{kinds}: {message}" if message else kinds

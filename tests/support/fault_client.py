@@ -19,7 +19,11 @@ METHODS = {"read": "GET", "idempotent": "PUT", "keyed": "POST", "once": "POST"}
 
 
 class Busy(Exception):
-    """The server answered 503: nothing was done."""
+    """The server answered 503: nothing was done, and another attempt is welcome `retry_after` seconds later."""
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 def call(tool: str, run: str, item: str, key: str | None) -> str:
@@ -42,7 +46,7 @@ def call(tool: str, run: str, item: str, key: str | None) -> str:
     finally:
         connection.close()
     if answer.status == 503:
-        raise Busy(text)
+        raise Busy(text, float(answer.headers["Retry-After"]))
     if answer.status != 200:
         raise http.client.HTTPException(f"{answer.status}: {text}")
     return text

@@ -66,31 +66,29 @@ def _may_end_so(
 ) -> bool:
     """Whether a run has done all that it could: completed, or stands before what only a person can settle.
 
-    That is a `once` call that was hurt and is reported as uncertain, or a call of which its tool said for good that
-    it is not done: the same call again is not made then, and what an `idempotent` one did before stays unknown. All
-    others can be made again until they have an answer, and so can calls of the model.
+    That is a `once` call that was hurt and is reported as uncertain, or an `idempotent` call of which its MCP server
+    says that it failed, after an attempt of which nothing is known. All others can be made again until they have an
+    answer, and so can calls of the model: nobody is asked about them.
     """
     if result.status is RunStatus.COMPLETED:
         return True
-    if result.status is not RunStatus.DECLINED:
+    if result.status is not RunStatus.DECLINED or not result.uncertain:
         return False
-    refused = {call for call in ran.task.calls if _says_no(call, ran.task.points.get(call.item, ()), naive_mcp)}
-    if result.uncertain:
-        return all(
-            _was_hurt(ran, entry, executed, hits)
-            if Call(entry.tool, "").effect == "once"
-            else any(_is_of(entry, call) for call in refused if call.effect == "idempotent")
-            for entry in result.uncertain
-        )
-    return any(told.call in refused and not told.done for told in ran.told)
+    refused = [call for call in ran.task.calls if _says_no(call, ran.task.points.get(call.item, ()), naive_mcp)]
+    return all(
+        _was_hurt(ran, entry, executed, hits)
+        if Call(entry.tool, "").effect == "once"
+        else any(_is_of(entry, call) for call in refused)
+        for entry in result.uncertain
+    )
 
 
 def _says_no(call: Call, points: Sequence[Point], naive_mcp: bool) -> bool:
-    """Whether one of these makes the tool say for good that it did nothing."""
-    if Point.REFUSE in points:
-        return True
-    taken_at_its_word = naive_mcp and call.tool.endswith("_mcp") and call.effect in {"read", "idempotent"}
-    return taken_at_its_word and not {Point.LOSE_REPLY, Point.DIE_BEFORE, Point.DIE_COMMITTED}.isdisjoint(points)
+    """Whether an MCP server says at one of these points that a call failed, and is believed."""
+    failing = {Point.REFUSE}
+    if naive_mcp:
+        failing |= {Point.LOSE_REPLY, Point.DIE_BEFORE, Point.DIE_COMMITTED}
+    return call.tool.endswith("_mcp") and call.effect == "idempotent" and not failing.isdisjoint(points)
 
 
 def _was_hurt(ran: Ran, entry: EffectEntry, executed: Sequence[Executed], hits: Sequence[Hit]) -> bool:

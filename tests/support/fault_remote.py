@@ -1,11 +1,13 @@
 """A worker of somebody else with activities over the fault server: `python -m tests.support.fault_remote QUEUE`.
 
-It knows nothing of Mandate: the SDK's own converter, and the activity id as the key.
+It knows nothing of Mandate: the SDK's own converter, and the activity id as the key. A 503 is an error that says when
+to try again.
 """
 
 import asyncio
 import os
 import sys
+from datetime import timedelta
 
 from temporalio import activity
 from temporalio.client import Client
@@ -16,6 +18,12 @@ from tests.support import fault_client
 
 READY = "polling"
 
+BUSY = "Busy"
+"""Type of the error for a call that was not done, and may be made again."""
+
+REJECTED = "Rejected"
+"""Type of an error that no call of a suite meets: a definite no."""
+
 
 async def _call(arguments: dict[str, str]) -> str:
     its = activity.info()
@@ -24,7 +32,8 @@ async def _call(arguments: dict[str, str]) -> str:
             fault_client.call, its.activity_type, arguments["task"], arguments["item"], its.activity_id
         )
     except fault_client.Busy as busy:
-        raise ApplicationError(str(busy), type="Busy") from None
+        again = timedelta(seconds=busy.retry_after)
+        raise ApplicationError(str(busy), type=BUSY, next_retry_delay=again) from None
 
 
 @activity.defn

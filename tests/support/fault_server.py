@@ -9,8 +9,8 @@ Every call that is carried out is a row of a SQLite file that is on the disk bef
 **Faults** come from the file `--plan`: JSON, by `RUN/ITEM` a list of points (`fault_plan.Point`), one for each time
 that the call arrives; what was used up is remembered over restarts. It can kill its caller (SIGKILL) before the
 effect, before an effect that it still carries out, between commit and reply, or after the reply; close the connection
-in place of the reply; answer 503 and do nothing; and kill itself before or after the commit: whoever runs it starts it
-again.
+in place of the reply; answer 503 with `Retry-After` and do nothing; and kill itself before or after the commit: whoever
+runs it starts it again.
 
 Whom to kill is the header `X-Caller`: a pid, or with `--ask URL` a name, whose pid `GET URL/NAME` answers as soon as
 that process may die. Meanwhile the call is held where it is to be hurt.
@@ -46,6 +46,9 @@ QUIET_SECONDS = 1.0
 
 QUIET_AT_MOST = 60.0
 
+RETRY_AFTER = "1"
+"""Seconds after which a call that was answered 503 is welcome."""
+
 
 class FaultServer:
     """The handler of all calls."""
@@ -74,7 +77,7 @@ class FaultServer:
                 return self._execute(asked)
             case Point.REFUSE:
                 self._log.hit(asked, Point.REFUSE)
-                return web.Response(status=503, text="busy, nothing was done")
+                return web.Response(status=503, text="busy, nothing was done", headers={"Retry-After": RETRY_AFTER})
             case Point.LOSE_REPLY:
                 self._log.hit(asked, Point.LOSE_REPLY)
                 self._execute(asked)

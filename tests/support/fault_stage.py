@@ -14,7 +14,7 @@ from tests.support.fault_client import CALLER, METHODS, URL
 from tests.support.fault_crew import Crew, Post, at_work
 from tests.support.fault_model import FaultModel
 from tests.support.fault_plan import EFFECTS, Task
-from tests.support.fault_remote import READY
+from tests.support.fault_remote import BUSY, READY, REJECTED
 from tests.support.http_peer import Reply, Seen, http_peer
 from tests.support.ports import free_port
 from tests.support.processes import MANDATE, PROJECT
@@ -34,6 +34,14 @@ _PROBE: dict[str, Any] = {
     # The server and workers may have to be started again first.
     "patience": "20s",
 }
+
+PRICE = {"input": "1", "output": "4"}
+
+LIMITS = {"cost_usd": "5", "tokens": 2_000_000, "model_calls": 200}
+"""Of each run: reserved for each model call, and wide enough for all of them."""
+
+BEYOND = {"id": "crash", "per": "month", "cost_usd": "5000"}
+"""Of all runs together, as wide."""
 
 PRODUCT = (*MANDATE, "worker")
 """The command of a worker as it is."""
@@ -126,6 +134,7 @@ def _workers(setting: Setting, queue: str, url: str, provider: str) -> Post:
         "MANDATE_FOLDER": str(setting.folder),
         "MANDATE_AGENTS": str(setting.folder / "agents"),
         "MANDATE_TASK_QUEUE": queue,
+        "MANDATE_BUDGETS": str(setting.folder / "budgets.yaml"),
         "MANDATE_HTTP_HOSTS": url.removeprefix("http://"),
         "TEMPORAL_ADDRESS": setting.address,
         "VLLM_BASE_URL": f"{provider}/v1",
@@ -174,15 +183,16 @@ def _write_agent(setting: Setting, queue: str, url: str, name: str, probe: dict[
     agent = {
         "name": name,
         "instructions": "Do what you are told.",
-        "models": ["vllm:crash"],
+        "models": [{"model": "vllm:crash", "price": PRICE}],
         "tools": tools,
         "policy": [{"id": "all", "match": {}, "verdict": "allow"}],
         "people": {"expires": "2s"},
         "requester": "anyone",
-        "budget": {"steps": 60},
+        "budget": {"steps": 60, **LIMITS},
     }
     (setting.folder / "agents").mkdir(parents=True, exist_ok=True)
     (setting.folder / "agents" / f"{name}.yaml").write_text(json.dumps(agent))
+    (setting.folder / "budgets.yaml").write_text(json.dumps({"budgets": [BEYOND]}))
 
 
 def _find(url: str) -> dict[str, Any]:
@@ -211,7 +221,8 @@ def _activity(name: str, effect: str, queue: str) -> dict[str, Any]:
         "activity": {"name": f"{name}_activity", "task_queue": queue},
         "input_schema": _SCHEMA,
         "effect": effect,
-        "failed_types": ["Busy"],
+        # Who lists an error wants no other attempt. Of a call that has none, that is how it says that it was not done.
+        "failed_types": [REJECTED, BUSY] if effect == "once" else [REJECTED],
         # Nothing else tells that a remote worker was killed.
         "timeout": "12s",
     }

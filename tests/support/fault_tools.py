@@ -1,4 +1,4 @@
-"""Python tools over the fault server; a 503 is a definite answer, anything else that fails leaves it open."""
+"""Python tools over the fault server; a 503 says that nothing was done yet, any other failure leaves it open."""
 
 from mandate.activities.toolbox.decorator import NotDone, ToolContext, tool
 from tests.support import fault_client
@@ -8,7 +8,7 @@ def _call(name: str, task: str, item: str, context: ToolContext) -> str:
     try:
         return fault_client.call(name, task, item, context.idempotency_key)
     except fault_client.Busy as busy:
-        raise NotDone(str(busy)) from None
+        raise NotDone(str(busy), retry_after=busy.retry_after) from None
 
 
 @tool(effect="read", timeout="60s")

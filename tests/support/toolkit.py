@@ -137,6 +137,14 @@ async def hang(context: ToolContext) -> str:
     return "back"
 
 
+@tool(effect="keyed", timeout="20s")
+async def block(word: str, seconds: float, context: ToolContext) -> str:
+    """Block the event loop that it runs in."""
+    keep("block", context, word=word)
+    time.sleep(seconds)
+    return f"blocked for {word}"
+
+
 @tool(effect="once", timeout="20s")
 def write_note(text: str, context: ToolContext) -> str:
     """Keep a text."""

@@ -65,7 +65,10 @@ def test_commands_can_be_typed_as_printed(page: str) -> None:
 def test_pages_with_commands_are_found() -> None:
     assert {page: len(list(written(page))) for page in PAGES if any(written(page))} == {
         "README.md": 7,
+        "deploy/docs/budgets.md": 5,
+        "deploy/docs/context.md": 3,
         "deploy/docs/install.md": 6,
+        "deploy/docs/models.md": 1,
         "deploy/docs/policy-and-people.md": 20,
         "deploy/docs/recovery.md": 7,
         "deploy/package/README.md": 4,

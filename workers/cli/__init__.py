@@ -16,9 +16,13 @@ edit: other arguments for a call
 control: `steer`, `pause`, `resume`, `stop`
 validate: `mandate validate`
 validate_agents: agents in words
+validate_costs: costs of agents in words
 validate_policies: policies in words
+validate_budgets: budgets in words
 validate_call: verdict on one call
 validate_accept: acceptance of MCP tools
+validate_endpoints: file of providers in words
+validate_live: one call of a model
 worker: `mandate worker`
 worker_watch: `mandate worker --watch`
 watched_files: files of a worker, and their changes
@@ -26,6 +30,8 @@ server: `mandate server`
 init: `mandate init`
 own_worker: worker of one command
 keys: `mandate keys`
+budget: `mandate budget`
+cache: `mandate cache`
 options: options that verbs share
 connection: connection to Temporal
 identity: name of the user

@@ -34,7 +34,9 @@ class Answer:
     comment: str = ""
 
 
-async def confirm(out: Output, what: str, lines: Sequence[str], *, yes: bool) -> None:
+async def confirm(
+    out: Output, what: str, lines: Sequence[str], *, yes: bool, declined: str = "nothing was sent"
+) -> None:
     """Show several things as `lines`, and let the person at the terminal say once more that they want `what`.
 
     Raises:
@@ -47,7 +49,7 @@ async def confirm(out: Output, what: str, lines: Sequence[str], *, yes: bool) ->
     if not sys.stdin.isatty():
         raise CliError(f"nobody can be asked whether to {what}; add --yes")
     if not await out.confirm(f"{what}?"):
-        raise CliError("nothing was sent", ENDED_OTHERWISE)
+        raise CliError(declined, ENDED_OTHERWISE)
 
 
 def keys(request: Request) -> str:

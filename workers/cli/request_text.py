@@ -32,6 +32,11 @@ MEANINGS: dict[str, dict[str, str]] = {
         "not_happened": "it was not done, and is made again",
         "stop": "the run ends, with the call among its uncertain ones",
     },
+    "budget": {
+        "raise": "--value holds the new limits as JSON; the run goes on",
+        "answer": "the agent gives its last answer from what it has, for which enough is kept back",
+        "stop": "the run ends; what has a compensation is taken back first",
+    },
 }
 """Meanings of the choices of a request, by its kind."""
 

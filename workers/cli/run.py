@@ -21,6 +21,7 @@ from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.watch import follow
 from mandate.workers.client.client import AgentClient, new_workflow_id
 from mandate.workers.client.earlier_run import UsedId
+from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.start import start_claims
 from mandate.workflows.rules import input_size
@@ -61,6 +62,13 @@ async def run(
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="`key=value`, for finding it; can be repeated.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="A lower limit than the agent file's.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="`LIMIT=VALUE`, a lower limit than the agent file's, as `cost_usd=0.50`; can be repeated."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask this model in place of the agent's route; one that the agent file allows.")
+    ] = None,
     task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Of the workers.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Only start it.")] = False,
 ) -> int:
@@ -74,7 +82,7 @@ async def run(
     if again and workflow_id is None:
         raise CliError("--again goes with --id, and starts another run under that id")
     asked = read_input(text, input_file, input_json)
-    labels = dict(map(_label, label or ()))
+    labels, limits = dict(map(_label, label or ())), dict(map(_limit, budget or ()))
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
         queue = task_queue or connection.settings.task_queue
@@ -92,7 +100,15 @@ async def run(
         async with AsyncExitStack() as stack:
             if not detach:
                 await stack.enter_async_context(own_worker.serving(call, connection, queue))
-            handle = await _start(client, call, connection, **start, steps=steps, token=token, again=again)
+            started: dict[str, Any] = {
+                **start,
+                "steps": steps,
+                "budget": limits,
+                "model": model,
+                "token": token,
+                "again": again,
+            }
+            handle = await _start(client, call, connection, **started)
             call.out.note(f"{handle.id} on task queue {queue}, requester {who}")
             if detach:
                 _detached(call, connection, handle)
@@ -177,6 +193,16 @@ def _object(written: str, place: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         raise CliError(f"{place} must be a JSON object that is not empty, not {written.strip()[:60]!r}")
     return value
+
+
+def _limit(written: str) -> tuple[str, str | int]:
+    name, separator, value = written.partition("=")
+    if not separator or name not in BudgetRequest.model_fields:
+        raise CliError(
+            f"--budget {written!r} is not LIMIT=VALUE with a limit of {', '.join(BudgetRequest.model_fields)}"
+        )
+    # Amounts and times are texts, all others whole numbers.
+    return name, int(value) if value.isascii() and value.isdigit() and not name.endswith(("_usd", "_time")) else value
 
 
 def _label(written: str) -> tuple[str, str]:

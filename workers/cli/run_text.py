@@ -13,6 +13,7 @@ from mandate.workers.cli.output import Output, print_table
 from mandate.workers.history.events import RunEnded
 from mandate.workers.history.record import Json, Record, Said
 from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
+from mandate.workflows.contracts.tool import CacheHit
 from mandate.workflows.rules import decisions, wording
 
 LINES = 6
@@ -32,14 +33,17 @@ def print_heading(out: Output, record: Record, url: str | None) -> None:
         out.print(its.ended.reason)
     if record.diagnosis is not None:
         out.print(Text(record.diagnosis.sentence, style="bold red"))
+    elif record.retrying is not None:
+        out.print(Text(record.retrying, style="yellow"))
 
 
-def print_message(out: Output, message: Said, *, full: bool) -> None:
-    """Print one message with its parts; an answer without calls is never cut."""
+def print_message(out: Output, message: Said, *, why: str | None, full: bool) -> None:
+    """Print one message with its parts, and why its model was asked; an answer without calls is never cut."""
     full = full or (message.role == "assistant" and all(part["kind"] != "call" for part in message.parts))
     answers = [part for part in message.parts if part["kind"] == "result"]
     if message.role == "assistant":
-        title = Text.assemble((f"step {message.step}", "bold"), (f"  {message.model}", "dim"))
+        told = f": {why}" if why else ""
+        title = Text.assemble((f"step {message.step}", "bold"), (f"  {message.model}{told}", "dim"))
     else:
         title = Text("results" if answers else "asked", style="bold")
     out.print("")
@@ -80,13 +84,16 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
     if its.effects.count:
         hidden = its.effects.count - len(its.effects.last)
         before = f", the last {len(its.effects.last)}" if hidden else ""
-        times = "once" if its.effects.count == 1 else f"{its.effects.count} times"
-        out.print(Text(f"changed the world {times}{before}", style="bold"))
+        out.print(Text(f"changed the world {_count_times(its.effects.count)}{before}", style="bold"))
         print_table(out, _effects(its.effects.last), indent=2)
     if its.uncertain:
         out.print(Text("unknown whether it happened", style="bold red"))
         print_table(out, _effects(its.uncertain), indent=2)
     out.print(Text.assemble(("used", "bold"), f"  {wording.describe_usage(its.usage)}"))
+
+
+def _count_times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _supplied(record: Record) -> str | None:
@@ -139,8 +146,10 @@ def _part(part: Json, *, full: bool) -> Text | None:
             )
         case "result":
             text = str(part["text"])
+            hit = CacheHit.model_validate(part["cached"]) if part.get("cached") is not None else None
+            kept = f"({wording.describe_hit(hit)}) " if hit is not None else ""
             mark = ("✗ ", "red") if part["error"] else ("← ", "dim")
-            return Text.assemble(mark, (str(part["tool"]), "cyan"), " ", shown(text, full=full))
+            return Text.assemble(mark, (str(part["tool"]), "cyan"), " ", (kept, "dim"), shown(text, full=full))
         case "refusal":
             return Text.assemble(("refuses: ", "yellow"), shown(str(part["text"]), full=full))
         case _:
@@ -197,7 +206,7 @@ def _print_answer(out: Output, result: RunResult) -> None:
     if result.effects.count:
         hidden = result.effects.count - len(result.effects.last)
         before = f" (the last {len(result.effects.last)})" if hidden else ""
-        out.print(Text(f"Changed the world {result.effects.count} times{before}:", style="bold"))
+        out.print(Text(f"Changed the world {_count_times(result.effects.count)}{before}:", style="bold"))
         for entry in result.effects.last:
             out.print(f"  {entry.call}")
     for entry in result.uncertain:

@@ -40,7 +40,8 @@ async def show(
     With `-o json` one object: workflow_id, run_id, status (running, waiting, paused, or how it ended), reason, output,
     agent, version, step, head, usage, effects, uncertain, people (what they were asked and said: step, line), messages,
     pending: calls of the last turn whose results the model was not told yet, and workflow_task: attempt, cause, message
-    and event_id of one that fails again and again, else null.
+    and event_id of one that fails again and again, else null; retrying: what is tried again and why, else null. The
+    first message of a model has why it was asked, and so has each after it became another one.
 
     With `--tokens` and `-o json` one object: workflow_id, run_id, and tokens, one object a step: step, tokens,
     reported, cut, parts: instructions, pinned, summary, messages, results.
@@ -150,10 +151,11 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
     if head is not None:
         async with conversation(connection.settings.store, record) as stored:
             async for message in stored.messages(head, full=full or out.as_json):
+                why = record.history.why.get(message.step) if message.role == "assistant" else None
                 if out.as_json:
-                    messages.append(message.to_json())
+                    messages.append({**message.to_json(), **({"why": why} if why else {})})
                 else:
-                    run_text.print_message(out, message, full=full)
+                    run_text.print_message(out, message, why=why, full=full)
             pending = await stored.pending(record)
     if out.as_json:
         out.json({**record.to_json(), "messages": messages, "pending": pending})

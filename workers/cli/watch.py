@@ -19,7 +19,7 @@ from temporalio.service import RPCError
 from mandate.workers.cli import request_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
-from mandate.workers.client.diagnosis import diagnose_described
+from mandate.workers.client.diagnosis import describe_retry, diagnose_described
 from mandate.workers.client.pollers import list_pollers
 from mandate.workers.history.events import (
     Call,
@@ -37,7 +37,7 @@ from mandate.workers.history.events import (
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import unfolding
 from mandate.workflows.contracts.request import Request
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import routing, wording
 
 QUIET_SECONDS = 2.0
 """After so long without news it is looked up why."""
@@ -153,6 +153,8 @@ class _Watcher:
 
     def _tell(self, happening: Happening) -> None:
         match happening:
+            case ModelAsked(step, _, model, why) if why and why != routing.FIRST:
+                self._line(step, Text(wording.shorten(f"asks {model}: {why}", 2 * LINE_CHARACTERS), style="dim"))
             case ModelAsked() | CallStarted() | CallProbed() | ResultChecked() | RunEnded():
                 return
             case ModelAnswered(step, text, note, final):
@@ -206,6 +208,9 @@ def call_line(call: Call) -> Text:
     style = _STYLES.get(call.state, "dim")
     if call.state in {"refused", "misfit"} and call.result is not None:
         return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(call.result.text or "", 200), style))
+    if call.result is not None and call.result.asking is not None:
+        server = call.result.asking.server
+        return Text.assemble(call.line, (" → ", "dim"), (f"MCP server {server!r} asks before it goes on", "yellow"))
     result = wording.describe_result(call.result) if call.result is not None else call.state
     return Text.assemble(call.line, (" → ", "dim"), (wording.shorten(result, LINE_CHARACTERS), style))
 
@@ -242,8 +247,4 @@ def _attempts(described: DescribeWorkflowExecutionResponse) -> str | None:
     """Return what is tried again, and why the last attempt failed."""
     if described.pending_workflow_task.attempt > 1:
         return f"its workflow task fails, attempt {described.pending_workflow_task.attempt}; see the log of the worker"
-    for activity in described.pending_activities:
-        if activity.attempt > 1:
-            failure = wording.shorten(activity.last_failure.message or "no answer", 100)
-            return f"{activity.activity_type.name}, attempt {activity.attempt}: {failure}"
-    return None
+    return describe_retry(described, 100)

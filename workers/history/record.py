@@ -16,7 +16,7 @@ from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
-from mandate.workers.client.diagnosis import Diagnosis, diagnose_described
+from mandate.workers.client.diagnosis import Diagnosis, describe_retry, diagnose_described
 from mandate.workers.history.events import Call, Happening, MessageReceived, RequestOpened
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import events
@@ -76,6 +76,8 @@ class Record:
     """Questions to people and their words, oldest first."""
     diagnosis: Diagnosis | None = None
     """Reason why it does not go on, where its workflow task is tried again and again."""
+    retrying: str | None = None
+    """The activity that is tried again, and why its last attempt failed."""
 
     @property
     def output(self) -> JsonValue:
@@ -101,6 +103,7 @@ class Record:
             "uncertain": [entry.model_dump(mode="json") for entry in its.uncertain],
             "people": [{"step": told.step, "line": told.line} for told in self.people],
             "workflow_task": {**self.diagnosis.to_json()} if self.diagnosis is not None else None,
+            "retrying": self.retrying,
         }
 
 
@@ -140,7 +143,8 @@ async def read_record(client: Client, workflow_id: str, run_id: str | None) -> R
     status = history.ended.status if history.ended is not None else history.parked.status
     earlier = [Told(None, f"{closed.id} is {closed.outcome}: {closed.reason}") for closed in history.parked.earlier]
     diagnosis = await diagnose_described(client, described.raw_description)
-    return Record(workflow_id, described.run_id, status, history, (*earlier, *people), diagnosis)
+    retrying = describe_retry(described.raw_description)
+    return Record(workflow_id, described.run_id, status, history, (*earlier, *people), diagnosis, retrying)
 
 
 def _told(happened: Sequence[Happening]) -> Iterator[Told]:

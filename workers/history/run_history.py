@@ -71,6 +71,8 @@ class RunHistory:
     ended: RunEnded | None = None
     agent: str | None = None
     """The agent's name as it was asked for."""
+    why: dict[int, str] = field(default_factory=dict)
+    """Why the model of a step was asked, by the steps at which it became another one."""
     task_queue: str = ""
     parked: RequestHistory = field(init=False)
     """Its requests to people."""
@@ -155,6 +157,8 @@ class RunHistory:
     def _carry_over(self, state: RunState) -> None:
         self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage
         self.agent, self.effects, self.uncertain = state.agent.name, state.effects, state.uncertain
+        if state.told_model is not None:
+            self.why[state.step + 1] = state.why_model
         self.calls = [self._call(call) for call in state.calls]
         for call, answer in zip(self.calls, state.answers, strict=False):
             if answer is not None:
@@ -169,7 +173,10 @@ class RunHistory:
         if kind == "call_model":
             (request,) = await self._decode(attributes.input.payloads, ModelRequest)
             self.parked.close_all()
-            return [*self._unmade(request.results), ModelAsked(request.step, line)]
+            first = self.pin.models[0] if self.pin is not None else ""
+            if request.why:
+                self.why[request.step] = request.why
+            return [*self._unmade(request.results), ModelAsked(request.step, line, request.model or first, request.why)]
         if kind == "plan_compensation":
             (planned,) = await self._decode(attributes.input.payloads, CompensationRequest)
             self.parked.take_back()

@@ -13,7 +13,17 @@ from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
 from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
-from mandate.workflows.contracts.route import ModelName, Preference, Price, Route, RouteEntry, RoutePin, list_entries
+from mandate.workflows.contracts.route import (
+    ModelName,
+    Preference,
+    Price,
+    PriceSpec,
+    Route,
+    RouteEntry,
+    RoutePin,
+    list_entries,
+    list_places,
+)
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
@@ -36,6 +46,9 @@ class AgentSpec(Spec):
     )
     models_allowed: tuple[ModelName, ...] = Field(
         default=(), description="Models beside the route that a start request may name; `*` at the end for any text."
+    )
+    prices: dict[ModelName, PriceSpec] = Field(
+        default={}, description="Prices of models beside the route, of checks for example, where they are not known."
     )
     tools: tuple[ToolEntry, ...] = Field(default=(), description="What the agent can do.")
     policy: tuple[Rule, ...] = Field(
@@ -80,7 +93,23 @@ class AgentSpec(Spec):
         for place, item in enumerate(models):
             if isinstance(item, tuple) and len(item) < 2:
                 refuse([((place,), "equal models are at least two; write one model without a list")])
-        refuse(given_twice([entry.model for entry, _ in list_entries(models)]))
+        places, entries = list_places(models), list_entries(models)
+        twice = find_repeated([entry.model for entry, _ in entries])
+        refuse([(places[again], f"{name!r} is given twice") for again, name, _ in twice])
+        refuse(
+            [
+                ((*place, "when"), "belongs to models further on; the first is asked from the start")
+                for place, (entry, group) in zip(places, entries, strict=True)
+                if group == 0 and entry.when is not None
+            ]
+        )
+        return models
+
+    @field_validator("models_allowed")
+    @classmethod
+    def _stars_end(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
+        stars = [((place,), "`*` stands at the end only") for place, name in enumerate(models) if "*" in name[:-1]]
+        refuse([*given_twice(models), *stars])
         return models
 
     @property
@@ -135,7 +164,10 @@ class PinnedAgent(Record):
     params: dict[str, JsonObject] = {}
     """Request fields of the vendor, by model."""
     prices: dict[str, Price] = {}
-    """Of all models that it may ask beside its route: in checks, for summaries, and those that it allows by name."""
+    """Of all models that it may ask beside its route: in checks, for summaries, and those that it allows by name.
+
+    One that is in the route too has its price there, for its `params`; one without an entry has no known price.
+    """
     context: ContextSpec = ContextSpec()
     policy: tuple[Rule, ...]
     """Its own rules, then those of the shared files that it names."""
@@ -157,6 +189,11 @@ class PinnedAgent(Record):
     """Calls that people sign for bring the signatures along; false in agents that were pinned before they did."""
     tainted: bool = False
     """Its prompt holds words of strangers that nobody has accepted."""
+
+    def price(self, model: str) -> Price | None:
+        """Return the price of a model as it was pinned."""
+        own = next((one.price for one in self.route if one.model == model), None)
+        return own or self.prices.get(model)
 
     def definition(self, tool: str) -> ToolDefinition | None:
         return next((definition for definition in self.tools if definition.tool.name == tool), None)
@@ -246,6 +283,8 @@ class PinRequest(Record):
     requester: str | None = None
     labels: dict[str, str] = {}
     token: str | None = Field(default=None, repr=False)
+    model: str | None = None
+    """The start request's."""
     run_id: str = ""
     """First run id of the chain: a token starts one."""
 
@@ -257,5 +296,11 @@ class Pinned(Record):
     head: Digest
     requester: str | None = None
     """The one who asked, by their name in the file of people if they are there, however the start named them."""
+    estimate: int = 0
+    """Tokens of the first request, as they are estimated."""
+    route: tuple[RoutePin, ...] = ()
+    """In place of the agent's, where the start request names a model."""
+    is_counted: bool = False
+    """There were budgets beyond one run when it began, and it counts in some."""
     slow: tuple[str, ...] = ()
     """Names of `rules.local_activities` that wait for others where these workers are."""

@@ -4,7 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
 from mandate.workflows.contracts.base import Duration, Money, Record, Spec
 
@@ -96,8 +96,12 @@ class Ledger(Record):
     held: dict[str, Amount] = {}
     """By call: `model` for the model's turn, the name of a check for a model that judges."""
     tool_calls: int = 0
+    """Calls that were made, and those that were not because of the limit."""
+    began_at: AwareDatetime | None = None
     waited: timedelta = timedelta(0)
-    """Time so far in which the run waited for people or was paused."""
+    """Time so far in which the run was paused, or only waited for people."""
+    waits_since: AwareDatetime | None = None
+    """Begin of such a time that is not over."""
     is_answering: bool = False
     """The model was told to give its last answer."""
     used_up: str = ""

@@ -46,6 +46,8 @@ class Change(Enum):
     WAITS_OUT = "loop", 3, "A call that may be repeated has patience; the run waits between its later attempts."
     EXCUSES_AGENT = "loop", 3, "What people refused, and what the other side was down for, is no attempt of the agent."
     ACTS_LOCALLY = "loop", 3, "Reads, checks and lookups of decisions that are quick are local activities."
+    REPEATS_TOLD_FAILURES = "loop", 4, "A call that an MCP server says has failed has patience when it is made again."
+    HEEDS_DELAYS = "loop", 4, "An error of another worker that says when to try again is tried again then."
     ACCEPTS_RESULTS = "loop", 3, "What has failed can be accepted as it is only where there is a result or an answer."
 
     KEEPS_BUDGET = "loop", 4, "What a run spends is reserved first, and its last answer is kept back."

@@ -1,5 +1,6 @@
 """One model call: what the workflow asks for and what it gets back."""
 
+from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
 
@@ -26,6 +27,8 @@ class Usage(Record):
     """Calls whose price is unknown: their cost is in no sum."""
     assumed_calls: int = 0
     """Calls whose answers were lost: they may have been billed, and count as they were reserved."""
+    cached_results: int = 0
+    """Calls of tools that were answered with a kept result; counted when the model is told them."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
@@ -52,6 +55,13 @@ class Words(Record):
     text: str
 
 
+class Payer(Record):
+    """Run, as budgets beyond one run tell runs apart."""
+
+    requester: str | None = None
+    labels: dict[str, str] = {}
+
+
 class ModelRequest(Record):
     """Input of `call_model`: go on from `head` with the answers to its calls."""
 
@@ -66,10 +76,16 @@ class ModelRequest(Record):
     words: tuple[Words, ...] = ()
     """Messages of people to the model, last."""
     step: int
+    why: str = ""
+    """Why this model is asked, where another one or none was asked before it."""
+    has_others: bool = False
+    """The route has another model, which is asked if this one gives no answer."""
     is_last: bool = False
     """The model is to give its last answer: no tools are offered."""
     grant: Grant | None = None
     """Where tokens or money are limited."""
+    payer: Payer | None = None
+    """Where the run counts in budgets beyond it."""
     state: str | None = None
     """What is true of the run by now, in words, for the place of what a cut leaves out; see `NeedsState`."""
     cuts: bool = False
@@ -95,6 +111,8 @@ class ModelReply(Record):
     """Attempts before the one that answered whose answers were lost: they may have been billed."""
     estimate: int = 0
     """Tokens of the request as they were estimated, for what the next one is estimated by."""
+    period_cost_usd: Decimal | None = None
+    """Spent and held of the budget beyond the run that is used up most."""
     cut: bool = False
     """The conversation was cut for this request."""
     latency: float = 0.0
@@ -116,11 +134,16 @@ class ModelFailure(Record):
 
     fault: str = ""
     status: int | None = None
+    may_be_billed: bool = False
+    """The request was sent, and it is not known that it was refused."""
     lost: int = 0
     """Attempts that were sent, and may have been billed without an answer."""
     spent: Amount = Amount()
     """What other calls took that were made for this one, for example of a summary."""
 
+
+ANSWER_SPARE = timedelta(seconds=10)
+"""Rest of the activity's time after the longest model call, to store the answer."""
 
 OUTPUT_INLINE_BYTES = 16 * 1024
 """A final answer up to this size is in the result; a longer one is in the store."""

@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from mandate.workflows.contracts.base import Duration, JsonObject, Money, Record, Spec
 
@@ -20,6 +21,16 @@ PROVIDERS = ("openai", "anthropic", "vllm", "scripted")
 Preference = Literal["order", "cost", "latency"]
 
 
+class PriceTier(Spec):
+    """Price of a call whose whole input is larger than a size: US dollars for a million tokens."""
+
+    above: int = Field(ge=1, le=10**12, description="The call costs this where its input has more tokens than these.")
+    input: Money = Field(description='Input, for example `"2.50"`.')
+    output: Money = Field(description="Output, reasoning included.")
+    cached_input: Money | None = Field(default=None, description="Input read from the cache; left out: as `input`.")
+    cache_write: Money | None = Field(default=None, description="Input written to the cache; left out: as `input`.")
+
+
 class PriceSpec(Spec):
     """List price of a model: US dollars for a million tokens."""
 
@@ -27,6 +38,16 @@ class PriceSpec(Spec):
     output: Money = Field(description="Output, reasoning included.")
     cached_input: Money | None = Field(default=None, description="Input read from the cache; left out: as `input`.")
     cache_write: Money | None = Field(default=None, description="Input written to the cache; left out: as `input`.")
+    tiers: tuple[PriceTier, ...] = Field(
+        default=(), max_length=10, description="Prices of calls with a larger input, by rising `above`."
+    )
+
+    @field_validator("tiers")
+    @classmethod
+    def _tiers_rise(cls, tiers: tuple[PriceTier, ...]) -> tuple[PriceTier, ...]:
+        if any(low.above >= high.above for low, high in pairwise(tiers)):
+            raise ValueError("each tier must have a larger 'above' than the one before it")
+        return tiers
 
 
 class RouteEntry(Spec):
@@ -66,6 +87,15 @@ def list_entries(route: Route) -> tuple[tuple[RouteEntry, int], ...]:
     )
 
 
+def list_places(route: Route) -> tuple[tuple[int, ...], ...]:
+    """Return the place of each entry of `route` in its list, in the order of `list_entries`."""
+    return tuple(
+        (position, *within)
+        for position, item in enumerate(route)
+        for within in ([(index,) for index in range(len(item))] if isinstance(item, tuple) else [()])
+    )
+
+
 class Rates(Record):
     """US dollars for a million tokens, from a size of the whole input on."""
 
@@ -75,6 +105,9 @@ class Rates(Record):
     output: Decimal
     cached_input: Decimal
     cache_write: Decimal
+    """Input written to the cache for as long as the requests ask for."""
+    cache_write_hour: Decimal | None = None
+    """Input written to the cache for an hour; `None`: as `cache_write`."""
 
 
 class Price(Record):
@@ -84,6 +117,8 @@ class Price(Record):
     """At least one, by rising `above`, the first from 0 on."""
     source: str
     """`agent file`, or the list that it is from with its version."""
+    variant: dict[str, str] = {}
+    """Fields of the request that these rates are for, `service_tier` and `speed`; a usual value is left out."""
 
 
 class RoutePin(Record):
@@ -99,3 +134,15 @@ class RoutePin(Record):
     timeout: timedelta | None = None
     price: Price | None = None
     """`None` where nobody knows."""
+
+
+class RouteFacts(Record):
+    """Facts of a run that conditions of routes see as `run`, beside those that all conditions see."""
+
+    failures: int = 0
+    """Calls that failed, checks that were not passed and answers that could not be taken, so far."""
+    context_tokens: int = 0
+    last_tools: tuple[str, ...] = ()
+    """Tools of the last turn, in the order of its calls."""
+    risk: float = 0.0
+    """The highest of `last_tools`."""

@@ -153,5 +153,9 @@ class Progress(Record):
     effects: EffectLog
     uncertain: tuple[EffectEntry, ...]
     recent: tuple[str, ...]
+    model: str = ""
+    """The one that is asked, or was asked last."""
+    why_model: str = ""
+    """Why it is that one, in words."""
     kept_in_mind: tuple[str, ...] = ()
     """What the model wants to be told whatever is left out."""

@@ -1,5 +1,6 @@
 """The state of a run: all that it carries over continue-as-new."""
 
+from decimal import Decimal
 from typing import Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
@@ -60,7 +61,7 @@ class ControlState(Record):
 class Resolution(Record):
     """Choice of a person on an escalation or an unknown outcome; `expired` when nobody chose."""
 
-    choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "expired"]
+    choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "raise", "answer", "expired"]
     by: str = ""
     comment: str = ""
     reason: str
@@ -130,6 +131,9 @@ class RecoveryState(Record):
     again and again, `*model` for models that give no answer."""
     failed: dict[str, str] = {}
     """Reasons why calls failed for good, by their digest: the same call again is not made. The last 64."""
+    doubted: dict[str, str] = {}
+    """Reasons why calls failed that may be gone another time, by their digest: the same call again has patience. The
+    last 64."""
     spoiled: dict[str, str] = {}
     """Reasons why calls that changed the world failed a check: they are never made again as they are. The last 64."""
     refused: dict[str, str] = {}
@@ -207,8 +211,22 @@ class RunState(Record):
     ledger: Ledger = Field(default_factory=Ledger)
     route: tuple[RoutePin, ...] = ()
     """In place of the agent's, where the start request names a model."""
+    is_counted: bool = False
+    """It counts in budgets beyond one run."""
+    period_cost_usd: Decimal = Decimal(0)
+    """Spent in the current period of the budget beyond the run that has the least left, as last known."""
     why_model: str = ""
     """Why the run asks the model that it asks, in one sentence."""
+    told_model: str | None = None
+    """Model of the last request, for which `why_model` was told."""
+    silent_models: tuple[str, ...] = ()
+    """Equal models of the run's place in the route that gave no answer."""
+    latencies: dict[str, float] = {}
+    """Seconds that answers take, by model: a moving average, where the agent prefers by it."""
+    unevaluable: tuple[str, ...] = ()
+    """Models whose conditions could not be evaluated, as the run's steps have told."""
+    failures: int = 0
+    """Calls that failed, checks that were not passed and answers that could not be taken, so far."""
     context_tokens: int = 0
     """Of the conversation at `head`, as the last answer reported them."""
     estimate: int = 0

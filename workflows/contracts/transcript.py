@@ -6,6 +6,7 @@ from pydantic import Field
 
 from mandate.workflows.contracts.base import Digest, Record
 from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.tool import CacheHit
 
 Protocol = Literal["openai.responses", "openai.chat", "anthropic.messages", "scripted", "runtime"]
 """`runtime` is what no model said: calls that take back what a stopped run did."""
@@ -27,6 +28,8 @@ class ResultPart(Record):
     digest: Digest | None = None
     """Address of the whole text when it is stored."""
     size: int | None = None
+    cached: CacheHit | None = None
+    """Set where another call's result was the answer."""
 
 
 class CallPart(Record):

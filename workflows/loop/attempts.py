@@ -3,11 +3,13 @@
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
-from mandate.workflows.contracts.tool import CallRequest, ToolResult
+from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
+from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall
+from mandate.workflows.rules import patience as rules_patience
 from mandate.workflows.rules import recovery as rules_recovery
-from mandate.workflows.rules import routing, wording
+from mandate.workflows.rules import wording
 from mandate.workflows.rules.plain_text import REASON_CHARACTERS
 
 
@@ -43,7 +45,12 @@ class AttemptLimits:
             is_final = made.outcome is Outcome.NOT_DONE and not made.is_passing
             outcome = made.outcome.value if placed.tool.sensitive else wording.describe_error(made.answer)
             attempt = self.count_failure(
-                placed.tool.name, outcome, of=placed.line, call=digest if is_final else None, index=placed.index
+                placed.tool.name,
+                outcome,
+                of=placed.line,
+                call=digest if is_final else None,
+                index=placed.index,
+                doubted=self._is_doubted(placed.tool, digest),
             )
             return made.answer.model_copy(update={"note": wording.join_notes(made.answer.note, attempt)})
         recovery = self._run.state.recovery
@@ -71,6 +78,7 @@ class AttemptLimits:
         of: str = "",
         call: Digest | None = None,
         spoiled: bool = False,
+        doubted: bool = False,
         has_result: bool = False,
     ) -> str | None:
         """Count a failure of a tool; return the words for the model if people help once attempts are used up."""
@@ -82,6 +90,7 @@ class AttemptLimits:
             call=call,
             index=index,
             spoiled=spoiled,
+            doubted=doubted,
             has_result=has_result,
         )
         self._run.state.recovery = recovery
@@ -91,14 +100,19 @@ class AttemptLimits:
             return None
         return wording.describe_attempt(recovery.troubles[tool].failures, its.attempts, tool)
 
+    def _is_doubted(self, tool: Tool, call: Digest) -> bool:
+        """Return whether a failure may be gone when the agent makes the call once more; that time it is believed."""
+        is_first = call not in self._run.state.recovery.doubted
+        may_pass = rules_patience.find_second_patience(tool) is not None
+        return is_first and may_pass and self._run.has(Change.REPEATS_TOLD_FAILURES)
+
     def try_next_model(self) -> None:
-        """Choose the next model of the route after a failure, if the agent file wants it; once a step."""
+        """Count a failure, and choose the next model of the route if the agent file wants it; once a step."""
         its = self._run.state
+        its.failures = its.failures + 1
         if its.agent.after_failure == "next_model" and self._switched_at != its.step:
             self._switched_at = its.step
-            following = routing.find_next_model(its.agent.models, its.model or its.agent.models[0])
-            if following is not None:
-                self._run.state.model = following
+            ModelRoute(self._run).leave_failed()
 
     def count_turn(self) -> None:
         """Count a turn, once, if none of its calls has worked: of so many in a row as there are attempts."""

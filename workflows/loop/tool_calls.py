@@ -22,11 +22,13 @@ from mandate.workflows.contracts.tool import (
     ToolResult,
 )
 from mandate.workflows.loop import questions
+from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.waits import SHORTEST_VALIDITY, Waits, find_validity, join_outcomes
 from mandate.workflows.outcomes import Attempted, attempts_at_most
 from mandate.workflows.rules import effects, local_activities, wording
+from mandate.workflows.rules import recovery as rules_recovery
 
 FIRST_WAIT = timedelta(milliseconds=100)
 LONGEST_WAIT = timedelta(seconds=30)
@@ -68,6 +70,7 @@ class ToolCalls:
         self._run = run
         self._control = control
         self._waits = Waits(run, control)
+        self._budget = RunBudget(run)
         self._in_flight: dict[int, EffectEntry] = {}
 
     @property
@@ -141,6 +144,7 @@ class ToolCalls:
     ) -> Attempted | None:
         """Make a call for as long as its patience lasts; `before` attempts had the same key."""
         attempts = wait.attempts if wait is not None else 0
+        is_doubted = rules_recovery.is_doubted(self._run.state.recovery, placed.call.tool, placed.call.arguments)
         while True:
             if wait is not None and not await self._waits.wait_out(wait):
                 if not self._control.is_stopping and not self._run.state.uncertain:
@@ -149,6 +153,8 @@ class ToolCalls:
                 attempted = Attempted(wait.outcome, wait.answer, is_passing=True, failed=wait.failed)
                 break
             attempted = await self._send(placed, entry, begun_at, wait, instead_of)
+            if is_doubted:
+                attempted = self._waits.insist(placed.tool, attempted, begun_at=begun_at, wait=wait)
             if attempted.answer.asking is None:
                 attempted = replace(attempted, outcome=join_outcomes(placed.tool, attempted.outcome, wait))
             attempts += attempted.attempts
@@ -186,6 +192,9 @@ class ToolCalls:
         if entry is not None:
             self._in_flight[placed.index] = entry
         valid, rest = find_validity(placed.tool, begun_at), self._waits.find_rest(placed.tool, begun_at, wait)
+        if placed.tool.effect is Effect.READ and (left := self._budget.time_left) is not None:
+            # It is cut off at a limit of time; an effect is waited for.
+            valid = left
         if placed.tool.remote is not None:
             is_first = wait is None
             sent = await self._send_remote(placed, placed.tool.remote, key, valid, rest, is_first=is_first)
@@ -208,6 +217,8 @@ class ToolCalls:
             )
             name = local_activities.name_tool(placed.tool)
             locally = self._run.perform_locally(name) if wait is None else None
+            if locally is not None and valid is not None:
+                locally = replace(locally, within=min(locally.within, valid))
             attempted = await steps.run_tool(
                 request, placed.call, placed.tool, placed.verdict, valid=valid, locally=locally
             )
@@ -234,9 +245,10 @@ class ToolCalls:
         call, tool, verdict = placed.call, placed.tool, placed.verdict
         joins = tool.effect is Effect.IDEMPOTENT and remote.failed_types and self._run.has(Change.JOINS_ATTEMPTS)
         if not joins:
-            return await steps.call_remote_activity(
+            sent = await steps.call_remote_activity(
                 remote, call, tool, key, verdict, valid=valid, patience=rest, at_once=not is_first
             )
+            return self._waits.heed_delay(tool, sent)
         was_lost, wait = False, FIRST_WAIT
         at_most = attempts_at_most(tool, rest, at_once=not is_first, remote=True)
         for number in range(1, at_most + 1):
@@ -246,12 +258,13 @@ class ToolCalls:
             sent = await steps.call_remote_activity(
                 remote, call, tool, key, verdict, valid=valid, patience=rest, at_once=True
             )
+            sent = self._waits.heed_delay(tool, sent)
             if sent.outcome is not Outcome.UNKNOWN:
                 break
             was_lost = True
         outcome = Outcome.UNKNOWN if was_lost and sent.outcome is not Outcome.DONE else sent.outcome
         # A definite answer is no reason for another attempt, whatever it is worth.
-        is_lasting = sent.is_lasting or sent.outcome is Outcome.NOT_DONE
+        is_lasting = sent.is_lasting or (sent.outcome is Outcome.NOT_DONE and not sent.is_passing)
         return replace(sent, outcome=outcome, attempts=number, failed=number, is_lasting=is_lasting)
 
     def _account(

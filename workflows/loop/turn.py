@@ -11,6 +11,7 @@ from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.loop import approvals, compensation
 from mandate.workflows.loop.attempts import AttemptLimits
+from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.dialogues import Dialogues
 from mandate.workflows.loop.escalation import Escalations
@@ -44,6 +45,7 @@ class Turn:
         self._reconciliation = Reconciliation(run, control, self.escalations, self._tool_calls)
         self._verification = Verification(run, control, self.escalations)
         self.attempt_limits = AttemptLimits(run)
+        self.budget = RunBudget(run)
 
     @property
     def is_answered(self) -> bool:
@@ -170,6 +172,10 @@ class Turn:
             return
         if is_keeping(tool):
             self._run.keep_in_mind(index, call.arguments)
+            return
+        if call.undoes is None and (used_up := self.budget.take_tool_call()) is not None:
+            self._run.release(tool, call.arguments)
+            self._run.answer(index, ToolResult(text=used_up, error=True, cause="budget"))
             return
         placed = JudgedCall(index, call, tool, verdict, edit)
         self._run.set_doing(placed.line)

@@ -124,6 +124,7 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
         "",
         f"Now: `{_code(doing)}`",
         "",
+        *_model(state),
         *(f"- waits: `{_code(wait.line)}`" for wait in state.waits.values()),
         *([""] if state.waits else []),
         *_open_requests(state, rendered),
@@ -138,6 +139,14 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
         lines += ["", f"Changed the world {times}, last: `{_code(state.effects.last[-1].call)}`"]
     lines += [f"- **unknown outcome**: `{_code(entry.call)}`" for entry in state.uncertain]
     workflow.set_current_details("\n".join(map(_make_plain, lines)))
+
+
+def _model(state: RunState) -> list[str]:
+    """Describe the model that is asked and why, where there is a choice."""
+    if not state.why_model or not (state.route or len(state.agent.models) > 1):
+        return []
+    model = state.model or (state.route[0].model if state.route else state.agent.models[0])
+    return [f"Model: `{_code(model)}`: {_plain(state.why_model)}", ""]
 
 
 @lru_cache(maxsize=256)

@@ -1,6 +1,7 @@
 """Waits of calls between attempts: how long, until when, and what is known meanwhile."""
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -11,6 +12,7 @@ from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.state import Wait
 from mandate.workflows.contracts.tool import Effect, Tool
+from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.outcomes import Attempted
@@ -26,6 +28,7 @@ class Waits:
     def __init__(self, run: Run, control: Control) -> None:
         self._run = run
         self._control = control
+        self._budget = RunBudget(run)
 
     def begin(
         self,
@@ -45,6 +48,9 @@ class Waits:
         seconds = self._find_seconds(tool, attempted, failed, begun_at, before)
         valid = find_validity(tool, begun_at)
         if seconds is None or begun_at is None:
+            return None
+        left = self._budget.time_left if tool.effect is Effect.READ else None
+        if left is not None and left <= timedelta(seconds=seconds):
             return None
         if valid is not None and valid - timedelta(seconds=seconds) < SHORTEST_VALIDITY:
             return None
@@ -84,20 +90,43 @@ class Waits:
         given_back = (wait.attempts - wait.failed) * steps.REPEATED_HEARTBEAT
         return max(whole - (workflow.now() - begun_at) + given_back, timedelta(0))
 
+    def insist(self, tool: Tool, attempted: Attempted, *, begun_at: datetime | None, wait: Wait | None) -> Attempted:
+        """Return `attempted` with another attempt to come, for a failure that is not believed yet."""
+        whole = patience.find_second_patience(tool)
+        is_told = attempted.outcome is Outcome.NOT_DONE and not (attempted.is_passing or attempted.is_lasting)
+        if whole is None or begun_at is None or not is_told or attempted.answer.asking is not None:
+            return attempted
+        failed = (wait.failed if wait is not None else 0) + 1
+        seconds = patience.compute_wait(failed)
+        if workflow.now() - begun_at + timedelta(seconds=seconds) > whole or not patience.may_repeat(tool, failed):
+            return attempted
+        return replace(attempted, failed=failed, again_in=seconds)
+
+    def heed_delay(self, tool: Tool, attempted: Attempted) -> Attempted:
+        """Return `attempted` as what it is if it says when to try again: no definite no, also by `failed_types`."""
+        if attempted.asked is None or not self._run.has(Change.HEEDS_DELAYS):
+            return replace(attempted, asked=None)
+        if attempted.outcome is not Outcome.NOT_DONE or attempted.is_lasting:
+            return attempted
+        # Several attempts had this key, and Temporal does not tell of those before the last one.
+        outcome = Outcome.UNKNOWN if tool.effect is Effect.KEYED else Outcome.NOT_DONE
+        return replace(attempted, outcome=outcome, is_passing=True)
+
     def _find_seconds(
         self, tool: Tool, attempted: Attempted, failed: int, begun_at: datetime | None, before: Wait | None
     ) -> float | None:
         """Return the seconds before another attempt, `None` for none; our own activities say so themselves."""
         if tool.remote is None:
             return attempted.again_in
-        is_over = attempted.outcome not in {Outcome.UNKNOWN, Outcome.NOT_SENT} or attempted.is_lasting
+        is_open = attempted.outcome in {Outcome.UNKNOWN, Outcome.NOT_SENT} or attempted.is_passing
+        is_over = not is_open or attempted.is_lasting
         rest = self.find_rest(tool, begun_at, before)
         if is_over or rest is None or not patience.may_repeat(tool, failed):
             return None
         whole = patience.find_patience(tool)
         assert whole is not None
         assert begun_at is not None
-        seconds = patience.compute_wait(failed)
+        seconds = patience.compute_wait(failed, attempted.asked)
         return seconds if workflow.now() - begun_at + timedelta(seconds=seconds) <= whole else None
 
     def is_passing(self, tool: Tool, attempted: Attempted) -> bool:

@@ -36,7 +36,7 @@ COMMENTS_CHARACTERS = 128 * 1024
 SHORTEST_COMMENT = 200
 """Of comments on open requests, all that a run holds: they are carried over together."""
 
-WITH_VALUE = ("approve", "answer", "retry", "supply", "happened")
+WITH_VALUE = ("approve", "answer", "retry", "supply", "happened", "raise")
 
 
 def compute_digest(

@@ -43,6 +43,17 @@ def find_patience(tool: Tool) -> timedelta | None:
     return tool.patience or DEFAULTS[tool.effect]
 
 
+def find_second_patience(tool: Tool) -> timedelta | None:
+    """Return how long a call is repeated that its server says has failed, when the agent makes it once more.
+
+    MCP has no word for "try again later": servers answer `isError` to an argument that is wrong and while their own
+    back end is away. `None` for tools whose errors say which.
+    """
+    if tool.source != "mcp" or tool.effect is Effect.ONCE:
+        return None
+    return tool.patience or DEFAULTS[Effect.READ]
+
+
 def compute_wait(failed: int, asked: float | None = None) -> float:
     """Return the seconds before another attempt after `failed` failures; the other side `asked` for so many."""
     backoff = min(FIRST * 2.0 ** min(failed - 1, 10), LONGEST)

@@ -9,6 +9,7 @@ from mandate.workflows.rules.plain_text import REASON_CHARACTERS
 FINAL = "*final"
 TURNS = "*turns"
 SAME = "*same"
+BUDGET = "*budget"
 MODEL = "*model"
 """Sources of failure beside tools, under names that no tool can have."""
 
@@ -30,12 +31,14 @@ def count_failure(
     call: Digest | None = None,
     index: int | None = None,
     spoiled: bool = False,
+    doubted: bool = False,
     has_result: bool = False,
 ) -> RecoveryState:
     """Return `state` with one more failure of `name`; with `call`, that call is not made again as it is.
 
-    Until the world has changed; never again if it is `spoiled`: done, and done wrongly. `line` is why it failed, and
-    `of` the call in one line; `has_result` says that there is something that a person may accept as it is.
+    Until the world has changed; never again if it is `spoiled`: done, and done wrongly. It may be made once more if it
+    is `doubted`. `line` is why it failed, and `of` the call in one line; `has_result` says that there is something that
+    a person may accept as it is.
     """
     before = state.troubles.get(name, Trouble())
     made, reason = f"{of}: " if of else "", wording.shorten(line, REASON_CHARACTERS)
@@ -47,7 +50,7 @@ def count_failure(
     )
     changes: dict[str, object] = {"troubles": {**state.troubles, name: after}}
     if call is not None:
-        kept = "spoiled" if spoiled else "failed"
+        kept = "spoiled" if spoiled else "doubted" if doubted else "failed"
         told = wording.shorten(f"{made}{reason}", REASON_CHARACTERS)
         changes[kept] = _keep_newest({**getattr(state, kept), call: told})
     return state.model_copy(update=changes)
@@ -55,10 +58,11 @@ def count_failure(
 
 def count_success(state: RecoveryState, name: str, *, changed_world: bool) -> RecoveryState:
     """Return `state` after `name` has worked; what failed before a change of the world may work after it."""
-    if name not in state.troubles and not (changed_world and state.failed):
+    if name not in state.troubles and not (changed_world and (state.failed or state.doubted)):
         return state
+    changes: dict[str, object] = {"failed": {}, "doubted": {}} if changed_world else {}
     troubles = {other: trouble for other, trouble in state.troubles.items() if other != name}
-    return state.model_copy(update={"troubles": troubles, "failed": {} if changed_world else state.failed})
+    return state.model_copy(update={**changes, "troubles": troubles})
 
 
 def count_result(state: RecoveryState, call: Digest, answer: ToolResult) -> tuple[RecoveryState, int]:
@@ -72,6 +76,11 @@ def count_result(state: RecoveryState, call: Digest, answer: ToolResult) -> tupl
 def find_failure(state: RecoveryState, call: Digest) -> str | None:
     """Return why a call is not to be made again as it is."""
     return state.spoiled.get(call) or state.failed.get(call)
+
+
+def is_doubted(state: RecoveryState, tool: str, arguments: JsonObject) -> bool:
+    """Return whether a call has failed before in a way that may be gone by now."""
+    return bool(state.doubted) and digest_call(tool, arguments) in state.doubted
 
 
 def keep_refusal(state: RecoveryState, call: Digest, reason: str) -> RecoveryState:

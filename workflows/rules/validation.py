@@ -29,6 +29,7 @@ CONTAINER = 30
 _TIME = "is not a time with its zone, for example 2026-11-02T09:00:00Z"
 _TYPES = {
     "string_type": "is not a text",
+    "string_unicode": "holds half of a surrogate pair, which is no text",
     "int_type": "is not a whole number",
     "int_parsing": "is not a whole number",
     "int_from_float": "is not a whole number",

@@ -266,7 +266,7 @@ async def test_show_prints_the_whole_conversation(place: Place, worker: object) 
             "usage",
             "effects",
         ),
-        *("uncertain", "people", "workflow_task", "messages", "pending"),
+        *("uncertain", "people", "workflow_task", "retrying", "messages", "pending"),
     ]
     assert (record["status"], record["step"], record["pending"]) == ("completed", 3, [])
     assert [message["role"] for message in record["messages"]] == ["user", "assistant"] * 3

@@ -101,7 +101,7 @@ def test_agent_without_servers_and_conditions_is_validated_without_their_librari
 
 def test_agent_with_mcp_servers_is_validated_with_the_client_half_of_the_sdk_alone(tmp_path: Path) -> None:
     server = {"name": "peer", "command": [*BARE_COMMAND, "hostile", "none"], "env": {"PYTHONPATH": str(PROJECT)}}
-    agent = {"name": "a", "instructions": "x", "models": ["openai:gpt-6-sol"], "tools": [{"mcp": server}]}
+    agent = {"name": "a", "instructions": "x", "models": ["vllm:qwen3-32b"], "tools": [{"mcp": server}]}
     (tmp_path / "a.yaml").write_text(json.dumps(agent))
 
     _, code, found = loaded(
@@ -154,7 +154,7 @@ def test_verbs_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixtur
     listed = capsys.readouterr().out.partition("Commands:\n")[2]
     assert [line.split()[0] for line in listed.splitlines()] == [
         *("init", "run", "show", "inbox", "approve", "reject", "decide", "answer", "steer", "pause", "resume", "stop"),
-        *("worker", "server", "validate", "keys", "demo"),
+        *("worker", "server", "validate", "keys", "budget", "demo"),
     ]
 
 
@@ -562,3 +562,11 @@ def test_defects_are_one_sentence_unless_they_are_searched_for(tmp_path: Path) -
 
     assert (short.returncode, short.stderr) == (2, "error: KeyError: 'lost' (MANDATE_DEBUG=1 shows where)\n")
     assert "Traceback" in long.stderr
+
+
+@pytest.mark.parametrize("words", [("show", "no\udcffpe"), ("run", "shop", "h\udcff"), ("inbox", "--group", "\udcff")])
+def test_bytes_that_are_no_text_are_refused(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    code, said = refused(capsys, *words, *NO_SERVER)
+
+    assert code == 2
+    assert said == f"error: {words[-1]!a} on the command line holds bytes that are no UTF-8 text\n"

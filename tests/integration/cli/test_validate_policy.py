@@ -432,5 +432,5 @@ def test_schema_of_nothing_known_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert run(capsys, "--schema", "people") == (
         2,
         "",
-        ["error: --schema prints the schema of agent, policy, call files, not 'people'"],
+        ["error: --schema prints the schema of agent, policy, call, budgets, providers files, not 'people'"],
     )

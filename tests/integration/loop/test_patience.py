@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from temporalio.worker import Worker
 from mandate.workers.history.record import read_record
 from tests.support.agents import Site, new_site, texts_told
 from tests.support.http_peer import OK, HttpPeer, Reply, Seen, http_peer
+from tests.support.mcp_bench import lines, listed, text_result
+from tests.support.mcp_peer import BARE_COMMAND
 from tests.support.people import asked, decide, decision, open_requests, write_people
 
 DOWN = Reply(503, "down")
@@ -272,3 +276,77 @@ async def test_a_run_has_the_events_of_one_activity_for_attempts_that_are_tempor
 
     assert kinds.count(EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED) == 3
     assert kinds.count(EventType.EVENT_TYPE_TIMER_STARTED) == 0
+
+
+BUSY = text_result("the back end is away", isError=True)
+FIND: dict[str, Any] = {"call": [{"find": {}}]}
+
+
+def finder(journal: Path, *answers: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
+    """An MCP server with one tool that answers so, one call after another, and with the last for ever."""
+    plan = {"pages": [[listed("find")]], "calls": {"find": {"answers": answers}}}
+    env = {"PLAN": json.dumps(plan), "JOURNAL": str(journal)}
+    server = {"name": "peer", "command": [*BARE_COMMAND, "planned"], "env": env}
+    return [{"mcp": server, "effect": "read", **settings}]
+
+
+def calls_of(journal: Path) -> int:
+    return sum(line.get("method") == "tools/call" for line in lines(journal))
+
+
+@pytest.mark.parametrize("effect", ["read", "idempotent"])
+async def test_call_that_an_mcp_server_says_has_failed_is_waited_for_when_it_is_made_again(
+    site: Site, tmp_path: Path, effect: str
+) -> None:
+    """`isError` says nothing of why: the model is told at once, and only what it asks for once more has patience."""
+    journal = tmp_path / "journal"
+    tools = finder(journal, BUSY, BUSY, BUSY, text_result("found"), effect=effect)
+    site.write("insists", [FIND, FIND, {"say": "done"}], tools=tools)
+    async with site.serving():
+        handle = await site.start("insists")
+        waits = await until_waiting(handle)
+        result = await handle.result()
+
+    assert waits == "find: attempt 1, the back end is away, again in 1 s"
+    assert (result.status, calls_of(journal)) == ("completed", 4)
+    assert await texts_told(site, result.head) == ["the back end is away", "found"]
+
+
+async def test_call_that_goes_on_failing_is_believed_in_the_end(site: Site, tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    site.write("believes", [FIND, FIND, FIND, {"say": "done"}], tools=finder(journal, BUSY, patience="1500ms"))
+    async with site.serving():
+        handle = await site.start("believes")
+        (request,) = await asked(handle)
+        await handle.execute_update("stop", {"by": "ann@example.com"})
+        await handle.result()
+
+    # Once at once, twice within its patience, and not a third time.
+    assert (request.kind, calls_of(journal)) == ("escalation", 3)
+
+
+@pytest.mark.parametrize(("effect", "calls"), [("read", 1), ("idempotent", 1), ("keyed", 1), ("once", 3)])
+async def test_activity_that_says_when_to_try_again_has_not_failed_for_good(
+    site: Site, client: Client, effect: str, calls: int
+) -> None:
+    """Also with an error of `failed_types`; a `once` call is made again by the agent, who has done nothing wrong."""
+    attempts: list[str] = []
+
+    @activity.defn(name="Charge")
+    async def charge(_: dict[str, Any]) -> str:
+        attempts.append(activity.info().activity_id)
+        if len(attempts) < 3:
+            raise ApplicationError("come later", type="Busy", next_retry_delay=timedelta(seconds=1))
+        return "charged"
+
+    place = {"name": "Charge", "task_queue": f"payments-{site.queue}"}
+    tool = {"activity": place, "name": "charge", "input_schema": {"type": "object"}, "failed_types": ["Busy"]}
+    call = {"call": [{"charge": {}}]}
+    site.write("later", [*[call] * calls, {"say": "done"}], tools=[{**tool, "effect": effect}], attempts=2)
+    async with Worker(client, task_queue=place["task_queue"], activities=[charge]), site.serving():
+        handle = await site.start("later")
+        result = await handle.result()
+
+    assert (result.status, len(attempts)) == ("completed", 3)
+    assert result.uncertain == ()
+    assert (await texts_told(site, result.head))[-1] == '"charged"'

@@ -267,10 +267,11 @@ async def test_checks_that_pass_or_do_not_apply_cost_nothing_but_time(site: Site
     ]
     turns = [{"call": [{"pay": {"order": 1, "amount": 2}}]}, {"say": "no json"}, {"say": '{"sum": 1}'}]
     site.write("checked", turns, checks=checks)
+    before = len(TOOLKIT_CHECKS)
 
     result, run = await site.run("checked")
 
-    assert TOOLKIT_CHECKS == ["is_paid"]
+    assert TOOLKIT_CHECKS[before:] == ["is_paid"]
     assert [call.tool for call in calls_of(run)] == ["pay", "look"]
     assert (result.status, result.output) == (RunStatus.COMPLETED, '{"sum": 1}')
 

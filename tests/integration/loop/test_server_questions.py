@@ -143,7 +143,7 @@ async def test_a_refused_call_of_a_server_that_asks_before_it_acts_is_not_done(s
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("maybe", "value: the form has the fields approve, reason; answer with JSON, as {'approve': ...}"),
+        ("maybe", 'value: the form has the fields approve, reason; answer with JSON, as {"approve": ...}'),
         ({"approve": "often"}, 'value: it does not fit the form: approve: "often" is not of type "boolean"'),
         ({"approve": True, "sum": 5}, "value: it does not fit the form: "),
         ('{"approve": tru', "value: it begins with '{' and is no JSON"),

@@ -64,6 +64,8 @@ class Broken:
     """`drop` closes the connection without an answer, `cut` in the middle of one."""
 
     how: Literal["drop", "cut"]
+    lost: Answer | None = None
+    """The answer that nobody gets; it is billed as one that came."""
 
 
 Behaviour = Answer | Problem | Body | Broken

@@ -22,6 +22,7 @@ from tests.support.fake_provider.behaviours import (
     Problem,
     named,
 )
+from tests.support.fake_provider.billing import Billing
 from tests.support.fake_provider.bodies import error_body, render
 from tests.support.fake_provider.default import default_answer
 from tests.support.fake_provider.requests import Request
@@ -47,14 +48,19 @@ class FakeProvider:
         script: Script = default_answer,
         window: int | None = None,
         count: bool = False,
+        billing: Billing | None = None,
         keeps_requests: bool = True,
     ) -> None:
-        """Serve; with a `window` it refuses requests of one token more, and with `count` it reports exact tokens."""
+        """Serve; with a `window` it refuses requests of one token more, and with `count` it reports exact tokens.
+
+        With `billing` it counts too, and bills each request as soon as it knows the answer, before it is sent.
+        """
         self.requests: list[Request] = []
         self.refused = 0
         """Requests that were too long."""
         self.window = window
-        self._counts = count or window is not None
+        self._counts = count or window is not None or billing is not None
+        self._billing = billing
         self._keeps_requests = keeps_requests
         self._last: dict[tuple[str, bytes], bytes] = {}
         """Request before, by model and beginning: what a prompt cache has."""
@@ -117,10 +123,14 @@ class FakeProvider:
             refusal = tokens.refuse(protocol, told, self.window)
             return _json(error_body(protocol, refusal), refusal.status)
         behaviour = self._next.popleft() if self._next else named(model) or await self._script(asked)
-        if self._counts and isinstance(behaviour, Answer) and behaviour.tokens is None:
+        answer = behaviour.lost if isinstance(behaviour, Broken) else behaviour
+        if self._counts and isinstance(answer, Answer) and answer.tokens is None:
             cached = self._find_cached(model, body)
-            counted = (told, int(told * cached), tokens.count_answer(behaviour))
-            behaviour = replace(behaviour, tokens=counted)
+            counted = (told, int(told * cached), tokens.count_answer(answer))
+            if self._billing is not None:
+                self._billing.charge(asked, model, counted)
+            if answer is behaviour:
+                behaviour = replace(answer, tokens=counted)
         return await self._behave(request, protocol, model, behaviour)
 
     def _find_cached(self, model: str, body: bytes) -> float:

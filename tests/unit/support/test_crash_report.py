@@ -1,13 +1,16 @@
 """What the crash suite prints of the points that it did not hit, and its exit code."""
 
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.run import EffectLog, RunResult, RunStatus
 from tests.acceptance.crash import Case, Played, exit_code, not_hit, report, show
-from tests.support.fault_judge import Judgement
+from tests.support.fault_judge import Judgement, Ran
 from tests.support.fault_log import Hit
-from tests.support.fault_plan import Hurt, Point
+from tests.support.fault_plan import Hurt, Point, Task
 
 CELLS = [
     Hurt(Point.MODEL_BEFORE),
@@ -65,3 +68,30 @@ def test_run_with_probes_may_not_end_uncertain() -> None:
 
     assert exit_code(found, Case()) == 0
     assert exit_code(found, replace(Case(), probes=True)) == 1
+
+
+def test_runs_that_asked_people_are_told_with_those_that_need_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    asked, unneeded = Task("pay-0", ()), Task("pay-1", ())
+    played = Played(runs=[Ran(asked, declined("nobody decided")), Ran(unneeded, declined("'look' failed 3 times"))])
+    judgement = Judgement(declined=["pay-1: declined, 'look' failed 3 times"])
+
+    found = report(played, judgement)
+    show(found, played)
+
+    assert found["asked_people"] == {"pay-0": "nobody decided", "pay-1": "'look' failed 3 times"}
+    assert "runs that asked people: 2, 1 of them without need" in capsys.readouterr().out.splitlines()
+
+
+def declined(reason: str) -> RunResult:
+    usage = Usage(cost_usd=Decimal(0))
+    return RunResult(
+        status=RunStatus.DECLINED,
+        output=None,
+        output_digest=None,
+        reason=reason,
+        usage=usage,
+        head=None,
+        audit_head=None,
+        effects=EffectLog(count=0, last=()),
+        uncertain=(),
+    )

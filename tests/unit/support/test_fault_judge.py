@@ -11,7 +11,7 @@ from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, R
 from tests.support.fault_judge import Ran, judge
 from tests.support.fault_log import Executed, Hit
 from tests.support.fault_model import Told
-from tests.support.fault_plan import Call, Point, Task
+from tests.support.fault_plan import EFFECTS, SOURCES, Call, Point, Task
 
 PAY, SEND, SET, LOOK = Call("pay_http", "a"), Call("send_http", "b"), Call("set_http", "c"), Call("look_http", "d")
 TASK = Task("run", ((PAY, LOOK), (SEND, SET)))
@@ -120,31 +120,24 @@ def test_once_call_that_died_with_others_is_for_people(calls: tuple[Call, ...], 
     assert judge([Ran(TASK, its, TASK.calls)], log(*calls, keys="adk"), [Hit(2.0, "other", "b", point, 7)]).is_good
 
 
-@pytest.mark.parametrize(
-    ("points", "text", "is_good"),
-    [
-        # The same call again is not made then, and people are asked in the end.
-        ({"b": (Point.REFUSE,)}, "ERROR: busy, nothing was done", True),
-        ({"b": (Point.REFUSE,)}, '{"receipt": 1}', False),
-        ({"a": (Point.REFUSE,)}, "ERROR: busy, nothing was done", False),
-        ({"b": (Point.LOSE_REPLY,)}, "ERROR: busy, nothing was done", False),
-        ({}, "ERROR: busy, nothing was done", False),
-    ],
-)
-def test_call_that_its_tool_refused_for_good_is_for_people(
-    points: dict[str, tuple[Point, ...]], text: str, is_good: bool
-) -> None:
-    ran = Ran(replace(TASK, points=points), result(PAY, status="declined"), TASK.calls, [Told(SEND, text)])
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("effect", EFFECTS)
+@pytest.mark.parametrize("naive", [False, True])
+def test_nobody_is_asked_because_a_server_was_busy(effect: str, source: str, naive: bool) -> None:
+    """The call can be made again, by whatever source and with whatever effect."""
+    call = Call(f"{effect}_{source}", "b")
+    task = Task("run", ((call,),), {"b": (Point.REFUSE,)})
 
-    found = judge([ran], log(PAY, LOOK, SEND))
+    ran = Ran(task, result(status="declined"), task.calls, [Told(call, "ERROR: busy, nothing was done")])
 
-    assert (found.declined == []) == is_good
+    assert judge([ran], [], naive_mcp=naive).declined == ["run: declined, None"]
 
 
 @pytest.mark.parametrize(
     ("call", "points", "naive", "is_good"),
     [
-        (SET, (Point.REFUSE,), False, True),
+        (Call("set_mcp", "c"), (Point.REFUSE,), False, True),
+        (SET, (Point.REFUSE,), False, False),
         (SET, (Point.LOSE_REPLY,), False, False),
         # Only tools that are believed: of an MCP server, and none whose repetition does harm.
         (SET, (Point.LOSE_REPLY,), True, False),

@@ -288,6 +288,41 @@ async def test_error_without_words_is_told_with_its_cause() -> None:
     assert failed.value.reason == "TimeoutError, caused by ConnectionError: the bank did not answer"
 
 
+async def test_causes_that_lead_back_to_where_they_began_are_told_once() -> None:
+    def ask():
+        first, second, third = TimeoutError(), ConnectionError(), LookupError()
+        first.__cause__, second.__cause__, third.__cause__ = second, third, first
+        raise first
+
+    with pytest.raises(ToolError) as failed:
+        await call(ask)
+
+    assert failed.value.reason == "TimeoutError, caused by ConnectionError, caused by LookupError"
+
+
+async def test_endless_recursion_is_not_waited_for() -> None:
+    def ask():
+        return ask()
+
+    with pytest.raises(ToolError) as failed:
+        await call(ask)
+
+    assert failed.value.lasting
+    assert failed.value.reason.startswith("RecursionError: maximum recursion depth exceeded")
+
+
+async def test_sensitive_argument_in_the_name_of_an_exception_is_in_no_log() -> None:
+    @tool(sensitive=["card"])
+    def pay(card: str) -> None:
+        raise type(f"No{card}", (Exception,), {})
+
+    with capture_logs() as logs, pytest.raises(ToolError):
+        await call(pay, {"card": "4111222233334444"})
+
+    assert logs[0]["error"] == "No***"
+    assert "4111222233334444" not in str(logs)
+
+
 @pytest.mark.parametrize(
     ("wait", "seconds"),
     [

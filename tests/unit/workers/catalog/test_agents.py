@@ -113,12 +113,12 @@ def test_smallest_file_has_the_defaults(tmp_path: Path) -> None:
 
 KINDS = "python, mcp, activity, http"
 TOOL_KEYS = (
-    "compensate, description, effect, key_valid, name, patience, probe, python, result_limit, retries, risk, "
+    "cache, compensate, description, effect, key_valid, name, patience, probe, python, result_limit, retries, risk, "
     "sensitive, tags, timeout, untrusted"
 )
 AGENT_KEYS = (
     "after_failure, attempts, budget, checks, context, instructions, max_output_tokens, models, models_allowed, name, "
-    "output_schema, people, policies, policy, prefer, requester, same_call, tools"
+    "output_schema, people, policies, policy, prefer, prices, requester, same_call, tools"
 )
 BUDGET_KEYS = (
     "children, cost_usd, depth, model_calls, raise_at_most, steps, tokens, tool_calls, wall_time, "
@@ -667,3 +667,26 @@ def test_agent_made_in_code_is_checked_too() -> None:
     assert [(fault["loc"], fault["msg"]) for fault in refused.value.errors()] == [
         (("policy", 1, "id"), "'a' is the id of policy[0] too; each rule has its own")
     ]
+
+
+@pytest.mark.parametrize(
+    ("tool", "faults"),
+    [
+        (
+            "python: a.b:c\n    effect: read\n    cache: 25h\n",
+            ["7:5: tools[0].cache: '25h': a result answers other calls for at most 24h"],
+        ),
+        (
+            "python: a.b:c\n    cache: 10\n",
+            ["6:5: tools[0].cache: 10: a duration needs a unit, for example '30s', '5m', '2h' or '1d'"],
+        ),
+        (
+            "mcp: {name: f, command: [x]}\n    caches: {a: 25h, b: 24h}\n    effect: read\n",
+            [
+                "6:14: tools[0].caches.a: '25h': a result answers other calls for at most 24h",
+            ],
+        ),
+    ],
+)
+def test_time_for_which_results_are_kept_has_limits(tmp_path: Path, tool: str, faults: list[str]) -> None:
+    assert lines_of(f"{HEAD}tools:\n  - {tool}", tmp_path) == faults

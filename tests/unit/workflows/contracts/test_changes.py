@@ -56,9 +56,9 @@ def test_an_order_of_commands_has_all_changes_up_to_it(loop: int) -> None:
     }
 
 
-def test_the_newest_order_of_commands_is_three() -> None:
+def test_the_newest_order_of_commands_is_four() -> None:
     """Another one needs a history in tests/replay."""
-    assert LOOP == 3
+    assert LOOP == 4
 
 
 @pytest.mark.parametrize("change", Change, ids=lambda change: change.name)

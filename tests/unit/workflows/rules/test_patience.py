@@ -32,6 +32,28 @@ def test_patience_by_effect(effect: Effect, given_patience: timedelta | None, wh
 
 
 @pytest.mark.parametrize(
+    ("source", "effect", "given_patience", "second"),
+    [
+        ("mcp", Effect.READ, None, 60 * SECOND),
+        # A minute too: most of what a server says has failed does not mend itself.
+        ("mcp", Effect.IDEMPOTENT, None, 60 * SECOND),
+        ("mcp", Effect.KEYED, None, 60 * SECOND),
+        ("mcp", Effect.IDEMPOTENT, 5 * SECOND, 5 * SECOND),
+        ("mcp", Effect.ONCE, None, None),
+        ("python", Effect.READ, None, None),
+        ("http", Effect.READ, None, None),
+        ("activity", Effect.READ, None, None),
+    ],
+)
+def test_only_calls_of_mcp_servers_have_a_second_patience(
+    source: str, effect: Effect, given_patience: timedelta | None, second: timedelta | None
+) -> None:
+    its = tool(effect, source=source, patience=given_patience)
+
+    assert patience.find_second_patience(its) == second
+
+
+@pytest.mark.parametrize(
     ("failed", "asked", "seconds"),
     [
         # 1, 2, 4, 8, 16, 30, 30 … apart

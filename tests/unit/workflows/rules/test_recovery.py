@@ -96,6 +96,17 @@ def test_a_call_that_failed_is_not_made_again_until_the_world_has_changed(
     assert set(state.failed) == barred
 
 
+def test_a_call_that_is_doubted_may_be_made_once_more_until_the_world_has_changed() -> None:
+    failed = recovery.count_failure(EMPTY, "pay", "busy", call=call(1), doubted=True)
+    again = recovery.count_failure(failed, "pay", "busy", call=call(1))
+    changed = recovery.count_success(again, "send", changed_world=True)
+
+    states = (EMPTY, failed, again, changed)
+    assert [recovery.is_doubted(state, "pay", {"order": 1}) for state in states] == [False, True, True, False]
+    assert [recovery.find_failure(state, call(1)) for state in states] == [None, None, "busy", None]
+    assert again.troubles["pay"].failures == 2
+
+
 @pytest.mark.parametrize("name", [*TOOLS, *OTHERS])
 def test_what_a_run_remembers_is_bounded(name: str) -> None:
     state = EMPTY

@@ -98,6 +98,15 @@ def test_faults_of_a_file_have_a_place_a_value_and_what_is_allowed(more: JsonObj
     assert told({"name": "a", **more}) == expected
 
 
+def test_half_of_a_surrogate_pair_is_told_in_our_words() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Whole.model_validate({"name": "a\udcff"})
+
+    assert [each.message for each in validation.explain(refused.value, Whole)] == [
+        "'a\\udcff' holds half of a surrogate pair, which is no text"
+    ]
+
+
 def test_value_that_is_no_mapping_is_told_which_keys_it_needs() -> None:
     assert told([1]) == [": is not a mapping with 'name' []"]
 
