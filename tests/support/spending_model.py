@@ -8,7 +8,7 @@ import json
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.support.fake_provider.behaviours import NAMED, Answer, Behaviour, Broken, Call, Problem
 from tests.support.fake_provider.requests import Request
@@ -31,6 +31,9 @@ DOWN = 0.3
 
 LOST = 0.15
 """Share of the requests taken in whose answers nobody gets."""
+
+UNTOLD = 0.07
+"""Share of the answers that do not tell what they took."""
 
 SHORTEST = 0.5
 """Share of the longest answer that is allowed which an answer has at least."""
@@ -79,6 +82,9 @@ class SpendingModel:
         if dice.random() < LOST:
             self.done["lost"] += 1
             return Broken("cut" if dice.random() < 0.5 else "drop", lost=answer)
+        if dice.random() < UNTOLD:
+            self.done["answered without usage"] += 1
+            return replace(answer, usage=False)
         self.done["answered"] += 1
         return answer
 
