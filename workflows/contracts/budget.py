@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
-from mandate.workflows.contracts.base import Duration, Money, Record, Spec
+from mandate.workflows.contracts.base import Duration, JsonObject, Money, Record, Spec
 
 Limit = Literal["steps", "model_calls", "tool_calls", "tokens", "cost_usd", "wall_time", "work_time"]
 """A limit that one run can use up by itself."""
@@ -106,6 +106,33 @@ class Ledger(Record):
     """The model was told to give its last answer."""
     used_up: str = ""
     """Why it was told so, in one sentence."""
+
+
+class LimitUse(Record):
+    """Use of one thing that a run may be limited in: whole numbers, and texts for money and time."""
+
+    limit: int | str | None
+    """`None` where the run has no such limit."""
+    spent: int | str
+    """All that counts as used, the assumed part included."""
+    assumed: int | str
+    """The part of it that nobody has reported."""
+    held: int | str
+    """Reserved for calls that are under way."""
+    left: int | str | None
+    """The limit without what is spent and held."""
+
+
+class BudgetUse(Record):
+    """Budget of a run as people see it."""
+
+    limits: JsonObject
+    """Limits of the run as they are by now, as they are written in agent files."""
+    use: dict[Limit, LimitUse]
+    used_up: str = ""
+    """Why the model was told to give its last answer, in one sentence."""
+    period_cost_usd: str | None = None
+    """Spent and held in the current period of the budget beyond the run that has the least left, as last known."""
 
 
 class Grant(Record):
