@@ -45,6 +45,24 @@ class BudgetHistory:
             asked = BudgetRequest.model_validate(self.asked) if self.asked is not None else None
         self.limits = budget.lower(pin.budget, asked)
 
+    def describe_asked(self) -> str:
+        """Describe the limits that the start request gave: each counts, or the agent's, which is lower."""
+        if self.limits is None or self.asked is None:
+            return ""
+        try:
+            asked = BudgetRequest.model_validate(self.asked)
+        except ValidationError:
+            return ""
+        told = []
+        for name in BudgetRequest.model_fields:
+            wanted, counts = getattr(asked, name), getattr(self.limits, name)
+            if wanted is not None and wanted != counts:
+                more, own = (budget.describe_limit(name, value) for value in (wanted, counts))
+                told.append(f"{own}, the agent's, which is lower than {more}")
+            elif wanted is not None:
+                told.append(budget.describe_limit(name, counts))
+        return "; ".join(told)
+
     def carry_over(self, state: RunState) -> None:
         """Go on as the run did when it continued as new."""
         self._pin, self._route = state.agent, state.route

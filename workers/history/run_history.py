@@ -48,6 +48,9 @@ from mandate.workflows.rules import effects, patience, wording
 
 T = TypeVar("T")
 
+_ASKS_AGAIN = (FailureType.NEEDS_MORE, FailureType.NEEDS_STATE)
+"""Failures of model calls after which the run makes the same call once more, and nothing was sent."""
+
 
 @dataclass(slots=True)
 class _Activity:
@@ -340,6 +343,8 @@ class RunHistory:
         reason = describe_failure(error)
         if activity.kind == "call_model":
             self.usage = self.usage + self.budget.settle_failed(error)
+            if isinstance(error, ApplicationError) and error.type in _ASKS_AGAIN:
+                return []
             return [ModelAnswered(self.step + 1, "", f"no answer: {reason}")]
         if activity.call is None:
             return []

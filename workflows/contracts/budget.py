@@ -16,17 +16,24 @@ class BudgetRequest(Spec):
     """Limits of one run as a start request gives them: they lower the agent's, and never raise them."""
 
     steps: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Answers of the model that the run may have."
+        default=None, strict=True, ge=1, le=1_000_000, description="Answers of the model that the run may have."
     )
     model_calls: int | None = Field(
         default=None,
+        strict=True,
         ge=1,
         le=1_000_000,
         description="Model calls that may be made, those of checks and retries included.",
     )
-    tool_calls: int | None = Field(default=None, ge=0, le=1_000_000, description="Calls of tools that may be made.")
+    tool_calls: int | None = Field(
+        default=None, strict=True, ge=0, le=1_000_000, description="Calls of tools that may be made."
+    )
     tokens: int | None = Field(
-        default=None, ge=1, le=10**12, description="Tokens of all model calls, input and output, cached ones included."
+        default=None,
+        strict=True,
+        ge=1,
+        le=10**12,
+        description="Tokens of all model calls, input and output, cached ones included.",
     )
     cost_usd: Money | None = Field(
         default=None, gt=0, description='US dollars for all model calls, as a text: `"2.00"`.'
@@ -36,16 +43,22 @@ class BudgetRequest(Spec):
         default=None, description="Time since the start without waiting for people and pauses, for example `20m`."
     )
     depth: int | None = Field(
-        default=None, ge=0, le=20, description="Levels of children below the run; 0 allows no children."
+        default=None, strict=True, ge=0, le=20, description="Levels of children below the run; 0 allows no children."
     )
-    children: int | None = Field(default=None, ge=0, le=10_000, description="Children that the run may start.")
+    children: int | None = Field(
+        default=None, strict=True, ge=0, le=10_000, description="Children that the run may start."
+    )
 
 
 class Budget(BudgetRequest):
     """Upper bounds on one run; a limit that the agent file leaves out has its default, or is none."""
 
     steps: int = Field(
-        default=40, ge=1, le=1_000_000, description="Answers of the model that a run may have, retries not counted."
+        default=40,
+        strict=True,
+        ge=1,
+        le=1_000_000,
+        description="Answers of the model that a run may have, retries not counted.",
     )
     when_used_up: Literal["answer", "ask", "stop"] = Field(
         default="answer",

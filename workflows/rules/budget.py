@@ -102,15 +102,18 @@ def raise_limits(budget: Budget, asked: BudgetRequest) -> Budget:
     return budget.model_copy(update=given)
 
 
-def find_value_fault(budget: Budget, value: JsonValue) -> str | None:
-    """Return why `value` cannot be what a person raises limits to, in one sentence; `None` if it can."""
+def find_value_fault(budget: Budget | None, value: JsonValue) -> str | None:
+    """Return why `value` cannot be what a person raises limits to, in one sentence; `None` if it can.
+
+    Without a `budget` only its form is looked at.
+    """
     if not isinstance(value, dict):
         return 'value: must be an object with the new limits, for example {"cost_usd": "5.00"}'
     try:
         asked = BudgetRequest.model_validate(value)
     except ValidationError as error:
         return f"value: {validation.sentences(error, BudgetRequest)}"
-    fault = find_raise_fault(budget, asked)
+    fault = find_raise_fault(budget, asked) if budget is not None else None
     return None if fault is None else f"value: {fault}"
 
 

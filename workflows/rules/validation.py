@@ -27,6 +27,7 @@ CONTAINER = 30
 """What a list or an object weighs, in characters."""
 
 _TIME = "is not a time with its zone, for example 2026-11-02T09:00:00Z"
+_DURATION = "is not a duration, for example '30s', '5m', '1h30m' or '2d'"
 _TYPES = {
     "string_type": "is not a text",
     "string_unicode": "holds half of a surrogate pair, which is no text",
@@ -37,6 +38,9 @@ _TYPES = {
     "bool_parsing": "is not true or false",
     "float_type": "is not a number",
     "decimal_parsing": "is not a number",
+    "decimal_type": "is not an amount, for example '2.50'",
+    "time_delta_type": _DURATION,
+    "time_delta_parsing": _DURATION,
     "finite_number": "is not a finite number",
     "datetime_type": _TIME,
     "datetime_parsing": _TIME,

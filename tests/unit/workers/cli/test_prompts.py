@@ -51,3 +51,11 @@ def test_keys_of_a_question_with_options_are_these() -> None:
 )
 def test_short_keys_fit_a_prompt(kind: RequestKind, keys: str) -> None:
     assert prompts.short_keys(request(kind)) == keys
+
+
+def test_of_a_request_about_a_budget_the_choices_without_a_value_can_be_typed() -> None:
+    request = bare_request("budget")
+
+    assert (prompts.keys(request), prompts.short_keys(request)) == ("answer or stop", "answer/stop")
+    assert prompts.typed(request, "answer") == prompts.Answer("answer")
+    assert prompts.typed(request, "raise") is None
