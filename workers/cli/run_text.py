@@ -12,6 +12,7 @@ from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, REFUSED
 from mandate.workers.cli.output import Output, print_table
 from mandate.workers.history.events import RunEnded
+from mandate.workers.history.models import ModelTable, ModelTotals
 from mandate.workers.history.record import Json, Record, Said
 from mandate.workflows.contracts.budget import BudgetUse
 from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
@@ -110,6 +111,23 @@ def print_budget(out: Output, use: BudgetUse, *, is_going_on: bool) -> None:
     if use.period_cost_usd is not None:
         spent = format_usd(Decimal(use.period_cost_usd))
         out.print(f"  beyond the run: {spent} spent and held in the budget that is used up most")
+
+
+def print_models(out: Output, models: ModelTable) -> None:
+    """Print what each model of a run answered and took; a cost that is not known of all answers is told as such."""
+    rows = [
+        (model, str(its.answers), f"{its.input_tokens:,}", f"{its.output_tokens:,}", _describe_cost(its))
+        for model, its in models
+    ]
+    if rows:
+        out.print("", Text("models", style="bold"))
+        print_table(out, rows, ("model", "answers", "tokens in", "out", "cost"), indent=2)
+
+
+def _describe_cost(its: ModelTotals) -> str:
+    if its.priced == its.answers:
+        return format_usd(its.cost_usd)
+    return f"{format_usd(its.cost_usd)} of {its.priced} answers" if its.priced else "unknown"
 
 
 def _count_times(count: int) -> str:

@@ -174,9 +174,7 @@ class Said:
     segment: str
     parts: tuple[Json, ...]
     measured: Measured | None = None
-    """Size of the request that an answer is to."""
-    cut: bool = False
-    """The conversation was cut before it."""
+    """Of an answer: its model, and the tokens of it and its request."""
 
     def to_json(self) -> Json:
         its: Json = {"role": self.role, "step": self.step, "segment": self.segment}
@@ -207,7 +205,7 @@ class Conversation:
                 if isinstance(message, UserMessage):
                     yield said
                     continue
-                yield replace(said, measured=segment.measured, cut=segment.cut is not None)
+                yield replace(said, measured=segment.measured)
                 step += 1
 
     async def _said(self, message: Message, agent: PinnedAgent, step: int, segment: str, *, full: bool) -> Said:

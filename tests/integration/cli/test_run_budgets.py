@@ -156,12 +156,25 @@ async def test_request_tells_what_was_spent_and_what_can_be_chosen(desk: Place) 
     ):
         assert line in shown, line
     assert any(line.startswith("until ") and line.endswith("; then the agent gives its last answer") for line in shown)
-    assert run[-5:] == [
+    assert run[run.index("limits") :] == [
         "limits",
         "  limit        at most  spent   left",
         "  steps        20       3       17",
         "  model calls  4        3       1",
         "  cost         $0.50    $0.009  $0.491",
+        "",
+        "models",
+        "  model                       answers  tokens in  out  cost",
+        "  scripted:clerk.script.yaml  3        3,000      600  $0.009",
+    ]
+    assert json.loads((await desk.run("show", name, "-o", "json")).out)["models"] == [
+        {
+            "model": "scripted:clerk.script.yaml",
+            "answers": 3,
+            "input_tokens": 3000,
+            "output_tokens": 600,
+            "cost_usd": "0.009",
+        }
     ]
 
 

@@ -54,8 +54,8 @@ def test_short_keys_fit_a_prompt(kind: RequestKind, keys: str) -> None:
 
 
 def test_of_a_request_about_a_budget_the_choices_without_a_value_can_be_typed() -> None:
-    request = bare_request("budget")
+    asked = request("budget")
 
-    assert (prompts.keys(request), prompts.short_keys(request)) == ("answer or stop", "answer/stop")
-    assert prompts.typed(request, "answer") == prompts.Answer("answer")
-    assert prompts.typed(request, "raise") is None
+    assert (prompts.keys(asked), prompts.short_keys(asked)) == ("answer or stop", "answer/stop")
+    assert prompts.typed(asked, "answer") == Answer("answer")
+    assert prompts.typed(asked, "raise") is None
