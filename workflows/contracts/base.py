@@ -92,19 +92,19 @@ Duration = Annotated[
 ]
 
 
-def parse_money(value: object) -> object:
-    """Parse an amount of US dollars, `"2.00"` or `2`; leave anything else but texts and numbers to pydantic.
+def parse_money(value: object) -> Decimal:
+    """Parse an amount of US dollars, `"2.00"` or `2`.
 
     Raises:
-        ValueError: a text that is no amount, one of a million and more, a number with a fraction, which would not be
-            exact, or a boolean.
+        ValueError: what is no amount, one of a million and more, a number with a fraction, which would not be exact, or
+            a boolean.
     """
+    if isinstance(value, Decimal):
+        return value
     if isinstance(value, bool | float):
         raise ValueError("an amount is exact: write it as a text in quotes, for example '2.50'")
-    if isinstance(value, str) and not _AMOUNT.fullmatch(value):
+    if not isinstance(value, str | int) or (isinstance(value, str) and not _AMOUNT.fullmatch(value)):
         raise ValueError("an amount is digits, with up to nine decimals and no currency, for example '2.50'")
-    if not isinstance(value, str | int):
-        return value
     amount = Decimal(value)
     if amount >= MOST_MONEY:
         raise ValueError(f"an amount is less than {MOST_MONEY:,}")
