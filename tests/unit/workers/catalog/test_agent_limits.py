@@ -14,7 +14,7 @@ BUDGET = (
     "work_time"
 )
 ENTRY = "max_output_tokens, model, params, price, timeout, when, window"
-PRICE = "cache_write, cached_input, input, output"
+PRICE = "cache_write, cached_input, input, output, tiers"
 EXACT = "an amount is exact: write it as a text in quotes, for example '2.50'"
 DIGITS = "an amount is digits, with up to nine decimals and no currency, for example '2.50'"
 NAME = "is not 'provider:model' with one of the providers openai, anthropic, vllm, scripted"
@@ -64,8 +64,10 @@ UNIT = "a duration needs a unit, for example '30s', '5m', '2h' or '1d'"
         (
             "budget: {when_used_up: ask, raise_at_most: {cost: '5'}}",
             [
-                "4:45: budget.raise_at_most.cost: is not a key that is known here; did you mean 'cost_usd'? "
-                f"allowed are {LIMITS}"
+                (
+                    "4:45: budget.raise_at_most.cost: is not a key that is known here; did you mean 'cost_usd'? "
+                    f"allowed are {LIMITS}"
+                )
             ],
         ),
         ("budget: {when_used_up: ask, raise_at_most: '5.00'}", ["4:29: budget.raise_at_most: '5.00' is not a mapping"]),
@@ -108,8 +110,10 @@ UNIT = "a duration needs a unit, for example '30s', '5m', '2h' or '1d'"
         (
             "context: {summary: {model: openai:gpt-6-sol}}",
             [
-                "4:21: context.summary.model: is not a key that is known here; did you mean 'models'? "
-                "allowed are instructions, models"
+                (
+                    "4:21: context.summary.model: is not a key that is known here; did you mean 'models'? "
+                    "allowed are instructions, models"
+                )
             ],
         ),
         (
@@ -133,7 +137,7 @@ UNIT = "a duration needs a unit, for example '30s', '5m', '2h' or '1d'"
         ),
         (
             "prices: {'openai:gpt': {input: '1', output: '2', tier: '3'}}",
-            [f"4:50: prices['openai:gpt'].tier: is not a key that is known here; allowed are {PRICE}"],
+            [f"4:50: prices['openai:gpt'].tier: is not a key that is known here; did you mean 'tiers'? allowed are {PRICE}"],
         ),
         ("prices: {'openai:gpt': 5}", ["4:10: prices['openai:gpt']: 5 is not a mapping"]),
         ("prices: {'openai:gpt': {input: 0.5, output: '2'}}", [f"4:25: prices['openai:gpt'].input: 0.5: {EXACT}"]),
