@@ -107,6 +107,11 @@ class ModelActivities:
             if held is not None:
                 await (held.assume() if may_be_billed(error) else held.settle(Amount()))
             raise
+        except asyncio.CancelledError:
+            # Cut off by a limit of time, or by the end of the worker: the provider may go on, and bill it.
+            if held is not None:
+                await held.assume()
+            raise
         attempts.is_answered = True
         completion = _count_cached(completion, request)
         seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
@@ -137,11 +142,14 @@ class ModelActivities:
         info, model = activity.info(), request.model or agent.models[0]
         price = agent.price(model)
         longest = _find_longest(agent, request, routing.find_pin(agent.route, model))
+        # Of each attempt: more than one may be billed.
+        names = [f"{info.workflow_run_id}:{info.activity_id}:{attempt}" for attempt in range(1, info.attempt + 1)]
         return await self._budgets.hold(
-            f"{info.workflow_run_id}:{info.activity_id}:{info.attempt}",
+            names[-1],
             Spender(agent.name, request.payer.requester, request.payer.labels),
             budget.measure_call(budget.CallSize(input_tokens, longest, price)),
             unpriced_model=model if price is None else None,
+            earlier=names[:-1],
         )
 
     async def _complete_within(

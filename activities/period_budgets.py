@@ -52,7 +52,7 @@ class PeriodUse:
 class Held:
     """Reservation of one model call; to be settled whatever becomes of the call.
 
-    One that is never settled, since its worker was killed, counts as spent a day later.
+    One that is not settled, since its worker was killed, counts as spent once the call is tried again, or a day later.
     """
 
     def __init__(self, store: BlobStore, reservation: str, lines: Sequence[Line], balances: Sequence[Balance]) -> None:
@@ -109,13 +109,16 @@ class PeriodBudgets:
         amount: Amount,
         *,
         unpriced_model: str | None = None,
+        earlier: Sequence[str] = (),
         now: datetime | None = None,
     ) -> Held:
         """Reserve what a model call may take at most, in every budget that its run counts in, or in none.
 
         The store is asked only where there is such a budget. A call that would fit if others that are under way took
         nothing waits a while for them. `reservation` names one request that may be billed: the
-        same name again holds nothing more. `unpriced_model` is the model where its price is not known.
+        same name again holds nothing more. `unpriced_model` is the model where its price is not known. `earlier` are
+        the reservations of attempts before this one: what they still hold, since their workers were lost, counts as
+        spent and assumed from here on.
 
         Raises:
             ApplicationError: `BudgetUsedUp`, not retried, when a budget has no room; `ModelRejected` for an unpriced
@@ -131,6 +134,9 @@ class PeriodBudgets:
             if not lines:
                 break
             with failures.translate_store_errors():
+                for lost in earlier:
+                    await self._store.settle(lost)
+                earlier = ()
                 reserved = await self._store.reserve(reservation, lines, amount)
             if reserved.full is None:
                 return Held(self._store, reservation, lines, reserved.balances)

@@ -249,6 +249,7 @@ class MessageHandlers:
             model=its.model or (its.route[0].model if its.route else its.agent.models[0]),
             why_model=its.why_model,
             kept_in_mind=its.kept_in_mind,
+            budget=self._turn.budget.use,
         )
 
     @workflow.query(description="What the run wants from people, and what became of it lately")

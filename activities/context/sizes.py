@@ -79,7 +79,4 @@ def measure_message(message: Message) -> Tokens:
 
 def measure_first(conversation: Conversation, length: int) -> Tokens:
     """Return the tokens of the first `length` messages; each message is counted once."""
-    sums = conversation.cache("tokens", lambda: [Tokens()])
-    for place in range(len(sums) - 1, length):
-        sums.append(sums[-1] + measure_message(conversation[place]))
-    return sums[length]
+    return conversation.add_up("tokens", measure_message, Tokens.__add__, length) or Tokens()

@@ -2,15 +2,15 @@
 
     python -m tests.acceptance.spending [--seed S] [--runs 40] [--calls 5] [--limit 0.10] [--kills 6] [--json]
 
-**The runs** want 200 model calls together. Each has a limit of its own (`cost_usd`), and all of them share a budget
-beyond one run (`budgets.yaml`) that pays for about a tenth of what they want. Their routes are a first model that
-answers 503 and 429 at times, and a second one of another vendor. The provider speaks real HTTP and keeps an account of
-its own: it bills each request that it took in, also where it cuts the connection before the answer, or where the
-worker was killed meanwhile. A model costs more, for the whole call, above a size of the input. Workers are killed with
-SIGKILL while they wait for answers, and others are started.
+**The runs** want 200 model calls together. Each has limits of its own (`cost_usd`, `tokens`), and all of them share a
+budget beyond one run (`budgets.yaml`) that pays for about a tenth of what they want. Their routes are a first model
+that answers 503 and 429 at times, and a second one of another vendor. The provider speaks real HTTP and keeps an
+account of its own: it bills each request that it took in, also where it cuts the connection before the answer, where
+the answer does not tell what it took, or where the worker was killed meanwhile. A model costs more, for the whole call,
+above a size of the input. Workers are killed with SIGKILL while they wait for answers, and others are started.
 
 **Wanted**, and exit code 0: what was billed is never more than the budget beyond the runs, nor for any run more than
-its limit or than it says itself; the budget shows at least what was billed; every run ends, completed or exhausted;
+its limits or than it says itself; the budget shows at least what was billed; every run ends, completed or exhausted;
 and at the end at least 90 % of the budget are used: spent, or held for calls that died with their worker and may have
 been billed. With `--json` the last line is `{"limit", "billed", "usable_share", "runs"}`.
 """
@@ -93,6 +93,9 @@ class Spent:
     run: str
     limit: Decimal
     billed: Decimal
+    tokens: int
+    """Limit of them."""
+    billed_tokens: int
     result: RunResult | None
     """`None` for one that hangs or failed."""
 
@@ -138,6 +141,8 @@ class Played:
         for each in self.spent:
             if each.billed > each.limit:
                 found.append(f"{each.run}: ${each.billed} were billed, and its limit is ${each.limit}")
+            if each.billed_tokens > each.tokens:
+                found.append(f"{each.run}: {each.billed_tokens} tokens were billed, and its limit is {each.tokens}")
             if each.result is None:
                 found.append(f"{each.run}: hangs or failed")
             elif each.result.status not in ENDED:
@@ -161,16 +166,16 @@ async def play(client: Client, address: str, folder: Path, plan: Plan, tell: Tel
         post = Post("worker", (*MANDATE, "worker"), "Task queue", plan.workers, lambda _: environment)
         async with at_work(post, folder / "processes") as crew:
             agents = AgentClient(client, queue)
-            limits = {f"{name}-{number}": _draw_limit(dice) for number in range(plan.runs)}
+            limits = {f"{name}-{number}": _draw_limits(dice) for number in range(plan.runs)}
             names = list(AGENTS)
             runs = {
                 run: await agents.start(
                     names[number % len(names)],
                     write_input(run, dice.choice((300, 600, 1800))),
                     workflow_id=run,
-                    budget={"cost_usd": str(limit)},
+                    budget={"cost_usd": str(limit), "tokens": tokens},
                 )
-                for number, (run, limit) in enumerate(limits.items())
+                for number, (run, (limit, tokens)) in enumerate(limits.items())
             }
             ending = [asyncio.create_task(_wait(handle)) for handle in runs.values()]
             reaping = asyncio.create_task(_reap(crew, plan, dice, billing))
@@ -182,9 +187,9 @@ async def play(client: Client, address: str, folder: Path, plan: Plan, tell: Tel
                 telling.cancel()
             killed = crew.dead
         shown = await asyncio.to_thread(_read_budget, environment)
-        bills = billing.by_payer
+        bills, took = billing.by_payer, billing.tokens_by_payer
         spent = [
-            Spent(run, limits[run], bills.get(run, Decimal(0)), result)
+            Spent(run, limits[run][0], bills.get(run, Decimal(0)), limits[run][1], took.get(run, 0), result)
             for run, result in zip(runs, results, strict=True)
         ]
         done = model.done + Counter(abandoned=provider.dropped)
@@ -195,9 +200,9 @@ def _list_tiers(rates: tuple[tuple[str, str, str], tuple[str, str, str]]) -> lis
     return [Tier(above, *map(Decimal, texts)) for above, texts in zip((0, EDGE), rates, strict=True)]
 
 
-def _draw_limit(dice: random.Random) -> Decimal:
-    """Return the limit of a run: some pay for all of its calls, others for one or two and the last answer."""
-    return Decimal(dice.choice(("0.012", "0.02", "0.04", "0.08")))
+def _draw_limits(dice: random.Random) -> tuple[Decimal, int]:
+    """Return dollars and tokens of a run: some pay for all of its calls, others for a few and the last answer."""
+    return Decimal(dice.choice(("0.012", "0.02", "0.04", "0.08"))), dice.choice((10_000, 25_000, 60_000))
 
 
 def _write_site(folder: Path, address: str, queue: str, provider: str, plan: Plan) -> dict[str, str]:
@@ -213,6 +218,9 @@ def _write_site(folder: Path, address: str, queue: str, provider: str, plan: Pla
             "context": {"limit": 0.9},
             "tools": [{"python": "tests.support.spending_tools:read_page"}],
             "policy": [{"id": "all", "match": {}, "verdict": "allow"}],
+            "requester": "anyone",
+            # Nobody answers: a run that asks is one that did not end as it should.
+            "people": {"expires": "5s"},
             "budget": {"cost_usd": "1.00"},
         }
         (folder / "agents" / f"{name}.yaml").write_text(json.dumps(agent))

@@ -8,7 +8,7 @@ import json
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.support.fake_provider.behaviours import NAMED, Answer, Behaviour, Broken, Call, Problem
 from tests.support.fake_provider.requests import Request
@@ -19,18 +19,20 @@ TOOL = "read_page"
 FIRST = "small"
 """Model that is down or busy at times; the others of the routes only lose answers."""
 
-FAULTS: dict[str, Behaviour] = {
-    "503": NAMED["unavailable"],
-    "503 to stay": Problem(503, "overloaded", "Go away.", {"x-should-retry": "false"}),
-    "429": NAMED["rate-limit-brief"],
-}
-"""Answers of the first model when it is down or busy; after the second one a run goes on with the next model."""
+FAULTS: dict[str, Behaviour] = {"503": NAMED["unavailable"], "429": NAMED["rate-limit-brief"]}
+"""Answers of the first model when it is down or busy for a moment."""
 
-DOWN = 0.3
+FAULTY = 0.2
 """Share of the requests to the first model that it answers so."""
+
+DOWN = Problem(503, "overloaded", "Go away.", {"x-should-retry": "false"})
+"""Its answer to every fourth run, which goes on with the next model of its route."""
 
 LOST = 0.15
 """Share of the requests taken in whose answers nobody gets."""
+
+UNTOLD = 0.07
+"""Share of the answers that do not tell what they took."""
 
 SHORTEST = 0.5
 """Share of the longest answer that is allowed which an answer has at least."""
@@ -71,7 +73,10 @@ class SpendingModel:
         self._arrived[asked] += 1
         # Sure to repeat, and no secret.
         dice = random.Random(f"{asked} {self._arrived[asked]}")
-        if model == FIRST and dice.random() < DOWN:
+        if model == FIRST and int(_number(find_run(request))) % 4 == 3:
+            self.done["503 to stay"] += 1
+            return DOWN
+        if model == FIRST and dice.random() < FAULTY:
             fault = dice.choice(list(FAULTS))
             self.done[fault] += 1
             return FAULTS[fault]
@@ -79,6 +84,9 @@ class SpendingModel:
         if dice.random() < LOST:
             self.done["lost"] += 1
             return Broken("cut" if dice.random() < 0.5 else "drop", lost=answer)
+        if dice.random() < UNTOLD:
+            self.done["answered without usage"] += 1
+            return replace(answer, usage=False)
         self.done["answered"] += 1
         return answer
 

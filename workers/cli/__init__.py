@@ -12,6 +12,7 @@ request_names: names of requests
 request_text: requests in words
 decide: `approve`, `reject`, `decide`, `answer`
 decisions: decisions looked up and sent
+limits: limits of runs as options
 edit: other arguments for a call
 control: `steer`, `pause`, `resume`, `stop`
 validate: `mandate validate`

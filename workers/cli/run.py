@@ -17,11 +17,11 @@ from mandate.activities.text_files import UnreadableText, decode_text
 from mandate.workers.cli import identity, own_worker, run_text, tokens
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.limits import read_limits
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.watch import follow
 from mandate.workers.client.client import AgentClient, new_workflow_id
 from mandate.workers.client.earlier_run import UsedId
-from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.start import start_claims
 from mandate.workflows.rules import input_size
@@ -82,7 +82,9 @@ async def run(
     if again and workflow_id is None:
         raise CliError("--again goes with --id, and starts another run under that id")
     asked = read_input(text, input_file, input_json)
-    labels, limits = dict(map(_label, label or ())), dict(map(_limit, budget or ()))
+    labels, limits = dict(map(_label, label or ())), read_limits("--budget", budget or ())
+    if steps is not None and "steps" in limits:
+        raise CliError("--steps and --budget steps=... are the same limit; give one of them")
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
         queue = task_queue or connection.settings.task_queue
@@ -193,16 +195,6 @@ def _object(written: str, place: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         raise CliError(f"{place} must be a JSON object that is not empty, not {written.strip()[:60]!r}")
     return value
-
-
-def _limit(written: str) -> tuple[str, str | int]:
-    name, separator, value = written.partition("=")
-    if not separator or name not in BudgetRequest.model_fields:
-        raise CliError(
-            f"--budget {written!r} is not LIMIT=VALUE with a limit of {', '.join(BudgetRequest.model_fields)}"
-        )
-    # Amounts and times are texts, all others whole numbers.
-    return name, int(value) if value.isascii() and value.isdigit() and not name.endswith(("_usd", "_time")) else value
 
 
 def _label(written: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from mandate.workers.cli.inbox import entry
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.run import watch
 from mandate.workers.client.decisions import why_not_open
+from mandate.workers.history.models import ModelTable
 from mandate.workers.history.record import Json, NoSuchRun, Record, conversation, exists, read_arguments, read_record
 from mandate.workflows.contracts.request import OpenRequests, Request
 
@@ -38,7 +39,8 @@ async def show(
     """Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.
 
     With `-o json` one object: workflow_id, run_id, status (running, waiting, paused, or how it ended), reason, output,
-    agent, version, step, head, usage, effects, uncertain, people (what they were asked and said: step, line), messages,
+    agent, version, step, head, usage, budget (limits, and for each what is spent, assumed, held and left), effects,
+    uncertain, people (what they were asked and said: step, line), models (answers, tokens and cost of each), messages,
     pending: calls of the last turn whose results the model was not told yet, and workflow_task: attempt, cause, message
     and event_id of one that fails again and again, else null; retrying: what is tried again and why, else null. The
     first message of a model has why it was asked, and so has each after it became another one.
@@ -148,9 +150,12 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
     run_text.print_heading(out, record, connection.run_url(run, record.run_id))
     messages: list[Json] = []
     pending: list[Json] = []
+    models = ModelTable(record.history.usages)
     if head is not None:
         async with conversation(connection.settings.store, record) as stored:
             async for message in stored.messages(head, full=full or out.as_json):
+                if message.measured is not None:
+                    models.add(message.step, message.measured)
                 why = record.history.why.get(message.step) if message.role == "assistant" else None
                 if out.as_json:
                     messages.append({**message.to_json(), **({"why": why} if why else {})})
@@ -158,6 +163,8 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
                     run_text.print_message(out, message, why=why, full=full)
             pending = await stored.pending(record)
     if out.as_json:
-        out.json({**record.to_json(), "messages": messages, "pending": pending})
+        by_model = [totals.to_json(model) for model, totals in models]
+        out.json({**record.to_json(), "models": by_model, "messages": messages, "pending": pending})
     else:
         run_text.print_ending(out, record, pending, full=full)
+        run_text.print_models(out, models)

@@ -102,6 +102,8 @@ class _Watcher:
             self._is_version_told = True
             if not self.out.as_json:
                 self.out.note(f"agent {history.pin.name} version {history.pin.version}")
+                if limits := history.budget.describe_asked():
+                    self.out.note(f"limited to {limits}")
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:

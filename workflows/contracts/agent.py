@@ -8,7 +8,7 @@ from pydantic import (
 )
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
-from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.budget import Budget, BudgetRequest
 from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
@@ -105,10 +105,31 @@ class AgentSpec(Spec):
         )
         return models
 
+    @field_validator("budget")
+    @classmethod
+    def _can_be_raised(cls, budget: Budget) -> Budget:
+        most = budget.raise_at_most
+        if most is None:
+            return budget
+        raised = [(name, value) for name in BudgetRequest.model_fields if (value := getattr(most, name)) is not None]
+        if not raised:
+            refuse([(("raise_at_most",), "names no limit; leave it out if people may raise any")])
+        faults: list[tuple[tuple[str, ...], str]] = []
+        for name, value in raised:
+            limit = getattr(budget, name)
+            if limit is None:
+                faults.append((("raise_at_most", name), f"there is no limit {name!r} to be raised"))
+            elif value <= limit:
+                faults.append((("raise_at_most", name), f"must be more than {name!r} itself"))
+        refuse(faults)
+        return budget
+
     @field_validator("models_allowed")
     @classmethod
     def _stars_end(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
-        stars = [((place,), "`*` stands at the end only") for place, name in enumerate(models) if "*" in name[:-1]]
+        stars = [
+            ((place,), f"{name!r}: `*` stands at the end only") for place, name in enumerate(models) if "*" in name[:-1]
+        ]
         refuse([*given_twice(models), *stars])
         return models
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
-from mandate.workflows.contracts.base import Duration, Money, Record, Spec
+from mandate.workflows.contracts.base import Duration, JsonObject, Money, Record, Spec
 
 Limit = Literal["steps", "model_calls", "tool_calls", "tokens", "cost_usd", "wall_time", "work_time"]
 """A limit that one run can use up by itself."""
@@ -16,17 +16,24 @@ class BudgetRequest(Spec):
     """Limits of one run as a start request gives them: they lower the agent's, and never raise them."""
 
     steps: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Answers of the model that the run may have."
+        default=None, strict=True, ge=1, le=1_000_000, description="Answers of the model that the run may have."
     )
     model_calls: int | None = Field(
         default=None,
+        strict=True,
         ge=1,
         le=1_000_000,
         description="Model calls that may be made, those of checks and retries included.",
     )
-    tool_calls: int | None = Field(default=None, ge=0, le=1_000_000, description="Calls of tools that may be made.")
+    tool_calls: int | None = Field(
+        default=None, strict=True, ge=0, le=1_000_000, description="Calls of tools that may be made."
+    )
     tokens: int | None = Field(
-        default=None, ge=1, le=10**12, description="Tokens of all model calls, input and output, cached ones included."
+        default=None,
+        strict=True,
+        ge=1,
+        le=10**12,
+        description="Tokens of all model calls, input and output, cached ones included.",
     )
     cost_usd: Money | None = Field(
         default=None, gt=0, description='US dollars for all model calls, as a text: `"2.00"`.'
@@ -36,16 +43,22 @@ class BudgetRequest(Spec):
         default=None, description="Time since the start without waiting for people and pauses, for example `20m`."
     )
     depth: int | None = Field(
-        default=None, ge=0, le=20, description="Levels of children below the run; 0 allows no children."
+        default=None, strict=True, ge=0, le=20, description="Levels of children below the run; 0 allows no children."
     )
-    children: int | None = Field(default=None, ge=0, le=10_000, description="Children that the run may start.")
+    children: int | None = Field(
+        default=None, strict=True, ge=0, le=10_000, description="Children that the run may start."
+    )
 
 
 class Budget(BudgetRequest):
     """Upper bounds on one run; a limit that the agent file leaves out has its default, or is none."""
 
     steps: int = Field(
-        default=40, ge=1, le=1_000_000, description="Answers of the model that a run may have, retries not counted."
+        default=40,
+        strict=True,
+        ge=1,
+        le=1_000_000,
+        description="Answers of the model that a run may have, retries not counted.",
     )
     when_used_up: Literal["answer", "ask", "stop"] = Field(
         default="answer",
@@ -106,6 +119,33 @@ class Ledger(Record):
     """The model was told to give its last answer."""
     used_up: str = ""
     """Why it was told so, in one sentence."""
+
+
+class LimitUse(Record):
+    """Use of one thing that a run may be limited in: whole numbers, and texts for money and time."""
+
+    limit: int | str | None
+    """`None` where the run has no such limit."""
+    spent: int | str
+    """All that counts as used, the assumed part included."""
+    assumed: int | str
+    """The part of it that nobody has reported."""
+    held: int | str
+    """Reserved for calls that are under way."""
+    left: int | str | None
+    """The limit without what is spent and held."""
+
+
+class BudgetUse(Record):
+    """Budget of a run as people see it."""
+
+    limits: JsonObject
+    """Limits of the run as they are by now, as they are written in agent files."""
+    use: dict[Limit, LimitUse]
+    used_up: str = ""
+    """Why the model was told to give its last answer, in one sentence."""
+    period_cost_usd: str | None = None
+    """Spent and held in the current period of the budget beyond the run that has the least left, as last known."""
 
 
 class Grant(Record):

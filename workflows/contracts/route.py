@@ -3,9 +3,9 @@
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from mandate.workflows.contracts.base import Duration, JsonObject, Money, Record, Spec
 
@@ -66,11 +66,12 @@ class RouteEntry(Spec):
     price: PriceSpec | None = Field(default=None, description="Price, where it is not known or is another one.")
     timeout: Duration | None = Field(default=None, description="Longest time of one call, for example `2m`.")
 
-    @model_validator(mode="after")
-    def _has_time(self) -> Self:
-        if self.timeout is not None and self.timeout > timedelta(hours=1):
-            raise ValueError("'timeout' is at most 1h")
-        return self
+    @field_validator("timeout")
+    @classmethod
+    def _is_short(cls, timeout: timedelta | None) -> timedelta | None:
+        if timeout is not None and timeout > timedelta(hours=1):
+            raise ValueError("must be at most 1h")
+        return timeout
 
 
 RouteItem = ModelName | RouteEntry

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue, StringConstraints, field_validator
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, check_storable
-from mandate.workflows.contracts.budget import BudgetRequest
+from mandate.workflows.contracts.budget import BudgetRequest, BudgetUse
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.request import By
 from mandate.workflows.contracts.route import ModelName
@@ -159,3 +159,5 @@ class Progress(Record):
     """Why it is that one, in words."""
     kept_in_mind: tuple[str, ...] = ()
     """What the model wants to be told whatever is left out."""
+    budget: BudgetUse | None = None
+    """`None` in runs that began before budgets were kept."""

@@ -1,12 +1,11 @@
 """Budget of a run: reserved before each model call, settled after it, and what happens as it is used up."""
 
 from datetime import timedelta
-from decimal import Decimal
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from mandate.workflows.contracts.budget import Amount, Budget, Grant
+from mandate.workflows.contracts.budget import Amount, Budget, BudgetUse, Grant
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelFailure, ModelReply, NotSent, Usage
@@ -16,6 +15,7 @@ from mandate.workflows.contracts.verification import FINAL, CheckPin
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import budget as rules
 from mandate.workflows.rules.budget import CallSize, Planned, Shortfall
+from mandate.workflows.rules.budget_use import Standing, measure_use
 
 MODEL = "model"
 """Key under which the ledger holds what the model's turn may take."""
@@ -116,8 +116,7 @@ class RunBudget:
 
     def _find_price(self, model: str) -> Price | None:
         route = (*self._state.route, *self._state.agent.route)
-        price = next((one.price for one in route if one.model == model and one.price is not None), None)
-        return price or self._state.agent.prices.get(model)
+        return rules.find_price(model, route, self._state.agent.prices)
 
     def _kept(self, size: CallSize) -> Amount:
         """Return what is kept back for the last answer and its checks."""
@@ -156,15 +155,9 @@ class RunBudget:
 
     def settle(self, usage: Usage, lost: int, key: str = MODEL, grant: Grant | None = None) -> None:
         """Count what a call has taken, and what `lost` attempts before it may have taken."""
-        held = self._state.ledger.held.get(key)
-        assumed = Amount()
-        if lost and held is not None and grant is not None:
-            assumed = rules.take_part(held, lost, grant.attempts)
-        if usage.unpriced_calls and held is not None and grant is not None and self.limits.cost_usd is not None:
-            # It was billed, and nobody can say how much.
-            cost = rules.take_part(held, min(usage.unpriced_calls, grant.attempts), grant.attempts).cost_usd
-            assumed = assumed + Amount(cost_usd=cost)
-        self._state.ledger = rules.settle(self._state.ledger, key, rules.measure_usage(usage), assumed=assumed)
+        self._state.ledger, assumed = rules.settle_usage(
+            self._state.ledger, key, usage, lost=lost, grant=grant, limits=self.limits
+        )
         self._state.usage = self._state.usage + usage + _assumed(assumed, lost)
 
     def settle_reply(self, reply: ModelReply, grant: Grant | None) -> None:
@@ -177,10 +170,7 @@ class RunBudget:
 
     def settle_failed(self, error: ActivityError, key: str = MODEL, grant: Grant | None = None) -> None:
         """Count what a call without an answer may have taken."""
-        failure = read_failure(error)
-        lost = failure.lost if failure is not None else (grant.attempts if grant is not None else 1)
-        spent = failure.spent if failure is not None else Amount()
-        usage = Usage(model_calls=spent.model_calls, input_tokens=spent.tokens, cost_usd=spent.cost_usd)
+        usage, lost = rules.read_failed(read_failure(error), grant)
         self.settle(usage, lost, key, grant)
 
     def take_tool_call(self) -> str | None:
@@ -191,6 +181,15 @@ class RunBudget:
         if self._state.ledger.tool_calls <= limit:
             return None
         return f"not made: the limit of {rules.describe_limit('tool_calls', limit)} is used up"
+
+    @property
+    def use(self) -> BudgetUse | None:
+        """Budget as people see it; `None` in runs that began before budgets were kept."""
+        its, now = self._state, workflow.now()
+        if not self.is_kept:
+            return None
+        standing = Standing(its.step, now - (its.ledger.began_at or now), self.worked)
+        return measure_use(its.ledger, self.limits, standing, its.period_cost_usd if its.is_counted else None)
 
     def begin_last_answer(self, reason: str) -> None:
         """Let the model answer with what it has."""
@@ -225,17 +224,3 @@ def read_failure(error: ActivityError) -> ModelFailure | None:
     if not isinstance(cause, ApplicationError):
         return None
     return ModelFailure.model_validate(cause.details[0]) if cause.details else ModelFailure()
-
-
-def describe(budget: Budget, spent: Amount, assumed: Amount) -> str:
-    """Describe what is spent of a budget in one line, for people."""
-    parts = []
-    if budget.cost_usd is not None:
-        parts.append(f"${spent.cost_usd.quantize(Decimal('0.0001'))} of ${budget.cost_usd}")
-    if budget.tokens is not None:
-        parts.append(f"{spent.tokens:,} of {budget.tokens:,} tokens")
-    if budget.model_calls is not None:
-        parts.append(f"{spent.model_calls} of {budget.model_calls} model calls")
-    if assumed.model_calls or assumed.tokens:
-        parts.append(f"of that ${assumed.cost_usd.quantize(Decimal('0.0001'))} assumed")
-    return ", ".join(parts)

@@ -5,7 +5,7 @@ The run is the only writer of its ledger, so the three steps need no lock: `plan
 nothing is spent beyond a limit whatever is lost, repeated, or carried over.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -14,8 +14,8 @@ from pydantic import JsonValue, ValidationError
 
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.budget import Amount, Budget, BudgetRequest, Grant, Ledger, Limit
-from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.route import Price
+from mandate.workflows.contracts.model import ModelFailure, Usage
+from mandate.workflows.contracts.route import Price, RoutePin
 from mandate.workflows.rules import price as prices
 from mandate.workflows.rules import validation
 from mandate.workflows.rules.decisions import format_duration
@@ -102,15 +102,18 @@ def raise_limits(budget: Budget, asked: BudgetRequest) -> Budget:
     return budget.model_copy(update=given)
 
 
-def find_value_fault(budget: Budget, value: JsonValue) -> str | None:
-    """Return why `value` cannot be what a person raises limits to, in one sentence; `None` if it can."""
+def find_value_fault(budget: Budget | None, value: JsonValue) -> str | None:
+    """Return why `value` cannot be what a person raises limits to, in one sentence; `None` if it can.
+
+    Without a `budget` only its form is looked at.
+    """
     if not isinstance(value, dict):
         return 'value: must be an object with the new limits, for example {"cost_usd": "5.00"}'
     try:
         asked = BudgetRequest.model_validate(value)
     except ValidationError as error:
         return f"value: {validation.sentences(error, BudgetRequest)}"
-    fault = find_raise_fault(budget, asked)
+    fault = find_raise_fault(budget, asked) if budget is not None else None
     return None if fault is None else f"value: {fault}"
 
 
@@ -220,6 +223,11 @@ def measure_call(size: CallSize) -> Amount:
     return Amount(model_calls=1, tokens=size.input_tokens + size.max_output_tokens, cost_usd=cost)
 
 
+def measure_grant(grant: Grant, price: Price | None) -> Amount:
+    """Return what is held for a call under `grant`: all of its attempts."""
+    return sum_amounts(*[measure_call(CallSize(grant.input_tokens, grant.output_tokens, price))] * grant.attempts)
+
+
 def reserve(ledger: Ledger, key: str, amount: Amount) -> Ledger:
     """Return `ledger` with `amount` held for the call `key`, which holds nothing yet."""
     assert key not in ledger.held, key
@@ -233,6 +241,39 @@ def settle(ledger: Ledger, key: str, taken: Amount, *, assumed: Amount | None = 
     return ledger.model_copy(
         update={"held": held, "spent": sum_amounts(ledger.spent, taken, lost), "assumed": ledger.assumed + lost}
     )
+
+
+def settle_usage(
+    ledger: Ledger, key: str, usage: Usage, *, lost: int, grant: Grant | None, limits: Budget
+) -> tuple[Ledger, Amount]:
+    """Return `ledger` after a call that reported `usage`, and what is assumed of it.
+
+    `lost` attempts before it, and answers without a price, count as they were reserved under `grant`.
+    """
+    held, assumed = ledger.held.get(key), Amount()
+    if held is not None and grant is not None:
+        if lost:
+            assumed = take_part(held, lost, grant.attempts)
+        if usage.unpriced_calls and limits.cost_usd is not None:
+            # It was billed, and nobody can say how much.
+            cost = take_part(held, min(usage.unpriced_calls, grant.attempts), grant.attempts).cost_usd
+            assumed = assumed + Amount(cost_usd=cost)
+    return settle(ledger, key, measure_usage(usage), assumed=assumed), assumed
+
+
+def read_failed(failure: ModelFailure | None, grant: Grant | None) -> tuple[Usage, int]:
+    """Return what a call without an answer took, and its attempts that may be billed.
+
+    Without `failure`, its worker was lost: then all attempts of the grant may be.
+    """
+    lost = failure.lost if failure is not None else (grant.attempts if grant is not None else 1)
+    spent = failure.spent if failure is not None else Amount()
+    return Usage(model_calls=spent.model_calls, input_tokens=spent.tokens, cost_usd=spent.cost_usd), lost
+
+
+def find_price(model: str, route: Sequence[RoutePin], others: Mapping[str, Price]) -> Price | None:
+    """Return the price of `model`: that of the first entry of `route` that has one, else of `others`."""
+    return next((one.price for one in route if one.model == model and one.price is not None), None) or others.get(model)
 
 
 def take_part(amount: Amount, attempts: int, of: int) -> Amount:

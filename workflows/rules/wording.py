@@ -98,14 +98,23 @@ def describe_error(answer: ToolResult) -> str:
 
 
 def describe_usage(total: Usage) -> str:
-    """Describe usage as `12 model calls, 3,400 tokens in (1,200 cached), 560 out, $0.0123`."""
+    """Describe usage as `12 model calls, 3,400 tokens in (1,200 cached), 560 out, $0.0123`.
+
+    Calls whose answers were lost are told at the end: they count as they were reserved.
+    """
     cached = f" ({total.cached_input_tokens:,} cached)" if total.cached_input_tokens else ""
     calls = "1 model call" if total.model_calls == 1 else f"{total.model_calls} model calls"
     tokens = f"{total.input_tokens:,} tokens in{cached}, {total.output_tokens:,} out"
     kept = {0: "", 1: ", 1 result from the cache"}.get(
         total.cached_results, f", {total.cached_results} results from the cache"
     )
-    return f"{calls}, {tokens}, {describe_cost(total)}{kept}"
+    return f"{calls}, {tokens}, {describe_cost(total)}{kept}{_describe_lost(total.assumed_calls)}"
+
+
+def _describe_lost(calls: int) -> str:
+    if not calls:
+        return ""
+    return f", {calls} lost answer{'s' * (calls != 1)} counted as reserved"
 
 
 def describe_cost(total: Usage) -> str:

@@ -428,10 +428,10 @@ async def test_a_timeout_of_the_route_is_that_of_each_call(site: Site, fake: Fak
         ({"models": [[CHEAP, STRONG], [OTHER, CHEAP]]}, f"models[1][1]: '{CHEAP}' is given twice"),
         ({"models": [[CHEAP]]}, "models[0]: equal models are at least two; write one model without a list"),
         ({"prefer": "speed"}, "prefer: 'speed' is not one of order, cost, latency"),
-        ({"models_allowed": ["vllm:*-large"]}, "models_allowed[0]: `*` stands at the end only"),
+        ({"models_allowed": ["vllm:*-large"]}, "models_allowed[0]: 'vllm:*-large': `*` stands at the end only"),
         ({"models_allowed": ["vllm:a", "vllm:a"]}, "models_allowed[1]: 'vllm:a' is given twice"),
         ({"models_allowed": ["gpt-6"]}, "models_allowed[0]: 'gpt-6' is not 'provider:model'"),
-        ({"models": [{"model": CHEAP, "timeout": "2h"}]}, "'timeout' is at most 1h"),
+        ({"models": [{"model": CHEAP, "timeout": "2h"}]}, "models[0].timeout: '2h': must be at most 1h"),
     ],
 )
 async def test_what_is_wrong_with_a_route_is_told_when_files_load(site: Site, keys: dict[str, Any], told: str) -> None:

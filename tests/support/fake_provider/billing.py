@@ -67,3 +67,10 @@ class Billing:
         for each in self.charges:
             sums[each.payer] += each.cost_usd
         return dict(sums)
+
+    @property
+    def tokens_by_payer(self) -> dict[str, int]:
+        sums: defaultdict[str, int] = defaultdict(int)
+        for each in self.charges:
+            sums[each.payer] += each.input_tokens + each.output_tokens
+        return dict(sums)

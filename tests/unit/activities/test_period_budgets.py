@@ -196,6 +196,28 @@ async def test_same_reservation_holds_once(site: Site) -> None:
     assert held.use == PeriodUse("all", Decimal("0.2"), Decimal("0.8"))
 
 
+async def test_what_attempts_with_lost_workers_hold_is_assumed_by_the_next_one(site: Site) -> None:
+    site.write("{id: all, per: day, cost_usd: '5'}")
+    told = await site.budgets.hold("r:1", ANN, dollars("1"), now=NOON)
+    await told.settle(dollars("0.25"))
+    await site.budgets.hold("r:2", ANN, dollars("2"), now=NOON)
+
+    held = await site.budgets.hold("r:3", ANN, dollars("1.5"), earlier=["r:1", "r:2"], now=NOON)
+
+    assert held.use == PeriodUse("all", Decimal("3.75"), Decimal("1.25"))
+    (balance,) = await site.store.list_balances("", "9999")
+    assert (balance.spent, balance.assumed, balance.held) == (dollars("2.25"), dollars("2"), dollars("1.5"))
+
+
+async def test_call_does_not_wait_for_what_its_own_lost_attempts_hold(site: Site) -> None:
+    site.write("{id: all, per: day, cost_usd: '5'}")
+    await site.budgets.hold("r:1", ANN, dollars("3"), now=NOON)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(ApplicationError, match=r"its limit is \$5.00, \$3.00 spent and \$0.00 held"):
+            await site.waiting.hold("r:2", ANN, dollars("3"), earlier=["r:1"], now=NOON)
+
+
 async def test_call_waits_for_those_that_hold_more_than_they_take(site: Site) -> None:
     site.write("{id: all, per: day, cost_usd: '1'}")
 

@@ -27,7 +27,7 @@ ENDED = RunResult(
     uncertain=(),
 )
 
-GOOD = Spent("run-1", Decimal("0.5"), Decimal("0.3"), ENDED)
+GOOD = Spent("run-1", Decimal("0.5"), Decimal("0.3"), 1000, 110, ENDED)
 
 
 def charge(usd: str, payer: str = "run-1") -> Charge:
@@ -57,6 +57,7 @@ def test_nothing_is_broken() -> None:
         (played(GOOD, held="0.49"), "only 89.0% of the budget were of use"),
         (played(GOOD, charges=[charge("0.1", "x")]), "x is no run, and was billed"),
         (played(replace(GOOD, limit=Decimal("0.2"))), "run-1: $0.3 were billed, and its limit is $0.2"),
+        (played(replace(GOOD, billed_tokens=1001)), "run-1: 1001 tokens were billed, and its limit is 1000"),
         (played(replace(GOOD, billed=Decimal("0.45"))), "run-1: $0.45 were billed, and it says $0.4"),
         (played(replace(GOOD, result=None)), "run-1: hangs or failed"),
         (
@@ -84,3 +85,4 @@ def test_the_provider_bills_a_whole_call_at_the_tier_of_its_input(
 
     assert [(each.cost_usd, each.is_dear) for each in billing.charges] == [(Decimal(cost_usd), is_dear)]
     assert billing.by_payer == {"run-1": Decimal(cost_usd)}
+    assert billing.tokens_by_payer == {"run-1": tokens[0] + tokens[2]}

@@ -185,7 +185,7 @@ async def test_price_of_a_model_that_is_not_asked_is_refused(tmp_path: Path, tex
     ("text", "fault"),
     [
         ("prices: {vllm:a: {input: 0.1, output: '2'}}", f"3:19: prices['vllm:a'].input: 0.1: {EXACT}"),
-        ("prices: {vllm:a: {input: '-1', output: '2'}}", f"3:19: prices['vllm:a'].input: '-1': {EXACT}"),
+        ("prices: {vllm:a: {input: '-1', output: '2'}}", "3:19: prices['vllm:a'].input: '-1': must be at least 0"),
         ("prices: {vllm:a: {input: '1'}}", "3:10: prices['vllm:a'].output: is missing: Output, reasoning included."),
         ("prices: {vllm:a: '1'}", "3:10: prices['vllm:a']: '1' is not a mapping"),
         (
