@@ -4,7 +4,7 @@ An attempt whose answer was lost may have been billed. Each leaves behind how ma
 that answers, or the last one that fails, can say so: the run counts them as it had reserved them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from temporalio import activity
@@ -12,9 +12,10 @@ from temporalio.exceptions import ApplicationError
 
 from mandate.activities import guard, heartbeat
 from mandate.activities.failures import EXPECTED
-from mandate.workflows.contracts.budget import Grant
+from mandate.workflows.contracts.budget import Amount, Grant
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import ModelFailure, NotSent
+from mandate.workflows.contracts.model import ModelFailure, NotSent, Usage
+from mandate.workflows.rules import budget
 
 LOST_MARK = "mandate:lost"
 
@@ -30,6 +31,10 @@ class Attempts:
     grant: Grant | None
     is_answered: bool = False
     """The answer of the one that runs has come: it is paid for, also where it cannot be kept."""
+    spent: Amount = field(default_factory=Amount)
+    """What other calls took that were made for it, of a summary."""
+    lost_beside: int = 0
+    """Those of them that may have been billed without an answer."""
 
     @classmethod
     def read(cls, grant: Grant | None) -> "Attempts":
@@ -40,6 +45,21 @@ class Attempts:
                 if guard.is_own_heartbeat(_write(number, lost), signature):
                     return cls(info.attempt, lost + info.attempt - number, grant)
         return cls(info.attempt, info.attempt - 1, grant)
+
+    @property
+    def spare(self) -> int | None:
+        """Calls that may be made beside one attempt that is left; `None` where nothing limits them."""
+        return None if self.grant is None else self._paid - self.lost - 1
+
+    @property
+    def _paid(self) -> int:
+        """Attempts that the run holds money for; each other call takes one's place."""
+        assert self.grant is not None
+        return self.grant.attempts - self.spent.model_calls - self.lost_beside
+
+    def count_beside(self, usage: Usage, lost: int) -> None:
+        """Count the calls that were made for this one so far."""
+        self.spent, self.lost_beside = budget.measure_usage(usage), lost
 
     def describe(self) -> tuple[object, ...]:
         """Return what each heartbeat of this attempt tells the next one, should this one be lost."""
@@ -60,7 +80,7 @@ class Attempts:
             refuse(
                 FailureType.NEEDS_MORE, "the request is larger than what is reserved for it", input_tokens, self.lost
             )
-        if self.lost >= self.grant.attempts:
+        if self.lost >= self._paid:
             raise ApplicationError(
                 f"its answer was lost {self.lost} times, and the budget of the run holds no further attempt",
                 ModelFailure(fault="budget"),
@@ -77,10 +97,10 @@ class Attempts:
         """
         lost = self.lost + (self.is_answered or may_be_billed(error))
         heartbeat.leave(*self._mark(self.number + 1, lost))
-        is_paid = self.grant is None or lost < self.grant.attempts
+        is_paid = self.grant is None or lost < self._paid
         raise ApplicationError(
             error.message,
-            _read_details(error).model_copy(update={"lost": lost}),
+            _read_details(error).model_copy(update={"lost": lost + self.lost_beside, "spent": self.spent}),
             type=error.type,
             non_retryable=error.non_retryable or not is_paid,
             category=error.category,

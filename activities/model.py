@@ -12,8 +12,11 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures, heartbeat
+from mandate.activities.checks.purse import Purse
 from mandate.activities.context.assembly import Assembled, ContextAssembler
+from mandate.activities.context.estimate import estimate_tokens
 from mandate.activities.context.sizes import write_instructions
+from mandate.activities.context.summary import Allowance
 from mandate.activities.grants import Attempts, may_be_billed
 from mandate.activities.own_files import PATIENCE
 from mandate.activities.period_budgets import Held, PeriodBudgets
@@ -29,7 +32,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.budget import Amount
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import ANSWER_SPARE, OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
+from mandate.workflows.contracts.model import ANSWER_SPARE, OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest, Usage
 from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
 from mandate.workflows.rules import budget, routing
@@ -92,12 +95,14 @@ class ModelActivities:
             agent = await self._agents.get(request.agent)
             chain = await self._transcript.load(request.head)
             messages = await self._build_message(agent, chain, request)
-            assembled = await self._context.assemble(agent, chain, messages, request)
+            allowance = self._allow_summaries(agent, request, attempts)
+            assembled = await self._context.assemble(agent, chain, messages, request, allowance=allowance)
+        attempts.count_beside(assembled.usage, assembled.lost)
         attempts.check(assembled.estimate)
         held = await self._hold(agent, assembled.estimate, request)
         began = time.monotonic()
         try:
-            assembled, completion = await self._complete_within(agent, assembled, request)
+            assembled, completion = await self._complete_within(agent, assembled, request, attempts)
         except ApplicationError as error:
             if held is not None:
                 await (held.assume() if may_be_billed(error) else held.settle(Amount()))
@@ -110,14 +115,25 @@ class ModelActivities:
         attempts.is_answered = True
         completion = _count_cached(completion, request)
         seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
-        told: dict[str, object] = {"latency": seconds, "lost": attempts.lost}
+        told: dict[str, object] = {"latency": seconds, "lost": attempts.lost + attempts.lost_beside}
         if held is not None:
-            usage = completion.usage + assembled.usage
+            usage = completion.usage
             await (held.assume() if usage.unpriced_calls else held.settle(budget.measure_usage(usage)))
             told["period_cost_usd"] = held.use.cost_usd if held.use is not None else None
         with failures.translate_store_errors():
             reply = await self._reply(agent, assembled, request, completion)
         return reply.model_copy(update=told) if any(told.values()) else reply
+
+    def _allow_summaries(self, agent: PinnedAgent, request: ModelRequest, attempts: Attempts) -> Allowance:
+        """Return what summaries for this call may take: one takes the place of an attempt, and no more than it may."""
+        payer, grant = request.payer, request.grant
+        spender = Spender(agent.name, payer.requester, payer.labels) if payer is not None else None
+        purse = Purse(estimate_tokens, budgets=self._budgets, spender=spender)
+        if grant is None:
+            return Allowance(purse)
+        price = agent.price(request.model or agent.models[0])
+        worth = budget.measure_call(budget.CallSize(grant.input_tokens, grant.output_tokens, price))
+        return Allowance(purse, worth, attempts.spare)
 
     async def _hold(self, agent: PinnedAgent, input_tokens: int, request: ModelRequest) -> Held | None:
         """Hold what this attempt may take in the budgets beyond the run that it counts in."""
@@ -137,7 +153,7 @@ class ModelActivities:
         )
 
     async def _complete_within(
-        self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest
+        self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest, attempts: Attempts
     ) -> tuple[Assembled, Completion]:
         """Return the answer and the request that it is to: a shorter one where the model takes less than is known."""
         while True:
@@ -147,8 +163,9 @@ class ModelActivities:
                 if error.type != FailureType.CONTEXT_TOO_LONG:
                     raise
                 with failures.translate_store_errors():
-                    shorter = await self._context.shorten(agent, assembled, request, error)
-                assembled = replace(shorter, usage=assembled.usage + shorter.usage)
+                    allowance = self._allow_summaries(agent, request, attempts)
+                    assembled = await self._context.shorten(agent, assembled, request, error, allowance=allowance)
+                attempts.count_beside(assembled.usage, assembled.lost)
 
     async def _build_message(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
         """Return the results of the last turn's calls, the runtime's note and people's messages, as one message."""
@@ -207,6 +224,7 @@ class ModelActivities:
                 usage=usage,
                 estimate=assembled.estimate if request.grant is not None else 0,
                 cut=assembled.is_cut,
+                context_tokens=_find_context(assembled, completion.usage),
             )
         text, finish, problem = _final(agent, completion)
         content = text.encode(errors="replace")
@@ -223,6 +241,7 @@ class ModelActivities:
             problem=problem,
             estimate=assembled.estimate if request.grant is not None else 0,
             cut=assembled.is_cut,
+            context_tokens=_find_context(assembled, completion.usage),
         )
 
     async def provider(self, name: str) -> Provider:
@@ -256,6 +275,11 @@ def _find_longest(agent: PinnedAgent, request: ModelRequest, pin: RoutePin | Non
     if request.grant is not None:
         return request.grant.output_tokens
     return (pin and pin.max_output_tokens) or agent.max_output_tokens
+
+
+def _find_context(assembled: Assembled, usage: Usage) -> int:
+    """Return the tokens of the conversation, where those of the reply's usage are more; else 0."""
+    return usage.input_tokens + usage.output_tokens if assembled.usage.model_calls else 0
 
 
 def _count_cached(completion: Completion, request: ModelRequest) -> Completion:

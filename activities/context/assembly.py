@@ -19,6 +19,7 @@ from mandate.activities.context.calibration import UNKNOWN, Ratios
 from mandate.activities.context.estimate import Tokens
 from mandate.activities.context.limits import Limits
 from mandate.activities.context.sizes import AgentSizes, measure_first, measure_message
+from mandate.activities.context.summary import Allowance
 from mandate.activities.providers.base import GetProvider
 from mandate.activities.toolbox.calls import list_effects
 from mandate.activities.toolbox.read_result import list_stored
@@ -66,6 +67,8 @@ class Assembled:
     is_cut: bool = False
     usage: Usage = field(default_factory=Usage)
     """Of calls that were made for it."""
+    lost: int = 0
+    """Such calls that may have been billed without an answer."""
 
 
 class ContextAssembler:
@@ -77,7 +80,13 @@ class ContextAssembler:
         self._sizes = AgentSizes()
 
     async def assemble(
-        self, agent: PinnedAgent, chain: Chain, told: tuple[Message, ...], request: ModelRequest
+        self,
+        agent: PinnedAgent,
+        chain: Chain,
+        told: tuple[Message, ...],
+        request: ModelRequest,
+        *,
+        allowance: Allowance,
     ) -> Assembled:
         """Return the request that tells the model `told`; make a cut first if the run has said how it stands.
 
@@ -91,13 +100,19 @@ class ContextAssembler:
             return assembled
         found = limits.find_limits(agent, model, chain.cut.limit if chain.cut is not None else None)
         if request.state is not None:
-            return await self._cut(agent, assembled, request, found, request.too_long)
+            return await self._cut(agent, assembled, request, found, too_long=request.too_long, allowance=allowance)
         if found is None or assembled.estimate <= self._find_room(agent, assembled, request.agent, found):
             return assembled
         raise _needs_state(assembled.estimate)
 
     async def shorten(
-        self, agent: PinnedAgent, refused: Assembled, request: ModelRequest, error: ApplicationError
+        self,
+        agent: PinnedAgent,
+        refused: Assembled,
+        request: ModelRequest,
+        error: ApplicationError,
+        *,
+        allowance: Allowance,
     ) -> Assembled:
         """Return a shorter request in place of one that the model refused as too long.
 
@@ -110,10 +125,11 @@ class ContextAssembler:
         if request.state is None:
             raise _needs_state(refused.estimate, too_long=refused.estimate)
         model = request.model or agent.models[0]
-        shorter = await self._cut(agent, refused, request, limits.find_limits(agent, model), refused.estimate)
+        found = limits.find_limits(agent, model)
+        shorter = await self._cut(agent, refused, request, found, too_long=refused.estimate, allowance=allowance)
         if shorter.tokens.total > 0.95 * refused.tokens.total:
             raise error
-        return shorter
+        return replace(shorter, usage=refused.usage + shorter.usage, lost=refused.lost + shorter.lost)
 
     @staticmethod
     def measure_answer(assembled: Assembled, model: str, usage: Usage) -> Measured | None:
@@ -147,7 +163,14 @@ class ContextAssembler:
         return max(found.limit, min(found.most, ceil(needed * 1.5)))
 
     async def _cut(
-        self, agent: PinnedAgent, whole: Assembled, request: ModelRequest, found: Limits | None, too_long: int
+        self,
+        agent: PinnedAgent,
+        whole: Assembled,
+        request: ModelRequest,
+        found: Limits | None,
+        *,
+        too_long: int,
+        allowance: Allowance,
     ) -> Assembled:
         """Store a cut of the conversation, which begins what the model is sent from here on."""
         model = request.model or agent.models[0]
@@ -157,15 +180,15 @@ class ContextAssembler:
         found = found if found is None or learned is None else replace(found, limit=min(found.limit, learned))
         cutter = _Cutter(self._sizes.measure(request.agent, agent), agent, whole, request.state or "")
         limit = found.limit if found is not None else learned or ceil(whole.estimate * limits.AIM)
-        spent, lines, kept_from = Usage(), self._lines_before(whole), 0
-        key = _name_cut(whole, request)
+        made, kept_from = summary.Summary(self._lines_before(whole)), 0
+        key = _name_cut(whole, request, model, too_long)
         aim = ceil(limit * limits.AIM)
         if agent.context.summary is not None:
-            if (made := await self._transcript.blobs.find_first(key)) is not None:
-                return await self._resume(agent, made, request.agent, model)
+            if (kept := await self._transcript.blobs.find_first(key)) is not None:
+                return await self._resume(agent, kept, request.agent, model)
             draft = cutter.cut(aim, ())
-            lines, spent, kept_from = await self._sum_up(agent, whole, draft, model, limit)
-        plan = cutter.cut(aim, lines)
+            made, kept_from = await self._sum_up(agent, whole, draft, model, limit=limit, allowance=allowance)
+        plan = cutter.cut(aim, made.lines)
         salt = sensitive_arguments.find_salt(whole.conversation)
         earlier = await self._transcript.earlier_calls.add(
             whole.chain.cut.earlier if whole.chain.cut is not None else (), _list_calls(agent, plan.dropped, salt)
@@ -177,10 +200,11 @@ class ContextAssembler:
             kept_from=kept_from,
             earlier=earlier,
             left_out=plan.left_out,
-            summary=lines,
+            summary=made.lines,
             limit=learned,
             ratios=whole.ratios,
-            spent=spent,
+            spent=made.usage,
+            lost=made.lost,
         )
         chain = await self._transcript.append(whole.chain, request.agent, whole.told, cut=cut)
         if agent.context.summary is not None:
@@ -192,8 +216,9 @@ class ContextAssembler:
         return cut_down
 
     def _begin(self, agent: PinnedAgent, chain: Chain, digest: Digest, model: str) -> Assembled:
-        spent = chain.cut.spent if chain.cut is not None else Usage()
-        return replace(self._measure(agent, chain, (), digest, model), is_cut=True, usage=spent)
+        assert chain.cut is not None
+        begun = self._measure(agent, chain, (), digest, model)
+        return replace(begun, is_cut=True, usage=chain.cut.spent, lost=chain.cut.lost)
 
     @staticmethod
     def _lines_before(whole: Assembled) -> tuple[SummaryLine, ...]:
@@ -204,9 +229,9 @@ class ContextAssembler:
         return self._begin(agent, await self._transcript.load(head.decode()), digest, model)
 
     async def _sum_up(
-        self, agent: PinnedAgent, whole: Assembled, draft: "_Plan", model: str, limit: int
-    ) -> tuple[tuple[SummaryLine, ...], Usage, int]:
-        """Return the lines in place of all that was left out, what they cost, and where what is kept begins."""
+        self, agent: PinnedAgent, whole: Assembled, draft: "_Plan", model: str, *, limit: int, allowance: Allowance
+    ) -> tuple[summary.Summary, int]:
+        """Return the lines in place of all that was left out, and where what is kept begins."""
         before = whole.chain.cut
         first = before.kept_from if before is not None else 0
         segments = await self._transcript.read_back(whole.chain.head, first)
@@ -214,17 +239,18 @@ class ContextAssembler:
         dropped = _leave_last(segments, answers)
         lines = self._lines_before(whole)
         if not draft.dropped or not dropped:
-            return lines, Usage(), first
+            return summary.Summary(lines), first
         sources = await summary.list_sources(self._transcript, agent, lines, dropped)
-        task = summary.Task(agent, model, limit, lines, sources, SUMMARY_TIME)
+        task = summary.Task(agent, model, limit, lines, sources, SUMMARY_TIME, allowance)
         made = await summary.summarise(task, self._provider, attempt=activity.info().attempt)
-        return made.lines, made.usage, dropped[-1][1].position
+        return made, dropped[-1][1].position
 
 
-def _name_cut(whole: Assembled, request: ModelRequest) -> str:
-    """Return a name of the cut that is the same in each attempt of this step."""
+def _name_cut(whole: Assembled, request: ModelRequest, model: str, too_long: int) -> str:
+    """Return a name of the cut that is the same in each attempt of this step, whatever is reserved for it."""
     told = "".join(message.model_dump_json() for message in whole.told)
-    return digest_of("\n".join(("cut", whole.chain.head, told, request.model_dump_json())).encode(errors="replace"))
+    parts = ("cut", whole.chain.head, request.agent, model, str(too_long), told)
+    return digest_of("\n".join(parts).encode(errors="replace"))
 
 
 def _leave_last(segments: Sequence[tuple[Digest, Segment]], answers: int) -> list[tuple[Digest, Segment]]:

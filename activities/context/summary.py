@@ -10,13 +10,18 @@ from itertools import pairwise
 import structlog
 from temporalio.exceptions import ApplicationError
 
-from mandate.activities.providers.base import GetProvider, Prompt
+from mandate.activities.checks.findings import Unable
+from mandate.activities.checks.purse import Purse
+from mandate.activities.context.estimate import estimate_tokens
+from mandate.activities.grants import may_be_billed
+from mandate.activities.providers.base import Completion, GetProvider, Prompt
 from mandate.activities.toolbox import arguments
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript.conversation import Conversation
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, JsonObject, digest_of
+from mandate.workflows.contracts.budget import Amount
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import (
     AssistantMessage,
@@ -29,7 +34,7 @@ from mandate.workflows.contracts.transcript import (
     TextPart,
     UserMessage,
 )
-from mandate.workflows.rules import plain_text, redaction
+from mandate.workflows.rules import budget, plain_text, redaction
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -72,6 +77,28 @@ class Summary:
 
     lines: tuple[SummaryLine, ...]
     usage: Usage = field(default_factory=Usage)
+    lost: int = 0
+    """Calls that may have been billed without an answer."""
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Share of a model call's grant that summaries may take, and the purse of the budgets beyond the run."""
+
+    purse: Purse
+    worth: Amount | None = None
+    """Of one call, at most: one attempt's share of the grant; `None` where the run has no limit."""
+    spare: int | None = None
+    """Calls that there may be."""
+
+    def affords(self, call: Amount) -> bool:
+        if self.worth is None or self.spare is None:
+            return True
+        return self.spare > 0 and call.tokens <= self.worth.tokens and call.cost_usd <= self.worth.cost_usd
+
+    def take(self) -> None:
+        """Count one call that is, or may be, billed."""
+        self.spare = None if self.spare is None else self.spare - 1
 
 
 def list_names(text: str) -> frozenset[str]:
@@ -171,6 +198,7 @@ class Task:
     sources: tuple[Source, ...]
     """Those of the lines before, then what is left out now."""
     timeout: timedelta
+    allowance: Allowance
 
 
 async def list_sources(
@@ -192,33 +220,64 @@ async def summarise(task: Task, provider: GetProvider, *, attempt: int) -> Summa
     """Ask the models for a summary, one after another; when none gives one, the lines before stay."""
     spec = task.agent.context.summary
     assert spec is not None
-    spent = Usage()
+    spent, lost = Usage(), 0
     for name in spec.models or (task.model,):
-        maker, _, model = name.partition(":")
-        instructions = _INSTRUCTIONS + (
-            f"\nWhat must not be missing: {spec.instructions}\n" if spec.instructions else ""
-        )
-        prompt = Prompt(
-            model=model,
-            instructions=instructions,
-            tools=(),
-            agent=digest_of(instructions.encode(errors="replace")),
-            conversation=Conversation((_ask(task),)),
-            max_output_tokens=min(OUTPUT_TOKENS, task.agent.max_output_tokens),
-            timeout=task.timeout,
-            attempt=attempt,
-        )
         try:
-            completion = await (await provider(maker)).complete(prompt)
-        except ApplicationError as error:
-            log.warning("summary_failed", model=name, reason=error.message)
+            completion = await _complete(name, task, provider, attempt)
+        except (ApplicationError, Unable) as error:
+            lost += isinstance(error, ApplicationError) and may_be_billed(error)
+            log.warning("summary_failed", model=name, reason=str(error))
+            continue
+        if completion is None:
+            log.warning("summary_left_out", model=name, reason="the budget of the run has no room for it")
             continue
         spent += completion.usage
         lines = check_lines(completion.message.text, task.sources)
         log.info("summary_made", model=name, lines=len(lines), written=len(completion.message.text.splitlines()))
         if completion.finish in (Finish.COMPLETE, Finish.TRUNCATED) and lines:
-            return Summary(lines, spent)
-    return Summary(task.before, spent)
+            return Summary(lines, spent, lost)
+    return Summary(task.before, spent, lost)
+
+
+async def _complete(name: str, task: Task, provider: GetProvider, attempt: int) -> Completion | None:
+    """Return a model's answer; `None` where the run cannot pay for it.
+
+    Raises:
+        ApplicationError: the provider's failure, or that of a budget beyond the run.
+    """
+    spec = task.agent.context.summary
+    assert spec is not None
+    maker, _, model = name.partition(":")
+    instructions = _INSTRUCTIONS + (f"\nWhat must not be missing: {spec.instructions}\n" if spec.instructions else "")
+    asked, longest = _ask(task), min(OUTPUT_TOKENS, task.agent.max_output_tokens)
+    text = "".join((instructions, *(part.text for part in asked.parts if isinstance(part, TextPart))))
+    price, allowance = task.agent.price(name), task.allowance
+    if not allowance.affords(budget.measure_call(budget.CallSize(estimate_tokens(text), longest, price))):
+        return None
+    prompt = Prompt(
+        model=model,
+        instructions=instructions,
+        tools=(),
+        agent=digest_of(instructions.encode(errors="replace")),
+        conversation=Conversation((asked,)),
+        max_output_tokens=longest,
+        price=price,
+        timeout=task.timeout,
+        attempt=attempt,
+        params=task.agent.params.get(name, {}),
+    )
+    asking = await provider(maker)
+    held = await allowance.purse.hold(name, text, longest, price)
+    try:
+        completion = await asking.complete(prompt)
+    except ApplicationError as error:
+        if may_be_billed(error):
+            allowance.take()
+        await allowance.purse.give_up(held, may_be_billed=may_be_billed(error))
+        raise
+    allowance.take()
+    await allowance.purse.settle(held, completion.usage)
+    return completion
 
 
 def _ask(task: Task) -> UserMessage:

@@ -115,6 +115,8 @@ class ModelReply(Record):
     """Spent and held of the budget beyond the run that is used up most."""
     cut: bool = False
     """The conversation was cut for this request."""
+    context_tokens: int = 0
+    """Of the conversation at `head`, where `usage` has other calls in it, of a summary."""
     latency: float = 0.0
     """Seconds from sending to the whole answer."""
 
@@ -127,6 +129,8 @@ class NotSent(Record):
     lost: int = 0
     too_long: int = 0
     """The same, where the model refused the request as too long."""
+    spent: Amount = Amount()
+    """As of `ModelFailure`."""
 
 
 class ModelFailure(Record):

@@ -157,6 +157,8 @@ class Cut(Record):
     """As in `Measured`, at the cut."""
     spent: Usage = Usage()
     """Of the summary's calls, so that a repeated attempt counts them too."""
+    lost: int = 0
+    """Calls for the summary that may have been billed without an answer."""
 
 
 class Segment(Record):

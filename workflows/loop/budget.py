@@ -165,7 +165,8 @@ class RunBudget:
         self.settle(reply.usage, reply.lost, grant=grant)
         if reply.period_cost_usd is not None:
             self._state.period_cost_usd = reply.period_cost_usd
-        self._state.context_tokens = reply.usage.input_tokens + reply.usage.output_tokens
+        whole = reply.usage.input_tokens + reply.usage.output_tokens
+        self._state.context_tokens = reply.context_tokens or whole
 
     def settle_failed(self, error: ActivityError, key: str = MODEL, grant: Grant | None = None) -> None:
         """Count what a call without an answer may have taken."""

@@ -22,11 +22,11 @@ from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import canonical_json
-from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.budget import Budget, Grant
 from mandate.workflows.contracts.compensation import Compensable, CompensationRequest, CompensationSpec
 from mandate.workflows.contracts.context import ContextSpec, SummarySpec
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import Finish, ModelReply, ModelRequest, NotSent, Usage, Words
+from mandate.workflows.contracts.model import Finish, ModelFailure, ModelReply, ModelRequest, NotSent, Usage, Words
 from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition, ToolResult
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol, TextPart, UserMessage
@@ -107,6 +107,9 @@ class Recorder:
         await self._writer.close()
 
 
+AMPLE = Grant(input_tokens=1_000_000, output_tokens=1_000, attempts=3)
+
+
 @dataclass
 class Run:
     """The part of the workflow: one request after another, with its state where it is asked for."""
@@ -115,16 +118,18 @@ class Run:
     recorder: Recorder
     store: MemoryStore = field(default_factory=MemoryStore)
     is_cold: bool = False
+    grant: Grant | None = AMPLE
     cuts: int = 0
     needed: int = 0
     estimates: list[tuple[int, int]] = field(default_factory=list)
+    replies: list[ModelReply] = field(default_factory=list)
 
     async def begin(self) -> None:
         content = canonical_json(self.agent.model_dump(mode="json"))
         (self.digest,) = await Blobs(self.store).put(content)
         goal = UserMessage(role="user", parts=(TextPart(kind="text", text="Look all entries up."),))
         chain = await TranscriptLog(Blobs(self.store)).start(self.digest, goal)
-        self.request = ModelRequest(agent=self.digest, head=chain.head, step=1, cuts=True)
+        self.request = ModelRequest(agent=self.digest, head=chain.head, step=1, cuts=True, grant=self.grant)
         self._open()
 
     def _open(self) -> None:
@@ -155,13 +160,19 @@ class Run:
             stated = {"state": f"Step {request.step}.", "too_long": not_sent.too_long}
             reply = await self.ask(request.model_copy(update=stated))
         self.cuts += reply.cut
+        self.replies.append(reply)
         self.estimates.append((reply.estimate, reply.usage.input_tokens))
         told = [
             await results.store(self.blobs, f"{call.tool} {request.step} {index}: {'entry order paid ' * 50}")
             for index, call in enumerate(reply.calls)
         ]
         self.request = ModelRequest(
-            agent=self.digest, head=reply.head, step=request.step + 1, results=tuple(told), cuts=True
+            agent=self.digest,
+            head=reply.head,
+            step=request.step + 1,
+            results=tuple(told),
+            cuts=True,
+            grant=self.grant,
         )
         return reply
 
@@ -230,7 +241,7 @@ async def cut_with_faults(spec: ContextSpec, faults: list[Exception]) -> Run:
     stated = request.model_copy(update={"state": "It stands so."})
     for fault in faults:
         made.recorder.fails = [fault]
-        with pytest.raises(type(fault)):
+        with pytest.raises((ApplicationError, RuntimeError)):
             await made.ask(stated)
     await made.ask(stated)
     return made
@@ -362,3 +373,62 @@ async def test_what_the_agent_took_back_itself_before_a_cut_is_not_taken_back_ag
     reply = await ActivityEnvironment().run(plan, request)
 
     assert [call.misfit for call in reply.calls] == ["the agent has taken it back itself"]
+
+
+SUMMED_UP = ContextSpec(summary=SummarySpec(), keep=2)
+
+
+@pytest.mark.parametrize(
+    ("grant", "is_summed_up"),
+    [
+        (None, True),
+        (Grant(input_tokens=6_000, output_tokens=1_000, attempts=2), True),
+        (Grant(input_tokens=6_000, output_tokens=1_000, attempts=1), False),
+    ],
+)
+async def test_a_summary_takes_the_place_of_an_attempt_that_is_reserved(
+    grant: Grant | None, is_summed_up: bool
+) -> None:
+    made = Run(agent=pinned(context=SUMMED_UP), recorder=Recorder(), grant=grant)
+    await made.begin()
+
+    for _ in range(60):
+        await made.step()
+
+    assert made.cuts > 2
+    assert (made.recorder.summaries > 0) is is_summed_up
+    most = 1 if grant is None else grant.attempts
+    assert max(reply.usage.model_calls + reply.lost for reply in made.replies) <= max(most, 2)
+
+
+async def test_tokens_of_a_summary_count_as_spent_and_not_as_context() -> None:
+    made = Run(agent=pinned(context=SUMMED_UP), recorder=Recorder())
+    await made.begin()
+    for _ in range(60):
+        await made.step()
+
+    (first, *_) = (reply for reply in made.replies if reply.usage.model_calls == 2)
+
+    assert first.cut
+    # The summary's request has 10 tokens.
+    assert first.context_tokens == first.usage.input_tokens + first.usage.output_tokens - 10
+    assert all(reply.context_tokens == 0 for reply in made.replies if reply.usage.model_calls == 1)
+
+
+async def test_what_a_summary_took_is_told_with_a_failure_and_counted_by_the_next_attempt() -> None:
+    made = Run(agent=pinned(context=SUMMED_UP), recorder=Recorder(), is_cold=True)
+    await made.begin()
+    while made.recorder.summaries == 0:
+        request, held = made.request, dict(made.store.held)
+        await made.step()
+    made.store.held, made.recorder.summaries = held, 0
+    stated = request.model_copy(update={"state": "It stands so."})
+    made.recorder.fails = [make_model_failure("server", "lost")]
+
+    with pytest.raises(ApplicationError) as failed:
+        await made.ask(stated)
+    reply = await made.ask(stated)
+
+    told = failed.value.details[0]
+    assert isinstance(told, ModelFailure)
+    assert (told.spent.model_calls, made.recorder.summaries, reply.usage.model_calls) == (1, 1, 2)
