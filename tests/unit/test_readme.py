@@ -83,7 +83,14 @@ def test_commands_in_sentences_exist(page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["aprove", "1"], ["approve", "1", "--edits"], ["inbox", "--group"], ["steer", "--by"], ["decide", "1"]]
+    "words",
+    [
+        ["aprove", "1"],
+        ["approve", "1", "--edits"],
+        ["inbox", "--group"],
+        ["steer", "--by"],
+        ["decide", "1", "--raises"],
+    ],
 )
 def test_what_does_not_exist_is_found(words: list[str]) -> None:
     with pytest.raises(UsageError):

@@ -137,7 +137,10 @@ UNIT = "a duration needs a unit, for example '30s', '5m', '2h' or '1d'"
         ),
         (
             "prices: {'openai:gpt': {input: '1', output: '2', tier: '3'}}",
-            [f"4:50: prices['openai:gpt'].tier: is not a key that is known here; did you mean 'tiers'? allowed are {PRICE}"],
+            [
+                "4:50: prices['openai:gpt'].tier: is not a key that is known here; did you mean 'tiers'? allowed are "
+                + PRICE
+            ],
         ),
         ("prices: {'openai:gpt': 5}", ["4:10: prices['openai:gpt']: 5 is not a mapping"]),
         ("prices: {'openai:gpt': {input: 0.5, output: '2'}}", [f"4:25: prices['openai:gpt'].input: 0.5: {EXACT}"]),
