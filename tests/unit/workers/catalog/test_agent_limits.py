@@ -64,8 +64,10 @@ UNIT = "a duration needs a unit, for example '30s', '5m', '2h' or '1d'"
         (
             "budget: {when_used_up: ask, raise_at_most: {cost: '5'}}",
             [
-                "4:45: budget.raise_at_most.cost: is not a key that is known here; did you mean 'cost_usd'? "
-                f"allowed are {LIMITS}"
+                (
+                    "4:45: budget.raise_at_most.cost: is not a key that is known here; did you mean 'cost_usd'? "
+                    f"allowed are {LIMITS}"
+                )
             ],
         ),
         ("budget: {when_used_up: ask, raise_at_most: '5.00'}", ["4:29: budget.raise_at_most: '5.00' is not a mapping"]),
@@ -108,8 +110,10 @@ UNIT = "a duration needs a unit, for example '30s', '5m', '2h' or '1d'"
         (
             "context: {summary: {model: openai:gpt-6-sol}}",
             [
-                "4:21: context.summary.model: is not a key that is known here; did you mean 'models'? "
-                "allowed are instructions, models"
+                (
+                    "4:21: context.summary.model: is not a key that is known here; did you mean 'models'? "
+                    "allowed are instructions, models"
+                )
             ],
         ),
         (
