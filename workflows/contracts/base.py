@@ -111,13 +111,30 @@ def parse_money(value: object) -> Decimal:
     return amount
 
 
+_MONEY: JsonObject = {"type": ["string", "integer"], "pattern": r"^\d{1,6}(?:\.\d{1,9})?$", "examples": ["2.00"]}
+
 Money = Annotated[
     Decimal,
     BeforeValidator(parse_money),
     Field(ge=0, max_digits=15, decimal_places=9, allow_inf_nan=False),
-    WithJsonSchema({"type": ["string", "integer"], "examples": ["2.00"]}),
+    WithJsonSchema({**_MONEY, "minimum": 0, "exclusiveMaximum": MOST_MONEY}),
 ]
 """US dollars."""
+
+
+def _check_amount(amount: Decimal) -> Decimal:
+    if amount <= 0:
+        raise ValueError("must be more than 0")
+    return amount
+
+
+PositiveMoney = Annotated[
+    Decimal,
+    BeforeValidator(parse_money),
+    AfterValidator(_check_amount),
+    WithJsonSchema({**_MONEY, "exclusiveMinimum": 0, "exclusiveMaximum": MOST_MONEY}),
+]
+"""US dollars of a limit."""
 
 
 def digest_of(content: bytes) -> str:

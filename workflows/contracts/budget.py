@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
-from mandate.workflows.contracts.base import Duration, JsonObject, Money, Record, Spec
+from mandate.workflows.contracts.base import Duration, JsonObject, PositiveMoney, Record, Spec
 
 Limit = Literal["steps", "model_calls", "tool_calls", "tokens", "cost_usd", "wall_time", "work_time"]
 """A limit that one run can use up by itself."""
@@ -35,8 +35,8 @@ class BudgetRequest(Spec):
         le=10**12,
         description="Tokens of all model calls, input and output, cached ones included.",
     )
-    cost_usd: Money | None = Field(
-        default=None, gt=0, description='US dollars for all model calls, as a text: `"2.00"`.'
+    cost_usd: PositiveMoney | None = Field(
+        default=None, description='US dollars for all model calls, as a text: `"2.00"`.'
     )
     wall_time: Duration | None = Field(default=None, description="Time since the start, for example `2h`.")
     work_time: Duration | None = Field(

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from mandate.workflows.contracts.base import Money, Name, Spec
+from mandate.workflows.contracts.base import Name, PositiveMoney, Spec
 from mandate.workflows.contracts.faults import find_repeated, refuse
 from mandate.workflows.contracts.people import PersonName
 
@@ -71,8 +71,8 @@ class PeriodBudget(Spec):
     )
     per: Literal["day", "month"] = Field(description="Time after which it begins anew.")
     time_zone: TimeZone = Field(default="UTC", description="Where days and months begin, for example `Europe/Berlin`.")
-    cost_usd: Money | None = Field(
-        default=None, gt=0, description='US dollars for all model calls, as a text: `"50.00"`.'
+    cost_usd: PositiveMoney | None = Field(
+        default=None, description='US dollars for all model calls, as a text: `"50.00"`.'
     )
     tokens: int | None = Field(
         default=None, ge=1, le=10**15, description="Tokens of all model calls, input and output, cached ones included."

@@ -1,5 +1,6 @@
 """Budgets of runs as people see them: the query `progress`, the current details, and the record without a worker."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,22 @@ async def test_lost_answers_are_told_as_assumed(site: Site) -> None:
     cost = record.budget.use["cost_usd"]
     assert (cost.spent, float(cost.assumed) > 0) == (f"{result.usage.cost_usd:f}", True)
     assert record.budget.use["model_calls"].assumed == 2
+
+
+async def test_what_a_call_under_way_holds_is_told(site: Site) -> None:
+    write(site, "slow", [{"delay": "3s", "say": "done", "usage": USAGE}], cost_usd="1", tokens=100_000)
+    async with site.serving():
+        handle = await site.start("slow")
+        async with asyncio.timeout(20):
+            while (known := (await read_record(site.client, handle.id, None)).budget) is None or not held(known):
+                await asyncio.sleep(0.1)
+        told = await progress(handle)
+        await handle.result()
+
+    assert counted(told) == counted(known)
+    assert float(str(told.use["cost_usd"].held)) > 0
+    assert held(await recorded(site, handle)) == 0
+
+
+def held(use: BudgetUse) -> int | str:
+    return use.use["tokens"].held

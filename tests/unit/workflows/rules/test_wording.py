@@ -46,3 +46,13 @@ def test_usage_tells_how_many_results_were_kept_ones(count: int, words: str) -> 
     used = Usage(model_calls=2, input_tokens=3400, output_tokens=560, cost_usd=Decimal("0.0123"), cached_results=count)
 
     assert describe_usage(used) == f"2 model calls, 3,400 tokens in, 560 out, $0.0123{words}"
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [(0, ""), (1, ", 1 lost answer counted as reserved"), (3, ", 3 lost answers counted as reserved")],
+)
+def test_usage_tells_lost_answers(lost: int, words: str) -> None:
+    used = Usage(model_calls=2, input_tokens=3400, output_tokens=560, cost_usd=Decimal("0.0123"), assumed_calls=lost)
+
+    assert describe_usage(used) == f"2 model calls, 3,400 tokens in, 560 out, $0.0123{words}"
