@@ -138,7 +138,8 @@ FAULTS: list[tuple[str, list[str]]] = [
     (
         "prices: {'openai:gpt': {input: '1', output: '2', tier: '3'}}",
         [
-            f"4:50: prices['openai:gpt'].tier: is not a key that is known here; did you mean 'tiers'? allowed are {PRICE}"
+            "4:50: prices['openai:gpt'].tier: is not a key that is known here; did you mean 'tiers'? allowed are "
+            + PRICE
         ],
     ),
     ("prices: {'openai:gpt': 5}", ["4:10: prices['openai:gpt']: 5 is not a mapping"]),
