@@ -29,7 +29,14 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.budget import Amount
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import ANSWER_SPARE, OUTPUT_INLINE_BYTES, Finish, ModelReply, ModelRequest
+from mandate.workflows.contracts.model import (
+    ANSWER_SPARE,
+    OUTPUT_INLINE_BYTES,
+    Finish,
+    ModelReply,
+    ModelRequest,
+    Payer,
+)
 from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
 from mandate.workflows.rules import budget, routing
@@ -90,6 +97,8 @@ class ModelActivities:
     async def _try_once(self, attempts: Attempts, request: ModelRequest) -> ModelReply:
         with failures.translate_store_errors():
             agent = await self._agents.get(request.agent)
+        await self._assume_lost(agent, request)
+        with failures.translate_store_errors():
             chain = await self._transcript.load(request.head)
             messages = await self._build_message(agent, chain, request)
             assembled = await self._context.assemble(agent, chain, messages, request)
@@ -119,6 +128,13 @@ class ModelActivities:
             reply = await self._reply(agent, assembled, request, completion)
         return reply.model_copy(update=told) if any(told.values()) else reply
 
+    async def _assume_lost(self, agent: PinnedAgent, request: ModelRequest) -> None:
+        """Count what attempts before this one still hold, whatever becomes of this one: their workers were lost."""
+        info = activity.info()
+        if info.attempt > 1 and self._budgets is not None and request.payer is not None:
+            earlier = [_name_reservation(info, attempt) for attempt in range(1, info.attempt)]
+            await self._budgets.assume_lost(earlier, _make_spender(agent, request.payer))
+
     async def _hold(self, agent: PinnedAgent, input_tokens: int, request: ModelRequest) -> Held | None:
         """Hold what this attempt may take in the budgets beyond the run that it counts in."""
         if self._budgets is None or request.payer is None:
@@ -126,14 +142,11 @@ class ModelActivities:
         info, model = activity.info(), request.model or agent.models[0]
         price = agent.price(model)
         longest = _find_longest(agent, request, routing.find_pin(agent.route, model))
-        # Of each attempt: more than one may be billed.
-        names = [f"{info.workflow_run_id}:{info.activity_id}:{attempt}" for attempt in range(1, info.attempt + 1)]
         return await self._budgets.hold(
-            names[-1],
-            Spender(agent.name, request.payer.requester, request.payer.labels),
+            _name_reservation(info, info.attempt),
+            _make_spender(agent, request.payer),
             budget.measure_call(budget.CallSize(input_tokens, longest, price)),
             unpriced_model=model if price is None else None,
-            earlier=names[:-1],
         )
 
     async def _complete_within(
@@ -243,6 +256,15 @@ class ModelActivities:
 
     async def _make(self, name: str) -> Provider:
         return self.breakers.guard(name, await self._makers[name]())
+
+
+def _name_reservation(info: activity.Info, attempt: int) -> str:
+    """Return the name under which an attempt of this activity holds: each may be billed."""
+    return f"{info.workflow_run_id}:{info.activity_id}:{attempt}"
+
+
+def _make_spender(agent: PinnedAgent, payer: Payer) -> Spender:
+    return Spender(agent.name, payer.requester, payer.labels)
 
 
 def _find_time(info: activity.Info) -> timedelta:

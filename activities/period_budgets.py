@@ -102,6 +102,18 @@ class PeriodBudgets:
             raise failures.make_store_failure(str(error), FailureType.STORE_UNAVAILABLE) from None
         return find_shares(file.budgets, spender, now or datetime.now(UTC)) if file is not None else ()
 
+    async def assume_lost(self, reservations: Sequence[str], spender: Spender) -> None:
+        """Count what these reservations still hold as spent and assumed: the workers that made them were lost.
+
+        Raises:
+            ApplicationError: store failures, retried.
+        """
+        if not reservations or not await self.find_shares(spender):
+            return
+        with failures.translate_store_errors():
+            for reservation in reservations:
+                await self._store.settle(reservation)
+
     async def hold(
         self,
         reservation: str,
@@ -109,16 +121,13 @@ class PeriodBudgets:
         amount: Amount,
         *,
         unpriced_model: str | None = None,
-        earlier: Sequence[str] = (),
         now: datetime | None = None,
     ) -> Held:
         """Reserve what a model call may take at most, in every budget that its run counts in, or in none.
 
         The store is asked only where there is such a budget. A call that would fit if others that are under way took
         nothing waits a while for them. `reservation` names one request that may be billed: the
-        same name again holds nothing more. `unpriced_model` is the model where its price is not known. `earlier` are
-        the reservations of attempts before this one: what they still hold, since their workers were lost, counts as
-        spent and assumed from here on.
+        same name again holds nothing more. `unpriced_model` is the model where its price is not known.
 
         Raises:
             ApplicationError: `BudgetUsedUp`, not retried, when a budget has no room; `ModelRejected` for an unpriced
@@ -134,9 +143,6 @@ class PeriodBudgets:
             if not lines:
                 break
             with failures.translate_store_errors():
-                for lost in earlier:
-                    await self._store.settle(lost)
-                earlier = ()
                 reserved = await self._store.reserve(reservation, lines, amount)
             if reserved.full is None:
                 return Held(self._store, reservation, lines, reserved.balances)

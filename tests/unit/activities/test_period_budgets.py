@@ -83,6 +83,7 @@ async def test_without_a_budget_that_fits_the_store_is_not_asked(site: Site, bud
     if budgets is not None:
         site.write(budgets)
 
+    await site.budgets.assume_lost(["r0"], ANN)
     held = await site.budgets.hold("r1", ANN, dollars("9"), unpriced_model="openai:x")
     await held.settle(dollars("8"))
     await held.assume()
@@ -202,7 +203,8 @@ async def test_what_attempts_with_lost_workers_hold_is_assumed_by_the_next_one(s
     await told.settle(dollars("0.25"))
     await site.budgets.hold("r:2", ANN, dollars("2"), now=NOON)
 
-    held = await site.budgets.hold("r:3", ANN, dollars("1.5"), earlier=["r:1", "r:2"], now=NOON)
+    await site.budgets.assume_lost(["r:1", "r:2"], ANN)
+    held = await site.budgets.hold("r:3", ANN, dollars("1.5"), now=NOON)
 
     assert held.use == PeriodUse("all", Decimal("3.75"), Decimal("1.25"))
     (balance,) = await site.store.list_balances("", "9999")
@@ -212,10 +214,11 @@ async def test_what_attempts_with_lost_workers_hold_is_assumed_by_the_next_one(s
 async def test_call_does_not_wait_for_what_its_own_lost_attempts_hold(site: Site) -> None:
     site.write("{id: all, per: day, cost_usd: '5'}")
     await site.budgets.hold("r:1", ANN, dollars("3"), now=NOON)
+    await site.budgets.assume_lost(["r:1"], ANN)
 
     async with asyncio.timeout(5):
         with pytest.raises(ApplicationError, match=r"its limit is \$5.00, \$3.00 spent and \$0.00 held"):
-            await site.waiting.hold("r:2", ANN, dollars("3"), earlier=["r:1"], now=NOON)
+            await site.waiting.hold("r:2", ANN, dollars("3"), now=NOON)
 
 
 async def test_call_waits_for_those_that_hold_more_than_they_take(site: Site) -> None:
