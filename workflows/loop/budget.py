@@ -218,9 +218,17 @@ def is_beyond(error: ActivityError) -> bool:
     return isinstance(error.cause, ApplicationError) and error.cause.type == FailureType.BUDGET_USED_UP
 
 
+def is_used_up(error: ActivityError, grant: Grant | None) -> bool:
+    """Return whether answers were lost as often as the budget paid for, which was less often than usual."""
+    failure = read_failure(error)
+    if grant is None or failure is None or is_beyond(error):
+        return False
+    return grant.attempts < rules.MOST_ATTEMPTS and failure.lost >= grant.attempts
+
+
 def read_failure(error: ActivityError) -> ModelFailure | None:
-    """Return what the activity said of its attempts; `None` where its worker was lost."""
+    """Return what the activity said of its attempts; `None` where its worker was lost or it failed unforeseen."""
     cause = error.cause
-    if not isinstance(cause, ApplicationError):
+    if not isinstance(cause, ApplicationError) or not cause.details:
         return None
-    return ModelFailure.model_validate(cause.details[0]) if cause.details else ModelFailure()
+    return ModelFailure.model_validate(cause.details[0])

@@ -7,7 +7,7 @@ from mandate.workflows.contracts.budget import Grant
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelReply, ModelRequest, Words
-from mandate.workflows.loop.budget import RunBudget, find_needed, is_beyond
+from mandate.workflows.loop.budget import RunBudget, find_needed, is_beyond, is_used_up
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
@@ -64,10 +64,13 @@ class ModelCalls:
                     return error
                 self._budget.settle_failed(error, grant=grant)
                 sent = find_needed(error)
-                if sent is None or sent.input_tokens == needed:
-                    return self._find_shortfall(error) or error
-                needed = sent.input_tokens
-                continue
+                if sent is not None and sent.input_tokens != needed:
+                    needed = sent.input_tokens
+                    continue
+                if is_used_up(error, grant):
+                    # What is left pays for a shorter answer, or the limit is used up.
+                    continue
+                return self._find_shortfall(error) or error
             self._route.keep_latency(reply)
             if self._budget.is_kept:
                 self._budget.settle_reply(reply, grant)

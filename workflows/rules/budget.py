@@ -254,10 +254,10 @@ def settle_usage(
     if held is not None and grant is not None:
         if lost:
             assumed = take_part(held, lost, grant.attempts)
-        if usage.unpriced_calls and limits.cost_usd is not None:
+        if usage.unpriced_calls:
             # It was billed, and nobody can say how much.
-            cost = take_part(held, min(usage.unpriced_calls, grant.attempts), grant.attempts).cost_usd
-            assumed = assumed + Amount(cost_usd=cost)
+            part = take_part(held, min(usage.unpriced_calls, grant.attempts), grant.attempts)
+            assumed = assumed + find_untold(part, usage, is_money_limited=limits.cost_usd is not None)
     return settle(ledger, key, measure_usage(usage), assumed=assumed), assumed
 
 
@@ -284,6 +284,16 @@ def take_part(amount: Amount, attempts: int, of: int) -> Amount:
         model_calls=amount.model_calls // of * attempts,
         tokens=amount.tokens // of * attempts,
         cost_usd=amount.cost_usd / of * attempts,
+    )
+
+
+def find_untold(held: Amount, usage: Usage, *, is_money_limited: bool) -> Amount:
+    """Return what a call may have taken, of what it `held`, beside what its answer told."""
+    told = usage.input_tokens + usage.output_tokens
+    is_told = usage.input_tokens > 0 and usage.output_tokens > 0
+    return Amount(
+        tokens=0 if is_told else max(held.tokens - told, 0),
+        cost_usd=held.cost_usd if is_money_limited else Decimal(0),
     )
 
 

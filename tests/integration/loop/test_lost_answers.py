@@ -49,3 +49,18 @@ async def test_run_counts_a_lost_answer_after_which_a_budget_beyond_it_has_no_ro
     assert "the budget 'all' for" in (result.reason or "")
     assert (len(fake.requests), result.usage.assumed_calls) == (1, 1)
     assert Decimal("0.01") < result.usage.cost_usd < Decimal("0.015")
+
+
+async def test_run_whose_budget_is_used_up_by_lost_answers_is_exhausted(site: Site, fake: FakeProvider) -> None:
+    result = await run(site, "fake-drop", {"cost_usd": "0.04"})
+
+    assert (result.status, result.reason) == (RunStatus.EXHAUSTED, "the limit of $0.04 is used up")
+    assert result.usage.assumed_calls == len(fake.requests) > 2
+    assert Decimal("0.02") < result.usage.cost_usd <= Decimal("0.04")
+
+
+async def test_answer_that_does_not_tell_its_tokens_counts_as_it_was_reserved(site: Site) -> None:
+    result = await run(site, "fake-no-usage", {"tokens": 100_000})
+
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "All done.")
+    assert 1000 < result.usage.input_tokens + result.usage.output_tokens < 3000

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mandate.workflows.contracts.budget import Amount, Budget, BudgetRequest, Ledger
+from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.route import Price, Rates
 from mandate.workflows.rules import budget as rules
 from mandate.workflows.rules.budget import CallSize, Planned, Shortfall
@@ -161,3 +162,21 @@ def test_limits_leave_room_for_the_last_answer(
     found = rules.exceeded(Ledger(tool_calls=calls), budget, step=step, since_start=passed, worked=passed)
 
     assert (found.reason if found is not None else None) == reason
+
+
+@pytest.mark.parametrize(
+    ("usage", "is_money_limited", "untold"),
+    [
+        (Usage(input_tokens=900, output_tokens=90), False, Amount()),
+        (Usage(input_tokens=900, output_tokens=90), True, Amount(cost_usd=Decimal("0.5"))),
+        (Usage(), True, Amount(tokens=1500, cost_usd=Decimal("0.5"))),
+        (Usage(input_tokens=900), False, Amount(tokens=600)),
+        (Usage(output_tokens=2000), False, Amount()),
+    ],
+)
+def test_what_an_answer_does_not_tell_counts_as_it_was_held(
+    usage: Usage, is_money_limited: bool, untold: Amount
+) -> None:
+    held = Amount(model_calls=1, tokens=1500, cost_usd=Decimal("0.5"))
+
+    assert rules.find_untold(held, usage, is_money_limited=is_money_limited) == untold
