@@ -1,5 +1,6 @@
 """Budget of a run as its history tells it: the account that the run itself keeps, from the same rules."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,13 +12,18 @@ from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.budget import Budget, BudgetRequest, BudgetUse, Grant, Ledger
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import ModelFailure, ModelReply, ModelRequest, Usage
+from mandate.workflows.contracts.model import ModelFailure, ModelReply, ModelRequest, NotSent, Usage
 from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.state import RunState
+from mandate.workflows.contracts.verification import CheckRequest, CheckResult
 from mandate.workflows.rules import budget, wording
 from mandate.workflows.rules.budget_use import Standing, measure_use
 
-_KEY = "model"
+_MODEL = "model"
+
+
+def _name(request: CheckRequest) -> str:
+    return f"check {request.check}"
 
 
 @dataclass(slots=True)
@@ -31,7 +37,8 @@ class BudgetHistory:
     """Limits of the start request."""
     _pin: AgentPin | None = None
     _route: tuple[RoutePin, ...] = ()
-    _grant: Grant | None = None
+    _grants: dict[str, Grant | None] = field(default_factory=dict)
+    """Of the calls under way, by the key under which the ledger holds what they may take."""
     _period: str | None = None
 
     def begin(self, pin: AgentPin, route: tuple[RoutePin, ...], at: datetime) -> None:
@@ -72,28 +79,52 @@ class BudgetHistory:
 
     def hold(self, request: ModelRequest) -> None:
         """Hold what a model call may take that is being made."""
-        self._grant = request.grant
         if request.is_last and request.note:
             self.ledger.used_up = request.note.partition(wording.LAST_ANSWER.format(""))[0]
-        if self._pin is None or request.grant is None:
+        first = self._route or (self._pin.route if self._pin is not None else ())
+        self._hold(_MODEL, request.grant, [request.model or (first[0].model if first else "")])
+
+    def hold_check(self, request: CheckRequest) -> None:
+        """Hold what the models of a check may take that is being made."""
+        pin = self._pin
+        check = next((one for one in pin.checks if one.name == request.check), None) if pin is not None else None
+        if check is not None and check.kind == "model":
+            self._hold(_name(request), request.grant, check.models)
+
+    def _hold(self, key: str, grant: Grant | None, models: Sequence[str]) -> None:
+        """Hold for a call of one of `models`, as for the dearest."""
+        self._grants[key] = grant
+        if self._pin is None or grant is None:
             return
-        model = request.model or (self._route[0].model if self._route else self._pin.models[0])
-        price = budget.find_price(model, (*self._route, *self._pin.route), self._pin.prices)
-        amount = budget.measure_grant(request.grant, price)
-        self.ledger = self.ledger.model_copy(update={"held": {_KEY: amount}})
+        route = (*self._route, *self._pin.route)
+        prices = [budget.find_price(model, route, self._pin.prices) for model in models] or [None]
+        amounts = [budget.measure_grant(grant, price) for price in prices]
+        amount = max(amounts, key=lambda one: one.cost_usd)
+        self.ledger = self.ledger.model_copy(update={"held": {**self.ledger.held, key: amount}})
 
     def settle(self, reply: ModelReply) -> Usage:
         """Count what an answer took, and return that."""
         if reply.period_cost_usd is not None:
             self._period = f"{reply.period_cost_usd:f}"
-        return self._settle(reply.usage, reply.lost)
+        return self._settle(_MODEL, reply.usage, reply.lost)
 
-    def _settle(self, usage: Usage, lost: int) -> Usage:
+    def settle_check(self, request: CheckRequest, found: CheckResult) -> Usage:
+        """Count what a check took, and return that."""
+        return self._settle(key, found.usage, found.lost) if (key := _name(request)) in self._grants else found.usage
+
+    def settle_failed_check(self, request: CheckRequest, error: BaseException) -> Usage:
+        """Count what a check may have taken that was not made, and return that."""
+        lost = request.grant.attempts if request.grant is not None else 0
+        if isinstance(error, ApplicationError) and error.type in {FailureType.NEEDS_MORE, FailureType.NEEDS_STATE}:
+            with suppress(ValidationError, IndexError):
+                lost = NotSent.model_validate(error.details[0]).lost
+        return self.settle_check(request, CheckResult(finding="unable", reason="", lost=lost))
+
+    def _settle(self, key: str, usage: Usage, lost: int) -> Usage:
+        grant = self._grants.pop(key, None)
         if self.limits is None:
             return usage
-        self.ledger, assumed = budget.settle_usage(
-            self.ledger, _KEY, usage, lost=lost, grant=self._grant, limits=self.limits
-        )
+        self.ledger, assumed = budget.settle_usage(self.ledger, key, usage, lost=lost, grant=grant, limits=self.limits)
         return usage + Usage(input_tokens=assumed.tokens, cost_usd=assumed.cost_usd, assumed_calls=lost)
 
     def settle_failed(self, error: BaseException) -> Usage:
@@ -105,8 +136,8 @@ class BudgetHistory:
             failure = ModelFailure()
             with suppress(ValidationError, IndexError):
                 failure = ModelFailure.model_validate(error.details[0])
-        usage, lost = budget.read_failed(failure, self._grant)
-        return self._settle(usage, lost) if self.limits is not None else Usage()
+        usage, lost = budget.read_failed(failure, self._grants.get(_MODEL))
+        return self._settle(_MODEL, usage, lost) if self.limits is not None else Usage()
 
     def raise_limits(self, value: JsonValue) -> None:
         """Take in limits to which a person has raised those of the run."""

@@ -224,7 +224,9 @@ class RunHistory:
         if kind == "probe_call":
             (activity.verifies,) = await self._decode(attributes.input.payloads, ProbeRequest)
         if kind == "verify_result":
-            (activity.verifies,) = await self._decode(attributes.input.payloads, CheckRequest)
+            (check,) = await self._decode(attributes.input.payloads, CheckRequest)
+            activity.verifies = check
+            self.budget.hold_check(check)
         if activity.verifies is not None or kind in {"pin_agent", NOTIFY, *CHECKS}:
             return []
         activity.call = await self._call_of(attributes, line)
@@ -325,6 +327,7 @@ class RunHistory:
         with contextlib.suppress(ValueError, RuntimeError):
             if isinstance(asked, CheckRequest):
                 (found,) = await self._decode(payloads, CheckResult)
+                self.usage = self.usage + self.budget.settle_check(asked, found)
                 return [ResultChecked(asked.step, asked.check, found.finding, found.reason, call)]
             (probed,) = await self._decode(payloads, Probed)
             if call is not None:
@@ -341,6 +344,8 @@ class RunHistory:
         except (ValueError, RuntimeError, OverflowError):
             error = ApplicationError("its failure cannot be read")
         reason = describe_failure(error)
+        if isinstance(activity.verifies, CheckRequest):
+            self.usage = self.usage + self.budget.settle_failed_check(activity.verifies, error)
         if activity.kind == "call_model":
             self.usage = self.usage + self.budget.settle_failed(error)
             if isinstance(error, ApplicationError) and error.type in _ASKS_AGAIN:

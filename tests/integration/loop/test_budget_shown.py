@@ -1,6 +1,7 @@
 """Budgets of runs as people see them: the query `progress`, the current details, and the record without a worker."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,35 @@ async def test_lost_answers_are_told_as_assumed(site: Site) -> None:
     cost = record.budget.use["cost_usd"]
     assert (cost.spent, float(cost.assumed) > 0) == (f"{result.usage.cost_usd:f}", True)
     assert record.budget.use["model_calls"].assumed == 2
+
+
+async def test_checks_by_models_count_for_the_limits(site: Site) -> None:
+    (site.folder / "agents").mkdir(exist_ok=True)
+    verdict = {"say": '{"verdict": "pass", "reason": "fine"}', "usage": USAGE}
+    (site.folder / "agents" / "judge.script.yaml").write_text(json.dumps({"turns": [], "otherwise": verdict}))
+    judge = "scripted:judge.script.yaml"
+    check = {"name": "true", "after": "final", "rubric": "It is true.", "model": judge}
+    model = {"model": "scripted:judged.script.yaml", "price": {"input": "1", "output": "10"}}
+    site.write(
+        "judged",
+        [{**LOOK, "repeat": 2}, {"say": "done", "usage": USAGE}],
+        models=[model],
+        checks=[check],
+        prices={judge: {"input": "2", "output": "20"}},
+        budget={"cost_usd": "1"},
+        max_output_tokens=1000,
+    )
+    async with site.serving():
+        handle = await site.start("judged")
+        result = await handle.result()
+        told = await progress(handle)
+
+    known = await recorded(site, handle)
+    assert result.status == RunStatus.COMPLETED
+    # Three answers at $0.003, and one of the judge at $0.006.
+    assert told.use["cost_usd"].spent == "0.015"
+    assert counted(told) == counted(known)
+    assert f"{result.usage.cost_usd:f}" == "0.015"
 
 
 async def test_what_a_call_under_way_holds_is_told(site: Site) -> None:
