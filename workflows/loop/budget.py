@@ -160,18 +160,23 @@ class RunBudget:
         )
         self._state.usage = self._state.usage + usage + _assumed(assumed, lost)
 
-    def settle_reply(self, reply: ModelReply, grant: Grant | None) -> None:
-        """Count what the answer of a model took, and keep the size of the conversation with it."""
-        self.settle(reply.usage, reply.lost, grant=grant)
+    def settle_reply(self, reply: ModelReply, grant: Grant | None, *, before: int = 0) -> None:
+        """Count what the answer of a model took, and keep the size of the conversation with it.
+
+        `before` are attempts that were lost before the conversation was cut.
+        """
+        self.settle(reply.usage, reply.lost + before, grant=grant)
         if reply.period_cost_usd is not None:
             self._state.period_cost_usd = reply.period_cost_usd
         whole = reply.usage.input_tokens + reply.usage.output_tokens
         self._state.context_tokens = reply.context_tokens or whole
 
-    def settle_failed(self, error: ActivityError, key: str = MODEL, grant: Grant | None = None) -> None:
-        """Count what a call without an answer may have taken."""
+    def settle_failed(
+        self, error: ActivityError, key: str = MODEL, grant: Grant | None = None, *, before: int = 0
+    ) -> None:
+        """Count what a call without an answer may have taken, and `before` as of `settle_reply`."""
         usage, lost = rules.read_failed(read_failure(error), grant)
-        self.settle(usage, lost, key, grant)
+        self.settle(usage, lost + before, key, grant)
 
     def take_tool_call(self) -> str | None:
         """Count a call of a tool; return why it is not made where the limit is used up."""

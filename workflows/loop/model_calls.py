@@ -22,6 +22,8 @@ class ModelCalls:
         self._control = control
         self._route = route
         self._budget = run_budget
+        self._lost = 0
+        """Attempts of the present call that were lost before its conversation was cut."""
 
     async def ask(self, words: tuple[Words, ...]) -> ModelReply | tuple[str, ...] | budget.Shortfall:
         """Ask the models of the route, from the run's current one on, and return the first answer.
@@ -55,6 +57,7 @@ class ModelCalls:
                     return planned
                 grant = self._budget.hold(planned)
             self._run.set_doing(f"asking {model}")
+            self._lost = 0
             try:
                 reply = await self._call_model(words, model, grant)
             except ActivityError as error:
@@ -62,7 +65,7 @@ class ModelCalls:
                     raise
                 if not self._budget.is_kept:
                     return error
-                self._budget.settle_failed(error, grant=grant)
+                self._budget.settle_failed(error, grant=grant, before=self._lost)
                 sent = find_needed(error)
                 if sent is not None and sent.input_tokens != needed:
                     needed = sent.input_tokens
@@ -73,7 +76,7 @@ class ModelCalls:
                 return self._find_shortfall(error) or error
             self._route.keep_latency(reply)
             if self._budget.is_kept:
-                self._budget.settle_reply(reply, grant)
+                self._budget.settle_reply(reply, grant, before=self._lost)
             return reply
 
     def _find_shortfall(self, error: ActivityError) -> budget.Shortfall | None:
@@ -93,7 +96,11 @@ class ModelCalls:
                 raise
             self._run.record_step(f"the conversation is cut: it has about {needed.input_tokens:,} tokens")
             state = state_text.write_state(self._run.state)
-            stated = request.model_copy(update={"state": state, "too_long": needed.too_long})
+            self._lost = needed.lost
+            if grant is not None and grant.attempts <= needed.lost:
+                raise
+            rest = grant.model_copy(update={"attempts": grant.attempts - needed.lost}) if grant is not None else None
+            stated = request.model_copy(update={"state": state, "too_long": needed.too_long, "grant": rest})
             return await steps.call_model(stated, model, each=self._route.timeout, within=self._budget.time_left)
 
     def _model_request(self, words: tuple[Words, ...], grant: Grant | None) -> ModelRequest:

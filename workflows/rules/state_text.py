@@ -81,10 +81,8 @@ def _describe_closed(closed: Closed) -> str:
 
 
 def _describe_limits(state: RunState) -> str:
-    limit = f"Step {state.step} of at most {state.step_limit}; so far {wording.describe_usage(state.usage)}."
-    budget = state.budget
-    if budget is None:
-        return limit
+    budget = state.budget or state.agent.budget
+    limit = f"Step {state.step} of at most {budget.steps}; so far {wording.describe_usage(state.usage)}."
     most = [f"{budget.tokens:,} tokens"] if budget.tokens is not None else []
     most += [f"${budget.cost_usd}"] if budget.cost_usd is not None else []
     return f"{limit} The run may use at most {' and '.join(most)}." if most else limit
