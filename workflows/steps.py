@@ -151,7 +151,9 @@ async def _execute(
         _forget_foreign_reasons(error.cause, answered)
         raise error from error.cause
     finally:
-        workflow.instance().note_activity(-1)
+        # A run that is thrown away ends its coroutines outside of it.
+        if workflow.in_workflow():
+            workflow.instance().note_activity(-1)
     if answer is None or not marks.is_genuine("output", answered, answer.payload):
         claimed = marks.claimed_store(answer.payload.data) if answer is not None else None
         marks.leave_to_others(workflow.instance().store or claimed)
