@@ -2,14 +2,17 @@
 
 agent: start of a run
 model: one call of a model
+period_budgets: budgets beyond one run
 tool: one call of a tool
 verification: checks of results, probes of calls
 compensation: calls that take others back
 decision: checks of people's decisions
 notification: notices to people
+result_cache: results that answer equal calls
 tool_error: an attempt without a result
 retry_after: waits that others ask for
 failures: exceptions as Temporal failures
+grants: attempts of a model call, within a budget
 guard: marks of activities' requests
 keyring: keys of an installation
 heartbeat: heartbeats from a background task
@@ -19,6 +22,7 @@ documents: YAML files with places
 private_files: files for their owner only
 child_processes: process groups that end with us
 threads: sync functions in their threads
+context: what a model is sent, within its window
 channels: notices on each channel
 checks: results and answers, checked
 people: directory, signatures, edited arguments
@@ -28,4 +32,5 @@ toolbox: sources of tools
 transcript: conversation of a run
 text_files: text in any encoding that editors save
 files: YAML files as specs, with faults
+live_files: YAML files, read for each use
 """

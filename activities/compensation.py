@@ -67,7 +67,8 @@ class CompensationActivities:
             told = await results.build_parts(self._transcript.blobs, agent, chain.conversation, request.results)
             before = (UserMessage(role="user", parts=tuple(told)),) if told else ()
             planned = [await self._plan(agent, done) for done in request.calls]
-            taken_back = _find_own_calls(agent, chain.conversation.extend(*before))
+            whole = chain.conversation if chain.cut is None else await self._transcript.load_whole(request.head)
+            taken_back = _find_own_calls(agent, whole.extend(*before))
             parts = [
                 CallPart(
                     kind="call",
@@ -85,7 +86,11 @@ class CompensationActivities:
             )
             salt = sensitive_arguments.find_salt(chain.conversation)
             calls = toolbox_calls.read_calls(
-                agent, toolbox_calls.list_digests(agent, chain), message, Finish.COMPLETE, salt=salt
+                agent,
+                await toolbox_calls.list_digests(agent, chain, self._transcript),
+                message,
+                Finish.COMPLETE,
+                salt=salt,
             )
             extended = await self._transcript.append(chain, request.agent, (*before, message))
         log.info("compensation_planned", calls=len(calls))
@@ -116,7 +121,7 @@ class CompensationActivities:
         computed = verification.compute_arguments(spec.arguments, args, done.key, result=parse_value(text))
         if isinstance(computed, Unevaluable):
             return Planned(spec.tool, {}, fault=computed.reason)
-        return Planned(spec.tool, computed, done_at=(len(earlier.conversation), done.index))
+        return Planned(spec.tool, computed, done_at=(earlier.count, done.index))
 
 
 def _find_own_calls(agent: PinnedAgent, conversation: Conversation) -> dict[Digest, list[Place]]:

@@ -173,7 +173,7 @@ class PeopleActivities:
     async def _answer(self, check: DecisionCheck, known: Known | None) -> ToolResult | None:
         """Return the result that a person gives: always with `answer` and `supply`, if they like with `happened`."""
         decision = check.decision
-        if decision.choice not in _GIVING:
+        if decision.choice not in _GIVING or check.request.kind == "budget":
             return None
         if check.request.server is not None:
             return await self._answer_server(check)

@@ -18,15 +18,27 @@ from mandate.workflows.rules.plain_text import shorten
 
 ModelFault = Literal[
     "rate_limit", "quota", "overloaded", "server", "timeout", "connection", "malformed", "configuration",
-    "bad_request", "context_length", "content_filter", "script",
+    "bad_request", "context_length", "content_filter", "script", "not_asked",
 ]  # fmt: skip
 
 RETRYABLE_FAULTS: frozenset[ModelFault] = frozenset(
-    ("rate_limit", "overloaded", "server", "timeout", "connection", "malformed")
+    ("rate_limit", "overloaded", "server", "timeout", "connection", "malformed", "not_asked")
 )
+
+BILLED_FAULTS: frozenset[ModelFault] = frozenset(("timeout", "connection", "malformed"))
+"""Faults after which nobody knows whether the call was billed."""
 
 EXPECTED = ApplicationErrorCategory.BENIGN
 """The SDK writes no traceback: the activity has logged what happened, and the loop deals with it."""
+
+
+class ModelError(ApplicationError):
+    """Failure of a model call, with what the breaker of its worker goes by."""
+
+    fault: ModelFault
+    status: int | None
+    retry_after: float | None
+    """Seconds that the provider asked for."""
 
 
 def make_model_failure(
@@ -37,28 +49,33 @@ def make_model_failure(
     retry_after: float | None = None,
     status: int | None = None,
     retryable: bool | None = None,
-) -> ApplicationError:
+    may_be_billed: bool | None = None,
+) -> ModelError:
     """Return the error that `call_model` raises for a provider's failure.
 
     `retry_after` are the seconds that the provider asked for; without them a retryable fault waits 1, 2, 4, ... up
     to 30 seconds. A wait over two minutes is not slept through: the route goes on to its next model. `retryable` is
-    what the provider itself says of a retry; `None` leaves it to the fault.
+    what the provider itself says of a retry; `None` leaves it to the fault. The same holds for `may_be_billed`: the
+    request was sent, and no answer says that it was refused.
     """
     wanted = fault in RETRYABLE_FAULTS if retryable is None else retryable
     retryable = wanted and (retry_after is None or retry_after <= 120)
+    is_billed = fault in BILLED_FAULTS if may_be_billed is None else may_be_billed
     delay = retry_after if retry_after is not None else min(2.0 ** min(attempt - 1, 5), 30.0)
     if fault == "context_length":
         kind = FailureType.CONTEXT_TOO_LONG
     else:
         kind = FailureType.MODEL_UNAVAILABLE if fault in RETRYABLE_FAULTS else FailureType.MODEL_REJECTED
-    return ApplicationError(
+    error = ModelError(
         shorten(reason),
-        {"fault": fault, "status": status},
+        {"fault": fault, "status": status, **({"may_be_billed": True} if is_billed else {})},
         type=kind,
         non_retryable=not retryable,
         category=EXPECTED,
         next_retry_delay=timedelta(seconds=delay) if retryable else None,
     )
+    error.fault, error.status, error.retry_after = fault, status, retry_after
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +177,12 @@ def translate_store_errors() -> Iterator[None]:
     try:
         yield
     except STORE_ERRORS as error:
-        raise ApplicationError(
-            str(error), type=_STORE_FAILURES[type(error)], next_retry_delay=timedelta(seconds=1)
-        ) from None
+        raise make_store_failure(str(error), _STORE_FAILURES[type(error)]) from None
+
+
+def make_store_failure(reason: str, kind: FailureType) -> ApplicationError:
+    """Return the error for what all workers share and cannot be used at this moment."""
+    return ApplicationError(reason, type=kind, next_retry_delay=timedelta(seconds=1))
 
 
 _STORE_FAILURES: dict[type[Exception], FailureType] = {

@@ -46,28 +46,28 @@ class Heart:
             self._stood_still = True
         return self._stood_still
 
-    def beat(self) -> None:
+    def beat(self, details: tuple[object, ...] = ()) -> None:
         if not self.has_stood_still:
             self._last = time.monotonic()
-        activity.heartbeat()
+        activity.heartbeat(*details)
 
 
 @asynccontextmanager
-async def send_heartbeats() -> AsyncIterator[Heart]:
-    """Beat four times within the activity's heartbeat timeout for as long as the body runs."""
+async def send_heartbeats(details: tuple[object, ...] = ()) -> AsyncIterator[Heart]:
+    """Beat four times within the activity's heartbeat timeout while the body runs, each time with `details`."""
     timeout = activity.info().heartbeat_timeout
     heart = Heart(timeout.total_seconds() if timeout is not None else None)
     if timeout is None:
         yield heart
         return
-    beats = asyncio.create_task(_beat(heart, timeout.total_seconds() / 4))
+    beats = asyncio.create_task(_beat(heart, timeout.total_seconds() / 4, details))
     try:
         yield heart
     finally:
         beats.cancel()
 
 
-async def _beat(heart: Heart, interval: float) -> None:
+async def _beat(heart: Heart, interval: float, details: tuple[object, ...]) -> None:
     while True:
         await asyncio.sleep(interval)
-        heart.beat()
+        heart.beat(details)

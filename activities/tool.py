@@ -13,6 +13,7 @@ from mandate.activities.heartbeat import Heart, Stopwatch
 from mandate.activities.own_files import OwnFiles
 from mandate.activities.people.signatures import KeysUnavailable, Signatures
 from mandate.activities.people.signed_calls import SignedCall, SignedCalls, Unsigned
+from mandate.activities.result_cache import ResultCache, Slot
 from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox import arguments, dialogues
 from mandate.activities.toolbox.base import AsksPeople, CallContext, Toolbox, ToolText, make_attempt
@@ -49,8 +50,14 @@ class ToolActivities:
         transcript: TranscriptLog,
         own: OwnFiles | None = None,
         signatures: Signatures | None = None,
+        *,
+        cache: ResultCache | None = None,
     ) -> None:
-        """Take the toolboxes; `own` is what the worker's files name, `None` for all; `signatures` are people's."""
+        """Take the toolboxes; `own` is what the worker's files name, `None` for all; `signatures` are people's.
+
+        Without `cache` each call is made.
+        """
+        self._cache = cache
         self._signed = SignedCalls(signatures, transcript)
         self._toolboxes = toolboxes
         self._own = own
@@ -79,6 +86,10 @@ class ToolActivities:
                     effect = Effect.ONCE
                     raise ToolError(Outcome.NOT_SENT, "the other side may have forgotten the idempotency key by now")
                 await self._check_signatures(SignedCall(request, agent, chain, definition, whole))
+                may_be_local = local_activities.name_tool(definition.tool) is not None
+                slot = await self._open_slot(request, agent, chain, definition, whole)
+                if slot is not None and (kept := await slot.find()) is not None:
+                    return _finish(kept, attempt, quick=may_be_local and stopwatch.is_quick)
                 try:
                     text = await self._call(request, chain, definition, whole, heart)
                 except AsksPeople as asks:
@@ -87,9 +98,10 @@ class ToolActivities:
                 reached = request.reached or not _has_sent_nothing(info, mark)
                 if text.error and reached and not failures.tells_of_all(refusal, effect):
                     raise refusal
-                may_be_local = local_activities.name_tool(definition.tool) is not None
                 stored = await self._store(text, definition, attempt, sensitive_arguments.find_salt(chain.conversation))
-                return stored.model_copy(update={"attempts": attempt, "quick": may_be_local and stopwatch.is_quick})
+                if slot is not None:
+                    await slot.keep(stored)
+                return _finish(stored, attempt, quick=may_be_local and stopwatch.is_quick)
         except ToolError as failed:
             error = failed if definition is None else _strike_error(failed, definition.tool, whole)
             log.warning("tool_failed", outcome=str(error.outcome), reason=error.reason)
@@ -132,6 +144,16 @@ class ToolActivities:
         except (KeysUnavailable, *failures.STORE_ERRORS) as error:
             raise ToolError(Outcome.NOT_SENT, str(error), retry_after=STORE_PATIENCE) from None
 
+    async def _open_slot(
+        self, request: ToolRequest, agent: PinnedAgent, chain: Chain, definition: ToolDefinition, whole: JsonObject
+    ) -> Slot | None:
+        """Return the place of the call's result in the cache, for tools whose results are kept."""
+        if self._cache is None or definition.cache is None:
+            return None
+        if self._own is not None:
+            self._own.refuse_others(definition)
+        return await self._cache.open_slot(request, agent, chain.conversation, definition, whole)
+
     async def _call(
         self, request: ToolRequest, chain: Chain, definition: ToolDefinition, whole: JsonObject, heart: Heart
     ) -> ToolText:
@@ -139,7 +161,7 @@ class ToolActivities:
         log.info("tool_called")
         if definition.binding.kind == "builtin":
             try:
-                return await read_result(self._transcript.blobs, chain.conversation, whole)
+                return await read_result(self._transcript, chain, whole)
             except failures.STORE_ERRORS as error:
                 raise ToolError(Outcome.NOT_SENT, str(error)) from None
         toolbox = self._toolboxes.get(definition.binding.kind)
@@ -216,6 +238,11 @@ class ToolActivities:
             log.warning("result_lost", reason=str(error))
             lost = "done, but its result was lost: the store did not take it"
             return ToolResult(text=lost, error=text.error, stands_in=not text.error)
+
+
+def _finish(result: ToolResult, attempt: int, *, quick: bool) -> ToolResult:
+    """Return a result with what the run keeps of the attempt."""
+    return result.model_copy(update={"attempts": attempt, "quick": quick})
 
 
 def _claimed_key(key: str, request: ToolRequest) -> str:

@@ -3,6 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -14,11 +16,14 @@ from mandate.activities import failures, heartbeat
 from mandate.activities.checks import functions, model_judge
 from mandate.activities.checks.findings import Unable, check_condition, parse_value, read_json, report, report_failure
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
-from mandate.activities.checks.model_judge import GetProvider
 from mandate.activities.checks.probe import ProbeFinding, Prober
+from mandate.activities.checks.purse import Purse
 from mandate.activities.checks.subject import Work, load_call, load_work, shows_results
+from mandate.activities.context import calibration, estimate
 from mandate.activities.heartbeat import Stopwatch
 from mandate.activities.own_files import PATIENCE, OwnFiles
+from mandate.activities.period_budgets import PeriodBudgets
+from mandate.activities.providers.base import GetProvider
 from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox import schema
 from mandate.activities.toolbox.base import CallContext, Toolbox
@@ -35,11 +40,15 @@ from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import ToolDefinition, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, CheckSpec, Probed, ProbeRequest
 from mandate.workflows.rules import plain_text
+from mandate.workflows.rules.period_budgets import Spender
 
 log = structlog.stdlib.get_logger(__name__)
 
 SPENT_MARK = "mandate:spent"
 """Tells what attempts before this one cost from other heartbeat details."""
+
+REQUEST_TOKENS = 64
+"""Tokens around the text of a request to a model that judges."""
 
 LONGEST_WAIT = timedelta(minutes=2)
 """Before another attempt, also where a provider asks for more."""
@@ -55,8 +64,14 @@ class VerificationActivities:
         transcript: TranscriptLog,
         provider: GetProvider,
         own: OwnFiles | None = None,
+        *,
+        budgets: PeriodBudgets | None = None,
     ) -> None:
-        """Take the means of checking; `own` is what the worker's files name, `None` for all that runs ask for."""
+        """Take the means of checking; `own` is what the worker's files name, `None` for all that runs ask for.
+
+        `budgets` are those beyond one run.
+        """
+        self._budgets = budgets
         self._own = own
         self._tools = ReadTools(toolboxes)
         self._agents = agents
@@ -71,7 +86,8 @@ class VerificationActivities:
             ApplicationError: `CheckUnable`, retried after a while; a store failure before the check is known, retried.
         """
         structlog.contextvars.bind_contextvars(step=request.step, call=request.index, check=request.check)
-        spent, stopwatch = _sum_spent(), Stopwatch()
+        spent, stopwatch = Spent.read(), Stopwatch()
+        purse = self._open_purse(request, spent)
         check: CheckSpec | None = None
         try:
             async with heartbeat.send_heartbeats():
@@ -81,13 +97,17 @@ class VerificationActivities:
                 if check is None:
                     raise Unable(f"the agent has no check {request.check!r}", lasting=True)
                 async with asyncio.timeout(_find_timeout().total_seconds()):
-                    finding = await self._find(agent, check, request)
+                    purse.spender = _find_spender(agent, request)
+                    finding = await self._find(agent, check, request, purse)
         except TimeoutError:
-            return _report_unable(check, Unable(f"it took longer than {_find_timeout().total_seconds():g} s"), spent)
+            return _report_unable(
+                check, Unable(f"it took longer than {_find_timeout().total_seconds():g} s"), spent.usage, purse
+            )
         except Unable as unable:
-            return _report_unable(check, unable, spent)
+            return _report_unable(check, unable, spent.usage, purse)
         log.info("result_checked", finding=finding.finding)
-        return finding.model_copy(update={"usage": spent + finding.usage, "quick": stopwatch.is_quick})
+        told = {"usage": spent.usage + finding.usage, "quick": stopwatch.is_quick, "lost": purse.lost}
+        return finding.model_copy(update=told)
 
     @activity.defn
     async def probe_call(self, request: ProbeRequest) -> Probed:
@@ -129,7 +149,10 @@ class VerificationActivities:
             result = result if shown else result.model_copy(update={"preview": ""})
         return Probed(outcome=seen.outcome, reason=reason, result=result)
 
-    async def _find(self, agent: PinnedAgent, check: CheckSpec, request: CheckRequest) -> CheckResult:
+    def _open_purse(self, request: CheckRequest, spent: "Spent") -> Purse:
+        return Purse(_measure, request.grant, self._budgets, made=spent.usage.model_calls + spent.lost, lost=spent.lost)
+
+    async def _find(self, agent: PinnedAgent, check: CheckSpec, request: CheckRequest, purse: Purse) -> CheckResult:
         """Make one attempt of a check; nothing sensitive is in its reason."""
         try:
             work = await load_work(self._transcript, agent, request)
@@ -139,13 +162,13 @@ class VerificationActivities:
         given = _fill_values(request.arguments, work.definition, work.args, salt)
         hidden = [(work.definition, work.args), (agent.definition(check.tool or ""), given)]
         try:
-            finding = await self._check(check, request.model_copy(update={"arguments": given}), work)
+            finding = await self._check(check, request.model_copy(update={"arguments": given}), work, purse)
         except Unable as unable:
             unable.reason = _clean_reason(unable.reason, hidden)
             raise
         return finding.model_copy(update={"reason": _clean_reason(finding.reason, hidden)})
 
-    async def _check(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
+    async def _check(self, check: CheckSpec, request: CheckRequest, work: Work, purse: Purse) -> CheckResult:
         match check.kind:
             case "python":
                 if self._own is not None and check.python not in self._own.checks:
@@ -161,10 +184,25 @@ class VerificationActivities:
                 return _check_by_schema(check, work)
             case "model":
                 assert check.rubric is not None
+                if work.is_cut and work.definition is None:
+                    work = await self._read_whole(work, request)
                 within, attempt = _find_timeout(), activity.info().attempt
                 return await model_judge.judge(
-                    check.route, check.rubric, work, provider=self._provider, within=within, attempt=attempt
+                    check.route,
+                    check.rubric,
+                    work,
+                    provider=self._provider,
+                    within=within,
+                    attempt=attempt,
+                    purse=purse,
                 )
+
+    async def _read_whole(self, work: Work, request: CheckRequest) -> Work:
+        """Return the work with all that the run did, for evidence of what an answer rests on."""
+        try:
+            return replace(work, conversation=await self._transcript.load_whole(request.head))
+        except failures.STORE_ERRORS as error:
+            raise Unable(str(error)) from None
 
     async def _check_by_tool(self, check: CheckSpec, request: CheckRequest, work: Work) -> CheckResult:
         assert check.tool is not None
@@ -234,18 +272,18 @@ def _clean_reason(reason: str, calls: Sequence[tuple[ToolDefinition | None, Json
     return plain_text.shorten(reason)
 
 
-def _report_unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> CheckResult:
+def _report_unable(check: CheckSpec | None, unable: Unable, before: Usage, purse: Purse) -> CheckResult:
     """Return the finding `unable` after the last attempt.
 
     Raises:
         ApplicationError: `CheckUnable`, while there is another attempt; what this one cost is kept for it.
     """
-    attempt, spent = activity.info().attempt, spent + unable.usage
+    attempt, spent = activity.info().attempt, before + unable.usage
     log.warning("check_unable", reason=unable.reason, attempt=attempt)
     if check is None or unable.lasting or attempt > check.retries:
-        return CheckResult(finding="unable", reason=unable.reason, usage=spent)
-    if spent != Usage():
-        heartbeat.leave(SPENT_MARK, spent.model_dump(mode="json"))
+        return CheckResult(finding="unable", reason=unable.reason, usage=spent, lost=purse.lost)
+    if spent != Usage() or purse.lost or check.kind == "model":
+        heartbeat.leave(SPENT_MARK, spent.model_dump(mode="json"), attempt + 1, purse.lost)
     wait = unable.retry_after if unable.retry_after is not None else 2.0 ** min(attempt - 1, 5)
     raise ApplicationError(
         unable.reason,
@@ -255,15 +293,32 @@ def _report_unable(check: CheckSpec | None, unable: Unable, spent: Usage) -> Che
     ) from None
 
 
-def _sum_spent() -> Usage:
-    """Return the cost of the attempts before this one, as far as they could leave it behind."""
-    match tuple(activity.info().heartbeat_details):
-        case (str(mark), dict(usage)) if mark == SPENT_MARK:
-            try:
-                return Usage.model_validate(usage)
-            except ValidationError:
-                return Usage()
-    return Usage()
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Cost of the attempts before this one, as far as they could leave it behind."""
+
+    usage: Usage
+    lost: int
+    """Attempts that left nothing: each may have made a call that was billed."""
+
+    @classmethod
+    def read(cls) -> "Spent":
+        info = activity.info()
+        match tuple(info.heartbeat_details):
+            case (str(mark), dict(usage), int(number), int(lost)) if mark == SPENT_MARK and number <= info.attempt:
+                with suppress(ValidationError):
+                    return cls(Usage.model_validate(usage), lost + info.attempt - number)
+        return cls(Usage(), info.attempt - 1)
+
+
+def _measure(text: str) -> int:
+    """Return the tokens of a request to a model that judges, at most."""
+    return calibration.estimate_request(0, estimate.count(text), calibration.UNKNOWN) + REQUEST_TOKENS
+
+
+def _find_spender(agent: PinnedAgent, request: CheckRequest) -> Spender | None:
+    payer = request.payer
+    return Spender(agent.name, payer.requester, payer.labels) if payer is not None else None
 
 
 def _find_timeout() -> timedelta:

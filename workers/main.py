@@ -73,6 +73,11 @@ VERBS: Mapping[str, Verb] = {
         "Check agent files with all their tools, and say what each agent may do; run the examples of policies.",
     ),
     "keys": Verb("cli.keys:keys", "List the keys of the store's installation, make another one, or take one away."),
+    "budget": Verb(
+        "cli.budget:budget",
+        "Show what budgets beyond one run have spent, hold and have left in this day or month, or in earlier ones.",
+    ),
+    "cache": Verb("cli.cache:cache", "List the results of read tools that are kept for equal calls, or remove them."),
     "demo": Verb(
         "demo.command:demo",
         "Watch an agent settle a complaint in a small shop; server, worker and shop are made for it.",

@@ -213,6 +213,7 @@ def _shown(value: object) -> str:
 KEYS: Mapping[str, Convert] = {
     "agents": _path,
     "anthropic_base_url": _url,
+    "budgets": _path,
     "channels": _path,
     "folder": _path,
     "http_hosts": _hosts,
@@ -220,6 +221,7 @@ KEYS: Mapping[str, Convert] = {
     "openai_base_url": _url,
     "people": _path,
     "policies": _path,
+    "providers": _path,
     "requester": _text,
     "secrets": _path,
     "store": _store,

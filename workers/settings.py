@@ -49,6 +49,10 @@ class Settings:
     """`MANDATE_CHANNELS`: the file of channels; left out, `default_channels` if it exists, else the log alone."""
     people: Path | None = None
     """`MANDATE_PEOPLE`: the file of people; left out, `default_people` if it exists, else nobody is known."""
+    budgets: Path | None = None
+    """`MANDATE_BUDGETS`: the file of budgets; left out, `default_budgets` if it exists, else only runs have some."""
+    endpoints: Path | None = None
+    """`MANDATE_PROVIDERS`: the file of providers; left out, `default_endpoints` if it exists, else none."""
     jwks: Path | None = None
     """`MANDATE_JWKS`: the public keys that sign decisions and starts, as a JSON Web Key Set."""
     token_issuer: str | None = None
@@ -66,6 +70,8 @@ class Settings:
     """The folder of `mandate.yaml`, whose modules workers import too; `None` without such a file."""
     default_channels: Path = Path("deploy/channels.yaml")
     default_people: Path = Path("deploy/people.yaml")
+    default_budgets: Path = Path("deploy/budgets.yaml")
+    default_endpoints: Path = Path("deploy/providers.yaml")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -100,6 +106,8 @@ class Settings:
             policies=_named(env, "MANDATE_POLICIES") or (place / "policies" if project else None),
             channels=_named(env, "MANDATE_CHANNELS"),
             people=_named(env, "MANDATE_PEOPLE"),
+            budgets=_named(env, "MANDATE_BUDGETS"),
+            endpoints=_named(env, "MANDATE_PROVIDERS"),
             jwks=_named(env, "MANDATE_JWKS"),
             token_issuer=env.get("MANDATE_TOKEN_ISSUER") or None,
             token_audience=env.get("MANDATE_TOKEN_AUDIENCE") or "mandate",
@@ -109,6 +117,8 @@ class Settings:
             project=project.folder if project else None,
             default_channels=place / "channels.yaml",
             default_people=place / "people.yaml",
+            default_budgets=place / "budgets.yaml",
+            default_endpoints=place / "providers.yaml",
         )
 
 

@@ -23,6 +23,8 @@ from mandate.activities.guard import Guard
 from mandate.activities.keyring import Keyring
 from mandate.activities.model import ModelActivities
 from mandate.activities.own_files import OwnToolbox, collect_named
+from mandate.activities.period_budgets import PeriodBudgets
+from mandate.activities.result_cache import ResultCache
 from mandate.activities.stores.address import open_store
 from mandate.activities.tool import ToolActivities
 from mandate.activities.toolbox.base import Toolbox
@@ -34,9 +36,10 @@ from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.activities.verification import VerificationActivities
 from mandate.workers import providers, search_attributes
-from mandate.workers.catalog import channels, earlier_agents, readiness
+from mandate.workers.catalog import budgets, channels, earlier_agents, readiness
 from mandate.workers.catalog import people as catalog_people
 from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.endpoints import read_endpoints
 from mandate.workers.catalog.tools import AnnouncedWaits, McpDefinitions
 from mandate.workers.fleet import Fleet, list_pollers, list_served
 from mandate.workers.identities import Identities
@@ -148,7 +151,15 @@ async def open_worker(
         )
         stack.push_async_callback(fleet.leave)
         await fleet.join(allow_older=options.allow_older or settings.allow_older, on_progress=on_progress)
-        performed = await _open_activities(stack, client, settings, catalog, blobs=blobs, toolboxes=toolboxes)
+        performed = await _open_activities(
+            stack,
+            client,
+            settings,
+            catalog,
+            blobs=blobs,
+            toolboxes=toolboxes,
+            cache=ResultCache(blobs, keyring, resolve),
+        )
         for keep_fresh in (keyring.keep_fresh, fleet.keep_fresh):
             stack.callback(asyncio.create_task(keep_fresh()).cancel)
         threads = WorkflowThreads(2 * WORKFLOW_TASKS)
@@ -186,13 +197,16 @@ async def _open_activities(
     *,
     blobs: Blobs,
     toolboxes: Mapping[str, Toolbox],
+    cache: ResultCache,
 ) -> tuple[Callable[[Any], Awaitable[BaseModel]], ...]:
     """Return what a worker performs, without the guard that belongs before each; `stack` closes it."""
     transcript, agents = TranscriptLog(blobs), PinnedAgents(blobs)
     loaded = catalog.agents.values()
     earlier = await earlier_agents.recall(settings.folder, settings.agents, [one.digest for one in loaded], agents)
     own = collect_named([*earlier, *(one.pinned for one in loaded)])
-    models = ModelActivities(providers.makers(settings, own), agents, transcript)
+    limits = PeriodBudgets(blobs.store, budgets.open_budgets(settings).read)
+    makers = providers.makers(settings, own, catalog.endpoints.by_name)
+    models = ModelActivities(makers, agents, transcript, limits)
     stack.push_async_callback(models.close)
     await models.open(sorted(catalog.providers()))
     offered = {
@@ -204,10 +218,12 @@ async def _open_activities(
     notifying = channels.notification_activities(settings)
     stack.push_async_callback(notifying.close)
     slow = (local_activities.NOTICES,) if notifying.waits_for_others else ()
-    opening = AgentActivities(offered, transcript, requesters, await search_attributes.ensure(client), slow=slow)
+    opening = AgentActivities(
+        offered, transcript, requesters, await search_attributes.ensure(client), slow=slow, budgets=limits
+    )
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
-    tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures)
-    checks = VerificationActivities(own_tools, agents, transcript, models.provider, own)
+    tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures, cache=cache)
+    checks = VerificationActivities(own_tools, agents, transcript, models.provider, own, budgets=limits)
     people = identities.people_activities(agents, transcript)
     undoing = CompensationActivities(agents, transcript)
     return (
@@ -227,10 +243,16 @@ async def _open_activities(
 async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:
     """Return the agents, each with all that it needs, and with warnings of calls that will be refused."""
     catalog = await Catalog.load(
-        settings.agents, mcp, secrets=resolve, policies=settings.policies, project=settings.project
+        settings.agents,
+        mcp,
+        secrets=resolve,
+        policies=settings.policies,
+        project=settings.project,
+        endpoints=read_endpoints(settings),
     )
     agents = catalog.agents.values()
-    if faults := (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings)):
+    faults = (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings))
+    if faults := (*faults, *budgets.faults_for(settings)):
         raise FileError(faults)
     if lacking := readiness.missing_keys(catalog, settings):
         raise providers.MissingKey("; ".join(map(str, lacking)))

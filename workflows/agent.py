@@ -7,18 +7,20 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from mandate.workflows import marks, steps
+from mandate.workflows.contracts.budget import BudgetRequest, Ledger
 from mandate.workflows.contracts.changes import Change
-from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import ModelReply, ModelRequest, Words
+from mandate.workflows.contracts.model import Finish, ModelReply
 from mandate.workflows.contracts.run import RunRequest, RunResult, RunStatus
 from mandate.workflows.contracts.state import Rescue, Resolution, RunState, Trouble
 from mandate.workflows.handlers import MessageHandlers
 from mandate.workflows.loop import start, visibility
 from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.model_calls import ModelCalls, explain_failure
+from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.turn import Turn
-from mandate.workflows.rules import next_step, recovery, routing, wording
+from mandate.workflows.rules import budget, next_step, recovery, wording
 from mandate.workflows.rules import result as rules_result
 
 WHY_CHARACTERS = 250
@@ -36,6 +38,9 @@ class AgentWorkflow(MessageHandlers):
         self._run = Run(carried if isinstance(carried, RunState) else None)
         self._control = Control(self._run)
         self._turn = Turn(self._run, self._control)
+        self._budget = self._turn.budget
+        self._route = ModelRoute(self._run)
+        self._model_calls = ModelCalls(self._run, self._control, self._route, self._budget)
         self._compensation = Compensation(self._run, self._control)
         self._request = None if isinstance(carried, RunState) else carried or start.request_of(args)
         if self._run.is_begun:
@@ -77,8 +82,13 @@ class AgentWorkflow(MessageHandlers):
             labels=request.labels,
             goal=start.goal_of(request.input),
             step_limit=start.step_limit(request.budget, pinned.agent.budget.steps),
+            budget=budget.lower(pinned.agent.budget, request.budget) if request.budget is not None else None,
+            ledger=Ledger(began_at=workflow.now()),
+            estimate=pinned.estimate,
+            is_counted=pinned.is_counted,
             tainted=pinned.agent.tainted,
             quick=dict.fromkeys(pinned.slow, False),
+            route=pinned.route,
         )
 
     async def _work(self) -> RunResult:
@@ -109,7 +119,7 @@ class AgentWorkflow(MessageHandlers):
             if is_cancelled_exception(error):
                 raise
             self._control.end_compensation()
-            self._run.record_step(f"nothing could be taken back: {_reason(error, self._state.agent.store)}")
+            self._run.record_step(f"nothing could be taken back: {explain_failure(error, self._state.agent.store)}")
             return
         self._state.head = reply.head
         self._state.step = self._state.step + 1
@@ -134,6 +144,8 @@ class AgentWorkflow(MessageHandlers):
 
     async def _go_on(self) -> RunResult | None:
         """Return the next step of the model, once people have said how to go on where that is needed."""
+        if self._state.ledger.is_answering:
+            return await self._decide()
         self._turn.attempt_limits.count_turn()
         about = recovery.find_exhausted(self._state.recovery, self._state.agent.attempts)
         if self._state.rescue is None and about is not None and self._run.has(Change.ESCALATES):
@@ -141,14 +153,42 @@ class AgentWorkflow(MessageHandlers):
             self._turn.escalations.escalate(about, recovery.describe(about, failures))
         if self._state.rescue is not None:
             return await self._rescued(self._state.rescue)
-        if self._state.step >= self._state.step_limit:
+        if self._budget.is_kept and (short := self._budget.find_exceeded()) is not None:
+            return await self._use_up(short)
+        if self._state.step >= self._state.step_limit and not self._budget.is_kept:
             return await self._end(RunStatus.EXHAUSTED, start.used_up(self._state.step_limit))
         return await self._decide()
+
+    async def _use_up(self, short: budget.Shortfall) -> RunResult | None:
+        """Do as the agent file says now that a limit leaves no room for another ordinary step."""
+        used_up = self._state.ledger.used_up
+        if short.is_beyond and self._budget.limits.when_used_up == "ask":
+            return await self._give_up(recovery.MODEL, short.reason)
+        if short.is_beyond:
+            return await self._end(RunStatus.EXHAUSTED, "; ".join(filter(None, (used_up, short.reason))))
+        if self._state.ledger.is_answering:
+            why = "" if short.reason == used_up else f" ({short.reason})"
+            return await self._end(RunStatus.EXHAUSTED, f"{used_up}; nothing is left for a last answer{why}")
+        match self._budget.limits.when_used_up:
+            case "stop":
+                return await self._end(RunStatus.EXHAUSTED, short.reason)
+            case "ask":
+                self._turn.escalations.ask_budget(short, self._budget.limits)
+            case _:
+                self._begin_last_answer(short.reason)
+        return None
+
+    def _begin_last_answer(self, reason: str) -> None:
+        self._budget.begin_last_answer(reason)
+        self._run.record_step(f"{reason}; asks for the last answer")
 
     async def _rescued(self, rescue: Rescue) -> RunResult | None:
         """Wait for a person, and do as they say; nothing when the run has to halt before they have."""
         said = await self._turn.escalations.resolution(rescue.request)
         if said is None:
+            return None
+        if rescue.about == recovery.BUDGET:
+            self._settle_budget(rescue, said)
             return None
         match said.choice:
             case "stop":
@@ -168,22 +208,45 @@ class AgentWorkflow(MessageHandlers):
             case _:
                 self._turn.escalations.settle(said, f"Try again. {said.guidance}")
         if rescue.about == recovery.MODEL:
-            self._state.model = None
+            self._route.begin_again()
         return None
+
+    def _settle_budget(self, rescue: Rescue, said: Resolution) -> None:
+        """Raise the limits as a person says, or let the model give its last answer."""
+        self._state.rescue = None
+        match said.choice:
+            case "stop":
+                self._turn.escalations.stop(said)
+            case "raise":
+                asked = BudgetRequest.model_validate(said.value)
+                self._state.budget = budget.raise_limits(self._budget.limits, asked)
+                self._run.record_step(f"{said.by or 'somebody'} raises the limits: {budget.describe_limits(asked)}")
+            case "answer":
+                self._begin_last_answer(rescue.reason)
+            case _:
+                self._begin_last_answer(f"{rescue.reason}; {said.reason}")
 
     async def _decide(self) -> RunResult | None:
         """Ask the model what to do next; the result of the run when there is nothing more to do."""
         words = self._control.take_words()
-        reply = await self._ask_model(words)
+        reply = await self._model_calls.ask(words)
         if not isinstance(reply, ModelReply):
             self._control.give_back_words(words)
+        if isinstance(reply, budget.Shortfall):
+            return await self._use_up(reply)
+        if not isinstance(reply, ModelReply):
+            if reply and self._state.ledger.is_answering:
+                return await self._end(RunStatus.EXHAUSTED, f"{self._state.ledger.used_up}; {reply[-1]}")
             return await self._give_up(recovery.MODEL, reply[-1], tried=reply) if reply else None
+        if self._state.ledger.is_answering:
+            return await self._take_last_answer(reply)
         move = next_step.choose_next(reply, self._state.misfits, self._state.agent.attempts)
         counted = isinstance(move, next_step.AskAgain) and move.counts
         self._keep_misfit(reply, move)
         self._state.head = reply.head
         self._state.step = self._state.step + 1
-        self._state.usage = self._state.usage + reply.usage
+        if not self._budget.is_kept:
+            self._state.usage = self._state.usage + reply.usage
         self._state.note = move.note if isinstance(move, next_step.AskAgain) else None
         self._state.misfits = self._state.misfits + 1 if counted else 0
         self._turn.open(reply.calls)
@@ -198,6 +261,22 @@ class AgentWorkflow(MessageHandlers):
                 return await self._give_up(recovery.FINAL, reason, reply, tried=self._state.untaken)
             case _:
                 return None
+
+    async def _take_last_answer(self, reply: ModelReply) -> RunResult | None:
+        """End with the answer that was kept back for, checked like any other and told of, whatever the checks find."""
+        self._state.head = reply.head
+        self._state.step = self._state.step + 1
+        self._state.note = None
+        self._turn.open(())
+        if self._control.is_stopping:
+            self._state.last_answer = reply
+            return None
+        reasons = [self._state.ledger.used_up]
+        if reply.finish is not Finish.COMPLETE:
+            reasons.append(f"its last answer: {reply.problem or reply.finish}")
+        elif (failed := await self._turn.failed_final_check()) is not None:
+            reasons.append(f"its last answer did not pass: {failed}")
+        return await self._end(RunStatus.EXHAUSTED, "; ".join(reasons), reply)
 
     async def _finish(self, reply: ModelReply) -> RunResult | None:
         """Return the run's end if its answer passes all checks; else tell the model what did not."""
@@ -242,42 +321,6 @@ class AgentWorkflow(MessageHandlers):
         self._turn.escalations.escalate(about, reason, reply, tried)
         return None
 
-    async def _ask_model(self, words: tuple[Words, ...]) -> ModelReply | tuple[str, ...]:
-        """Ask the models of the route, from the run's current one on, and return the first answer.
-
-        Else why each gave none; nothing when the run has to halt before another one may be asked.
-        """
-        route, silent = self._state.agent.models, list[str]()
-        while True:
-            model = self._state.model or route[0]
-            self._run.set_doing(f"asking {model}")
-            try:
-                return await steps.call_model(self._model_request(words), model)
-            except ActivityError as error:
-                if is_cancelled_exception(error):
-                    raise
-                reason = _reason(error, self._state.agent.store)
-                silent.append(f"{model} gave no answer: {reason}")
-                following = routing.find_next_model(route, model) if _another_model_may_help(error) else None
-                if following is None:
-                    return tuple(silent)
-                self._run.record_step(f"{model} gave no answer ({reason}); going on with {following}")
-                self._state.model = following
-                if self._run.has(Change.HOLDS_BEFORE_ATTEMPTS) and not await self._control.go_ahead():
-                    return ()
-
-    def _model_request(self, words: tuple[Words, ...]) -> ModelRequest:
-        answers = (answer for answer in self._state.answers if answer is not None)
-        return ModelRequest(
-            agent=self._state.agent.digest,
-            head=self._state.head,
-            model=self._state.model,
-            results=tuple(answer.model_copy(update={"preview": "", "cause": None}) for answer in answers),
-            note=self._state.note,
-            words=words,
-            step=self._state.step + 1,
-        )
-
     async def _continue_as_new(self) -> NoReturn:
         await self._turn.gate.drain()
         self._run.clear_status()
@@ -310,6 +353,11 @@ class AgentWorkflow(MessageHandlers):
         self._run.record_step("cancelled")
         visibility.close(self._state, memo=True)
 
+    def note_activity(self, change: int) -> None:
+        """Count the activities that run, for the time that the run only waits."""
+        self._run.running += change
+        self._run.note_time()
+
     @property
     def store(self) -> str | None:
         """Id of the store of this run; not known before its agent is pinned."""
@@ -325,17 +373,3 @@ class AgentWorkflow(MessageHandlers):
         for call in reply.calls:
             if call.misfit:
                 self._run.record_step(f"cannot be called: {call.tool} ({wording.shorten(call.misfit, 80)})")
-
-
-def _another_model_may_help(error: ActivityError) -> bool:
-    blobs = (FailureType.BLOB_MISSING, FailureType.BLOB_CORRUPTED, FailureType.STORE_UNAVAILABLE)
-    return not (isinstance(error.cause, ApplicationError) and error.cause.type in blobs)
-
-
-def _reason(error: ActivityError, store: str) -> str:
-    cause = error.cause
-    if not isinstance(cause, ApplicationError):
-        return wording.shorten(getattr(cause, "message", None) or "no worker finished the call in time", 300)
-    if cause.type == FailureType.BLOB_MISSING:
-        return f"{cause.message}; this run's conversation is in store {store}"
-    return cause.message

@@ -246,6 +246,10 @@ class MessageHandlers:
             effects=its.effects,
             uncertain=its.uncertain,
             recent=its.recent,
+            model=its.model or (its.route[0].model if its.route else its.agent.models[0]),
+            why_model=its.why_model,
+            kept_in_mind=its.kept_in_mind,
+            budget=self._turn.budget.use,
         )
 
     @workflow.query(description="What the run wants from people, and what became of it lately")

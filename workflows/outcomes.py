@@ -16,6 +16,7 @@ from temporalio.exceptions import (
 
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.marks import read_as
+from mandate.workflows.contracts.model import NotSent
 from mandate.workflows.contracts.tool import (
     REMOTE_LIMIT_BYTES,
     Effect,
@@ -25,6 +26,14 @@ from mandate.workflows.contracts.tool import (
 from mandate.workflows.rules import patience as rules_patience
 from mandate.workflows.rules import wording
 from mandate.workflows.rules.plain_text import REPLACEMENT
+
+
+def read_not_sent(error: ActivityError, kind: FailureType) -> NotSent | None:
+    """Return what a failure of this kind says of the request that was not sent; `None` for any other failure."""
+    cause = error.cause
+    if not isinstance(cause, ApplicationError) or cause.type != kind or not cause.details:
+        return None
+    return read_as(NotSent, cause.details[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from mandate.workflows.contracts.compensation import CompensationRequest
 from mandate.workflows.contracts.control import ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.failures import FailureType, Outcome
-from mandate.workflows.contracts.model import ModelReply, ModelRequest
+from mandate.workflows.contracts.model import ANSWER_SPARE, ModelReply, ModelRequest
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
 from mandate.workflows.contracts.tool import (
@@ -64,6 +64,8 @@ FIRST = timedelta(seconds=rules_patience.FIRST)
 """First wait between attempts of somebody else's activity."""
 
 MODEL_TIMEOUT = timedelta(minutes=10)
+
+MODEL_ATTEMPTS = 6
 
 QUEUED_AT_MOST = timedelta(minutes=5)
 """Time that a remote activity may wait for one of its workers."""
@@ -132,6 +134,7 @@ async def _execute(
     **options: Any,
 ) -> R:
     activity_id = f"{_next_activity_id()}{subject}"
+    workflow.instance().note_activity(1)
     place = marks.activity_place(name, activity_id)
     answered = (*place, find_subject(request))
     try:
@@ -147,6 +150,10 @@ async def _execute(
             raise foreign from foreign.cause
         _forget_foreign_reasons(error.cause, answered)
         raise error from error.cause
+    finally:
+        # A run that is thrown away ends its coroutines outside of it.
+        if workflow.in_workflow():
+            workflow.instance().note_activity(-1)
     if answer is None or not marks.is_genuine("output", answered, answer.payload):
         claimed = marks.claimed_store(answer.payload.data) if answer is not None else None
         marks.leave_to_others(workflow.instance().store or claimed)
@@ -213,8 +220,10 @@ async def pin_agent(request: PinRequest, *, locally: Locally | None = None) -> P
     )
 
 
-async def call_model(request: ModelRequest, model: str) -> ModelReply:
-    """Tell `model` what is new and get its answer.
+async def call_model(
+    request: ModelRequest, model: str, *, each: timedelta | None = None, within: timedelta | None = None
+) -> ModelReply:
+    """Tell `model` what is new and get its answer: each attempt in its time, and all `within` another one.
 
     Raises:
         ActivityError: its cause says why the model gave no answer, after all attempts.
@@ -223,9 +232,12 @@ async def call_model(request: ModelRequest, model: str) -> ModelReply:
         "call_model",
         request,
         ModelReply,
-        start_to_close_timeout=MODEL_TIMEOUT,
+        start_to_close_timeout=MODEL_TIMEOUT if each is None else each + ANSWER_SPARE,
+        schedule_to_close_timeout=within,
         heartbeat_timeout=HEARTBEAT,
-        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=6),
+        retry_policy=RetryPolicy(
+            initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=MODEL_ATTEMPTS
+        ),
         summary=wording.shorten(f"call_model {model}, step {request.step}", wording.SUMMARY_CHARACTERS),
     )
 

@@ -24,7 +24,7 @@ COMMAND_CHARACTERS = 1500
 LISTED = 20
 """Requests that a message for many lists."""
 
-_KINDS = {"approval": "Approval wanted", "question": "An agent asks"}
+_KINDS = {"approval": "Approval wanted", "question": "An agent asks", "budget": "About a budget"}
 _OCCASIONS = {"asked": "", "reminder": "Reminder: ", "escalated": "Escalated: "}
 _CUT = "…"
 _FENCE = "```"
@@ -40,7 +40,9 @@ def build_message(parcel: Parcel) -> JsonObject:
     blocks = [_header(_heading(notice)), _fields(parcel, request)]
     if request.question is not None:
         blocks.append(_quote(request.question))
-    if request.options:
+    if request.kind == "budget":
+        blocks.append(_quote("\n".join(request.evidence)))
+    elif request.options:
         blocks.append(_quote(f"Answers to choose from: {', '.join(request.options)}"))
     ways = rules_commands.list_ways(run.workflow_id, request, namespace=parcel.namespace)
     if request.arguments:

@@ -101,6 +101,8 @@ def _request(request: Request) -> JsonObject:
     fields: JsonObject = request.model_dump(mode="json", include=set(_PLAIN))
     return {
         **fields,
+        # Of other kinds it may hold what the model said.
+        "evidence": list(request.evidence) if request.kind == "budget" else [],
         "waits_for": list(request.waits_for),
         "needs": [
             {

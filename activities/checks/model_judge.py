@@ -1,23 +1,22 @@
 """A check by a model: a prompt of its own that holds the rubric and the evidence, and the verdict that comes back."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities.checks import evidence
 from mandate.activities.checks.findings import Unable, report
+from mandate.activities.checks.purse import Purse
 from mandate.activities.checks.subject import Work
-from mandate.activities.providers.base import Completion, Prompt, Provider
+from mandate.activities.grants import may_be_billed
+from mandate.activities.providers.base import Completion, GetProvider, Prompt
 from mandate.activities.toolbox import schema
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
 from mandate.workflows.contracts.verification import CheckResult
-
-GetProvider = Callable[[str], Awaitable[Provider]]
-"""The provider of a name; raises `ApplicationError` when the worker has none."""
 
 VERDICTS = ("pass", "fail", "unable")
 
@@ -36,7 +35,14 @@ Rubric:
 
 
 async def judge(
-    route: Sequence[str], rubric: str, work: Work, *, provider: GetProvider, within: timedelta, attempt: int
+    route: Sequence[str],
+    rubric: str,
+    work: Work,
+    *,
+    provider: GetProvider,
+    within: timedelta,
+    attempt: int,
+    purse: Purse,
 ) -> CheckResult:
     """Ask models for a finding by `rubric`, and return it with its cost, models that gave no verdict included.
 
@@ -50,7 +56,9 @@ async def judge(
     spent, without = Usage(), []
     for model in (*route[first:], *route[:first]):
         try:
-            completion = await _complete(model, rubric, work, provider=provider, within=within, attempt=attempt)
+            completion = await _complete(
+                model, rubric, work, provider=provider, within=within, attempt=attempt, purse=purse
+            )
             verdict = _verdict(model, completion)
         except _NoVerdict as none:
             spent += none.usage
@@ -74,27 +82,34 @@ class _NoVerdict(Unable):
 
 
 async def _complete(
-    model: str, rubric: str, work: Work, *, provider: GetProvider, within: timedelta, attempt: int
+    model: str, rubric: str, work: Work, *, provider: GetProvider, within: timedelta, attempt: int, purse: Purse
 ) -> Completion:
     name, _, model_name = model.partition(":")
     instructions = _INSTRUCTIONS + rubric
-    shown = UserMessage(role="user", parts=(TextPart(kind="text", text=evidence.collect(work)),))
+    told = evidence.collect(work)
+    shown = UserMessage(role="user", parts=(TextPart(kind="text", text=told),))
+    longest, price = purse.find_longest(work.agent.max_output_tokens), work.agent.price(model)
+    held = await purse.hold(model, instructions + told, longest, price)
     prompt = Prompt(
         model=model_name,
         instructions=instructions,
         tools=(),
         agent=digest_of(instructions.encode(errors="replace")),
         conversation=Conversation((shown,)),
-        max_output_tokens=work.agent.max_output_tokens,
+        max_output_tokens=longest,
         timeout=within,
         attempt=attempt,
+        price=price,
     )
     try:
-        return await (await provider(name)).complete(prompt)
+        completion = await (await provider(name)).complete(prompt)
     except ApplicationError as error:
+        await purse.give_up(held, may_be_billed=may_be_billed(error))
         wait = error.next_retry_delay.total_seconds() if error.next_retry_delay is not None else None
         reason = f"{model} gave no answer: {error.message}"
         raise _NoVerdict(reason, lasting=error.non_retryable, retry_after=wait) from None
+    await purse.settle(held, completion.usage)
+    return completion
 
 
 def _verdict(model: str, completion: Completion) -> CheckResult:

@@ -24,6 +24,8 @@ class Work:
     """Of the call, whole, as conditions see them."""
     text: str
     """Result of the call, or the final answer without the code fence around it."""
+    is_cut: bool = False
+    """True if `conversation` begins with a cut."""
 
     @property
     def is_shown(self) -> bool:
@@ -53,9 +55,8 @@ async def load_work(transcript: TranscriptLog, agent: PinnedAgent, request: Chec
         text = last.text
     else:
         raise Unable("there is no result that could be checked", lasting=True)
-    return Work(
-        agent, chain.conversation, definition, args, text if definition is not None else schema.remove_fence(text)
-    )
+    shown = text if definition is not None else schema.remove_fence(text)
+    return Work(agent, chain.conversation, definition, args, shown, is_cut=chain.cut is not None)
 
 
 async def load_call(

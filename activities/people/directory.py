@@ -1,18 +1,11 @@
 """Directory of people and their groups, as the file of people says at this moment."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
-from mandate.activities.documents import Fault, parse_document
-from mandate.activities.files import FileError, parse_spec
-from mandate.activities.text_files import UnreadableText, decode_text
+from mandate.activities.live_files import FileUnavailable, LiveFile
 from mandate.workflows.contracts.people import PeopleSpec, PersonSpec, normalize_name
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class DirectoryUnavailable(Exception):
@@ -73,11 +66,9 @@ class Directory:
 
     def __init__(self, path: Path | None, *, needed: bool = False) -> None:
         """Take the path; `needed` says that there is a file, else one that is not there means that nobody is known."""
-        self._path = path
-        self._needed = needed
-        self._content: bytes | None = None
+        self._file = LiveFile(path, PeopleSpec, subject="people", is_needed=needed) if path is not None else None
+        self._spec: PeopleSpec | None = None
         self._people: People | None = None
-        self._lock = asyncio.Lock()
 
     async def people(self) -> People | None:
         """Read the file as it is at this moment; return `None` when this worker has no such file.
@@ -85,42 +76,14 @@ class Directory:
         Raises:
             DirectoryUnavailable: the file cannot be read, has faults, or is gone.
         """
-        if self._path is None:
+        if self._file is None:
             return None
-        async with self._lock:
-            try:
-                content = await asyncio.to_thread(self._path.read_bytes)
-            except FileNotFoundError:
-                if self._needed:
-                    raise _unavailable("is gone", self._path) from None
-                return None
-            except OSError as error:
-                raise _unavailable(f"cannot be read: {error.strerror}", self._path) from None
-            # Its bytes and not its times are compared: two changes may come within the resolution of a clock.
-            if self._people is None or content != self._content:
-                self._people = None
-                self._people = await asyncio.to_thread(_read, self._path, content)
-                self._content = content
-            self._needed = True
-            return self._people
-
-
-def _read(path: Path, content: bytes) -> People:
-    try:
-        document = parse_document(str(path), decode_text(content))
-    except UnreadableText as error:
-        raise _unavailable(f"cannot be read: line {error.line}, column {error.column}: {error.problem}", path) from None
-    try:
-        return People(parse_spec(document, PeopleSpec))
-    except FileError as error:
-        raise _broken(error.faults[0]) from None
-
-
-def _broken(fault: Fault) -> DirectoryUnavailable:
-    log.error("people_file_broken", fault=str(fault))
-    return DirectoryUnavailable(f"the file of people has a fault{f' in line {fault.line}' if fault.line else ''}")
-
-
-def _unavailable(problem: str, path: Path) -> DirectoryUnavailable:
-    log.error("people_file_unavailable", path=str(path), problem=problem)
-    return DirectoryUnavailable(f"the file of people {problem}")
+        try:
+            spec = await self._file.read()
+        except FileUnavailable as error:
+            raise DirectoryUnavailable(str(error)) from None
+        if spec is None:
+            return None
+        if self._people is None or spec is not self._spec:
+            self._spec, self._people = spec, People(spec)
+        return self._people

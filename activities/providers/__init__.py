@@ -1,6 +1,6 @@
 """Providers: one module a model protocol; each is imported only when a configuration names it.
 
-A new one is a module here, its rules in `vendor_rules`, its name in `workflows/contracts/model.py`, its settings in
+A new one is a module here, its rules in `vendor_rules`, its name in `workflows/contracts/route.py`, its settings in
 `workers/settings.py` and its maker in `workers/providers.py`.
 
 base: contract of a provider
@@ -8,11 +8,14 @@ anthropic: Anthropic's Messages protocol
 openai_responses: OpenAI's Responses protocol
 openai_chat: Chat Completions of compatible servers
 openai_client: connection to such servers
+service: address and headers of a server
+params: request fields of an agent file
 requests: parts of all requests
 responses: parts of all answers
 response_limits: bounds on an answer's size
+breaker: pauses for models that are down
 errors: a provider's faults as failures
-prices: costs of model calls
+prices: prices and costs of calls
 rawjson: JSON kept as its text
 vendor_rules: what vendors refuse of tools
 tool_schemas: tools as vendors take them

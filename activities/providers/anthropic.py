@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from functools import reduce
+from operator import add
 
 import anthropic
 import httpx2
+from anthropic._types import RequestOptions
 
-from mandate.activities.providers import errors, responses
+from mandate.activities.providers import errors, params, responses
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import (
@@ -27,6 +31,7 @@ from mandate.activities.providers.requests import (
     offer_tools,
 )
 from mandate.activities.providers.response_limits import limit
+from mandate.activities.providers.service import Headers, Service, list_foreign
 from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
@@ -34,6 +39,7 @@ from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, O
 
 PROTOCOL: Protocol = "anthropic.messages"
 SERVER_CALL = "server_tool_use"
+_CACHED: JsonObject = {"cache_control": {"type": "ephemeral"}}
 
 
 class AnthropicMessages:
@@ -45,29 +51,37 @@ class AnthropicMessages:
     Vertex, thinking settings.
     """
 
-    def __init__(self, *, api_key: str, base_url: str | None = None) -> None:
-        self._secret = api_key
+    def __init__(self, *, api_key: str = "", base_url: str | None = None, service: Service | None = None) -> None:
+        """Take Anthropic's own service, or another one of the protocol."""
+        service = service or Service("anthropic", base_url, api_key, prices_as="anthropic")
+        self._service = service
         self._client = anthropic.AsyncAnthropic(
-            api_key=api_key,
-            base_url=base_url,
+            api_key=service.api_key,
+            base_url=service.base_url,
+            default_query=service.query,
             max_retries=0,
             timeout=TIMEOUT,
             open_telemetry=False,
             http_client=limit(anthropic.DefaultAsyncHttpxClient(limits=LIMITS, timeout=TIMEOUT, mounts=DIRECT)),
         )
-        self._offered = AgentPart(lambda prompt: offer_tools("anthropic", PROTOCOL, prompt))
+        self._offered = AgentPart(lambda prompt: offer_tools(service.provider, PROTOCOL, prompt))
         self._agents = AgentPart(lambda prompt: _agent_part(prompt, self._offered.of(prompt)))
 
     async def complete(self, prompt: Prompt) -> Completion:
-        peer = errors.Peer("anthropic", prompt.model, str(self._client.base_url), prompt.attempt, secret=self._secret)
-        return self.read_answer(prompt, await self._post(prompt, peer), peer)
+        headers = self._service.make_headers(prompt)
+        secrets = (self._service.api_key,) if headers is None else headers.secrets
+        base_url = str(self._client.base_url)
+        peer = errors.Peer(self._service.provider, prompt.model, base_url, prompt.attempt, secrets=secrets)
+        return self.read_answer(prompt, await self._post(prompt, peer, headers), peer)
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
         messages = DIALECT.write_conversation(prompt, _messages)
-        return b'{"model":%b,"max_tokens":%d,%b,"messages":[%b]}' % (
+        return b'{"model":%b,"max_tokens":%d,%b%b%b"messages":[%b]}' % (
             dump(prompt.model).encode(),
             prompt.max_output_tokens,
+            b'"tool_choice":{"type":"none"},' if prompt.is_last and self._offered.of(prompt) else b"",
+            params.encode(prompt, PROTOCOL, _CACHED),
             self._agents.of(prompt),
             b",".join(messages),
         )
@@ -90,13 +104,15 @@ class AnthropicMessages:
             native=DIALECT.keep_native(blocks),
             ended=ended,
             why=refusal if ended == "refused" else "",
+            model=body.get("model").string,
         )
-        return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body), self._offered.of(prompt))
+        usage = _usage(self._service.prices_as, prompt, body)
+        return responses.make_completion(prompt, PROTOCOL, answer, usage, self._offered.of(prompt))
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _post(self, prompt: Prompt, peer: errors.Peer) -> Raw:
+    async def _post(self, prompt: Prompt, peer: errors.Peer, headers: Headers | None) -> Raw:
         seconds = prompt.timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
@@ -104,7 +120,7 @@ class AnthropicMessages:
                     "/v1/messages",
                     cast_to=httpx2.Response,
                     content=self.request(prompt),
-                    options={"timeout": make_timeout(prompt.timeout)},
+                    options=self._options(prompt, headers),
                 )
         except anthropic.APIStatusError as error:
             raise errors.from_status(peer, error.status_code, error.response.headers, error.response.text) from None
@@ -113,6 +129,14 @@ class AnthropicMessages:
         except (anthropic.AnthropicError, httpx2.RequestError) as error:
             raise errors.from_connection(peer, error) from None
         return await errors.read_document(peer, response)
+
+    def _options(self, prompt: Prompt, headers: Headers | None) -> RequestOptions:
+        timeout = make_timeout(prompt.timeout)
+        if headers is None:
+            return {"timeout": timeout}
+        foreign = dict.fromkeys(list_foreign(self._client.default_headers), anthropic.Omit())
+        # Where an answer sends to, nobody has said that keys may go.
+        return {"timeout": timeout, "headers": {**foreign, **headers.values}, "follow_redirects": False}
 
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:
@@ -147,14 +171,11 @@ def _is_paused(answer: EncodedAnswer) -> bool:
 
 
 def _agent_part(prompt: Prompt, offered: Mapping[str, OfferedTool]) -> bytes:
-    settings: JsonObject = {"cache_control": {"type": "ephemeral"}}
-    if prompt.instructions.strip():
-        settings["system"] = prompt.instructions
-    part = dump(settings, sort_keys=True)[1:-1].encode()
+    system = b'"system":%b,' % dump(prompt.instructions).encode() if prompt.instructions.strip() else b""
     tools = dump_tools(
         {"name": name, "description": tool.description, "input_schema": tool.schema} for name, tool in offered.items()
     )
-    return part + b',"tools":' + tools if offered else part
+    return system + b'"tools":%b,' % tools if offered else system
 
 
 def _result(call_id: str, text: str, error: bool) -> bytes:  # noqa: FBT001 - the form of `Dialect.result`
@@ -232,13 +253,28 @@ def _is_whole(block: Raw) -> bool:
 DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild, _native)
 
 
-def _usage(prompt: Prompt, body: Raw) -> Usage:
-    counts = responses.TokenCounts(body.get("usage"))
+def _usage(prices_as: str | None, prompt: Prompt, body: Raw) -> Usage:
+    """Return the usage of all passes of one call.
+
+    Where the service did several, as in a compaction or a tool of its own, the top level counts only the last.
+    """
+    whole = _usage_of(prices_as, prompt, body, body.get("usage"))
+    passes = body.get("usage").get("iterations")
+    if not passes.value:
+        return whole
+    # What is no list of passes cannot be read, so that the price is unknown.
+    total = reduce(add, [_usage_of(prices_as, prompt, body, counts) for counts in passes.items or (passes,)])
+    cost = {"unpriced_calls": 1, "cost_usd": Decimal(0)} if total.unpriced_calls else {}
+    return total.model_copy(update={"model_calls": 1, "reasoning_tokens": whole.reasoning_tokens, **cost})
+
+
+def _usage_of(prices_as: str | None, prompt: Prompt, body: Raw, reported: Raw) -> Usage:
+    counts = responses.TokenCounts(reported)
     cached = counts.read_detail("cache_read_input_tokens")
     written = counts.read_detail("cache_creation_input_tokens")
     return responses.compute_usage(
-        "anthropic",
-        prompt.model,
+        prices_as,
+        prompt,
         body,
         counts,
         input_tokens=counts.read("input_tokens") + cached + written,

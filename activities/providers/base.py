@@ -1,13 +1,14 @@
 """Model providers: one answer to one conversation."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
 from mandate.activities.transcript.conversation import Conversation
-from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.base import Digest, JsonObject
 from mandate.workflows.contracts.model import Finish, Usage
+from mandate.workflows.contracts.route import Price
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.transcript import AssistantMessage
 
@@ -28,6 +29,14 @@ class Prompt:
     """For the whole call, whatever the provider's gaps between bytes."""
     attempt: int
     """1 for the first attempt of this request."""
+    is_last: bool = False
+    """The model may call no tools any more; they are offered all the same, so that requests begin alike."""
+    price: Price | None = None
+    """The price that the run has pinned; `None`: the list price of the day."""
+    has_others: bool = False
+    """Another model is asked if this one gives no answer."""
+    params: JsonObject = field(default_factory=dict)
+    """Request fields of the vendor, as the agent file has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,8 @@ class Completion:
     """Of this call; `model_calls` is 1, and an unknown price is one of `unpriced_calls`."""
     problem: str | None = None
     """The reason why `finish` is `truncated`, `refused` or `empty`: one sentence for people and for the model."""
+    answered_by: str = ""
+    """Model that answered, as the provider names it; empty where it does not."""
 
 
 class Provider(Protocol):
@@ -51,5 +62,8 @@ class Provider(Protocol):
 
     async def close(self) -> None: ...
 
+
+GetProvider = Callable[[str], Awaitable[Provider]]
+"""The provider of a name; raises `ApplicationError` when the worker has none."""
 
 MakeProvider = Callable[[], Awaitable[Provider]]

@@ -1,5 +1,6 @@
 """Faults of a provider, as the failures that `call_model` raises."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -9,11 +10,12 @@ from temporalio.exceptions import ApplicationError
 
 from mandate.activities.failures import ModelFault, make_model_failure
 from mandate.activities.providers import response_limits
-from mandate.activities.providers.rawjson import NOTHING, Raw
-from mandate.activities.retry_after import retry_after
+from mandate.activities.providers.rawjson import Raw
+from mandate.activities.retry_after import read_wait, retry_after
 from mandate.workflows.rules.plain_text import shorten
 
 EXCERPT_CHARACTERS = 200
+_DELAY = re.compile(r"([0-9]+(?:\.[0-9]+)?)s")
 _SHOWN_BYTES = 4096
 
 _TOO_LONG = (
@@ -27,12 +29,16 @@ _TOO_LONG = (
     "maximum model length",
     "input is too long",
     "request_too_large",
+    "longer than the model's context length",
+    "exceeds the maximum number of tokens allowed",
+    "contextwindowexceedederror",
 )
 _QUOTA = (
     "insufficient_quota",
     "billing_hard_limit_reached",
     "enforced_spend_limit_reached",
     "contract_spend_limit_reached",
+    "budget_exceeded",
 )
 _FILTERED = (
     "content_filter",
@@ -41,6 +47,18 @@ _FILTERED = (
     "bio_policy",
     "misalignment_policy_violation",
 )
+_MISCONFIGURED = (
+    "api_key_invalid",
+    "api key not valid",
+    "invalid model name",
+    "invalid_model",
+    "is not a valid model id",
+    "model_not_found",
+    "deploymentnotfound",
+)
+"""Of a wrong key or name of a model, which some servers answer with 400."""
+_WRITTEN_BADLY = "tool_use_failed"
+"""Groq's code for a call that the model wrote and that cannot be read: another attempt may do better."""
 _TRANSIENT: Mapping[str, ModelFault] = {
     "rate_limit_exceeded": "rate_limit",
     "rate_limit_error": "rate_limit",
@@ -56,7 +74,7 @@ class Peer:
     model: str
     base_url: str
     attempt: int
-    secret: str = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
     """Cut out of whatever the provider says."""
 
     def failure(
@@ -67,6 +85,7 @@ class Peer:
         status: int | None = None,
         retry_after: float | None = None,
         retryable: bool | None = None,
+        may_be_billed: bool | None = None,
     ) -> ApplicationError:
         """Return the failure to raise: `what` happened to a request to this model."""
         name = f"{self.provider}:{self.model}"
@@ -78,11 +97,14 @@ class Peer:
             retry_after=retry_after,
             status=status,
             retryable=retryable,
+            may_be_billed=may_be_billed,
         )
 
     def redact(self, text: str) -> str:
-        """Return `text` without the key, which some servers repeat."""
-        return text.replace(self.secret, "[key]") if len(self.secret) > 3 else text
+        """Return `text` without keys, which some servers repeat."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, "[key]") if len(secret) > 3 else text
+        return text
 
     @property
     def place(self) -> str:
@@ -101,10 +123,11 @@ def from_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) 
     wish = headers.get("x-should-retry", "").strip().lower()
     if wish == "true" and fault == "bad_request":
         fault = "server"
-    limit, advice = (100, _advice(peer, status)) if fault == "configuration" else (EXCERPT_CHARACTERS, "")
+    limit, advice = (100, _advice(peer, status, message)) if fault == "configuration" else (EXCERPT_CHARACTERS, "")
     what = f"answered {status}{f' ({code})' if code else ''}: {shorten(message, limit) or 'no text'}{advice}"
     retryable = False if wish == "false" else None
-    return peer.failure(fault, what, status=status, retry_after=retry_after(headers) or None, retryable=retryable)
+    wait = retry_after(headers) or _find_wait(body)
+    return peer.failure(fault, what, status=status, retry_after=wait or None, retryable=retryable)
 
 
 def from_error_object(peer: Peer, error: Raw) -> ApplicationError:
@@ -143,15 +166,15 @@ def from_connection(peer: Peer, error: BaseException) -> ApplicationError:
         )
     detail = shorten(peer.redact(str(cause)), EXCERPT_CHARACTERS)
     what = f"gave no whole answer at {peer.place!r}: {type(cause).__name__}{f': {detail}' if detail else ''}"
-    return peer.failure("connection", what)
+    return peer.failure("connection", what, may_be_billed=not isinstance(cause, httpx2.ConnectError))
 
 
 def from_timeout(peer: Peer, seconds: float, error: BaseException) -> ApplicationError:
     """Return the failure for a passed deadline, or for one step of the request that took too long."""
     if isinstance(error.__cause__, httpx2.PoolTimeout):
-        return peer.failure("timeout", "was not asked: all connections to it are in use")
+        return peer.failure("not_asked", "was not asked: all connections to it are in use")
     if isinstance(error.__cause__, httpx2.ConnectTimeout):
-        return peer.failure("timeout", f"did not take a connection at {peer.place!r}")
+        return peer.failure("timeout", f"did not take a connection at {peer.place!r}", may_be_billed=False)
     return peer.failure("timeout", f"gave no whole answer within {seconds:g} s")
 
 
@@ -178,12 +201,17 @@ def _fault(status: int, code: str, message: str) -> ModelFault:
         return "context_length"
     if status == 402 or code in _QUOTA:
         return "quota"
+    if code == _WRITTEN_BADLY:
+        return "malformed"
+    if status == 400 and any(marker in words for marker in _MISCONFIGURED):
+        return "configuration"
     if code in _FILTERED:
         return "content_filter"
     match status:
         case 429:
             return "rate_limit"
-        case 529:
+        # 498: Groq's for a tier without room.
+        case 498 | 529:
             return "overloaded"
         case 408 | 409:
             return "server"
@@ -195,26 +223,51 @@ def _fault(status: int, code: str, message: str) -> ModelFault:
             return "bad_request"
 
 
+def _read_body(body: str) -> Raw:
+    """Return the object that an error body is; raises `ValueError` for one that is no JSON."""
+    document = Raw.read(body.removeprefix("\ufeff"))
+    # Google's is in a list.
+    return document.items[0] if document.items else document
+
+
+def _find_wait(body: str) -> float | None:
+    """Return the seconds that Google asks to wait, which stand in the body: `"retryDelay": "36s"`."""
+    try:
+        details = _read_body(body).get("error").get("details").items
+    except ValueError:
+        return None
+    delays = (_DELAY.fullmatch(detail.get("retryDelay").string) for detail in details)
+    return next((read_wait(delay[1]) for delay in delays if delay is not None), None)
+
+
 def _explain_body(body: str) -> tuple[str, str]:
     """Return code and message of an error body of either vendor, of a compatible server, or of a proxy in between."""
-    body = body.removeprefix("\ufeff")
     try:
-        document = Raw.read(body)
+        document = _read_body(body)
     except ValueError:
-        return "", body
+        return "", body.removeprefix("\ufeff")
     error = document.get("error") if isinstance(document.get("error").value, dict) else document
-    detail = error.get("details").get("error_code").string
-    code = detail or error.get("code").string or _named_type(error)
-    message = error.get("message").string or document.get("error").string or document.get("detail").string
+    if error.get("metadata").get("flagged_input").value is not None:
+        return _FILTERED[0], error.get("message").string
+    named = (error.get("details").get("error_code").string, error.get("code").string, _named_type(error))
+    # A code that repeats the status says less than a type.
+    code = next((code for code in named if code and not code.isdecimal()), next(filter(None, named), ""))
+    message = (
+        error.get("message").string
+        or error.get("Message").string
+        or document.get("error").string
+        or document.get("detail").string
+        or "; ".join(filter(None, (detail.get("msg").string for detail in document.get("detail").items)))
+    )
     return code, message or body
 
 
 def _named_type(error: Raw) -> str:
-    kind = error.get("type")
-    return kind.string if kind is not NOTHING and kind.string != "error" else ""
+    kinds = (error.get(name).string for name in ("type", "status", "__type"))
+    return next((kind for kind in kinds if kind and kind.lower() not in {"error", "none"}), "")
 
 
-def _advice(peer: Peer, status: int) -> str:
-    if status in (401, 403):
+def _advice(peer: Peer, status: int, message: str) -> str:
+    if status in (401, 403) or "api key" in message.lower():
         return "; check the API key and what it may use"
     return f"; check the model's name and the base URL {peer.place!r} (OpenAI's ends in /v1, Anthropic's does not)"

@@ -1,9 +1,8 @@
 """The Chat Completions protocol: vLLM and most other servers of one's own."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
-from mandate.activities.providers import errors, responses
+from mandate.activities.providers import errors, params, responses
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.openai_client import OpenAiClient
 from mandate.activities.providers.rawjson import Raw
@@ -17,18 +16,18 @@ from mandate.activities.providers.requests import (
     dump_tools,
     is_object,
     make_arguments,
-    make_id,
     make_name,
+    make_short_id,
     offer_tools,
 )
+from mandate.activities.providers.service import Service
 from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.endpoints import MaxTokensField
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol, RefusalPart, TextPart
 
 PROTOCOL: Protocol = "openai.chat"
-
-MaxTokensField = Literal["max_completion_tokens", "max_tokens"]
 
 _PARAGRAPH = rb"\n\n"
 _NOTED = b'{"role":"assistant","content":"Noted."}'
@@ -44,17 +43,18 @@ class OpenAiChat:
     def __init__(
         self,
         *,
-        api_key: str,
-        base_url: str,
-        provider: str = "vllm",
+        api_key: str = "",
+        base_url: str = "",
+        service: Service | None = None,
         max_tokens_field: MaxTokensField = "max_completion_tokens",
     ) -> None:
-        """Take the connection; where no key is wanted, `api_key` is empty; old servers want the field `max_tokens`."""
-        self._provider = provider
+        """Take the server of `vllm:` models, or another `service`; old servers want the field `max_tokens`."""
+        service = service or Service("vllm", base_url, api_key)
+        self._service = service
         self._max_tokens_field = max_tokens_field.encode()
-        self._client = OpenAiClient("/chat/completions", provider=provider, api_key=api_key, base_url=base_url)
+        self._client = OpenAiClient("/chat/completions", service)
         self._systems = AgentPart(_system)
-        self._offered = AgentPart(lambda prompt: offer_tools(provider, PROTOCOL, prompt))
+        self._offered = AgentPart(lambda prompt: offer_tools(service.provider, PROTOCOL, prompt))
         self._tools = AgentPart(lambda prompt: _tools(self._offered.of(prompt)))
 
     async def complete(self, prompt: Prompt) -> Completion:
@@ -66,10 +66,12 @@ class OpenAiChat:
         messages = DIALECT.write_conversation(prompt, _messages)
         if system := self._systems.of(prompt):
             messages.insert(0, system)
-        return b'{"model":%b,"%b":%d,%b"messages":[%b]}' % (
+        return b'{"model":%b,"%b":%d,%b%b%b"messages":[%b]}' % (
             dump(prompt.model).encode(),
             self._max_tokens_field,
             prompt.max_output_tokens,
+            b'"tool_choice":"none",' if prompt.is_last and self._offered.of(prompt) else b"",
+            params.encode(prompt, PROTOCOL, {}),
             self._tools.of(prompt),
             b",".join(messages),
         )
@@ -89,6 +91,7 @@ class OpenAiChat:
             native=DIALECT.keep_native([_clean(message)]),
             ended=ended,
             why="its content filter withheld the answer" if ended == "refused" else "",
+            model=body.get("model").string,
         )
         return responses.make_completion(prompt, PROTOCOL, answer, self._usage(prompt, body), self._offered.of(prompt))
 
@@ -98,8 +101,8 @@ class OpenAiChat:
     def _usage(self, prompt: Prompt, body: Raw) -> Usage:
         counts = responses.TokenCounts(body.get("usage"))
         return responses.compute_usage(
-            self._provider,
-            prompt.model,
+            self._service.prices_as,
+            prompt,
             body,
             counts,
             input_tokens=counts.read("prompt_tokens"),
@@ -152,7 +155,7 @@ def _unquote(text: str) -> bytes:
 
 
 def _rebuild(message: AssistantMessage) -> EncodedAnswer:
-    text, ids = _read_text(message), tuple(make_id(call.call_id) for call in message.calls)
+    text, ids = _read_text(message), tuple(make_short_id(call.call_id) for call in message.calls)
     return EncodedAnswer(_write(text, message.calls, ids) if text.strip() or ids else b"", ids, message)
 
 
@@ -238,4 +241,4 @@ def _clean(message: Raw) -> Raw:
     return Raw.read("{" + ",".join(f"{dump(name)}:{text}" for name, text in kept.items()) + "}")
 
 
-DIALECT = Dialect(PROTOCOL, _result, _unquote, _rebuild, _native)
+DIALECT = Dialect(PROTOCOL, _result, _unquote, _rebuild, _native, make_short_id)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-from mandate.activities.providers import errors, responses
+from mandate.activities.providers import errors, params, responses
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.openai_client import OpenAiClient
 from mandate.activities.providers.rawjson import Raw
@@ -20,6 +20,7 @@ from mandate.activities.providers.requests import (
     make_name,
     offer_tools,
 )
+from mandate.activities.providers.service import Service
 from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.base import JsonObject, digest_of
 from mandate.workflows.contracts.model import Usage
@@ -37,9 +38,12 @@ class OpenAiResponses:
     variant, background mode, models that want `reasoning` settings.
     """
 
-    def __init__(self, *, api_key: str, base_url: str | None = None) -> None:
-        self._client = OpenAiClient("/responses", provider="openai", api_key=api_key, base_url=base_url)
-        self._offered = AgentPart(lambda prompt: offer_tools("openai", PROTOCOL, prompt))
+    def __init__(self, *, api_key: str = "", base_url: str | None = None, service: Service | None = None) -> None:
+        """Take OpenAI's own service, or another one of the protocol."""
+        service = service or Service("openai", base_url, api_key, prices_as="openai")
+        self._service = service
+        self._client = OpenAiClient("/responses", service)
+        self._offered = AgentPart(lambda prompt: offer_tools(service.provider, PROTOCOL, prompt))
         self._agents = AgentPart(lambda prompt: _agent_part(prompt, self._offered.of(prompt)))
 
     async def complete(self, prompt: Prompt) -> Completion:
@@ -50,12 +54,14 @@ class OpenAiResponses:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
         items = DIALECT.write_conversation(prompt, _items)
         first = items[0] if items else b""
-        return b'{"model":%b,"max_output_tokens":%d,"prompt_cache_key":"%b",%b,"input":[%b]}' % (
+        return b'{"model":%b,"max_output_tokens":%d,%b"prompt_cache_key":"%b",%b%b,"input":[%b]}' % (
             dump(prompt.model).encode(),
             prompt.max_output_tokens,
+            b'"tool_choice":"none",' if prompt.is_last and self._offered.of(prompt) else b"",
             # One key a conversation: the service sends requests with one key and beginning to one machine, up to a
             # rate that one agent's runs together would exceed.
             digest_of(prompt.agent.encode() + first).encode(),
+            params.encode(prompt, PROTOCOL, {}),
             self._agents.of(prompt),
             b",".join(items),
         )
@@ -75,8 +81,10 @@ class OpenAiResponses:
             native=DIALECT.keep_native(items),
             ended=ended,
             why=why,
+            model=body.get("model").string,
         )
-        return responses.make_completion(prompt, PROTOCOL, answer, _usage(prompt, body), self._offered.of(prompt))
+        usage = _usage(self._service.prices_as, prompt, body)
+        return responses.make_completion(prompt, PROTOCOL, answer, usage, self._offered.of(prompt))
 
     async def close(self) -> None:
         await self._client.close()
@@ -203,11 +211,11 @@ def _is_sendable(item: Raw) -> bool:
 DIALECT = Dialect(PROTOCOL, _result, _text, _rebuild, _native)
 
 
-def _usage(prompt: Prompt, body: Raw) -> Usage:
+def _usage(prices_as: str | None, prompt: Prompt, body: Raw) -> Usage:
     counts = responses.TokenCounts(body.get("usage"))
     return responses.compute_usage(
-        "openai",
-        prompt.model,
+        prices_as,
+        prompt,
         body,
         counts,
         input_tokens=counts.read("input_tokens"),

@@ -7,6 +7,7 @@ last, so that a request begins with the bytes of the one before it and the provi
 import hashlib
 import json
 import re
+import string
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ TIMEOUT = httpx2.Timeout(connect=10, read=600, write=60, pool=60)
 DIRECT: dict[str, None] = dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]"))
 """Transport mounts that keep a server on this machine out of `HTTP_PROXY`."""
 
+_ALPHABET = string.ascii_letters + string.digits
+_SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
+
 NO_RESULT = "(no result: this call was not made)"
 EMPTY_RESULT = "(empty)"
 EMPTY_INPUT = "(empty)"
@@ -53,6 +57,17 @@ def make_timeout(timeout: timedelta) -> httpx2.Timeout:
 def make_id(call_id: str) -> str:
     """Return `call_id` in the form that all protocols accept: up to 40 of `[a-zA-Z0-9_-]`."""
     return _plain(call_id, 40)
+
+
+def make_short_id(call_id: str) -> str:
+    """Return `call_id` in the form of Mistral's servers, and of its models elsewhere: nine letters and digits.
+
+    Other servers of Chat Completions take any text.
+    """
+    if _SHORT_ID.fullmatch(call_id):
+        return call_id
+    number = int.from_bytes(hashlib.sha256(call_id.encode()).digest())
+    return "".join(_ALPHABET[number // len(_ALPHABET) ** place % len(_ALPHABET)] for place in range(9))
 
 
 def make_name(tool: str) -> str:
@@ -155,6 +170,8 @@ class Dialect:
     """An answer from its parts, with ids and names that every protocol accepts."""
     native: Callable[[Sequence[Raw]], Sequence[Raw] | None]
     """Those of a provider's own items that it takes back, in their order; `None` when they are not sent at all."""
+    make_id: Callable[[str], str] = make_id
+    """The id of a call of another model, as `rebuilt` writes it."""
 
     def keep_native(self, items: Sequence[Raw]) -> list[str] | None:
         """Return the provider's own items that go back to it; `None` when the answer is to be rebuilt."""
@@ -188,7 +205,7 @@ class Dialect:
             return self.rebuilt(message)
         own = asked is not None and bool(self._replay(asked, model))
         results = [part for part in message.parts if isinstance(part, ResultPart)]
-        ids = [result.call_id if own else make_id(result.call_id) for result in results]
+        ids = [result.call_id if own else self.make_id(result.call_id) for result in results]
         return EncodedInput(
             results=tuple(
                 (call_id, self.result(call_id, result.text if result.text.strip() else EMPTY_RESULT, result.error))

@@ -50,6 +50,8 @@ class Answer:
     ended: Ended
     why: str = ""
     """The provider's words on a refusal, or where an answer was cut."""
+    model: str = ""
+    """As the provider names it."""
 
 
 def make_text(value: str) -> TextPart:
@@ -142,7 +144,13 @@ def make_completion(
         model=prompt.model,
         native=",".join(native) if native else None,
     )
-    return Completion(message=message, finish=finish, usage=usage, problem=problem)
+    return Completion(
+        message=message,
+        finish=finish,
+        usage=usage,
+        problem=problem,
+        answered_by=shorten(answer.model, _SHOWN_CHARACTERS),
+    )
 
 
 @dataclass(slots=True)
@@ -171,8 +179,8 @@ class TokenCounts:
 
 
 def compute_usage(
-    provider: str,
-    model: str,
+    prices_as: str | None,
+    prompt: Prompt,
     body: Raw,
     counts: TokenCounts,
     *,
@@ -184,6 +192,7 @@ def compute_usage(
 ) -> Usage:
     """Return the tokens of one call, as read by `counts`, and their cost; `input_tokens` includes the cached ones.
 
+    `prices_as` is the provider whose list prices hold; without one the cost is unknown.
     Where a count could not be read, the price is unknown: a sum over the others would be too low.
     """
     usage = Usage(
@@ -194,7 +203,9 @@ def compute_usage(
         output_tokens=output,
         reasoning_tokens=reasoning,
     )
-    cost = prices.compute_price(provider, model, usage, body) if counts.is_whole else None
+    cost = None
+    if counts.is_whole:
+        cost = prices.compute_price(prices_as, prompt.model, usage, body, price=prompt.price, counts=counts.usage)
     return usage.model_copy(update={"unpriced_calls": 1} if cost is None else {"cost_usd": cost})
 
 

@@ -2,6 +2,11 @@
 
 base: contract of a store
 address: store of an address
+budgets: accounts of budgets beyond one run
 sqlite: blobs in one SQLite file
+sqlite_budgets: accounts in SQLite
+sqlite_results: kept results in it
 postgres: blobs in PostgreSQL
+postgres_budgets: accounts in PostgreSQL
+postgres_results: kept results in it
 """

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from mandate.activities.stores.budgets import Balance, Line, Reserved
 from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.budget import Amount
 
 
 class StoreUnavailable(Exception):
@@ -71,6 +73,43 @@ class Announcements:
 
 FORGOTTEN_AFTER = timedelta(days=1)
 """Silence after which a worker's word is deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptResult:
+    """Result of a call of a read tool, which answers equal calls for a while."""
+
+    tool: str
+    agent: str
+    """The agent whose run made the call."""
+    digest: Digest
+    """Address of its text, which is a blob however short it is."""
+    size: int
+    """UTF-8 bytes of the text."""
+    run: str
+    """Workflow id of the run that made the call."""
+    run_id: str
+    """Temporal's own id of it."""
+    step: int
+    age: timedelta = timedelta(0)
+    """Since it was kept, by the store's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """The kept results of one tool that have not expired."""
+
+    tool: str
+    entries: int
+    size: int
+    """UTF-8 bytes of all of them."""
+    oldest: datetime
+    hits: int
+    """Calls that they have answered."""
+
+
+EXPIRED_AT_ONCE = 100
+"""Expired results that are removed each time that one is kept."""
 
 
 class BlobStore(Protocol):
@@ -140,6 +179,62 @@ class BlobStore(Protocol):
 
     async def announcements(self, queue: str) -> Announcements:
         """Return what workers of a task queue say of themselves. Raise as `announce`."""
+        ...
+
+    async def reserve(self, reservation: str, lines: Sequence[Line], amount: Amount) -> Reserved:
+        """Hold `amount` on all lines, of distinct accounts, or on none; durably, and whoever else reserves meanwhile.
+
+        A reservation of the same name that was made before is granted again and changes nothing, also once it is
+        settled: a call that may be billed once more needs one of its own.
+
+        Raises:
+            StoreUnavailable: it may be held or not; reserving again under the same name is safe.
+        """
+        ...
+
+    async def settle(self, reservation: str, actual: Amount | None = None) -> tuple[Balance, ...]:
+        """Count `actual` in place of what a reservation holds, and return its accounts as they then stand.
+
+        Left out, all that is held counts as spent, as assumed. Only the first time counts: nothing is changed or
+        returned for a reservation that is settled, or that there is none of.
+
+        Raises:
+            StoreUnavailable: it may be settled or not; settling again is safe.
+        """
+        ...
+
+    async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
+        """Return all accounts of the periods from `first` to `last`, compared as texts, by budget, scope and period.
+
+        What is held for longer than `HELD_AT_MOST` counts as spent and assumed here.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
+    async def keep(self, key: str, result: KeptResult, lifetime: timedelta) -> None:
+        """Keep a result for `lifetime` by the store's clock, in place of an earlier one; remove some that expired.
+
+        Raises:
+            StoreUnavailable: it may be kept or not.
+        """
+        ...
+
+    async def cached(self, key: str) -> KeptResult | None:
+        """Return the result that is kept under `key` and has not expired, and count that it was asked for.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
+    async def cache_use(self, tool: str | None = None, agent: str | None = None) -> tuple[CacheUse, ...]:
+        """Return what is kept, by tool; of one tool or of the runs of one agent only, if named. Raise as `cached`."""
+        ...
+
+    async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
+        """Remove what `cache_use` tells of; return the number of results that had not expired. Raise as `cached`."""
         ...
 
     async def close(self) -> None: ...

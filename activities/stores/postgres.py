@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
 
+from mandate.activities.stores import postgres_budgets, postgres_results
 from mandate.activities.stores.base import (
     FIRST_HOUR,
     FORGOTTEN_AFTER,
@@ -17,11 +18,15 @@ from mandate.activities.stores.base import (
     USED_AFTER,
     Announcement,
     Announcements,
+    CacheUse,
+    KeptResult,
     Key,
     Keys,
     StoreUnavailable,
 )
+from mandate.activities.stores.budgets import Balance, Line, Reserved
 from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.budget import Amount
 
 CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 30.0
@@ -31,7 +36,8 @@ ROWS = 1000
 """Addresses a round trip."""
 
 _SCHEMA_LOCK = 0x4D4E4454
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS mandate_blobs (digest text COLLATE "C" PRIMARY KEY, content bytea NOT NULL);
 CREATE TABLE IF NOT EXISTS mandate_store (id integer PRIMARY KEY CHECK (id = 1), identity text NOT NULL);
 CREATE TABLE IF NOT EXISTS mandate_claims (
@@ -47,11 +53,14 @@ CREATE TABLE IF NOT EXISTS mandate_workers (
     since timestamptz NOT NULL DEFAULT now(), seen_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (queue, worker)
 );
 """
-_EXISTS = """
-SELECT bool_and(to_regclass(made) IS NOT NULL)
-FROM unnest('{mandate_blobs, mandate_store, mandate_claims, mandate_keys, mandate_unmarked, mandate_workers}'::text[])
-    AS made
-"""
+    + postgres_results.SCHEMA
+)
+_TABLES = (
+    *("mandate_blobs", "mandate_store", "mandate_claims", "mandate_keys", "mandate_unmarked", "mandate_workers"),
+    *postgres_budgets.TABLES,
+    postgres_results.TABLE,
+)
+_EXISTS = "SELECT bool_and(to_regclass(made) IS NOT NULL) FROM unnest($1::text[]) AS made"
 _IS_OLDER = "SELECT to_regclass('mandate_store') IS NOT NULL AND to_regclass('mandate_keys') IS NULL"
 _KEYS = "SELECT number, secret, made_at, used_from, retired_at FROM mandate_keys ORDER BY number"
 _ADD_KEY = """
@@ -91,7 +100,7 @@ _MISSHAPEN = (
 
 
 class PostgresStore:
-    """The `BlobStore` in the database at `dsn`, in six tables that are made at the first call.
+    """The `BlobStore` in the database at `dsn`, in tables that are made at the first call.
 
     Connections belong to the event loop of the first call. A lost one is an error for the calls that it carried;
     the next call opens another.
@@ -163,6 +172,34 @@ class PostgresStore:
         workers = tuple(Announcement(*row[1:]) for row in map(tuple, rows) if row[1] is not None)
         return Announcements(rows[0]["now"], workers)
 
+    async def reserve(self, reservation: str, lines: Sequence[Line], amount: Amount) -> Reserved:
+        async with self._connection() as connection:
+            return await postgres_budgets.reserve(connection, reservation, lines, amount)
+
+    async def settle(self, reservation: str, actual: Amount | None = None) -> tuple[Balance, ...]:
+        async with self._connection() as connection:
+            return await postgres_budgets.settle(connection, reservation, actual)
+
+    async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
+        async with self._connection() as connection:
+            return await postgres_budgets.list_balances(connection, first, last)
+
+    async def keep(self, key: str, result: KeptResult, lifetime: timedelta) -> None:
+        async with self._connection() as connection:
+            await postgres_results.keep(connection, key, result, lifetime)
+
+    async def cached(self, key: str) -> KeptResult | None:
+        async with self._connection() as connection:
+            return await postgres_results.find(connection, key)
+
+    async def cache_use(self, tool: str | None = None, agent: str | None = None) -> tuple[CacheUse, ...]:
+        async with self._connection() as connection:
+            return await postgres_results.list_use(connection, tool, agent)
+
+    async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
+        async with self._connection() as connection:
+            return await postgres_results.clear(connection, tool, agent)
+
     async def close(self) -> None:
         """Close the connections; more than once does no harm."""
         async with self._opening:
@@ -222,11 +259,11 @@ async def _create_tables(pool: asyncpg.Pool) -> None:
     Creates nothing where they exist: then the right to use them is enough.
     """
     async with pool.acquire() as connection, connection.transaction():
-        if await connection.fetchval(_EXISTS):
+        if await connection.fetchval(_EXISTS, _TABLES):
             return
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
         is_older = await connection.fetchval(_IS_OLDER)
-        await connection.execute(_SCHEMA)
+        await connection.execute(_SCHEMA + postgres_budgets.SCHEMA)
         if is_older:
             await connection.execute(
                 "INSERT INTO mandate_unmarked VALUES (1, now() + $1::interval) ON CONFLICT DO NOTHING", FIRST_HOUR

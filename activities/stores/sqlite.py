@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from mandate.activities import private_files
+from mandate.activities.stores import sqlite_budgets, sqlite_results
 from mandate.activities.stores.base import (
     FIRST_HOUR,
     FORGOTTEN_AFTER,
@@ -21,11 +22,15 @@ from mandate.activities.stores.base import (
     USED_AFTER,
     Announcement,
     Announcements,
+    CacheUse,
+    KeptResult,
     Key,
     Keys,
     StoreUnavailable,
 )
+from mandate.activities.stores.budgets import Balance, Line, Reserved
 from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.budget import Amount
 
 R = TypeVar("R")
 
@@ -52,10 +57,16 @@ _SCHEMA = (
         PRIMARY KEY (queue, worker)
     )
     """,
+    *sqlite_budgets.SCHEMA,
+    *sqlite_results.SCHEMA,
 )
-SCHEMA_VERSION = 3
-"""In the file's `user_version`; files of version 0 have no claims, those of version 1 no keys, of 2 no workers."""
-_TABLES = ("blobs", "store", "claims", "keys", "unmarked", "workers", "sqlite_sequence")
+SCHEMA_VERSION = 5
+"""In the file's `user_version`: versions 1 to 5 have added claims, keys, workers, budgets, results."""
+_TABLES = (
+    *("blobs", "store", "claims", "keys", "unmarked", "workers", "sqlite_sequence"),
+    *sqlite_budgets.TABLES,
+    sqlite_results.TABLE,
+)
 _FOREIGN_TABLES = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT IN {_TABLES}"  # noqa: S608 - ours
 
 
@@ -100,6 +111,36 @@ class SqliteStore:
 
     async def announcements(self, queue: str) -> Announcements:
         return await self._reader.ask(lambda connection: _announcements(connection, queue))
+
+    async def reserve(self, reservation: str, lines: Sequence[Line], amount: Amount) -> Reserved:
+        wanted = tuple(lines)
+        return await self._writer.ask(
+            lambda connection: sqlite_budgets.reserve(connection, reservation, wanted, amount)
+        )
+
+    async def settle(self, reservation: str, actual: Amount | None = None) -> tuple[Balance, ...]:
+        return await self._writer.ask(lambda connection: sqlite_budgets.settle(connection, reservation, actual))
+
+    async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
+        return await self._reader.ask(lambda connection: sqlite_budgets.list_balances(connection, first, last))
+
+    async def keep(self, key: str, result: KeptResult, lifetime: timedelta) -> None:
+        await self._writer.ask(lambda connection: sqlite_results.keep(connection, key, result, lifetime))
+
+    async def cached(self, key: str) -> KeptResult | None:
+        found = await self._reader.ask(lambda connection: sqlite_results.find(connection, key))
+        if found is not None:
+            # The result is good, whether it can be counted or not.
+            with suppress(StoreUnavailable):
+                await self._writer.ask(lambda connection: sqlite_results.count_hit(connection, key))
+        return found
+
+    async def cache_use(self, tool: str | None = None, agent: str | None = None) -> tuple[CacheUse, ...]:
+        # The writer makes what an older file lacks.
+        return await self._writer.ask(lambda connection: sqlite_results.list_use(connection, tool, agent))
+
+    async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
+        return await self._writer.ask(lambda connection: sqlite_results.clear(connection, tool, agent))
 
     async def close(self) -> None:
         await self._writer.close()

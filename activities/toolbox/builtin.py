@@ -9,7 +9,7 @@ CHUNK_BYTES = 32 * 1024
 
 READ_RESULT = ToolDefinition(
     tool=Tool(name=tool.READ_RESULT, source="builtin", effect=Effect.READ, timeout=timedelta(seconds=30)),
-    description="Read on in a tool result of this conversation that was too long to be shown whole.",
+    description="Read a tool result of this conversation that is left out, or that was too long to be shown whole.",
     input_schema={
         "type": "object",
         "properties": {
@@ -50,4 +50,20 @@ ASK_PERSON = ToolDefinition(
 )
 """Answered by the workflow itself, from a request to people."""
 
-DEFINITIONS = (READ_RESULT, ASK_PERSON)
+KEEP_IN_MIND = ToolDefinition(
+    tool=Tool(name=tool.KEEP_IN_MIND, source="builtin", effect=Effect.READ),
+    description="Keep one fact in mind that you will need much later, for example a number, a rule or a decision. "
+    "Older messages of a long conversation are left out at some time; the last 20 facts kept so are not.",
+    input_schema={
+        "type": "object",
+        "properties": {
+            "text": {"type": "string", "minLength": 1, "maxLength": 500, "description": "The fact, in one sentence."}
+        },
+        "required": ["text"],
+        "additionalProperties": False,
+    },
+    binding=BuiltinBinding(kind="builtin"),
+)
+"""Answered by the workflow itself, which keeps the fact in its state."""
+
+DEFINITIONS = (READ_RESULT, ASK_PERSON, KEEP_IN_MIND)

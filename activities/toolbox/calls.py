@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mandate.activities.toolbox import arguments
 from mandate.activities.transcript import sensitive_arguments
-from mandate.activities.transcript.log import Chain
+from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.model import Finish
@@ -78,19 +78,29 @@ def _misfit(tool: str, reason: str) -> CallRequest:
     return CallRequest(tool=tool[:64], misfit=plain_text.shorten(f"not called: {reason}", MISFIT_CHARACTERS))
 
 
-def list_digests(agent: PinnedAgent, chain: Chain) -> list[Digest]:
-    """Return the digests of all earlier calls that change the world, invalid ones left out."""
-    salt = sensitive_arguments.find_salt(chain.conversation)
+async def list_digests(agent: PinnedAgent, chain: Chain, transcript: TranscriptLog) -> list[Digest]:
+    """Return the digests of all earlier calls that change the world, invalid ones left out.
 
-    def of_message(message: Message, _: AssistantMessage | None) -> tuple[Digest, ...]:
-        if not isinstance(message, AssistantMessage):
-            return ()
-        calls = (_call(agent, part, Finish.COMPLETE, salt) for part in message.calls if changes_world(part.tool))
-        return tuple(call.digest for call in calls if call.digest is not None)
+    Raises:
+        BlobMissing, BlobCorrupted, StoreUnavailable: see there.
+    """
+    salt = sensitive_arguments.find_salt(chain.conversation)
+    by_message = chain.conversation.map_messages("effects", lambda message, _: list_effects(agent, message, salt))
+    digests = [digest for digests in by_message for digest in digests]
+    if chain.cut is None:
+        return digests
+    earlier = await transcript.earlier_calls.list_effects(chain.cut.earlier)
+    return [*(digest for digest, number in earlier.items() for _ in range(number)), *digests]
+
+
+def list_effects(agent: PinnedAgent, message: Message, salt: bytes | None) -> tuple[Digest, ...]:
+    """Return the digests of the calls in `message` that change the world."""
+    if not isinstance(message, AssistantMessage):
+        return ()
 
     def changes_world(name: str) -> bool:
         definition = agent.definition(name)
         return definition is not None and definition.tool.effect.changes_world
 
-    by_message = chain.conversation.map_messages("effects", of_message)
-    return [digest for digests in by_message for digest in digests]
+    calls = (_call(agent, part, Finish.COMPLETE, salt) for part in message.calls if changes_world(part.tool))
+    return tuple(call.digest for call in calls if call.digest is not None)

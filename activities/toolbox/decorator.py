@@ -24,7 +24,7 @@ from mandate.activities.toolbox.signature import (
 from mandate.workflows.contracts.base import JsonObject, Name, check_storable, parse_duration
 from mandate.workflows.contracts.faults import did_you_mean
 from mandate.workflows.contracts.tool import Effect, PythonBinding, Tool, ToolDefinition
-from mandate.workflows.contracts.tool_entry import PythonTool
+from mandate.workflows.contracts.tool_entry import LONGEST_CACHE, SENSITIVE_CACHE, PythonTool, refuse_cache
 from mandate.workflows.rules.surrogates import repair_json, repair_text
 
 __all__ = [
@@ -59,6 +59,7 @@ class ToolSettings:
     tags: tuple[str, ...] = ()
     risk: float = 0.0
     sensitive: tuple[str, ...] = ()
+    cache: timedelta | None = None
     name: str | None = None
     description: str | None = None
     input_schema: JsonObject | None = None
@@ -78,6 +79,7 @@ def tool(
     tags: Sequence[str] = ...,
     risk: float = ...,
     sensitive: Sequence[str] = ...,
+    cache: timedelta | str | None = ...,
     name: str | None = ...,
     description: str | None = ...,
     input_schema: Mapping[str, object] | None = ...,
@@ -95,6 +97,7 @@ def tool(
     tags: Sequence[str] = (),
     risk: float = 0.0,
     sensitive: Sequence[str] = (),
+    cache: timedelta | str | None = None,
     name: str | None = None,
     description: str | None = None,
     input_schema: Mapping[str, object] | None = None,
@@ -118,6 +121,8 @@ def tool(
         tags: Words that policy rules can match.
         risk: How much harm a call can do, from 0 on, on a scale of your own; rules and people see it.
         sensitive: Arguments that are shown nowhere but to the tool and the model, and of which rules see nothing.
+        cache: For `read`: how long a result answers equal calls, of other runs too, for example `"10m"`; at most 24
+            hours. Give it to functions whose results depend on their arguments alone. Left out, each call is made.
         name: What the model and the policy call it, if not the function's name.
         description: What the model is told, if not the docstring.
         input_schema: The JSON Schema of the arguments, if not what the type hints say: for a function that takes
@@ -129,6 +134,10 @@ def tool(
     known = _effect(effect)
     if key_valid is not None:
         _check_keyed("key_valid", known)
+    if cache is not None and known is not Effect.READ:
+        raise InvalidTool(f"cache {refuse_cache(known)}")
+    if cache is not None and sensitive:
+        raise InvalidTool(f"cache: {SENSITIVE_CACHE}")
     settings = ToolSettings(
         effect=known,
         timeout=_duration("timeout", timeout),
@@ -139,6 +148,7 @@ def tool(
         tags=_texts("tags", tags),
         risk=_risk(risk),
         sensitive=_texts("sensitive", sensitive),
+        cache=None if cache is None else _cache(cache),
         name=name,
         description=description,
         input_schema=None if input_schema is None else _schema(input_schema),
@@ -216,6 +226,11 @@ def define_tool(function: Function, settings: PythonTool | None = None) -> ToolD
     effect = entry.effect or marked.effect
     if entry.key_valid is not None:
         _check_keyed(f"{path}: key_valid", effect)
+    if entry.cache is not None and effect is not Effect.READ:
+        raise InvalidTool(f"{path}: cache {refuse_cache(effect)}")
+    cache = entry.cache if "cache" in entry.model_fields_set else marked.cache
+    if cache is not None and sensitive:
+        raise InvalidTool(f"{path}: cache: {SENSITIVE_CACHE}")
     declared = Tool(
         name=_name(entry.name or marked.name or str(getattr(function, "__name__", ""))),
         source="python",
@@ -234,6 +249,7 @@ def define_tool(function: Function, settings: PythonTool | None = None) -> ToolD
         description=repair_text(takes.description if described is None else described),
         input_schema=schema,
         binding=PythonBinding(kind="python", function=path),
+        cache=cache if effect is Effect.READ else None,
     )
     return whole if entry.result_limit is None else whole.model_copy(update={"result_limit_bytes": entry.result_limit})
 
@@ -258,6 +274,13 @@ def _duration(setting: str, value: timedelta | str) -> timedelta:
     if not isinstance(parsed, timedelta) or parsed <= timedelta(0):
         raise InvalidTool(f"{setting} {value!r} is not a positive duration, for example '30s'")
     return parsed
+
+
+def _cache(value: timedelta | str) -> timedelta:
+    lifetime = _duration("cache", value)
+    if lifetime > LONGEST_CACHE:
+        raise InvalidTool(f"cache {value!r}: a result answers other calls for at most 24h")
+    return lifetime
 
 
 def _retries(value: int) -> int:

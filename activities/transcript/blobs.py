@@ -101,6 +101,29 @@ class Blobs:
                 contents[digest] = content
         return [contents[digest] for digest in digests]
 
+    async def keep_first(self, key: str, content: bytes) -> bytes:
+        """Keep `content` under a key unless something is kept there, and return what is. Raise as `get`.
+
+        What two attempts would write in different words is so written once.
+        """
+        address = digest_of(f"kept first: {key}".encode())
+        await self.store.put({address: (content if self._codec is None else (await self._codec.encode([content]))[0])})
+        kept = await self.find_first(key)
+        if kept is None:
+            raise BlobMissing(address, await self.identity())
+        return kept
+
+    async def find_first(self, key: str) -> bytes | None:
+        """Return what is kept under a key, if anything is. Raise as `get`."""
+        address = digest_of(f"kept first: {key}".encode())
+        stored = (await self.store.get((address,))).get(address)
+        if stored is None:
+            return None
+        (content,) = await self._decode([stored])
+        if content is None:
+            raise BlobCorrupted(address, await self.identity())
+        return content
+
     async def close(self) -> None:
         await self.store.close()
 

@@ -64,6 +64,17 @@ class Conversation:
                 assistant = message if isinstance(message, AssistantMessage) else assistant
         return values[: self._length]
 
+    def add_up(self, key: str, function: Callable[[Message], T], add: Callable[[T, T], T], length: int) -> T | None:
+        """Return the sum of `function` over the first `length` messages, applied once a message and `key`.
+
+        `None` for no message.
+        """
+        sums: list[T] = self._log.mapped.setdefault(key, [])
+        for message in self._log.messages[len(sums) : length]:
+            value = function(message)
+            sums.append(add(sums[-1], value) if sums else value)
+        return sums[length - 1] if length else None
+
     def cache(self, key: str, make: Callable[[], T]) -> T:
         """Return the value that `make` made once for `key`; the caller fills it from messages that are there to stay.
 

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import BlobCorrupted, Blobs
 from mandate.activities.transcript.conversation import Conversation
+from mandate.activities.transcript.earlier_calls import EarlierCallsReader
 from mandate.workflows.contracts.base import Digest, Record, digest_of
-from mandate.workflows.contracts.transcript import Block, Message, Segment, UserMessage
+from mandate.workflows.contracts.transcript import Block, Cut, Measured, Message, Segment, UserMessage
 
 R = TypeVar("R", bound=Record)
 
@@ -32,10 +33,17 @@ class Chain:
 
     head: Digest
     segment: Segment
-    """The head's; its messages are the very objects at the end of `conversation`."""
+    """The head's; its messages are the very objects at the end of `conversation`, but where it is a cut."""
     conversation: Conversation
+    """As requests have it: from the newest cut on."""
     size_bytes: int
-    """Encoded bytes of all its segments."""
+    """Encoded bytes of the segments that it is made of."""
+    count: int
+    """Messages of the whole chain."""
+    cut: Cut | None = None
+    """The newest."""
+    measured: Measured | None = None
+    """Of the newest answer since the cut."""
 
 
 class TranscriptLog:
@@ -43,6 +51,7 @@ class TranscriptLog:
 
     def __init__(self, blobs: Blobs, cache_messages: int = 200_000, cache_bytes: int = 128 << 20) -> None:
         self.blobs = blobs
+        self.earlier_calls = EarlierCallsReader(blobs)
         self._loaded = _LoadedChains(cache_messages, cache_bytes)
         self._loading: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
 
@@ -55,8 +64,19 @@ class TranscriptLog:
         segment = Segment(previous=None, position=0, agent=agent, messages=(message,))
         return await self._write(segment, None, (), extra)
 
-    async def append(self, chain: Chain, agent: Digest, messages: Sequence[Message], *extra: bytes) -> Chain:
-        """Return `chain` and `messages` after it; `chain` itself stays as it is. Raise as `start`."""
+    async def append(
+        self,
+        chain: Chain,
+        agent: Digest,
+        messages: Sequence[Message],
+        *extra: bytes,
+        cut: Cut | None = None,
+        measured: Measured | None = None,
+    ) -> Chain:
+        """Return `chain` and `messages` after it; `chain` itself stays as it is. Raise as `start`.
+
+        With a `cut` the conversation goes on from what that holds, in place of all before and of `messages`.
+        """
         spine, blocks = _build_spine(chain)
         segment = Segment(
             previous=chain.head,
@@ -64,6 +84,9 @@ class TranscriptLog:
             agent=agent,
             spine=spine,
             messages=tuple(messages),
+            cut=cut,
+            cut_at=chain.segment.position if chain.segment.cut is not None else chain.segment.cut_at,
+            measured=measured,
         )
         if (salt := sensitive_arguments.find_salt(chain.conversation)) is not None:
             segment = segment.model_copy(update={"seal": sensitive_arguments.compute_digest(salt, _encode(segment))})
@@ -80,22 +103,63 @@ class TranscriptLog:
         async with self._loading.setdefault(head, asyncio.Lock()):
             if (chain := self._loaded.get(head)) is not None:
                 return chain
-            segment, size = await self._segment(head)
-            ancestor, addresses = await self._find_loaded(segment, self._loaded)
-            messages: list[Message] = []
-            link = (None, -1) if ancestor is None else (ancestor.head, ancestor.segment.position)
-            async for digest, read, read_size in self._read_chain(addresses, link):
-                messages.extend(read.messages)
-                link, size = (digest, read.position), size + read_size
-            await self._check(head, segment, link)
-            chain = _join(head, segment, ancestor, (*messages, *segment.messages), size)
-            self._loaded.add(chain, ancestor)
-            return chain
+            return await self._load(head)
+
+    async def load_whole(self, head: Digest) -> Conversation:
+        """Load all messages up to `head`, also those before cuts; it is not kept. Raise as `load`."""
+        return Conversation([message async for _, read in self.segments(head) for message in read.messages])
+
+    async def read_back(self, head: Digest, first: int) -> list[tuple[Digest, Segment]]:
+        """Return the segments from position `first` up to `head` with their addresses, oldest first. Raise as `load`.
+
+        Raises:
+            ValueError: there is no such position.
+        """
+        segment, _ = await self._segment(head)
+        if not 0 <= first <= segment.position:
+            raise ValueError(f"segment {first} is not one of {segment.position + 1}")
+        _, addresses = await self._find_loaded(segment, None, segment.position - first)
+        return [(digest, read) async for digest, read, _ in self._read_chain((*addresses, head), None)]
+
+    async def read_segments(self, digests: Sequence[Digest]) -> list[Segment]:
+        """Return segments by their addresses, in the same order. Raise as `load`."""
+        contents = await self.blobs.get_many(digests)
+        return [await self._decode(Segment, *pair) for pair in zip(digests, contents, strict=True)]
+
+    async def _load(self, head: Digest) -> Chain:
+        segment, size = await self._segment(head)
+        if segment.cut is not None:
+            begun = _begin(head, segment, segment.cut, size)
+            self._loaded.add(begun, None)
+            return begun
+        reach = segment.position - (segment.cut_at or 0)
+        ancestor, addresses = await self._find_loaded(segment, self._loaded, reach)
+        chain: Chain | None = ancestor
+        link: tuple[Digest | None, int] | None = (None, -1) if segment.cut_at is None else None
+        if ancestor is not None:
+            link = (ancestor.head, ancestor.segment.position)
+        messages: list[Message] = []
+        measured: Measured | None = None
+        async for digest, read, read_size in self._read_chain(addresses, link):
+            link, size = (digest, read.position), size + read_size
+            if read.cut is not None:
+                chain = _begin(digest, read, read.cut, 0)
+                continue
+            messages.extend(read.messages)
+            measured = read.measured or measured
+        if segment.cut_at is not None and (chain is None or chain.cut is None):
+            raise await self._broken(head, f"names segment {segment.cut_at} as a cut, which it is not")
+        await self._check(head, segment, link or (None, -1))
+        chain = _join(
+            head, segment, chain, (*messages, *segment.messages), measured=segment.measured or measured, size_bytes=size
+        )
+        self._loaded.add(chain, ancestor)
+        return chain
 
     async def segments(self, head: Digest) -> AsyncIterator[tuple[Digest, Segment]]:
         """Yield all segments up to `head` with their addresses, oldest first, each checked as by `load`, which see."""
         segment, _ = await self._segment(head)
-        _, addresses = await self._find_loaded(segment, None)
+        _, addresses = await self._find_loaded(segment, None, segment.position)
         async for digest, read, _ in self._read_chain((*addresses, head), (None, -1)):
             yield digest, read
 
@@ -106,19 +170,28 @@ class TranscriptLog:
         head = (await self.blobs.put(content, *blocks, *extra))[0]
         chain = self._loaded.get(head)
         if chain is None:
-            chain = _join(head, segment, before, segment.messages, len(content))
+            if segment.cut is not None:
+                chain = _begin(head, segment, segment.cut, len(content))
+            else:
+                chain = _join(
+                    head, segment, before, segment.messages, measured=segment.measured, size_bytes=len(content)
+                )
             self._loaded.add(chain, before)
         return chain
 
     async def _find_loaded(
-        self, segment: Segment, loaded: "_LoadedChains | None"
+        self, segment: Segment, loaded: "_LoadedChains | None", reach: int
     ) -> tuple[Chain | None, Sequence[Digest]]:
-        """Return the nearest loaded ancestor, if any, and the addresses after it up to `segment`, oldest first."""
+        """Return the nearest loaded ancestor, if any, and the addresses after it up to `segment`, oldest first.
+
+        Only the last `reach` predecessors are looked at.
+        """
         if loaded is not None and segment.previous is not None and (chain := loaded.get(segment.previous)) is not None:
             return chain, ()
         levels = reversed(tuple(enumerate(segment.spine)))
         known = [(level, digest) for level, digests in levels for digest in digests]
         while True:
+            known = _keep_last(known, reach)
             for index in range(len(known) - 1, -1, -1):
                 level, digest = known[index]
                 if level > 0:
@@ -145,16 +218,20 @@ class TranscriptLog:
         return opened
 
     async def _read_chain(
-        self, addresses: Sequence[Digest], link: tuple[Digest | None, int]
+        self, addresses: Sequence[Digest], link: tuple[Digest | None, int] | None
     ) -> AsyncIterator[tuple[Digest, Segment, int]]:
-        """Read the segments at `addresses` with their sizes; the first must follow `link`: an address, a position."""
+        """Read the segments at `addresses` with their sizes; the first must follow `link`: an address, a position.
+
+        Without a `link` the first is where reading begins.
+        """
         for start in range(0, len(addresses), SEGMENTS_PER_READ):
             part = addresses[start : start + SEGMENTS_PER_READ]
             for number, (digest, content) in enumerate(zip(part, await self.blobs.get_many(part), strict=True), 1):
                 if number % SEGMENTS_PER_TURN == 0:
                     await asyncio.sleep(0)
                 segment = await self._decode(Segment, digest, content)
-                await self._check(digest, segment, link)
+                if link is not None:
+                    await self._check(digest, segment, link)
                 link = (digest, segment.position)
                 yield digest, segment, len(content)
 
@@ -186,10 +263,42 @@ def _encode(record: Record) -> bytes:
     return record.model_dump_json(exclude_defaults=True).encode()
 
 
-def _join(head: Digest, segment: Segment, before: Chain | None, messages: Sequence[Message], size_bytes: int) -> Chain:
+def _begin(head: Digest, segment: Segment, cut: Cut, size_bytes: int) -> Chain:
+    """Return the chain whose conversation begins with a cut."""
+    return Chain(head, segment, Conversation(cut.messages), size_bytes, cut.count, cut)
+
+
+def _join(
+    head: Digest,
+    segment: Segment,
+    before: Chain | None,
+    messages: Sequence[Message],
+    *,
+    measured: Measured | None,
+    size_bytes: int,
+) -> Chain:
     if before is None:
-        return Chain(head, segment, Conversation(messages), size_bytes)
-    return Chain(head, segment, before.conversation.extend(*messages), before.size_bytes + size_bytes)
+        return Chain(head, segment, Conversation(messages), size_bytes, len(messages), measured=measured)
+    return Chain(
+        head,
+        segment,
+        before.conversation.extend(*messages),
+        before.size_bytes + size_bytes,
+        before.count + len(messages),
+        before.cut,
+        measured or before.measured,
+    )
+
+
+def _keep_last(known: Sequence[tuple[int, Digest]], reach: int) -> list[tuple[int, Digest]]:
+    """Return the last of `known`, segments and blocks, that together reach so many segments back."""
+    kept: list[tuple[int, Digest]] = []
+    for level, digest in reversed(known):
+        if reach <= 0:
+            break
+        kept.append((level, digest))
+        reach -= FAN**level
+    return kept[::-1]
 
 
 def _build_spine(chain: Chain) -> tuple[tuple[tuple[Digest, ...], ...], Sequence[bytes]]:

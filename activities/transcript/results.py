@@ -6,8 +6,9 @@ from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.tool import INLINE_BYTES, READ_RESULT, ToolDefinition, ToolResult
-from mandate.workflows.contracts.transcript import CallPart, ResultPart
+from mandate.workflows.contracts.transcript import CallPart, ResultPart, StoredResult
 from mandate.workflows.rules import surrogates
 
 PREVIEW_CHARACTERS = 60
@@ -26,14 +27,20 @@ async def store(blobs: Blobs, text: str, *, error: bool = False, salt: bytes | N
     if salt is not None:
         (digest,) = await blobs.put(content + sensitive_arguments.compute_digest(salt, content).encode())
         return ToolResult(digest=digest, size=len(content), error=error)
-    sound = content.decode()
     if len(content) <= INLINE_BYTES:
-        return ToolResult(text=sound, error=error)
+        return ToolResult(text=content.decode(), error=error)
     (digest,) = await blobs.put(content)
-    return ToolResult(digest=digest, size=len(content), preview=sound[:PREVIEW_CHARACTERS], error=error)
+    return refer_to(content, digest).model_copy(update={"error": error})
 
 
-async def load_content(blobs: Blobs, result: ToolResult | ResultPart) -> bytes:
+def refer_to(content: bytes, digest: Digest) -> ToolResult:
+    """Return a result whose text is stored under `digest` as it travels: inline when short."""
+    if len(content) <= INLINE_BYTES:
+        return ToolResult(text=content.decode())
+    return ToolResult(digest=digest, size=len(content), preview=content.decode()[:PREVIEW_CHARACTERS])
+
+
+async def load_content(blobs: Blobs, result: ToolResult | ResultPart | StoredResult) -> bytes:
     """Return the whole text of a result that is stored.
 
     Raises:
@@ -60,7 +67,14 @@ async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: Too
     note = f"[{result.note}]\n" if result.note else ""
     if result.digest is None:
         text = f"{note}{result.text or ''}"
-        return ResultPart(kind="result", call_id=call.call_id, tool=call.tool, text=text, error=result.error)
+        return ResultPart(
+            kind="result",
+            call_id=call.call_id,
+            tool=call.tool,
+            text=text,
+            error=result.error,
+            cached=result.cached,
+        )
     limit = definition.result_limit_bytes if definition is not None else INLINE_BYTES
     text = cut_excerpt(await load_content(blobs, result), 0, limit, result.digest)
     return ResultPart(
@@ -71,6 +85,7 @@ async def tell(blobs: Blobs, call: CallPart, result: ToolResult, definition: Too
         error=result.error,
         digest=result.digest,
         size=result.size,
+        cached=result.cached,
     )
 
 

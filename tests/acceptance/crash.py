@@ -5,21 +5,23 @@
 
 **The runs** call tools of every effect over HTTP, Python functions, MCP and remote activities, all of which end at one
 tool server (`tests.support.fault_server`), and are told what to do by a model over HTTP that answers 429, 500 and cut
-connections. With `--points all` each run is hurt once, at the next cell of the table of points and tools; `--tasks`
-says how many cells, and without it all are gone through, in rounds until each was hit. With `--points random` every
-call of every run may be hurt, several times, as `--seed` says, and workers are also killed at any moment.
+connections. Their budgets, of each run and of all together, are kept and wide enough. With `--points all` each run is
+hurt once, at the next cell of the table of points and tools; `--tasks` says how many cells, and without it all are gone
+through, in rounds until each was hit. With `--points random` every call of every run may be hurt, several times, as
+`--seed` says, and workers are also killed at any moment.
 
 Calls of one worker that are to be hurt at the same time die together, once another worker stands ready; a dead worker
 is always replaced.
 
 **Wanted**, and exit code 0: nothing lost, doubled, out of order or silent, no run that hangs, none that asks people
-without need, and with `--points all` no point that was never hit. Nobody answers, so a run that asks ends declined;
-what needs to be asked is what became of a `once` call that was hurt. By default the tools that matter are `keyed` and
-the server knows keys; with `--no-keys` they are `once` and it knows none, and with `--probes` beside it the runs find
-out by themselves what became of a call: none ends uncertain. Two cases that must fail: `--bad keyed` declares tools
-`keyed` although the server ignores keys, and `--bad retrying` has a worker that repeats whatever fails. With
-`--naive-mcp` the MCP server reports a lost reply as `isError`, as SDKs do by themselves; that is no answer to a `keyed`
-or `once` call, and nothing may be lost or doubled by it. MCP tools stand third in the table: `--tasks 26` and more.
+without need or counts fewer model calls than were answered, and with `--points all` no point that was never hit. Nobody
+answers, so a run that asks ends declined; what needs to be asked is what became of a `once` call that was hurt. By
+default the tools that matter are `keyed` and the server knows keys; with `--no-keys` they are `once` and it knows none,
+and with `--probes` beside it the runs find out by themselves what became of a call: none ends uncertain. Two cases that
+must fail: `--bad keyed` declares tools `keyed` although the server ignores keys, and `--bad retrying` has a worker that
+repeats whatever fails. With `--naive-mcp` the MCP server reports a lost reply as `isError`, as SDKs do by themselves;
+that is no answer to a `keyed` or `once` call, and nothing may be lost or doubled by it. MCP tools stand third in the
+table: `--tasks 26` and more.
 """
 
 import argparse
@@ -31,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +70,8 @@ class Played:
     killed: int = 0
     """Workers."""
     model_calls_repeated: int = 0
+    uncounted: list[str] = field(default_factory=list)
+    """Runs whose budgets count fewer model calls than the model has answered, each in one line."""
     missed: list[Hurt] = field(default_factory=list)
     """Cells of the table that no run was hurt at."""
     seconds: float = 0.0
@@ -110,8 +114,19 @@ async def play(client: Client, setting: Setting, tasks: Sequence[Task], reaping:
             waits=[(hit, seconds) for hit, seconds in found if seconds is not None],
             killed=stage.workers.dead + stage.remote_workers.dead,
             model_calls_repeated=stage.model.repeated,
+            uncounted=_find_uncounted(dict(zip(agent, results, strict=True)), stage.model.count_answers()),
             seconds=time.monotonic() - began,
         )
+
+
+def _find_uncounted(results: Mapping[str, RunResult | None], answers: Mapping[str, int]) -> list[str]:
+    ended = {name: result.usage for name, result in results.items() if result is not None}
+    counted = {name: usage.model_calls + usage.assumed_calls for name, usage in ended.items()}
+    return [
+        f"{name}: {number} model calls counted, {answers[name]} answered"
+        for name, number in counted.items()
+        if number < answers.get(name, 0)
+    ]
 
 
 async def _ended(run: WorkflowHandle[Any, RunResult]) -> RunResult | None:
@@ -200,7 +215,7 @@ def report(played: Played, judgement: Judgement) -> dict[str, Any]:
     faults = {name: value for name, value in asdict(judgement).items() if isinstance(value, list)}
     waits = sorted(seconds for _, seconds in played.waits)
     return {
-        "good": judgement.is_good and not played.missed,
+        "good": judgement.is_good and not played.missed and not played.uncounted,
         "runs": len(played.runs),
         "status": dict(Counter(str(ran.result.status) if ran.result else "none" for ran in played.runs)),
         "asked_people": {
@@ -217,6 +232,8 @@ def report(played: Played, judgement: Judgement) -> dict[str, Any]:
         "workers_killed": played.killed,
         "model_calls_repeated": played.model_calls_repeated,
         "model_calls_repeated_per_kill": round(played.model_calls_repeated / max(played.killed, 1), 2),
+        "model_calls_assumed": sum(ran.result.usage.assumed_calls for ran in played.runs if ran.result),
+        "uncounted": played.uncounted,
         "seconds_to_go_on": {"median": statistics.median(waits), "most": waits[-1]} if waits else None,
         "seconds": round(played.seconds, 1),
         "faults": faults,
@@ -234,6 +251,9 @@ def show(found: dict[str, Any], played: Played) -> None:
         print(f"{point:<36}{times:>5}{shown:>36}")
     repeated, each = found["model_calls_repeated"], found["model_calls_repeated_per_kill"]
     print(f"\nmodel calls made twice: {repeated}, {each} a kill")
+    print(f"model calls counted as assumed: {found['model_calls_assumed']}")
+    for line in found["uncounted"]:
+        print(f"  {line}")
     print(f"idempotent calls repeated: {found['idempotent_repeated']}")
     print(f"runs that asked people: {len(found['asked_people'])}, {found['declined']} of them without need")
     for name, lines in found["faults"].items():

@@ -39,8 +39,9 @@ class FloorActivities:
 
     def __init__(self, base_url: str) -> None:
         from mandate.activities.providers.openai_client import OpenAiClient
+        from mandate.activities.providers.service import Service
 
-        self._client = OpenAiClient("/responses", provider="openai", api_key="none", base_url=base_url)
+        self._client = OpenAiClient("/responses", Service("openai", base_url, "none"))
 
     @activity.defn
     async def ask(self, number: int) -> int:

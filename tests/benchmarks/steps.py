@@ -141,8 +141,9 @@ async def compare(options: argparse.Namespace, client: Client, ours: int, theirs
 async def send_ms(provider: str, steps: int, bytes_per_step: int) -> float:
     """Milliseconds that posting a conversation of half the run's length takes beyond posting a tiny one."""
     from mandate.activities.providers.openai_client import OpenAiClient
+    from mandate.activities.providers.service import Service
 
-    client = OpenAiClient("/responses", provider="openai", api_key="none", base_url=provider)
+    client = OpenAiClient("/responses", Service("openai", provider, "none"))
     overhead = 300
     filler = b"x" * (steps // 2 * (bytes_per_step + overhead))
     medians = []

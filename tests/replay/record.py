@@ -413,6 +413,37 @@ async def local(site: Site) -> Started:
     return handle
 
 
+async def spent(site: Site) -> Started:
+    """A limit that people raise, then another one that leaves a last answer; calls of tools beyond theirs."""
+    budget = {"model_calls": 3, "tool_calls": 4, "tokens": 1_000_000, "when_used_up": "ask"}
+    look = {"repeat": 9, "call": [{"look": {"what": "x"}}]}
+    check = {"name": "judged", "after": "final", "rubric": "It is brief.", "model": "scripted:judge.script.yaml"}
+    site.write("judge", [{"say": '{"verdict": "pass", "reason": "it is"}'}])
+    site.write("spent", [look], budget=budget, checks=[check])
+    async with site.serving(identity="worker"):
+        handle = await site.start("spent")
+        (request,) = await asked(handle)
+        await decide(handle, request, "raise", value={"model_calls": 12})
+        while (again := (await asked(handle))[0]).id == request.id:
+            await asyncio.sleep(0.05)
+        await decide(handle, again, "answer")
+        await handle.result()
+    return handle
+
+
+async def cut(site: Site) -> Started:
+    """A conversation that is cut for a small window, facts kept in mind, and a model that a condition calls."""
+    small = [
+        {"model": "scripted:cut.script.yaml", "window": 6000},
+        {"model": "scripted:other.script.yaml", "window": 6000, "when": "run.step >= 6"},
+    ]
+    keep = {"call": [{"keep_in_mind": {"text": "The order is 81."}}]}
+    turns = [keep, {"repeat": 7, "call": [{"big": {"size": 4000}}]}, {"say": "done"}]
+    site.write("other", turns)
+    site.write("cut", turns, models=small)
+    return await ended(site, "cut")
+
+
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
     decided, carried, parked, stopped, controlled,
@@ -420,6 +451,7 @@ RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     together, kept,
     inquired,
     local,
+    spent, cut,
 )  # fmt: skip
 
 

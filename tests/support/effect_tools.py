@@ -1,6 +1,7 @@
 """A tool that does, attempt by attempt, what its argument says; each call leaves its idempotency key in `KEYS`."""
 
 import asyncio
+import ctypes
 import json
 import time
 from pathlib import Path
@@ -49,7 +50,8 @@ def _write(journal: str, what: str, context: ToolContext) -> None:
 async def stall(journal: str, seconds: float, context: ToolContext) -> str:
     """Do something while the worker cannot do anything else, so that it sends no heartbeats."""
     _write(journal, "began", context)
-    time.sleep(seconds)
+    # Of C, with the interpreter's lock held.
+    ctypes.PyDLL(None).sleep(int(seconds))
     _write(journal, "ended", context)
     return f"attempt {context.attempt}"
 

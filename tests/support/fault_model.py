@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -66,6 +67,13 @@ class FaultModel:
     def repeated(self) -> int:
         """Answers that it has worked on although there was one before."""
         return sum(times - 1 for times in self.worked.values())
+
+    def count_answers(self) -> dict[str, int]:
+        """Return how many answers it has worked on, by task."""
+        answers: Counter[str] = Counter()
+        for (task, _), times in self.worked.items():
+            answers[task] += times
+        return dict(answers)
 
     async def answer(self, request: Request) -> Behaviour:
         """Return the answer to one request; it is the script of a `FakeProvider`."""

@@ -35,6 +35,14 @@ _PROBE: dict[str, Any] = {
     "patience": "20s",
 }
 
+PRICE = {"input": "1", "output": "4"}
+
+LIMITS = {"cost_usd": "5", "tokens": 2_000_000, "model_calls": 200}
+"""Of each run: reserved for each model call, and wide enough for all of them."""
+
+BEYOND = {"id": "crash", "per": "month", "cost_usd": "5000"}
+"""Of all runs together, as wide."""
+
 PRODUCT = (*MANDATE, "worker")
 """The command of a worker as it is."""
 
@@ -126,6 +134,7 @@ def _workers(setting: Setting, queue: str, url: str, provider: str) -> Post:
         "MANDATE_FOLDER": str(setting.folder),
         "MANDATE_AGENTS": str(setting.folder / "agents"),
         "MANDATE_TASK_QUEUE": queue,
+        "MANDATE_BUDGETS": str(setting.folder / "budgets.yaml"),
         "MANDATE_HTTP_HOSTS": url.removeprefix("http://"),
         "TEMPORAL_ADDRESS": setting.address,
         "VLLM_BASE_URL": f"{provider}/v1",
@@ -174,15 +183,16 @@ def _write_agent(setting: Setting, queue: str, url: str, name: str, probe: dict[
     agent = {
         "name": name,
         "instructions": "Do what you are told.",
-        "models": ["vllm:crash"],
+        "models": [{"model": "vllm:crash", "price": PRICE}],
         "tools": tools,
         "policy": [{"id": "all", "match": {}, "verdict": "allow"}],
         "people": {"expires": "2s"},
         "requester": "anyone",
-        "budget": {"steps": 60},
+        "budget": {"steps": 60, **LIMITS},
     }
     (setting.folder / "agents").mkdir(parents=True, exist_ok=True)
     (setting.folder / "agents" / f"{name}.yaml").write_text(json.dumps(agent))
+    (setting.folder / "budgets.yaml").write_text(json.dumps({"budgets": [BEYOND]}))
 
 
 def _find(url: str) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from mandate.activities.stores.base import KEY_BYTES, Announcement, Announcements, Key, Keys
+from mandate.activities.stores.base import KEY_BYTES, Announcement, Announcements, CacheUse, KeptResult, Key, Keys
 
 
 class MemoryStore:
@@ -17,6 +17,8 @@ class MemoryStore:
         self.made_keys: list[Key] = []
         self.unmarked_until: datetime | None = None
         self.announced: dict[tuple[str, str], Announcement] = {}
+        self.kept: dict[str, tuple[KeptResult, timedelta]] = {}
+        """Kept results with their lifetimes; they never expire."""
 
     async def identity(self) -> str:
         return "memory-1"
@@ -43,6 +45,18 @@ class MemoryStore:
     async def announcements(self, queue: str) -> Announcements:
         workers = tuple(said for (its, _), said in self.announced.items() if its == queue)
         return Announcements(datetime.now(UTC), workers)
+
+    async def keep(self, key: str, result: KeptResult, lifetime: timedelta) -> None:
+        self.kept[key] = result, lifetime
+
+    async def cached(self, key: str) -> KeptResult | None:
+        return self.kept[key][0] if key in self.kept else None
+
+    async def cache_use(self, tool: str | None = None, agent: str | None = None) -> tuple[CacheUse, ...]:
+        raise NotImplementedError
+
+    async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
+        raise NotImplementedError
 
     async def close(self) -> None: ...
 

@@ -67,6 +67,7 @@ def prompt(
     instructions: str = "You answer with the weather. Ünïcode",
     timeout: float = 30.0,
     attempt: int = 1,
+    params: JsonObject | None = None,
 ) -> Prompt:
     names = ",".join(definition.tool.name for definition in tools)
     return Prompt(
@@ -78,4 +79,5 @@ def prompt(
         max_output_tokens=4096,
         timeout=timedelta(seconds=timeout),
         attempt=attempt,
+        params=params or {},
     )

@@ -3,15 +3,29 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from mandate.activities.stores.address import open_store
-from mandate.activities.stores.base import FIRST_HOUR, KEY_BYTES, USED_AFTER, BlobStore, StoreUnavailable
+from mandate.activities.stores.base import (
+    FIRST_HOUR,
+    KEY_BYTES,
+    USED_AFTER,
+    BlobStore,
+    KeptResult,
+    StoreUnavailable,
+)
 from mandate.activities.transcript.blobs import BlobCorrupted, Blobs
 from mandate.workflows.contracts.base import digest_of
 from tests.support.store_writer import finished, key, numbered, start_writer
+
+
+def kept(tool: str = "lookup", agent: str = "refunds", size: int = 20) -> KeptResult:
+    """A result of one call."""
+    return KeptResult(tool, agent, digest_of(tool.encode()), size, "refunds-1", "0199", 3)
 
 
 class StoreConformance:
@@ -344,4 +358,125 @@ class StoreConformance:
         await newer.announce("agents", "one", "first")
 
         assert [said.worker for said in (await newer.announcements("agents")).workers] == ["one"]
+        await newer.close()
+
+    async def test_kept_result_is_found_under_its_key_until_it_expires(self, store: BlobStore, url: str) -> None:
+        await store.keep(key(0), kept(), timedelta(minutes=10))
+        await store.keep(key(1), kept(), timedelta(milliseconds=1))
+        await asyncio.sleep(0.05)
+        await store.close()
+        again = open_store(url)
+
+        found = await again.cached(key(0))
+
+        assert found is not None
+        assert replace(found, age=timedelta(0)) == kept()
+        assert timedelta(milliseconds=50) <= found.age < timedelta(minutes=1)
+        assert await again.cached(key(1)) is None
+        assert await again.cached(key(2)) is None
+        await again.close()
+
+    async def test_later_result_takes_the_place_of_an_earlier_one(self, store: BlobStore) -> None:
+        await store.keep(key(0), kept(size=20), timedelta(minutes=10))
+        await store.cached(key(0))
+        await asyncio.sleep(0.05)
+
+        await store.keep(key(0), kept(size=30), timedelta(minutes=10))
+
+        (use,) = await store.cache_use()
+        assert (use.entries, use.size, use.hits) == (1, 30, 0)
+        found = await store.cached(key(0))
+        assert found is not None
+        assert found.age < timedelta(milliseconds=50)
+
+    async def test_use_of_the_cache_is_told_by_tool(self, store: BlobStore) -> None:
+        before = datetime.now(UTC)
+        await store.keep(key(0), kept("search", size=5), timedelta(minutes=10))
+        await store.keep(key(1), kept("lookup", size=20), timedelta(minutes=10))
+        await store.keep(key(2), kept("lookup", "orders", size=30), timedelta(minutes=10))
+        await store.keep(key(3), kept("lookup", size=40), timedelta(milliseconds=1))
+        await asyncio.gather(*(store.cached(key(1)) for _ in range(3)))
+        await store.cached(key(2))
+        await asyncio.sleep(0.01)
+
+        whole = await store.cache_use()
+
+        assert [(use.tool, use.entries, use.size, use.hits) for use in whole] == [
+            ("lookup", 2, 50, 4),
+            ("search", 1, 5, 0),
+        ]
+        assert whole[1].oldest <= whole[0].oldest
+        assert abs(whole[0].oldest - before) < timedelta(seconds=30)
+        assert [use.tool for use in await store.cache_use(tool="search")] == ["search"]
+        assert [(use.tool, use.size) for use in await store.cache_use(agent="orders")] == [("lookup", 30)]
+        assert await store.cache_use(tool="search", agent="orders") == ()
+
+    @pytest.mark.parametrize(
+        ("chosen", "count", "left"),
+        [
+            ({}, 3, []),
+            ({"tool": "lookup"}, 2, [("search", 1)]),
+            ({"agent": "refunds"}, 2, [("lookup", 1)]),
+            ({"tool": "lookup", "agent": "orders"}, 1, [("lookup", 1), ("search", 1)]),
+            ({"tool": "look"}, 0, [("lookup", 2), ("search", 1)]),
+        ],
+    )
+    async def test_cleared_results_are_gone_and_counted_but_for_expired_ones(
+        self, store: BlobStore, chosen: dict[str, str], count: int, left: list[tuple[str, int]]
+    ) -> None:
+        await store.keep(key(3), kept(), timedelta(milliseconds=1))
+        await asyncio.sleep(0.01)
+        await store.keep(key(0), kept("search"), timedelta(minutes=10))
+        await store.keep(key(1), kept(), timedelta(minutes=10))
+        await store.keep(key(2), kept(agent="orders"), timedelta(minutes=10))
+
+        assert await store.clear_cache(**chosen) == count
+        assert [(use.tool, use.entries) for use in await store.cache_use()] == left
+
+    async def test_expired_results_are_removed_in_small_steps(
+        self, store: BlobStore, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in ("sqlite_results", "postgres_results"):
+            monkeypatch.setattr(f"mandate.activities.stores.{module}.EXPIRED_AT_ONCE", 2)
+        for number in range(5):
+            await store.keep(key(number), kept(), timedelta(milliseconds=1 if number else 50))
+        await asyncio.sleep(0.1)
+
+        left = []
+        for number in range(5, 9):
+            await store.keep(key(number), kept(), timedelta(minutes=10))
+            left.append(await self.count_kept(url))
+
+        # Each step removes two of those that had expired by then and adds one.
+        assert left[-1] == 4
+        assert all(before - after <= 1 for before, after in pairwise(left))
+
+    async def count_kept(self, url: str) -> int:
+        """Count the kept results behind the store's back, the expired ones too."""
+        raise NotImplementedError
+
+    async def test_many_keep_and_find_at_once(self, store: BlobStore, url: str) -> None:
+        stores = [store, *(open_store(url) for _ in range(3))]
+        await store.keep(key(0), kept(), timedelta(minutes=10))
+
+        found = await asyncio.gather(
+            *(one.cached(key(0)) for one in stores * 10),
+            *(one.keep(key(number), kept(), timedelta(milliseconds=1)) for number in range(1, 20) for one in stores),
+        )
+
+        assert all(result is not None for result in found[:40])
+        (use,) = await store.cache_use()
+        assert use.hits == 40
+        for one in stores[1:]:
+            await one.close()
+
+    async def test_store_older_than_kept_results_keeps_them(self, store: BlobStore, url: str) -> None:
+        await store.identity()
+        await store.close()
+        await self.outdate(url)
+        newer = open_store(url)
+
+        assert await newer.cache_use() == ()
+        await newer.keep(key(0), kept(), timedelta(minutes=10))
+        assert await newer.cached(key(0)) is not None
         await newer.close()

@@ -22,8 +22,10 @@ from mandate.activities.files import FileError
 from mandate.activities.providers.scripted.script import load_script
 from mandate.workers import project
 from mandate.workers.catalog.agents import read_agent
+from mandate.workers.catalog.budgets import read_budgets
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.conditions import check
+from mandate.workers.catalog.endpoints import read_endpoints
 from mandate.workers.catalog.people import read_people
 from mandate.workers.catalog.policies import read_policy_file
 from mandate.workers.secrets import Secrets
@@ -64,8 +66,12 @@ class Example:
             return "script"
         if "rules" in keys:
             return "policy file"
+        if "endpoints" in keys:
+            return "providers file"
         if isinstance(value.get("people"), list):
             return "people file"
+        if isinstance(value.get("budgets"), list):
+            return "budgets file"
         if keys <= set(project.KEYS):
             return "settings"
         return "agent" if "instructions" in keys else "part" if keys & set(AgentSpec.model_fields) else ""
@@ -89,7 +95,7 @@ AGENTS = [example for example in EXAMPLES if example.kind in {"agent", "part", "
 WHOLE = [
     example
     for example in AGENTS
-    if example.kind == "agent" and all({"http", "activity"} & set(entry) for entry in example.value["tools"])
+    if example.kind == "agent" and all({"http", "activity"} & set(entry) for entry in example.value.get("tools", []))
 ]
 """Agents that need no modules and no servers, so that their tools and conditions can be looked at too."""
 
@@ -129,10 +135,21 @@ def test_other_files_are_valid(example: Example, tmp_path: Path, monkeypatch: py
             assert load_script(path)
         case "people file":
             assert read_people(Settings.from_environment({"MANDATE_PEOPLE": str(path)})) is not None
+        case "budgets file":
+            assert read_budgets(Settings.from_environment({"MANDATE_BUDGETS": str(path)})) is not None
         case "policy file":
             assert read_policy_file(path).rules
+        case "providers file":
+            assert read_endpoints(Settings.from_environment({"MANDATE_PROVIDERS": str(path)})).by_name
         case _:
             pytest.fail(f"{example.place}: it is not clear what this is an example of")
+
+
+@pytest.mark.parametrize("example", [one for one in AGENTS if "params:" in one.text], ids=place)
+async def test_request_fields_are_those_of_the_vendors(example: Example, tmp_path: Path) -> None:
+    models = json.dumps({**AGENT, "models": example.value["models"]})
+
+    assert await Catalog.load(write(tmp_path, models), StubServers(), secrets=Secrets({}))
 
 
 async def test_the_agent_of_the_readme_fits_the_tool_of_the_readme(
@@ -173,8 +190,11 @@ def test_the_line_that_makes_the_shop_makes_it(tmp_path: Path) -> None:
 
 
 def test_examples_are_found() -> None:
-    assert [one.place.partition(":")[0] for one in WHOLE] == ["deploy/docs/tools-and-effects.md"]
-    assert {"agent", "script", "people file"} <= {one.kind for one in EXAMPLES}
+    assert [one.place.partition(":")[0] for one in WHOLE] == [
+        "deploy/docs/models.md",
+        "deploy/docs/tools-and-effects.md",
+    ]
+    assert {"agent", "script", "people file", "budgets file"} <= {one.kind for one in EXAMPLES}
 
 
 @pytest.mark.parametrize("word", ["attempts", "unable", "patience", "effect"])

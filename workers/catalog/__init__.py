@@ -6,6 +6,8 @@ earlier_agents: agents of earlier files
 tools: entries of `tools`
 mcp_acceptance: words of MCP servers, accepted
 provider_tools: tools as the models' vendors take them
+prices: prices and windows of models
+costs: costs of a run and of a call
 checks: checks, probes, compensations
 policies: shared policy files
 rule_matches: rules that match no tool
@@ -13,6 +15,9 @@ policy_summary: outcomes by the rules
 examples: calls judged as written
 people: file of people
 channels: file of channels
+budgets: file of budgets
+endpoints: file of providers
+params: request fields, by the vendors' types
 readiness: needs of a process
 conditions: conditions against tools
 condition_types: types of conditions' variables

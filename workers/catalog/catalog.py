@@ -10,15 +10,19 @@ from mandate.activities.documents import Document, Fault, in_order
 from mandate.activities.files import FileError
 from mandate.activities.toolbox import builtin
 from mandate.workers.catalog import mcp_acceptance, provider_tools
-from mandate.workers.catalog.agents import AgentFile, Scan, scan_agents
+from mandate.workers.catalog.agents import AgentFile, Scan, find_unknown_providers, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
+from mandate.workers.catalog.endpoints import Endpoints
 from mandate.workers.catalog.policies import PlacedRule, Policies, PolicyFile, policy_folder
+from mandate.workers.catalog.prices import AgentPrices
 from mandate.workers.catalog.rule_matches import find_misses, find_unknown, find_vain_matches
 from mandate.workers.catalog.tools import McpDefinitions, ToolResolver
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
+from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import Place
+from mandate.workflows.contracts.route import Route, RouteEntry, list_places
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 from mandate.workflows.rules import policy
@@ -45,14 +49,20 @@ class Loaded:
     """The shared policies whose rules it has after its own."""
     strange: tuple[str, ...] = ()
     """Its MCP servers whose words in the prompt nobody has accepted."""
+    places: tuple[Place, ...] = ()
+    """Of the models of the route, in their order."""
 
     def models(self) -> Iterator[tuple[Place, str]]:
-        """Yield each model that it may ask, those of its checks included, and its place in the file."""
-        yield from ((("models", index), model) for index, model in enumerate(self.pinned.models))
+        """Yield each model that it may ask, also in checks and for summaries, and its place in the file."""
+        yield from zip(self.places, self.pinned.models, strict=True)
+        for index, model in enumerate(self.pinned.models_allowed):
+            if not model.endswith("*"):
+                yield ("models_allowed", index), model
         for index, check in enumerate(self.pinned.checks):
             if check.model is not None:
                 yield ("checks", index, "model"), check.model
             yield from ((("checks", index, "models", place), model) for place, model in enumerate(check.models))
+        yield from _list_summary_models(self.pinned.context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,8 @@ class Catalog:
     """Settings that are allowed and yet probably not meant."""
     policies: Mapping[str, PolicyFile] = field(default_factory=dict)
     """The shared policies that the agents name."""
+    endpoints: Endpoints = field(default_factory=Endpoints)
+    """Providers beside those that are built in."""
 
     @classmethod
     async def load(
@@ -75,6 +87,7 @@ class Catalog:
         builtins: tuple[ToolDefinition, ...] = builtin.DEFINITIONS,
         policies: Path | None = None,
         project: Path | None = None,
+        endpoints: Endpoints | None = None,
     ) -> "Catalog":
         """Load the agents of a folder, of one file, or made in code, with all their tools.
 
@@ -88,24 +101,27 @@ class Catalog:
             builtins: Tools that every agent has.
             policies: Folder of shared policies; `None`: `policies` beside the folder of the agents.
             project: Folder of `mandate.yaml`.
+            endpoints: Providers that the models of the agents may name beside those that are built in.
 
         Raises:
             FileError: all faults of all agents; none of them is loaded then.
         """
-        scan = _scan(source, project)
+        known = endpoints or Endpoints()
+        scan = _scan(source, project, known)
         shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
-        drafts = [_Draft(file, secrets, shared) for file in scan.files]
+        drafts = [_Draft(file, secrets, shared, known) for file in scan.files]
         await asyncio.gather(*(draft.search.run(mcp, builtins, draft.spec.output_schema) for draft in drafts))
         found = [*scan.faults, *shared.faults()]
         for draft in drafts:
             found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
+            found += [*draft.priced.faults(), *draft.route_faults(), *draft.model_faults()]
         if not found and _is_whole(source):
             found += _shared_faults(shared, drafts)
         if found:
             raise FileError(found)
         warnings = in_order([warning for draft in drafts for warning in (*draft.search.warnings, *draft.warnings())])
         named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
-        return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named)
+        return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named, known)
 
     def providers(self) -> set[str]:
         """Return the names of the model providers that the agents and their checks use."""
@@ -115,21 +131,38 @@ class Catalog:
 class _Draft:
     """One valid agent on its way into the catalog."""
 
-    def __init__(self, file: AgentFile, secrets: Secrets, shared: Policies) -> None:
+    def __init__(self, file: AgentFile, secrets: Secrets, shared: Policies, endpoints: Endpoints) -> None:
         self.spec = file.spec
         self._rules, self._faults = shared.merged(file)
         self.search = ToolResolver(file.document, file.spec.tools, secrets)
         self.checked = AgentChecks(file.spec, file.document, self.search)
+        self.priced = AgentPrices(file.spec, file.document, endpoints.find_prices)
         self._path = file.path
         self._document = file.document
+        self._endpoints = endpoints
+
+    def model_faults(self) -> Iterator[Fault]:
+        """Yield request fields that cannot be sent."""
+        spec, places = self.spec, _list_model_places(self.spec.models)
+        for place, (entry, _) in zip(places, spec.entries, strict=True):
+            provider = entry.model.partition(":")[0]
+            if not entry.params or not self._endpoints.is_known(provider):
+                continue
+            # Here: the SDKs' types take long to import.
+            from mandate.workers.catalog.params import find_faults  # noqa: PLC0415 - only where there are such fields
+
+            protocol = self._endpoints.find_protocol(provider)
+            for inside, why in find_faults(entry.params, protocol, has_output_schema=spec.output_schema is not None):
+                yield self._document.fault((*place[:-1], "params", *inside), why)
 
     def provider_faults(self) -> Iterator[Fault]:
         """Yield what the providers of its models would refuse, once all tools are there."""
         if self.search.faults:
             return
-        for refusal in provider_tools.find_refusals(self.spec.models, self.search.tools):
+        places, find_protocol = _list_model_places(self.spec.models), self._endpoints.find_protocol
+        for refusal in provider_tools.find_refusals(self.spec.model_names, self.search.tools, find_protocol):
             entry = self.search.entry_of.get(refusal.tool or "")
-            place: Place = ("models", refusal.model) if entry is None else ("tools", entry)
+            place: Place = places[refusal.model] if entry is None else ("tools", entry)
             is_of_server = entry is not None and isinstance(self.spec.tools[entry], McpTools)
             yield self._document.fault(place, f"{refusal.why}; leave it out by 'only'" if is_of_server else refusal.why)
 
@@ -149,6 +182,18 @@ class _Draft:
         for placed in self._rules:
             yield from conditions.faults(placed)
 
+    def route_faults(self) -> Iterator[Fault]:
+        """Yield the faults of the conditions of its models; they are looked at once all tools are there."""
+        if self.search.faults or all(entry.when is None for entry, _ in self.spec.entries):
+            return
+        from mandate.workers.catalog.conditions import Conditions  # noqa: PLC0415 - CEL only where conditions are
+
+        conditions = Conditions(self.search.tools, agent=self.spec.name)
+        for place, (entry, _) in zip(list_places(self.spec.models), self.spec.entries, strict=True):
+            for problem in conditions.of_route(entry.when) if entry.when is not None else ():
+                where = problem.place(entry.when or "")
+                yield self._document.fault(("models", *place, "when"), f"{where}: {problem.message}")
+
     @property
     def tools(self) -> list[Tool]:
         return [made.tool for made in self.search.tools]
@@ -158,7 +203,13 @@ class _Draft:
         whole = PinnedAgent(
             name=self.spec.name,
             instructions=self.spec.instructions,
-            models=self.spec.models,
+            models=self.spec.model_names,
+            route=self.priced.route,
+            prefer=self.spec.prefer,
+            models_allowed=self.spec.models_allowed,
+            prices=self.priced.others,
+            params={entry.model: entry.params for entry, _ in self.spec.entries if entry.params},
+            context=self.spec.context,
             tools=tuple(self.search.tools),
             policy=tuple(placed.rule for placed in self._rules),
             people=self.spec.people,
@@ -185,35 +236,57 @@ class _Draft:
             if isinstance(entry, McpTools) and mcp_acceptance.is_strange(entry)
         )
         return Loaded(
-            pinned, digest_of(content), content, path, self._document, self._rules, self.spec.policies, strange
+            pinned,
+            digest_of(content),
+            content,
+            path,
+            self._document,
+            self._rules,
+            self.spec.policies,
+            strange,
+            _list_model_places(self.spec.models),
         )
+
+    def _idle_preference(self) -> Iterator[Fault]:
+        if self.spec.prefer != "order" and not any(isinstance(item, tuple) for item in self.spec.models):
+            message = "chooses among equal models, a list in the list of 'models', of which there are none"
+            yield self._document.fault(("prefer",), message, self.spec.prefer)
 
     def warnings(self) -> list[Fault]:
         """Return what rules of its own match in vain and is no fault, and policies where no rule fits."""
         tools = self.tools
-        return [
-            self._document.fault(("policy", index, "match", *place), message)
-            for index, rule in enumerate(self.spec.policy)
-            for place, message in find_vain_matches(rule, tools)
-        ] + [
-            self._document.fault(("policies", index), f"no rule of policy {name!r} is about a tool of this agent")
-            for index, name in enumerate(self.spec.policies)
-            if not any(
-                policy.matches(placed.rule.match, tool)
-                for placed in self._rules
-                if placed.policy == name
-                for tool in tools
-            )
-        ]
+        return (
+            [*self._idle_preference()]
+            + [
+                self._document.fault(("policy", index, "match", *place), message)
+                for index, rule in enumerate(self.spec.policy)
+                for place, message in find_vain_matches(rule, tools)
+            ]
+            + [
+                self._document.fault(("policies", index), f"no rule of policy {name!r} is about a tool of this agent")
+                for index, name in enumerate(self.spec.policies)
+                if not any(
+                    policy.matches(placed.rule.match, tool)
+                    for placed in self._rules
+                    if placed.policy == name
+                    for tool in tools
+                )
+            ]
+        )
 
 
-def _scan(source: Path | Iterable[AgentSpec], project: Path | None) -> Scan:
+def _scan(source: Path | Iterable[AgentSpec], project: Path | None, endpoints: Endpoints) -> Scan:
     if isinstance(source, Path):
         above = source.absolute().parent if source.is_dir() else source.absolute().parent.parent
         _look_for_modules(Path.cwd(), *([project.absolute()] if project is not None else []), above)
-        return scan_agents(source)
+        return scan_agents(source, endpoints.find_unknown)
     made = [AgentFile(Path(), spec, Document(f"agent {spec.name!r}", None, (), {})) for spec in source]
-    return Scan(tuple(made), ())
+    faults = [
+        fault
+        for file in made
+        for fault in find_unknown_providers(file.document, file.spec.model_dump(mode="json"), endpoints.find_unknown)
+    ]
+    return Scan(tuple(made), tuple(faults))
 
 
 def _is_whole(source: Path | Iterable[AgentSpec]) -> bool:
@@ -244,3 +317,21 @@ def _shared_faults(shared: Policies, drafts: Iterable[_Draft]) -> list[Fault]:
                 placed.fault(message, "match", *place) for place, message in find_unknown(placed.rule, tools, agents)
             ]
     return found
+
+
+def _list_model_places(route: Route) -> tuple[Place, ...]:
+    """Return the place of each model of a route in its file."""
+    return tuple(
+        (*place, "model") if isinstance(each, RouteEntry) else place
+        for position, item in enumerate(route)
+        for place, each in (
+            [(("models", position, inner), each) for inner, each in enumerate(item)]
+            if isinstance(item, tuple)
+            else [(("models", position), item)]
+        )
+    )
+
+
+def _list_summary_models(context: ContextSpec) -> list[tuple[Place, str]]:
+    models = context.summary.models if context.summary is not None else ()
+    return [(("context", "summary", "models", index), model) for index, model in enumerate(models)]

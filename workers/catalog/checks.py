@@ -103,6 +103,9 @@ class AgentChecks:
         about = None if check.after == FINAL else check.after
         if (why := _wrong_after(check.after, tools)) is not None:
             yield self._document.fault((*place, "after"), why)
+        if about in tools and tools[about].cache is not None:
+            message = f"{about!r} has 'cache': a result that fails this check would be the answer again; leave out one"
+            yield self._document.fault((*place, "after"), message)
         # What is said of the call of a tool that does not exist is wrong in another way.
         known = about is None or about in tools
         if check.when is not None and known:

@@ -236,8 +236,18 @@ _RUN = {
     "depth": WHOLE,
     "step": WHOLE,
     "cost_usd": NUMBER,
+    "budget_left_usd": NUMBER,
+    "tokens": WHOLE,
+    "period_cost_usd": NUMBER,
     "now": TIME,
     "tainted": TRUTH,
+}
+
+_ROUTE = {
+    "failures": WHOLE,
+    "context_tokens": WHOLE,
+    "last_tools": TEXTS,
+    "risk": NUMBER,
 }
 
 
@@ -264,12 +274,13 @@ class Types:
         self._add(package, made.messages.values())
         return kind.message.removeprefix(".")
 
-    def facts(self, tools: Sequence[Tool], *, this: Tool | None) -> dict[str, str]:
+    def facts(self, tools: Sequence[Tool], *, this: Tool | None, is_of_route: bool = False) -> dict[str, str]:
         """Return the types of `tool`, `agent` and `run`.
 
         Args:
             tools: All that the agent has.
             this: The tool whose calls are judged; `None` for rules of no agent, which may name any tool.
+            is_of_route: The condition is that of a model, which sees more of the run.
         """
         package = self._package()
         sums = [
@@ -278,7 +289,7 @@ class Types:
         ]
         totals = {tool.name: message_kind(message.name) for tool, message in zip(tools, sums, strict=True)}
         calls = dict.fromkeys(totals, WHOLE)
-        run = {**_RUN, "calls": MAPPING, "totals": MAPPING}
+        run = {**_RUN, **(_ROUTE if is_of_route else {}), "calls": MAPPING, "totals": MAPPING}
         if this is not None:
             calls.setdefault(THIS_TOOL, WHOLE)
             totals.setdefault(THIS_TOOL, totals[this.name])

@@ -88,6 +88,11 @@ class Conditions:
         kinds = {name: cel.Type(facts[name]) for name in ("agent", "run")}
         return self._wrong(when, kinds)
 
+    def of_route(self, when: str) -> tuple[Problem, ...]:
+        """Return the faults of the condition of a model of the route."""
+        facts = self._types.facts([made.tool for made in self._tools.values()], this=None, is_of_route=True)
+        return self._wrong(when, {name: cel.Type(facts[name]) for name in ("agent", "run")})
+
     def of_result(self, expect: str, tool: str | None) -> tuple[Problem, ...]:
         """Return the faults of a condition over a result, and over the arguments of a call of `tool` if given."""
         return self._wrong(expect, {**self._args(tool), "result": cel.Type.DYN})

@@ -211,6 +211,9 @@ def _facts(run: ExampleRun, agent: str, version: str) -> RunFacts:
         depth=run.depth,
         step=run.step,
         cost_usd=Decimal(repr(run.cost_usd)),
+        budget_left_usd=None if run.budget_left_usd is None else Decimal(repr(run.budget_left_usd)),
+        tokens=run.tokens,
+        period_cost_usd=Decimal(repr(run.period_cost_usd)),
         now=run.now or datetime.now(UTC),
         tainted=run.tainted,
         totals={

@@ -40,7 +40,8 @@ def script_faults(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
 
 def missing_keys(catalog: Catalog, settings: Settings) -> tuple[Fault, ...]:
     """Return the models whose providers this environment says too little about."""
-    lacking = {provider: providers.lacking(settings, provider) for provider in catalog.providers()}
+    endpoints = catalog.endpoints.by_name
+    lacking = {provider: providers.lacking(settings, provider, endpoints) for provider in catalog.providers()}
     return in_order(
         [
             loaded.document.fault(place, f"agent {loaded.pinned.name!r}, model {model!r}: {why}")

@@ -255,6 +255,7 @@ def _http(entry: HttpTool) -> ToolDefinition:
             description=entry.description or "",
             input_schema=entry.input_schema,
             binding=binding,
+            cache=entry.cache,
         ),
     )
 

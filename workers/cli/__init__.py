@@ -5,19 +5,25 @@ run: `mandate run`
 watch: lines of a run
 show: `mandate show`
 run_text: run in words, and its exit code
+token_bars: tokens of each step, as bars
 inbox: `mandate inbox`
 entitled: requests of a person
 request_names: names of requests
 request_text: requests in words
 decide: `approve`, `reject`, `decide`, `answer`
 decisions: decisions looked up and sent
+limits: limits of runs as options
 edit: other arguments for a call
 control: `steer`, `pause`, `resume`, `stop`
 validate: `mandate validate`
 validate_agents: agents in words
+validate_costs: costs of agents in words
 validate_policies: policies in words
+validate_budgets: budgets in words
 validate_call: verdict on one call
 validate_accept: acceptance of MCP tools
+validate_endpoints: file of providers in words
+validate_live: one call of a model
 worker: `mandate worker`
 worker_watch: `mandate worker --watch`
 watched_files: files of a worker, and their changes
@@ -25,6 +31,8 @@ server: `mandate server`
 init: `mandate init`
 own_worker: worker of one command
 keys: `mandate keys`
+budget: `mandate budget`
+cache: `mandate cache`
 options: options that verbs share
 connection: connection to Temporal
 identity: name of the user

@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import JsonValue
 
 from mandate.workers.cli import decisions
 from mandate.workers.cli import edit as cli_edit
 from mandate.workers.cli.connection import connected, note_start
 from mandate.workers.cli.decisions import DecisionOptions
 from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.limits import read_limits
 from mandate.workers.cli.options import Invocation, verb
+
+RAISE = "raise"
 
 Requests = Annotated[
     list[str] | None,
@@ -104,7 +108,15 @@ async def decide(
     call: Invocation,
     requests: Requests = None,
     *,
-    choice: Annotated[str, typer.Option(help="One of the request's choices.")],
+    choice: Annotated[str | None, typer.Option(help="One of the request's choices.")] = None,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--raise",
+            help="`LIMIT=VALUE`: raise this limit of the run, as `cost_usd=5.00`; can be repeated.",
+            metavar="LIMIT=VALUE",
+        ),
+    ] = None,
     value: Annotated[
         str | None, typer.Option(help="What goes with it: JSON, or a text; with `approve`, all the arguments.")
     ] = None,
@@ -117,12 +129,20 @@ async def decide(
     token_command: TokenCommand = None,
     yes: Yes = False,
 ) -> int:
-    """Make any choice that a request has. Exit codes as of `approve`."""
+    """Make any choice that a request has. Exit codes as of `approve`.
+
+    `--raise cost_usd=5.00` is short for `--choice raise --value '{"cost_usd": "5.00"}'`.
+    """
+    if limits and (choice not in {None, RAISE} or value is not None):
+        raise CliError(f"--raise is the choice {RAISE!r} with its value; it goes without --choice and --value")
+    if choice is None and not limits:
+        raise CliError("--choice is missing; `show REQUEST` tells the choices of a request")
+    given: JsonValue = cli_edit.parsed(value, "--value") if value is not None else None
     return await _act(
         call,
         requests,
-        choice=choice,
-        value=cli_edit.parsed(value, "--value") if value is not None else None,
+        choice=choice or RAISE,
+        value=read_limits("--raise", limits) if limits else given,
         comment=comment,
         by=by,
         edit=edit,

@@ -17,7 +17,7 @@ from mandate.workers.client.decisions import Found, SentDecision, Target
 from mandate.workers.history.record import read_arguments
 from mandate.workflows.contracts.base import DIGEST_PATTERN, canonical_json, digest_of
 from mandate.workflows.contracts.request import EVERY, REJECT, Decision, OpenRequests, Request
-from mandate.workflows.rules import input_size, redaction
+from mandate.workflows.rules import budget, input_size, redaction
 from mandate.workflows.rules.commands import PLACEHOLDERS
 
 
@@ -59,6 +59,7 @@ async def act(call: Invocation, connection: Connection, names: Sequence[str], wi
     for one in found:
         if one.request is not None:
             _check_choice(call, one.target, one.request, wish)
+            await _check_raise(connection, one, wish)
     await _confirm(
         call, [request_text.headline(one.run.workflow_id, one.request) for one in found if one.request], wish
     )
@@ -109,6 +110,17 @@ def _check_choice(call: Invocation, target: Target, request: Request, wish: Deci
         raise CliError(f"{target.shown} takes the choices {allowed}, not {wish.choice!r}{ways}; nothing was sent")
     if wish.changes_arguments and request.kind != "approval":
         raise CliError(f"{target.shown} has no arguments to change; nothing was sent")
+    if request.kind == "budget" and wish.choice != "raise" and wish.value is not None:
+        raise CliError(f"{target.shown}: value: goes with raise, not with {wish.choice!r}; nothing was sent")
+
+
+async def _check_raise(connection: Connection, found: Found, wish: DecisionOptions) -> None:
+    """Raise `CliError` for limits that the run would refuse, as far as it tells what its limits are."""
+    if found.request is None or found.request.kind != "budget" or wish.choice != "raise":
+        return
+    limits = await decisions.read_limits(connection.client, found.run.workflow_id)
+    if (fault := budget.find_value_fault(limits, wish.value)) is not None:
+        raise CliError(f"{found.target.shown}: {fault}; nothing was sent")
 
 
 async def look_up(call: Invocation, connection: Connection, targets: Sequence[Target]) -> list[Found]:

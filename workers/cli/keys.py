@@ -33,10 +33,7 @@ async def keys(
     """
     if new and remove is not None:
         raise CliError("--new and --remove: give one of them; a new key is used two minutes after it was made")
-    try:
-        store = open_store(_existing(Settings.from_environment().store))
-    except ValueError as error:
-        raise CliError(f"MANDATE_STORE: {error}") from None
+    store = open_existing_store()
     try:
         if new:
             await store.keys()
@@ -51,11 +48,15 @@ async def keys(
     return 0
 
 
-def _existing(address: str) -> str:
-    """Return the address of a store; looking for keys makes none."""
+def open_existing_store() -> BlobStore:
+    """Open the store of `MANDATE_STORE`; looking into it makes none."""
+    address = Settings.from_environment().store
     if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).is_file():
         raise CliError(f"there is no {address}; set MANDATE_STORE to the workers' store")
-    return address
+    try:
+        return open_store(address)
+    except ValueError as error:
+        raise CliError(f"MANDATE_STORE: {error}") from None
 
 
 async def _remove(store: BlobStore, number: int) -> None:

@@ -21,8 +21,11 @@ _KEYS: Mapping[RequestKind, Mapping[str, str]] = {
 }
 _PROMPTS = {"question": "any text", "approval": "y or n", "outcome": "y (it happened), n (it did not) or stop"}
 _SHORT = {"question": "any text", "approval": "y/n", "outcome": "y/n/stop"}
-_WITH_VALUE = ("answer", "supply")
-"""Choices that need more than to be made."""
+
+
+def _needs_value(request: Request, choice: str) -> bool:
+    """Return whether a choice needs more than to be made."""
+    return choice == "raise" if request.kind == "budget" else choice in {"answer", "supply"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,9 @@ class Answer:
     comment: str = ""
 
 
-async def confirm(out: Output, what: str, lines: Sequence[str], *, yes: bool) -> None:
+async def confirm(
+    out: Output, what: str, lines: Sequence[str], *, yes: bool, declined: str = "nothing was sent"
+) -> None:
     """Show several things as `lines`, and let the person at the terminal say once more that they want `what`.
 
     Raises:
@@ -47,7 +52,7 @@ async def confirm(out: Output, what: str, lines: Sequence[str], *, yes: bool) ->
     if not sys.stdin.isatty():
         raise CliError(f"nobody can be asked whether to {what}; add --yes")
     if not await out.confirm(f"{what}?"):
-        raise CliError("nothing was sent", ENDED_OTHERWISE)
+        raise CliError(declined, ENDED_OTHERWISE)
 
 
 def keys(request: Request) -> str:
@@ -65,7 +70,7 @@ def short_keys(request: Request) -> str:
 
 
 def _plain_choices(request: Request) -> Iterator[str]:
-    return (choice for choice in request.choices if choice not in _WITH_VALUE)
+    return (choice for choice in request.choices if not _needs_value(request, choice))
 
 
 def typed(request: Request, line: str) -> Answer | None:
@@ -73,7 +78,7 @@ def typed(request: Request, line: str) -> Answer | None:
     if request.kind == "question":
         return Answer("answer", line)
     choice = _KEYS.get(request.kind, {}).get(line.lower(), line.lower())
-    return Answer(choice) if choice in request.choices and choice not in _WITH_VALUE else None
+    return Answer(choice) if choice in request.choices and not _needs_value(request, choice) else None
 
 
 @dataclass(slots=True)

@@ -32,6 +32,11 @@ MEANINGS: dict[str, dict[str, str]] = {
         "not_happened": "it was not done, and is made again",
         "stop": "the run ends, with the call among its uncertain ones",
     },
+    "budget": {
+        "raise": "the run goes on with new limits: --raise LIMIT=VALUE, or --value with them as JSON",
+        "answer": "the agent gives its last answer from what it has, for which enough is kept back",
+        "stop": "the run ends; what has a compensation is taken back first",
+    },
 }
 """Meanings of the choices of a request, by its kind."""
 
@@ -89,7 +94,7 @@ def _agreement(run: OpenRequests, request: Request) -> list[str]:
 def _rows(run: OpenRequests, request: Request, now: datetime) -> list[tuple[str, str]]:
     asked_by = f", asked for by {run.requester}" if run.requester else ""
     rows = [
-        ("request", f"{run.workflow_id}:{request.id}, {_article(request.kind)}"),
+        ("request", f"{run.workflow_id}:{request.id}, {_kind(request.kind)}"),
         ("agent", f"{run.agent} version {run.version}, step {request.step}{asked_by}"),
         ("run", f"{run.status}"),
         ("why", request.reason),
@@ -138,7 +143,9 @@ def headline(workflow_id: str, request: Request) -> str:
     return f"{workflow_id}:{request.id}  {wording.shorten(request.title, 160)}"
 
 
-def _article(kind: str) -> str:
+def _kind(kind: str) -> str:
+    if kind == "budget":
+        return "about a budget"
     return f"an {kind}" if kind[0] in "aeio" else f"a {kind}"
 
 

@@ -17,6 +17,7 @@ from mandate.activities.text_files import UnreadableText, decode_text
 from mandate.workers.cli import identity, own_worker, run_text, tokens
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
+from mandate.workers.cli.limits import read_limits
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.watch import follow
 from mandate.workers.client.client import AgentClient, new_workflow_id
@@ -61,6 +62,13 @@ async def run(
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="`key=value`, for finding it; can be repeated.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="A lower limit than the agent file's.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="`LIMIT=VALUE`, a lower limit than the agent file's, as `cost_usd=0.50`; can be repeated."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask this model in place of the agent's route; one that the agent file allows.")
+    ] = None,
     task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Of the workers.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Only start it.")] = False,
 ) -> int:
@@ -74,7 +82,9 @@ async def run(
     if again and workflow_id is None:
         raise CliError("--again goes with --id, and starts another run under that id")
     asked = read_input(text, input_file, input_json)
-    labels = dict(map(_label, label or ()))
+    labels, limits = dict(map(_label, label or ())), read_limits("--budget", budget or ())
+    if steps is not None and "steps" in limits:
+        raise CliError("--steps and --budget steps=... are the same limit; give one of them")
     async with connected(call) as connection:
         note_start(call, connection, goes_on=detach)
         queue = task_queue or connection.settings.task_queue
@@ -92,7 +102,15 @@ async def run(
         async with AsyncExitStack() as stack:
             if not detach:
                 await stack.enter_async_context(own_worker.serving(call, connection, queue))
-            handle = await _start(client, call, connection, **start, steps=steps, token=token, again=again)
+            started: dict[str, Any] = {
+                **start,
+                "steps": steps,
+                "budget": limits,
+                "model": model,
+                "token": token,
+                "again": again,
+            }
+            handle = await _start(client, call, connection, **started)
             call.out.note(f"{handle.id} on task queue {queue}, requester {who}")
             if detach:
                 _detached(call, connection, handle)

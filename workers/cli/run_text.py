@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
+from decimal import Decimal
 
 from pydantic import JsonValue
 from rich.text import Text
@@ -11,9 +12,16 @@ from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, REFUSED
 from mandate.workers.cli.output import Output, print_table
 from mandate.workers.history.events import RunEnded
+from mandate.workers.history.models import ModelTable, ModelTotals
 from mandate.workers.history.record import Json, Record, Said
+from mandate.workflows.contracts.budget import BudgetUse
 from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
-from mandate.workflows.rules import decisions, wording
+from mandate.workflows.contracts.tool import CacheHit
+from mandate.workflows.rules import budget_use, decisions, wording
+from mandate.workflows.rules.period_budgets import format_usd
+
+_NOTHING = ("0", "0s", "$0.00")
+"""Cells of columns that are left out."""
 
 LINES = 6
 CHARACTERS = 600
@@ -32,14 +40,17 @@ def print_heading(out: Output, record: Record, url: str | None) -> None:
         out.print(its.ended.reason)
     if record.diagnosis is not None:
         out.print(Text(record.diagnosis.sentence, style="bold red"))
+    elif record.retrying is not None:
+        out.print(Text(record.retrying, style="yellow"))
 
 
-def print_message(out: Output, message: Said, *, full: bool) -> None:
-    """Print one message with its parts; an answer without calls is never cut."""
+def print_message(out: Output, message: Said, *, why: str | None, full: bool) -> None:
+    """Print one message with its parts, and why its model was asked; an answer without calls is never cut."""
     full = full or (message.role == "assistant" and all(part["kind"] != "call" for part in message.parts))
     answers = [part for part in message.parts if part["kind"] == "result"]
     if message.role == "assistant":
-        title = Text.assemble((f"step {message.step}", "bold"), (f"  {message.model}", "dim"))
+        told = f": {why}" if why else ""
+        title = Text.assemble((f"step {message.step}", "bold"), (f"  {message.model}{told}", "dim"))
     else:
         title = Text("results" if answers else "asked", style="bold")
     out.print("")
@@ -86,6 +97,39 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         out.print(Text("unknown whether it happened", style="bold red"))
         print_table(out, _effects(its.uncertain), indent=2)
     out.print(Text.assemble(("used", "bold"), f"  {wording.describe_usage(its.usage)}"))
+    if record.budget is not None:
+        print_budget(out, record.budget, is_going_on=its.ended is None)
+
+
+def print_budget(out: Output, use: BudgetUse, *, is_going_on: bool) -> None:
+    """Print each limit of a run with what is spent, held and left; without the columns in which nothing stands."""
+    rows = [budget_use.HEAD, *budget_use.list_rows(use)]
+    columns = [column for column in zip(*rows, strict=True) if any(cell not in _NOTHING for cell in column[1:])]
+    out.print("", Text("limits", style="bold"))
+    head, *others = zip(*columns, strict=True)
+    print_table(out, others, head, indent=2)
+    if use.used_up and is_going_on:
+        out.print(Text(f"  {use.used_up}: the model gives its last answer", style="yellow"))
+    if use.period_cost_usd is not None:
+        spent = format_usd(Decimal(use.period_cost_usd))
+        out.print(f"  beyond the run: {spent} spent and held in the budget that is used up most")
+
+
+def print_models(out: Output, models: ModelTable) -> None:
+    """Print what each model of a run answered and took; a cost that is not known of all answers is told as such."""
+    rows = [
+        (model, str(its.answers), f"{its.input_tokens:,}", f"{its.output_tokens:,}", _describe_cost(its))
+        for model, its in models
+    ]
+    if rows:
+        out.print("", Text("models", style="bold"))
+        print_table(out, rows, ("model", "answers", "tokens in", "out", "cost"), indent=2)
+
+
+def _describe_cost(its: ModelTotals) -> str:
+    if its.priced == its.answers:
+        return format_usd(its.cost_usd)
+    return f"{format_usd(its.cost_usd)} of {its.priced} answers" if its.priced else "unknown"
 
 
 def _count_times(count: int) -> str:
@@ -142,8 +186,10 @@ def _part(part: Json, *, full: bool) -> Text | None:
             )
         case "result":
             text = str(part["text"])
+            hit = CacheHit.model_validate(part["cached"]) if part.get("cached") is not None else None
+            kept = f"({wording.describe_hit(hit)}) " if hit is not None else ""
             mark = ("✗ ", "red") if part["error"] else ("← ", "dim")
-            return Text.assemble(mark, (str(part["tool"]), "cyan"), " ", shown(text, full=full))
+            return Text.assemble(mark, (str(part["tool"]), "cyan"), " ", (kept, "dim"), shown(text, full=full))
         case "refusal":
             return Text.assemble(("refuses: ", "yellow"), shown(str(part["text"]), full=full))
         case _:

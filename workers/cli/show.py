@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from mandate.workers.cli import decisions, request_names, request_text, run_text
+from mandate.workers.cli import decisions, request_names, request_text, run_text, token_bars
 from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.inbox import entry
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.run import watch
 from mandate.workers.client.decisions import why_not_open
+from mandate.workers.history.models import ModelTable
 from mandate.workers.history.record import Json, NoSuchRun, Record, conversation, exists, read_arguments, read_record
 from mandate.workflows.contracts.request import OpenRequests, Request
 
@@ -30,21 +31,31 @@ async def show(
     *,
     run_id: Annotated[str | None, typer.Option(help="One Temporal run of it; the newest if left out.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Long texts and results whole.")] = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="What the tokens of each step's request were for, a bar a step.")
+    ] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on watching, as `run` does.")] = False,
 ) -> int:
     """Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.
 
     With `-o json` one object: workflow_id, run_id, status (running, waiting, paused, or how it ended), reason, output,
-    agent, version, step, head, usage, effects, uncertain, people (what they were asked and said: step, line), messages,
+    agent, version, step, head, usage, budget (limits, and for each what is spent, assumed, held and left), effects,
+    uncertain, people (what they were asked and said: step, line), models (answers, tokens and cost of each), messages,
     pending: calls of the last turn whose results the model was not told yet, and workflow_task: attempt, cause, message
-    and event_id of one that fails again and again, else null.
+    and event_id of one that fails again and again, else null; retrying: what is tried again and why, else null. The
+    first message of a model has why it was asked, and so has each after it became another one.
+
+    With `--tokens` and `-o json` one object: workflow_id, run_id, and tokens, one object a step: step, tokens,
+    reported, cut, parts: instructions, pinned, summary, messages, results.
 
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """
     async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
-        if not follow and run_id is None and await _is_request(call, connection, run):
+        if not follow and not tokens and run_id is None and await _is_request(call, connection, run):
             return await _show_request(call, connection, run)
+        if tokens:
+            return await _show_tokens(call, connection, run, run_id)
         if follow:
             return await _follow(call, connection, run, run_id)
         await _show(call, connection, run, run_id, full=full)
@@ -119,21 +130,41 @@ async def _follow(call: Invocation, connection: Connection, run: str, run_id: st
     return await watch(call, connection, run, record.run_id)
 
 
+async def _show_tokens(call: Invocation, connection: Connection, run: str, run_id: str | None) -> int:
+    record = await _read_record(connection, run, run_id)
+    steps = []
+    if record.history.head is not None:
+        async with conversation(connection.settings.store, record) as stored:
+            steps = [step async for step in stored.token_use(record.history.head)]
+    if call.out.as_json:
+        shown = [step.to_json() for step in steps]
+        call.out.json({"workflow_id": record.workflow_id, "run_id": record.run_id, "tokens": shown})
+    else:
+        token_bars.print_bars(call.out, steps)
+    return 0
+
+
 async def _show(call: Invocation, connection: Connection, run: str, run_id: str | None, *, full: bool) -> None:
     record = await _read_record(connection, run, run_id)
     out, head = call.out, record.history.head
     run_text.print_heading(out, record, connection.run_url(run, record.run_id))
     messages: list[Json] = []
     pending: list[Json] = []
+    models = ModelTable(record.history.usages)
     if head is not None:
         async with conversation(connection.settings.store, record) as stored:
             async for message in stored.messages(head, full=full or out.as_json):
+                if message.measured is not None:
+                    models.add(message.step, message.measured)
+                why = record.history.why.get(message.step) if message.role == "assistant" else None
                 if out.as_json:
-                    messages.append(message.to_json())
+                    messages.append({**message.to_json(), **({"why": why} if why else {})})
                 else:
-                    run_text.print_message(out, message, full=full)
+                    run_text.print_message(out, message, why=why, full=full)
             pending = await stored.pending(record)
     if out.as_json:
-        out.json({**record.to_json(), "messages": messages, "pending": pending})
+        by_model = [totals.to_json(model) for model, totals in models]
+        out.json({**record.to_json(), "models": by_model, "messages": messages, "pending": pending})
     else:
         run_text.print_ending(out, record, pending, full=full)
+        run_text.print_models(out, models)

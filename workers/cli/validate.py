@@ -1,4 +1,4 @@
-"""`mandate validate`: what is wrong with agent files and policies, and what they allow."""
+"""`mandate validate`: what is wrong with agent files, policies and endpoints, and what they allow."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from mandate.activities.documents import Fault, read_document
 from mandate.activities.files import FileError
 from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
-from mandate.workers.catalog import people, readiness
+from mandate.workers.catalog import budgets, people, readiness
 from mandate.workers.catalog.agents import agent_paths, agent_schema
 from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.endpoints import Endpoints, is_providers_file, providers_schema, try_endpoints
 from mandate.workers.catalog.examples import call_schema
 from mandate.workers.catalog.mcp_acceptance import Offer
 from mandate.workers.catalog.people import people_path
@@ -23,10 +25,13 @@ from mandate.workers.cli.options import Invocation, offline_verb
 from mandate.workers.cli.output import write_error
 from mandate.workers.cli.validate_accept import accept_words, offer_json
 from mandate.workers.cli.validate_agents import agent_json, describe_control, print_catalog
+from mandate.workers.cli.validate_budgets import print_budgets
 from mandate.workers.cli.validate_call import call_json, judge_call, print_call
+from mandate.workers.cli.validate_endpoints import endpoint_json, print_endpoints
 from mandate.workers.cli.validate_policies import check_policies, policy_json, print_policies
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
+from mandate.workflows.contracts.budget_file import PeriodBudget
 from mandate.workflows.contracts.policy import Approvers
 
 
@@ -36,7 +41,8 @@ async def validate(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Agent files, policy files, or folders of them; MANDATE_AGENTS and MANDATE_POLICIES if left out.",
+            help="Agent files, policy files, or folders of them, or a file of providers; MANDATE_AGENTS and "
+            "MANDATE_POLICIES if left out.",
             metavar="FILE",
         ),
     ] = None,
@@ -51,8 +57,16 @@ async def validate(
             help="Show what MCP servers say of their tools, and write its digest as `accepted` into the agent files.",
         ),
     ] = False,
+    live: Annotated[
+        str | None,
+        typer.Option("--live", help="Make one tiny call of this model, and say what came.", metavar="MODEL"),
+    ] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of agent files (or: of `policy` or `call` files).")
+        bool,
+        typer.Option(
+            "--schema",
+            help="Print the JSON Schema of agent files (or: of `policy`, `call`, `budgets` or `providers` files).",
+        ),
     ] = False,
 ) -> int:
     """Check agent files with all their tools, and say what each agent may do; run the examples of policies.
@@ -60,29 +74,52 @@ async def validate(
     MCP servers are started and asked for their tools; secrets and scripts must be there, keys of models should.
     What they say of their tools stands in the prompt: it taints runs until --accept has accepted it.
     Exit code 0: all can be served, and all examples come out as written. 2: something is wrong; all of it is told.
+    With --live 0: the model answered; 1: it did not, or its provider refused the key or the name.
     """
     if schema:
         call.out.json(_schema(files or []))
         return DONE
     settings = Settings.from_environment()
+    if live is not None:
+        if judged is not None or accept or not _are_providers(files):
+            raise CliError(
+                "--live asks one model, whatever agents name it: it takes a file of providers at most, and neither "
+                "--call nor --accept"
+            )
+        # Here: the SDK of a vendor takes long to import.
+        from mandate.workers.cli.validate_live import call_live  # noqa: PLC0415 - only for calls
+
+        return await call_live(call.out, replace(settings, endpoints=files[0] if files else settings.endpoints), live)
     sources = _sources(settings, files)
+    settings = replace(settings, endpoints=sources.providers or settings.endpoints)
+    endpoints, wrong_endpoints = try_endpoints(settings)
     offers: list[Offer] = []
-    catalogs, faults = await _load(call, settings, sources, offers if accept else None)
+    catalogs, faults = await _load(call, settings, sources, endpoints, offers if accept else None)
+    faults = [*wrong_endpoints, *faults]
     if judged is not None and not faults:
         return _judge(call, judged, catalogs)
     policies, wrong = check_policies(sources.policies, catalogs, complete=bool(sources.agents) and not faults)
     # What is wrong with a policy for an agent is told with the agent's name, and not once more without.
     places = {(fault.file, fault.line, fault.key) for fault in faults}
     faults += [fault for fault in wrong if (fault.file, fault.line, fault.key) not in places]
+    faults += budgets.faults_for(settings)
+    limits, unused = _budgets(settings, catalogs if not files else None, faults)
     has_people = people_path(settings) is not None
     control = _control(settings)
+    used = {provider for catalog in catalogs for provider in catalog.providers()}
+    unready = endpoints.list_lacks(Secrets(settings.environment, settings.secrets), used)
     if call.out.as_json:
         agents = [
-            agent_json(loaded, has_people=has_people) for catalog in catalogs for loaded in catalog.agents.values()
+            agent_json(loaded, catalog.endpoints.find_protocol, has_people=has_people)
+            for catalog in catalogs
+            for loaded in catalog.agents.values()
         ]
-        warnings = [str(warning) for catalog in catalogs for warning in catalog.warnings]
+        warnings = [*map(str, unready), *(str(warning) for catalog in catalogs for warning in catalog.warnings)]
+        warnings += map(str, unused)
         told = {"agents": agents, "policies": list(map(policy_json, policies)), "warnings": warnings}
         told |= {"control": control.model_dump(mode="json") if control is not None else None}
+        told |= {"budgets": [budget.model_dump(mode="json") for budget in limits]}
+        told |= {"endpoints": [endpoint_json(name, endpoint) for name, endpoint in endpoints.by_name.items()]}
         accepted = {"accepted": list(map(offer_json, offers))} if accept else {}
         call.out.json({"valid": not faults, **told, **accepted, "faults": list(map(str, faults))})
     else:
@@ -90,11 +127,22 @@ async def validate(
             print_catalog(call.out, catalog, has_people=has_people)
         if catalogs:
             call.out.print(describe_control(control, people_path(settings)))
+        print_budgets(call.out, limits, unused)
+        for warning in unready:
+            call.out.print(Text(f"warning: {warning}", style="yellow"))
+        print_endpoints(call.out, endpoints)
         print_policies(call.out, policies)
         sys.stdout.flush()
         for fault in faults:
             write_error(str(fault))
     return REFUSED if faults else DONE
+
+
+def _are_providers(files: list[Path] | None) -> bool:
+    """Tell whether the command line names one file of providers, or nothing."""
+    if not files:
+        return True
+    return len(files) == 1 and files[0].is_file() and is_providers_file(read_document(files[0]))
 
 
 def _control(settings: Settings) -> Approvers | None:
@@ -106,9 +154,29 @@ def _control(settings: Settings) -> Approvers | None:
     return found.control if found is not None else None
 
 
+def _budgets(
+    settings: Settings, catalogs: list[Catalog] | None, faults: list[Fault]
+) -> tuple[tuple[PeriodBudget, ...], tuple[Fault, ...]]:
+    """Return the budgets of their file, with warnings where `catalogs` are all agents and nothing has faults."""
+    try:
+        found = budgets.read_budgets(settings)
+    except FileError:
+        return (), ()
+    if found is None or catalogs is None or faults:
+        return found[0].budgets if found is not None else (), ()
+    agents = [name for catalog in catalogs for name in catalog.agents]
+    return found[0].budgets, budgets.warnings_for(settings, agents=agents, people=people.read_people(settings))
+
+
 def _schema(words: list[Path]) -> dict[str, object]:
-    """Return the schema that is wanted: `--schema`, `--schema policy` or `--schema call`."""
-    known = {"agent": agent_schema, "policy": policy_schema, "call": call_schema}
+    """Return the schema that is wanted: `--schema`, or with the word `policy`, `call`, `budgets` or `providers`."""
+    known = {
+        "agent": agent_schema,
+        "policy": policy_schema,
+        "call": call_schema,
+        "budgets": budgets.budgets_schema,
+        "providers": providers_schema,
+    }
     wanted = [str(word) for word in words] or ["agent"]
     if len(wanted) > 1 or wanted[0] not in known:
         raise CliError(f"--schema prints the schema of {', '.join(known)} files, not {' '.join(wanted)!r}")
@@ -131,6 +199,8 @@ class _Sources:
     agents: list[Path]
     policies: list[Path]
     faults: list[Fault]
+    providers: Path | None = None
+    """A file of providers in place of the settings'."""
 
 
 def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
@@ -141,7 +211,9 @@ def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
         found.policies.extend(policy_paths(folder) if folder.is_dir() else [])
     for source in files or [settings.agents]:
         inside = agent_paths(source) if source.is_dir() else [source] * source.exists()
-        if files and inside and all(is_policy(read_document(path)) for path in inside):
+        if files and source.is_file() and is_providers_file(read_document(source)):
+            found = replace(found, providers=source)
+        elif files and inside and all(is_policy(read_document(path)) for path in inside):
             found.policies.extend(inside)
         elif (fault := _nothing_there(source, named=bool(files))) is not None:
             found.faults.append(fault)
@@ -151,7 +223,7 @@ def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
 
 
 async def _load(
-    call: Invocation, settings: Settings, sources: _Sources, offers: list[Offer] | None
+    call: Invocation, settings: Settings, sources: _Sources, endpoints: Endpoints, offers: list[Offer] | None
 ) -> tuple[list[Catalog], list[Fault]]:
     """Return what can be served, with warnings of what will not go well, and all that cannot be served.
 
@@ -167,7 +239,7 @@ async def _load(
             offers += await accept_words(call.out, sources.agents, waits, secrets)
         for source in sources.agents:
             try:
-                catalogs.append(await _catalog(replace(settings, agents=source), waits, secrets))
+                catalogs.append(await _catalog(replace(settings, agents=source), waits, secrets, endpoints))
             except FileError as error:
                 faults.extend(error.faults)
     except ValueError as error:
@@ -177,9 +249,14 @@ async def _load(
     return catalogs, faults
 
 
-async def _catalog(settings: Settings, mcp: AnnouncedWaits, secrets: Secrets) -> Catalog:
+async def _catalog(settings: Settings, mcp: AnnouncedWaits, secrets: Secrets, endpoints: Endpoints) -> Catalog:
     catalog = await Catalog.load(
-        settings.agents, mcp, secrets=secrets, policies=settings.policies, project=settings.project
+        settings.agents,
+        mcp,
+        secrets=secrets,
+        policies=settings.policies,
+        project=settings.project,
+        endpoints=endpoints,
     )
     agents = catalog.agents.values()
     if faults := (*readiness.script_faults(catalog, settings), *people.faults_for(agents, settings)):

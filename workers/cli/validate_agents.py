@@ -8,11 +8,13 @@ from rich.text import Text
 from mandate.activities.toolbox.closed_schemas import find_open_places
 from mandate.workers.catalog.catalog import Catalog, Loaded
 from mandate.workers.catalog.policy_summary import Outcome, outcomes, runs_unasked
-from mandate.workers.catalog.provider_tools import list_rewritings
+from mandate.workers.catalog.provider_tools import FindProtocol, list_rewritings
 from mandate.workers.cli.output import Output, print_table
+from mandate.workers.cli.validate_costs import costs_json, describe_costs
 from mandate.workflows.contracts.policy import Approvers
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.verification import CheckSpec
+from mandate.workflows.rules.decisions import format_duration
 
 
 def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
@@ -23,6 +25,8 @@ def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
         pinned = loaded.pinned
         out.print(Text.assemble((pinned.name, "bold"), f" version {loaded.digest[:12]}  {loaded.path or ''}"))
         out.print(f"  models    {', '.join(pinned.models)}")
+        for line in describe_costs(pinned):
+            out.print(f"  {line}")
         out.print(f"  requester {_requester(loaded, has_people=has_people)}")
         if loaded.policies:
             out.print(f"  policies  {', '.join(loaded.policies)}")
@@ -33,7 +37,7 @@ def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
             print_table(out, [_checked(check) for check in pinned.checks], ("after", "is checked"), indent=2)
         for line in (*_strange(loaded), *_openings(loaded)):
             out.print(Text(f"  {line}", style="yellow"))
-        for rewriting in list_rewritings(pinned):
+        for rewriting in list_rewritings(pinned, catalog.endpoints.find_protocol):
             told = f"{rewriting.tool} is sent to {_listed(rewriting.providers)} in another form"
             out.print(Text(f"  {told}: {'; '.join(rewriting.changes)}", style="dim"))
 
@@ -53,7 +57,8 @@ def _row(loaded: Loaded, definition: ToolDefinition) -> tuple[str | Text, ...]:
     probe = (_probe(loaded, definition),) if pinned.probes else ()
     undone = pinned.compensations.get(definition.tool.name)
     by = ((undone.tool if undone is not None else ""),) if pinned.compensations else ()
-    return (definition.tool.name, str(definition.tool.effect), _origin(definition), *probe, *by, words)
+    cache = "" if definition.cache is None else f", kept for {format_duration(definition.cache)}"
+    return (definition.tool.name, f"{definition.tool.effect}{cache}", _origin(definition), *probe, *by, words)
 
 
 def _requester(loaded: Loaded, *, has_people: bool) -> str:
@@ -79,7 +84,7 @@ def _requester_json(loaded: Loaded, *, has_people: bool) -> str:
     return "known" if _is_usual(loaded, has_people=has_people) else "required"
 
 
-def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
+def agent_json(loaded: Loaded, find_protocol: FindProtocol, *, has_people: bool) -> dict[str, object]:
     """Return one agent, for `-o json`."""
     tools: list[dict[str, object]] = []
     for definition in loaded.pinned.tools:
@@ -88,6 +93,7 @@ def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
             {
                 "name": tool.name,
                 "effect": str(tool.effect),
+                "cache_seconds": None if definition.cache is None else definition.cache.total_seconds(),
                 "source": tool.source,
                 "claims": list(_claims(definition)),
                 "risk": tool.risk,
@@ -107,6 +113,7 @@ def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
         "version": loaded.digest[:12],
         "path": str(loaded.path) if loaded.path is not None else None,
         "models": list(loaded.pinned.models),
+        "cost": costs_json(loaded.pinned),
         "requester": _requester_json(loaded, has_people=has_people),
         "signed_start": loaded.pinned.needs_signed_start,
         "policies": list(loaded.policies),
@@ -116,7 +123,7 @@ def agent_json(loaded: Loaded, *, has_people: bool) -> dict[str, object]:
         "unaccepted": list(loaded.strange),
         "rewritten": [
             {"tool": made.tool, "providers": list(made.providers), "changes": list(made.changes)}
-            for made in list_rewritings(loaded.pinned)
+            for made in list_rewritings(loaded.pinned, find_protocol)
         ],
         "open": _unnamed(loaded),
         "unasked": _unasked(loaded),

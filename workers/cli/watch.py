@@ -19,7 +19,7 @@ from temporalio.service import RPCError
 from mandate.workers.cli import request_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
-from mandate.workers.client.diagnosis import diagnose_described
+from mandate.workers.client.diagnosis import describe_retry, diagnose_described
 from mandate.workers.client.pollers import list_pollers
 from mandate.workers.history.events import (
     Call,
@@ -37,7 +37,7 @@ from mandate.workers.history.events import (
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import unfolding
 from mandate.workflows.contracts.request import Request
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import routing, wording
 
 QUIET_SECONDS = 2.0
 """After so long without news it is looked up why."""
@@ -102,6 +102,8 @@ class _Watcher:
             self._is_version_told = True
             if not self.out.as_json:
                 self.out.note(f"agent {history.pin.name} version {history.pin.version}")
+                if limits := history.budget.describe_asked():
+                    self.out.note(f"limited to {limits}")
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
@@ -153,6 +155,8 @@ class _Watcher:
 
     def _tell(self, happening: Happening) -> None:
         match happening:
+            case ModelAsked(step, _, model, why) if why and why != routing.FIRST:
+                self._line(step, Text(wording.shorten(f"asks {model}: {why}", 2 * LINE_CHARACTERS), style="dim"))
             case ModelAsked() | CallStarted() | CallProbed() | ResultChecked() | RunEnded():
                 return
             case ModelAnswered(step, text, note, final):
@@ -245,8 +249,4 @@ def _attempts(described: DescribeWorkflowExecutionResponse) -> str | None:
     """Return what is tried again, and why the last attempt failed."""
     if described.pending_workflow_task.attempt > 1:
         return f"its workflow task fails, attempt {described.pending_workflow_task.attempt}; see the log of the worker"
-    for activity in described.pending_activities:
-        if activity.attempt > 1:
-            failure = wording.shorten(activity.last_failure.message or "no answer", 100)
-            return f"{activity.activity_type.name}, attempt {activity.attempt}: {failure}"
-    return None
+    return describe_retry(described, 100)

@@ -21,7 +21,7 @@ Stamps = Mapping[Path, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class WatchedFiles:
-    """Agent files, scripts, policies, settings, and Python files where tools are imported from."""
+    """Agent files, scripts, policies, providers, settings, and Python files where tools are imported from."""
 
     sources: tuple[Path, ...]
     """Files, and folders of agents and policies."""
@@ -36,7 +36,8 @@ class WatchedFiles:
         agents, project = settings.agents, settings.project or Path()
         folder = agents if agents.is_dir() else agents.parent
         channels = settings.channels or settings.default_channels
-        sources = (agents, folder, policy_folder(agents, settings.policies), channels, project / FILE)
+        endpoints = settings.endpoints or settings.default_endpoints
+        sources = (agents, folder, policy_folder(agents, settings.policies), channels, endpoints, project / FILE)
         modules = (Path(), project, folder.absolute().parent)
         return cls(_distinct(sources), _outermost(modules), settings.folder.absolute())
 

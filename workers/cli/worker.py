@@ -9,7 +9,9 @@ from typing import Annotated
 import structlog
 import typer
 
-from mandate.workers.catalog.agents import agent_paths, read_agents
+from mandate.activities.files import FileError
+from mandate.workers.catalog.agents import agent_paths, scan_agents
+from mandate.workers.catalog.endpoints import try_endpoints
 from mandate.workers.cli.connection import Connection, connected
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, serving_verb
@@ -60,7 +62,7 @@ async def worker(
         from mandate.workers.cli import worker_watch  # noqa: PLC0415 - only for development
 
         return await worker_watch.watch(call, settings)
-    _demand_agents(settings.agents)
+    _demand_agents(settings)
     configure_logs(call.root)
     options = WorkerOptions(
         identity=identity,
@@ -78,8 +80,9 @@ async def worker(
     return 0
 
 
-def _demand_agents(source: Path) -> None:
+def _demand_agents(settings: Settings) -> None:
     """Refuse a place that has nothing to serve, and files with faults, before a server is looked for or started."""
+    source = settings.agents
     if not source.exists():
         raise CliError(
             f"there are no agents: {str(source)!r} does not exist; write an agent file (*.yaml) in that folder, or "
@@ -90,7 +93,9 @@ def _demand_agents(source: Path) -> None:
             f"the folder {str(source)!r} has no agent files (*.yaml); write one, or name another folder or file "
             "with --agents or MANDATE_AGENTS"
         )
-    read_agents(source)
+    endpoints, faults = try_endpoints(settings)
+    if found := (*faults, *scan_agents(source, endpoints.find_unknown).faults):
+        raise FileError(found)
 
 
 def configure_logs(root: RootOptions) -> None:

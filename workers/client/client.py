@@ -68,6 +68,8 @@ class AgentClient:
         requester: str | None = None,
         labels: Mapping[str, str] | None = None,
         steps: int | None = None,
+        budget: Mapping[str, Any] | None = None,
+        model: str | None = None,
         token: str | None = None,
         again: bool = False,
     ) -> WorkflowHandle[Any, RunResult]:
@@ -82,6 +84,8 @@ class AgentClient:
                 file of people, unless the agent file says `requester: anyone`.
             labels: for finding the run.
             steps: a lower limit of model calls than the agent file's.
+            budget: lower limits than the agent file's, for example `{"cost_usd": "0.50", "wall_time": "10m"}`.
+            model: asked in place of the agent's route; one that the agent file allows.
             token: signed by the requester's identity provider, where decisions on the agent's runs are signed; its
                 claims are those of `mandate.workflows.contracts.start.start_claims`, with the `workflow_id` given here.
             again: start another run under the id of one that has ended; its calls have new idempotency keys.
@@ -92,12 +96,14 @@ class AgentClient:
             UsedId: a run has this id, or had it and `again` is false; its `run` tells how that one stands or ended. It
                 is a `WorkflowAlreadyStartedError`.
         """
+        limits = {**(budget or {}), **({"steps": steps} if steps is not None else {})}
         given = {
             "agent": agent,
             "input": input if isinstance(input, str) else dict(input),
             "requester": requester,
             "labels": dict(labels or {}),
-            "budget": {"steps": steps} if steps is not None else None,
+            "budget": limits or None,
+            "model": model,
             "token": token,
         }
         try:

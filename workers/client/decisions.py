@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowQueryFailedError
+from temporalio.service import RPCError
 
-from mandate.workers.client import inbox, messages
+from mandate.workers.client import inbox, messages, queries
+from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.request import Decision, OpenRequests, Request
+from mandate.workflows.contracts.run import Progress
 from mandate.workflows.rules import validation
 
 
@@ -113,6 +116,15 @@ def why_not_open(run: OpenRequests, request: str) -> str:
         return "the run is over"
     known = ", ".join(open_request.id for open_request in run.requests[:20]) or "none"
     return f"request {request} is not open; open are: {known}"
+
+
+async def read_limits(client: Client, workflow_id: str) -> Budget | None:
+    """Return the limits of a run as they are by now; `None` where it does not tell."""
+    try:
+        told = await queries.ask(client.get_workflow_handle(workflow_id), "progress", Progress)
+        return Budget.model_validate(told.budget.limits) if told.budget is not None else None
+    except (RPCError, WorkflowQueryFailedError, ValidationError):
+        return None
 
 
 def build_decision(fields: Mapping[str, Any]) -> Decision:

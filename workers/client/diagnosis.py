@@ -169,3 +169,15 @@ async def _newest_first(client: Client, execution: WorkflowExecution) -> AsyncIt
         token = page.next_page_token
         if not token:
             return
+
+
+RETRY_CHARACTERS = 300
+
+
+def describe_retry(described: DescribeWorkflowExecutionResponse, limit: int = RETRY_CHARACTERS) -> str | None:
+    """Return which activity is tried again, and why its last attempt failed; `None` when none is."""
+    for activity in described.pending_activities:
+        if activity.attempt > 1:
+            failure = wording.shorten(activity.last_failure.message or "no answer", limit)
+            return f"{activity.activity_type.name}, attempt {activity.attempt}: {failure}"
+    return None

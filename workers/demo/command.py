@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mandate.workers import providers
+from mandate.workers.catalog.endpoints import read_endpoints
 from mandate.workers.cli import identity
 from mandate.workers.cli.connection import connected
 from mandate.workers.cli.errors import CliError
@@ -15,7 +16,7 @@ from mandate.workers.demo import setup
 from mandate.workers.demo.run import Demo
 from mandate.workers.dev_server.server import private_folder
 from mandate.workers.settings import Settings
-from mandate.workflows.contracts.model import PROVIDERS
+from mandate.workflows.contracts.route import PROVIDERS
 
 RULES_SECONDS = 5.0
 """How long after its start the demo waits for the filesystem MCP server."""
@@ -65,9 +66,11 @@ def _check_model(model: str, settings: Settings, *, breaks: bool) -> str:
     if model == "scripted":
         return "scripted:shop-broken.script.yaml" if breaks else "scripted:shop.script.yaml"
     provider, _, name = model.partition(":")
-    if provider not in PROVIDERS or not name or " " in model:
-        forms = ", ".join(f"{known}:MODEL" for known in PROVIDERS if known != "scripted")
+    endpoints = read_endpoints(settings)
+    if not endpoints.is_known(provider) or not name or " " in model:
+        known = (*PROVIDERS, *endpoints.by_name)
+        forms = ", ".join(f"{provider}:MODEL" for provider in known if provider != "scripted")
         raise CliError(f"--model {model!r}: must be 'scripted' or one of {forms}")
-    if (lack := providers.lacking(settings, provider)) is not None:
+    if (lack := providers.lacking(settings, provider, endpoints.by_name)) is not None:
         raise CliError(f"--model {model!r}: {lack}; without --model a script plays the model")
     return model

@@ -54,7 +54,8 @@ class DemoFolder:
     @property
     def environment(self) -> dict[str, str]:
         """The variables that tell a worker of the files here."""
-        files = {"AGENTS": "agents", "CHANNELS": "channels.yaml", "PEOPLE": "people.yaml", "DEMO_SHOP": self.shop.name}
+        files = {name.upper(): f"{name}.yaml" for name in ("budgets", "channels", "people")}
+        files |= {"AGENTS": "agents", "DEMO_SHOP": self.shop.name}
         return {f"MANDATE_{name}": str(self.path / file) for name, file in files.items()}
 
 
@@ -94,6 +95,8 @@ def prepare(folder: DemoFolder, *, model: str, rules: str, is_paced: bool, perso
     _write(folder.path / "people.yaml", {"people": [*people, {"name": person, "groups": ["finance"]}]})
     # Nobody outside is to hear of a demo, whatever channels there are.
     _write(folder.path / "channels.yaml", {"channels": [{"name": "log", "kind": "log"}]})
+    # Nor is it to use up a budget of the folder that it is started in.
+    _write(folder.path / "budgets.yaml", {"budgets": []})
     agent = read_document(source / "shop.yaml").value
     assert isinstance(agent, dict)
     assert isinstance(agent["tools"], list)

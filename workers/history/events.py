@@ -60,6 +60,9 @@ class ModelAsked:
 
     step: int
     line: str
+    model: str = ""
+    why: str = ""
+    """Why it is this model, where another one or none was asked before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
@@ -16,17 +17,20 @@ from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
-from mandate.workers.client.diagnosis import Diagnosis, diagnose_described
+from mandate.workers.client.diagnosis import Diagnosis, describe_retry, diagnose_described
 from mandate.workers.history.events import Call, Happening, MessageReceived, RequestOpened
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import events
+from mandate.workers.history.token_use import StepTokens, TokenMeter
 from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.budget import BudgetUse
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.transcript import (
     AssistantMessage,
     CallPart,
+    Measured,
     Message,
     OpaquePart,
     RefusalPart,
@@ -73,8 +77,12 @@ class Record:
     history: RunHistory
     people: tuple[Told, ...]
     """Questions to people and their words, oldest first."""
+    budget: BudgetUse | None = None
+    """`None` for runs that began before budgets were kept."""
     diagnosis: Diagnosis | None = None
     """Reason why it does not go on, where its workflow task is tried again and again."""
+    retrying: str | None = None
+    """The activity that is tried again, and why its last attempt failed."""
 
     @property
     def output(self) -> JsonValue:
@@ -96,10 +104,12 @@ class Record:
             "step": its.step,
             "head": its.head,
             "usage": its.usage.model_dump(mode="json"),
+            "budget": self.budget.model_dump(mode="json") if self.budget is not None else None,
             "effects": its.effects.model_dump(mode="json"),
             "uncertain": [entry.model_dump(mode="json") for entry in its.uncertain],
             "people": [{"step": told.step, "line": told.line} for told in self.people],
             "workflow_task": {**self.diagnosis.to_json()} if self.diagnosis is not None else None,
+            "retrying": self.retrying,
         }
 
 
@@ -139,7 +149,9 @@ async def read_record(client: Client, workflow_id: str, run_id: str | None) -> R
     status = history.ended.status if history.ended is not None else history.parked.status
     earlier = [Told(None, f"{closed.id} is {closed.outcome}: {closed.reason}") for closed in history.parked.earlier]
     diagnosis = await diagnose_described(client, described.raw_description)
-    return Record(workflow_id, described.run_id, status, history, (*earlier, *people), diagnosis)
+    retrying = describe_retry(described.raw_description)
+    budget = history.measure_budget(datetime.now(UTC))
+    return Record(workflow_id, described.run_id, status, history, (*earlier, *people), budget, diagnosis, retrying)
 
 
 def _told(happened: Sequence[Happening]) -> Iterator[Told]:
@@ -166,6 +178,8 @@ class Said:
     """The model call that it came from, or that it is for."""
     segment: str
     parts: tuple[Json, ...]
+    measured: Measured | None = None
+    """Of an answer: its model, and the tokens of it and its request."""
 
     def to_json(self) -> Json:
         its: Json = {"role": self.role, "step": self.step, "segment": self.segment}
@@ -192,8 +206,19 @@ class Conversation:
         async for digest, segment in self._transcript.segments(head):
             agent = await self._agents.get(segment.agent)
             for message in segment.messages:
-                yield await self._said(message, agent, step, digest, full=full)
-                step += not isinstance(message, UserMessage)
+                said = await self._said(message, agent, step, digest, full=full)
+                if isinstance(message, UserMessage):
+                    yield said
+                    continue
+                yield replace(said, measured=segment.measured)
+                step += 1
+
+    async def token_use(self, head: str) -> AsyncIterator[StepTokens]:
+        """Yield the tokens of each step's request, oldest first."""
+        meter = TokenMeter()
+        async for _, segment in self._transcript.segments(head):
+            for step in meter.read(segment, await self._agents.get(segment.agent)):
+                yield step
 
     async def _said(self, message: Message, agent: PinnedAgent, step: int, segment: str, *, full: bool) -> Said:
         for part in message.parts:

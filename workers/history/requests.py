@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 from temporalio.api.common.v1 import Payload
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.converter import DataConverter
@@ -66,6 +66,10 @@ class RequestHistory:
     _updates: dict[int, tuple[str, Any]] = field(default_factory=dict)
     """Messages that are being taken in, by the event that accepted them."""
     _checks: dict[int, tuple[DecisionCheck, ...]] = field(default_factory=dict)
+    raised: list[JsonValue] = field(default_factory=list)
+    """Limits to which people raised those of the run, until its budget takes them in."""
+    _limits: set[str] = field(default_factory=set)
+    """Requests about limits on which nobody has decided."""
     is_controlled: bool = False
     """Who steers, pauses, resumes and stops the run is looked up before it counts."""
     _heard: list[tuple[str, Any]] = field(default_factory=list)
@@ -75,6 +79,7 @@ class RequestHistory:
     def carry_over(self, state: RunState) -> None:
         """Go on as the run did when it continued as new."""
         self.requests = {request.id: request for request in state.people.open}
+        self._limits = {request.id for request in state.people.open if request.kind == "budget"}
         self.earlier = state.people.closed
         self.paused_by = state.control.paused.by if state.control.paused is not None else None
 
@@ -172,6 +177,7 @@ class RequestHistory:
 
     def _asked(self, notices: Sequence[Notice], step: int) -> list[Happening]:
         self.requests.update({notice.request.id: notice.request for notice in notices})
+        self._limits.update(notice.request.id for notice in notices if notice.request.kind == "budget")
         return [RequestOpened(step, notice.request, notice.occasion) for notice in notices]
 
     async def _checked_locally(self, event: HistoryEvent, step: int) -> list[Happening]:
@@ -217,6 +223,7 @@ class RequestHistory:
 
     def _received(self, decision: Decision, receipt: Receipt, step: int) -> Happening:
         if receipt.status in _SETTLED:
+            self._raise(decision)
             self._close(decision.request)
         comment = f" ({decision.comment})" if decision.comment else ""
         if receipt.status == "recorded":
@@ -279,6 +286,7 @@ class RequestHistory:
             going_on = decisions.count_decision(request, decision, checked, at)
             self.requests[request.id] = going_on
             if checked.answer is not None or decisions.find_outcome(going_on) is not None:
+                self._raise(decision)
                 self._close(decision.request)
         return [
             MessageReceived(step, f"{_said('decide', decision)}{f': {decision.comment}' if decision.comment else ''}")
@@ -297,6 +305,12 @@ class RequestHistory:
         fields = event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
         if "AgentStatus" in fields and fields["AgentStatus"].data == b'"running"':
             self.requests.clear()
+
+    def _raise(self, decision: Decision) -> None:
+        # Its status may have told already that the run does not wait any more, before the decision's answer.
+        if decision.choice == "raise" and decision.request in self._limits:
+            self._limits.discard(decision.request)
+            self.raised.append(decision.value)
 
     def _close(self, request: str) -> None:
         if request == EVERY:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from temporalio.api.common.v1 import Payload
@@ -16,6 +16,7 @@ from temporalio.api.history.v1 import (
 from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError
 
+from mandate.workers.history.budget_history import BudgetHistory
 from mandate.workers.history.events import (
     Call,
     CallProbed,
@@ -33,6 +34,7 @@ from mandate.workers.history.local_activities import LocalActivity, read_local_a
 from mandate.workers.history.requests import CHECKS, NOTIFY, RequestHistory
 from mandate.workflows.contracts.agent import AgentPin, Pinned
 from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.budget import BudgetUse
 from mandate.workflows.contracts.compensation import CompensationRequest
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.marks import Marked, read_as
@@ -45,6 +47,9 @@ from mandate.workflows.outcomes import result_of
 from mandate.workflows.rules import effects, patience, wording
 
 T = TypeVar("T")
+
+_ASKS_AGAIN = (FailureType.NEEDS_MORE, FailureType.NEEDS_STATE)
+"""Failures of model calls after which the run makes the same call once more, and nothing was sent."""
 
 
 @dataclass(slots=True)
@@ -71,9 +76,16 @@ class RunHistory:
     ended: RunEnded | None = None
     agent: str | None = None
     """The agent's name as it was asked for."""
+    why: dict[int, str] = field(default_factory=dict)
+    """Why the model of a step was asked, by the steps at which it became another one."""
     task_queue: str = ""
     parked: RequestHistory = field(init=False)
     """Its requests to people."""
+    usages: dict[int, Usage] = field(default_factory=dict)
+    """Of the answers since the run last continued as new, by step."""
+    budget: BudgetHistory = field(default_factory=BudgetHistory)
+    at: datetime | None = None
+    """Time of the newest event."""
     _first_run: str = ""
     _open: dict[int, _Activity] = field(default_factory=dict)
     _waits: dict[int, str] = field(default_factory=dict)
@@ -85,9 +97,29 @@ class RunHistory:
     async def add(self, event: HistoryEvent) -> list[Happening]:
         """Take in the next event; return what a person would want to hear of it."""
         await self._note_wait(event)
+        self.at = event.event_time.ToDatetime(UTC)
         happened = await self._add(event)
         self.parked.is_controlled = self.pin is not None and self.pin.controls
-        return [*happened, *await self.parked.add(event, self.step)]
+        happened += await self.parked.add(event, self.step)
+        self._note_budget(event)
+        return happened
+
+    def _note_budget(self, event: HistoryEvent) -> None:
+        """Note limits that people raised, and since when the run only waits for people."""
+        while self.parked.raised:
+            self.budget.raise_limits(self.parked.raised.pop(0))
+        is_busy = any(activity.kind not in {NOTIFY, *CHECKS} for activity in self._open.values())
+        is_waiting = self.parked.paused_by is not None or (bool(self.parked.requests) and not is_busy)
+        self.budget.note_wait(event.event_time.ToDatetime(UTC), is_waiting=is_waiting)
+
+    def measure_budget(self, now: datetime) -> BudgetUse | None:
+        """Return the use of the run's budget by now, or at its end."""
+        at = self.at if self.ended is not None and self.at is not None else now
+        return self.budget.measure(self.step, self._made, at)
+
+    @property
+    def _made(self) -> int:
+        return sum(call.is_made and call.request.undoes is None for call in self.calls)
 
     async def _add(self, event: HistoryEvent) -> list[Happening]:
         match event.WhichOneof("attributes"):
@@ -149,17 +181,28 @@ class RunHistory:
             return
         if not attributes.continued_execution_run_id or not isinstance(given.get("agent"), dict):
             self.agent = str(given["agent"]) if "agent" in given else None
+            self.budget.asked = given.get("budget")
             return
         self._carry_over(RunState.model_validate(given))
+
+    def _begin(self, pinned: Pinned) -> None:
+        self.pin, self.head = pinned.agent, pinned.head
+        if self.at is not None:
+            self.budget.begin(pinned.agent, pinned.route, self.at)
 
     def _carry_over(self, state: RunState) -> None:
         self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage
         self.agent, self.effects, self.uncertain = state.agent.name, state.effects, state.uncertain
+        if state.told_model is not None:
+            self.why[state.step + 1] = state.why_model
         self.calls = [self._call(call) for call in state.calls]
         for call, answer in zip(self.calls, state.answers, strict=False):
             if answer is not None:
                 call.state, call.result = ("failed" if answer.error else "done"), answer
         self.parked.carry_over(state)
+        self.budget.carry_over(state)
+        # The run counts a call as it is made, and here the calls of a turn are counted as it ends.
+        self.budget.count_calls(-self._made)
 
     async def _scheduled(self, event: HistoryEvent) -> list[Happening]:
         attributes = event.activity_task_scheduled_event_attributes
@@ -169,7 +212,11 @@ class RunHistory:
         if kind == "call_model":
             (request,) = await self._decode(attributes.input.payloads, ModelRequest)
             self.parked.close_all()
-            return [*self._unmade(request.results), ModelAsked(request.step, line)]
+            self.budget.hold(request)
+            first = self.pin.models[0] if self.pin is not None else ""
+            if request.why:
+                self.why[request.step] = request.why
+            return [*self._unmade(request.results), ModelAsked(request.step, line, request.model or first, request.why)]
         if kind == "plan_compensation":
             (planned,) = await self._decode(attributes.input.payloads, CompensationRequest)
             self.parked.take_back()
@@ -177,7 +224,9 @@ class RunHistory:
         if kind == "probe_call":
             (activity.verifies,) = await self._decode(attributes.input.payloads, ProbeRequest)
         if kind == "verify_result":
-            (activity.verifies,) = await self._decode(attributes.input.payloads, CheckRequest)
+            (check,) = await self._decode(attributes.input.payloads, CheckRequest)
+            activity.verifies = check
+            self.budget.hold_check(check)
         if activity.verifies is not None or kind in {"pin_agent", NOTIFY, *CHECKS}:
             return []
         activity.call = await self._call_of(attributes, line)
@@ -194,7 +243,7 @@ class RunHistory:
         call = self.calls[done.index] if done.index is not None and done.index < len(self.calls) else None
         if done.kind == "pin_agent" and done.failure is None:
             (pinned,) = await self._decode(done.result, Pinned)
-            self.pin, self.head = pinned.agent, pinned.head
+            self._begin(pinned)
         if done.kind == "verify_result":
             with contextlib.suppress(ValueError, RuntimeError):
                 (found,) = await self._decode(done.result, CheckResult)
@@ -255,11 +304,12 @@ class RunHistory:
         payloads = attributes.result.payloads
         if activity.kind == "pin_agent":
             (pinned,) = await self._decode(payloads, Pinned)
-            self.pin, self.head = pinned.agent, pinned.head
+            self._begin(pinned)
             return []
         if activity.kind in {"call_model", "plan_compensation"}:
             (reply,) = await self._decode(payloads, ModelReply)
-            return self._replied(reply)
+            usage = self.budget.settle(reply) if activity.kind == "call_model" else reply.usage
+            return self._replied(reply, usage)
         if activity.verifies is not None:
             return await self._verified(activity.verifies, payloads)
         if activity.call is None:
@@ -277,6 +327,7 @@ class RunHistory:
         with contextlib.suppress(ValueError, RuntimeError):
             if isinstance(asked, CheckRequest):
                 (found,) = await self._decode(payloads, CheckResult)
+                self.usage = self.usage + self.budget.settle_check(asked, found)
                 return [ResultChecked(asked.step, asked.check, found.finding, found.reason, call)]
             (probed,) = await self._decode(payloads, Probed)
             if call is not None:
@@ -293,8 +344,15 @@ class RunHistory:
         except (ValueError, RuntimeError, OverflowError):
             error = ApplicationError("its failure cannot be read")
         reason = describe_failure(error)
+        if isinstance(activity.verifies, CheckRequest):
+            self.usage = self.usage + self.budget.settle_failed_check(activity.verifies, error)
+        if activity.kind == "call_model":
+            self.usage = self.usage + self.budget.settle_failed(error)
+            if isinstance(error, ApplicationError) and error.type in _ASKS_AGAIN:
+                return []
+            return [ModelAnswered(self.step + 1, "", f"no answer: {reason}")]
         if activity.call is None:
-            return [ModelAnswered(self.step + 1, "", f"no answer: {reason}")] if activity.kind == "call_model" else []
+            return []
         outcome = Outcome.UNKNOWN
         if isinstance(error, ApplicationError) and error.type == FailureType.TOOL_FAILED and error.details:
             with contextlib.suppress(ValueError):
@@ -344,9 +402,11 @@ class RunHistory:
         """Remove a call from the uncertain ones: it is made again, or somebody knew its outcome."""
         self.uncertain = tuple(entry for entry in self.uncertain if (entry.step, entry.call) != (self.step, call.line))
 
-    def _replied(self, reply: ModelReply) -> list[Happening]:
+    def _replied(self, reply: ModelReply, usage: Usage) -> list[Happening]:
         self.step += 1
-        self.head, self.usage = reply.head, self.usage + reply.usage
+        self.budget.count_calls(self._made)
+        self.head, self.usage = reply.head, self.usage + usage
+        self.usages[self.step] = reply.usage
         self.calls = [self._call(call) for call in reply.calls]
         happened: list[Happening] = [ModelAnswered(self.step, reply.text, reply.problem, final=not reply.calls)]
         for call in self.calls:

@@ -6,7 +6,10 @@ tool: tools, calls and their results
 tool_entry: entry of `tools` in a file
 templates: secrets and arguments in texts
 policy: rules, verdicts, totals
-budget: limits of a run
+budget: limits and ledger of a run
+budget_file: limits beyond one run
+route: models of an agent, and prices
+context: how conversations are cut
 model: one model call
 transcript: messages and segments
 run: start and result
@@ -19,6 +22,7 @@ decision_lookups: decisions looked up together
 control: checks of who controls runs
 people: file of people
 channels: file of channels
+endpoints: file of providers
 verification: checks and probes
 compensation: calls that take others back
 failures: types of failure, outcomes

@@ -8,11 +8,22 @@ from pydantic import (
 )
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
-from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.budget import Budget, BudgetRequest
 from mandate.workflows.contracts.compensation import CompensationSpec
+from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
-from mandate.workflows.contracts.model import ModelName
 from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
+from mandate.workflows.contracts.route import (
+    ModelName,
+    Preference,
+    Price,
+    PriceSpec,
+    Route,
+    RouteEntry,
+    RoutePin,
+    list_entries,
+    list_places,
+)
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import ToolEntry, entry_name
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
@@ -21,11 +32,24 @@ from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbeP
 class AgentSpec(Spec):
     """An agent file."""
 
-    unavailable = ("memory", "context")
+    unavailable = ("memory",)
 
     name: Name = Field(description="What a start request calls it.")
     instructions: str = Field(min_length=1, description="The system text of every model call.")
-    models: tuple[ModelName, ...] = Field(min_length=1, description="A route: preferred first, the rest are fallbacks.")
+    models: Route = Field(
+        min_length=1,
+        description="A route: preferred first, the rest are fallbacks; names, or objects that say more. Those of a "
+        "list in the list are equal.",
+    )
+    prefer: Preference = Field(
+        default="order", description="Which of equal models is asked first: the first, the cheapest or the fastest."
+    )
+    models_allowed: tuple[ModelName, ...] = Field(
+        default=(), description="Models beside the route that a start request may name; `*` at the end for any text."
+    )
+    prices: dict[ModelName, PriceSpec] = Field(
+        default={}, description="Prices of models beside the route, of checks for example, where they are not known."
+    )
     tools: tuple[ToolEntry, ...] = Field(default=(), description="What the agent can do.")
     policy: tuple[Rule, ...] = Field(
         default=(), description="Which calls run, are asked for or refused; unmatched calls run only if they read."
@@ -57,6 +81,7 @@ class AgentSpec(Spec):
         description="Identical calls with identical results until the model is told to stop.",
     )
     budget: Budget = Field(default=Budget(), description="Limits of one run.")
+    context: ContextSpec = Field(default=ContextSpec(), description="How the conversation is kept within the window.")
     output_schema: JsonObject | None = Field(default=None, description="JSON Schema that the final answer must fit.")
     max_output_tokens: int = Field(
         default=8192, ge=1, description="Longest answer of one model call, reasoning included."
@@ -64,9 +89,58 @@ class AgentSpec(Spec):
 
     @field_validator("models")
     @classmethod
-    def _models_differ(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
-        refuse(given_twice(models))
+    def _models_differ(cls, models: Route) -> Route:
+        for place, item in enumerate(models):
+            if isinstance(item, tuple) and len(item) < 2:
+                refuse([((place,), "equal models are at least two; write one model without a list")])
+        places, entries = list_places(models), list_entries(models)
+        twice = find_repeated([entry.model for entry, _ in entries])
+        refuse([(places[again], f"{name!r} is given twice") for again, name, _ in twice])
+        refuse(
+            [
+                ((*place, "when"), "belongs to models further on; the first is asked from the start")
+                for place, (entry, group) in zip(places, entries, strict=True)
+                if group == 0 and entry.when is not None
+            ]
+        )
         return models
+
+    @field_validator("budget")
+    @classmethod
+    def _can_be_raised(cls, budget: Budget) -> Budget:
+        most = budget.raise_at_most
+        if most is None:
+            return budget
+        raised = [(name, value) for name in BudgetRequest.model_fields if (value := getattr(most, name)) is not None]
+        if not raised:
+            refuse([(("raise_at_most",), "names no limit; leave it out if people may raise any")])
+        faults: list[tuple[tuple[str, ...], str]] = []
+        for name, value in raised:
+            limit = getattr(budget, name)
+            if limit is None:
+                faults.append((("raise_at_most", name), f"there is no limit {name!r} to be raised"))
+            elif value <= limit:
+                faults.append((("raise_at_most", name), f"must be more than {name!r} itself"))
+        refuse(faults)
+        return budget
+
+    @field_validator("models_allowed")
+    @classmethod
+    def _stars_end(cls, models: tuple[ModelName, ...]) -> tuple[ModelName, ...]:
+        stars = [
+            ((place,), f"{name!r}: `*` stands at the end only") for place, name in enumerate(models) if "*" in name[:-1]
+        ]
+        refuse([*given_twice(models), *stars])
+        return models
+
+    @property
+    def entries(self) -> tuple[tuple[RouteEntry, int], ...]:
+        """The models of the route in order, equal ones with the same number."""
+        return list_entries(self.models)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        return tuple(entry.model for entry, _ in self.entries)
 
     @field_validator("tools")
     @classmethod
@@ -104,6 +178,18 @@ class PinnedAgent(Record):
     instructions: str
     models: tuple[ModelName, ...]
     tools: tuple[ToolDefinition, ...]
+    route: tuple[RoutePin, ...] = ()
+    """`models` in the same order, with all that is known of each; empty in agents that were pinned before routes."""
+    prefer: Preference = "order"
+    models_allowed: tuple[ModelName, ...] = ()
+    params: dict[str, JsonObject] = {}
+    """Request fields of the vendor, by model."""
+    prices: dict[str, Price] = {}
+    """Of all models that it may ask beside its route: in checks, for summaries, and those that it allows by name.
+
+    One that is in the route too has its price there, for its `params`; one without an entry has no known price.
+    """
+    context: ContextSpec = ContextSpec()
     policy: tuple[Rule, ...]
     """Its own rules, then those of the shared files that it names."""
     people: Asking = Asking()
@@ -124,6 +210,11 @@ class PinnedAgent(Record):
     """Calls that people sign for bring the signatures along; false in agents that were pinned before they did."""
     tainted: bool = False
     """Its prompt holds words of strangers that nobody has accepted."""
+
+    def price(self, model: str) -> Price | None:
+        """Return the price of a model as it was pinned."""
+        own = next((one.price for one in self.route if one.model == model), None)
+        return own or self.prices.get(model)
 
     def definition(self, tool: str) -> ToolDefinition | None:
         return next((definition for definition in self.tools if definition.tool.name == tool), None)
@@ -157,6 +248,12 @@ class AgentPin(Record):
     digest: Digest
     """Of the `PinnedAgent`; its first 12 characters are the version."""
     models: tuple[ModelName, ...]
+    route: tuple[RoutePin, ...] = ()
+    """As of `PinnedAgent`."""
+    prefer: Preference = "order"
+    models_allowed: tuple[ModelName, ...] = ()
+    prices: dict[str, Price] = {}
+    max_output_tokens: int = 8192
     tools: tuple[Tool, ...]
     policy: tuple[Rule, ...]
     """Its own rules, then those of the shared files that it names."""
@@ -207,6 +304,8 @@ class PinRequest(Record):
     requester: str | None = None
     labels: dict[str, str] = {}
     token: str | None = Field(default=None, repr=False)
+    model: str | None = None
+    """The start request's."""
     run_id: str = ""
     """First run id of the chain: a token starts one."""
 
@@ -218,5 +317,11 @@ class Pinned(Record):
     head: Digest
     requester: str | None = None
     """The one who asked, by their name in the file of people if they are there, however the start named them."""
+    estimate: int = 0
+    """Tokens of the first request, as they are estimated."""
+    route: tuple[RoutePin, ...] = ()
+    """In place of the agent's, where the start request names a model."""
+    is_counted: bool = False
+    """There were budgets beyond one run when it began, and it counts in some."""
     slow: tuple[str, ...] = ()
     """Names of `rules.local_activities` that wait for others where these workers are."""

@@ -6,9 +6,19 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 JsonObject = dict[str, JsonValue]
 
@@ -38,6 +48,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,63}$"
 
 LONGEST = timedelta(days=3650)
 
+MOST_MONEY = 1_000_000
+"""US dollars; all amounts are less."""
+
+_AMOUNT = re.compile(r"-?\d{1,30}(?:\.\d{1,9})?")
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -61,12 +76,65 @@ def parse_duration(value: object) -> object:
     return timedelta(seconds=seconds)
 
 
+def _check_length(length: timedelta) -> timedelta:
+    if length <= timedelta(0):
+        raise ValueError("must be longer than 0s")
+    if length > LONGEST:
+        raise ValueError(f"a duration is at most {LONGEST.days}d")
+    return length
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
-    Field(gt=timedelta(0)),
+    AfterValidator(_check_length),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["30s", "5m", "1h30m"]}),
 ]
+
+
+def parse_money(value: object) -> Decimal:
+    """Parse an amount of US dollars, `"2.00"` or `2`.
+
+    Raises:
+        ValueError: what is no amount, one of a million and more, a number with a fraction, which would not be exact, or
+            a boolean.
+    """
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, bool | float):
+        raise ValueError("an amount is exact: write it as a text in quotes, for example '2.50'")
+    if not isinstance(value, str | int) or (isinstance(value, str) and not _AMOUNT.fullmatch(value)):
+        raise ValueError("an amount is digits, with up to nine decimals and no currency, for example '2.50'")
+    amount = Decimal(value)
+    if amount >= MOST_MONEY:
+        raise ValueError(f"an amount is less than {MOST_MONEY:,}")
+    return amount
+
+
+_MONEY: JsonObject = {"type": ["string", "integer"], "pattern": r"^\d{1,6}(?:\.\d{1,9})?$", "examples": ["2.00"]}
+
+Money = Annotated[
+    Decimal,
+    BeforeValidator(parse_money),
+    Field(ge=0, max_digits=15, decimal_places=9, allow_inf_nan=False),
+    WithJsonSchema({**_MONEY, "minimum": 0, "exclusiveMaximum": MOST_MONEY}),
+]
+"""US dollars."""
+
+
+def _check_amount(amount: Decimal) -> Decimal:
+    if amount <= 0:
+        raise ValueError("must be more than 0")
+    return amount
+
+
+PositiveMoney = Annotated[
+    Decimal,
+    BeforeValidator(parse_money),
+    AfterValidator(_check_amount),
+    WithJsonSchema({**_MONEY, "exclusiveMinimum": 0, "exclusiveMaximum": MOST_MONEY}),
+]
+"""US dollars of a limit."""
 
 
 def digest_of(content: bytes) -> str:

@@ -50,6 +50,10 @@ class Change(Enum):
     HEEDS_DELAYS = "loop", 4, "An error of another worker that says when to try again is tried again then."
     ACCEPTS_RESULTS = "loop", 3, "What has failed can be accepted as it is only where there is a result or an answer."
 
+    KEEPS_BUDGET = "loop", 4, "What a run spends is reserved first, and its last answer is kept back."
+    FOLLOWS_ROUTE = "loop", 4, "Conditions, prices and latencies choose among the models of a route."
+    CUTS_CONTEXT = "loop", 4, "The conversation is cut before it is too long for the model."
+
     @property
     def field(self) -> Literal["asks", "hides", "controls", "recovers", "loop"]:
         return self.value[0]

@@ -12,8 +12,8 @@ M = TypeVar("M", bound=BaseModel)
 
 METADATA_KEY = "mark"
 
-MarkKind = Literal["input", "output", "failure", "state", "heartbeat"]
-"""Use of the content: a mark for one is none for another."""
+MarkKind = Literal["input", "output", "failure", "state", "heartbeat", "result"]
+"""Use of the content: a mark for one is none for another. That of a kept result is the key that it is found by."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,13 @@
 """One model call: what the workflow asks for and what it gets back."""
 
+from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated
-
-from pydantic import StringConstraints
 
 from mandate.workflows.contracts.base import Digest, Record
+from mandate.workflows.contracts.budget import Amount, Grant
+from mandate.workflows.contracts.route import ModelName
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
-
-PROVIDERS = ("openai", "anthropic", "vllm", "scripted")
-
-ModelName = Annotated[str, StringConstraints(pattern=r"^(?:openai|anthropic|vllm|scripted):\S+$")]
-"""`provider:model`, for example `openai:gpt-6-sol`; `scripted:` is followed by the path of a script."""
 
 
 class Usage(Record):
@@ -30,6 +25,10 @@ class Usage(Record):
     """Sum over the calls with a known price."""
     unpriced_calls: int = 0
     """Calls whose price is unknown: their cost is in no sum."""
+    assumed_calls: int = 0
+    """Calls whose answers were lost: they may have been billed, and count as they were reserved."""
+    cached_results: int = 0
+    """Calls of tools that were answered with a kept result; counted when the model is told them."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
@@ -56,6 +55,13 @@ class Words(Record):
     text: str
 
 
+class Payer(Record):
+    """Run, as budgets beyond one run tell runs apart."""
+
+    requester: str | None = None
+    labels: dict[str, str] = {}
+
+
 class ModelRequest(Record):
     """Input of `call_model`: go on from `head` with the answers to its calls."""
 
@@ -70,6 +76,22 @@ class ModelRequest(Record):
     words: tuple[Words, ...] = ()
     """Messages of people to the model, last."""
     step: int
+    why: str = ""
+    """Why this model is asked, where another one or none was asked before it."""
+    has_others: bool = False
+    """The route has another model, which is asked if this one gives no answer."""
+    is_last: bool = False
+    """The model is to give its last answer: no tools are offered."""
+    grant: Grant | None = None
+    """Where tokens or money are limited."""
+    payer: Payer | None = None
+    """Where the run counts in budgets beyond it."""
+    state: str | None = None
+    """What is true of the run by now, in words, for the place of what a cut leaves out; see `NeedsState`."""
+    cuts: bool = False
+    """The run answers `NeedsState`; else its conversation is never cut."""
+    too_long: int = 0
+    """Estimate of the request that the model refused as too long, for which the cut is made."""
 
 
 class ModelReply(Record):
@@ -85,7 +107,47 @@ class ModelReply(Record):
     finish: Finish = Finish.COMPLETE
     problem: str | None = None
     """The reason why the answer cannot be taken, for model and people; `None` if `finish` is `complete` or `paused`."""
+    lost: int = 0
+    """Attempts before the one that answered whose answers were lost: they may have been billed."""
+    estimate: int = 0
+    """Tokens of the request as they were estimated, for what the next one is estimated by."""
+    period_cost_usd: Decimal | None = None
+    """Spent and held of the budget beyond the run that is used up most."""
+    cut: bool = False
+    """The conversation was cut for this request."""
+    context_tokens: int = 0
+    """Of the conversation at `head`, where `usage` has other calls in it, of a summary."""
+    latency: float = 0.0
+    """Seconds from sending to the whole answer."""
 
+
+class NotSent(Record):
+    """Details of a `NeedsMore` or `NeedsState` error of `call_model`: nothing was sent."""
+
+    input_tokens: int
+    """Estimate of what the request has."""
+    lost: int = 0
+    too_long: int = 0
+    """The same, where the model refused the request as too long."""
+    spent: Amount = Amount()
+    """As of `ModelFailure`."""
+
+
+class ModelFailure(Record):
+    """Details of every other error of `call_model`."""
+
+    fault: str = ""
+    status: int | None = None
+    may_be_billed: bool = False
+    """The request was sent, and it is not known that it was refused."""
+    lost: int = 0
+    """Attempts that were sent, and may have been billed without an answer."""
+    spent: Amount = Amount()
+    """What other calls took that were made for this one, for example of a summary."""
+
+
+ANSWER_SPARE = timedelta(seconds=10)
+"""Rest of the activity's time after the longest model call, to store the answer."""
 
 OUTPUT_INLINE_BYTES = 16 * 1024
 """A final answer up to this size is in the result; a longer one is in the store."""

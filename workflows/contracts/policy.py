@@ -152,6 +152,13 @@ class ExampleRun(Spec):
     depth: int = Field(default=0, ge=0, description="0 for a run that nobody's agent started.")
     step: int = Field(default=1, ge=0, description="Model calls answered so far.")
     cost_usd: float = Field(default=0.0, ge=0, description="Money spent so far.")
+    budget_left_usd: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="Money left of the limit; left out: it is not limited."
+    )
+    tokens: int = Field(default=0, ge=0, description="Tokens of all model calls so far.")
+    period_cost_usd: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="Money spent in this period of a budget beyond the run."
+    )
     now: AwareDatetime | None = Field(default=None, description="The time, for example `2026-11-02T09:00:00Z`.")
     tainted: bool = Field(default=False, description="Whether content of an untrusted tool has been read.")
     calls: dict[str, NonNegativeInt] = Field(default={}, description="Calls so far, by tool.")
@@ -214,6 +221,11 @@ class RunFacts(Record):
     """0 for a run that no agent started."""
     step: int = 0
     cost_usd: Decimal = Decimal(0)
+    budget_left_usd: Decimal | None = None
+    """Neither spent nor held; `None` where money is not limited."""
+    tokens: int = 0
+    period_cost_usd: Decimal = Decimal(0)
+    """Of the budget beyond the run that has the least left."""
     now: AwareDatetime
     tainted: bool = False
     totals: dict[str, ToolTotals] = {}

@@ -33,6 +33,7 @@ CHOICES: dict[RequestKind, tuple[str, ...]] = {
     "question": ("answer", REJECT),
     "escalation": ("retry", "accept", "supply", "stop"),
     "outcome": ("happened", "not_happened", "stop"),
+    "budget": ("raise", "answer", "stop"),
 }
 """Choices that a request offers, the safe choice last."""
 
@@ -78,7 +79,9 @@ class Decision(Message):
     by: By | None = Field(default=None, description="Who decides; may be left out for `*` only.")
     comment: str = Field(default="", max_length=2000, description="Why, for the record and for the model.")
     value: JsonValue = Field(
-        default=None, description="With `approve`: the arguments to run with instead. With `answer`: the answer."
+        default=None,
+        description="With `approve`: the arguments to run with instead. With `answer`: the answer. With `raise`: the "
+        "new limits.",
     )
     token: str | None = Field(
         default=None, max_length=8192, repr=False, description="Signed token, where the request wants a signature."

@@ -8,9 +8,10 @@ from typing import Annotated
 from pydantic import Field, JsonValue, StringConstraints, field_validator
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, check_storable
-from mandate.workflows.contracts.budget import BudgetRequest
+from mandate.workflows.contracts.budget import BudgetRequest, BudgetUse
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.request import By
+from mandate.workflows.contracts.route import ModelName
 from mandate.workflows.contracts.tool import ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -40,6 +41,9 @@ class RunRequest(Spec):
     requester: str | None = Field(default=None, min_length=1, max_length=200, description="Who asks.")
     labels: dict[Label, Label] = Field(default={}, max_length=20, description="For finding the run again.")
     budget: BudgetRequest | None = Field(default=None, description="Lower limits than the agent file's.")
+    model: ModelName | None = Field(
+        default=None, description="Ask this model in place of the route; the agent says which ones it allows."
+    )
     token: str | None = Field(
         default=None,
         max_length=8192,
@@ -149,3 +153,11 @@ class Progress(Record):
     effects: EffectLog
     uncertain: tuple[EffectEntry, ...]
     recent: tuple[str, ...]
+    model: str = ""
+    """The one that is asked, or was asked last."""
+    why_model: str = ""
+    """Why it is that one, in words."""
+    kept_in_mind: tuple[str, ...] = ()
+    """What the model wants to be told whatever is left out."""
+    budget: BudgetUse | None = None
+    """`None` in runs that began before budgets were kept."""

@@ -1,11 +1,13 @@
 """The state of a run: all that it carries over continue-as-new."""
 
+from decimal import Decimal
 from typing import Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
 
 from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.base import Digest, Record, canonical_json
+from mandate.workflows.contracts.budget import Budget, Ledger
 from mandate.workflows.contracts.compensation import Compensable
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import Outcome
@@ -13,6 +15,7 @@ from mandate.workflows.contracts.model import ModelReply, Usage, Words
 from mandate.workflows.contracts.policy import ToolTotals, Verdict
 from mandate.workflows.contracts.question import OpenQuestions
 from mandate.workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
+from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
 
@@ -58,7 +61,7 @@ class ControlState(Record):
 class Resolution(Record):
     """Choice of a person on an escalation or an unknown outcome; `expired` when nobody chose."""
 
-    choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "expired"]
+    choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "raise", "answer", "expired"]
     by: str = ""
     comment: str = ""
     reason: str
@@ -203,6 +206,33 @@ class RunState(Record):
     untaken: tuple[str, ...] = ()
     """Fault of the last of them."""
     usage: Usage = Usage()
+    budget: Budget | None = None
+    """Limits of this run: the agent's, lowered by the start request, raised by people; `None` in older runs."""
+    ledger: Ledger = Field(default_factory=Ledger)
+    route: tuple[RoutePin, ...] = ()
+    """In place of the agent's, where the start request names a model."""
+    is_counted: bool = False
+    """It counts in budgets beyond one run."""
+    period_cost_usd: Decimal = Decimal(0)
+    """Spent in the current period of the budget beyond the run that has the least left, as last known."""
+    why_model: str = ""
+    """Why the run asks the model that it asks, in one sentence."""
+    told_model: str | None = None
+    """Model of the last request, for which `why_model` was told."""
+    silent_models: tuple[str, ...] = ()
+    """Equal models of the run's place in the route that gave no answer."""
+    latencies: dict[str, float] = {}
+    """Seconds that answers take, by model: a moving average, where the agent prefers by it."""
+    unevaluable: tuple[str, ...] = ()
+    """Models whose conditions could not be evaluated, as the run's steps have told."""
+    failures: int = 0
+    """Calls that failed, checks that were not passed and answers that could not be taken, so far."""
+    context_tokens: int = 0
+    """Of the conversation at `head`, as the last answer reported them."""
+    estimate: int = 0
+    """Tokens of the same, as they were estimated."""
+    kept_in_mind: tuple[str, ...] = ()
+    """What the model wants to have in every request, the last 20."""
     effects: EffectLog = EffectLog()
     uncertain: tuple[EffectEntry, ...] = ()
     compensable: tuple[Compensable, ...] = ()

@@ -148,6 +148,8 @@ class ToolDefinition(Record):
     binding: Binding
     result_limit_bytes: int = 32 * 1024
     """UTF-8 bytes of a result that the model is shown; the rest is read with `read_result`."""
+    cache: timedelta | None = None
+    """For `read`: how long a result answers equal calls; `None` for never."""
 
 
 class CallRequest(Record):
@@ -206,6 +208,17 @@ class ToolRequest(Record):
     """One of these may have reached the other side."""
 
 
+class CacheHit(Record):
+    """The call whose kept result is the answer to another one."""
+
+    run: str
+    """Workflow id."""
+    run_id: str
+    step: int
+    seconds: int
+    """Age of the result when it was the answer."""
+
+
 class ToolResult(Record):
     """Answer to one call: inline up to 128 bytes, else by reference."""
 
@@ -224,8 +237,11 @@ class ToolResult(Record):
     """It did not pass a check."""
     asking: ServerQuestions | None = None
     """Set where the tool's server asks people before it goes on: the call has no result yet."""
-    cause: Literal["people", "other_side"] | None = None
-    """Whose doing an error is, if not the agent's: people refused the call, or the other side was down."""
+    cause: Literal["people", "other_side", "budget"] | None = None
+    """Whose doing an error is, if not the agent's: people refused the call, the other side was down, or a limit is
+    used up."""
+    cached: CacheHit | None = None
+    """Set where the tool was not called: another call's result is the answer."""
     attempts: int = 1
     """Number of attempts the call is known to have had; at least, where only the other side counts them."""
     quick: bool = False
@@ -239,6 +255,7 @@ QUICK_SECONDS = 0.1
 """A read or a check that took no longer is a local activity the next time."""
 
 READ_RESULT = "read_result"
+KEEP_IN_MIND = "keep_in_mind"
 """Name of the built-in tool that reads on in a long result."""
 
 INLINE_BYTES = 128

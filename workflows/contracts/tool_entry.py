@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from itertools import chain
 from typing import Annotated, Any, Literal, Self
 
@@ -20,7 +21,7 @@ from pydantic import (
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
 from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.faults import Located, Place, did_you_mean, find_close, given_twice, refuse
-from mandate.workflows.contracts.templates import SECRET_START, find_arguments, find_run_values, find_secrets
+from mandate.workflows.contracts.templates import KEY, SECRET_START, find_arguments, find_run_values, find_secrets
 from mandate.workflows.contracts.tool import Effect, ErrorMeaning
 from mandate.workflows.contracts.verification import ProbeSpec
 
@@ -53,6 +54,18 @@ def _refuse_secret_address(value: str) -> str:
     return value
 
 
+LONGEST_CACHE = timedelta(hours=24)
+
+
+def _check_cache_time(value: timedelta) -> timedelta:
+    if value > LONGEST_CACHE:
+        raise ValueError("a result answers other calls for at most 24h")
+    return value
+
+
+CacheTime = Annotated[Duration, AfterValidator(_check_cache_time)]
+
+
 class ToolSettings(Spec):
     """Settings that any tool may have; for Python tools each overrides the decorated function."""
 
@@ -82,6 +95,11 @@ class ToolSettings(Spec):
         default=None, description="Arguments that are shown nowhere: Temporal and rules have a digest of them."
     )
     result_limit: int | None = Field(default=None, ge=256, description="Bytes of a result that the model is shown.")
+    cache: CacheTime | None = Field(
+        default=None,
+        description="For `read`: how long a result answers equal calls, for example `10m`, at most `24h`; never if "
+        "nothing says. `null` takes away what a decorated function says.",
+    )
     probe: Name | ProbeSpec | None = Field(
         default=None,
         description="How to find out whether a call happened whose outcome is unknown: a read tool of the agent, "
@@ -103,6 +121,12 @@ class PythonTool(NamedToolSettings):
     """A Python function decorated with `@tool`."""
 
     python: str = Field(pattern=PYTHON_PATH, description="The function, as `module:function`.")
+
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> Self:
+        # What the file leaves out may stand at the function.
+        refuse([*_cache_faults(self, self.effect or Effect.READ)])
+        return self
 
 
 class McpConnection(Spec):
@@ -150,6 +174,9 @@ class McpTools(ToolSettings):
         "if nothing says, `unknown` for `once` and `not_done` for the rest.",
     )
     errors: dict[str, ErrorMeaning] = Field(default={}, description="The same by tool; not named: `error`.")
+    caches: dict[str, CacheTime] = Field(
+        default={}, description="The same as `cache` by tool; not named: `cache`, for those with the effect `read`."
+    )
     start: Duration | None = Field(default=None, description="The same as `start` of `mcp`, for this entry.")
     asks_before_acting: bool = Field(
         default=False,
@@ -170,12 +197,23 @@ class McpTools(ToolSettings):
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
-        refuse([*self._faults_of_untaken(), *_key_faults(self, self.effect, *self.effects.values())])
+        effects = (self.effect, *self.effects.values())
+        refuse([*self._faults_of_untaken(), *_key_faults(self, *effects), *self._faults_of_caches()])
         return self
+
+    def _faults_of_caches(self) -> Iterator[Located]:
+        effects = {self.effect or Effect.ONCE, *self.effects.values()}
+        yield from _cache_faults(self, Effect.READ if Effect.READ in effects else self.effect or Effect.ONCE)
+        for tool in self.caches:
+            effect = self.effects.get(tool) or self.effect or Effect.ONCE
+            if effect is not Effect.READ:
+                yield ("caches", tool), refuse_cache(effect)
+            elif self.sensitive:
+                yield ("caches", tool), SENSITIVE_CACHE
 
     def _faults_of_untaken(self) -> Iterator[Located]:
         """Find settings by tool of tools that are not taken."""
-        for key, named in (("effects", self.effects), ("errors", self.errors)):
+        for key, named in (("effects", self.effects), ("errors", self.errors), ("caches", self.caches)):
             for tool in named:
                 if self.only is not None and tool not in self.only:
                     yield (key, tool), "is not one of the tools that 'only' takes"
@@ -214,6 +252,8 @@ class ActivityTool(NamedToolSettings):
             found.append((("activity", "name"), why))
         if self.sensitive:
             found.append((("sensitive",), _IN_CLEAR))
+        if self.cache is not None:
+            found.append((("cache",), _CALLED_BY_TEMPORAL))
         refuse([*found, *self._position_faults()])
         return self
 
@@ -264,6 +304,7 @@ class HttpTool(NamedToolSettings):
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
         found = [*_key_faults(self, self.effect), *_schema_faults(self.input_schema, self.sensitive)]
+        found += _cache_faults(self, self.effect or Effect.ONCE)
         refuse([*found, *self._address_faults(), *self._query_faults(), *self._value_faults(), *self._body_faults()])
         return self
 
@@ -277,9 +318,15 @@ class HttpTool(NamedToolSettings):
         )
         for place, text in texts:
             try:
-                find_run_values(text)
+                values = find_run_values(text)
             except ValueError as error:
                 yield place, str(error)
+            else:
+                yield from self._key_value_faults(place, values)
+
+    def _key_value_faults(self, place: Place, values: tuple[str, ...]) -> Iterator[Located]:
+        if self.cache is not None and KEY in values:
+            yield place, _NEVER_EQUAL
 
     def _body_faults(self) -> Iterator[Located]:
         if self.body and self.http.method in ("GET", "HEAD"):
@@ -293,6 +340,7 @@ class HttpTool(NamedToolSettings):
 
     def _address_faults(self) -> Iterator[Located]:
         known, required = _properties(self.input_schema), self.input_schema.get("required", [])
+        yield from self._key_value_faults(("http", "url"), find_run_values(self.http.url))
         for argument in find_arguments(self.http.url):
             if argument not in known or not isinstance(required, list) or argument not in required:
                 yield ("http", "url"), f"the argument {argument!r} must be a required property of input_schema"
@@ -314,6 +362,28 @@ _IN_CLEAR = (
     "Temporal carries the arguments of an activity, and its history keeps them as they are; call it by 'python' or "
     "'http' instead, or hand on a reference to what is sensitive"
 )
+
+
+_CALLED_BY_TEMPORAL = (
+    "a Temporal activity is called by the run and not by a worker of ours, so nothing of it is kept; 'cache' belongs "
+    "to tools from 'python', 'mcp' and 'http'"
+)
+_NEVER_EQUAL = "'${key}' is another one for each call, so that no kept result would answer a call; leave out 'cache'"
+SENSITIVE_CACHE = "results of a tool with sensitive arguments may repeat them, so they are never kept for other calls"
+
+
+def refuse_cache(effect: Effect) -> str:
+    """Say why results of a tool with this effect answer no other call."""
+    return f"belongs to the effect 'read'; this tool is {str(effect)!r}, and each of its calls is made"
+
+
+def _cache_faults(tool: ToolSettings, effect: Effect) -> Iterator[Located]:
+    if tool.cache is None:
+        return
+    if effect is not Effect.READ:
+        yield ("cache",), refuse_cache(effect)
+    if tool.sensitive:
+        yield ("cache",), SENSITIVE_CACHE
 
 
 def _is_name(value: str) -> bool:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mandate.workflows.contracts.base import Digest, Record
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.tool import CacheHit
 
 Protocol = Literal["openai.responses", "openai.chat", "anthropic.messages", "scripted", "runtime"]
 """`runtime` is what no model said: calls that take back what a stopped run did."""
@@ -26,6 +28,8 @@ class ResultPart(Record):
     digest: Digest | None = None
     """Address of the whole text when it is stored."""
     size: int | None = None
+    cached: CacheHit | None = None
+    """Set where another call's result was the answer."""
 
 
 class CallPart(Record):
@@ -81,6 +85,82 @@ class AssistantMessage(Record):
 Message = Annotated[UserMessage | AssistantMessage, Field(discriminator="role")]
 
 
+class Measured(Record):
+    """Size of the request that an answer is to, as its model reported it."""
+
+    model: str
+    """`provider:model`, since each counts in its own way."""
+    input_tokens: int
+    output_tokens: int
+    ratios: tuple[float, ...] = ()
+    """Reported tokens to estimated ones by kind of text, as the run knows them by then; see `context.calibration`."""
+
+
+class StoredResult(Record):
+    """Result that a cut left out."""
+
+    digest: Digest
+    size: int
+
+
+class EarlierCalls(Record):
+    """Calls that cuts left out of a conversation, as far as later steps need them."""
+
+    effects: dict[Digest, int] = {}
+    """Number of calls that change the world, by their digest."""
+    results: dict[str, StoredResult] = {}
+    """By the beginning of the digest that names a result to the model."""
+
+
+class EarlierPart(Record):
+    """Address of `EarlierCalls`; each part has at least twice the entries of the one after it."""
+
+    digest: Digest
+    entries: int
+
+
+class SummaryLine(Record):
+    """Line of a summary, and what it was made from."""
+
+    text: str
+    sources: tuple[Digest, ...]
+    """Segments of the chain; the line stays only as long as it is made from them anew."""
+
+
+class LeftOut(Record):
+    """Account of all that cuts left out so far."""
+
+    answers: int = 0
+    calls: dict[str, int] = {}
+    """By tool."""
+    results: tuple[str, ...] = ()
+    """The newest results in words."""
+
+
+class Cut(Record):
+    """Beginning of the conversation as requests have it from here on, in place of all messages before."""
+
+    messages: tuple[Message, ...]
+    """First the run's goal as it was, then a note of the runtime with people's words, then what was kept."""
+    number: int
+    """Cuts of this conversation so far."""
+    count: int
+    """Messages in the chain up to here."""
+    kept_from: int
+    """Position in the chain of the segment from which on messages were kept."""
+    earlier: tuple[EarlierPart, ...] = ()
+    left_out: LeftOut = LeftOut()
+    summary: tuple[SummaryLine, ...] = ()
+    limit: int | None = None
+    """Tokens that requests of this run must stay below, learned from a refusal of the model."""
+    ratios: tuple[float, ...] = ()
+    """As in `Measured`, at the cut."""
+    spent: Usage = Usage()
+    """Of the summary's calls, so that a repeated attempt counts them too."""
+    lost: int = 0
+    """Calls for the summary that may have been billed without an answer."""
+
+
 class Segment(Record):
     """One link of the chain; its address is the sha256 of its encoded bytes.
 
@@ -95,6 +175,12 @@ class Segment(Record):
     """The pinned agent that the segment was written under."""
     spine: tuple[tuple[Digest, ...], ...] = ()
     messages: tuple[Message, ...]
+    cut: Cut | None = None
+    """Set where the conversation was cut, the segment's own messages included."""
+    cut_at: int | None = None
+    """Position of the newest cut before this segment: what stands before it is in no request."""
+    measured: Measured | None = None
+    """Of the answer in it."""
     seal: Digest | None = None
     """Keyed digest of the rest, in runs with a salt: the address tells nothing of sensitive arguments then."""
 

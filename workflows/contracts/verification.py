@@ -6,9 +6,11 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec
+from mandate.workflows.contracts.budget import Grant
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.faults import given_twice, refuse
-from mandate.workflows.contracts.model import ModelName, Usage
+from mandate.workflows.contracts.model import Payer, Usage
+from mandate.workflows.contracts.route import ModelName
 from mandate.workflows.contracts.tool import ToolResult
 
 FINAL = "final"
@@ -138,6 +140,8 @@ class CheckPin(Record):
     unable: Literal["fail", "pass"] = "fail"
     timeout: timedelta = timedelta(seconds=60)
     retries: int = 2
+    models: tuple[ModelName, ...] = ()
+    """The models that may judge."""
 
 
 class ProbePin(Record):
@@ -166,6 +170,10 @@ class CheckRequest(Record):
     """Of the check's tool."""
     requester: str | None = None
     """As of `ToolRequest`, for the check's tool."""
+    payer: Payer | None = None
+    """As of `ModelRequest`."""
+    grant: Grant | None = None
+    """As of `ModelRequest`, for all models that may judge together."""
 
 
 class CheckResult(Record):
@@ -178,6 +186,10 @@ class CheckResult(Record):
     """Of a check by a model."""
     quick: bool = False
     """It was made within `QUICK_SECONDS`."""
+    needed: int = 0
+    """Tokens of the request, where it was not sent since less is reserved."""
+    lost: int = 0
+    """Model calls whose answers were lost: they may have been billed."""
 
 
 class ProbeRequest(Record):

@@ -2,6 +2,7 @@
 
 run: state of a run
 start: input of a run
+model_route: model of the next step
 turn: calls of one turn
 tool_calls: attempts of a call
 waits: waits between attempts
@@ -12,6 +13,8 @@ questions: questions of MCP servers
 dialogues: questions in the middle of a call
 resolutions: closed requests, choices about a run
 escalation: people, where retries cannot help
+model_calls: calls of models, one after another
+budget: ledger of a run, last answer
 attempts: failures of a turn, counted
 compensation: calls that take others back
 people: gate of requests: decisions, expiry

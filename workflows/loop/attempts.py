@@ -4,11 +4,12 @@ from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
+from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall
 from mandate.workflows.rules import patience as rules_patience
 from mandate.workflows.rules import recovery as rules_recovery
-from mandate.workflows.rules import routing, wording
+from mandate.workflows.rules import wording
 from mandate.workflows.rules.plain_text import REASON_CHARACTERS
 
 
@@ -106,13 +107,12 @@ class AttemptLimits:
         return is_first and may_pass and self._run.has(Change.REPEATS_TOLD_FAILURES)
 
     def try_next_model(self) -> None:
-        """Choose the next model of the route after a failure, if the agent file wants it; once a step."""
+        """Count a failure, and choose the next model of the route if the agent file wants it; once a step."""
         its = self._run.state
+        its.failures = its.failures + 1
         if its.agent.after_failure == "next_model" and self._switched_at != its.step:
             self._switched_at = its.step
-            following = routing.find_next_model(its.agent.models, its.model or its.agent.models[0])
-            if following is not None:
-                self._run.state.model = following
+            ModelRoute(self._run).leave_failed()
 
     def count_turn(self) -> None:
         """Count a turn, once, if none of its calls has worked: of so many in a row as there are attempts."""

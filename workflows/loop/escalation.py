@@ -6,7 +6,8 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from mandate.workflows import steps
-from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.contracts.base import JsonObject, canonical_json
+from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.model import ModelReply, Words
 from mandate.workflows.contracts.policy import Verdict
@@ -16,11 +17,14 @@ from mandate.workflows.contracts.state import Rescue, Resolution, Trouble
 from mandate.workflows.contracts.tool import Tool
 from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult
 from mandate.workflows.loop import resolutions
+from mandate.workflows.loop.budget import RunBudget, find_needed
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.run import Run
+from mandate.workflows.rules import budget as rules_budget
 from mandate.workflows.rules import decisions, local_activities, recovery, wording
 from mandate.workflows.rules import needs as rules_needs
+from mandate.workflows.rules.budget import Shortfall
 
 EFFECTS_SHOWN = 10
 
@@ -35,10 +39,38 @@ class Escalations:
         self._run = run
         self._control = control
         self._gate = gate
+        self._budget = RunBudget(run)
 
     async def verify(self, check: CheckPin, request: CheckRequest) -> CheckResult:
         """Make a check and return what it finds; one that no worker can make is `unable`."""
         self._run.set_doing(f"checking {check.name}")
+        if check.kind == "model" and self._budget.is_kept:
+            return await self._verify_within(check, request)
+        found = await self._find(check, request)
+        self._run.state.usage = self._run.state.usage + found.usage
+        return self._tell(check, found)
+
+    async def _verify_within(self, check: CheckPin, request: CheckRequest) -> CheckResult:
+        """Make a check by a model within the budget; one that does not fit is `unable`."""
+        key, needed = f"check {check.name}", None
+        while True:
+            grant = None
+            if self._budget.is_granted:
+                planned = self._budget.plan_check(check, needed)
+                if isinstance(planned, Shortfall):
+                    return self._tell(check, CheckResult(finding="unable", reason=planned.reason))
+                grant = self._budget.hold(planned, key)
+            found = await self._find(check, request.model_copy(update={"grant": grant}))
+            self._budget.settle(found.usage, found.lost, key, grant)
+            if not found.needed or found.needed == needed:
+                return self._tell(check, found)
+            needed = found.needed
+
+    def _tell(self, check: CheckPin, found: CheckResult) -> CheckResult:
+        self._run.record_step(f"check {check.name}: {found.finding}{f', {found.reason}' if found.reason else ''}")
+        return found
+
+    async def _find(self, check: CheckPin, request: CheckRequest) -> CheckResult:
         name = local_activities.name_check(check)
         try:
             found = await steps.verify_result(request, check, locally=self._run.perform_locally(name))
@@ -47,10 +79,11 @@ class Escalations:
                 raise
             cause = error.cause
             why = cause.message if isinstance(cause, ApplicationError) else "no worker made it in time"
-            found = CheckResult(finding="unable", reason=wording.shorten(why, 200))
+            sent = find_needed(error)
+            lost = sent.lost if sent is not None else request.grant.attempts if request.grant is not None else 0
+            reason, needed = wording.shorten(why, 200), sent.input_tokens if sent is not None else 0
+            found = CheckResult(finding="unable", reason=reason, lost=lost, needed=needed)
         self._run.keep_speed(name, was_quick=found.quick)
-        self._run.state.usage = self._run.state.usage + found.usage
-        self._run.record_step(f"check {check.name}: {found.finding}{f', {found.reason}' if found.reason else ''}")
         return found
 
     def ask_outcome(self, index: int, entry: EffectEntry, tool: Tool, seen: str) -> str:
@@ -89,6 +122,30 @@ class Escalations:
         self._run.state.rescue = rescue
         return rescue
 
+    def ask_budget(self, short: Shortfall, budget: Budget) -> None:
+        """Ask whether the limit may be raised that the next step would pass."""
+        its = self._run.state
+        spent, assumed = its.ledger.spent, its.ledger.assumed
+        lines = [f"spent so far: {rules_budget.describe_amount(spent)}"]
+        if assumed.model_calls:
+            lines.append(f"of that assumed, since answers were lost: {rules_budget.describe_amount(assumed)}")
+        calls = ", ".join(f"{name} {totals.calls}" for name, totals in sorted(its.totals.items()) if totals.calls)
+        lines.append(f"on: {its.step} steps, {spent.model_calls} model calls{f'; calls of {calls}' if calls else ''}")
+        if short.missing:
+            lines.append(f"the next step would take up to {short.missing}")
+        if budget.raise_at_most is not None:
+            lines.append(f"it may be raised to {rules_budget.describe_limits(budget.raise_at_most)} at most")
+        lines += [f"done so far: {entry.call}" for entry in its.effects.last[-EFFECTS_SHOWN:]]
+        request = self._ask(
+            "budget",
+            title=f"{short.reason}: raise it?",
+            reason=short.reason,
+            evidence=tuple(lines),
+            arguments={"limit": short.limit, "reason": short.reason},
+            options=(canonical_json(rules_budget.suggest_raise(budget, short.limit)).decode(),),
+        )
+        its.rescue = Rescue(request=request, about=recovery.BUDGET, reason=short.reason)
+
     def _can_be_accepted(self, about: str, trouble: Trouble, reply: ModelReply | None) -> bool:
         if self._run.has(Change.ACCEPTS_RESULTS):
             return recovery.can_be_accepted(about, trouble, reply.text if reply is not None else None)
@@ -103,6 +160,7 @@ class Escalations:
         reason: str,
         evidence: tuple[str, ...],
         choices: tuple[str, ...] | None = None,
+        options: tuple[str, ...] = (),
         arguments: JsonObject | None = None,
         index: int = 0,
         tool: Tool | None = None,
@@ -134,6 +192,7 @@ class Escalations:
             head=its.head,
             index=index,
             choices=choices or CHOICES[kind],
+            options=options,
             # One person's word settles it; what expires is denied by ending the run.
             needs=tuple(need.model_copy(update={"quorum": 1, "rejections": 1}) for need in needs),
             requested_at=now,

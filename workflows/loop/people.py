@@ -33,7 +33,7 @@ from mandate.workflows.loop.deferred_decisions import Kept
 from mandate.workflows.loop.notifications import Notifications
 from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import decisions, local_activities, redaction, wording
+from mandate.workflows.rules import budget, decisions, local_activities, redaction, wording
 from mandate.workflows.rules import needs as rules_needs
 
 Via = Literal["update", "signal"]
@@ -54,6 +54,7 @@ CLOSE: Mapping[RequestKind, Callable[[Run, ClosedRequest], None]] = {
     "question": questions.close,
     "escalation": resolutions.keep,
     "outcome": resolutions.keep,
+    "budget": resolutions.keep,
 }
 """Functions that apply the outcome of a request to its run."""
 
@@ -118,7 +119,16 @@ class PeopleGate:
         if decisions.is_repeated(self.state, decision):
             return None
         reason = decisions.find_refusal(self.state, decision, at, self._run.state.requester)
-        return reason or self.in_clear(decision.request, decision.value)
+        return reason or self._find_raise_fault(decision) or self.in_clear(decision.request, decision.value)
+
+    def _find_raise_fault(self, decision: Decision) -> str | None:
+        """Return why the limits of the run cannot be raised so; the answer to a request about its budget may."""
+        request = decisions.find(self.state, decision.request)
+        if request is None or request.kind != "budget":
+            return None
+        if decision.choice != "raise":
+            return f"value: goes with raise, not with {decision.choice!r}" if decision.value is not None else None
+        return budget.find_value_fault(self._run.state.budget or self._run.state.agent.budget, decision.value)
 
     def in_clear(self, request: str, value: JsonValue) -> str | None:
         """Return why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""

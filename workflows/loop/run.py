@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Literal
 
 from temporalio import workflow
@@ -10,12 +11,13 @@ from temporalio import workflow
 from mandate.workflows import steps
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.changes import Change
+from mandate.workflows.contracts.model import Payer
 from mandate.workflows.contracts.policy import Rule, RunFacts, Verdict
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
 from mandate.workflows.loop.open_requests import Board
-from mandate.workflows.rules import local_activities, redaction, totals, wording
+from mandate.workflows.rules import budget, local_activities, redaction, state_text, totals, wording
 
 RECENT = 8
 """Steps that the current details show."""
@@ -61,6 +63,8 @@ class Run:
         self.messages = 0
         """Messages of people since the run last continued as new."""
         self._task_time = TaskTime()
+        self.running = 0
+        """Activities in flight."""
 
     @property
     def is_begun(self) -> bool:
@@ -107,10 +111,24 @@ class Run:
             labels=self.state.labels,
             step=self.state.step,
             cost_usd=self.state.usage.cost_usd,
+            budget_left_usd=self._find_money_left(),
+            tokens=self.state.usage.input_tokens + self.state.usage.output_tokens,
+            period_cost_usd=self.state.period_cost_usd,
             now=workflow.now(),
             tainted=self.state.tainted,
             totals=self.state.totals,
         )
+
+    def _find_money_left(self) -> Decimal | None:
+        limits = self.state.budget or self.state.agent.budget
+        return budget.find_left(self.state.ledger, limits).cost_usd
+
+    @property
+    def payer(self) -> Payer | None:
+        """The run, as budgets beyond it tell runs apart; `None` where it counts in none."""
+        if not self.state.is_counted:
+            return None
+        return Payer(requester=self.state.requester, labels=self.state.labels)
 
     def perform_locally(self, name: str | None) -> steps.Locally | None:
         """Permit what has this name among `local_activities` to run within the workflow task, if it is quick."""
@@ -160,8 +178,21 @@ class Run:
         self._is_stale = False
         visibility.details(self.state, self.doing, self._rendered)
 
+    def note_time(self) -> None:
+        """Keep since when the run is paused, or only waits for people, where the time that it works is limited."""
+        if self._state is None or (self._state.budget or self._state.agent.budget).work_time is None:
+            return
+        ledger, now = self._state.ledger, workflow.now()
+        is_waiting = self._state.control.paused is not None or (bool(self._state.people.open) and not self.running)
+        if is_waiting and ledger.waits_since is None:
+            self._state.ledger = ledger.model_copy(update={"waits_since": now})
+        elif not is_waiting and ledger.waits_since is not None:
+            waited = ledger.waited + (now - ledger.waits_since)
+            self._state.ledger = ledger.model_copy(update={"waited": waited, "waits_since": None})
+
     def publish_status(self) -> None:
         """Let lists of runs know whether it waits, and for whom; an upsert only when that has changed."""
+        self.note_time()
         standing = visibility.Standing(self.status, self.board.waits_for(self.state.people.open))
         if standing != self._shown:
             self._shown = standing
@@ -189,6 +220,16 @@ class Run:
         answers = list(self.state.answers)
         answers[index] = told
         self.state.answers = tuple(answers)
+
+    def keep_in_mind(self, index: int, arguments: JsonObject) -> None:
+        """Answer a call of `keep_in_mind`: the fact is part of the state, which no cut leaves out."""
+        text = arguments.get("text")
+        if not isinstance(text, str):
+            self.answer(index, ToolResult(text="not kept: it is too long; say it in fewer words", error=True))
+            return
+        self.state.kept_in_mind = state_text.keep_fact(self.state.kept_in_mind, text)
+        self.answer(index, ToolResult(text="kept"))
+        self.record_step(f"keeps in mind: {wording.shorten(text, 80)}")
 
     def view_answer(self, call: CallRequest, answer: ToolResult | None) -> ToolResult | None:
         """Return an answer as people may see it: what a tool returns may repeat what it was given."""

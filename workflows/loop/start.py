@@ -80,6 +80,7 @@ def pin_request(request: RunRequest) -> PinRequest:
         requester=request.requester,
         labels=request.labels,
         token=request.token,
+        model=request.model,
         run_id=workflow.info().first_execution_run_id,
     )
 

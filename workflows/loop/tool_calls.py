@@ -22,6 +22,7 @@ from mandate.workflows.contracts.tool import (
     ToolResult,
 )
 from mandate.workflows.loop import questions
+from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.waits import SHORTEST_VALIDITY, Waits, find_validity, join_outcomes
@@ -69,6 +70,7 @@ class ToolCalls:
         self._run = run
         self._control = control
         self._waits = Waits(run, control)
+        self._budget = RunBudget(run)
         self._in_flight: dict[int, EffectEntry] = {}
 
     @property
@@ -190,6 +192,9 @@ class ToolCalls:
         if entry is not None:
             self._in_flight[placed.index] = entry
         valid, rest = find_validity(placed.tool, begun_at), self._waits.find_rest(placed.tool, begun_at, wait)
+        if placed.tool.effect is Effect.READ and (left := self._budget.time_left) is not None:
+            # It is cut off at a limit of time; an effect is waited for.
+            valid = left
         if placed.tool.remote is not None:
             is_first = wait is None
             sent = await self._send_remote(placed, placed.tool.remote, key, valid, rest, is_first=is_first)
@@ -212,6 +217,8 @@ class ToolCalls:
             )
             name = local_activities.name_tool(placed.tool)
             locally = self._run.perform_locally(name) if wait is None else None
+            if locally is not None and valid is not None:
+                locally = replace(locally, within=min(locally.within, valid))
             attempted = await steps.run_tool(
                 request, placed.call, placed.tool, placed.verdict, valid=valid, locally=locally
             )

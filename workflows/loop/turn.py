@@ -11,6 +11,7 @@ from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.loop import approvals, compensation
 from mandate.workflows.loop.attempts import AttemptLimits
+from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.dialogues import Dialogues
 from mandate.workflows.loop.escalation import Escalations
@@ -21,6 +22,7 @@ from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall, ToolCalls
 from mandate.workflows.loop.verification import Verification
 from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import policy, wording
+from mandate.workflows.rules.state_text import is_keeping
 
 PARALLEL_READS = 64
 """Reads of one turn that are in flight at once."""
@@ -43,6 +45,7 @@ class Turn:
         self._reconciliation = Reconciliation(run, control, self.escalations, self._tool_calls)
         self._verification = Verification(run, control, self.escalations)
         self.attempt_limits = AttemptLimits(run)
+        self.budget = RunBudget(run)
 
     @property
     def is_answered(self) -> bool:
@@ -166,6 +169,13 @@ class Turn:
         if (before := self.attempt_limits.find_spoiled(index, call)) is not None:
             self._run.release(tool, call.arguments)
             self.attempt_limits.refuse(index, call, before)
+            return
+        if is_keeping(tool):
+            self._run.keep_in_mind(index, call.arguments)
+            return
+        if call.undoes is None and (used_up := self.budget.take_tool_call()) is not None:
+            self._run.release(tool, call.arguments)
+            self._run.answer(index, ToolResult(text=used_up, error=True, cause="budget"))
             return
         placed = JudgedCall(index, call, tool, verdict, edit)
         self._run.set_doing(placed.line)

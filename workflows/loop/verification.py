@@ -83,7 +83,8 @@ class Verification:
             return asked
         tool = self._run.state.agent.tool(check.tool) if check.tool is not None else None
         filled = {"check": check.name, "arguments": asked, "requester": self._run.requester_for(tool)}
-        found = await self._escalations.verify(check, request.model_copy(update=filled))
+        payer = self._run.payer if check.kind == "model" else None
+        found = await self._escalations.verify(check, request.model_copy(update={**filled, "payer": payer}))
         if tool is not None and found.finding != "pass":
             # The reason may hold the beginning of what it returned, and is told to the model.
             self._run.taint(tool)

@@ -8,10 +8,12 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
+from mandate.workflows.contracts.budget import Budget
+from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import ATTRIBUTE_BYTES
 from mandate.workflows.contracts.state import RunState
-from mandate.workflows.rules import commands, decisions, plain_text, wording
+from mandate.workflows.rules import budget_use, commands, decisions, plain_text, wording
 
 AGENT_NAME = SearchAttributeKey.for_keyword("AgentName")
 AGENT_VERSION = SearchAttributeKey.for_keyword("AgentVersion")
@@ -120,10 +122,11 @@ class Rendered:
 def details(state: RunState, doing: str, rendered: Rendered) -> None:
     """Set the current details: bullets and code, since the UI runs tables together."""
     lines = [
-        f"**{state.agent.name}** version `{state.agent.version}`, step {state.step} of at most {state.step_limit}",
+        f"**{state.agent.name}** version `{state.agent.version}`, step {state.step} of at most {_limits(state).steps}",
         "",
         f"Now: `{_code(doing)}`",
         "",
+        *_model(state),
         *(f"- waits: `{_code(wait.line)}`" for wait in state.waits.values()),
         *([""] if state.waits else []),
         *_open_requests(state, rendered),
@@ -132,12 +135,34 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
         *(f"- `{_code(line)}`" for line in reversed(state.recent)),
         "",
         f"Used: {wording.describe_usage(state.usage)}",
+        *_budget(state),
     ]
     if state.effects.count:
         times = "once" if state.effects.count == 1 else f"{state.effects.count} times"
         lines += ["", f"Changed the world {times}, last: `{_code(state.effects.last[-1].call)}`"]
     lines += [f"- **unknown outcome**: `{_code(entry.call)}`" for entry in state.uncertain]
     workflow.set_current_details("\n".join(map(_make_plain, lines)))
+
+
+def _limits(state: RunState) -> Budget:
+    return state.budget or state.agent.budget.model_copy(update={"steps": state.step_limit})
+
+
+def _budget(state: RunState) -> list[str]:
+    """Describe what is left of the limits of calls, where there are some and they are kept."""
+    if not Change.KEEPS_BUDGET.is_in(state.agent):
+        return []
+    use = budget_use.measure_use(state.ledger, _limits(state), budget_use.Standing(step=state.step))
+    told = budget_use.describe_use(use)
+    return ["", f"Budget: {_plain(told)}"] if told else []
+
+
+def _model(state: RunState) -> list[str]:
+    """Describe the model that is asked and why, where there is a choice."""
+    if not state.why_model or not (state.route or len(state.agent.models) > 1):
+        return []
+    model = state.model or (state.route[0].model if state.route else state.agent.models[0])
+    return [f"Model: `{_code(model)}`: {_plain(state.why_model)}", ""]
 
 
 @lru_cache(maxsize=256)

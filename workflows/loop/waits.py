@@ -12,6 +12,7 @@ from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.state import Wait
 from mandate.workflows.contracts.tool import Effect, Tool
+from mandate.workflows.loop.budget import RunBudget
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.outcomes import Attempted
@@ -27,6 +28,7 @@ class Waits:
     def __init__(self, run: Run, control: Control) -> None:
         self._run = run
         self._control = control
+        self._budget = RunBudget(run)
 
     def begin(
         self,
@@ -46,6 +48,9 @@ class Waits:
         seconds = self._find_seconds(tool, attempted, failed, begun_at, before)
         valid = find_validity(tool, begun_at)
         if seconds is None or begun_at is None:
+            return None
+        left = self._budget.time_left if tool.effect is Effect.READ else None
+        if left is not None and left <= timedelta(seconds=seconds):
             return None
         if valid is not None and valid - timedelta(seconds=seconds) < SHORTEST_VALIDITY:
             return None

@@ -7,12 +7,17 @@ commands: commands that answer a request
 next_step: step after a model's answer
 recovery: failures, and when people decide
 verification: checks that follow a call
-routing: next model
+routing: model of the next step, and why
+budget: reservations within limits
+budget_use: use of a run's limits
+price: cost of a call, and its bound
 patience: time for which calls are repeated
 local_activities: activities that run within a workflow task
+period_budgets: budgets that a run counts in
 totals: sums over a run's calls
 effects: keys and log of effects
 result: result of a run
+state_text: state in words for the model
 input_size: most that a run is asked
 validation: pydantic's errors as sentences
 wording: calls and results in words, no refusals

@@ -4,6 +4,7 @@ import json
 import shlex
 from dataclasses import dataclass
 
+from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.request import REJECT, Request
 from mandate.workflows.rules.plain_text import make_plain
 
@@ -21,7 +22,7 @@ _OWN_VERBS = ("approve", REJECT)
 """Choices with a verb of their own; the others go through `decide --choice`."""
 
 _WITH_ANSWER = ("answer", "supply")
-"""Choices that need a value."""
+"""Choices that need a value, in the person's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ def _build_mandate_command(workflow_id: str, request: Request, choice: str, *, p
     options: list[str] = []
     if choice not in _OWN_VERBS:
         options += ["--choice", choice]
-    if choice in _WITH_ANSWER:
-        options += ["--value", YOUR_ANSWER]
+    if (value := _find_value(request, choice)) is not None:
+        options += ["--value", value]
     if _is_signed(request):
         options += ["--token-command", YOUR_TOKEN_COMMAND]
     if namespace != DEFAULT_NAMESPACE:
@@ -98,10 +99,17 @@ def _build_temporal_command(workflow_id: str, request: Request, choice: str, *, 
     return " ".join(("temporal workflow update execute", *map(quote, words)))
 
 
-def _build_decision(request: Request, choice: str) -> dict[str, str]:
-    decision = {"request": request.id, "digest": request.digest, "choice": choice, "by": YOUR_NAME}
-    if choice in _WITH_ANSWER:
-        decision["value"] = YOUR_ANSWER
+def _find_value(request: Request, choice: str) -> str | None:
+    """Return what is shown as the value of a choice: a place for words, or limits as JSON that may be changed."""
+    if choice in _WITH_ANSWER and request.kind != "budget":
+        return YOUR_ANSWER
+    return request.options[0] if choice == "raise" and request.options else None
+
+
+def _build_decision(request: Request, choice: str) -> JsonObject:
+    decision: JsonObject = {"request": request.id, "digest": request.digest, "choice": choice, "by": YOUR_NAME}
+    if (value := _find_value(request, choice)) is not None:
+        decision["value"] = value if value == YOUR_ANSWER else json.loads(value)
     if _is_signed(request):
         decision["token"] = YOUR_TOKEN
     return decision

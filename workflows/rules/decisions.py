@@ -36,7 +36,7 @@ COMMENTS_CHARACTERS = 128 * 1024
 SHORTEST_COMMENT = 200
 """Of comments on open requests, all that a run holds: they are carried over together."""
 
-WITH_VALUE = ("approve", "answer", "retry", "supply", "happened")
+WITH_VALUE = ("approve", "answer", "retry", "supply", "happened", "raise")
 
 
 def compute_digest(
@@ -338,6 +338,8 @@ def describe_expiry(request: Request) -> str:
     if first is None or first.then is None:
         if request.server is not None:
             return "the server is told that nobody chose"
+        if request.kind == "budget":
+            return "the agent gives its last answer"
         return "it counts as rejected" if REJECT in request.choices else "the run ends as declined"
     others = ", ".join((*first.then.groups, *first.then.users)) or ANYONE
     return f"{others} can answer too, for {format_duration(first.then.expires)}"

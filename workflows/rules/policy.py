@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -133,6 +134,10 @@ def collect_variables(
     return {"tool": facts, "args": arguments, **collect_run_variables(run, (*tools, tool))}
 
 
+UNLIMITED = Decimal(10) ** 12
+"""Dollars that conditions see as left where money is not limited."""
+
+
 def collect_run_variables(run: RunFacts, tools: Sequence[Tool]) -> dict[str, object]:
     """Return the variables of conditions about no call: `agent` and `run`."""
     calls = {known.name: 0 for known in tools}
@@ -149,6 +154,9 @@ def collect_run_variables(run: RunFacts, tools: Sequence[Tool]) -> dict[str, obj
             "depth": run.depth,
             "step": run.step,
             "cost_usd": run.cost_usd,
+            "budget_left_usd": UNLIMITED if run.budget_left_usd is None else run.budget_left_usd,
+            "tokens": run.tokens,
+            "period_cost_usd": run.period_cost_usd,
             "now": run.now,
             "tainted": run.tainted,
             "calls": calls,

@@ -9,6 +9,7 @@ from mandate.workflows.rules.plain_text import REASON_CHARACTERS
 FINAL = "*final"
 TURNS = "*turns"
 SAME = "*same"
+BUDGET = "*budget"
 MODEL = "*model"
 """Sources of failure beside tools, under names that no tool can have."""
 

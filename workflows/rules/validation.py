@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails, to_json
 from mandate.workflows.contracts import tool_entry
 from mandate.workflows.contracts.base import DIGEST_PATTERN, Name, Spec
 from mandate.workflows.contracts.faults import FAULT, Located, Place, did_you_mean, key_path
-from mandate.workflows.contracts.model import PROVIDERS, ModelName
 from mandate.workflows.contracts.policy import Group, Person
+from mandate.workflows.contracts.route import PROVIDERS, ModelName
 from mandate.workflows.rules import plain_text
 
 VALUE_CHARACTERS = 60
@@ -27,6 +27,7 @@ CONTAINER = 30
 """What a list or an object weighs, in characters."""
 
 _TIME = "is not a time with its zone, for example 2026-11-02T09:00:00Z"
+_DURATION = "is not a duration, for example '30s', '5m', '1h30m' or '2d'"
 _TYPES = {
     "string_type": "is not a text",
     "string_unicode": "holds half of a surrogate pair, which is no text",
@@ -37,6 +38,8 @@ _TYPES = {
     "bool_parsing": "is not true or false",
     "float_type": "is not a number",
     "decimal_parsing": "is not a number",
+    "time_delta_type": _DURATION,
+    "time_delta_parsing": _DURATION,
     "finite_number": "is not a finite number",
     "datetime_type": _TIME,
     "datetime_parsing": _TIME,
@@ -47,6 +50,7 @@ _TYPES = {
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
 }
+_CHOICES = ("enum", "literal_error")
 _MAPPINGS = ("dict_type", "model_type", "model_attributes_type")
 _BOUNDS = {
     "greater_than": ("gt", "must be more than"),
@@ -159,7 +163,8 @@ class _Fault:
         self._kinds: tuple[object, ...] = (model,)
         self._owner: type[BaseModel] | None = None
         self._field: FieldInfo | None = None
-        self._choice: _Choice | None = None
+        self._choices: list[_Choice] = []
+        """From the outermost on: a list of texts or lists has one within the other."""
         for part in detail["loc"]:
             self._enter(part)
 
@@ -172,8 +177,8 @@ class _Fault:
                 # Of a validator of ours, which names the value's keys alone.
                 self._step(None, part)
                 return
-            if tagged is None and self._choice is None:
-                self._choice = _Choice(self.place, self._kinds, found)
+            if tagged is None:
+                self._choices.append(_Choice(self.place, self._kinds, found))
             self._kinds = (found,)
         elif part != "[key]":
             self._step(_bare(self._kinds[0]), part)
@@ -201,21 +206,21 @@ class _Fault:
         if self.kind == "union_tag_invalid":
             value = self.detail["ctx"]["tag"]
         if isinstance(value, dict):
-            return self._mapping if self.kind in _TYPES else ""
+            return self._mapping if self.kind in {*_TYPES, *_CHOICES} else ""
         if isinstance(value, list):
-            return "a list" if self.kind in {*_TYPES, *_MAPPINGS} and value and self.place else ""
+            return "a list" if self.kind in {*_TYPES, *_MAPPINGS, *_CHOICES} and value and self.place else ""
         written = repr(value) if not isinstance(value, bool | None) else to_json(value).decode()
         return plain_text.shorten(written, VALUE_CHARACTERS)
 
     def is_meant(self, values: Mapping[Place, object]) -> bool:
         """Tell whether the value was meant to be of the kind that this is about; `values` are those with errors."""
-        choice = self._choice
-        return choice is None or choice.place not in values or choice.is_meant(values[choice.place])
+        return all(choice.place not in values or choice.is_meant(values[choice.place]) for choice in self._choices)
 
     def sentences(self) -> Iterator[Located]:
         """Say what is wrong and what is allowed, in a sentence that goes on after the key."""
-        value, choice = self.value, self._choice
-        if choice is not None and self.place == choice.place and not choice.suits(self.detail["input"]):
+        value = self.value
+        choice = next((choice for choice in reversed(self._choices) if choice.place == self.place), None)
+        if choice is not None and not choice.suits(self.detail["input"]):
             yield self.place, f"{value} is neither {' nor '.join(map(self._describe, choice.kinds))}".lstrip()
         elif self.kind == "union_tag_not_found":
             yield self.place, f"has no key {self._discriminator!r}; it is one of {self._allowed_tags}"
@@ -234,7 +239,7 @@ class _Fault:
                 return self._unknown_key()
             case "tool_kind":
                 return tool_entry.kind_fault(self.detail["input"])
-            case "enum" | "literal_error":
+            case kind if kind in _CHOICES:
                 allowed = re.findall(r"'([^']*)'", str(ctx["expected"])) or [str(ctx["expected"]).lower()]
                 return f"{value} is not one of {', '.join(allowed)}".lstrip()
             case "string_pattern_mismatch":

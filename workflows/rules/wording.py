@@ -7,7 +7,7 @@ from decimal import Decimal
 from pydantic import JsonValue
 
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.tool import LeafReference, ToolResult
+from mandate.workflows.contracts.tool import CacheHit, LeafReference, ToolResult
 from mandate.workflows.rules import plain_text, redaction
 
 SUPPLIED = "its answer is a person's"
@@ -24,6 +24,11 @@ ALL_REFUSED = (
     "Find another way, or give your answer with what you have."
 )
 """Note for the model after a turn in which nothing was done because people refused it."""
+
+LAST_ANSWER = (
+    "{}. This is your last answer: no tool can be called any more. Answer with what you have, and say what is missing."
+)
+"""Note for the model as its budget is used up; in the place of the braces is the reason."""
 
 SUMMARY_CHARACTERS = 100
 
@@ -57,7 +62,25 @@ def describe_arguments(values: Mapping[str, JsonValue], sensitive: Sequence[str]
 
 
 def describe_result(answer: ToolResult) -> str:
-    """Return the beginning of a result, or that it is an error."""
+    """Return the beginning of a result, or that it is an error; of a kept one its age too."""
+    told = _describe_text(answer)
+    return told if answer.cached is None else f"{told} (cached, {describe_age(answer.cached.seconds)} old)"
+
+
+def describe_hit(hit: CacheHit) -> str:
+    """Describe where a kept result is from, as `cached, 3 min old, of refunds-7f3a step 4`."""
+    return f"cached, {describe_age(hit.seconds)} old, of {shorten(hit.run, SUMMARY_CHARACTERS)} step {hit.step}"
+
+
+def describe_age(seconds: int) -> str:
+    """Return an age in the largest unit of which there is a whole one."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _describe_text(answer: ToolResult) -> str:
     text = shorten(answer.text if answer.text is not None else answer.preview, 80)
     if not text and answer.size is not None:
         text = f"{answer.size} bytes"
@@ -75,10 +98,23 @@ def describe_error(answer: ToolResult) -> str:
 
 
 def describe_usage(total: Usage) -> str:
-    """Describe usage as `12 model calls, 3,400 tokens in (1,200 cached), 560 out, $0.0123`."""
+    """Describe usage as `12 model calls, 3,400 tokens in (1,200 cached), 560 out, $0.0123`.
+
+    Calls whose answers were lost are told at the end: they count as they were reserved.
+    """
     cached = f" ({total.cached_input_tokens:,} cached)" if total.cached_input_tokens else ""
     calls = "1 model call" if total.model_calls == 1 else f"{total.model_calls} model calls"
-    return f"{calls}, {total.input_tokens:,} tokens in{cached}, {total.output_tokens:,} out, {describe_cost(total)}"
+    tokens = f"{total.input_tokens:,} tokens in{cached}, {total.output_tokens:,} out"
+    kept = {0: "", 1: ", 1 result from the cache"}.get(
+        total.cached_results, f", {total.cached_results} results from the cache"
+    )
+    return f"{calls}, {tokens}, {describe_cost(total)}{kept}{_describe_lost(total.assumed_calls)}"
+
+
+def _describe_lost(calls: int) -> str:
+    if not calls:
+        return ""
+    return f", {calls} lost answer{'s' * (calls != 1)} counted as reserved"
 
 
 def describe_cost(total: Usage) -> str:

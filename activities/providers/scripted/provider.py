@@ -16,6 +16,7 @@ from stat import S_ISREG
 
 from mandate.activities.failures import ModelFault, make_model_failure
 from mandate.activities.files import FileError
+from mandate.activities.providers import prices
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.scripted.differences import find_differences, fits_text
 from mandate.activities.providers.scripted.script import (
@@ -86,6 +87,16 @@ class ScriptedProvider:
 
     async def _answer(self, prompt: Prompt) -> Completion:
         loaded = self._script(prompt.model)
+        if prompt.is_last:
+            await asyncio.sleep((loaded.script.delay or self._pace).total_seconds())
+            said = AssistantMessage(
+                role="assistant",
+                parts=(TextPart(kind="text", text=loaded.script.last),),
+                protocol="scripted",
+                model=prompt.model,
+            )
+            usage = _usage(loaded.script.usage, prompt, read_incoming(prompt.conversation), said)
+            return Completion(said, Finish.COMPLETE, usage)
         number = find_next_number(prompt.conversation)
         plan = _plan(loaded, prompt)
         cue = _cue(plan, number, prompt)
@@ -202,15 +213,17 @@ def _usage(given: TurnUsage, prompt: Prompt, got: Incoming, message: AssistantMe
     """Return the usage of the script, the rest estimated from the instructions and the newest messages, not all."""
     told_characters = len(prompt.instructions) + len(got.text) + sum(len(result.text) for result in got.results)
     answered = len(message.text) + sum(len(call.arguments) for call in message.calls)
-    return Usage(
+    usage = Usage(
         model_calls=1,
         input_tokens=_tokens(told_characters) if given.input_tokens is None else given.input_tokens,
         cached_input_tokens=given.cached_input_tokens,
         output_tokens=_tokens(answered) if given.output_tokens is None else given.output_tokens,
         reasoning_tokens=given.reasoning_tokens,
-        cost_usd=given.cost_usd if isinstance(given.cost_usd, Decimal) else Decimal(0),
-        unpriced_calls=0 if isinstance(given.cost_usd, Decimal) else 1,
     )
+    cost = given.cost_usd if isinstance(given.cost_usd, Decimal) else None
+    if prompt.price is not None and "cost_usd" not in given.model_fields_set:
+        cost = prices.compute_price("scripted", prompt.model, usage, price=prompt.price)
+    return usage.model_copy(update={"unpriced_calls": 1} if cost is None else {"cost_usd": cost})
 
 
 def _tokens(characters: int) -> int:

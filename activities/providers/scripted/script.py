@@ -37,6 +37,7 @@ whole is no JSON: it has no keys.
 **Around them**: `otherwise` is every turn after the last; without it one more request is refused. `conversations` is a
 list of `{match: "*order 81*", turns: [...], otherwise: {...}}` instead of `turns`: the first whose `match` fits the
 input. `strict: false` accepts errors and lost answers that no `expect` names. `delay` and `usage` are defaults.
+`last` is the answer when a limit of the run leaves only one more, without calls.
 """
 
 import sys
@@ -92,7 +93,10 @@ class Failure(Spec):
 
 
 class TurnUsage(Spec):
-    """Usage that a turn reports; what is left out is estimated from the newest messages, at no cost."""
+    """Usage that a turn reports; what is left out is estimated from the newest messages.
+
+    A cost that is left out is computed by the price in the agent file; without one it is none.
+    """
 
     input_tokens: int | None = Field(default=None, ge=0)
     cached_input_tokens: int = Field(default=0, ge=0)
@@ -181,6 +185,11 @@ class Script(Spec):
     strict: bool = Field(default=True, description="Whether errors and lost answers must be expected.")
     delay: Duration | None = Field(default=None, description="Time that an answer takes.")
     usage: TurnUsage = Field(default=TurnUsage(), description="What a call is said to have used.")
+    last: str = Field(
+        default="This is all that I have.",
+        min_length=1,
+        description="Answer when a limit of the run leaves only one more.",
+    )
     turns: tuple[Entry, ...] = Field(default=(), description="The model's answers in order, whatever the input.")
     otherwise: Turn | None = Field(default=None, description="Every answer after the last turn.")
     conversations: tuple[ScriptedConversation, ...] = Field(

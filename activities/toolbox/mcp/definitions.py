@@ -62,7 +62,12 @@ class Definitions:
 
 
 def _check_names(entry: McpTools, server: McpServer, offered: Sequence[str]) -> None:
-    settings = (("only", entry.only or ()), ("effects", tuple(entry.effects)), ("errors", tuple(entry.errors)))
+    settings = (
+        ("only", entry.only or ()),
+        ("effects", tuple(entry.effects)),
+        ("errors", tuple(entry.errors)),
+        ("caches", tuple(entry.caches)),
+    )
     for key, names in settings:
         for name in names:
             if name not in offered:
@@ -102,6 +107,7 @@ def _definition(entry: McpTools, server: McpServer, listed: ListedTool) -> ToolD
             error=failing,
             asks_before_acting=entry.asks_before_acting,
         ),
+        cache=(entry.caches.get(listed.name) or entry.cache) if effect is Effect.READ else None,
         **limit,
     )
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mcp.client._probe import negotiate_auto
 from mcp.client.context import ClientRequestContext
@@ -21,6 +21,7 @@ from mandate.activities.toolbox.mcp.tool_entries import describe_protocol_fault
 from mandate.activities.toolbox.mcp.tool_list import McpUnavailable, list_tools
 from mandate.activities.toolbox.mcp.transport import Stderr, open_transport
 from mandate.activities.toolbox.redaction import SecretValues
+from mandate.workflows.contracts.templates import find_secrets
 from mandate.workflows.contracts.tool import McpServer
 from mandate.workflows.rules.plain_text import shorten
 
@@ -42,6 +43,8 @@ class Link:
     tools: dict[str, ListedTool]
     """By name, as they were listed when the connection was made."""
     messages: MessageFilter
+    credentials: tuple[str, ...] | None = field(default=None, repr=False)
+    """Environment and headers that it was made with; `None` without a secret in them."""
     users: int = 0
     retired: bool = False
 
@@ -113,12 +116,27 @@ class ServerConnection:
             await asyncio.wait(ending, timeout=CLOSE_SECONDS)
 
     async def _live(self) -> Link:
-        if self._link is not None and not self._link.over.is_set():
-            return self._link
+        link = self._link
+        if link is not None and not link.over.is_set():
+            if self._fill_credentials() in {None, link.credentials}:
+                return link
+            self.retire(link)
+            if not link.users:
+                link.over.set()
         if self._starting is None or self._starting.done():
             self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._starting)
+
+    def _fill_credentials(self) -> tuple[str, ...] | None:
+        """Return environment and headers as they are now; `None` if they have no secrets or one of these is missing."""
+        texts = (*self._server.env.values(), *self._server.headers.values())
+        if not any(find_secrets(text) for text in texts):
+            return None
+        try:
+            return tuple(self._secrets.fill(text) for text in texts)
+        except LookupError:
+            return None
 
     async def _start(self) -> Link:
         loop = asyncio.get_running_loop()
@@ -151,6 +169,7 @@ class ServerConnection:
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self.start_seconds):
+                    credentials = self._fill_credentials()
                     transport = open_transport(self._server, self._secrets, stderr, over, messages)
                     info = Implementation(name="mandate", version="1")
                     reading, writing = await stack.enter_async_context(transport)
@@ -160,7 +179,7 @@ class ServerConnection:
                     await negotiate_auto(session)
                     # Listed before any call: the SDK sends by the tools' schemas, and results are checked by them.
                     listed = await list_tools(session)
-                ready.set_result(Link(session, over, {tool.name: tool for tool in listed}, messages))
+                ready.set_result(Link(session, over, {tool.name: tool for tool in listed}, messages, credentials))
                 await over.wait()
         except BaseException as error:
             if not ready.done():

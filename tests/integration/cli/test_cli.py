@@ -264,9 +264,10 @@ async def test_show_prints_the_whole_conversation(place: Place, worker: object) 
             "step",
             "head",
             "usage",
+            "budget",
             "effects",
         ),
-        *("uncertain", "people", "workflow_task", "messages", "pending"),
+        *("uncertain", "people", "workflow_task", "retrying", "models", "messages", "pending"),
     ]
     assert (record["status"], record["step"], record["pending"]) == ("completed", 3, [])
     assert [message["role"] for message in record["messages"]] == ["user", "assistant"] * 3

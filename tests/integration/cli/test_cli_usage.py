@@ -101,7 +101,7 @@ def test_agent_without_servers_and_conditions_is_validated_without_their_librari
 
 def test_agent_with_mcp_servers_is_validated_with_the_client_half_of_the_sdk_alone(tmp_path: Path) -> None:
     server = {"name": "peer", "command": [*BARE_COMMAND, "hostile", "none"], "env": {"PYTHONPATH": str(PROJECT)}}
-    agent = {"name": "a", "instructions": "x", "models": ["openai:gpt-6-sol"], "tools": [{"mcp": server}]}
+    agent = {"name": "a", "instructions": "x", "models": ["vllm:qwen3-32b"], "tools": [{"mcp": server}]}
     (tmp_path / "a.yaml").write_text(json.dumps(agent))
 
     _, code, found = loaded(
@@ -154,7 +154,7 @@ def test_verbs_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixtur
     listed = capsys.readouterr().out.partition("Commands:\n")[2]
     assert [line.split()[0] for line in listed.splitlines()] == [
         *("init", "run", "show", "inbox", "approve", "reject", "decide", "answer", "steer", "pause", "resume", "stop"),
-        *("worker", "server", "validate", "keys", "demo"),
+        *("worker", "server", "validate", "keys", "budget", "cache", "demo"),
     ]
 
 
@@ -344,7 +344,12 @@ def test_validation_says_what_no_rule_allows(capsys: pytest.CaptureFixture[str],
     ]
     assert agent["models"] == ["scripted:x.yaml"]
     assert agent["open"] == ["create_ticket"]
-    assert [tool["name"] for tool in agent["tools"] if tool["allowed"]] == ["find_ticket", "read_result", "ask_person"]
+    assert [tool["name"] for tool in agent["tools"] if tool["allowed"]] == [
+        "find_ticket",
+        "read_result",
+        "ask_person",
+        "keep_in_mind",
+    ]
 
 
 def test_script_that_cannot_be_played_is_a_fault(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

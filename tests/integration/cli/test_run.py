@@ -289,3 +289,19 @@ async def test_start_that_would_go_on_with_another_run_is_refused_by_name(place:
     assert str(failed.value.cause).startswith(
         "BadInput: start request: continues: is not available in this version; remove it (allowed keys: "
     )
+
+
+async def test_tokens_of_a_run_are_shown_a_bar_a_step(place: Place, worker: object) -> None:
+    await place.run("run", "till", "hi", "--id", "counted")
+
+    told = await place.run("show", "counted", "--tokens")
+    known = await place.run("show", "counted", "--tokens", "-o", "json")
+
+    assert (told.code, known.code) == (0, 0)
+    (step,) = json.loads(known.out)["tokens"]
+    assert (step["step"], step["reported"], step["cut"]) == (1, True, False)
+    assert list(step["parts"]) == ["instructions", "pinned", "summary", "messages", "results"]
+    lines = told.out.splitlines()
+    assert lines[0] == "a bar a step; I instructions, P pinned, S summary, M messages, R results"
+    assert lines[2].startswith(f"1  {step['tokens']}  IIII")
+    assert lines[-1] == f"{step['tokens']} input tokens in 1 step; never cut"

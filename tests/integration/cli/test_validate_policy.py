@@ -280,7 +280,8 @@ def test_policy_that_opens_all_is_told_what_that_opens(project: Path, capsys: py
             "run.now.getHours() == 12",
             "run.noon",
             ("4:42: rules[1].when: rule 'lunch', agent 'refunds', column 4: run has no 'noon'; "
-            "it has calls, cost_usd, depth, id, labels, now, requester, step, tainted, totals"),
+            "it has budget_left_usd, calls, cost_usd, depth, id, labels, now, period_cost_usd, requester, step, "
+            "tainted, tokens, totals"),
         ),
     ],
 )  # fmt: skip
@@ -369,7 +370,7 @@ def test_single_call_is_told_to_programs(project: Path, capsys: pytest.CaptureFi
         (
             "call: {tool: refund}\n",
             ("call.yaml: agent 'refunds' has no tool 'refund'; "
-            "it has ask_person, issue_refund, look_up, pay_salary, read_result, send_note"),
+            "it has ask_person, issue_refund, keep_in_mind, look_up, pay_salary, read_result, send_note"),
         ),
         (
             "call: {tool: look_up, args: {order: x}}\n",
@@ -378,7 +379,7 @@ def test_single_call_is_told_to_programs(project: Path, capsys: pytest.CaptureFi
         (
             "call: {tool: look_up, args: {order: 1}}\nrun: {totals: {isue_refund: {amount: 1.0}}}\n",
             ("call.yaml: run.totals: agent 'refunds' has no tool 'isue_refund'; "
-            "it has ask_person, issue_refund, look_up, pay_salary, read_result, send_note"),
+            "it has ask_person, issue_refund, keep_in_mind, look_up, pay_salary, read_result, send_note"),
         ),
         (
             "call: {tool: look_up, args: {order: 1}}\nrun: {totals: {issue_refund: {amuont: 1.0}}}\n",
@@ -432,5 +433,5 @@ def test_schema_of_nothing_known_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert run(capsys, "--schema", "people") == (
         2,
         "",
-        ["error: --schema prints the schema of agent, policy, call files, not 'people'"],
+        ["error: --schema prints the schema of agent, policy, call, budgets, providers files, not 'people'"],
     )

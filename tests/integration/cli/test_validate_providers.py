@@ -80,8 +80,8 @@ def test_schema_that_no_provider_takes_is_a_fault(path: Path, capsys: pytest.Cap
 
 
 def test_more_tools_than_a_provider_takes_are_a_fault(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # Two more are built in.
-    write(path, *({"name": f"t{number}", "input_schema": {"type": "object"}} for number in range(127)))
+    # Three more are built in.
+    write(path, *({"name": f"t{number}", "input_schema": {"type": "object"}} for number in range(126)))
 
     code, _, err = validate(capsys, path)
 
@@ -93,6 +93,6 @@ def test_more_tools_than_a_provider_takes_are_a_fault(path: Path, capsys: pytest
 
 
 def test_as_many_tools_as_a_provider_takes_are_fine(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(path, *({"name": f"t{number}", "input_schema": {"type": "object"}} for number in range(126)))
+    write(path, *({"name": f"t{number}", "input_schema": {"type": "object"}} for number in range(125)))
 
     assert validate(capsys, path)[0] == 0

@@ -43,7 +43,10 @@ GOOD = {"agent": "plain", "input": "Go on."}
         ([{**GOOD, "input": {}}], "start request: input: must not be empty"),
         ([{**GOOD, "input": 3}], "start request: input: is neither a text nor an object"),
         ([{**GOOD, "agent": 3}], "start request: agent: 3 is not a text"),
-        ([{**GOOD, "budget": {"cost_usd": "2.00"}}], "start request: budget.cost_usd: is not a known key"),
+        (
+            [{**GOOD, "budget": {"cost": "2.00"}}],
+            "start request: budget.cost: is not a known key; did you mean 'cost_usd'?",
+        ),
         ([{**GOOD, "budget": {"steps": 0}}], "start request: budget.steps: 0: must be at least 1"),
         ([{**GOOD, "labels": {"a": 1}}], "start request: labels.a: 1 is not a text"),
         (

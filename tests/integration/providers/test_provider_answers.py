@@ -7,6 +7,7 @@ import pytest
 
 from mandate.activities.providers.base import Completion
 from mandate.activities.providers.openai_chat import OpenAiChat
+from mandate.activities.providers.service import Service
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.model import Finish
 from mandate.workflows.contracts.transcript import CallPart, OpaquePart, RefusalPart, TextPart
@@ -243,7 +244,7 @@ async def test_cost(adapters: dict[str, Adapter], fake: FakeProvider, protocol: 
 
 async def test_known_provider_behind_chat_has_its_prices(fake: FakeProvider) -> None:
     fake.will(Answer(text="Done."))
-    adapter = OpenAiChat(api_key=KEY, base_url=f"{fake.url}/v1", provider="openai")
+    adapter = OpenAiChat(service=Service("openai", f"{fake.url}/v1", KEY, prices_as="openai"))
 
     usage = (await adapter.complete(prompt(model="gpt-5.5"))).usage
 

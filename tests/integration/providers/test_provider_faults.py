@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from mandate.activities.failures import BILLED_FAULTS
 from mandate.activities.providers.anthropic import AnthropicMessages
 from mandate.activities.providers.openai_chat import OpenAiChat
 from mandate.workflows.contracts.failures import FailureType
@@ -76,7 +77,8 @@ async def test_failure_of_a_provider(
 ) -> None:
     error = await failure(adapter, f"fake-{behaviour}", attempt=3)
 
-    assert error.details == ({"fault": fault, "status": status},)
+    billed = {"may_be_billed": True} if fault in BILLED_FAULTS else {}
+    assert error.details == ({"fault": fault, "status": status, **billed},)
     assert (error.type, not error.non_retryable) == (kind, retryable)
     assert error.next_retry_delay == (None if delay is None else timedelta(seconds=delay))
 
@@ -97,7 +99,7 @@ async def test_sdk_does_not_retry_by_itself(adapter: Adapter, fake: FakeProvider
 async def test_slow_answer_ends_at_the_deadline(adapter: Adapter, fake: FakeProvider) -> None:
     error = await failure(adapter, "fake-slow", timeout=0.2)
 
-    assert error.details == ({"fault": "timeout", "status": None},)
+    assert error.details == ({"fault": "timeout", "status": None, "may_be_billed": True},)
     assert error.message.endswith("gave no whole answer within 0.2 s")
 
 

@@ -21,7 +21,7 @@ from tests.support.prompts import ADAPTERS, QUESTION, prompt, told
 ADAPTER = {protocol: make("http://127.0.0.1:1") for protocol, make in ADAPTERS.items()}
 OTHER = {protocol: make("http://127.0.0.1:1") for protocol, make in ADAPTERS.items()}
 """Of another worker."""
-PEER = Peer("x", "m", "http://127.0.0.1:1", 1, secret="")
+PEER = Peer("x", "m", "http://127.0.0.1:1", 1, secrets=())
 VERSION = {"anthropic-version": "2026-10-21"}
 
 texts = st.sampled_from(["", " ", "Hm.", 'Ünï\n"quoted" \\ \u2028', "x" * 50])

@@ -450,12 +450,12 @@ def test_answers_in_a_row_are_one_message_of_a_chat(adapters: dict[str, Adapter]
 
 def test_word_of_the_model_stands_between_results_and_a_text_of_a_chat(adapters: dict[str, Adapter]) -> None:
     """Templates of Mistral's models refuse a text right after results."""
-    asked = said(CHAT, "x", call("a"))
+    asked = said(CHAT, "x", call("call00001"))
 
     sent = items(CHAT, adapters[CHAT].request(prompt((QUESTION, asked, results(asked, note="Be brief.")))))
 
     assert sent[3:] == [
-        {"role": "tool", "tool_call_id": "a", "content": "21C"},
+        {"role": "tool", "tool_call_id": "call00001", "content": "21C"},
         {"role": "assistant", "content": "Noted."},
         {"role": "user", "content": "Be brief."},
     ]

@@ -10,6 +10,8 @@ from mandate.activities.stores.postgres import PostgresStore
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
+from tests.support.budget_conformance import BudgetConformance
+from tests.support.budget_spender import CALL, lines
 from tests.support.postgres import PASSWORD, PostgresServer, running_postgres
 from tests.support.store_conformance import StoreConformance
 from tests.support.store_writer import numbered
@@ -36,12 +38,31 @@ class TestPostgresStore(StoreConformance):
 
     async def outdate(self, url: str) -> None:
         await execute(url, "DROP TABLE mandate_claims, mandate_keys, mandate_unmarked, mandate_workers")
+        await execute(url, "DROP TABLE mandate_budget_accounts, mandate_budget_reservations, mandate_results")
 
     async def forbid_writing(self, url: str) -> None:
         await execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
 
+    async def count_kept(self, url: str) -> int:
+        connection = await asyncpg.connect(url)
+        count = await connection.fetchval("SELECT count(*) FROM mandate_results")
+        await connection.close()
+        return int(count)
+
     async def break_claims(self, url: str) -> None:
         await execute(url, "ALTER TABLE mandate_claims ADD CHECK (key = '')")
+
+
+class TestPostgresBudgets(BudgetConformance):
+    @pytest.fixture
+    async def url(self, postgres: PostgresServer) -> str:
+        return await postgres.new_database()
+
+    async def make_older(self, url: str) -> None:
+        await execute(url, "DROP TABLE mandate_budget_accounts, mandate_budget_reservations")
+
+    async def forbid_writing(self, url: str) -> None:
+        await TestPostgresStore().forbid_writing(url)
 
 
 async def execute(url: str, statement: str, *arguments: str) -> None:
@@ -152,6 +173,23 @@ async def test_user_who_may_not_create_tables_uses_those_that_are_there(postgres
     assert await writer.identity() == identity
     await writer.put(dict(numbered(1)))
     for store in (refused, owner, writer):
+        await store.close()
+
+
+async def test_rights_that_the_page_names_are_enough_for_budgets(postgres: PostgresServer) -> None:
+    url = await postgres.new_database()
+    await execute(url, "CREATE ROLE spender LOGIN PASSWORD 'spender'")
+    owner, spender = PostgresStore(url), PostgresStore(url.replace(f"mandate:{PASSWORD}", "spender:spender"))
+    await owner.identity()
+    tables = "mandate_budget_accounts, mandate_budget_reservations"
+    await execute(url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO spender")
+
+    reserved = await spender.reserve("r1", lines(), CALL)
+    settled = await spender.settle("r1", CALL)
+
+    assert reserved.full is None
+    assert [balance.spent for balance in settled] == [CALL, CALL]
+    for store in (owner, spender):
         await store.close()
 
 

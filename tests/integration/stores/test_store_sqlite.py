@@ -10,6 +10,7 @@ import pytest
 from mandate.activities.stores.address import open_store
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.stores.sqlite import SqliteStore
+from tests.support.budget_conformance import BudgetConformance
 from tests.support.store_conformance import StoreConformance
 from tests.support.store_writer import ROOT, numbered
 
@@ -38,6 +39,9 @@ class TestSqliteStore(StoreConformance):
             "DROP TABLE keys",
             "DROP TABLE unmarked",
             "DROP TABLE workers",
+            "DROP TABLE budget_accounts",
+            "DROP TABLE budget_reservations",
+            "DROP TABLE results",
             "PRAGMA user_version = 0",
         )
 
@@ -47,8 +51,26 @@ class TestSqliteStore(StoreConformance):
             file.seek(18)
             file.write(b"\x03")
 
+    async def count_kept(self, url: str) -> int:
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+        (count,) = connection.execute("SELECT count(*) FROM results").fetchone()
+        connection.close()
+        return int(count)
+
     async def break_claims(self, url: str) -> None:
         execute(url, "CREATE TRIGGER broken BEFORE INSERT ON claims BEGIN SELECT RAISE(ABORT, 'no more'); END")
+
+
+class TestSqliteBudgets(BudgetConformance):
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/store.db"
+
+    async def make_older(self, url: str) -> None:
+        execute(url, "DROP TABLE budget_accounts", "DROP TABLE budget_reservations", "PRAGMA user_version = 3")
+
+    async def forbid_writing(self, url: str) -> None:
+        await TestSqliteStore().forbid_writing(url)
 
 
 def execute(url: str, *statements: str) -> None:

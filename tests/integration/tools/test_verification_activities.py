@@ -16,9 +16,9 @@ from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import ToolResult
-from mandate.workflows.contracts.transcript import CallPart, Message, ResultPart, TextPart, UserMessage
-from mandate.workflows.contracts.verification import CheckRequest, CheckResult
-from tests.support.check_bench import CARD, KEY, Bench, answer
+from mandate.workflows.contracts.transcript import CallPart, Cut, Message, ResultPart, TextPart, UserMessage
+from mandate.workflows.contracts.verification import CheckRequest, CheckResult, CheckSpec
+from tests.support.check_bench import CARD, KEY, Bench, answer, said
 from tests.support.checked import CALLED, PASS, say
 from tests.support.fake_provider.behaviours import Answer, Broken, Problem
 
@@ -555,3 +555,36 @@ async def test_sensitive_arguments_are_in_no_reason(bench: Bench, kind: str) -> 
     assert CARD not in result.reason
     assert "4111" not in result.reason
     assert not any(CARD.encode() in request.body for request in bench.fake.requests)
+
+
+async def test_model_sees_what_a_cut_left_out_of_the_conversation(bench: Bench) -> None:
+    """The final answer rests on results of before the cut; a call is judged by the goal and by people's words."""
+    bench.fake.will(verdict("pass"), verdict("pass"))
+    check = CheckSpec.model_validate({"name": "c", "after": "final", "retries": 0, **RUBRIC})
+    call = CheckSpec.model_validate({"name": "d", "after": "pay", "retries": 0, **RUBRIC})
+    agent = await bench.pinned(check, call)
+    *before, last = run_of(["paid", "refused"])
+    paying = CallPart(kind="call", call_id="c9", tool="pay", arguments=json.dumps(bench.arguments))
+    chain = await bench.transcript.start(agent, said("Refund order 81."))
+    chain = await bench.transcript.append(chain, agent, before)
+    note = (TextPart(kind="text", text="[Note from the runtime] Cut."), TextPart(kind="text", text="[ann says] Euros."))
+    kept = (chain.conversation[0], UserMessage(role="user", parts=note), answer("I pay.", paying))
+    cut = Cut(messages=kept, number=1, count=chain.count, kept_from=0)
+    chain = await bench.transcript.append(chain, agent, (), cut=cut)
+    acted = CheckRequest(
+        agent=agent, check="d", head=chain.head, step=2, index=0, result=ToolResult(text="paid"), key=KEY
+    )
+    chain = await bench.transcript.append(chain, agent, (last,))
+
+    whole = CheckRequest(agent=agent, check="c", head=chain.head, step=3)
+    for request in (whole, acted):
+        await bench.environment().run(bench.activities().verify_result, request)
+
+    final, called = (json.loads(asked.json["input"][0]["content"][0]["text"]) for asked in bench.fake.requests)
+    assert [entry["result"] for entry in final["tool_results"]] == ["paid", "refused"]
+    assert final["people_said"] == ["[ann says] In euros, please."]
+    assert (called["goal"], called["people_said"], called["result"]) == (
+        "Refund order 81.",
+        ["[ann says] Euros."],
+        "paid",
+    )

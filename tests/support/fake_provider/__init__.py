@@ -5,6 +5,8 @@
 - `rules`: what each vendor refuses with 400.
 - `bodies`: answers and errors as each protocol writes them.
 - `requests`: a request as it came.
+- `tokens`: exact token counts, reported and limited where the server is told a `window` or to `count`.
+- `billing`: the provider's own account of what it took in, where the server is given one.
 - `default`: the answer when nothing else is said.
 - `benchmark`: models whose name says a whole run.
 

@@ -32,6 +32,8 @@ class Answer:
     unknown_item: bool = False
     delay: float = 0.0
     """Seconds before the answer."""
+    tokens: "tuple[int, int, int] | None" = None
+    """Input, the cached part of it, and output, as it reports them; `None` for the numbers that are always the same."""
     then: Callable[[], None] | None = None
     """Called once the client has had the time to read it."""
 
@@ -62,6 +64,8 @@ class Broken:
     """`drop` closes the connection without an answer, `cut` in the middle of one."""
 
     how: Literal["drop", "cut"]
+    lost: Answer | None = None
+    """The answer that nobody gets; it is billed as one that came."""
 
 
 Behaviour = Answer | Problem | Body | Broken

@@ -66,13 +66,21 @@ def _responses(model: str, number: int, answer: Answer) -> dict[str, Any]:
             }
         )
     reason = {"truncated": "max_output_tokens", "filtered": "content_filter"}.get(answer.stop)
-    usage = {
+    usage: dict[str, Any] = {
         "input_tokens": 100,
         "input_tokens_details": {"cached_tokens": 64, "cache_write_tokens": 10},
         "output_tokens": 20,
         "output_tokens_details": {"reasoning_tokens": 12},
         "total_tokens": 120,
     }
+    if answer.tokens is not None:
+        told, cached, said = answer.tokens
+        usage = {
+            "input_tokens": told,
+            "input_tokens_details": {"cached_tokens": cached},
+            "output_tokens": said,
+            "total_tokens": told + said,
+        }
     return {
         "id": f"resp_{number}",
         "object": "response",
@@ -106,13 +114,21 @@ def _chat(model: str, number: int, answer: Answer) -> dict[str, Any]:
     finish = {"truncated": "length", "filtered": "content_filter"}.get(
         answer.stop, "tool_calls" if answer.calls else "stop"
     )
-    usage = {
+    usage: dict[str, Any] = {
         "prompt_tokens": 100,
         "prompt_tokens_details": {"cached_tokens": 64},
         "completion_tokens": 20,
         "completion_tokens_details": {"reasoning_tokens": 12},
         "total_tokens": 120,
     }
+    if answer.tokens is not None:
+        told, cached, said = answer.tokens
+        usage = {
+            "prompt_tokens": told,
+            "prompt_tokens_details": {"cached_tokens": cached},
+            "completion_tokens": said,
+            "total_tokens": told + said,
+        }
     document = {
         "id": f"chatcmpl-{number}",
         "object": "chat.completion",
@@ -144,7 +160,7 @@ def _messages(model: str, number: int, answer: Answer) -> dict[str, Any]:
         "window": "model_context_window_exceeded",
     }.get(answer.stop, "tool_use" if answer.calls else "end_turn")
     details = {"type": "refusal", "category": "cyber", "explanation": answer.text or None}
-    usage = {
+    usage: dict[str, Any] = {
         "input_tokens": 26,
         "cache_read_input_tokens": 64,
         "cache_creation_input_tokens": 10,
@@ -153,6 +169,9 @@ def _messages(model: str, number: int, answer: Answer) -> dict[str, Any]:
         "output_tokens_details": {"thinking_tokens": 12},
         "service_tier": "standard",
     }
+    if answer.tokens is not None:
+        told, cached, said = answer.tokens
+        usage = {"input_tokens": told - cached, "cache_read_input_tokens": cached, "output_tokens": said}
     document = {
         "id": f"msg_{number}",
         "type": "message",

@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 
-from tests.support.fake_provider import benchmark, rules
+from tests.support.fake_provider import benchmark, rules, tokens
 from tests.support.fake_provider.behaviours import (
     CHAT,
     MESSAGES,
@@ -21,6 +22,7 @@ from tests.support.fake_provider.behaviours import (
     Problem,
     named,
 )
+from tests.support.fake_provider.billing import Billing
 from tests.support.fake_provider.bodies import error_body, render
 from tests.support.fake_provider.default import default_answer
 from tests.support.fake_provider.requests import Request
@@ -38,8 +40,30 @@ READING_SECONDS = 0.005
 class FakeProvider:
     """The server; see the text of the folder."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, script: Script = default_answer) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        script: Script = default_answer,
+        window: int | None = None,
+        count: bool = False,
+        billing: Billing | None = None,
+        keeps_requests: bool = True,
+    ) -> None:
+        """Serve; with a `window` it refuses requests of one token more, and with `count` it reports exact tokens.
+
+        With `billing` it counts too, and bills each request as soon as it knows the answer, before it is sent.
+        """
         self.requests: list[Request] = []
+        self.refused = 0
+        """Requests that were too long."""
+        self.window = window
+        self._counts = count or window is not None or billing is not None
+        self._billing = billing
+        self._keeps_requests = keeps_requests
+        self._last: dict[tuple[str, bytes], bytes] = {}
+        """Request before, by model and beginning: what a prompt cache has."""
         self.answered = 0
         """Requests answered, those of benchmarks included."""
         self.dropped = 0
@@ -87,12 +111,33 @@ class FakeProvider:
             return _json(render(protocol, "bench", turn.number, turn.answer))
         headers = {name.lower(): value for name, value in request.headers.items()}
         asked = Request(protocol, headers, body)
-        self.requests.append(asked)
+        if self._keeps_requests:
+            self.requests.append(asked)
         if refusal := _refusal(protocol, body, headers):
             return _json(error_body(protocol, refusal), refusal.status)
-        model = asked.json["model"]
+        document = asked.json
+        model = document["model"]
+        told = tokens.count_request(protocol, document) if self._counts else 0
+        if self.window is not None and told > self.window:
+            self.refused += 1
+            refusal = tokens.refuse(protocol, told, self.window)
+            return _json(error_body(protocol, refusal), refusal.status)
         behaviour = self._next.popleft() if self._next else named(model) or await self._script(asked)
+        answer = behaviour.lost if isinstance(behaviour, Broken) else behaviour
+        if self._counts and isinstance(answer, Answer) and answer.tokens is None:
+            cached = self._find_cached(model, body)
+            counted = (told, int(told * cached), tokens.count_answer(answer))
+            if self._billing is not None:
+                self._billing.charge(asked, model, counted)
+            if answer is behaviour:
+                behaviour = replace(answer, tokens=counted)
         return await self._behave(request, protocol, model, behaviour)
+
+    def _find_cached(self, model: str, body: bytes) -> float:
+        """The share of `body` that the request before it with the same beginning had too."""
+        key = (model, body[:400])
+        before, self._last[key] = self._last.get(key, b""), body
+        return count_common(before, body) / len(body)
 
     async def _behave(
         self, request: web.Request, protocol: str, model: str, behaviour: Behaviour
@@ -120,6 +165,15 @@ class FakeProvider:
                     # It follows even when the client goes away, which ends this handler.
                     asyncio.get_running_loop().call_later(READING_SECONDS, behaviour.then)
                 return response
+
+
+def count_common(first: bytes, second: bytes) -> int:
+    """The bytes that both begin with."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)
+    return low
 
 
 def _refusal(protocol: str, body: bytes, headers: dict[str, str]) -> Problem | None:

@@ -46,6 +46,8 @@ def test_without_a_file_everything_is_where_the_environment_says(folder: Path) -
         environment={},
         default_people=Path("deploy/people.yaml"),
         default_channels=Path("deploy/channels.yaml"),
+        default_budgets=Path("deploy/budgets.yaml"),
+        default_endpoints=Path("deploy/providers.yaml"),
     )
 
 
@@ -58,6 +60,8 @@ def test_a_file_without_keys_says_where_everything_is(folder: Path, lines: list[
     assert (found.project, found.folder, found.agents) == (Path(), Path(".mandate"), Path("agents"))
     assert (found.policies, found.people, found.channels) == (Path("policies"), None, None)
     assert (found.default_people, found.default_channels) == (Path("people.yaml"), Path("channels.yaml"))
+    assert (found.budgets, found.default_budgets) == (None, Path("budgets.yaml"))
+    assert (found.endpoints, found.default_endpoints) == (None, Path("providers.yaml"))
     assert (found.store, found.task_queue) == ("sqlite:///.mandate/store.db", "agents")
 
 
@@ -85,6 +89,8 @@ def test_every_setting_can_be_in_the_file(folder: Path) -> None:
         "policies: b",
         "people: c.yaml",
         "channels: d.yaml",
+        "budgets: limits/k.yaml",
+        "providers: e.yaml",
         "jwks: keys/e.json",
         "secrets: f",
         "folder: g",
@@ -108,6 +114,8 @@ def test_every_setting_can_be_in_the_file(folder: Path) -> None:
 
     assert (found.agents, found.policies, found.people) == (Path("a"), Path("b"), Path("c.yaml"))
     assert (found.channels, found.jwks, found.secrets) == (Path("d.yaml"), Path("keys/e.json"), Path("f"))
+    assert found.budgets == Path("limits/k.yaml")
+    assert found.endpoints == Path("e.yaml")
     assert (found.folder, found.store) == (Path("g"), "postgresql://mandate@db.example/mandate")
     assert found.http_hosts == ("tickets.example.com", "private:intern.example")
     assert (found.task_queue, found.token_issuer, found.token_audience) == ("h", "i", "j")

@@ -21,6 +21,7 @@ from mandate.workflows.contracts.channels import ChannelsFile, LogChannel, find_
 from mandate.workflows.contracts.request import ANYONE, Notice, Request
 from mandate.workflows.rules import commands as rules_commands
 from tests.support.notices import approval, need, notice, question, run_of
+from tests.support.people import bare_request
 
 SECRETS = Secrets(
     {"HOOK": "s3cr3t", "SLACK": "https://hooks.slack.example/services/T0/B0/x", "BAD": "http://x.example"}
@@ -277,6 +278,7 @@ def test_webhook_body_of_an_approval() -> None:
             "risk": 0.4,
             "tainted": False,
             "choices": ["approve", "reject"],
+            "evidence": [],
             "waits_for": ["finance"],
             "needs": [
                 {
@@ -422,6 +424,31 @@ def test_slack_message_of_an_approval() -> None:
             '"by": "&lt;your name&gt;"}\'```'
         ),
     ]
+
+
+def over_budget() -> Request:
+    return bare_request("budget").model_copy(
+        update={
+            "title": "the limit of $2.00 is used up: raise it?",
+            "options": ('{"cost_usd":"4.00"}',),
+            "needs": (need(),),
+            "evidence": ("spent so far: $1.9100, 80,000 tokens", "the next step would take up to $0.2000"),
+        }
+    )
+
+
+def test_notices_of_a_budget_tell_what_was_spent_and_how_it_is_raised() -> None:
+    told = notice(over_budget())
+
+    message, body = slack_blocks.build_message(parcel(told)), build_body(parcel(told), told)
+
+    texts = [text for text, _ in texts_of(message)]
+    assert texts[0] == "About a budget: the limit of $2.00 is used up: raise it?"
+    assert "spent so far: $1.9100, 80,000 tokens\nthe next step would take up to $0.2000" in texts
+    command = """mandate decide shop-7f3a:r1 --choice raise --value '{"cost_usd":"4.00"}'"""
+    assert f"```{command}```" in texts
+    assert body["answer"]["mandate"]["raise"] == command  # type: ignore[index,call-overload]
+    assert body["request"]["evidence"] == list(told.request.evidence)  # type: ignore[index,call-overload]
 
 
 def test_slack_reads_nothing_of_an_agent_as_markup() -> None:

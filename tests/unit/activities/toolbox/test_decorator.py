@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field, JsonValue
@@ -568,3 +568,71 @@ def test_function_that_cannot_be_loaded_is_said_why(
         load_function(path)
 
     assert str(refused.value).startswith(message)
+
+
+CACHE_LIMIT = "a result answers other calls for at most 24h"
+CACHE_READS = "belongs to the effect 'read'; this tool is {!r}, and each of its calls is made"
+CACHE_SENSITIVE = "results of a tool with sensitive arguments may repeat them, so they are never kept for other calls"
+
+
+@tool(effect="read", cache="10m")
+def kept(order: int) -> str:
+    """Look an order up."""
+    return str(order)
+
+
+@pytest.mark.parametrize(
+    ("settings", "lifetime"),
+    [
+        ({}, timedelta(minutes=10)),
+        ({"cache": "24h"}, timedelta(hours=24)),
+        ({"cache": None}, None),
+        ({"effect": "once"}, None),
+    ],
+)
+def test_file_says_how_long_results_are_kept_or_the_function(
+    settings: dict[str, object], lifetime: timedelta | None
+) -> None:
+    entry = PythonTool.model_validate({"python": f"{__name__}:kept", **settings})
+
+    assert define_tool(kept, entry).cache == lifetime
+
+
+def test_nothing_is_kept_that_does_not_ask_for_it() -> None:
+    assert define_tool(issue_refund).cache is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"cache": "1m"}, f"cache {CACHE_READS.format('once')}"),
+        ({"cache": "1m", "effect": "keyed"}, f"cache {CACHE_READS.format('keyed')}"),
+        ({"cache": "1m", "effect": "read", "sensitive": ["order"]}, f"cache: {CACHE_SENSITIVE}"),
+        ({"cache": "25h", "effect": "read"}, f"cache '25h': {CACHE_LIMIT}"),
+        ({"cache": "0s", "effect": "read"}, "cache '0s' is not a positive duration, for example '30s'"),
+    ],
+)
+def test_cache_that_cannot_be_is_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidTool) as refused:
+        tool(**settings)
+
+    assert str(refused.value) == says
+
+
+@pytest.mark.parametrize(
+    ("function", "settings", "says"),
+    [
+        (issue_refund, {"cache": "1m"}, f"cache {CACHE_READS.format('keyed')}"),
+        (issue_refund, {"cache": "1m", "effect": "read"}, f"cache: {CACHE_SENSITIVE}"),
+        (kept, {"sensitive": ["order"]}, f"cache: {CACHE_SENSITIVE}"),
+    ],
+)
+def test_cache_of_the_file_that_the_function_cannot_have_is_refused(
+    function: Callable[..., Any], settings: dict[str, Any], says: str
+) -> None:
+    path = f"{__name__}:{function.__name__}"
+
+    with pytest.raises(InvalidTool) as refused:
+        define_tool(function, PythonTool.model_validate({"python": path, **settings}))
+
+    assert str(refused.value) == f"{path}: {says}"

@@ -134,3 +134,14 @@ async def test_blobs_of_another_codec_are_not_taken_for_plain_ones() -> None:
         await Blobs(store).get(scrambled)
     with pytest.raises(BlobCorrupted, match="another payload codec"):
         await Blobs(store, PayloadBlobCodec(Scrambling())).get(plain)
+
+
+async def test_what_is_kept_first_under_a_key_stays() -> None:
+    store = MemoryStore()
+    one, other = Blobs(store), Blobs(store)
+
+    assert await one.find_first("cut 1") is None
+    assert await one.keep_first("cut 1", b"first") == b"first"
+    assert await other.keep_first("cut 1", b"second") == b"first"
+    assert await other.find_first("cut 1") == b"first"
+    assert await other.find_first("cut 2") is None

@@ -12,8 +12,7 @@ from mandate.activities.files import FileError
 from mandate.workers.catalog.agents import agent_schema, read_agent, read_agents
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.base import JsonObject, Spec
-from mandate.workflows.contracts.budget import Budget
-from mandate.workflows.contracts.model import PROVIDERS
+from mandate.workflows.contracts.route import PROVIDERS
 from mandate.workflows.contracts.tool import Effect
 from mandate.workflows.contracts.tool_entry import ActivityTool, HttpTool, McpTools, PythonTool
 
@@ -114,12 +113,16 @@ def test_smallest_file_has_the_defaults(tmp_path: Path) -> None:
 
 KINDS = "python, mcp, activity, http"
 TOOL_KEYS = (
-    "compensate, description, effect, key_valid, name, patience, probe, python, result_limit, retries, risk, "
+    "cache, compensate, description, effect, key_valid, name, patience, probe, python, result_limit, retries, risk, "
     "sensitive, tags, timeout, untrusted"
 )
 AGENT_KEYS = (
-    "after_failure, attempts, budget, checks, instructions, max_output_tokens, models, name, output_schema, people, "
-    "policies, policy, requester, same_call, tools"
+    "after_failure, attempts, budget, checks, context, instructions, max_output_tokens, models, models_allowed, name, "
+    "output_schema, people, policies, policy, prefer, prices, requester, same_call, tools"
+)
+BUDGET_KEYS = (
+    "children, cost_usd, depth, model_calls, raise_at_most, steps, tokens, tool_calls, wall_time, "
+    "when_used_up, work_time"
 )
 ACTIVITY = "tools:\n  - activity: {name: Charge, task_queue: pay}\n"
 HTTP = "tools:\n  - name: t\n    http: {method: GET, url: "
@@ -147,11 +150,56 @@ SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required:
         ("attempts: 0\n", ["4:1: attempts: 0: must be at least 1"]),
         ("attempts: 21\n", ["4:1: attempts: 21: must be at most 20"]),
         ("checks: {}\n", ["4:1: checks: a mapping is not a list"]),
+        ("context: []\n", ["4:1: context: is not a mapping"]),
+        ("context: {limit: 2}\n", ["4:11: context.limit: 2: must be at most 0.95"]),
+        ("context: {limit: 0}\n", ["4:11: context.limit: 0: must be at least 0.1"]),
+        ("context: {limit: much}\n", ["4:11: context.limit: 'much' is not a number"]),
+        ("context: {keep: 1}\n", ["4:11: context.keep: 1: must be at least 2"]),
+        ("context: {keep: 2.5}\n", ["4:11: context.keep: 2.5 is not a whole number"]),
+        ("context: {summary: 'yes'}\n", ["4:11: context.summary: 'yes' is not a mapping"]),
+        (
+            "context: {summary: {models: [nope]}}\n",
+            [
+                (
+                    "4:30: context.summary.models[0]: 'nope' is not 'provider:model' with one of the providers openai, "
+                    "anthropic, vllm, scripted"
+                )
+            ],
+        ),
+        (
+            "context: {summary: {models: ['openai:a', 'openai:a']}}\n",
+            ["4:42: context.summary.models[1]: 'openai:a' is given twice"],
+        ),
+        (
+            "context: {summary: {instruction: x}}\n",
+            [
+                (
+                    "4:21: context.summary.instruction: is not a key that is known here; did you mean 'instructions'? "
+                    "allowed are instructions, models"
+                )
+            ],
+        ),
+        ("context: {pin: rule}\n", ["4:11: context.pin: 'rule' is not a list"]),
+        ("context: {pin: [' ']}\n", ["4:17: context.pin[0]: must not be empty"]),
+        ("context: {pin: [1]}\n", ["4:17: context.pin[0]: 1 is not a text; put it in quotes"]),
+        ("context: {recall: maybe}\n", ["4:11: context.recall: 'maybe' is not true or false"]),
+        (
+            "context: {limits: 0.5}\n",
+            [
+                (
+                    "4:11: context.limits: is not a key that is known here; did you mean 'limit'? allowed are keep, "
+                    "limit, pin, recall, summary"
+                )
+            ],
+        ),
         ("memory: {}\n", ["4:1: memory: is not available in this version; remove it"]),
-        ("budget: {cost_usd: '2.00'}\n", ["4:10: budget.cost_usd: is not available in this version; remove it"]),
+        (
+            "budget: {cost_usd: 2.5}\n",
+            ["4:10: budget.cost_usd: 2.5: an amount is exact: write it as a text in quotes, for example '2.50'"],
+        ),
         (
             "budget:\n  step: 3\n",
-            ["5:3: budget.step: is not a key that is known here; did you mean 'steps'? allowed are steps"],
+            [f"5:3: budget.step: is not a key that is known here; did you mean 'steps'? allowed are {BUDGET_KEYS}"],
         ),
         ("tools: {}\n", ["4:1: tools: a mapping is not a list"]),
         ("tools:\n  - lookup\n", [f"5:5: tools[0]: is not a mapping; a tool has exactly one of the keys {KINDS}"]),
@@ -490,7 +538,6 @@ def test_every_key_of_the_design_that_is_not_built_is_refused_by_name(tmp_path: 
     places: dict[type[Spec], str] = {
         AgentSpec: "{key}: 1\n",
         PythonTool: "tools: [{{python: a:b, {key}: 1}}]\n",
-        Budget: "budget: {{{key}: 1}}\n",
     }
 
     for spec, place in places.items():
@@ -620,3 +667,26 @@ def test_agent_made_in_code_is_checked_too() -> None:
     assert [(fault["loc"], fault["msg"]) for fault in refused.value.errors()] == [
         (("policy", 1, "id"), "'a' is the id of policy[0] too; each rule has its own")
     ]
+
+
+@pytest.mark.parametrize(
+    ("tool", "faults"),
+    [
+        (
+            "python: a.b:c\n    effect: read\n    cache: 25h\n",
+            ["7:5: tools[0].cache: '25h': a result answers other calls for at most 24h"],
+        ),
+        (
+            "python: a.b:c\n    cache: 10\n",
+            ["6:5: tools[0].cache: 10: a duration needs a unit, for example '30s', '5m', '2h' or '1d'"],
+        ),
+        (
+            "mcp: {name: f, command: [x]}\n    caches: {a: 25h, b: 24h}\n    effect: read\n",
+            [
+                "6:14: tools[0].caches.a: '25h': a result answers other calls for at most 24h",
+            ],
+        ),
+    ],
+)
+def test_time_for_which_results_are_kept_has_limits(tmp_path: Path, tool: str, faults: list[str]) -> None:
+    assert lines_of(f"{HEAD}tools:\n  - {tool}", tmp_path) == faults

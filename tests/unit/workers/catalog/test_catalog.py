@@ -131,7 +131,9 @@ tools:
 
     catalog = await load(folder, StubServers(files=("read_file", "move")), TICKETS="s3cr3t")
 
-    look_up, read_file, move, charge, ticket, read_result, ask_person = catalog.agents["shop"].pinned.tools
+    look_up, read_file, move, charge, ticket, read_result, ask_person, keep_in_mind = catalog.agents[
+        "shop"
+    ].pinned.tools
     remote = RemoteActivity(name="Charge", task_queue="payments", arguments=("amount",), failed_types=("CardDeclined",))
     assert look_up.tool == Tool(
         name="look_up",
@@ -163,7 +165,8 @@ tools:
         query=("notify",),
     )
     start = builtin.READ_RESULT.tool.model_copy(update={"numeric": ("start",)})
-    assert (read_result, ask_person) == (builtin.READ_RESULT.model_copy(update={"tool": start}), builtin.ASK_PERSON)
+    assert read_result == builtin.READ_RESULT.model_copy(update={"tool": start})
+    assert (ask_person, keep_in_mind) == (builtin.ASK_PERSON, builtin.KEEP_IN_MIND)
     assert b"s3cr3t" not in catalog.agents["shop"].content
 
 
@@ -375,7 +378,7 @@ policy:
 
     catalog = await load(folder)
 
-    has = "it has ask_person, look_up, read_result"
+    has = "it has ask_person, keep_in_mind, look_up, read_result"
     no_tag = "'shops' is a tag of no tool of this agent; did you mean 'shop'? they have shop"
     assert [str(warning).removeprefix(f"{folder}/") for warning in catalog.warnings] == [
         f"a.yaml:7:41: policy[0].match.tools[1]: 'lookup' is no tool of this agent; did you mean 'look_up'? {has}",

@@ -191,7 +191,7 @@ tools:
 
 
 READ = "so its tool has 'effect: read'"
-ALL = "it has ask_person, find_refund, issue_refund, look_around, read_result"
+ALL = "it has ask_person, find_refund, issue_refund, keep_in_mind, look_around, read_result"
 
 
 @pytest.mark.parametrize(
@@ -343,6 +343,17 @@ ALL = "it has ask_person, find_refund, issue_refund, look_around, read_result"
 )
 async def test_fault_of_a_check_is_told_with_its_place(folder: Path, check: str, faults: list[str]) -> None:
     assert await faults_of(folder, f"checks:\n  - {check}\n") == faults
+
+
+async def test_tool_whose_results_are_kept_has_no_check(folder: Path) -> None:
+    tools = TOOLS.replace("find_refund\n", "find_refund\n    cache: 10m\n", 1)
+
+    assert await faults_of(folder, "checks:\n  - {after: find_refund, expect: 'true'}\n", tools) == [
+        (
+            "12:6: checks[0].after: 'find_refund' has 'cache': a result that fails this check would be the answer "
+            "again; leave out one"
+        )
+    ]
 
 
 @pytest.mark.parametrize(

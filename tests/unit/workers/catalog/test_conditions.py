@@ -44,6 +44,10 @@ REFUND: JsonObject = {
         }
     },
 }
+RUN = (
+    "budget_left_usd, calls, cost_usd, depth, id, labels, now, period_cost_usd, requester, step, tainted, tokens, "
+    "totals"
+)
 ARGS = (
     'it has amount, ["cost-center"], discount, either, free, grid, ["in"], lines, method, order, prices, reason, urgent'
 )
@@ -204,12 +208,7 @@ def test_condition_that_fits_can_be_evaluated(when: str) -> None:
         ("args[tool.name] == 'x'", [f"column 5: args has no 'tool.name'; {ARGS}"]),
         (
             "run.steps > 3",
-            [
-                (
-                    "column 4: run has no 'steps'; did you mean 'step'? "
-                    "it has calls, cost_usd, depth, id, labels, now, requester, step, tainted, totals"
-                )
-            ],
+            [(f"column 4: run has no 'steps'; did you mean 'step'? it has {RUN}")],
         ),
         (
             "arg.amount > 1.0",
@@ -246,9 +245,7 @@ def test_fault_names_the_tools_for_which_it_is_one() -> None:
         "tool 'list_all', column 5: args has no 'amount'; it has nothing",
         "tool 'pay', column 5: args has no 'amount'; it has cents",
     ]
-    assert faults("run.foo", tags=["money", "list"]) == [
-        "column 4: run has no 'foo'; it has calls, cost_usd, depth, id, labels, now, requester, step, tainted, totals"
-    ]
+    assert faults("run.foo", tags=["money", "list"]) == [f"column 4: run has no 'foo'; it has {RUN}"]
 
 
 def test_many_tools_of_one_fault_are_counted() -> None:
@@ -269,8 +266,7 @@ def test_rule_of_a_shared_file_names_the_agent() -> None:
     ("when", "told"),
     [
         ("args.anything > 1 && run.calls.other > 1 && run.totals.other.amount > 1.0 && run.calls[tool.name] > 1", []),
-        ("args.x > 1 && run.foo", [("column 18: run has no 'foo'; it has calls, cost_usd, depth, id, labels, now, "
-                                   "requester, step, tainted, totals")]),
+        ("args.x > 1 && run.foo", [f"column 18: run has no 'foo'; it has {RUN}"]),
         ("args.x >", ["column 9: Syntax error: mismatched input end of text"]),
         ("size(args)", ["column 1: has the type int; a condition is true or false"]),
     ],

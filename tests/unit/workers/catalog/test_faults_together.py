@@ -13,7 +13,7 @@ from mandate.workers.catalog.agents import read_agent
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec
-from mandate.workflows.contracts.model import PROVIDERS
+from mandate.workflows.contracts.route import PROVIDERS
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 
@@ -24,6 +24,12 @@ BAD = "    retries: 99\n"
 """A fault of its own, which concerns no other key."""
 
 BAD_TOLD = "tools[0].retries: 99: must be at most 20"
+SENSITIVE_CACHE = "results of a tool with sensitive arguments may repeat them, so they are never kept for other calls"
+NEVER_EQUAL = "'${key}' is another one for each call, so that no kept result would answer a call; leave out 'cache'"
+ACTIVITY_CACHE = (
+    "a Temporal activity is called by the run and not by a worker of ours, so nothing of it is kept; 'cache' belongs "
+    "to tools from 'python', 'mcp' and 'http'"
+)
 SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required: [q]}\n"
 IN_CLEAR = (
     "tools[0].sensitive: Temporal carries the arguments of an activity, and its history keeps them as they are; "
@@ -124,6 +130,44 @@ BETWEEN = [
         + SCHEMA
         + "    effect: idempotent\n    key_valid: 1h\n",
         ["tools[0].key_valid: belongs to the effect 'keyed'; the other side knows no key of other tools"],
+    ),
+    (
+        "tools:\n  - python: a.b:c\n    effect: idempotent\n    cache: 10m\n",
+        ["tools[0].cache: belongs to the effect 'read'; this tool is 'idempotent', and each of its calls is made"],
+    ),
+    (
+        "tools:\n  - mcp: {name: f, command: [x]}\n    cache: 10m\n",
+        ["tools[0].cache: belongs to the effect 'read'; this tool is 'once', and each of its calls is made"],
+    ),
+    (
+        "tools:\n  - mcp: {name: f, command: [x]}\n    caches: {a: 1m, b: 1m}\n    effects: {a: read}\n",
+        ["tools[0].caches.b: belongs to the effect 'read'; this tool is 'once', and each of its calls is made"],
+    ),
+    (
+        "tools:\n  - mcp: {name: f, command: [x]}\n    effect: read\n    caches: {b: 1m}\n    only: [a]\n",
+        ["tools[0].caches.b: is not one of the tools that 'only' takes"],
+    ),
+    (
+        "tools:\n  - mcp: {name: f, command: [x]}\n    effect: read\n    sensitive: [q]\n    caches: {a: 1m}\n",
+        [
+            f"tools[0].caches.a: {SENSITIVE_CACHE}",
+        ],
+    ),
+    (
+        "tools:\n  - http: {method: GET, url: 'https://x.example/${key}'}\n    name: t\n    query: [q, s]\n"
+        + SCHEMA
+        + "    effect: read\n    cache: 1h\n    headers: {X-Id: '${key}'}\n    sensitive: [s]\n",
+        [
+            f"tools[0].http.url: {NEVER_EQUAL}",
+            f"tools[0].cache: {SENSITIVE_CACHE}",
+            f"tools[0].headers.X-Id: {NEVER_EQUAL}",
+        ],
+    ),
+    (
+        ACTIVITY + SCHEMA + "    effect: read\n    cache: 1h\n",
+        [
+            f"tools[0].cache: {ACTIVITY_CACHE}",
+        ],
     ),
     (
         ACTIVITY + SCHEMA + "    key_valid: 1h\n",

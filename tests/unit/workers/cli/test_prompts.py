@@ -51,3 +51,11 @@ def test_keys_of_a_question_with_options_are_these() -> None:
 )
 def test_short_keys_fit_a_prompt(kind: RequestKind, keys: str) -> None:
     assert prompts.short_keys(request(kind)) == keys
+
+
+def test_of_a_request_about_a_budget_the_choices_without_a_value_can_be_typed() -> None:
+    asked = request("budget")
+
+    assert (prompts.keys(asked), prompts.short_keys(asked)) == ("answer or stop", "answer/stop")
+    assert prompts.typed(asked, "answer") == Answer("answer")
+    assert prompts.typed(asked, "raise") is None

@@ -47,6 +47,12 @@ def test_files_that_a_worker_reads_are_watched_and_no_others(project: Path) -> N
     assert sorted(watched().read()) == sorted(project / name for name in FILES)
 
 
+def test_file_of_providers_is_watched(project: Path) -> None:
+    (project / "providers.yaml").touch()
+
+    assert project / "providers.yaml" in watched().read()
+
+
 def test_files_of_one_agent_are_watched_with_its_folder(project: Path) -> None:
     settings = Settings.from_environment({"MANDATE_AGENTS": "agents/till.yaml", "MANDATE_FOLDER": "state"})
 

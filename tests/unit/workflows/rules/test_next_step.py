@@ -10,7 +10,7 @@ from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.model import Finish, ModelReply, Usage
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
-from mandate.workflows.rules import effects, next_step, routing, wording
+from mandate.workflows.rules import effects, next_step, wording
 
 HEAD = digest_of(b"head")
 CALL = digest_of(b"call")
@@ -44,11 +44,6 @@ def test_digest_of_the_effect_log_covers_every_entry() -> None:
     other = effects.add_effect(effects.add_effect(EffectLog(), entry(3)), entry(2))
 
     assert first.digest != other.digest
-
-
-@pytest.mark.parametrize(("failed", "following"), [("a:1", "b:2"), ("b:2", "c:3"), ("c:3", None)])
-def test_route_goes_on_to_the_next_model(failed: str, following: str | None) -> None:
-    assert routing.find_next_model(("a:1", "b:2", "c:3"), failed) == following
 
 
 def reply(finish: Finish = Finish.COMPLETE, *, calls: int = 0, problem: str | None = None) -> ModelReply:

@@ -1,5 +1,6 @@
 """The scripted provider: turns, failures on purpose, usage, and what another process makes of them."""
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from mandate.activities.providers.prices import pin_price
 from mandate.activities.providers.scripted.provider import ScriptedProvider
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import Finish, Usage
+from mandate.workflows.contracts.route import PriceSpec
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
 from tests.support.script_play import Play, PlayScript, arguments, asked, player
 
@@ -179,3 +182,28 @@ async def test_pace_is_for_turns_without_a_delay_of_their_own(play: PlayScript) 
         AssistantMessage(role="assistant", parts=(), protocol="scripted", model="play.yaml"), asked("go on")
     )
     assert (await story.turn()).message.text == "b"
+
+
+@pytest.mark.parametrize(
+    ("given", "cost", "unpriced"),
+    [
+        (
+            "{input_tokens: 100, cached_input_tokens: 90, output_tokens: 20}",
+            "0.000095",
+            0,
+        ),  # 10 * 1 + 90 * 0.5 + 20 * 2
+        ("{input_tokens: 100, output_tokens: 20, cost_usd: '0.015'}", "0.015", 0),
+        ("{input_tokens: 100, output_tokens: 20, cost_usd: unknown}", "0", 1),
+    ],
+)
+async def test_cost_that_nobody_gave_is_by_the_pinned_price(
+    play: PlayScript, given: str, cost: str, unpriced: int
+) -> None:
+    story = play(f"turns: [{{say: a, usage: {given}}}]\n")
+    price = pin_price(
+        "scripted:play.yaml", PriceSpec.model_validate({"input": "1", "output": "2", "cached_input": "0.5"})
+    )
+
+    usage = (await story.provider.complete(replace(story.prompt(), price=price))).usage
+
+    assert (usage.cost_usd, usage.unpriced_calls) == (Decimal(cost), unpriced)

@@ -13,6 +13,8 @@ from mandate.activities.files import FileError
 from mandate.activities.providers.scripted.script import build_schema, load_script
 from tests.support.script_play import Play, PlayScript, player, refusal
 
+SCRIPT_KEYS = {"strict", "delay", "usage", "last", "turns", "otherwise", "conversations"}
+
 
 @pytest.fixture
 def play(tmp_path: Path) -> PlayScript:
@@ -73,7 +75,7 @@ def test_all_faults_of_a_file_are_named_with_their_lines(tmp_path: Path) -> None
     assert str(caught.value).replace(f"{path}:", "").splitlines() == [
         (
             "1:1: strct: is not a key that is known here; did you mean 'strict'? allowed are conversations, delay,"
-            " otherwise, strict, turns, usage"
+            " last, otherwise, strict, turns, usage"
         ),
         "2:1: strict: 'no' is not true or false",
         (
@@ -104,7 +106,7 @@ async def test_faulty_script_fails_the_call_and_names_the_fault(play: PlayScript
 def test_schema_describes_every_key() -> None:
     schema = build_schema()
 
-    assert set(schema["properties"]) == {"strict", "delay", "usage", "turns", "otherwise", "conversations"}  # type: ignore[arg-type]
+    assert set(schema["properties"]) == SCRIPT_KEYS  # type: ignore[arg-type]
     turn = schema["$defs"]["Turn"]  # type: ignore[index,call-overload]
     assert all("description" in described for described in turn["properties"].values())  # type: ignore[index,call-overload,union-attr]
 

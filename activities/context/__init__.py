@@ -1,0 +1,10 @@
+"""The context of a model call: its parts, its size and its limits.
+
+estimate: tokens of a text
+calibration: corrections of estimates
+sizes: tokens of messages and agents
+limits: limits of a model
+cuts: what a cut keeps
+summary: summaries and their checks
+assembly: the request of one step
+"""

@@ -1,0 +1,239 @@
+"""Budget of a run: reserved before each model call, settled after it, and what happens as it is used up."""
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from mandate.workflows.contracts.budget import Amount, Budget, BudgetUse, Grant
+from mandate.workflows.contracts.changes import Change
+from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.model import ModelFailure, ModelReply, NotSent, Usage
+from mandate.workflows.contracts.route import Price
+from mandate.workflows.contracts.state import RunState
+from mandate.workflows.contracts.verification import FINAL, CheckPin
+from mandate.workflows.loop.run import Run
+from mandate.workflows.rules import budget as rules
+from mandate.workflows.rules.budget import CallSize, Planned, Shortfall
+from mandate.workflows.rules.budget_use import Standing, measure_use
+
+MODEL = "model"
+"""Key under which the ledger holds what the model's turn may take."""
+
+BYTES_PER_TOKEN = 3
+"""Of text that is new in a request; the activity knows better, and says so where it is more."""
+
+PART_TOKENS = 24
+"""Of each part of a request beside its text."""
+
+
+class RunBudget:
+    """Ledger of one run, against the limits that it has now."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def _state(self) -> RunState:
+        return self._run.state
+
+    @property
+    def limits(self) -> Budget:
+        """Limits of the run: as they were lowered at its start, and raised by people since."""
+        return self._state.budget or self._state.agent.budget
+
+    @property
+    def is_kept(self) -> bool:
+        """True if the run began when budgets were kept."""
+        return self._run.has(Change.KEEPS_BUDGET)
+
+    @property
+    def is_granted(self) -> bool:
+        """True if each model call needs a grant: something that it takes is limited."""
+        limits = self.limits
+        return self.is_kept and any(value is not None for value in (limits.tokens, limits.cost_usd, limits.model_calls))
+
+    def find_exceeded(self) -> Shortfall | None:
+        """Return the limit that leaves no room for another ordinary step."""
+        now = workflow.now()
+        return rules.exceeded(
+            self._state.ledger,
+            self.limits,
+            step=self._state.step,
+            since_start=now - (self._state.ledger.began_at or now),
+            worked=self.worked,
+        )
+
+    @property
+    def worked(self) -> timedelta:
+        """Time since the start in which the run was not paused, and did not only wait for people."""
+        ledger, now = self._state.ledger, workflow.now()
+        waiting = now - ledger.waits_since if ledger.waits_since is not None else timedelta(0)
+        return now - (ledger.began_at or now) - ledger.waited - waiting
+
+    @property
+    def time_left(self) -> timedelta | None:
+        """Time until the first of the limits of time; `None` where there is none, a second where it is over."""
+        limits, ledger, now = self.limits, self._state.ledger, workflow.now()
+        if not self.is_kept:
+            return None
+        left = [
+            most - used
+            for most, used in ((limits.wall_time, now - (ledger.began_at or now)), (limits.work_time, self.worked))
+            if most is not None
+        ]
+        return max(min(left), timedelta(seconds=1)) if left else None
+
+    def plan(self, model: str, input_tokens: int | None = None) -> Planned | Shortfall:
+        """Return what the next call of `model` may take; `input_tokens` are what the activity has found out."""
+        route = next((one for one in (self._state.route or self._state.agent.route) if one.model == model), None)
+        most = self._state.agent.max_output_tokens
+        if route is not None and route.max_output_tokens is not None:
+            most = route.max_output_tokens
+        price = self._find_price(model)
+        if price is None and self.limits.cost_usd is not None:
+            return Shortfall("cost_usd", f"no price is known for {model!r}, and the cost of the run is limited")
+        size = CallSize(self._estimate() if input_tokens is None else input_tokens, most, price)
+        is_last = self._state.ledger.is_answering
+        return rules.plan_call(
+            self._state.ledger, self.limits, size, kept=self._kept_last if is_last else self._kept, is_last=is_last
+        )
+
+    def plan_check(self, check: CheckPin, input_tokens: int | None = None) -> Planned | Shortfall:
+        """Return what the models of a check may take, each at most; as `plan`."""
+        prices = [self._find_price(model) for model in check.models]
+        if None in prices and self.limits.cost_usd is not None:
+            return Shortfall("cost_usd", f"no price is known for a model of {check.name!r}, and the cost is limited")
+        known = [price for price in prices if price is not None]
+        tokens = self._state.context_tokens + rules.RESULT_TOKENS if input_tokens is None else input_tokens
+        sizes = [CallSize(tokens, self._state.agent.max_output_tokens, price) for price in known]
+        size = max(sizes, key=lambda one: rules.measure_call(one).cost_usd, default=None) or CallSize(
+            tokens, self._state.agent.max_output_tokens, None
+        )
+        # After the final answer nothing is kept back any more.
+        kept = _keep_nothing if check.after == FINAL else self._kept
+        return rules.plan_call(self._state.ledger, self.limits, size, kept=kept, is_last=True)
+
+    def _find_price(self, model: str) -> Price | None:
+        route = (*self._state.route, *self._state.agent.route)
+        return rules.find_price(model, route, self._state.agent.prices)
+
+    def _kept(self, size: CallSize) -> Amount:
+        """Return what is kept back for the last answer and its checks."""
+        last = rules.final_reserve(size)
+        return last + self._kept_last(CallSize(last.tokens, rules.LAST_OUTPUT, size.price))
+
+    def _kept_last(self, size: CallSize) -> Amount:
+        """Return what is kept back for the checks of the last answer."""
+        judges = (check for check in self._state.agent.checks if check.kind == "model" and check.after == FINAL)
+        return rules.sum_amounts(*(self._size_of_judge(check, size.input_tokens) for check in judges))
+
+    def _size_of_judge(self, check: CheckPin, input_tokens: int) -> Amount:
+        prices = [price for model in check.models if (price := self._find_price(model)) is not None]
+        sizes = [CallSize(input_tokens, rules.LAST_OUTPUT, price) for price in prices] or [
+            CallSize(input_tokens, rules.LAST_OUTPUT, None)
+        ]
+        return max((rules.measure_call(size) for size in sizes), key=lambda amount: amount.cost_usd)
+
+    def _estimate(self) -> int:
+        """Return the tokens of the next request as far as the run can tell: its conversation, and what is new."""
+        its = self._state
+        new = sum(
+            (answer.size if answer.size is not None else len((answer.text or "").encode())) // BYTES_PER_TOKEN
+            + PART_TOKENS
+            for answer in its.answers
+            if answer is not None
+        )
+        words = sum(len(word.text.encode()) // BYTES_PER_TOKEN + PART_TOKENS for word in its.control.words)
+        note = len((its.note or "").encode()) // BYTES_PER_TOKEN + PART_TOKENS
+        return (its.context_tokens or its.estimate) + new + words + note
+
+    def hold(self, planned: Planned, key: str = MODEL) -> Grant:
+        """Hold what a call may take, for all of its attempts."""
+        self._state.ledger = rules.reserve(self._state.ledger, key, planned.amount)
+        return planned.grant
+
+    def settle(self, usage: Usage, lost: int, key: str = MODEL, grant: Grant | None = None) -> None:
+        """Count what a call has taken, and what `lost` attempts before it may have taken."""
+        self._state.ledger, assumed = rules.settle_usage(
+            self._state.ledger, key, usage, lost=lost, grant=grant, limits=self.limits
+        )
+        self._state.usage = self._state.usage + usage + _assumed(assumed, lost)
+
+    def settle_reply(self, reply: ModelReply, grant: Grant | None, *, before: int = 0) -> None:
+        """Count what the answer of a model took, and keep the size of the conversation with it.
+
+        `before` are attempts that were lost before the conversation was cut.
+        """
+        self.settle(reply.usage, reply.lost + before, grant=grant)
+        if reply.period_cost_usd is not None:
+            self._state.period_cost_usd = reply.period_cost_usd
+        whole = reply.usage.input_tokens + reply.usage.output_tokens
+        self._state.context_tokens = reply.context_tokens or whole
+
+    def settle_failed(
+        self, error: ActivityError, key: str = MODEL, grant: Grant | None = None, *, before: int = 0
+    ) -> None:
+        """Count what a call without an answer may have taken, and `before` as of `settle_reply`."""
+        usage, lost = rules.read_failed(read_failure(error), grant)
+        self.settle(usage, lost + before, key, grant)
+
+    def take_tool_call(self) -> str | None:
+        """Count a call of a tool; return why it is not made where the limit is used up."""
+        if not self.is_kept or (limit := self.limits.tool_calls) is None:
+            return None
+        self._state.ledger = self._state.ledger.model_copy(update={"tool_calls": self._state.ledger.tool_calls + 1})
+        if self._state.ledger.tool_calls <= limit:
+            return None
+        return f"not made: the limit of {rules.describe_limit('tool_calls', limit)} is used up"
+
+    @property
+    def use(self) -> BudgetUse | None:
+        """Budget as people see it; `None` in runs that began before budgets were kept."""
+        its, now = self._state, workflow.now()
+        if not self.is_kept:
+            return None
+        standing = Standing(its.step, now - (its.ledger.began_at or now), self.worked)
+        return measure_use(its.ledger, self.limits, standing, its.period_cost_usd if its.is_counted else None)
+
+    def begin_last_answer(self, reason: str) -> None:
+        """Let the model answer with what it has."""
+        self._state.ledger = self._state.ledger.model_copy(update={"is_answering": True, "used_up": reason})
+
+
+def _keep_nothing(_: CallSize) -> Amount:
+    return Amount()
+
+
+def _assumed(amount: Amount, calls: int) -> Usage:
+    return Usage(input_tokens=amount.tokens, cost_usd=amount.cost_usd, assumed_calls=calls)
+
+
+def find_needed(error: ActivityError) -> NotSent | None:
+    """Return what a request needs that was not sent, since it is larger than its grant or is to be cut first."""
+    cause = error.cause
+    kinds = (FailureType.NEEDS_MORE, FailureType.NEEDS_STATE)
+    if not isinstance(cause, ApplicationError) or cause.type not in kinds or not cause.details:
+        return None
+    return NotSent.model_validate(cause.details[0])
+
+
+def is_beyond(error: ActivityError) -> bool:
+    """Return whether a budget beyond the run has no room."""
+    return isinstance(error.cause, ApplicationError) and error.cause.type == FailureType.BUDGET_USED_UP
+
+
+def is_used_up(error: ActivityError, grant: Grant | None) -> bool:
+    """Return whether answers were lost as often as the budget paid for, which was less often than usual."""
+    failure = read_failure(error)
+    if grant is None or failure is None or is_beyond(error):
+        return False
+    return grant.attempts < rules.MOST_ATTEMPTS and failure.lost >= grant.attempts
+
+
+def read_failure(error: ActivityError) -> ModelFailure | None:
+    """Return what the activity said of its attempts; `None` where its worker was lost or it failed unforeseen."""
+    cause = error.cause
+    if not isinstance(cause, ApplicationError) or not cause.details:
+        return None
+    return ModelFailure.model_validate(cause.details[0])
