@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from mandate.activities.failures import BILLED_FAULTS
 from mandate.activities.model import ModelActivities
 from mandate.activities.own_files import OwnFiles
 from mandate.activities.providers.base import Provider
@@ -84,7 +85,8 @@ async def test_error_of_the_vendor_is_the_right_fault(peer: HttpPeer, name: str)
     with pytest.raises(ApplicationError) as caught:
         await provider.complete(prompt(model=dialect.model))
 
-    assert caught.value.details[0] == {"fault": dialect.fault, "status": dialect.status}
+    billed = {"may_be_billed": True} if dialect.fault in BILLED_FAULTS else {}
+    assert caught.value.details[0] == {"fault": dialect.fault, "status": dialect.status, **billed}
     assert f"'{name}:{dialect.model}' {dialect.says}" in caught.value.message
     assert caught.value.non_retryable is not dialect.retried
     await provider.close()

@@ -68,7 +68,7 @@ def test_adapter_loads_its_own_sdk_and_no_price_list(module: str, absent: str) -
     code = (
         f"import sys; from mandate.activities.providers import {module}, prices;"
         "from mandate.workflows.contracts.model import Usage;"
-        "prices.compute_price('vllm', 'x', Usage(input_tokens=1));"
+        "prices.compute_price(None, 'x', Usage(input_tokens=1));"
         f"print('genai_prices' in sys.modules, {absent!r} in sys.modules)"
     )
 
