@@ -54,6 +54,8 @@ def configure_logging(*, level: str = "INFO", as_json: bool | None = None) -> No
     logging.captureWarnings(capture=True)
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # What cannot be written would be told with the exception that it is about, and so with what a tool was given.
+    logging.raiseExceptions = False
     _collect_only_what_is_shown()
     workflow.logger.workflow_info_on_message = False
     activity.logger.activity_info_on_message = False

@@ -314,7 +314,7 @@ async def signed_start(there: Place, name: str, **changes: Any) -> WorkflowHandl
 
 
 async def test_tokens_of_others_are_worth_nothing(there: Place) -> None:
-    handle, other = await signed_start(there, "signed-1"), await signed_start(there, "signed-2")
+    handle, other = await signed_start(there, "claimed-1"), await signed_start(there, "claimed-2")
     (request,), (elsewhere,) = await asked(handle), await asked(other)
     good = ISSUER.sign(claims(request))
     head, body, _ = good.split(".")
