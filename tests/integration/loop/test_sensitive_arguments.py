@@ -339,7 +339,8 @@ async def test_same_call_in_two_runs_looks_different(site: Site) -> None:
 
     same = set().union(*words[0]) & set().union(*words[1])
     (agent,) = (word for word in same if b" " not in word)
-    assert any(agent in found for found in words[0][:9])
+    # It is in what began the run; on a busy machine that takes some events more.
+    assert any(agent in found for found in words[0][:16])
 
 
 async def test_signed_change_by_a_real_command_and_one_with_a_new_value(tmp_path: Path, client: Client) -> None:

@@ -79,9 +79,9 @@ async def test_a_signed_decision_counts_and_an_unsigned_one_does_not(site: Site)
 
     async with site.serving():
         unsigned_start = await mandate(site, start, sign=False)
-        begun, printed = await mandate(site, f"{start} --id signed-1 --detach")
+        begun, printed = await mandate(site, f"{start} --id signed-by-command --detach")
         assert begun == 0, printed
-        handle = site.agents.handle("signed-1")
+        handle = site.agents.handle("signed-by-command")
         (request,) = await asked(handle)
         unsigned = await refusal_of(handle, "decide", decision(request))
         code, said = await mandate(site, f"approve {handle.id}:{request.id} --by ann@example.com --set amount=80")
@@ -151,15 +151,19 @@ async def reason(site: Site, name: str, **start: str | None) -> str:
 async def test_a_token_of_a_history_begins_no_second_run(site: Site) -> None:
     """Whoever can read histories finds the token there; the id is free again once the run has ended."""
     async with site.serving():
-        code, said = await mandate(site, f"run signed Pay --requester bob@example.com --id once-1 -t {site.queue} -d")
+        code, said = await mandate(
+            site, f"run signed Pay --requester bob@example.com --id paid-once -t {site.queue} -d"
+        )
         assert code == 0, said
-        handle = site.agents.handle("once-1")
+        handle = site.agents.handle("paid-once")
         (request,) = await asked(handle)
         first = await anext(handle.fetch_history_events())
         given = json.loads(first.workflow_execution_started_event_attributes.input.payloads[0].data)
         await handle.terminate()
-        again = await reason(site, "once-1", requester="bob@example.com", token=given["token"])
-        shown = [await mandate(site, f"show once-1{more}", sign=False) for more in ("", " -o json", f":{request.id}")]
+        again = await reason(site, "paid-once", requester="bob@example.com", token=given["token"])
+        shown = [
+            await mandate(site, f"show paid-once{more}", sign=False) for more in ("", " -o json", f":{request.id}")
+        ]
 
     assert again == "start request: token: has begun another run already; get another one"
     assert not any(part in str(shown) for part in given["token"].split("."))
