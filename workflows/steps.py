@@ -39,8 +39,8 @@ from mandate.workflows.contracts.tool import (
     ToolResult,
 )
 from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult, Probed, ProbePin, ProbeRequest
+from mandate.workflows.rules import budget, wording
 from mandate.workflows.rules import patience as rules_patience
-from mandate.workflows.rules import wording
 from mandate.workflows.rules.marks import find_subject
 
 R = TypeVar("R", bound=BaseModel)
@@ -64,8 +64,6 @@ FIRST = timedelta(seconds=rules_patience.FIRST)
 """First wait between attempts of somebody else's activity."""
 
 MODEL_TIMEOUT = timedelta(minutes=10)
-
-MODEL_ATTEMPTS = 6
 
 QUEUED_AT_MOST = timedelta(minutes=5)
 """Time that a remote activity may wait for one of its workers."""
@@ -236,7 +234,7 @@ async def call_model(
         schedule_to_close_timeout=within,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(
-            initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=MODEL_ATTEMPTS
+            initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=budget.MOST_ATTEMPTS
         ),
         summary=wording.shorten(f"call_model {model}, step {request.step}", wording.SUMMARY_CHARACTERS),
     )

@@ -13,17 +13,11 @@ from mandate.workflows.contracts.budget import Budget, BudgetRequest, BudgetUse,
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelFailure, ModelReply, ModelRequest, NotSent, Usage
-from mandate.workflows.contracts.route import RoutePin
+from mandate.workflows.contracts.route import RoutePin, find_price
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult
 from mandate.workflows.rules import budget, wording
 from mandate.workflows.rules.budget_use import Standing, measure_use
-
-_MODEL = "model"
-
-
-def _name(request: CheckRequest) -> str:
-    return f"check {request.check}"
 
 
 @dataclass(slots=True)
@@ -39,6 +33,8 @@ class BudgetHistory:
     _route: tuple[RoutePin, ...] = ()
     _grants: dict[str, Grant | None] = field(default_factory=dict)
     """Of the calls under way, by the key under which the ledger holds what they may take."""
+    _lost: int | None = None
+    """Attempts that were lost before the cut that the model call under way waits for; `None` for no such call."""
     _period: str | None = None
 
     def begin(self, pin: AgentPin, route: tuple[RoutePin, ...], at: datetime) -> None:
@@ -81,15 +77,18 @@ class BudgetHistory:
         """Hold what a model call may take that is being made."""
         if request.is_last and request.note:
             self.ledger.used_up = request.note.partition(wording.LAST_ANSWER.format(""))[0]
+        if self._lost is not None:
+            # The same call, after its cut: what it may take is held already.
+            return
         first = self._route or (self._pin.route if self._pin is not None else ())
-        self._hold(_MODEL, request.grant, [request.model or (first[0].model if first else "")])
+        self._hold(budget.MODEL, request.grant, [request.model or (first[0].model if first else "")])
 
     def hold_check(self, request: CheckRequest) -> None:
         """Hold what the models of a check may take that is being made."""
         pin = self._pin
         check = next((one for one in pin.checks if one.name == request.check), None) if pin is not None else None
         if check is not None and check.kind == "model":
-            self._hold(_name(request), request.grant, check.models)
+            self._hold(budget.name_check(request), request.grant, check.models)
 
     def _hold(self, key: str, grant: Grant | None, models: Sequence[str]) -> None:
         """Hold for a call of one of `models`, as for the dearest."""
@@ -97,7 +96,7 @@ class BudgetHistory:
         if self._pin is None or grant is None:
             return
         route = (*self._route, *self._pin.route)
-        prices = [budget.find_price(model, route, self._pin.prices) for model in models] or [None]
+        prices = [find_price(model, route, self._pin.prices) for model in models] or [None]
         amounts = [budget.measure_grant(grant, price) for price in prices]
         amount = max(amounts, key=lambda one: one.cost_usd)
         self.ledger = self.ledger.model_copy(update={"held": {**self.ledger.held, key: amount}})
@@ -106,11 +105,12 @@ class BudgetHistory:
         """Count what an answer took, and return that."""
         if reply.period_cost_usd is not None:
             self._period = f"{reply.period_cost_usd:f}"
-        return self._settle(_MODEL, reply.usage, reply.lost)
+        return self._settle_model(reply.usage, reply.lost)
 
     def settle_check(self, request: CheckRequest, found: CheckResult) -> Usage:
         """Count what a check took, and return that."""
-        return self._settle(key, found.usage, found.lost) if (key := _name(request)) in self._grants else found.usage
+        key = budget.name_check(request)
+        return self._settle(key, found.usage, found.lost) if key in self._grants else found.usage
 
     def settle_failed_check(self, request: CheckRequest, error: BaseException) -> Usage:
         """Count what a check may have taken that was not made, and return that."""
@@ -124,20 +124,26 @@ class BudgetHistory:
         grant = self._grants.pop(key, None)
         if self.limits is None:
             return usage
-        self.ledger, assumed = budget.settle_usage(self.ledger, key, usage, lost=lost, grant=grant, limits=self.limits)
-        return usage + Usage(input_tokens=assumed.tokens, cost_usd=assumed.cost_usd, assumed_calls=lost)
+        self.ledger, counted = budget.settle_usage(self.ledger, key, usage, lost=lost, grant=grant, limits=self.limits)
+        return counted
 
     def settle_failed(self, error: BaseException) -> Usage:
         """Count what a call without an answer may have taken, and return that; one that needs a cut goes on holding."""
         failure: ModelFailure | None = None
         if isinstance(error, ApplicationError):
-            if error.type == FailureType.NEEDS_STATE:
+            if error.type == FailureType.NEEDS_STATE and self._lost is None:
+                with suppress(ValidationError, IndexError):
+                    self._lost = NotSent.model_validate(error.details[0]).lost
                 return Usage()
             failure = ModelFailure()
             with suppress(ValidationError, IndexError):
                 failure = ModelFailure.model_validate(error.details[0])
-        usage, lost = budget.read_failed(failure, self._grants.get(_MODEL))
-        return self._settle(_MODEL, usage, lost) if self.limits is not None else Usage()
+        usage, lost = budget.read_failed(failure, self._grants.get(budget.MODEL))
+        return self._settle_model(usage, lost) if self.limits is not None else Usage()
+
+    def _settle_model(self, usage: Usage, lost: int) -> Usage:
+        before, self._lost = self._lost or 0, None
+        return self._settle(budget.MODEL, usage, lost + before)
 
     def raise_limits(self, value: JsonValue) -> None:
         """Take in limits to which a person has raised those of the run."""

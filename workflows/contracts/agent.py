@@ -21,6 +21,7 @@ from mandate.workflows.contracts.route import (
     Route,
     RouteEntry,
     RoutePin,
+    find_price,
     list_entries,
     list_places,
 )
@@ -213,8 +214,7 @@ class PinnedAgent(Record):
 
     def price(self, model: str) -> Price | None:
         """Return the price of a model as it was pinned."""
-        own = next((one.price for one in self.route if one.model == model), None)
-        return own or self.prices.get(model)
+        return find_price(model, self.route, self.prices)
 
     def definition(self, tool: str) -> ToolDefinition | None:
         return next((definition for definition in self.tools if definition.tool.name == tool), None)

@@ -115,10 +115,13 @@ class Ledger(Record):
     """Time so far in which the run was paused, or only waited for people."""
     waits_since: AwareDatetime | None = None
     """Begin of such a time that is not over."""
-    is_answering: bool = False
-    """The model was told to give its last answer."""
     used_up: str = ""
-    """Why it was told so, in one sentence."""
+    """Why the model was told to give its last answer, in one sentence; empty before."""
+
+    @property
+    def is_answering(self) -> bool:
+        """True if the model was told to give its last answer."""
+        return bool(self.used_up)
 
 
 class LimitUse(Record):

@@ -110,7 +110,7 @@ class ModelReply(Record):
     lost: int = 0
     """Attempts before the one that answered whose answers were lost: they may have been billed."""
     estimate: int = 0
-    """Tokens of the request as they were estimated, for what the next one is estimated by."""
+    """Tokens of the request as they were estimated, to be compared with those that were billed."""
     period_cost_usd: Decimal | None = None
     """Spent and held of the budget beyond the run that is used up most."""
     cut: bool = False

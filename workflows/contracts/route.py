@@ -1,5 +1,6 @@
 """Routes: the models that a run may ask, in which order, and at what price."""
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -147,3 +148,8 @@ class RouteFacts(Record):
     """Tools of the last turn, in the order of its calls."""
     risk: float = 0.0
     """The highest of `last_tools`."""
+
+
+def find_price(model: str, route: Sequence[RoutePin], others: Mapping[str, Price]) -> Price | None:
+    """Return the price of `model`: that of the first entry of `route` that has one, else of `others`."""
+    return next((one.price for one in route if one.model == model and one.price is not None), None) or others.get(model)

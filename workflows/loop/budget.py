@@ -1,5 +1,6 @@
 """Budget of a run: reserved before each model call, settled after it, and what happens as it is used up."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio import workflow
@@ -8,17 +9,15 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from mandate.workflows.contracts.budget import Amount, Budget, BudgetUse, Grant
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import ModelFailure, ModelReply, NotSent, Usage
-from mandate.workflows.contracts.route import Price
+from mandate.workflows.contracts.model import ModelFailure, ModelReply, NotSent, Usage, Words
+from mandate.workflows.contracts.route import Price, find_price
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.verification import FINAL, CheckPin
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import budget as rules
+from mandate.workflows.rules import routing
 from mandate.workflows.rules.budget import CallSize, Planned, Shortfall
 from mandate.workflows.rules.budget_use import Standing, measure_use
-
-MODEL = "model"
-"""Key under which the ledger holds what the model's turn may take."""
 
 BYTES_PER_TOKEN = 3
 """Of text that is new in a request; the activity knows better, and says so where it is more."""
@@ -84,16 +83,17 @@ class RunBudget:
         ]
         return max(min(left), timedelta(seconds=1)) if left else None
 
-    def plan(self, model: str, input_tokens: int | None = None) -> Planned | Shortfall:
-        """Return what the next call of `model` may take; `input_tokens` are what the activity has found out."""
-        route = next((one for one in (self._state.route or self._state.agent.route) if one.model == model), None)
-        most = self._state.agent.max_output_tokens
-        if route is not None and route.max_output_tokens is not None:
-            most = route.max_output_tokens
+    def plan(self, model: str, words: Sequence[Words], input_tokens: int | None = None) -> Planned | Shortfall:
+        """Return what the next call of `model`, which is told `words`, may take.
+
+        `input_tokens` are what the activity has found out of it.
+        """
+        pin = routing.find_pin(self._state.route or self._state.agent.route, model)
+        most = (pin and pin.max_output_tokens) or self._state.agent.max_output_tokens
         price = self._find_price(model)
         if price is None and self.limits.cost_usd is not None:
             return Shortfall("cost_usd", f"no price is known for {model!r}, and the cost of the run is limited")
-        size = CallSize(self._estimate() if input_tokens is None else input_tokens, most, price)
+        size = CallSize(self._estimate(words) if input_tokens is None else input_tokens, most, price)
         is_last = self._state.ledger.is_answering
         return rules.plan_call(
             self._state.ledger, self.limits, size, kept=self._kept_last if is_last else self._kept, is_last=is_last
@@ -101,22 +101,17 @@ class RunBudget:
 
     def plan_check(self, check: CheckPin, input_tokens: int | None = None) -> Planned | Shortfall:
         """Return what the models of a check may take, each at most; as `plan`."""
-        prices = [self._find_price(model) for model in check.models]
-        if None in prices and self.limits.cost_usd is not None:
+        if self.limits.cost_usd is not None and None in map(self._find_price, check.models):
             return Shortfall("cost_usd", f"no price is known for a model of {check.name!r}, and the cost is limited")
-        known = [price for price in prices if price is not None]
         tokens = self._state.context_tokens + rules.RESULT_TOKENS if input_tokens is None else input_tokens
-        sizes = [CallSize(tokens, self._state.agent.max_output_tokens, price) for price in known]
-        size = max(sizes, key=lambda one: rules.measure_call(one).cost_usd, default=None) or CallSize(
-            tokens, self._state.agent.max_output_tokens, None
-        )
+        size = self._size_check(check, tokens, self._state.agent.max_output_tokens)
         # After the final answer nothing is kept back any more.
         kept = _keep_nothing if check.after == FINAL else self._kept
         return rules.plan_call(self._state.ledger, self.limits, size, kept=kept, is_last=True)
 
     def _find_price(self, model: str) -> Price | None:
         route = (*self._state.route, *self._state.agent.route)
-        return rules.find_price(model, route, self._state.agent.prices)
+        return find_price(model, route, self._state.agent.prices)
 
     def _kept(self, size: CallSize) -> Amount:
         """Return what is kept back for the last answer and its checks."""
@@ -126,16 +121,15 @@ class RunBudget:
     def _kept_last(self, size: CallSize) -> Amount:
         """Return what is kept back for the checks of the last answer."""
         judges = (check for check in self._state.agent.checks if check.kind == "model" and check.after == FINAL)
-        return rules.sum_amounts(*(self._size_of_judge(check, size.input_tokens) for check in judges))
+        sizes = (self._size_check(check, size.input_tokens, rules.LAST_OUTPUT) for check in judges)
+        return rules.sum_amounts(*map(rules.measure_call, sizes))
 
-    def _size_of_judge(self, check: CheckPin, input_tokens: int) -> Amount:
-        prices = [price for model in check.models if (price := self._find_price(model)) is not None]
-        sizes = [CallSize(input_tokens, rules.LAST_OUTPUT, price) for price in prices] or [
-            CallSize(input_tokens, rules.LAST_OUTPUT, None)
-        ]
-        return max((rules.measure_call(size) for size in sizes), key=lambda amount: amount.cost_usd)
+    def _size_check(self, check: CheckPin, input_tokens: int, output_tokens: int) -> CallSize:
+        """Return the size of a call of the dearest model of a check."""
+        sizes = [CallSize(input_tokens, output_tokens, self._find_price(model)) for model in check.models]
+        return max(sizes, key=lambda size: rules.measure_call(size).cost_usd)
 
-    def _estimate(self) -> int:
+    def _estimate(self, words: Sequence[Words]) -> int:
         """Return the tokens of the next request as far as the run can tell: its conversation, and what is new."""
         its = self._state
         new = sum(
@@ -144,21 +138,21 @@ class RunBudget:
             for answer in its.answers
             if answer is not None
         )
-        words = sum(len(word.text.encode()) // BYTES_PER_TOKEN + PART_TOKENS for word in its.control.words)
+        new += sum(len(word.text.encode()) // BYTES_PER_TOKEN + PART_TOKENS for word in words)
         note = len((its.note or "").encode()) // BYTES_PER_TOKEN + PART_TOKENS
-        return (its.context_tokens or its.estimate) + new + words + note
+        return (its.context_tokens or its.estimate) + new + note
 
-    def hold(self, planned: Planned, key: str = MODEL) -> Grant:
+    def hold(self, planned: Planned, key: str = rules.MODEL) -> Grant:
         """Hold what a call may take, for all of its attempts."""
         self._state.ledger = rules.reserve(self._state.ledger, key, planned.amount)
         return planned.grant
 
-    def settle(self, usage: Usage, lost: int, key: str = MODEL, grant: Grant | None = None) -> None:
+    def settle(self, usage: Usage, lost: int, key: str = rules.MODEL, grant: Grant | None = None) -> None:
         """Count what a call has taken, and what `lost` attempts before it may have taken."""
-        self._state.ledger, assumed = rules.settle_usage(
+        self._state.ledger, counted = rules.settle_usage(
             self._state.ledger, key, usage, lost=lost, grant=grant, limits=self.limits
         )
-        self._state.usage = self._state.usage + usage + _assumed(assumed, lost)
+        self._state.usage = self._state.usage + counted
 
     def settle_reply(self, reply: ModelReply, grant: Grant | None, *, before: int = 0) -> None:
         """Count what the answer of a model took, and keep the size of the conversation with it.
@@ -171,12 +165,10 @@ class RunBudget:
         whole = reply.usage.input_tokens + reply.usage.output_tokens
         self._state.context_tokens = reply.context_tokens or whole
 
-    def settle_failed(
-        self, error: ActivityError, key: str = MODEL, grant: Grant | None = None, *, before: int = 0
-    ) -> None:
+    def settle_failed(self, error: ActivityError, grant: Grant | None, *, before: int = 0) -> None:
         """Count what a call without an answer may have taken, and `before` as of `settle_reply`."""
         usage, lost = rules.read_failed(read_failure(error), grant)
-        self.settle(usage, lost + before, key, grant)
+        self.settle(usage, lost + before, grant=grant)
 
     def take_tool_call(self) -> str | None:
         """Count a call of a tool; return why it is not made where the limit is used up."""
@@ -198,15 +190,11 @@ class RunBudget:
 
     def begin_last_answer(self, reason: str) -> None:
         """Let the model answer with what it has."""
-        self._state.ledger = self._state.ledger.model_copy(update={"is_answering": True, "used_up": reason})
+        self._state.ledger = self._state.ledger.model_copy(update={"used_up": reason})
 
 
 def _keep_nothing(_: CallSize) -> Amount:
     return Amount()
-
-
-def _assumed(amount: Amount, calls: int) -> Usage:
-    return Usage(input_tokens=amount.tokens, cost_usd=amount.cost_usd, assumed_calls=calls)
 
 
 def find_needed(error: ActivityError) -> NotSent | None:

@@ -52,7 +52,7 @@ class Escalations:
 
     async def _verify_within(self, check: CheckPin, request: CheckRequest) -> CheckResult:
         """Make a check by a model within the budget; one that does not fit is `unable`."""
-        key, needed = f"check {check.name}", None
+        key, needed = rules_budget.name_check(request), None
         while True:
             grant = None
             if self._budget.is_granted:

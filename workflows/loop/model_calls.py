@@ -52,7 +52,7 @@ class ModelCalls:
         while True:
             grant = None
             if self._budget.is_granted:
-                planned = self._budget.plan(model, needed)
+                planned = self._budget.plan(model, words, needed)
                 if isinstance(planned, budget.Shortfall):
                     return planned
                 grant = self._budget.hold(planned)
@@ -65,7 +65,7 @@ class ModelCalls:
                     raise
                 if not self._budget.is_kept:
                     return error
-                self._budget.settle_failed(error, grant=grant, before=self._lost)
+                self._budget.settle_failed(error, grant, before=self._lost)
                 sent = find_needed(error)
                 if sent is not None and sent.input_tokens != needed:
                     needed = sent.input_tokens
@@ -123,7 +123,7 @@ class ModelCalls:
 
     @property
     def _told(self) -> str | None:
-        """What the runtime tells the model beside the results."""
+        """Note of the runtime to the model, beside the results."""
         its = self._run.state
         if not its.ledger.is_answering:
             return its.note

@@ -5,7 +5,7 @@ The run is the only writer of its ledger, so the three steps need no lock: `plan
 nothing is spent beyond a limit whatever is lost, repeated, or carried over.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -15,7 +15,8 @@ from pydantic import JsonValue, ValidationError
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.budget import Amount, Budget, BudgetRequest, Grant, Ledger, Limit
 from mandate.workflows.contracts.model import ModelFailure, Usage
-from mandate.workflows.contracts.route import Price, RoutePin
+from mandate.workflows.contracts.route import Price
+from mandate.workflows.contracts.verification import CheckRequest
 from mandate.workflows.rules import price as prices
 from mandate.workflows.rules import validation
 from mandate.workflows.rules.decisions import format_duration
@@ -31,6 +32,9 @@ RESULT_TOKENS = 2000
 
 MOST_ATTEMPTS = 6
 """Attempts of one model call, those that may be billed and others."""
+
+MODEL = "model"
+"""Key under which the ledger holds what the model's turn may take."""
 
 LAST_SECONDS = 60.0
 """Time that is kept back for the last answer, or a fifth of the limit if that is less."""
@@ -228,6 +232,11 @@ def measure_grant(grant: Grant, price: Price | None) -> Amount:
     return sum_amounts(*[measure_call(CallSize(grant.input_tokens, grant.output_tokens, price))] * grant.attempts)
 
 
+def name_check(request: CheckRequest) -> str:
+    """Return the key under which the ledger holds what the models of a check may take: calls are checked together."""
+    return f"check {request.check} {'' if request.index is None else request.index}".rstrip()
+
+
 def reserve(ledger: Ledger, key: str, amount: Amount) -> Ledger:
     """Return `ledger` with `amount` held for the call `key`, which holds nothing yet."""
     assert key not in ledger.held, key
@@ -245,8 +254,8 @@ def settle(ledger: Ledger, key: str, taken: Amount, *, assumed: Amount | None = 
 
 def settle_usage(
     ledger: Ledger, key: str, usage: Usage, *, lost: int, grant: Grant | None, limits: Budget
-) -> tuple[Ledger, Amount]:
-    """Return `ledger` after a call that reported `usage`, and what is assumed of it.
+) -> tuple[Ledger, Usage]:
+    """Return `ledger` after a call that reported `usage`, and that with what is assumed beside it.
 
     `lost` attempts before it, and answers without a price, count as they were reserved under `grant`.
     """
@@ -258,7 +267,8 @@ def settle_usage(
             # It was billed, and nobody can say how much.
             part = take_part(held, min(usage.unpriced_calls, grant.attempts), grant.attempts)
             assumed = assumed + find_untold(part, usage, is_money_limited=limits.cost_usd is not None)
-    return settle(ledger, key, measure_usage(usage), assumed=assumed), assumed
+    beside = Usage(input_tokens=assumed.tokens, cost_usd=assumed.cost_usd, assumed_calls=lost)
+    return settle(ledger, key, measure_usage(usage), assumed=assumed), usage + beside
 
 
 def read_failed(failure: ModelFailure | None, grant: Grant | None) -> tuple[Usage, int]:
@@ -269,11 +279,6 @@ def read_failed(failure: ModelFailure | None, grant: Grant | None) -> tuple[Usag
     lost = failure.lost if failure is not None else (grant.attempts if grant is not None else 1)
     spent = failure.spent if failure is not None else Amount()
     return Usage(model_calls=spent.model_calls, input_tokens=spent.tokens, cost_usd=spent.cost_usd), lost
-
-
-def find_price(model: str, route: Sequence[RoutePin], others: Mapping[str, Price]) -> Price | None:
-    """Return the price of `model`: that of the first entry of `route` that has one, else of `others`."""
-    return next((one.price for one in route if one.model == model and one.price is not None), None) or others.get(model)
 
 
 def take_part(amount: Amount, attempts: int, of: int) -> Amount:

@@ -232,3 +232,14 @@ async def test_budgets_beyond_the_run_end_it_with_a_sentence(site: Site) -> None
     assert result.status == RunStatus.EXHAUSTED
     assert (result.reason or "").startswith("the budget 'all' for 20")
     assert 0.01 < float(result.usage.cost_usd) <= 0.03
+
+
+async def test_reads_side_by_side_are_each_judged_within_the_budget(site: Site) -> None:
+    check = {**JUDGED, "after": "look"}
+    site.write("judge", [{"delay": "0.5s", "say": '{"verdict": "pass", "reason": "it does"}'}])
+    turns = [{"call": [{"look": {"what": "a"}}, {"look": {"what": "b"}}]}, {"say": "done"}]
+    site.write("judged", turns, checks=[check], budget={"model_calls": 20})
+    async with asyncio.timeout(40):
+        result, _ = await site.run("judged")
+
+    assert (result.status, result.output, result.usage.model_calls) == (RunStatus.COMPLETED, "done", 4)
