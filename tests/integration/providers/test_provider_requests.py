@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -74,6 +75,21 @@ async def test_parallel_tools_go_round(adapters: dict[str, Adapter], fake: FakeP
     else:
         outputs = [item.get("output", item.get("content")) for item in sent[-2:]]
         assert outputs == ["21C", "ERROR: 21C"]
+
+
+@pytest.mark.parametrize("protocol", ALL)
+async def test_the_last_request_offers_the_same_tools_and_forbids_their_calls(
+    adapters: dict[str, Adapter], fake: FakeProvider, protocol: str
+) -> None:
+    for asked in (prompt(), replace(prompt(), is_last=True), replace(prompt(tools=()), is_last=True)):
+        fake.will(Answer(text="Done."))
+        await adapters[protocol].complete(asked)
+
+    ordinary, last, without = (json.loads(request.body) for request in fake.requests[-3:])
+    assert last["tools"] == ordinary["tools"]
+    assert last["tool_choice"] == ({"type": "none"} if protocol == MESSAGES else "none")
+    assert "tool_choice" not in ordinary
+    assert "tool_choice" not in without
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(ALL, ALL)))

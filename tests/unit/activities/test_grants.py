@@ -12,7 +12,7 @@ from mandate.activities.failures import make_model_failure, make_store_failure
 from mandate.activities.grants import LOST_MARK, Attempts
 from mandate.workflows.contracts.budget import Grant
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import ModelFailure, NotSent
+from mandate.workflows.contracts.model import ModelFailure, NotSent, Usage
 
 GRANT = Grant(input_tokens=1000, output_tokens=100, attempts=3)
 
@@ -81,3 +81,28 @@ def test_attempts_that_left_nothing_may_have_been_billed() -> None:
     raised, _ = fail(BEYOND)
 
     assert raised.details == (ModelFailure(fault="budget", lost=2),)
+
+
+def test_what_is_within_the_grant_is_sent() -> None:
+    Attempts(number=3, lost=2, grant=GRANT).check(1000)
+
+
+@pytest.mark.parametrize(
+    ("input_tokens", "lost", "refused"), [(1000, 3, FailureType.MODEL_UNAVAILABLE), (1001, 0, FailureType.NEEDS_MORE)]
+)
+def test_nothing_is_sent_beyond_the_grant(input_tokens: int, lost: int, refused: FailureType) -> None:
+    with pytest.raises(ApplicationError) as raised:
+        Attempts(number=lost + 1, lost=lost, grant=GRANT).check(input_tokens)
+
+    assert (raised.value.type, raised.value.non_retryable) == (refused, True)
+
+
+def test_a_call_beside_takes_the_place_of_an_attempt() -> None:
+    attempts = Attempts(number=2, lost=1, grant=GRANT)
+    assert attempts.spare == 1
+
+    attempts.count_beside(Usage(model_calls=1), lost=1)
+
+    with pytest.raises(ApplicationError) as raised:
+        attempts.check(1000)
+    assert raised.value.type == FailureType.MODEL_UNAVAILABLE
