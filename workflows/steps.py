@@ -132,7 +132,8 @@ async def _execute(
     **options: Any,
 ) -> R:
     activity_id = f"{_next_activity_id()}{subject}"
-    workflow.instance().note_activity(1)
+    run = workflow.instance()
+    run.note_activity(1)
     place = marks.activity_place(name, activity_id)
     answered = (*place, find_subject(request))
     try:
@@ -149,12 +150,12 @@ async def _execute(
         _forget_foreign_reasons(error.cause, answered)
         raise error from error.cause
     finally:
-        # A run that is thrown away ends its coroutines outside of it.
-        if workflow.in_workflow():
-            workflow.instance().note_activity(-1)
+        # A run that is thrown away ends its coroutines outside of it: anywhere, within another run too.
+        if workflow.in_workflow() and workflow.instance() is run:
+            run.note_activity(-1)
     if answer is None or not marks.is_genuine("output", answered, answer.payload):
         claimed = marks.claimed_store(answer.payload.data) if answer is not None else None
-        marks.leave_to_others(workflow.instance().store or claimed)
+        marks.leave_to_others(run.store or claimed)
         raise _foreign(name, activity_id)
     decoded: R = workflow.payload_converter().from_payload(answer.payload, wanted)
     return decoded

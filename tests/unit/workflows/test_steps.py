@@ -1,13 +1,14 @@
 """Steps and activities are two sides of one contract."""
 
 import inspect
+import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio import activity
+from temporalio import activity, workflow
 
 from mandate.activities.agent import AgentActivities
 from mandate.activities.compensation import CompensationActivities
@@ -16,7 +17,7 @@ from mandate.activities.model import ModelActivities
 from mandate.activities.notification import NotificationActivities
 from mandate.activities.tool import ToolActivities
 from mandate.activities.verification import VerificationActivities
-from mandate.workflows import steps
+from mandate.workflows import marks, steps
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.outcomes import Attempted
 
@@ -75,3 +76,38 @@ def test_only_steps_schedule_activities() -> None:
         if any(word in path.read_text() for word in ("execute_activity", "start_activity", "execute_local_activity"))
     ]
     assert scheduling == ["steps.py"]
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.running = 0
+
+    def note_activity(self, change: int) -> None:
+        self.running += change
+
+
+def test_a_coroutine_that_is_thrown_away_within_another_run_leaves_that_run_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The garbage collector ends the coroutines of a dropped run wherever it runs, in the middle of another run too."""
+    thrown_away, other = _Counter(), _Counter()
+    current = [thrown_away]
+
+    @types.coroutine
+    def never(*_: Any, **__: Any) -> Generator[None, None, None]:
+        yield
+
+    monkeypatch.setattr(workflow, "instance", lambda: current[0])
+    monkeypatch.setattr(workflow, "in_workflow", lambda: True)
+    monkeypatch.setattr(workflow, "execute_activity", never)
+    monkeypatch.setattr(steps, "_next_activity_id", lambda: "1")
+    monkeypatch.setattr(marks, "activity_place", lambda *_: ())
+    monkeypatch.setattr(marks, "mark", lambda *_: None)
+    step = steps._perform("run_tool", ToolResult(text=""), ToolResult, summary="")
+    step.send(None)
+    assert thrown_away.running == 1
+
+    current[0] = other
+    step.close()
+
+    assert other.running == 0
