@@ -431,6 +431,13 @@ async def spent(site: Site) -> Started:
     return handle
 
 
+async def halted(site: Site) -> Started:
+    """A limit at which the run ends without an answer."""
+    look = {"repeat": 9, "call": [{"look": {"what": "x"}}]}
+    site.write("halted", [look], budget={"model_calls": 4, "when_used_up": "stop"})
+    return await ended(site, "halted")
+
+
 async def cut(site: Site) -> Started:
     """A conversation that is cut for a small window, facts kept in mind, and a model that a condition calls."""
     small = [
@@ -451,7 +458,7 @@ RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     together, kept,
     inquired,
     local,
-    spent, cut,
+    spent, cut, halted,
 )  # fmt: skip
 
 

@@ -54,6 +54,12 @@ class Change(Enum):
     FOLLOWS_ROUTE = "loop", 4, "Conditions, prices and latencies choose among the models of a route."
     CUTS_CONTEXT = "loop", 4, "The conversation is cut before it is too long for the model."
 
+    SPENDS_LIMITS = (
+        "loop",
+        5,
+        "A run that ends at its limits keeps nothing back for a last answer that nobody asks for.",
+    )
+
     @property
     def field(self) -> Literal["asks", "hides", "controls", "recovers", "loop"]:
         return self.value[0]

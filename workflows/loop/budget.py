@@ -61,7 +61,13 @@ class RunBudget:
             step=self._state.step,
             since_start=now - (self._state.ledger.began_at or now),
             worked=self.worked,
+            keeps_last=self._keeps_last,
         )
+
+    @property
+    def _keeps_last(self) -> bool:
+        """True if enough is kept back for a last answer, should a limit be used up."""
+        return self.limits.when_used_up != "stop" or not self._run.has(Change.SPENDS_LIMITS)
 
     @property
     def worked(self) -> timedelta:
@@ -114,7 +120,9 @@ class RunBudget:
         return find_price(model, route, self._state.agent.prices)
 
     def _kept(self, size: CallSize) -> Amount:
-        """Return what is kept back for the last answer and its checks."""
+        """Return what is kept back for the last answer and its checks; for these alone where nobody asks for one."""
+        if not self._keeps_last:
+            return self._kept_last(size)
         last = rules.final_reserve(size)
         return last + self._kept_last(CallSize(last.tokens, rules.LAST_OUTPUT, size.price))
 

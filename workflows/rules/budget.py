@@ -310,18 +310,28 @@ def measure_usage(usage: Usage) -> Amount:
 
 
 def exceeded(
-    ledger: Ledger, budget: Budget, *, step: int, since_start: timedelta, worked: timedelta
+    ledger: Ledger,
+    budget: Budget,
+    *,
+    step: int,
+    since_start: timedelta,
+    worked: timedelta,
+    keeps_last: bool = True,
 ) -> Shortfall | None:
-    """Return the limit that leaves no room for another ordinary step, whatever its size; `None` if none does."""
+    """Return the limit that leaves no room for another ordinary step, whatever its size; `None` if none does.
+
+    Room for the last answer is kept back where `keeps_last`.
+    """
     # The only step of a run may do what it likes; of more, the last is the last answer.
-    if step >= max(budget.steps - 1, 1):
+    if step >= (max(budget.steps - 1, 1) if keeps_last else budget.steps):
         return _used_up("steps", budget)
     if budget.tool_calls is not None and ledger.tool_calls > budget.tool_calls:
         return _used_up("tool_calls", budget)
     times: tuple[tuple[Limit, timedelta], ...] = (("wall_time", since_start), ("work_time", worked))
     for limit, used in times:
         most: timedelta | None = getattr(budget, limit)
-        if most is not None and used >= most - min(most / 5, timedelta(seconds=LAST_SECONDS)):
+        last = min(most / 5, timedelta(seconds=LAST_SECONDS)) if most is not None and keeps_last else timedelta(0)
+        if most is not None and used >= most - last:
             return _used_up(limit, budget)
     return None
 

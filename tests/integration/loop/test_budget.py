@@ -112,13 +112,25 @@ async def test_a_start_request_lowers_and_never_raises(site: Site) -> None:
     assert (lower.usage.model_calls, higher.usage.model_calls) == (3, 6)
 
 
-async def test_stop_ends_without_an_answer(site: Site) -> None:
-    site.write("stops", [LOOK], budget={"model_calls": 3, "when_used_up": "stop"})
+@pytest.mark.parametrize("limit", ["model_calls", "steps"])
+async def test_stop_ends_without_an_answer_once_the_limit_is_used_up(site: Site, limit: str) -> None:
+    site.write("stops", [LOOK], budget={limit: 3, "when_used_up": "stop"})
 
     result, _ = await site.run("stops")
 
     assert (result.status, result.output) == (RunStatus.EXHAUSTED, None)
-    assert result.usage.model_calls == 2
+    assert result.usage.model_calls == 3
+
+
+async def test_stop_keeps_back_what_the_checks_of_an_answer_need(site: Site) -> None:
+    check = {"name": "judged", "after": "final", "rubric": "It is brief.", "model": "scripted:judge.script.yaml"}
+    site.write("judge", [{"say": '{"verdict": "pass", "reason": "it is"}'}])
+    budget = {"model_calls": 3, "when_used_up": "stop"}
+    site.write("judged", [{"call": [{"look": {"what": "x"}}]}, {"say": "done"}], budget=budget, checks=[check])
+
+    result, _ = await site.run("judged")
+
+    assert (result.status, result.output, result.usage.model_calls) == (RunStatus.COMPLETED, "done", 3)
 
 
 async def test_people_raise_the_limit_or_take_the_answer(site: Site) -> None:
