@@ -100,6 +100,7 @@ async def _complete(
         timeout=within,
         attempt=attempt,
         price=price,
+        params=work.agent.params.get(model, {}),
     )
     try:
         completion = await (await provider(name)).complete(prompt)

@@ -87,6 +87,7 @@ class Requesters:
             workflow_id=workflow_id or "",
             requester=request.requester,
             labels=request.labels,
+            model=request.model,
         )
         try:
             await self._signatures.check_start(token, start, info.scheduled_time)

@@ -214,14 +214,8 @@ def _check_start(claims: Mapping[str, Any], start: StartClaims) -> None:
         raise TokenRefused(f"is for another run: its claim 'workflow_id' is not {start.workflow_id!r}")
     if claims["input_digest"] != start.input_digest:
         raise TokenRefused("is for another input: its claim 'input_digest' is not that of the input")
-    signed = claims.get("labels_digest")
-    if signed == start.labels_digest:
-        return
-    if start.labels_digest is None:
-        raise TokenRefused("is for a start with labels: its claim 'labels_digest' has nothing to go with")
-    if signed is None:
-        raise TokenRefused("is for a start without labels: it has no claim 'labels_digest'")
-    raise TokenRefused("is for other labels: its claim 'labels_digest' is not that of the labels")
+    _check_optional(claims, "labels_digest", start.labels_digest, "start", "labels")
+    _check_optional(claims, "model", start.model, "start", "a model")
 
 
 def _check_decision(claims: Mapping[str, Any], decision: Decision, request_digest: Digest) -> None:
@@ -232,15 +226,20 @@ def _check_decision(claims: Mapping[str, Any], decision: Decision, request_diges
         raise TokenRefused("is for another request: its claim 'request_digest' is not this request's")
     if claims["choice"] != decision.choice:
         raise TokenRefused(f"is for another choice: its claim 'choice' is not {decision.choice!r}")
-    signed = claims.get("value_digest")
     try:
         wanted = value_digest(decision)
     except ValueError:
         raise TokenRefused("cannot be for this value, which is no JSON") from None
+    _check_optional(claims, "value_digest", wanted, "decision", "a value")
+
+
+def _check_optional(claims: Mapping[str, Any], name: str, wanted: str | None, kind: str, having: str) -> None:
+    """Refuse a token whose claim `name` is not `wanted`, or is there without it: of a start or decision `having` it."""
+    signed = claims.get(name)
     if signed == wanted:
         return
     if wanted is None:
-        raise TokenRefused("is for a decision with a value: its claim 'value_digest' has nothing to go with")
+        raise TokenRefused(f"is for a {kind} with {having}: its claim {name!r} has nothing to go with")
     if signed is None:
-        raise TokenRefused("is for a decision without a value: it has no claim 'value_digest'")
-    raise TokenRefused("is for another value: its claim 'value_digest' is not that of the value")
+        raise TokenRefused(f"is for a {kind} without {having}: it has no claim {name!r}")
+    raise TokenRefused(f"is for another {kind}: its claim {name!r} is not that of this one")

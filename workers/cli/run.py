@@ -57,7 +57,7 @@ async def run(
         str | None,
         typer.Option(
             help="Prints a signed token, where the agent's decisions are signed; is told MANDATE_AGENT, "
-            "MANDATE_WORKFLOW_ID, MANDATE_BY, MANDATE_INPUT_DIGEST and MANDATE_LABELS_DIGEST."
+            "MANDATE_WORKFLOW_ID, MANDATE_BY, MANDATE_INPUT_DIGEST, MANDATE_LABELS_DIGEST and MANDATE_MODEL."
         ),
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="`key=value`, for finding it; can be repeated.")] = None,
@@ -96,6 +96,7 @@ async def run(
             "workflow_id": workflow_id or new_workflow_id(agent),
             "requester": who.name,
             "labels": labels,
+            "model": model,
         }
         token = await _token(token_command, connection.settings.environment, **start) if token_command else None
         client = AgentClient(connection.client, queue)
@@ -106,7 +107,6 @@ async def run(
                 **start,
                 "steps": steps,
                 "budget": limits,
-                "model": model,
                 "token": token,
                 "again": again,
             }
@@ -215,6 +215,7 @@ async def _token(command: str, environment: Mapping[str, str], **start: Any) -> 
         "MANDATE_BY": claims.sub,
         "MANDATE_INPUT_DIGEST": claims.input_digest,
         "MANDATE_LABELS_DIGEST": claims.labels_digest or "",
+        "MANDATE_MODEL": claims.model or "",
     }
     return await tokens.token(command, told, environment, undone="nothing was started")
 

@@ -1,6 +1,8 @@
 """Agents in words and JSON for `mandate validate`: their tools, and the outcomes of calls of each."""
 
 from collections.abc import Sequence
+from itertools import groupby, zip_longest
+from operator import attrgetter
 from pathlib import Path
 
 from rich.text import Text
@@ -11,6 +13,7 @@ from mandate.workers.catalog.policy_summary import Outcome, outcomes, runs_unask
 from mandate.workers.catalog.provider_tools import FindProtocol, list_rewritings
 from mandate.workers.cli.output import Output, print_table
 from mandate.workers.cli.validate_costs import costs_json, describe_costs
+from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.policy import Approvers
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.verification import CheckSpec
@@ -24,7 +27,8 @@ def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
     for loaded in catalog.agents.values():
         pinned = loaded.pinned
         out.print(Text.assemble((pinned.name, "bold"), f" version {loaded.digest[:12]}  {loaded.path or ''}"))
-        out.print(f"  models    {', '.join(pinned.models)}")
+        for title, line in zip_longest(("models",), describe_route(pinned), fillvalue=""):
+            out.print(f"  {title:<9} {line}")
         for line in describe_costs(pinned):
             out.print(f"  {line}")
         out.print(f"  requester {_requester(loaded, has_people=has_people)}")
@@ -40,6 +44,25 @@ def print_catalog(out: Output, catalog: Catalog, *, has_people: bool) -> None:
         for rewriting in list_rewritings(pinned, catalog.endpoints.find_protocol):
             told = f"{rewriting.tool} is sent to {_listed(rewriting.providers)} in another form"
             out.print(Text(f"  {told}: {'; '.join(rewriting.changes)}", style="dim"))
+
+
+def describe_route(pinned: PinnedAgent) -> list[str]:
+    """Return the models of an agent in the order in which they are asked: a line, or one for each that says more."""
+    items = [list(pins) for _, pins in groupby(pinned.route, key=attrgetter("group"))]
+    if all(len(pins) == 1 and pins[0].when is None for pins in items):
+        return [", ".join(pinned.models)]
+    lines = []
+    for pins in items:
+        names = [pin.model if pin.when is None else f"{pin.model} when {pin.when}" for pin in pins]
+        lines.append(names[0] if len(names) == 1 else f"{', '.join(names)}: {_PREFERENCES[pinned.prefer]}")
+    return lines
+
+
+_PREFERENCES = {
+    "order": "equal, in this order",
+    "cost": "equal, the cheapest first",
+    "latency": "equal, the fastest first",
+}
 
 
 def describe_control(control: Approvers | None, people: Path | None) -> str:
@@ -113,6 +136,8 @@ def agent_json(loaded: Loaded, find_protocol: FindProtocol, *, has_people: bool)
         "version": loaded.digest[:12],
         "path": str(loaded.path) if loaded.path is not None else None,
         "models": list(loaded.pinned.models),
+        "route": [{"model": pin.model, "group": pin.group, "when": pin.when} for pin in loaded.pinned.route],
+        "prefer": loaded.pinned.prefer,
         "cost": costs_json(loaded.pinned),
         "requester": _requester_json(loaded, has_people=has_people),
         "signed_start": loaded.pinned.needs_signed_start,

@@ -61,6 +61,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--workflow-id", default=env.get("MANDATE_WORKFLOW_ID", ""), help="of a start: which run")
     parser.add_argument("--input-digest", default=env.get("MANDATE_INPUT_DIGEST", ""), help="of a start's input")
     parser.add_argument("--labels-digest", default=env.get("MANDATE_LABELS_DIGEST", ""), help="of labels, if any")
+    parser.add_argument("--model", default=env.get("MANDATE_MODEL", ""), help="that is asked for, if any")
     return parser
 
 
@@ -88,7 +89,7 @@ def _token(options: argparse.Namespace) -> str:
 def _signed(options: argparse.Namespace) -> dict[str, str]:
     """Return the claims that bind a token to one start or one decision."""
     if options.workflow_id:
-        names = ("agent", "workflow_id", "input_digest", "labels_digest")
+        names = ("agent", "workflow_id", "input_digest", "labels_digest", "model")
         return {name: getattr(options, name) for name in names if getattr(options, name)}
     claims = {"request_digest": options.digest, "choice": options.choice, "value_digest": options.value_digest}
     return {name: value for name, value in claims.items() if value}

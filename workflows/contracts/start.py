@@ -18,6 +18,8 @@ class StartClaims(Record):
     """Of the canonical JSON of what is asked, a text or an object."""
     labels_digest: Digest | None = None
     """Of the canonical JSON of the labels, since rules may read them; left out for a start without labels."""
+    model: str | None = None
+    """The model that is asked in place of the agent's route; left out for a start without one."""
 
 
 def start_claims(
@@ -27,6 +29,7 @@ def start_claims(
     workflow_id: str,
     requester: str,
     labels: Mapping[str, str] | None = None,
+    model: str | None = None,
 ) -> StartClaims:
     """Return the claims for one start; `asked` is its `input`.
 
@@ -39,4 +42,5 @@ def start_claims(
         workflow_id=workflow_id,
         input_digest=digest_of(canonical_json(asked)),
         labels_digest=digest_of(canonical_json(dict(labels))) if labels else None,
+        model=model,
     )

@@ -128,3 +128,27 @@ def test_unknown_price_under_a_limit_is_refused(
     )
     assert code == 2
     assert (json.loads(out)["faults"] if more else err.splitlines()) == [fault]
+
+
+def test_route_is_told_with_its_conditions_and_equal_models(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "models: [openai:gpt-6-sol, {model: vllm:a, when: run.failures > 1}, [vllm:b, vllm:c]]\nprefer: cost\n"
+
+    code, out, err = validate(capsys, path, text)
+    _, as_json, _ = validate(capsys, path, text, "-o", "json")
+
+    assert code == 0, err
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    begin = next(index for index, line in enumerate(lines) if line.startswith("models "))
+    assert lines[begin : begin + 3] == [
+        "models openai:gpt-6-sol",
+        "vllm:a when run.failures > 1",
+        "vllm:b, vllm:c: equal, the cheapest first",
+    ]
+    (agent,) = json.loads(as_json)["agents"]
+    assert agent["prefer"] == "cost"
+    assert [(entry["model"], entry["group"], entry["when"]) for entry in agent["route"]] == [
+        ("openai:gpt-6-sol", 0, None),
+        ("vllm:a", 1, "run.failures > 1"),
+        ("vllm:b", 2, None),
+        ("vllm:c", 2, None),
+    ]

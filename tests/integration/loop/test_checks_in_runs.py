@@ -12,6 +12,7 @@ from temporalio.client import Client, WorkflowHandle
 
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import Site, new_site, results_told
+from tests.support.fake_provider.server import FakeProvider
 from tests.support.people import stop
 from tests.support.toolkit import LET_GO, TOOLKIT_CHECKS, calls_of
 
@@ -51,6 +52,18 @@ async def test_check_by_a_model_is_paid_by_the_run(site: Site) -> None:
     assert result.usage.model_calls == 4
     assert (result.usage.input_tokens, result.usage.output_tokens) == (220, 16)
     assert result.usage.cost_usd == Decimal("0.52")
+
+
+async def test_model_that_judges_is_asked_as_the_route_asks_it(tmp_path: Path, client: Client) -> None:
+    async with FakeProvider() as fake:
+        site = new_site(tmp_path, client, VLLM_BASE_URL=f"{fake.url}/v1", VLLM_API_KEY="none")
+        entry = {"model": "vllm:llama", "params": {"reasoning_effort": "low"}}
+        checks = [{"after": "final", "model": "vllm:llama", "rubric": "It is brief."}]
+        site.write("judged", [], models=[entry], checks=checks, budget={"steps": 1})
+
+        await site.run("judged")
+
+    assert [request.json.get("reasoning_effort") for request in fake.requests[:2]] == ["low", "low"]
 
 
 async def test_verdict_of_a_model_is_told_with_its_reason(site: Site) -> None:

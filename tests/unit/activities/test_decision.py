@@ -859,7 +859,7 @@ class TestEdits:
         assert signed.signed
         assert signed.edited is not None
         assert plain == "token: is for a decision without a value: it has no claim 'value_digest'"
-        assert other == "token: is for another value: its claim 'value_digest' is not that of the value"
+        assert other == "token: is for another decision: its claim 'value_digest' is not that of this one"
         assert stripped == "token: is for a decision with a value: its claim 'value_digest' has nothing to go with"
 
 
@@ -933,7 +933,7 @@ class TestAnswers:
         no = await world.refusal(request, "answer", value="no", token=token)
 
         assert yes.signed
-        assert no == "token: is for another value: its claim 'value_digest' is not that of the value"
+        assert no == "token: is for another decision: its claim 'value_digest' is not that of this one"
 
 
 class TestExampleSigner:

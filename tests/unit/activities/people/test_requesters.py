@@ -333,6 +333,7 @@ class TestToken:
                 {"labels_digest": "L" * 43},
                 "is for a start with labels: its claim 'labels_digest' has nothing to go with",
             ),
+            ({"model": "openai:gpt-6-sol"}, "is for a start with a model: its claim 'model' has nothing to go with"),
         ],
     )
     async def test_what_a_token_must_say(self, world: World, changes: dict[str, Any], says: str) -> None:
@@ -353,6 +354,7 @@ class TestToken:
                 {"labels": {"team": "vip"}},
                 "is for a start without labels: it has no claim 'labels_digest'",
             ),
+            ({"model": "scripted:x"}, "is for a start without a model: it has no claim 'model'"),
         ],
     )
     async def test_a_good_token_fits_no_other_start(self, world: World, start: dict[str, Any], says: str) -> None:
@@ -371,7 +373,7 @@ class TestToken:
         other = await world.refusal(SIGNED, requester=ANN, token=token, labels={"team": "vip"})
         pinned = await world.pin(SIGNED, requester=ANN, token=token, labels=labels)
 
-        assert other == "token: is for other labels: its claim 'labels_digest' is not that of the labels"
+        assert other == "token: is for another start: its claim 'labels_digest' is not that of this one"
         assert pinned.requester == "Ann@example.com"
 
     async def test_an_object_is_signed_whatever_the_order_of_its_keys(self, world: World) -> None:
