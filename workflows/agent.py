@@ -1,6 +1,7 @@
 """`AgentWorkflow`: decide, judge, ask people, act, until there is an answer."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from temporalio import workflow
@@ -173,6 +174,8 @@ class AgentWorkflow(MessageHandlers):
             case "stop":
                 return await self._end(RunStatus.EXHAUSTED, short.reason)
             case "ask":
+                if not short.missing and self._run.has(Change.TELLS_NEXT_STEP):
+                    short = replace(short, missing=self._budget.describe_next(self._route.model))
                 self._turn.escalations.ask_budget(short, self._budget.limits)
             case _:
                 self._begin_last_answer(short.reason)

@@ -120,6 +120,27 @@ async def test_data_that_a_run_shows_is_sent_with_one_click(tmp_path: Path) -> N
     assert result.output == "Paid."
 
 
+async def test_a_limit_is_raised_with_one_click(tmp_path: Path) -> None:
+    turns = [{"repeat": 2, "call": [{"look": {"what": "x"}}]}, {"say": "Looked twice."}]
+    async with run_private_server(ui=True) as server, new_page() as page:
+        client = await connect(address=server.address)
+        site = new_site(tmp_path, client, MANDATE_PEOPLE=str(write_people(tmp_path)))
+        site.write("looking", turns, budget={"model_calls": 2, "when_used_up": "ask"})
+        async with site.serving():
+            run = await site.start("looking", "Look twice.", requester="dan@example.com")
+            (request,) = await asked(run)
+            data = commands.format_decision(request, "raise").replace(commands.YOUR_NAME, "ann@example.com")
+
+            await page.open(f"{address(server, run)}/user-metadata")
+            await page.shows("the limit of 2 model calls is used up: raise it?", "the next step would take up to")
+            await fill_form(page, "update", "decide", data)
+            await page.press(SUBMIT)
+            await page.shows("Update successful")
+            result = await run.result()
+
+    assert (result.output, result.usage.model_calls) == ("Looked twice.", 3)
+
+
 DATA = "dialog[open] [contenteditable=true]"
 SUBMIT = "dialog[open] [data-testid=confirm-modal-button]"
 

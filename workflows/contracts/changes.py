@@ -54,6 +54,7 @@ class Change(Enum):
     FOLLOWS_ROUTE = "loop", 4, "Conditions, prices and latencies choose among the models of a route."
     CUTS_CONTEXT = "loop", 4, "The conversation is cut before it is too long for the model."
 
+    TELLS_NEXT_STEP = "loop", 5, "Who is asked to raise a limit of whatever kind is told what the next step would take."
     SPENDS_LIMITS = (
         "loop",
         5,

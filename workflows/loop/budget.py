@@ -94,9 +94,7 @@ class RunBudget:
 
         `input_tokens` are what the activity has found out of it.
         """
-        pin = routing.find_pin(self._state.route or self._state.agent.route, model)
-        most = (pin and pin.max_output_tokens) or self._state.agent.max_output_tokens
-        price = self._find_price(model)
+        most, price = self._find_longest(model), self._find_price(model)
         if price is None and self.limits.cost_usd is not None:
             return Shortfall("cost_usd", f"no price is known for {model!r}, and the cost of the run is limited")
         size = CallSize(self._estimate(words) if input_tokens is None else input_tokens, most, price)
@@ -114,6 +112,17 @@ class RunBudget:
         # After the final answer nothing is kept back any more.
         kept = _keep_nothing if check.after == FINAL else self._kept
         return rules.plan_call(self._state.ledger, self.limits, size, kept=kept, is_last=True)
+
+    def describe_next(self, model: str) -> str:
+        """Return the most that the next call of `model` would take, in words."""
+        price = self._find_price(model)
+        amount = rules.measure_call(CallSize(self._estimate(()), self._find_longest(model), price))
+        return rules.describe_amount(amount) if price is not None else f"{amount.tokens:,} tokens"
+
+    def _find_longest(self, model: str) -> int:
+        """Return the output tokens that an answer of `model` may have where nothing else limits it."""
+        pin = routing.find_pin(self._state.route or self._state.agent.route, model)
+        return (pin and pin.max_output_tokens) or self._state.agent.max_output_tokens
 
     def _find_price(self, model: str) -> Price | None:
         route = (*self._state.route, *self._state.agent.route)

@@ -1,6 +1,7 @@
 """Budgets of one run on a real server: reserved first, raised by people, and with an answer at their end."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,7 @@ async def test_people_raise_the_limit_or_take_the_answer(site: Site) -> None:
         assert (request.kind, request.choices) == ("budget", ("raise", "answer", "stop"))
         assert request.title == "the limit of 3 model calls is used up: raise it?"
         assert request.options == ('{"model_calls":6}',)
+        assert any(re.fullmatch(r"the next step would take up to 8,\d\d\d tokens", line) for line in request.evidence)
         for value, why in (
             ({"model_calls": 9}, "value: model_calls: it may be raised to 8 at most"),
             ({"model_calls": 3}, "value: model_calls: 3 is not more than the limit of now, 3"),

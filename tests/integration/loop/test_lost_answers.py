@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from temporalio.client import Client
 
+from mandate.workers.history.record import read_record
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import Site, new_site
+from tests.support.fake_provider.behaviours import NAMED, Answer, Call
 from tests.support.fake_provider.server import FakeProvider
 
 LIMITED_TO_ONE = {"budgets": [{"id": "all", "per": "month", "cost_usd": "0.015"}]}
@@ -64,3 +66,23 @@ async def test_answer_that_does_not_tell_its_tokens_counts_as_it_was_reserved(si
 
     assert (result.status, result.output) == (RunStatus.COMPLETED, "All done.")
     assert 1000 < result.usage.input_tokens + result.usage.output_tokens < 3000
+
+
+async def test_answer_that_was_lost_before_a_cut_counts_once_in_run_and_record(site: Site, fake: FakeProvider) -> None:
+    """Attempt 1 is lost, attempt 2 is refused as too long; the cut that follows is told of the first."""
+    looks = [Answer(calls=(Call("look", json.dumps({"what": "x" * 2000})),)) for _ in range(6)]
+    for behaviour in (*looks, NAMED["drop"], NAMED["context"], Answer(text="All done.")):
+        fake.will(behaviour)
+    (site.folder / "budgets.yaml").write_text('{"budgets": []}')
+    model = {"model": "vllm:llama", "price": {"input": "1", "output": "10"}, "max_output_tokens": 1000}
+    site.write("cut", [], models=[model], budget={"cost_usd": "1"})
+
+    result, workflow_id = await site.run("cut")
+    record = await read_record(site.client, workflow_id, None)
+
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "All done.")
+    assert (len(fake.requests), result.usage.model_calls, result.usage.assumed_calls) == (9, 7, 1)
+    assert record.budget is not None
+    spent = record.budget.use["cost_usd"]
+    assert (spent.spent, record.budget.use["model_calls"].assumed) == (f"{result.usage.cost_usd:f}", 1)
+    assert Decimal(spent.assumed) > Decimal("0.01")
