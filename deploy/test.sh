@@ -26,8 +26,8 @@ fi
 status=0
 [ -z "$failed" ] || echo "These checks failed before the tests: ${failed#, }."
 if [ -n "$whole" ]; then
-    # Four at once, since most tests wait, each with a file at a time in the order of tests/conftest.py.
-    pytest --quiet -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$?
+    # Five at once, since most tests wait, each with a file at a time in the order of tests/conftest.py.
+    pytest --quiet -n 5 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$?
     # Those that measure how long a worker is waited for, or that look at the default port, where demos are too.
     pytest --quiet -m alone tests/acceptance tests/integration/cli || status=$?
 else
