@@ -8,7 +8,6 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 
-from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import ATTRIBUTE_BYTES
@@ -122,7 +121,7 @@ class Rendered:
 def details(state: RunState, doing: str, rendered: Rendered) -> None:
     """Set the current details: bullets and code, since the UI runs tables together."""
     lines = [
-        f"**{state.agent.name}** version `{state.agent.version}`, step {state.step} of at most {_limits(state).steps}",
+        f"**{state.agent.name}** version `{state.agent.version}`, step {state.step} of at most {_limit_steps(state)}",
         "",
         f"Now: `{_code(doing)}`",
         "",
@@ -144,15 +143,16 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
     workflow.set_current_details("\n".join(map(_make_plain, lines)))
 
 
-def _limits(state: RunState) -> Budget:
-    return state.budget or state.agent.budget.model_copy(update={"steps": state.step_limit})
+def _limit_steps(state: RunState) -> int:
+    return state.budget.steps if state.budget is not None else state.step_limit
 
 
 def _budget(state: RunState) -> list[str]:
     """Describe what is left of the limits of calls, where there are some and they are kept."""
-    if not Change.KEEPS_BUDGET.is_in(state.agent):
+    limits = state.budget or state.agent.budget
+    if not budget_use.limits_calls(limits) or not Change.KEEPS_BUDGET.is_in(state.agent):
         return []
-    use = budget_use.measure_use(state.ledger, _limits(state), budget_use.Standing(step=state.step))
+    use = budget_use.measure_use(state.ledger, limits, budget_use.Standing(step=state.step))
     told = budget_use.describe_use(use)
     return ["", f"Budget: {_plain(told)}"] if told else []
 

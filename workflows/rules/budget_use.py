@@ -95,6 +95,11 @@ def list_rows(use: BudgetUse) -> Iterator[tuple[str, ...]]:
             yield (label, *(_show(name, cell) for cell in cells))
 
 
+def limits_calls(limits: Budget) -> bool:
+    """Return whether something that calls take is limited: then `describe_use` has something to say."""
+    return any(getattr(limits, name) is not None for name in _OF_CALLS)
+
+
 def describe_use(use: BudgetUse) -> str:
     """Describe in one line what calls may still take, as `$0.015 of $0.10 spent, $0.085 left`; no steps, no times."""
     limited = {name: one for name, one in use.use.items() if one.limit is not None}

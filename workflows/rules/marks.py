@@ -2,7 +2,6 @@
 
 import hmac
 from collections.abc import Sequence
-from hashlib import sha256
 
 from pydantic import BaseModel
 
@@ -19,12 +18,10 @@ MAC_BYTES = 16
 
 def compute_mark(number: int, secret: bytes, kind: MarkKind, place: Sequence[str], content: bytes) -> bytes:
     """Return the mark that key `number` makes for `content` at `place`, 18 bytes."""
-    mac = hmac.new(secret, digestmod=sha256)
-    for part in (kind.encode(), *(name.encode() for name in place), content):
-        # With its length, so that no two lists of parts have the same bytes.
-        mac.update(len(part).to_bytes(8, "big"))
-        mac.update(part)
-    return number.to_bytes(NUMBER_BYTES, "big") + mac.digest()[:MAC_BYTES]
+    parts = [kind.encode(), *[name.encode() for name in place], content]
+    # Each with its length, so that no two lists of parts have the same bytes.
+    signed = b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)])
+    return number.to_bytes(NUMBER_BYTES, "big") + hmac.digest(secret, signed, "sha256")[:MAC_BYTES]
 
 
 def find_subject(request: BaseModel) -> str:
