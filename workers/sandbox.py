@@ -6,11 +6,8 @@ evicted, and stays stuck in that worker. Ours compute and end: what was given up
 What a query may not leave behind is told in `receipts`.
 """
 
-import compileall
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from threading import Lock
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
@@ -26,7 +23,6 @@ from temporalio.worker import (
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from mandate import workflows
 from mandate.workers.receipts import Receipts
 
 P = ParamSpec("P")
@@ -35,30 +31,17 @@ T = TypeVar("T")
 PASSED_THROUGH = ("mandate.workflows.contracts", "mandate.workflows.rules", "cel_expr_python", "google.protobuf")
 """Imported once a process and not once a run: they are plain values and pure functions, and the library of rules."""
 
-LOOP = tuple(f"mandate.workflows.{part}" for part in ("handlers", "loop", "steps", "outcomes", "marks"))
-"""Parts of the loop, which hold no state of their own: a waiting run takes a third of the memory when they are
-imported once a process. Replays of stored histories in tests import them anew, so that the sandbox watches them."""
-
-
-def compile_workflows() -> None:
-    """Write bytecode of the workflow code where it is missing.
-
-    The sandbox imports it anew for each run: where the environment forbids Python to write bytecode, as images often
-    do, each start of a run would compile it, which costs more than all else of a start.
-    """
-    # Whoever may write where bytecode is decides what runs.
-    before = os.umask(0o022)
-    try:
-        compileall.compile_dir(Path(workflows.__file__).parent, quiet=2)
-    finally:
-        os.umask(before)
+WORKFLOWS = "mandate.workflows"
+"""All of the workflow code, whose modules hold no state of their own: imported once a process, a waiting run takes a
+third of the memory, and a start half the time. Replays of stored histories in tests import the loop anew, so that the
+sandbox watches it."""
 
 
 def workflow_runner(*, sandboxed: bool = True, strict: bool = False) -> WorkflowRunner:
     """Return the runner of workflow code, for workers and replays; `strict` keeps all of the loop in the sandbox."""
     if not sandboxed:
         return UnsandboxedRunner()
-    passed = PASSED_THROUGH if strict else (*PASSED_THROUGH, *LOOP)
+    passed = PASSED_THROUGH if strict else (*PASSED_THROUGH, WORKFLOWS)
     return SandboxedRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*passed))
 
 

@@ -44,7 +44,7 @@ from mandate.workers.catalog.tools import AnnouncedWaits, McpDefinitions
 from mandate.workers.fleet import Fleet, list_pollers, list_served
 from mandate.workers.identities import Identities
 from mandate.workers.marks import MarkInterceptor
-from mandate.workers.sandbox import WorkflowThreads, compile_workflows, workflow_runner
+from mandate.workers.sandbox import WorkflowThreads, workflow_runner
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workers.telemetry import LogContext
@@ -118,7 +118,6 @@ async def open_worker(
         ValueError: the store's address or an allowed host is none.
     """
     options = options or WorkerOptions()
-    compile_workflows()
     if settings.folder.is_dir():
         private_files.claim_folder(settings.folder)
     async with AsyncExitStack() as stack:

@@ -15,7 +15,7 @@ from temporalio.worker import Worker, WorkerConfig, WorkflowInstance, WorkflowIn
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from mandate.workers.client.client import connect
-from mandate.workers.sandbox import LOOP, PASSED_THROUGH, Uninterrupted
+from mandate.workers.sandbox import PASSED_THROUGH, WORKFLOWS, Uninterrupted
 from mandate.workers.settings import Settings
 from mandate.workers.worker import open_worker
 
@@ -41,7 +41,7 @@ class BareRunner(SandboxedWorkflowRunner):
 async def bare_worker(address: str, settings: Settings) -> AsyncIterator[Worker]:
     """A worker of workflow tasks alone."""
     async with _config(address, settings) as its:
-        passed = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH, *LOOP)
+        passed = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH, WORKFLOWS)
         worker = Worker(
             await connect(address=address),
             task_queue=settings.task_queue,
