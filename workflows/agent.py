@@ -25,6 +25,8 @@ from mandate.workflows.rules import budget, next_step, recovery, wording
 from mandate.workflows.rules import result as rules_result
 
 WHY_CHARACTERS = 250
+
+NOTHING_LEFT = "nothing is left for a last answer"
 """Of why a run was stopped, before how much was taken back: the reason of a result has room for 500."""
 
 
@@ -146,6 +148,8 @@ class AgentWorkflow(MessageHandlers):
     async def _go_on(self) -> RunResult | None:
         """Return the next step of the model, once people have said how to go on where that is needed."""
         if self._state.ledger.is_answering:
+            if self._budget.has_no_step:
+                return await self._end(RunStatus.EXHAUSTED, f"{self._state.ledger.used_up}; {NOTHING_LEFT}")
             return await self._decide()
         self._turn.attempt_limits.count_turn()
         about = recovery.find_exhausted(self._state.recovery, self._state.agent.attempts)
@@ -169,7 +173,7 @@ class AgentWorkflow(MessageHandlers):
             return await self._end(RunStatus.EXHAUSTED, "; ".join(filter(None, (used_up, short.reason))))
         if self._state.ledger.is_answering:
             why = "" if short.reason == used_up else f" ({short.reason})"
-            return await self._end(RunStatus.EXHAUSTED, f"{used_up}; nothing is left for a last answer{why}")
+            return await self._end(RunStatus.EXHAUSTED, f"{used_up}; {NOTHING_LEFT}{why}")
         match self._budget.limits.when_used_up:
             case "stop":
                 return await self._end(RunStatus.EXHAUSTED, short.reason)
@@ -312,7 +316,7 @@ class AgentWorkflow(MessageHandlers):
     @property
     def _is_told_more(self) -> bool:
         """True if people have said something that the model can still be told."""
-        can_be_told = self._state.step < self._state.step_limit or not self._run.has(Change.HEARS_LATE_WORDS)
+        can_be_told = self._state.step < self._budget.most_steps or not self._run.has(Change.HEARS_LATE_WORDS)
         return self._control.has_words and can_be_told
 
     async def _give_up(

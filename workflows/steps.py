@@ -331,8 +331,10 @@ async def notify_people(request: NotifyRequest, *, locally: Locally | None = Non
     )
 
 
-async def verify_result(request: CheckRequest, check: CheckPin, *, locally: Locally | None = None) -> CheckResult:
-    """Check a call's result or the final answer.
+async def verify_result(
+    request: CheckRequest, check: CheckPin, *, locally: Locally | None = None, within: timedelta | None = None
+) -> CheckResult:
+    """Check a call's result or the final answer, with all attempts `within` a time.
 
     Raises:
         ActivityError: no worker could make the check within its attempts.
@@ -344,6 +346,7 @@ async def verify_result(request: CheckRequest, check: CheckPin, *, locally: Loca
         locally=locally,
         subject=_format_subject(request.index, check.name),
         start_to_close_timeout=check.timeout,
+        schedule_to_close_timeout=within,
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(
             initial_interval=SOON, maximum_interval=timedelta(seconds=30), maximum_attempts=check.retries + 1

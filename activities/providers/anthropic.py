@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import reduce
 from operator import add
@@ -39,6 +40,8 @@ from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, O
 
 PROTOCOL: Protocol = "anthropic.messages"
 SERVER_CALL = "server_tool_use"
+LEAST_THINKING, ANSWER_TOKENS = 1024, 256
+"""The vendor's least `budget_tokens`, and what is left for the answer where thinking is shortened."""
 _CACHED: JsonObject = {"cache_control": {"type": "ephemeral"}}
 
 
@@ -81,7 +84,7 @@ class AnthropicMessages:
             dump(prompt.model).encode(),
             prompt.max_output_tokens,
             b'"tool_choice":{"type":"none"},' if prompt.is_last and self._offered.of(prompt) else b"",
-            params.encode(prompt, PROTOCOL, _CACHED),
+            params.encode(_fit_thinking(prompt), PROTOCOL, _CACHED),
             self._agents.of(prompt),
             b",".join(messages),
         )
@@ -137,6 +140,20 @@ class AnthropicMessages:
         foreign = dict.fromkeys(list_foreign(self._client.default_headers), anthropic.Omit())
         # Where an answer sends to, nobody has said that keys may go.
         return {"timeout": timeout, "headers": {**foreign, **headers.values}, "follow_redirects": False}
+
+
+def _fit_thinking(prompt: Prompt) -> Prompt:
+    """Return the prompt with thinking that leaves room for an answer: a budget may have shortened that.
+
+    `budget_tokens` must be less than `max_tokens`, and 1,024 at least; without room for so many, nothing is thought.
+    """
+    thinking = prompt.params.get("thinking")
+    wanted = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    most = prompt.max_output_tokens - ANSWER_TOKENS
+    if not isinstance(thinking, dict) or not isinstance(wanted, int) or wanted <= most:
+        return prompt
+    fitting: JsonObject = {**thinking, "budget_tokens": most} if most >= LEAST_THINKING else {"type": "disabled"}
+    return replace(prompt, params={**prompt.params, "thinking": fitting})
 
 
 def _messages(exchange: Exchange) -> Iterator[bytes]:

@@ -76,7 +76,7 @@ class BudgetHistory:
     def hold(self, request: ModelRequest) -> None:
         """Hold what a model call may take that is being made."""
         if request.is_last and request.note:
-            self.ledger.used_up = request.note.partition(wording.LAST_ANSWER.format(""))[0]
+            self.ledger.used_up = request.used_up or request.note.partition(wording.LAST_ANSWER.format(""))[0]
         if self._lost is not None:
             # The same call, after its cut: what it may take is held already.
             return

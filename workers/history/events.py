@@ -47,11 +47,8 @@ class Call:
     begun_at: datetime | None = None
     """Time when the last attempt began."""
     done_at: datetime | None = None
-
-    @property
-    def is_made(self) -> bool:
-        """True if it got as far as its tool, which calls that are refused or do not fit never do."""
-        return self.state not in {"waiting", "refused", "misfit", "not made"}
+    is_made: bool = False
+    """It got as far as its tool, which no call does that is refused, does not fit, or is answered by the run."""
 
 
 @dataclass(frozen=True, slots=True)

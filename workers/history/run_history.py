@@ -232,7 +232,7 @@ class RunHistory:
         activity.call = await self._call_of(attributes, line)
         if activity.call is None:
             return []
-        activity.call.state = "running"
+        activity.call.state, activity.call.is_made = "running", True
         self.parked.close_call(next(index for index, call in enumerate(self.calls) if call is activity.call))
         return [CallStarted(self.step, activity.call)]
 
@@ -250,7 +250,7 @@ class RunHistory:
                 return [ResultChecked(self.step, done.subject, found.finding, found.reason, call)]
         if done.kind != "run_tool" or call is None:
             return []
-        call.state, call.begun_at, call.done_at = "running", done.begun_at, done.done_at
+        call.state, call.is_made, call.begun_at, call.done_at = "running", True, done.begun_at, done.done_at
         self.parked.close_call(done.index or 0)
         begun = CallStarted(self.step, replace(call))
         if done.failure is not None:

@@ -55,6 +55,9 @@ class Change(Enum):
     CUTS_CONTEXT = "loop", 4, "The conversation is cut before it is too long for the model."
 
     TELLS_NEXT_STEP = "loop", 5, "Who is asked to raise a limit of whatever kind is told what the next step would take."
+    KEEPS_TIME = "loop", 5, "Time is kept back for the last answer, and no call or wait for people goes into it."
+    COUNTS_LAST_STEP = "loop", 5, "The last answer is a step, and is not asked for where none is left."
+    REFUSES_LATE_WORDS = "loop", 5, "Words are refused that no step can be told, by the limit as it is by now."
     SPENDS_LIMITS = (
         "loop",
         5,

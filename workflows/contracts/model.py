@@ -82,6 +82,8 @@ class ModelRequest(Record):
     """The route has another model, which is asked if this one gives no answer."""
     is_last: bool = False
     """The model is to give its last answer: no tools are offered."""
+    used_up: str = ""
+    """Why it is the last one, for whoever reads the history."""
     grant: Grant | None = None
     """Where tokens or money are limited."""
     payer: Payer | None = None

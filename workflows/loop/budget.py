@@ -54,12 +54,11 @@ class RunBudget:
 
     def find_exceeded(self) -> Shortfall | None:
         """Return the limit that leaves no room for another ordinary step."""
-        now = workflow.now()
         return rules.exceeded(
             self._state.ledger,
             self.limits,
             step=self._state.step,
-            since_start=now - (self._state.ledger.began_at or now),
+            since_start=self._since_start,
             worked=self.worked,
             keeps_last=self._keeps_last,
         )
@@ -74,20 +73,54 @@ class RunBudget:
         """Time since the start in which the run was not paused, and did not only wait for people."""
         ledger, now = self._state.ledger, workflow.now()
         waiting = now - ledger.waits_since if ledger.waits_since is not None else timedelta(0)
-        return now - (ledger.began_at or now) - ledger.waited - waiting
+        return self._since_start - ledger.waited - waiting
 
-    @property
-    def time_left(self) -> timedelta | None:
-        """Time until the first of the limits of time; `None` where there is none, a second where it is over."""
-        limits, ledger, now = self.limits, self._state.ledger, workflow.now()
+    def find_time_left(self, *, is_last: bool = False) -> timedelta | None:
+        """Return the time of a model call, a read or a check that begins now; `None` where nothing limits it.
+
+        `is_last` says that nothing more is kept back: the final answer is there, or being asked for.
+        """
         if not self.is_kept:
             return None
-        left = [
-            most - used
-            for most, used in ((limits.wall_time, now - (ledger.began_at or now)), (limits.work_time, self.worked))
-            if most is not None
-        ]
-        return max(min(left), timedelta(seconds=1)) if left else None
+        keeps_time = self._run.has(Change.KEEPS_TIME)
+        return rules.find_time_left(
+            self.limits,
+            since_start=self._since_start,
+            worked=self.worked,
+            keeps_last=keeps_time and self._keeps_last,
+            is_last=not keeps_time or is_last or self._state.ledger.is_answering,
+        )
+
+    def find_time_exceeded(self, spare: timedelta = timedelta(0)) -> Shortfall | None:
+        """Return the limit of time that leaves no more than `spare` for a call that has not begun."""
+        if not self._run.has(Change.KEEPS_TIME):
+            return None
+        return rules.find_time_exceeded(
+            self.limits, since_start=self._since_start, worked=self.worked, keeps_last=self._keeps_last, spare=spare
+        )
+
+    def find_waiting_left(self) -> timedelta | None:
+        """Return the time for which a call may still wait for people: only the time since the start counts it."""
+        most = self.limits.wall_time
+        if most is None or not self._run.has(Change.KEEPS_TIME):
+            return None
+        last = rules.find_last_time(most) if self._keeps_last else timedelta(0)
+        return max(most - last - self._since_start, timedelta(0))
+
+    @property
+    def _since_start(self) -> timedelta:
+        now = workflow.now()
+        return now - (self._state.ledger.began_at or now)
+
+    @property
+    def has_no_step(self) -> bool:
+        """True if not even the last answer can be asked for."""
+        return self._run.has(Change.COUNTS_LAST_STEP) and self._state.step >= self.limits.steps
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that the run may have by now; in older runs, as at its start."""
+        return self.limits.steps if self._run.has(Change.REFUSES_LATE_WORDS) else self._state.step_limit
 
     def plan(self, model: str, words: Sequence[Words], input_tokens: int | None = None) -> Planned | Shortfall:
         """Return what the next call of `model`, which is told `words`, may take.
@@ -199,10 +232,10 @@ class RunBudget:
     @property
     def use(self) -> BudgetUse | None:
         """Budget as people see it; `None` in runs that began before budgets were kept."""
-        its, now = self._state, workflow.now()
+        its = self._state
         if not self.is_kept:
             return None
-        standing = Standing(its.step, now - (its.ledger.began_at or now), self.worked)
+        standing = Standing(its.step, self._since_start, self.worked)
         return measure_use(its.ledger, self.limits, standing, its.period_cost_usd if its.is_counted else None)
 
     def begin_last_answer(self, reason: str) -> None:

@@ -117,6 +117,8 @@ class Control:
             return STOPPING
         if self.is_ending:
             return f"{ENDING}; {wording.GO_ON}"
+        if self._run.state.ledger.is_answering and self._run.has(Change.REFUSES_LATE_WORDS):
+            return f"the run gives its last answer, since {self._run.state.ledger.used_up}; {wording.GO_ON}"
         words = self._run.state.control.words
         if len(words) >= WORDS_WAITING:
             return f"{WORDS_WAITING} texts wait for the model's next step already; it takes no more before"

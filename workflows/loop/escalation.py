@@ -1,6 +1,7 @@
 """Escalation when retries cannot help: checks that fail, outcomes that nobody knows, attempts that are used up."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
@@ -15,7 +16,7 @@ from mandate.workflows.contracts.request import CHOICES, Request, RequestKind, S
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.state import Rescue, Resolution, Trouble
 from mandate.workflows.contracts.tool import Tool
-from mandate.workflows.contracts.verification import CheckPin, CheckRequest, CheckResult
+from mandate.workflows.contracts.verification import FINAL, CheckPin, CheckRequest, CheckResult
 from mandate.workflows.loop import resolutions
 from mandate.workflows.loop.budget import RunBudget, find_needed
 from mandate.workflows.loop.control import Control
@@ -73,7 +74,9 @@ class Escalations:
     async def _find(self, check: CheckPin, request: CheckRequest) -> CheckResult:
         name = local_activities.name_check(check)
         try:
-            found = await steps.verify_result(request, check, locally=self._run.perform_locally(name))
+            found = await steps.verify_result(
+                request, check, locally=self._run.perform_locally(name), within=self._find_time(check)
+            )
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
@@ -85,6 +88,12 @@ class Escalations:
             found = CheckResult(finding="unable", reason=reason, lost=lost, needed=needed)
         self._run.keep_speed(name, was_quick=found.quick)
         return found
+
+    def _find_time(self, check: CheckPin) -> timedelta | None:
+        """Return the time of a check by a model; any other is short, or has its own."""
+        if check.kind != "model" or not self._run.has(Change.KEEPS_TIME):
+            return None
+        return self._budget.find_time_left(is_last=check.after == FINAL)
 
     def ask_outcome(self, index: int, entry: EffectEntry, tool: Tool, seen: str) -> str:
         """Ask whether a call has happened, telling what its probe has `seen` if it has one; the request's id."""

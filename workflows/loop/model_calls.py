@@ -1,12 +1,14 @@
 """Calls of the models of a route, one after another: within the budget, and after a cut where they are too long."""
 
+from datetime import timedelta
+
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from mandate.workflows import outcomes, steps
 from mandate.workflows.contracts.budget import Grant
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
-from mandate.workflows.contracts.model import ModelReply, ModelRequest, Words
+from mandate.workflows.contracts.model import ANSWER_SPARE, ModelReply, ModelRequest, Words
 from mandate.workflows.loop.budget import RunBudget, find_needed, is_beyond, is_used_up
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.model_route import ModelRoute
@@ -24,6 +26,8 @@ class ModelCalls:
         self._budget = run_budget
         self._lost = 0
         """Attempts of the present call that were lost before its conversation was cut."""
+        self._within: timedelta | None = None
+        """Time of the present call, where that is limited."""
 
     async def ask(self, words: tuple[Words, ...]) -> ModelReply | tuple[str, ...] | budget.Shortfall:
         """Ask the models of the route, from the run's current one on, and return the first answer.
@@ -83,13 +87,17 @@ class ModelCalls:
         """Return the limit for which a call was refused or cut off, so that no other model is asked."""
         if is_beyond(error):
             return budget.Shortfall("cost_usd", explain_failure(error, self._run.state.agent.store), is_beyond=True)
-        return None if self._run.state.ledger.is_answering else self._budget.find_exceeded()
+        if self._run.state.ledger.is_answering:
+            return None
+        # A call that has less time than it wants ends a little before that is over, so that its answer can be kept.
+        spare = min(self._within / 4, ANSWER_SPARE) if self._within is not None else timedelta(0)
+        return self._budget.find_exceeded() or self._budget.find_time_exceeded(spare)
 
     async def _call_model(self, words: tuple[Words, ...], model: str, grant: Grant | None) -> ModelReply:
         """Ask one model; say how the run stands where its conversation is to be cut first."""
-        request, within = self._model_request(words, grant), self._budget.time_left
+        request, self._within = self._model_request(words, grant), self._budget.find_time_left()
         try:
-            return await steps.call_model(request, model, each=self._route.timeout, within=within)
+            return await steps.call_model(request, model, each=self._route.timeout, within=self._within)
         except ActivityError as error:
             needed = outcomes.read_not_sent(error, FailureType.NEEDS_STATE)
             if needed is None:
@@ -101,7 +109,7 @@ class ModelCalls:
                 raise
             rest = grant.model_copy(update={"attempts": grant.attempts - needed.lost}) if grant is not None else None
             stated = request.model_copy(update={"state": state, "too_long": needed.too_long, "grant": rest})
-            return await steps.call_model(stated, model, each=self._route.timeout, within=self._budget.time_left)
+            return await steps.call_model(stated, model, each=self._route.timeout, within=self._budget.find_time_left())
 
     def _model_request(self, words: tuple[Words, ...], grant: Grant | None) -> ModelRequest:
         answers = (answer for answer in self._run.state.answers if answer is not None)
@@ -116,6 +124,7 @@ class ModelCalls:
             words=words,
             step=self._run.state.step + 1,
             is_last=self._run.state.ledger.is_answering,
+            used_up=self._run.state.ledger.used_up if self._run.state.note else "",
             grant=grant,
             payer=self._run.payer,
             cuts=self._run.has(Change.CUTS_CONTEXT),

@@ -92,6 +92,12 @@ class PeopleGate:
             self._close(request, "withdrawn", reason)
         self.notifications.cancel()
 
+    def end_wait(self, index: int, reason: str) -> None:
+        """Close the request about a call that nobody has decided; a decision that is being checked still counts."""
+        for request in self.state.open:
+            if request.index == index and request.kind in {"approval", "question"} and request.id not in self._checks:
+                self._close(request, "expired", reason)
+
     def find_crowding(self, decision: Decision) -> str | None:
         """Return why a decision is not taken in at all, in one sentence; one that rejects everything always is."""
         return CROWDED if self._run.messages >= CROWD and decision.request != EVERY else None

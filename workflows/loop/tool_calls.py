@@ -192,7 +192,7 @@ class ToolCalls:
         if entry is not None:
             self._in_flight[placed.index] = entry
         valid, rest = find_validity(placed.tool, begun_at), self._waits.find_rest(placed.tool, begun_at, wait)
-        if placed.tool.effect is Effect.READ and (left := self._budget.time_left) is not None:
+        if placed.tool.effect is Effect.READ and (left := self._budget.find_time_left()) is not None:
             # It is cut off at a limit of time; an effect is waited for.
             valid = left
         if placed.tool.remote is not None:

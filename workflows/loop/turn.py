@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 from temporalio import workflow
 
@@ -147,9 +148,19 @@ class Turn:
 
         if not is_decided():
             self._wait_for_people()
-            await workflow.wait_condition(lambda: is_decided() or self._control.is_halting)
+            try:
+                await workflow.wait_condition(
+                    lambda: is_decided() or self._control.is_halting, timeout=self._find_waiting_left(index)
+                )
+            except TimeoutError:
+                self.gate.end_wait(index, "nobody decided before the time of the run was used up")
+                await workflow.wait_condition(lambda: is_decided() or self._control.is_halting)
         verdict = self._run.state.verdicts[index]
         return self._run.state.answers[index] is None and verdict is not None and verdict.allowed
+
+    def _find_waiting_left(self, index: int) -> timedelta | None:
+        """Return the time for which call `index` may wait for people; what takes another one back waits for them."""
+        return None if self._run.state.calls[index].undoes is not None else self.budget.find_waiting_left()
 
     def _wait_for_people(self) -> None:
         if not self._tool_calls.is_busy:
@@ -173,7 +184,7 @@ class Turn:
         if is_keeping(tool):
             self._run.keep_in_mind(index, call.arguments)
             return
-        if call.undoes is None and (used_up := self.budget.take_tool_call()) is not None:
+        if call.undoes is None and (used_up := self._too_late or self.budget.take_tool_call()) is not None:
             self._run.release(tool, call.arguments)
             self._run.answer(index, ToolResult(text=used_up, error=True, cause="budget"))
             return
@@ -190,6 +201,12 @@ class Turn:
         told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.describe_result(made.answer)
         self._run.answer(index, answer)
         self._run.record_step(f"{placed.line} → {told}")
+
+    @property
+    def _too_late(self) -> str | None:
+        """The reason why no call is made any more, where a limit of time is used up."""
+        short = self.budget.find_time_exceeded()
+        return None if short is None else f"not made: {short.reason}"
 
     async def _perform(self, placed: JudgedCall) -> CallOutcome | None:
         """Make one call; return `None` when the run has to halt before its outcome is known."""

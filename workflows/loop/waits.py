@@ -49,7 +49,7 @@ class Waits:
         valid = find_validity(tool, begun_at)
         if seconds is None or begun_at is None:
             return None
-        left = self._budget.time_left if tool.effect is Effect.READ else None
+        left = self._budget.find_time_left() if tool.effect is Effect.READ else None
         if left is not None and left <= timedelta(seconds=seconds):
             return None
         if valid is not None and valid - timedelta(seconds=seconds) < SHORTEST_VALIDITY:

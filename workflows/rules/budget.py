@@ -5,7 +5,7 @@ The run is the only writer of its ledger, so the three steps need no lock: `plan
 nothing is spent beyond a limit whatever is lost, repeated, or carried over.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -327,13 +327,51 @@ def exceeded(
         return _used_up("steps", budget)
     if budget.tool_calls is not None and ledger.tool_calls > budget.tool_calls:
         return _used_up("tool_calls", budget)
-    times: tuple[tuple[Limit, timedelta], ...] = (("wall_time", since_start), ("work_time", worked))
-    for limit, used in times:
-        most: timedelta | None = getattr(budget, limit)
-        last = min(most / 5, timedelta(seconds=LAST_SECONDS)) if most is not None and keeps_last else timedelta(0)
-        if most is not None and used >= most - last:
+    return find_time_exceeded(budget, since_start=since_start, worked=worked, keeps_last=keeps_last)
+
+
+def find_time_exceeded(
+    budget: Budget,
+    *,
+    since_start: timedelta,
+    worked: timedelta,
+    keeps_last: bool = True,
+    spare: timedelta = timedelta(0),
+) -> Shortfall | None:
+    """Return the limit of time that leaves none for another call, or no more than `spare`; `None` if none does."""
+    for limit, most, used in _list_times(budget, since_start, worked):
+        if used >= most - spare - (find_last_time(most) if keeps_last else timedelta(0)):
             return _used_up(limit, budget)
     return None
+
+
+def find_time_left(
+    budget: Budget, *, since_start: timedelta, worked: timedelta, keeps_last: bool, is_last: bool
+) -> timedelta | None:
+    """Return the time of a call that begins now, from a second on; `None` where nothing limits it.
+
+    The last answer has what was kept back for it also after what could not be cut off.
+    """
+    left = []
+    for _, most, used in _list_times(budget, since_start, worked):
+        last = find_last_time(most) if keeps_last else timedelta(0)
+        left.append(max(most - used, last) if is_last else most - used - last)
+    return max(min(left), timedelta(seconds=1)) if left else None
+
+
+def find_last_time(most: timedelta) -> timedelta:
+    """Return the part of a limit of time that is kept back for the last answer."""
+    return min(most / 5, timedelta(seconds=LAST_SECONDS))
+
+
+def _list_times(
+    budget: Budget, since_start: timedelta, worked: timedelta
+) -> Iterator[tuple[Limit, timedelta, timedelta]]:
+    """Yield each limit of time with its length and what is used of it."""
+    if budget.wall_time is not None:
+        yield "wall_time", budget.wall_time, since_start
+    if budget.work_time is not None:
+        yield "work_time", budget.work_time, worked
 
 
 def _used_up(limit: Limit, budget: Budget) -> Shortfall:

@@ -1,12 +1,15 @@
 """Budgets of one run on a real server: reserved first, raised by people, and with an answer at their end."""
 
 import asyncio
+import json
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle, WorkflowQueryFailedError
 
 from mandate.workflows.contracts.run import RunStatus
 from tests.support.agents import Site, new_site, texts_told
@@ -58,6 +61,15 @@ async def test_a_limit_of_model_calls_leaves_one_for_the_answer(site: Site) -> N
     assert (result.status, result.output) == (RunStatus.EXHAUSTED, LAST)
     assert result.reason == "the limit of 3 model calls is used up"
     assert result.usage.model_calls == 3
+
+
+async def until(handle: WorkflowHandle[Any, Any], holds: Callable[[dict[str, Any]], bool]) -> None:
+    """Wait until something holds of a run's progress; a run that has not begun has none."""
+    while True:
+        with suppress(WorkflowQueryFailedError):
+            if holds(await handle.query("progress")):
+                return
+        await asyncio.sleep(0.05)
 
 
 async def test_calls_of_tools_are_not_made_beyond_their_limit(site: Site) -> None:
@@ -132,6 +144,45 @@ async def test_stop_keeps_back_what_the_checks_of_an_answer_need(site: Site) -> 
     result, _ = await site.run("judged")
 
     assert (result.status, result.output, result.usage.model_calls) == (RunStatus.COMPLETED, "done", 3)
+
+
+async def test_the_last_answer_is_no_step_beyond_the_limit(site: Site) -> None:
+    site.write("one", [LOOK], budget={"steps": 1})
+
+    result, _ = await site.run("one")
+
+    assert (result.status, result.output, result.usage.model_calls) == (RunStatus.EXHAUSTED, None, 1)
+    assert result.reason == "the limit of 1 step is used up; nothing is left for a last answer"
+
+
+async def test_words_are_told_in_the_steps_that_people_gave_beside(site: Site) -> None:
+    looks = [{"call": [{"look": {"what": str(number)}}]} for number in range(3)]
+    turns = [*looks, {"delay": "2s", "say": "done early"}, {"expect": {"user": "*look at w*"}, "say": "heard"}]
+    site.write("words", turns, budget={"steps": 2, "when_used_up": "ask"})
+    async with site.serving(), asyncio.timeout(60):
+        handle = await site.start("words")
+        (request,) = await asked(handle)
+        await decide(handle, request, "raise", value={"steps": 10})
+        await until(handle, lambda told: "asking" in told["doing"] and told["step"] == 3)
+        await site.agents.steer(handle.id, "Also look at w", by="ann@example.com")
+        result = await handle.result()
+
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "heard")
+
+
+async def test_words_that_the_last_answer_cannot_be_told_are_refused(site: Site) -> None:
+    site.write("words", [], budget={"steps": 2})
+    script = {"turns": [LOOK], "strict": False, "delay": "2s"}
+    (site.folder / "agents" / "words.script.yaml").write_text(json.dumps(script))
+    async with site.serving(), asyncio.timeout(60):
+        handle = await site.start("words")
+        await until(handle, lambda told: "last answer" in str(told["recent"]))
+        said = {"text": "Also look at w", "by": "ann@example.com"}
+        why = await refusal_of(handle, "steer", said)
+        result = await handle.result()
+
+    assert why.startswith("the run gives its last answer, since the limit of 2 steps is used up; ")
+    assert result.status == RunStatus.EXHAUSTED
 
 
 async def test_people_raise_the_limit_or_take_the_answer(site: Site) -> None:

@@ -92,6 +92,27 @@ async def test_lost_answers_are_told_as_assumed(site: Site) -> None:
     assert record.budget.use["model_calls"].assumed == 2
 
 
+async def test_what_the_run_answers_itself_is_no_call_of_a_tool(site: Site) -> None:
+    keep = {"call": [{"keep_in_mind": {"text": "The order is 81."}}], "usage": USAGE}
+    write(site, "keeps", [keep, {**LOOK, "repeat": 1}, {"say": "done", "usage": USAGE}], tool_calls=5)
+    async with site.serving():
+        handle = await site.start("keeps")
+        await handle.result()
+        told, known = await progress(handle), await recorded(site, handle)
+
+    assert told.use["tool_calls"] == known.use["tool_calls"] == LimitUse(limit=5, spent=1, assumed=0, held=0, left=4)
+
+
+async def test_why_a_last_answer_is_asked_for_is_told_alike_beside_a_note(site: Site) -> None:
+    write(site, "notes", [{"finish": "empty", "usage": USAGE}], model_calls=2)
+    async with site.serving():
+        handle = await site.start("notes")
+        await handle.result()
+        told, known = await progress(handle), await recorded(site, handle)
+
+    assert told.used_up == known.used_up == "the limit of 2 model calls is used up"
+
+
 async def test_checks_by_models_count_for_the_limits(site: Site) -> None:
     (site.folder / "agents").mkdir(exist_ok=True)
     verdict = {"say": '{"verdict": "pass", "reason": "fine"}', "usage": USAGE}

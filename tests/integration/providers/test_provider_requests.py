@@ -551,3 +551,25 @@ async def test_request_that_would_be_refused_is_not_made(
     await adapter.close()
     assert caught.value.message == f"'openai:fake' was not asked: {why}"
     assert (caught.value.type, caught.value.non_retryable, fake.requests) == ("ModelRejected", True, [])
+
+
+@pytest.mark.parametrize(
+    ("most", "thinking"),
+    [
+        (8000, {"type": "enabled", "budget_tokens": 2000}),
+        (2256, {"type": "enabled", "budget_tokens": 2000}),
+        (2000, {"type": "enabled", "budget_tokens": 1744}),
+        (1280, {"type": "enabled", "budget_tokens": 1024}),
+        (1279, {"type": "disabled"}),
+        (256, {"type": "disabled"}),
+    ],
+)
+def test_thinking_leaves_room_for_an_answer_that_a_budget_shortens(
+    adapters: dict[str, Adapter], most: int, thinking: JsonObject
+) -> None:
+    wanted: JsonObject = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
+
+    shortened = replace(prompt(params=wanted), max_output_tokens=most)
+    body = json.loads(adapters[MESSAGES].request(shortened))
+
+    assert (body["max_tokens"], body["thinking"]) == (most, thinking)
