@@ -1,6 +1,6 @@
 """The file of budgets beyond one run, and what is wrong with it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,16 +55,29 @@ def faults_for(settings: Settings) -> tuple[Fault, ...]:
     return ()
 
 
-def warnings_for(settings: Settings, *, agents: Collection[str], people: "People | None") -> tuple[Fault, ...]:
-    """Warn of budgets in which no run of these agents and people ever counts; needs a file without faults."""
+def warnings_for(
+    settings: Settings, *, agents: Mapping[str, Sequence[str]], people: "People | None"
+) -> tuple[Fault, ...]:
+    """Warn of budgets in which no run of these agents and people ever counts, or none can make a call.
+
+    `agents` are their names, each with its models whose price is not known. Needs a file without faults.
+    """
     found = read_budgets(settings)
     return in_order(tuple(_warnings(*found, agents, people))) if found is not None else ()
 
 
 def _warnings(
-    file: BudgetFile, document: Document, agents: Collection[str], people: "People | None"
+    file: BudgetFile, document: Document, agents: Mapping[str, Sequence[str]], people: "People | None"
 ) -> Iterator[Fault]:
     for position, budget in enumerate(file.budgets):
+        if budget.cost_usd is not None:
+            for agent, unpriced in agents.items():
+                if unpriced and budget.agent in {None, EACH, agent}:
+                    message = (
+                        f"limits money, and no price is known for {', '.join(unpriced)} of the agent {agent!r}: no "
+                        "call of them is sent in a run that counts here; add 'price' in its 'models', or 'prices'"
+                    )
+                    yield document.fault(("budgets", position, "cost_usd"), message, str(budget.cost_usd))
         if budget.agent not in {None, EACH, *agents}:
             assert budget.agent is not None
             hint = did_you_mean(budget.agent, agents)

@@ -155,7 +155,7 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
         async with conversation(connection.settings.store, record) as stored:
             async for message in stored.messages(head, full=full or out.as_json):
                 if message.measured is not None:
-                    models.add(message.step, message.measured)
+                    models.add(message.step, message.measured, message.beside)
                 why = record.history.why.get(message.step) if message.role == "assistant" else None
                 if out.as_json:
                     messages.append({**message.to_json(), **({"why": why} if why else {})})

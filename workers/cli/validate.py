@@ -14,6 +14,7 @@ from mandate.activities.toolbox.mcp.lazy_toolbox import LazyMcpToolbox
 from mandate.workers.catalog import budgets, people, readiness
 from mandate.workers.catalog.agents import agent_paths, agent_schema
 from mandate.workers.catalog.catalog import Catalog
+from mandate.workers.catalog.costs import list_call_costs
 from mandate.workers.catalog.endpoints import Endpoints, is_providers_file, providers_schema, try_endpoints
 from mandate.workers.catalog.examples import call_schema
 from mandate.workers.catalog.mcp_acceptance import Offer
@@ -164,7 +165,11 @@ def _budgets(
         return (), ()
     if found is None or catalogs is None or faults:
         return found[0].budgets if found is not None else (), ()
-    agents = [name for catalog in catalogs for name in catalog.agents]
+    agents = {
+        name: [cost.model for cost in list_call_costs(loaded.pinned) if cost.price is None]
+        for catalog in catalogs
+        for name, loaded in catalog.agents.items()
+    }
     return found[0].budgets, budgets.warnings_for(settings, agents=agents, people=people.read_people(settings))
 
 

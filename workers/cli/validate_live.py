@@ -108,17 +108,21 @@ def _tell_answer(out: Output, model: str, completion: Completion, seconds: float
                 "answered_by": completion.answered_by or None,
                 "input_tokens": usage.input_tokens,
                 "output_tokens": usage.output_tokens,
+                "tokens_reported": usage.input_tokens > 0 and usage.output_tokens > 0,
                 "seconds": round(seconds, 3),
                 "cost_usd": None if cost is None else f"{cost:f}",
             }
         )
         return
+    is_told = usage.input_tokens > 0 and usage.output_tokens > 0
+    tokens = f"{usage.input_tokens} in, {usage.output_tokens} out"
+    untold = "the server does not report them; budgets count such a call as it was reserved"
     price = "not known: give `price` in the route, or `prices_as` at the endpoint" if cost is None else f"{cost:f} USD"
     out.print(
         Text.assemble((model, "bold"), " answers"),
         f"  said    {text or '(nothing)'}{f' ({completion.problem})' if completion.problem else ''}",
         f"  model   {completion.answered_by or 'its name is not in the answer'}",
-        f"  tokens  {usage.input_tokens} in, {usage.output_tokens} out",
+        f"  tokens  {tokens if is_told else untold}",
         f"  time    {seconds:.2f} s",
         f"  price   {price}",
     )

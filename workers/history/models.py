@@ -9,6 +9,9 @@ from pydantic import JsonValue
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.transcript import Measured
 
+SUMMARIES = "summaries"
+"""Row of all calls for summaries, of whichever model."""
+
 
 @dataclass(slots=True)
 class ModelTotals:
@@ -40,15 +43,23 @@ class ModelTable:
     """Of the steps of which the history tells."""
     _totals: dict[str, ModelTotals] = field(default_factory=dict)
 
-    def add(self, step: int, measured: Measured) -> None:
-        """Count the answer of one step."""
+    def add(self, step: int, measured: Measured, beside: Usage | None = None) -> None:
+        """Count the answer of one step, and calls for summaries `beside` it, whose cost is in the step's."""
+        beside = beside or Usage()
+        if beside.model_calls:
+            summaries = self._totals.setdefault(SUMMARIES, ModelTotals())
+            summaries.answers += beside.model_calls
+            summaries.input_tokens += beside.input_tokens
+            summaries.output_tokens += beside.output_tokens
+            summaries.cost_usd += beside.cost_usd
+            summaries.priced += beside.model_calls - beside.unpriced_calls
         totals = self._totals.setdefault(measured.model, ModelTotals())
         totals.answers += 1
         totals.input_tokens += measured.input_tokens
         totals.output_tokens += measured.output_tokens
         usage = self.usages.get(step)
         if usage is not None and not usage.unpriced_calls:
-            totals.cost_usd += usage.cost_usd
+            totals.cost_usd += usage.cost_usd - beside.cost_usd
             totals.priced += 1
 
     def __iter__(self) -> Iterator[tuple[str, ModelTotals]]:

@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
     StringConstraints,
     WithJsonSchema,
 )
@@ -111,10 +112,13 @@ def parse_money(value: object) -> Decimal:
     return amount
 
 
+Usd = Annotated[Decimal, PlainSerializer(lambda amount: f"{amount:f}", return_type=str, when_used="json")]
+"""US dollars, exact and of any length; in JSON always digits, where Python writes small ones as `1E-7`."""
+
 _MONEY: JsonObject = {"type": ["string", "integer"], "pattern": r"^\d{1,6}(?:\.\d{1,9})?$", "examples": ["2.00"]}
 
 Money = Annotated[
-    Decimal,
+    Usd,
     BeforeValidator(parse_money),
     Field(ge=0, max_digits=15, decimal_places=9, allow_inf_nan=False),
     WithJsonSchema({**_MONEY, "minimum": 0, "exclusiveMaximum": MOST_MONEY}),
@@ -129,7 +133,7 @@ def _check_amount(amount: Decimal) -> Decimal:
 
 
 PositiveMoney = Annotated[
-    Decimal,
+    Usd,
     BeforeValidator(parse_money),
     AfterValidator(_check_amount),
     WithJsonSchema({**_MONEY, "exclusiveMinimum": 0, "exclusiveMaximum": MOST_MONEY}),

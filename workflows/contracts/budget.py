@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
-from mandate.workflows.contracts.base import Duration, JsonObject, PositiveMoney, Record, Spec
+from mandate.workflows.contracts.base import Duration, JsonObject, PositiveMoney, Record, Spec, Usd
 
 Limit = Literal["steps", "model_calls", "tool_calls", "tokens", "cost_usd", "wall_time", "work_time"]
 """A limit that one run can use up by itself."""
@@ -23,7 +23,8 @@ class BudgetRequest(Spec):
         strict=True,
         ge=1,
         le=1_000_000,
-        description="Model calls that may be made, those of checks and retries included.",
+        description="Model calls that are answered or may be billed, those of checks and summaries too: what a "
+        "provider refuses, or fails at for certain, is not billed and does not count.",
     )
     tool_calls: int | None = Field(
         default=None, strict=True, ge=0, le=1_000_000, description="Calls of tools that may be made."
@@ -81,7 +82,7 @@ class Amount(Record):
 
     model_calls: int = 0
     tokens: int = 0
-    cost_usd: Decimal = Decimal(0)
+    cost_usd: Usd = Decimal(0)
 
     def __add__(self, other: "Amount") -> "Amount":
         return Amount(

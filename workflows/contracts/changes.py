@@ -58,6 +58,12 @@ class Change(Enum):
     KEEPS_TIME = "loop", 5, "Time is kept back for the last answer, and no call or wait for people goes into it."
     COUNTS_LAST_STEP = "loop", 5, "The last answer is a step, and is not asked for where none is left."
     REFUSES_LATE_WORDS = "loop", 5, "Words are refused that no step can be told, by the limit as it is by now."
+    OFFERS_RAISES = (
+        "loop",
+        5,
+        "A raise is offered only of a limit that may be raised, and has to raise the one that is used up.",
+    )
+    KNOWS_NO_LIMIT = "loop", 5, "What is left of money that is not limited is nothing that a condition can read."
     SPENDS_LIMITS = (
         "loop",
         5,

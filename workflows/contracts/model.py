@@ -4,7 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from mandate.workflows.contracts.base import Digest, Record
+from mandate.workflows.contracts.base import Digest, Record, Usd
 from mandate.workflows.contracts.budget import Amount, Grant
 from mandate.workflows.contracts.route import ModelName
 from mandate.workflows.contracts.tool import CallRequest, ToolResult
@@ -21,7 +21,7 @@ class Usage(Record):
     output_tokens: int = 0
     """All output, reasoning included."""
     reasoning_tokens: int = 0
-    cost_usd: Decimal = Decimal(0)
+    cost_usd: Usd = Decimal(0)
     """Sum over the calls with a known price."""
     unpriced_calls: int = 0
     """Calls whose price is unknown: their cost is in no sum."""
@@ -113,7 +113,7 @@ class ModelReply(Record):
     """Attempts before the one that answered whose answers were lost: they may have been billed."""
     estimate: int = 0
     """Tokens of the request as they were estimated, to be compared with those that were billed."""
-    period_cost_usd: Decimal | None = None
+    period_cost_usd: Usd | None = None
     """Spent and held of the budget beyond the run that is used up most."""
     cut: bool = False
     """The conversation was cut for this request."""

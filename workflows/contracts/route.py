@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from decimal import Decimal
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from mandate.workflows.contracts.base import Duration, JsonObject, Money, Record, Spec
+from mandate.workflows.contracts.base import Duration, JsonObject, Money, Record, Spec, Usd
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}:\S+$")]
 """`provider:model`, for example `openai:gpt-6-sol`; `scripted:` is followed by the path of a script.
@@ -103,12 +102,12 @@ class Rates(Record):
 
     above: int = 0
     """These rates are those of the whole call if its input has more tokens than this."""
-    input: Decimal
-    output: Decimal
-    cached_input: Decimal
-    cache_write: Decimal
+    input: Usd
+    output: Usd
+    cached_input: Usd
+    cache_write: Usd
     """Input written to the cache for as long as the requests ask for."""
-    cache_write_hour: Decimal | None = None
+    cache_write_hour: Usd | None = None
     """Input written to the cache for an hour; `None`: as `cache_write`."""
 
 

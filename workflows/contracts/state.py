@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
 
 from mandate.workflows.contracts.agent import AgentPin
-from mandate.workflows.contracts.base import Digest, Record, canonical_json
-from mandate.workflows.contracts.budget import Budget, Ledger
+from mandate.workflows.contracts.base import Digest, Record, Usd, canonical_json
+from mandate.workflows.contracts.budget import Budget, Ledger, Limit
 from mandate.workflows.contracts.compensation import Compensable
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import Outcome
@@ -152,6 +152,8 @@ class Rescue(Record):
     reason: str
     reply: ModelReply | None = None
     """The answer that could not be taken."""
+    limit: Limit | None = None
+    """The limit that is used up, where people are asked to raise it."""
 
 
 class RunState(Record):
@@ -213,7 +215,7 @@ class RunState(Record):
     """In place of the agent's, where the start request names a model."""
     is_counted: bool = False
     """It counts in budgets beyond one run."""
-    period_cost_usd: Decimal = Decimal(0)
+    period_cost_usd: Usd = Decimal(0)
     """Spent in the current period of the budget beyond the run that has the least left, as last known."""
     why_model: str = ""
     """Why the run asks the model that it asks, in one sentence."""

@@ -142,18 +142,21 @@ class Escalations:
         lines.append(f"on: {its.step} steps, {spent.model_calls} model calls{f'; calls of {calls}' if calls else ''}")
         if short.missing:
             lines.append(f"the next step would take up to {short.missing}")
+        is_offered = not self._run.has(Change.OFFERS_RAISES) or rules_budget.can_be_raised(budget, short.limit)
         if budget.raise_at_most is not None:
             lines.append(f"it may be raised to {rules_budget.describe_limits(budget.raise_at_most)} at most")
         lines += [f"done so far: {entry.call}" for entry in its.effects.last[-EFFECTS_SHOWN:]]
         request = self._ask(
             "budget",
-            title=f"{short.reason}: raise it?",
+            title=f"{short.reason}: {'raise it' if is_offered else 'a last answer'}?",
             reason=short.reason,
             evidence=tuple(lines),
             arguments={"limit": short.limit, "reason": short.reason},
-            options=(canonical_json(rules_budget.suggest_raise(budget, short.limit)).decode(),),
+            options=(canonical_json(rules_budget.suggest_raise(budget, short.limit)).decode(),) if is_offered else (),
+            choices=None if is_offered else tuple(choice for choice in CHOICES["budget"] if choice != "raise"),
         )
-        its.rescue = Rescue(request=request, about=recovery.BUDGET, reason=short.reason)
+        needed = short.limit if self._run.has(Change.OFFERS_RAISES) else None
+        its.rescue = Rescue(request=request, about=recovery.BUDGET, reason=short.reason, limit=needed)
 
     def _can_be_accepted(self, about: str, trouble: Trouble, reply: ModelReply | None) -> bool:
         if self._run.has(Change.ACCEPTS_RESULTS):

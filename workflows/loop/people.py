@@ -11,6 +11,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from mandate.workflows import steps
+from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import FailureType
@@ -134,7 +135,9 @@ class PeopleGate:
             return None
         if decision.choice != "raise":
             return f"value: goes with raise, not with {decision.choice!r}" if decision.value is not None else None
-        return budget.find_value_fault(self._run.state.budget or self._run.state.agent.budget, decision.value)
+        limits = self._run.state.budget or self._run.state.agent.budget
+        rescue = self._run.state.rescue
+        return budget.find_value_fault(limits, decision.value, rescue.limit if rescue is not None else None)
 
     def in_clear(self, request: str, value: JsonValue) -> str | None:
         """Return why a changed argument cannot be taken that is sensitive: what is taken in stays in the history."""
@@ -244,7 +247,10 @@ class PeopleGate:
     def _apply(self, taken: decisions.Taken, decision: Decision) -> Receipt:
         self._replace(taken.request)
         if taken.outcome is not None:
-            return self._settled(taken.request, taken.outcome, taken.reason, decision, by=taken.by, answer=taken.answer)
+            reason = taken.reason
+            if taken.request.kind == "budget" and decision.choice == "raise":
+                reason += f": {budget.describe_limits(BudgetRequest.model_validate(decision.value))}"
+            return self._settled(taken.request, taken.outcome, reason, decision, by=taken.by, answer=taken.answer)
         self._stand()
         self._run.record_step(taken.reason)
         return decisions.confirm_recorded(taken.request)

@@ -17,7 +17,7 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
 from mandate.workflows.loop.open_requests import Board
-from mandate.workflows.rules import budget, local_activities, redaction, state_text, totals, wording
+from mandate.workflows.rules import budget, local_activities, policy, redaction, state_text, totals, wording
 
 RECENT = 8
 """Steps that the current details show."""
@@ -120,8 +120,8 @@ class Run:
         )
 
     def _find_money_left(self) -> Decimal | None:
-        limits = self.state.budget or self.state.agent.budget
-        return budget.find_left(self.state.ledger, limits).cost_usd
+        left = budget.find_left(self.state.ledger, self.state.budget or self.state.agent.budget).cost_usd
+        return policy.UNLIMITED if left is None and not self.has(Change.KNOWS_NO_LIMIT) else left
 
     @property
     def payer(self) -> Payer | None:

@@ -106,10 +106,10 @@ def raise_limits(budget: Budget, asked: BudgetRequest) -> Budget:
     return budget.model_copy(update=given)
 
 
-def find_value_fault(budget: Budget | None, value: JsonValue) -> str | None:
+def find_value_fault(budget: Budget | None, value: JsonValue, needed: Limit | None = None) -> str | None:
     """Return why `value` cannot be what a person raises limits to, in one sentence; `None` if it can.
 
-    Without a `budget` only its form is looked at.
+    Without a `budget` only its form is looked at. `needed` is the limit that is used up: one that has to be among them.
     """
     if not isinstance(value, dict):
         return 'value: must be an object with the new limits, for example {"cost_usd": "5.00"}'
@@ -118,6 +118,8 @@ def find_value_fault(budget: Budget | None, value: JsonValue) -> str | None:
     except ValidationError as error:
         return f"value: {validation.sentences(error, BudgetRequest)}"
     fault = find_raise_fault(budget, asked) if budget is not None else None
+    if fault is None and needed is not None and getattr(asked, needed) is None:
+        fault = f"{needed}: is used up, so it has to be raised too"
     return None if fault is None else f"value: {fault}"
 
 
@@ -257,9 +259,9 @@ def settle_usage(
 ) -> tuple[Ledger, Usage]:
     """Return `ledger` after a call that reported `usage`, and that with what is assumed beside it.
 
-    `lost` attempts before it, and answers without a price, count as they were reserved under `grant`.
+    `lost` attempts before it, and answers without a cost, count as they were reserved under `grant`: assumed.
     """
-    held, assumed = ledger.held.get(key), Amount()
+    held, assumed, untold = ledger.held.get(key), Amount(), 0
     if held is not None and grant is not None:
         if lost:
             assumed = take_part(held, lost, grant.attempts)
@@ -267,8 +269,10 @@ def settle_usage(
             # It was billed, and nobody can say how much.
             part = take_part(held, min(usage.unpriced_calls, grant.attempts), grant.attempts)
             assumed = assumed + find_untold(part, usage, is_money_limited=limits.cost_usd is not None)
-    beside = Usage(input_tokens=assumed.tokens, cost_usd=assumed.cost_usd, assumed_calls=lost)
-    return settle(ledger, key, measure_usage(usage), assumed=assumed), usage + beside
+            untold = usage.unpriced_calls if limits.cost_usd is not None else 0
+    beside = Usage(input_tokens=assumed.tokens, cost_usd=assumed.cost_usd, assumed_calls=lost + untold)
+    told = usage.model_copy(update={"unpriced_calls": usage.unpriced_calls - untold}) if untold else usage
+    return settle(ledger, key, measure_usage(usage), assumed=assumed), told + beside
 
 
 def read_failed(failure: ModelFailure | None, grant: Grant | None) -> tuple[Usage, int]:
@@ -401,6 +405,15 @@ def describe_limits(limits: BudgetRequest) -> str:
 def describe_amount(amount: Amount) -> str:
     """Describe what calls take as `$0.0123, 4,500 tokens`."""
     return f"${amount.cost_usd.quantize(Decimal('0.0001'))}, {amount.tokens:,} tokens"
+
+
+def can_be_raised(budget: Budget, limit: Limit) -> bool:
+    """Return whether people may raise this limit from what it is now."""
+    now = getattr(budget, limit)
+    if budget.raise_at_most is None:
+        return now is not None
+    most = getattr(budget.raise_at_most, limit)
+    return now is not None and most is not None and bool(now < most)
 
 
 def suggest_raise(budget: Budget, limit: Limit) -> JsonObject:

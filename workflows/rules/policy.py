@@ -135,7 +135,7 @@ def collect_variables(
 
 
 UNLIMITED = Decimal(10) ** 12
-"""Dollars that conditions see as left where money is not limited."""
+"""Dollars that conditions of older runs see as left where money is not limited."""
 
 
 def collect_run_variables(run: RunFacts, tools: Sequence[Tool]) -> dict[str, object]:
@@ -154,7 +154,7 @@ def collect_run_variables(run: RunFacts, tools: Sequence[Tool]) -> dict[str, obj
             "depth": run.depth,
             "step": run.step,
             "cost_usd": run.cost_usd,
-            "budget_left_usd": UNLIMITED if run.budget_left_usd is None else run.budget_left_usd,
+            **({} if run.budget_left_usd is None else {"budget_left_usd": run.budget_left_usd}),
             "tokens": run.tokens,
             "period_cost_usd": run.period_cost_usd,
             "now": run.now,

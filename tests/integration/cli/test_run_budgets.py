@@ -108,7 +108,7 @@ async def test_printed_commands_raise_limits_as_they_are(desk: Place) -> None:
     limits = await raised(desk, name)
 
     assert ours == f"""mandate decide {name}:r1 --choice raise --value '{{"model_calls":8}}'"""
-    assert (done.code, done.out) == (0, f"{name}:r1  r1 is settled: ann@example.com chose raise\n")
+    assert (done.code, done.out) == (0, f"{name}:r1  r1 is settled: ann@example.com chose raise: 8 model calls\n")
     assert limits["model_calls"] == 8
 
     _, temporals = await commands(desk, f"{name}:r2", "raise")
@@ -133,7 +133,10 @@ async def test_raise_is_short_for_the_choice_with_its_value(desk: Place) -> None
     done = await desk.run("decide", f"{name}:r1", "--raise", "model_calls=6", "--raise", "cost_usd=1.50")
     limits = await raised(desk, name)
 
-    assert (done.code, done.out) == (0, f"{name}:r1  r1 is settled: ann@example.com chose raise\n")
+    assert (done.code, done.out) == (
+        0,
+        f"{name}:r1  r1 is settled: ann@example.com chose raise: 6 model calls, $1.50\n",
+    )
     assert (limits["model_calls"], limits["cost_usd"]) == (6, "1.50")
 
 

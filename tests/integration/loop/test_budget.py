@@ -155,6 +155,50 @@ async def test_the_last_answer_is_no_step_beyond_the_limit(site: Site) -> None:
     assert result.reason == "the limit of 1 step is used up; nothing is left for a last answer"
 
 
+async def test_raise_is_offered_only_of_limits_that_may_be_raised(site: Site) -> None:
+    budget = {"model_calls": 90, "when_used_up": "ask", "raise_at_most": {"model_calls": 100}}
+    site.write("asks", [LOOK], budget=budget)
+    async with site.serving():
+        handle = await site.start("asks", budget={"steps": 2})
+        (request,) = await asked(handle)
+        assert (request.title, request.choices) == (
+            "the limit of 2 steps is used up: a last answer?",
+            ("answer", "stop"),
+        )
+        await decide(handle, request, "answer")
+        result = await handle.result()
+
+    assert (result.status, result.output) == (RunStatus.EXHAUSTED, LAST)
+
+
+async def test_what_is_used_up_has_to_be_raised_and_is_told_with_its_value(site: Site) -> None:
+    site.write("asks", [LOOK], budget={"model_calls": 3, "tokens": 10**6, "when_used_up": "ask"})
+    async with site.serving():
+        handle = await site.start("asks")
+        (request,) = await asked(handle)
+        why = await refusal_of(handle, "decide", decision(request, "raise", value={"tokens": 2 * 10**6}))
+        receipt = await decide(handle, request, "raise", value={"model_calls": 5, "tokens": 2 * 10**6})
+        (again,) = await asked(handle)
+        await decide(handle, again, "stop")
+        await handle.result()
+
+    assert why == "value: model_calls: is used up, so it has to be raised too"
+    assert receipt.message.endswith("chose raise: 5 model calls, 2,000,000 tokens")
+
+
+@pytest.mark.parametrize("verdict", ["deny", "ask"])
+async def test_rule_about_money_that_is_not_limited_counts(site: Site, verdict: str) -> None:
+    """Its condition cannot be evaluated: nothing is left of no limit."""
+    turns = [{"call": [{"look": {"what": "x"}}]}, {"say": "done"}]
+    rule = {"id": "money", "match": {}, "when": "run.budget_left_usd < 1.99", "verdict": verdict}
+    site.write("money", turns, policy=[rule], people={"expires": "1s"})
+
+    result, _ = await site.run("money")
+
+    (told,) = await texts_told(site, result.head)
+    assert told.startswith("refused: ")
+
+
 async def test_words_are_told_in_the_steps_that_people_gave_beside(site: Site) -> None:
     looks = [{"call": [{"look": {"what": str(number)}}]} for number in range(3)]
     turns = [*looks, {"delay": "2s", "say": "done early"}, {"expect": {"user": "*look at w*"}, "say": "heard"}]

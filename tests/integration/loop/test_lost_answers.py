@@ -68,6 +68,13 @@ async def test_answer_that_does_not_tell_its_tokens_counts_as_it_was_reserved(si
     assert 1000 < result.usage.input_tokens + result.usage.output_tokens < 3000
 
 
+async def test_answer_without_its_tokens_is_assumed_where_money_is_limited(site: Site) -> None:
+    result = await run(site, "fake-no-usage", {"cost_usd": "1"})
+
+    assert (result.usage.assumed_calls, result.usage.unpriced_calls) == (1, 0)
+    assert Decimal("0.005") < result.usage.cost_usd < Decimal("0.02")
+
+
 async def test_answer_that_was_lost_before_a_cut_counts_once_in_run_and_record(site: Site, fake: FakeProvider) -> None:
     """Attempt 1 is lost, attempt 2 is refused as too long; the cut that follows is told of the first."""
     looks = [Answer(calls=(Call("look", json.dumps({"what": "x" * 2000})),)) for _ in range(6)]

@@ -12,7 +12,7 @@ from mandate.workers.settings import Settings
 from mandate.workflows.contracts.people import PeopleSpec
 
 SHIPPED = Path("deploy/budgets.yaml").absolute()
-AGENTS = ("refunds", "shop")
+AGENTS: dict[str, list[str]] = {"refunds": [], "shop": []}
 ADDRESS = "'slack:U012AB' is an address of 'Ann@example.com', under whose name their runs count; write that name"
 PEOPLE = People(
     PeopleSpec.model_validate({"people": [{"name": "Ann@example.com", "addresses": ["slack:U012AB"]}, {"name": "bob"}]})
@@ -140,3 +140,16 @@ def test_schema_names_the_keys_of_a_budget() -> None:
     assert isinstance(schema["$defs"], dict)
     assert isinstance(definition := schema["$defs"]["PeriodBudget"], dict)
     assert definition["required"] == ["id", "per"]
+
+
+def test_budget_of_money_in_which_no_call_can_be_made_is_warned_of(folder: Path) -> None:
+    settings = write(folder / "b.yaml", ", cost_usd: '1'", ", cost_usd: '2', agent: shop", "")
+
+    warnings = budgets.warnings_for(settings, agents={"refunds": ["scripted:x"], "shop": []}, people=None)
+
+    (warning,) = warnings
+    assert warning.line == 2
+    assert warning.message == (
+        "limits money, and no price is known for scripted:x of the agent 'refunds': no call of them is sent in a run "
+        "that counts here; add 'price' in its 'models', or 'prices'"
+    )
