@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -180,3 +181,27 @@ def test_what_an_answer_does_not_tell_counts_as_it_was_held(
     held = Amount(model_calls=1, tokens=1500, cost_usd=Decimal("0.5"))
 
     assert rules.find_untold(held, usage, is_money_limited=is_money_limited) == untold
+
+
+TIMES = st.none() | st.timedeltas(timedelta(seconds=5), timedelta(days=2))
+
+
+@given(wall=TIMES, work=TIMES, since_start=st.timedeltas(timedelta(0), timedelta(days=3)), share=st.floats(0, 1))
+def test_no_call_that_is_cut_off_at_its_time_takes_that_of_the_last_answer(
+    wall: timedelta | None, work: timedelta | None, since_start: timedelta, share: float
+) -> None:
+    limits, worked = Budget(wall_time=wall, work_time=work), since_start * share
+    find_left = partial(rules.find_time_left, limits, since_start=since_start, worked=worked, keeps_last=True)
+    used = [(most, passed) for most, passed in ((wall, since_start), (work, worked)) if most is not None]
+
+    left, last = find_left(is_last=False), find_left(is_last=True)
+    is_over = rules.find_time_exceeded(limits, since_start=since_start, worked=worked) is not None
+
+    assert (left is None) == (last is None) == (not used)
+    if left is not None and last is not None:
+        assert last >= min(rules.find_last_time(most) for most, _ in used)
+        # Once it is cut off there is nothing left for another one, and all of what is kept back.
+        if not is_over and left > timedelta(seconds=1):
+            assert all(passed + left + rules.find_last_time(most) <= most for most, passed in used)
+            assert rules.find_time_exceeded(limits, since_start=since_start + left, worked=worked + left) is not None
+        assert is_over == any(passed >= most - rules.find_last_time(most) for most, passed in used)
