@@ -12,7 +12,7 @@ result_cache: results that answer equal calls
 tool_error: an attempt without a result
 retry_after: waits that others ask for
 failures: exceptions as Temporal failures
-grants: attempts of a model call, within a budget
+purse: model calls of an activity, each counted once
 guard: marks of activities' requests
 keyring: keys of an installation
 heartbeat: heartbeats from a background task

@@ -2,12 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 from temporalio import activity
+from temporalio.client import AsyncActivityCancelledError
 
 from mandate.workflows.contracts.tool import QUICK_SECONDS
+
+LEFT_WITHIN = timedelta(seconds=10)
+"""Time that the server has to take in what an attempt leaves behind."""
 
 
 class Stopwatch:
@@ -29,6 +34,28 @@ def leave(*details: object) -> None:
     """Leave `details` behind for the next attempt; a local activity has none."""
     if not activity.info().is_local:
         activity.heartbeat(*details)
+
+
+async def leave_surely(*details: object) -> None:
+    """Leave `details` behind and return once the server has them, whatever becomes of this worker then.
+
+    Other heartbeats reach the server a few seconds later.
+
+    Raises:
+        RPCError: the server did not take them; also where it has given this attempt up.
+    """
+    leave(*details)
+    info = activity.info()
+    if info.is_local:
+        return
+    try:
+        client = activity.client()
+    except RuntimeError:
+        # An activity without a worker, of a test.
+        return
+    # A cancellation comes by the ordinary heartbeats.
+    with suppress(AsyncActivityCancelledError):
+        await client.get_async_activity_handle(task_token=info.task_token).heartbeat(*details, rpc_timeout=LEFT_WITHIN)
 
 
 class Heart:
@@ -53,21 +80,21 @@ class Heart:
 
 
 @asynccontextmanager
-async def send_heartbeats(details: tuple[object, ...] = ()) -> AsyncIterator[Heart]:
-    """Beat four times within the activity's heartbeat timeout while the body runs, each time with `details`."""
+async def send_heartbeats(describe: Callable[[], tuple[object, ...]] = tuple) -> AsyncIterator[Heart]:
+    """Beat four times within the heartbeat timeout until the body ends, each time with what `describe` returns."""
     timeout = activity.info().heartbeat_timeout
     heart = Heart(timeout.total_seconds() if timeout is not None else None)
     if timeout is None:
         yield heart
         return
-    beats = asyncio.create_task(_beat(heart, timeout.total_seconds() / 4, details))
+    beats = asyncio.create_task(_beat(heart, timeout.total_seconds() / 4, describe))
     try:
         yield heart
     finally:
         beats.cancel()
 
 
-async def _beat(heart: Heart, interval: float, details: tuple[object, ...]) -> None:
+async def _beat(heart: Heart, interval: float, describe: Callable[[], tuple[object, ...]]) -> None:
     while True:
         await asyncio.sleep(interval)
-        heart.beat(details)
+        heart.beat(describe())

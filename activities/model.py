@@ -12,16 +12,14 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures, heartbeat
-from mandate.activities.checks.purse import Purse
 from mandate.activities.context.assembly import Assembled, ContextAssembler
-from mandate.activities.context.estimate import estimate_tokens
 from mandate.activities.context.sizes import write_instructions
 from mandate.activities.context.summary import Allowance
-from mandate.activities.grants import Attempts, may_be_billed
 from mandate.activities.own_files import PATIENCE
-from mandate.activities.period_budgets import Held, PeriodBudgets
+from mandate.activities.period_budgets import PeriodBudgets
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from mandate.activities.providers.breaker import Breakers
+from mandate.activities.purse import Purse
 from mandate.activities.toolbox import arguments, schema
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.toolbox.redaction import strike_sensitive
@@ -30,7 +28,6 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import digest_of
-from mandate.workflows.contracts.budget import Amount
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import (
     ANSWER_SPARE,
@@ -38,17 +35,18 @@ from mandate.workflows.contracts.model import (
     Finish,
     ModelReply,
     ModelRequest,
-    Payer,
     Usage,
 )
 from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, TextPart, UserMessage
 from mandate.workflows.rules import budget, routing
-from mandate.workflows.rules.period_budgets import Spender
 
 log = structlog.stdlib.get_logger(__name__)
 
 TEXT_PREVIEW_CHARACTERS = 80
+
+SHORTEST_CALL = 1.0
+"""Seconds that a call has at least, also where the time of its attempt is over."""
 
 
 class ModelActivities:
@@ -90,96 +88,49 @@ class ModelActivities:
                 `ContextTooLong`, not retried; `ModelUnavailable` and store failures, retried, after the provider's
                 `retry-after` if it gave one.
         """
-        attempts = Attempts.read(request.grant)
-        async with heartbeat.send_heartbeats(attempts.describe()):
+        purse, ends_at = Purse.read(request.grant, self._budgets), time.monotonic() + _find_time(activity.info())
+        async with heartbeat.send_heartbeats(purse.describe):
             try:
-                return await self._try_once(attempts, request)
+                return await self._try_once(request, purse, ends_at)
             except ApplicationError as error:
-                # Whatever this attempt failed at: those that were lost before it are told.
-                attempts.fail(error)
+                # Whatever this attempt failed at: what it took, and those before it, is told.
+                purse.fail(error)
+            except BaseException:
+                purse.leave()
+                raise
 
-    async def _try_once(self, attempts: Attempts, request: ModelRequest) -> ModelReply:
+    async def _try_once(self, request: ModelRequest, purse: Purse, ends_at: float) -> ModelReply:
+        """Make one attempt, whose answer is there at `ends_at` of this process's clock."""
         with failures.translate_store_errors():
             agent = await self._agents.get(request.agent)
-        await self._assume_lost(agent, request)
+        await purse.enter(agent, request.payer)
+        allowance = _allow_summaries(agent, request, purse, ends_at)
         with failures.translate_store_errors():
             chain = await self._transcript.load(request.head)
             messages = await self._build_message(agent, chain, request)
-            allowance = self._allow_summaries(agent, request, attempts)
             assembled = await self._context.assemble(agent, chain, messages, request, allowance=allowance)
-        attempts.count_beside(assembled.usage, assembled.lost)
-        attempts.check(assembled.estimate)
-        held = await self._hold(agent, assembled.estimate, request)
-        began = time.monotonic()
-        try:
-            assembled, completion = await self._complete_within(agent, assembled, request, attempts)
-        except ApplicationError as error:
-            if held is not None:
-                await (held.assume() if may_be_billed(error) else held.settle(Amount()))
-            raise
-        except asyncio.CancelledError:
-            # Cut off by a limit of time, or by the end of the worker: the provider may go on, and bill it.
-            if held is not None:
-                await held.assume()
-            raise
-        attempts.is_answered = True
-        completion = _count_cached(completion, request)
-        seconds = round(time.monotonic() - began, 2) if agent.prefer == "latency" else 0.0
-        told: dict[str, object] = {"latency": seconds, "lost": attempts.lost + attempts.lost_beside}
-        if held is not None:
-            usage = completion.usage
-            await (held.assume() if usage.unpriced_calls else held.settle(budget.measure_usage(usage)))
-            told["period_cost_usd"] = held.use.cost_usd if held.use is not None else None
-        with failures.translate_store_errors():
-            reply = await self._reply(agent, assembled, request, completion)
-        return reply.model_copy(update=told) if any(told.values()) else reply
-
-    def _allow_summaries(self, agent: PinnedAgent, request: ModelRequest, attempts: Attempts) -> Allowance:
-        """Return what summaries for this call may take: one takes the place of an attempt, and no more than it may."""
-        payer, grant = request.payer, request.grant
-        spender = Spender(agent.name, payer.requester, payer.labels) if payer is not None else None
-        purse = Purse(estimate_tokens, budgets=self._budgets, spender=spender)
-        if grant is None:
-            return Allowance(purse)
-        price = agent.price(request.model or agent.models[0])
-        worth = budget.measure_call(budget.CallSize(grant.input_tokens, grant.output_tokens, price))
-        return Allowance(purse, worth, attempts.spare)
-
-    async def _assume_lost(self, agent: PinnedAgent, request: ModelRequest) -> None:
-        """Count what attempts before this one still hold, whatever becomes of this one: their workers were lost."""
-        info = activity.info()
-        if info.attempt > 1 and self._budgets is not None and request.payer is not None:
-            earlier = [_name_reservation(info, attempt) for attempt in range(1, info.attempt)]
-            await self._budgets.assume_lost(earlier, _make_spender(agent, request.payer))
-
-    async def _hold(self, agent: PinnedAgent, input_tokens: int, request: ModelRequest) -> Held | None:
-        """Hold what this attempt may take in the budgets beyond the run that it counts in."""
-        if self._budgets is None or request.payer is None:
-            return None
-        info, model = activity.info(), request.model or agent.models[0]
-        price = agent.price(model)
-        longest = _find_longest(agent, request, routing.find_pin(agent.route, model))
-        return await self._budgets.hold(
-            _name_reservation(info, info.attempt),
-            _make_spender(agent, request.payer),
-            budget.measure_call(budget.CallSize(input_tokens, longest, price)),
-            unpriced_model=model if price is None else None,
-        )
-
-    async def _complete_within(
-        self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest, attempts: Attempts
-    ) -> tuple[Assembled, Completion]:
-        """Return the answer and the request that it is to: a shorter one where the model takes less than is known."""
         while True:
             try:
-                return assembled, await self._complete(agent, assembled, request)
+                completion, seconds = await self._complete(agent, assembled, request, purse, ends_at)
+                break
             except ApplicationError as error:
                 if error.type != FailureType.CONTEXT_TOO_LONG:
                     raise
+                # The model takes less than is known of it.
                 with failures.translate_store_errors():
-                    allowance = self._allow_summaries(agent, request, attempts)
                     assembled = await self._context.shorten(agent, assembled, request, error, allowance=allowance)
-                attempts.count_beside(assembled.usage, assembled.lost)
+        completion = _count_cached(completion, request)
+        use = purse.period_use
+        told: dict[str, object] = {
+            "latency": round(seconds, 2) if agent.prefer == "latency" else 0.0,
+            # All but the one that was answered; what it took is told with its answer, or else it is lost.
+            "lost": purse.lost - 1,
+            "period_cost_usd": use.cost_usd if use is not None else None,
+            "beside": purse.usage if purse.usage.model_calls else None,
+        }
+        with failures.translate_store_errors():
+            reply = await self._reply(agent, assembled, request, completion, beside=purse.usage)
+        return reply.model_copy(update=told) if any(told.values()) else reply
 
     async def _build_message(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
         """Return the results of the last turn's calls, the runtime's note and people's messages, as one message."""
@@ -189,41 +140,64 @@ class ModelActivities:
         contents = (*parts, *note, *words)
         return (UserMessage(role="user", parts=contents),) if contents else ()
 
-    async def _complete(self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest) -> Completion:
-        provider, _, model = (request.model or agent.models[0]).partition(":")
-        info = activity.info()
-        pin = routing.find_pin(agent.route, f"{provider}:{model}")
-        prompt = Prompt(
-            model=model,
-            instructions=write_instructions(agent),
-            tools=agent.tools,
-            agent=request.agent,
-            conversation=assembled.conversation,
-            max_output_tokens=_find_longest(agent, request, pin),
-            is_last=request.is_last,
-            price=agent.price(f"{provider}:{model}"),
-            timeout=_find_time(info),
-            attempt=info.attempt,
-            has_others=request.has_others,
-            params=agent.params.get(f"{provider}:{model}", {}),
-        )
-        completion = await (await self.provider(provider)).complete(prompt)
+    async def _complete(
+        self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest, purse: Purse, ends_at: float
+    ) -> tuple[Completion, float]:
+        """Ask the model within what the run has for it, and return its answer and the seconds that it took."""
+        purse.check(assembled.estimate)
+        name = request.model or agent.models[0]
+        provider, _, model = name.partition(":")
+        longest, price = _find_longest(agent, request, routing.find_pin(agent.route, name)), agent.price(name)
+        asked = await self.provider(provider)
+        seconds = 0.0
+
+        async def ask() -> Completion:
+            nonlocal seconds
+            # There may have been a wait for room in a budget beyond the run.
+            began = time.monotonic()
+            prompt = Prompt(
+                model=model,
+                instructions=write_instructions(agent),
+                tools=agent.tools,
+                agent=request.agent,
+                conversation=assembled.conversation,
+                max_output_tokens=longest,
+                is_last=request.is_last,
+                price=price,
+                timeout=_find_rest(ends_at),
+                attempt=purse.number,
+                has_others=request.has_others,
+                params=agent.params.get(name, {}),
+            )
+            answer = await asked.complete(prompt)
+            seconds = time.monotonic() - began
+            return answer
+
+        size = budget.CallSize(assembled.estimate, longest, price)
+        completion = await purse.buy(name, size, ask, within=_find_rest(ends_at))
         log.info(
             "model_answered",
-            model=f"{provider}:{model}",
+            model=name,
             step=request.step,
             finish=str(completion.finish),
             calls=len(completion.message.calls),
             input_tokens=completion.usage.input_tokens,
             output_tokens=completion.usage.output_tokens,
         )
-        return completion
+        return completion, seconds
 
     async def _reply(
-        self, agent: PinnedAgent, assembled: Assembled, request: ModelRequest, completion: Completion
+        self,
+        agent: PinnedAgent,
+        assembled: Assembled,
+        request: ModelRequest,
+        completion: Completion,
+        *,
+        beside: Usage,
     ) -> ModelReply:
+        """Keep an answer and return it; `beside` is what other calls took that were made for it."""
         message, chain, messages = completion.message, assembled.chain, assembled.told
-        usage = completion.usage + assembled.usage
+        usage = completion.usage + beside
         measured = self._context.measure_answer(assembled, request.model or agent.models[0], completion.usage)
         if message.calls:
             salt = sensitive_arguments.find_salt(chain.conversation)
@@ -238,7 +212,7 @@ class ModelActivities:
                 usage=usage,
                 estimate=assembled.estimate if request.grant is not None else 0,
                 cut=assembled.is_cut,
-                context_tokens=_find_context(assembled, completion.usage),
+                context_tokens=_find_context(completion.usage, beside),
             )
         text, finish, problem = _final(agent, completion)
         content = text.encode(errors="replace")
@@ -255,7 +229,7 @@ class ModelActivities:
             problem=problem,
             estimate=assembled.estimate if request.grant is not None else 0,
             cut=assembled.is_cut,
-            context_tokens=_find_context(assembled, completion.usage),
+            context_tokens=_find_context(completion.usage, beside),
         )
 
     async def provider(self, name: str) -> Provider:
@@ -278,19 +252,26 @@ class ModelActivities:
         return self.breakers.guard(name, await self._makers[name]())
 
 
-def _name_reservation(info: activity.Info, attempt: int) -> str:
-    """Return the name under which an attempt of this activity holds: each may be billed."""
-    return f"{info.workflow_run_id}:{info.activity_id}:{attempt}"
+def _allow_summaries(agent: PinnedAgent, request: ModelRequest, purse: Purse, ends_at: float) -> Allowance:
+    """Return what summaries for this call may take: each takes the place of an attempt, and no more than it may."""
+    grant = request.grant
+    if grant is None:
+        return Allowance(purse, ends_at)
+    price = agent.price(request.model or agent.models[0])
+    return Allowance(
+        purse, ends_at, budget.measure_call(budget.CallSize(grant.input_tokens, grant.output_tokens, price))
+    )
 
 
-def _make_spender(agent: PinnedAgent, payer: Payer) -> Spender:
-    return Spender(agent.name, payer.requester, payer.labels)
-
-
-def _find_time(info: activity.Info) -> timedelta:
-    """Return the time for the whole call, so that its answer can be stored after it."""
+def _find_time(info: activity.Info) -> float:
+    """Return the seconds for all calls of an attempt, so that its answer can be stored after them."""
     whole = info.start_to_close_timeout or timedelta(minutes=10)
-    return max(whole - ANSWER_SPARE, whole * 0.8) if whole < 5 * ANSWER_SPARE else whole - ANSWER_SPARE
+    calls = max(whole - ANSWER_SPARE, whole * 0.8) if whole < 5 * ANSWER_SPARE else whole - ANSWER_SPARE
+    return calls.total_seconds()
+
+
+def _find_rest(ends_at: float) -> timedelta:
+    return timedelta(seconds=max(ends_at - time.monotonic(), SHORTEST_CALL))
 
 
 def _find_longest(agent: PinnedAgent, request: ModelRequest, pin: RoutePin | None) -> int:
@@ -300,9 +281,9 @@ def _find_longest(agent: PinnedAgent, request: ModelRequest, pin: RoutePin | Non
     return (pin and pin.max_output_tokens) or agent.max_output_tokens
 
 
-def _find_context(assembled: Assembled, usage: Usage) -> int:
+def _find_context(usage: Usage, beside: Usage) -> int:
     """Return the tokens of the conversation, where those of the reply's usage are more; else 0."""
-    return usage.input_tokens + usage.output_tokens if assembled.usage.model_calls else 0
+    return usage.input_tokens + usage.output_tokens if beside.model_calls else 0
 
 
 def _count_cached(completion: Completion, request: ModelRequest) -> Completion:

@@ -105,6 +105,8 @@ class PeriodBudgets:
     async def assume_lost(self, reservations: Sequence[str], spender: Spender) -> None:
         """Count what these reservations still hold as spent and assumed: the workers that made them were lost.
 
+        Each counts with all those whose names go on after it, with `:`.
+
         Raises:
             ApplicationError: store failures, retried.
         """
@@ -112,7 +114,7 @@ class PeriodBudgets:
             return
         with failures.translate_store_errors():
             for reservation in reservations:
-                await self._store.settle(reservation)
+                await self._store.assume_all(reservation)
 
     async def hold(
         self,
@@ -121,19 +123,21 @@ class PeriodBudgets:
         amount: Amount,
         *,
         unpriced_model: str | None = None,
+        within: timedelta | None = None,
         now: datetime | None = None,
     ) -> Held:
         """Reserve what a model call may take at most, in every budget that its run counts in, or in none.
 
         The store is asked only where there is such a budget. A call that would fit if others that are under way took
-        nothing waits a while for them. `reservation` names one request that may be billed: the
+        nothing waits a while for them, `within` at most. `reservation` names one request that may be billed: the
         same name again holds nothing more. `unpriced_model` is the model where its price is not known.
 
         Raises:
             ApplicationError: `BudgetUsedUp`, not retried, when a budget has no room; `ModelRejected` for an unpriced
                 model where money is limited; store failures, retried.
         """
-        deadline = time.monotonic() + self._patience.total_seconds()
+        patience = self._patience if within is None else min(self._patience, within)
+        deadline = time.monotonic() + patience.total_seconds()
         for wait in _waits():
             moment = now or datetime.now(UTC)
             shares = await self.find_shares(spender, moment)
@@ -142,8 +146,13 @@ class PeriodBudgets:
             lines = [_make_line(share) for share in shares]
             if not lines:
                 break
-            with failures.translate_store_errors():
-                reserved = await self._store.reserve(reservation, lines, amount)
+            try:
+                with failures.translate_store_errors():
+                    reserved = await self._store.reserve(reservation, lines, amount)
+            except asyncio.CancelledError:
+                # It may be held by now, and nothing will be sent.
+                await Held(self._store, reservation, lines, ()).settle(Amount())
+                raise
             if reserved.full is None:
                 return Held(self._store, reservation, lines, reserved.balances)
             if not _may_fit_later(lines, reserved, amount) or time.monotonic() + wait > deadline:

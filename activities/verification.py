@@ -3,12 +3,10 @@
 import asyncio
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
-from pydantic import ValidationError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -17,13 +15,13 @@ from mandate.activities.checks import functions, model_judge
 from mandate.activities.checks.findings import Unable, check_condition, parse_value, read_json, report, report_failure
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
 from mandate.activities.checks.probe import ProbeFinding, Prober
-from mandate.activities.checks.purse import Purse
 from mandate.activities.checks.subject import Work, load_call, load_work, shows_results
 from mandate.activities.context import calibration, estimate
 from mandate.activities.heartbeat import Stopwatch
 from mandate.activities.own_files import PATIENCE, OwnFiles
 from mandate.activities.period_budgets import PeriodBudgets
 from mandate.activities.providers.base import GetProvider
+from mandate.activities.purse import Purse
 from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox import schema
 from mandate.activities.toolbox.base import CallContext, Toolbox
@@ -36,16 +34,11 @@ from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import FailureType, Outcome
-from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import ToolDefinition, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, CheckSpec, Probed, ProbeRequest
 from mandate.workflows.rules import plain_text
-from mandate.workflows.rules.period_budgets import Spender
 
 log = structlog.stdlib.get_logger(__name__)
-
-SPENT_MARK = "mandate:spent"
-"""Tells what attempts before this one cost from other heartbeat details."""
 
 REQUEST_TOKENS = 64
 """Tokens around the text of a request to a model that judges."""
@@ -86,28 +79,28 @@ class VerificationActivities:
             ApplicationError: `CheckUnable`, retried after a while; a store failure before the check is known, retried.
         """
         structlog.contextvars.bind_contextvars(step=request.step, call=request.index, check=request.check)
-        spent, stopwatch = Spent.read(), Stopwatch()
-        purse = self._open_purse(request, spent)
+        purse, stopwatch = Purse.read(request.grant, self._budgets), Stopwatch()
         check: CheckSpec | None = None
         try:
-            async with heartbeat.send_heartbeats():
+            async with heartbeat.send_heartbeats(purse.describe):
                 with failures.translate_store_errors():
                     agent = await self._agents.get(request.agent)
                 check = next((one for one in agent.checks if one.name == request.check), None)
                 if check is None:
                     raise Unable(f"the agent has no check {request.check!r}", lasting=True)
                 async with asyncio.timeout(_find_timeout().total_seconds()):
-                    purse.spender = _find_spender(agent, request)
+                    if check.kind == "model":
+                        await _enter(purse, agent, request)
                     finding = await self._find(agent, check, request, purse)
         except TimeoutError:
-            return _report_unable(
-                check, Unable(f"it took longer than {_find_timeout().total_seconds():g} s"), spent.usage, purse
-            )
+            return _report_unable(check, Unable(f"it took longer than {_find_timeout().total_seconds():g} s"), purse)
         except Unable as unable:
-            return _report_unable(check, unable, spent.usage, purse)
+            return _report_unable(check, unable, purse)
+        except BaseException:
+            purse.leave()
+            raise
         log.info("result_checked", finding=finding.finding)
-        told = {"usage": spent.usage + finding.usage, "quick": stopwatch.is_quick, "lost": purse.lost}
-        return finding.model_copy(update=told)
+        return _tell_spent(finding, check, purse).model_copy(update={"quick": stopwatch.is_quick})
 
     @activity.defn
     async def probe_call(self, request: ProbeRequest) -> Probed:
@@ -149,9 +142,6 @@ class VerificationActivities:
             result = result if shown else result.model_copy(update={"preview": ""})
         return Probed(outcome=seen.outcome, reason=reason, result=result)
 
-    def _open_purse(self, request: CheckRequest, spent: "Spent") -> Purse:
-        return Purse(_measure, request.grant, self._budgets, made=spent.usage.model_calls + spent.lost, lost=spent.lost)
-
     async def _find(self, agent: PinnedAgent, check: CheckSpec, request: CheckRequest, purse: Purse) -> CheckResult:
         """Make one attempt of a check; nothing sensitive is in its reason."""
         try:
@@ -186,15 +176,14 @@ class VerificationActivities:
                 assert check.rubric is not None
                 if work.is_cut and work.definition is None:
                     work = await self._read_whole(work, request)
-                within, attempt = _find_timeout(), activity.info().attempt
                 return await model_judge.judge(
                     check.route,
                     check.rubric,
                     work,
                     provider=self._provider,
-                    within=within,
-                    attempt=attempt,
+                    within=_find_timeout(),
                     purse=purse,
+                    measure=_measure,
                 )
 
     async def _read_whole(self, work: Work, request: CheckRequest) -> Work:
@@ -272,18 +261,25 @@ def _clean_reason(reason: str, calls: Sequence[tuple[ToolDefinition | None, Json
     return plain_text.shorten(reason)
 
 
-def _report_unable(check: CheckSpec | None, unable: Unable, before: Usage, purse: Purse) -> CheckResult:
+def _tell_spent(finding: CheckResult, check: CheckSpec | None, purse: Purse) -> CheckResult:
+    """Return the finding with what its models took, and may have taken; others have none."""
+    if check is None or check.kind != "model":
+        return finding
+    return finding.model_copy(update={"usage": purse.usage, "lost": purse.lost})
+
+
+def _report_unable(check: CheckSpec | None, unable: Unable, purse: Purse) -> CheckResult:
     """Return the finding `unable` after the last attempt.
 
     Raises:
         ApplicationError: `CheckUnable`, while there is another attempt; what this one cost is kept for it.
     """
-    attempt, spent = activity.info().attempt, before + unable.usage
+    attempt = activity.info().attempt
     log.warning("check_unable", reason=unable.reason, attempt=attempt)
     if check is None or unable.lasting or attempt > check.retries:
-        return CheckResult(finding="unable", reason=unable.reason, usage=spent, lost=purse.lost)
-    if spent != Usage() or purse.lost or check.kind == "model":
-        heartbeat.leave(SPENT_MARK, spent.model_dump(mode="json"), attempt + 1, purse.lost)
+        found = CheckResult(finding="unable", reason=unable.reason, needed=unable.needed)
+        return _tell_spent(found, check, purse)
+    purse.leave()
     wait = unable.retry_after if unable.retry_after is not None else 2.0 ** min(attempt - 1, 5)
     raise ApplicationError(
         unable.reason,
@@ -293,32 +289,16 @@ def _report_unable(check: CheckSpec | None, unable: Unable, before: Usage, purse
     ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Cost of the attempts before this one, as far as they could leave it behind."""
-
-    usage: Usage
-    lost: int
-    """Attempts that left nothing: each may have made a call that was billed."""
-
-    @classmethod
-    def read(cls) -> "Spent":
-        info = activity.info()
-        match tuple(info.heartbeat_details):
-            case (str(mark), dict(usage), int(number), int(lost)) if mark == SPENT_MARK and number <= info.attempt:
-                with suppress(ValidationError):
-                    return cls(Usage.model_validate(usage), lost + info.attempt - number)
-        return cls(Usage(), info.attempt - 1)
+async def _enter(purse: Purse, agent: PinnedAgent, request: CheckRequest) -> None:
+    try:
+        await purse.enter(agent, request.payer)
+    except ApplicationError as error:
+        raise Unable(error.message) from None
 
 
 def _measure(text: str) -> int:
     """Return the tokens of a request to a model that judges, at most."""
     return calibration.estimate_request(0, estimate.count(text), calibration.UNKNOWN) + REQUEST_TOKENS
-
-
-def _find_spender(agent: PinnedAgent, request: CheckRequest) -> Spender | None:
-    payer = request.payer
-    return Spender(agent.name, payer.requester, payer.labels) if payer is not None else None
 
 
 def _find_timeout() -> timedelta:

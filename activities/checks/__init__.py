@@ -3,7 +3,6 @@
 subject: call or answer that is checked
 functions: Python functions as checks
 model_judge: checks by a model
-purse: budget of such checks
 evidence: what such a model sees
 findings: outcome of a check
 lookup: calls of read tools

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pydantic import JsonValue
 
 from mandate.workflows.contracts.base import JsonObject
-from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.verification import CheckResult
 from mandate.workflows.rules import surrogates
 from mandate.workflows.rules.cel import evaluation
@@ -25,7 +24,7 @@ class Unable(Exception):
     """A check that could not be made."""
 
     def __init__(
-        self, reason: str, *, lasting: bool = False, retry_after: float | None = None, usage: Usage | None = None
+        self, reason: str, *, lasting: bool = False, retry_after: float | None = None, needed: int = 0
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -33,12 +32,12 @@ class Unable(Exception):
         """Another attempt would end in the same way."""
         self.retry_after = retry_after
         """Seconds to wait before another attempt; `None` for what is usual."""
-        self.usage = usage or Usage()
-        """What the attempt cost all the same."""
+        self.needed = needed
+        """Tokens of a request, where it was not sent since less is reserved."""
 
 
-def report(passed: bool, reason: str, usage: Usage | None = None) -> CheckResult:  # noqa: FBT001 - it is the finding
-    return CheckResult(finding="pass" if passed else "fail", reason=reason, usage=usage or Usage())
+def report(passed: bool, reason: str) -> CheckResult:  # noqa: FBT001 - it is the finding
+    return CheckResult(finding="pass" if passed else "fail", reason=reason)
 
 
 def report_failure(reason: str) -> CheckResult:

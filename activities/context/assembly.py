@@ -5,8 +5,7 @@ repeated attempt and every later step begin with the same bytes, in whichever wo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from math import ceil
 
 import structlog
@@ -48,7 +47,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 REFUSED_SHARE = 0.7
 """Of the estimate of a refused request: what the next one has at most."""
-SUMMARY_TIME = timedelta(minutes=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,6 @@ class Assembled:
     estimate: int
     ratios: Ratios
     is_cut: bool = False
-    usage: Usage = field(default_factory=Usage)
-    """Of calls that were made for it."""
-    lost: int = 0
-    """Such calls that may have been billed without an answer."""
 
 
 class ContextAssembler:
@@ -129,7 +123,7 @@ class ContextAssembler:
         shorter = await self._cut(agent, refused, request, found, too_long=refused.estimate, allowance=allowance)
         if shorter.tokens.total > 0.95 * refused.tokens.total:
             raise error
-        return replace(shorter, usage=refused.usage + shorter.usage, lost=refused.lost + shorter.lost)
+        return shorter
 
     @staticmethod
     def measure_answer(assembled: Assembled, model: str, usage: Usage) -> Measured | None:
@@ -180,15 +174,15 @@ class ContextAssembler:
         found = found if found is None or learned is None else replace(found, limit=min(found.limit, learned))
         cutter = _Cutter(self._sizes.measure(request.agent, agent), agent, whole, request.state or "")
         limit = found.limit if found is not None else learned or ceil(whole.estimate * limits.AIM)
-        made, kept_from = summary.Summary(self._lines_before(whole)), 0
+        lines, kept_from = self._lines_before(whole), 0
         key = _name_cut(whole, request, model, too_long)
         aim = ceil(limit * limits.AIM)
         if agent.context.summary is not None:
             if (kept := await self._transcript.blobs.find_first(key)) is not None:
                 return await self._resume(agent, kept, request.agent, model)
             draft = cutter.cut(aim, ())
-            made, kept_from = await self._sum_up(agent, whole, draft, model, limit=limit, allowance=allowance)
-        plan = cutter.cut(aim, made.lines)
+            lines, kept_from = await self._sum_up(agent, whole, draft, model, limit=limit, allowance=allowance)
+        plan = cutter.cut(aim, lines)
         salt = sensitive_arguments.find_salt(whole.conversation)
         earlier = await self._transcript.earlier_calls.add(
             whole.chain.cut.earlier if whole.chain.cut is not None else (), _list_calls(agent, plan.dropped, salt)
@@ -200,11 +194,9 @@ class ContextAssembler:
             kept_from=kept_from,
             earlier=earlier,
             left_out=plan.left_out,
-            summary=made.lines,
+            summary=lines,
             limit=learned,
             ratios=whole.ratios,
-            spent=made.usage,
-            lost=made.lost,
         )
         chain = await self._transcript.append(whole.chain, request.agent, whole.told, cut=cut)
         if agent.context.summary is not None:
@@ -217,8 +209,7 @@ class ContextAssembler:
 
     def _begin(self, agent: PinnedAgent, chain: Chain, digest: Digest, model: str) -> Assembled:
         assert chain.cut is not None
-        begun = self._measure(agent, chain, (), digest, model)
-        return replace(begun, is_cut=True, usage=chain.cut.spent, lost=chain.cut.lost)
+        return replace(self._measure(agent, chain, (), digest, model), is_cut=True)
 
     @staticmethod
     def _lines_before(whole: Assembled) -> tuple[SummaryLine, ...]:
@@ -230,7 +221,7 @@ class ContextAssembler:
 
     async def _sum_up(
         self, agent: PinnedAgent, whole: Assembled, draft: "_Plan", model: str, *, limit: int, allowance: Allowance
-    ) -> tuple[summary.Summary, int]:
+    ) -> tuple[tuple[SummaryLine, ...], int]:
         """Return the lines in place of all that was left out, and where what is kept begins."""
         before = whole.chain.cut
         first = before.kept_from if before is not None else 0
@@ -239,9 +230,9 @@ class ContextAssembler:
         dropped = _leave_last(segments, answers)
         lines = self._lines_before(whole)
         if not draft.dropped or not dropped:
-            return summary.Summary(lines), first
+            return lines, first
         sources = await summary.list_sources(self._transcript, agent, lines, dropped)
-        task = summary.Task(agent, model, limit, lines, sources, SUMMARY_TIME, allowance)
+        task = summary.Task(agent, model, limit, lines, sources, allowance)
         made = await summary.summarise(task, self._provider, attempt=activity.info().attempt)
         return made, dropped[-1][1].position
 

@@ -1,20 +1,20 @@
 """Summaries of what cuts leave out: made from sources, and held to them line by line."""
 
+import asyncio
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 
 import structlog
 from temporalio.exceptions import ApplicationError
 
-from mandate.activities.checks.findings import Unable
-from mandate.activities.checks.purse import Purse
 from mandate.activities.context.estimate import estimate_tokens
-from mandate.activities.grants import may_be_billed
 from mandate.activities.providers.base import Completion, GetProvider, Prompt
+from mandate.activities.purse import Purse
 from mandate.activities.toolbox import arguments
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript.conversation import Conversation
@@ -22,7 +22,7 @@ from mandate.activities.transcript.log import TranscriptLog
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, JsonObject, digest_of
 from mandate.workflows.contracts.budget import Amount
-from mandate.workflows.contracts.model import Finish, Usage
+from mandate.workflows.contracts.model import Finish
 from mandate.workflows.contracts.transcript import (
     AssistantMessage,
     CallPart,
@@ -46,6 +46,7 @@ SOURCES_CHARACTERS = 120_000
 """Of all sources that the model is shown; how many it takes may make it less."""
 SHORTEST_SOURCE = 200
 SOURCES_PER_LINE = 4
+SUMMARY_TIME = timedelta(minutes=3)
 
 _INSTRUCTIONS = f"""\
 You keep the notes of an AI agent. The oldest part of its conversation is about to be left out; your notes stay.
@@ -72,33 +73,25 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """Lines in place of what was left out."""
-
-    lines: tuple[SummaryLine, ...]
-    usage: Usage = field(default_factory=Usage)
-    lost: int = 0
-    """Calls that may have been billed without an answer."""
-
-
-@dataclass(slots=True)
 class Allowance:
-    """Share of a model call's grant that summaries may take, and the purse of the budgets beyond the run."""
+    """Share of the money and time of one model call that summaries for it may take."""
 
     purse: Purse
+    ends_at: float
+    """Moment of this process's clock by which the model has to have answered."""
     worth: Amount | None = None
-    """Of one call, at most: one attempt's share of the grant; `None` where the run has no limit."""
-    spare: int | None = None
-    """Calls that there may be."""
+    """Of one summary, at most: one attempt's share of the grant; `None` where the run has no limit."""
 
     def affords(self, call: Amount) -> bool:
-        if self.worth is None or self.spare is None:
+        """Return whether one more call may be made, and the model is asked all the same."""
+        if self.worth is None or self.purse.left is None:
             return True
-        return self.spare > 0 and call.tokens <= self.worth.tokens and call.cost_usd <= self.worth.cost_usd
+        return self.purse.left > 1 and call.tokens <= self.worth.tokens and call.cost_usd <= self.worth.cost_usd
 
-    def take(self) -> None:
-        """Count one call that is, or may be, billed."""
-        self.spare = None if self.spare is None else self.spare - 1
+    def find_time(self, models: int) -> timedelta:
+        """Return the time of the next call, where so many models may be asked: half of what is left is for them."""
+        left = timedelta(seconds=max(self.ends_at - time.monotonic(), 0))
+        return min(left / 2 / models, SUMMARY_TIME)
 
 
 def list_names(text: str) -> frozenset[str]:
@@ -197,7 +190,6 @@ class Task:
     before: tuple[SummaryLine, ...]
     sources: tuple[Source, ...]
     """Those of the lines before, then what is left out now."""
-    timeout: timedelta
     allowance: Allowance
 
 
@@ -216,31 +208,32 @@ async def list_sources(
     return tuple(source for source in sources if source.text.strip())
 
 
-async def summarise(task: Task, provider: GetProvider, *, attempt: int) -> Summary:
-    """Ask the models for a summary, one after another; when none gives one, the lines before stay."""
+async def summarise(task: Task, provider: GetProvider, *, attempt: int) -> tuple[SummaryLine, ...]:
+    """Return a summary of the first model that gives one; when none does, the lines before stay."""
     spec = task.agent.context.summary
     assert spec is not None
-    spent, lost = Usage(), 0
-    for name in spec.models or (task.model,):
+    names = spec.models or (task.model,)
+    for place, name in enumerate(names):
+        within = task.allowance.find_time(len(names) - place)
         try:
-            completion = await _complete(name, task, provider, attempt)
-        except (ApplicationError, Unable) as error:
-            lost += isinstance(error, ApplicationError) and may_be_billed(error)
-            log.warning("summary_failed", model=name, reason=str(error))
+            async with asyncio.timeout(within.total_seconds()):
+                completion = await _complete(name, task, provider, attempt, within)
+        except (ApplicationError, TimeoutError) as error:
+            reason = str(error) or f"it took longer than {within.total_seconds():g} s"
+            log.warning("summary_failed", model=name, reason=reason)
             continue
         if completion is None:
             log.warning("summary_left_out", model=name, reason="the budget of the run has no room for it")
             continue
-        spent += completion.usage
         lines = check_lines(completion.message.text, task.sources)
         log.info("summary_made", model=name, lines=len(lines), written=len(completion.message.text.splitlines()))
         if completion.finish in (Finish.COMPLETE, Finish.TRUNCATED) and lines:
-            return Summary(lines, spent, lost)
-    return Summary(task.before, spent, lost)
+            return lines
+    return task.before
 
 
-async def _complete(name: str, task: Task, provider: GetProvider, attempt: int) -> Completion | None:
-    """Return a model's answer; `None` where the run cannot pay for it.
+async def _complete(name: str, task: Task, provider: GetProvider, attempt: int, within: timedelta) -> Completion | None:
+    """Return a model's answer, which is counted; `None` where the run cannot pay for it.
 
     Raises:
         ApplicationError: the provider's failure, or that of a budget beyond the run.
@@ -251,8 +244,8 @@ async def _complete(name: str, task: Task, provider: GetProvider, attempt: int) 
     instructions = _INSTRUCTIONS + (f"\nWhat must not be missing: {spec.instructions}\n" if spec.instructions else "")
     asked, longest = _ask(task), min(OUTPUT_TOKENS, task.agent.max_output_tokens)
     text = "".join((instructions, *(part.text for part in asked.parts if isinstance(part, TextPart))))
-    price, allowance = task.agent.price(name), task.allowance
-    if not allowance.affords(budget.measure_call(budget.CallSize(estimate_tokens(text), longest, price))):
+    size, allowance = budget.CallSize(estimate_tokens(text), longest, task.agent.price(name)), task.allowance
+    if not allowance.affords(budget.measure_call(size)):
         return None
     prompt = Prompt(
         model=model,
@@ -261,22 +254,14 @@ async def _complete(name: str, task: Task, provider: GetProvider, attempt: int) 
         agent=digest_of(instructions.encode(errors="replace")),
         conversation=Conversation((asked,)),
         max_output_tokens=longest,
-        price=price,
-        timeout=task.timeout,
+        price=size.price,
+        timeout=within,
         attempt=attempt,
         params=task.agent.params.get(name, {}),
     )
     asking = await provider(maker)
-    held = await allowance.purse.hold(name, text, longest, price)
-    try:
-        completion = await asking.complete(prompt)
-    except ApplicationError as error:
-        if may_be_billed(error):
-            allowance.take()
-        await allowance.purse.give_up(held, may_be_billed=may_be_billed(error))
-        raise
-    allowance.take()
-    await allowance.purse.settle(held, completion.usage)
+    completion = await allowance.purse.buy(name, size, lambda: asking.complete(prompt), within=within)
+    allowance.purse.count(completion.usage)
     return completion
 
 

@@ -203,6 +203,14 @@ class BlobStore(Protocol):
         """
         ...
 
+    async def assume_all(self, name: str) -> None:
+        """Settle what is still held under `name`, and under all names that begin with it and `:`, as assumed.
+
+        Raises:
+            StoreUnavailable: a part of it may be settled; settling again is safe.
+        """
+        ...
+
     async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
         """Return all accounts of the periods from `first` to `last`, compared as texts, by budget, scope and period.
 

@@ -72,6 +72,11 @@ def find_full(lines: Sequence[Line], balances: Sequence[Balance], amount: Amount
     return None
 
 
+def find_range(name: str) -> tuple[str, str]:
+    """Return where the names of reservations begin and end that go on after `name` with `:`, in the order of bytes."""
+    return f"{name}:", f"{name};"
+
+
 def move_stale(balances: Iterable[Balance], stale: Mapping[Account, Amount]) -> tuple[Balance, ...]:
     """Count what is held for too long, `stale`, as spent and as assumed."""
     return tuple(_move(balance, stale.get(balance.account, Amount())) for balance in balances)

@@ -180,6 +180,10 @@ class PostgresStore:
         async with self._connection() as connection:
             return await postgres_budgets.settle(connection, reservation, actual)
 
+    async def assume_all(self, name: str) -> None:
+        async with self._connection() as connection:
+            await postgres_budgets.assume_all(connection, name)
+
     async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
         async with self._connection() as connection:
             return await postgres_budgets.list_balances(connection, first, last)

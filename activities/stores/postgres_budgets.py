@@ -12,6 +12,7 @@ from mandate.activities.stores.budgets import (
     Line,
     Reserved,
     find_full,
+    find_range,
     move_stale,
     round_up,
     to_amount,
@@ -95,6 +96,10 @@ ON CONFLICT (budget, scope, period) DO UPDATE SET
 RETURNING {_BALANCE}
 """  # noqa: S608 - ours
 _IS_KNOWN = "SELECT EXISTS (SELECT 1 FROM mandate_budget_reservations WHERE id = $1)"
+_OPEN = """
+SELECT id FROM mandate_budget_reservations
+WHERE settled_at IS NULL AND (id = $1 OR (id >= $2 AND id < $3)) ORDER BY id
+"""
 _STALE = """
 SELECT line.budget, line.scope, line.period, sum(nano_usd)::bigint AS nano_usd, sum(tokens)::bigint AS tokens
 FROM mandate_budget_reservations, unnest(budgets, scopes, periods) AS line (budget, scope, period)
@@ -143,6 +148,12 @@ async def settle(connection: asyncpg.Connection, reservation: str, actual: Amoun
     """Replace what a reservation holds by what was spent."""
     spent = (None, None) if actual is None else (to_nano_usd(actual.cost_usd), actual.tokens)
     return tuple(map(_to_balance, await connection.fetch(_SETTLE, reservation, *spent)))
+
+
+async def assume_all(connection: asyncpg.Connection, name: str) -> None:
+    """Settle all that is still held under a name, and under those that go on after it, as assumed."""
+    for row in await connection.fetch(_OPEN, name, *find_range(name)):
+        await settle(connection, row["id"], None)
 
 
 async def list_balances(connection: asyncpg.Connection, first: str, last: str) -> tuple[Balance, ...]:

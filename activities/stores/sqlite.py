@@ -121,6 +121,9 @@ class SqliteStore:
     async def settle(self, reservation: str, actual: Amount | None = None) -> tuple[Balance, ...]:
         return await self._writer.ask(lambda connection: sqlite_budgets.settle(connection, reservation, actual))
 
+    async def assume_all(self, name: str) -> None:
+        await self._writer.ask(lambda connection: sqlite_budgets.assume_all(connection, name))
+
     async def list_balances(self, first: str, last: str) -> tuple[Balance, ...]:
         return await self._reader.ask(lambda connection: sqlite_budgets.list_balances(connection, first, last))
 

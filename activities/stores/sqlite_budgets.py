@@ -15,6 +15,7 @@ from mandate.activities.stores.budgets import (
     Line,
     Reserved,
     find_full,
+    find_range,
     move_stale,
     round_up,
     to_amount,
@@ -61,6 +62,8 @@ UPDATE budget_accounts SET spent_nano_usd = spent_nano_usd + ?, spent_tokens = s
 WHERE {_ACCOUNT}
 """  # noqa: S608 - ours
 
+_OPEN = "SELECT id FROM budget_reservations WHERE settled_at IS NULL AND (id = ? OR (id >= ? AND id < ?)) ORDER BY id"
+
 
 def reserve(connection: sqlite3.Connection, reservation: str, lines: Sequence[Line], amount: Amount) -> Reserved:
     """Hold `amount` on all lines or on none."""
@@ -101,6 +104,12 @@ def settle(connection: sqlite3.Connection, reservation: str, actual: Amount | No
     assumed = held if actual is None else (0, 0)
     connection.executemany(_SETTLE, [(*spent, *assumed, *held, now, *_key(account)) for account in accounts])
     return tuple(_read(connection, account, now) for account in accounts)
+
+
+def assume_all(connection: sqlite3.Connection, name: str) -> None:
+    """Settle all that is still held under a name, and under those that go on after it, as assumed."""
+    for (reservation,) in connection.execute(_OPEN, (name, *find_range(name))).fetchall():
+        settle(connection, reservation, None)
 
 
 def list_balances(connection: sqlite3.Connection, first: str, last: str) -> tuple[Balance, ...]:

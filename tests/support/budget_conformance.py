@@ -129,6 +129,18 @@ class BudgetConformance:
 
         assert await balance_of(store, ALL) == (dollars("0.6", 1400), dollars("0.4", 1000), NOTHING)
 
+    async def test_all_that_is_held_under_a_name_is_assumed_at_once(self, store: BlobStore) -> None:
+        line = Line(ALL, Decimal(1), 5000)
+        mine, others = ("run:7:1", "run:7:1:1", "run:7:1:2"), ("run:7:10", "run:7:2:1", "run:7:1;", "run:7:1-1", "x")
+        for name in (*mine, *others):
+            await store.reserve(name, [line], dollars("0.1", 100))
+        await store.settle("run:7:1:2", dollars("0.05", 10))
+
+        for _ in range(2):
+            await store.assume_all("run:7:1")
+
+        assert await balance_of(store, ALL) == (dollars("0.25", 210), dollars("0.2", 200), dollars("0.5", 500))
+
     async def test_more_than_was_held_is_counted_as_it_was_billed(self, store: BlobStore) -> None:
         await store.reserve("r1", [Line(ALL, Decimal(1))], dollars("0.9"))
 
@@ -346,6 +358,8 @@ class BudgetConformance:
             await reading.reserve("r2", [Line(ALL, Decimal(1))], dollars("0.4"))
         with pytest.raises(StoreUnavailable):
             await reading.settle("r1")
+        with pytest.raises(StoreUnavailable):
+            await reading.assume_all("r1")
         assert await balance_of(reading, ALL) == (NOTHING, NOTHING, dollars("0.4"))
         await reading.close()
 

@@ -150,12 +150,12 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
     run_text.print_heading(out, record, connection.run_url(run, record.run_id))
     messages: list[Json] = []
     pending: list[Json] = []
-    models = ModelTable(record.history.usages)
+    models = ModelTable(record.history.usages, record.history.beside)
     if head is not None:
         async with conversation(connection.settings.store, record) as stored:
             async for message in stored.messages(head, full=full or out.as_json):
                 if message.measured is not None:
-                    models.add(message.step, message.measured, message.beside)
+                    models.add(message.step, message.measured)
                 why = record.history.why.get(message.step) if message.role == "assistant" else None
                 if out.as_json:
                     messages.append({**message.to_json(), **({"why": why} if why else {})})

@@ -41,11 +41,13 @@ class ModelTable:
 
     usages: Mapping[int, Usage]
     """Of the steps of which the history tells."""
+    beside: Mapping[int, Usage]
+    """The part of them that calls for summaries took."""
     _totals: dict[str, ModelTotals] = field(default_factory=dict)
 
-    def add(self, step: int, measured: Measured, beside: Usage | None = None) -> None:
-        """Count the answer of one step, and calls for summaries `beside` it, whose cost is in the step's."""
-        beside = beside or Usage()
+    def add(self, step: int, measured: Measured) -> None:
+        """Count the answer of one step, and the calls for summaries that were made for it."""
+        beside = self.beside.get(step, Usage())
         if beside.model_calls:
             summaries = self._totals.setdefault(SUMMARIES, ModelTotals())
             summaries.answers += beside.model_calls

@@ -24,7 +24,6 @@ from mandate.workers.history.stream import events
 from mandate.workers.history.token_use import StepTokens, TokenMeter
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import BudgetUse
-from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import EffectEntry, EffectLog
 from mandate.workflows.contracts.tool import Tool
@@ -181,8 +180,6 @@ class Said:
     parts: tuple[Json, ...]
     measured: Measured | None = None
     """Of an answer: its model, and the tokens of it and its request."""
-    beside: Usage | None = None
-    """Of an answer: calls for summaries that were made before it, of which its step has the cost."""
 
     def to_json(self) -> Json:
         its: Json = {"role": self.role, "step": self.step, "segment": self.segment}
@@ -205,17 +202,16 @@ class Conversation:
 
     async def messages(self, head: str, *, full: bool = False) -> AsyncIterator[Said]:
         """Oldest first; sensitive arguments are hidden. With `full`, whole results and not what the model was shown."""
-        step, beside = 1, Usage()
+        step = 1
         async for digest, segment in self._transcript.segments(head):
-            beside += segment.cut.spent if segment.cut is not None else Usage()
             agent = await self._agents.get(segment.agent)
             for message in segment.messages:
                 said = await self._said(message, agent, step, digest, full=full)
                 if isinstance(message, UserMessage):
                     yield said
                     continue
-                yield replace(said, measured=segment.measured, beside=beside)
-                step, beside = step + 1, Usage()
+                yield replace(said, measured=segment.measured)
+                step += 1
 
     async def token_use(self, head: str) -> AsyncIterator[StepTokens]:
         """Yield the tokens of each step's request, oldest first."""

@@ -83,6 +83,8 @@ class RunHistory:
     """Its requests to people."""
     usages: dict[int, Usage] = field(default_factory=dict)
     """Of the answers since the run last continued as new, by step."""
+    beside: dict[int, Usage] = field(default_factory=dict)
+    """The part of them that calls for summaries took, where there were any."""
     budget: BudgetHistory = field(default_factory=BudgetHistory)
     at: datetime | None = None
     """Time of the newest event."""
@@ -407,6 +409,8 @@ class RunHistory:
         self.budget.count_calls(self._made)
         self.head, self.usage = reply.head, self.usage + usage
         self.usages[self.step] = reply.usage
+        if reply.beside is not None:
+            self.beside[self.step] = reply.beside
         self.calls = [self._call(call) for call in reply.calls]
         happened: list[Happening] = [ModelAnswered(self.step, reply.text, reply.problem, final=not reply.calls)]
         for call in self.calls:

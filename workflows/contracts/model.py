@@ -106,6 +106,8 @@ class ModelReply(Record):
     """Address of a final answer over 16 KiB."""
     calls: tuple[CallRequest, ...] = ()
     usage: Usage = Usage()
+    beside: Usage | None = None
+    """The part of `usage` that calls for summaries took."""
     finish: Finish = Finish.COMPLETE
     problem: str | None = None
     """The reason why the answer cannot be taken, for model and people; `None` if `finish` is `complete` or `paused`."""

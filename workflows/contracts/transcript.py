@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mandate.workflows.contracts.base import Digest, Record
-from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import CacheHit
 
 Protocol = Literal["openai.responses", "openai.chat", "anthropic.messages", "scripted", "runtime"]
@@ -155,10 +154,6 @@ class Cut(Record):
     """Tokens that requests of this run must stay below, learned from a refusal of the model."""
     ratios: tuple[float, ...] = ()
     """As in `Measured`, at the cut."""
-    spent: Usage = Usage()
-    """Of the summary's calls, so that a repeated attempt counts them too."""
-    lost: int = 0
-    """Calls for the summary that may have been billed without an answer."""
 
 
 class Segment(Record):

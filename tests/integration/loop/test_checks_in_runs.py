@@ -59,10 +59,11 @@ async def test_model_that_judges_is_asked_as_the_route_asks_it(tmp_path: Path, c
         site = new_site(tmp_path, client, VLLM_BASE_URL=f"{fake.url}/v1", VLLM_API_KEY="none")
         entry = {"model": "vllm:llama", "params": {"reasoning_effort": "low"}}
         checks = [{"after": "final", "model": "vllm:llama", "rubric": "It is brief."}]
-        site.write("judged", [], models=[entry], checks=checks, budget={"steps": 1})
+        site.write("judged", [], models=[entry], checks=checks, tools=[])
 
         await site.run("judged")
 
+    assert b"You check the work" in fake.requests[1].body
     assert [request.json.get("reasoning_effort") for request in fake.requests[:2]] == ["low", "low"]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from mandate.activities.purse import SPENT_MARK
 from mandate.activities.toolbox import decorator
-from mandate.activities.verification import SPENT_MARK
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import Usage
@@ -493,10 +493,10 @@ async def test_what_failed_attempts_cost_is_in_the_finding(bench: Bench) -> None
 
     assert result.finding == "pass"
     assert result.usage.model_calls == 2
-    assert result.usage.output_tokens > Usage.model_validate(spent[1]).output_tokens > 0
+    assert result.usage.output_tokens > Usage.model_validate_json(spent[3]).output_tokens > 0
 
 
-@pytest.mark.parametrize("details", [[], ["mandate:spent", {"model_calls": "x"}], ["mine", {"model_calls": 3}], [3]])
+@pytest.mark.parametrize("details", [[], [SPENT_MARK, {"model_calls": "x"}], ["mine", {"model_calls": 3}], [3]])
 async def test_heartbeats_of_others_cost_nothing(bench: Bench, details: list[Any]) -> None:
     result = await bench.check({"expect": "true"}, heartbeat_details=details)
 

@@ -415,7 +415,7 @@ async def test_tokens_of_a_summary_count_as_spent_and_not_as_context() -> None:
     assert all(reply.context_tokens == 0 for reply in made.replies if reply.usage.model_calls == 1)
 
 
-async def test_what_a_summary_took_is_told_with_a_failure_and_counted_by_the_next_attempt() -> None:
+async def test_what_a_summary_took_is_told_once_also_where_another_call_goes_on_from_its_cut() -> None:
     made = Run(agent=pinned(context=SUMMED_UP), recorder=Recorder(), is_cold=True)
     await made.begin()
     while made.recorder.summaries == 0:
@@ -431,4 +431,26 @@ async def test_what_a_summary_took_is_told_with_a_failure_and_counted_by_the_nex
 
     told = failed.value.details[0]
     assert isinstance(told, ModelFailure)
-    assert (told.spent.model_calls, made.recorder.summaries, reply.usage.model_calls) == (1, 1, 2)
+    assert (told.spent.model_calls, made.recorder.summaries, reply.usage.model_calls) == (1, 1, 1)
+
+
+async def test_what_the_summary_of_a_cut_that_did_not_help_took_is_told() -> None:
+    """Most of the request is instructions, which are never cut: the second cut leaves hardly anything out."""
+
+    def look(number: int) -> tuple[CallPart, ...]:
+        given = json.dumps({"number": number, "note": "x y z " * 40})
+        return (CallPart(kind="call", call_id=f"c{number}", tool="look_up", arguments=given),)
+
+    agent = pinned(window=200_000, context=SUMMED_UP).model_copy(update={"instructions": "word " * 20_000})
+    made = Run(agent=agent, recorder=Recorder(window=200_000, says=look))
+    await made.begin()
+    for _ in range(40):
+        await made.step()
+    made.recorder.window = 100
+
+    with pytest.raises(ApplicationError, match="too long") as refused:
+        await made.step()
+
+    told = refused.value.details[0]
+    assert isinstance(told, ModelFailure)
+    assert told.spent.model_calls == made.recorder.summaries == 2

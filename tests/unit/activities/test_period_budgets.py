@@ -34,14 +34,21 @@ class CountingStore(SqliteStore):
         super().__init__(path)
         self.asked: list[str] = []
         self.is_away = False
+        self.answers_after = timedelta(0)
 
     async def reserve(self, *arguments, **more):
         self._ask("reserve")
-        return await super().reserve(*arguments, **more)
+        reserved = await super().reserve(*arguments, **more)
+        await asyncio.sleep(self.answers_after.total_seconds())
+        return reserved
 
     async def settle(self, *arguments, **more):
         self._ask("settle")
         return await super().settle(*arguments, **more)
+
+    async def assume_all(self, *arguments, **more):
+        self._ask("settle")
+        return await super().assume_all(*arguments, **more)
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -267,6 +274,27 @@ async def test_answer_is_not_lost_with_the_store_and_what_was_held_stays_held(si
     site.store.is_away = False
     assert held.use == PeriodUse("all", Decimal("0.7"), Decimal("0.3"))
     await site.refusal("r2", ANN, dollars("0.4"))
+
+
+async def test_what_a_call_reserves_that_is_cut_off_meanwhile_is_free_again(site: Site) -> None:
+    site.write("{id: all, per: day, cost_usd: '1'}")
+    site.store.answers_after = timedelta(seconds=10)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await site.budgets.hold("r1", ANN, dollars("0.7"), now=NOON)
+
+    (balance,) = await site.store.list_balances("", "9")
+    assert (balance.spent, balance.held) == (Amount(), Amount())
+
+
+async def test_call_waits_no_longer_than_its_time_allows(site: Site) -> None:
+    site.write("{id: all, per: day, cost_usd: '1'}")
+    await site.budgets.hold("r1", ANN, dollars("0.7"), now=NOON)
+
+    with pytest.raises(ApplicationError, match="has no room"):
+        async with asyncio.timeout(5):
+            await site.waiting.hold("r2", ANN, dollars("0.4"), now=NOON, within=timedelta(seconds=0.3))
 
 
 @pytest.mark.parametrize(
