@@ -178,6 +178,18 @@ async def test_request_tells_what_was_spent_and_what_can_be_chosen(desk: Place) 
     ]
 
 
+async def test_inbox_lists_only_requests_about_budgets(desk: Place, limited: str) -> None:
+    """`mandate inbox --kind budget` is a command of budgets.md."""
+    done = await desk.run("inbox", "--kind", "budget", "-o", "json")
+    usage = await desk.run("inbox", "--help")
+
+    assert done.code == 0, done.err
+    told = json.loads(done.out)["requests"]
+    assert f"{limited}:r1" in [request["name"] for request in told]
+    assert {request["kind"] for request in told} == {"budget"}
+    assert "outcome, budget." in " ".join(usage.out.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
