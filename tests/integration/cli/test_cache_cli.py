@@ -108,7 +108,7 @@ def test_another_word_than_clear_is_refused(capsys: pytest.CaptureFixture[str]) 
     code, out, err = typed(capsys, "cache", "clean")
 
     assert (code, out) == (2, "")
-    assert "'clean' is not" in err
+    assert err == "error: Invalid value for 'action': 'clean' is not one of 'clear'; see `mandate cache --help`\n"
 
 
 def test_store_is_not_made_by_looking_for_results(
