@@ -17,6 +17,7 @@ people: file of people
 channels: file of channels
 budgets: file of budgets
 endpoints: file of providers
+file_kinds: kinds of these four
 params: request fields, by the vendors' types
 readiness: needs of a process
 conditions: conditions against tools

@@ -43,6 +43,17 @@ def notification_activities(settings: Settings) -> NotificationActivities:
     return NotificationActivities(_channels(found, resolve))
 
 
+def faults_for(settings: Settings) -> tuple[Fault, ...]:
+    """Return why nobody could be told through the file of channels, secrets that are missing included."""
+    try:
+        read_channels(
+            settings.channels, Secrets(settings.environment, settings.secrets), default=settings.default_channels
+        )
+    except FileError as error:
+        return error.faults
+    return ()
+
+
 def read_channels(path: Path | None, secrets: Secrets, *, default: Path = DEFAULT_FILE) -> ChannelsFile:
     """Read the file at `path`; without one that at `default` if it exists, else the log alone.
 

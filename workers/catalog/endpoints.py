@@ -123,11 +123,6 @@ def _find_price_faults(spec: ProvidersFile, document: Document) -> Iterator[Faul
             yield document.fault(("endpoints", name, "prices_as"), why, repr(prices_as))
 
 
-def is_providers_file(document: Document) -> bool:
-    """Tell whether a document is a file of providers, whatever its faults are."""
-    return isinstance(document.value, dict) and "endpoints" in document.value
-
-
 def providers_schema() -> JsonObject:
     """Return the JSON Schema of files of providers, for editors."""
     return ProvidersFile.model_json_schema()

@@ -40,7 +40,7 @@ async def cache(
         if action == "clear":
             await _clear(call, store, use, (tool, agent), yes=yes)
         else:
-            _print(call, use)
+            _print(call, use, nothing=await _describe_nothing(store, tool, agent) if not use else "")
     except StoreUnavailable as error:
         raise CliError(str(error)) from None
     finally:
@@ -60,10 +60,20 @@ async def _clear(
     if call.out.as_json:
         call.out.json({"cleared": cleared})
     else:
-        call.out.print(f"cleared {_count(cleared)}" if cleared else "no results are kept")
+        call.out.print(f"cleared {_count(cleared)}" if cleared else await _describe_nothing(store, *chosen))
 
 
-def _print(call: Invocation, use: Sequence[CacheUse]) -> None:
+async def _describe_nothing(store: BlobStore, tool: str | None, agent: str | None) -> str:
+    """Say that no results are kept of what was chosen, and which tools have some."""
+    if tool is None and agent is None:
+        return "no results are kept"
+    whose = f" of runs of {agent!r}" if agent is not None else ""
+    others = ", ".join(one.tool for one in await store.cache_use(None, None))
+    what = f"no results of {tool!r}" if tool is not None else "no results"
+    return f"{what}{whose} are kept; {f'there are results of {others}' if others else 'no tool has any'}"
+
+
+def _print(call: Invocation, use: Sequence[CacheUse], *, nothing: str) -> None:
     if call.out.as_json:
         call.out.json(
             {
@@ -81,7 +91,7 @@ def _print(call: Invocation, use: Sequence[CacheUse]) -> None:
         )
         return
     if not use:
-        call.out.print("no results are kept")
+        call.out.print(nothing)
         return
     rows = [
         (one.tool, f"{one.entries:,}", f"{one.size:,}", f"{_describe_age(one.oldest)} ago", f"{one.hits:,}")

@@ -104,14 +104,14 @@ def _refuse_large(value: JsonValue, kept: Path | None = None) -> None:
 
 
 def _check_choice(call: Invocation, target: Target, request: Request, wish: DecisionOptions) -> None:
+    how = request_text.how_to_choose(target, request, program=call.program)
     if wish.choice not in request.choices:
-        ways = f'; answer with `{call.program} answer {target.name} "..."`' if "answer" in request.choices else ""
         allowed = ", ".join(request.choices)
-        raise CliError(f"{target.shown} takes the choices {allowed}, not {wish.choice!r}{ways}; nothing was sent")
+        raise CliError(f"{target.shown} takes the choices {allowed}, not {wish.choice!r}; {how}; nothing was sent")
     if wish.changes_arguments and request.kind != "approval":
         raise CliError(f"{target.shown} has no arguments to change; nothing was sent")
     if request.kind == "budget" and wish.choice != "raise" and wish.value is not None:
-        raise CliError(f"{target.shown}: value: goes with raise, not with {wish.choice!r}; nothing was sent")
+        raise CliError(f"{target.shown}: value: goes with raise, not with {wish.choice!r}; {how}; nothing was sent")
 
 
 async def _check_raise(connection: Connection, found: Found, wish: DecisionOptions) -> None:

@@ -63,6 +63,13 @@ def sentence(error: BaseException) -> str:
 
 def _usage(error: typer.TyperException) -> str:
     message = error.format_message()
+    if (cause := error.__cause__) is not None and (raw := getattr(error, "message", "")):
+        from pydantic import ValidationError  # noqa: PLC0415 - a library only for what went wrong
+
+        from mandate.workflows.rules import validation  # noqa: PLC0415 - a library only for what went wrong
+
+        if isinstance(cause, ValidationError):
+            message = message.replace(raw, validation.describe_misfit(cause))
     context = getattr(error, "ctx", None)
     where = f"; see `{context.command_path} --help`" if context is not None else ""
     return f"{message.rstrip('.')}{where}"

@@ -20,6 +20,8 @@ from mandate.workflows.rules import decisions, wording
 
 SILENT_SHOWN = 5
 
+KINDS: tuple[RequestKind, ...] = get_args(RequestKind)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -39,9 +41,7 @@ async def inbox(
     *,
     mine: Annotated[bool, typer.Option("--mine", help="Only those that you may decide on.")] = False,
     group: Annotated[str | None, typer.Option(help="Only those that wait for this group or user.")] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="Only of this kind: approval, question, escalation or outcome.")
-    ] = None,
+    kind: Annotated[str | None, typer.Option(help=f"Only of this kind: {', '.join(KINDS)}.")] = None,
     agent: Annotated[str | None, typer.Option(help="Only of this agent.")] = None,
     by: Annotated[str | None, typer.Option(help="Who you are, for --mine; MANDATE_USER or git's if left out.")] = None,
     scan: Annotated[
@@ -71,12 +71,8 @@ async def inbox(
 
 
 def _check_kind(kind: str | None) -> None:
-    if kind is None:
-        return
-    # `budget` comes with budgets.
-    known = [name for name in get_args(RequestKind) if name != "budget"]
-    if kind not in known:
-        raise CliError(f"--kind {kind!r} is not one of {', '.join(known)}")
+    if kind is not None and kind not in KINDS:
+        raise CliError(f"--kind {kind!r} is not one of {', '.join(KINDS)}")
 
 
 async def _asked(

@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 from datetime import datetime
+from typing import assert_never
 
 from pydantic import JsonValue
 from rich.text import Text
@@ -10,6 +11,7 @@ from rich.text import Text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.edit import as_yaml
 from mandate.workers.cli.output import Output
+from mandate.workers.client.decisions import Target
 from mandate.workflows.contracts.request import Need, OpenRequests, Request
 from mandate.workflows.rules import commands, decisions, wording
 
@@ -141,6 +143,23 @@ def written(arguments: JsonValue) -> str:
 def headline(workflow_id: str, request: Request) -> str:
     """Describe the matter of a request, in one line."""
     return f"{workflow_id}:{request.id}  {wording.shorten(request.title, 160)}"
+
+
+def how_to_choose(target: Target, request: Request, *, program: str) -> str:
+    """Say with which commands a choice is made, for the request as it was named."""
+    named = shlex.quote(target.name) if target.number is None else str(target.number)
+    match request.kind:
+        case "approval":
+            return f"decide with `{program} approve {named}` or `{program} reject {named}`"
+        case "question":
+            return f'answer with `{program} answer {named} "..."`'
+        case "budget":
+            raised = f"`{program} decide {named} --raise LIMIT=VALUE`"
+            return f"choose with `{program} decide {named} --choice ...`, or raise a limit with {raised}"
+        case "escalation" | "outcome":
+            return f"choose with `{program} decide {named} --choice ...`"
+        case _:
+            assert_never(request.kind)
 
 
 def _kind(kind: str) -> str:

@@ -1,6 +1,7 @@
 """`mandate validate`: what is wrong with agent files, policies and endpoints, and what they allow."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +16,9 @@ from mandate.workers.catalog import budgets, people, readiness
 from mandate.workers.catalog.agents import agent_paths, agent_schema
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.catalog.costs import list_call_costs
-from mandate.workers.catalog.endpoints import Endpoints, is_providers_file, providers_schema, try_endpoints
+from mandate.workers.catalog.endpoints import Endpoints, providers_schema, try_endpoints
 from mandate.workers.catalog.examples import call_schema
+from mandate.workers.catalog.file_kinds import FileKind, find_kind
 from mandate.workers.catalog.mcp_acceptance import Offer
 from mandate.workers.catalog.people import people_path
 from mandate.workers.catalog.policies import is_policy, policy_folder, policy_paths, policy_schema
@@ -42,8 +44,8 @@ async def validate(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Agent files, policy files, or folders of them, or a file of providers; MANDATE_AGENTS and "
-            "MANDATE_POLICIES if left out.",
+            help="Agent files, policy files, or folders of them, or a file of providers, budgets, people or channels; "
+            "MANDATE_AGENTS and MANDATE_POLICIES if left out.",
             metavar="FILE",
         ),
     ] = None,
@@ -92,7 +94,7 @@ async def validate(
 
         return await call_live(call.out, replace(settings, endpoints=files[0] if files else settings.endpoints), live)
     sources = _sources(settings, files)
-    settings = replace(settings, endpoints=sources.providers or settings.endpoints)
+    settings = _with_files(settings, sources.files)
     endpoints, wrong_endpoints = try_endpoints(settings)
     offers: list[Offer] = []
     catalogs, faults = await _load(call, settings, sources, endpoints, offers if accept else None)
@@ -104,6 +106,9 @@ async def validate(
     places = {(fault.file, fault.line, fault.key) for fault in faults}
     faults += [fault for fault in wrong if (fault.file, fault.line, fault.key) not in places]
     faults += budgets.faults_for(settings)
+    faults += people.faults_for((), settings) if "people" in sources.files else ()
+    faults += _channel_faults(settings) if "channels" in sources.files else ()
+    faults = list(dict.fromkeys(faults))
     limits, unused = _budgets(settings, catalogs if not files else None, faults)
     has_people = people_path(settings) is not None
     control = _control(settings)
@@ -132,6 +137,10 @@ async def validate(
         for warning in unready:
             call.out.print(Text(f"warning: {warning}", style="yellow"))
         print_endpoints(call.out, endpoints)
+        broken = {fault.file for fault in faults}
+        for kind in ("people", "channels"):
+            if (file := sources.files.get(kind)) is not None and str(file) not in broken:
+                call.out.print(f"{file}: a file of {kind} without faults")
         print_policies(call.out, policies)
         sys.stdout.flush()
         for fault in faults:
@@ -143,7 +152,22 @@ def _are_providers(files: list[Path] | None) -> bool:
     """Tell whether the command line names one file of providers, or nothing."""
     if not files:
         return True
-    return len(files) == 1 and files[0].is_file() and is_providers_file(read_document(files[0]))
+    return len(files) == 1 and _find_kind(files[0]) == "providers"
+
+
+def _find_kind(file: Path) -> FileKind | None:
+    return find_kind(file, read_document(file)) if file.is_file() else None
+
+
+def _with_files(settings: Settings, files: Mapping[FileKind, Path]) -> Settings:
+    """Return the settings with the files that the command line names in place of theirs."""
+    return replace(
+        settings,
+        endpoints=files.get("providers", settings.endpoints),
+        budgets=files.get("budgets", settings.budgets),
+        people=files.get("people", settings.people),
+        channels=files.get("channels", settings.channels),
+    )
 
 
 def _control(settings: Settings) -> Approvers | None:
@@ -153,6 +177,13 @@ def _control(settings: Settings) -> Approvers | None:
     except FileError:
         return None
     return found.control if found is not None else None
+
+
+def _channel_faults(settings: Settings) -> tuple[Fault, ...]:
+    # Here: with the activities come Temporal's libraries.
+    from mandate.workers.catalog import channels  # noqa: PLC0415 - only for a file of channels
+
+    return channels.faults_for(settings)
 
 
 def _budgets(
@@ -199,25 +230,26 @@ def _judge(call: Invocation, path: Path, catalogs: list[Catalog]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """Agents and policies that are to be checked."""
+    """Agents, policies and other files that are to be checked."""
 
     agents: list[Path]
     policies: list[Path]
     faults: list[Fault]
-    providers: Path | None = None
-    """A file of providers in place of the settings'."""
+    files: dict[FileKind, Path]
+    """Files in place of the settings'."""
 
 
 def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
     """Return the agents and the policies that the command line names, or all of the settings'."""
-    found = _Sources([], [], [])
+    found = _Sources([], [], [], {})
     if not files:
         folder = policy_folder(settings.agents, settings.policies)
         found.policies.extend(policy_paths(folder) if folder.is_dir() else [])
     for source in files or [settings.agents]:
         inside = agent_paths(source) if source.is_dir() else [source] * source.exists()
-        if files and source.is_file() and is_providers_file(read_document(source)):
-            found = replace(found, providers=source)
+        if files and (kind := _find_kind(source)) is not None:
+            if (other := found.files.setdefault(kind, source)) is not source:
+                raise CliError(f"{other} and {source} are both a file of {kind}; give one of them")
         elif files and inside and all(is_policy(read_document(path)) for path in inside):
             found.policies.extend(inside)
         elif (fault := _nothing_there(source, named=bool(files))) is not None:

@@ -1,6 +1,6 @@
 """Costs of agents in words and JSON for `mandate validate`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import ROUND_UP, Decimal
 
 from mandate.workers.catalog.costs import CallCost, RunCost, compute_run_cost, list_call_costs
@@ -12,8 +12,9 @@ _SHOWN = Decimal("0.0001")
 def describe_costs(agent: PinnedAgent) -> Iterator[str]:
     """Yield what one run can cost at most, then what one call of each model costs at a full window, a line each."""
     run = compute_run_cost(agent)
-    yield f"cost      {_describe_run(run)}{_describe_raise(agent, run)}"
-    for call in list_call_costs(agent):
+    calls = list_call_costs(agent)
+    yield f"cost      {_describe_run(run, calls)}{_describe_raise(agent, run)}"
+    for call in calls:
         yield f"call      {call.model}: {_describe_call(call)}"
 
 
@@ -39,9 +40,10 @@ def costs_json(agent: PinnedAgent) -> dict[str, object]:
     }
 
 
-def _describe_run(run: RunCost) -> str:
+def _describe_run(run: RunCost, calls: Sequence[CallCost]) -> str:
     if run.usd is None:
-        return f"not limited: {', and '.join(run.unknown)}; limit it by 'cost_usd' in 'budget'"
+        unpriced = [call.model for call in calls if call.price is None]
+        return f"not limited: {', and '.join(run.unknown)}; {_explain_limit(unpriced)}"
     most = f"at most {_dollars(run.usd)} a run"
     match run.limit:
         case "cost_usd":
@@ -51,6 +53,14 @@ def _describe_run(run: RunCost) -> str:
     each = f"{run.count:,} at a full window, {_dollars(run.call_usd or Decimal(0))} each"
     beside = f"; {_join(run.beside)} are not counted" if run.beside else ""
     return f"{most}, by {run.limit!r}: {each}{beside}"
+
+
+def _explain_limit(unpriced: Sequence[str]) -> str:
+    """Say how the cost of a run is limited; `cost_usd` is refused where a model has no price."""
+    if not unpriced:
+        return "limit it by 'cost_usd' in 'budget'"
+    prices = "its price" if len(unpriced) == 1 else f"the prices of {', '.join(unpriced)}"
+    return f"first add {prices}, then limit it by 'cost_usd' in 'budget'; 'tokens' and 'model_calls' need no price"
 
 
 def _describe_raise(agent: PinnedAgent, run: RunCost) -> str:

@@ -354,7 +354,9 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 def format_duration(length: timedelta) -> str:
-    """Return a span of time as `90s`, `15m`, `24h` or `3d`."""
+    """Return a span of time as `0.5s`, `90s`, `15m`, `24h` or `3d`."""
+    if length.microseconds:
+        return f"{f'{length.total_seconds():.6f}'.rstrip('0')}s"
     seconds = int(length.total_seconds())
     for unit, size in _UNITS[:3]:
         if seconds >= size * (2 if unit == "d" else 1) and seconds % size == 0:

@@ -119,6 +119,14 @@ def sentences(
     return "; ".join(f"{path}: {sentence}" for path, sentence in told.items())
 
 
+def describe_misfit(error: ValidationError) -> str:
+    """Return what is wrong with one value that is no part of a model, as the word of a command line."""
+    detail = error.errors(include_url=False)[0]
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    return "; ".join(sentence for _, sentence in _Fault(detail, BaseModel, is_file=False).sentences())
+
+
 def _meant(faults: "Sequence[_Fault]") -> "list[_Fault]":
     """Leave out errors of kinds that a value was not meant to be of, and those that only follow from others."""
     values = {fault.place: fault.detail["input"] for fault in faults}

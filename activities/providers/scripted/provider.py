@@ -79,7 +79,7 @@ class ScriptedProvider:
             async with asyncio.timeout(prompt.timeout.total_seconds()):
                 return await self._answer(prompt)
         except TimeoutError:
-            reason = f"{prompt.model}: no answer within {prompt.timeout.total_seconds():g} s"
+            reason = f"{prompt.model}: no answer within {round(prompt.timeout.total_seconds(), 2):g} s"
             raise make_model_failure("timeout", reason, attempt=prompt.attempt) from None
 
     async def close(self) -> None:

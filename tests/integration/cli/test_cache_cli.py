@@ -108,7 +108,7 @@ def test_another_word_than_clear_is_refused(capsys: pytest.CaptureFixture[str]) 
     code, out, err = typed(capsys, "cache", "clean")
 
     assert (code, out) == (2, "")
-    assert "'clean' is not" in err
+    assert err == "error: Invalid value for 'action': 'clean' is not one of 'clear'; see `mandate cache --help`\n"
 
 
 def test_store_is_not_made_by_looking_for_results(
@@ -121,3 +121,22 @@ def test_store_is_not_made_by_looking_for_results(
     assert (code, out) == (2, "")
     assert err == f"error: there is no sqlite:///{tmp_path}/none.db; set MANDATE_STORE to the workers' store\n"
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize("action", [("clear", "--yes"), ()])
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--tool", "none"), "no results of 'none' are kept; there are results of lookup, search"),
+        (("--agent", "none"), "no results of runs of 'none' are kept; there are results of lookup, search"),
+        (
+            ("--tool", "search", "--agent", "orders"),
+            "no results of 'search' of runs of 'orders' are kept; there are results of lookup, search",
+        ),
+    ],
+)
+def test_nothing_of_what_was_chosen_is_told_beside_what_there_is(
+    capsys: pytest.CaptureFixture[str], action: tuple[str, ...], words: tuple[str, ...], line: str
+) -> None:
+    assert typed(capsys, "cache", *action, *words) == (0, f"{line}\n", "")
+    assert left(capsys) == {"lookup": 2, "search": 1}

@@ -164,6 +164,21 @@ def test_verbs_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixtur
         (["frob"], "error: No such command 'frob'; see `mandate --help`\n"),
         (["wrker"], "error: No such command 'wrker'. Did you mean 'worker'?; see `mandate --help`\n"),
         (["run"], "error: Missing argument 'AGENT'; see `mandate run --help`\n"),
+        (
+            ["run", "shop", "x", "--steps", "many"],
+            "error: Invalid value for '--steps': 'many' is not a whole number; see `mandate run --help`\n",
+        ),
+        (
+            ["run", "shop", "x", "--steps", "0"],
+            "error: Invalid value for '--steps': '0': must be at least 1; see `mandate run --help`\n",
+        ),
+        (
+            ["run", "shop", "x", "-o", "xml"],
+            (
+                "error: Invalid value for '--output' / '-o': 'xml' is not one of 'text', 'json'; "
+                "see `mandate run --help`\n"
+            ),
+        ),
         (["show", "x", "--frob"], "error: No such option: --frob; see `mandate show --help`\n"),
         (
             ["run", "shop"],

@@ -414,7 +414,7 @@ async def test_token_command_is_told_what_it_signs(desk: Place) -> None:
             ["decide", "a:r1", "--choice", "answer", "--value", "<your answer>"],
             "--value '<your answer>' stands for your",
         ),
-        (["inbox", "--kind", "bill"], "--kind 'bill' is not one of approval, question, escalation, outcome"),
+        (["inbox", "--kind", "bill"], "--kind 'bill' is not one of approval, question, escalation, outcome, budget"),
         (["inbox", "--group", 'a"b'], "'a\"b' is no name that AgentWaitingFor can hold: quotes and backslashes"),
         (["stop"], "name the runs by their workflow ids, or give a --query; one of the two"),
         (["steer", "some-run"], "name the run, then what the agent is told: `mandate steer RUN TEXT`"),

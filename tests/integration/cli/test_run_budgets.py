@@ -181,6 +181,18 @@ async def test_request_tells_what_was_spent_and_what_can_be_chosen(desk: Place) 
     ]
 
 
+async def test_inbox_lists_only_requests_about_budgets(desk: Place, limited: str) -> None:
+    """`mandate inbox --kind budget` is a command of budgets.md."""
+    done = await desk.run("inbox", "--kind", "budget", "-o", "json")
+    usage = await desk.run("inbox", "--help")
+
+    assert done.code == 0, done.err
+    told = json.loads(done.out)["requests"]
+    assert f"{limited}:r1" in [request["name"] for request in told]
+    assert {request["kind"] for request in told} == {"budget"}
+    assert "outcome, budget." in " ".join(usage.out.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -203,7 +215,6 @@ async def test_request_tells_what_was_spent_and_what_can_be_chosen(desk: Place) 
         (["--raise", "steps=30", "--raise", "steps=31"], "--raise 'steps=31': steps is given twice"),
         (["--choice", "answer", "--value", '{"model_calls": 6}'], "value: goes with raise, not with 'answer'"),
         (["--choice", "answer", "--raise", "model_calls=6"], "--raise is the choice 'raise' with its value; "),
-        (["--choice", "approve"], "takes the choices raise, answer, stop, not 'approve'"),
         ([], "--choice is missing; `show REQUEST` tells the choices of a request"),
         (["--choice", "raise", "--set", "model_calls=6"], "has no arguments to change; nothing was sent"),
     ],
@@ -217,6 +228,26 @@ async def test_limits_that_do_not_fit_are_told_and_nothing_is_sent(
     assert (done.code, done.out) == (2, "")
     assert sentence in done.err
     assert (request.id, request.decisions) == ("r1", ())
+
+
+async def test_refused_choice_names_commands_that_are_taken(desk: Place, limited: str) -> None:
+    listed = json.loads((await desk.run("inbox", "-o", "json")).out)["requests"]
+    number = next(str(request["number"]) for request in listed if request["workflow_id"] == limited)
+    how = (
+        f"choose with `mandate decide {number} --choice ...`, "
+        f"or raise a limit with `mandate decide {number} --raise LIMIT=VALUE`; nothing was sent\n"
+    )
+
+    approved = await desk.run("approve", number)
+    rejected = await desk.run("reject", number)
+    decided = await desk.run("decide", number, "--choice", "foo")
+    answered = await desk.run("answer", number, "go on")
+
+    allowed = f"error: {number} ({limited}:r1) takes the choices raise, answer, stop, not"
+    assert approved.err.endswith(f"{allowed} 'approve'; {how}")
+    assert rejected.err.endswith(f"{allowed} 'reject'; {how}")
+    assert decided.err.endswith(f"{allowed} 'foo'; {how}")
+    assert answered.err.endswith(f"error: {number} ({limited}:r1): value: goes with raise, not with 'answer'; {how}")
 
 
 @pytest.fixture(scope="module")

@@ -69,10 +69,30 @@ def validate(capsys: pytest.CaptureFixture[str], path: Path, text: str, *more: s
         (
             "models: [openai:gpt-6-sol, vllm:a, vllm:b]\n",
             [
-                "cost not limited: no price is known for vllm:a, vllm:b; limit it by 'cost_usd' in 'budget'",
+                (
+                    "cost not limited: no price is known for vllm:a, vllm:b; first add the prices of vllm:a, vllm:b, "
+                    "then limit it by 'cost_usd' in 'budget'; 'tokens' and 'model_calls' need no price"
+                ),
                 SOL,
                 "call vllm:a: unknown, no price is known",
                 "call vllm:b: unknown, no price is known",
+            ],
+        ),
+        (
+            "models: [vllm:a]\n",
+            [
+                (
+                    "cost not limited: no price is known for vllm:a; first add its price, then limit it by 'cost_usd' "
+                    "in 'budget'; 'tokens' and 'model_calls' need no price"
+                ),
+                "call vllm:a: unknown, no price is known",
+            ],
+        ),
+        (
+            f"models: [{OWN}]\nmodels_allowed: ['vllm:*']\n",
+            [
+                "cost not limited: a start may name any of vllm:*; limit it by 'cost_usd' in 'budget'",
+                "call vllm:own: at most $0.0014 at a full window of 10,000 tokens (agent file)",
             ],
         ),
     ],

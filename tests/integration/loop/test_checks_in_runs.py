@@ -12,6 +12,7 @@ from temporalio.client import Client, WorkflowHandle
 
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from tests.support.agents import Site, new_site, results_told
+from tests.support.fake_provider.behaviours import Answer
 from tests.support.fake_provider.server import FakeProvider
 from tests.support.people import stop
 from tests.support.toolkit import LET_GO, TOOLKIT_CHECKS, calls_of
@@ -59,7 +60,8 @@ async def test_model_that_judges_is_asked_as_the_route_asks_it(tmp_path: Path, c
         site = new_site(tmp_path, client, VLLM_BASE_URL=f"{fake.url}/v1", VLLM_API_KEY="none")
         entry = {"model": "vllm:llama", "params": {"reasoning_effort": "low"}}
         checks = [{"after": "final", "model": "vllm:llama", "rubric": "It is brief."}]
-        site.write("judged", [], models=[entry], checks=checks, tools=[])
+        site.write("judged", [], models=[entry], checks=checks)
+        fake.will(Answer(text="Done."), Answer(text='{"verdict": "pass", "reason": "it is"}'))
 
         await site.run("judged")
 

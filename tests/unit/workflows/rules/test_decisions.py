@@ -316,6 +316,9 @@ class TestClock:
             (timedelta(hours=24), "24h"),
             (timedelta(days=3), "3d"),
             (timedelta(seconds=3601), "3601s"),
+            (timedelta(milliseconds=500), "0.5s"),
+            (timedelta(seconds=90, milliseconds=250), "90.25s"),
+            (timedelta(microseconds=1), "0.000001s"),
         ],
     )
     def test_lengths_in_words(self, length: timedelta, told: str) -> None:

@@ -108,7 +108,7 @@ async def test_slow_answer_is_timed_out(play: PlayScript) -> None:
     story = play("turns:\n  - fail: [{slow: 1h}]\n    say: there\n")
 
     with pytest.raises(ApplicationError, match=r"play.yaml: no answer within 0.01 s$") as caught:
-        await story.turn(timeout=0.01)
+        await story.turn(timeout=0.01234)
 
     assert caught.value.type == FailureType.MODEL_UNAVAILABLE
 
@@ -177,7 +177,7 @@ async def test_pace_is_for_turns_without_a_delay_of_their_own(play: PlayScript) 
     story.provider = ScriptedProvider([story.folder], pace=timedelta(hours=1))
 
     with pytest.raises(ApplicationError, match="no answer within"):
-        await story.turn(timeout=0.01)
+        await story.turn(timeout=0.01234)
     story.conversation = story.conversation.extend(
         AssistantMessage(role="assistant", parts=(), protocol="scripted", model="play.yaml"), asked("go on")
     )

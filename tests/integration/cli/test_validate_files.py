@@ -1,0 +1,100 @@
+"""`mandate validate` with a file of providers, budgets, people or channels: it is checked as that file and once."""
+
+from pathlib import Path
+
+import pytest
+
+from mandate.workers.main import main
+
+AGENT = "name: people\ninstructions: Help.\nmodels: [scripted:people.script.yaml]\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mandate.yaml").touch()
+    return tmp_path
+
+
+def validate(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, list[str]]:
+    with pytest.raises(SystemExit) as ended:
+        main(["validate", *words, "--color", "never"])
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err.splitlines()
+
+
+@pytest.mark.parametrize("kind", ["providers", "budgets", "people", "channels"])
+@pytest.mark.parametrize("place", ["", "other/"])
+def test_file_is_known_by_its_name_and_its_faults_are_told_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], kind: str, place: str
+) -> None:
+    path = folder / place / f"{kind}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    empty = validate(capsys, f"{place}{kind}.yaml")
+    path.write_text("typo: {}\n")
+
+    code, out, err = validate(capsys, f"{place}{kind}.yaml")
+
+    assert empty == (2, "", [f"{place}{kind}.yaml: is empty"])
+    assert (code, out) == (2, "")
+    key = {"providers": "endpoints"}.get(kind, kind)
+    where = f"{place}{kind}.yaml:1:1: "
+    assert len(err) == 2
+    assert any(line.startswith(f"{where}typo: is not a key that is known here; allowed are ") for line in err)
+    assert any(line.startswith(f"{where}{key}: is missing: ") for line in err)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "budgets: [{id: all, per: day}]",
+            "file.yaml:1:11: budgets[0]: has no limit; give 'cost_usd', 'tokens' or both",
+        ),
+        ("people: [{nam: ann}]", "file.yaml:1:10: people[0].name: is missing: "),
+        (
+            "channels: [{name: a, kind: fax}]",
+            "file.yaml:1:22: channels[0].kind: 'fax' is not one of log, webhook, slack",
+        ),
+        ("endpoints: {a: 3}", "file.yaml:1:13: endpoints.a: 3 is not a mapping"),
+    ],
+)
+def test_file_is_known_by_what_it_says(folder: Path, capsys: pytest.CaptureFixture[str], text: str, line: str) -> None:
+    (folder / "file.yaml").write_text(text)
+
+    code, out, err = validate(capsys, "file.yaml")
+
+    assert (code, out) == (2, "")
+    assert any(told.startswith(line) for told in err), err
+    assert not any("instructions" in told for told in err), err
+
+
+def test_file_without_faults_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "people.yaml").write_text("people: [{name: ann}]")
+    (folder / "channels.yaml").write_text("channels: [{name: log, kind: log}]")
+
+    assert validate(capsys, "people.yaml", "channels.yaml") == (
+        0,
+        "people.yaml: a file of people without faults\nchannels.yaml: a file of channels without faults\n",
+        [],
+    )
+
+
+def test_two_files_of_one_kind_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a.yaml").write_text("budgets: []")
+    (folder / "b.yaml").write_text("budgets: []")
+
+    code, _, err = validate(capsys, "a.yaml", "b.yaml")
+
+    assert (code, err) == (2, ["error: a.yaml and b.yaml are both a file of budgets; give one of them"])
+
+
+def test_agent_may_have_the_name_of_such_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "agents").mkdir()
+    (folder / "agents" / "people.yaml").write_text(AGENT)
+    (folder / "agents" / "people.script.yaml").write_text("turns: [{say: done}]\n")
+
+    code, out, _ = validate(capsys, "agents/people.yaml")
+
+    assert (code, out.split()[:2]) == (0, ["people", "version"])
