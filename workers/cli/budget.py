@@ -205,7 +205,7 @@ def _to_json(row: _Row) -> JsonObject:
     left_usd, left_tokens = _left(found, spent + held)
     return {
         "budget": row.id,
-        "scope": json.loads(row.scope),
+        "scope": _find_runs(row),
         "period": row.period,
         "per": found.per if found is not None else None,
         "time_zone": found.time_zone if found is not None else None,
@@ -217,6 +217,19 @@ def _to_json(row: _Row) -> JsonObject:
         "since": balance.since.isoformat() if balance is not None else None,
         "last_used": balance.last_used.isoformat() if balance is not None else None,
     }
+
+
+def _find_runs(row: _Row) -> JsonObject:
+    """Return of which runs an account is: what the file names, and whose own account it is."""
+    own: JsonObject = json.loads(row.scope)
+    found = row.budget
+    if found is None:
+        return own
+    named = {"agent": found.agent, "requester": found.requester, "labels": {**found.labels}}
+    runs: JsonObject = {key: value for key, value in named.items() if value}
+    labels = own.get("labels")
+    own_labels = {"labels": {**found.labels, **labels}} if isinstance(labels, dict) else {}
+    return {**runs, **own, **own_labels}
 
 
 def _amount_json(cost_usd: Decimal | None, tokens: int | None) -> JsonObject:

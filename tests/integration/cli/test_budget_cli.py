@@ -134,8 +134,38 @@ def test_budget_that_nobody_has_used_is_there_with_its_limit(
     (found,) = json.loads(out)["budgets"]
     assert (code, json.loads(out)["file"]) == (0, str(folder.file))
     assert err == f"there is no sqlite:///{folder.store} yet; MANDATE_STORE names the workers' store\n"
-    assert (found["scope"], found["since"], found["left"]["tokens"]) == ({"requester": "*"}, None, 900)
+    assert (found["scope"], found["since"], found["left"]["tokens"]) == (
+        {"agent": "refunds", "requester": "*"},
+        None,
+        900,
+    )
     assert not folder.store.exists()
+
+
+def test_runs_of_a_budget_are_in_json_as_they_are_in_the_table(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.file.write_text("""
+budgets:
+  - {id: refunds, agent: refunds, per: month, cost_usd: "40"}
+  - {id: ann, requester: ann@example.com, labels: {team: support, tier: "*"}, per: month, cost_usd: "40"}
+  - {id: each, agent: refunds, requester: "*", per: month, cost_usd: "40"}
+  - {id: all, per: month, cost_usd: "40"}
+""")
+    folder.spend(
+        (Account("refunds", "{}", MONTH), "1", 1, "1"),
+        (Account("ann", '{"labels": {"tier": "gold"}}', MONTH), "1", 1, "1"),
+        (Account("each", '{"requester": "ben@example.com"}', MONTH), "1", 1, "1"),
+    )
+
+    _, out, _ = typed(capsys, "budget", "-o", "json")
+
+    assert {found["budget"]: found["scope"] for found in json.loads(out)["budgets"]} == {
+        "refunds": {"agent": "refunds"},
+        "ann": {"requester": "ann@example.com", "labels": {"team": "support", "tier": "gold"}},
+        "each": {"agent": "refunds", "requester": "ben@example.com"},
+        "all": {},
+    }
 
 
 EARLIER = (
