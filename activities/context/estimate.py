@@ -17,8 +17,10 @@ Kind = str
 
 KINDS: tuple[Kind, ...] = ("words", "marks", "dense", "scripts")
 
-LONG_TEXT = 64 * 1024
-"""Characters from which on only this many of a text are looked at, in pieces from all over it."""
+LONG_TEXT = 4 * 1024 * 1024
+"""Characters from which on a text is not read: it has as many tokens as bytes at most."""
+REPEATED = 16
+"""Length from which on a word of one or two letters is no word of any language."""
 
 _BIGRAMS = (
     "intherreseonteheoresstenleatdeancoiteltialisarntmendlietngedtoilasiorinetrmafiroratanonsvehapeurecouacsilfcepaam"
@@ -88,13 +90,7 @@ def estimate_tokens(text: str) -> int:
 
 def count(text: str) -> Tokens:
     """Return the tokens of `text` by kind."""
-    if len(text) <= LONG_TEXT:
-        return _count(text)
-    size = LONG_TEXT // 16
-    step = (len(text) - size) // 15
-    seen = _count("".join(text[place * step : place * step + size] for place in range(16)))
-    scale = len(text) / LONG_TEXT * 1.05
-    return Tokens(seen.words * scale, seen.marks * scale, seen.dense * scale, seen.scripts * scale)
+    return _count(text) if len(text) <= LONG_TEXT else Tokens(dense=len(text.encode(errors="replace")))
 
 
 def _count(text: str) -> Tokens:
@@ -146,6 +142,8 @@ def _measure_word(word: str) -> tuple[bool, float]:
     length, low = len(word), word.lower()
     if length == 1:
         return True, 1.0
+    if length >= REPEATED and (letters := len(set(low))) <= 2:
+        return False, 0.5 * letters * length + 1.0
     unusual = sum(first + second not in _COMMON_BIGRAMS for first, second in pairwise(low))
     if length > 4 and unusual >= 0.3 * (length - 1):
         return unusual < 0.45 * (length - 1), 0.49 * length + 0.7
@@ -169,6 +167,8 @@ def _measure_marks(piece: str) -> float:
 
 def _measure_run(piece: str) -> tuple[bool, float]:
     """Return whether a long run without spaces is encoded data, and its tokens; else it is an identifier or a path."""
+    if len(set(piece.lower())) <= 2:
+        return True, _measure_word(piece)[1] if piece.isalpha() else float(len(piece))
     parts = [part for part in _PART.findall(piece) if part]
     tokens = sum(_measure_part(part) for part in parts)
     is_dense = len(parts) > 0.22 * len(piece)
@@ -201,24 +201,25 @@ def _measure_other(character: str, rates: tuple[float, float]) -> float:
         return 0.95 if character in _COMMON_HAN else rates[0]
     if 0xAC00 <= code <= 0xD7A3:
         return 1.0 if character in _COMMON_HANGUL else rates[1]
-    return 1.8 if 0xFF00 <= code < 0xFFF0 else 3.0
+    if 0xFF00 <= code < 0xFFF0:
+        return 1.8
+    # Nothing has more tokens than bytes, beside a space before it.
+    return 3.9 if code < 0x10000 else 4.85
 
 
 _RATES = (
-    (0x250, 1.6),
-    (0x370, 1.12),
+    (0x180, 1.6),
+    (0x370, 2.0),
     (0x400, 1.6),
-    (0x530, 1.12),
+    (0x460, 1.12),
     (0x590, 2.0),
     (0x600, 1.5),
-    (0x700, 1.3),
-    (0x900, 2.0),
+    (0x670, 1.3),
+    (0x800, 2.0),
+    (0x900, 3.0),
     (0xE00, 2.1),
     (0xE80, 1.6),
-    (0x1000, 2.1),
-    (0x1100, 2.1),
-    (0x2000, 3.0),
-    (0x3000, 2.5),
+    (0x3000, 3.9),
     (0x3040, 1.6),
     (0x3100, 1.45),
 )

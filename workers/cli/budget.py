@@ -225,7 +225,7 @@ def _find_runs(row: _Row) -> JsonObject:
     found = row.budget
     if found is None:
         return own
-    named = {"agent": found.agent, "requester": found.requester, "labels": {**found.labels}}
+    named: JsonObject = {"agent": found.agent, "requester": found.requester, "labels": {**found.labels}}
     runs: JsonObject = {key: value for key, value in named.items() if value}
     labels = own.get("labels")
     own_labels = {"labels": {**found.labels, **labels}} if isinstance(labels, dict) else {}

@@ -158,7 +158,7 @@ budgets:
         (Account("each", '{"requester": "ben@example.com"}', MONTH), "1", 1, "1"),
     )
 
-    _, out, _ = typed(capsys, "budget", "-o", "json")
+    _, out, _ = typed(capsys, "-o", "json")
 
     assert {found["budget"]: found["scope"] for found in json.loads(out)["budgets"]} == {
         "refunds": {"agent": "refunds"},

@@ -140,10 +140,32 @@ def test_a_thousand_conversations_are_never_estimated_too_low(tokenize: Callable
     assert sum(share <= 1.1 for share in shares) >= 0.8 * len(shares)
 
 
-def test_a_long_text_is_estimated_from_pieces_of_it() -> None:
-    text = PROSE * (3 * LONG_TEXT // len(PROSE))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_nothing_of_a_long_text_is_left_out(tokenize: Callable[[str], int]) -> None:
+    """Cuneiform between pieces of prose, wherever somebody may look."""
+    text = (PROSE[:4096] + "\U00012000" * 3000) * 12
 
-    assert estimate_tokens(text) == pytest.approx(estimate_tokens(PROSE) * len(text) / len(PROSE), rel=0.1)
+    assert estimate_tokens(text) >= tokenize(text)
+
+
+def test_a_text_of_many_megabytes_has_no_more_tokens_than_bytes() -> None:
+    text = "ä" * (LONG_TEXT + 1)
+
+    assert estimate_tokens(text) == 2 * len(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\U00012000" * 200, "\u2800 \u28ff" * 100, "\U0001f9ff \U0001fa70 " * 100, "a" * 5000, "zq" * 900, "W" * 64],
+    ids=["cuneiform", "braille", "signs with spaces", "one letter", "two letters", "capitals"],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_rare_signs_and_repeated_letters_are_not_below(text: str, tokenize: Callable[[str], int]) -> None:
+    assert estimate_tokens(text) >= tokenize(text)
+
+
+def test_a_run_of_one_letter_says_nothing_of_words() -> None:
+    assert count("a" * 5000).words == 0
 
 
 @given(st.text(max_size=300))
