@@ -12,6 +12,7 @@ from mandate.activities.failures import ModelFault, make_model_failure
 from mandate.activities.providers import response_limits
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.retry_after import read_wait, retry_after
+from mandate.activities.toolbox.redaction import SHORTEST_HIDDEN, list_forms
 from mandate.workflows.rules.plain_text import shorten
 
 EXCERPT_CHARACTERS = 200
@@ -102,8 +103,9 @@ class Peer:
 
     def redact(self, text: str) -> str:
         """Return `text` without keys, which some servers repeat."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            text = text.replace(secret, "[key]") if len(secret) > 3 else text
+        forms = {form for secret in self.secrets if len(secret) >= SHORTEST_HIDDEN for form in list_forms(secret)}
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, "[key]")
         return text
 
     @property
@@ -118,7 +120,8 @@ def from_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) 
 
     408, 409, 429 and 5xx may be repeated and other statuses not, unless `x-should-retry` says so.
     """
-    code, message = _explain_body(peer.redact(body))
+    # Once more when it is read: a key may be escaped in a way of its own, and is whole only until it is shortened.
+    code, message = map(peer.redact, _explain_body(peer.redact(body)))
     fault = _fault(status, code, message)
     wish = headers.get("x-should-retry", "").strip().lower()
     if wish == "true" and fault == "bad_request":

@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote, quote_plus
 
@@ -47,14 +48,16 @@ class SecretValues:
     def _value(self, reference: re.Match[str]) -> str:
         value = self._resolve(reference[0])
         lines = [line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST_LINE]
-        self._values.update(form for text in (value, *lines) for form in _forms(text) if len(form) >= SHORTEST_HIDDEN)
+        self._values.update(
+            form for text in (value, *lines) for form in list_forms(text) if len(form) >= SHORTEST_HIDDEN
+        )
         return value
 
 
 def strike_sensitive(text: str, tool: Tool, arguments: JsonObject) -> str:
     """Return `text` with `***` for each value of the tool's sensitive `arguments`, in the forms it may come back in."""
     values = set(_sensitive_leaves(arguments, tool.sensitive))
-    forms = {form for value in values for form in _forms(value)}
+    forms = {form for value in values for form in list_forms(value)}
     for form in sorted(forms, key=len, reverse=True):
         if len(form) >= SHORTEST_HIDDEN:
             text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
@@ -76,12 +79,18 @@ def _sensitive_leaves(value: JsonValue, sensitive: Sequence[str]) -> Iterator[st
             yield from _sensitive_leaves(item, sensitive)
 
 
-def _forms(value: str) -> Iterator[str]:
-    """Yield the forms of a value: as it is, without outer spaces, inside JSON and Python texts, and in addresses."""
+def list_forms(value: str) -> Iterator[str]:
+    """Yield the forms of a value: as it is, without outer spaces, in JSON and Python texts, in addresses, in base64."""
     for text in {value, value.strip()}:
         yield text
-        yield from (json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
+        for in_json in (json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)):
+            yield in_json
+            yield in_json.replace("/", "\\/")
+        yield "".join(f"\\u{ord(character):04x}" for character in text)
         yield repr(text)[1:-1]
+        if len(text) >= SHORTEST_LINE:
+            encoded = text.encode(errors="replace")
+            yield from (encode(encoded).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode))
         yield quote(text, safe="", errors="replace")
         yield quote_plus(text, errors="replace")
         if re.fullmatch(r"-?\d+\.0", text):

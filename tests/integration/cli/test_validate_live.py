@@ -95,6 +95,7 @@ async def test_answer_is_told_to_programs(tmp_path: Path, peer: HttpPeer) -> Non
         "answered_by": "llama-4-maverick",
         "input_tokens": 12,
         "output_tokens": 2,
+        "tokens_reported": True,
         "cost_usd": "0.00000866",
     }
 

@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from temporalio.exceptions import ApplicationError
@@ -13,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 from mandate.activities.failures import BILLED_FAULTS
 from mandate.activities.model import ModelActivities
 from mandate.activities.own_files import OwnFiles
+from mandate.activities.providers import errors
 from mandate.activities.providers.base import Provider
 from mandate.workers.catalog.endpoints import read_endpoints
 from mandate.workers.providers import makers
@@ -347,3 +349,31 @@ async def test_call_at_an_endpoint_that_only_another_worker_has_is_not_sent_and_
     )
     assert not caught.value.non_retryable
     assert caught.value.next_retry_delay == timedelta(seconds=15)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        json.dumps,
+        lambda key: json.dumps(key).replace("/", "\\/"),
+        lambda key: '"' + "".join(f"\\u{ord(character):04x}" for character in key) + '"',
+        lambda key: json.dumps(quote(key, safe="")),
+        lambda key: json.dumps(b64encode(key.encode()).decode()),
+        lambda key: json.dumps("x" * 250 + key),
+    ],
+    ids=["as it is", "slashes escaped", "all escaped", "in an address", "base64", "cut off"],
+)
+@pytest.mark.parametrize("status", [401, 200])
+def test_no_piece_of_a_key_that_a_server_repeats_is_told(write: Callable[[str], str], status: int) -> None:
+    key = "sk-live/000/001/002/" + "/".join(f"{number:03}" for number in range(3, 40))
+    peer = errors.Peer("vllm", "m", "http://127.0.0.1:1/v1", 1, secrets=(key,))
+    body = f'{{"error": {{"message": {write(key)}, "code": "bad_key"}}}}'
+    if status == 401:
+        told = str(errors.from_status(peer, 401, {}, body))
+    else:
+        told = str(errors.from_malformed(peer, "it is no answer", body, "application/json"))
+
+    pieces = [
+        form[begin : begin + 12] for form in (key, b64encode(key.encode()).decode()) for begin in range(len(form) - 12)
+    ]
+    assert [piece for piece in pieces if piece in told or piece in told.replace("\\/", "/")] == []
