@@ -438,6 +438,15 @@ async def halted(site: Site) -> Started:
     return await ended(site, "halted")
 
 
+async def timed(site: Site) -> Started:
+    """A call that waits for approval until only the time of the last answer is left, and a judge of that answer."""
+    check = {"name": "judged", "after": "final", "rubric": "It is brief.", "model": "scripted:judge.script.yaml"}
+    site.write("judge", [{"say": '{"verdict": "pass", "reason": "it is"}'}])
+    pays = {"call": [{"pay": {"order": 1}}, {"look": {"what": "x"}}]}
+    site.write("timed", [pays], budget={"wall_time": "4s"}, policy=ASK_ALL, checks=[check])
+    return await ended(site, "timed")
+
+
 async def cut(site: Site) -> Started:
     """A conversation that is cut for a small window, facts kept in mind, and a model that a condition calls."""
     small = [
@@ -458,7 +467,7 @@ RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     together, kept,
     inquired,
     local,
-    spent, cut, halted,
+    spent, cut, halted, timed,
 )  # fmt: skip
 
 
