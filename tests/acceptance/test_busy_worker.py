@@ -20,7 +20,7 @@ MODULE = "tests.acceptance.killed_tools"
 LONG = timedelta(seconds=4)
 """A call of more than the heartbeat timeout, which costs its worker nothing but heartbeats."""
 
-STEPS = 12
+STEPS = 9
 
 
 def work(number: int) -> list[dict[str, Any]]:

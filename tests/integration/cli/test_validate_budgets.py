@@ -35,6 +35,10 @@ def typed(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, st
     return ended.value.code, captured.out, captured.err
 
 
+UNPRICED = (
+    "budgets.yaml:3:27: budgets[0].cost_usd: limits money, and no price is known for scripted:refunds.script.yaml of "
+    "the agent 'refunds': no call of them is sent in a run that counts here; add 'price' in its 'models', or 'prices'"
+)
 WARNING = (
     "budgets.yaml:4:18: budgets[1].agent: names the agent 'refnds', which is not here; did you mean 'refunds'? "
     "there are refunds"
@@ -58,7 +62,7 @@ def test_budgets_are_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = typed(capsys, "validate", "-o", "json")
 
     told = json.loads(out)
-    assert (code, told["valid"], told["warnings"]) == (0, True, [WARNING])
+    assert (code, told["valid"], told["warnings"]) == (0, True, [UNPRICED, WARNING])
     assert told["budgets"][0] == {
         "id": "all",
         "agent": None,
