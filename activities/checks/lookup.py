@@ -10,6 +10,7 @@ from temporalio import activity
 from mandate.activities.tool_error import ToolError
 from mandate.activities.toolbox import arguments
 from mandate.activities.toolbox.base import CallContext, Toolbox, ToolText, is_read, make_attempt
+from mandate.activities.toolbox.contained_tasks import is_cancelled
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.failures import Outcome
@@ -39,6 +40,7 @@ class ReadTools:
         Raises:
             ToolError: not done when it may not be called at all or not so, or says itself that it failed; else as
                 its toolbox says, or it took too long.
+            asyncio.CancelledError: the caller was cancelled, also where the tool returned nevertheless.
         """
         answer = await self._call(agent, question, within)
         if answer.error:
@@ -63,10 +65,14 @@ class ReadTools:
         timeout = min(definition.tool.timeout, within)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
-                return await make_attempt(toolbox, definition, question.arguments, _context(question, timeout))
+                answer = await make_attempt(toolbox, definition, question.arguments, _context(question, timeout))
         except TimeoutError:
             reason = f"{question.tool!r} did not answer within {round(timeout.total_seconds(), 1):g} s"
             raise ToolError(Outcome.UNKNOWN, reason) from None
+        if is_cancelled():
+            # The tool returned in the same moment: who asks again and again would never end.
+            raise asyncio.CancelledError
+        return answer
 
 
 class Unaskable(ToolError):

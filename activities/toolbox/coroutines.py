@@ -24,7 +24,8 @@ _Outcome: TypeAlias = tuple[list[_Result], BaseException | None]
 async def run_coroutine(function: Callable[[], Awaitable[_Result]]) -> _Result:
     """Await what `function` returns in the users' loop, with this task's context variables.
 
-    A cancellation is passed on, and the coroutine's end is waited for.
+    A cancellation is passed on, and the coroutine's end is waited for. One that returned before it came, or in spite
+    of it, has its result returned, so that nothing that was done is lost; the caller's task stays `cancelling`.
 
     Raises:
         BaseException: whatever it raised; exits in tasks that it began as `ToolExit`.

@@ -50,7 +50,7 @@ class Bench:
         self.toolboxes: dict[str, Any] = {"python": PythonToolbox()}
         self.tools: list[ToolDefinition] = [
             decorator.define_tool(function)
-            for function in (checked.find, checked.find_plain, checked.pay, checked.send)
+            for function in (checked.find, checked.find_plain, checked.find_in_spite, checked.pay, checked.send)
         ]
         self.output_schema: JsonObject | None = None
         self.beats: list[tuple[Any, ...]] = []

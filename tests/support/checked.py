@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 from mandate.activities.checks.functions import check
@@ -40,6 +41,15 @@ async def find_plain(context: ToolContext, order: int = 0, key: str = "", second
     """Find a payment, with nothing sensitive."""
     CALLED.append(({"order": order, "key": key}, context))
     await asyncio.sleep(seconds)
+    return _next()
+
+
+@tool(effect="read")
+async def find_in_spite(context: ToolContext, order: int = 0, key: str = "") -> Any:
+    """Find a payment, and return in spite of a cancellation."""
+    CALLED.append(({"order": order, "key": key}, context))
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(60)
     return _next()
 
 

@@ -273,9 +273,10 @@ def _http(peer: HttpPeer, name: str, path: str) -> ToolDefinition:
     )
 
 
-async def test_cancelled_activities_stop(bench: Bench) -> None:
+@pytest.mark.parametrize("tool", ["find_plain", "find_in_spite"])
+async def test_cancelled_activities_stop(bench: Bench, tool: str) -> None:
     say({"done": None})
-    agent = await bench.pinned(send=ProbeSpec(tool="find_plain", patience=timedelta(hours=1)))
+    agent = await bench.pinned(send=ProbeSpec(tool=tool, patience=timedelta(hours=1)))
     request = ProbeRequest(agent=agent, head=await bench.head(agent), step=1, index=1, key=KEY)
     environment = bench.environment()
 
