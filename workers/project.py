@@ -140,7 +140,8 @@ def _text(value: object, _folder: Path, _variable: str) -> str:
     if value is None:
         raise _Refused("has no value; write one, or remove the key")
     if not isinstance(value, str):
-        raise _Refused(f"{_shown(value)} is not a text; put it in quotes")
+        quotes = "" if isinstance(value, dict | list) else "; put it in quotes"
+        raise _Refused(f"{_shown(value)} is not a text{quotes}")
     if not value.strip():
         raise _Refused("must not be empty")
     return value

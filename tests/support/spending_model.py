@@ -81,7 +81,9 @@ class SpendingModel:
             self.done[fault] += 1
             return FAULTS[fault]
         answer = self._write(request, turn, dice)
-        if dice.random() < LOST:
+        # Every fourth run loses its first answer: some are lost however far the budget goes.
+        is_first = turn == 1 and self._arrived[asked] == 1 and int(_number(find_run(request))) % 4 == 1
+        if dice.random() < LOST or is_first:
             self.done["lost"] += 1
             return Broken("cut" if dice.random() < 0.5 else "drop", lost=answer)
         if dice.random() < UNTOLD:

@@ -1,10 +1,13 @@
 """Limits of runs on the command line: `LIMIT=VALUE`."""
 
+import re
 from collections.abc import Sequence
 
 from mandate.workers.cli.errors import CliError
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.budget import BudgetRequest
+
+_WHOLE = re.compile(r"-?[0-9]{1,300}")
 
 
 def read_limits(option: str, given: Sequence[str]) -> JsonObject:
@@ -23,5 +26,5 @@ def read_limits(option: str, given: Sequence[str]) -> JsonObject:
             raise CliError(f"{option} {written!r}: {name} is given twice")
         # Amounts and times are texts, all others whole numbers.
         is_text = name.endswith(("_usd", "_time"))
-        limits[name] = int(value) if value.isascii() and value.isdigit() and not is_text else value
+        limits[name] = int(value) if not is_text and _WHOLE.fullmatch(value) else value
     return limits

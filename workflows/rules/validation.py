@@ -263,7 +263,9 @@ class _Fault:
         if self.kind in _MAPPINGS:
             return f"{value} is not {self._mapping if self.place else self._describe(self._kinds[0])}".lstrip()
         if self.kind in _TYPES:
-            quotes = "; put it in quotes" if self.kind == "string_type" and self._is_file else ""
+            # Quotes make a text of a number or a boolean; of nothing, a list or a mapping they do not.
+            is_quotable = self.kind == "string_type" and isinstance(self.detail["input"], bool | int | float)
+            quotes = "; put it in quotes" if is_quotable and self._is_file else ""
             return f"{value} {_TYPES[self.kind]}{quotes}".lstrip()
         if self.kind in _BOUNDS:
             key, must = _BOUNDS[self.kind]

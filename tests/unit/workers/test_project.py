@@ -157,7 +157,7 @@ REFUSED = "secrets are never in this file; set the variable"
         ("agents:", "agents: has no value; write one, or remove the key"),
         ("agents: ''", "agents: must not be empty"),
         ("task_queue: 7", "task_queue: 7 is not a text; put it in quotes"),
-        ("task_queue: [a]", "task_queue: a list is not a text; put it in quotes"),
+        ("task_queue: [a]", "task_queue: a list is not a text"),
         ("http_hosts: a.example", "http_hosts: is not a list of hosts, for example [tickets.example.com]"),
         ("http_hosts: [1]", "http_hosts: is not a list of hosts, for example [tickets.example.com]"),
         ("http_hosts: ['a, b']", "http_hosts: has an item with a comma; each host is an item of its own"),

@@ -160,7 +160,7 @@ HOOK = "channels:\n  - name: a\n    kind: webhook\n    url: {url}\n    secret: {
             "'-'")
         ]),
         (HOOK.format(url="[t0ps3cret]", secret="7"), [
-            "4:5: channels[0].url: is not a text; put it in quotes",
+            "4:5: channels[0].url: is not a text",
             "5:5: channels[0].secret: is not a text; put it in quotes",
         ]),
     ],

@@ -264,7 +264,7 @@ def test_agent_made_in_code_is_refused_for_the_same(text: str, faults: list[str]
             ACTIVITY + SCHEMA + "    arguments: [q, 3, z]\n    sensitive: [{}, card]\n",
             [
                 "tools[0].arguments[1]: 3 is not a text; put it in quotes",
-                "tools[0].sensitive[0]: a mapping is not a text; put it in quotes",
+                "tools[0].sensitive[0]: a mapping is not a text",
             ],
         ),
         (

@@ -62,6 +62,9 @@ def told(value: object) -> list[str]:
     ("more", "expected"),
     [
         ({"name": 3}, ["name: 3 is not a text; put it in quotes [3]"]),
+        ({"name": True}, ["name: true is not a text; put it in quotes [true]"]),
+        ({"name": ["a"]}, ["name: a list is not a text [a list]"]),
+        ({"name": {"a": 1}}, ["name: a mapping is not a text [a mapping]"]),
         ({"word_or_part": "nine"}, ["word_or_part: 'nine' is neither 'none' nor a mapping with 'size' ['nine']"]),
         ({"word_or_part": []}, ["word_or_part: is neither 'none' nor a mapping with 'size' []"]),
         ({"word_or_part": {"size": 0}}, ["word_or_part.size: 0: must be at least 1 [0]"]),
