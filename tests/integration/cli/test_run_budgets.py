@@ -277,6 +277,24 @@ async def test_a_run_may_be_limited_further_and_says_what_counts(desk: Place) ->
     assert (told["cost_usd"], told["model_calls"], told["wall_time"], told["steps"]) == ("0.05", 4, "1h", 20)
 
 
+async def test_detached_run_is_told_that_the_lower_limit_counts(desk: Place) -> None:
+    limited = await desk.run("run", "clerk", "hello", "--id", "later-1", "-d", "--budget", "model_calls=99")
+    stepped = await desk.run("run", "clerk", "hello", "--id", "later-2", "-d", "--steps", "99", "-o", "json")
+    unlimited = await desk.run("run", "clerk", "hello", "--id", "later-3", "-d")
+
+    told = "where the agent file has a lower limit, that one counts; see the limits with `mandate show {}`"
+    assert told.format("later-1") in limited.err.splitlines()
+    assert told.format("later-2") in stepped.err.splitlines()
+    assert "lower limit" not in unlimited.err
+
+
+async def test_help_names_the_limits(desk: Place) -> None:
+    told = " ".join((await desk.run("run", "--help")).out.split())
+
+    assert f"LIMIT is one of {LIMITS}. Can be repeated." in told
+    assert "The same as `--budget steps=...`" in told
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
