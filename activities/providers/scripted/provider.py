@@ -88,10 +88,11 @@ class ScriptedProvider:
     async def _answer(self, prompt: Prompt) -> Completion:
         loaded = self._script(prompt.model)
         if prompt.is_last:
+            text = _last(loaded, prompt)
             await asyncio.sleep((loaded.script.delay or self._pace).total_seconds())
             said = AssistantMessage(
                 role="assistant",
-                parts=(TextPart(kind="text", text=loaded.script.last),),
+                parts=(TextPart(kind="text", text=text),),
                 protocol="scripted",
                 model=prompt.model,
             )
@@ -157,6 +158,20 @@ def _cue(plan: Plan, number: int, prompt: Prompt) -> Cue:
     came = ", ".join(filter(None, (came, got.text and repr(shorten(got.text, 100)))))
     reason = f"the script has {plan.turns} turns and no 'otherwise', and answer {number} was asked for"
     raise make_model_failure("script", f"{prompt.model}: {reason}; came in: {came or 'nothing'}")
+
+
+def _last(loaded: LoadedScript, prompt: Prompt) -> str:
+    """Return the answer when a limit of the run leaves only one more, with its values."""
+    written = loaded.script.last
+    if "${" not in written:
+        return written
+    cue = Cue(Turn(say=written), ("last",), 1)
+    try:
+        return Values(prompt.conversation, _plan(loaded, prompt), find_next_number(prompt.conversation), cue).text(
+            written
+        )
+    except ScriptFault as fault:
+        raise make_model_failure("script", f"{prompt.model}:{loaded.line(cue)}, last: {fault}") from None
 
 
 def _is_whole(plan: Plan, number: int) -> bool:
