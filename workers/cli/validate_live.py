@@ -18,6 +18,7 @@ from mandate.workers.settings import Settings
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.route import PROVIDERS, ModelName
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import shorten
 
 QUESTION = "Answer with the one word: ok"
@@ -123,6 +124,6 @@ def _tell_answer(out: Output, model: str, completion: Completion, seconds: float
         f"  said    {text or '(nothing)'}{f' ({completion.problem})' if completion.problem else ''}",
         f"  model   {completion.answered_by or 'its name is not in the answer'}",
         f"  tokens  {tokens if is_told else untold}",
-        f"  time    {seconds:.2f} s",
+        f"  time    {quantities.write_seconds(seconds)}",
         f"  price   {price}",
     )

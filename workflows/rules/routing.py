@@ -13,7 +13,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.policy import RunFacts
 from mandate.workflows.contracts.route import Preference, Price, RouteFacts, RoutePin
 from mandate.workflows.contracts.tool import Tool
-from mandate.workflows.rules import policy, wording
+from mandate.workflows.rules import policy, quantities, wording
 from mandate.workflows.rules.price import compute_cost
 
 CONDITION_CHARACTERS = 120
@@ -180,7 +180,9 @@ def _choose_among(standing: Standing, equals: Sequence[RoutePin], why: str) -> C
                 return Choice(fresh, f"{why}; of {count} equal ones one whose speed is not known yet")
             model = min((pin.model for pin in equals), key=lambda name: standing.latencies[name])
             seconds = standing.latencies[model]
-            return Choice(model, f"{why}; of {count} equal ones the fastest, {seconds:g} s an answer")
+            return Choice(
+                model, f"{why}; of {count} equal ones the fastest, {quantities.write_seconds(seconds)} an answer"
+            )
         case "order":
             return Choice(equals[0].model, f"{why}; of {count} equal ones the first")
 
@@ -218,11 +220,14 @@ def _choose_faster(standing: Standing, present: RoutePin, others: Sequence[Route
         return None
     fresh = next((pin.model for pin in others if pin.model not in standing.latencies), None)
     if fresh is not None:
-        return Choice(fresh, f"its speed is not known yet; that of {present.model} is {now:g} s an answer")
+        return Choice(
+            fresh, f"its speed is not known yet; that of {present.model} is {quantities.write_seconds(now)} an answer"
+        )
     model = min((pin.model for pin in others), key=lambda name: standing.latencies[name])
     if standing.latencies[model] > FASTER * now:
         return None
-    return Choice(model, f"it takes {standing.latencies[model]:g} s an answer, {present.model} {now:g} s")
+    its, other = quantities.write_seconds(standing.latencies[model]), quantities.write_seconds(now)
+    return Choice(model, f"it takes {its} an answer, {present.model} {other}")
 
 
 def _known_costs(pins: Sequence[RoutePin], context_tokens: int) -> Iterator[tuple[str, Decimal]]:

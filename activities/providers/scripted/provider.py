@@ -40,6 +40,7 @@ from mandate.activities.providers.scripted.values import (
 )
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import shorten
 
 _STATUS_FAULTS: dict[int, ModelFault] = {
@@ -79,7 +80,7 @@ class ScriptedProvider:
             async with asyncio.timeout(prompt.timeout.total_seconds()):
                 return await self._answer(prompt)
         except TimeoutError:
-            reason = f"{prompt.model}: no answer within {round(prompt.timeout.total_seconds(), 2):g} s"
+            reason = f"{prompt.model}: no answer within {quantities.write_seconds(prompt.timeout)}"
             raise make_model_failure("timeout", reason, attempt=prompt.attempt) from None
 
     async def close(self) -> None:
@@ -156,7 +157,8 @@ def _cue(plan: Plan, number: int, prompt: Prompt) -> Cue:
     got = read_incoming(prompt.conversation)
     came = ", ".join(f"{result.tool}: {shorten(result.text, 40)!r}" for result in got.results)
     came = ", ".join(filter(None, (came, got.text and repr(shorten(got.text, 100)))))
-    reason = f"the script has {plan.turns} turns and no 'otherwise', and answer {number} was asked for"
+    turns = quantities.count_noun(plan.turns, "turn")
+    reason = f"the script has {turns} and no 'otherwise', and answer {number} was asked for"
     raise make_model_failure("script", f"{prompt.model}: {reason}; came in: {came or 'nothing'}")
 
 
