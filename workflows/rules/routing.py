@@ -138,11 +138,15 @@ def collect_variables(run: RunFacts, facts: RouteFacts, tools: Sequence[Tool]) -
 
 
 def name_route(agent: PinnedAgent, model: str) -> tuple[RoutePin, ...]:
-    """Return the route of a run whose start request names `model`; empty when the agent does not allow it."""
+    """Return the route of a run whose start request names `model`; empty when the agent does not allow it.
+
+    A pattern is no model: only names without `*` fit those of `models_allowed`.
+    """
     known = find_pin(agent.route, model)
     if known is not None:
         return (known.model_copy(update={"group": 0, "when": None}),)
-    if model not in agent.models and not any(_fits(allowed, model) for allowed in agent.models_allowed):
+    is_allowed = "*" not in model and any(_fits(allowed, model) for allowed in agent.models_allowed)
+    if model not in agent.models and not is_allowed:
         return ()
     return (RoutePin(model=model, group=0, price=agent.prices.get(model)),)
 
@@ -153,8 +157,6 @@ def list_allowed(agent: PinnedAgent) -> tuple[str, ...]:
 
 
 def _fits(allowed: str, model: str) -> bool:
-    if model.endswith("*"):
-        return False
     return model == allowed or (allowed.endswith("*") and model.startswith(allowed[:-1]))
 
 
