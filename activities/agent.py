@@ -158,8 +158,11 @@ def _name_route(agent: PinnedAgent, model: str | None) -> tuple[RoutePin, ...]:
         return ()
     if not (route := routing.name_route(agent, model)):
         allowed = shorten(", ".join(routing.list_allowed(agent)), ALLOWED_CHARACTERS)
+        why = f"is not a model that runs of {agent.name!r} may name"
+        if "*" in model:
+            why = "is a pattern, and a run names one model without `*`"
         raise ApplicationError(
-            f"start request: model: {shorten(model, 200)!r} is not a model that runs of {agent.name!r} may name; "
+            f"start request: model: {shorten(model, 200)!r} {why}; "
             f"allowed are {allowed} (`models_allowed` in the agent file allows more)",
             type=FailureType.BAD_INPUT,
             non_retryable=True,

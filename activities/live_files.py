@@ -1,6 +1,7 @@
 """Files that people write and that count at once when they are changed: a YAML file as a spec, read for each use."""
 
 import asyncio
+import shlex
 from pathlib import Path
 from typing import Generic
 
@@ -14,7 +15,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class FileUnavailable(Exception):
-    """A file that cannot be used now; the sentence names what it is of, and never its content."""
+    """A file that cannot be used now; the sentence says what it is of and what to do, and nothing of its content."""
 
 
 class LiveFile(Generic[S]):
@@ -45,7 +46,7 @@ class LiveFile(Generic[S]):
                 content = await asyncio.to_thread(self._path.read_bytes)
             except FileNotFoundError:
                 if self._is_needed:
-                    raise self._unavailable("is gone") from None
+                    raise self._unavailable("is gone", f"put {self._path} back") from None
                 return None
             except OSError as error:
                 raise self._unavailable(f"cannot be read: {error.strerror}") from None
@@ -69,8 +70,12 @@ class LiveFile(Generic[S]):
             fault = error.faults[0]
         log.error("file_broken", subject=self._subject, fault=str(fault))
         line = f" in line {fault.line}" if fault.line else ""
-        raise FileUnavailable(f"the file of {self._subject} has a fault{line}")
+        raise FileUnavailable(f"the file of {self._subject} has a fault{line}; {self._remedy}")
 
-    def _unavailable(self, problem: str) -> FileUnavailable:
+    def _unavailable(self, problem: str, remedy: str | None = None) -> FileUnavailable:
         log.error("file_unavailable", subject=self._subject, path=str(self._path), problem=problem)
-        return FileUnavailable(f"the file of {self._subject} {problem}")
+        return FileUnavailable(f"the file of {self._subject} {problem}; {remedy or self._remedy}")
+
+    @property
+    def _remedy(self) -> str:
+        return f"`mandate validate {shlex.quote(str(self._path))}` tells more"

@@ -20,6 +20,7 @@ from mandate.workflows.contracts.budget import Amount
 from mandate.workflows.contracts.budget_file import BudgetFile
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelFailure
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.period_budgets import (
     Share,
     Spender,
@@ -225,7 +226,7 @@ def _describe_full(share: Share, reserved: Reserved, amount: Amount, now: dateti
         wanted, limit = format_usd(amount.cost_usd), format_usd(line.cost_usd)
         spent, held = format_usd(balance.spent.cost_usd), format_usd(balance.held.cost_usd)
     else:
-        wanted, limit = f"{amount.tokens:,} tokens", f"{line.tokens:,} tokens"
+        wanted, limit = quantities.count_noun(amount.tokens, "token"), quantities.count_noun(line.tokens or 0, "token")
         spent, held = f"{balance.spent.tokens:,}", f"{balance.held.tokens:,}"
     whose = describe_scope(share.scope)
     named = f"{budget.id!r}{f' of {whose}' if whose else ''} for {share.period}"

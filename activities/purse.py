@@ -22,7 +22,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import Amount, Grant
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelFailure, NotSent, Payer, Usage
-from mandate.workflows.rules import budget
+from mandate.workflows.rules import budget, quantities
 from mandate.workflows.rules.budget import CallSize
 from mandate.workflows.rules.period_budgets import Spender
 
@@ -119,7 +119,8 @@ class Purse:
             )
         if self.left == 0:
             raise ApplicationError(
-                f"its answer was lost {self.lost} times, and the budget of the run holds no further attempt",
+                f"its answer was lost {quantities.count_times(self.lost)}, "
+                "and the budget of the run holds no further attempt",
                 ModelFailure(fault="budget"),
                 type=FailureType.MODEL_UNAVAILABLE,
                 non_retryable=True,

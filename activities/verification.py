@@ -36,7 +36,7 @@ from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import FailureType, Outcome
 from mandate.workflows.contracts.tool import ToolDefinition, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, CheckSpec, Probed, ProbeRequest
-from mandate.workflows.rules import plain_text
+from mandate.workflows.rules import plain_text, quantities
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -93,7 +93,9 @@ class VerificationActivities:
                         await _enter(purse, agent, request)
                     finding = await self._find(agent, check, request, purse)
         except TimeoutError:
-            return _report_unable(check, Unable(f"it took longer than {_find_timeout().total_seconds():g} s"), purse)
+            return _report_unable(
+                check, Unable(f"it took longer than {quantities.write_seconds(_find_timeout())}"), purse
+            )
         except Unable as unable:
             return _report_unable(check, unable, purse)
         except BaseException:

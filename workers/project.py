@@ -65,9 +65,9 @@ def find_project() -> Project | None:
     if folder is None:
         return None
     if folder == here:
-        return _read(Path())
+        return read_project(Path(FILE))
     _demand_owner(folder / FILE, here)
-    return _read(folder)
+    return read_project(folder / FILE)
 
 
 def _demand_owner(path: Path, here: Path) -> None:
@@ -81,8 +81,13 @@ def _demand_owner(path: Path, here: Path) -> None:
     raise SettingsError([Fault(str(path), 0, 0, "", "", message)])
 
 
-def _read(folder: Path) -> Project:
-    path = folder / FILE
+def read_project(path: Path) -> Project:
+    """Read a `mandate.yaml`.
+
+    Raises:
+        SettingsError: all faults of the file.
+    """
+    folder = path.parent
     if _is_blank(path):
         return Project(folder, {})
     # Here: who has no such file does not pay for the YAML reader.

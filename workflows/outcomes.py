@@ -24,7 +24,7 @@ from mandate.workflows.contracts.tool import (
     ToolResult,
 )
 from mandate.workflows.rules import patience as rules_patience
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import quantities, wording
 from mandate.workflows.rules.plain_text import REPLACEMENT
 
 
@@ -93,7 +93,9 @@ def result_of(payload: Payload) -> ToolResult:
     is_text = encoding.startswith("json/") or (encoding == "binary/plain" and not {"\0", REPLACEMENT} & set(text))
     if is_text and text.strip():
         return ToolResult(text=text)
-    return ToolResult(text=f"done; its result is {len(payload.data)} bytes of {encoding or 'no encoding'}")
+    return ToolResult(
+        text=f"done; its result is {quantities.count_bytes(len(payload.data))} of {encoding or 'no encoding'}"
+    )
 
 
 def outcome_of(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from mandate.activities.channels.base import Channel, DeliveryFailed, Parcel
+from mandate.workflows.rules import quantities
 
 SHOWN = 5
 """Requests that a sentence about a failure names."""
@@ -56,7 +57,7 @@ def describe_loss(channel: Channel, lost: Sequence[Lost]) -> str:
     ids = list(dict.fromkeys(notice.request.id for loss in lost for notice in loss.parcel.notices))
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     first = lost[0]
-    tried = f"{first.attempts} attempt{'' if first.attempts == 1 else 's'}"
+    tried = quantities.count_noun(first.attempts, "attempt")
     return f"channel {channel.name!r} did not tell of {', '.join(ids[:SHOWN])}{more}: {first.reason} ({tried})"
 
 

@@ -9,6 +9,7 @@ from mandate.activities.channels.base import Parcel
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.request import Notice, Request
 from mandate.workflows.rules import commands as rules_commands
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import cut, make_plain_lines
 
 HEADER_CHARACTERS = 150
@@ -75,7 +76,7 @@ def format_date(at: datetime) -> str:
 def _build_list(parcel: Parcel) -> JsonObject:
     """Return one message that lists the requests of one run."""
     run, count = parcel.run, len(parcel.notices)
-    heading = f"{_OCCASIONS[parcel.notices[0].occasion]}{count} requests of {run.agent}"
+    heading = f"{_OCCASIONS[parcel.notices[0].occasion]}{quantities.count_noun(count, 'request')} of {run.agent}"
     lines = [
         f"• {escape(_line(notice.request.id), 20)} {escape(_line(notice.request.title), 200)}"
         for notice in parcel.notices[:LISTED]

@@ -14,6 +14,7 @@ from mandate.activities.toolbox.contained_tasks import is_cancelled
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.rules import quantities
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class ReadTools:
             async with asyncio.timeout(timeout.total_seconds()):
                 answer = await make_attempt(toolbox, definition, question.arguments, _context(question, timeout))
         except TimeoutError:
-            reason = f"{question.tool!r} did not answer within {round(timeout.total_seconds(), 1):g} s"
+            reason = f"{question.tool!r} did not answer within {quantities.write_seconds(timeout)}"
             raise ToolError(Outcome.UNKNOWN, reason) from None
         if is_cancelled():
             # The tool returned in the same moment: who asks again and again would never end.

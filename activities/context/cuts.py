@@ -14,7 +14,7 @@ from mandate.workflows.contracts.transcript import (
     TextPart,
     UserMessage,
 )
-from mandate.workflows.rules import plain_text
+from mandate.workflows.rules import plain_text, quantities
 
 NOTE = "[Note from the runtime]"
 """Beginning of what the runtime tells a model, by which it is told apart from people's words."""
@@ -109,7 +109,9 @@ def _shrink_part(part: ResultPart, recall: bool) -> ResultPart:  # noqa: FBT001 
         return part
     first, _, rest = part.text.partition("\n")
     note = f"{first}\n" if rest and first.startswith("[") and first.endswith("]") and len(first) < 500 else ""
-    return part.model_copy(update={"text": f"{note}[left out: a result of {part.size} bytes{_name(part, recall)}]"})
+    return part.model_copy(
+        update={"text": f"{note}[left out: a result of {quantities.count_bytes(part.size or 0)}{_name(part, recall)}]"}
+    )
 
 
 def _name(part: ResultPart, recall: bool) -> str:  # noqa: FBT001 - one of two
@@ -135,7 +137,7 @@ def _shorten(message: Message, share: int, recall: bool) -> Message:  # noqa: FB
     for part in message.parts:
         if isinstance(part, ResultPart) and part.digest is not None and len(part.text) > SHORTEST_EXCERPT:
             text = part.text[: max(len(part.text) // share, SHORTEST_EXCERPT)]
-            shown = f"{text}\n[the rest of {part.size} bytes is left out{_name(part, recall)}]"
+            shown = f"{text}\n[the rest of {quantities.count_bytes(part.size or 0)} is left out{_name(part, recall)}]"
             parts.append(part.model_copy(update={"text": shown}))
         else:
             parts.append(part)  # type: ignore[arg-type] # the two kinds of parts that a user message has
@@ -173,7 +175,7 @@ def count_left_out(before: LeftOut, dropped: Sequence[Message], *, recall: bool)
         for part in message.parts:
             if isinstance(part, ResultPart) and part.digest is not None:
                 shown = f"{part.tool} {asked.get(part.call_id, '')}".rstrip()
-                lines.append(f"{shown}: {part.size} bytes{_name(part, recall)}")
+                lines.append(f"{shown}: {quantities.count_bytes(part.size or 0)}{_name(part, recall)}")
     return LeftOut(answers=answers, calls=_keep_most(calls), results=tuple(lines[-RESULTS_LISTED:]))
 
 
@@ -186,7 +188,7 @@ def _keep_most(calls: dict[str, int]) -> dict[str, int]:
 
 def write_note(state: str, left_out: LeftOut, summary: Sequence[SummaryLine]) -> str:
     """Return what the runtime tells the model in place of what was left out."""
-    calls = ", ".join(f"{tool} {number} times" for tool, number in left_out.calls.items()) or "none"
+    calls = ", ".join(f"{tool} {quantities.count_times(number)}" for tool, number in left_out.calls.items()) or "none"
     paragraphs = [
         f"{NOTE} To make room, older messages of this conversation are left out; nothing of them is undone.",
         state,

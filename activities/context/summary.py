@@ -34,7 +34,7 @@ from mandate.workflows.contracts.transcript import (
     TextPart,
     UserMessage,
 )
-from mandate.workflows.rules import budget, plain_text, redaction
+from mandate.workflows.rules import budget, plain_text, quantities, redaction
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -219,7 +219,7 @@ async def summarise(task: Task, provider: GetProvider, *, attempt: int) -> tuple
             async with asyncio.timeout(within.total_seconds()):
                 completion = await _complete(name, task, provider, attempt, within)
         except (ApplicationError, TimeoutError) as error:
-            reason = str(error) or f"it took longer than {within.total_seconds():g} s"
+            reason = str(error) or f"it took longer than {quantities.write_seconds(within)}"
             log.warning("summary_failed", model=name, reason=reason)
             continue
         if completion is None:

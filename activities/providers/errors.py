@@ -13,6 +13,7 @@ from mandate.activities.providers import response_limits
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.retry_after import read_wait, retry_after
 from mandate.activities.toolbox.redaction import SHORTEST_HIDDEN, list_forms
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import shorten
 
 EXCERPT_CHARACTERS = 200
@@ -178,7 +179,7 @@ def from_timeout(peer: Peer, seconds: float, error: BaseException) -> Applicatio
         return peer.failure("not_asked", "was not asked: all connections to it are in use")
     if isinstance(error.__cause__, httpx2.ConnectTimeout):
         return peer.failure("timeout", f"did not take a connection at {peer.place!r}", may_be_billed=False)
-    return peer.failure("timeout", f"gave no whole answer within {seconds:g} s")
+    return peer.failure("timeout", f"gave no whole answer within {quantities.write_seconds(seconds)}")
 
 
 async def read_document(peer: Peer, response: httpx2.Response) -> Raw:

@@ -31,6 +31,7 @@ from mandate.activities.stores.base import (
 from mandate.activities.stores.budgets import Balance, Line, Reserved
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.budget import Amount
+from mandate.workflows.rules import quantities
 
 R = TypeVar("R")
 
@@ -419,7 +420,7 @@ def _sentence(path: Path, error: Exception) -> str:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return f"the store {path} cannot be written; give this user write access to it and to its folder"
         case sqlite3.SQLITE_BUSY:
-            return f"the store {path} was kept locked by another process for {BUSY_SECONDS:g} s"
+            return f"the store {path} was kept locked by another process for {quantities.write_seconds(BUSY_SECONDS)}"
         case sqlite3.SQLITE_FULL:
             return f"the store {path} cannot grow: the disk is full"
         case _:

@@ -8,6 +8,7 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, StoredResult, UserMessage
+from mandate.workflows.rules import quantities
 
 
 async def read_result(transcript: TranscriptLog, chain: Chain, arguments: JsonObject) -> ToolText:
@@ -27,7 +28,9 @@ async def read_result(transcript: TranscriptLog, chain: Chain, arguments: JsonOb
         raise ToolError(Outcome.NOT_DONE, f"no stored result is called {name!r}; the latest are: {names}")
     content = await results.load_content(transcript.blobs, result)
     if start >= len(content):
-        raise ToolError(Outcome.NOT_DONE, f"start={start} is past the end: the result has {len(content)} bytes")
+        raise ToolError(
+            Outcome.NOT_DONE, f"start={start} is past the end: the result has {quantities.count_bytes(len(content))}"
+        )
     return ToolText(results.cut_excerpt(content, start, CHUNK_BYTES, result.digest))
 
 

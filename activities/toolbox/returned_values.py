@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
-from mandate.workflows.rules import surrogates
+from mandate.workflows.rules import quantities, surrogates
 
 MOST_ITEMS = 10_000
 """Items that are taken of a generator or another iterator, which may have no end."""
@@ -162,4 +162,4 @@ def _read_bytes(content: bytes) -> str:
         text = "\0"
     if "\0" not in text:
         return text
-    return _Untold(f"{len(content)} bytes of binary content, which is not shown")
+    return _Untold(f"{quantities.count_bytes(len(content))} of binary content, which is not shown")

@@ -9,7 +9,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.tool import INLINE_BYTES, READ_RESULT, ToolDefinition, ToolResult
 from mandate.workflows.contracts.transcript import CallPart, ResultPart, StoredResult
-from mandate.workflows.rules import surrogates
+from mandate.workflows.rules import quantities, surrogates
 
 PREVIEW_CHARACTERS = 60
 REFERENCE_CHARACTERS = 10
@@ -98,7 +98,8 @@ def cut_excerpt(content: bytes, start: int, limit: int, digest: str) -> str:
     if end >= len(content):
         return text
     reference = digest[:REFERENCE_CHARACTERS]
-    return f'{text}\n[{end} of {len(content)} bytes shown; go on with {READ_RESULT}(result="{reference}", start={end})]'
+    size = quantities.count_bytes(len(content))
+    return f'{text}\n[{end} of {size} shown; go on with {READ_RESULT}(result="{reference}", start={end})]'
 
 
 def _boundary(content: bytes, position: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
@@ -44,6 +45,10 @@ class Play:
         self.folder = folder
         self.provider = ScriptedProvider([folder])
         self.conversation = Conversation([asked(text)])
+
+    async def last(self) -> str:
+        """The answer when a limit leaves only one more."""
+        return (await self.provider.complete(replace(self.prompt(), is_last=True))).message.text
 
     async def turn(self, attempt: int = 1, timeout: float = 5.0) -> Completion:
         completion = await self.provider.complete(self.prompt(attempt, timeout))

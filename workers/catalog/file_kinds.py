@@ -7,9 +7,12 @@ from typing import Literal, get_args
 from pydantic import JsonValue
 
 from mandate.activities.documents import Document
+from mandate.workers.project import FILE as PROJECT_FILE
 
-FileKind = Literal["providers", "budgets", "people", "channels"]
-"""Each is a setting of its own, and the stem of the name that its file has by default."""
+FileKind = Literal["providers", "budgets", "people", "channels", "settings"]
+"""All but `settings`, which is `mandate.yaml`, are a setting of their own and the stem of their file's usual name."""
+
+_STEMS: Mapping[str, FileKind] = {kind: kind for kind in get_args(FileKind) if kind != "settings"}
 
 _LISTS: Mapping[str, FileKind] = {"budgets": "budgets", "people": "people", "channels": "channels"}
 """Key of the list in which a file says most."""
@@ -25,7 +28,9 @@ def find_kind(path: Path, document: Document) -> FileKind | None:
         return "providers"
     if not _OF_AGENTS.isdisjoint(said):
         return None
+    if path.name == PROJECT_FILE:
+        return "settings"
     for key, kind in _LISTS.items():
         if isinstance(said.get(key), list):
             return kind
-    return next((kind for kind in get_args(FileKind) if path.name.partition(".")[0] == kind), None)
+    return _STEMS.get(path.name.partition(".")[0])

@@ -23,6 +23,7 @@ from mandate.workers.settings import Settings
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.budget import Amount
 from mandate.workflows.contracts.budget_file import PeriodBudget
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.period_budgets import describe_scope, find_scope, format_usd, name_period
 
 _LAST = "9999"
@@ -180,14 +181,14 @@ def _write(found: PeriodBudget | None, amount: Amount) -> str:
     if found is None or found.cost_usd is not None:
         lines.append(format_usd(amount.cost_usd))
     if found is None or found.tokens is not None:
-        lines.append(f"{amount.tokens:,} tokens")
+        lines.append(quantities.count_noun(amount.tokens, "token"))
     return "\n".join(lines)
 
 
 def _write_left(found: PeriodBudget | None, used: Amount) -> str:
     cost_usd, tokens = _left(found, used)
     money = [format_usd(cost_usd)] if cost_usd is not None else []
-    return "\n".join([*money, *([f"{tokens:,} tokens"] if tokens is not None else [])])
+    return "\n".join([*money, *([quantities.count_noun(tokens, "token")] if tokens is not None else [])])
 
 
 def _left(found: PeriodBudget | None, used: Amount) -> tuple[Decimal | None, int | None]:

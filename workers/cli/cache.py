@@ -12,6 +12,7 @@ from mandate.workers.cli.keys import open_existing_store
 from mandate.workers.cli.options import Invocation, offline_verb
 from mandate.workers.cli.output import print_table
 from mandate.workers.cli.prompts import confirm
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.wording import describe_age
 
 
@@ -101,7 +102,7 @@ def _print(call: Invocation, use: Sequence[CacheUse], *, nothing: str) -> None:
 
 
 def _count(entries: int) -> str:
-    return "1 result" if entries == 1 else f"{entries:,} results"
+    return quantities.count_noun(entries, "result")
 
 
 def _describe_age(moment: datetime) -> str:

@@ -27,6 +27,7 @@ from mandate.workers.converter import data_converter
 from mandate.workers.dev_server import keeper, lease
 from mandate.workers.dev_server.server import DATABASE, DevServer, share_dev_server
 from mandate.workers.settings import Settings
+from mandate.workflows.rules import quantities
 
 CONNECT_SECONDS = 10.0
 ELSEWHERE = "runs of another folder are found with MANDATE_FOLDER, those of another server with --address"
@@ -203,7 +204,11 @@ async def _connect(config: Mapping[str, Any], call: Invocation) -> Client:
         async with asyncio.timeout(limit):
             return await Client.connect(**known, data_converter=data_converter(), payload_limits=PAYLOAD_LIMITS)
     except (RuntimeError, RPCError, TimeoutError, ValueError) as error:
-        why = f"no answer within {limit:g} s" if isinstance(error, TimeoutError) else _one_line(error)
+        why = (
+            f"no answer within {quantities.write_seconds(limit)}"
+            if isinstance(error, TimeoutError)
+            else _one_line(error)
+        )
         raise CliError(
             f"no Temporal server at {config['target_host']!r}: {why}; name another with --address, "
             f"or start one with `{call.program} server`"

@@ -17,7 +17,7 @@ from mandate.workers.client import messages
 from mandate.workers.client.inbox import RUNNING
 from mandate.workers.client.messages import IN_ALL, MessageError, NoRun
 from mandate.workflows.contracts.request import Halt, Steering, Stop, Told
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import quantities, wording
 
 Send = Callable[[Client, str], Awaitable[Told]]
 
@@ -138,7 +138,7 @@ async def _found(connection: Connection, query: str) -> list[str]:
 async def _confirm(call: Invocation, what: str, ids: Sequence[str], *, yes: bool) -> None:
     if not ids:
         raise CliError("no running run fits the query", ENDED_OTHERWISE)
-    count = f"{len(ids)} run{'s' * (len(ids) != 1)}"
+    count = quantities.count_noun(len(ids), "run")
     named = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
     await confirm(call.out, f"{what} {count}", [f"{what} {count}: {named}"], yes=yes)
 

@@ -16,7 +16,7 @@ from mandate.workers.cli.output import Output, print_table
 from mandate.workers.cli.request_text import remaining, waits_for
 from mandate.workers.client.inbox import Inbox, read_inbox
 from mandate.workflows.contracts.request import OpenRequests, Request, RequestKind
-from mandate.workflows.rules import decisions, wording
+from mandate.workflows.rules import decisions, quantities, wording
 
 SILENT_SHOWN = 5
 
@@ -173,7 +173,7 @@ def _print(call: Invocation, connection: Connection, rows: Sequence[Row], found:
         out.note("all running runs were asked: the namespace has no search attributes that tell which of them wait")
     if found.silent:
         count = len(found.silent)
-        out.note(f"{count} run{'s' * (count != 1)} did not answer, and may wait too:")
+        out.note(f"{quantities.count_noun(count, 'run')} did not answer, and may wait too:")
         for one in found.silent[:SILENT_SHOWN]:
             start = f"{call.program} worker{connection.worker_options(one.unserved)}" if one.unserved else None
             out.note(f"  {one.workflow_id}: {one.reason}{f'; start one with `{start}`' if start else ''}")

@@ -7,6 +7,9 @@ from mandate.workers.cli.errors import CliError
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.budget import BudgetRequest
 
+LIMITS = ", ".join(BudgetRequest.model_fields)
+"""Names of all limits, as `LIMIT` in `LIMIT=VALUE`."""
+
 _WHOLE = re.compile(r"-?[0-9]{1,300}")
 
 
@@ -20,8 +23,7 @@ def read_limits(option: str, given: Sequence[str]) -> JsonObject:
     for written in given:
         name, separator, value = written.partition("=")
         if not separator or name not in BudgetRequest.model_fields:
-            known = ", ".join(BudgetRequest.model_fields)
-            raise CliError(f"{option} {written!r} is not LIMIT=VALUE with a limit of {known}")
+            raise CliError(f"{option} {written!r} is not LIMIT=VALUE with a limit of {LIMITS}")
         if name in limits:
             raise CliError(f"{option} {written!r}: {name} is given twice")
         # Amounts and times are texts, all others whole numbers.

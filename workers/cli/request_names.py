@@ -16,6 +16,7 @@ from mandate.activities import private_files
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import CliError
 from mandate.workers.client.decisions import Target
+from mandate.workflows.rules import quantities
 
 FILE = "inbox.json"
 
@@ -82,8 +83,8 @@ def resolve(number: int, numbered: Numbered | None, *, server: str, folder: Path
     if numbered.server != server:
         raise CliError(f"{number} is a number of the inbox of {when}, which was of {numbered.address}; {again}")
     if number > len(numbered.requests):
-        count = len(numbered.requests)
-        raise CliError(f"{number} is not in the inbox of {when}, which has {count or 'no'} requests; {again}")
+        held = quantities.count_noun(len(numbered.requests), "request") if numbered.requests else "no requests"
+        raise CliError(f"{number} is not in the inbox of {when}, which has {held}; {again}")
     workflow_id, request, digest = numbered.requests[number - 1]
     return Target(workflow_id, request, digest, number)
 

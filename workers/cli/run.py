@@ -17,7 +17,7 @@ from mandate.activities.text_files import UnreadableText, decode_text
 from mandate.workers.cli import identity, own_worker, run_text, tokens
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import CliError
-from mandate.workers.cli.limits import read_limits
+from mandate.workers.cli.limits import LIMITS, read_limits
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.watch import follow
 from mandate.workers.client.client import AgentClient, new_workflow_id
@@ -61,10 +61,16 @@ async def run(
         ),
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="`key=value`, for finding it; can be repeated.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="A lower limit than the agent file's.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="The same as `--budget steps=...`; the lower limit counts.")
+    ] = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option(help="`LIMIT=VALUE`, a lower limit than the agent file's, as `cost_usd=0.50`; can be repeated."),
+        typer.Option(
+            help="A limit of this run, as `cost_usd=0.50`; where the agent file's is lower, that one counts. "
+            f"LIMIT is one of {LIMITS}. Can be repeated.",
+            metavar="LIMIT=VALUE",
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Ask this model in place of the agent's route; one that the agent file allows.")
@@ -113,7 +119,7 @@ async def run(
             handle = await _start(client, call, connection, **started)
             call.out.note(f"{handle.id} on task queue {queue}, requester {who}")
             if detach:
-                _detached(call, connection, handle)
+                _detached(call, connection, handle, is_limited=steps is not None or bool(limits))
                 return 0
             return await watch(call, connection, handle.id, handle.first_execution_run_id)
 
@@ -250,7 +256,12 @@ def _used(call: Invocation, connection: Connection, error: UsedId) -> CliError:
     )
 
 
-def _detached(call: Invocation, connection: Connection, handle: WorkflowHandle[Any, RunResult]) -> None:
+def _detached(
+    call: Invocation, connection: Connection, handle: WorkflowHandle[Any, RunResult], *, is_limited: bool
+) -> None:
+    if is_limited:
+        show = f"{call.program} show {shlex.quote(handle.id)}{connection.options}"
+        call.out.note(f"where the agent file has a lower limit, that one counts; see the limits with `{show}`")
     if call.out.as_json:
         url = connection.run_url(handle.id)
         call.out.json({"workflow_id": handle.id, "run_id": handle.first_execution_run_id, "ui_url": url})

@@ -17,7 +17,7 @@ from mandate.workers.history.record import Json, Record, Said
 from mandate.workflows.contracts.budget import BudgetUse
 from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
 from mandate.workflows.contracts.tool import CacheHit
-from mandate.workflows.rules import budget_use, decisions, wording
+from mandate.workflows.rules import budget_use, decisions, quantities, wording
 from mandate.workflows.rules.period_budgets import format_usd
 
 _NOTHING = ("0", "0s", "$0.00")
@@ -91,7 +91,7 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
     if its.effects.count:
         hidden = its.effects.count - len(its.effects.last)
         before = f", the last {len(its.effects.last)}" if hidden else ""
-        out.print(Text(f"changed the world {_count_times(its.effects.count)}{before}", style="bold"))
+        out.print(Text(f"changed the world {quantities.count_times(its.effects.count)}{before}", style="bold"))
         print_table(out, _effects(its.effects.last), indent=2)
     if its.uncertain:
         out.print(Text("unknown whether it happened", style="bold red"))
@@ -129,11 +129,7 @@ def print_models(out: Output, models: ModelTable) -> None:
 def _describe_cost(its: ModelTotals) -> str:
     if its.priced == its.answers:
         return format_usd(its.cost_usd)
-    return f"{format_usd(its.cost_usd)} of {its.priced} answers" if its.priced else "unknown"
-
-
-def _count_times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+    return f"{format_usd(its.cost_usd)} of {quantities.count_noun(its.priced, 'answer')}" if its.priced else "unknown"
 
 
 def _supplied(record: Record) -> str | None:
@@ -150,7 +146,7 @@ def _effects(entries: Sequence[EffectEntry]) -> list[tuple[str | Text, ...]]:
     calls = {entry.key: entry.call for entry in entries}
     undone = {entry.undoes for entry in entries}
     for entry in entries:
-        attempts = "" if entry.attempts == 1 else f"{entry.attempts} attempts"
+        attempts = "" if entry.attempts == 1 else quantities.count_noun(entry.attempts, "attempt")
         said = [entry.reason or "", "taken back" if entry.key in undone else ""]
         if entry.undoes is not None:
             said.append(f"takes back {calls.get(entry.undoes, 'an earlier call')}")
@@ -246,7 +242,7 @@ def _print_answer(out: Output, result: RunResult) -> None:
     if result.effects.count:
         hidden = result.effects.count - len(result.effects.last)
         before = f" (the last {len(result.effects.last)})" if hidden else ""
-        out.print(Text(f"Changed the world {_count_times(result.effects.count)}{before}:", style="bold"))
+        out.print(Text(f"Changed the world {quantities.count_times(result.effects.count)}{before}:", style="bold"))
         for entry in result.effects.last:
             out.print(f"  {entry.call}")
     for entry in result.uncertain:

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from mandate.workers.cli.output import Output
 from mandate.workers.history.token_use import PARTS, StepTokens
+from mandate.workflows.rules import quantities
 
 WIDTH = 60
 """Characters of the longest bar."""
@@ -31,8 +32,8 @@ def print_bars(out: Output, steps: Sequence[StepTokens]) -> None:
         if step.is_cut:
             line.append("  cut", style="bold")
         out.print(line)
-    noun = "step" if len(steps) == 1 else "steps"
-    out.print("", f"{sum(step.tokens for step in steps):,} input tokens in {len(steps)} {noun}; {_count_cuts(steps)}")
+    counted = quantities.count_noun(len(steps), "step")
+    out.print("", f"{sum(step.tokens for step in steps):,} input tokens in {counted}; {_count_cuts(steps)}")
 
 
 def write_bar(step: StepTokens, most: int) -> Text:
@@ -48,4 +49,4 @@ def write_bar(step: StepTokens, most: int) -> Text:
 
 def _count_cuts(steps: Sequence[StepTokens]) -> str:
     cuts = sum(step.is_cut for step in steps)
-    return "never cut" if not cuts else "cut once" if cuts == 1 else f"cut {cuts} times"
+    return "never cut" if not cuts else f"cut {quantities.count_times(cuts)}"

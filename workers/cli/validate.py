@@ -1,7 +1,7 @@
 """`mandate validate`: what is wrong with agent files, policies and endpoints, and what they allow."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +32,7 @@ from mandate.workers.cli.validate_budgets import print_budgets
 from mandate.workers.cli.validate_call import call_json, judge_call, print_call
 from mandate.workers.cli.validate_endpoints import endpoint_json, print_endpoints
 from mandate.workers.cli.validate_policies import check_policies, policy_json, print_policies
+from mandate.workers.project import SettingsError, read_project
 from mandate.workers.secrets import Secrets
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.budget_file import PeriodBudget
@@ -44,8 +45,8 @@ async def validate(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Agent files, policy files, or folders of them, or a file of providers, budgets, people or channels; "
-            "MANDATE_AGENTS and MANDATE_POLICIES if left out.",
+            help="Agent files, policy files, or folders of them, or a file of providers, budgets, people or channels, "
+            "or mandate.yaml; if left out MANDATE_AGENTS, MANDATE_POLICIES and the files that settings name.",
             metavar="FILE",
         ),
     ] = None,
@@ -105,9 +106,7 @@ async def validate(
     # What is wrong with a policy for an agent is told with the agent's name, and not once more without.
     places = {(fault.file, fault.line, fault.key) for fault in faults}
     faults += [fault for fault in wrong if (fault.file, fault.line, fault.key) not in places]
-    faults += budgets.faults_for(settings)
-    faults += people.faults_for((), settings) if "people" in sources.files else ()
-    faults += _channel_faults(settings) if "channels" in sources.files else ()
+    faults += _file_faults(settings, sources.files, is_all=not files)
     faults = list(dict.fromkeys(faults))
     limits, unused = _budgets(settings, catalogs if not files else None, faults)
     has_people = people_path(settings) is not None
@@ -138,9 +137,9 @@ async def validate(
             call.out.print(Text(f"warning: {warning}", style="yellow"))
         print_endpoints(call.out, endpoints)
         broken = {fault.file for fault in faults}
-        for kind in ("people", "channels"):
+        for kind in ("people", "channels", "settings"):
             if (file := sources.files.get(kind)) is not None and str(file) not in broken:
-                call.out.print(f"{file}: a file of {kind} without faults")
+                call.out.print(f"{file}: {_name(kind)} without faults")
         print_policies(call.out, policies)
         sys.stdout.flush()
         for fault in faults:
@@ -157,6 +156,10 @@ def _are_providers(files: list[Path] | None) -> bool:
 
 def _find_kind(file: Path) -> FileKind | None:
     return find_kind(file, read_document(file)) if file.is_file() else None
+
+
+def _name(kind: FileKind) -> str:
+    return "settings of a project" if kind == "settings" else f"a file of {kind}"
 
 
 def _with_files(settings: Settings, files: Mapping[FileKind, Path]) -> Settings:
@@ -177,6 +180,33 @@ def _control(settings: Settings) -> Approvers | None:
     except FileError:
         return None
     return found.control if found is not None else None
+
+
+def _file_faults(settings: Settings, named: Mapping[FileKind, Path], *, is_all: bool) -> Iterator[Fault]:
+    """Yield the faults of files that are no agents and no policies: of those that are named, or of all with `is_all`.
+
+    Budgets are always among them; providers, and people with `is_all`, are checked with the agents.
+    """
+    yield from budgets.faults_for(settings)
+    if "people" in named:
+        yield from people.faults_for((), settings)
+    if "channels" in named or (is_all and _has_channels(settings)):
+        yield from _channel_faults(settings)
+    if (path := named.get("settings")) is not None:
+        yield from _setting_faults(path)
+
+
+def _has_channels(settings: Settings) -> bool:
+    return settings.channels is not None or settings.default_channels.exists()
+
+
+def _setting_faults(path: Path) -> tuple[Fault, ...]:
+    """Return the faults of a `mandate.yaml`."""
+    try:
+        read_project(path)
+    except SettingsError as error:
+        return error.faults
+    return ()
 
 
 def _channel_faults(settings: Settings) -> tuple[Fault, ...]:
@@ -249,7 +279,7 @@ def _sources(settings: Settings, files: list[Path] | None) -> _Sources:
         inside = agent_paths(source) if source.is_dir() else [source] * source.exists()
         if files and (kind := _find_kind(source)) is not None:
             if (other := found.files.setdefault(kind, source)) is not source:
-                raise CliError(f"{other} and {source} are both a file of {kind}; give one of them")
+                raise CliError(f"{other} and {source} are both {_name(kind)}; give one of them")
         elif files and inside and all(is_policy(read_document(path)) for path in inside):
             found.policies.extend(inside)
         elif (fault := _nothing_there(source, named=bool(files))) is not None:

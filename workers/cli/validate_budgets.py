@@ -7,6 +7,7 @@ from rich.text import Text
 from mandate.activities.documents import Fault
 from mandate.workers.cli.output import Output, print_table
 from mandate.workflows.contracts.budget_file import EACH, PeriodBudget
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.period_budgets import format_usd
 
 
@@ -35,7 +36,7 @@ def describe_runs(budget: PeriodBudget) -> str:
 def describe_limits(budget: PeriodBudget) -> str:
     """Return the limits of a budget, one a line."""
     money = [format_usd(budget.cost_usd)] if budget.cost_usd is not None else []
-    return "\n".join([*money, *([f"{budget.tokens:,} tokens"] if budget.tokens is not None else [])])
+    return "\n".join([*money, *([quantities.count_noun(budget.tokens, "token")] if budget.tokens is not None else [])])
 
 
 def _describe_period(budget: PeriodBudget) -> str:

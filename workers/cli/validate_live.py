@@ -11,13 +11,14 @@ from mandate.activities.own_files import OwnFiles
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workers import providers
-from mandate.workers.catalog.endpoints import read_endpoints
+from mandate.workers.catalog.endpoints import Endpoints, read_endpoints
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.output import Output
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.base import digest_of
-from mandate.workflows.contracts.route import PROVIDERS, ModelName
+from mandate.workflows.contracts.route import ENDPOINT_FORM, NAME_FORM, ModelName
 from mandate.workflows.contracts.transcript import TextPart, UserMessage
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import shorten
 
 QUESTION = "Answer with the one word: ok"
@@ -33,8 +34,8 @@ async def call_live(out: Output, settings: Settings, model: str) -> int:
         CliError: nothing could be sent (exit code 2), or the provider gave no answer (1).
         FileError: all faults of the file of providers.
     """
-    provider_name = _check_model(model)
     endpoints = read_endpoints(settings)
+    provider_name = _check_model(model, endpoints)
     if (why := endpoints.find_unknown(model)) is not None:
         raise CliError(f"--live {why}")
     if (why := providers.lacking(settings, provider_name, endpoints.by_name)) is not None:
@@ -51,13 +52,14 @@ async def call_live(out: Output, settings: Settings, model: str) -> int:
     return DONE
 
 
-def _check_model(model: str) -> str:
+def _check_model(model: str, endpoints: Endpoints) -> str:
     """Return the provider that a model's name begins with."""
     try:
         TypeAdapter(ModelName).validate_python(model)
     except ValidationError:
-        known = ", ".join(PROVIDERS)
-        raise CliError(f"--live {model!r}: is not 'provider:model' with one of the providers {known}") from None
+        named = f"'endpoint:model' with an endpoint of {endpoints.path}: {', '.join(endpoints.by_name)}"
+        form = named if endpoints.by_name else f"{ENDPOINT_FORM} ({endpoints.path})"
+        raise CliError(f"--live {model!r} is not {NAME_FORM}, or {form}") from None
     provider = model.partition(":")[0]
     if provider == "scripted":
         raise CliError(f"--live {model!r}: a script plays this model, and there is nobody to call")
@@ -123,6 +125,6 @@ def _tell_answer(out: Output, model: str, completion: Completion, seconds: float
         f"  said    {text or '(nothing)'}{f' ({completion.problem})' if completion.problem else ''}",
         f"  model   {completion.answered_by or 'its name is not in the answer'}",
         f"  tokens  {tokens if is_told else untold}",
-        f"  time    {seconds:.2f} s",
+        f"  time    {quantities.write_seconds(seconds)}",
         f"  price   {price}",
     )

@@ -13,6 +13,7 @@ from mandate.workers.catalog.examples import Result, run_examples
 from mandate.workers.catalog.policies import PolicyFile, read_policy_file
 from mandate.workers.cli.output import Output
 from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.rules import quantities
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +109,4 @@ def _agents_of(file: PolicyFile, catalogs: Iterable[Catalog]) -> Mapping[str, Pi
 
 
 def _number(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count or 'no'} {what}s"
+    return quantities.count_noun(count, what) if count else f"no {what}s"

@@ -19,7 +19,7 @@ from temporalio.service import RPCError
 from mandate.workers.cli import request_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
-from mandate.workers.client.diagnosis import describe_retry, diagnose_described
+from mandate.workers.client.diagnosis import RETRY_CHARACTERS, diagnose_described, find_retry
 from mandate.workers.client.pollers import list_pollers
 from mandate.workers.history.events import (
     Call,
@@ -45,6 +45,8 @@ LOOK_SECONDS = 5.0
 PREVIEW_CHARACTERS = 80
 """So much of what a model says beside its calls is in the history."""
 LINE_CHARACTERS = 160
+SPINNER_CHARACTERS = 100
+"""Of a failure beside the spinner."""
 HINT_SECONDS = 0.7
 """After so long without news people are told how to answer what is open: what is told of the past is answered."""
 HINTS = 5
@@ -142,7 +144,14 @@ class _Watcher:
                 "waits", f"{waits}; start one with `{self.program} worker{self.connection.worker_options(queue)}`"
             )
             return waits
-        return _attempts(described)
+        if (attempt := described.pending_workflow_task.attempt) > 1:
+            return f"its workflow task fails, attempt {attempt}; see the log of the worker"
+        if (retry := find_retry(described)) is None:
+            return None
+        if retry.is_mended_by_people:
+            reason = wording.shorten(retry.failure, RETRY_CHARACTERS)
+            self._warn(retry.failure, f"{retry.activity} fails and is tried again: {reason}")
+        return retry.describe(SPINNER_CHARACTERS)
 
     def _warn(self, kind: str, line: str) -> None:
         if kind not in self.warned:
@@ -243,10 +252,3 @@ async def waiting_for(client: Client, described: DescribeWorkflowExecutionRespon
 def _is_old(moment: object) -> bool:
     when: datetime = moment.ToDatetime(UTC)  # type: ignore[attr-defined] # a protobuf timestamp
     return datetime.now(UTC) - when > timedelta(seconds=QUIET_SECONDS * 0.8)
-
-
-def _attempts(described: DescribeWorkflowExecutionResponse) -> str | None:
-    """Return what is tried again, and why the last attempt failed."""
-    if described.pending_workflow_task.attempt > 1:
-        return f"its workflow task fails, attempt {described.pending_workflow_task.attempt}; see the log of the worker"
-    return describe_retry(described, 100)

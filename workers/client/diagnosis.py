@@ -21,6 +21,7 @@ from temporalio.client import Client
 from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
 
+from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.rules import wording
 
 AGAIN = 3
@@ -173,11 +174,48 @@ async def _newest_first(client: Client, execution: WorkflowExecution) -> AsyncIt
 
 RETRY_CHARACTERS = 300
 
+_MENDED_BY_PEOPLE = frozenset(
+    {
+        FailureType.BLOB_CORRUPTED,
+        FailureType.BLOB_MISSING,
+        FailureType.CHECK_UNAVAILABLE,
+        FailureType.STORE_UNAVAILABLE,
+    }
+)
+"""Types of failures of what all workers share: files that people write, keys, the store."""
 
-def describe_retry(described: DescribeWorkflowExecutionResponse, limit: int = RETRY_CHARACTERS) -> str | None:
-    """Return which activity is tried again, and why its last attempt failed; `None` when none is."""
-    for activity in described.pending_activities:
-        if activity.attempt > 1:
-            failure = wording.shorten(activity.last_failure.message or "no answer", limit)
-            return f"{activity.activity_type.name}, attempt {activity.attempt}: {failure}"
-    return None
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """An activity that is tried again."""
+
+    activity: str
+    attempt: int
+    """From 1; the next one, or the one that is under way."""
+    failure: str
+    """Message of the last attempt."""
+    failure_type: str
+
+    @property
+    def is_mended_by_people(self) -> bool:
+        """True if more attempts mend nothing by themselves."""
+        return self.failure_type in _MENDED_BY_PEOPLE
+
+    def describe(self, limit: int = RETRY_CHARACTERS) -> str:
+        """Return what is tried again and why, the failure in at most `limit` characters."""
+        return f"{self.activity}, attempt {self.attempt}: {wording.shorten(self.failure or 'no answer', limit)}"
+
+
+def find_retry(described: DescribeWorkflowExecutionResponse) -> Retry | None:
+    """Return the activity that is tried again, one that people must mend before others; `None` when none is."""
+    retries = [
+        Retry(
+            activity.activity_type.name,
+            activity.attempt,
+            activity.last_failure.message,
+            activity.last_failure.application_failure_info.type,
+        )
+        for activity in described.pending_activities
+        if activity.attempt > 1
+    ]
+    return next((retry for retry in retries if retry.is_mended_by_people), next(iter(retries), None))

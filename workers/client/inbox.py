@@ -15,7 +15,7 @@ from mandate.workers.client.diagnosis import Diagnosis, diagnose
 from mandate.workers.client.pollers import Poller, list_pollers, may_poll
 from mandate.workers.client.queries import QUERY_SECONDS
 from mandate.workflows.contracts.request import OpenRequests, Request
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import quantities, wording
 
 AT_A_TIME = 4
 """Runs that are asked at once, as many as one worker replays: of 32 at once that had to be replayed, up to one in seven
@@ -161,7 +161,7 @@ async def open_requests(
     if (found := await diagnose(client, workflow_id, run_id=run_id)) is not None:
         raise NotAnswering(found.sentence, found)
     queue = await _queue_of(handle)
-    late = f"no worker of task queue {queue!r} answered within {timeout_seconds:g} s"
+    late = f"no worker of task queue {queue!r} answered within {quantities.write_seconds(timeout_seconds)}"
     raise NotAnswering(late if is_late else no_worker(queue), unserved=queue)
 
 

@@ -29,6 +29,7 @@ from mandate.workers.client.in_flight import Pauses, window_of
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.request import Decision, Decisions, Halt, Receipt, Receipts, Steering, Told
+from mandate.workflows.rules import quantities
 
 T = TypeVar("T", Receipt, Receipts, Told)
 
@@ -200,7 +201,7 @@ class _Sending(Generic[T]):
             return f"no worker answers for run {self._workflow_id!r}; the message was not sent"
         said = f" ({why})" if why else f" (Temporal says: {self._says})" if self._says else ""
         return (
-            f"no worker has answered for run {self._workflow_id!r} within {seconds:g} s{said}; "
+            f"no worker has answered for run {self._workflow_id!r} within {quantities.write_seconds(seconds)}{said}; "
             "the message may still be taken in when one does, and sending it again is safe"
         )
 

@@ -11,6 +11,7 @@ from mandate.workers.examples.shop_books import Books, read_books
 from mandate.workers.history.events import Call, CallProbed, ResultChecked
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.run import EffectEntry, RunResult
+from mandate.workflows.rules import quantities
 
 ANNOUNCED = (
     "--break: the shop does what it is asked, but its replies to refunds and to the first email get lost;"
@@ -86,7 +87,8 @@ def describe(result: RunResult, findings: Sequence[Finding], books: Books) -> li
     """Return what broke and what Mandate did, a line each."""
     lines = []
     for entry in _lost(result):
-        attempts = "1 attempt" if entry.attempts == 1 else f"{entry.attempts} attempts under one idempotency key"
+        attempts = quantities.count_noun(entry.attempts, "attempt")
+        attempts += " under one idempotency key" if entry.attempts > 1 else ""
         outcomes = [found.outcome for found in _probes(entry, findings)]
         why = "its probe could not tell" if outcomes else "it has no probe"
         how = "its probe was asked" if Outcome.DONE in outcomes else f"a person was asked, since {why}"
@@ -94,7 +96,7 @@ def describe(result: RunResult, findings: Sequence[Finding], books: Books) -> li
         unknown = f"- Unknown to the end: {entry.call}; {attempts}, no reply."
         lines.append(unknown if entry in result.uncertain else f"- No reply: {entry.call}; {attempts}. {known}")
     if failed := list_failed(findings):
-        times = "once" if len(failed) == 1 else f"{len(failed)} times"
+        times = quantities.count_times(len(failed))
         then = "the next try passed" if result.status == "completed" else f"the run is {result.status}"
         lines.append(f"- Check {failed[0].check} failed {times} for the final answer: the model was told why; {then}.")
     if not lines:

@@ -14,6 +14,7 @@ from typing import IO
 from mandate.activities import private_files
 from mandate.workers.dev_server import keeper
 from mandate.workers.dev_server.binary import ServerError
+from mandate.workflows.rules import quantities
 
 TURN_SECONDS = 120.0
 """Seconds that one process waits for another that starts or stops the server."""
@@ -54,7 +55,8 @@ async def locked(path: Path, kind: int) -> IO[str]:
         while not try_lock(file, kind):
             if time.monotonic() > deadline:
                 raise ServerError(
-                    f"another process has held {str(path)!r} for {TURN_SECONDS:g} s; end it and try again"
+                    f"another process has held {str(path)!r} for {quantities.write_seconds(TURN_SECONDS)}; "
+                    "end it and try again"
                 )
             await asyncio.sleep(0.02)
     except BaseException:

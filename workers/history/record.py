@@ -17,7 +17,7 @@ from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
-from mandate.workers.client.diagnosis import Diagnosis, describe_retry, diagnose_described
+from mandate.workers.client.diagnosis import Diagnosis, diagnose_described, find_retry
 from mandate.workers.history.events import Call, Happening, MessageReceived, RequestOpened
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import events
@@ -149,7 +149,8 @@ async def read_record(client: Client, workflow_id: str, run_id: str | None) -> R
     status = history.ended.status if history.ended is not None else history.parked.status
     earlier = [Told(None, f"{closed.id} is {closed.outcome}: {closed.reason}") for closed in history.parked.earlier]
     diagnosis = await diagnose_described(client, described.raw_description)
-    retrying = describe_retry(described.raw_description)
+    retry = find_retry(described.raw_description)
+    retrying = retry.describe() if retry is not None else None
     budget = history.measure_budget(datetime.now(UTC))
     return Record(workflow_id, described.run_id, status, history, (*earlier, *people), budget, diagnosis, retrying)
 

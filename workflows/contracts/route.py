@@ -18,6 +18,10 @@ The provider is one of `PROVIDERS`, or an endpoint of the file of providers.
 PROVIDERS = ("openai", "anthropic", "vllm", "scripted")
 """Providers that need no entry in the file of providers."""
 
+NAME_FORM = f"'provider:model' with one of the providers {', '.join(PROVIDERS)}"
+ENDPOINT_FORM = "'endpoint:model' with an endpoint of the file of providers"
+"""Forms of a `ModelName`, for people."""
+
 Preference = Literal["order", "cost", "latency"]
 
 

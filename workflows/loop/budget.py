@@ -15,7 +15,7 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.verification import FINAL, CheckPin
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import budget as rules
-from mandate.workflows.rules import routing
+from mandate.workflows.rules import quantities, routing
 from mandate.workflows.rules.budget import CallSize, Planned, Shortfall
 from mandate.workflows.rules.budget_use import Standing, measure_use
 
@@ -150,7 +150,7 @@ class RunBudget:
         """Return the most that the next call of `model` would take, in words."""
         price = self._find_price(model)
         amount = rules.measure_call(CallSize(self._estimate(()), self._find_longest(model), price))
-        return rules.describe_amount(amount) if price is not None else f"{amount.tokens:,} tokens"
+        return rules.describe_amount(amount) if price is not None else quantities.count_noun(amount.tokens, "token")
 
     def _find_longest(self, model: str) -> int:
         """Return the output tokens that an answer of `model` may have where nothing else limits it."""

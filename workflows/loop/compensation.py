@@ -10,7 +10,7 @@ from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.outcomes import Attempted
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import quantities, wording
 
 RESULT_CHARACTERS = 2000
 """Longest result of a remote activity, which is in no store, that its compensation can use."""
@@ -91,6 +91,10 @@ class Compensation:
             if answer is None or answer.error or answer.unfit:
                 why = "not made" if answer is None else answer.note or answer.text or "it failed"
                 left.append(f"{lines.get(call.undoes or '', call.tool)} ({wording.shorten(why, 80)})")
-        said = f"{len(undoing) - len(left)} of {its.compensable_count} calls that can be taken back were"
+        calls, were = (
+            quantities.count_noun(its.compensable_count, "call"),
+            "was" if its.compensable_count == 1 else "were",
+        )
+        said = f"{len(undoing) - len(left)} of {calls} that can be taken back {were}"
         more = f"; and {len(left) - LEFT_SHOWN} more" if len(left) > LEFT_SHOWN else ""
         return f"{said}; not: {'; '.join(left[:LEFT_SHOWN])}{more}" if left else said

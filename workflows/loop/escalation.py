@@ -23,7 +23,7 @@ from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import budget as rules_budget
-from mandate.workflows.rules import decisions, local_activities, recovery, wording
+from mandate.workflows.rules import decisions, local_activities, quantities, recovery, wording
 from mandate.workflows.rules import needs as rules_needs
 from mandate.workflows.rules.budget import Shortfall
 
@@ -98,7 +98,7 @@ class Escalations:
     def ask_outcome(self, index: int, entry: EffectEntry, tool: Tool, seen: str) -> str:
         """Ask whether a call has happened, telling what its probe has `seen` if it has one; the request's id."""
         reason = f"it is unknown whether this happened: {entry.reason or 'no answer came'}"
-        key = f"idempotency key {entry.key}, {_times(entry.attempts)}"
+        key = f"idempotency key {entry.key}, {quantities.count_noun(entry.attempts, 'attempt')}"
         return self._ask(
             "outcome",
             title=f"did this happen? {entry.call}",
@@ -139,7 +139,9 @@ class Escalations:
         if assumed.model_calls:
             lines.append(f"of that assumed, since answers were lost: {rules_budget.describe_amount(assumed)}")
         calls = ", ".join(f"{name} {totals.calls}" for name, totals in sorted(its.totals.items()) if totals.calls)
-        lines.append(f"on: {its.step} steps, {spent.model_calls} model calls{f'; calls of {calls}' if calls else ''}")
+        steps = quantities.count_noun(its.step, "step")
+        answered = quantities.count_noun(spent.model_calls, "model call")
+        lines.append(f"on: {steps}, {answered}{f'; calls of {calls}' if calls else ''}")
         if short.missing:
             lines.append(f"the next step would take up to {short.missing}")
         is_offered = not self._run.has(Change.OFFERS_RAISES) or rules_budget.can_be_raised(budget, short.limit)
@@ -235,7 +237,3 @@ class Escalations:
         self._run.state.untaken = ()
         self._run.state.rescue = None
         self._control.add_words(Words(by=said.by or "somebody", text=text.strip()))
-
-
-def _times(attempts: int) -> str:
-    return "1 attempt" if attempts == 1 else f"{attempts} attempts"

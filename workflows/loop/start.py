@@ -15,7 +15,7 @@ from mandate.workflows.contracts.failures import FailureType, Unreadable
 from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.run import RunRequest
 from mandate.workflows.contracts.state import RunState
-from mandate.workflows.rules import input_size, local_activities, validation, wording
+from mandate.workflows.rules import input_size, local_activities, quantities, validation, wording
 
 GOAL_CHARACTERS = 500
 
@@ -101,7 +101,7 @@ def goal_of(asked: str | JsonObject) -> str:
 
 
 def used_up(limit: int) -> str:
-    return f"the limit of {limit} steps is used up" if limit != 1 else "the limit of 1 step is used up"
+    return f"the limit of {quantities.count_noun(limit, 'step')} is used up"
 
 
 def step_limit(asked: BudgetRequest | None, allowed: int) -> int:

@@ -12,7 +12,7 @@ from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.request import Request
 from mandate.workflows.contracts.run import ATTRIBUTE_BYTES
 from mandate.workflows.contracts.state import RunState
-from mandate.workflows.rules import budget_use, commands, decisions, plain_text, wording
+from mandate.workflows.rules import budget_use, commands, decisions, plain_text, quantities, wording
 
 AGENT_NAME = SearchAttributeKey.for_keyword("AgentName")
 AGENT_VERSION = SearchAttributeKey.for_keyword("AgentVersion")
@@ -137,7 +137,7 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
         *_budget(state),
     ]
     if state.effects.count:
-        times = "once" if state.effects.count == 1 else f"{state.effects.count} times"
+        times = quantities.count_times(state.effects.count)
         lines += ["", f"Changed the world {times}, last: `{_code(state.effects.last[-1].call)}`"]
     lines += [f"- **unknown outcome**: `{_code(entry.call)}`" for entry in state.uncertain]
     workflow.set_current_details("\n".join(map(_make_plain, lines)))

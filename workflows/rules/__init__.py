@@ -21,6 +21,7 @@ state_text: state in words for the model
 input_size: most that a run is asked
 validation: pydantic's errors as sentences
 wording: calls and results in words, no refusals
+quantities: counted nouns, seconds
 plain_text: text without control characters
 surrogates: text that UTF-8 can carry
 redaction: sensitive arguments, masked

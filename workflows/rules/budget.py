@@ -18,7 +18,7 @@ from mandate.workflows.contracts.model import ModelFailure, Usage
 from mandate.workflows.contracts.route import Price
 from mandate.workflows.contracts.verification import CheckRequest
 from mandate.workflows.rules import price as prices
-from mandate.workflows.rules import validation
+from mandate.workflows.rules import quantities, validation
 from mandate.workflows.rules.decisions import format_duration
 
 LAST_OUTPUT = 1024
@@ -392,8 +392,9 @@ def describe_limit(name: str, value: object) -> str:
         return f"${value}"
     if isinstance(value, timedelta):
         return f"{format_duration(value)} {_TIMES[name]}"
-    noun = _COUNTED.get(name, name)
-    return f"{value:,} {noun}{'s' * (value != 1 and name in _COUNTED)}"
+    if isinstance(value, int) and name in _COUNTED:
+        return quantities.count_noun(value, _COUNTED[name])
+    return f"{value:,} {name}"
 
 
 def describe_limits(limits: BudgetRequest) -> str:
@@ -404,7 +405,7 @@ def describe_limits(limits: BudgetRequest) -> str:
 
 def describe_amount(amount: Amount) -> str:
     """Describe what calls take as `$0.0123, 4,500 tokens`."""
-    return f"${amount.cost_usd.quantize(Decimal('0.0001'))}, {amount.tokens:,} tokens"
+    return f"${amount.cost_usd.quantize(Decimal('0.0001'))}, {quantities.count_noun(amount.tokens, 'token')}"
 
 
 def can_be_raised(budget: Budget, limit: Limit) -> bool:

@@ -26,7 +26,7 @@ from mandate.workflows.contracts.request import (
 )
 from mandate.workflows.contracts.state import PeopleState
 from mandate.workflows.contracts.tool import ToolResult
-from mandate.workflows.rules import commands, input_size
+from mandate.workflows.rules import commands, input_size, quantities
 from mandate.workflows.rules import needs as rules_needs
 
 CLOSED_KEPT = 256
@@ -100,7 +100,7 @@ def confirm_settled(request: str, outcome: Decided, reason: str) -> Receipt:
 
 
 def confirm_all_rejected(count: int) -> Receipt:
-    return Receipt(request=EVERY, status="rejected", message=f"{count} request{'s' * (count != 1)} rejected")
+    return Receipt(request=EVERY, status="rejected", message=f"{quantities.count_noun(count, 'request')} rejected")
 
 
 def find_refusal(people: PeopleState, decision: Decision, at: datetime, requester: str | None) -> str | None:

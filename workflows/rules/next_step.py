@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mandate.workflows.contracts.model import Finish, ModelReply
+from mandate.workflows.rules import quantities
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def choose_next(reply: ModelReply, misfits: int, attempts: int) -> Next:
             return GiveUp(f"the model refused: {reply.problem or 'it gave no reason'}")
         case Finish.TRUNCATED | Finish.EMPTY | Finish.MISFIT:
             if misfits + 1 >= attempts:
-                tries = "1 answer" if attempts == 1 else f"{attempts} answers in a row"
+                tries = quantities.count_noun(attempts, "answer") + (" in a row" if attempts > 1 else "")
                 return GiveUp(f"{tries} could not be taken; the last: {reply.problem or reply.finish}")
             return AskAgain(note=_note(reply), counts=True)
 

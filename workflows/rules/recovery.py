@@ -3,7 +3,7 @@
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json, digest_of
 from mandate.workflows.contracts.state import RecoveryState, Trouble
 from mandate.workflows.contracts.tool import ToolResult
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import quantities, wording
 from mandate.workflows.rules.plain_text import REASON_CHARACTERS
 
 FINAL = "*final"
@@ -125,12 +125,12 @@ def _describe_other(name: str, trouble: Trouble) -> str:
 
 def describe(name: str, failures: int) -> str:
     """Return the reason why a person is asked, in one sentence."""
-    times = "once" if failures == 1 else f"{failures} times"
+    times = quantities.count_times(failures)
     match name:
         case "*final":
             return f"the final answer could not be taken {times}"
         case "*turns":
-            return f"{failures} turns in a row had no call that worked"
+            return f"{quantities.count_noun(failures, 'turn')} in a row had no call that worked"
         case "*same":
             return "the agent makes the same call again and again, with the same result"
         case "*model":

@@ -13,7 +13,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.policy import RunFacts
 from mandate.workflows.contracts.route import Preference, Price, RouteFacts, RoutePin
 from mandate.workflows.contracts.tool import Tool
-from mandate.workflows.rules import policy, wording
+from mandate.workflows.rules import policy, quantities, wording
 from mandate.workflows.rules.price import compute_cost
 
 CONDITION_CHARACTERS = 120
@@ -138,11 +138,15 @@ def collect_variables(run: RunFacts, facts: RouteFacts, tools: Sequence[Tool]) -
 
 
 def name_route(agent: PinnedAgent, model: str) -> tuple[RoutePin, ...]:
-    """Return the route of a run whose start request names `model`; empty when the agent does not allow it."""
+    """Return the route of a run whose start request names `model`; empty when the agent does not allow it.
+
+    A pattern is no model: only names without `*` fit those of `models_allowed`.
+    """
     known = find_pin(agent.route, model)
     if known is not None:
         return (known.model_copy(update={"group": 0, "when": None}),)
-    if model not in agent.models and not any(_fits(allowed, model) for allowed in agent.models_allowed):
+    is_allowed = "*" not in model and any(_fits(allowed, model) for allowed in agent.models_allowed)
+    if model not in agent.models and not is_allowed:
         return ()
     return (RoutePin(model=model, group=0, price=agent.prices.get(model)),)
 
@@ -153,8 +157,6 @@ def list_allowed(agent: PinnedAgent) -> tuple[str, ...]:
 
 
 def _fits(allowed: str, model: str) -> bool:
-    if model.endswith("*"):
-        return False
     return model == allowed or (allowed.endswith("*") and model.startswith(allowed[:-1]))
 
 
@@ -180,7 +182,9 @@ def _choose_among(standing: Standing, equals: Sequence[RoutePin], why: str) -> C
                 return Choice(fresh, f"{why}; of {count} equal ones one whose speed is not known yet")
             model = min((pin.model for pin in equals), key=lambda name: standing.latencies[name])
             seconds = standing.latencies[model]
-            return Choice(model, f"{why}; of {count} equal ones the fastest, {seconds:g} s an answer")
+            return Choice(
+                model, f"{why}; of {count} equal ones the fastest, {quantities.write_seconds(seconds)} an answer"
+            )
         case "order":
             return Choice(equals[0].model, f"{why}; of {count} equal ones the first")
 
@@ -218,11 +222,14 @@ def _choose_faster(standing: Standing, present: RoutePin, others: Sequence[Route
         return None
     fresh = next((pin.model for pin in others if pin.model not in standing.latencies), None)
     if fresh is not None:
-        return Choice(fresh, f"its speed is not known yet; that of {present.model} is {now:g} s an answer")
+        return Choice(
+            fresh, f"its speed is not known yet; that of {present.model} is {quantities.write_seconds(now)} an answer"
+        )
     model = min((pin.model for pin in others), key=lambda name: standing.latencies[name])
     if standing.latencies[model] > FASTER * now:
         return None
-    return Choice(model, f"it takes {standing.latencies[model]:g} s an answer, {present.model} {now:g} s")
+    its, other = quantities.write_seconds(standing.latencies[model]), quantities.write_seconds(now)
+    return Choice(model, f"it takes {its} an answer, {present.model} {other}")
 
 
 def _known_costs(pins: Sequence[RoutePin], context_tokens: int) -> Iterator[tuple[str, Decimal]]:

@@ -9,7 +9,7 @@ from mandate.workflows.contracts.request import Closed, Request
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import KEEP_IN_MIND, Tool
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import quantities, wording
 
 STATE_CHARACTERS = 6_000
 """Of all but what the model keeps in mind."""
@@ -83,6 +83,6 @@ def _describe_closed(closed: Closed) -> str:
 def _describe_limits(state: RunState) -> str:
     budget = state.budget or state.agent.budget
     limit = f"Step {state.step} of at most {budget.steps}; so far {wording.describe_usage(state.usage)}."
-    most = [f"{budget.tokens:,} tokens"] if budget.tokens is not None else []
+    most = [quantities.count_noun(budget.tokens, "token")] if budget.tokens is not None else []
     most += [f"${budget.cost_usd}"] if budget.cost_usd is not None else []
     return f"{limit} The run may use at most {' and '.join(most)}." if most else limit

@@ -14,7 +14,7 @@ from mandate.workflows.contracts import tool_entry
 from mandate.workflows.contracts.base import DIGEST_PATTERN, Name, Spec
 from mandate.workflows.contracts.faults import FAULT, Located, Place, did_you_mean, key_path
 from mandate.workflows.contracts.policy import Group, Person
-from mandate.workflows.contracts.route import PROVIDERS, ModelName
+from mandate.workflows.contracts.route import ENDPOINT_FORM, NAME_FORM, ModelName
 from mandate.workflows.rules import plain_text
 
 VALUE_CHARACTERS = 60
@@ -67,7 +67,7 @@ def _pattern(annotated: object) -> str:
 
 _PATTERNS = {
     _pattern(Name): "is not a letter followed by up to 63 letters, digits, '_' and '-'",
-    _pattern(ModelName): f"is not 'provider:model' with one of the providers {', '.join(PROVIDERS)}",
+    _pattern(ModelName): f"is not {NAME_FORM}, or {ENDPOINT_FORM}",
     _pattern(Group): "is not a letter or digit followed by up to 63 letters, digits, '_', '.', '@', '/' and '-'",
     _pattern(Person): "is not a name of 1 to 200 characters without spaces around it",
     DIGEST_PATTERN: "is not a digest: 43 letters, digits, '_' and '-'",

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.tool import CacheHit, LeafReference, ToolResult
-from mandate.workflows.rules import plain_text, redaction
+from mandate.workflows.rules import plain_text, quantities, redaction
 
 SUPPLIED = "its answer is a person's"
 """Beginning of the reason of a run whose final answer a person supplied."""
@@ -83,11 +83,11 @@ def describe_age(seconds: int) -> str:
 def _describe_text(answer: ToolResult) -> str:
     text = shorten(answer.text if answer.text is not None else answer.preview, 80)
     if not text and answer.size is not None:
-        text = f"{answer.size} bytes"
+        text = quantities.count_bytes(answer.size)
         return f"error: {text}" if answer.error else text
     if answer.error:
         return f"error: {text}"
-    return text if answer.size is None else f"{text} ({answer.size} bytes)"
+    return text if answer.size is None else f"{text} ({quantities.count_bytes(answer.size)})"
 
 
 def describe_error(answer: ToolResult) -> str:
@@ -103,18 +103,16 @@ def describe_usage(total: Usage) -> str:
     Calls whose answers were lost are told at the end: they count as they were reserved.
     """
     cached = f" ({total.cached_input_tokens:,} cached)" if total.cached_input_tokens else ""
-    calls = "1 model call" if total.model_calls == 1 else f"{total.model_calls} model calls"
+    calls = quantities.count_noun(total.model_calls, "model call")
     tokens = f"{total.input_tokens:,} tokens in{cached}, {total.output_tokens:,} out"
-    kept = {0: "", 1: ", 1 result from the cache"}.get(
-        total.cached_results, f", {total.cached_results} results from the cache"
-    )
+    kept = f", {quantities.count_noun(total.cached_results, 'result')} from the cache" if total.cached_results else ""
     return f"{calls}, {tokens}, {describe_cost(total)}{kept}{_describe_lost(total.assumed_calls)}"
 
 
 def _describe_lost(calls: int) -> str:
     if not calls:
         return ""
-    return f", {calls} lost answer{'s' * (calls != 1)} counted as reserved"
+    return f", {quantities.count_noun(calls, 'lost answer')} counted as reserved"
 
 
 def describe_cost(total: Usage) -> str:
@@ -124,7 +122,7 @@ def describe_cost(total: Usage) -> str:
         return amount
     if total.unpriced_calls == total.model_calls:
         return "price unknown"
-    return f"{amount} and {total.unpriced_calls} calls of unknown price"
+    return f"{amount} and {quantities.count_noun(total.unpriced_calls, 'call')} of unknown price"
 
 
 def describe_failed_check(failed: str, *, changed_world: bool) -> str:

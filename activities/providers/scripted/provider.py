@@ -40,6 +40,7 @@ from mandate.activities.providers.scripted.values import (
 )
 from mandate.workflows.contracts.model import Finish, Usage
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, RefusalPart, TextPart
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import shorten
 
 _STATUS_FAULTS: dict[int, ModelFault] = {
@@ -79,7 +80,7 @@ class ScriptedProvider:
             async with asyncio.timeout(prompt.timeout.total_seconds()):
                 return await self._answer(prompt)
         except TimeoutError:
-            reason = f"{prompt.model}: no answer within {round(prompt.timeout.total_seconds(), 2):g} s"
+            reason = f"{prompt.model}: no answer within {quantities.write_seconds(prompt.timeout)}"
             raise make_model_failure("timeout", reason, attempt=prompt.attempt) from None
 
     async def close(self) -> None:
@@ -88,10 +89,11 @@ class ScriptedProvider:
     async def _answer(self, prompt: Prompt) -> Completion:
         loaded = self._script(prompt.model)
         if prompt.is_last:
+            text = _last(loaded, prompt)
             await asyncio.sleep((loaded.script.delay or self._pace).total_seconds())
             said = AssistantMessage(
                 role="assistant",
-                parts=(TextPart(kind="text", text=loaded.script.last),),
+                parts=(TextPart(kind="text", text=text),),
                 protocol="scripted",
                 model=prompt.model,
             )
@@ -155,8 +157,23 @@ def _cue(plan: Plan, number: int, prompt: Prompt) -> Cue:
     got = read_incoming(prompt.conversation)
     came = ", ".join(f"{result.tool}: {shorten(result.text, 40)!r}" for result in got.results)
     came = ", ".join(filter(None, (came, got.text and repr(shorten(got.text, 100)))))
-    reason = f"the script has {plan.turns} turns and no 'otherwise', and answer {number} was asked for"
+    turns = quantities.count_noun(plan.turns, "turn")
+    reason = f"the script has {turns} and no 'otherwise', and answer {number} was asked for"
     raise make_model_failure("script", f"{prompt.model}: {reason}; came in: {came or 'nothing'}")
+
+
+def _last(loaded: LoadedScript, prompt: Prompt) -> str:
+    """Return the answer when a limit of the run leaves only one more, with its values."""
+    written = loaded.script.last
+    if "${" not in written:
+        return written
+    cue = Cue(Turn(say=written), ("last",), 1)
+    try:
+        return Values(prompt.conversation, _plan(loaded, prompt), find_next_number(prompt.conversation), cue).text(
+            written
+        )
+    except ScriptFault as fault:
+        raise make_model_failure("script", f"{prompt.model}:{loaded.line(cue)}, last: {fault}") from None
 
 
 def _is_whole(plan: Plan, number: int) -> bool:

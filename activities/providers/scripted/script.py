@@ -37,7 +37,7 @@ whole is no JSON: it has no keys.
 **Around them**: `otherwise` is every turn after the last; without it one more request is refused. `conversations` is a
 list of `{match: "*order 81*", turns: [...], otherwise: {...}}` instead of `turns`: the first whose `match` fits the
 input. `strict: false` accepts errors and lost answers that no `expect` names. `delay` and `usage` are defaults.
-`last` is the answer when a limit of the run leaves only one more, without calls.
+`last` is the answer when a limit of the run leaves only one more, without calls; values are replaced in it too.
 """
 
 import sys
@@ -188,7 +188,7 @@ class Script(Spec):
     last: str = Field(
         default="This is all that I have.",
         min_length=1,
-        description="Answer when a limit of the run leaves only one more.",
+        description="Answer when a limit of the run leaves only one more; `${...}` is replaced as in `say`.",
     )
     turns: tuple[Entry, ...] = Field(default=(), description="The model's answers in order, whatever the input.")
     otherwise: Turn | None = Field(default=None, description="Every answer after the last turn.")
@@ -238,7 +238,7 @@ class Plan:
 
     def find_taken(self, name: str, number: int) -> tuple[int, str] | None:
         """Return the newest turn up to `number` that takes `name`, and the path that it takes."""
-        for entry in range(bisect_right(self._starts, number - 1) - 1, -1, -1):
+        for entry in range(min(bisect_right(self._starts, number - 1), len(self._bodies)) - 1, -1, -1):
             start, body = self._starts[entry], self._bodies[entry]
             newest = min(number, self._starts[entry + 1]) - 1 - start
             for index in range(newest, max(newest - len(body), -1), -1):

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from mandate.activities.text_files import detect_encoding
+from mandate.workflows.rules import quantities
 
 _TEXT_TYPES = ("json", "xml", "javascript", "yaml", "x-www-form-urlencoded", "csv")
 _BINARY_FAMILIES = ("image/", "audio/", "video/", "font/")
@@ -105,7 +106,7 @@ def read_text(content: bytes, content_type: str, charset: str | None) -> str:
                 return text
     if media and is_text and b"\0" not in content:
         return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
-    return f"[{media or 'unknown type'}, {len(content)} bytes]"
+    return f"[{media or 'unknown type'}, {quantities.count_bytes(len(content))}]"
 
 
 def _list_encodings(content: bytes, media: str, charset: str | None) -> Iterator[str]:

@@ -8,6 +8,7 @@ from mcp_types import ContentBlock, TextContent
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import shorten
 
 STANDS_IN = "mandate/stands-in"
@@ -71,7 +72,7 @@ def count_bytes(base64: str) -> int:
 
 
 def describe_media(kind: str, media: str | None, base64: str) -> str:
-    return f"[{kind} {media or 'unknown type'}, {count_bytes(base64)} bytes]"
+    return f"[{kind} {media or 'unknown type'}, {quantities.count_bytes(count_bytes(base64))}]"
 
 
 def _read_part(part: JsonValue) -> ContentBlock:
@@ -112,7 +113,7 @@ def _strip_object(value: JsonObject) -> JsonValue:
         return describe_media(f"resource {value.get('uri', '')}".strip() + ",", media, blob)
     is_binary = media is not None and not media.startswith("text/")
     return {
-        key: f"[base64, {count_bytes(item)} bytes]"
+        key: f"[base64, {quantities.count_bytes(count_bytes(item))}]"
         if is_binary and key in _DATA_KEYS and isinstance(item, str) and len(item) > 64 and _ENCODED.fullmatch(item)
         else strip_encoded(item)
         for key, item in value.items()
@@ -121,11 +122,11 @@ def _strip_object(value: JsonObject) -> JsonValue:
 
 def _strip_text(text: str) -> str:
     if found := _DATA_ADDRESS.fullmatch(text):
-        return f"[data {found[1] or 'unknown type'}, {count_bytes(found[2])} bytes]"
+        return f"[data {found[1] or 'unknown type'}, {quantities.count_bytes(count_bytes(found[2]))}]"
     is_encoded = (
         len(text) >= _LONG_ENCODED
         and _ENCODED.fullmatch(text) is not None
         # Not a sequence of genes, nor a number in hexadecimal digits.
         and all(re.search(kind, text) for kind in ("[g-z]", "[A-Z]", "[0-9]"))
     )
-    return f"[base64, {count_bytes(text)} bytes]" if is_encoded else text
+    return f"[base64, {quantities.count_bytes(count_bytes(text))}]" if is_encoded else text

@@ -19,6 +19,7 @@ from pydantic import JsonValue
 from mandate.activities.toolbox.mcp import content
 from mandate.activities.toolbox.schema import find_misfit, is_checkable
 from mandate.workflows.contracts.base import JsonObject
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import shorten
 
 MAX_CONTENT = 2000
@@ -161,7 +162,7 @@ def _line(part: ContentBlock) -> str:
         case ImageContent(mime_type=mime, data=data) | AudioContent(mime_type=mime, data=data):
             return content.describe_media(part.type, mime, data)
         case ResourceLink():
-            size = f", {part.size} bytes" if part.size is not None else ""
+            size = f", {quantities.count_bytes(part.size)}" if part.size is not None else ""
             return f"[resource {part.uri}, {part.mime_type or 'unknown type'}{size}]"
         case EmbeddedResource(resource=TextResourceContents(text=text)):
             return content.strip_text(text)

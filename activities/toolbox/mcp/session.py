@@ -23,6 +23,7 @@ from mandate.activities.toolbox.mcp.transport import Stderr, open_transport
 from mandate.activities.toolbox.redaction import SecretValues
 from mandate.workflows.contracts.templates import find_secrets
 from mandate.workflows.contracts.tool import McpServer
+from mandate.workflows.rules import quantities
 from mandate.workflows.rules.plain_text import shorten
 
 log = logging.getLogger(__name__)
@@ -199,10 +200,8 @@ class ServerConnection:
             case FileNotFoundError():
                 why = f"the command {self._server.command[0]!r} was not found"
             case TimeoutError():
-                why = (
-                    f"no answer within {self.start_seconds:g} seconds; set 'start' for a server that needs longer, "
-                    "for example 'start: 60s'"
-                )
+                limit = quantities.write_seconds(self.start_seconds)
+                why = f"no answer within {limit}; set 'start' for a server that needs longer, for example 'start: 60s'"
             case asyncio.CancelledError():
                 why = "the worker stops"
             case ValidationError() as leaf:

@@ -1,14 +1,17 @@
 """Limits of runs at the terminal: lowered by `run --budget`, raised by people, with our CLI and Temporal's."""
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 
 from mandate.workers.client.client import AgentClient
 from mandate.workers.dev_server.binary import find_binary
@@ -48,6 +51,7 @@ SCRIPT = {
         {"match": "*", "turns": [{"say": "Done."}]},
     ]
 }
+UNCHECKED = "start request: it cannot be checked now who asks"
 LIMITS = "steps, model_calls, tool_calls, tokens, cost_usd, wall_time, work_time, depth, children"
 
 
@@ -60,6 +64,7 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]
         "agents/hasty.yaml": json.dumps({**AGENT, "name": "hasty", "people": {"expires": "1s"}}),
         "agents/clerk.script.yaml": json.dumps(SCRIPT),
         "people.yaml": "people: [{name: ann@example.com}, {name: cy@example.com}]",
+        "budgets.yaml": "budgets: []",
     }
     folder = tmp_path_factory.mktemp("clerk")
     (folder / "bin").mkdir()
@@ -67,6 +72,7 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]
     (folder / "bin" / "mandate").symlink_to(BIN / "mandate")
     env = {
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "MANDATE_BUDGETS": str(folder / "budgets.yaml"),
         "MANDATE_PEOPLE": str(folder / "people.yaml"),
         "MANDATE_USER": "ann@example.com",
     }
@@ -275,6 +281,63 @@ async def test_a_run_may_be_limited_further_and_says_what_counts(desk: Place) ->
     expected = "limited to 4 model calls, the agent's, which is lower than 99 model calls; $0.05; 1h since the start"
     assert expected in done.err.splitlines()
     assert (told["cost_usd"], told["model_calls"], told["wall_time"], told["steps"]) == ("0.05", 4, "1h", 20)
+
+
+async def test_detached_run_is_told_that_the_lower_limit_counts(desk: Place) -> None:
+    limited = await desk.run("run", "clerk", "hello", "--id", "later-1", "-d", "--budget", "model_calls=99")
+    stepped = await desk.run("run", "clerk", "hello", "--id", "later-2", "-d", "--steps", "99", "-o", "json")
+    unlimited = await desk.run("run", "clerk", "hello", "--id", "later-3", "-d")
+
+    told = "where the agent file has a lower limit, that one counts; see the limits with `mandate show {}`"
+    assert told.format("later-1") in limited.err.splitlines()
+    assert told.format("later-2") in stepped.err.splitlines()
+    assert "lower limit" not in unlimited.err
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("budgets.yaml", "pin_agent fails and is tried again: the file of budgets has a fault in line 1; "),
+        (
+            "people.yaml",
+            f"pin_agent fails and is tried again: {UNCHECKED} (the file of people has a fault in line 1; ",
+        ),
+    ],
+)
+async def test_run_that_waits_for_a_file_to_be_mended_says_so_once(desk: Place, name: str, says: str) -> None:
+    file = desk.folder / name
+    whole = file.read_text()
+    run = f"waits-{name[:3]}"
+
+    file.write_text("faulty: 1")
+    following = asyncio.create_task(desk.run("run", "clerk", "hello", "--id", run))
+    try:
+        await _tried_again(desk, run, attempts=6)
+    finally:
+        file.write_text(whole)
+    done = await following
+
+    told = [line for line in done.err.splitlines() if "tried again" in line]
+    assert done.code == 0
+    assert len(told) == 1
+    assert told[0].startswith(f"{says}`mandate validate {file}` tells more")
+
+
+async def _tried_again(desk: Place, run: str, *, attempts: int) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(RPCError):
+                described = (await desk.client.get_workflow_handle(run).describe()).raw_description
+                if any(activity.attempt >= attempts for activity in described.pending_activities):
+                    return
+            await asyncio.sleep(0.2)
+
+
+async def test_help_names_the_limits(desk: Place) -> None:
+    told = " ".join((await desk.run("run", "--help")).out.split())
+
+    assert f"LIMIT is one of {LIMITS}. Can be repeated." in told
+    assert "The same as `--budget steps=...`" in told
 
 
 @pytest.mark.parametrize(

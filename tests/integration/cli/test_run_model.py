@@ -74,11 +74,19 @@ NOT_ALLOWED = (
 )
 
 
+PATTERN = NOT_ALLOWED.replace(
+    "is not a model that runs of 'till' may name", "is a pattern, and a run names one model without `*`"
+)
+
+
 @pytest.mark.parametrize(
     ("model", "told"),
     [
         ("scripted:another.script.yaml", NOT_ALLOWED),
-        ("scripted:other*", NOT_ALLOWED),
+        ("nokey:gpt", NOT_ALLOWED),
+        ("scripted:other*", PATTERN),
+        ("scripted:o*r.script.yaml", PATTERN),
+        ("nokey:*", PATTERN),
         ("other", "start request: model: '{}' is not 'provider:model'"),
         ("", "start request: model: '{}' is not 'provider:model'"),
     ],
@@ -88,3 +96,4 @@ async def test_a_model_that_is_not_allowed_is_refused(place: Place, worker: obje
 
     assert done.code == 2
     assert f"error: {told.format(model)}" in done.err
+    assert done.err.count("nokey") <= 1

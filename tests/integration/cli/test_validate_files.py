@@ -1,4 +1,4 @@
-"""`mandate validate` with a file of providers, budgets, people or channels: it is checked as that file and once."""
+"""`mandate validate` with a file that is no agent: of providers, budgets, people, channels, or a project's settings."""
 
 from pathlib import Path
 
@@ -88,6 +88,50 @@ def test_two_files_of_one_kind_are_refused(folder: Path, capsys: pytest.CaptureF
     code, _, err = validate(capsys, "a.yaml", "b.yaml")
 
     assert (code, err) == (2, ["error: a.yaml and b.yaml are both a file of budgets; give one of them"])
+
+
+@pytest.mark.parametrize("place", ["", "other/"])
+def test_mandate_yaml_is_checked_as_the_settings_of_a_project(
+    folder: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    path = folder / place / "mandate.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    blank = validate(capsys, f"{place}mandate.yaml")
+    path.write_text("task_queue: refunds\npeople: who.yaml\n")
+    whole = validate(capsys, f"{place}mandate.yaml")
+    path.write_text("task_queue: refunds\ntask_qeue: a\npeople: [ann]\n")
+
+    code, out, err = validate(capsys, f"{place}mandate.yaml")
+
+    assert blank == whole == (0, f"{place}mandate.yaml: settings of a project without faults\n", [])
+    assert (code, out) == (2, "")
+    assert [line.partition(";")[0] for line in err] == [
+        f"{place}mandate.yaml:2:1: task_qeue: is not a key that is known here",
+        f"{place}mandate.yaml:3:1: people: a list is not a text",
+    ]
+
+
+@pytest.mark.parametrize("place", ["channels.yaml", "conf/tell.yaml"])
+def test_channels_are_checked_where_no_file_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (folder / "agents").mkdir()
+    (folder / "agents" / "people.yaml").write_text(AGENT)
+    (folder / "agents" / "people.script.yaml").write_text("turns: [{say: done}]\n")
+    (folder / "conf").mkdir()
+    if place != "channels.yaml":
+        (folder / "mandate.yaml").write_text(f"channels: {place}\n")
+    without = validate(capsys)
+    (folder / place).write_text("channels: [{name: log, kind: log}]")
+    right = validate(capsys)
+    (folder / place).write_text("channels: [{name: a, kind: fax}]")
+    wrong = validate(capsys)
+
+    missing = [] if place == "channels.yaml" else [f"{place}: is not a file; MANDATE_CHANNELS or mandate.yaml names"]
+    assert [line[: len(missing[0])] for line in without[2]] == missing
+    assert (right[0], right[2]) == (0, [])
+    assert (wrong[0], wrong[2]) == (2, [f"{place}:1:22: channels[0].kind: 'fax' is not one of log, webhook, slack"])
 
 
 def test_agent_may_have_the_name_of_such_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

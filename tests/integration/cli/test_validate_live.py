@@ -153,6 +153,10 @@ NO_FILE = (
     "--live asks one model, whatever agents name it: it takes a file of providers at most, and neither --call nor "
     "--accept"
 )
+NO_MODEL = (
+    "is not 'provider:model' with one of the providers openai, anthropic, vllm, scripted, "
+    "or 'endpoint:model' with an endpoint of providers.yaml: it"
+)
 NO_PROVIDER = (
     "there is no provider 'is' here; there are openai, anthropic, vllm, scripted, it; to add one, "
     "name it under 'endpoints' in providers.yaml, with 'protocol', 'base_url' and 'key'"
@@ -162,7 +166,8 @@ NO_PROVIDER = (
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["gpt"], "--live 'gpt': is not 'provider:model' with one of the providers openai, anthropic, vllm, scripted"),
+        (["it"], f"--live 'it' {NO_MODEL}"),
+        (["gpt"], f"--live 'gpt' {NO_MODEL}"),
         (["is:llama"], f"--live 'is:llama': {NO_PROVIDER}"),
         (["scripted:x.yaml"], "--live 'scripted:x.yaml': a script plays this model, and there is nobody to call"),
         (
@@ -183,6 +188,13 @@ async def test_what_cannot_be_sent_is_bad_input(tmp_path: Path, words: list[str]
     done = await validate(tmp_path, "--live", *words, IT_KEY="", OPENAI_API_KEY="")
 
     assert (done.code, done.out, done.err) == (2, "", f"error: {sentence}\n")
+
+
+async def test_without_a_file_of_providers_it_is_told_where_one_would_be(tmp_path: Path) -> None:
+    done = await validate(tmp_path, "--live", "gpt", MANDATE_PROVIDERS="")
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err.endswith("or 'endpoint:model' with an endpoint of the file of providers (deploy/providers.yaml)\n")
 
 
 async def test_file_of_providers_is_validated_and_shown(tmp_path: Path) -> None:

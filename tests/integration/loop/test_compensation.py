@@ -217,7 +217,7 @@ async def test_a_stop_tells_that_the_call_in_hand_is_taken_back(site: Site) -> N
     assert told["message"] == (
         "the call in hand is finished, then what it did is taken back as far as that may be, and the run ends"
     )
-    assert (result.reason or "").endswith("; 1 of 1 calls that can be taken back were")
+    assert (result.reason or "").endswith("; 1 of 1 call that can be taken back was")
 
 
 async def test_a_second_stop_ends_it(site: Site) -> None:

@@ -159,7 +159,7 @@ async def test_where_the_file_cannot_be_read_a_run_can_be_held_and_ended_and_not
         stopped = await handle.execute_update("stop", {"by": DAN})
         result = await handle.result()
 
-    fault = "the file of people has a fault in line 1"
+    fault = f"the file of people has a fault in line 1; `mandate validate {file}` tells more"
     assert steered == f"who may steer runs could not be checked ({fault}); nothing was done; try again"
     assert resumed == f"who may resume runs could not be checked ({fault}); nothing was done; try again"
     assert (paused["status"], stopped["status"]) == ("paused", "paused")

@@ -354,7 +354,7 @@ async def test_a_start_that_takes_long_can_be_given_time(tmp_path: Path) -> None
         await beside.close()
 
     assert str(refused.value).startswith(
-        "MCP server 'peer' did not start: no answer within 1 seconds; set 'start' for a server that needs longer, "
+        "MCP server 'peer' did not start: no answer within 1 s; set 'start' for a server that needs longer, "
         "for example 'start: 60s'"
     )
     assert [made.tool.name for made in offered] == ["echo", "echo"]

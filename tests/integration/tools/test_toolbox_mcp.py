@@ -412,7 +412,7 @@ async def test_a_start_that_takes_too_long_sends_nothing(bench: Bench) -> None:
 async def test_a_server_that_never_answers_is_given_up_and_ended(bench: Bench) -> None:
     impatient = McpToolbox(resolve, start_seconds=3)
 
-    with pytest.raises(McpUnavailable, match="'peer' did not start: no answer within 3 seconds"):
+    with pytest.raises(McpUnavailable, match="'peer' did not start: no answer within 3 s;"):
         await impatient.definitions(bench.entry({"start_seconds": 60}))
     await impatient.close()
 

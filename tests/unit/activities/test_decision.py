@@ -385,8 +385,8 @@ class TestDirectory:
         world.people.write_text(PEOPLE, encoding="utf-8")
         mended = await world.check(world.request())
 
-        assert broken == "the file of people has a fault in line 2"
-        assert gone == "the file of people is gone"
+        assert broken == f"the file of people has a fault in line 2; `mandate validate {world.people}` tells more"
+        assert gone == f"the file of people is gone; put {world.people} back"
         assert mended.needs == (0,)
 
     async def test_without_a_file_anybody_decides_what_names_nobody(self, tmp_path: Path) -> None:

@@ -300,10 +300,13 @@ async def test_call_waits_no_longer_than_its_time_allows(site: Site) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("budgets: [{id: a, per: day}]", "the file of budgets has a fault in line 1"),
-        ("budgets:\n  - {id: a, per: day, token: 3}", "the file of budgets has a fault in line 2"),
-        ("", "the file of budgets has a fault"),
-        (None, "the file of budgets is gone"),
+        ("budgets: [{id: a, per: day}]", "the file of budgets has a fault in line 1; `mandate validate {}` tells more"),
+        (
+            "budgets:\n  - {id: a, per: day, token: 3}",
+            "the file of budgets has a fault in line 2; `mandate validate {}` tells more",
+        ),
+        ("", "the file of budgets has a fault; `mandate validate {}` tells more"),
+        (None, "the file of budgets is gone; put {} back"),
     ],
 )
 async def test_file_that_breaks_lets_nothing_through_until_it_is_mended(
@@ -319,7 +322,8 @@ async def test_file_that_breaks_lets_nothing_through_until_it_is_mended(
     site.write("{id: all, per: day, cost_usd: '1'}")
     mended = await site.budgets.hold("r1", ANN, dollars("0.1"), now=NOON)
 
-    assert (error.message, error.type, error.non_retryable) == (sentence, FailureType.STORE_UNAVAILABLE, False)
+    assert error.message == sentence.format(site.file)
+    assert (error.type, error.non_retryable) == (FailureType.STORE_UNAVAILABLE, False)
     assert mended.use is not None
 
 

@@ -195,7 +195,7 @@ def payload(data: bytes, encoding: str = "json/plain") -> Payload:
         (payload(b"x" * 9, "binary/encrypted"), "done; its result is 9 bytes of binary/encrypted"),
         (payload(b"", "json/plain"), "done; its result is 0 bytes of json/plain"),
         (payload(b"\xef\xbb\xbf \n", "json/plain"), "done; its result is 5 bytes of json/plain"),
-        (Payload(data=b"x", metadata={"encoding": b"\xff"}), "done; its result is 1 bytes of \ufffd"),
+        (Payload(data=b"x", metadata={"encoding": b"\xff"}), "done; its result is 1 byte of \ufffd"),
         (Payload(), "done; its result is 0 bytes of no encoding"),
     ],
 )

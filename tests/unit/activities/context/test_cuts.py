@@ -189,5 +189,5 @@ def test_the_note_says_what_is_true_and_what_is_left_out() -> None:
     assert note == (
         "[Note from the runtime] To make room, older messages of this conversation are left out; nothing of them is "
         "undone.\n\nStep 7 of at most 40.\n\nFrom what is left out:\n- Order 81 is paid.\n\n"
-        "Left out: 2 of your answers; calls in them: pay 1 times."
+        "Left out: 2 of your answers; calls in them: pay once."
     )

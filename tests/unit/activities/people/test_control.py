@@ -85,5 +85,5 @@ async def test_file_is_read_anew_for_each_message_and_one_that_cannot_be_is_told
     assert refused == ControlChecked(refusal="by: 'ann@example.com' may not stop runs; who may stop runs: group ops")
     assert (unavailable.value.type, unavailable.value.message) == (
         "CheckUnavailable",
-        "the file of people is gone",
+        f"the file of people is gone; put {file} back",
     )

@@ -238,9 +238,12 @@ class TestUnreadable:
 
         assert not broken.non_retryable
         assert broken.message == (
-            "start request: it cannot be checked now who asks (the file of people has a fault in line 2)"
+            "start request: it cannot be checked now who asks "
+            f"(the file of people has a fault in line 2; `mandate validate {world.people}` tells more)"
         )
-        assert gone.message == "start request: it cannot be checked now who asks (the file of people is gone)"
+        assert gone.message == (
+            f"start request: it cannot be checked now who asks (the file of people is gone; put {world.people} back)"
+        )
         assert mended.requester == "Ann@example.com"
 
 

@@ -124,7 +124,7 @@ def test_what_can_be_read_is_read(value: object, text: object) -> None:
         (Broken(), "done; the result, a Broken, has no JSON form and is not shown"),
         (threading.Lock(), "done; the result, a lock, has no JSON form and is not shown"),
         (lambda: 1, "done; the result, a function, has no JSON form and is not shown"),
-        (bytearray(b"\x00"), "done; the result is 1 bytes of binary content, which is not shown"),
+        (bytearray(b"\x00"), "done; the result is 1 byte of binary content, which is not shown"),
         (memoryview("ü".encode()), "ü"),
         ("\ufeff", "\ufeff"),
     ],

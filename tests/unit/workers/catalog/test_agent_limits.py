@@ -19,7 +19,10 @@ ENTRY = "max_output_tokens, model, params, price, timeout, when, window"
 PRICE = "cache_write, cached_input, input, output, tiers"
 EXACT = "an amount is exact: write it as a text in quotes, for example '2.50'"
 DIGITS = "an amount is digits, with up to nine decimals and no currency, for example '2.50'"
-NAME = "is not 'provider:model' with one of the providers openai, anthropic, vllm, scripted"
+NAME = (
+    "is not 'provider:model' with one of the providers openai, anthropic, vllm, scripted, "
+    "or 'endpoint:model' with an endpoint of the file of providers"
+)
 LENGTH = "a duration is a number and a unit, for example '30s', '5m', '1h30m' or '2d'"
 UNIT = "a duration needs a unit, for example '30s', '5m', '2h' or '1d'"
 

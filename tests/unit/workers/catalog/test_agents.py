@@ -12,7 +12,7 @@ from mandate.activities.files import FileError
 from mandate.workers.catalog.agents import agent_schema, read_agent, read_agents
 from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.base import JsonObject, Spec
-from mandate.workflows.contracts.route import PROVIDERS
+from mandate.workflows.contracts.route import ENDPOINT_FORM, NAME_FORM
 from mandate.workflows.contracts.tool import Effect
 from mandate.workflows.contracts.tool_entry import ActivityTool, HttpTool, McpTools, PythonTool
 
@@ -159,12 +159,7 @@ SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required:
         ("context: {summary: 'yes'}\n", ["4:11: context.summary: 'yes' is not a mapping"]),
         (
             "context: {summary: {models: [nope]}}\n",
-            [
-                (
-                    "4:30: context.summary.models[0]: 'nope' is not 'provider:model' with one of the providers openai, "
-                    "anthropic, vllm, scripted"
-                )
-            ],
+            [(f"4:30: context.summary.models[0]: 'nope' is not {NAME_FORM}, or {ENDPOINT_FORM}")],
         ),
         (
             "context: {summary: {models: ['openai:a', 'openai:a']}}\n",
@@ -450,7 +445,7 @@ def test_fault_is_told_with_its_place(more: str, faults: list[str], tmp_path: Pa
             "models: [gpt]\ninstructions: ''\n",
             [
                 "1:1: name: is missing: What a start request calls it.",
-                f"1:10: models[0]: 'gpt' is not 'provider:model' with one of the providers {', '.join(PROVIDERS)}",
+                f"1:10: models[0]: 'gpt' is not {NAME_FORM}, or {ENDPOINT_FORM}",
                 "2:1: instructions: '' must not be empty",
             ],
         ),

@@ -80,7 +80,7 @@ async def test_worker_sees_a_file_that_is_made_later_and_misses_one_that_was_nam
 
     assert before is None
     assert after is not None
-    with pytest.raises(FileUnavailable, match=r"^the file of budgets is gone$"):
+    with pytest.raises(FileUnavailable, match=r"^the file of budgets is gone; put .*limits\.yaml back$"):
         await missing.read()
 
 

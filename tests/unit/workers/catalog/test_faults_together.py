@@ -13,7 +13,7 @@ from mandate.workers.catalog.agents import read_agent
 from mandate.workers.catalog.catalog import Catalog
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec
-from mandate.workflows.contracts.route import PROVIDERS
+from mandate.workflows.contracts.route import ENDPOINT_FORM, NAME_FORM
 from mandate.workflows.contracts.tool import ToolDefinition
 from mandate.workflows.contracts.tool_entry import McpTools
 
@@ -291,8 +291,8 @@ def test_names_given_twice_are_told_once_each_is_valid(tmp_path: Path) -> None:
     )
 
     assert keyed_faults(text, tmp_path) == [
-        f"models[1]: 'gpt' is not 'provider:model' with one of the providers {', '.join(PROVIDERS)}",
-        f"models[2]: 'gpt' is not 'provider:model' with one of the providers {', '.join(PROVIDERS)}",
+        f"models[1]: 'gpt' is not {NAME_FORM}, or {ENDPOINT_FORM}",
+        f"models[2]: 'gpt' is not {NAME_FORM}, or {ENDPOINT_FORM}",
         "tools[1].effect: 'onc' is not one of read, idempotent, keyed, once",
         "policy[1].match: 3 is not a mapping",
     ]

@@ -188,6 +188,7 @@ def test_the_example_that_is_shipped_is_valid() -> None:
     assert {"finance", "legal", "operations"} <= set(people.groups)
 
 
+MORE = "`mandate validate {}` tells more"
 NOT_UTF_8 = "is not UTF-8 text: byte 0xe9 cannot be read; save the file as UTF-8"
 
 
@@ -215,15 +216,15 @@ class TestDirectory:
     @pytest.mark.parametrize(
         ("content", "says"),
         [
-            (b"people: [{name: ann}", "the file of people has a fault in line 1"),
-            (b"people:\n  - {nam: ann}", "the file of people has a fault in line 2"),
-            (b"people: [{name: ann}]\nteams: {}", "the file of people has a fault in line 2"),
+            (b"people: [{name: ann}", f"the file of people has a fault in line 1; {MORE}"),
+            (b"people:\n  - {nam: ann}", f"the file of people has a fault in line 2; {MORE}"),
+            (b"people: [{name: ann}]\nteams: {}", f"the file of people has a fault in line 2; {MORE}"),
             (
                 b"people:\n  - {name: Jos\xe9}",
-                f"the file of people cannot be read: line 2, column 15: {NOT_UTF_8}",
+                f"the file of people cannot be read: line 2, column 15: {NOT_UTF_8}; {MORE}",
             ),
-            (b"", "the file of people has a fault"),
-            (None, "the file of people is gone"),
+            (b"", f"the file of people has a fault; {MORE}"),
+            (None, "the file of people is gone; put {} back"),
         ],
     )
     async def test_a_file_that_breaks_says_so_until_it_is_mended(
@@ -242,7 +243,7 @@ class TestDirectory:
         path.write_text("people: [{name: ann}]")
         mended = await directory.people()
 
-        assert str(broken.value) == says
+        assert str(broken.value) == says.format(path)
         assert mended is not None
 
     async def test_a_folder_is_no_file(self, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client
 from temporalio.converter import DataConverter
 
-from mandate.workers.client.diagnosis import TIMED_OUT, Diagnosis, diagnose_described
+from mandate.workers.client.diagnosis import TIMED_OUT, Diagnosis, Retry, diagnose_described, find_retry
 
 UNFIT = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR
 CRASHED = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE
@@ -141,3 +141,44 @@ async def test_a_long_failure_is_cut_and_read_whole() -> None:
 
     assert found is not None
     assert (len(found.message), found.reset_event_id) == (300, 15)
+
+
+def retried(*activities: tuple[str, int, str, str]) -> DescribeWorkflowExecutionResponse:
+    described = DescribeWorkflowExecutionResponse()
+    for name, attempt, message, failure_type in activities:
+        activity = described.pending_activities.add(attempt=attempt)
+        activity.activity_type.name = name
+        activity.last_failure.message = message
+        activity.last_failure.application_failure_info.type = failure_type
+    return described
+
+
+BUSY = ("run_tool", 3, "the shop is down", "ToolFailed")
+
+
+@pytest.mark.parametrize(
+    ("activities", "retry", "is_mended_by_people"),
+    [
+        ([("run_tool", 1, "", "")], None, None),
+        ([BUSY], Retry("run_tool", 3, "the shop is down", "ToolFailed"), False),
+        ([("call_model", 2, "later", "ModelUnavailable")], Retry("call_model", 2, "later", "ModelUnavailable"), False),
+        (
+            [BUSY, ("call_model", 2, "broken", "StoreUnavailable")],
+            Retry("call_model", 2, "broken", "StoreUnavailable"),
+            True,
+        ),
+        ([("pin_agent", 9, "broken", "CheckUnavailable")], Retry("pin_agent", 9, "broken", "CheckUnavailable"), True),
+    ],
+)
+def test_activity_that_people_must_mend_is_told_first(
+    activities: Sequence[tuple[str, int, str, str]], retry: Retry | None, is_mended_by_people: bool | None
+) -> None:
+    found = find_retry(retried(*activities))
+
+    assert found == retry
+    assert (found.is_mended_by_people if found is not None else None) is is_mended_by_people
+
+
+def test_retry_is_described_with_its_failure_shortened() -> None:
+    assert Retry("run_tool", 3, "", "").describe() == "run_tool, attempt 3: no answer"
+    assert len(Retry("run_tool", 3, "x" * 500, "").describe(100)) == len("run_tool, attempt 3: ") + 100

@@ -103,7 +103,7 @@ def test_unknown_price_is_said() -> None:
 
     assert wording.describe_cost(known) == "$0.5000"
     assert wording.describe_cost(unknown) == "price unknown"
-    assert wording.describe_cost(known + unknown) == "$0.5000 and 1 calls of unknown price"
+    assert wording.describe_cost(known + unknown) == "$0.5000 and 1 call of unknown price"
 
 
 def test_result_in_words() -> None:

@@ -277,6 +277,7 @@ def agent(*models: str, allowed: tuple[str, ...] = (), route: tuple[RoutePin, ..
         ("openai:dear", True),
         ("vllm:anything/at-all", True),
         ("vllm:*", False),
+        ("vllm:any*thing", False),
         ("anthropic:claude-haiku-5-5", True),
         ("anthropic:claude-opus-5", False),
         ("openai:a*", False),

@@ -93,7 +93,7 @@ async def test_request_after_the_last_turn_is_refused(play: PlayScript) -> None:
     story.answer("found", note="go on")
 
     assert await refusal(story) == (
-        "play.yaml: the script has 1 turns and no 'otherwise', and answer 2 was asked for;"
+        "play.yaml: the script has 1 turn and no 'otherwise', and answer 2 was asked for;"
         " came in: look: 'found', 'go on'"
     )
 

@@ -107,7 +107,7 @@ async def test_attempt_fails_on_purpose_and_a_later_one_answers(
 async def test_slow_answer_is_timed_out(play: PlayScript) -> None:
     story = play("turns:\n  - fail: [{slow: 1h}]\n    say: there\n")
 
-    with pytest.raises(ApplicationError, match=r"play.yaml: no answer within 0.01 s$") as caught:
+    with pytest.raises(ApplicationError, match=r"play.yaml: no answer within 0.012 s$") as caught:
         await story.turn(timeout=0.01234)
 
     assert caught.value.type == FailureType.MODEL_UNAVAILABLE

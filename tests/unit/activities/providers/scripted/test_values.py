@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from temporalio.exceptions import ApplicationError
 
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart
@@ -146,3 +147,37 @@ async def test_value_is_found_when_messages_did_not_take_turns(play: PlayScript)
     story.answer(note="go on")
 
     assert (await story.turn()).message.text == "1"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("${amount} of ${look.sum} for ${input}, answer ${n}", "7 of 9 for hello, answer 1"),
+        ("$${amount}", "${amount}"),
+        ("nothing to replace", "nothing to replace"),
+    ],
+)
+async def test_values_are_replaced_in_the_last_answer(play: PlayScript, written: str, said: str) -> None:
+    story = play(
+        f"""
+        last: '{written}'
+        turns:
+          - call: [{{look: }}]
+          - {{take: {{amount: look.sum}}, call: [{{look: }}]}}
+        """
+    )
+    await story.turn()
+    story.answer({"sum": 7})
+    await story.turn()
+    story.answer({"sum": 9})
+
+    assert await story.last() == said
+
+
+async def test_missing_value_of_the_last_answer_is_named(play: PlayScript) -> None:
+    story = play("turns:\n  - say: Hello.\nlast: 'It was ${amount}.'\n")
+
+    with pytest.raises(ApplicationError) as failed:
+        await story.last()
+
+    assert failed.value.message == "play.yaml:3, last: 'amount' is neither taken by a turn nor a tool that has answered"
