@@ -245,4 +245,20 @@ class BlobStore(Protocol):
         """Remove what `cache_use` tells of; return the number of results that had not expired. Raise as `cached`."""
         ...
 
+    async def keep_session(self, key: str, number: int, content: bytes) -> None:
+        """Keep the state of a session, in place of one with the same or a lower number.
+
+        Raises:
+            StoreUnavailable: it may be kept or not; keeping again is safe.
+        """
+        ...
+
+    async def session(self, key: str) -> bytes | None:
+        """Return the state of a session as it was kept last, if there is one.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
     async def close(self) -> None: ...

@@ -43,6 +43,9 @@ CREATE TABLE IF NOT EXISTS mandate_store (id integer PRIMARY KEY CHECK (id = 1),
 CREATE TABLE IF NOT EXISTS mandate_claims (
     key text COLLATE "C" PRIMARY KEY, claimed_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE TABLE IF NOT EXISTS mandate_sessions (
+    key text COLLATE "C" PRIMARY KEY, number bigint NOT NULL, content bytea NOT NULL
+);
 CREATE TABLE IF NOT EXISTS mandate_keys (
     number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, secret bytea NOT NULL,
     made_at timestamptz NOT NULL DEFAULT now(), used_from timestamptz NOT NULL, retired_at timestamptz
@@ -57,9 +60,16 @@ CREATE TABLE IF NOT EXISTS mandate_workers (
 )
 _TABLES = (
     *("mandate_blobs", "mandate_store", "mandate_claims", "mandate_keys", "mandate_unmarked", "mandate_workers"),
+    "mandate_sessions",
     *postgres_budgets.TABLES,
     postgres_results.TABLE,
 )
+_KEEP_SESSION = """
+INSERT INTO mandate_sessions AS kept VALUES ($1, $2, $3)
+ON CONFLICT (key) DO UPDATE SET number = excluded.number, content = excluded.content
+WHERE excluded.number >= kept.number
+"""
+_SESSION = "SELECT content FROM mandate_sessions WHERE key = $1"
 _EXISTS = "SELECT bool_and(to_regclass(made) IS NOT NULL) FROM unnest($1::text[]) AS made"
 _IS_OLDER = "SELECT to_regclass('mandate_store') IS NOT NULL AND to_regclass('mandate_keys') IS NULL"
 _KEYS = "SELECT number, secret, made_at, used_from, retired_at FROM mandate_keys ORDER BY number"
@@ -203,6 +213,15 @@ class PostgresStore:
     async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
         async with self._connection() as connection:
             return await postgres_results.clear(connection, tool, agent)
+
+    async def keep_session(self, key: str, number: int, content: bytes) -> None:
+        async with self._connection() as connection:
+            await connection.execute(_KEEP_SESSION, key, number, content)
+
+    async def session(self, key: str) -> bytes | None:
+        async with self._connection() as connection:
+            content: bytes | None = await connection.fetchval(_SESSION, key)
+        return content
 
     async def close(self) -> None:
         """Close the connections; more than once does no harm."""

@@ -58,13 +58,14 @@ _SCHEMA = (
         PRIMARY KEY (queue, worker)
     )
     """,
+    "CREATE TABLE IF NOT EXISTS sessions (key TEXT PRIMARY KEY, number INTEGER NOT NULL, content BLOB NOT NULL)",
     *sqlite_budgets.SCHEMA,
     *sqlite_results.SCHEMA,
 )
-SCHEMA_VERSION = 5
-"""In the file's `user_version`: versions 1 to 5 have added claims, keys, workers, budgets, results."""
+SCHEMA_VERSION = 6
+"""In the file's `user_version`: versions 1 to 6 have added claims, keys, workers, budgets, results, sessions."""
 _TABLES = (
-    *("blobs", "store", "claims", "keys", "unmarked", "workers", "sqlite_sequence"),
+    *("blobs", "store", "claims", "keys", "unmarked", "workers", "sessions", "sqlite_sequence"),
     *sqlite_budgets.TABLES,
     sqlite_results.TABLE,
 )
@@ -146,6 +147,13 @@ class SqliteStore:
     async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
         return await self._writer.ask(lambda connection: sqlite_results.clear(connection, tool, agent))
 
+    async def keep_session(self, key: str, number: int, content: bytes) -> None:
+        await self._writer.ask(lambda connection: _keep_session(connection, key, number, content))
+
+    async def session(self, key: str) -> bytes | None:
+        # The writer makes what an older file lacks.
+        return await self._writer.ask(lambda connection: _session(connection, key))
+
     async def close(self) -> None:
         await self._writer.close()
         await self._reader.close()
@@ -175,6 +183,19 @@ def _select(connection: sqlite3.Connection, digests: Sequence[Digest]) -> dict[D
 
 def _enter(connection: sqlite3.Connection, key: str) -> bool:
     return connection.execute("INSERT OR IGNORE INTO claims VALUES (?, datetime('now'))", (key,)).rowcount == 1
+
+
+def _keep_session(connection: sqlite3.Connection, key: str, number: int, content: bytes) -> None:
+    connection.execute(
+        "INSERT INTO sessions VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+        " SET number = excluded.number, content = excluded.content WHERE excluded.number >= sessions.number",
+        (key, number, content),
+    )
+
+
+def _session(connection: sqlite3.Connection, key: str) -> bytes | None:
+    row = connection.execute("SELECT content FROM sessions WHERE key = ?", (key,)).fetchone()
+    return bytes(row[0]) if row is not None else None
 
 
 def _read_keys(connection: sqlite3.Connection) -> Keys:

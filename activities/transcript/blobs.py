@@ -124,6 +124,26 @@ class Blobs:
             raise BlobCorrupted(address, await self.identity())
         return content
 
+    async def keep_session(self, key: str, number: int, content: bytes) -> None:
+        """Keep the state of a session; see `BlobStore.keep_session`."""
+        stored = content if self._codec is None else (await self._codec.encode([content]))[0]
+        await self.store.keep_session(key, number, stored)
+
+    async def find_session(self, key: str) -> bytes | None:
+        """Return the state of a session as it was kept last, if there is one.
+
+        Raises:
+            BlobCorrupted: it was written with another payload codec.
+            StoreUnavailable: the store did not answer.
+        """
+        stored = await self.store.session(key)
+        if stored is None:
+            return None
+        (content,) = await self._decode([stored])
+        if content is None:
+            raise BlobCorrupted(digest_of(f"session: {key}".encode()), await self.identity())
+        return content
+
     async def close(self) -> None:
         await self.store.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -479,4 +480,39 @@ class StoreConformance:
         assert await newer.cache_use() == ()
         await newer.keep(key(0), kept(), timedelta(minutes=10))
         assert await newer.cached(key(0)) is not None
+        await newer.close()
+
+    async def test_kept_session_is_found_and_an_older_state_changes_nothing(self, store: BlobStore) -> None:
+        assert await store.session("default/a") is None
+        await store.keep_session("default/a", 1, b"one")
+        await store.keep_session("default/a", 2, b"two")
+        await store.keep_session("default/a", 1, b"one, late")
+        await store.keep_session("default/b", 0, b"\x00other")
+
+        assert await store.session("default/a") == b"two"
+        await store.keep_session("default/a", 2, b"two again")
+        assert (await store.session("default/a"), await store.session("default/b")) == (b"two again", b"\x00other")
+
+    async def test_newest_of_many_states_stays_whoever_comes_last(self, store: BlobStore, url: str) -> None:
+        stores = [store, *(open_store(url) for _ in range(3))]
+        numbers = [number for number in range(1, 41) for _ in range(2)]
+        random.Random(1).shuffle(numbers)
+
+        await asyncio.gather(
+            *(stores[place % 4].keep_session("a", number, str(number).encode()) for place, number in enumerate(numbers))
+        )
+
+        assert await store.session("a") == b"40"
+        for one in stores[1:]:
+            await one.close()
+
+    async def test_store_older_than_sessions_keeps_them(self, store: BlobStore, url: str) -> None:
+        await store.identity()
+        await store.close()
+        await self.outdate(url)
+        newer = open_store(url)
+
+        assert await newer.session("a") is None
+        await newer.keep_session("a", 1, b"one")
+        assert await newer.session("a") == b"one"
         await newer.close()

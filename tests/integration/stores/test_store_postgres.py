@@ -38,7 +38,9 @@ class TestPostgresStore(StoreConformance):
 
     async def outdate(self, url: str) -> None:
         await execute(url, "DROP TABLE mandate_claims, mandate_keys, mandate_unmarked, mandate_workers")
-        await execute(url, "DROP TABLE mandate_budget_accounts, mandate_budget_reservations, mandate_results")
+        await execute(
+            url, "DROP TABLE mandate_budget_accounts, mandate_budget_reservations, mandate_results, mandate_sessions"
+        )
 
     async def forbid_writing(self, url: str) -> None:
         await execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")

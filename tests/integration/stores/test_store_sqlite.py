@@ -36,6 +36,7 @@ class TestSqliteStore(StoreConformance):
         execute(
             url,
             "DROP TABLE claims",
+            "DROP TABLE sessions",
             "DROP TABLE keys",
             "DROP TABLE unmarked",
             "DROP TABLE workers",
