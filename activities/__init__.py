@@ -1,6 +1,8 @@
 """Activities: everything that touches the world.
 
 agent: start of a run
+origin: run that another one goes on from
+session: sessions, as they are kept
 model: one call of a model
 period_budgets: budgets beyond one run
 tool: one call of a tool

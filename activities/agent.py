@@ -6,24 +6,30 @@ from dataclasses import dataclass
 import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 
-from mandate.activities import failures
+from mandate.activities import failures, session
 from mandate.activities.context import calibration
 from mandate.activities.context.limits import find_excess
 from mandate.activities.context.sizes import AgentSizes, measure_message
+from mandate.activities.origin import NoOrigin, OriginFound, Origins
 from mandate.activities.people.directory import DirectoryUnavailable
 from mandate.activities.people.requesters import Requester, RequesterRefused, Requesters
 from mandate.activities.people.signatures import KeysUnavailable
 from mandate.activities.period_budgets import PeriodBudgets
 from mandate.activities.providers.prices import find_window, pin_price
 from mandate.activities.transcript import sensitive_arguments
-from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
+from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, PinRequest
 from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.changes import LOOP
 from mandate.workflows.contracts.failures import FailureType
+from mandate.workflows.contracts.origin import ContinuesRequest
 from mandate.workflows.contracts.route import RoutePin
-from mandate.workflows.contracts.transcript import TextPart, UserMessage
+from mandate.workflows.contracts.session import SessionRecord
+from mandate.workflows.contracts.state import RunState
+from mandate.workflows.contracts.transcript import AssistantMessage, TextPart, UserMessage
 from mandate.workflows.contracts.verification import CheckPin, CheckSpec, ProbePin, ProbeSpec
 from mandate.workflows.rules import routing
 from mandate.workflows.rules.period_budgets import Spender
@@ -31,6 +37,9 @@ from mandate.workflows.rules.plain_text import shorten
 
 KEY_ATTEMPTS = 4
 """Number of looks for keys before a start is given up; as many as for a decision."""
+
+RUNS_KEPT = 20
+"""Runs of a session without an answer of which it is known that they began."""
 
 ALLOWED_CHARACTERS = 500
 """Of the models that a refusal names."""
@@ -60,10 +69,12 @@ class AgentActivities:
         *,
         slow: Sequence[str] = (),
         budgets: PeriodBudgets | None = None,
+        origins: Origins | None = None,
     ) -> None:
         """Take what runs can be started with; `slow` are names of `local_activities` that wait for others here."""
         self._slow = tuple(slow)
         self._budgets = budgets
+        self._origins = origins
         self._sizes = AgentSizes()
         self._offered = offered
         self._transcript = transcript
@@ -90,29 +101,118 @@ class AgentActivities:
         route = _name_route(offered.pinned, request.model)
         requester = await self._requester(request, offered.pinned)
         text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
+        if request.in_session and requester.name:
+            text = f"[{requester.name} says] {text}"
         salt = sensitive_arguments.make_salt(offered.pinned.tools)
         message = UserMessage(role="user", parts=(TextPart(kind="text", text=text),), salt=salt)
         if (excess := find_excess(offered.pinned, message)) is not None:
-            raise ApplicationError(
-                f"start request: input: {excess}",
-                type=FailureType.BAD_INPUT,
-                non_retryable=True,
-                category=failures.EXPECTED,
-            )
+            raise _bad_input(f"input: {excess}")
         with failures.translate_store_errors():
-            chain = await self._transcript.start(offered.digest, message, offered.content)
+            earlier = await self._find_earlier(offered.pinned) if request.in_session else None
+            found = earlier.broken_off if earlier is not None else None
+            if earlier is None and request.continues is not None:
+                found = await self._find_origin(request.continues)
+            if found is not None:
+                chain = await self._go_on(offered, found.chain.head)
+                chain = await self._transcript.append(chain, offered.digest, [_tell_origin(found, text, earlier)])
+            elif earlier is not None:
+                chain = await self._go_on(offered, earlier.state.head)
+            else:
+                chain = await self._transcript.start(offered.digest, message, offered.content)
             store = await self._transcript.blobs.identity()
+        is_hiding = sensitive_arguments.find_salt(chain.conversation) is not None
         log.info("agent_pinned", agent=request.agent, digest=offered.digest, head=chain.head)
-        pin = _pin(offered, store, self._search_attributes, requester).model_copy(update={"hides": salt is not None})
+        pin = _pin(offered, store, self._search_attributes, requester).model_copy(update={"hides": is_hiding})
         return Pinned(
             agent=pin,
             head=chain.head,
+            earlier=earlier.state.model_dump_json(exclude_defaults=True) if earlier is not None else None,
+            origin=found.origin if found is not None else None,
+            tainted=found is not None and found.state.tainted,
             requester=requester.name,
             slow=self._slow,
             route=route,
             estimate=self._estimate(offered, message),
             is_counted=await self._is_counted(request, requester),
         )
+
+    async def _find_earlier(self, agent: PinnedAgent) -> "_Earlier | None":
+        """Return the session's earlier run, and note that this one goes on with it; `None` for one that begins.
+
+        Raises:
+            ApplicationError: `BadInput`, the session is one of another agent; as `_find_origin`.
+        """
+        info, blobs = activity.info(), self._transcript.blobs
+        workflow_id, run_id = info.workflow_id or "", info.workflow_run_id
+        record = await session.find_session(blobs, workflow_id) or SessionRecord(number=0)
+        earlier = _Earlier(RunState.model_validate_json(record.state)) if record.state is not None else None
+        others = [begun for begun in reversed(record.begun) if begun != run_id]
+        if (broken_off := await self._find_broken_off(workflow_id, [*others, record.run_id], earlier)) is not None:
+            earlier = _Earlier(broken_off.state, broken_off)
+        if earlier is not None and earlier.state.agent.name != agent.name:
+            raise _bad_input(
+                f"agent: the session {workflow_id!r} is one of the agent {earlier.state.agent.name!r}, "
+                f"not of {agent.name!r}"
+            )
+        if run_id not in record.begun:
+            begun = (*record.begun, run_id or "")[-RUNS_KEPT:]
+            await session.keep_record(blobs, workflow_id, record.model_copy(update={"begun": begun}))
+        return earlier
+
+    async def _find_broken_off(
+        self, workflow_id: str, run_ids: Sequence[str | None], earlier: "_Earlier | None"
+    ) -> OriginFound | None:
+        """Return the newest of a session's runs if its last turn was left open: somebody ended or stopped it.
+
+        One that never began its work is passed over.
+        """
+        if self._origins is None:
+            return None
+        is_open = False
+        if earlier is not None:
+            chain = await self._transcript.load(earlier.state.head)
+            newest = chain.conversation[-1]
+            is_open = isinstance(newest, AssistantMessage) and bool(newest.calls)
+        for run_id in filter(None, run_ids):
+            try:
+                return await self._origins.find_broken_off(workflow_id, run_id, is_open=is_open)
+            except NoOrigin as error:
+                log.warning("session_not_read", workflow_id=workflow_id, reason=str(error))
+            except RPCError as error:
+                raise _not_now(workflow_id, error) from None
+        return None
+
+    async def _find_origin(self, asked: ContinuesRequest) -> OriginFound:
+        """Return where the run that this one goes on from stood.
+
+        Raises:
+            ApplicationError: `BadInput`, it cannot be gone on from; `CheckUnavailable`, retried, it does not answer.
+        """
+        assert self._origins is not None
+        try:
+            return await self._origins.find(asked)
+        except NoOrigin as error:
+            raise _bad_input(f"continues.{error}") from None
+        except (BlobMissing, BlobCorrupted) as error:
+            raise _bad_input(f"continues: the conversation of {asked.run!r} cannot be read here: {error}") from None
+        except RPCError as error:
+            raise _not_now(asked.run, error) from None
+
+    async def _go_on(self, offered: OfferedAgent, head: Digest) -> Chain:
+        """Return the conversation at `head`, for a run that goes on with it.
+
+        Raises:
+            ApplicationError: `BadInput`, it began without what hides sensitive arguments.
+        """
+        await self._transcript.blobs.put(offered.content)
+        chain = await self._transcript.load(head)
+        is_hiding = sensitive_arguments.make_salt(offered.pinned.tools) is not None
+        if is_hiding and sensitive_arguments.find_salt(chain.conversation) is None:
+            raise _bad_input(
+                "the conversation to go on with began under an agent without sensitive arguments, and this one has "
+                "some; begin another conversation"
+            )
+        return chain
 
     def _estimate(self, offered: OfferedAgent, message: UserMessage) -> int:
         """Return the tokens of the first request."""
@@ -130,12 +230,7 @@ class AgentActivities:
             with failures.translate_store_errors():
                 return await self._requesters.check(request, agent, activity.info())
         except RequesterRefused as refused:
-            raise ApplicationError(
-                f"start request: {refused}",
-                type=FailureType.BAD_INPUT,
-                non_retryable=True,
-                category=failures.EXPECTED,
-            ) from None
+            raise _bad_input(str(refused)) from None
         except (DirectoryUnavailable, KeysUnavailable) as error:
             log.warning("requester_unchecked", agent=request.agent, reason=str(error))
             # A key that a token names and nobody has may be a new one, and mostly is a wrong one.
@@ -146,6 +241,54 @@ class AgentActivities:
                 non_retryable=is_over,
                 category=failures.EXPECTED,
             ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """The earlier run of a session."""
+
+    state: RunState
+    broken_off: OriginFound | None = None
+    """Set where somebody ended it from outside."""
+
+
+def _tell_origin(found: OriginFound, text: str, earlier: _Earlier | None) -> UserMessage:
+    """Return the first message of a run that goes on from another one: what is open, what that did later, the task.
+
+    The messages of a session are told by the run itself.
+    """
+    origin = found.origin
+    place = f"step {origin.step} of the run {origin.run}"
+    lines = [
+        f"[Note from the runtime] You go on from {place}, in a run of your own; approvals of there do not count here."
+        if earlier is None
+        else "[Note from the runtime] The run was ended from outside, and goes on now. Open approvals are void."
+    ]
+    if origin.calls:
+        lines.append(
+            "After that step the other run made these calls. Do not make them again; they are done, or may be:"
+        )
+        lines += [
+            f"- {call.line}: {'done' if call.outcome == 'done' else 'not known whether it was done'}"
+            for call in origin.calls
+        ]
+    told = (TextPart(kind="text", text="\n".join(lines)),)
+    task = (TextPart(kind="text", text=text),) if earlier is None else ()
+    return UserMessage(role="user", parts=(*found.results, *told, *task))
+
+
+def _not_now(run: str, error: RPCError) -> ApplicationError:
+    return ApplicationError(
+        f"start request: continues: {run!r} does not answer now ({error.message})",
+        type=FailureType.CHECK_UNAVAILABLE,
+        category=failures.EXPECTED,
+    )
+
+
+def _bad_input(reason: str) -> ApplicationError:
+    return ApplicationError(
+        f"start request: {reason}", type=FailureType.BAD_INPUT, non_retryable=True, category=failures.EXPECTED
+    )
 
 
 def _name_route(agent: PinnedAgent, model: str | None) -> tuple[RoutePin, ...]:
@@ -161,22 +304,16 @@ def _name_route(agent: PinnedAgent, model: str | None) -> tuple[RoutePin, ...]:
         why = f"is not a model that runs of {agent.name!r} may name"
         if "*" in model:
             why = "is a pattern, and a run names one model without `*`"
-        raise ApplicationError(
-            f"start request: model: {shorten(model, 200)!r} {why}; "
-            f"allowed are {allowed} (`models_allowed` in the agent file allows more)",
-            type=FailureType.BAD_INPUT,
-            non_retryable=True,
-            category=failures.EXPECTED,
+        raise _bad_input(
+            f"model: {shorten(model, 200)!r} {why}; "
+            f"allowed are {allowed} (`models_allowed` in the agent file allows more)"
         )
     named = route[0]
     price, window = named.price or pin_price(model, None), named.window or find_window(model)
     if price is None and agent.budget.cost_usd is not None:
-        raise ApplicationError(
-            f"start request: model: no price is known for {shorten(model, 200)!r}, and runs of {agent.name!r} are "
-            "limited in 'cost_usd'; its price belongs under `prices` in the agent file",
-            type=FailureType.BAD_INPUT,
-            non_retryable=True,
-            category=failures.EXPECTED,
+        raise _bad_input(
+            f"model: no price is known for {shorten(model, 200)!r}, and runs of {agent.name!r} are "
+            "limited in 'cost_usd'; its price belongs under `prices` in the agent file"
         )
     return (named.model_copy(update={"price": price, "window": window}),)
 

@@ -224,7 +224,7 @@ def _refuse_agents(check: DecisionCheck, agent: PinnedAgent) -> None:
 
 
 def _person(check: DecisionCheck, people: People | None) -> Known | None:
-    """Return the person who decides, as the file of people knows them; never the requester under any of their names."""
+    """Return the person who decides, as the file of people knows them; never who asked under any of their names."""
     by, requester = check.decision.by or "", check.requester
     known = people.find(by) if people is not None else None
     if requester is not None:
@@ -232,6 +232,9 @@ def _person(check: DecisionCheck, people: People | None) -> Known | None:
             raise Refused(f"by: {by!r} asked for this run and cannot decide for it")
         if people is not None and known is not None and people.find(requester) is known:
             raise Refused(f"by: {by!r} is {requester!r}, who asked for this run and cannot decide for it")
+    speaker = check.speaker
+    if speaker is not None and people is not None and known is not None and people.find(speaker) is known:
+        raise Refused(f"by: {by!r} is {speaker!r}, who spoke last in this session and cannot decide on what it asks")
     if people is not None and known is None:
         raise Refused(f"by: {by!r} is not in the file of people; who may decide on {_describe_people(check.request)}")
     return known

@@ -22,9 +22,11 @@ from mandate.activities.files import FileError
 from mandate.activities.guard import Guard
 from mandate.activities.keyring import Keyring
 from mandate.activities.model import ModelActivities
+from mandate.activities.origin import Origins
 from mandate.activities.own_files import OwnToolbox, collect_named
 from mandate.activities.period_budgets import PeriodBudgets
 from mandate.activities.result_cache import ResultCache
+from mandate.activities.session import SessionActivities
 from mandate.activities.stores.address import open_store
 from mandate.activities.tool import ToolActivities
 from mandate.activities.toolbox.base import Toolbox
@@ -218,13 +220,20 @@ async def _open_activities(
     stack.push_async_callback(notifying.close)
     slow = (local_activities.NOTICES,) if notifying.waits_for_others else ()
     opening = AgentActivities(
-        offered, transcript, requesters, await search_attributes.ensure(client), slow=slow, budgets=limits
+        offered,
+        transcript,
+        requesters,
+        await search_attributes.ensure(client),
+        slow=slow,
+        budgets=limits,
+        origins=Origins(transcript, agents),
     )
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
     tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures, cache=cache)
     checks = VerificationActivities(own_tools, agents, transcript, models.provider, own, budgets=limits)
     people = identities.people_activities(agents, transcript)
     undoing = CompensationActivities(agents, transcript)
+    sessions = SessionActivities(blobs)
     return (
         opening.pin_agent,
         models.call_model,
@@ -235,6 +244,7 @@ async def _open_activities(
         people.check_decisions,
         people.check_control,
         undoing.plan_compensation,
+        sessions.keep_session,
         notifying.notify_people,
     )
 

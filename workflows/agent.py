@@ -12,14 +12,15 @@ from mandate.workflows.contracts.budget import BudgetRequest, Ledger
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.model import Finish, ModelReply
 from mandate.workflows.contracts.run import RunRequest, RunResult, RunStatus
-from mandate.workflows.contracts.state import Rescue, Resolution, RunState, Trouble
+from mandate.workflows.contracts.state import Answered, Rescue, Resolution, RunState, Trouble
 from mandate.workflows.handlers import MessageHandlers
-from mandate.workflows.loop import start, visibility
+from mandate.workflows.loop import session, start, visibility
 from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.model_calls import ModelCalls, explain_failure
 from mandate.workflows.loop.model_route import ModelRoute
 from mandate.workflows.loop.run import Run
+from mandate.workflows.loop.session import Session
 from mandate.workflows.loop.turn import Turn
 from mandate.workflows.rules import budget, next_step, recovery, wording
 from mandate.workflows.rules import result as rules_result
@@ -45,6 +46,7 @@ class AgentWorkflow(MessageHandlers):
         self._route = ModelRoute(self._run)
         self._model_calls = ModelCalls(self._run, self._control, self._route, self._budget)
         self._compensation = Compensation(self._run, self._control)
+        self._session = Session(self._run, self._control)
         self._request = None if isinstance(carried, RunState) else carried or start.request_of(args)
         if self._run.is_begun:
             self._turn.reopen()
@@ -78,7 +80,7 @@ class AgentWorkflow(MessageHandlers):
             if isinstance(error.cause, ApplicationError) and not is_cancelled_exception(error):
                 raise error.cause from None
             raise
-        return RunState(
+        state = RunState(
             agent=pinned.agent,
             head=pinned.head,
             requester=pinned.requester or request.requester,
@@ -89,29 +91,51 @@ class AgentWorkflow(MessageHandlers):
             ledger=Ledger(began_at=workflow.now()),
             estimate=pinned.estimate,
             is_counted=pinned.is_counted,
-            tainted=pinned.agent.tainted,
+            tainted=pinned.agent.tainted or pinned.tainted,
+            origin=pinned.origin,
             quick=dict.fromkeys(pinned.slow, False),
             route=pinned.route,
         )
+        return start.open_session(state, request, pinned) if request.session is not None else state
 
     async def _work(self) -> RunResult:
         while True:
+            if self._session.is_idle and self._state.control.stopped is None and not await self._hear():
+                return await self._close_session()
             if self._control.is_compensating and self._turn.is_answered:
-                return await self._end(RunStatus.STOPPED, self._stop_reason, self._state.last_answer)
-            if self._turn.is_answered and await self._control.go_ahead():
+                return await self._close(RunStatus.STOPPED, self._stop_reason, self._state.last_answer)
+            if self._turn.is_answered and not self._session.is_idle and await self._control.go_ahead():
                 result = await self._go_on()
                 if result is not None:
                     return result
             if not self._control.is_stopping:
                 await self._turn.act()
             if self._state.uncertain:
-                return await self._end(*self._unknown())
+                return await self._close(*self._unknown())
             if self._control.is_stopping:
                 if not self._compensation.is_wanted:
-                    return await self._end(RunStatus.STOPPED, self._stop_reason, self._state.last_answer)
+                    return await self._close(RunStatus.STOPPED, self._stop_reason, self._state.last_answer)
                 await self._take_back()
             if self._run.is_leaving:
                 await self._continue_as_new()
+
+    async def _hear(self) -> bool:
+        """Wait for a message and begin its turn; return false when none came in time."""
+        if not await self._session.wait():
+            return False
+        if self._state.ledger.is_answering and self._session.has_messages:
+            # Its last answer was given: nothing is left to ask the model with.
+            self._session.begin_turn()
+            await self._end(RunStatus.EXHAUSTED, self._state.ledger.used_up)
+        elif not self._run.is_leaving:
+            self._session.begin_turn()
+        return True
+
+    async def _close_session(self) -> RunResult:
+        """End a session that nobody has said anything to for long, with its last answer."""
+        last = self._state.session.last if self._state.session is not None else None
+        assert last is not None
+        return await self._close(last.status, last.reason, last.answer)
 
     async def _take_back(self) -> None:
         """Begin the last turn of a stopped run, in which what it did is taken back."""
@@ -235,10 +259,11 @@ class AgentWorkflow(MessageHandlers):
 
     async def _decide(self) -> RunResult | None:
         """Ask the model what to do next; the result of the run when there is nothing more to do."""
-        words = self._control.take_words()
-        reply = await self._model_calls.ask(words)
+        words, messages = self._control.take_words(), self._session.take_messages()
+        reply = await self._model_calls.ask((*words, *session.write_words(messages)))
         if not isinstance(reply, ModelReply):
             self._control.give_back_words(words)
+            self._session.give_back(messages)
         if isinstance(reply, budget.Shortfall):
             return await self._use_up(reply)
         if not isinstance(reply, ModelReply):
@@ -317,7 +342,7 @@ class AgentWorkflow(MessageHandlers):
     def _is_told_more(self) -> bool:
         """True if people have said something that the model can still be told."""
         can_be_told = self._state.step < self._budget.most_steps or not self._run.has(Change.HEARS_LATE_WORDS)
-        return self._control.has_words and can_be_told
+        return (self._control.has_words or self._session.has_untold) and can_be_told
 
     async def _give_up(
         self, about: str, reason: str, reply: ModelReply | None = None, tried: tuple[str, ...] = ()
@@ -336,9 +361,36 @@ class AgentWorkflow(MessageHandlers):
 
     async def _end(
         self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None
+    ) -> RunResult | None:
+        """Return the run's result; nothing for a session, which goes on after its answer."""
+        if self._session.state is None:
+            return await self._close(status, reason, answer)
+        self._turn.gate.withdraw(f"the answer was given: {reason or status}")
+        self._run.record_step(f"answers: {reason or status}")
+        if status is not RunStatus.COMPLETED:
+            # They have been answered with that: nobody can be told them any more.
+            self._control.take_words()
+        if status is RunStatus.DECLINED:
+            self._route.begin_again()
+        result = rules_result.build_result(self._state, status, reason, answer)
+        await self._session.answer(Answered(status=status, reason=reason, answer=answer), result)
+        self._begin_anew()
+        return None
+
+    def _begin_anew(self) -> None:
+        """Forget what stood in the way of the last answer; what people refused stays refused."""
+        self._state.rescue, self._state.note = None, None
+        self._state.misfits, self._state.untaken = 0, ()
+        self._state.recovery = self._state.recovery.model_copy(update={"troubles": {}, "same": {}})
+        self._turn.open(())
+
+    async def _close(
+        self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None
     ) -> RunResult:
-        """Return the run's result; `answer` is the model's, or a person's in its place."""
+        """Return the result of a run that is over; `answer` is the model's, or a person's in its place."""
         self._control.is_ending = True
+        if self._session.state is not None:
+            await self._session.close(status, rules_result.build_result(self._state, status, reason, answer))
         self._run.doing = f"{status}: {reason}" if reason else str(status)
         self._turn.gate.withdraw(f"the run ended: {reason or status}")
         # A decision that is being checked gets its answer, that the run has ended.

@@ -31,10 +31,13 @@ from mandate.workflows.contracts.request import (
     Told,
 )
 from mandate.workflows.contracts.run import Progress
-from mandate.workflows.loop import approvals
+from mandate.workflows.contracts.session import Reply, Say
+from mandate.workflows.contracts.state import RunState
+from mandate.workflows.loop import approvals, session
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import Via
 from mandate.workflows.loop.run import Run
+from mandate.workflows.loop.session import Session
 from mandate.workflows.loop.turn import Turn
 from mandate.workflows.rules import validation, wording
 
@@ -47,6 +50,7 @@ DECIDE = (
 STEER = "Tell the agent something at its next step: {text, by}"
 PAUSE = "Begin nothing new until it is resumed: {by, reason}"
 RESUME = "Go on after a pause: {by, reason}"
+SAY = "Say something to a session, and get its answer: {text, by, id, when: now or next, until: answer or people}"
 STOP = "Finish the call in hand, take back what can be unless it is to be kept, end: {by, reason, keep: true}"
 
 MOST_KEYS = 50
@@ -74,6 +78,7 @@ class MessageHandlers:
     _run: Run
     _control: Control
     _turn: Turn
+    _session: Session
     _is_over: bool
     _weighed_at: datetime | None = None
     _weighed: int = 0
@@ -231,6 +236,48 @@ class MessageHandlers:
             async with self._control.admitted("stop", stop.by):
                 self._control.stop(stop)
 
+    @workflow.update(name="say", description=SAY)
+    async def say(self, *args: Any) -> Reply:
+        await self._heard()
+        say = _parsed(Say, args)
+        info = workflow.current_update_info()
+        message_id = say.id or (info.id if info is not None else str(workflow.uuid4()))
+        await self._said(say, message_id)
+        return await self._session.wait_for_reply(message_id, until_answered=say.until == "answer")
+
+    @say.validator
+    def _validate_say(self, *args: Any) -> None:
+        say = _parsed(Say, args)
+        self._refuse_crowd()
+        if not self._run.is_begun:
+            return
+        if (reason := self._session.find_refusal(say)) is not None:
+            _refuse(reason)
+        if self._session.is_leaving:
+            raise ApplicationError(session.LEAVING, type=FailureType.TRY_AGAIN, non_retryable=True)
+
+    @workflow.signal(name="say", description=SAY)
+    async def _signal_say(self, *args: Any) -> None:
+        with self._kept("say", args):
+            self._weigh("say", args)
+            await self._heard()
+            say = _parsed(Say, args)
+            await self._said(say, say.id or str(workflow.uuid4()))
+
+    async def _said(self, say: Say, message_id: str) -> None:
+        """Take a message of a session in, once it is known that its author may speak."""
+        if self._control.is_ending:
+            raise ApplicationError(session.LEAVING, type=FailureType.TRY_AGAIN, non_retryable=True)
+        if (reason := self._session.find_refusal(say)) is not None:
+            _refuse(reason)
+        if self._session.is_open_to(say.by):
+            self._session.hear(say, message_id)
+            return
+        async with self._control.admitted("say", say.by):
+            if (reason := self._session.find_refusal(say)) is not None:
+                _refuse(reason)
+            self._session.hear(say, message_id)
+
     @workflow.query(description="What the run does now, its last steps, usage and effects")
     def progress(self) -> Progress:
         self._require_begun()
@@ -251,6 +298,11 @@ class MessageHandlers:
             kept_in_mind=its.kept_in_mind,
             budget=self._turn.budget.use,
         )
+
+    @workflow.query(description="All that the run is, for runs that go on from it")
+    def state(self) -> RunState:
+        self._require_begun()
+        return self._run.state
 
     @workflow.query(description="What the run wants from people, and what became of it lately")
     def open_requests(self) -> OpenRequests:

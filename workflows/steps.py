@@ -30,6 +30,7 @@ from mandate.workflows.contracts.failures import FailureType, Outcome
 from mandate.workflows.contracts.model import ANSWER_SPARE, ModelReply, ModelRequest
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
+from mandate.workflows.contracts.session import SessionKeep, SessionKept
 from mandate.workflows.contracts.tool import (
     CallRequest,
     Effect,
@@ -255,6 +256,19 @@ async def check_control(check: ControlCheck) -> ControlChecked:
         schedule_to_close_timeout=timedelta(seconds=10),
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=2), maximum_attempts=4),
         summary=wording.shorten(f"check_control {check.verb} by {check.by}", wording.SUMMARY_CHARACTERS),
+    )
+
+
+async def keep_session(keep: SessionKeep, *, locally: Locally | None = None) -> SessionKept:
+    """Keep the state of a session in the store, where a later run of the same workflow id finds it."""
+    return await _perform(
+        "keep_session",
+        keep,
+        SessionKept,
+        locally=locally,
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10)),
+        summary=f"keep_session, answer {keep.record.number}",
     )
 
 

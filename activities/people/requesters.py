@@ -88,6 +88,7 @@ class Requesters:
             requester=request.requester,
             labels=request.labels,
             model=request.model,
+            continues=request.continues,
         )
         try:
             await self._signatures.check_start(token, start, info.scheduled_time)

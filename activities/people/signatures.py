@@ -216,6 +216,7 @@ def _check_start(claims: Mapping[str, Any], start: StartClaims) -> None:
         raise TokenRefused("is for another input: its claim 'input_digest' is not that of the input")
     _check_optional(claims, "labels_digest", start.labels_digest, "start", "labels")
     _check_optional(claims, "model", start.model, "start", "a model")
+    _check_optional(claims, "continues", start.continues, "start", "a run that it goes on from")
 
 
 def _check_decision(claims: Mapping[str, Any], decision: Decision, request_digest: Digest) -> None:

@@ -8,7 +8,7 @@ from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.tool import INLINE_BYTES, READ_RESULT, ToolDefinition, ToolResult
-from mandate.workflows.contracts.transcript import CallPart, ResultPart, StoredResult
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, StoredResult
 from mandate.workflows.rules import quantities, surrogates
 
 PREVIEW_CHARACTERS = 60
@@ -54,8 +54,9 @@ async def build_parts(
     blobs: Blobs, agent: PinnedAgent, conversation: Conversation, results: Sequence[ToolResult]
 ) -> list[ResultPart]:
     """Return the parts that answer the calls of the last turn, as the model sees them."""
-    last = conversation.last_assistant()
-    calls = last.calls if last is not None else ()
+    last = conversation[-1] if len(conversation) else None
+    # A run that goes on from another one begins with the answers to that one's last calls.
+    calls = last.calls if isinstance(last, AssistantMessage) else ()
     return [
         await tell(blobs, call, result, agent.definition(call.tool))
         for call, result in zip(calls, results, strict=True)

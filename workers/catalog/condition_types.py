@@ -232,6 +232,7 @@ _AGENT = {"name": TEXT, "version": TEXT}
 _RUN = {
     "id": TEXT,
     "requester": TEXT,
+    "speaker": TEXT,
     "labels": TEXTS_BY_TEXT,
     "depth": WHOLE,
     "step": WHOLE,

@@ -207,6 +207,7 @@ def _facts(run: ExampleRun, agent: str, version: str) -> RunFacts:
         agent=agent,
         version=version,
         requester=run.requester,
+        speaker=run.speaker,
         labels=run.labels,
         depth=run.depth,
         step=run.step,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
+from pydantic import ValidationError
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 
@@ -22,9 +23,10 @@ from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.watch import follow
 from mandate.workers.client.client import AgentClient, new_workflow_id
 from mandate.workers.client.earlier_run import UsedId
+from mandate.workflows.contracts.origin import ContinuesRequest
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.start import start_claims
-from mandate.workflows.rules import input_size
+from mandate.workflows.rules import input_size, validation
 
 MOST_READ = 8 * input_size.INPUT_BYTES
 """Most that is read of a file or of stdin: JSON that is laid out for people is several times longer than as it is sent.
@@ -57,7 +59,8 @@ async def run(
         str | None,
         typer.Option(
             help="Prints a signed token, where the agent's decisions are signed; is told MANDATE_AGENT, "
-            "MANDATE_WORKFLOW_ID, MANDATE_BY, MANDATE_INPUT_DIGEST, MANDATE_LABELS_DIGEST and MANDATE_MODEL."
+            "MANDATE_WORKFLOW_ID, MANDATE_BY, MANDATE_INPUT_DIGEST, MANDATE_LABELS_DIGEST, MANDATE_MODEL and "
+            "MANDATE_CONTINUES."
         ),
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="`key=value`, for finding it; can be repeated.")] = None,
@@ -75,6 +78,14 @@ async def run(
     model: Annotated[
         str | None, typer.Option(help="Ask this model in place of the agent's route; one that the agent file allows.")
     ] = None,
+    continues: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin with the conversation of another run, after its last step or the one named; that run is left "
+            "as it is, and what it did later is not done again.",
+            metavar="RUN[@STEP]",
+        ),
+    ] = None,
     task_queue: Annotated[str | None, typer.Option("--task-queue", "-t", help="Of the workers.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Only start it.")] = False,
 ) -> int:
@@ -87,7 +98,7 @@ async def run(
     """
     if again and workflow_id is None:
         raise CliError("--again goes with --id, and starts another run under that id")
-    asked = read_input(text, input_file, input_json)
+    asked, origin = read_input(text, input_file, input_json), _read_origin(continues)
     labels, limits = dict(map(_label, label or ())), read_limits("--budget", budget or ())
     if steps is not None and "steps" in limits:
         raise CliError("--steps and --budget steps=... are the same limit; give one of them")
@@ -103,9 +114,11 @@ async def run(
             "requester": who.name,
             "labels": labels,
             "model": model,
+            "continues": origin,
         }
         token = await _token(token_command, connection.settings.environment, **start) if token_command else None
         client = AgentClient(connection.client, queue)
+        start["continues"] = origin.model_dump(exclude_none=True) if origin is not None else None
         async with AsyncExitStack() as stack:
             if not detach:
                 await stack.enter_async_context(own_worker.serving(call, connection, queue))
@@ -203,6 +216,22 @@ def _object(written: str, place: str) -> dict[str, Any]:
     return value
 
 
+def _read_origin(written: str | None) -> ContinuesRequest | None:
+    """Return the run to go on from; the step stands behind the last `@`."""
+    if written is None:
+        return None
+    run, separator, step = written.rpartition("@")
+    if not separator:
+        run, step = written, ""
+    is_step = step.isascii() and step.isdigit()
+    if not run or (separator and not is_step and step == ""):
+        raise CliError(f"--continues {written!r}: is not RUN or RUN@STEP, for example 'refunds-1a2b3c4d@3'")
+    try:
+        return ContinuesRequest(run=run, step=int(step)) if is_step else ContinuesRequest(run=written)
+    except ValidationError as error:
+        raise CliError(f"--continues {written!r}: {validation.sentences(error, ContinuesRequest)}") from None
+
+
 def _label(written: str) -> tuple[str, str]:
     name, separator, value = written.partition("=")
     if not separator or not name or not value:
@@ -222,6 +251,7 @@ async def _token(command: str, environment: Mapping[str, str], **start: Any) -> 
         "MANDATE_INPUT_DIGEST": claims.input_digest,
         "MANDATE_LABELS_DIGEST": claims.labels_digest or "",
         "MANDATE_MODEL": claims.model or "",
+        "MANDATE_CONTINUES": claims.continues or "",
     }
     return await tokens.token(command, told, environment, undone="nothing was started")
 

@@ -169,7 +169,12 @@ class _Watcher:
             case ModelAsked() | CallStarted() | CallProbed() | ResultChecked() | RunEnded():
                 return
             case ModelAnswered(step, text, note, final):
-                whole = "answers" if final and note is None else text + "…" * (len(text) == PREVIEW_CHARACTERS)
+                is_told = self.history is not None and self.history.is_session
+                whole = (
+                    "answers"
+                    if final and note is None and not is_told
+                    else text + "…" * (len(text) == PREVIEW_CHARACTERS)
+                )
                 self._line(step, Text(wording.shorten(whole, LINE_CHARACTERS)) if whole.strip() else None)
                 if note is not None:
                     self._line(step, Text(wording.shorten(note, LINE_CHARACTERS), style="yellow"))

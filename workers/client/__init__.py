@@ -4,6 +4,7 @@ client: connection, starts, results
 earlier_run: run that has a workflow id already
 inbox: requests of all runs
 messages: decisions and words, many at once
+sessions: messages to sessions
 updates: one message as an update
 pollers: workers of a task queue
 queries: questions to runs

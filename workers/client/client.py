@@ -4,7 +4,8 @@ import atexit
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from temporalio.client import Client, PayloadLimitsConfig, WorkflowHandle
@@ -12,12 +13,14 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from mandate.workers.client import earlier_run, inbox, messages
+from mandate.workers.client import earlier_run, inbox, messages, sessions
 from mandate.workers.client.earlier_run import UsedId
+from mandate.workers.client.updates import Patience
 from mandate.workers.converter import data_converter
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
 from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
+from mandate.workflows.contracts.session import Reply, Say
 from mandate.workflows.rules import input_size, validation, wording
 
 # The SDK's threads may still hold Python objects when the interpreter goes down: without this pause before it does,
@@ -72,6 +75,8 @@ class AgentClient:
         model: str | None = None,
         token: str | None = None,
         again: bool = False,
+        session: Mapping[str, Any] | None = None,
+        continues: Mapping[str, Any] | None = None,
     ) -> WorkflowHandle[Any, RunResult]:
         """Start a run of `agent`.
 
@@ -89,6 +94,10 @@ class AgentClient:
             token: signed by the requester's identity provider, where decisions on the agent's runs are signed; its
                 claims are those of `mandate.workflows.contracts.start.start_claims`, with the `workflow_id` given here.
             again: start another run under the id of one that has ended; its calls have new idempotency keys.
+            continues: begin with the conversation of another run, which is left as it is, for example
+                `{"run": "refunds-1a2b3c4d", "step": 3}`; after its last step if `step` is left out. What that run did
+                later is not done again, and what people approved there counts for nothing.
+            session: the run waits for more messages after its answer, for example `{"idle": "30m"}`; see `say`.
 
         Raises:
             ValueError: a value does not fit `StartRequest` or is too large; the sentence names the field and what is
@@ -105,16 +114,10 @@ class AgentClient:
             "budget": limits or None,
             "model": model,
             "token": token,
+            "session": dict(session) if session is not None else None,
+            "continues": dict(continues) if continues is not None else None,
         }
-        try:
-            request = StartRequest.model_validate(given)
-        except ValidationError as error:
-            said = validation.sentences(
-                error, StartRequest, unshown=("input", "token"), forms={"requester": messages.NAME}
-            )
-            raise ValueError(said) from None
-        if (excess := input_size.find_excess(request.input)) is not None:
-            raise ValueError(f"input: {excess}")
+        request = _read_start(given)
         policy = WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE
         try:
             return await self.client.start_workflow(
@@ -130,6 +133,67 @@ class AgentClient:
         except WorkflowAlreadyStartedError as error:
             found = await earlier_run.find_earlier_run(self.client, error.workflow_id)
             raise UsedId(error, found) from None
+
+    async def say(
+        self,
+        workflow_id: str,
+        agent: str,
+        text: str,
+        *,
+        by: str,
+        message_id: str | None = None,
+        when: Literal["now", "next"] = "next",
+        until: Literal["answer", "people"] = "people",
+        idle: timedelta | str | None = None,
+        labels: Mapping[str, str] | None = None,
+        budget: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        token: str | None = None,
+        patience_seconds: float = messages.PATIENCE_SECONDS,
+    ) -> Reply:
+        """Say something to a session, and return its reply; the first message starts it.
+
+        A message that comes once the session has ended for lack of messages starts its next part, which knows all that
+        was said and done before.
+
+        Args:
+            workflow_id: of the session.
+            agent: name of an agent file of the workers; a session stays with its agent.
+            text: the words, which the model is told as those of `by`.
+            by: who speaks; the one who starts a part of the session is the requester of its run.
+            message_id: an id of the sender's, 1 to 64 characters. A message that comes again with the same id is not
+                told again, and has the same reply; left out, each call is another message.
+            when: while the agent works, `now` tells it at its next step, `next` once it has answered what came before.
+            until: `answer` waits for the answer, `people` returns a reply with the status `waiting` when the run waits
+                for people; the same message sent again asks again.
+            idle: how long the session waits for another message before its run ends; 30 minutes if left out. This and
+                what stands below count when the message starts a part.
+            labels: as of `start`.
+            budget: as of `start`.
+            model: as of `start`.
+            token: as of `start`.
+            patience_seconds: how long servers and workers that do not answer are waited for.
+
+        Raises:
+            ValueError: a value does not fit; the sentence names the field and what is allowed.
+            MessageError: as `messages.decide`.
+        """
+        known = message_id if message_id is not None else secrets.token_hex(12)
+        message = messages.read_words(Say, text=text, by=by, id=known, when=when, until=until)
+        request = _read_start(
+            {
+                "agent": agent,
+                "input": text,
+                "requester": by,
+                "labels": dict(labels or {}),
+                "budget": dict(budget) if budget else None,
+                "model": model,
+                "token": token,
+                "session": {"message": known, **({"idle": idle} if idle is not None else {})},
+            }
+        )
+        opening = sessions.Opening(workflow_id, self._task_queue, request)
+        return await sessions.say(self.client, opening, message, Patience(patience_seconds))
 
     def handle(self, workflow_id: str, run_id: str | None = None) -> WorkflowHandle[Any, RunResult]:
         """Return the handle of a run by its workflow id."""
@@ -175,6 +239,22 @@ class AgentClient:
     async def stop(self, workflow_id: str, *, by: str, reason: str = "", keep: bool = False) -> Told:
         """Let a run finish the call in hand and end as `stopped`; what it did is taken back where it may, or kept."""
         return await messages.stop(self.client, workflow_id, messages.read_words(Stop, by=by, reason=reason, keep=keep))
+
+
+def _read_start(given: dict[str, Any]) -> StartRequest:
+    """Return a start request.
+
+    Raises:
+        ValueError: a value does not fit; the sentence names the field and what is allowed.
+    """
+    try:
+        request = StartRequest.model_validate(given)
+    except ValidationError as error:
+        said = validation.sentences(error, StartRequest, unshown=("input", "token"), forms={"requester": messages.NAME})
+        raise ValueError(said) from None
+    if (excess := input_size.find_excess(request.input)) is not None:
+        raise ValueError(f"input: {excess}")
+    return request
 
 
 def new_workflow_id(agent: str) -> str:

@@ -33,6 +33,7 @@ from mandate.workflows.contracts.request import (
     Steering,
     Stop,
 )
+from mandate.workflows.contracts.session import Say
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules import decisions
 
@@ -42,12 +43,13 @@ NOTIFY, CHECK, CHECK_MANY = "notify_people", "check_decision", "check_decisions"
 CONTROL = "check_control"
 CHECKS = (CHECK, CHECK_MANY, CONTROL)
 
-_MESSAGES: Mapping[str, type[Decision] | type[Steering] | type[Halt]] = {
+_MESSAGES: Mapping[str, type[Decision] | type[Steering] | type[Halt] | type[Say]] = {
     "decide": Decision,
     "steer": Steering,
     "pause": Halt,
     "resume": Halt,
     "stop": Stop,
+    "say": Say,
 }
 _SETTLED = ("approved", "rejected", "answered", "settled")
 _DOES = {"pause": "pauses the run", "resume": "lets the run go on", "stop": "stops the run"}
@@ -72,6 +74,10 @@ class RequestHistory:
     """Requests about limits on which nobody has decided."""
     is_controlled: bool = False
     """Who steers, pauses, resumes and stops the run is looked up before it counts."""
+    is_idle: bool = False
+    """It is a session that waits for a message."""
+    _said: set[str] = field(default_factory=set)
+    """Ids of messages of the session that were told."""
     _heard: list[tuple[str, Any]] = field(default_factory=list)
     """Signals that control the run, until it is known whether they count."""
     _controls: dict[int, ControlCheck] = field(default_factory=dict)
@@ -81,13 +87,18 @@ class RequestHistory:
         self.requests = {request.id: request for request in state.people.open}
         self._limits = {request.id for request in state.people.open if request.kind == "budget"}
         self.earlier = state.people.closed
+        if state.session is not None:
+            self.is_idle = state.session.waits_since is not None
+            self._said.update(state.session.replies, state.session.told)
         self.paused_by = state.control.paused.by if state.control.paused is not None else None
 
     @property
     def status(self) -> str:
-        """`paused`, `waiting` for people or `running`, of a run that is going on."""
+        """`paused`, `waiting` for people, `idle` or `running`, of a run that is going on."""
         if self.paused_by is not None:
             return "paused"
+        if self.is_idle:
+            return "idle"
         return "waiting" if self.requests else "running"
 
     @property
@@ -95,12 +106,20 @@ class RequestHistory:
         """The people whom the run waits for, in words; empty when for nobody."""
         if self.paused_by is not None:
             return f"paused by {self.paused_by}"
+        if self.is_idle:
+            return "waiting for a message"
         if not self.requests:
             return ""
         names = dict.fromkeys(name for request in self.requests.values() for name in request.waits_for)
         ids = list(self.requests)
         more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
         return f"waiting for {', '.join(names)} ({', '.join(ids[:5])}{more})"
+
+    def go_on(self, earlier: RunState) -> None:
+        """Go on with the session of an earlier run."""
+        if earlier.session is not None:
+            self.is_idle = True
+            self._said.update(earlier.session.replies)
 
     def close_call(self, index: int) -> None:
         """Close the requests about a call that is being made: nobody is asked about it any more."""
@@ -121,8 +140,7 @@ class RequestHistory:
         """Take in the next event, which belongs to `step`; return what a person would want to hear of it."""
         match event.WhichOneof("attributes"):
             case "workflow_execution_update_accepted_event_attributes":
-                accepted = event.workflow_execution_update_accepted_event_attributes.accepted_request.input
-                self._updates[event.event_id] = (accepted.name, await self._read(accepted.name, accepted.args.payloads))
+                return await self._accepted(event, step)
             case "workflow_execution_update_completed_event_attributes":
                 return await self._answered(event, step)
             case "workflow_execution_signaled_event_attributes":
@@ -154,6 +172,15 @@ class RequestHistory:
                 return self._expired(event.event_time.ToDatetime(UTC), step)
             case "upsert_workflow_search_attributes_event_attributes":
                 await self._stands(event)
+        return []
+
+    async def _accepted(self, event: HistoryEvent, step: int) -> list[Happening]:
+        """Take in a message that will be answered; what is said in a session is told at once."""
+        accepted = event.workflow_execution_update_accepted_event_attributes.accepted_request.input
+        message = await self._read(accepted.name, accepted.args.payloads)
+        if isinstance(message, Say):
+            return self._spoken(message, step)
+        self._updates[event.event_id] = (accepted.name, message)
         return []
 
     async def _scheduled(self, event: HistoryEvent, step: int) -> list[Happening]:
@@ -234,6 +261,8 @@ class RequestHistory:
         """Take in a signal, which has no answer: the outcome of a decision is known when it has been checked."""
         if isinstance(message, tuple):
             return []
+        if isinstance(message, Say):
+            return self._spoken(message, step)
         if not isinstance(message, Decision):
             if self.is_controlled and message is not None:
                 self._heard.append((name, message))
@@ -243,6 +272,17 @@ class RequestHistory:
             return []
         self._close(EVERY)
         return [MessageReceived(step, f"{message.by or 'somebody'} rejects all open requests")]
+
+    def _spoken(self, message: Say, step: int) -> list[Happening]:
+        """Return the event of a message to a session, the first time that it comes."""
+        if message.id is not None and message.id in self._said:
+            return []
+        self._said.update([message.id] if message.id is not None else [])
+        return [MessageReceived(step, f"{message.by} says: {message.text}")]
+
+    def hear_first(self, message_id: str | None) -> None:
+        """Note the message with which a session began: it is the run's input."""
+        self._said.update([message_id] if message_id is not None else [])
 
     def _controlled(self, check: ControlCheck, refusal: str | None, step: int) -> list[Happening]:
         """Return the event of a signal whose author is known by now; that of an update is told by its answer."""

@@ -60,6 +60,9 @@ class _Activity:
     verifies: ProbeRequest | CheckRequest | None = None
 
 
+KEEP_SESSION = "keep_session"
+
+
 @dataclass(slots=True)
 class RunHistory:
     """History of a run: all that is known after the events so far; feed it one Temporal run's events in order."""
@@ -88,6 +91,7 @@ class RunHistory:
     budget: BudgetHistory = field(default_factory=BudgetHistory)
     at: datetime | None = None
     """Time of the newest event."""
+    is_session: bool = False
     _first_run: str = ""
     _open: dict[int, _Activity] = field(default_factory=dict)
     _waits: dict[int, str] = field(default_factory=dict)
@@ -184,17 +188,25 @@ class RunHistory:
         if not attributes.continued_execution_run_id or not isinstance(given.get("agent"), dict):
             self.agent = str(given["agent"]) if "agent" in given else None
             self.budget.asked = given.get("budget")
+            if isinstance(asked := given.get("session"), dict):
+                self.is_session = True
+                self.parked.hear_first(str(asked["message"]) if "message" in asked else None)
             return
         self._carry_over(RunState.model_validate(given))
 
     def _begin(self, pinned: Pinned) -> None:
         self.pin, self.head = pinned.agent, pinned.head
+        if pinned.earlier is not None:
+            earlier = RunState.model_validate_json(pinned.earlier)
+            self.step, self.usage, self.effects = earlier.step, earlier.usage, earlier.effects
+            self.parked.go_on(earlier)
         if self.at is not None:
             self.budget.begin(pinned.agent, pinned.route, self.at)
 
     def _carry_over(self, state: RunState) -> None:
         self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage
         self.agent, self.effects, self.uncertain = state.agent.name, state.effects, state.uncertain
+        self.is_session = state.session is not None
         if state.told_model is not None:
             self.why[state.step + 1] = state.why_model
         self.calls = [self._call(call) for call in state.calls]
@@ -214,6 +226,7 @@ class RunHistory:
         if kind == "call_model":
             (request,) = await self._decode(attributes.input.payloads, ModelRequest)
             self.parked.close_all()
+            self.parked.is_idle = False
             self.budget.hold(request)
             first = self.pin.models[0] if self.pin is not None else ""
             if request.why:
@@ -229,7 +242,7 @@ class RunHistory:
             (check,) = await self._decode(attributes.input.payloads, CheckRequest)
             activity.verifies = check
             self.budget.hold_check(check)
-        if activity.verifies is not None or kind in {"pin_agent", NOTIFY, *CHECKS}:
+        if activity.verifies is not None or kind in {"pin_agent", KEEP_SESSION, NOTIFY, *CHECKS}:
             return []
         activity.call = await self._call_of(attributes, line)
         if activity.call is None:
@@ -246,6 +259,8 @@ class RunHistory:
         if done.kind == "pin_agent" and done.failure is None:
             (pinned,) = await self._decode(done.result, Pinned)
             self._begin(pinned)
+        if done.kind == KEEP_SESSION and done.failure is None:
+            self.parked.is_idle = True
         if done.kind == "verify_result":
             with contextlib.suppress(ValueError, RuntimeError):
                 (found,) = await self._decode(done.result, CheckResult)
@@ -307,6 +322,9 @@ class RunHistory:
         if activity.kind == "pin_agent":
             (pinned,) = await self._decode(payloads, Pinned)
             self._begin(pinned)
+            return []
+        if activity.kind == KEEP_SESSION:
+            self.parked.is_idle = True
             return []
         if activity.kind in {"call_model", "plan_compensation"}:
             (reply,) = await self._decode(payloads, ModelReply)

@@ -13,6 +13,8 @@ context: how conversations are cut
 model: one model call
 transcript: messages and segments
 run: start and result
+session: messages and replies of a session
+origin: run that another one goes on from
 state: state of a run
 changes: changes that older runs do without
 start: claims of a signed start

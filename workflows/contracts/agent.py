@@ -12,6 +12,7 @@ from mandate.workflows.contracts.budget import Budget, BudgetRequest
 from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
+from mandate.workflows.contracts.origin import ContinuesRequest, Origin
 from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
 from mandate.workflows.contracts.route import (
     ModelName,
@@ -308,6 +309,10 @@ class PinRequest(Record):
     """The start request's."""
     run_id: str = ""
     """First run id of the chain: a token starts one."""
+    continues: ContinuesRequest | None = None
+    """The run that it goes on from."""
+    in_session: bool = False
+    """It begins a session, or goes on with that of an earlier run of its workflow id."""
 
 
 class Pinned(Record):
@@ -323,5 +328,11 @@ class Pinned(Record):
     """In place of the agent's, where the start request names a model."""
     is_counted: bool = False
     """There were budgets beyond one run when it began, and it counts in some."""
+    earlier: str | None = Field(default=None, repr=False)
+    """The `RunState` of the session's earlier run as JSON, from which this one goes on; `head` is its."""
+    origin: Origin | None = None
+    """The run that this one goes on from, whose conversation is before `head`."""
+    tainted: bool = False
+    """That run had read content of an untrusted tool."""
     slow: tuple[str, ...] = ()
     """Names of `rules.local_activities` that wait for others where these workers are."""

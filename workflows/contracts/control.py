@@ -1,10 +1,10 @@
-"""Checks of who may steer, pause, resume and stop runs."""
+"""Checks of who may steer, pause, resume and stop runs, and speak in sessions."""
 
 from typing import Literal
 
 from mandate.workflows.contracts.base import Record
 
-ControlVerb = Literal["steer", "pause", "resume", "stop"]
+ControlVerb = Literal["steer", "pause", "resume", "stop", "say"]
 
 SAFE: tuple[ControlVerb, ...] = ("pause", "stop")
 """What does its work also when it cannot be checked who wants it: a run in trouble must be held all the same."""

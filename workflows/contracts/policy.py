@@ -148,6 +148,7 @@ class ExampleRun(Spec):
     """Earlier work of a run before an example's call; what is left out is as at the beginning of a run."""
 
     requester: str | None = Field(default=None, description="Who asked for the run.")
+    speaker: str | None = Field(default=None, description="Who said the newest message; the requester if left out.")
     labels: dict[str, str] = Field(default={}, description="Labels of the run.")
     depth: int = Field(default=0, ge=0, description="0 for a run that nobody's agent started.")
     step: int = Field(default=1, ge=0, description="Model calls answered so far.")
@@ -216,6 +217,8 @@ class RunFacts(Record):
     version: str
     """Seen as `agent.version`."""
     requester: str | None = None
+    speaker: str | None = None
+    """The author of the newest message of a session; the requester of any other run."""
     labels: dict[str, str] = {}
     depth: int = 0
     """0 for a run that no agent started."""

@@ -272,7 +272,7 @@ class OpenRequests(Record):
     """The first of the chain: decisions go to the workflow id."""
     agent: str
     version: str
-    status: Literal["running", "waiting", "paused", "done"]
+    status: Literal["running", "waiting", "idle", "paused", "done"]
     requester: str | None = None
     store: str | None = None
     """Id of the blob store that holds whole arguments."""
@@ -321,6 +321,8 @@ class DecisionCheck(Record):
     agent: Digest
     requester: str | None
     requester_is: RequesterIs = "anyone"
+    speaker: str | None = None
+    """The author of the newest message of a session, who decides on nothing either."""
     workflow_id: str
     at: AwareDatetime
     """Time when the decision came: a token must be valid then."""

@@ -10,8 +10,10 @@ from pydantic import Field, JsonValue, StringConstraints, field_validator
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec, check_storable
 from mandate.workflows.contracts.budget import BudgetRequest, BudgetUse
 from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.origin import ContinuesRequest
 from mandate.workflows.contracts.request import By
 from mandate.workflows.contracts.route import ModelName
+from mandate.workflows.contracts.session import SessionRequest
 from mandate.workflows.contracts.tool import ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -34,8 +36,6 @@ ATTRIBUTE_BYTES = 1900
 class RunRequest(Spec):
     """The one argument of `AgentWorkflow`."""
 
-    unavailable = ("continues", "session")
-
     agent: Name = Field(description="Name of an agent file of the workers.")
     input: str | JsonObject = Field(description="What the agent is asked: a text, or an object that it reads as JSON.")
     requester: str | None = Field(default=None, min_length=1, max_length=200, description="Who asks.")
@@ -43,6 +43,13 @@ class RunRequest(Spec):
     budget: BudgetRequest | None = Field(default=None, description="Lower limits than the agent file's.")
     model: ModelName | None = Field(
         default=None, description="Ask this model in place of the route; the agent says which ones it allows."
+    )
+    continues: ContinuesRequest | None = Field(
+        default=None,
+        description="Begin with the conversation of another run, for example {run: refunds-1a2b3c4d, step: 3}.",
+    )
+    session: SessionRequest | None = Field(
+        default=None, description="Wait for more messages after each answer, for example {idle: 30m}."
     )
     token: str | None = Field(
         default=None,

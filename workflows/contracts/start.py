@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from mandate.workflows.contracts.base import Digest, Record, canonical_json, digest_of
+from mandate.workflows.contracts.origin import ContinuesRequest
 
 
 class StartClaims(Record):
@@ -20,6 +21,8 @@ class StartClaims(Record):
     """Of the canonical JSON of the labels, since rules may read them; left out for a start without labels."""
     model: str | None = None
     """The model that is asked in place of the agent's route; left out for a start without one."""
+    continues: str | None = None
+    """The run that it goes on from, as `run`, `run@step` or `run/run_id@step`; left out for a start without one."""
 
 
 def start_claims(
@@ -30,6 +33,7 @@ def start_claims(
     requester: str,
     labels: Mapping[str, str] | None = None,
     model: str | None = None,
+    continues: ContinuesRequest | None = None,
 ) -> StartClaims:
     """Return the claims for one start; `asked` is its `input`.
 
@@ -43,4 +47,5 @@ def start_claims(
         input_digest=digest_of(canonical_json(asked)),
         labels_digest=digest_of(canonical_json(dict(labels))) if labels else None,
         model=model,
+        continues=continues.name if continues is not None else None,
     )

@@ -1,5 +1,6 @@
 """The state of a run: all that it carries over continue-as-new."""
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
 
@@ -12,11 +13,13 @@ from mandate.workflows.contracts.compensation import Compensable
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.model import ModelReply, Usage, Words
+from mandate.workflows.contracts.origin import Origin
 from mandate.workflows.contracts.policy import ToolTotals, Verdict
 from mandate.workflows.contracts.question import OpenQuestions
 from mandate.workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
 from mandate.workflows.contracts.route import RoutePin
-from mandate.workflows.contracts.run import EffectEntry, EffectLog
+from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunStatus
+from mandate.workflows.contracts.session import Reply, SaidMessage
 from mandate.workflows.contracts.tool import CallRequest, SignedApproval, ToolResult
 
 
@@ -156,6 +159,40 @@ class Rescue(Record):
     """The limit that is used up, where people are asked to raise it."""
 
 
+class Answered(Record):
+    """End of the last turn of a session."""
+
+    status: RunStatus
+    reason: str | None = None
+    answer: ModelReply | Resolution | None = None
+
+
+class SessionState(Record):
+    """A run that waits for another message after each answer."""
+
+    model_config = ConfigDict(frozen=False)
+
+    idle: timedelta
+    """Time that it waits for the next message."""
+    number: int = 0
+    """Answers so far."""
+    waits_since: AwareDatetime | None = None
+    """Set while it waits for a message."""
+    queue: tuple[SaidMessage, ...] = ()
+    """Messages that wait until those before them are answered."""
+    now: tuple[SaidMessage, ...] = ()
+    """Messages of this turn that the model has not been told yet."""
+    told: tuple[str, ...] = ()
+    """Ids of the messages of this turn that the model was told."""
+    speaker: str | None = None
+    """The author of the newest message that the model was told."""
+    speakers: tuple[str, ...] = ()
+    """Authors of all messages, the last 100."""
+    replies: dict[str, Reply] = {}
+    """By the ids of messages, the last `IDS_KEPT`, the oldest first."""
+    last: Answered | None = None
+
+
 class RunState(Record):
     """All that a run carries over continue-as-new; bounded whatever the length of the run."""
 
@@ -245,5 +282,8 @@ class RunState(Record):
     """That of a run which was stopped as it came."""
     recent: tuple[str, ...] = ()
     """The last few steps in words, for the current details."""
+    session: SessionState | None = None
+    origin: Origin | None = None
+    """The run whose conversation this one goes on with."""
     quick: dict[str, bool] = {}
     """Whether the last time was quick, by names that `rules.local_activities` gives."""

@@ -23,5 +23,6 @@ decision_lookups: decisions looked up together
 deferred_decisions: decisions kept for later
 notifications: notices to people
 control: steer, pause, resume, stop
+session: messages and their answers
 visibility: search attributes, details, memo
 """

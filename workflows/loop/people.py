@@ -125,8 +125,14 @@ class PeopleGate:
         """Return why a decision cannot count, as far as that needs no look-up."""
         if decisions.is_repeated(self.state, decision):
             return None
-        reason = decisions.find_refusal(self.state, decision, at, self._run.state.requester)
+        requester = self._run.state.requester
+        reason = decisions.find_refusal(self.state, decision, at, requester, speaker=self._speaker)
         return reason or self._find_raise_fault(decision) or self.in_clear(decision.request, decision.value)
+
+    @property
+    def _speaker(self) -> str | None:
+        session = self._run.state.session
+        return session.speaker if session is not None else None
 
     def _find_raise_fault(self, decision: Decision) -> str | None:
         """Return why the limits of the run cannot be raised so; the answer to a request about its budget may."""
@@ -263,6 +269,7 @@ class PeopleGate:
             agent=self._run.state.agent.digest,
             requester=self._run.state.requester,
             requester_is=self._run.state.agent.requester,
+            speaker=self._speaker,
             workflow_id=workflow.info().workflow_id,
             at=at,
         )

@@ -17,7 +17,7 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
 from mandate.workflows.loop.open_requests import Board
-from mandate.workflows.rules import budget, local_activities, policy, redaction, state_text, totals, wording
+from mandate.workflows.rules import budget, local_activities, origins, policy, redaction, state_text, totals, wording
 
 RECENT = 8
 """Steps that the current details show."""
@@ -30,7 +30,7 @@ MESSAGES = 1000
 
 RUNNING = visibility.Standing("running", ())
 
-Status = Literal["running", "waiting", "paused", "done"]
+Status = Literal["running", "waiting", "idle", "paused", "done"]
 
 
 class TaskTime:
@@ -98,6 +98,8 @@ class Run:
     def status(self) -> Status:
         if self.state.control.paused is not None:
             return "paused"
+        if self.state.session is not None and self.state.session.waits_since is not None:
+            return "idle"
         return "waiting" if self.state.people.open else "running"
 
     @property
@@ -108,6 +110,7 @@ class Run:
             agent=self.state.agent.name,
             version=self.state.agent.version,
             requester=self.state.requester,
+            speaker=self.state.session.speaker if self.state.session is not None else None,
             labels=self.state.labels,
             step=self.state.step,
             cost_usd=self.state.usage.cost_usd,
@@ -183,7 +186,8 @@ class Run:
         if self._state is None or (self._state.budget or self._state.agent.budget).work_time is None:
             return
         ledger, now = self._state.ledger, workflow.now()
-        is_waiting = self._state.control.paused is not None or (bool(self._state.people.open) and not self.running)
+        waits = bool(self._state.people.open) or self.status == "idle"
+        is_waiting = self._state.control.paused is not None or (waits and not self.running)
         if is_waiting and ledger.waits_since is None:
             self._state.ledger = ledger.model_copy(update={"waits_since": now})
         elif not is_waiting and ledger.waits_since is not None:
@@ -243,6 +247,21 @@ class Run:
         line = wording.describe_call(call.tool, call.arguments, self.tool(call.tool).sensitive)
         self.answer(index, ToolResult(text=f"refused: {reason}", error=True))
         self.record_step(f"refused: {line} ({reason})")
+
+    def take_earlier(self, call: CallRequest) -> ToolResult | None:
+        """Return the answer to a call that the run's origin has made already; each of them answers one call."""
+        origin = self.state.origin
+        if origin is None or call.digest is None or call.undoes is not None:
+            return None
+        place = next((place for place, known in enumerate(origin.calls) if known.digest == call.digest), None)
+        if place is None:
+            return None
+        earlier = origin.calls[place]
+        left = (*origin.calls[:place], *origin.calls[place + 1 :])
+        self.state.origin = origin.model_copy(update={"calls": left})
+        answer = origins.answer_earlier(origin, earlier)
+        self.record_step(f"{earlier.line}: {wording.shorten(answer.text or '', 120)}")
+        return answer
 
     def set_verdict(self, index: int, verdict: Verdict) -> None:
         verdicts = list(self.state.verdicts)

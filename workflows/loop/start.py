@@ -7,15 +7,16 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from mandate.workflows import marks, steps
-from mandate.workflows.contracts.agent import PinRequest
+from mandate.workflows.contracts.agent import Pinned, PinRequest
 from mandate.workflows.contracts.base import JsonObject, canonical_json
 from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.changes import PINS_LOCALLY
 from mandate.workflows.contracts.failures import FailureType, Unreadable
 from mandate.workflows.contracts.marks import Marked, read_as
 from mandate.workflows.contracts.run import RunRequest
-from mandate.workflows.contracts.state import RunState
-from mandate.workflows.rules import input_size, local_activities, quantities, validation, wording
+from mandate.workflows.contracts.session import SaidMessage
+from mandate.workflows.contracts.state import RunState, SessionState
+from mandate.workflows.rules import input_size, local_activities, quantities, sessions, validation, wording
 
 GOAL_CHARACTERS = 500
 
@@ -46,6 +47,30 @@ def pin_locally() -> steps.Locally | None:
         return None
     return steps.Locally(local_activities.TASK_LIMIT, lambda: None)
 
+
+def open_session(state: RunState, request: RunRequest, pinned: Pinned) -> RunState:
+    """Return the state of a run that begins a session, or goes on with that of an earlier run of its workflow id."""
+    assert request.session is not None
+    asked, speaker = request.session, state.requester
+    message_id = asked.message or str(workflow.uuid4())
+    speakers = (speaker,) if speaker is not None else ()
+    state.session = SessionState(idle=asked.idle, told=(message_id,), speaker=speaker, speakers=speakers)
+    if pinned.earlier is None:
+        return state
+    resumed = sessions.resume(RunState.model_validate_json(pinned.earlier), state)
+    its = resumed.session
+    assert its is not None
+    if not sessions.is_known(its, message_id):
+        text = request.input if isinstance(request.input, str) else canonical_json(request.input).decode()
+        its.queue = (*its.queue, SaidMessage(id=message_id, by=speaker or NOBODY, text=text))
+    if its.told:
+        # The run was ended from outside while it worked on them.
+        its.waits_since = None
+    return resumed
+
+
+NOBODY = "somebody"
+"""Name of the author of a message that nobody's name is known of."""
 
 FOREIGN = "the state to go on with was not left by a run of an agent of this installation"
 
@@ -82,6 +107,8 @@ def pin_request(request: RunRequest) -> PinRequest:
         token=request.token,
         model=request.model,
         run_id=workflow.info().first_execution_run_id,
+        continues=request.continues,
+        in_session=request.session is not None,
     )
 
 

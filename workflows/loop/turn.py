@@ -100,6 +100,9 @@ class Turn:
         for index, call in enumerate(self._run.state.calls):
             if self._run.state.answers[index] is not None or self._run.state.verdicts[index] is not None:
                 continue
+            if (earlier := self._run.take_earlier(call)) is not None:
+                self._run.answer(index, earlier)
+                continue
             tool = self._run.tool(call.tool)
             verdict = policy.judge(
                 self._run.rules, tool, call.arguments, self._run.facts, tools=self._run.state.agent.tools

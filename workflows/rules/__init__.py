@@ -17,6 +17,8 @@ period_budgets: budgets that a run counts in
 totals: sums over a run's calls
 effects: keys and log of effects
 result: result of a run
+sessions: replies and state of a session
+origins: calls that an origin has made
 state_text: state in words for the model
 input_size: most that a run is asked
 validation: pydantic's errors as sentences

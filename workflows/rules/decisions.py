@@ -103,7 +103,9 @@ def confirm_all_rejected(count: int) -> Receipt:
     return Receipt(request=EVERY, status="rejected", message=f"{quantities.count_noun(count, 'request')} rejected")
 
 
-def find_refusal(people: PeopleState, decision: Decision, at: datetime, requester: str | None) -> str | None:
+def find_refusal(
+    people: PeopleState, decision: Decision, at: datetime, requester: str | None, *, speaker: str | None = None
+) -> str | None:
     """Return why a decision that came at `at` cannot count, in one sentence; `None` when it is worth checking."""
     if (left := _find_placeholder(decision)) is not None:
         return f"{left[0]}: {left[1]!r} is where your own words go"
@@ -124,9 +126,16 @@ def find_refusal(people: PeopleState, decision: Decision, at: datetime, requeste
             return f"value: {excess}"
     if is_expired(request, at):
         return f"request {request.id} expired at {format_time(request.expires_at)}"
+    return _find_unfit_person(request, decision, requester, speaker)
+
+
+def _find_unfit_person(request: Request, decision: Decision, requester: str | None, speaker: str | None) -> str | None:
+    """Return why the author of a decision is the wrong one: who asked for it, or has decided already."""
     by = normalize_name(decision.by or "")
     if requester is not None and by == normalize_name(requester):
         return f"by: {decision.by!r} asked for this run and cannot decide for it"
+    if speaker is not None and by == normalize_name(speaker):
+        return f"by: {decision.by!r} spoke last in this session and cannot decide on what it asks"
     if has_decided(request, by):
         return f"by: {decision.by!r} has decided on {request.id} already; it waits for somebody else"
     return None

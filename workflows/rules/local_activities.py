@@ -17,8 +17,8 @@ TASK_LIMIT = timedelta(milliseconds=500)
 SHORTEST = timedelta(milliseconds=200)
 """With less than this left of `TASK_LIMIT`, an activity is an ordinary one."""
 
-DECISIONS, NOTICES = "decisions", "notices"
-"""Names of lookups of decisions, and of notices to people; no tool and no check has such a name."""
+DECISIONS, NOTICES, SESSIONS = "decisions", "notices", "sessions"
+"""Names of lookups of decisions, notices to people, and what a session keeps; no tool and no check has such a name."""
 
 SOURCES = ("python", "builtin")
 CHECKS = ("expect", "schema", "python")
@@ -36,8 +36,10 @@ def name_check(check: CheckPin) -> str | None:
 
 
 def is_quick(quick: Mapping[str, bool], name: str) -> bool:
-    """Return whether the last time of `name` was quick; lookups and notices count as quick before their first."""
-    return quick.get(name, name in {DECISIONS, NOTICES})
+    """Return whether the last time of `name` was quick; what is no tool and no check counts as quick before its
+    first.
+    """
+    return quick.get(name, name in {DECISIONS, NOTICES, SESSIONS})
 
 
 def keep_speed(quick: dict[str, bool], name: str, *, was_quick: bool) -> dict[str, bool]:

@@ -150,6 +150,7 @@ def collect_run_variables(run: RunFacts, tools: Sequence[Tool]) -> dict[str, obj
         "run": {
             "id": run.id,
             "requester": run.requester or "",
+            "speaker": run.speaker or run.requester or "",
             "labels": run.labels,
             "depth": run.depth,
             "step": run.step,

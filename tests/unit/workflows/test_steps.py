@@ -15,6 +15,7 @@ from mandate.activities.compensation import CompensationActivities
 from mandate.activities.decision import PeopleActivities
 from mandate.activities.model import ModelActivities
 from mandate.activities.notification import NotificationActivities
+from mandate.activities.session import SessionActivities
 from mandate.activities.tool import ToolActivities
 from mandate.activities.verification import VerificationActivities
 from mandate.workflows import marks, steps
@@ -29,6 +30,7 @@ ACTIVITIES: dict[str, Callable[..., Any]] = {
         ModelActivities,
         NotificationActivities,
         PeopleActivities,
+        SessionActivities,
         ToolActivities,
         VerificationActivities,
     )

@@ -45,8 +45,8 @@ REFUND: JsonObject = {
     },
 }
 RUN = (
-    "budget_left_usd, calls, cost_usd, depth, id, labels, now, period_cost_usd, requester, step, tainted, tokens, "
-    "totals"
+    "budget_left_usd, calls, cost_usd, depth, id, labels, now, period_cost_usd, requester, speaker, step, tainted, "
+    "tokens, totals"
 )
 ARGS = (
     'it has amount, ["cost-center"], discount, either, free, grid, ["in"], lines, method, order, prices, reason, urgent'
