@@ -42,6 +42,10 @@ VERBS: Mapping[str, Verb] = {
         "Make a project in FOLDER, the working folder if left out: an agent that runs at once, without a key.",
     ),
     "run": Verb("cli.run:run", "Start a run of an agent and follow it; Ctrl-C leaves it running."),
+    "chat": Verb(
+        "cli.chat:chat",
+        "Talk with an agent; each line is a message. Ctrl-C or Ctrl-D leaves the session, which can be come back to.",
+    ),
     "show": Verb(
         "cli.show:show",
         "Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.",

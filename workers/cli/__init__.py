@@ -14,6 +14,7 @@ decide: `approve`, `reject`, `decide`, `answer`
 decisions: decisions looked up and sent
 limits: limits of runs as options
 edit: other arguments for a call
+chat: `mandate chat`, sessions
 control: `steer`, `pause`, `resume`, `stop`
 validate: `mandate validate`
 validate_agents: agents in words
