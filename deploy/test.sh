@@ -19,19 +19,30 @@ if [ $# -eq 0 ]; then
     whole=yes
     check ruff format --check --quiet .
     check ruff check --quiet .
-    check mypy --no-error-summary
     check lint-imports --no-logo
+    # Beside the tests, most of which wait.
+    types=$(mktemp)
+    mypy --no-error-summary >"$types" 2>&1 &
+    typed=$!
 fi
 
 status=0
 [ -z "$failed" ] || echo "These checks failed before the tests: ${failed#, }."
 if [ -n "$whole" ]; then
-    # Five at once, since most tests wait, each with a file at a time in the order of tests/conftest.py.
-    pytest --quiet -n 5 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$?
+    # Six at once, since most tests wait, each with a file at a time in the order of tests/conftest.py.
+    pytest --quiet -n 6 --dist loadfile --no-loadscope-reorder -m "not alone" || status=$?
     # Those that measure how long a worker is waited for, or that look at the default port, where demos are too.
     pytest --quiet -m alone tests/acceptance tests/integration/cli || status=$?
 else
     pytest "$@" || status=$?
+fi
+if [ -n "$whole" ]; then
+    if ! wait "$typed"; then
+        printf 'FAILED: mypy\n'
+        failed="$failed, mypy"
+    fi
+    cat "$types"
+    rm -f "$types"
 fi
 [ -z "$failed" ] || [ "$status" -ne 0 ] || status=1
 exit "$status"
