@@ -37,6 +37,8 @@ class Prompt:
     """Another model is asked if this one gives no answer."""
     params: JsonObject = field(default_factory=dict)
     """Request fields of the vendor, as the agent file has them."""
+    on_text: Callable[[str], None] | None = None
+    """Told of each piece of the answer's text as it comes, in order; set where somebody may read along."""
 
 
 @dataclass(frozen=True, slots=True)
