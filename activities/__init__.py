@@ -4,6 +4,7 @@ agent: start of a run
 origin: run that another one goes on from
 session: sessions, as they are kept
 model: one call of a model
+streams: texts of models as they come
 period_budgets: budgets beyond one run
 tool: one call of a tool
 verification: checks of results, probes of calls

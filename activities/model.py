@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -20,6 +20,7 @@ from mandate.activities.period_budgets import PeriodBudgets
 from mandate.activities.providers.base import Completion, MakeProvider, Prompt, Provider
 from mandate.activities.providers.breaker import Breakers
 from mandate.activities.purse import Purse
+from mandate.activities.streams import Streams
 from mandate.activities.toolbox import arguments, schema
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.toolbox.redaction import strike_sensitive
@@ -67,6 +68,7 @@ class ModelActivities:
         self._transcript = transcript
         self.breakers = Breakers()
         self._context = ContextAssembler(transcript, self.provider)
+        self._streams = Streams(transcript.blobs)
 
     async def open(self, names: Sequence[str]) -> None:
         """Make the named providers now, so that their imports hold up no call."""
@@ -150,6 +152,7 @@ class ModelActivities:
         longest, price = _find_longest(agent, request, routing.find_pin(agent.route, name)), agent.price(name)
         asked = await self.provider(provider)
         seconds = 0.0
+        tell: Callable[[str], None] | None = None
 
         async def ask() -> Completion:
             nonlocal seconds
@@ -168,13 +171,18 @@ class ModelActivities:
                 attempt=purse.number,
                 has_others=request.has_others,
                 params=agent.params.get(name, {}),
+                on_text=tell,
             )
             answer = await asked.complete(prompt)
             seconds = time.monotonic() - began
             return answer
 
         size = budget.CallSize(assembled.estimate, longest, price)
-        completion = await purse.buy(name, size, ask, within=_find_rest(ends_at))
+        async with self._streams.open(request.step) as stream:
+            tell = stream.tell if stream is not None else None
+            completion = await purse.buy(name, size, ask, within=_find_rest(ends_at))
+            if stream is not None and not stream.has_text:
+                stream.tell(completion.message.text)
         log.info(
             "model_answered",
             model=name,

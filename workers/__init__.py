@@ -6,6 +6,7 @@ worker_process: worker in its own process
 settings: settings from the environment
 project: settings of `mandate.yaml`
 secrets: secrets by name
+run_store: store of the workers, for who only reads
 providers: registry of model providers
 converter: data converter for Temporal
 sandbox: runners and threads of workflow code

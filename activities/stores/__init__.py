@@ -3,10 +3,13 @@
 base: contract of a store
 address: store of an address
 budgets: accounts of budgets beyond one run
+streams: texts of models as they come
 sqlite: blobs in one SQLite file
 sqlite_budgets: accounts in SQLite
 sqlite_results: kept results in it
+sqlite_streams: texts as they come, in it
 postgres: blobs in PostgreSQL
 postgres_budgets: accounts in PostgreSQL
 postgres_results: kept results in it
+postgres_streams: texts as they come, in it
 """

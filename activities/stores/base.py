@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from mandate.activities.stores.budgets import Balance, Line, Reserved
+from mandate.activities.stores.streams import StreamPiece
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.budget import Amount
 
@@ -259,6 +260,30 @@ class BlobStore(Protocol):
         Raises:
             StoreUnavailable: the store did not answer.
         """
+        ...
+
+    async def append_stream(self, run: str, pieces: Sequence[StreamPiece]) -> None:
+        """Append pieces of texts of one run to its log, and remove what is too old.
+
+        Raises:
+            StoreUnavailable: they may be there or not.
+        """
+        ...
+
+    async def read_stream(self, run: str, after: int) -> tuple[StreamPiece, ...]:
+        """Return pieces of a run after an offset, the oldest first, at most `READ_AT_ONCE`.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
+    async def follow_stream(self, run: str, lifetime: timedelta) -> None:
+        """Note that somebody reads along with a run for `lifetime`, so that its texts are written. Raise as above."""
+        ...
+
+    async def list_followed(self) -> frozenset[str]:
+        """Return the runs with which somebody reads along now. Raise as above."""
         ...
 
     async def close(self) -> None: ...

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
 
-from mandate.activities.stores import postgres_budgets, postgres_results
+from mandate.activities.stores import postgres_budgets, postgres_results, postgres_streams
 from mandate.activities.stores.base import (
     FIRST_HOUR,
     FORGOTTEN_AFTER,
@@ -25,6 +25,7 @@ from mandate.activities.stores.base import (
     StoreUnavailable,
 )
 from mandate.activities.stores.budgets import Balance, Line, Reserved
+from mandate.activities.stores.streams import StreamPiece
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.budget import Amount
 
@@ -63,6 +64,7 @@ _TABLES = (
     "mandate_sessions",
     *postgres_budgets.TABLES,
     postgres_results.TABLE,
+    *postgres_streams.TABLES,
 )
 _KEEP_SESSION = """
 INSERT INTO mandate_sessions AS kept VALUES ($1, $2, $3)
@@ -223,6 +225,22 @@ class PostgresStore:
             content: bytes | None = await connection.fetchval(_SESSION, key)
         return content
 
+    async def append_stream(self, run: str, pieces: Sequence[StreamPiece]) -> None:
+        async with self._connection() as connection:
+            await postgres_streams.append(connection, run, pieces)
+
+    async def read_stream(self, run: str, after: int) -> tuple[StreamPiece, ...]:
+        async with self._connection() as connection:
+            return await postgres_streams.read(connection, run, after)
+
+    async def follow_stream(self, run: str, lifetime: timedelta) -> None:
+        async with self._connection() as connection:
+            await postgres_streams.follow(connection, run, lifetime)
+
+    async def list_followed(self) -> frozenset[str]:
+        async with self._connection() as connection:
+            return await postgres_streams.list_followed(connection)
+
     async def close(self) -> None:
         """Close the connections; more than once does no harm."""
         async with self._opening:
@@ -286,7 +304,7 @@ async def _create_tables(pool: asyncpg.Pool) -> None:
             return
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
         is_older = await connection.fetchval(_IS_OLDER)
-        await connection.execute(_SCHEMA + postgres_budgets.SCHEMA)
+        await connection.execute(_SCHEMA + postgres_budgets.SCHEMA + postgres_streams.SCHEMA)
         if is_older:
             await connection.execute(
                 "INSERT INTO mandate_unmarked VALUES (1, now() + $1::interval) ON CONFLICT DO NOTHING", FIRST_HOUR

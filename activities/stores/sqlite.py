@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from mandate.activities import private_files
-from mandate.activities.stores import sqlite_budgets, sqlite_results
+from mandate.activities.stores import sqlite_budgets, sqlite_results, sqlite_streams
 from mandate.activities.stores.base import (
     FIRST_HOUR,
     FORGOTTEN_AFTER,
@@ -29,6 +29,7 @@ from mandate.activities.stores.base import (
     StoreUnavailable,
 )
 from mandate.activities.stores.budgets import Balance, Line, Reserved
+from mandate.activities.stores.streams import StreamPiece
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.budget import Amount
 from mandate.workflows.rules import quantities
@@ -61,13 +62,16 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS sessions (key TEXT PRIMARY KEY, number INTEGER NOT NULL, content BLOB NOT NULL)",
     *sqlite_budgets.SCHEMA,
     *sqlite_results.SCHEMA,
+    *sqlite_streams.SCHEMA,
 )
 SCHEMA_VERSION = 6
-"""In the file's `user_version`: versions 1 to 6 have added claims, keys, workers, budgets, results, sessions."""
+"""In the file's `user_version`: versions 1 to 6 have added claims, keys, workers, budgets, results, sessions
+with streams."""
 _TABLES = (
     *("blobs", "store", "claims", "keys", "unmarked", "workers", "sessions", "sqlite_sequence"),
     *sqlite_budgets.TABLES,
     sqlite_results.TABLE,
+    *sqlite_streams.TABLES,
 )
 _FOREIGN_TABLES = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT IN {_TABLES}"  # noqa: S608 - ours
 
@@ -153,6 +157,19 @@ class SqliteStore:
     async def session(self, key: str) -> bytes | None:
         # The writer makes what an older file lacks.
         return await self._writer.ask(lambda connection: _session(connection, key))
+
+    async def append_stream(self, run: str, pieces: Sequence[StreamPiece]) -> None:
+        wanted = tuple(pieces)
+        await self._writer.ask(lambda connection: sqlite_streams.append(connection, run, wanted))
+
+    async def read_stream(self, run: str, after: int) -> tuple[StreamPiece, ...]:
+        return await self._reader.ask(lambda connection: sqlite_streams.read(connection, run, after))
+
+    async def follow_stream(self, run: str, lifetime: timedelta) -> None:
+        await self._writer.ask(lambda connection: sqlite_streams.follow(connection, run, lifetime))
+
+    async def list_followed(self) -> frozenset[str]:
+        return await self._reader.ask(sqlite_streams.list_followed)
 
     async def close(self) -> None:
         await self._writer.close()

@@ -3,9 +3,11 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from mandate.activities.stores.base import BlobStore
+from mandate.activities.stores.streams import StreamPiece
 from mandate.workflows.contracts.base import Digest, digest_of
 
 BLOBS_PER_TURN = 256
@@ -143,6 +145,23 @@ class Blobs:
         if content is None:
             raise BlobCorrupted(digest_of(f"session: {key}".encode()), await self.identity())
         return content
+
+    async def append_stream(self, run: str, pieces: Sequence[StreamPiece]) -> None:
+        """Append pieces of texts to a run's log; see `BlobStore.append_stream`."""
+        if self._codec is not None:
+            contents = await self._codec.encode([piece.content for piece in pieces])
+            pieces = [replace(piece, content=content) for piece, content in zip(pieces, contents, strict=True)]
+        await self.store.append_stream(run, pieces)
+
+    async def read_stream(self, run: str, after: int) -> tuple[StreamPiece, ...]:
+        """Return pieces of a run after an offset, as they were appended; one that cannot be read is left out."""
+        pieces = await self.store.read_stream(run, after)
+        contents = await self._decode([piece.content for piece in pieces])
+        return tuple(
+            replace(piece, content=content)
+            for piece, content in zip(pieces, contents, strict=True)
+            if content is not None
+        )
 
     async def close(self) -> None:
         await self.store.close()

@@ -19,6 +19,7 @@ from mandate.activities.stores.base import (
     KeptResult,
     StoreUnavailable,
 )
+from mandate.activities.stores.streams import StreamPiece
 from mandate.activities.transcript.blobs import BlobCorrupted, Blobs
 from mandate.workflows.contracts.base import digest_of
 from tests.support.store_writer import finished, key, numbered, start_writer
@@ -516,3 +517,31 @@ class StoreConformance:
         await newer.keep_session("a", 1, b"one")
         assert await newer.session("a") == b"one"
         await newer.close()
+
+    async def test_log_of_a_run_is_read_from_a_place_on_and_keeps_few_steps(self, store: BlobStore) -> None:
+        pieces = [
+            StreamPiece("r1", step, 1, kind, f"{step}".encode() if kind == "text" else b"")
+            for step in range(1, 6)
+            for kind in ("begin", "text", "end")
+        ]
+        for piece in pieces:
+            await store.append_stream("default/a", (piece,))
+        await store.append_stream("default/b", pieces[:2])
+        found = await store.read_stream("default/a", 0)
+
+        assert [replace(piece, offset=0) for piece in found] == pieces[6:]
+        assert await store.read_stream("default/a", found[3].offset) == found[4:]
+        assert len(await store.read_stream("default/b", 0)) == 2
+
+        await store.append_stream("default/a", (StreamPiece("r2", 1, 1, "begin"),))
+        (only,) = await store.read_stream("default/a", 0)
+        assert (only.run_id, only.offset > found[-1].offset) == ("r2", True)
+
+    async def test_who_reads_along_is_known_for_a_while(self, store: BlobStore) -> None:
+        assert await store.list_followed() == frozenset()
+        await store.follow_stream("default/a", timedelta(seconds=60))
+        await store.follow_stream("default/a", timedelta(seconds=1))
+        await store.follow_stream("default/b", timedelta(milliseconds=1))
+        await asyncio.sleep(0.05)
+
+        assert await store.list_followed() == frozenset({"default/a"})

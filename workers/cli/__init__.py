@@ -15,6 +15,7 @@ decisions: decisions looked up and sent
 limits: limits of runs as options
 edit: other arguments for a call
 chat: `mandate chat`, sessions
+live_text: text of a model as it comes
 control: `steer`, `pause`, `resume`, `stop`
 validate: `mandate validate`
 validate_agents: agents in words

@@ -18,7 +18,7 @@ from rich.text import Text
 from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.activities import private_files
-from mandate.workers.cli import identity, own_worker, prompts, request_text
+from mandate.workers.cli import identity, live_text, own_worker, prompts, request_text
 from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation, verb
@@ -27,6 +27,7 @@ from mandate.workers.client import inbox
 from mandate.workers.client.client import AgentClient, new_workflow_id
 from mandate.workers.client.earlier_run import find_earlier_run
 from mandate.workers.client.inbox import NotAnswering, Unknown
+from mandate.workers.client.streams import StreamEvent
 from mandate.workers.client.updates import MessageError
 from mandate.workers.history.events import CallReturned, Happening, MessageReceived, ModelAnswered, RequestOpened
 from mandate.workers.history.run_history import RunHistory
@@ -102,6 +103,8 @@ async def chat(
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(own_worker.serving(call, connection, queue))
+            if session.is_attended and not call.out.as_json:
+                await stack.enter_async_context(live_text.reading_along(connection, session.workflow_id, session.read))
             call.out.note(f"session {session.workflow_id} with {name}, as {who}; Ctrl-D leaves it")
             return await session.talk()
 
@@ -152,6 +155,8 @@ class _Session:
     _began: datetime = field(default_factory=lambda: datetime.now(UTC))
     _seen_step: int = 0
     _follower: asyncio.Task[None] | None = None
+    _text: str = ""
+    """What was printed of the answer that comes."""
     _status: Status | None = None
     _is_complete: bool = True
 
@@ -201,7 +206,10 @@ class _Session:
         if self.call.out.as_json:
             self.call.out.json({"workflow_id": self.workflow_id, **reply.model_dump(mode="json")})
             return
-        self.call.out.print(*_describe(reply))
+        # What came already is not printed twice.
+        is_printed = bool(reply.text) and self._text.strip() == (reply.text or "").strip()
+        self._text = ""
+        self.call.out.print(*_describe(reply, is_printed=is_printed))
 
     async def _say(self, text: str, message_id: str, *, waits: bool) -> Reply:
         with self._turning(f"{self.agent} works"):
@@ -228,6 +236,22 @@ class _Session:
                 raise CliError(str(error), ENDED_OTHERWISE) from None
             finally:
                 sending.cancel()
+
+    def read(self, event: StreamEvent) -> None:
+        """Print the text of an answer as it comes; one that begins anew is told so."""
+        console = self.call.out.result
+        if event.kind != "text":
+            if self._text:
+                console.print()
+                if event.kind == "restart":
+                    console.print("(begins again)", style="dim", markup=False, highlight=False)
+            self._text = "" if event.kind != "end" else self._text
+            return
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        self._text += event.text
+        console.print(event.text, end="", markup=False, highlight=False)
 
     async def _follow(self) -> None:
         """Print the steps of the run that goes on, those from before left out."""
@@ -332,10 +356,10 @@ class _Session:
                 self._status = None
 
 
-def _describe(reply: Reply) -> list[Text | str]:
-    """Return a reply for people."""
-    output = reply.text if reply.text is not None else request_text.written(reply.output) if reply.output else ""
-    lines: list[Text | str] = [output] if output else []
+def _describe(reply: Reply, *, is_printed: bool) -> list[Text | str]:
+    """Return a reply for people, without its text if that was printed."""
+    output = reply.text or (request_text.written(reply.output) if reply.output is not None else "")
+    lines: list[Text | str] = [output] if output and not is_printed else []
     if reply.status != "completed" or reply.reason:
         lines.append(Text(f"({reply.status}{f': {reply.reason}' if reply.reason else ''})", style="yellow"))
-    return lines or [Text("(no answer)", style="yellow")]
+    return lines if lines or is_printed else [Text("(no answer)", style="yellow")]

@@ -4,7 +4,7 @@ import asyncio
 import shlex
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
@@ -16,11 +16,12 @@ from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from mandate.workers.cli import request_text
+from mandate.workers.cli import live_text, request_text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.output import Output
 from mandate.workers.client.diagnosis import RETRY_CHARACTERS, diagnose_described, find_retry
 from mandate.workers.client.pollers import list_pollers
+from mandate.workers.client.streams import StreamEvent
 from mandate.workers.history.events import (
     Call,
     CallProbed,
@@ -45,6 +46,8 @@ LOOK_SECONDS = 5.0
 PREVIEW_CHARACTERS = 80
 """So much of what a model says beside its calls is in the history."""
 LINE_CHARACTERS = 160
+TAIL_CHARACTERS = 100
+"""Of the text that comes, on the line of the spinner."""
 SPINNER_CHARACTERS = 100
 """Of a failure beside the spinner."""
 HINT_SECONDS = 0.7
@@ -66,7 +69,10 @@ async def follow(
         RPCError: there is no such run, or Temporal does not answer any more.
     """
     watcher = _Watcher(connection, out, workflow_id, program)
-    async with watcher.looking():
+    async with AsyncExitStack() as stack:
+        if out.live:
+            await stack.enter_async_context(live_text.reading_along(connection, workflow_id, watcher.read))
+        await stack.enter_async_context(watcher.looking())
         async for history, happened in unfolding(connection.client, workflow_id, run_id):
             watcher.hear(history, happened)
     known = watcher.history
@@ -87,6 +93,8 @@ class _Watcher:
     """Troubles that were told."""
     hinted: set[str] = field(default_factory=set)
     """Requests of which it was said how they are answered."""
+    text: str = ""
+    """What the model has said so far of the answer that it gives."""
     _status: Status | None = None
     _is_version_told: bool = False
 
@@ -157,6 +165,12 @@ class _Watcher:
         if kind not in self.warned:
             self.warned.add(kind)
             self.out.note(line)
+
+    def read(self, event: StreamEvent) -> None:
+        """Show the end of what the model says, where somebody watches."""
+        self.text = self.text + event.text if event.kind == "text" else ""
+        if self.text:
+            self._show(f"… {' '.join(self.text[-TAIL_CHARACTERS:].split())}")
 
     def _show(self, doing: str) -> None:
         if self._status is not None:

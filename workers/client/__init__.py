@@ -5,6 +5,8 @@ earlier_run: run that has a workflow id already
 inbox: requests of all runs
 messages: decisions and words, many at once
 sessions: messages to sessions
+streams: texts of models, read along
+ag_ui: a run as events of AG-UI
 updates: one message as an update
 pollers: workers of a task queue
 queries: questions to runs

@@ -3,9 +3,9 @@
 import atexit
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 from temporalio.client import Client, PayloadLimitsConfig, WorkflowHandle
@@ -22,6 +22,9 @@ from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Re
 from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
 from mandate.workflows.contracts.session import Reply, Say
 from mandate.workflows.rules import input_size, validation, wording
+
+if TYPE_CHECKING:
+    from mandate.workers.client.streams import StreamEvent
 
 # The SDK's threads may still hold Python objects when the interpreter goes down: without this pause before it does,
 # one process in ten aborts at exit.
@@ -194,6 +197,31 @@ class AgentClient:
         )
         opening = sessions.Opening(workflow_id, self._task_queue, request)
         return await sessions.say(self.client, opening, message, Patience(patience_seconds))
+
+    async def stream(
+        self, workflow_id: str, *, after: int = 0, store: str | None = None
+    ) -> "AsyncIterator[StreamEvent]":
+        """Yield what the model of a run says as it comes, until the run has ended.
+
+        Read along from before a run starts, or from the middle: answers that begin half a second later are told piece
+        by piece. Nothing of it goes through Temporal: the texts are in the workers' store, for an hour at most.
+
+        Args:
+            workflow_id: of the run; it need not have begun.
+            after: the offset of the last event that was read; what came later is told, as far as it is kept.
+            store: address of the workers' store; that of the settings if left out.
+
+        Raises:
+            StoreUnusable: the store is not here.
+            StoreUnavailable: the store does not answer.
+        """
+        # Of use to who reads along only, and half of what a command imports.
+        from mandate.workers.client.streams import StreamReader  # noqa: PLC0415
+        from mandate.workers.run_store import stored  # noqa: PLC0415
+
+        async with stored(store or Settings.from_environment().store, None) as blobs:
+            async for event in StreamReader(self.client, blobs, workflow_id, after).events():
+                yield event
 
     def handle(self, workflow_id: str, run_id: str | None = None) -> WorkflowHandle[Any, RunResult]:
         """Return the handle of a run by its workflow id."""

@@ -9,8 +9,8 @@ from mandate.workers.cli.paragraphs import Lines
 from mandate.workers.demo import faults
 from mandate.workers.demo.report import Facts, Step
 from mandate.workers.history.events import Call, CallProbed, CallReturned, Happening, ModelAnswered, ResultChecked
-from mandate.workers.history.record import stored
 from mandate.workers.history.run_history import RunHistory
+from mandate.workers.run_store import stored
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.rules import wording
 

@@ -5,16 +5,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from mandate.activities.stores.address import open_store
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
-from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing, Blobs
+from mandate.activities.transcript.blobs import BlobCorrupted, Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workers.client.diagnosis import Diagnosis, diagnose_described, find_retry
@@ -22,6 +20,7 @@ from mandate.workers.history.events import Call, Happening, MessageReceived, Req
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import events
 from mandate.workers.history.token_use import StepTokens, TokenMeter
+from mandate.workers.run_store import StoreUnusable, stored
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import BudgetUse
 from mandate.workflows.contracts.request import Request
@@ -51,10 +50,6 @@ class NoSuchRun(Exception):
 
 class NoAgentRun(Exception):
     """The workflow of this id is not the run of an agent; the text is one sentence."""
-
-
-class StoreUnusable(Exception):
-    """The store here is another than the run's, or does not have all of it; the text is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,37 +300,6 @@ async def conversation(store: str, record: Record) -> AsyncIterator[Conversation
     pin = record.history.pin
     async with stored(store, pin.store if pin is not None else None) as blobs:
         yield Conversation(blobs)
-
-
-@asynccontextmanager
-async def stored(store: str, wanted: str | None) -> AsyncIterator[Blobs]:
-    """Open the blobs in the store at `store`, which must have the id `wanted`.
-
-    Raises:
-        StoreUnusable: the store is another than the run's, or does not have all of it.
-    """
-    path = Path(store.removeprefix("sqlite:///")) if store.startswith("sqlite:///") else None
-    name = store if path is not None else f"{store.partition('://')[0]}://..."
-    mine = f"store {wanted}" if wanted is not None else "another store"
-    if path is not None and not path.is_file():
-        raise StoreUnusable(
-            f"the conversation is in {mine}, and there is no {name}; set MANDATE_STORE to the workers' store"
-        )
-    try:
-        blobs = Blobs(open_store(store))
-    except ValueError as error:
-        raise StoreUnusable(f"MANDATE_STORE: {error}") from None
-    try:
-        identity = await blobs.identity()
-        if wanted is not None and identity != wanted:
-            raise StoreUnusable(
-                f"the conversation is in {mine}, and {name} is store {identity}; set MANDATE_STORE to it"
-            )
-        yield blobs
-    except BlobMissing as error:
-        raise StoreUnusable(f"{error}, though the run's conversation is in {mine}; set MANDATE_STORE to it") from None
-    finally:
-        await blobs.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ that another process can go on at any time. A script that changes is read again 
 
 import asyncio
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,6 +56,11 @@ _PROBLEMS = {
 }
 
 _CHARACTERS_PER_TOKEN = 4
+
+WORDS_AT_ONCE = 4
+"""Words of an answer that come together, where somebody reads along."""
+
+_WORD = re.compile(r"\S+\s*|\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ class ScriptedProvider:
             raise make_model_failure("script", f"{prompt.model}:{loaded.line(cue)}, turn {number}: {fault}") from None
         if prompt.attempt <= len(cue.turn.fail):
             await _go_wrong(cue.turn.fail[prompt.attempt - 1], prompt)
-        await asyncio.sleep((cue.turn.delay or loaded.script.delay or self._pace).total_seconds())
+        await _say(message.text, cue.turn.delay or loaded.script.delay or self._pace, prompt.on_text)
         usage = _usage(cue.turn.usage or loaded.script.usage, prompt, got, message)
         return Completion(message, cue.turn.finish, usage, _PROBLEMS.get(cue.turn.finish))
 
@@ -138,6 +144,18 @@ class ScriptedProvider:
                     return _Found(path, (status.st_mtime_ns, status.st_size, status.st_ino))
         folders = ", ".join(repr(str(folder)) for folder in self._folders)
         raise make_model_failure("configuration", f"there is no script {name!r} in {folders}")
+
+
+async def _say(text: str, delay: timedelta, on_text: Callable[[str], None] | None) -> None:
+    """Take as long as an answer takes, and tell its words meanwhile, as they would come from a model."""
+    words = _WORD.findall(text) if on_text is not None else []
+    for place, word in enumerate(words):
+        assert on_text is not None
+        on_text(word)
+        # A short sleep each would take longer than all of them.
+        if (place + 1) % WORDS_AT_ONCE == 0:
+            await asyncio.sleep(delay.total_seconds() * WORDS_AT_ONCE / len(words))
+    await asyncio.sleep(delay.total_seconds() * (1 if not words else (len(words) % WORDS_AT_ONCE) / len(words)))
 
 
 def _plan(loaded: LoadedScript, prompt: Prompt) -> Plan:

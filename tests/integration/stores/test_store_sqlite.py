@@ -37,6 +37,8 @@ class TestSqliteStore(StoreConformance):
             url,
             "DROP TABLE claims",
             "DROP TABLE sessions",
+            "DROP TABLE streams",
+            "DROP TABLE followers",
             "DROP TABLE keys",
             "DROP TABLE unmarked",
             "DROP TABLE workers",

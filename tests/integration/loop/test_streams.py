@@ -1,0 +1,91 @@
+"""Texts of models, read along with a run."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client
+
+from mandate.activities.stores.address import open_store
+from mandate.workers.client.streams import StreamEvent
+from tests.support.agents import Site, new_site
+
+TEXT = "I look it up, and then I tell you what I found, in so many words that they come in several pieces."
+
+
+@pytest.fixture
+def site(tmp_path: Path, client: Client) -> Site:
+    made = new_site(tmp_path, client)
+    looks = {"say": TEXT, "call": [{"look": {"what": "x"}}], "delay": "600ms"}
+    made.write("talks", [looks, {"say": TEXT[::-1], "delay": "600ms"}])
+    made.write("fails", [{"say": TEXT, "delay": "300ms", "fail": [{"status": 500}]}])
+    return made
+
+
+async def read(site: Site, workflow_id: str, after: int = 0, most: int | None = None) -> list[StreamEvent]:
+    """All events of a run, or the first of them."""
+    found = list[StreamEvent]()
+    async for event in site.agents.stream(workflow_id, after=after, store=site.settings.store):
+        found.append(event)
+        if most is not None and len(found) >= most:
+            break
+    return found
+
+
+async def begun(site: Site, name: str) -> tuple[Any, asyncio.Task[list[StreamEvent]]]:
+    """A run, and who reads along from before it began."""
+    workflow_id = f"{name}-{site.queue}"
+    reading = asyncio.create_task(read(site, workflow_id))
+    # Workers look twice a second who reads.
+    await asyncio.sleep(0.7)
+    return await site.start(name, workflow_id=workflow_id), reading
+
+
+async def test_answers_come_in_pieces_whose_offsets_rise(site: Site) -> None:
+    async with site.serving():
+        run, reading = await begun(site, "talks")
+        result = await run.result()
+        events = await reading
+
+    assert [event.kind for event in events if event.kind != "text"] == ["begin", "end"] * 2
+    by_step = {step: [event.text for event in events if event.step == step and event.text] for step in (1, 2)}
+    assert ("".join(by_step[1]), "".join(by_step[2])) == (TEXT, result.output)
+    assert min(map(len, by_step.values())) > 2
+    offsets = [event.offset for event in events]
+    assert offsets == sorted(set(offsets))
+
+
+async def test_reading_goes_on_after_an_offset_without_loss_or_repetition(site: Site) -> None:
+    async with site.serving():
+        run, reading = await begun(site, "talks")
+        first = await read(site, run.id, most=4)
+        rest = await read(site, run.id, after=first[-1].offset)
+        whole = await reading
+
+    assert [*first, *rest] == whole
+
+
+async def test_attempt_that_begins_anew_is_told_as_that(site: Site) -> None:
+    async with site.serving():
+        run, reading = await begun(site, "fails")
+        await run.result()
+        events = await reading
+
+    told = [(event.kind, event.attempt) for event in events if event.kind != "text"]
+    assert told == [("begin", 1), ("end", 1), ("restart", 2), ("end", 2)]
+    assert "".join(event.text for event in events) == TEXT
+
+
+async def test_nothing_is_written_where_nobody_reads_and_nothing_more_is_in_history(site: Site) -> None:
+    store = open_store(site.settings.store)
+    async with site.serving():
+        run, reading = await begun(site, "talks")
+        await asyncio.gather(run.result(), reading)
+        alone = await site.start("talks")
+        await alone.result()
+        assert await store.read_stream(f"default/{alone.id}", 0) == ()
+        histories = [[event.event_type async for event in each.fetch_history_events()] for each in (run, alone)]
+    await store.close()
+
+    assert len(histories[0]) == len(histories[1])
