@@ -13,7 +13,7 @@ import structlog
 from temporalio import activity
 
 from mandate.activities.stores.base import StoreUnavailable
-from mandate.activities.stores.streams import StreamKind, StreamPiece
+from mandate.activities.stores.streams import StreamKind, StreamPiece, name_stream
 from mandate.activities.transcript.blobs import Blobs
 
 log = structlog.stdlib.get_logger(__name__)
@@ -110,8 +110,3 @@ class StreamWriter:
         run_id, step, attempt = self._place
         piece = StreamPiece(run_id, step, attempt, kind, text.encode(errors="replace"))
         await self._blobs.append_stream(self._run, (piece,))
-
-
-def name_stream(namespace: str, workflow_id: str) -> str:
-    """Return the name of a run's log in the store; several namespaces may share one."""
-    return f"{namespace}/{workflow_id}"

@@ -68,7 +68,9 @@ class ReadTools:
             async with asyncio.timeout(timeout.total_seconds()):
                 answer = await make_attempt(toolbox, definition, question.arguments, _context(question, timeout))
         except TimeoutError:
-            reason = f"{question.tool!r} did not answer within {quantities.write_seconds(timeout)}"
+            reason = (
+                f"{question.tool!r} did not answer within {quantities.write_seconds(round(timeout.total_seconds(), 1))}"
+            )
             raise ToolError(Outcome.UNKNOWN, reason) from None
         if is_cancelled():
             # The tool returned in the same moment: who asks again and again would never end.

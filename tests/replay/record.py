@@ -460,6 +460,47 @@ async def cut(site: Site) -> Started:
     return await ended(site, "cut")
 
 
+async def conversed(site: Site) -> Started:
+    """A session: messages as updates and signals, one that comes again, a call in it, the idle end."""
+    turns = [{"say": "One."}, {"call": [{"pay": {"order": 1}}]}, {"repeat": 3, "say": "More."}]
+    site.write("conversed", turns, requester="anyone")
+    name, by = "conversed-1", "ann@example.com"
+    async with site.serving(identity="worker"):
+        for text, message_id in (("Hi.", "m1"), ("Pay.", "m2"), ("Pay.", "m2")):
+            await site.agents.say(name, "conversed", text, by=by, message_id=message_id, idle="2s")
+        handle = site.agents.handle(name)
+        await handle.signal("say", {"text": "And more.", "by": "bob@example.com", "id": "m3"})
+        await handle.result()
+    return handle
+
+
+async def resumed(site: Site) -> Started:
+    """A run that goes on with a session that was terminated while a call waited for people."""
+    turns = [{"say": "One."}, {"call": [{"pay": {"order": 1}}]}, {"repeat": 3, "say": "More."}]
+    site.write("resumed", turns, policy=ASK_ALL, requester="anyone")
+    name, by = "resumed-1", "eve@example.com"
+    async with site.serving(identity="worker"):
+        await site.agents.say(name, "resumed", "Hi.", by=by, message_id="m1", idle="1s")
+        await site.agents.say(name, "resumed", "Pay.", by=by, message_id="m2")
+        await site.agents.handle(name).terminate()
+        await site.agents.say(name, "resumed", "Pay.", by=by, message_id="m2", idle="1s")
+        handle = site.agents.handle(name)
+        await handle.result()
+    return handle
+
+
+async def forked(site: Site) -> Started:
+    """A run that goes on from a step of another one, and asks for a call that this one made later."""
+    pays = [{"call": [{"pay": {"order": number}}]} for number in (1, 2, 3)]
+    site.write("forked", [*pays, {"say": "done"}])
+    async with site.serving(identity="worker"):
+        origin = await site.start("forked")
+        await origin.result()
+        handle = await site.start("forked", "Once more.", continues={"run": origin.id, "step": 1})
+        await handle.result()
+    return handle
+
+
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
     decided, carried, parked, stopped, controlled,
@@ -468,6 +509,7 @@ RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     inquired,
     local,
     spent, cut, halted, timed,
+    conversed, resumed, forked,
 )  # fmt: skip
 
 

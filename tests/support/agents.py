@@ -19,6 +19,7 @@ from mandate.workers.client.client import AgentClient
 from mandate.workers.settings import Settings
 from mandate.workers.worker import WorkerOptions, open_worker
 from mandate.workflows.contracts.run import RunResult
+from mandate.workflows.loop import run
 
 TOOLKIT = ("look", "look_bad", "big", "pay", "send", "hang", "write_note")
 
@@ -130,9 +131,13 @@ async def parts_taken(client: Client, workflow_id: str) -> int:
 
 
 async def continued(handle: WorkflowHandle[Any, Any]) -> None:
-    """Make a run that waits continue as new: decisions that do not count fill its history."""
-    before = await part_of(handle)
-    async with asyncio.timeout(30):
-        while await part_of(handle) == before:
-            await handle.signal("decide", {"request": "r99", "choice": "approve"})
-            await asyncio.sleep(0.05)
+    """Make a run that waits continue as new: decisions that do not count fill what it may have of history."""
+    before, events = await part_of(handle), run.EVENTS
+    run.EVENTS = 30
+    try:
+        async with asyncio.timeout(30):
+            while await part_of(handle) == before:
+                await handle.signal("decide", {"request": "r99", "choice": "approve"})
+                await asyncio.sleep(0.05)
+    finally:
+        run.EVENTS = events

@@ -9,8 +9,7 @@ from typing import Literal
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from mandate.activities.stores.streams import StreamPiece
-from mandate.activities.streams import name_stream
+from mandate.activities.stores.streams import StreamPiece, name_stream
 from mandate.activities.transcript.blobs import Blobs
 from mandate.workflows.contracts.base import JsonObject
 

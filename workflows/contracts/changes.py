@@ -69,6 +69,7 @@ class Change(Enum):
         5,
         "A run that ends at its limits keeps nothing back for a last answer that nobody asks for.",
     )
+    COUNTS_CALLS_ONCE = "loop", 6, "A call that waits while the run continues as new is counted once."
 
     @property
     def field(self) -> Literal["asks", "hides", "controls", "recovers", "loop"]:

@@ -187,7 +187,7 @@ class Turn:
         if is_keeping(tool):
             self._run.keep_in_mind(index, call.arguments)
             return
-        if call.undoes is None and (used_up := self._too_late or self.budget.take_tool_call()) is not None:
+        if call.undoes is None and (used_up := self._too_late or self._count_call(index)) is not None:
             self._run.release(tool, call.arguments)
             self._run.answer(index, ToolResult(text=used_up, error=True, cause="budget"))
             return
@@ -204,6 +204,12 @@ class Turn:
         told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.describe_result(made.answer)
         self._run.answer(index, answer)
         self._run.record_step(f"{placed.line} → {told}")
+
+    def _count_call(self, index: int) -> str | None:
+        """Count a call, unless it was before the run continued as new; return why it is not made."""
+        its = self._run.state
+        is_begun = index in its.waits or index in its.unclear or index in its.asked
+        return None if is_begun and self._run.has(Change.COUNTS_CALLS_ONCE) else self.budget.take_tool_call()
 
     @property
     def _too_late(self) -> str | None:

@@ -13,10 +13,7 @@ from mandate.workflows.rules import plain_text, quantities, redaction
 SUPPLIED = "its answer is a person's"
 """Beginning of the reason of a run whose final answer a person supplied."""
 
-GO_ON = (
-    "it is told nothing more; start another run that says what it must know (`continues`, which takes over a run's "
-    "conversation, is not available in this version)"
-)
+GO_ON = "it is told nothing more; go on with its conversation in another run: `continues`, or `mandate run --continues`"
 """Advice to whoever would have an ended run go on."""
 
 ALL_REFUSED = (

@@ -153,7 +153,21 @@ def test_verbs_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixtur
 
     listed = capsys.readouterr().out.partition("Commands:\n")[2]
     assert [line.split()[0] for line in listed.splitlines()] == [
-        *("init", "run", "show", "inbox", "approve", "reject", "decide", "answer", "steer", "pause", "resume", "stop"),
+        *(
+            "init",
+            "run",
+            "chat",
+            "show",
+            "inbox",
+            "approve",
+            "reject",
+            "decide",
+            "answer",
+            "steer",
+            "pause",
+            "resume",
+            "stop",
+        ),
         *("worker", "server", "validate", "keys", "budget", "cache", "demo"),
     ]
 

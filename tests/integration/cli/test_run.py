@@ -255,10 +255,7 @@ async def test_words_and_values_that_are_too_large_are_not_sent(place: Place) ->
     assert steered.err == f"error: text: {LONG}; nothing was sent\n"
 
 
-GO_ON = (
-    "it is told nothing more; start another run that says what it must know (`continues`, which takes over a run's "
-    "conversation, is not available in this version)"
-)
+GO_ON = "it is told nothing more; go on with its conversation in another run: `continues`, or `mandate run --continues`"
 
 
 async def test_steer_of_a_run_that_is_over_says_how_to_go_on(place: Place, worker: object) -> None:
@@ -279,7 +276,7 @@ async def test_steer_of_a_run_that_is_over_says_how_to_go_on(place: Place, worke
     assert str(refused.value) == f"run 'over' is over; {GO_ON}"
 
 
-async def test_start_that_would_go_on_with_another_run_is_refused_by_name(place: Place, worker: object) -> None:
+async def test_run_to_go_on_from_that_is_no_object_is_refused_by_name(place: Place, worker: object) -> None:
     asked = {"agent": "till", "input": "hi", "continues": "over"}
     handle = await place.client.start_workflow("AgentWorkflow", asked, id="continues", task_queue="agents")
 
@@ -287,7 +284,7 @@ async def test_start_that_would_go_on_with_another_run_is_refused_by_name(place:
         await handle.result()
 
     assert str(failed.value.cause).startswith(
-        "BadInput: start request: continues: is not available in this version; remove it (allowed keys: "
+        "BadInput: start request: continues: 'over' is not an object (allowed keys: agent, "
     )
 
 

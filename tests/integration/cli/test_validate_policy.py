@@ -280,8 +280,8 @@ def test_policy_that_opens_all_is_told_what_that_opens(project: Path, capsys: py
             "run.now.getHours() == 12",
             "run.noon",
             ("4:42: rules[1].when: rule 'lunch', agent 'refunds', column 4: run has no 'noon'; "
-            "it has budget_left_usd, calls, cost_usd, depth, id, labels, now, period_cost_usd, requester, step, "
-            "tainted, tokens, totals"),
+            "it has budget_left_usd, calls, cost_usd, depth, id, labels, now, period_cost_usd, requester, speaker, "
+            "step, tainted, tokens, totals"),
         ),
     ],
 )  # fmt: skip

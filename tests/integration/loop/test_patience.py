@@ -137,7 +137,8 @@ async def test_wait_survives_continue_as_new(tmp_path: Path) -> None:
         site = new_site(tmp_path, client)
         busy = Reply(503, "busy", {"Retry-After": "6"})
         async with http_peer(busy, busy, OK) as peer:
-            site.write("moved", [CALL, {"say": "done"}], tools=ticket(site, peer))
+            # It counts as one call, also after the run has continued as new while it waited.
+            site.write("moved", [CALL, {"say": "done"}], tools=ticket(site, peer), budget={"tool_calls": 1})
             async with site.serving():
                 handle = await site.start("moved")
                 result = await handle.result()

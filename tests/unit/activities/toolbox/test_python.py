@@ -552,7 +552,9 @@ async def test_cancelled_async_tool_can_clean_up() -> None:
             seen.append(context.cancelled)
 
     running = asyncio.create_task(call(slow))
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        while not seen:
+            await asyncio.sleep(0.01)
     running.cancel()
 
     with pytest.raises(asyncio.CancelledError):

@@ -56,9 +56,9 @@ def test_an_order_of_commands_has_all_changes_up_to_it(loop: int) -> None:
     }
 
 
-def test_the_newest_order_of_commands_is_five() -> None:
+def test_the_newest_order_of_commands_is_six() -> None:
     """Another one needs a history in tests/replay."""
-    assert LOOP == 5
+    assert LOOP == 6
 
 
 @pytest.mark.parametrize("change", Change, ids=lambda change: change.name)
