@@ -12,6 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures, heartbeat
+from mandate.activities.context import backtrack
 from mandate.activities.context.assembly import Assembled, ContextAssembler
 from mandate.activities.context.sizes import write_instructions
 from mandate.activities.context.summary import Allowance
@@ -109,6 +110,8 @@ class ModelActivities:
         allowance = _allow_summaries(agent, request, purse, ends_at)
         with failures.translate_store_errors():
             chain = await self._transcript.load(request.head)
+            if request.back is not None:
+                chain = await backtrack.go_back(self._transcript, agent, chain, request)
             messages = await self._build_message(agent, chain, request)
             assembled = await self._context.assemble(agent, chain, messages, request, allowance=allowance)
         while True:

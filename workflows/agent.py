@@ -234,6 +234,8 @@ class AgentWorkflow(MessageHandlers):
             case "supply" if said.answer is not None:
                 self._turn.supply(self._state.recovery.troubles.get(rescue.about, Trouble()).index, said.answer)
                 self._turn.escalations.settle(said, f"I have supplied the result. {said.comment}")
+            case "go_back":
+                self._turn.escalations.go_back(said)
             case "accept":
                 self._turn.escalations.settle(said, f"I accept it as it is; go on. {said.comment}")
             case _:
@@ -277,6 +279,7 @@ class AgentWorkflow(MessageHandlers):
         self._keep_misfit(reply, move)
         self._state.head = reply.head
         self._state.step = self._state.step + 1
+        self._state.back = None
         if not self._budget.is_kept:
             self._state.usage = self._state.usage + reply.usage
         self._state.note = move.note if isinstance(move, next_step.AskAgain) else None
@@ -298,6 +301,7 @@ class AgentWorkflow(MessageHandlers):
         """End with the answer that was kept back for, checked like any other and told of, whatever the checks find."""
         self._state.head = reply.head
         self._state.step = self._state.step + 1
+        self._state.back = None
         self._state.note = None
         self._turn.open(())
         if self._control.is_stopping:

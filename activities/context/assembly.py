@@ -16,12 +16,11 @@ from mandate.activities import failures
 from mandate.activities.context import calibration, cuts, limits, summary
 from mandate.activities.context.calibration import UNKNOWN, Ratios
 from mandate.activities.context.estimate import Tokens
+from mandate.activities.context.left_out import list_calls
 from mandate.activities.context.limits import Limits
 from mandate.activities.context.sizes import AgentSizes, measure_first, measure_message
 from mandate.activities.context.summary import Allowance
 from mandate.activities.providers.base import GetProvider
-from mandate.activities.toolbox.calls import list_effects
-from mandate.activities.toolbox.read_result import list_stored
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.conversation import Conversation
 from mandate.activities.transcript.log import Chain, TranscriptLog
@@ -32,12 +31,10 @@ from mandate.workflows.contracts.model import ModelRequest, NotSent, Usage
 from mandate.workflows.contracts.transcript import (
     AssistantMessage,
     Cut,
-    EarlierCalls,
     LeftOut,
     Measured,
     Message,
     Segment,
-    StoredResult,
     SummaryLine,
     TextPart,
     UserMessage,
@@ -185,7 +182,7 @@ class ContextAssembler:
         plan = cutter.cut(aim, lines)
         salt = sensitive_arguments.find_salt(whole.conversation)
         earlier = await self._transcript.earlier_calls.add(
-            whole.chain.cut.earlier if whole.chain.cut is not None else (), _list_calls(agent, plan.dropped, salt)
+            whole.chain.cut.earlier if whole.chain.cut is not None else (), list_calls(agent, plan.dropped, salt)
         )
         cut = Cut(
             messages=plan.messages,
@@ -262,16 +259,6 @@ def _needs_state(estimate: int, *, too_long: int = 0) -> ApplicationError:
         non_retryable=True,
         category=failures.EXPECTED,
     )
-
-
-def _list_calls(agent: PinnedAgent, messages: Sequence[Message], salt: bytes | None) -> EarlierCalls:
-    effects: dict[Digest, int] = {}
-    stored: dict[str, StoredResult] = {}
-    for message in messages:
-        for digest in list_effects(agent, message, salt):
-            effects[digest] = effects.get(digest, 0) + 1
-        stored |= list_stored(message)
-    return EarlierCalls(effects=effects, results=stored)
 
 
 @dataclass(frozen=True, slots=True)

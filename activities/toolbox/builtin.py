@@ -66,4 +66,31 @@ KEEP_IN_MIND = ToolDefinition(
 )
 """Answered by the workflow itself, which keeps the fact in its state."""
 
+GO_BACK = ToolDefinition(
+    tool=Tool(name=tool.GO_BACK, source="builtin", effect=Effect.READ),
+    description="Go back to an earlier step of this conversation, and try another way from there. Your answers are its "
+    "steps, counted from 1. What came after that step is forgotten, but for a note on what was done in it: calls that "
+    "changed something stay done. Use it when a way has turned out to be wrong.",
+    input_schema={
+        "type": "object",
+        "properties": {
+            "to": {
+                "type": "integer",
+                "minimum": 1,
+                "description": "The step whose results are the last you will know.",
+            },
+            "because": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 500,
+                "description": "What was wrong with this way, for the one who goes on: you.",
+            },
+        },
+        "required": ["to", "because"],
+        "additionalProperties": False,
+    },
+    binding=BuiltinBinding(kind="builtin"),
+)
+"""For agents with `backtrack`; answered by the workflow itself."""
+
 DEFINITIONS = (READ_RESULT, ASK_PERSON, KEEP_IN_MIND)

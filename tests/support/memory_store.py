@@ -58,6 +58,9 @@ class MemoryStore:
     async def clear_cache(self, tool: str | None = None, agent: str | None = None) -> int:
         raise NotImplementedError
 
+    async def list_followed(self) -> frozenset[str]:
+        return frozenset()
+
     async def close(self) -> None: ...
 
     async def keys(self) -> Keys:

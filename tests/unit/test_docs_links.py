@@ -109,6 +109,7 @@ def test_pages_are_where_they_are_listed() -> None:
         "policy-and-people.md",
         "recovery.md",
         "security.md",
+        "sessions.md",
         "tools-and-effects.md",
     ]
 

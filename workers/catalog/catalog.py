@@ -110,7 +110,9 @@ class Catalog:
         scan = _scan(source, project, known)
         shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
         drafts = [_Draft(file, secrets, shared, known) for file in scan.files]
-        await asyncio.gather(*(draft.search.run(mcp, builtins, draft.spec.output_schema) for draft in drafts))
+        await asyncio.gather(
+            *(draft.search.run(mcp, draft.list_builtins(builtins), draft.spec.output_schema) for draft in drafts)
+        )
         found = [*scan.faults, *shared.faults()]
         for draft in drafts:
             found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
@@ -140,6 +142,10 @@ class _Draft:
         self._path = file.path
         self._document = file.document
         self._endpoints = endpoints
+
+    def list_builtins(self, definitions: tuple[ToolDefinition, ...]) -> tuple[ToolDefinition, ...]:
+        """Return the built-in tools of the agent."""
+        return (*definitions, builtin.GO_BACK) if self.spec.backtrack else definitions
 
     def model_faults(self) -> Iterator[Fault]:
         """Yield request fields that cannot be sent."""

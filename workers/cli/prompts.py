@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mandate.workers.cli.errors import ENDED_OTHERWISE, CliError
 from mandate.workers.cli.output import Output
-from mandate.workflows.contracts.request import REJECT, Request, RequestKind
+from mandate.workflows.contracts.request import GO_BACK, REJECT, Request, RequestKind
 
 _KEYS: Mapping[RequestKind, Mapping[str, str]] = {
     "approval": {"y": "approve", "yes": "approve", "n": REJECT, "no": REJECT},
@@ -25,7 +25,7 @@ _SHORT = {"question": "any text", "approval": "y/n", "outcome": "y/n/stop"}
 
 def _needs_value(request: Request, choice: str) -> bool:
     """Return whether a choice needs more than to be made."""
-    return choice == "raise" if request.kind == "budget" else choice in {"answer", "supply"}
+    return choice == "raise" if request.kind == "budget" else choice in {"answer", "supply", GO_BACK}
 
 
 @dataclass(frozen=True, slots=True)

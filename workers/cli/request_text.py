@@ -27,6 +27,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "retry": "the agent tries again; with --value it is told your guidance, and all attempts count anew",
         "accept": "what there is counts as good",
         "supply": "--value takes the place of the result that could not be had",
+        "go_back": "the agent goes on from an earlier step: --value with its number; what was done since stays done",
         "stop": "the run ends; what has a compensation is taken back first",
     },
     "outcome": {

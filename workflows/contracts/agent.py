@@ -82,6 +82,11 @@ class AgentSpec(Spec):
         le=1_000_000,
         description="Identical calls with identical results until the model is told to stop.",
     )
+    backtrack: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether the model may go back to an earlier step and try another way, at most `attempts` times.",
+    )
     budget: Budget = Field(default=Budget(), description="Limits of one run.")
     context: ContextSpec = Field(default=ContextSpec(), description="How the conversation is kept within the window.")
     output_schema: JsonObject | None = Field(default=None, description="JSON Schema that the final answer must fit.")

@@ -4,6 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
 
+from mandate.workflows.contracts.backtrack import WayBack
 from mandate.workflows.contracts.base import Digest, Record, Usd
 from mandate.workflows.contracts.budget import Amount, Grant
 from mandate.workflows.contracts.route import ModelName
@@ -88,6 +89,8 @@ class ModelRequest(Record):
     """Where tokens or money are limited."""
     payer: Payer | None = None
     """Where the run counts in budgets beyond it."""
+    back: WayBack | None = None
+    """The conversation goes on from an earlier step."""
     state: str | None = None
     """What is true of the run by now, in words, for the place of what a cut leaves out; see `NeedsState`."""
     cuts: bool = False

@@ -37,6 +37,9 @@ CHOICES: dict[RequestKind, tuple[str, ...]] = {
 }
 """Choices that a request offers, the safe choice last."""
 
+GO_BACK = "go_back"
+"""Choice of an escalation where the agent may go back: it goes on from the step that the value names."""
+
 CANCEL = "cancel"
 """Leaves a server's question without an answer: neither yes nor no."""
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
 
 from mandate.workflows.contracts.agent import AgentPin
+from mandate.workflows.contracts.backtrack import WayBack
 from mandate.workflows.contracts.base import Digest, Record, Usd, canonical_json
 from mandate.workflows.contracts.budget import Budget, Ledger, Limit
 from mandate.workflows.contracts.compensation import Compensable
@@ -64,7 +65,9 @@ class ControlState(Record):
 class Resolution(Record):
     """Choice of a person on an escalation or an unknown outcome; `expired` when nobody chose."""
 
-    choice: Literal["retry", "accept", "supply", "stop", "happened", "not_happened", "raise", "answer", "expired"]
+    choice: Literal[
+        "retry", "accept", "supply", "stop", "happened", "not_happened", "raise", "answer", "go_back", "expired"
+    ]
     by: str = ""
     comment: str = ""
     reason: str
@@ -283,6 +286,12 @@ class RunState(Record):
     recent: tuple[str, ...] = ()
     """The last few steps in words, for the current details."""
     session: SessionState | None = None
+    back: WayBack | None = None
+    """Set while a model is to be asked from an earlier step on."""
+    ways_back: int = 0
+    """Number of times that the model went back."""
+    left_behind: tuple[tuple[int, int], ...] = ()
+    """First and last steps of branches that the run went back from, the last 50."""
     origin: Origin | None = None
     """The run whose conversation this one goes on with."""
     quick: dict[str, bool] = {}

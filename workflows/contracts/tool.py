@@ -255,8 +255,9 @@ QUICK_SECONDS = 0.1
 """A read or a check that took no longer is a local activity the next time."""
 
 READ_RESULT = "read_result"
-KEEP_IN_MIND = "keep_in_mind"
 """Name of the built-in tool that reads on in a long result."""
+KEEP_IN_MIND = "keep_in_mind"
+GO_BACK = "go_back"
 
 INLINE_BYTES = 128
 """Results up to this size travel through Temporal; longer ones stay in the store."""

@@ -12,7 +12,7 @@ from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.model import ModelReply, Words
 from mandate.workflows.contracts.policy import Verdict
-from mandate.workflows.contracts.request import CHOICES, Request, RequestKind, Stop
+from mandate.workflows.contracts.request import CHOICES, GO_BACK, Request, RequestKind, Stop
 from mandate.workflows.contracts.run import EffectEntry
 from mandate.workflows.contracts.state import Rescue, Resolution, Trouble
 from mandate.workflows.contracts.tool import Tool
@@ -22,8 +22,8 @@ from mandate.workflows.loop.budget import RunBudget, find_needed
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import PeopleGate
 from mandate.workflows.loop.run import Run
+from mandate.workflows.rules import backtrack, decisions, local_activities, quantities, recovery, wording
 from mandate.workflows.rules import budget as rules_budget
-from mandate.workflows.rules import decisions, local_activities, quantities, recovery, wording
 from mandate.workflows.rules import needs as rules_needs
 from mandate.workflows.rules.budget import Shortfall
 
@@ -126,6 +126,8 @@ class Escalations:
         choices = CHOICES["escalation"]
         if not self._can_be_accepted(about, trouble, reply):
             choices = tuple(choice for choice in choices if choice != "accept")
+        if backtrack.can_go_back(self._run.state) and backtrack.find_fault(self._run.state, 1) is None:
+            choices = (*choices[:-1], GO_BACK, choices[-1])
         request = self._ask("escalation", title=reason, reason=reason, evidence=tuple(lines), choices=choices)
         rescue = Rescue(request=request, about=about, reason=reason, reply=reply)
         self._run.state.rescue = rescue
@@ -229,6 +231,17 @@ class Escalations:
 
     def stop(self, said: Resolution) -> None:
         self._control.stop(Stop(by=said.by or "somebody", reason=wording.shorten(said.comment, REASON_CHARACTERS)))
+
+    def go_back(self, said: Resolution) -> None:
+        """Go on from the step that a person names, and tell the model so as their words."""
+        to = backtrack.read_value(said.value)
+        fault = backtrack.find_fault(self._run.state, to)
+        if to is None or fault is not None:
+            # It was right when the decision was taken in.
+            self.settle(said, f"Try again. {said.comment}")
+            return
+        self._run.go_back(to, said.comment or "a person said so")
+        self.settle(said, f"I have put you back to step {to}. {said.comment}")
 
     def settle(self, said: Resolution, text: str) -> None:
         """Count everything anew, and tell the model `text` as that person's words."""

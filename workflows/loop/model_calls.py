@@ -112,7 +112,9 @@ class ModelCalls:
             return await steps.call_model(stated, model, each=self._route.timeout, within=self._budget.find_time_left())
 
     def _model_request(self, words: tuple[Words, ...], grant: Grant | None) -> ModelRequest:
-        answers = (answer for answer in self._run.state.answers if answer is not None)
+        back = self._run.state.back
+        # What is gone back from is not told.
+        answers = (answer for answer in self._run.state.answers if answer is not None and back is None)
         return ModelRequest(
             agent=self._run.state.agent.digest,
             head=self._run.state.head,
@@ -123,6 +125,7 @@ class ModelCalls:
             note=self._told,
             words=words,
             step=self._run.state.step + 1,
+            back=back,
             is_last=self._run.state.ledger.is_answering,
             used_up=self._run.state.ledger.used_up if self._run.state.note else "",
             grant=grant,

@@ -17,6 +17,7 @@ from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.request import (
     EVERY,
+    GO_BACK,
     Checked,
     Decision,
     DecisionCheck,
@@ -34,7 +35,7 @@ from mandate.workflows.loop.deferred_decisions import Kept
 from mandate.workflows.loop.notifications import Notifications
 from mandate.workflows.loop.resolutions import ClosedRequest
 from mandate.workflows.loop.run import Run
-from mandate.workflows.rules import budget, decisions, local_activities, redaction, wording
+from mandate.workflows.rules import backtrack, budget, decisions, local_activities, redaction, wording
 from mandate.workflows.rules import needs as rules_needs
 
 Via = Literal["update", "signal"]
@@ -127,12 +128,27 @@ class PeopleGate:
             return None
         requester = self._run.state.requester
         reason = decisions.find_refusal(self.state, decision, at, requester, speaker=self._speaker)
-        return reason or self._find_raise_fault(decision) or self.in_clear(decision.request, decision.value)
+        return (
+            reason
+            or self._find_raise_fault(decision)
+            or self._find_way_fault(decision)
+            or self.in_clear(decision.request, decision.value)
+        )
 
     @property
     def _speaker(self) -> str | None:
         session = self._run.state.session
         return session.speaker if session is not None else None
+
+    def _find_way_fault(self, decision: Decision) -> str | None:
+        """Return why the run cannot go back as a person wants it."""
+        if decision.choice != GO_BACK:
+            return None
+        to = backtrack.read_value(decision.value)
+        if to is None:
+            return 'value: must be the step to go back to, for example 3 or {"to": 3}'
+        fault = backtrack.find_fault(self._run.state, to)
+        return f"value: {fault}" if fault is not None else None
 
     def _find_raise_fault(self, decision: Decision) -> str | None:
         """Return why the limits of the run cannot be raised so; the answer to a request about its budget may."""

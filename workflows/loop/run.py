@@ -9,6 +9,7 @@ from typing import Literal
 from temporalio import workflow
 
 from mandate.workflows import steps
+from mandate.workflows.contracts.backtrack import WayBack
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.model import Payer
@@ -17,7 +18,17 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, Tool, ToolResult
 from mandate.workflows.loop import visibility
 from mandate.workflows.loop.open_requests import Board
-from mandate.workflows.rules import budget, local_activities, origins, policy, redaction, state_text, totals, wording
+from mandate.workflows.rules import (
+    backtrack,
+    budget,
+    local_activities,
+    origins,
+    policy,
+    redaction,
+    state_text,
+    totals,
+    wording,
+)
 
 RECENT = 8
 """Steps that the current details show."""
@@ -247,6 +258,13 @@ class Run:
         line = wording.describe_call(call.tool, call.arguments, self.tool(call.tool).sensitive)
         self.answer(index, ToolResult(text=f"refused: {reason}", error=True))
         self.record_step(f"refused: {line} ({reason})")
+
+    def go_back(self, to: int, because: str) -> None:
+        """Begin the next request at an earlier step; all that was done stays part of the state."""
+        branches = (*self.state.left_behind, (to + 1, self.state.step))
+        self.state.left_behind = branches[-backtrack.BRANCHES_KEPT :]
+        self.state.back = WayBack(to=to, note=backtrack.write_note(self.state, to, because))
+        self.record_step(f"goes back to step {to}: {wording.shorten(because, 120)}")
 
     def take_earlier(self, call: CallRequest) -> ToolResult | None:
         """Return the answer to a call that the run's origin has made already; each of them answers one call."""

@@ -22,7 +22,7 @@ from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall, ToolCalls
 from mandate.workflows.loop.verification import Verification
 from mandate.workflows.outcomes import Attempted
-from mandate.workflows.rules import policy, wording
+from mandate.workflows.rules import backtrack, policy, wording
 from mandate.workflows.rules.state_text import is_keeping
 
 PARALLEL_READS = 64
@@ -187,6 +187,9 @@ class Turn:
         if is_keeping(tool):
             self._run.keep_in_mind(index, call.arguments)
             return
+        if backtrack.is_going_back(tool):
+            self._run.answer(index, self._go_back(call))
+            return
         if call.undoes is None and (used_up := self._too_late or self._count_call(index)) is not None:
             self._run.release(tool, call.arguments)
             self._run.answer(index, ToolResult(text=used_up, error=True, cause="budget"))
@@ -204,6 +207,16 @@ class Turn:
         told = made.outcome.value.replace("_", " ") if tool.sensitive else wording.describe_result(made.answer)
         self._run.answer(index, answer)
         self._run.record_step(f"{placed.line} → {told}")
+
+    def _go_back(self, call: CallRequest) -> ToolResult:
+        """Let the next request begin at an earlier step, once this turn has its answers."""
+        state, (to, because) = self._run.state, backtrack.read_arguments(call.arguments)
+        if (fault := backtrack.find_limit(state) or backtrack.find_fault(state, to)) is not None:
+            return ToolResult(text=f"not gone back: {fault}", error=True)
+        assert isinstance(to, int)
+        state.ways_back += 1
+        self._run.go_back(to, because)
+        return ToolResult(text="gone back")
 
     def _count_call(self, index: int) -> str | None:
         """Count a call, unless it was before the run continued as new; return why it is not made."""

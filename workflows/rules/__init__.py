@@ -19,6 +19,7 @@ effects: keys and log of effects
 result: result of a run
 sessions: replies and state of a session
 origins: calls that an origin has made
+backtrack: ways back inside a run
 state_text: state in words for the model
 input_size: most that a run is asked
 validation: pydantic's errors as sentences

@@ -13,6 +13,7 @@ from mandate.workflows.contracts.request import (
     ANYONE,
     CANCEL,
     EVERY,
+    GO_BACK,
     REJECT,
     Checked,
     Closed,
@@ -36,7 +37,7 @@ COMMENTS_CHARACTERS = 128 * 1024
 SHORTEST_COMMENT = 200
 """Of comments on open requests, all that a run holds: they are carried over together."""
 
-WITH_VALUE = ("approve", "answer", "retry", "supply", "happened", "raise")
+WITH_VALUE = ("approve", "answer", "retry", "supply", "happened", "raise", GO_BACK)
 
 
 def compute_digest(
