@@ -157,6 +157,8 @@ class _Session:
     _follower: asyncio.Task[None] | None = None
     _text: str = ""
     """What was printed of the answer that comes."""
+    _is_read_along: bool = False
+    """Texts are printed as they come, and so not once more."""
     _status: Status | None = None
     _is_complete: bool = True
 
@@ -240,6 +242,7 @@ class _Session:
     def read(self, event: StreamEvent) -> None:
         """Print the text of an answer as it comes; one that begins anew is told so."""
         console = self.call.out.result
+        self._is_read_along = True
         if event.kind != "text":
             if self._text:
                 console.print()
@@ -269,16 +272,23 @@ class _Session:
             match happening:
                 case CallReturned(_, done):
                     self._note(call_line(done))
-                case ModelAnswered(_, text, _, final=False) if text.strip():
+                case ModelAnswered(_, text, _, final=False) if text.strip() and not self._is_read_along:
                     self._note(Text(wording.shorten(text, LINE_CHARACTERS), style="dim"))
                 case ModelAnswered(_, _, str(note)):
                     self._note(Text(wording.shorten(note, LINE_CHARACTERS), style="yellow"))
-                case RequestOpened():
+                case RequestOpened(_, request):
                     self._note(Text(happening.line, style="bold yellow"))
+                    if not self.is_attended:
+                        self._note(Text(self._how(request)))
                 case MessageReceived(_, line) if not line.startswith(f"{self.speaker} says: "):
                     self._note(Text(wording.shorten(line, LINE_CHARACTERS), style="dim"))
         if self._status is not None and history.doing:
             self._status.update(Text(history.doing, style="dim"))
+
+    def _how(self, request: Request) -> str:
+        """Say how a request is answered where nobody can type here."""
+        ways = request_text.ways(self.connection, self.workflow_id, request, program=self.call.program)
+        return f"answer {request.id} with `{'` or `'.join(way.mandate for way in ways)}`"
 
     def _note(self, line: Text) -> None:
         """Print one line of what happens; not on stdout, where the answers are."""
@@ -320,11 +330,10 @@ class _Session:
             comment=answer.comment,
         )
         try:
-            receipt = await self.client.decide(self.workflow_id, decision)
+            # What became of it is told as it happens.
+            await self.client.decide(self.workflow_id, decision)
         except MessageError as error:
             self.call.out.refusal(str(error))
-            return True
-        self.call.out.note(receipt.message)
         return True
 
     async def _choose(self, request: Request) -> prompts.Answer | None:
