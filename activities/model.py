@@ -69,7 +69,7 @@ class ModelActivities:
         self._transcript = transcript
         self.breakers = Breakers()
         self._context = ContextAssembler(transcript, self.provider)
-        self._streams = Streams(transcript.blobs)
+        self._streams = Streams(transcript)
 
     async def open(self, names: Sequence[str]) -> None:
         """Make the named providers now, so that their imports hold up no call."""

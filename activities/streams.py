@@ -15,6 +15,7 @@ from temporalio import activity
 from mandate.activities.stores.base import StoreUnavailable
 from mandate.activities.stores.streams import StreamKind, StreamPiece, name_stream
 from mandate.activities.transcript.blobs import Blobs
+from mandate.activities.transcript.log import TranscriptLog
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -31,8 +32,8 @@ LONGEST_PIECE = 16 * 1024
 class Streams:
     """The logs of all runs of a worker."""
 
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs = blobs
+    def __init__(self, transcript: TranscriptLog) -> None:
+        self._transcript = transcript
         self._followed = frozenset[str]()
         self._looked_at = float("-inf")
 
@@ -44,7 +45,7 @@ class Streams:
         if not await self._is_followed(run):
             yield None
             return
-        writer = StreamWriter(self._blobs, run, info.workflow_run_id or "", step, info.attempt)
+        writer = StreamWriter(self._transcript.blobs, run, info.workflow_run_id or "", step, info.attempt)
         writing = asyncio.create_task(writer.write())
         try:
             yield writer
@@ -58,7 +59,7 @@ class Streams:
             # Before the look: those who ask meanwhile need not look too.
             self._looked_at = time.monotonic()
             with suppress(StoreUnavailable):
-                self._followed = await self._blobs.store.list_followed()
+                self._followed = await self._transcript.blobs.store.list_followed()
         return run in self._followed
 
 
