@@ -148,6 +148,6 @@ async def fold_messages(events: AsyncIterator[Event], tell: Tell, room: Room) ->
                 message.end(event.parse())
             case "message_stop":
                 return await response_limits.parse(message.write())
-            case "error":
+            case kind if kind == "error" or value.get("error"):
                 raise StreamFailed(event.parse(), is_begun=is_begun)
     raise StreamEnded

@@ -180,7 +180,7 @@ def from_error_event(peer: Peer, event: Raw, *, is_begun: bool) -> ApplicationEr
     what = f"failed{f' ({code})' if code else ''}: {shorten(message, EXCERPT_CHARACTERS) or 'no text'}"
     is_of_request = code.startswith(_OF_IMAGES)
     fault: ModelFault = "bad_request" if is_of_request else _TRANSIENT.get(code) or _fault(status, code, message)
-    wait = _find_wait(event.text)
+    wait = _find_wait(event.text) or read_wait(error.get("retry_after").value)
     billed = True if is_begun else None
     return peer.failure(fault, what, status=told or 200, retry_after=wait or None, may_be_billed=billed)
 

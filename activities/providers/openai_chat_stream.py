@@ -10,6 +10,7 @@ from mandate.activities.providers.streams import StreamEnded, StreamFailed, Tell
 
 _WHOLE = ("id", "type", "role", "format", "index")
 """Members of deltas that come as a whole, by some servers again and again."""
+_CALL_BYTES = 200
 
 
 async def fold_chat(events: AsyncIterator[Event], tell: Tell, room: Room) -> Raw:
@@ -115,6 +116,7 @@ class _ChatMessage:
         else:
             found = next((call for call in reversed(self._calls) if call.get("index") == index), None)
         if found is None or (call_id and found.get("id") not in (None, "", call_id)):
+            self._room.fill(_CALL_BYTES)
             found = {}
             self._calls.append(found)
         return found

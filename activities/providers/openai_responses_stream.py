@@ -25,7 +25,7 @@ async def fold_responses(events: AsyncIterator[Event], tell: Tell, room: Room) -
         is_named = event.name.startswith(b"response.")
         value = {} if is_named else event.read()
         name = event.name.decode(errors="replace") if is_named else str(value.get("type") or event.name.decode())
-        if name == "error":
+        if name == "error" or value.get("error"):
             raise StreamFailed(event.parse(), is_begun=is_begun)
         if name in ENDS:
             return await _end(event, name, items, is_begun=is_begun)

@@ -15,6 +15,8 @@ MAX_BYTES = 8 * 1024 * 1024
 MAX_STREAM_BYTES = 16 * MAX_BYTES
 """Of an answer in events, of which what is kept has the limit of one answer: a word comes with a hundred times its size
 around it."""
+PIECE_BYTES = 16
+"""At least of each piece of such an answer that is kept."""
 MAX_ERROR_BYTES = 64 * 1024
 """Of an answer that is not 2xx; what stands beyond is left out."""
 MAX_PARTS = 200_000
@@ -45,12 +47,12 @@ class Room:
         self._left = MAX_BYTES
 
     def fill(self, size: int) -> None:
-        """Take in so much more.
+        """Take in a piece of this size.
 
         Raises:
             AnswerTooLarge: there is no room for it.
         """
-        self._left -= size
+        self._left -= size + PIECE_BYTES
         if self._left < 0:
             raise AnswerTooLarge
 
@@ -70,13 +72,18 @@ async def parse(content: bytes) -> Raw:
     Raises:
         ValueError: it is not JSON, nested too deeply, or has too many parts.
     """
-    if content.count(b"{") + content.count(b"[") > MAX_PARTS:
-        raise ValueError(f"it has more than {MAX_PARTS:,} objects and lists")
+    check_parts(content)
     if len(content) < ASIDE_BYTES:
         return Raw.read(decode(content))
     raw = await run_in_thread(lambda: _parse(content), threading.Event(), ended=lambda: None)
     assert isinstance(raw, Raw)
     return raw
+
+
+def check_parts(content: bytes) -> None:
+    """Raise `ValueError` for JSON of so many parts that it is not to be parsed."""
+    if content.count(b"{") + content.count(b"[") > MAX_PARTS:
+        raise ValueError(f"it has more than {MAX_PARTS:,} objects and lists")
 
 
 def decode(content: bytes) -> str:

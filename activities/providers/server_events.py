@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+from mandate.activities.providers import response_limits
 from mandate.activities.providers.rawjson import Object, Raw, is_object
 
 DONE = b"[DONE]"
@@ -12,6 +13,8 @@ _MARK = b"\xef\xbb\xbf"
 _STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _LONGEST_START = 6
 """Bytes that tell events from anything else."""
+_LONGEST_SPACE = 4096
+"""Bytes of an answer after which its beginning is looked for no more."""
 _PLAIN = (b"{", b"[", b"<")
 """Beginnings of what servers send in place of events, whatever its type is said to be."""
 
@@ -25,6 +28,8 @@ class Event(NamedTuple):
 
     def parse(self) -> Raw:
         """Return the JSON value that it is; raises `ValueError` for anything else."""
+        if len(self.data) > response_limits.MAX_PARTS:
+            response_limits.check_parts(self.data)
         return Raw.read(self.data.decode("utf-8", "surrogateescape"))
 
     def read(self) -> Object:
@@ -101,11 +106,10 @@ def _read(block: bytes) -> Event | None:
 async def find_beginning(chunks: AsyncIterator[bytes]) -> bytes:
     """Return as much of an answer as tells events from anything else, all of it if it is shorter."""
     beginning = b""
-    while len(beginning.removeprefix(_MARK).lstrip()) < _LONGEST_START:
-        chunk = await anext(chunks, None)
-        if chunk is None:
-            break
+    async for chunk in chunks:
         beginning += chunk
+        if len(beginning) > _LONGEST_SPACE or len(beginning.removeprefix(_MARK).lstrip()) >= _LONGEST_START:
+            break
     return beginning
 
 

@@ -165,11 +165,12 @@ class Streams:
                 document = await self._fold(events, listener.tell, Room())
         except StreamFailed as error:
             raise errors.from_error_event(peer, error.event, is_begun=error.is_begun) from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if reader.is_cut:
                 raise StreamEnded from None
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             shown = response_limits.decode(reader.last.data[: errors.SHOWN_BYTES])
-            raise errors.from_malformed(peer, str(error), shown, response_limits.EVENTS) from None
+            raise errors.from_malformed(peer, why, shown, response_limits.EVENTS) from None
         await _drain(chunks)
         return document
 
@@ -207,10 +208,11 @@ async def _join(beginning: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator
 
 
 async def _read_all(beginning: bytes, chunks: AsyncIterator[bytes]) -> bytes:
-    room, parts = Room(), [beginning]
-    room.fill(len(beginning))
+    parts, size = [beginning], len(beginning)
     async for chunk in chunks:
-        room.fill(len(chunk))
+        size += len(chunk)
+        if size > response_limits.MAX_BYTES:
+            raise AnswerTooLarge
         parts.append(chunk)
     return b"".join(parts)
 

@@ -16,9 +16,11 @@ _LATE = ("output_tokens", "output_tokens_details", "iterations")
 
 
 def split_text(text: str, pieces: int = PIECES) -> list[str]:
-    """Return `text` in so many pieces of about one length, none of them empty."""
-    size = max(-(-len(text) // pieces), 1)
-    return [text[begin : begin + size] for begin in range(0, len(text), size)]
+    """Return `text` in so many pieces of about one length, none of them empty; a piece may end in half a character."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    size = max(-(-len(units) // 2 // pieces), 1) * 2
+    parts = (units[begin : begin + size] for begin in range(0, len(units), size))
+    return [part.decode("utf-16-le", "surrogatepass") for part in parts]
 
 
 def write_event(data: Json | str, name: str = "") -> bytes:
