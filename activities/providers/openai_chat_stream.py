@@ -10,7 +10,9 @@ from mandate.activities.providers.streams import StreamEnded, StreamFailed, Tell
 
 _WHOLE = ("id", "type", "role", "format", "index")
 """Members of deltas that come as a whole, by some servers again and again."""
+_TEXT_PART = {"type", "text"}
 _CALL_BYTES = 200
+"""At least of each call that is kept."""
 
 
 async def fold_chat(events: AsyncIterator[Event], tell: Tell, room: Room) -> Raw:
@@ -52,8 +54,10 @@ class _ChatMessage:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._members: Object = {"role": "assistant"}
-        self._content: list[str | Object] = []
+        self._content: list[_Text | Object] = []
         self._calls: list[Object] = []
+        self._known: dict[object, Object] = {}
+        """The last call of each index."""
 
     def add(self, delta: object, tell: Tell) -> None:
         """Add what a delta holds; `tell` its text."""
@@ -63,7 +67,7 @@ class _ChatMessage:
             if name == "content":
                 self._add_content(value, tell)
             elif name == "tool_calls":
-                for call in list_objects(value):
+                for call in list_objects(value if isinstance(value, list) else [value]):
                     _grow(self._find_call(call), call, self._room)
             elif name != "role":
                 _grow(self._members, {name: value}, self._room)
@@ -79,31 +83,45 @@ class _ChatMessage:
         return message
 
     def _add_content(self, content: object, tell: Tell) -> None:
-        if isinstance(content, str):
-            if content:
-                self._room.fill(len(content))
-                self._content.append(content)
-                tell(content)
-            return
         # Mistral's servers give a list of parts where the model thinks.
-        for part in list_objects(content):
-            self._room.fill(len(write(part)))
+        for part in content if isinstance(content, list) else [content]:
+            text = part.get("text") if is_object(part) and part.keys() == _TEXT_PART else part
+            if isinstance(text, str):
+                if text:
+                    self._add_text(text)
+                    tell(text)
+            elif is_object(part):
+                self._room.fill(len(write(part)))
+                self._add_part(part)
+
+    def _add_text(self, text: str) -> None:
+        self._room.fill(len(text))
+        last = self._content[-1] if self._content else None
+        if isinstance(last, _Text):
+            last.append(text)
+        else:
+            self._content.append(_Text((text,)))
+
+    def _add_part(self, part: Object) -> None:
+        thoughts = part.get("thinking")
+        if not isinstance(thoughts, list):
             self._content.append(part)
-            if part.get("type") == "text" and isinstance(text := part.get("text"), str):
-                tell(text)
+            return
+        last = self._content[-1] if self._content else None
+        held = last.get("thinking") if is_object(last) else None
+        if isinstance(held, list):
+            held.extend(thoughts)
+        else:
+            self._content.append(part | {"thinking": [*thoughts]})
 
     def _write_content(self) -> object:
-        if all(isinstance(part, str) for part in self._content):
-            return "".join(part for part in self._content if isinstance(part, str)) or None
-        parts: list[Object] = []
-        for piece in self._content:
-            part: Object = {"type": "text", "text": piece} if isinstance(piece, str) else piece
-            joined = _join_parts(parts[-1], part) if parts else None
-            if joined is None:
-                parts.append(part)
-            else:
-                parts[-1] = joined
-        return parts
+        match self._content:
+            case []:
+                return None
+            case [_Text() as text]:
+                return "".join(text)
+            case parts:
+                return [{"type": "text", "text": "".join(part)} if isinstance(part, _Text) else part for part in parts]
 
     def _find_call(self, delta: Object) -> Object:
         """Return the call that a delta belongs to: that of its index, unless its id says that it is another.
@@ -111,19 +129,27 @@ class _ChatMessage:
         Some servers give no index, and some the same one to all calls, each of which is then whole.
         """
         index, call_id = delta.get("index"), delta.get("id")
-        if index is None:
-            found = self._calls[-1] if self._calls else None
-        else:
-            found = next((call for call in reversed(self._calls) if call.get("index") == index), None)
+        last = self._calls[-1] if self._calls else None
+        found = self._known.get(index) if isinstance(index, int) else last
         if found is None or (call_id and found.get("id") not in (None, "", call_id)):
             self._room.fill(_CALL_BYTES)
             found = {}
             self._calls.append(found)
+            if isinstance(index, int):
+                self._known[index] = found
         return found
 
 
 class _Text(list[str]):
     """A text in pieces."""
+
+
+class _Entries(list[object]):
+    """Entries of a list, those of an `index` found by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[tuple[int, str], Object] = {}
 
 
 def _grow(held: Object, delta: Object, room: Room) -> None:
@@ -134,37 +160,34 @@ def _grow(held: Object, delta: Object, room: Room) -> None:
             room.fill(len(value))
             if not isinstance(before, _Text):
                 held[name] = _Text((value,))
-            elif name != "name" or "".join(before) != value:
+            elif name != "name" or before != [value]:
                 before.append(value)
         elif is_object(value):
             if not is_object(before):
                 before = held[name] = {}
             _grow(before, value, room)
         elif isinstance(value, list):
-            if not isinstance(before, list) or isinstance(before, _Text):
-                before = held[name] = []
+            if not isinstance(before, _Entries):
+                before = held[name] = _Entries()
             _grow_list(before, value, room)
         elif value is not None and (name not in _WHOLE or before in (None, "")):
             room.fill(len(name))
             held[name] = value
 
 
-def _grow_list(held: list[object], entries: Iterable[object], room: Room) -> None:
+def _grow_list(held: _Entries, entries: Iterable[object], room: Room) -> None:
     for entry in entries:
         index = entry.get("index") if is_object(entry) else None
-        if not is_object(entry) or index is None:
+        if not is_object(entry) or not isinstance(index, int):
             room.fill(len(write(entry)))
             held.append(entry)
             continue
-        same = (
-            each
-            for each in held
-            if is_object(each) and each.get("index") == index and each.get("type") == entry.get("type")
-        )
-        found = next(same, None)
-        if found is None:
-            held.append(found := {})
-        _grow(found, entry, room)
+        key = (index, str(entry.get("type")))
+        if key not in held.known:
+            room.fill(_CALL_BYTES)
+            held.known[key] = {}
+            held.append(held.known[key])
+        _grow(held.known[key], entry, room)
 
 
 def _settle(value: object) -> object:
@@ -173,16 +196,3 @@ def _settle(value: object) -> object:
     if is_object(value):
         return {name: _settle(member) for name, member in value.items()}
     return [_settle(entry) for entry in value] if isinstance(value, list) else value
-
-
-def _join_parts(first: Object, second: Object) -> Object | None:
-    """Return two pieces of one part of what a model says; `None` where they are two parts."""
-    if first.get("type") != second.get("type"):
-        return None
-    for name in ("text", "thinking"):
-        before, after = first.get(name), second.get(name)
-        if isinstance(before, str) and isinstance(after, str):
-            return {**first, name: before + after}
-        if isinstance(before, list) and isinstance(after, list):
-            return {**first, name: [*before, *after]}
-    return None

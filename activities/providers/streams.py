@@ -148,18 +148,20 @@ class Streams:
             log.info("stream_fields_refused", model=model, asked=self._forms[number].decode())
 
     async def _read(self, peer: errors.Peer, response: httpx2.Response, listener: Listener) -> Raw:
+        media = response.headers.get("content-type", "")
         try:
-            media = response.headers.get("content-type", "")
-            chunks = response.aiter_bytes()
-            beginning = await find_beginning(chunks)
-            if are_events(beginning, media):
-                return await self._read_events(peer, _join(beginning, chunks), listener)
-            return await errors.read_body(peer, await _read_all(beginning, chunks), media)
+            async with aclosing(response.aiter_bytes()) as chunks:
+                beginning = await find_beginning(chunks)
+                if are_events(beginning, media):
+                    return await self._read_events(peer, beginning, chunks, listener)
+                return await errors.read_body(peer, await _read_all(beginning, chunks), media)
         finally:
             await response.aclose()
 
-    async def _read_events(self, peer: errors.Peer, chunks: AsyncIterator[bytes], listener: Listener) -> Raw:
-        reader = _EventReader(chunks)
+    async def _read_events(
+        self, peer: errors.Peer, beginning: bytes, chunks: AsyncIterator[bytes], listener: Listener
+    ) -> Raw:
+        reader = _EventReader(beginning, chunks)
         try:
             async with aclosing(reader.read()) as events:
                 document = await self._fold(events, listener.tell, Room())
@@ -178,7 +180,8 @@ class Streams:
 class _EventReader:
     """Events of one answer, with what is known of the last one."""
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, beginning: bytes, chunks: AsyncIterator[bytes]) -> None:
+        self._beginning = beginning
         self._chunks = chunks
         self.last = Event(b"", b"")
         self.is_cut = False
@@ -186,6 +189,9 @@ class _EventReader:
 
     async def read(self) -> AsyncGenerator[Event]:
         decoder = EventDecoder()
+        for event in decoder.feed(self._beginning):
+            self.last = event
+            yield event
         async for chunk in self._chunks:
             for event in decoder.feed(chunk):
                 self.last = event
@@ -199,12 +205,6 @@ class _EventReader:
 
 def _list_fields(form: bytes) -> set[str]:
     return set(Raw.read(f"{{{form.decode().rstrip(',')}}}").members)
-
-
-async def _join(beginning: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield beginning
-    async for chunk in chunks:
-        yield chunk
 
 
 async def _read_all(beginning: bytes, chunks: AsyncIterator[bytes]) -> bytes:

@@ -1,8 +1,10 @@
 """Streamed answers are those of the same document without a stream, however their bytes are cut."""
 
+import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -218,6 +220,24 @@ async def test_what_follows_the_last_event_is_not_missed(protocol: str) -> None:
     completion, _ = await stream(protocol, [*events, b"data: [DONE]\n\n", b"what"])
 
     assert completion.message.text == "Hm. So."
+
+
+@pytest.mark.parametrize("protocol", ALL)
+async def test_server_that_does_not_hang_up_is_not_waited_for(protocol: str) -> None:
+    class Lingering(Body):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for chunk in super().__aiter__():
+                yield chunk
+            await asyncio.sleep(30)
+
+    events = render_events(protocol, "fake", 1, ONE, tells_usage=True)
+    response = httpx2.Response(200, headers={"content-type": EVENTS}, stream=Lingering(events))
+
+    async with asyncio.timeout(10):
+        raw = await Streams(FOLDS[protocol], STREAM).ask(PEER, b"{}", Sender(response), Listener(print))
+
+    assert ADAPTER[protocol].read_answer(prompt(), raw, PEER).message.text == "Hm. So."
+    assert response.is_closed
 
 
 @pytest.mark.parametrize("protocol", [RESPONSES, MESSAGES])
@@ -580,6 +600,25 @@ async def test_what_is_kept_of_a_stream_has_the_limit_of_a_document() -> None:
         await stream(MESSAGES, [b" " * 1_000_000] * 9, "application/json")
     with pytest.raises(AnswerTooLarge):
         await stream(MESSAGES, [b"{", *[b" " * 1_000_000] * 9], "application/json")
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        lambda number: {"tool_calls": [{"index": number}]},
+        lambda number: {"extra": [{"index": number}]},
+        lambda number: {"tool_calls": [{"index": 0, "function": {"name": f"n{number % 2}"}}]},
+        lambda number: {"content": [{"type": "thinking", "thinking": [number]}]},
+        lambda number: {"content": "x" if number else [{"type": "other"}]},
+    ],
+)
+async def test_time_for_a_stream_grows_with_its_length_only(delta: Callable[[int], dict[str, object]]) -> None:
+    events = [chunk(**delta(number)) for number in range(30_000)]
+    begun = time.process_time()
+
+    await stream(CHAT, [*events, END])
+
+    assert time.process_time() - begun < 5
 
 
 def test_room_is_for_one_answer() -> None:
