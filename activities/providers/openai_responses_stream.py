@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from mandate.activities.providers import response_limits
-from mandate.activities.providers.rawjson import Raw, write_object
+from mandate.activities.providers.rawjson import Object, Raw, write_object
 from mandate.activities.providers.response_limits import Room
 from mandate.activities.providers.server_events import DONE, Event
 from mandate.activities.providers.streams import StreamEnded, StreamFailed, Tell
@@ -17,14 +17,18 @@ BEFORE_OUTPUT = ("response.created", "response.queued", "response.in_progress")
 async def fold_responses(events: AsyncIterator[Event], tell: Tell, room: Room) -> Raw:
     """Return the response of the last event; most of the others are skipped by their names."""
     items: list[bytes] = []
+    # They say again what was told.
+    items_room = Room()
     is_begun = False
     async for event in events:
         if event.data == DONE:
             continue
         # Some servers give the type only in the data.
-        is_named = event.name.startswith(b"response.")
-        value = {} if is_named else event.read()
-        name = event.name.decode(errors="replace") if is_named else str(value.get("type") or event.name.decode())
+        name = event.name.decode(errors="replace")
+        value: Object = {}
+        if not name.startswith("response."):
+            value = event.read()
+            name = str(value.get("type") or name)
         if name == "error" or value.get("error"):
             raise StreamFailed(event.parse(), is_begun=is_begun)
         if name in ENDS:
@@ -36,7 +40,7 @@ async def fold_responses(events: AsyncIterator[Event], tell: Tell, room: Room) -
                 room.fill(len(delta))
                 tell(delta)
         elif name == ITEM:
-            room.fill(len(event.data))
+            items_room.fill(len(event.data))
             items.append(event.data)
     raise StreamEnded
 
@@ -48,7 +52,8 @@ async def _end(event: Event, name: str, items: list[bytes], *, is_begun: bool) -
     if name == FAILED or response.get("status").value == "failed":
         is_billed = is_begun or isinstance(response.get("usage").value, dict)
         raise StreamFailed(response.get("error"), is_begun=is_billed)
-    if items and not response.get("output").value:
+    is_withheld = response.get("incomplete_details").get("reason").value == "content_filter"
+    if items and not is_withheld and not response.get("output").value:
         # Of servers that give each item only once.
         output = ",".join(Event(b"", item).parse().get("item").text for item in items)
         members = {name: value.text for name, value in response.members.items()}

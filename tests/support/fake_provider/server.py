@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -141,7 +141,7 @@ class FakeProvider:
                 self._billing.charge(asked, model, counted)
             if answer is behaviour:
                 behaviour = replace(answer, tokens=counted)
-        return await self._behave(request, asked, model, behaviour)
+        return await self._behave(request, protocol, document, behaviour)
 
     def _find_cached(self, model: str, body: bytes) -> float:
         """The share of `body` that the request before it with the same beginning had too."""
@@ -150,9 +150,9 @@ class FakeProvider:
         return count_common(before, body) / len(body)
 
     async def _behave(
-        self, request: web.Request, asked: Request, model: str, behaviour: Behaviour
+        self, request: web.Request, protocol: str, document: dict[str, Any], behaviour: Behaviour
     ) -> web.StreamResponse:
-        protocol, document = asked.protocol, asked.json
+        model = document["model"]
         tells_usage = protocol != CHAT or bool(document.get("stream_options", {}).get("include_usage"))
         match behaviour:
             case Problem():
@@ -247,7 +247,8 @@ async def _stream(request: web.Request, events: list[bytes]) -> web.StreamRespon
 
 
 async def _break_stream(request: web.Request, protocol: str, broken: Broken, events: list[bytes]) -> web.StreamResponse:
-    half = next(index for index, event in enumerate(events) if b" goes" in event) + 1
+    # As far as its own text has gone on, that of another to the middle.
+    half = next((index + 1 for index, event in enumerate(events) if b" goes" in event), len(events) // 2)
     response = await _begin_stream(request)
     await response.write(b"".join(events[:half]))
     match broken.how:

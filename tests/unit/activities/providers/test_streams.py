@@ -260,6 +260,17 @@ async def test_items_that_the_last_response_leaves_out_are_those_that_came() -> 
     assert completion == read(RESPONSES, render(RESPONSES, "fake", 1, ONE))
 
 
+async def test_what_a_filter_withholds_is_not_put_back() -> None:
+    events = render_events(RESPONSES, "fake", 1, replace(ONE, stop="filtered"), tells_usage=True)
+    last = json.loads(events[-1].partition(b"data: ")[2])
+    last["response"]["output"] = []
+
+    completion, pieces = await stream(RESPONSES, [*events[:-1], write_event(last, last["type"])])
+
+    assert (completion.finish, completion.message.parts) == (Finish.REFUSED, ())
+    assert pieces == ["Hm.", " So", "."]
+
+
 def chunk(**delta: object) -> bytes:
     return write_event({"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
 
