@@ -29,6 +29,7 @@ def decode(*chunks: bytes) -> list[Event]:
         (b"event: ping\n\ndata: a\n\n", [Event(b"", b"a")]),  # a name alone is no event
         (b"\n\n\n\ndata: a\n\n\n\ndata: b\n\n", [Event(b"", b"a"), Event(b"", b"b")]),
         (b"data: a\r\n\r\ndata: b\r\n\r\n", [Event(b"", b"a"), Event(b"", b"b")]),
+        (b"event: x\r\ndata: a\r\ndata: b\r\n\r\n", [Event(b"x", b"a\nb")]),
         (b"data: a\r\rdata: b\r\r", [Event(b"", b"a"), Event(b"", b"b")]),
         (b"\xef\xbb\xbfdata: a\n\n", [Event(b"", b"a")]),
         (b"data: a\n\ndata: b\n", [Event(b"", b"a")]),  # it may be cut
