@@ -12,6 +12,11 @@ service: address and headers of a server
 params: request fields of an agent file
 requests: parts of all requests
 responses: parts of all answers
+streams: answers that come in pieces
+openai_responses_stream: streamed answers of Responses
+openai_chat_stream: streamed answers of Chat Completions
+anthropic_stream: streamed answers of Messages
+server_events: server-sent events in bytes
 response_limits: bounds on an answer's size
 breaker: pauses for models that are down
 errors: a provider's faults as failures

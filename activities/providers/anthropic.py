@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import anthropic
@@ -12,6 +12,7 @@ import httpx2
 from anthropic._types import RequestOptions
 
 from mandate.activities.providers import errors, params, responses
+from mandate.activities.providers.anthropic_stream import fold_messages
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import (
@@ -31,8 +32,9 @@ from mandate.activities.providers.requests import (
     make_timeout,
     offer_tools,
 )
-from mandate.activities.providers.response_limits import limit
+from mandate.activities.providers.response_limits import ACCEPT_EVENTS, limit
 from mandate.activities.providers.service import Headers, Service, list_foreign
+from mandate.activities.providers.streams import STREAM, Listener, Streams, make_listener
 from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.model import Usage
@@ -69,13 +71,16 @@ class AnthropicMessages:
         )
         self._offered = AgentPart(lambda prompt: offer_tools(service.provider, PROTOCOL, prompt))
         self._agents = AgentPart(lambda prompt: _agent_part(prompt, self._offered.of(prompt)))
+        self._streams = Streams(fold_messages, STREAM)
 
     async def complete(self, prompt: Prompt) -> Completion:
         headers = self._service.make_headers(prompt)
         secrets = (self._service.api_key,) if headers is None else headers.secrets
         base_url = str(self._client.base_url)
         peer = errors.Peer(self._service.provider, prompt.model, base_url, prompt.attempt, secrets=secrets)
-        return self.read_answer(prompt, await self._post(prompt, peer, headers), peer)
+        listener = make_listener(prompt)
+        completion = self.read_answer(prompt, await self._post(prompt, peer, headers, listener), peer)
+        return completion if listener is None else listener.finish(completion)
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""
@@ -115,31 +120,47 @@ class AnthropicMessages:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _post(self, prompt: Prompt, peer: errors.Peer, headers: Headers | None) -> Raw:
+    async def _post(self, prompt: Prompt, peer: errors.Peer, headers: Headers | None, listener: Listener | None) -> Raw:
+        body, send = self.request(prompt), partial(self._send, prompt, headers)
         seconds = prompt.timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                response = await self._client.post(
-                    "/v1/messages",
-                    cast_to=httpx2.Response,
-                    content=self.request(prompt),
-                    options=self._options(prompt, headers),
-                )
-        except anthropic.APIStatusError as error:
-            raise errors.from_status(peer, error.status_code, error.response.headers, error.response.text) from None
-        except (TimeoutError, anthropic.APITimeoutError) as error:
+                if listener is not None:
+                    return await self._streams.ask(peer, body, send, listener)
+                response = await send(body, is_streamed=False)
+        except (TimeoutError, anthropic.APITimeoutError, httpx2.TimeoutException) as error:
             raise errors.from_timeout(peer, seconds, error) from None
         except (anthropic.AnthropicError, httpx2.RequestError) as error:
             raise errors.from_connection(peer, error) from None
+        if not response.is_success:
+            raise errors.from_response(peer, response)
         return await errors.read_document(peer, response)
 
-    def _options(self, prompt: Prompt, headers: Headers | None) -> RequestOptions:
+    async def _send(
+        self, prompt: Prompt, headers: Headers | None, body: bytes, *, is_streamed: bool
+    ) -> httpx2.Response:
+        try:
+            response = await self._client.post(
+                "/v1/messages",
+                cast_to=httpx2.Response,
+                content=body,
+                options=self._options(prompt, headers, is_streamed=is_streamed),
+                stream=is_streamed,
+                stream_cls=anthropic.AsyncStream[object],
+            )
+        except anthropic.APIStatusError as error:
+            return error.response
+        assert isinstance(response, httpx2.Response)
+        return response
+
+    def _options(self, prompt: Prompt, headers: Headers | None, *, is_streamed: bool) -> RequestOptions:
         timeout = make_timeout(prompt.timeout)
+        accept = {"Accept": ACCEPT_EVENTS} if is_streamed else {}
         if headers is None:
-            return {"timeout": timeout}
+            return {"timeout": timeout, "headers": accept}
         foreign = dict.fromkeys(list_foreign(self._client.default_headers), anthropic.Omit())
         # Where an answer sends to, nobody has said that keys may go.
-        return {"timeout": timeout, "headers": {**foreign, **headers.values}, "follow_redirects": False}
+        return {"timeout": timeout, "headers": {**foreign, **accept, **headers.values}, "follow_redirects": False}
 
 
 def _fit_thinking(prompt: Prompt) -> Prompt:

@@ -18,7 +18,7 @@ from mandate.workflows.rules.plain_text import shorten
 
 EXCERPT_CHARACTERS = 200
 _DELAY = re.compile(r"([0-9]+(?:\.[0-9]+)?)s")
-_SHOWN_BYTES = 4096
+SHOWN_BYTES = 4096
 
 _TOO_LONG = (
     "context_length_exceeded",
@@ -59,6 +59,7 @@ _MISCONFIGURED = (
     "deploymentnotfound",
 )
 """Of a wrong key or name of a model, which some servers answer with 400."""
+_OF_IMAGES = ("image_", "invalid_image")
 _WRITTEN_BADLY = "tool_use_failed"
 """Groq's code for a call that the model wrote and that cannot be read: another attempt may do better."""
 _TRANSIENT: Mapping[str, ModelFault] = {
@@ -66,6 +67,21 @@ _TRANSIENT: Mapping[str, ModelFault] = {
     "rate_limit_error": "rate_limit",
     "overloaded_error": "overloaded",
 }
+_STATUSES: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "BadRequestError": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "too_many_requests": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""Statuses of the errors that a stream gives by their type; those of others are the server's faults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +150,11 @@ def from_status(peer: Peer, status: int, headers: Mapping[str, str], body: str) 
     return peer.failure(fault, what, status=status, retry_after=wait or None, retryable=retryable)
 
 
+def from_response(peer: Peer, response: httpx2.Response) -> ApplicationError:
+    """Return the failure for an answer that is not 2xx and has been read."""
+    return from_status(peer, response.status_code, response.headers, response.text)
+
+
 def from_error_object(peer: Peer, error: Raw) -> ApplicationError:
     """Return the failure for an error that came with HTTP 200."""
     raw_code = error.get("code")
@@ -142,9 +163,26 @@ def from_error_object(peer: Peer, error: Raw) -> ApplicationError:
     message = shorten(peer.redact(message), EXCERPT_CHARACTERS)
     status = raw_code.count if 400 <= raw_code.count <= 599 else None
     what = f"failed{f' ({code})' if code else ''}: {message}"
-    if code.startswith(("image_", "invalid_image")):
+    if code.startswith(_OF_IMAGES):
         return peer.failure("bad_request", what, status=200)
     return peer.failure(_TRANSIENT.get(code) or _fault(status or 500, code, message), what, status=status or 200)
+
+
+def from_error_event(peer: Peer, event: Raw, *, is_begun: bool) -> ApplicationError:
+    """Return the failure for an error in a stream: that of the same error with a status, after HTTP 200.
+
+    What `is_begun` may be billed, whatever came of it.
+    """
+    code, message = map(peer.redact, _explain_body(peer.redact(event.text)) if event.value else ("", ""))
+    error = event.get("error") if isinstance(event.get("error").value, dict) else event
+    told = next((told for name in ("code", "status") if 400 <= (told := error.get(name).count) <= 599), None)
+    status = told or _STATUSES.get(code) or _STATUSES.get(error.get("type").string, 500)
+    what = f"failed{f' ({code})' if code else ''}: {shorten(message, EXCERPT_CHARACTERS) or 'no text'}"
+    is_of_request = code.startswith(_OF_IMAGES)
+    fault: ModelFault = "bad_request" if is_of_request else _TRANSIENT.get(code) or _fault(status, code, message)
+    wait = _find_wait(event.text) or read_wait(error.get("retry_after").value)
+    billed = True if is_begun else None
+    return peer.failure(fault, what, status=told or 200, retry_after=wait or None, may_be_billed=billed)
 
 
 def from_malformed(peer: Peer, why: str, body: str, content_type: str) -> ApplicationError:
@@ -188,10 +226,14 @@ async def read_document(peer: Peer, response: httpx2.Response) -> Raw:
     Raises:
         ApplicationError: it is something else, for example a proxy's HTML page.
     """
-    media = response.headers.get("content-type", "")
-    beginning = response.content[:_SHOWN_BYTES].decode("utf-8", "replace")
+    return await read_body(peer, response.content, response.headers.get("content-type", ""))
+
+
+async def read_body(peer: Peer, content: bytes, media: str) -> Raw:
+    """Return the JSON object in the body of a 2xx answer; raise as `read_document`."""
+    beginning = content[:SHOWN_BYTES].decode("utf-8", "replace")
     try:
-        raw = await response_limits.parse(response.content)
+        raw = await response_limits.parse(content)
     except ValueError as error:
         raise from_malformed(peer, str(error), beginning, media) from None
     if not isinstance(raw.value, dict):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mandate.activities.providers import errors, params, responses
 from mandate.activities.providers.base import Completion, Prompt
+from mandate.activities.providers.openai_chat_stream import fold_chat
 from mandate.activities.providers.openai_client import OpenAiClient
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import (
@@ -21,6 +22,7 @@ from mandate.activities.providers.requests import (
     offer_tools,
 )
 from mandate.activities.providers.service import Service
+from mandate.activities.providers.streams import STREAM, Streams, make_listener
 from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.endpoints import MaxTokensField
@@ -28,6 +30,8 @@ from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Protocol, RefusalPart, TextPart
 
 PROTOCOL: Protocol = "openai.chat"
+USAGE = b'"stream_options":{"include_usage":true},'
+"""Asks for the usage of a streamed answer, which is left out otherwise."""
 
 _PARAGRAPH = rb"\n\n"
 _NOTED = b'{"role":"assistant","content":"Noted."}'
@@ -56,10 +60,13 @@ class OpenAiChat:
         self._systems = AgentPart(_system)
         self._offered = AgentPart(lambda prompt: offer_tools(service.provider, PROTOCOL, prompt))
         self._tools = AgentPart(lambda prompt: _tools(self._offered.of(prompt)))
+        self._streams = Streams(fold_chat, STREAM + USAGE, STREAM)
 
     async def complete(self, prompt: Prompt) -> Completion:
-        body, peer = await self._client.post(prompt, self.request(prompt))
-        return self.read_answer(prompt, body, peer)
+        listener = make_listener(prompt)
+        body, peer = await self._client.post(prompt, self.request(prompt), self._streams, listener)
+        completion = self.read_answer(prompt, body, peer)
+        return completion if listener is None else listener.finish(completion)
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""

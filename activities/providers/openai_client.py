@@ -5,6 +5,7 @@ its own authentication, connections and errors.
 """
 
 import asyncio
+from functools import partial
 
 import httpx2
 import openai
@@ -14,8 +15,9 @@ from mandate.activities.providers import errors
 from mandate.activities.providers.base import Prompt
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import DIRECT, LIMITS, TIMEOUT, make_timeout
-from mandate.activities.providers.response_limits import limit
+from mandate.activities.providers.response_limits import ACCEPT_EVENTS, limit
 from mandate.activities.providers.service import Headers, Service, list_foreign
+from mandate.activities.providers.streams import Listener, Streams
 
 KEYLESS = "EMPTY"
 """Sent to a server that wants no key: the SDK demands one."""
@@ -38,35 +40,53 @@ class OpenAiClient:
         # Whole, since the SDK takes its base apart again for each relative one.
         self._url = f"{self._base_url.rstrip('/')}{path}"
 
-    async def post(self, prompt: Prompt, body: bytes) -> tuple[Raw, errors.Peer]:
+    async def post(
+        self, prompt: Prompt, body: bytes, streams: Streams, listener: Listener | None
+    ) -> tuple[Raw, errors.Peer]:
         """Post a request and return the JSON object of the answer, and the peer to blame if it is no good."""
         headers = self._service.make_headers(prompt)
         secrets = (self._service.api_key,) if headers is None else headers.secrets
         peer = errors.Peer(self._service.provider, prompt.model, self._base_url, prompt.attempt, secrets=secrets)
         seconds = prompt.timeout.total_seconds()
+        send = partial(self._send, prompt, headers)
         try:
             async with asyncio.timeout(seconds):
-                response = await self._client.post(
-                    self._url,
-                    cast_to=httpx2.Response,
-                    content=body,
-                    options=self._options(prompt, headers),
-                )
-        except openai.APIStatusError as error:
-            raise errors.from_status(peer, error.status_code, error.response.headers, error.response.text) from None
-        except (TimeoutError, openai.APITimeoutError) as error:
+                if listener is not None:
+                    return await streams.ask(peer, body, send, listener), peer
+                response = await send(body, is_streamed=False)
+        except (TimeoutError, openai.APITimeoutError, httpx2.TimeoutException) as error:
             raise errors.from_timeout(peer, seconds, error) from None
         except (openai.OpenAIError, httpx2.RequestError) as error:
             raise errors.from_connection(peer, error) from None
+        if not response.is_success:
+            raise errors.from_response(peer, response)
         return await errors.read_document(peer, response), peer
 
-    def _options(self, prompt: Prompt, headers: Headers | None) -> RequestOptions:
+    async def _send(
+        self, prompt: Prompt, headers: Headers | None, body: bytes, *, is_streamed: bool
+    ) -> httpx2.Response:
+        try:
+            response = await self._client.post(
+                self._url,
+                cast_to=httpx2.Response,
+                content=body,
+                options=self._options(prompt, headers, is_streamed=is_streamed),
+                stream=is_streamed,
+                stream_cls=openai.AsyncStream[object],
+            )
+        except openai.APIStatusError as error:
+            return error.response
+        assert isinstance(response, httpx2.Response)
+        return response
+
+    def _options(self, prompt: Prompt, headers: Headers | None, *, is_streamed: bool) -> RequestOptions:
         timeout = make_timeout(prompt.timeout)
+        accept = {"Accept": ACCEPT_EVENTS} if is_streamed else {}
         if headers is None:
-            return {"timeout": timeout}
+            return {"timeout": timeout, "headers": accept}
         foreign = dict.fromkeys(list_foreign(self._client.default_headers), openai.Omit())
         # Where an answer sends to, nobody has said that keys may go.
-        return {"timeout": timeout, "headers": {**foreign, **headers.values}, "follow_redirects": False}
+        return {"timeout": timeout, "headers": {**foreign, **accept, **headers.values}, "follow_redirects": False}
 
     async def close(self) -> None:
         await self._client.close()

@@ -6,6 +6,7 @@ from itertools import chain
 from mandate.activities.providers import errors, params, responses
 from mandate.activities.providers.base import Completion, Prompt
 from mandate.activities.providers.openai_client import OpenAiClient
+from mandate.activities.providers.openai_responses_stream import fold_responses
 from mandate.activities.providers.rawjson import Raw
 from mandate.activities.providers.requests import (
     AgentPart,
@@ -21,6 +22,7 @@ from mandate.activities.providers.requests import (
     offer_tools,
 )
 from mandate.activities.providers.service import Service
+from mandate.activities.providers.streams import STREAM, Streams, make_listener
 from mandate.activities.providers.tool_schemas import OfferedTool
 from mandate.workflows.contracts.base import JsonObject, digest_of
 from mandate.workflows.contracts.model import Usage
@@ -45,10 +47,13 @@ class OpenAiResponses:
         self._client = OpenAiClient("/responses", service)
         self._offered = AgentPart(lambda prompt: offer_tools(service.provider, PROTOCOL, prompt))
         self._agents = AgentPart(lambda prompt: _agent_part(prompt, self._offered.of(prompt)))
+        self._streams = Streams(fold_responses, STREAM)
 
     async def complete(self, prompt: Prompt) -> Completion:
-        body, peer = await self._client.post(prompt, self.request(prompt))
-        return self.read_answer(prompt, body, peer)
+        listener = make_listener(prompt)
+        body, peer = await self._client.post(prompt, self.request(prompt), self._streams, listener)
+        completion = self.read_answer(prompt, body, peer)
+        return completion if listener is None else listener.finish(completion)
 
     def request(self, prompt: Prompt) -> bytes:
         """Return the request's bytes. The conversation comes last: a request begins like the one before it."""

@@ -6,11 +6,16 @@ survive being read and written again.
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cached_property
+from typing import TypeGuard
+
+Object = dict[str, object]
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """An escape that may be half of a surrogate pair, or such a half itself."""
+_HALF = re.compile(r"[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _NO_TEXT = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
 """Stand-ins for the bytes of an answer that were no text, see `response_limits.decode`."""
@@ -109,6 +114,40 @@ class Raw:
         except UnicodeEncodeError:
             return False
         return True
+
+
+def is_object(value: object) -> TypeGuard[Object]:
+    return isinstance(value, dict)
+
+
+def list_objects(value: object) -> list[Object]:
+    """Return the objects in a list; none of what is no list."""
+    return [entry for entry in value if is_object(entry)] if isinstance(value, list) else []
+
+
+def write(value: object) -> str:
+    """Return `value` as JSON: halves of surrogate pairs as escapes, so that two halves make a pair again."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if text.isascii() or _HALF.search(text) is None:
+        return text
+    return json.dumps(value, separators=(",", ":"))
+
+
+def join_halves(text: str) -> str:
+    """Return `text` with halves of surrogate pairs that stand side by side as the characters that they make."""
+    if text.isascii() or _HALF.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def escape_halves(text: str) -> str:
+    """Return JSON with the halves of surrogate pairs in it as escapes."""
+    return text if text.isascii() else _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
+def write_object(members: Mapping[str, str]) -> str:
+    """Return an object of members that are JSON already."""
+    return f"{{{','.join(f'{write(name)}:{text}' for name, text in members.items())}}}"
 
 
 def _integer(digits: str) -> int | float:

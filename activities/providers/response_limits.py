@@ -12,6 +12,11 @@ from mandate.activities.threads import run_in_thread
 
 MAX_BYTES = 8 * 1024 * 1024
 """Of one answer, unpacked; the longest output of any model is a tenth of it."""
+MAX_STREAM_BYTES = 16 * MAX_BYTES
+"""Of an answer in events, of which what is kept has the limit of one answer: a word comes with a hundred times its size
+around it."""
+PIECE_BYTES = 16
+"""At least of each piece of such an answer that is kept."""
 MAX_ERROR_BYTES = 64 * 1024
 """Of an answer that is not 2xx; what stands beyond is left out."""
 MAX_PARTS = 200_000
@@ -23,8 +28,33 @@ _LEVELS = 4
 """Down to the calls of an answer in every protocol."""
 
 
+EVENTS = "text/event-stream"
+ACCEPT_EVENTS = f"{EVENTS}, application/json"
+"""Header of a request for an answer in events, by which its limit is known."""
+
+
 class AnswerTooLarge(httpx2.ReadError):
     """An answer that is not read to its end."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the answer is longer than {MAX_BYTES:,} bytes")
+
+
+class Room:
+    """Room for what is kept of an answer in events."""
+
+    def __init__(self) -> None:
+        self._left = MAX_BYTES
+
+    def fill(self, size: int) -> None:
+        """Take in a piece of this size.
+
+        Raises:
+            AnswerTooLarge: there is no room for it.
+        """
+        self._left -= size + PIECE_BYTES
+        if self._left < 0:
+            raise AnswerTooLarge
 
 
 def limit(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
@@ -42,13 +72,18 @@ async def parse(content: bytes) -> Raw:
     Raises:
         ValueError: it is not JSON, nested too deeply, or has too many parts.
     """
-    if content.count(b"{") + content.count(b"[") > MAX_PARTS:
-        raise ValueError(f"it has more than {MAX_PARTS:,} objects and lists")
+    check_parts(content)
     if len(content) < ASIDE_BYTES:
         return Raw.read(decode(content))
     raw = await run_in_thread(lambda: _parse(content), threading.Event(), ended=lambda: None)
     assert isinstance(raw, Raw)
     return raw
+
+
+def check_parts(content: bytes) -> None:
+    """Raise `ValueError` for JSON of so many parts that it is not to be parsed."""
+    if content.count(b"{") + content.count(b"[") > MAX_PARTS:
+        raise ValueError(f"it has more than {MAX_PARTS:,} objects and lists")
 
 
 def decode(content: bytes) -> str:
@@ -89,7 +124,8 @@ class _Bounded(httpx2.AsyncBaseTransport):
             for name, value in response.headers.multi_items()
             if name.lower() not in unpacked
         ]
-        body = _Body(response)
+        is_streamed = request.headers.get("accept") == ACCEPT_EVENTS
+        body = _Body(response, MAX_STREAM_BYTES if is_streamed else MAX_BYTES)
         return httpx2.Response(response.status_code, headers=headers, stream=body, extensions=response.extensions)
 
     async def aclose(self) -> None:
@@ -97,17 +133,18 @@ class _Bounded(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, response: httpx2.Response) -> None:
+    def __init__(self, response: httpx2.Response, limit: int) -> None:
         self._response = response
+        self._limit = limit
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         is_answer = self._response.status_code < 300
-        left = MAX_BYTES if is_answer else MAX_ERROR_BYTES
+        left = self._limit if is_answer else MAX_ERROR_BYTES
         try:
             async for chunk in self._response.aiter_bytes():
                 if len(chunk) > left:
                     if is_answer:
-                        raise AnswerTooLarge(f"the answer is longer than {MAX_BYTES:,} bytes")
+                        raise AnswerTooLarge
                     yield chunk[:left]
                     return
                 left -= len(chunk)

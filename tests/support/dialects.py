@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.fake_provider.behaviours import CHAT, RESPONSES
+from tests.support.fake_provider.streams import write_event, write_events
 from tests.support.http_peer import Reply, Seen
 
 SECRETS = {
@@ -21,6 +23,7 @@ SECRETS = {
     "VLLM_LARGE_API_KEY": "vllm-key-0123",
 }
 
+STREAM_FIELDS = frozenset({"stream", "stream_options"})
 COMMON = {"model", "messages", "tools"}
 
 
@@ -48,6 +51,10 @@ class Dialect:
     retried: bool = False
     more: Mapping[str, str] = field(default_factory=dict)
     """Headers that say nothing of who asks."""
+    stream_fields: frozenset[str] = frozenset({"stream", "stream_options"})
+    """Fields that ask for a stream: it refuses others."""
+    ends_with_usage: bool = False
+    """The usage of a streamed answer is in the event of its end, whatever was asked for."""
 
     def refusal(self, seen: Seen) -> Reply | None:
         """Return what the vendor says of a request that it does not take."""
@@ -59,9 +66,25 @@ class Dialect:
         if any(seen.headers.get(name) != value for name, value in self.more.items()):
             return reply({"error": {"message": "a header is missing"}}, 400)
         document = json.loads(seen.body)
-        if set(document) != self.fields:
+        if document.keys() & STREAM_FIELDS - self.stream_fields:
+            [name] = document.keys() & STREAM_FIELDS - self.stream_fields
+            detail = {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted"}
+            return reply({"object": "error", "message": {"detail": [detail]}, "type": "invalid_request_error"}, 422)
+        if set(document) - STREAM_FIELDS != self.fields:
             return reply({"error": {"message": f"fields: {sorted(document)}"}}, 422)
         return None if document["model"] == self.model else reply({"error": {"message": "no such model"}}, 404)
+
+    def respond(self, seen: Seen) -> Reply:
+        """Return its answer, in events where the request asks for them."""
+        document = json.loads(seen.body)
+        if not document.get("stream"):
+            return reply(self.answer)
+        protocol = RESPONSES if "input" in document else CHAT
+        events = write_events(protocol, self.answer, tells_usage="stream_options" in document)
+        if self.ends_with_usage:
+            end = json.loads(events[-2].removeprefix(b"data: "))
+            events[-2] = write_event(end | {"usage": self.answer["usage"]})
+        return Reply(200, b"".join(events), {"Content-Type": "text/event-stream; charset=utf-8"})
 
 
 def reply(document: object, status: int = 200, **headers: str) -> Reply:
@@ -130,6 +153,7 @@ DIALECTS: Mapping[str, Dialect] = {
         fields=frozenset(
             {"model", "max_output_tokens", "prompt_cache_key", "include", "store", "instructions", "tools", "input"}
         ),
+        stream_fields=frozenset({"stream"}),
         answer=AZURE_ANSWER,
         tokens=(100, 64, 20),
         error=reply(
@@ -221,6 +245,8 @@ DIALECTS: Mapping[str, Dialect] = {
         target="/v1/chat/completions",
         headers=bearer("MISTRAL_API_KEY"),
         fields=MAX_TOKENS,
+        stream_fields=frozenset({"stream"}),
+        ends_with_usage=True,
         answer=chat("mistral-large-latest", used(), call_id="D681PevKs"),
         error=reply(
             {"object": "error", "message": "Invalid model: mistral-huge", "type": "invalid_model", "code": "1500"}, 400

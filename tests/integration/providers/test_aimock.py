@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,20 @@ FIXTURES: list[dict[str, Any]] = [
     },
     {"match": {"userMessage": "flaky", "sequenceIndex": 1}, "response": {"content": "recovered"}},
     {"match": {"userMessage": "length"}, "response": {"content": "cut", "finishReason": "length"}},
+    {
+        "match": {"userMessage": "broken"},
+        "response": {"content": "This answer is never whole."},
+        "chunkSize": 5,
+        "truncateAfterChunks": 3,
+    },
+    {
+        "match": {"userMessage": "long"},
+        "response": {
+            "content": "This answer \U0001f600 comes in pieces.",
+            "usage": {"input_tokens": 9, "output_tokens": 7},
+        },
+        "chunkSize": 5,
+    },
 ]
 
 
@@ -187,3 +202,42 @@ async def test_broken_answer_may_be_asked_for_again(chaos: str, fault: str) -> N
             assert caught.value.details[0]["fault"] == fault
             assert not caught.value.non_retryable
             await adapter.close()
+
+
+async def test_streamed_tools_go_round(adapter: Adapter) -> None:
+    pieces: list[str] = []
+    question = told("What is the weather?")
+    first = await adapter.complete(replace(prompt((question,)), on_text=pieces.append))
+
+    conversation = Conversation((question, first.message, results(first.message)))
+    last = await adapter.complete(replace(prompt(conversation), on_text=pieces.append))
+
+    assert [json.loads(call.arguments) for call in first.message.calls] == [{"city": "Rome"}, {"city": "Oslo"}]
+    assert (last.message.text, last.finish) == ("Rome 21C, Oslo 3C", Finish.COMPLETE)
+    assert "".join(pieces) == first.message.text + last.message.text
+
+
+async def test_streamed_answer_is_that_of_a_document(adapter: Adapter) -> None:
+    pieces: list[str] = []
+    plain = await adapter.complete(prompt((told("long"),)))
+    streamed = await adapter.complete(replace(prompt((told("long"),)), on_text=pieces.append))
+
+    assert streamed.message.parts == plain.message.parts
+    assert (streamed.finish, streamed.problem, streamed.answered_by) == (plain.finish, plain.problem, plain.answered_by)
+    assert "".join(pieces) == plain.message.text
+    assert len(pieces) > 3
+
+
+async def test_streamed_answer_that_is_cut_is_a_dropped_connection(adapter: Adapter) -> None:
+    with pytest.raises(ApplicationError) as caught:
+        await adapter.complete(replace(prompt((told("broken"),)), on_text=lambda _: None))
+
+    assert caught.value.details == ({"fault": "connection", "status": None, "may_be_billed": True},)
+
+
+async def test_streamed_request_may_be_refused(adapter: Adapter) -> None:
+    with pytest.raises(ApplicationError) as caught:
+        await adapter.complete(replace(prompt((told("ratelimit"),)), on_text=lambda _: None))
+
+    assert caught.value.details[0] == {"fault": "rate_limit", "status": 429}
+    assert caught.value.next_retry_delay == timedelta(seconds=7)

@@ -4,6 +4,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -75,6 +76,29 @@ async def test_request_is_as_the_vendor_wants_it_and_the_answer_is_read(peer: Ht
     ]
     assert (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) == dialect.tokens
     assert completion.answered_by == dialect.answer["model"]
+    await provider.close()
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_streamed_answer_of_the_vendor_is_that_of_its_document(peer: HttpPeer, name: str) -> None:
+    dialect = DIALECTS[name]
+
+    async def script(seen: Seen) -> Reply:
+        return dialect.refusal(seen) or dialect.respond(seen)
+
+    peer.script = script
+    provider = await make(ENDPOINTS[name], peer.url, name, **SECRETS)
+
+    plain = await provider.complete(prompt(model=dialect.model))
+    streamed = await provider.complete(replace(prompt(model=dialect.model), on_text=lambda _: None))
+    again = await provider.complete(replace(prompt(model=dialect.model), on_text=lambda _: None))
+
+    assert streamed.message.parts == again.message.parts == plain.message.parts
+    assert (streamed.usage, streamed.answered_by) == (plain.usage, plain.answered_by)
+    assert (streamed.finish, streamed.problem) == (plain.finish, plain.problem)
+    assert bool(streamed.message.native) is bool(plain.message.native)
+    # Mistral's servers refuse `stream_options`, once.
+    assert len(peer.seen) == (4 if name == "mistral" else 3)
     await provider.close()
 
 

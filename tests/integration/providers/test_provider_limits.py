@@ -4,15 +4,17 @@ import gzip
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 from temporalio.exceptions import ApplicationError
 
-from mandate.activities.providers.response_limits import MAX_BYTES
+from mandate.activities.providers.response_limits import MAX_BYTES, MAX_STREAM_BYTES
 from mandate.workflows.contracts.failures import FailureType
 from tests.support.event_loop import Standstill
 from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES
+from tests.support.fake_provider.streams import write_events
 from tests.support.prompts import ADAPTERS, Adapter, prompt
 
 TEXT = "x" * 4_000_000
@@ -34,10 +36,11 @@ class Peer:
     body = b""
     times = 1
     packed = False
+    media = "application/json"
     sent = 0
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        headers = {"content-type": "application/json", **({"content-encoding": "gzip"} if self.packed else {})}
+        headers = {"content-type": self.media, **({"content-encoding": "gzip"} if self.packed else {})}
         response = web.StreamResponse(status=self.status, headers=headers)
         await response.prepare(request)
         self.sent = 0
@@ -65,9 +68,10 @@ async def adapter(request: pytest.FixtureRequest, peer: Peer) -> AsyncIterator[A
     await runner.cleanup()
 
 
-async def failure(adapter: Adapter) -> ApplicationError:
+async def failure(adapter: Adapter, *, is_streamed: bool = False) -> ApplicationError:
+    asked = replace(prompt(), on_text=lambda _: None) if is_streamed else prompt()
     with pytest.raises(ApplicationError) as caught:
-        await adapter.complete(prompt())
+        await adapter.complete(asked)
     return caught.value
 
 
@@ -82,6 +86,27 @@ async def test_an_answer_that_is_too_long_is_a_malformed_one(adapter: Adapter, p
     assert (error.type, error.non_retryable) == (FailureType.MODEL_UNAVAILABLE, False)
     assert f"answered with more than {MAX_BYTES:,} bytes, which are not read" in error.message
     assert packed or peer.sent < 3 * MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("media", "body", "most"),
+    [
+        ("application/json", b" " * 1_000_000, 3 * MAX_BYTES),
+        ("text/event-stream", b"data: " + b"x" * 1_000_000, 3 * MAX_BYTES),
+        # Of what is not kept, a stream may have more.
+        ("text/event-stream", b": " + b"x" * 1_000_000 + b"\n\n", MAX_STREAM_BYTES + 2 * MAX_BYTES),
+    ],
+)
+async def test_a_stream_that_is_too_long_is_a_malformed_answer(
+    adapter: Adapter, peer: Peer, media: str, body: bytes, most: int
+) -> None:
+    peer.media, peer.body, peer.times = media, body, 400
+
+    error = await failure(adapter, is_streamed=True)
+
+    assert error.details == ({"fault": "malformed", "status": None, "may_be_billed": True},)
+    assert error.message.endswith(f"answered with more than {MAX_BYTES:,} bytes, which are not read")
+    assert peer.sent < most
 
 
 async def test_an_error_that_is_too_long_is_read_in_part(adapter: Adapter, peer: Peer) -> None:
@@ -112,5 +137,19 @@ async def test_the_worker_goes_on_while_a_large_answer_is_read(adapter: Adapter,
         completion = await adapter.complete(prompt())
 
     assert completion.message.text == TEXT
+    assert still.processor_seconds < 0.5
+    assert still.seconds < 5
+
+
+async def test_the_worker_goes_on_while_a_large_stream_is_read(adapter: Adapter, peer: Peer) -> None:
+    protocol = next(name for name, make in ADAPTERS.items() if type(make("http://h")) is type(adapter))
+    document = SAID[protocol] | ({"status": "completed"} if protocol == RESPONSES else {"type": "message"})
+    peer.media, peer.body = "text/event-stream", b"".join(write_events(protocol, document, pieces=20))
+    pieces: list[str] = []
+
+    async with Standstill() as still:
+        completion = await adapter.complete(replace(prompt(), on_text=pieces.append))
+
+    assert completion.message.text == "".join(pieces) == TEXT
     assert still.processor_seconds < 0.5
     assert still.seconds < 5

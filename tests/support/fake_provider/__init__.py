@@ -4,6 +4,7 @@
 - `behaviours`: answers, errors and cut connections that it can be told, and those that a model's name says.
 - `rules`: what each vendor refuses with 400.
 - `bodies`: answers and errors as each protocol writes them.
+- `streams`: the same answers in events, where a request asks for them.
 - `requests`: a request as it came.
 - `tokens`: exact token counts, reported and limited where the server is told a `window` or to `count`.
 - `billing`: the provider's own account of what it took in, where the server is given one.

@@ -32,6 +32,10 @@ class Answer:
     unknown_item: bool = False
     delay: float = 0.0
     """Seconds before the answer."""
+    pieces: int = 3
+    """Of each of its texts, where it is streamed."""
+    streams: bool = True
+    """Else it is one document whatever the request asks for."""
     tokens: "tuple[int, int, int] | None" = None
     """Input, the cached part of it, and output, as it reports them; `None` for the numbers that are always the same."""
     then: Callable[[], None] | None = None
@@ -61,11 +65,16 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """`drop` closes the connection without an answer, `cut` in the middle of one."""
+    """`drop` closes the connection without an answer, `cut` in the middle of one.
 
-    how: Literal["drop", "cut"]
+    The others are of streams, half of which comes, and `cut` where nothing is streamed: `half_event` ends orderly but
+    in the middle of an event, `end` between two events, `stall` goes on never, and `error` tells of `problem`.
+    """
+
+    how: Literal["drop", "cut", "half_event", "end", "stall", "error"]
     lost: Answer | None = None
     """The answer that nobody gets; it is billed as one that came."""
+    problem: "Problem | None" = None
 
 
 Behaviour = Answer | Problem | Body | Broken
@@ -114,6 +123,11 @@ NAMED: dict[str, Behaviour] = {
     "list": Body(b"[1, 2]", content_type="application/json"),
     "drop": Broken("drop"),
     "cut": Broken("cut"),
+    "plain": Answer(text="All done.", streams=False),
+    "half-event": Broken("half_event"),
+    "early-end": Broken("end"),
+    "stall": Broken("stall"),
+    "late-overload": Broken("error", problem=Problem(529, "overloaded_error", "Overloaded")),
 }
 """Behaviours by the name of a model: `fake-quota` is out of quota."""
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from tests.support.fake_provider import streams
 from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, Answer, Call, Problem
 
 
@@ -20,11 +21,27 @@ def error_body(protocol: str, problem: Problem) -> bytes:
 
 def render(protocol: str, model: str, number: int, answer: Answer) -> bytes:
     """The body of `answer` number `number` of this server."""
-    document = {RESPONSES: _responses, CHAT: _chat, MESSAGES: _messages}[protocol](model, number, answer)
-    text = json.dumps(document)
-    for index, call in enumerate(answer.calls):
-        text = text.replace(f'"<input {index}>"', call.arguments)
+    text = json.dumps(_document(protocol, model, number, answer))
+    for name, arguments in _inputs(answer).items():
+        text = text.replace(f'"{name}"', arguments)
     return text.encode()
+
+
+def render_events(protocol: str, model: str, number: int, answer: Answer, *, tells_usage: bool) -> list[bytes]:
+    """The events of `answer` number `number` of this server."""
+    document = _document(protocol, model, number, answer)
+    return streams.write_events(
+        protocol, document, pieces=answer.pieces, tells_usage=tells_usage, inputs=_inputs(answer)
+    )
+
+
+def _document(protocol: str, model: str, number: int, answer: Answer) -> dict[str, Any]:
+    return {RESPONSES: _responses, CHAT: _chat, MESSAGES: _messages}[protocol](model, number, answer)
+
+
+def _inputs(answer: Answer) -> dict[str, str]:
+    """Arguments that are JSON as they are, by what stands for them."""
+    return {f"<input {index}>": call.arguments for index, call in enumerate(answer.calls)}
 
 
 def _id(call: Call, prefix: str, number: int, index: int) -> str:

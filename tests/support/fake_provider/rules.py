@@ -47,6 +47,11 @@ def check(protocol: str, body: Json, headers: Mapping[str, str]) -> None:
     for name in body:
         _demand(name not in _SAMPLING, f"{name}: unsupported parameter")
         _demand(name in _KNOWN[protocol], f"Unknown parameter: '{name}'")
+    _demand(isinstance(body.get("stream", False), bool), "stream: Input should be a valid boolean")
+    _demand(
+        "stream_options" not in body or body.get("stream"),
+        "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+    )
     {RESPONSES: _responses, CHAT: _chat, MESSAGES: _messages}[protocol](body)
     if protocol == MESSAGES:
         _demand("anthropic-version" in headers, "anthropic-version: header is required")

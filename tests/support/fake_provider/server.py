@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
-from tests.support.fake_provider import benchmark, rules, tokens
+from tests.support.fake_provider import benchmark, rules, streams, tokens
 from tests.support.fake_provider.behaviours import (
     CHAT,
     MESSAGES,
@@ -23,7 +23,7 @@ from tests.support.fake_provider.behaviours import (
     named,
 )
 from tests.support.fake_provider.billing import Billing
-from tests.support.fake_provider.bodies import error_body, render
+from tests.support.fake_provider.bodies import error_body, render, render_events
 from tests.support.fake_provider.default import default_answer
 from tests.support.fake_provider.requests import Request
 
@@ -68,6 +68,8 @@ class FakeProvider:
         """Requests answered, those of benchmarks included."""
         self.dropped = 0
         """Requests whose client went away before the answer."""
+        self.unknown: tuple[str, ...] = ()
+        """Fields that it refuses."""
         self.url = ""
         self._host = host
         self._port = port
@@ -83,6 +85,7 @@ class FakeProvider:
         """Forget the requests and what was to be answered."""
         self.requests.clear()
         self._next.clear()
+        self.unknown = ()
         self.answered = self.dropped = 0
 
     async def __aenter__(self) -> Self:
@@ -108,6 +111,10 @@ class FakeProvider:
         body = await request.read()
         self.answered += 1
         if turn := benchmark.next_turn(body):
+            if benchmark.asks_for_events(body):
+                return await _stream(
+                    request, render_events(protocol, "bench", turn.number, turn.answer, tells_usage=True)
+                )
             return _json(render(protocol, "bench", turn.number, turn.answer))
         headers = {name.lower(): value for name, value in request.headers.items()}
         asked = Request(protocol, headers, body)
@@ -116,6 +123,9 @@ class FakeProvider:
         if refusal := _refusal(protocol, body, headers):
             return _json(error_body(protocol, refusal), refusal.status)
         document = asked.json
+        if unknown := next((name for name in self.unknown if name in document), None):
+            problem = Problem(400, "unknown_parameter", f"Unknown parameter: '{unknown}'.")
+            return _json(error_body(protocol, problem), problem.status)
         model = document["model"]
         told = tokens.count_request(protocol, document) if self._counts else 0
         if self.window is not None and told > self.window:
@@ -131,7 +141,7 @@ class FakeProvider:
                 self._billing.charge(asked, model, counted)
             if answer is behaviour:
                 behaviour = replace(answer, tokens=counted)
-        return await self._behave(request, protocol, model, behaviour)
+        return await self._behave(request, protocol, document, behaviour)
 
     def _find_cached(self, model: str, body: bytes) -> float:
         """The share of `body` that the request before it with the same beginning had too."""
@@ -140,8 +150,10 @@ class FakeProvider:
         return count_common(before, body) / len(body)
 
     async def _behave(
-        self, request: web.Request, protocol: str, model: str, behaviour: Behaviour
+        self, request: web.Request, protocol: str, document: dict[str, Any], behaviour: Behaviour
     ) -> web.StreamResponse:
+        model = document["model"]
+        tells_usage = protocol != CHAT or bool(document.get("stream_options", {}).get("include_usage"))
         match behaviour:
             case Problem():
                 return _json(error_body(protocol, behaviour), behaviour.status, dict(behaviour.headers))
@@ -150,6 +162,10 @@ class FakeProvider:
                 return web.Response(
                     body=behaviour.content, status=behaviour.status, headers=kind | dict(behaviour.headers)
                 )
+            case Broken() if document.get("stream") and behaviour.how != "drop":
+                lost = behaviour.lost or Answer(text="The answer goes on and on.")
+                events = render_events(protocol, model, self.answered, lost, tells_usage=tells_usage)
+                return await _break_stream(request, protocol, behaviour, events)
             case Broken():
                 return await _break_off(request, behaviour)
             case Answer():
@@ -158,6 +174,12 @@ class FakeProvider:
                 except asyncio.CancelledError:
                     self.dropped += 1
                     raise
+                if document.get("stream") and behaviour.streams:
+                    events = render_events(protocol, model, self.answered, behaviour, tells_usage=tells_usage)
+                    response = await _stream(request, events)
+                    if behaviour.then is not None:
+                        asyncio.get_running_loop().call_later(READING_SECONDS, behaviour.then)
+                    return response
                 response = _json(render(protocol, model, self.answered, behaviour))
                 if behaviour.then is not None:
                     await response.prepare(request)
@@ -201,11 +223,49 @@ def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None)
 
 async def _break_off(request: web.Request, broken: Broken) -> web.StreamResponse:
     response = web.StreamResponse(headers={"content-type": "application/json", "content-length": "1000"})
-    if broken.how == "cut":
+    if broken.how != "drop":
         await response.prepare(request)
         await response.write(b'{"id": "resp_1", "output": [{"type": "mess')
     if request.transport is not None:
         request.transport.abort()
+    return response
+
+
+async def _begin_stream(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    return response
+
+
+async def _stream(request: web.Request, events: list[bytes]) -> web.StreamResponse:
+    response = await _begin_stream(request)
+    for event in events:
+        await response.write(event)
+    await response.write_eof()
+    return response
+
+
+async def _break_stream(request: web.Request, protocol: str, broken: Broken, events: list[bytes]) -> web.StreamResponse:
+    # As far as its own text has gone on, that of another to the middle.
+    half = next((index + 1 for index, event in enumerate(events) if b" goes" in event), len(events) // 2)
+    response = await _begin_stream(request)
+    await response.write(b"".join(events[:half]))
+    match broken.how:
+        case "half_event":
+            await response.write(events[half][: len(events[half]) // 2])
+        case "stall":
+            await asyncio.sleep(30)
+        case "error":
+            assert broken.problem is not None
+            await response.write(streams.write_error(protocol, broken.problem))
+        case "cut":
+            # What is written is on its way before the connection ends.
+            await asyncio.sleep(READING_SECONDS)
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+    await response.write_eof()
     return response
 
 
