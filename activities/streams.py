@@ -88,12 +88,12 @@ class StreamWriter:
         self._news.set()
 
     async def write(self) -> None:
-        """Write what comes until the end.
+        """Write what comes until the end; nothing of an answer without text, as one that only calls tools.
 
         Raises:
             StoreUnavailable: the rest is not written.
         """
-        await self._append("begin")
+        is_begun = False
         while True:
             await self._news.wait()
             if not self._is_ended:
@@ -101,10 +101,14 @@ class StreamWriter:
             self._news.clear()
             text, is_ended = "".join(self._texts), self._is_ended
             self._texts.clear()
+            if text and not is_begun:
+                is_begun = True
+                await self._append("begin")
             for start in range(0, len(text), LONGEST_PIECE):
                 await self._append("text", text[start : start + LONGEST_PIECE])
             if is_ended and not self._texts:
-                await self._append("end")
+                if is_begun:
+                    await self._append("end")
                 return
 
     async def _append(self, kind: StreamKind, text: str = "") -> None:

@@ -10,6 +10,8 @@ from temporalio.client import Client
 from mandate.activities.stores.address import open_store
 from mandate.workers.client.streams import StreamEvent
 from tests.support.agents import Site, new_site
+from tests.support.fake_provider.behaviours import Answer, Broken
+from tests.support.fake_provider.server import FakeProvider
 
 TEXT = "I look it up, and then I tell you what I found, in so many words that they come in several pieces."
 
@@ -19,7 +21,6 @@ def site(tmp_path: Path, client: Client) -> Site:
     made = new_site(tmp_path, client)
     looks = {"say": TEXT, "call": [{"look": {"what": "x"}}], "delay": "600ms"}
     made.write("talks", [looks, {"say": TEXT[::-1], "delay": "600ms"}])
-    made.write("fails", [{"say": TEXT, "delay": "300ms", "fail": [{"status": 500}]}])
     return made
 
 
@@ -72,14 +73,22 @@ async def test_reading_goes_on_after_an_offset_without_loss_or_repetition(site: 
 
 
 async def test_attempt_that_begins_anew_is_told_as_that(site: Site) -> None:
-    async with site.serving():
-        run, reading = await begun(site, "fails")
-        await run.result()
-        events = await reading
+    """Its connection breaks in the middle of the text, and the next attempt says all of it."""
+    answer = Answer(text=TEXT, reasoning=False)
+    async with FakeProvider() as fake:
+        fake.push(Broken("cut", lost=answer), answer)
+        site.environment |= {"VLLM_BASE_URL": f"{fake.url}/v1", "VLLM_API_KEY": "none"}
+        site.write("breaks", [], models=["vllm:breaks"])
+        async with site.serving():
+            run, reading = await begun(site, "breaks")
+            await run.result()
+            events = await reading
 
     told = [(event.kind, event.attempt) for event in events if event.kind != "text"]
+    texts = {number: "".join(event.text for event in events if event.attempt == number) for number in (1, 2)}
     assert told == [("begin", 1), ("end", 1), ("restart", 2), ("end", 2)]
-    assert "".join(event.text for event in events) == TEXT
+    assert texts[2] == TEXT
+    assert TEXT.startswith(texts[1])
 
 
 async def test_nothing_is_written_where_nobody_reads_and_nothing_more_is_in_history(site: Site) -> None:
