@@ -261,9 +261,11 @@ class AgentWorkflow(MessageHandlers):
         """Ask the model what to do next; the result of the run when there is nothing more to do."""
         words, messages = self._control.take_words(), self._session.take_messages()
         reply = await self._model_calls.ask((*words, *session.write_words(messages)))
-        if not isinstance(reply, ModelReply):
+        if isinstance(reply, ModelReply):
+            self._session.note_told()
+        else:
             self._control.give_back_words(words)
-            self._session.give_back(messages)
+            self._session.give_back()
         if isinstance(reply, budget.Shortfall):
             return await self._use_up(reply)
         if not isinstance(reply, ModelReply):

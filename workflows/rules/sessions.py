@@ -13,7 +13,7 @@ TOO_LONG_AGO = "it was answered; the answer is in the conversation, which `manda
 
 def is_known(state: SessionState, message_id: str) -> bool:
     """Return whether a message has come before."""
-    waiting = (message.id for message in (*state.now, *state.queue))
+    waiting = (message.id for message in (*state.telling, *state.now, *state.queue))
     return message_id in state.replies or message_id in state.told or message_id in waiting
 
 
@@ -101,6 +101,14 @@ def resume(earlier: RunState, begun: RunState) -> RunState:
             "effects": earlier.effects,
             "uncertain": (),
             "quick": begun.quick or earlier.quick,
-            "session": session.model_copy(update={"idle": begun.session.idle, "waits_since": begun.ledger.began_at}),
+            "session": session.model_copy(
+                update={
+                    "idle": begun.session.idle,
+                    "waits_since": begun.ledger.began_at,
+                    # No conversation has what a model was being told as its run was ended from outside.
+                    "now": (*session.telling, *session.now),
+                    "telling": (),
+                }
+            ),
         }
     )
