@@ -12,7 +12,7 @@ from mandate.activities import failures, session
 from mandate.activities.context import calibration
 from mandate.activities.context.limits import find_excess
 from mandate.activities.context.sizes import AgentSizes, measure_message
-from mandate.activities.origin import NoOrigin, OriginFound, Origins
+from mandate.activities.origin import NoOrigin, NotBegun, OriginFound, Origins
 from mandate.activities.people.directory import DirectoryUnavailable
 from mandate.activities.people.requesters import Requester, RequesterRefused, Requesters
 from mandate.activities.people.signatures import KeysUnavailable
@@ -176,8 +176,15 @@ class AgentActivities:
         for run_id in filter(None, run_ids):
             try:
                 return await self._origins.find_broken_off(workflow_id, run_id, is_open=is_open)
+            except NotBegun as error:
+                log.info("session_part_passed_over", workflow_id=workflow_id, reason=str(error))
             except NoOrigin as error:
-                log.warning("session_not_read", workflow_id=workflow_id, reason=str(error))
+                # What it did is not known: to go on without it might do that again.
+                raise ApplicationError(
+                    f"start request: the session {workflow_id!r} cannot go on now: {error}",
+                    type=FailureType.CHECK_UNAVAILABLE,
+                    category=failures.EXPECTED,
+                ) from None
             except RPCError as error:
                 raise _not_now(workflow_id, error) from None
         return None

@@ -18,7 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client.in_flight import Pauses
 from mandate.workers.client.updates import NoAnswer, Patience, Refused, is_passing
-from mandate.workflows.contracts.failures import REFUSALS, FailureType
+from mandate.workflows.contracts.failures import ENDED_BEFORE, REFUSALS, FailureType
 from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
 from mandate.workflows.contracts.session import Reply, Say
 from mandate.workflows.rules import wording
@@ -111,6 +111,9 @@ async def _read_refusal(client: Client, workflow_id: str, cause: BaseException) 
         return str(message)
     if kind in REFUSALS and (failure := await _find_failure(client, workflow_id)) is not None:
         raise Refused(failure) from None
+    if message == ENDED_BEFORE:
+        # Somebody cancelled it, and the next one may begin.
+        return str(message)
     raise Refused(message) from None
 
 
