@@ -380,11 +380,13 @@ class AgentWorkflow(MessageHandlers):
         return None
 
     def _begin_anew(self) -> None:
-        """Forget what stood in the way of the last answer; what people refused stays refused."""
+        """Forget what stood in the way of the last answer; what people refused stays refused.
+
+        Answers to calls that the model was not told yet are told with the next message.
+        """
         self._state.rescue, self._state.note = None, None
         self._state.misfits, self._state.untaken = 0, ()
         self._state.recovery = self._state.recovery.model_copy(update={"troubles": {}, "same": {}})
-        self._turn.open(())
 
     async def _close(
         self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None

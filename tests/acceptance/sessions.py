@@ -61,7 +61,7 @@ CLIENTS = 3
 
 SPEAKERS = ("eve@example.com", "bob@example.com")
 
-DEADLINE = 240.0
+DEADLINE = 120.0
 """Seconds after which a message counts as hanging."""
 
 HURT, ENDED, SIGNALLED, BESIDE, SECOND = 0.15, 0.2, 0.4, 0.25, 0.3

@@ -160,9 +160,12 @@ class Session:
         is_kept = state.waits_since is not None and not (state.now or state.queue)
         ids = (*state.told, *(message.id for message in (*state.now, *state.queue)))
         state.replies = sessions.keep_replies(state.replies, ids, result, status.value, self._run.state.step)
-        state.told, state.now, state.queue, state.waits_since = (), (), (), None
+        state.told, state.now, state.queue = (), (), ()
         if not is_kept:
+            # The session waits from now on, whenever it goes on.
+            state.waits_since = workflow.now()
             await self._keep()
+        state.waits_since = None
 
     @property
     def has_messages(self) -> bool:

@@ -1,0 +1,326 @@
+"""Sessions and forks at odd moments: runs ended again and again, at each stage, in crowds, under other agent files."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowFailureError
+
+from mandate.workflows.contracts.run import RunResult, RunStatus
+from mandate.workflows.contracts.session import Reply
+from tests.support import toolkit
+from tests.support.agents import REQUESTER, Site, conversation, new_site, texts_told
+from tests.support.fake_provider.behaviours import NAMED, Answer, Behaviour, Call
+from tests.support.fake_provider.requests import Request
+from tests.support.fake_provider.server import FakeProvider
+from tests.support.people import asked, write_people
+
+_SAID = re.compile(r"\[\S+ says\] ([^\"\\\]]+)")
+_ORDER = re.compile(r"pay (\d+)")
+
+
+async def play(request: Request) -> Behaviour:
+    """A model that pays each order that it was told of last, once; then it repeats all that it was told.
+
+    `slow` makes it think before that, and `fail` is what it cannot answer.
+    """
+    messages = request.json["messages"]
+    told = [text for message in messages if message["role"] == "user" for text in _SAID.findall(json.dumps(message))]
+    last = max((place for place, message in enumerate(messages) if _SAID.search(json.dumps(message))), default=0)
+    orders = _ORDER.findall(told[-1]) if told else []
+    paid = [
+        str(json.loads(call["function"]["arguments"])["order"])
+        for message in messages[last:]
+        for call in message.get("tool_calls") or ()
+    ]
+    number = sum(message["role"] == "tool" for message in messages)
+    for order in orders:
+        if order not in paid:
+            return Answer(calls=(Call("pay", json.dumps({"order": int(order)}), id=f"c{number}"),), reasoning=False)
+    if told and "fail" in told[-1]:
+        return NAMED["bad-request"]
+    return Answer(text=" | ".join(told), reasoning=False, delay=1.5 if told and "slow" in told[-1] else 0.0)
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider(script=play) as fake:
+        yield fake
+
+
+@pytest.fixture
+def site(tmp_path: Path, client: Client, fake: FakeProvider) -> Site:
+    made = new_site(tmp_path, client, VLLM_BASE_URL=f"{fake.url}/v1", VLLM_API_KEY="none")
+    made.write("clerk", [], models=["vllm:clerk"], requester="anyone")
+    return made
+
+
+async def say(site: Site, session: str, text: str, message_id: str, **options: Any) -> Reply:
+    return await site.agents.say(
+        session, "clerk", text, by=REQUESTER, message_id=message_id, **{"idle": "1s", **options}
+    )
+
+
+async def end_of(site: Site, session: str) -> RunResult:
+    result: RunResult = await site.agents.handle(session).result()
+    return result
+
+
+async def until_asked(fake: FakeProvider, count: int) -> None:
+    """Wait until the model has been asked so often."""
+    async with asyncio.timeout(20):
+        while len(fake.requests) < count:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("ending", ["terminate", "cancel"])
+async def test_message_that_is_being_told_as_the_run_is_ended_is_told_again(
+    site: Site, fake: FakeProvider, ending: str
+) -> None:
+    session = f"{site.queue}-a"
+    async with site.serving():
+        await say(site, session, "One.", "m1", idle="30s")
+        lost = asyncio.create_task(say(site, session, "Two, slow.", "m2"))
+        await until_asked(fake, 2)
+        handle = site.agents.handle(session)
+        await (handle.terminate() if ending == "terminate" else handle.cancel())
+        reply = await lost
+
+    assert (reply.status, reply.text) == ("completed", "One. | Two, slow.")
+
+
+async def test_session_that_is_ended_again_before_its_next_step_knows_what_was_done(
+    site: Site, fake: FakeProvider
+) -> None:
+    session = f"{site.queue}-b"
+    async with site.serving():
+        reply = asyncio.create_task(say(site, session, "Now pay 1, slow.", "m1"))
+        for requests in (2, 3, 4):
+            await until_asked(fake, requests)
+            await site.agents.handle(session).terminate()
+        answered = await reply
+        told = await texts_told(site, (await end_of(site, session)).head or "")
+
+    assert answered.status == "completed"
+    assert [json.loads(text)["order"] for text in told] == [1]
+    assert len(toolkit.calls_of(session, "pay")) == 1
+
+
+async def test_call_that_may_have_been_made_is_kept_in_mind_over_the_idle_end(site: Site) -> None:
+    session = f"{site.queue}-c"
+    async with site.serving():
+        with toolkit.held("pay"):
+            lost = asyncio.create_task(say(site, session, "Now pay 1.", "m1"))
+            async with asyncio.timeout(20):
+                while not toolkit.calls_of(session, "pay"):
+                    await asyncio.sleep(0.02)
+            await site.agents.handle(session).terminate()
+        await lost
+        await end_of(site, session)
+        await say(site, session, "Hello.", "m2")
+        await end_of(site, session)
+        await say(site, session, "Again: pay 1.", "m3")
+        told = await texts_told(site, (await end_of(site, session)).head or "")
+
+    assert [text[:9] for text in told] == ["not known", "not made:"]
+    assert len(toolkit.calls_of(session, "pay")) == 1
+
+
+async def test_results_of_a_turn_without_an_answer_are_told_with_the_next_message(site: Site) -> None:
+    session = f"{site.queue}-d"
+    async with site.serving():
+        failed = await say(site, session, "Now pay 1, and fail.", "m1", idle="30s", until="answer")
+        reply = await say(site, session, "Two.", "m2", idle="30s")
+        await say(site, session, "Now pay 2, and fail.", "m3", until="answer")
+        await site.agents.stop(session, by=REQUESTER)
+        await end_of(site, session)
+        after = await say(site, session, "Four.", "m4")
+        told = await texts_told(site, (await end_of(site, session)).head or "")
+
+    assert (failed.status, reply.status, reply.text) == ("declined", "completed", "Now pay 1, and fail. | Two.")
+    assert after.status == "completed"
+    assert [json.loads(text)["order"] for text in told] == [1, 2]
+
+
+async def test_time_after_a_run_was_ended_is_no_work(site: Site, fake: FakeProvider) -> None:
+    site.write("clerk", [], models=["vllm:clerk"], requester="anyone", budget={"work_time": "4s"})
+    session = f"{site.queue}-e"
+    async with site.serving():
+        await say(site, session, "One.", "m1", idle="30s")
+        handle = site.agents.handle(session)
+        await handle.signal("say", {"text": "Two, slow.", "by": REQUESTER, "id": "m2"})
+        await until_asked(fake, 2)
+        await handle.terminate()
+        await asyncio.sleep(4.5)
+        reply = await say(site, session, "Three.", "m3")
+
+    assert (reply.status, reply.text) == ("completed", "One. | Two, slow. | Three.")
+
+
+async def test_run_that_took_no_step_yet_is_no_origin_and_one_that_kept_calls_in_mind_hands_them_on(site: Site) -> None:
+    async with site.serving():
+        first = await site.start("clerk", "[eve says] Now pay 1 pay 2.", workflow_id=f"{site.queue}-f1")
+        await first.result()
+        second = await site.start("clerk", "[eve says] Hello.", continues={"run": first.id, "step": 1})
+        await second.result()
+        third = await site.start("clerk", "[eve says] Now pay 2.", continues={"run": second.id})
+        result = await third.result()
+        told = await texts_told(site, result.head or "")
+
+    assert result.effects.count == 0
+    assert told[-1].startswith(f"not made again: the run {first.id} made this call at its step 2, and it is done")
+
+
+async def test_fork_at_a_step_whose_results_were_told_as_the_session_went_on_has_them(
+    site: Site, fake: FakeProvider
+) -> None:
+    session = f"{site.queue}-g"
+    async with site.serving():
+        reply = asyncio.create_task(say(site, session, "Now pay 1, slow.", "m1"))
+        await until_asked(fake, 2)
+        await site.agents.handle(session).terminate()
+        await reply
+        await end_of(site, session)
+        fork = await site.start("clerk", "[eve says] Hello.", continues={"run": session, "step": 1})
+        told = await texts_told(site, (await fork.result()).head or "")
+
+    assert [json.loads(text)["order"] for text in told] == [1]
+
+
+async def test_hundred_messages_wait_and_are_told_in_order_and_one_more_is_refused(site: Site) -> None:
+    site.write("clerk", [], models=["vllm:clerk"], requester="anyone", budget={"steps": 200, "model_calls": 200})
+    session = f"{site.queue}-h"
+    async with site.serving():
+        first = asyncio.create_task(say(site, session, "Begin, slow.", "m", idle="3s"))
+        await asyncio.sleep(0.7)
+        handle = site.agents.handle(session)
+        for number in range(101):
+            await handle.signal("say", {"text": f"n{number}.", "by": REQUESTER, "id": f"n{number}"})
+        await first
+        last = await say(site, session, "n99.", "n99")
+        beyond = await say(site, session, "End.", "e")
+
+    told = ["Begin, slow.", *(f"n{number}." for number in range(100))]
+    assert last.text == " | ".join(told)
+    assert beyond.text == " | ".join([*told, "End."])
+
+
+async def test_two_starts_at_once_are_one_session(site: Site) -> None:
+    session = f"{site.queue}-i"
+    async with site.serving():
+        replies = await asyncio.gather(*(say(site, session, f"n{number}.", f"n{number}") for number in range(6)))
+
+    texts = sorted((reply.text or "" for reply in replies), key=len)
+    assert sorted(texts[-1].split(" | ")) == [f"n{number}." for number in range(6)]
+    assert all(texts[-1].startswith(text) for text in texts)
+
+
+async def test_session_goes_on_under_another_agent_file(site: Site) -> None:
+    session = f"{site.queue}-j"
+    async with site.serving():
+        await say(site, session, "Now pay 1.", "m1")
+        await end_of(site, session)
+    tools = [{"python": "tests.support.toolkit:look"}]
+    site.write("clerk", [], models=["vllm:other"], requester="anyone", tools=tools)
+    async with site.serving():
+        reply = await say(site, session, "Two.", "m2")
+        again = await say(site, session, "Now pay 1.", "m1")
+
+    assert (reply.status, reply.text, again.text) == ("completed", "Now pay 1. | Two.", "Now pay 1.")
+
+
+async def test_crowds_while_the_session_continues_as_new(site: Site) -> None:
+    session = f"{site.queue}-k"
+    async with site.serving():
+        await say(site, session, "Begin.", "b", idle="20s")
+        handle = site.agents.handle(session)
+        before = (await handle.describe()).run_id
+
+        async def fill() -> None:
+            while (await handle.describe()).run_id == before:
+                await asyncio.gather(
+                    *(handle.signal("decide", {"request": "r99", "choice": "approve"}) for _ in range(20))
+                )
+
+        filling = asyncio.create_task(fill())
+        for number in range(12):
+            replies = await asyncio.gather(*(say(site, session, f"n{number}.", f"n{number}") for _ in range(3)))
+            assert len({reply.model_dump_json() for reply in replies}) == 1
+        await filling
+        last = await say(site, session, "End.", "e")
+
+    assert last.text == " | ".join(["Begin.", *(f"n{number}." for number in range(12)), "End."])
+
+
+async def test_cancel_at_the_very_beginning_loses_no_message(site: Site) -> None:
+    session = f"{site.queue}-l"
+    saying = asyncio.create_task(say(site, session, "One.", "m1"))
+    await asyncio.sleep(0.5)
+    with suppress(Exception):
+        await site.agents.handle(session).cancel()
+    async with site.serving():
+        reply = await saying
+
+    assert (reply.status, reply.text) == ("completed", "One.")
+
+
+async def test_fork_of_a_run_that_waits_for_people_makes_nothing_and_leaves_it_alone(
+    site: Site, tmp_path: Path
+) -> None:
+    site.environment["MANDATE_PEOPLE"] = str(write_people(tmp_path))
+    rules = [{"id": "p", "match": {"tools": ["pay"]}, "verdict": "ask", "approvers": {"groups": ["finance"]}}]
+    site.write("clerk", [], models=["vllm:clerk"], requester="anyone", policy=rules)
+    async with site.serving():
+        first = await site.start("clerk", "[eve says] Now pay 1.")
+        (request,) = await asked(first)
+        fork = await site.start("clerk", "[eve says] Hello.", continues={"run": first.id})
+        forked = await fork.result()
+        told = await texts_told(site, forked.head or "")
+        still = await asked(first)
+        await site.agents.stop(first.id, by="ann@example.com")
+        with suppress(WorkflowFailureError):
+            await first.result()
+
+    assert told == ["not made: the run that this one goes on from ended before people had approved it"]
+    assert (forked.status, [one.id for one in still]) == (RunStatus.COMPLETED, [request.id])
+
+
+async def test_pause_and_steer_in_a_session(site: Site) -> None:
+    session = f"{site.queue}-n"
+    async with site.serving():
+        await say(site, session, "One.", "m1", idle="20s")
+        handle = site.agents.handle(session)
+        await handle.execute_update("pause", {"by": REQUESTER})
+        waiting = asyncio.create_task(say(site, session, "Two.", "m2"))
+        await asyncio.sleep(0.7)
+        was_held = not waiting.done()
+        await handle.execute_update("resume", {"by": REQUESTER})
+        reply = await waiting
+        await handle.execute_update("steer", {"by": REQUESTER, "text": "Three."})
+        await asyncio.sleep(1.0)
+        last = await say(site, session, "Four.", "m4")
+
+    assert was_held
+    assert reply.text == "One. | Two."
+    assert last.text == "One. | Two. | Three. | Four."
+
+
+async def test_end_from_outside_is_told_once_however_often_it_came(site: Site, fake: FakeProvider) -> None:
+    session = f"{site.queue}-o"
+    async with site.serving():
+        await say(site, session, "One, slow.", "m0")
+        reply = asyncio.create_task(say(site, session, "Two, slow.", "m1"))
+        for requests in (2, 3):
+            await until_asked(fake, requests)
+            await site.agents.handle(session).terminate()
+        await reply
+        messages = await conversation(site, (await end_of(site, session)).head or "")
+
+    texts = [part.text for one in messages if one.role == "user" for part in one.parts if part.kind == "text"]
+    assert sum("was ended from outside" in text for text in texts) == 1
+    assert sum("says] Two" in text for text in texts) == 1
