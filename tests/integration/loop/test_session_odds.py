@@ -34,7 +34,7 @@ async def play(request: Request) -> Behaviour:
     last = max((place for place, message in enumerate(messages) if _SAID.search(json.dumps(message))), default=0)
     orders = _ORDER.findall(told[-1]) if told else []
     paid = [
-        str(json.loads(call["function"]["arguments"])["order"])
+        str(json.loads(call["function"]["arguments"]).get("order"))
         for message in messages[last:]
         for call in message.get("tool_calls") or ()
     ]
@@ -324,3 +324,143 @@ async def test_end_from_outside_is_told_once_however_often_it_came(site: Site, f
     texts = [part.text for one in messages if one.role == "user" for part in one.parts if part.kind == "text"]
     assert sum("was ended from outside" in text for text in texts) == 1
     assert sum("says] Two" in text for text in texts) == 1
+
+
+UNDOES: list[dict[str, Any]] = [
+    {
+        "python": "tests.support.toolkit:pay",
+        "compensate": {"tool": "give_back", "with": {"order": "args.order", "paid": "result.paid", "key": "key"}},
+    },
+    {"python": "tests.support.toolkit:give_back"},
+]
+
+
+async def test_what_a_stopped_run_took_back_counts_as_not_made(site: Site, fake: FakeProvider) -> None:
+    site.write("clerk", [], models=["vllm:clerk"], requester="anyone", tools=UNDOES)
+    session = f"{site.queue}-p"
+    async with site.serving():
+        lost = asyncio.create_task(say(site, session, "Now pay 1 pay 2, slow.", "m1"))
+        await until_asked(fake, 3)
+        await site.agents.stop(session, by=REQUESTER)
+        stopped = await lost
+        await end_of(site, session)
+        fork = await site.start("clerk", "[eve says] Now pay 2.", continues={"run": session, "step": 1})
+        forked = await fork.result()
+        more = await say(site, session, "Hello.", "m2")
+        again = await say(site, session, "Now pay 2.", "m3")
+        told = await texts_told(site, (await end_of(site, session)).head or "")
+
+    assert stopped.status == "stopped"
+    assert (forked.status, forked.effects.count) == (RunStatus.COMPLETED, 1)
+    assert (more.status, again.status) == ("completed", "completed")
+    assert [text.startswith("{") for text in told] == [True, True, False, False, True]
+    assert len(toolkit.calls_of(session, "pay")) == 3
+
+
+async def test_limit_of_time_is_that_of_the_session(site: Site) -> None:
+    site.write("clerk", [], models=["vllm:clerk"], requester="anyone", budget={"wall_time": "4s"})
+    session = f"{site.queue}-q"
+    async with site.serving():
+        first = await say(site, session, "One.", "m1")
+        await end_of(site, session)
+        await asyncio.sleep(3.0)
+        beyond = await say(site, session, "Two.", "m2")
+        again = await say(site, session, "One.", "m1")
+
+    assert (first.status, beyond.status, again) == ("completed", "exhausted", first)
+    assert beyond.reason == "the limit of 4s since the start is used up"
+
+
+async def test_answers_are_objects_once_the_agent_file_says_so(site: Site, fake: FakeProvider) -> None:
+    session = f"{site.queue}-r"
+    async with site.serving():
+        await say(site, session, "One.", "m1")
+        await end_of(site, session)
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    site.write("clerk", [], models=["vllm:clerk"], requester="anyone", output_schema=schema)
+    async with site.serving():
+        fake.will(Answer(text='{"n": 2}', reasoning=False))
+        reply = await say(site, session, "Two.", "m2")
+        again = await say(site, session, "One.", "m1")
+
+    assert (reply.status, reply.text, reply.output, again.text) == ("completed", None, {"n": 2}, "One.")
+
+
+async def test_sensitive_arguments_stay_hidden_when_a_session_goes_on(site: Site, fake: FakeProvider) -> None:
+    tools = [{"python": "tests.support.card_tools:charge"}]
+    site.write("clerk", [], models=["vllm:clerk"], requester="anyone", tools=tools)
+    session, card = f"{site.queue}-s", "4111222233334444"
+    charge = Answer(calls=(Call("charge", json.dumps({"card": card, "amount": 5}), id="c0"),), reasoning=False)
+    async with site.serving():
+        fake.will(charge, Answer(text="late", delay=3.0, reasoning=False))
+        lost = asyncio.create_task(say(site, session, "Charge it.", "m1"))
+        await until_asked(fake, 2)
+        await site.agents.handle(session).terminate()
+        reply = await lost
+        await end_of(site, session)
+        fake.will(charge, Answer(text="done", reasoning=False))
+        fork = await site.start("clerk", "[eve says] Hello.", continues={"run": session, "step": 1})
+        forked = await fork.result()
+        messages = await conversation(site, forked.head or "")
+        record = await site.agents.handle(session).query("state")
+
+    texts = [part.text for one in messages if one.role == "user" for part in one.parts if part.kind == "text"]
+    assert (reply.status, forked.status) == ("completed", RunStatus.COMPLETED)
+    assert not any(card in text for text in texts)
+    assert card not in json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("continues", "says"),
+    [
+        ({"run_id": "no uuid"}, "there is no run"),
+        ({"run_id": "01a22b9b-a2ba-7777-bac8-c3790eca694c"}, "there is no run"),
+        ({"step": 10**30}, "has taken 1 step so far"),
+        ({"run": "x\ud800"}, "continues.run: "),
+        ({"run": "\x00"}, "continues.run: "),
+    ],
+)
+async def test_odd_place_to_go_on_from_is_refused(site: Site, continues: dict[str, Any], says: str) -> None:
+    async with site.serving(), asyncio.timeout(30):
+        first = await site.start("clerk", "[eve says] One.")
+        await first.result()
+        with pytest.raises((WorkflowFailureError, ValueError)) as refused:
+            await (await site.start("clerk", "[eve says] Two.", continues={"run": first.id, **continues})).result()
+
+    error = refused.value.cause if isinstance(refused.value, WorkflowFailureError) else refused.value
+    assert says in str(error)
+
+
+async def test_fork_of_a_fork_of_a_fork_counts_its_own_steps(site: Site) -> None:
+    async with site.serving():
+        run, effects = await site.start("clerk", "[eve says] Now pay 1."), list[int]()
+        await run.result()
+        for order in (2, 3, 4):
+            run = await site.start("clerk", f"[eve says] Now pay {order}.", continues={"run": run.id, "step": 2})
+            effects.append((await run.result()).effects.count)
+        told = await texts_told(site, (await run.result()).head or "")
+
+    assert effects == [1, 1, 1]
+    assert [json.loads(text)["order"] for text in told] == [1, 2, 3, 4]
+
+
+async def test_call_that_nobody_knows_of_is_told_so_after_its_run_ended(site: Site, fake: FakeProvider) -> None:
+    session = f"{site.queue}-t"
+    send = Answer(calls=(Call("send", '{"to": "ann", "lose_reply": true}', id="c0"),), reasoning=False)
+    async with site.serving():
+        fake.will(send)
+        declined = await say(site, session, "Send.", "m1", until="answer")
+        with suppress(WorkflowFailureError):
+            await end_of(site, session)
+        fake.will(replace_id(send, "c1"), Answer(text="asked again", reasoning=False))
+        reply = await say(site, session, "Send it now.", "m2", until="answer")
+        told = await texts_told(site, (await end_of(site, session)).head or "")
+
+    assert (declined.status, reply.status) == ("declined", "completed")
+    assert told[1].startswith("not made: the run")
+    assert len(toolkit.calls_of(session, "send")) == 1
+
+
+def replace_id(answer: Answer, call_id: str) -> Answer:
+    (call,) = answer.calls
+    return Answer(calls=(Call(call.name, call.arguments, id=call_id),), reasoning=False)
