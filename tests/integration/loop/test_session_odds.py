@@ -27,7 +27,7 @@ _ORDER = re.compile(r"pay (\d+)")
 async def play(request: Request) -> Behaviour:
     """A model that pays each order that it was told of last, once; then it repeats all that it was told.
 
-    `slow` makes it think before that, and `fail` is what it cannot answer.
+    `slow` makes it think before that, `fail` is what it cannot answer, and `quiet` is not repeated.
     """
     messages = request.json["messages"]
     told = [text for message in messages if message["role"] == "user" for text in _SAID.findall(json.dumps(message))]
@@ -44,6 +44,8 @@ async def play(request: Request) -> Behaviour:
             return Answer(calls=(Call("pay", json.dumps({"order": int(order)}), id=f"c{number}"),), reasoning=False)
     if told and "fail" in told[-1]:
         return NAMED["bad-request"]
+    if told and told[-1].startswith("quiet"):
+        return Answer(text="noted", reasoning=False)
     return Answer(text=" | ".join(told), reasoning=False, delay=1.5 if told and "slow" in told[-1] else 0.0)
 
 
@@ -464,3 +466,29 @@ async def test_call_that_nobody_knows_of_is_told_so_after_its_run_ended(site: Si
 def replace_id(answer: Answer, call_id: str) -> Answer:
     (call,) = answer.calls
     return Answer(calls=(Call(call.name, call.arguments, id=call_id),), reasoning=False)
+
+
+async def test_session_and_fork_of_a_conversation_that_was_cut(site: Site, fake: FakeProvider) -> None:
+    site.write("clerk", [], models=[{"model": "vllm:clerk", "window": 8000}], requester="anyone")
+    session, long = f"{site.queue}-u", "It goes on and on. " * 150
+    async with site.serving():
+        for number in range(12):
+            text = f"Now pay {number}." if number in {0, 10} else f"quiet {number}. {long}"
+            await say(site, session, text, f"m{number}", idle="20s")
+        lost = asyncio.create_task(say(site, session, "Then pay 11, slow.", "m12"))
+        await until_asked(fake, 16)
+        await site.agents.handle(session).terminate()
+        reply = await lost
+        result = await end_of(site, session)
+        early = await (
+            await site.start("clerk", "[eve says] Now pay 10.", continues={"run": session, "step": 3})
+        ).result()
+        late = await (await site.start("clerk", "[eve says] Now pay 12.", continues={"run": session})).result()
+        messages = await conversation(site, late.head or "")
+        sizes = [len(request.body) for request in fake.requests]
+
+    assert sizes != sorted(sizes), "nothing was cut"
+    assert reply.status == "completed"
+    assert (result.effects.count, early.effects.count, late.effects.count) == (3, 0, 1)
+    assert sum(one.role == "assistant" for one in messages) == 12 + 1 + 4 + 1
+    assert [len(toolkit.calls_of(session, "pay"))] == [3]
