@@ -138,6 +138,21 @@ class Origins:
         found.state.ledger = ledger.model_copy(update={"waits_since": ledger.waits_since or described.close_time})
         return found
 
+    async def find_forgotten(self, workflow_id: str, state: RunState) -> OriginFound:
+        """Return where a run stood that Temporal has forgotten amid a turn: nobody knows what became of its calls.
+
+        `state` is what its session has kept. Raise as `find`.
+        """
+        *before, last = [step async for step in self._read_steps(state)]
+        chain, lost = await self._transcript.load(last.digest), ToolResult(text=NO_ANSWER, error=True)
+        told = {
+            call.call_id: await results.tell(self._transcript.blobs, call, lost, None) for call in last.message.calls
+        }
+        steps = [*before, replace(last, told=told)]
+        done = await self._list_done(steps, chain, last.number, state, "")
+        origin = Origin(run=workflow_id, run_id="", step=last.number, calls=done)
+        return OriginFound(chain, tuple(told.values()), origin, state)
+
     async def _ask(self, client: Client, asked: ContinuesRequest) -> tuple[str, str, RunState]:
         """Return the ids of the run and of the first of its chain, and how it stands or ended."""
         handle = client.get_workflow_handle(asked.run, run_id=asked.run_id)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from temporalio.client import Client, WorkflowFailureError
 
+from mandate.activities.stores.address import open_store
+from mandate.activities.transcript.blobs import Blobs
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from mandate.workflows.contracts.session import Reply
 from tests.support import toolkit
@@ -492,3 +494,56 @@ async def test_session_and_fork_of_a_conversation_that_was_cut(site: Site, fake:
     assert (result.effects.count, early.effects.count, late.effects.count) == (3, 0, 1)
     assert sum(one.role == "assistant" for one in messages) == 12 + 1 + 4 + 1
     assert [len(toolkit.calls_of(session, "pay"))] == [3]
+
+
+async def test_crowd_of_messages_at_once_is_answered(site: Site) -> None:
+    site.write("clerk", [], models=["vllm:clerk"], requester="anyone", budget={"steps": 200, "model_calls": 200})
+    session = f"{site.queue}-v"
+    async with site.serving(), asyncio.timeout(60):
+        replies = await asyncio.gather(
+            *(say(site, session, f"n{number}.", f"n{number}", idle="20s") for number in range(40))
+        )
+        last = await say(site, session, "End.", "e")
+
+    assert all(reply.status == "completed" for reply in replies)
+    assert sorted((last.text or "").split(" | ")) == sorted([*(f"n{number}." for number in range(40)), "End."])
+
+
+async def test_message_to_a_session_that_stops_while_its_agent_works(site: Site, fake: FakeProvider) -> None:
+    session = f"{site.queue}-w"
+    async with site.serving():
+        first = asyncio.create_task(say(site, session, "One, slow.", "m1"))
+        await until_asked(fake, 1)
+        queued = asyncio.create_task(say(site, session, "Two.", "m2"))
+        await asyncio.sleep(0.3)
+        await site.agents.stop(session, by=REQUESTER)
+        replies = [await first, await queued]
+        await end_of(site, session)
+        more = await say(site, session, "Three.", "m3")
+
+    assert [reply.status for reply in replies] == ["stopped", "stopped"]
+    assert (more.status, more.text) == ("completed", "One, slow. | Three.")
+
+
+async def test_session_goes_on_once_the_server_has_forgotten_its_runs(site: Site, client: Client) -> None:
+    session = f"{site.queue}-x"
+    async with site.serving():
+        with toolkit.held("pay"):
+            lost = asyncio.create_task(say(site, session, "Now pay 1.", "m1"))
+            async with asyncio.timeout(20):
+                while not toolkit.calls_of(session, "pay"):
+                    await asyncio.sleep(0.02)
+            await site.agents.stop(session, by=REQUESTER)
+        stopped = await lost
+        await end_of(site, session)
+        # The server knows no run of this id.
+        forgotten, blobs = f"{session}-forgotten", Blobs(open_store(site.settings.store))
+        record = await blobs.find_session(f"{client.namespace}/{session}")
+        await blobs.keep_session(f"{client.namespace}/{forgotten}", 1, record or b"")
+        await blobs.close()
+        reply = await say(site, forgotten, "Again: pay 1.", "m2")
+        told = await texts_told(site, (await end_of(site, forgotten)).head or "")
+
+    assert (stopped.status, reply.status, reply.text) == ("stopped", "completed", "Now pay 1. | Again: pay 1.")
+    assert [text[:9] for text in told] == ["not known", "not made:"]
+    assert toolkit.calls_of(forgotten, "pay") == []
