@@ -166,7 +166,7 @@ async def test_time_after_a_run_was_ended_is_no_work(site: Site, fake: FakeProvi
     assert (reply.status, reply.text) == ("completed", "One. | Two, slow. | Three.")
 
 
-async def test_run_that_took_no_step_yet_is_no_origin_and_one_that_kept_calls_in_mind_hands_them_on(site: Site) -> None:
+async def test_run_that_kept_calls_in_mind_hands_them_on(site: Site) -> None:
     async with site.serving():
         first = await site.start("clerk", "[eve says] Now pay 1 pay 2.", workflow_id=f"{site.queue}-f1")
         await first.result()
@@ -196,7 +196,7 @@ async def test_fork_at_a_step_whose_results_were_told_as_the_session_went_on_has
     assert [json.loads(text)["order"] for text in told] == [1]
 
 
-async def test_hundred_messages_wait_and_are_told_in_order_and_one_more_is_refused(site: Site) -> None:
+async def test_hundred_messages_wait_are_told_in_order_and_one_more_is_not(site: Site) -> None:
     site.write("clerk", [], models=["vllm:clerk"], requester="anyone", budget={"steps": 200, "model_calls": 200})
     session = f"{site.queue}-h"
     async with site.serving():
