@@ -12,7 +12,7 @@ from mandate.activities import failures, session
 from mandate.activities.context import calibration
 from mandate.activities.context.limits import find_excess
 from mandate.activities.context.sizes import AgentSizes, measure_message
-from mandate.activities.origin import NoOrigin, OriginFound, Origins
+from mandate.activities.origin import NoOrigin, NotBegun, OriginFound, Origins
 from mandate.activities.people.directory import DirectoryUnavailable
 from mandate.activities.people.requesters import Requester, RequesterRefused, Requesters
 from mandate.activities.people.signatures import KeysUnavailable
@@ -168,19 +168,29 @@ class AgentActivities:
         """
         if self._origins is None:
             return None
-        is_open = False
+        is_open, found = False, None
         if earlier is not None:
             chain = await self._transcript.load(earlier.state.head)
             newest = chain.conversation[-1]
             is_open = isinstance(newest, AssistantMessage) and bool(newest.calls)
         for run_id in filter(None, run_ids):
             try:
-                return await self._origins.find_broken_off(workflow_id, run_id, is_open=is_open)
+                found = await self._origins.find_broken_off(workflow_id, run_id, is_open=is_open)
+                break
+            except NotBegun as error:
+                log.info("session_part_passed_over", workflow_id=workflow_id, reason=str(error))
             except NoOrigin as error:
-                log.warning("session_not_read", workflow_id=workflow_id, reason=str(error))
+                # What it did is not known: to go on without it might do that again.
+                raise ApplicationError(
+                    f"start request: the session {workflow_id!r} cannot go on now: {error}",
+                    type=FailureType.CHECK_UNAVAILABLE,
+                    category=failures.EXPECTED,
+                ) from None
             except RPCError as error:
                 raise _not_now(workflow_id, error) from None
-        return None
+        if found is None and is_open and earlier is not None:
+            return await self._origins.find_forgotten(workflow_id, earlier.state)
+        return found
 
     async def _find_origin(self, asked: ContinuesRequest) -> OriginFound:
         """Return where the run that this one goes on from stood.

@@ -3,12 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from temporalio import activity
 from temporalio.client import (
     Client,
     WorkflowExecutionStatus,
+    WorkflowHandle,
     WorkflowHistoryEventFilterType,
     WorkflowQueryFailedError,
 )
@@ -22,11 +24,12 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest
+from mandate.workflows.contracts.failures import AHEAD, NOT_BEGUN
 from mandate.workflows.contracts.origin import MOST_EARLIER, ContinuesRequest, EarlierCall, Origin
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import ToolResult
-from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, Segment, UserMessage
-from mandate.workflows.rules import effects, plain_text, quantities, wording
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, UserMessage
+from mandate.workflows.rules import effects, origins, plain_text, quantities, wording
 
 QUERY_SECONDS = 20.0
 
@@ -37,8 +40,19 @@ NOT_MADE = "not made: the run that this one goes on from ended before people had
 NO_ANSWER = "not known: the run that this one goes on from had no answer to it yet"
 
 
+UNSTARTED = "closed before WorkflowTaskStarted"
+"""In the server's answer to a query to a run that was ended before anything of it was in its history."""
+
+AHEAD_PAUSE_SECONDS = 0.2
+"""Time between queries to a run that is ahead of its history."""
+
+
 class NoOrigin(Exception):
     """A run that cannot be gone on from; the text is one sentence."""
+
+
+class NotBegun(NoOrigin):
+    """A run that has done nothing yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +72,10 @@ class _Step:
     number: int
     """0 for what was said before the first step of the run."""
     digest: Digest
-    segment: Segment
+    agent: Digest
     message: AssistantMessage
+    told: dict[str, ResultPart]
+    """Results that the model was told of it, by the ids of its calls."""
 
 
 class Origins:
@@ -81,14 +97,15 @@ class Origins:
         steps = [step async for step in self._read_steps(state)]
         last = steps[-1].number if steps else 0
         number = asked.step if asked.step is not None else last
-        if number > last or not steps:
+        if number > last or last == 0:
             taken = "has taken no step yet" if last == 0 else f"has taken {quantities.count_noun(last, 'step')} so far"
-            raise NoOrigin(f"step: {number}: the run {asked.run!r} {taken}")
+            kind = NotBegun if last == 0 else NoOrigin
+            raise kind(f"step: {number}: the run {asked.run!r} {taken}")
         chosen = next(step for step in steps if step.number == number)
         later = [step for step in steps if step.number > number]
         chain = await self._transcript.load(chosen.digest)
-        agent = await self._agents.get(chosen.segment.agent)
-        answers = await self._find_answers(agent, chain, chosen, later, state)
+        agent = await self._agents.get(chosen.agent)
+        answers = await self._find_answers(agent, chain, chosen, state, is_last=not later)
         done = await self._list_done(steps, chain, number, state, first_run_id)
         origin = Origin(run=asked.run, run_id=run_id, step=number, calls=done)
         return OriginFound(chain, answers, origin, state)
@@ -115,7 +132,26 @@ class Origins:
         is_ended = described.status is not WorkflowExecutionStatus.RUNNING
         if not is_ended or (described.status is WorkflowExecutionStatus.COMPLETED and not is_open):
             return None
-        return await self.find(ContinuesRequest(run=workflow_id, run_id=run_id))
+        found = await self.find(ContinuesRequest(run=workflow_id, run_id=run_id))
+        ledger = found.state.ledger
+        # Since then nobody has worked.
+        found.state.ledger = ledger.model_copy(update={"waits_since": ledger.waits_since or described.close_time})
+        return found
+
+    async def find_forgotten(self, workflow_id: str, state: RunState) -> OriginFound:
+        """Return where a run stood that Temporal has forgotten amid a turn: nobody knows what became of its calls.
+
+        `state` is what its session has kept. Raise as `find`.
+        """
+        *before, last = [step async for step in self._read_steps(state)]
+        chain, lost = await self._transcript.load(last.digest), ToolResult(text=NO_ANSWER, error=True)
+        told = {
+            call.call_id: await results.tell(self._transcript.blobs, call, lost, None) for call in last.message.calls
+        }
+        steps = [*before, replace(last, told=told)]
+        done = await self._list_done(steps, chain, last.number, state, "")
+        origin = Origin(run=workflow_id, run_id="", step=last.number, calls=done)
+        return OriginFound(chain, tuple(told.values()), origin, state)
 
     async def _ask(self, client: Client, asked: ContinuesRequest) -> tuple[str, str, RunState]:
         """Return the ids of the run and of the first of its chain, and how it stands or ended."""
@@ -137,37 +173,47 @@ class Origins:
         exact = client.get_workflow_handle(asked.run, run_id=described.run_id)
         try:
             async with asyncio.timeout(QUERY_SECONDS):
-                state: RunState = await exact.query("state", result_type=RunState)
+                state = await _query_state(exact)
         except WorkflowQueryFailedError as error:
-            raise NoOrigin(f"run: {asked.run!r} tells nothing of itself: {error.message}") from None
+            kind = NotBegun if NOT_BEGUN in error.message else NoOrigin
+            raise kind(f"run: {asked.run!r} tells nothing of itself: {error.message}") from None
         except TimeoutError:
             raise RPCError("the run did not answer in time", RPCStatusCode.DEADLINE_EXCEEDED, b"") from None
+        except RPCError as error:
+            if UNSTARTED not in error.message:
+                raise
+            raise NotBegun(f"run: {asked.run!r} was ended before it began its work") from None
         first = described.raw_description.workflow_execution_info.first_run_id or described.run_id
         return described.run_id, first, state
 
     async def _read_steps(self, state: RunState) -> AsyncIterator[_Step]:
         """Yield the answers of models in the conversation, the newest last; the run's own have its numbers."""
-        found = list[tuple[Digest, Segment, AssistantMessage]]()
+        found = list[_Step]()
         async for digest, segment in self._transcript.segments(state.head):
-            found += [(digest, segment, one) for one in segment.messages if isinstance(one, AssistantMessage)]
+            for message in segment.messages:
+                if isinstance(message, AssistantMessage):
+                    found.append(_Step(0, digest, segment.agent, message, {}))
+                elif found:
+                    # A run that was ended from outside is told them before it asks its model.
+                    found[-1].told.update(_read_results(message))
         before = len(found) - state.step
-        for place, (digest, segment, message) in enumerate(found, 1):
-            yield _Step(max(place - before, 0), digest, segment, message)
+        for place, step in enumerate(found, 1):
+            yield replace(step, number=max(place - before, 0))
 
     async def _find_answers(
-        self, agent: PinnedAgent, chain: Chain, chosen: _Step, later: Sequence[_Step], state: RunState
+        self, agent: PinnedAgent, chain: Chain, chosen: _Step, state: RunState, *, is_last: bool
     ) -> tuple[ResultPart, ...]:
-        """Return the answers to the calls of a step: told with the step after it, or known by now."""
+        """Return the answers to the calls of a step: told after it, or known by now."""
         if not chosen.message.calls:
             return ()
         missing = ToolResult(text=NO_ANSWER, error=True)
-        if not later:
+        if is_last and not chosen.told:
             known = [answer or _answer_open(state, index) for index, answer in enumerate(state.answers)]
             known += [missing] * (len(chosen.message.calls) - len(known))
             return tuple(await results.build_parts(self._transcript.blobs, agent, chain.conversation, known))
-        told, parts = _results_before(later[0].segment), list[ResultPart]()
+        parts = list[ResultPart]()
         for call in chosen.message.calls:
-            part = told.get(call.call_id)
+            part = chosen.told.get(call.call_id)
             parts.append(part or await results.tell(self._transcript.blobs, call, missing, None))
         return tuple(parts)
 
@@ -182,9 +228,9 @@ class Origins:
         undone = {entry.undoes for entry in state.effects.last if entry.undoes is not None}
         salt, counts, found = sensitive_arguments.find_salt(chain.conversation), Counter[Digest](), list[EarlierCall]()
         for place, step in enumerate(steps):
-            agent = await self._agents.get(step.segment.agent)
+            agent = await self._agents.get(step.agent)
             is_last = place == len(steps) - 1
-            told = {} if is_last else _results_before(steps[place + 1].segment)
+            is_open = is_last and not step.told
             for index, call in enumerate(step.message.calls):
                 digest = _digest(agent, call, salt)
                 if digest is None:
@@ -194,16 +240,29 @@ class Origins:
                 if step.number < number or (step.number == number and not is_last) or key in undone:
                     continue
                 known = _describe(agent, call, digest, step.number)
-                earlier = _settle(known, state, index) if is_last else _read_told(known, told.get(call.call_id))
+                earlier = _settle(known, state, index) if is_open else _read_told(known, step.told.get(call.call_id))
                 # What is done at the step itself is told as its result.
                 if earlier is not None and (step.number > number or earlier.outcome == "unknown"):
                     found.append(earlier)
-        if len(found) > MOST_EARLIER:
+        joined = origins.join_calls(state.origin, found)
+        if len(joined) > MOST_EARLIER:
             raise NoOrigin(
-                f"step: {number}: the run has changed the world {len(found)} times after it, and at most "
+                f"step: {number}: the run has changed the world {len(joined)} times after it, and at most "
                 f"{MOST_EARLIER} such calls can be kept in mind; go on from a later step"
             )
-        return tuple(found)
+        return joined
+
+
+async def _query_state(handle: WorkflowHandle[Any, Any]) -> RunState:
+    """Return how a run stands, once its worker can tell."""
+    while True:
+        try:
+            state: RunState = await handle.query("state", result_type=RunState)
+            return state
+        except WorkflowQueryFailedError as error:
+            if AHEAD not in error.message:
+                raise
+            await asyncio.sleep(AHEAD_PAUSE_SECONDS)
 
 
 def _describe(agent: PinnedAgent, call: CallPart, digest: Digest, step: int) -> EarlierCall:
@@ -221,8 +280,10 @@ def _read_told(known: EarlierCall, part: ResultPart | None) -> EarlierCall | Non
     """Return a call by the result that the model was told; `None` for one that was not done."""
     if part is None:
         return known
+    if part.error:
+        return known if part.text == NO_ANSWER or part.text.endswith(origins.NOT_KNOWN) else None
     text = "" if known.is_hidden else plain_text.shorten(part.text, TEXT_CHARACTERS)
-    return None if part.error else known.model_copy(update={"outcome": "done", "text": text})
+    return known.model_copy(update={"outcome": "done", "text": text})
 
 
 def _settle(known: EarlierCall, state: RunState, index: int) -> EarlierCall | None:
@@ -254,8 +315,6 @@ def _digest(agent: PinnedAgent, call: CallPart, salt: bytes | None) -> Digest | 
     return digests[0] if digests else None
 
 
-def _results_before(segment: Segment) -> dict[str, ResultPart]:
-    """Return the results that a step was told, by the ids of their calls."""
-    messages = (message for message in segment.messages if isinstance(message, UserMessage))
-    parts = (part for message in messages for part in message.parts if isinstance(part, ResultPart))
-    return {part.call_id: part for part in parts}
+def _read_results(message: UserMessage) -> dict[str, ResultPart]:
+    """Return the results in a message, by the ids of their calls."""
+    return {part.call_id: part for part in message.parts if isinstance(part, ResultPart)}

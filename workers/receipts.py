@@ -24,7 +24,7 @@ from threading import Lock
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 
-from mandate.workers.client.queries import AHEAD
+from mandate.workflows.contracts.failures import AHEAD
 
 SPOILED = "a query took the run ahead of its history on this worker; it is replayed"
 """Answer to the server for a workflow task that came to such a run."""

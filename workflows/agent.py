@@ -263,9 +263,11 @@ class AgentWorkflow(MessageHandlers):
         """Ask the model what to do next; the result of the run when there is nothing more to do."""
         words, messages = self._control.take_words(), self._session.take_messages()
         reply = await self._model_calls.ask((*words, *session.write_words(messages)))
-        if not isinstance(reply, ModelReply):
+        if isinstance(reply, ModelReply):
+            self._session.note_told()
+        else:
             self._control.give_back_words(words)
-            self._session.give_back(messages)
+            self._session.give_back()
         if isinstance(reply, budget.Shortfall):
             return await self._use_up(reply)
         if not isinstance(reply, ModelReply):
@@ -382,11 +384,13 @@ class AgentWorkflow(MessageHandlers):
         return None
 
     def _begin_anew(self) -> None:
-        """Forget what stood in the way of the last answer; what people refused stays refused."""
+        """Forget what stood in the way of the last answer; what people refused stays refused.
+
+        Answers to calls that the model was not told yet are told with the next message.
+        """
         self._state.rescue, self._state.note = None, None
         self._state.misfits, self._state.untaken = 0, ()
         self._state.recovery = self._state.recovery.model_copy(update={"troubles": {}, "same": {}})
-        self._turn.open(())
 
     async def _close(
         self, status: RunStatus, reason: str | None = None, answer: ModelReply | Resolution | None = None

@@ -15,7 +15,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from mandate.workflows.contracts.changes import Change
-from mandate.workflows.contracts.failures import REFUSALS, FailureType, Unreadable
+from mandate.workflows.contracts.failures import ENDED_BEFORE, NOT_BEGUN, REFUSALS, FailureType, Unreadable
 from mandate.workflows.contracts.request import (
     DECISIONS_CHARACTERS,
     EVERY,
@@ -324,7 +324,7 @@ class MessageHandlers:
 
     def _require_begun(self) -> None:
         if not self._run.is_begun:
-            raise ApplicationError("the run has not begun its work yet", non_retryable=True)
+            raise ApplicationError(NOT_BEGUN, non_retryable=True)
 
     def _refuse_crowd(self) -> None:
         """Refuse a message that comes when the server takes few more; a stop is always taken in."""
@@ -348,7 +348,7 @@ class MessageHandlers:
         if not self._run.is_begun:
             await workflow.wait_condition(lambda: self._run.is_begun or self._is_over)
         if not self._run.is_begun:
-            _refuse("the run ended before it began its work")
+            _refuse(ENDED_BEFORE)
 
     def _weigh(self, verb: str, args: tuple[Any, ...]) -> None:
         """Refuse a signal that cannot be read beside those that came with it; a stop is read always."""

@@ -8,10 +8,9 @@ from typing import Any, TypeVar
 from temporalio.client import WorkflowHandle, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
-T = TypeVar("T")
+from mandate.workflows.contracts.failures import AHEAD
 
-AHEAD = "the run is ahead of its history on this worker; ask again"
-"""Answer of a worker for a run whose newest events no workflow task has taken in yet; see `receipts`."""
+T = TypeVar("T")
 
 AHEAD_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between questions to a run that is ahead of its history; the last one over and over. The second question

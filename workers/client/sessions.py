@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 
 from temporalio.client import (
@@ -17,7 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client.in_flight import Pauses
 from mandate.workers.client.updates import NoAnswer, Patience, Refused, is_passing
-from mandate.workflows.contracts.failures import REFUSALS, FailureType
+from mandate.workflows.contracts.failures import ENDED_BEFORE, REFUSALS, FailureType
 from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
 from mandate.workflows.contracts.session import Reply, Say
 from mandate.workflows.rules import wording
@@ -61,11 +62,12 @@ async def say(client: Client, opening: Opening, message: Say, patience: Patience
     """
     pauses, said = Pauses(), ""
     while True:
+        operation = opening.to_operation()
         try:
             reply: Reply = await client.execute_update_with_start_workflow(
                 "say",
                 message.model_dump(mode="json", exclude_defaults=True),
-                start_workflow_operation=opening.to_operation(),
+                start_workflow_operation=operation,
                 # The server repeats its answer to a known id, and who is told to try again must be able to.
                 id=f"say-{secrets.token_hex(8)}",
                 result_type=Reply,
@@ -74,10 +76,12 @@ async def say(client: Client, opening: Opening, message: Say, patience: Patience
         except WorkflowUpdateFailedError as error:
             said = await _read_refusal(client, opening.workflow_id, error.cause)
         except WorkflowUpdateRPCTimeoutOrCancelledError:
+            await _read_start(operation)
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError from None
         except RPCError as error:
+            await _read_start(operation)
             if not is_passing(error) and error.status not in _MOVED:
                 raise
             said = " ".join(error.message.split())
@@ -87,6 +91,12 @@ async def say(client: Client, opening: Opening, message: Say, patience: Patience
                 f"{f' ({said})' if said else ''}; it may still be taken in, and sending it again with its id is safe"
             )
         await pauses.wait()
+
+
+async def _read_start(operation: WithStartWorkflowOperation[object, RunResult]) -> None:
+    """Take what the start has come to, which is known by then: asyncio complains of an error that nobody reads."""
+    with suppress(RPCError, asyncio.CancelledError):
+        await operation.workflow_handle()
 
 
 async def _read_refusal(client: Client, workflow_id: str, cause: BaseException) -> str:
@@ -101,6 +111,9 @@ async def _read_refusal(client: Client, workflow_id: str, cause: BaseException) 
         return str(message)
     if kind in REFUSALS and (failure := await _find_failure(client, workflow_id)) is not None:
         raise Refused(failure) from None
+    if message == ENDED_BEFORE:
+        # Somebody cancelled it, and the next one may begin.
+        return str(message)
     raise Refused(message) from None
 
 

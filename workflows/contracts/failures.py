@@ -4,6 +4,16 @@ from enum import StrEnum
 
 from mandate.workflows.contracts.base import Record
 
+NOT_BEGUN = "the run has not begun its work yet"
+"""Answer to a query to a run whose agent is not pinned yet."""
+
+ENDED_BEFORE = "the run ended before it began its work"
+"""Refusal of a message that came while the agent was being pinned."""
+
+AHEAD = "the run is ahead of its history on this worker; ask again"
+"""Answer to a query of a worker whose run has seen events that no workflow task has taken in yet. It answers in a
+moment; after three seconds where the run was closed meanwhile."""
+
 
 class FailureType(StrEnum):
     """The `type` of every ApplicationError that Mandate raises."""

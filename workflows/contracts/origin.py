@@ -33,8 +33,10 @@ class EarlierCall(Record):
     """As of `CallRequest`."""
     line: str
     """Name and arguments in one line, sensitive ones hidden."""
+    run: str = ""
+    """Workflow id of the run that made it, where that is not the origin itself: it has kept the call in mind, too."""
     step: int
-    """Of the origin."""
+    """Of that run."""
     outcome: Literal["done", "unknown"]
     is_hidden: bool = False
     """Its tool has sensitive arguments, which its result may repeat."""

@@ -185,6 +185,8 @@ class SessionState(Record):
     """Messages that wait until those before them are answered."""
     now: tuple[SaidMessage, ...] = ()
     """Messages of this turn that the model has not been told yet."""
+    telling: tuple[SaidMessage, ...] = ()
+    """Messages that are told with the model call under way: they are in the conversation once that is answered."""
     told: tuple[str, ...] = ()
     """Ids of the messages of this turn that the model was told."""
     speaker: str | None = None

@@ -114,16 +114,19 @@ class Session:
         state = self.state
         if state is None or not state.now:
             return ()
-        taken, state.now = state.now, ()
-        state.told = (*state.told, *(message.id for message in taken))
-        return taken
+        state.telling, state.now = state.now, ()
+        return state.telling
 
-    def give_back(self, messages: tuple[SaidMessage, ...]) -> None:
+    def note_told(self) -> None:
+        """Note that the messages taken out are part of the conversation."""
+        if self.state is not None and self.state.telling:
+            self.state.told = (*self.state.told, *(message.id for message in self.state.telling))
+            self.state.telling = ()
+
+    def give_back(self) -> None:
         """Keep messages that no model could be told: they come first next time."""
-        if messages and self.state is not None:
-            ids = {message.id for message in messages}
-            self.state.told = tuple(known for known in self.state.told if known not in ids)
-            self.state.now = (*messages, *self.state.now)
+        if self.state is not None and self.state.telling:
+            self.state.now, self.state.telling = (*self.state.telling, *self.state.now), ()
 
     async def answer(self, answered: Answered, result: RunResult) -> None:
         """End a turn with its answer, which is kept in the store before anybody gets it."""
@@ -157,9 +160,12 @@ class Session:
         is_kept = state.waits_since is not None and not (state.now or state.queue)
         ids = (*state.told, *(message.id for message in (*state.now, *state.queue)))
         state.replies = sessions.keep_replies(state.replies, ids, result, status.value, self._run.state.step)
-        state.told, state.now, state.queue, state.waits_since = (), (), (), None
+        state.told, state.now, state.queue = (), (), ()
         if not is_kept:
+            # The session waits from now on, whenever it goes on.
+            state.waits_since = workflow.now()
             await self._keep()
+        state.waits_since = None
 
     @property
     def has_messages(self) -> bool:

@@ -1,6 +1,7 @@
 """Rules of sessions: messages that are known, replies that are kept, and the state that a later run goes on from."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.session import IDS_KEPT, REPLIES_CHARACTERS, Reply, ReplyStatus, SessionRecord
@@ -13,7 +14,7 @@ TOO_LONG_AGO = "it was answered; the answer is in the conversation, which `manda
 
 def is_known(state: SessionState, message_id: str) -> bool:
     """Return whether a message has come before."""
-    waiting = (message.id for message in (*state.now, *state.queue))
+    waiting = (message.id for message in (*state.telling, *state.now, *state.queue))
     return message_id in state.replies or message_id in state.told or message_id in waiting
 
 
@@ -81,9 +82,9 @@ def resume(earlier: RunState, begun: RunState) -> RunState:
     session = earlier.session
     assert session is not None
     assert begun.session is not None
-    waited = earlier.ledger.waited
-    if session.waits_since is not None and begun.ledger.began_at is not None:
-        waited += begun.ledger.began_at - session.waits_since
+    waited, since = earlier.ledger.waited, session.waits_since or earlier.ledger.waits_since
+    if since is not None and begun.ledger.began_at is not None:
+        waited += max(begun.ledger.began_at - since, timedelta(0))
     ledger = earlier.ledger.model_copy(update={"held": {}, "waited": waited, "waits_since": None})
     return begun.model_copy(
         update={
@@ -101,6 +102,16 @@ def resume(earlier: RunState, begun: RunState) -> RunState:
             "effects": earlier.effects,
             "uncertain": (),
             "quick": begun.quick or earlier.quick,
-            "session": session.model_copy(update={"idle": begun.session.idle, "waits_since": begun.ledger.began_at}),
+            # A run that was ended from outside has told of its own already.
+            "origin": begun.origin or earlier.origin,
+            "session": session.model_copy(
+                update={
+                    "idle": begun.session.idle,
+                    "waits_since": begun.ledger.began_at,
+                    # No conversation has what a model was being told as its run was ended from outside.
+                    "now": (*session.telling, *session.now),
+                    "telling": (),
+                }
+            ),
         }
     )

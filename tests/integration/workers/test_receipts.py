@@ -12,8 +12,8 @@ from temporalio.worker import Worker
 from temporalio.worker._workflow_instance import _WorkflowLogicFlag
 
 from mandate.workers.client import queries
-from mandate.workers.client.queries import AHEAD
 from mandate.workers.receipts import FIRST_RECEIPT, PATIENCE_SECONDS
+from mandate.workflows.contracts.failures import AHEAD
 from tests.support import gate_stage
 from tests.support.gate_stage import Case, Played
 from tests.support.gate_worker import GateWorker, new_worker

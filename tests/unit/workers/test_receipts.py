@@ -10,8 +10,8 @@ from temporalio.bridge.proto.workflow_activation import WorkflowActivation, Work
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker._workflow_instance import _WorkflowLogicFlag
 
-from mandate.workers.client.queries import AHEAD
 from mandate.workers.receipts import FIRST_RECEIPT, SPOILED, Receipts, Refusals
+from mandate.workflows.contracts.failures import AHEAD
 
 
 @dataclass

@@ -9,7 +9,7 @@ from temporalio.client import WorkflowHandle, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client import queries
-from mandate.workers.client.queries import AHEAD
+from mandate.workflows.contracts.failures import AHEAD
 
 
 @dataclass
