@@ -191,8 +191,6 @@ class SessionState(Record):
     """Ids of the messages of this turn that the model was told."""
     speaker: str | None = None
     """The author of the newest message that the model was told."""
-    speakers: tuple[str, ...] = ()
-    """Authors of all messages, the last 100."""
     replies: dict[str, Reply] = {}
     """By the ids of messages, the last `IDS_KEPT`, the oldest first."""
     last: Answered | None = None

@@ -80,7 +80,6 @@ class Session:
             state.now = (*state.now, message)
         else:
             state.queue = (*state.queue, message)
-        state.speakers = sessions.keep_speaker(state.speakers, say.by)
         self._run.record_step(f"{say.by} says: {wording.shorten(say.text, 80)}")
 
     async def wait_for_reply(self, message_id: str, *, until_answered: bool) -> Reply:

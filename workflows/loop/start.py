@@ -53,8 +53,7 @@ def open_session(state: RunState, request: RunRequest, pinned: Pinned) -> RunSta
     assert request.session is not None
     asked, speaker = request.session, state.requester
     message_id = asked.message or str(workflow.uuid4())
-    speakers = (speaker,) if speaker is not None else ()
-    state.session = SessionState(idle=asked.idle, told=(message_id,), speaker=speaker, speakers=speakers)
+    state.session = SessionState(idle=asked.idle, told=(message_id,), speaker=speaker)
     if pinned.earlier is None:
         return state
     resumed = sessions.resume(RunState.model_validate_json(pinned.earlier), state)

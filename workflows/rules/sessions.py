@@ -7,8 +7,6 @@ from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.session import IDS_KEPT, REPLIES_CHARACTERS, Reply, ReplyStatus, SessionRecord
 from mandate.workflows.contracts.state import RunState, SessionState
 
-SPEAKERS_KEPT = 100
-
 TOO_LONG_AGO = "it was answered; the answer is in the conversation, which `mandate show` tells"
 
 
@@ -16,11 +14,6 @@ def is_known(state: SessionState, message_id: str) -> bool:
     """Return whether a message has come before."""
     waiting = (message.id for message in (*state.telling, *state.now, *state.queue))
     return message_id in state.replies or message_id in state.told or message_id in waiting
-
-
-def keep_speaker(speakers: tuple[str, ...], by: str) -> tuple[str, ...]:
-    """Return `speakers` with one more, the last of them."""
-    return (*(name for name in speakers if name != by), by)[-SPEAKERS_KEPT:]
 
 
 def keep_replies(

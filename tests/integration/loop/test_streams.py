@@ -76,7 +76,7 @@ async def test_attempt_that_begins_anew_is_told_as_that(site: Site) -> None:
     """Its connection breaks in the middle of the text, and the next attempt says all of it."""
     answer = Answer(text=TEXT, reasoning=False)
     async with FakeProvider() as fake:
-        fake.push(Broken("cut", lost=answer), answer)
+        fake.will(Broken("cut", lost=answer), answer)
         site.environment |= {"VLLM_BASE_URL": f"{fake.url}/v1", "VLLM_API_KEY": "none"}
         site.write("breaks", [], models=["vllm:breaks"])
         async with site.serving():
