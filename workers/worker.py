@@ -18,6 +18,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 from mandate.activities import private_files
 from mandate.activities.agent import AgentActivities, OfferedAgent
 from mandate.activities.compensation import CompensationActivities
+from mandate.activities.context import tokenizer
 from mandate.activities.files import FileError
 from mandate.activities.guard import Guard
 from mandate.activities.keyring import Keyring
@@ -117,11 +118,12 @@ async def open_worker(
         FileError: agent files or scripts that cannot be used, with all their faults.
         MissingKey, WrongSearchAttribute, StoreUnavailable: see there.
         OlderFiles: another worker of the queue serves newer files of an agent.
-        ValueError: the store's address or an allowed host is none.
+        ValueError: the store's address, an allowed host or the tokenizer is none.
     """
     options = options or WorkerOptions()
     if settings.folder.is_dir():
         private_files.claim_folder(settings.folder)
+    await _load_tokenizer(settings)
     async with AsyncExitStack() as stack:
         resolve = Secrets(settings.environment, settings.secrets)
         mcp = LazyMcpToolbox(resolve)
@@ -247,6 +249,18 @@ async def _open_activities(
         sessions.keep_session,
         notifying.notify_people,
     )
+
+
+async def _load_tokenizer(settings: Settings) -> None:
+    """Load the tokenizer that the settings name, beside the event loop: it takes long.
+
+    Raises:
+        ValueError: there is no such one.
+    """
+    try:
+        await asyncio.to_thread(tokenizer.use, settings.tokenizer)
+    except tokenizer.NoTokenizer as error:
+        raise ValueError(f"MANDATE_TOKENIZER: {error}") from None
 
 
 async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:

@@ -1,6 +1,7 @@
 """The context of a model call: its parts, its size and its limits.
 
 estimate: tokens of a text
+tokenizer: exact counts, where one is used
 calibration: corrections of estimates
 sizes: tokens of messages and agents
 limits: limits of a model

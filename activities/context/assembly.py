@@ -13,7 +13,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures
-from mandate.activities.context import calibration, cuts, limits, summary
+from mandate.activities.context import calibration, cuts, limits, summary, tokenizer
 from mandate.activities.context.calibration import UNKNOWN, Ratios
 from mandate.activities.context.estimate import Tokens
 from mandate.activities.context.left_out import list_calls
@@ -142,6 +142,8 @@ class ContextAssembler:
             known = max(measured.input_tokens + measured.output_tokens, ceil(tokens.total * calibration.LOWEST))
             new = tokens - (fixed + before)
             estimate = calibration.estimate_request(known, new, measured.ratios, fixed + before)
+            if tokenizer.fits(model):
+                estimate = calibration.count_request(known, new)
             return Assembled(chain, told, conversation, tokens, estimate, measured.ratios)
         ratios: Ratios = chain.cut.ratios if chain.cut is not None and chain.cut.ratios else UNKNOWN
         estimate = calibration.estimate_whole(tokens, ratios)

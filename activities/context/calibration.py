@@ -15,6 +15,8 @@ MARGIN = 1.06
 """Of what is new, where a ratio below 1 corrects it: one text is not counted as another of its kind."""
 DOUBT, DOUBT_OF_NEW = 0.15, 0.5
 """Share of the way back to the uncorrected estimate: of any new text, and of one of a kind that was rare so far."""
+EXACT = 1.01
+"""Margin of what was counted exactly."""
 WHOLE = 1.02
 """Margin of a whole request: what people and programs write is not of one kind."""
 
@@ -44,6 +46,14 @@ def estimate_new(new: Tokens, ratios: Sequence[float], seen: Tokens | None = Non
 def estimate_request(known: int, new: Tokens, ratios: Sequence[float], seen: Tokens | None = None) -> int:
     """Return the tokens of a request that goes on from `known` reported ones with `new` texts, at most."""
     return ceil((known + estimate_new(new, ratios, seen)) * WHOLE)
+
+
+def count_request(known: int, new: Tokens) -> int:
+    """Return the tokens of a request that goes on from `known` reported ones, where a tokenizer has counted the rest.
+
+    Two texts that stand beside each other may be cut in another way than each by itself.
+    """
+    return ceil(known + new.exact * EXACT)
 
 
 def estimate_whole(tokens: Tokens, ratios: Sequence[float]) -> int:

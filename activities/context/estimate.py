@@ -7,10 +7,12 @@ JSON, base64 and other scripts. Tokenizers of other vendors differ; what a run's
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from math import ceil
+
+from mandate.activities.context import tokenizer
 
 Kind = str
 """`words`, `marks`, `dense` or `scripts`: what one tokenizer counts alike, and what it is corrected for apart."""
@@ -62,15 +64,25 @@ class Tokens:
     marks: float = 0.0
     dense: float = 0.0
     scripts: float = 0.0
+    exact: float = 0.0
+    """All of them, as a tokenizer counts, where one is used."""
 
     def __add__(self, other: "Tokens") -> "Tokens":
         return Tokens(
-            self.words + other.words, self.marks + other.marks, self.dense + other.dense, self.scripts + other.scripts
+            self.words + other.words,
+            self.marks + other.marks,
+            self.dense + other.dense,
+            self.scripts + other.scripts,
+            self.exact + other.exact,
         )
 
     def __sub__(self, other: "Tokens") -> "Tokens":
         return Tokens(
-            self.words - other.words, self.marks - other.marks, self.dense - other.dense, self.scripts - other.scripts
+            self.words - other.words,
+            self.marks - other.marks,
+            self.dense - other.dense,
+            self.scripts - other.scripts,
+            self.exact - other.exact,
         )
 
     @property
@@ -90,7 +102,11 @@ def estimate_tokens(text: str) -> int:
 
 def count(text: str) -> Tokens:
     """Return the tokens of `text` by kind."""
-    return _count(text) if len(text) <= LONG_TEXT else Tokens(dense=len(text.encode(errors="replace")))
+    if len(text) > LONG_TEXT:
+        most = len(text.encode(errors="replace"))
+        return Tokens(dense=most, exact=most)
+    found = _count(text)
+    return replace(found, exact=exact) if (exact := tokenizer.count_exactly(text)) else found
 
 
 def _count(text: str) -> Tokens:

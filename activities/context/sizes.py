@@ -50,10 +50,14 @@ class AgentSizes:
 
 def measure_agent(agent: PinnedAgent) -> Tokens:
     """Return the tokens of instructions and tools."""
-    total = count(write_instructions(agent)) + Tokens(marks=REQUEST_TOKENS)
+    total = count(write_instructions(agent)) + Tokens(marks=REQUEST_TOKENS, exact=REQUEST_TOKENS)
     for tool in agent.tools:
         schema = json.dumps(tool.input_schema, ensure_ascii=False)
-        total = total + count(f"{tool.tool.name} {tool.description} {schema}") + Tokens(marks=TOOL_TOKENS)
+        total = (
+            total
+            + count(f"{tool.tool.name} {tool.description} {schema}")
+            + Tokens(marks=TOOL_TOKENS, exact=TOOL_TOKENS)
+        )
     return total
 
 
@@ -70,7 +74,7 @@ def measure_message(message: Message) -> Tokens:
                 total = total + count(f"{part.tool} {part.arguments}")
             case OpaquePart():
                 pass
-        total = total + Tokens(marks=PART_TOKENS)
+        total = total + Tokens(marks=PART_TOKENS, exact=PART_TOKENS)
     if isinstance(message, AssistantMessage) and any(isinstance(part, OpaquePart) for part in message.parts):
         native = count(message.native or "")
         return native if native.total > total.total else total

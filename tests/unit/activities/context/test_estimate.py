@@ -4,13 +4,13 @@ import base64
 import json
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mandate.activities.context import calibration
+from mandate.activities.context import calibration, tokenizer
 from mandate.activities.context.calibration import UNKNOWN
 from mandate.activities.context.estimate import LONG_TEXT, Tokens, count, estimate_tokens
 
@@ -138,6 +138,46 @@ def test_a_thousand_conversations_are_never_estimated_too_low(tokenize: Callable
     assert min(shares) >= 1.0
     assert statistics.median(shares) <= 1.05
     assert sum(share <= 1.1 for share in shares) >= 0.8 * len(shares)
+
+
+@pytest.fixture
+def exact() -> Iterator[None]:
+    tokenizer.use("o200k_base")
+    yield
+    tokenizer.use(None)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_with_a_tokenizer_all_of_a_thousand_conversations_are_within_a_tenth(exact: None, seed: int) -> None:
+    """From the second call on: never below, whatever is new, and never a tenth above."""
+    source, shares, around = random.Random(seed), list[float](), Tokens(marks=10, exact=10)
+    for number in range(500):
+        kinds = [source.choice(ASKED_FOR)] if number % 2 else ASKED_FOR
+        system = KINDS["prose"](source, source.randrange(600, 4_000)) + KINDS["JSON"](source, 1_500)
+        real = tokenizer.count_exactly(system)
+        for turn in range(5):
+            said, answer = (KINDS[source.choice(kinds)](source, source.randrange(20, 3_000)) for _ in range(2))
+            known, length = real, tokenizer.count_exactly(said)
+            new, real = Tokens(exact=length) + around, real + length + 4
+            if turn:
+                shares.append(calibration.count_request(known, new) / real)
+            real += tokenizer.count_exactly(answer) + 4
+
+    assert min(shares) >= 1.0
+    assert max(shares) <= 1.1
+
+
+def test_tokenizer_fits_models_of_its_vendor_only(exact: None) -> None:
+    assert tokenizer.fits("openai:gpt-6-sol")
+    assert not tokenizer.fits("anthropic:claude-sonnet-5-5")
+    assert count("Hello there.").exact == 3
+
+
+@pytest.mark.parametrize("name", ["o100k", ""])
+def test_tokenizer_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{name}' is not a tokenizer; allowed are o200k_base and cl100k_base$"):
+        tokenizer.use(name)
+    assert not tokenizer.fits("openai:gpt-6-sol")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
