@@ -104,8 +104,9 @@ async def test_at_a_terminal_requests_are_answered_in_place(place: Place) -> Non
         await screen.shows("leaves it")
         await screen.types("Please ask.", "any text, or later")
         await screen.types("This one.", "It is so.")
-        screen.write("\x04")
+        leaving = asyncio.create_task(screen.leave())
         await screen.shows("left; come back with")
+        leaving.cancel()
         async with asyncio.timeout(30):
             assert await process.wait() == 0
     finally:
@@ -131,6 +132,12 @@ class _Screen:
 
     def write(self, text: str) -> None:
         os.write(self._terminal, text.encode())
+
+    async def leave(self) -> None:
+        """Press Ctrl-D, again and again: one that comes before the line editor reads is lost."""
+        while True:
+            self.write("\x04")
+            await asyncio.sleep(1)
 
     async def types(self, line: str, until: str) -> None:
         self._text = ""

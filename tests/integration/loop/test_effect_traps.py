@@ -154,7 +154,10 @@ async def test_reset_to_before_a_keyed_call_makes_it_again_with_its_key(site: Si
         second = await site.agents.client.get_workflow_handle(handle.id, result_type=RunResult).result()
 
     assert [result.effects.count for result in (first, second)] == [1, 1]
-    assert [call.key for call in calls_of(handle.id, "pay")] == [first.effects.last[0].key] * 2
+    # At least: a worker that is too busy to be heard of has its call made once more, with the same key.
+    keys = [call.key for call in calls_of(handle.id, "pay")]
+    assert len(keys) >= 2
+    assert set(keys) == {first.effects.last[0].key}
 
 
 @asynccontextmanager
