@@ -1,8 +1,12 @@
 """A folder with agent files, a Temporal server of its own, and real commands that are typed there."""
 
 import asyncio
+import atexit
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +16,44 @@ from temporalio.client import Client
 
 from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
+from tests.support import command_server
+from tests.support.processes import PROJECT
 
 BIN = Path(sys.executable).parent
+
+
+OURS = ("mandate", "temporal-agent")
+"""Programs of ours, which the server of commands runs."""
+
+_SERVERS: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+
+async def _command_server() -> str:
+    """The socket of this process's server of commands, which ends with it."""
+    if not _SERVERS:
+        folder = tempfile.mkdtemp(prefix="commands-")
+        path = str(Path(folder) / "socket")
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("TEMPORAL_", "MANDATE_"))
+        }
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.command_server", path],
+            cwd=PROJECT,
+            env=environment,
+            # Nobody who waits for the end of these tests waits for it.
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        atexit.register(server.kill)
+        _SERVERS.append((path, server))
+    path, server = _SERVERS[0]
+    async with asyncio.timeout(60):
+        while not Path(path).exists():
+            assert server.poll() is None, "the server of commands did not start"
+            await asyncio.sleep(0.02)
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +81,17 @@ class Place:
         )
 
     async def run(self, *words: str, stdin: str = "", program: str = str(BIN / "mandate"), **env: str) -> Done:
-        process = await self.start(*words, program=program, **env)
-        async with asyncio.timeout(60):
-            out, err = await process.communicate(stdin.encode())
-        assert process.returncode is not None
-        return Done(process.returncode, out.decode(), err.decode())
+        """Run a command to its end, in a process that is forked from one with its imports."""
+        if Path(program).name not in OURS:
+            process = await self.start(*words, program=program, **env)
+            return await _end(process, stdin)
+        pipe = asyncio.subprocess.PIPE
+        # -I -S: the one that asks needs nothing, and is started often.
+        asking = (sys.executable, "-I", "-S", command_server.__file__, await _command_server(), program)
+        process = await asyncio.create_subprocess_exec(
+            *asking, *words, stdin=pipe, stdout=pipe, stderr=pipe, env={**self.env, **env}, cwd=self.folder
+        )
+        return await _end(process, stdin)
 
     @asynccontextmanager
     async def serving(self, agent: str) -> AsyncIterator[None]:
@@ -57,6 +103,13 @@ class Place:
         finally:
             worker.kill()
             await worker.wait()
+
+
+async def _end(process: asyncio.subprocess.Process, stdin: str) -> Done:
+    async with asyncio.timeout(60):
+        out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return Done(process.returncode, out.decode(), err.decode())
 
 
 async def line_with(stream: asyncio.StreamReader | None, text: str) -> str:
