@@ -20,6 +20,7 @@ from mandate.activities.period_budgets import PeriodBudgets
 from mandate.activities.providers.prices import find_window, pin_price
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
+from mandate.activities.transcript.conversation import NOTE
 from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, PinRequest
 from mandate.workflows.contracts.base import Digest, canonical_json
@@ -270,9 +271,9 @@ def _tell_origin(found: OriginFound, text: str, earlier: _Earlier | None) -> Use
     origin = found.origin
     place = f"step {origin.step} of the run {origin.run}"
     lines = [
-        f"[Note from the runtime] You go on from {place}, in a run of your own; approvals of there do not count here."
+        f"{NOTE} You go on from {place}, in a run of your own; approvals of there do not count here."
         if earlier is None
-        else "[Note from the runtime] The run was ended from outside, and goes on now. Open approvals are void."
+        else f"{NOTE} The run was ended from outside, and goes on now. Open approvals are void."
     ]
     if origin.calls:
         lines.append(

@@ -26,6 +26,7 @@ from mandate.activities.toolbox import arguments, schema
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.toolbox.redaction import strike_sensitive
 from mandate.activities.transcript import results, sensitive_arguments
+from mandate.activities.transcript.conversation import NOTE
 from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
@@ -140,7 +141,7 @@ class ModelActivities:
     async def _build_message(self, agent: PinnedAgent, chain: Chain, request: ModelRequest) -> tuple[Message, ...]:
         """Return the results of the last turn's calls, the runtime's note and people's messages, as one message."""
         parts = await results.build_parts(self._transcript.blobs, agent, chain.conversation, request.results)
-        note = (TextPart(kind="text", text=f"[Note from the runtime] {request.note}"),) if request.note else ()
+        note = (TextPart(kind="text", text=f"{NOTE} {request.note}"),) if request.note else ()
         words = tuple(TextPart(kind="text", text=f"[{word.by} says] {word.text}") for word in request.words)
         contents = (*parts, *note, *words)
         return (UserMessage(role="user", parts=contents),) if contents else ()

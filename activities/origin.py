@@ -39,7 +39,6 @@ TEXT_CHARACTERS = 300
 NOT_MADE = "not made: the run that this one goes on from ended before people had approved it"
 NO_ANSWER = "not known: the run that this one goes on from had no answer to it yet"
 
-
 UNSTARTED = "closed before WorkflowTaskStarted"
 """In the server's answer to a query to a run that was ended before anything of it was in its history."""
 

@@ -4,6 +4,7 @@ import structlog
 from temporalio import activity
 
 from mandate.activities import failures
+from mandate.activities.stores.base import name_run
 from mandate.activities.transcript.blobs import Blobs
 from mandate.workflows.contracts.session import SessionKeep, SessionKept, SessionRecord
 
@@ -29,17 +30,14 @@ class SessionActivities:
         return SessionKept(number=keep.record.number)
 
 
-def name_session(workflow_id: str) -> str:
-    """Return the name of a session in the store; several namespaces may share one."""
-    return f"{activity.info().namespace}/{workflow_id}"
-
-
 async def keep_record(blobs: Blobs, workflow_id: str, record: SessionRecord) -> None:
     """Keep a session, unless a newer state of it is kept. Raise as `Blobs.keep_session`."""
-    await blobs.keep_session(name_session(workflow_id), record.number, record.model_dump_json().encode())
+    await blobs.keep_session(
+        name_run(activity.info().namespace, workflow_id), record.number, record.model_dump_json().encode()
+    )
 
 
 async def find_session(blobs: Blobs, workflow_id: str) -> SessionRecord | None:
     """Return what the last run of a session has kept. Raise as `Blobs.find_session`."""
-    content = await blobs.find_session(name_session(workflow_id))
+    content = await blobs.find_session(name_run(activity.info().namespace, workflow_id))
     return SessionRecord.model_validate_json(content) if content is not None else None

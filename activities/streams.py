@@ -9,15 +9,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import structlog
 from temporalio import activity
 
-from mandate.activities.stores.base import StoreUnavailable
-from mandate.activities.stores.streams import StreamKind, StreamPiece, name_stream
+from mandate.activities.stores.base import StoreUnavailable, name_run
+from mandate.activities.stores.streams import StreamKind, StreamPiece
 from mandate.activities.transcript.blobs import Blobs
 from mandate.activities.transcript.log import TranscriptLog
-
-log = structlog.stdlib.get_logger(__name__)
 
 LOOK_SECONDS = 0.5
 """Time for which it is known who reads along."""
@@ -41,7 +38,7 @@ class Streams:
     async def open(self, step: int) -> AsyncIterator["StreamWriter | None"]:
         """Give a writer for one answer where somebody reads along with the run; what cannot be written is left out."""
         info = activity.info()
-        run = name_stream(info.namespace, info.workflow_id or "")
+        run = name_run(info.namespace, info.workflow_id or "")
         if not await self._is_followed(run):
             yield None
             return

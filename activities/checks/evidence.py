@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from mandate.activities.checks.subject import Work
 from mandate.activities.toolbox.redaction import strike_sensitive
-from mandate.activities.transcript.conversation import Conversation
+from mandate.activities.transcript.conversation import NOTE, Conversation
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.tool import ToolDefinition
@@ -23,8 +23,6 @@ RESULT_CHARACTERS = 32_000
 EARLIER_CHARACTERS = 4_000
 """Of each result that an answer rests on."""
 ALL_EARLIER_CHARACTERS = 64_000
-
-_NOTE = "[Note from the runtime]"
 
 
 def collect(work: Work) -> str:
@@ -57,7 +55,7 @@ def _words(conversation: Conversation) -> list[JsonValue]:
     left = WORDS_CHARACTERS
     for message in reversed(list(conversation)[1:]):
         texts = _texts(message) if isinstance(message, UserMessage) else []
-        for text in reversed([text for text in texts if not text.startswith(_NOTE)]):
+        for text in reversed([text for text in texts if not text.startswith(NOTE)]):
             if left <= 0:
                 return kept[::-1]
             kept.append(cut(text, left))

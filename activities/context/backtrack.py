@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from mandate.activities.context.cuts import NOTE
 from mandate.activities.context.left_out import list_calls
 from mandate.activities.transcript import sensitive_arguments
+from mandate.activities.transcript.conversation import NOTE
 from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mandate.activities.transcript.conversation import NOTE
 from mandate.activities.transcript.results import REFERENCE_CHARACTERS
 from mandate.workflows.contracts.tool import READ_RESULT
 from mandate.workflows.contracts.transcript import (
@@ -15,9 +16,6 @@ from mandate.workflows.contracts.transcript import (
     UserMessage,
 )
 from mandate.workflows.rules import plain_text, quantities
-
-NOTE = "[Note from the runtime]"
-"""Beginning of what the runtime tells a model, by which it is told apart from people's words."""
 
 SMALL_RESULT = 200
 """Characters of a result that is not made shorter by a line in its place."""

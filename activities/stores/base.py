@@ -287,3 +287,8 @@ class BlobStore(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def name_run(namespace: str, workflow_id: str) -> str:
+    """Return the name of a run in the store, whose namespaces may be several."""
+    return f"{namespace}/{workflow_id}"

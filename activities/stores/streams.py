@@ -30,8 +30,3 @@ class StreamPiece:
     """Of a text, as the payload codec leaves it."""
     offset: int = 0
     """Place in the log; larger for later pieces of a run."""
-
-
-def name_stream(namespace: str, workflow_id: str) -> str:
-    """Return the name of a run's log in the store; several namespaces may share one."""
-    return f"{namespace}/{workflow_id}"

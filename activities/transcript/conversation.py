@@ -7,6 +7,9 @@ from mandate.workflows.contracts.transcript import AssistantMessage, Message
 
 T = TypeVar("T")
 
+NOTE = "[Note from the runtime]"
+"""Beginning of what the runtime tells a model, by which it is told apart from people's words."""
+
 
 class Conversation:
     """The first messages of a shared, append-only list.

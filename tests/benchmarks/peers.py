@@ -75,3 +75,15 @@ def write_agent(folder: Path, *, model: str, output_bytes: int, name: str = "ben
     agents.mkdir(exist_ok=True)
     (agents / f"{name}.yaml").write_text(AGENT.format(name=name, model=model))
     return agents
+
+
+def name_environment(address: str, folder: Path, agents: Path, provider: str) -> dict[str, str]:
+    """Return what a worker of `write_agent`'s folder reads: server, agents, store, tools and the fake provider."""
+    return {
+        "TEMPORAL_ADDRESS": address,
+        "MANDATE_AGENTS": str(agents),
+        "MANDATE_FOLDER": str(folder),
+        "OPENAI_API_KEY": "none",
+        "OPENAI_BASE_URL": f"{provider}/v1",
+        "PYTHONPATH": str(folder),
+    }

@@ -91,14 +91,7 @@ async def measure(options: argparse.Namespace) -> Report:
         model = f"openai:bench.steps={options.steps}.args={options.argument_bytes}"
         agents = peers.write_agent(folder, model=model, output_bytes=options.output_bytes)
         async with run_private_server() as server, peers.fake_provider() as provider:
-            environment = {
-                "TEMPORAL_ADDRESS": server.address,
-                "MANDATE_AGENTS": str(agents),
-                "MANDATE_FOLDER": str(folder),
-                "OPENAI_API_KEY": "none",
-                "OPENAI_BASE_URL": f"{provider}/v1",
-                "PYTHONPATH": str(folder),
-            }
+            environment = peers.name_environment(server.address, folder, agents, provider)
             client = await connect(address=server.address)
             floor_worker = ("-m", "tests.benchmarks.floor", "--address", server.address, "--provider", f"{provider}/v1")
             async with (

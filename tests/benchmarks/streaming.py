@@ -75,14 +75,7 @@ async def measure(options: argparse.Namespace) -> Report:
         model = f"openai:bench.steps={options.steps}.args=40.words={options.words}.pieces={options.pieces}"
         agents = peers.write_agent(folder, model=model, output_bytes=2048)
         async with run_private_server() as server, peers.fake_provider() as provider:
-            environment = {
-                "TEMPORAL_ADDRESS": server.address,
-                "MANDATE_AGENTS": str(agents),
-                "MANDATE_FOLDER": str(folder),
-                "OPENAI_API_KEY": "none",
-                "OPENAI_BASE_URL": f"{provider}/v1",
-                "PYTHONPATH": str(folder),
-            }
+            environment = peers.name_environment(server.address, folder, agents, provider)
             client = await connect(address=server.address)
             async with peers.process("-m", "tests.benchmarks.agent_worker", **environment) as worker:
                 store = f"sqlite:///{folder}/store.db"

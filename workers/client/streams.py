@@ -9,7 +9,8 @@ from typing import Literal
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from mandate.activities.stores.streams import StreamPiece, name_stream
+from mandate.activities.stores.base import name_run
+from mandate.activities.stores.streams import StreamPiece
 from mandate.activities.transcript.blobs import Blobs
 from mandate.workflows.contracts.base import JsonObject
 
@@ -47,7 +48,7 @@ class StreamReader:
         self._client = client
         self._blobs = blobs
         self._workflow_id = workflow_id
-        self._run = name_stream(client.namespace, workflow_id)
+        self._run = name_run(client.namespace, workflow_id)
         self._after = after
         self._begun: tuple[str, int] | None = None
 

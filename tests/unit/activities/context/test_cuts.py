@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mandate.activities.context import cuts
-from mandate.activities.context.cuts import NOTE, Division
+from mandate.activities.context.cuts import Division
+from mandate.activities.transcript.conversation import NOTE
 from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.transcript import (
     AssistantMessage,
