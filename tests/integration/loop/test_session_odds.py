@@ -205,12 +205,14 @@ async def test_hundred_messages_wait_are_told_in_order_and_one_more_is_not(site:
         handle = site.agents.handle(session)
         for number in range(101):
             await handle.signal("say", {"text": f"n{number}.", "by": REQUESTER, "id": f"n{number}"})
+        again = asyncio.create_task(say(site, session, "n50.", "n50"))
         await first
         last = await say(site, session, "n99.", "n99")
         beyond = await say(site, session, "End.", "e")
 
     told = ["Begin, slow.", *(f"n{number}." for number in range(100))]
     assert last.text == " | ".join(told)
+    assert (await again).status == "completed"
     assert beyond.text == " | ".join([*told, "End."])
 
 
