@@ -117,9 +117,10 @@ async def _serve(call: Invocation, connection: Connection, options: WorkerOption
             with stop_signals(lambda: log.info("worker_stopping", hint="a second signal ends it at once")) as stopped:
                 running = asyncio.create_task(serving.run())
                 waiting = asyncio.create_task(stopped.wait())
+                # First: files may change as soon as it says that it serves.
+                _give_sign(sign)
                 _introduce(call, connection, serving)
                 tune_collection()
-                _give_sign(sign)
                 await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 if not running.done():

@@ -92,7 +92,10 @@ class _Supervisor:
             if not (changed := watched_files.list_changes(stamps, now)):
                 continue
             stamps = await self._settled(now, stopped)
-            if fresh is not None:
+            if fresh is not None and fresh.is_serving:
+                # It came to serve since the last look: the next one may not start.
+                self._replace(fresh)
+            elif fresh is not None:
                 # It reads files that are out of date by now.
                 await self._give_up(fresh)
             self.call.out.note(f"{watched_files.describe(changed)} changed; starting a worker with the files of now")
