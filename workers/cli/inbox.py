@@ -52,8 +52,8 @@ async def inbox(
 
     The number of a request stands for its name in the commands that follow. With `-o json` one object: requests, each
     with number, name, workflow_id, agent, version, requester, waits_for and expires_at beside all that the run says of
-    it; silent: runs that did not answer, each with workflow_id, reason, and workflow_task (attempt, cause, message,
-    event_id) where that fails again and again; scanned.
+    it; silent: runs that did not answer, first those whose workflow task fails, each with workflow_id, reason, and
+    workflow_task (attempt, cause, message, event_id) where that fails again and again; scanned.
     """
     _check_kind(kind)
     async with connected(call, of_runs=True) as connection:

@@ -72,6 +72,11 @@ class Silent:
     unserved: str | None = None
     """Its task queue, where no worker answers there."""
 
+    @property
+    def is_failing(self) -> bool:
+        """True if it is known that more patience mends nothing."""
+        return self.diagnosis is not None and self.diagnosis.is_failing
+
 
 @dataclass(frozen=True, slots=True)
 class Inbox:
@@ -80,6 +85,7 @@ class Inbox:
     runs: tuple[OpenRequests, ...]
     """Those that want something."""
     silent: tuple[Silent, ...]
+    """Those that did not answer, first those that people must mend."""
     scanned: bool
     """True if all running runs were asked, because the namespace lacks the search attributes."""
 
@@ -201,7 +207,7 @@ async def read_inbox(
     runs = (_fitting(run, group) for run in round_.told if agent is None or run.agent == agent)
     return Inbox(
         runs=tuple(run for run in runs if run.requests and run.status != "done"),
-        silent=tuple(sorted(round_.silent, key=lambda one: one.workflow_id)),
+        silent=tuple(sorted(round_.silent, key=lambda one: (not one.is_failing, one.workflow_id))),
         scanned=scanned,
     )
 
@@ -252,7 +258,7 @@ class _Round:
         except NotAnswering as error:
             self.silent.append(Silent(run.workflow_id, str(error), error.diagnosis, error.unserved))
             # A workflow task that fails says nothing against those who would answer for other runs.
-            if error.diagnosis is None or not error.diagnosis.is_failing:
+            if not self.silent[-1].is_failing:
                 self._timed_out[run.task_queue] += 1
         except Unknown:
             # It ended and was deleted after it was listed.

@@ -64,3 +64,18 @@ async def test_a_queue_of_which_nobody_answers_is_given_up(
 
     assert found.told == []
     assert found.silent[-1] == inbox.Silent("other", "no worker answered for the runs before it")
+
+
+async def test_runs_that_people_must_mend_are_told_first(
+    silent: dict[str, Diagnosis | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An inbox shows the first of many only."""
+    silent |= {"a": None, "b": BUSY, "y": FAILS, "x": FAILS}
+
+    async def listed(_client: Client, _query: str) -> list[Waiting]:
+        return [Waiting(name, f"queue-{name}") for name in silent]
+
+    monkeypatch.setattr(inbox, "_listed", listed)
+    found = await inbox.read_inbox(cast(Client, None), scan=True)
+
+    assert [one.workflow_id for one in found.silent] == ["x", "y", "a", "b"]
