@@ -22,6 +22,9 @@ from tests.support.fake_provider.requests import Request
 from tests.support.fake_provider.server import FakeProvider
 from tests.support.people import asked, write_people
 
+LET_GO = set[str]()
+"""Messages with `held` that the model may answer."""
+
 _SAID = re.compile(r"\[\S+ says\] ([^\"\\\]]+)")
 _ORDER = re.compile(r"pay (\d+)")
 
@@ -29,7 +32,8 @@ _ORDER = re.compile(r"pay (\d+)")
 async def play(request: Request) -> Behaviour:
     """A model that pays each order that it was told of last, once; then it repeats all that it was told.
 
-    `slow` makes it think before that, `fail` is what it cannot answer, and `quiet` is not repeated.
+    `slow` makes it think before that, `held` until the test lets it go on; `fail` is what it cannot answer, and `quiet`
+    is not repeated.
     """
     messages = request.json["messages"]
     told = [text for message in messages if message["role"] == "user" for text in _SAID.findall(json.dumps(message))]
@@ -46,6 +50,8 @@ async def play(request: Request) -> Behaviour:
             return Answer(calls=(Call("pay", json.dumps({"order": int(order)}), id=f"c{number}"),), reasoning=False)
     if told and "fail" in told[-1]:
         return NAMED["bad-request"]
+    while told and "held" in told[-1] and told[-1] not in LET_GO:
+        await asyncio.sleep(0.02)
     if told and told[-1].startswith("quiet"):
         return Answer(text="noted", reasoning=False)
     return Answer(text=" | ".join(told), reasoning=False, delay=1.5 if told and "slow" in told[-1] else 0.0)
@@ -200,17 +206,18 @@ async def test_hundred_messages_wait_are_told_in_order_and_one_more_is_not(site:
     site.write("clerk", [], models=["vllm:clerk"], requester="anyone", budget={"steps": 200, "model_calls": 200})
     session = f"{site.queue}-h"
     async with site.serving():
-        first = asyncio.create_task(say(site, session, "Begin, slow.", "m", idle="3s"))
+        first = asyncio.create_task(say(site, session, "Begin, held.", "m", idle="3s"))
         await asyncio.sleep(0.7)
         handle = site.agents.handle(session)
         for number in range(101):
             await handle.signal("say", {"text": f"n{number}.", "by": REQUESTER, "id": f"n{number}"})
         again = asyncio.create_task(say(site, session, "n50.", "n50"))
+        LET_GO.add("Begin, held.")
         await first
         last = await say(site, session, "n99.", "n99")
         beyond = await say(site, session, "End.", "e")
 
-    told = ["Begin, slow.", *(f"n{number}." for number in range(100))]
+    told = ["Begin, held.", *(f"n{number}." for number in range(100))]
     assert last.text == " | ".join(told)
     assert (await again).status == "completed"
     assert beyond.text == " | ".join([*told, "End."])
