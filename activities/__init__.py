@@ -3,6 +3,7 @@
 agent: start of a run
 origin: run that another one goes on from
 session: sessions, as they are kept
+children: starts and ends of children
 model: one call of a model
 streams: texts of models as they come
 period_budgets: budgets beyond one run

@@ -1,7 +1,7 @@
 """Start of a run: the agent that it works under, and the first message of its conversation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from temporalio import activity
@@ -9,6 +9,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from mandate.activities import failures, session
+from mandate.activities.children import ChildStarts, NoSuchCall
 from mandate.activities.context import calibration
 from mandate.activities.context.limits import find_excess
 from mandate.activities.context.sizes import AgentSizes, measure_message
@@ -22,9 +23,11 @@ from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
 from mandate.activities.transcript.conversation import NOTE
 from mandate.activities.transcript.log import Chain, TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import AgentPin, Pinned, PinnedAgent, PinRequest
 from mandate.workflows.contracts.base import Digest, canonical_json
 from mandate.workflows.contracts.changes import LOOP
+from mandate.workflows.contracts.children import ChildRequest
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.origin import ContinuesRequest
 from mandate.workflows.contracts.route import RoutePin
@@ -42,6 +45,9 @@ KEY_ATTEMPTS = 4
 RUNS_KEPT = 20
 """Runs of a session without an answer of which it is known that they began."""
 
+GOAL_CHARACTERS = 500
+"""As `start.goal_of` has of other runs."""
+
 ALLOWED_CHARACTERS = 500
 """Of the models that a refusal names."""
 
@@ -56,6 +62,8 @@ class OfferedAgent:
     content: bytes
     """The `PinnedAgent` as it is stored; its address is `digest`."""
     pinned: PinnedAgent
+    children: Mapping[Digest, bytes] = field(default_factory=dict)
+    """Contents of the agents that may work below it, by their addresses."""
 
 
 class AgentActivities:
@@ -71,11 +79,15 @@ class AgentActivities:
         slow: Sequence[str] = (),
         budgets: PeriodBudgets | None = None,
         origins: Origins | None = None,
+        agents: PinnedAgents | None = None,
     ) -> None:
         """Take what runs can be started with; `slow` are names of `local_activities` that wait for others here."""
         self._slow = tuple(slow)
         self._budgets = budgets
         self._origins = origins
+        self._children = ChildStarts(transcript, agents or PinnedAgents(transcript.blobs))
+        self._kept: set[Digest] = set()
+        """Agents of children that this process has put into the store."""
         self._sizes = AgentSizes()
         self._offered = offered
         self._transcript = transcript
@@ -90,6 +102,8 @@ class AgentActivities:
             ApplicationError: `UnknownAgent`, or `BadInput` when the requester may not ask, not retried; a store
                 failure, or `CheckUnavailable` when the file of people or the keys cannot be read now, retried.
         """
+        if request.child is not None:
+            return await self._pin_child(request, request.child)
         offered = self._offered.get(request.agent)
         if offered is None:
             known = ", ".join(sorted(self._offered)) or "none"
@@ -120,6 +134,7 @@ class AgentActivities:
                 chain = await self._go_on(offered, earlier.state.head)
             else:
                 chain = await self._transcript.start(offered.digest, message, offered.content)
+            await self._keep_children(offered)
             store = await self._transcript.blobs.identity()
         is_hiding = sensitive_arguments.find_salt(chain.conversation) is not None
         log.info("agent_pinned", agent=request.agent, digest=offered.digest, head=chain.head)
@@ -133,6 +148,45 @@ class AgentActivities:
             requester=requester.name,
             slow=self._slow,
             route=route,
+            estimate=self._estimate(offered, message),
+            is_counted=await self._is_counted(request, requester),
+        )
+
+    async def _keep_children(self, offered: OfferedAgent) -> None:
+        """Store the agents that may work below one, once a process: its runs keep them whatever files say later."""
+        missing = [digest for digest in offered.children if digest not in self._kept]
+        if missing:
+            await self._transcript.blobs.put(*(offered.children[digest] for digest in missing))
+            self._kept.update(missing)
+
+    async def _pin_child(self, request: PinRequest, child: ChildRequest) -> Pinned:
+        """Open the conversation of a child with the call of its parent; its agent was stored with the parent's.
+
+        Raises:
+            ApplicationError: as `pin_agent`.
+        """
+        with failures.translate_store_errors():
+            try:
+                start = await self._children.read(child)
+            except (NoSuchCall, ValueError) as error:
+                raise _bad_input(str(error)) from None
+            requester = await self._requester(request, start.agent)
+            offered = OfferedAgent(child.agent, start.content, start.agent)
+            salt = sensitive_arguments.make_salt(start.agent.tools)
+            message = UserMessage(role="user", parts=(TextPart(kind="text", text=start.text),), salt=salt)
+            if (excess := find_excess(start.agent, message)) is not None:
+                raise _bad_input(f"input: {excess}")
+            chain = await self._transcript.start(offered.digest, message, offered.content)
+            store = await self._transcript.blobs.identity()
+        log.info("child_pinned", agent=start.agent.name, digest=offered.digest, head=chain.head)
+        pin = _pin(offered, store, self._search_attributes, requester).model_copy(update={"hides": salt is not None})
+        return Pinned(
+            agent=pin,
+            head=chain.head,
+            goal=shorten(start.text, GOAL_CHARACTERS),
+            tainted=child.tainted,
+            requester=requester.name,
+            slow=self._slow,
             estimate=self._estimate(offered, message),
             is_counted=await self._is_counted(request, requester),
         )
@@ -334,6 +388,7 @@ def _pin(offered: OfferedAgent, store: str, search_attributes: tuple[str, ...], 
     return AgentPin(
         name=pinned.name,
         digest=offered.digest,
+        base=pinned.base,
         models=pinned.models,
         route=pinned.route,
         prefer=pinned.prefer,

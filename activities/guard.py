@@ -27,13 +27,12 @@ from mandate.activities import failures
 from mandate.activities.keyring import Keyring
 from mandate.workflows.contracts.failures import FailureType, ToolFailure
 from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
+from mandate.workflows.contracts.run import AGENT_WORKFLOW
 from mandate.workflows.rules.marks import find_subject
 
 log = structlog.stdlib.get_logger(__name__)
 
 R = TypeVar("R", bound=BaseModel)
-
-AGENT_WORKFLOW = "AgentWorkflow"
 
 RESETS_KEPT = 1000
 

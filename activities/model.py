@@ -34,6 +34,7 @@ from mandate.workflows.contracts.base import digest_of
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import (
     ANSWER_SPARE,
+    CHILD_OUTPUT_BYTES,
     OUTPUT_INLINE_BYTES,
     Finish,
     ModelReply,
@@ -228,14 +229,16 @@ class ModelActivities:
             )
         text, finish, problem = _final(agent, completion)
         content = text.encode(errors="replace")
-        long = len(json.dumps(text, ensure_ascii=False)) > OUTPUT_INLINE_BYTES or len(content) > OUTPUT_INLINE_BYTES
+        most = CHILD_OUTPUT_BYTES if request.is_child else OUTPUT_INLINE_BYTES
+        long = len(json.dumps(text, ensure_ascii=False)) > most or len(content) > most
         extended = await self._transcript.append(
             chain, request.agent, (*messages, message), *((content,) if long else ()), measured=measured
         )
         return ModelReply(
             head=extended.head,
-            text=content[:1000].decode(errors="ignore") if long else text,
+            text=content[: min(most, 1000)].decode(errors="ignore") if long else text,
             output_digest=digest_of(content) if long else None,
+            output_size=len(content) if long else None,
             usage=usage,
             finish=finish,
             problem=problem,

@@ -16,7 +16,6 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from mandate.activities.guard import AGENT_WORKFLOW
 from mandate.activities.toolbox import arguments
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.transcript import results, sensitive_arguments
@@ -26,6 +25,7 @@ from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.failures import AHEAD, NOT_BEGUN
 from mandate.workflows.contracts.origin import MOST_EARLIER, ContinuesRequest, EarlierCall, Origin
+from mandate.workflows.contracts.run import AGENT_WORKFLOW
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, UserMessage

@@ -45,7 +45,7 @@ class OwnFiles:
             case "http":
                 own = self._names_host(binding)
                 named = f"the host and headers of {urlsplit(binding.url).netloc!r}"
-            case "activity" | "builtin":
+            case "activity" | "agent" | "builtin":
                 return None
             case _:
                 assert_never(binding.kind)

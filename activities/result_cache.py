@@ -115,7 +115,7 @@ class ResultCache:
                 texts = binding.headers
             case "mcp":
                 texts = {**binding.server.env, **binding.server.headers}
-            case "python" | "activity" | "builtin":
+            case "python" | "activity" | "agent" | "builtin":
                 pass
             case _:
                 assert_never(binding.kind)

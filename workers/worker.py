@@ -17,6 +17,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from mandate.activities import private_files
 from mandate.activities.agent import AgentActivities, OfferedAgent
+from mandate.activities.children import ChildActivities
 from mandate.activities.compensation import CompensationActivities
 from mandate.activities.context import tokenizer
 from mandate.activities.files import FileError
@@ -160,6 +161,7 @@ async def open_worker(
             settings,
             catalog,
             blobs=blobs,
+            keyring=keyring,
             toolboxes=toolboxes,
             cache=ResultCache(blobs, keyring, resolve),
         )
@@ -199,6 +201,7 @@ async def _open_activities(
     catalog: Catalog,
     *,
     blobs: Blobs,
+    keyring: Keyring,
     toolboxes: Mapping[str, Toolbox],
     cache: ResultCache,
 ) -> tuple[Callable[[Any], Awaitable[BaseModel]], ...]:
@@ -213,7 +216,7 @@ async def _open_activities(
     stack.push_async_callback(models.close)
     await models.open(sorted(catalog.providers()))
     offered = {
-        name: OfferedAgent(digest=loaded.digest, content=loaded.content, pinned=loaded.pinned)
+        name: OfferedAgent(loaded.digest, loaded.content, loaded.pinned, loaded.below)
         for name, loaded in catalog.agents.items()
     }
     identities = Identities.of(settings)
@@ -229,6 +232,7 @@ async def _open_activities(
         slow=slow,
         budgets=limits,
         origins=Origins(transcript, agents),
+        agents=agents,
     )
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
     tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures, cache=cache)
@@ -238,6 +242,7 @@ async def _open_activities(
     sessions = SessionActivities(blobs)
     return (
         opening.pin_agent,
+        ChildActivities(keyring).find_report,
         models.call_model,
         tools.run_tool,
         checks.verify_result,

@@ -10,11 +10,13 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from mandate.workflows import marks, steps
 from mandate.workflows.contracts.budget import BudgetRequest, Ledger
 from mandate.workflows.contracts.changes import Change
+from mandate.workflows.contracts.children import ChildRequest
+from mandate.workflows.contracts.marks import Marked
 from mandate.workflows.contracts.model import Finish, ModelReply
 from mandate.workflows.contracts.run import RunRequest, RunResult, RunStatus
 from mandate.workflows.contracts.state import Answered, Rescue, Resolution, RunState, Trouble
 from mandate.workflows.handlers import MessageHandlers
-from mandate.workflows.loop import session, start, visibility
+from mandate.workflows.loop import parent, session, start, visibility
 from mandate.workflows.loop.compensation import Compensation
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.model_calls import ModelCalls, explain_failure
@@ -47,7 +49,7 @@ class AgentWorkflow(MessageHandlers):
         self._model_calls = ModelCalls(self._run, self._control, self._route, self._budget)
         self._compensation = Compensation(self._run, self._control)
         self._session = Session(self._run, self._control)
-        self._request = None if isinstance(carried, RunState) else carried or start.request_of(args)
+        self._request = None if isinstance(carried, RunState) else carried or read_request(args)
         if self._run.is_begun:
             self._turn.reopen()
         self._is_over = False
@@ -63,19 +65,23 @@ class AgentWorkflow(MessageHandlers):
                 self._run.begin(await self._pinned(self._request))
             clock = asyncio.create_task(self._turn.gate.keep_time())
             self._run.publish_status()
-            return await self._work()
+            result = await self._work()
+            # What a child returns has a mark, which no type tells of.
+            returned: Any = await parent.report(self._run, result)
+            return result if returned is None else returned
         except (asyncio.CancelledError, ActivityError) as error:
             if is_cancelled_exception(error) and self._run.is_begun:
-                self._close_cancelled()
+                await asyncio.shield(asyncio.create_task(self._end_cancelled()))
             raise
         finally:
             self._is_over = True
             if clock is not None:
                 clock.cancel()
 
-    async def _pinned(self, request: RunRequest) -> RunState:
+    async def _pinned(self, request: RunRequest | ChildRequest) -> RunState:
+        asked = parent.pin_request(request) if isinstance(request, ChildRequest) else start.pin_request(request)
         try:
-            pinned = await steps.pin_agent(start.pin_request(request), locally=start.pin_locally())
+            pinned = await steps.pin_agent(asked, locally=start.pin_locally())
         except ActivityError as error:
             if isinstance(error.cause, ApplicationError) and not is_cancelled_exception(error):
                 raise error.cause from None
@@ -85,18 +91,21 @@ class AgentWorkflow(MessageHandlers):
             head=pinned.head,
             requester=pinned.requester or request.requester,
             labels=request.labels,
-            goal=start.goal_of(request.input),
+            goal=start.goal_of(request.input) if isinstance(request, RunRequest) else pinned.goal,
             step_limit=start.step_limit(request.budget, pinned.agent.budget.steps),
             budget=budget.lower(pinned.agent.budget, request.budget) if request.budget is not None else None,
             ledger=Ledger(began_at=workflow.now()),
             estimate=pinned.estimate,
             is_counted=pinned.is_counted,
             tainted=pinned.agent.tainted or pinned.tainted,
+            child=parent.begin(request) if isinstance(request, ChildRequest) else None,
             origin=pinned.origin,
             quick=dict.fromkeys(pinned.slow, False),
             route=pinned.route,
         )
-        return start.open_session(state, request, pinned) if request.session is not None else state
+        if isinstance(request, ChildRequest) or request.session is None:
+            return state
+        return start.open_session(state, request, pinned)
 
     async def _work(self) -> RunResult:
         while True:
@@ -108,8 +117,7 @@ class AgentWorkflow(MessageHandlers):
                 result = await self._go_on()
                 if result is not None:
                     return result
-            if not self._control.is_stopping:
-                await self._turn.act()
+            await self._act()
             if self._state.uncertain:
                 return await self._close(*self._unknown())
             if self._control.is_stopping:
@@ -118,6 +126,16 @@ class AgentWorkflow(MessageHandlers):
                 await self._take_back()
             if self._run.is_leaving:
                 await self._continue_as_new()
+
+    async def _act(self) -> None:
+        """Answer the open calls; of a run that is being stopped, those that children are under way for."""
+        if not self._control.is_stopping:
+            await self._turn.act()
+        elif self._turn.children.are_open:
+            await self._turn.children.end()
+        if self._turn.children.are_open:
+            # They are waited for by the next part of the run.
+            await self._continue_as_new()
 
     async def _hear(self) -> bool:
         """Wait for a message and begin its turn; return false when none came in time."""
@@ -410,6 +428,13 @@ class AgentWorkflow(MessageHandlers):
         visibility.close(self._state)
         return rules_result.build_result(self._state, status, reason, answer)
 
+    async def _end_cancelled(self) -> None:
+        """End a cancelled run: its children are cancelled too, and its parent is told."""
+        if self._turn.children.are_open:
+            await self._turn.children.cancel()
+        self._close_cancelled()
+        await parent.report(self._run, None)
+
     def _close_cancelled(self) -> None:
         """Close a cancelled run, which has no result: what it did, and what may have happened, is in its memo."""
         for entry in self._turn.lost:
@@ -440,3 +465,10 @@ class AgentWorkflow(MessageHandlers):
         for call in reply.calls:
             if call.misfit:
                 self._run.record_step(f"cannot be called: {call.tool} ({wording.shorten(call.misfit, 80)})")
+
+
+def read_request(args: tuple[Any, ...]) -> RunRequest | ChildRequest | ApplicationError:
+    """Return what this run is asked, by a client or as a child; or why it fails at once."""
+    if len(args) == 1 and isinstance(args[0], Marked):
+        return parent.read_request(args[0])
+    return start.request_of(args)

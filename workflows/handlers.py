@@ -15,6 +15,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from mandate.workflows.contracts.changes import Change
+from mandate.workflows.contracts.children import CHILD_DONE, TELL_CHILD
 from mandate.workflows.contracts.failures import ENDED_BEFORE, NOT_BEGUN, REFUSALS, FailureType, Unreadable
 from mandate.workflows.contracts.request import (
     DECISIONS_CHARACTERS,
@@ -33,7 +34,7 @@ from mandate.workflows.contracts.request import (
 from mandate.workflows.contracts.run import Progress
 from mandate.workflows.contracts.session import Reply, Say
 from mandate.workflows.contracts.state import RunState
-from mandate.workflows.loop import approvals, session
+from mandate.workflows.loop import approvals, parent, session
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.people import Via
 from mandate.workflows.loop.run import Run
@@ -263,6 +264,18 @@ class MessageHandlers:
             await self._heard()
             say = _parsed(Say, args)
             await self._said(say, say.id or str(workflow.uuid4()))
+
+    @workflow.signal(name=TELL_CHILD, description="From the run that started this one as a child, and from nobody else")
+    async def _signal_tell_child(self, *args: Any) -> None:
+        if not self._run.is_begun:
+            await workflow.wait_condition(lambda: self._run.is_begun or self._is_over)
+        if self._run.is_begun and (message := parent.take_message(self._run, args)) is not None:
+            parent.obey(self._control, message)
+
+    @workflow.signal(name=CHILD_DONE, description="From a child that has ended, and from nobody else")
+    def _signal_child_done(self, *args: Any) -> None:
+        if self._run.is_begun:
+            self._turn.children.hear(args)
 
     async def _said(self, say: Say, message_id: str) -> None:
         """Take a message of a session in, once it is known that its author may speak."""

@@ -39,6 +39,25 @@ def state_place() -> Place:
     return (info.namespace, info.workflow_id, info.first_execution_run_id, info.workflow_type)
 
 
+def child_place(child: str) -> Place:
+    """Return where the start of a child of this run stands: nobody else can be the parent with this run id."""
+    info = workflow.info()
+    return (info.namespace, child, info.workflow_id, info.run_id)
+
+
+def own_place() -> Place | None:
+    """Return the same in the child; `None` in a run that no workflow has started."""
+    info = workflow.info()
+    if info.parent is None:
+        return None
+    return (info.namespace, info.workflow_id, info.parent.workflow_id, info.parent.run_id)
+
+
+def report_place(child: str, run_id: str) -> Place:
+    """Return where reports of a child stand, and messages to it; `run_id` is the first of its chain."""
+    return (workflow.info().namespace, child, run_id)
+
+
 def mark(kind: MarkKind, place: Place, value: BaseModel) -> RawValue:
     """Return `value` as it travels, with its mark; without one where there are no keys, as in replays of histories."""
     payload = workflow.payload_converter().to_payload(value)

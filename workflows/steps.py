@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, JsonValue
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
-from temporalio.common import RawValue, RetryPolicy
+from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -23,6 +23,14 @@ from temporalio.exceptions import (
 
 from mandate.workflows import marks, outcomes
 from mandate.workflows.contracts.agent import Pinned, PinRequest
+from mandate.workflows.contracts.children import (
+    CHILD_DONE,
+    TELL_CHILD,
+    ChildRequest,
+    FindReport,
+    ParentMessage,
+    ReportFound,
+)
 from mandate.workflows.contracts.compensation import CompensationRequest
 from mandate.workflows.contracts.control import ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
@@ -30,6 +38,7 @@ from mandate.workflows.contracts.failures import FailureType, Outcome
 from mandate.workflows.contracts.model import ANSWER_SPARE, ModelReply, ModelRequest
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, TASK_TIMEOUT
 from mandate.workflows.contracts.session import SessionKeep, SessionKept
 from mandate.workflows.contracts.tool import (
     CallRequest,
@@ -384,6 +393,70 @@ async def probe_call(request: ProbeRequest, probe: ProbePin, tool: str, verdict:
         heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10), maximum_attempts=5),
         summary=wording.shorten(f"probe_call {tool} by {probe.tool}", wording.SUMMARY_CHARACTERS),
+    )
+
+
+async def start_child(
+    child: str, request: ChildRequest, verdict: Verdict, *, summary: str, within: timedelta | None = None
+) -> workflow.ChildWorkflowHandle[Any, RawValue]:
+    """Start the child of a call that `verdict` allows; the server ends it after `within`.
+
+    It outlives this part of the run, which is told when it ends only while it goes on as it is.
+
+    Raises:
+        WorkflowAlreadyStartedError: there has been one of this id.
+    """
+    assert verdict.allowed, verdict.reason
+    return await workflow.start_child_workflow(
+        AGENT_WORKFLOW,
+        marks.mark("child", marks.child_place(child), request),
+        id=child,
+        result_type=RawValue,
+        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+        execution_timeout=within,
+        task_timeout=TASK_TIMEOUT,
+        static_summary=summary,
+    )
+
+
+async def tell_child(child: str, run_id: str, message: ParentMessage) -> None:
+    """Tell a child something; `run_id` is the first of its chain.
+
+    Raises:
+        ApplicationError: it has ended.
+    """
+    told = marks.mark("child", marks.report_place(child, run_id), message)
+    await workflow.get_external_workflow_handle(child).signal(TELL_CHILD, told)
+
+
+async def report_to_parent(parent: str, result: BaseModel | None) -> None:
+    """Tell the parent that this run has ended, with its result if it has one.
+
+    Raises:
+        ApplicationError: the parent has ended.
+    """
+    info = workflow.info()
+    place = marks.report_place(info.workflow_id, info.first_execution_run_id)
+    report = [] if result is None else [marks.mark("report", place, result)]
+    await workflow.get_external_workflow_handle(parent).signal(CHILD_DONE, args=[info.workflow_id, *report])
+
+
+async def find_report(request: FindReport) -> ReportFound:
+    """Look up what a child is or was that does not report.
+
+    Raises:
+        ActivityError: nobody could say now.
+    """
+    return await _perform(
+        "find_report",
+        request,
+        ReportFound,
+        start_to_close_timeout=timedelta(seconds=45),
+        schedule_to_close_timeout=timedelta(minutes=5),
+        retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30)),
+        summary=wording.shorten(f"find_report {request.child}", wording.SUMMARY_CHARACTERS),
     )
 
 

@@ -67,7 +67,10 @@ class Requesters:
         if request.requester is not None:
             _check_name(request.requester)
         requester = _requester(request.requester, agent, people)
-        if agent.needs_signed_start:
+        if request.child is not None:
+            # Who asked for the run at the root was checked there; the file of the parent says no less of it.
+            requester = replace(requester, standing=_join(requester.standing, request.child.standing))
+        elif agent.needs_signed_start:
             await self._check_token(request, agent, info)
         return replace(requester, is_controlled=people is not None and people.control is not None)
 
@@ -159,6 +162,12 @@ def _requester(name: str | None, agent: PinnedAgent, people: People | None) -> R
             f"requester: {_show(name)} is not in the file of people; it must be a name or address there ({opens})"
         )
     return Requester(kept, "known")
+
+
+def _join(own: RequesterIs, above: RequesterIs) -> RequesterIs:
+    """Return what is known of who asked for a child: no less than in the run above it."""
+    order: tuple[RequesterIs, ...] = ("known", "named", "anyone")
+    return min(own, above, key=order.index)
 
 
 def _show(name: str) -> str:

@@ -4,6 +4,7 @@ catalog: agents that a worker offers
 agents: agent files
 earlier_agents: agents of earlier files
 tools: entries of `tools`
+children: agents as tools of agents
 mcp_acceptance: words of MCP servers, accepted
 provider_tools: tools as the models' vendors take them
 prices: prices and windows of models

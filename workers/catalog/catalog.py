@@ -2,16 +2,17 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mandate.activities.documents import Document, Fault, in_order
 from mandate.activities.files import FileError
 from mandate.activities.toolbox import builtin
-from mandate.workers.catalog import mcp_acceptance, provider_tools
+from mandate.workers.catalog import children, mcp_acceptance, provider_tools
 from mandate.workers.catalog.agents import AgentFile, Scan, find_unknown_providers, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
+from mandate.workers.catalog.children import Linked, Member
 from mandate.workers.catalog.endpoints import Endpoints
 from mandate.workers.catalog.policies import PlacedRule, Policies, PolicyFile, policy_folder
 from mandate.workers.catalog.prices import AgentPrices
@@ -19,12 +20,12 @@ from mandate.workers.catalog.rule_matches import find_misses, find_unknown, find
 from mandate.workers.catalog.tools import McpDefinitions, ToolResolver
 from mandate.workers.secrets import Secrets
 from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
-from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
+from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import Place
 from mandate.workflows.contracts.route import Route, RouteEntry, list_places
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
-from mandate.workflows.contracts.tool_entry import McpTools
+from mandate.workflows.contracts.tool_entry import AgentTool, McpTools
 from mandate.workflows.rules import policy
 
 AGENTS = Path("deploy/agents")
@@ -51,6 +52,8 @@ class Loaded:
     """Its MCP servers whose words in the prompt nobody has accepted."""
     places: tuple[Place, ...] = ()
     """Of the models of the route, in their order."""
+    below: Mapping[Digest, bytes] = field(default_factory=dict)
+    """Contents of the agents that may work below it, by their addresses."""
 
     def models(self) -> Iterator[tuple[Place, str]]:
         """Yield each model that it may ask, also in checks and for summaries, and its place in the file."""
@@ -108,22 +111,30 @@ class Catalog:
         """
         known = endpoints or Endpoints()
         scan = _scan(source, project, known)
+        files = [*scan.files, *_find_children(source, scan.files)]
+        specs = {file.spec.name: file.spec for file in files}
         shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
-        drafts = [_Draft(file, secrets, shared, known) for file in scan.files]
+        drafts = [_Draft(file, secrets, shared, known) for file in files]
         await asyncio.gather(
-            *(draft.search.run(mcp, draft.list_builtins(builtins), draft.spec.output_schema) for draft in drafts)
+            *(draft.search.run(mcp, draft.list_builtins(builtins), draft.spec.output_schema, specs) for draft in drafts)
         )
         found = [*scan.faults, *shared.faults()]
         for draft in drafts:
             found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
             found += [*draft.priced.faults(), *draft.route_faults(), *draft.model_faults()]
+            found += children.find_faults(draft.document, draft.spec, specs)
         if not found and _is_whole(source):
             found += _shared_faults(shared, drafts)
+        members = {} if found else {draft.spec.name: draft.pin() for draft in drafts}
+        for draft in drafts if not found else ():
+            found += children.find_unsigned(draft.document, members[draft.spec.name], members, draft.spec)
         if found:
             raise FileError(found)
+        family = children.Family(members)
         warnings = in_order([warning for draft in drafts for warning in (*draft.search.warnings, *draft.warnings())])
         named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
-        return cls({draft.spec.name: draft.pin() for draft in drafts}, warnings, named, known)
+        offered = [draft for draft, _ in zip(drafts, scan.files, strict=False)]
+        return cls({of.spec.name: of.load(family.link(of.spec.name)) for of in offered}, warnings, named, known)
 
     def providers(self) -> set[str]:
         """Return the names of the model providers that the agents and their checks use."""
@@ -140,7 +151,7 @@ class _Draft:
         self.checked = AgentChecks(file.spec, file.document, self.search)
         self.priced = AgentPrices(file.spec, file.document, endpoints.find_prices)
         self._path = file.path
-        self._document = file.document
+        self.document = file.document
         self._endpoints = endpoints
 
     def list_builtins(self, definitions: tuple[ToolDefinition, ...]) -> tuple[ToolDefinition, ...]:
@@ -159,7 +170,7 @@ class _Draft:
 
             protocol = self._endpoints.find_protocol(provider)
             for inside, why in find_faults(entry.params, protocol, has_output_schema=spec.output_schema is not None):
-                yield self._document.fault((*place[:-1], "params", *inside), why)
+                yield self.document.fault((*place[:-1], "params", *inside), why)
 
     def provider_faults(self) -> Iterator[Fault]:
         """Yield what the providers of its models would refuse, once all tools are there."""
@@ -170,7 +181,7 @@ class _Draft:
             entry = self.search.entry_of.get(refusal.tool or "")
             place: Place = places[refusal.model] if entry is None else ("tools", entry)
             is_of_server = entry is not None and isinstance(self.spec.tools[entry], McpTools)
-            yield self._document.fault(place, f"{refusal.why}; leave it out by 'only'" if is_of_server else refusal.why)
+            yield self.document.fault(place, f"{refusal.why}; leave it out by 'only'" if is_of_server else refusal.why)
 
     def rule_faults(self) -> Iterator[Fault]:
         """Yield the faults of the rules; their conditions are looked at once all tools are there."""
@@ -179,7 +190,7 @@ class _Draft:
             return
         for index, rule in enumerate(self.spec.policy):
             for place, message in find_misses(rule, self.tools):
-                yield self._document.fault(("policy", index, "match", *place), message)
+                yield self.document.fault(("policy", index, "match", *place), message)
         if all(placed.rule.when is None for placed in self._rules):
             return
         from mandate.workers.catalog.conditions import Conditions  # noqa: PLC0415 - CEL only where conditions are
@@ -198,14 +209,14 @@ class _Draft:
         for place, (entry, _) in zip(list_places(self.spec.models), self.spec.entries, strict=True):
             for problem in conditions.of_route(entry.when) if entry.when is not None else ():
                 where = problem.place(entry.when or "")
-                yield self._document.fault(("models", *place, "when"), f"{where}: {problem.message}")
+                yield self.document.fault(("models", *place, "when"), f"{where}: {problem.message}")
 
     @property
     def tools(self) -> list[Tool]:
         return [made.tool for made in self.search.tools]
 
-    def pin(self) -> Loaded:
-        """Return the agent as runs keep it."""
+    def pin(self) -> Member:
+        """Return the agent as runs keep it, but for the addresses of its children."""
         whole = PinnedAgent(
             name=self.spec.name,
             instructions=self.spec.instructions,
@@ -232,44 +243,46 @@ class _Draft:
             signed_calls=True,
             tainted=any(map(mcp_acceptance.is_strange, self.spec.tools)),
         )
-        content = canonical_json(whole.model_dump(mode="json"))
-        path = self._path if self._document.value is not None else None
-        # Read back, so that this worker has it in no other form than one that loads the blob.
-        pinned = PinnedAgent.model_validate_json(content)
+        entries = {entry.name or entry.agent: entry for entry in self.spec.tools if isinstance(entry, AgentTool)}
+        return Member(whole, entries)
+
+    def load(self, linked: Linked) -> Loaded:
+        """Return the agent as a worker offers it."""
         strange = tuple(
             entry.mcp.name
             for entry in self.spec.tools
             if isinstance(entry, McpTools) and mcp_acceptance.is_strange(entry)
         )
         return Loaded(
-            pinned,
-            digest_of(content),
-            content,
-            path,
-            self._document,
+            linked.pinned,
+            linked.digest,
+            linked.content,
+            self._path if self.document.value is not None else None,
+            self.document,
             self._rules,
             self.spec.policies,
             strange,
             _list_model_places(self.spec.models),
+            linked.below,
         )
 
     def _idle_preference(self) -> Iterator[Fault]:
         if self.spec.prefer != "order" and not any(isinstance(item, tuple) for item in self.spec.models):
             message = "chooses among equal models, a list in the list of 'models', of which there are none"
-            yield self._document.fault(("prefer",), message, self.spec.prefer)
+            yield self.document.fault(("prefer",), message, self.spec.prefer)
 
     def warnings(self) -> list[Fault]:
         """Return what rules of its own match in vain and is no fault, and policies where no rule fits."""
         tools = self.tools
         return (
-            [*self._idle_preference()]
+            [*self._idle_preference(), *children.find_warnings(self.document, self.spec, tools)]
             + [
-                self._document.fault(("policy", index, "match", *place), message)
+                self.document.fault(("policy", index, "match", *place), message)
                 for index, rule in enumerate(self.spec.policy)
                 for place, message in find_vain_matches(rule, tools)
             ]
             + [
-                self._document.fault(("policies", index), f"no rule of policy {name!r} is about a tool of this agent")
+                self.document.fault(("policies", index), f"no rule of policy {name!r} is about a tool of this agent")
                 for index, name in enumerate(self.spec.policies)
                 if not any(
                     policy.matches(placed.rule.match, tool)
@@ -293,6 +306,24 @@ def _scan(source: Path | Iterable[AgentSpec], project: Path | None, endpoints: E
         for fault in find_unknown_providers(file.document, file.spec.model_dump(mode="json"), endpoints.find_unknown)
     ]
     return Scan(tuple(made), tuple(faults))
+
+
+def _find_children(source: Path | Iterable[AgentSpec], files: Sequence[AgentFile]) -> Iterator[AgentFile]:
+    """Yield the agents that the one of a single file names, from the files beside it, and those that these name."""
+    if not isinstance(source, Path) or source.is_dir():
+        return
+    named = [entry.agent for file in files for entry in file.spec.tools if isinstance(entry, AgentTool)]
+    if not named:
+        return
+    beside = {file.spec.name: file for file in scan_agents(source.absolute().parent).files}
+    known = {file.spec.name for file in files}
+    while named:
+        name = named.pop()
+        if name in known or name not in beside:
+            continue
+        known.add(name)
+        yield beside[name]
+        named += [entry.agent for entry in beside[name].spec.tools if isinstance(entry, AgentTool)]
 
 
 def _is_whole(source: Path | Iterable[AgentSpec]) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol, assert_never
 
 from mandate.activities.documents import Document, Fault
@@ -10,8 +11,9 @@ from mandate.activities.toolbox.base import OfferedTools
 from mandate.activities.toolbox.closed_schemas import close_schema, open_schema
 from mandate.activities.toolbox.schema import check_schema
 from mandate.activities.toolbox.schema_types import find_numeric
-from mandate.workers.catalog import mcp_acceptance
+from mandate.workers.catalog import children, mcp_acceptance
 from mandate.workers.secrets import Secrets
+from mandate.workflows.contracts.agent import AgentSpec
 from mandate.workflows.contracts.base import JsonObject
 from mandate.workflows.contracts.faults import Place
 from mandate.workflows.contracts.tool import (
@@ -25,6 +27,7 @@ from mandate.workflows.contracts.tool import (
 )
 from mandate.workflows.contracts.tool_entry import (
     ActivityTool,
+    AgentTool,
     HttpTool,
     McpTools,
     NamedToolSettings,
@@ -56,14 +59,18 @@ def source_of(entry: ToolEntry) -> ToolSource:
             return "activity"
         case HttpTool():
             return "http"
+        case AgentTool():
+            return "agent"
     assert_never(entry)
 
 
-async def definitions(entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefinition, ...]:
-    """Return the tools of one entry; their schemas are not checked yet.
+async def definitions(
+    entry: ToolEntry, mcp: McpDefinitions, agents: Mapping[str, AgentSpec] = MappingProxyType({})
+) -> tuple[ToolDefinition, ...]:
+    """Return the tools of one entry; their schemas are not checked yet. `agents` are those that it may name.
 
     Raises:
-        ValueError: a function that cannot be a tool, or whatever `mcp` says; one sentence.
+        ValueError: a function that cannot be a tool, an unknown agent, or whatever `mcp` says; one sentence.
     """
     match entry:
         case PythonTool():
@@ -77,6 +84,8 @@ async def definitions(entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefini
             return (_activity(entry),)
         case HttpTool():
             return (_http(entry),)
+        case AgentTool():
+            return (children.define_tool(entry, agents),)
     assert_never(entry)
 
 
@@ -106,28 +115,36 @@ class ToolResolver:
         self._secrets = secrets
 
     async def run(
-        self, mcp: McpDefinitions, builtins: tuple[ToolDefinition, ...], output_schema: JsonObject | None
+        self,
+        mcp: McpDefinitions,
+        builtins: tuple[ToolDefinition, ...],
+        output_schema: JsonObject | None,
+        agents: Mapping[str, AgentSpec] = MappingProxyType({}),
     ) -> None:
         """Ask for all entries at the same time; `builtins` come last, and no other tool may have their names."""
-        found = await asyncio.gather(*(self._find(index, entry, mcp) for index, entry in enumerate(self._entries)))
+        found = await asyncio.gather(
+            *(self._find(index, entry, mcp, agents) for index, entry in enumerate(self._entries))
+        )
         self._compare(found, dict.fromkeys((made.tool.name for made in builtins), "a built-in tool"))
         self.tools = [self._finish(made) for made in (*self.tools, *builtins)]
         if output_schema is not None:
             self._check(("output_schema",), output_schema)
 
-    async def _find(self, index: int, entry: ToolEntry, mcp: McpDefinitions) -> tuple[ToolDefinition, ...]:
+    async def _find(
+        self, index: int, entry: ToolEntry, mcp: McpDefinitions, agents: Mapping[str, AgentSpec]
+    ) -> tuple[ToolDefinition, ...]:
         # A server is started with all that it needs, or not at all.
         if self._lacks_secrets(index, entry) and isinstance(entry, McpTools):
             return ()
         try:
-            found = tuple(map(_repair_description, await definitions(entry, mcp)))
+            found = tuple(map(_repair_description, await definitions(entry, mcp, agents)))
         except ValueError as error:
             self._fault(("tools", index, source_of(entry)), str(error))
             return ()
         if isinstance(found, OfferedTools):
             of = ("tools", index, "mcp")
             self.warnings += [self._document.fault(of, f"{why}; it is left out") for why in found.left_out]
-        own = ("input_schema",) if "input_schema" in type(entry).model_fields else ()
+        own = ("input_schema",) if getattr(entry, "input_schema", None) is not None else ()
         sound = [
             self._check(("tools", index, *own), made.input_schema, "" if own else f"{made.tool.name}: ")
             for made in found

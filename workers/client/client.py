@@ -19,7 +19,7 @@ from mandate.workers.client.updates import Patience
 from mandate.workers.converter import data_converter
 from mandate.workers.settings import Settings
 from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
-from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, TASK_TIMEOUT, RunResult, StartRequest
 from mandate.workflows.contracts.session import Reply, Say
 from mandate.workflows.rules import input_size, validation, wording
 
@@ -124,7 +124,7 @@ class AgentClient:
         policy = WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE
         try:
             return await self.client.start_workflow(
-                "AgentWorkflow",
+                AGENT_WORKFLOW,
                 request.model_dump(mode="json", exclude_defaults=True),
                 id=workflow_id or new_workflow_id(agent),
                 task_queue=self._task_queue,

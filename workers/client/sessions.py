@@ -19,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from mandate.workers.client.in_flight import Pauses
 from mandate.workers.client.updates import NoAnswer, Patience, Refused, is_passing
 from mandate.workflows.contracts.failures import ENDED_BEFORE, REFUSALS, FailureType
-from mandate.workflows.contracts.run import TASK_TIMEOUT, RunResult, StartRequest
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, TASK_TIMEOUT, RunResult, StartRequest
 from mandate.workflows.contracts.session import Reply, Say
 from mandate.workflows.rules import wording
 
@@ -43,7 +43,7 @@ class Opening:
         """Return the start that goes with one attempt."""
         request = self.request
         return WithStartWorkflowOperation(
-            "AgentWorkflow",
+            AGENT_WORKFLOW,
             request.model_dump(mode="json", exclude_defaults=True),
             id=self.workflow_id,
             task_queue=self.task_queue,

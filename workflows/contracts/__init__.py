@@ -15,6 +15,7 @@ transcript: messages and segments
 run: start and result
 session: messages and replies of a session
 origin: run that another one goes on from
+children: runs below a run
 backtrack: step that a run goes back to
 state: state of a run
 changes: changes that older runs do without

@@ -9,6 +9,7 @@ from pydantic import (
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record, Spec
 from mandate.workflows.contracts.budget import Budget, BudgetRequest
+from mandate.workflows.contracts.children import ChildRequest
 from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
@@ -217,6 +218,8 @@ class PinnedAgent(Record):
     """Calls that people sign for bring the signatures along; false in agents that were pinned before they did."""
     tainted: bool = False
     """Its prompt holds words of strangers that nobody has accepted."""
+    base: Digest | None = None
+    """Of the agent as its file says, for one that works as a child under the rules of others."""
 
     def price(self, model: str) -> Price | None:
         """Return the price of a model as it was pinned."""
@@ -252,7 +255,9 @@ class AgentPin(Record):
 
     name: Name
     digest: Digest
-    """Of the `PinnedAgent`; its first 12 characters are the version."""
+    """Of the `PinnedAgent`."""
+    base: Digest | None = None
+    """As of `PinnedAgent`."""
     models: tuple[ModelName, ...]
     route: tuple[RoutePin, ...] = ()
     """As of `PinnedAgent`."""
@@ -296,7 +301,8 @@ class AgentPin(Record):
 
     @property
     def version(self) -> str:
-        return self.digest[:12]
+        """The version of its agent file, also where it works as a child."""
+        return (self.base or self.digest)[:12]
 
     def tool(self, name: str) -> Tool | None:
         return next((tool for tool in self.tools if tool.name == name), None)
@@ -318,6 +324,8 @@ class PinRequest(Record):
     """The run that it goes on from."""
     in_session: bool = False
     """It begins a session, or goes on with that of an earlier run of its workflow id."""
+    child: ChildRequest | None = None
+    """Set for a child, which is asked a call of its parent's; `agent` is its name and `input` empty."""
 
 
 class Pinned(Record):
@@ -335,6 +343,8 @@ class Pinned(Record):
     """There were budgets beyond one run when it began, and it counts in some."""
     earlier: str | None = Field(default=None, repr=False)
     """The `RunState` of the session's earlier run as JSON, from which this one goes on; `head` is its."""
+    goal: str = ""
+    """The beginning of what a child is asked."""
     origin: Origin | None = None
     """The run that this one goes on from, whose conversation is before `head`."""
     tainted: bool = False

@@ -78,17 +78,20 @@ class Budget(BudgetRequest):
 
 
 class Amount(Record):
-    """Calls, tokens and money that model calls take."""
+    """Calls, tokens and money that model calls and children take."""
 
     model_calls: int = 0
     tokens: int = 0
     cost_usd: Usd = Decimal(0)
+    tool_calls: int = 0
+    """Of children; the run's own are counted by themselves."""
 
     def __add__(self, other: "Amount") -> "Amount":
         return Amount(
             model_calls=self.model_calls + other.model_calls,
             tokens=self.tokens + other.tokens,
             cost_usd=self.cost_usd + other.cost_usd,
+            tool_calls=self.tool_calls + other.tool_calls,
         )
 
     def __sub__(self, other: "Amount") -> "Amount":
@@ -96,6 +99,7 @@ class Amount(Record):
             model_calls=self.model_calls - other.model_calls,
             tokens=self.tokens - other.tokens,
             cost_usd=self.cost_usd - other.cost_usd,
+            tool_calls=self.tool_calls - other.tool_calls,
         )
 
 
@@ -108,9 +112,9 @@ class Ledger(Record):
     assumed: Amount = Amount()
     """The part of `spent` that nobody has reported: calls whose answers were lost count as they were reserved."""
     held: dict[str, Amount] = {}
-    """By call: `model` for the model's turn, the name of a check for a model that judges."""
+    """By call: `model` for the model's turn, the name of a check for a model that judges, `child 3` for a child."""
     tool_calls: int = 0
-    """Calls that were made, and those that were not because of the limit."""
+    """Calls of the run itself that were made, and those that were not because of the limit."""
     began_at: AwareDatetime | None = None
     waited: timedelta = timedelta(0)
     """Time so far in which the run was paused, or only waited for people."""

@@ -12,8 +12,9 @@ M = TypeVar("M", bound=BaseModel)
 
 METADATA_KEY = "mark"
 
-MarkKind = Literal["input", "output", "failure", "state", "heartbeat", "result"]
-"""Use of the content: a mark for one is none for another. That of a kept result is the key that it is found by."""
+MarkKind = Literal["input", "output", "failure", "state", "heartbeat", "result", "child", "report"]
+"""Use of the content: a mark for one is none for another. That of a kept result is the key that it is found by;
+`child` is what a parent tells a child, `report` the result of a child."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class Usage(Record):
     """Calls whose answers were lost: they may have been billed, and count as they were reserved."""
     cached_results: int = 0
     """Calls of tools that were answered with a kept result; counted when the model is told them."""
+    tool_calls: int = 0
+    """Calls of tools that were made; told in results."""
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
@@ -95,6 +97,8 @@ class ModelRequest(Record):
     """What is true of the run by now, in words, for the place of what a cut leaves out; see `NeedsState`."""
     cuts: bool = False
     """The run answers `NeedsState`; else its conversation is never cut."""
+    is_child: bool = False
+    """The run is a child, whose answers travel to its parent: longer ones by reference."""
     too_long: int = 0
     """Estimate of the request that the model refused as too long, for which the cut is made."""
 
@@ -106,7 +110,9 @@ class ModelReply(Record):
     text: str = ""
     """A final answer up to 16 KiB; its beginning when it is longer or when there are calls."""
     output_digest: Digest | None = None
-    """Address of a final answer over 16 KiB."""
+    """Address of a final answer over 16 KiB; of a child's, of more than 256 bytes."""
+    output_size: int | None = None
+    """UTF-8 bytes of what is under `output_digest`."""
     calls: tuple[CallRequest, ...] = ()
     usage: Usage = Usage()
     beside: Usage | None = None
@@ -158,3 +164,6 @@ ANSWER_SPARE = timedelta(seconds=10)
 
 OUTPUT_INLINE_BYTES = 16 * 1024
 """A final answer up to this size is in the result; a longer one is in the store."""
+
+CHILD_OUTPUT_BYTES = 256
+"""The same of a child, whose result is in its parent's history."""

@@ -416,6 +416,7 @@ class Halt(Message):
 
     by: By = Field(description="Who wants it.")
     reason: str = Field(default="", max_length=1000, description="Why.")
+    tree: bool = Field(default=False, strict=True, description="Whether the children of the run do so too.")
 
 
 class Stop(Halt):

@@ -18,6 +18,9 @@ from mandate.workflows.contracts.tool import ToolResult
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
+AGENT_WORKFLOW = "AgentWorkflow"
+"""Workflow type of a run of an agent; clients rely on it."""
+
 TASK_QUEUE = "agents"
 """Task queue of `AgentWorkflow` and its activities unless a worker is told otherwise; clients rely on it."""
 
@@ -116,6 +119,12 @@ class EffectEntry(Record):
     """Number of attempts it is known to have had; at least, where only the other side counts them."""
     undoes: str | None = None
     """Idempotency key of the call that this one took back."""
+    run: str | None = None
+    """Workflow id of the child that made it, or whose effects this entry stands for; `None` for the run's own."""
+    count: int = 1
+    """Effects that it stands for: a child's, which its own record has."""
+    digest: Digest | None = None
+    """Of the child's whole list."""
 
 
 class EffectLog(Record):
@@ -134,7 +143,7 @@ class RunResult(Record):
     output: JsonValue
     """The final answer: a text, or an object when the agent has an `output_schema`; `None` when there is none."""
     output_digest: Digest | None
-    """Address of an answer over 16 KiB; `output` is then its beginning."""
+    """Address of an answer over 16 KiB, of a child's over 256 bytes; `output` is then its beginning."""
     reason: str | None
     """The reason why it did not complete, in one sentence."""
     usage: Usage
@@ -142,7 +151,11 @@ class RunResult(Record):
     audit_head: Digest | None
     effects: EffectLog
     uncertain: tuple[EffectEntry, ...]
-    """Calls whose outcome is unknown: they may have happened."""
+    """Calls whose outcome is unknown: they may have happened; those of children too."""
+    output_size: int | None = None
+    """UTF-8 bytes of the answer under `output_digest`."""
+    tainted: bool = False
+    """Content of an untrusted tool has entered its conversation, or a child's whose result it read."""
 
 
 class Progress(Record):

@@ -10,6 +10,7 @@ from mandate.workflows.contracts.agent import AgentPin
 from mandate.workflows.contracts.backtrack import WayBack
 from mandate.workflows.contracts.base import Digest, Record, Usd, canonical_json
 from mandate.workflows.contracts.budget import Budget, Ledger, Limit
+from mandate.workflows.contracts.children import ChildState, OpenChild
 from mandate.workflows.contracts.compensation import Compensable
 from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import Outcome
@@ -57,6 +58,8 @@ class ControlState(Record):
     stopped: Halt | None = None
     words: tuple[Words, ...] = ()
     """Not told to the model yet."""
+    tree_resumes: int = 0
+    """Number of times that all below the run was resumed."""
     undo: Literal["begun", "ended", "kept"] | None = None
     """State of taking back what a stopped run did; `ended` by a second stop, `kept` when it was never to
     begin."""
@@ -292,6 +295,16 @@ class RunState(Record):
     """Number of times that the model went back."""
     left_behind: tuple[tuple[int, int], ...] = ()
     """First and last steps of branches that the run went back from, the last 50."""
+    child: ChildState | None = None
+    """Set in a child."""
+    children: dict[int, OpenChild] = {}
+    """Children that have not reported, by position of their call in `calls`."""
+    children_made: int = 0
+    """Children so far; the next one is `c{children_made + 1}`."""
+    child_ids_taken: bool = False
+    """Another run of this workflow id has had children of the usual names."""
+    uncertain_below: tuple[EffectEntry, ...] = ()
+    """Calls of children whose outcome is unknown, the last 50."""
     origin: Origin | None = None
     """The run whose conversation this one goes on with."""
     quick: dict[str, bool] = {}

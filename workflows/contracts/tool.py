@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, TypeGuard
 from pydantic import Field
 
 from mandate.workflows.contracts.base import Digest, JsonObject, Name, Record
+from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.question import AnsweredQuestions, ServerQuestions
 
 
@@ -31,7 +32,7 @@ class Effect(StrEnum):
 ErrorMeaning = Literal["not_done", "unknown"]
 """Knowledge of a call whose tool says that it failed, and may have acted before it did."""
 
-ToolSource = Literal["python", "mcp", "http", "activity", "builtin"]
+ToolSource = Literal["python", "mcp", "http", "activity", "agent", "builtin"]
 
 
 class RemoteActivity(Record):
@@ -43,6 +44,16 @@ class RemoteActivity(Record):
     """Names of the arguments in positional order; `None` sends one JSON object."""
     failed_types: tuple[str, ...] = ()
     """Types of application errors that mean: not done."""
+
+
+class ChildAgent(Record):
+    """An agent that a call starts as a child."""
+
+    agent: Name
+    digest: Digest
+    """Of its `PinnedAgent` as a child: with the rules of those above it, and what the entry of the tool says."""
+    share: BudgetRequest = BudgetRequest()
+    """Limits of one child, as the entry and the child's own file have them together."""
 
 
 class Tool(Record):
@@ -70,6 +81,8 @@ class Tool(Record):
     """Arguments that are shown nowhere but to the tool and the model, at every depth and in every spelling."""
     remote: RemoteActivity | None = None
     """Set for source `activity`, which the workflow calls itself."""
+    child: ChildAgent | None = None
+    """Set for source `agent`, which the workflow starts itself."""
 
 
 class McpServer(Record):
@@ -129,12 +142,22 @@ class ActivityBinding(Record):
     activity: RemoteActivity
 
 
+class AgentBinding(Record):
+    """Another agent, started as a child of the run."""
+
+    kind: Literal["agent"]
+    agent: Name
+    task: str | None = None
+    """The argument whose text the child is asked; `None` where it is asked all of them as JSON."""
+
+
 class BuiltinBinding(Record):
     kind: Literal["builtin"]
 
 
 Binding = Annotated[
-    PythonBinding | McpBinding | HttpBinding | ActivityBinding | BuiltinBinding, Field(discriminator="kind")
+    PythonBinding | McpBinding | HttpBinding | ActivityBinding | AgentBinding | BuiltinBinding,
+    Field(discriminator="kind"),
 ]
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Spec
+from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.faults import Located, Place, did_you_mean, find_close, given_twice, refuse
 from mandate.workflows.contracts.templates import KEY, SECRET_START, find_arguments, find_run_values, find_secrets
@@ -68,8 +69,6 @@ CacheTime = Annotated[Duration, AfterValidator(_check_cache_time)]
 
 class ToolSettings(Spec):
     """Settings that any tool may have; for Python tools each overrides the decorated function."""
-
-    unavailable = ("agent",)
 
     effect: Effect | None = Field(default=None, description="What a call does to the world; `once` if nothing says.")
     timeout: Duration | None = Field(default=None, description="Longest time of one attempt, for example `30s`.")
@@ -354,7 +353,55 @@ class HttpTool(NamedToolSettings):
                 yield ("query", index), f"{argument!r} is in the address already"
 
 
-TOOL_KINDS = ("python", "mcp", "activity", "http")
+TASK = "task"
+"""Argument of an agent as a tool that says nothing of its arguments: what it is asked, one text."""
+
+TASK_SCHEMA: JsonObject = {
+    "type": "object",
+    "properties": {TASK: {"type": "string", "description": "What the agent is asked, with all that it has to know."}},
+    "required": [TASK],
+}
+
+_NOT_OF_AGENTS = ("effect", "patience", "retries", "key_valid", "cache", "probe", "compensate")
+
+
+class AgentTool(NamedToolSettings):
+    """Another agent as a tool: each call starts a run of it, below this one."""
+
+    agent: Name = Field(description="Name of the agent, of a file beside this one.")
+    input_schema: JsonObject | None = Field(
+        default=None,
+        description="JSON Schema of the arguments: an object, which the agent is asked as JSON. Left out: one text, "
+        "`task`.",
+    )
+    output_schema: JsonObject | None = Field(
+        default=None, description="JSON Schema that its answer must fit, in place of the one in its own file."
+    )
+    budget: BudgetRequest = Field(
+        default=BudgetRequest(),
+        description='Limits of one such run, for example `{cost_usd: "0.20"}`, reserved of those of the run that '
+        "calls it; they lower those of its own file.",
+    )
+    timeout: Duration | None = Field(default=None, description="Longest time of one such run, for example `1h`.")
+
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> Self:
+        given = [key for key in _NOT_OF_AGENTS if key in self.model_fields_set]
+        found: list[Located] = [
+            ((key,), "belongs to other tools; a call of an agent starts a run, whose own calls have that")
+            for key in given
+        ]
+        if self.input_schema is not None:
+            found += _schema_faults(self.input_schema, self.sensitive)
+        elif self.sensitive:
+            found += _schema_faults(TASK_SCHEMA, self.sensitive)
+        if self.timeout is not None and self.budget.wall_time is not None:
+            found.append((("timeout",), "is the same as 'wall_time' of 'budget'; give one of them"))
+        refuse(found)
+        return self
+
+
+TOOL_KINDS = ("python", "mcp", "activity", "http", "agent")
 
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -433,6 +480,8 @@ def entry_name(entry: "ToolEntry") -> str | None:
     """Return the name of the tool of `entry`, if one is known without loading anything."""
     if isinstance(entry, McpTools):
         return None
+    if isinstance(entry, AgentTool):
+        return entry.name or entry.agent
     return entry.name or (entry.activity.name if isinstance(entry, ActivityTool) else None)
 
 
@@ -451,8 +500,6 @@ def kind_fault(entry: object) -> str:
     given = [kind for kind in TOOL_KINDS if kind in entry]
     if given:
         return f"has the keys {' and '.join(given)}; a tool has exactly one of {kinds}"
-    if "agent" in entry:
-        return f"an 'agent' as a tool is not available in this version; allowed are {kinds}"
     close = next((key for key in map(str, entry) if find_close(key, TOOL_KINDS)), "")
     hint = did_you_mean(close, TOOL_KINDS).rstrip(";")
     return f"has none of the keys {kinds}, of which a tool has exactly one{hint}"
@@ -462,10 +509,11 @@ ToolEntry = Annotated[
     Annotated[PythonTool, Tag("python")]
     | Annotated[McpTools, Tag("mcp")]
     | Annotated[ActivityTool, Tag("activity")]
-    | Annotated[HttpTool, Tag("http")],
+    | Annotated[HttpTool, Tag("http")]
+    | Annotated[AgentTool, Tag("agent")],
     Discriminator(
         find_tool_kind,
         custom_error_type="tool_kind",
-        custom_error_message="a tool has exactly one of the keys 'python', 'mcp', 'activity' and 'http'",
+        custom_error_message="a tool has exactly one of the keys 'python', 'mcp', 'activity', 'http' and 'agent'",
     ),
 ]

@@ -5,6 +5,8 @@ start: input of a run
 model_route: model of the next step
 turn: calls of one turn
 tool_calls: attempts of a call
+children: runs below a run
+parent: run above a child
 waits: waits between attempts
 reconciliation: unknown outcomes
 verification: checks

@@ -38,6 +38,8 @@ class AttemptLimits:
                 made.answer.note, wording.describe_failed_check(made.failed, changed_world=is_effect), attempt
             )
             return made.answer.model_copy(update={"note": note, "unfit": is_new})
+        if made.answer.error and made.answer.cause is not None:
+            return made.answer
         if made.answer.error and made.is_passing and self._run.has(Change.EXCUSES_AGENT):
             return made.answer.model_copy(update={"cause": "other_side"})
         if made.answer.error:

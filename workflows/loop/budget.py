@@ -12,12 +12,14 @@ from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelFailure, ModelReply, NotSent, Usage, Words
 from mandate.workflows.contracts.route import Price, find_price
 from mandate.workflows.contracts.state import RunState
+from mandate.workflows.contracts.tool import ChildAgent
 from mandate.workflows.contracts.verification import FINAL, CheckPin
 from mandate.workflows.loop.run import Run
 from mandate.workflows.rules import budget as rules
 from mandate.workflows.rules import quantities, routing
 from mandate.workflows.rules.budget import CallSize, Planned, Shortfall
 from mandate.workflows.rules.budget_use import Standing, measure_use
+from mandate.workflows.rules.children import Share, find_share
 
 BYTES_PER_TOKEN = 3
 """Of text that is new in a request; the activity knows better, and says so where it is more."""
@@ -192,6 +194,39 @@ class RunBudget:
         note = len((its.note or "").encode()) // BYTES_PER_TOKEN + PART_TOKENS
         return (its.context_tokens or its.estimate) + new + note
 
+    def lend(self, child: ChildAgent, model: str) -> Share | str:
+        """Return the share of a child, or why it gets none; what `model` needs for the last answer is kept back."""
+        if not self.is_kept:
+            return Share(child.share, Amount())
+        size = CallSize(self._estimate(()), self._find_longest(model), self._find_price(model))
+        kept = self._kept(size) if self.is_granted else Amount()
+        return find_share(self._state.ledger, self.limits, child, kept, time_left=self.find_time_left())
+
+    def hold_share(self, key: str, share: Share) -> None:
+        """Hold the share of a child until it has reported."""
+        if self.is_kept:
+            self._state.ledger = rules.reserve(self._state.ledger, key, share.amount)
+
+    def settle_share(self, key: str, usage: Usage, *, is_known: bool) -> None:
+        """Count what a child has used, or all of its share where nobody knows."""
+        held = self._state.ledger.held.get(key)
+        taken = rules.measure_usage(usage).model_copy(update={"tool_calls": usage.tool_calls})
+        lost = (
+            None
+            if is_known or held is None
+            else Amount(
+                **{
+                    name: max(getattr(held, name) - getattr(taken, name), type(getattr(held, name))(0))
+                    for name in Amount.model_fields
+                }
+            )
+        )
+        self._state.ledger = rules.settle(self._state.ledger, key, taken, assumed=lost)
+        beside = (
+            Usage(cost_usd=lost.cost_usd, input_tokens=lost.tokens, assumed_calls=1) if lost is not None else Usage()
+        )
+        self._state.usage = self._state.usage + usage + beside
+
     def hold(self, planned: Planned, key: str = rules.MODEL) -> Grant:
         """Hold what a call may take, for all of its attempts."""
         self._state.ledger = rules.reserve(self._state.ledger, key, planned.amount)
@@ -222,10 +257,11 @@ class RunBudget:
 
     def take_tool_call(self) -> str | None:
         """Count a call of a tool; return why it is not made where the limit is used up."""
-        if not self.is_kept or (limit := self.limits.tool_calls) is None:
+        if not self.is_kept:
             return None
         self._state.ledger = self._state.ledger.model_copy(update={"tool_calls": self._state.ledger.tool_calls + 1})
-        if self._state.ledger.tool_calls <= limit:
+        limit = self.limits.tool_calls
+        if limit is None or rules.count_tool_calls(self._state.ledger) <= limit:
             return None
         return f"not made: the limit of {rules.describe_limit('tool_calls', limit)} is used up"
 

@@ -152,17 +152,22 @@ class Control:
         return words
 
     def pause(self, halt: Halt) -> Told:
-        if self.is_paused:
+        if self._run.state.control.paused is not None and (self._run.state.control.paused.tree or not halt.tree):
             return Told(status=self._run.status, message="the run is paused already")
         self._run.state.control.paused = halt
         self._run.record_step(_said("paused", halt))
         self._run.publish_status()
         then = STOPPING if self.is_stopping else "the call in hand is finished; no new one begins"
+        if self._run.state.children and not halt.tree:
+            then += "; its children work on, unless `tree` is true"
         return Told(status=self._run.status, message=then)
 
     def resume(self, halt: Halt) -> Told:
+        if halt.tree:
+            self._run.state.control.tree_resumes += 1
         if not self.is_paused:
-            return Told(status=self._run.status, message="the run is not paused")
+            below = "; its children go on" if halt.tree and self._run.state.children else ""
+            return Told(status=self._run.status, message=f"the run is not paused{below}")
         self._run.state.control.paused = None
         self._run.record_step(_said("resumed", halt))
         self._run.publish_status()

@@ -131,6 +131,7 @@ class ModelCalls:
             grant=grant,
             payer=self._run.payer,
             cuts=self._run.has(Change.CUTS_CONTEXT),
+            is_child=self._run.state.child is not None,
         )
 
     @property

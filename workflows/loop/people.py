@@ -127,18 +127,13 @@ class PeopleGate:
         if decisions.is_repeated(self.state, decision):
             return None
         requester = self._run.state.requester
-        reason = decisions.find_refusal(self.state, decision, at, requester, speaker=self._speaker)
+        reason = decisions.find_refusal(self.state, decision, at, requester, speaker=self._run.speaker)
         return (
             reason
             or self._find_raise_fault(decision)
             or self._find_way_fault(decision)
             or self.in_clear(decision.request, decision.value)
         )
-
-    @property
-    def _speaker(self) -> str | None:
-        session = self._run.state.session
-        return session.speaker if session is not None else None
 
     def _find_way_fault(self, decision: Decision) -> str | None:
         """Return why the run cannot go back as a person wants it."""
@@ -285,7 +280,7 @@ class PeopleGate:
             agent=self._run.state.agent.digest,
             requester=self._run.state.requester,
             requester_is=self._run.state.agent.requester,
-            speaker=self._speaker,
+            speaker=self._run.speaker,
             workflow_id=workflow.info().workflow_id,
             at=at,
         )

@@ -114,6 +114,13 @@ class Run:
         return "waiting" if self.state.people.open else "running"
 
     @property
+    def speaker(self) -> str | None:
+        """The author of the newest message of its session, or of the session at the root of its tree."""
+        if self.state.session is not None:
+            return self.state.session.speaker
+        return self.state.child.speaker if self.state.child is not None else None
+
+    @property
     def facts(self) -> RunFacts:
         """Facts of the run for conditions."""
         return RunFacts(
@@ -121,8 +128,9 @@ class Run:
             agent=self.state.agent.name,
             version=self.state.agent.version,
             requester=self.state.requester,
-            speaker=self.state.session.speaker if self.state.session is not None else None,
+            speaker=self.speaker,
             labels=self.state.labels,
+            depth=self.state.child.depth if self.state.child is not None else 0,
             step=self.state.step,
             cost_usd=self.state.usage.cost_usd,
             budget_left_usd=self._find_money_left(),

@@ -13,6 +13,7 @@ from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.loop import approvals, compensation
 from mandate.workflows.loop.attempts import AttemptLimits
 from mandate.workflows.loop.budget import RunBudget
+from mandate.workflows.loop.children import Children
 from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.dialogues import Dialogues
 from mandate.workflows.loop.escalation import Escalations
@@ -43,6 +44,7 @@ class Turn:
         self._control = control
         self._tool_calls = ToolCalls(run, control)
         self._dialogues = Dialogues(run, self.gate)
+        self.children = Children(run, control)
         self._reconciliation = Reconciliation(run, control, self.escalations, self._tool_calls)
         self._verification = Verification(run, control, self.escalations)
         self.attempt_limits = AttemptLimits(run)
@@ -55,7 +57,7 @@ class Turn:
     @property
     def lost(self) -> tuple[EffectEntry, ...]:
         """Calls that were sent out and whose end the run will not see."""
-        return self._tool_calls.lost
+        return (*self._tool_calls.lost, *self.children.lost)
 
     def reopen(self) -> None:
         """Go on with a turn that was open when the run continued as new; older runs kept no verdicts."""
@@ -130,7 +132,9 @@ class Turn:
             self.gate.notifications.tell(asked, "asked")
 
     async def _read(self, index: int, slots: asyncio.Semaphore) -> None:
-        if await self._is_cleared(index):
+        if self.children.is_open(index):
+            await self._make_call(index)
+        elif await self._is_cleared(index):
             async with slots:
                 if await self._may_begin():
                     await self._make_call(index)
@@ -180,7 +184,8 @@ class Turn:
         assert verdict is not None
         if edit is not None:
             call = call.model_copy(update={"arguments": edit.call.arguments, "digest": edit.call.digest})
-        if (before := self.attempt_limits.find_spoiled(index, call)) is not None:
+        is_open = self.children.is_open(index)
+        if not is_open and (before := self.attempt_limits.find_spoiled(index, call)) is not None:
             self._run.release(tool, call.arguments)
             self.attempt_limits.refuse(index, call, before)
             return
@@ -190,7 +195,8 @@ class Turn:
         if backtrack.is_going_back(tool):
             self._run.answer(index, self._go_back(call))
             return
-        if call.undoes is None and (used_up := self._too_late or self._count_call(index)) is not None:
+        is_new = call.undoes is None and not is_open
+        if is_new and (used_up := self._too_late or self._count_call(index)) is not None:
             self._run.release(tool, call.arguments)
             self._run.answer(index, ToolResult(text=used_up, error=True, cause="budget"))
             return
@@ -256,6 +262,8 @@ class Turn:
             self._dialogues.note_sent(placed.index)
         elif placed.index in self._run.state.unclear:
             return await self._reconciliation.reconcile(placed)
+        if placed.tool.child is not None:
+            return await self.children.make(placed)
         attempted = await self._tool_calls.make(placed)
         if attempted is None or attempted.answer.asking is not None:
             return attempted

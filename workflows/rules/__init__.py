@@ -10,6 +10,7 @@ verification: checks that follow a call
 routing: model of the next step, and why
 budget: reservations within limits
 budget_use: use of a run's limits
+children: shares and results of children
 price: cost of a call, and its bound
 patience: time for which calls are repeated
 local_activities: activities that run within a workflow task

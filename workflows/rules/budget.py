@@ -47,6 +47,7 @@ class Left:
     model_calls: int | None
     tokens: int | None
     cost_usd: Decimal | None
+    tool_calls: int | None = None
 
     def holds(self, amount: Amount) -> bool:
         """Return whether the amount fits."""
@@ -54,6 +55,7 @@ class Left:
             (self.model_calls is None or amount.model_calls <= self.model_calls)
             and (self.tokens is None or amount.tokens <= self.tokens)
             and (self.cost_usd is None or amount.cost_usd <= self.cost_usd)
+            and (self.tool_calls is None or amount.tool_calls <= max(self.tool_calls, 0))
         )
 
 
@@ -148,7 +150,13 @@ def find_left(ledger: Ledger, budget: Budget) -> Left:
         None if budget.model_calls is None else budget.model_calls - used.model_calls,
         None if budget.tokens is None else budget.tokens - used.tokens,
         None if budget.cost_usd is None else budget.cost_usd - used.cost_usd,
+        None if budget.tool_calls is None else budget.tool_calls - count_tool_calls(ledger),
     )
+
+
+def count_tool_calls(ledger: Ledger) -> int:
+    """Return the calls of tools that a run and its children have made, and those that children may still make."""
+    return ledger.tool_calls + sum_amounts(ledger.spent, *ledger.held.values()).tool_calls
 
 
 def sum_amounts(*amounts: Amount) -> Amount:
@@ -329,7 +337,7 @@ def exceeded(
     # The only step of a run may do what it likes; of more, the last is the last answer.
     if step >= (max(budget.steps - 1, 1) if keeps_last else budget.steps):
         return _used_up("steps", budget)
-    if budget.tool_calls is not None and ledger.tool_calls > budget.tool_calls:
+    if budget.tool_calls is not None and count_tool_calls(ledger) > budget.tool_calls:
         return _used_up("tool_calls", budget)
     return find_time_exceeded(budget, since_start=since_start, worked=worked, keeps_last=keeps_last)
 

@@ -62,7 +62,8 @@ def measure_use(ledger: Ledger, limits: Budget, standing: Standing, period: Deci
     }
     if limits.tool_calls is not None:
         # Beyond the limit are those that were not made.
-        use["tool_calls"] = _count(limits.tool_calls, min(ledger.tool_calls, limits.tool_calls))
+        made = min(ledger.tool_calls + spent.tool_calls, limits.tool_calls)
+        use["tool_calls"] = _count(limits.tool_calls, made, assumed.tool_calls, held.tool_calls)
     if limits.wall_time is not None:
         use["wall_time"] = _time(limits.wall_time, standing.since_start)
     if limits.work_time is not None:

@@ -18,7 +18,12 @@ def compute_key(first_execution_run_id: str, call: Digest, repeat: int | str) ->
 
 def add_effect(log: EffectLog, entry: EffectEntry) -> EffectLog:
     """Return `log` with one more effect; it is bounded whatever the length of the run."""
-    # The usual entry keeps the digest that it had before attempts were counted.
-    left_out = {"attempts"} if entry.attempts == 1 else None
+    # The usual entry keeps the digest that it had before attempts were counted, and children had effects.
+    left_out = {name for name in ("attempts", "run", "count", "digest") if name not in _list_changed(entry)}
     content = canonical_json([log.digest, entry.model_dump(mode="json", exclude=left_out)])
-    return EffectLog(count=log.count + 1, digest=digest_of(content), last=(*log.last, entry)[-KEPT:])
+    return EffectLog(count=log.count + entry.count, digest=digest_of(content), last=(*log.last, entry)[-KEPT:])
+
+
+def _list_changed(entry: EffectEntry) -> set[str]:
+    """Return the names of the fields that do not have their defaults."""
+    return set(entry.model_dump(exclude_defaults=True))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
+from mandate.workflows.contracts.children import FindReport
 from mandate.workflows.contracts.control import ControlCheck
 from mandate.workflows.contracts.decision_lookups import DecisionChecks
 from mandate.workflows.contracts.marks import MarkKind
@@ -34,6 +35,8 @@ def find_subject(request: BaseModel) -> str:
     checks = request.checks if isinstance(request, DecisionChecks) else ()
     if isinstance(request, DecisionCheck):
         checks = (request,)
+    if isinstance(request, FindReport):
+        parts.append(request.child)
     if isinstance(request, ControlCheck):
         parts.append(f"{request.verb} {request.by}")
     parts += [f"{check.request.id} {decisions.compute_key(check.decision)}" for check in checks]

@@ -4,7 +4,7 @@ import contextlib
 import json
 from typing import Any
 
-from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, ModelReply
+from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, ModelReply, Usage
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from mandate.workflows.contracts.state import Resolution, RunState
 from mandate.workflows.contracts.tool import ToolResult
@@ -30,12 +30,14 @@ def build_result(
         status=status,
         output=output,
         output_digest=output_digest,
+        output_size=reply.output_size if reply is not None else _find_size(answer),
         reason=wording.shorten(reason, 500) if reason else None,
-        usage=state.usage,
+        usage=sum_usage(state),
         head=state.head,
         audit_head=None,
         effects=state.effects,
-        uncertain=state.uncertain,
+        uncertain=(*state.uncertain_below, *state.uncertain),
+        tainted=state.tainted,
     )
     while len(result.model_dump_json()) > RESULT_BYTES and result.effects.last:
         fewer = result.effects.last[len(result.effects.last) // 2 + 1 :]
@@ -48,3 +50,19 @@ def _build_output(resolution: Resolution, stored: ToolResult) -> tuple[Any, str 
     if stored.size is None or stored.size <= OUTPUT_INLINE_BYTES:
         return resolution.value, None
     return stored.preview, stored.digest
+
+
+def _find_size(answer: ModelReply | Resolution | None) -> int | None:
+    """Return the size of a person's answer that is known by its address."""
+    if not isinstance(answer, Resolution) or answer.answer is None:
+        return None
+    size = answer.answer.size
+    return size if size is not None and size > OUTPUT_INLINE_BYTES else None
+
+
+def sum_usage(state: RunState) -> Usage:
+    """Return what a run has used, the calls of its tools included, by its children too."""
+    limit = (state.budget or state.agent.budget).tool_calls
+    # Beyond the limit are those that were not made.
+    own = state.ledger.tool_calls if limit is None else min(state.ledger.tool_calls, limit)
+    return state.usage.model_copy(update={"tool_calls": state.usage.tool_calls + own})

@@ -11,6 +11,7 @@ import pytest
 from temporalio import activity, workflow
 
 from mandate.activities.agent import AgentActivities
+from mandate.activities.children import ChildActivities
 from mandate.activities.compensation import CompensationActivities
 from mandate.activities.decision import PeopleActivities
 from mandate.activities.model import ModelActivities
@@ -26,6 +27,7 @@ ACTIVITIES: dict[str, Callable[..., Any]] = {
     activity._Definition.must_from_callable(function).name or "": function
     for holder in (
         AgentActivities,
+        ChildActivities,
         CompensationActivities,
         ModelActivities,
         NotificationActivities,
@@ -41,6 +43,9 @@ ACTIVITIES: dict[str, Callable[..., Any]] = {
 REMOTE = "call_remote_activity"
 """Its activity is somebody else's."""
 
+CHILDREN = {"start_child", "tell_child", "report_to_parent"}
+"""What passes between a run and those below it, which no activity does."""
+
 STEPS = {
     name: function
     for name, function in inspect.getmembers(steps, inspect.iscoroutinefunction)
@@ -49,10 +54,10 @@ STEPS = {
 
 
 def test_every_activity_has_a_step_and_every_step_an_activity() -> None:
-    assert set(STEPS) - {REMOTE} == set(ACTIVITIES)
+    assert set(STEPS) - {REMOTE, *CHILDREN} == set(ACTIVITIES)
 
 
-@pytest.mark.parametrize("name", sorted(set(STEPS) - {REMOTE}))
+@pytest.mark.parametrize("name", sorted(set(STEPS) - {REMOTE, *CHILDREN}))
 def test_step_and_activity_take_and_return_the_same_types(name: str) -> None:
     step, act = typing.get_type_hints(STEPS[name]), typing.get_type_hints(ACTIVITIES[name])
     returned = ToolResult if step["return"] is Attempted else step["return"]
@@ -63,11 +68,14 @@ def test_step_and_activity_take_and_return_the_same_types(name: str) -> None:
     assert returned == act["return"]
 
 
-@pytest.mark.parametrize("name", ["run_tool", REMOTE])
+@pytest.mark.parametrize("name", ["run_tool", "start_child", REMOTE])
 def test_whatever_reaches_the_world_needs_a_verdict(name: str) -> None:
     parameter = inspect.signature(STEPS[name]).parameters["verdict"]
 
     assert parameter.default is inspect.Parameter.empty
+
+
+WORDS = ("execute_activity", "start_activity", "execute_local_activity", "child_workflow(")
 
 
 def test_only_steps_schedule_activities() -> None:
@@ -75,7 +83,7 @@ def test_only_steps_schedule_activities() -> None:
     scheduling = [
         path.name
         for path in Path(steps.__file__).parent.rglob("*.py")
-        if any(word in path.read_text() for word in ("execute_activity", "start_activity", "execute_local_activity"))
+        if any(word in path.read_text() for word in WORDS)
     ]
     assert scheduling == ["steps.py"]
 

@@ -111,7 +111,7 @@ def test_smallest_file_has_the_defaults(tmp_path: Path) -> None:
     assert read_agent(path) == AgentSpec(name="refunds", instructions="Help.", models=("openai:gpt-6-sol",))
 
 
-KINDS = "python, mcp, activity, http"
+KINDS = "python, mcp, activity, http, agent"
 TOOL_KEYS = (
     "cache, compensate, description, effect, key_valid, name, patience, probe, python, result_limit, retries, risk, "
     "sensitive, tags, timeout, untrusted"
@@ -201,10 +201,6 @@ SCHEMA = "    input_schema: {type: object, properties: {q: {}, s: {}}, required:
         (
             "tools:\n  - pyton: a:b\n",
             [f"5:5: tools[0]: has none of the keys {KINDS}, of which a tool has exactly one; did you mean 'python'?"],
-        ),
-        (
-            "tools:\n  - agent: researcher\n",
-            [f"5:5: tools[0]: an 'agent' as a tool is not available in this version; allowed are {KINDS}"],
         ),
         (
             "tools:\n  - {python: a:b, mcp: {}}\n",
@@ -532,7 +528,6 @@ def test_long_value_is_shortened(tmp_path: Path) -> None:
 def test_every_key_of_the_design_that_is_not_built_is_refused_by_name(tmp_path: Path) -> None:
     places: dict[type[Spec], str] = {
         AgentSpec: "{key}: 1\n",
-        PythonTool: "tools: [{{python: a:b, {key}: 1}}]\n",
     }
 
     for spec, place in places.items():

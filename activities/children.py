@@ -1,0 +1,222 @@
+"""Children: what one is asked, in its parent's conversation, and what became of one that does not report."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from temporalio import activity
+from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import (
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowHandle,
+    WorkflowHistoryEventFilterType,
+    WorkflowQueryFailedError,
+)
+from temporalio.common import RawValue
+from temporalio.service import RPCError, RPCStatusCode
+
+from mandate.activities.keyring import Keyring
+from mandate.activities.toolbox import arguments
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import canonical_json
+from mandate.workflows.contracts.children import ChildRequest, FindReport, ReportFound
+from mandate.workflows.contracts.failures import NOT_BEGUN
+from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, EffectEntry, EffectLog, RunResult, RunStatus
+from mandate.workflows.contracts.state import RunState
+from mandate.workflows.contracts.tool import AgentBinding
+from mandate.workflows.rules import plain_text, wording
+from mandate.workflows.rules.children import build_unknown
+from mandate.workflows.rules.result import sum_usage
+
+QUERY_SECONDS = 15.0
+
+REASON_CHARACTERS = 300
+
+
+class NoSuchCall(Exception):
+    """A child whose parent's conversation has no such call; the text is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStart:
+    """Agent of a child, and what that is asked."""
+
+    agent: PinnedAgent
+    content: bytes
+    """The agent as it is stored."""
+    text: str
+
+
+class ChildStarts:
+    """Starts of children, as their parents' conversations have them."""
+
+    def __init__(self, transcript: TranscriptLog, agents: PinnedAgents) -> None:
+        self._transcript = transcript
+        self._agents = agents
+
+    async def read(self, request: ChildRequest) -> ChildStart:
+        """Return the agent of a child, and what the call of its parent asks it.
+
+        Raises:
+            NoSuchCall: the conversation has no such call.
+            BlobMissing, BlobCorrupted, StoreUnavailable: see there.
+        """
+        agent = await self._agents.get(request.agent)
+        chain = await self._transcript.load(request.head)
+        caller = await self._agents.get(chain.segment.agent)
+        last = chain.conversation.last_assistant()
+        part = last.calls[request.index] if last is not None and request.index < len(last.calls) else None
+        definition = caller.definition(part.tool) if part is not None else None
+        if part is None or definition is None or not isinstance(definition.binding, AgentBinding):
+            raise NoSuchCall(f"the conversation at {request.head} has no call {request.index} of an agent")
+        blobs = self._transcript.blobs
+        whole = await arguments.load_call(blobs, chain.conversation, definition, part, request.edited)
+        task = whole.get(definition.binding.task) if definition.binding.task is not None else None
+        text = task if isinstance(task, str) else canonical_json(whole).decode()
+        return ChildStart(agent, await blobs.get(request.agent), text)
+
+
+class ChildActivities:
+    """Look-ups of children that do not report."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    @activity.defn
+    async def find_report(self, request: FindReport) -> ReportFound:
+        """Look up what a child is, and what it did if it has ended.
+
+        Raises:
+            RPCError: Temporal, or the child, does not answer now; retried.
+        """
+        client = activity.client()
+        newest = client.get_workflow_handle(request.child)
+        try:
+            described = await newest.describe()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return ReportFound(status="gone")
+            raise
+        first = described.raw_description.workflow_execution_info.first_run_id or described.run_id
+        if not await self._is_child(client.get_workflow_handle(request.child, run_id=first), described, request):
+            return ReportFound(status="other")
+        if described.status is WorkflowExecutionStatus.RUNNING:
+            return ReportFound(status="running", run_id=first)
+        exact = client.get_workflow_handle(request.child, run_id=described.run_id)
+        return ReportFound(status="ended", run_id=first, result=await self._read_end(exact, first))
+
+    async def _is_child(
+        self, first: WorkflowHandle[object, object], described: WorkflowExecutionDescription, request: FindReport
+    ) -> bool:
+        """Return whether a run of the parent's chain has started this workflow for the same call."""
+        if described.workflow_type != AGENT_WORKFLOW:
+            return False
+        begun = await anext(first.fetch_history_events(page_size=1))
+        its = begun.workflow_execution_started_event_attributes
+        parent = its.parent_workflow_execution
+        if parent.workflow_id != activity.info().workflow_id or len(its.input.payloads) != 1:
+            return False
+        place = (described.namespace, request.child, parent.workflow_id, parent.run_id)
+        (plain,) = await _decode(its.input.payloads)
+        if not await self._is_genuine("child", place, plain, begun):
+            return False
+        try:
+            asked = ChildRequest.model_validate_json(plain.data)
+        except ValidationError:
+            return False
+        return asked.run == request.run and asked.call == request.call
+
+    async def _is_genuine(self, kind: MarkKind, place: tuple[str, ...], payload: Payload, event: HistoryEvent) -> bool:
+        at = event.event_time.ToDatetime().astimezone()
+        return await self._keyring.is_genuine_now(kind, place, payload.data, payload.metadata.get(METADATA_KEY), at)
+
+    async def _read_end(self, handle: WorkflowHandle[object, object], first: str) -> RunResult:
+        """Return the result of a child that has ended, or what can be told in its place."""
+        events = handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT)
+        closing = await anext(events)
+        if closing.event_type is EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
+            returned = await _decode(closing.workflow_execution_completed_event_attributes.result.payloads)
+            info = activity.info()
+            place = (info.namespace, handle.id, first)
+            if len(returned) == 1 and await self._is_genuine("report", place, returned[0], closing):
+                return RunResult.model_validate_json(returned[0].data)
+            return build_unknown(handle.id, "its result was not made by a worker of this installation")
+        reason = _describe_end(closing)
+        try:
+            async with asyncio.timeout(QUERY_SECONDS):
+                state: RunState = await handle.query("state", result_type=RunState)
+        except WorkflowQueryFailedError as error:
+            if NOT_BEGUN in error.message:
+                return _build(handle.id, None, reason)
+            return build_unknown(handle.id, f"{reason}; nobody could tell what it did: {error.message}")
+        return _build(handle.id, state, reason)
+
+
+async def _decode(payloads: Sequence[Payload]) -> list[Payload]:
+    """Return payloads as whoever wrote them had them."""
+    read: list[RawValue] = await activity.client().data_converter.decode(payloads, [RawValue] * len(payloads))
+    return [value.payload for value in read]
+
+
+def _describe_end(closing: HistoryEvent) -> str:
+    """Say how a run ended that has no result, in one sentence."""
+    match closing.event_type:
+        case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
+            said = closing.workflow_execution_failed_event_attributes.failure.message
+            return plain_text.shorten(said, REASON_CHARACTERS) or "it failed"
+        case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED:
+            why = closing.workflow_execution_terminated_event_attributes.reason
+            return f"it was terminated{f': {plain_text.shorten(why, REASON_CHARACTERS)}' if why else ''}"
+        case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT:
+            return "its time was over"
+        case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED:
+            return "it was cancelled"
+    return "it ended without a result"
+
+
+def _build(child: str, state: RunState | None, reason: str) -> RunResult:
+    """Return what takes the place of a child's result: how it stood as it ended, `None` if it had not begun.
+
+    What it was about to do may be done.
+    """
+    uncertain = tuple(_list_uncertain(child, state)) if state is not None else ()
+    return RunResult(
+        status=RunStatus.DECLINED,
+        output=None,
+        output_digest=None,
+        reason=reason,
+        usage=sum_usage(state) if state is not None else Usage(),
+        head=state.head if state is not None else None,
+        audit_head=None,
+        effects=state.effects.model_copy(update={"last": ()}) if state is not None else EffectLog(),
+        uncertain=uncertain,
+        tainted=state is not None and state.tainted,
+    )
+
+
+def _list_uncertain(child: str, state: RunState) -> Iterator[EffectEntry]:
+    """Yield what a run that was ended from outside may have done, beside what it knew."""
+    yield from (*state.uncertain_below, *state.uncertain)
+    for index, call in enumerate(state.calls):
+        tool, verdict = state.agent.tool(call.tool), state.verdicts[index] if index < len(state.verdicts) else None
+        is_open = index < len(state.answers) and state.answers[index] is None
+        may_act = tool is not None and (tool.effect.changes_world or tool.child is not None)
+        if tool is None or not is_open or not may_act or verdict is None or verdict.kind != "allow":
+            continue
+        one = state.children.get(index)
+        yield EffectEntry(
+            step=state.step,
+            tool=call.tool,
+            call=wording.describe_call(call.tool, call.arguments, tool.sensitive),
+            key=one.id if one is not None else f"{child}#{index}",
+            run=one.id if one is not None else child,
+            reason="the run was ended from outside before it had an answer",
+        )

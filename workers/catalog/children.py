@@ -1,0 +1,230 @@
+"""Agents as tools of agents: what the model is told of one, and what it works under as a child."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mandate.activities.documents import Document, Fault
+from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
+from mandate.workflows.contracts.base import Digest, canonical_json, digest_of
+from mandate.workflows.contracts.budget import Budget, BudgetRequest
+from mandate.workflows.contracts.faults import did_you_mean
+from mandate.workflows.contracts.policy import Asking, Rule
+from mandate.workflows.contracts.tool import AgentBinding, ChildAgent, Effect, Tool, ToolDefinition
+from mandate.workflows.contracts.tool_entry import TASK, TASK_SCHEMA, AgentTool
+from mandate.workflows.rules import budget, wording
+
+UNLINKED: Digest = "A" * 43
+"""Address of a child's agent until that is known."""
+
+NAME_CHARACTERS = 64
+INSTRUCTIONS_SHOWN = 300
+SCHEMA_CHARACTERS = 2000
+"""Longest schema of an answer that the description of a tool has."""
+
+LENT = ("model_calls", "tokens", "cost_usd", "tool_calls")
+"""Limits of which a child takes from those of the run that starts it."""
+
+
+def define_tool(entry: AgentTool, agents: Mapping[str, AgentSpec]) -> ToolDefinition:
+    """Return an agent as a tool; the agent itself is linked once all are known.
+
+    Raises:
+        ValueError: there is no such agent.
+    """
+    spec = agents.get(entry.agent)
+    if spec is None:
+        known = f"there are {', '.join(sorted(agents))}" if agents else "there are none"
+        raise ValueError(f"there is no agent {entry.agent!r}{did_you_mean(entry.agent, agents)} {known}")
+    limits = lower_budget(spec.budget, entry)
+    share = BudgetRequest.model_construct(
+        **{name: getattr(limits, name) for name in (*LENT, "wall_time", "depth") if getattr(limits, name) is not None}
+    )
+    settings = {
+        "tags": entry.tags,
+        "risk": entry.risk,
+        "untrusted": entry.untrusted,
+        "sensitive": entry.sensitive,
+    }
+    tool = Tool(
+        name=entry.name or entry.agent,
+        source="agent",
+        effect=Effect.READ,
+        child=ChildAgent(agent=entry.agent, digest=UNLINKED, share=BudgetRequest.model_validate(share.model_dump())),
+    ).model_copy(update={key: value for key, value in settings.items() if value is not None})
+    made = ToolDefinition(
+        tool=tool,
+        description=_describe(entry, spec),
+        input_schema=entry.input_schema or TASK_SCHEMA,
+        binding=AgentBinding(kind="agent", agent=entry.agent, task=TASK if entry.input_schema is None else None),
+    )
+    return made if entry.result_limit is None else made.model_copy(update={"result_limit_bytes": entry.result_limit})
+
+
+def lower_budget(own: Budget, entry: AgentTool) -> Budget:
+    """Return the limits of an agent as a child: those of its own file, lowered by the entry of the tool."""
+    asked = entry.budget if entry.timeout is None else entry.budget.model_copy(update={"wall_time": entry.timeout})
+    return budget.lower(own, asked)
+
+
+def _describe(entry: AgentTool, spec: AgentSpec) -> str:
+    """Return what the model is told of an agent."""
+    text = entry.description or (
+        f"Asks the agent {entry.agent!r}, which works by itself and answers. It was told: "
+        f"{wording.shorten(spec.instructions, INSTRUCTIONS_SHOWN)}"
+    )
+    schema = entry.output_schema or spec.output_schema
+    if schema is None:
+        return text
+    written = canonical_json(schema).decode()
+    return text if len(written) > SCHEMA_CHARACTERS else f"{text}\nIt answers with JSON of this schema: {written}"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An agent whose children are not linked yet."""
+
+    pinned: PinnedAgent
+    entries: Mapping[str, AgentTool]
+    """Its agents, by the names of their tools."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """An agent with the addresses of all that may work below it."""
+
+    pinned: PinnedAgent
+    digest: Digest
+    content: bytes
+    below: dict[Digest, bytes] = field(default_factory=dict)
+    """Contents of these, by their addresses."""
+
+
+class Family:
+    """Agents that may be each other's children; none is below itself."""
+
+    def __init__(self, members: Mapping[str, Member]) -> None:
+        self._members = members
+        self._roots: dict[str, Linked] = {}
+
+    def link(self, name: str) -> Linked:
+        """Return an agent as runs keep it that a client starts."""
+        if name not in self._roots:
+            self._roots[name] = self._link(self._members[name], ())
+        return self._roots[name]
+
+    def _link(self, member: Member, above: Sequence[Rule]) -> Linked:
+        """Return an agent that works under its own rules and those `above` it."""
+        own = member.pinned
+        handed_down = (*above, *_hand_down(own, above))
+        below: dict[Digest, bytes] = {}
+        tools = list[ToolDefinition]()
+        for made in own.tools:
+            entry, asked = member.entries.get(made.tool.name), made.tool.child
+            if entry is None or asked is None:
+                tools.append(made)
+                continue
+            child = self._adopt(entry, handed_down)
+            below |= {**child.below, child.digest: child.content}
+            tool = made.tool.model_copy(update={"child": asked.model_copy(update={"digest": child.digest})})
+            tools.append(made.model_copy(update={"tool": tool}))
+        return _write(own.model_copy(update={"tools": tuple(tools), "policy": (*above, *own.policy)}), below)
+
+    def _adopt(self, entry: AgentTool, above: Sequence[Rule]) -> Linked:
+        """Return the agent of an entry as it works as a child."""
+        member, root = self._members[entry.agent], self.link(entry.agent)
+        changes: dict[str, object] = {"budget": lower_budget(member.pinned.budget, entry)}
+        if entry.output_schema is not None:
+            changes["output_schema"] = entry.output_schema
+        child = self._link(Member(member.pinned.model_copy(update=changes), member.entries), above)
+        if child.digest == root.digest:
+            return child
+        return _write(child.pinned.model_copy(update={"base": root.digest}), child.below)
+
+
+def _write(whole: PinnedAgent, below: dict[Digest, bytes]) -> Linked:
+    content = canonical_json(whole.model_dump(mode="json"))
+    # Read back, so that this worker has it in no other form than one that loads the blob.
+    return Linked(PinnedAgent.model_validate_json(content), digest_of(content), content, below)
+
+
+def _hand_down(agent: PinnedAgent, above: Sequence[Rule]) -> Iterator[Rule]:
+    """Yield the rules of an agent that hold for its children: those that ask or deny, with whom they ask."""
+    taken = {rule.id for rule in above}
+    for rule in agent.policy:
+        if rule.verdict == "allow" or rule in above:
+            continue
+        name = _name_rule(agent.name, rule.id, taken)
+        taken.add(name)
+        asked: dict[str, object] = {}
+        if rule.verdict == "ask":
+            # Elsewhere the people of another agent file would be asked.
+            asked = {
+                key: getattr(agent.people, key)
+                for key in Asking.model_fields
+                if getattr(rule, key) is None and getattr(agent.people, key) is not None
+            }
+        yield rule.model_copy(update={**asked, "id": name})
+
+
+def _name_rule(agent: str, rule: str, taken: Iterable[str]) -> str:
+    """Return the name of a rule in the agents below, where rules of their own have the same id."""
+    whole = f"{agent}--{rule}"
+    name, number = whole[:NAME_CHARACTERS], 1
+    while name in taken:
+        number += 1
+        name = f"{whole[: NAME_CHARACTERS - 4]}-{number}"
+    return name
+
+
+def find_faults(document: Document, spec: AgentSpec, agents: Mapping[str, AgentSpec]) -> Iterator[Fault]:
+    """Yield agents of an agent that work below themselves, and that demand more of who asks than it does."""
+    for index, entry in enumerate(spec.tools):
+        if not isinstance(entry, AgentTool) or entry.agent not in agents:
+            continue
+        place = ("tools", index, "agent")
+        if (cycle := _find_cycle(spec.name, entry.agent, agents)) is not None:
+            yield document.fault(place, f"an agent cannot work below itself: {' -> '.join(cycle)}")
+
+
+def _find_cycle(root: str, name: str, agents: Mapping[str, AgentSpec]) -> list[str] | None:
+    """Return the way from `root` by way of `name` back to `root`; `None` where there is none."""
+    waiting, seen = [[root, name]], set[str]()
+    while waiting:
+        way = waiting.pop()
+        if way[-1] == root:
+            return way
+        if way[-1] in seen or way[-1] not in agents:
+            continue
+        seen.add(way[-1])
+        waiting += [[*way, entry.agent] for entry in agents[way[-1]].tools if isinstance(entry, AgentTool)]
+    return None
+
+
+def find_unsigned(
+    document: Document, member: Member, members: Mapping[str, Member], spec: AgentSpec
+) -> Iterator[Fault]:
+    """Yield agents whose starts are signed while those of the agent above them are not."""
+    if member.pinned.needs_signed_start:
+        return
+    for index, entry in enumerate(spec.tools):
+        if isinstance(entry, AgentTool) and members[entry.agent].pinned.needs_signed_start:
+            yield document.fault(
+                ("tools", index, "agent"),
+                f"who asks for a run of {entry.agent!r} signs for it, and nobody signs for one of {spec.name!r}; "
+                "its decisions must be signed too (`people: {signature: required}`)",
+            )
+
+
+def find_warnings(document: Document, spec: AgentSpec, tools: Iterable[Tool]) -> Iterator[Fault]:
+    """Yield agents of which one run may take all that is left of the budget of the agent above."""
+    shares = {tool.name: tool.child.share for tool in tools if tool.child is not None}
+    for index, entry in enumerate(spec.tools):
+        if not isinstance(entry, AgentTool) or (share := shares.get(entry.name or entry.agent)) is None:
+            continue
+        names = [name for name in LENT if getattr(spec.budget, name) is not None and getattr(share, name) is None]
+        if names:
+            yield document.fault(
+                ("tools", index),
+                f"a run of {entry.agent!r} is lent all that is left of {', '.join(names)}, so that no other can begin "
+                "beside it; give its share by 'budget'",
+            )

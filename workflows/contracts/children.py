@@ -1,0 +1,135 @@
+"""Children: runs that an agent starts as calls of a tool, and what passes between them and their parents."""
+
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import AwareDatetime, ConfigDict
+
+from mandate.workflows.contracts.base import Digest, Name, Record
+from mandate.workflows.contracts.budget import BudgetRequest
+from mandate.workflows.contracts.policy import RequesterIs
+from mandate.workflows.contracts.run import RunResult
+
+MOST_CHILDREN = 1000
+"""Children of one run where its budget does not say."""
+
+MOST_DEPTH = 20
+"""Levels of children below a run where its budget does not say."""
+
+CHILD_DONE = "child_done"
+"""Signal of a child to its parent: `[child's workflow id, its result]`; the result is missing where it has none."""
+
+TELL_CHILD = "tell_child"
+"""Signal of a parent to a child: one `ParentMessage`."""
+
+
+class ChildRequest(Record):
+    """The one argument of a child's workflow, marked by its parent: a call of the parent's conversation."""
+
+    agent: Digest
+    """Of the `PinnedAgent` that it works under, with the rules of those above it."""
+    name: Name
+    head: Digest
+    """Of the parent's conversation, whose call number `index` is what the child is asked."""
+    index: int
+    edited: Digest | None = None
+    """Address of the arguments that a person put in place of the model's."""
+    run: str
+    """First run id of the parent's chain."""
+    call: Digest
+    """Of the tool and the arguments: by it the parent knows the child again after a reset."""
+    depth: int
+    requester: str | None = None
+    """Who asked for the run at the root."""
+    standing: RequesterIs = "anyone"
+    """Knowledge of who asked, as the parent has it."""
+    speaker: str | None = None
+    """The author of the newest message of the parent's session, or of one above."""
+    labels: dict[str, str] = {}
+    budget: BudgetRequest | None = None
+    """The child's share; what it does not limit is limited by the child's own file only."""
+    tainted: bool = False
+
+
+class ChildState(Record):
+    """Place of a run below its parent, in the child's state."""
+
+    model_config = ConfigDict(frozen=False)
+
+    parent: str
+    """Workflow id."""
+    run: str
+    """First run id of the parent's chain."""
+    depth: int
+    """1 for a child of a run that nobody's agent started."""
+    speaker: str | None = None
+    reports: bool = False
+    """The parent has continued as new: only a signal tells it that the child has ended."""
+    heard: int = 0
+    """Number of the last message of the parent: none before it counts any more."""
+
+
+class OpenChild(Record):
+    """A child that has not reported, in its parent's state."""
+
+    number: int
+    """Which of the parent's children it is."""
+    id: str
+    """Workflow id."""
+    run_id: str
+    """First run id of its chain."""
+    begun_at: AwareDatetime
+    due_at: AwareDatetime | None = None
+    """Time at which it has ended by itself, where its time is limited."""
+    reports: bool = False
+    """It was told to report by signal."""
+    messages: int = 0
+    """Messages it was told so far."""
+    paused: bool = False
+    resumes: int = 0
+    """`ControlState.tree_resumes` of which it was told, or that came before it."""
+    stopped: int = 0
+    """1 once it was told to stop, 2 to take nothing back."""
+    has_ended: bool = False
+    report: RunResult | None = None
+    """Its result, until that is taken in; `None` where it has ended without one."""
+
+
+class ParentMessage(Record):
+    """Message of a parent to a child; its number keeps a copy from counting again."""
+
+    number: int
+    verb: Literal["report", "pause", "resume", "stop"]
+    by: str = ""
+    reason: str = ""
+    keep: bool = False
+    """With `stop`: take nothing back."""
+
+
+class FindReport(Record):
+    """Input of `find_report`: a child that has ended without a report, or whose report was lost."""
+
+    child: str
+    """Workflow id."""
+    run: str
+    """First run id of the parent's chain."""
+    call: Digest
+    """The call that started it; as of `ChildRequest`."""
+
+
+class ReportFound(Record):
+    """Output of `find_report`."""
+
+    status: Literal["running", "ended", "other", "gone"]
+    """`other`: it was started for another call, or by somebody else; `gone`: nobody knows of it any more."""
+    run_id: str = ""
+    """First run id of its chain."""
+    result: RunResult | None = None
+    """For one that has ended: its own, or what can be told in its place."""
+
+
+HARD_STOP = timedelta(minutes=15)
+"""Time beyond a child's limit after which the server ends it: effects under way at the limit are waited for."""
+
+LOOK_AGAIN = timedelta(minutes=10)
+"""Between looks of a parent that has continued as new for a child which may have ended without a word."""

@@ -1,0 +1,353 @@
+"""Children of a run: started, told, waited for, and what they report.
+
+A child outlives the part of the run that started it. As long as that part goes on, the end of the child is an event of
+it; once the run has continued as new, children that are open are asked to report by a signal. Whoever ends without a
+word is looked up.
+"""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadyStartedError, is_cancelled_exception
+
+from mandate.workflows import marks, steps
+from mandate.workflows.contracts.budget import BudgetRequest
+from mandate.workflows.contracts.children import (
+    HARD_STOP,
+    LOOK_AGAIN,
+    ChildRequest,
+    FindReport,
+    OpenChild,
+    ParentMessage,
+    ReportFound,
+)
+from mandate.workflows.contracts.failures import Outcome
+from mandate.workflows.contracts.marks import Marked
+from mandate.workflows.contracts.model import Usage
+from mandate.workflows.contracts.run import EffectEntry, RunResult
+from mandate.workflows.contracts.tool import ToolResult
+from mandate.workflows.loop.budget import RunBudget
+from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.model_route import ModelRoute
+from mandate.workflows.loop.run import Run
+from mandate.workflows.loop.tool_calls import JudgedCall
+from mandate.workflows.outcomes import Attempted
+from mandate.workflows.rules import children as rules
+from mandate.workflows.rules import effects, wording
+from mandate.workflows.rules import recovery as rules_recovery
+
+CANCEL_PATIENCE = timedelta(seconds=10)
+"""Time in which children of a cancelled run may end, so that it knows what they did."""
+
+ABOVE = "the run above"
+"""By whom a child is resumed that its parent had paused."""
+
+UNTOLD = "it has ended, and nobody could tell what it did"
+
+
+class Children:
+    """Children of one run; those that have not reported are in its state, by the position of their call."""
+
+    def __init__(self, run: Run, control: Control) -> None:
+        self._run = run
+        self._control = control
+        self._budget = RunBudget(run)
+        self._route = ModelRoute(run)
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        """Of children that this part of the run has started."""
+
+    @property
+    def are_open(self) -> bool:
+        """True if some have not reported."""
+        return bool(self._run.state.children)
+
+    def is_open(self, index: int) -> bool:
+        """Return whether the child of a call has not reported."""
+        return index in self._run.state.children
+
+    @property
+    def lost(self) -> tuple[EffectEntry, ...]:
+        """Children whose end the run will not see, as calls of which it does not know what they did."""
+        return tuple(map(self._describe, self._run.state.children))
+
+    async def make(self, placed: JudgedCall) -> Attempted | None:
+        """Start a child and wait for its report, or go on waiting; `None` when the run has to continue as new first."""
+        if not self.is_open(placed.index) and (refused := await self._start(placed)) is not None:
+            return refused
+        return await self._wait(placed.index)
+
+    async def _start(self, placed: JudgedCall) -> Attempted | None:
+        """Start the child of a call; return why it was not."""
+        its, asked = self._run.state, placed.tool.child
+        assert asked is not None
+        depth = its.child.depth if its.child is not None else 0
+        reason = rules.find_limit(self._budget.limits, depth=depth, made=its.children_made)
+        share = self._budget.lend(asked, self._route.model)
+        if reason is not None or isinstance(share, str):
+            return _refuse(reason or str(share))
+        number = its.children_made + 1
+        its.children_made = number
+        key = _held(number)
+        self._budget.hold_share(key, share)
+        request = ChildRequest(
+            agent=asked.digest,
+            name=asked.agent,
+            head=its.head,
+            index=placed.index,
+            edited=placed.edit.call.blob if placed.edit is not None else None,
+            run=workflow.info().first_execution_run_id,
+            call=rules_recovery.digest_call(placed.call.tool, placed.call.arguments),
+            depth=depth + 1,
+            requester=its.requester,
+            standing=its.agent.requester,
+            speaker=self._run.speaker,
+            labels=its.labels,
+            budget=share.limits if share.limits != BudgetRequest() else None,
+            tainted=its.tainted,
+        )
+        child = await self._place(placed, request, number, share.limits.wall_time)
+        if isinstance(child, str):
+            self._budget.settle_share(key, Usage(), is_known=True)
+            return _refuse(child)
+        its.children = {**its.children, placed.index: child}
+        self._run.record_step(f"{placed.line}: {child.id} begins")
+        return None
+
+    async def _place(
+        self, placed: JudgedCall, request: ChildRequest, number: int, limit: timedelta | None
+    ) -> OpenChild | str:
+        """Start a child under an id that is free, or take up the one that was started for this call before a reset."""
+        own, its = workflow.info().workflow_id, self._run.state
+        within = limit + HARD_STOP if limit is not None else None
+        due = workflow.now() + within if within is not None else None
+        summary = wording.describe_call(placed.tool.name, placed.call.arguments, placed.tool.sensitive)
+        made = OpenChild(
+            number=number, id="", run_id="", begun_at=workflow.now(), due_at=due, resumes=its.control.tree_resumes
+        )
+        for id_ in rules.list_ids(own, request.run, number, is_taken=its.child_ids_taken):
+            try:
+                handle = await steps.start_child(id_, request, placed.verdict, summary=summary, within=within)
+            except WorkflowAlreadyStartedError:
+                found = await self._look_up(FindReport(child=id_, run=request.run, call=request.call))
+                if found is None:
+                    return f"not started: {id_} exists already, and nobody can say now what it is"
+                if found.status in {"running", "ended"}:
+                    return made.model_copy(update={"id": id_, "run_id": found.run_id})
+                its.child_ids_taken = True
+                continue
+            except FailureError as error:
+                if is_cancelled_exception(error):
+                    raise
+                return f"not started: {error.message}"
+            run_id = handle.first_execution_run_id or ""
+            self._watches[id_] = asyncio.create_task(self._watch(id_, run_id, handle))
+            return made.model_copy(update={"id": id_, "run_id": run_id})
+        return f"not started: the names of child {number} are taken by other runs"
+
+    async def _watch(self, child: str, run_id: str, handle: Any) -> None:
+        """Wait for the end of a child that this part of the run has started."""
+        try:
+            returned: RawValue | None = await handle
+        except FailureError:
+            self._note_end(child, None)
+            return
+        payload = returned.payload if returned is not None else None
+        is_ours = payload is not None and marks.is_genuine("report", marks.report_place(child, run_id), payload)
+        self._note_end(child, payload.data if payload is not None and is_ours else None)
+
+    def _note_end(self, child: str, report: bytes | None) -> None:
+        """Keep that a child has ended, and its report if it came with one."""
+        for index, one in self._run.state.children.items():
+            if one.id == child and one.report is None:
+                result = RunResult.model_validate_json(report) if report is not None else None
+                ended = one.model_copy(update={"has_ended": True, "report": result})
+                self._run.state.children = {**self._run.state.children, index: ended}
+                return
+
+    def hear(self, args: tuple[Any, ...]) -> None:
+        """Take the report of a child in, `[its workflow id, its result]`; what is none is ignored."""
+        child = next((one for one in self._run.state.children.values() if args[:1] == (one.id,)), None)
+        if child is None:
+            return
+        report = args[1] if len(args) > 1 else None
+        place = marks.report_place(child.id, child.run_id)
+        is_ours = isinstance(report, Marked) and marks.is_genuine_content("report", place, report)
+        # Whoever says so without a proof makes the run look.
+        self._note_end(child.id, report.content if isinstance(report, Marked) and is_ours else None)
+
+    async def _wait(self, index: int) -> Attempted | None:
+        """Wait until a child has reported, and tell it meanwhile what it has to know."""
+        while not (child := self._run.state.children[index]).has_ended:
+            if self._run.is_leaving:
+                return None
+            if (message := self._find_message(child)) is not None:
+                await self._tell(index, message)
+                continue
+            self._show_wait()
+            try:
+                await workflow.wait_condition(
+                    lambda: self._is_called(index),
+                    timeout=self._find_patience(child),
+                    timeout_summary=f"{child.id} may have ended",
+                )
+            except TimeoutError:
+                await self._look_for(index)
+        if child.report is not None:
+            return self._settle(index, child.report)
+        found = await self._look_up(self._ask_for(index))
+        if found is not None and found.status == "running":
+            # Somebody has said that it had ended.
+            self._keep(index, has_ended=False)
+            return await self._wait(index)
+        result = found.result if found is not None else None
+        return self._settle(index, result or rules.build_unknown(child.id, UNTOLD))
+
+    def _is_called(self, index: int) -> bool:
+        child = self._run.state.children[index]
+        return child.has_ended or self._run.is_leaving or self._find_message(child) is not None
+
+    async def _look_for(self, index: int) -> None:
+        """Note that a child has ended if it has without a word."""
+        found = await self._look_up(self._ask_for(index))
+        if found is not None and found.status != "running":
+            self._keep(index, has_ended=True)
+
+    def _ask_for(self, index: int) -> FindReport:
+        call, edit = self._run.state.calls[index], self._run.state.edits.get(index)
+        arguments = call.arguments if edit is None else edit.call.arguments
+        return FindReport(
+            child=self._run.state.children[index].id,
+            run=workflow.info().first_execution_run_id,
+            call=rules_recovery.digest_call(call.tool, arguments),
+        )
+
+    def _keep(self, index: int, **changes: object) -> None:
+        child = self._run.state.children[index].model_copy(update=changes)
+        self._run.state.children = {**self._run.state.children, index: child}
+
+    def _show_wait(self) -> None:
+        names = ", ".join(child.id for child in list(self._run.state.children.values())[:3])
+        more = len(self._run.state.children) - 3
+        self._run.set_doing(f"waiting for {names}{f' and {more} more' if more > 0 else ''}")
+
+    def _find_patience(self, child: OpenChild) -> timedelta | None:
+        """Return the time after which a child is looked up; `None` where its end is an event of this run."""
+        if child.id in self._watches:
+            return None
+        if child.due_at is None:
+            return LOOK_AGAIN
+        return min(LOOK_AGAIN, max(child.due_at - workflow.now(), timedelta(seconds=1)))
+
+    def _find_message(self, child: OpenChild) -> ParentMessage | None:
+        """Return what a child has to be told next."""
+        control, number = self._run.state.control, child.messages + 1
+        if child.id not in self._watches and not child.reports:
+            return ParentMessage(number=number, verb="report")
+        level = 0
+        if control.stopped is not None:
+            level = 2 if control.undo in {"kept", "ended"} else 1
+        if level > child.stopped and control.stopped is not None:
+            said = control.stopped
+            return ParentMessage(number=number, verb="stop", by=said.by, reason=said.reason, keep=level == 2)
+        halt = control.paused if control.paused is not None and control.paused.tree else None
+        if halt is not None and not child.paused:
+            return ParentMessage(number=number, verb="pause", by=halt.by, reason=halt.reason)
+        if halt is None and (child.paused or child.resumes < control.tree_resumes):
+            return ParentMessage(number=number, verb="resume", by=ABOVE)
+        return None
+
+    async def _tell(self, index: int, message: ParentMessage) -> None:
+        """Tell a child something; one that has ended is looked up."""
+        child = self._run.state.children[index]
+        match message.verb:
+            case "report":
+                self._keep(index, messages=message.number, reports=True)
+            case "pause":
+                self._keep(index, messages=message.number, paused=True)
+            case "resume":
+                resumes = self._run.state.control.tree_resumes
+                self._keep(index, messages=message.number, paused=False, resumes=resumes)
+            case "stop":
+                self._keep(index, messages=message.number, stopped=2 if message.keep else 1)
+        try:
+            await steps.tell_child(child.id, child.run_id, message)
+        except FailureError as error:
+            if is_cancelled_exception(error):
+                raise
+            if child.id not in self._watches:
+                self._keep(index, has_ended=True)
+
+    async def _look_up(self, request: FindReport) -> ReportFound | None:
+        """Return what a child is or was; `None` when nobody can say now."""
+        try:
+            return await steps.find_report(request)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return None
+
+    def _settle(self, index: int, result: RunResult) -> Attempted:
+        """Take what a child has done into the run, and return what the model is told of it."""
+        its = self._run.state
+        child = its.children[index]
+        is_known = rules.is_told(child.id, result)
+        self._budget.settle_share(_held(child.number), result.usage, is_known=is_known)
+        entry = rules.stand_for(self._describe(index), result)
+        if entry is not None:
+            its.effects = effects.add_effect(its.effects, entry)
+        unknown = rules.name_uncertain(child.id, result.uncertain)
+        its.uncertain_below = (*its.uncertain_below, *unknown)[-rules.UNCERTAIN_KEPT :]
+        its.tainted = its.tainted or result.tainted
+        its.children = {other: one for other, one in its.children.items() if other != index}
+        self._watches.pop(child.id, None)
+        answer = rules.write_answer(child.id, result)
+        return Attempted(Outcome.NOT_DONE if answer.error else Outcome.DONE, answer)
+
+    async def end(self) -> None:
+        """Stop the children of a run that is being stopped, and take their reports in.
+
+        Returns early when the run has to continue as new first.
+        """
+        await asyncio.gather(*(self._end_one(index) for index in list(self._run.state.children)))
+
+    async def _end_one(self, index: int) -> None:
+        if (attempted := await self._wait(index)) is not None:
+            self._run.answer(index, attempted.answer)
+
+    async def cancel(self) -> None:
+        """Cancel the children of a cancelled run, and wait a little for their ends."""
+        await asyncio.gather(*(_cancel(child.id) for child in self._run.state.children.values()))
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: all(child.has_ended for child in self._run.state.children.values()), timeout=CANCEL_PATIENCE
+            )
+        for index, child in list(self._run.state.children.items()):
+            if child.report is not None:
+                self._settle(index, child.report)
+
+    def _describe(self, index: int) -> EffectEntry:
+        """Return a child as one call that changes the world."""
+        its = self._run.state
+        call, child = its.calls[index], its.children[index]
+        line = wording.describe_call(call.tool, call.arguments, self._run.tool(call.tool).sensitive)
+        return EffectEntry(
+            step=its.step, tool=call.tool, call=line, key=child.id, run=child.id, reason="it tells itself what it did"
+        )
+
+
+async def _cancel(child: str) -> None:
+    with suppress(FailureError):
+        await workflow.get_external_workflow_handle(child).cancel()
+
+
+def _held(number: int) -> str:
+    """Return the key under which the ledger holds the share of a child."""
+    return f"child {number}"
+
+
+def _refuse(reason: str) -> Attempted:
+    return Attempted(Outcome.NOT_SENT, ToolResult(text=reason, error=True, cause="budget"))
