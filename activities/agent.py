@@ -9,7 +9,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from mandate.activities import failures, session
-from mandate.activities.children import ChildStarts, NoSuchCall
+from mandate.activities.children import AskedCalls, NoSuchCall
 from mandate.activities.context import calibration
 from mandate.activities.context.limits import find_excess
 from mandate.activities.context.sizes import AgentSizes, measure_message
@@ -85,7 +85,7 @@ class AgentActivities:
         self._slow = tuple(slow)
         self._budgets = budgets
         self._origins = origins
-        self._children = ChildStarts(transcript, agents or PinnedAgents(transcript.blobs))
+        self._children = AskedCalls(transcript, agents or PinnedAgents(transcript.blobs))
         self._kept: set[Digest] = set()
         """Agents of children that this process has put into the store."""
         self._sizes = AgentSizes()
@@ -167,11 +167,11 @@ class AgentActivities:
         """
         with failures.translate_store_errors():
             try:
-                start = await self._children.read(child)
+                start = await self._children.read_start(child)
             except (NoSuchCall, ValueError) as error:
                 raise _bad_input(str(error)) from None
             requester = await self._requester(request, start.agent)
-            offered = OfferedAgent(child.agent, start.content, start.agent)
+            offered = OfferedAgent(start.digest, start.content, start.agent)
             salt = sensitive_arguments.make_salt(start.agent.tools)
             message = UserMessage(role="user", parts=(TextPart(kind="text", text=start.text),), salt=salt)
             if (excess := find_excess(start.agent, message)) is not None:

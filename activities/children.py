@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pydantic import ValidationError
 from temporalio import activity
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
@@ -19,19 +19,21 @@ from temporalio.client import (
 from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
+from mandate.activities import failures
 from mandate.activities.keyring import Keyring
 from mandate.activities.toolbox import arguments
+from mandate.activities.transcript.blobs import BlobMissing
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
-from mandate.workflows.contracts.base import canonical_json
+from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
 from mandate.workflows.contracts.children import ChildRequest, FindReport, ReportFound
 from mandate.workflows.contracts.failures import NOT_BEGUN
 from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, EffectEntry, EffectLog, RunResult, RunStatus
 from mandate.workflows.contracts.state import RunState
-from mandate.workflows.contracts.tool import AgentBinding
+from mandate.workflows.contracts.tool import AgentBinding, Tool
 from mandate.workflows.rules import plain_text, wording
 from mandate.workflows.rules.children import build_unknown
 from mandate.workflows.rules.result import sum_usage
@@ -49,46 +51,67 @@ class NoSuchCall(Exception):
 class ChildStart:
     """Agent of a child, and what that is asked."""
 
+    digest: Digest
     agent: PinnedAgent
     content: bytes
     """The agent as it is stored."""
     text: str
 
 
-class ChildStarts:
-    """Starts of children, as their parents' conversations have them."""
+@dataclass(frozen=True, slots=True)
+class AskedCall:
+    """A call of an agent, in the conversation of the run that makes it."""
+
+    tool: Tool
+    binding: AgentBinding
+    arguments: JsonObject
+
+    @property
+    def text(self) -> str:
+        """What the child is asked."""
+        task = self.arguments.get(self.binding.task) if self.binding.task is not None else None
+        return task if isinstance(task, str) else canonical_json(self.arguments).decode()
+
+
+class AskedCalls:
+    """Calls of agents, as the conversations of those who make them have them."""
 
     def __init__(self, transcript: TranscriptLog, agents: PinnedAgents) -> None:
         self._transcript = transcript
         self._agents = agents
 
-    async def read(self, request: ChildRequest) -> ChildStart:
-        """Return the agent of a child, and what the call of its parent asks it.
+    async def read_start(self, request: ChildRequest) -> ChildStart:
+        """Return the agent of a child, and what it is asked; raise as `read`."""
+        asked = await self.read(request.head, request.index, request.edited)
+        assert asked.tool.child is not None
+        digest = asked.tool.child.digest
+        return ChildStart(digest, await self._agents.get(digest), await self._transcript.blobs.get(digest), asked.text)
+
+    async def read(self, head: Digest, index: int, edited: Digest | None) -> AskedCall:
+        """Return call number `index` of the turn at `head`, with the arguments that people put in place of its own.
 
         Raises:
             NoSuchCall: the conversation has no such call.
             BlobMissing, BlobCorrupted, StoreUnavailable: see there.
         """
-        agent = await self._agents.get(request.agent)
-        chain = await self._transcript.load(request.head)
+        chain = await self._transcript.load(head)
         caller = await self._agents.get(chain.segment.agent)
         last = chain.conversation.last_assistant()
-        part = last.calls[request.index] if last is not None and request.index < len(last.calls) else None
+        part = last.calls[index] if last is not None and index < len(last.calls) else None
         definition = caller.definition(part.tool) if part is not None else None
         if part is None or definition is None or not isinstance(definition.binding, AgentBinding):
-            raise NoSuchCall(f"the conversation at {request.head} has no call {request.index} of an agent")
+            raise NoSuchCall(f"the conversation at {head} has no call {index} of an agent")
         blobs = self._transcript.blobs
-        whole = await arguments.load_call(blobs, chain.conversation, definition, part, request.edited)
-        task = whole.get(definition.binding.task) if definition.binding.task is not None else None
-        text = task if isinstance(task, str) else canonical_json(whole).decode()
-        return ChildStart(agent, await blobs.get(request.agent), text)
+        whole = await arguments.load_call(blobs, chain.conversation, definition, part, edited)
+        return AskedCall(definition.tool, definition.binding, whole)
 
 
 class ChildActivities:
     """Look-ups of children that do not report."""
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, calls: AskedCalls) -> None:
         self._keyring = keyring
+        self._calls = calls
 
     @activity.defn
     async def find_report(self, request: FindReport) -> ReportFound:
@@ -96,6 +119,7 @@ class ChildActivities:
 
         Raises:
             RPCError: Temporal, or the child, does not answer now; retried.
+            ApplicationError: a conversation cannot be read now.
         """
         client = activity.client()
         newest = client.get_workflow_handle(request.child)
@@ -106,15 +130,16 @@ class ChildActivities:
                 return ReportFound(status="gone")
             raise
         first = described.raw_description.workflow_execution_info.first_run_id or described.run_id
-        if not await self._is_child(client.get_workflow_handle(request.child, run_id=first), described, request):
-            return ReportFound(status="other")
+        with failures.translate_store_errors():
+            if not await self._is_child(client.get_workflow_handle(request.child, run_id=first), described, request):
+                return ReportFound(status="other")
         if described.status is WorkflowExecutionStatus.RUNNING:
             return ReportFound(status="running", run_id=first)
         exact = client.get_workflow_handle(request.child, run_id=described.run_id)
         return ReportFound(status="ended", run_id=first, result=await self._read_end(exact, first))
 
     async def _is_child(
-        self, first: WorkflowHandle[object, object], described: WorkflowExecutionDescription, request: FindReport
+        self, first: WorkflowHandle[Any, Any], described: WorkflowExecutionDescription, request: FindReport
     ) -> bool:
         """Return whether a run of the parent's chain has started this workflow for the same call."""
         if described.workflow_type != AGENT_WORKFLOW:
@@ -124,21 +149,27 @@ class ChildActivities:
         parent = its.parent_workflow_execution
         if parent.workflow_id != activity.info().workflow_id or len(its.input.payloads) != 1:
             return False
-        place = (described.namespace, request.child, parent.workflow_id, parent.run_id)
         (plain,) = await _decode(its.input.payloads)
+        place = (described.namespace, request.child, parent.workflow_id, parent.run_id)
         if not await self._is_genuine("child", place, plain, begun):
             return False
-        try:
-            asked = ChildRequest.model_validate_json(plain.data)
-        except ValidationError:
+        if await _find_chain(parent.workflow_id, parent.run_id) != request.run:
             return False
-        return asked.run == request.run and asked.call == request.call
+        start = ChildRequest.model_validate_json(plain.data)
+        if (start.head, start.index, start.edited) == (request.head, request.index, request.edited):
+            return True
+        try:
+            before = await self._calls.read(start.head, start.index, start.edited)
+            now = await self._calls.read(request.head, request.index, request.edited)
+        except (NoSuchCall, BlobMissing):
+            return False
+        return before.tool == now.tool and before.arguments == now.arguments
 
     async def _is_genuine(self, kind: MarkKind, place: tuple[str, ...], payload: Payload, event: HistoryEvent) -> bool:
         at = event.event_time.ToDatetime().astimezone()
         return await self._keyring.is_genuine_now(kind, place, payload.data, payload.metadata.get(METADATA_KEY), at)
 
-    async def _read_end(self, handle: WorkflowHandle[object, object], first: str) -> RunResult:
+    async def _read_end(self, handle: WorkflowHandle[Any, Any], first: str) -> RunResult:
         """Return the result of a child that has ended, or what can be told in its place."""
         events = handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT)
         closing = await anext(events)
@@ -158,6 +189,12 @@ class ChildActivities:
                 return _build(handle.id, None, reason)
             return build_unknown(handle.id, f"{reason}; nobody could tell what it did: {error.message}")
         return _build(handle.id, state, reason)
+
+
+async def _find_chain(workflow_id: str, run_id: str) -> str:
+    """Return the first run id of the chain that a run belongs to, whatever resets it has had."""
+    described = await activity.client().get_workflow_handle(workflow_id, run_id=run_id).describe()
+    return described.raw_description.workflow_execution_info.first_run_id or run_id
 
 
 async def _decode(payloads: Sequence[Payload]) -> list[Payload]:

@@ -236,7 +236,7 @@ class ModelActivities:
         )
         return ModelReply(
             head=extended.head,
-            text=content[: min(most, 1000)].decode(errors="ignore") if long else text,
+            text=content[:1000].decode(errors="ignore") if long else text,
             output_digest=digest_of(content) if long else None,
             output_size=len(content) if long else None,
             usage=usage,

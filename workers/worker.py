@@ -17,7 +17,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from mandate.activities import private_files
 from mandate.activities.agent import AgentActivities, OfferedAgent
-from mandate.activities.children import ChildActivities
+from mandate.activities.children import AskedCalls, ChildActivities
 from mandate.activities.compensation import CompensationActivities
 from mandate.activities.context import tokenizer
 from mandate.activities.files import FileError
@@ -242,7 +242,7 @@ async def _open_activities(
     sessions = SessionActivities(blobs)
     return (
         opening.pin_agent,
-        ChildActivities(keyring).find_report,
+        ChildActivities(keyring, AskedCalls(transcript, agents)).find_report,
         models.call_model,
         tools.run_tool,
         checks.verify_result,

@@ -61,6 +61,9 @@ def report_place(child: str, run_id: str) -> Place:
 def mark(kind: MarkKind, place: Place, value: BaseModel) -> RawValue:
     """Return `value` as it travels, with its mark; without one where there are no keys, as in replays of histories."""
     payload = workflow.payload_converter().to_payload(value)
+    if kind == "report":
+        # A parent's history has it: nothing but what is not as usual.
+        payload.data = value.__pydantic_serializer__.to_json(value, exclude_defaults=True)
     functions = _functions()
     if functions is not None:
         payload.metadata[METADATA_KEY] = functions["mandate_sign"](kind, place, payload.data)

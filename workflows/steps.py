@@ -397,11 +397,12 @@ async def probe_call(request: ProbeRequest, probe: ProbePin, tool: str, verdict:
 
 
 async def start_child(
-    child: str, request: ChildRequest, verdict: Verdict, *, summary: str, within: timedelta | None = None
+    child: str, request: ChildRequest, verdict: Verdict, *, within: timedelta | None = None
 ) -> workflow.ChildWorkflowHandle[Any, RawValue]:
     """Start the child of a call that `verdict` allows; the server ends it after `within`.
 
-    It outlives this part of the run, which is told when it ends only while it goes on as it is.
+    It outlives this part of the run, which is told when it ends only while it goes on as it is. It has no summary: a
+    run may have many children, and the details of each say what it does.
 
     Raises:
         WorkflowAlreadyStartedError: there has been one of this id.
@@ -417,7 +418,6 @@ async def start_child(
         cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
         execution_timeout=within,
         task_timeout=TASK_TIMEOUT,
-        static_summary=summary,
     )
 
 

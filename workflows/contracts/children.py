@@ -24,21 +24,19 @@ TELL_CHILD = "tell_child"
 
 
 class ChildRequest(Record):
-    """The one argument of a child's workflow, marked by its parent: a call of the parent's conversation."""
+    """The one argument of a child's workflow, marked by its parent: a call of the parent's conversation.
 
-    agent: Digest
-    """Of the `PinnedAgent` that it works under, with the rules of those above it."""
+    Its bytes are in the parent's history: what the conversation tells is not in it.
+    """
+
     name: Name
+    """Of the agent; which one it is exactly, the tool of the call says."""
     head: Digest
     """Of the parent's conversation, whose call number `index` is what the child is asked."""
-    index: int
+    index: int = 0
     edited: Digest | None = None
     """Address of the arguments that a person put in place of the model's."""
-    run: str
-    """First run id of the parent's chain."""
-    call: Digest
-    """Of the tool and the arguments: by it the parent knows the child again after a reset."""
-    depth: int
+    depth: int = 1
     requester: str | None = None
     """Who asked for the run at the root."""
     standing: RequesterIs = "anyone"
@@ -47,7 +45,7 @@ class ChildRequest(Record):
     """The author of the newest message of the parent's session, or of one above."""
     labels: dict[str, str] = {}
     budget: BudgetRequest | None = None
-    """The child's share; what it does not limit is limited by the child's own file only."""
+    """Limits of its share that are lower than those of its agent."""
     tainted: bool = False
 
 
@@ -58,8 +56,6 @@ class ChildState(Record):
 
     parent: str
     """Workflow id."""
-    run: str
-    """First run id of the parent's chain."""
     depth: int
     """1 for a child of a run that nobody's agent started."""
     speaker: str | None = None
@@ -113,8 +109,10 @@ class FindReport(Record):
     """Workflow id."""
     run: str
     """First run id of the parent's chain."""
-    call: Digest
-    """The call that started it; as of `ChildRequest`."""
+    head: Digest
+    index: int
+    edited: Digest | None = None
+    """The call that it is to be a child for; as of `ChildRequest`."""
 
 
 class ReportFound(Record):

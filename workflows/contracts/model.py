@@ -165,5 +165,5 @@ ANSWER_SPARE = timedelta(seconds=10)
 OUTPUT_INLINE_BYTES = 16 * 1024
 """A final answer up to this size is in the result; a longer one is in the store."""
 
-CHILD_OUTPUT_BYTES = 256
+CHILD_OUTPUT_BYTES = 128
 """The same of a child, whose result is in its parent's history."""

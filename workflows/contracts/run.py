@@ -140,17 +140,17 @@ class RunResult(Record):
     """Result of a run: under 32 KiB, readable without Mandate; every key is always there."""
 
     status: RunStatus
-    output: JsonValue
+    output: JsonValue = None
     """The final answer: a text, or an object when the agent has an `output_schema`; `None` when there is none."""
-    output_digest: Digest | None
+    output_digest: Digest | None = None
     """Address of an answer over 16 KiB, of a child's over 256 bytes; `output` is then its beginning."""
-    reason: str | None
+    reason: str | None = None
     """The reason why it did not complete, in one sentence."""
-    usage: Usage
-    head: Digest | None
-    audit_head: Digest | None
-    effects: EffectLog
-    uncertain: tuple[EffectEntry, ...]
+    usage: Usage = Usage()
+    head: Digest | None = None
+    audit_head: Digest | None = None
+    effects: EffectLog = EffectLog()
+    uncertain: tuple[EffectEntry, ...] = ()
     """Calls whose outcome is unknown: they may have happened; those of children too."""
     output_size: int | None = None
     """UTF-8 bytes of the answer under `output_digest`."""

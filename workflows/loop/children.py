@@ -15,7 +15,6 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadyStartedError, is_cancelled_exception
 
 from mandate.workflows import marks, steps
-from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.children import (
     HARD_STOP,
     LOOK_AGAIN,
@@ -38,7 +37,6 @@ from mandate.workflows.loop.tool_calls import JudgedCall
 from mandate.workflows.outcomes import Attempted
 from mandate.workflows.rules import children as rules
 from mandate.workflows.rules import effects, wording
-from mandate.workflows.rules import recovery as rules_recovery
 
 CANCEL_PATIENCE = timedelta(seconds=10)
 """Time in which children of a cancelled run may end, so that it knows what they did."""
@@ -94,19 +92,16 @@ class Children:
         key = _held(number)
         self._budget.hold_share(key, share)
         request = ChildRequest(
-            agent=asked.digest,
             name=asked.agent,
             head=its.head,
             index=placed.index,
             edited=placed.edit.call.blob if placed.edit is not None else None,
-            run=workflow.info().first_execution_run_id,
-            call=rules_recovery.digest_call(placed.call.tool, placed.call.arguments),
             depth=depth + 1,
             requester=its.requester,
             standing=its.agent.requester,
             speaker=self._run.speaker,
             labels=its.labels,
-            budget=share.limits if share.limits != BudgetRequest() else None,
+            budget=rules.find_lowered(share.limits, asked.share),
             tainted=its.tainted,
         )
         child = await self._place(placed, request, number, share.limits.wall_time)
@@ -121,18 +116,17 @@ class Children:
         self, placed: JudgedCall, request: ChildRequest, number: int, limit: timedelta | None
     ) -> OpenChild | str:
         """Start a child under an id that is free, or take up the one that was started for this call before a reset."""
-        own, its = workflow.info().workflow_id, self._run.state
+        own, run, its = workflow.info().workflow_id, workflow.info().first_execution_run_id, self._run.state
         within = limit + HARD_STOP if limit is not None else None
         due = workflow.now() + within if within is not None else None
-        summary = wording.describe_call(placed.tool.name, placed.call.arguments, placed.tool.sensitive)
         made = OpenChild(
             number=number, id="", run_id="", begun_at=workflow.now(), due_at=due, resumes=its.control.tree_resumes
         )
-        for id_ in rules.list_ids(own, request.run, number, is_taken=its.child_ids_taken):
+        for id_ in rules.list_ids(own, run, number, is_taken=its.child_ids_taken):
             try:
-                handle = await steps.start_child(id_, request, placed.verdict, summary=summary, within=within)
+                handle = await steps.start_child(id_, request, placed.verdict, within=within)
             except WorkflowAlreadyStartedError:
-                found = await self._look_up(FindReport(child=id_, run=request.run, call=request.call))
+                found = await self._look_up(self._ask_for(id_, placed.index))
                 if found is None:
                     return f"not started: {id_} exists already, and nobody can say now what it is"
                 if found.status in {"running", "ended"}:
@@ -198,7 +192,7 @@ class Children:
                 await self._look_for(index)
         if child.report is not None:
             return self._settle(index, child.report)
-        found = await self._look_up(self._ask_for(index))
+        found = await self._look_up(self._ask_for(child.id, index))
         if found is not None and found.status == "running":
             # Somebody has said that it had ended.
             self._keep(index, has_ended=False)
@@ -212,17 +206,19 @@ class Children:
 
     async def _look_for(self, index: int) -> None:
         """Note that a child has ended if it has without a word."""
-        found = await self._look_up(self._ask_for(index))
+        child = self._run.state.children[index]
+        found = await self._look_up(self._ask_for(child.id, index))
         if found is not None and found.status != "running":
             self._keep(index, has_ended=True)
 
-    def _ask_for(self, index: int) -> FindReport:
-        call, edit = self._run.state.calls[index], self._run.state.edits.get(index)
-        arguments = call.arguments if edit is None else edit.call.arguments
+    def _ask_for(self, child: str, index: int) -> FindReport:
+        edit = self._run.state.edits.get(index)
         return FindReport(
-            child=self._run.state.children[index].id,
+            child=child,
             run=workflow.info().first_execution_run_id,
-            call=rules_recovery.digest_call(call.tool, arguments),
+            head=self._run.state.head,
+            index=index,
+            edited=edit.call.blob if edit is not None else None,
         )
 
     def _keep(self, index: int, **changes: object) -> None:

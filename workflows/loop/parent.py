@@ -45,7 +45,7 @@ def begin(request: ChildRequest) -> ChildState:
     """Return the place of this run below its parent."""
     parent = workflow.info().parent
     assert parent is not None
-    return ChildState(parent=parent.workflow_id, run=request.run, depth=request.depth, speaker=request.speaker)
+    return ChildState(parent=parent.workflow_id, depth=request.depth, speaker=request.speaker)
 
 
 def take_message(run: Run, args: tuple[Any, ...]) -> ParentMessage | None:
@@ -91,8 +91,10 @@ async def report(run: Run, result: RunResult | None) -> RawValue | None:
     if its is None:
         return None
     if result is not None:
-        # Its own record has its effects.
-        result = result.model_copy(update={"effects": result.effects.model_copy(update={"last": ()})})
+        # It is in the parent's history: the child's own record has the rest.
+        result = result.model_copy(update={"effects": result.effects.model_copy(update={"last": ()}), "head": None})
+        if result.output_digest is not None:
+            result = result.model_copy(update={"output": None})
     if its.reports:
         # A parent that has ended hears nothing any more.
         with suppress(FailureError):

@@ -66,6 +66,16 @@ def find_share(
     return Share(asked_for, amount)
 
 
+def find_lowered(limits: BudgetRequest, share: BudgetRequest) -> BudgetRequest | None:
+    """Return those of a child's limits that its agent does not have by itself; `None` where there are none."""
+    changed = {
+        name: value
+        for name in BudgetRequest.model_fields
+        if (value := getattr(limits, name)) is not None and value != getattr(share, name)
+    }
+    return BudgetRequest.model_construct(**changed) if changed else None
+
+
 _LENT = ("model_calls", "tokens", "cost_usd", "tool_calls")
 """What a run lends of its budget."""
 
@@ -98,7 +108,7 @@ def _write(name: str, value: Any) -> str:
 
 def write_answer(id: str, result: RunResult) -> ToolResult:  # noqa: A002 - a child's id
     """Return what the parent's model is told of a child that has ended: its output, status, cost, what is not known."""
-    told = [f"{id}: {result.status}, {wording.describe_cost(result.usage)}"]
+    told = [f"{id.rpartition('/')[2]}: {result.status}, {wording.describe_cost(result.usage)}"]
     if result.reason and result.status is not RunStatus.COMPLETED:
         told.append(wording.shorten(result.reason, REASON_CHARACTERS))
     if result.uncertain:
