@@ -40,6 +40,9 @@ from mandate.workflows.rules.result import sum_usage
 
 QUERY_SECONDS = 15.0
 
+ENDING_SECONDS, ENDING_PAUSE_SECONDS = 10.0, 0.2
+"""Time for a child that has said that it ends, and between looks at it."""
+
 REASON_CHARACTERS = 300
 
 
@@ -133,6 +136,8 @@ class ChildActivities:
         with failures.translate_store_errors():
             if not await self._is_child(client.get_workflow_handle(request.child, run_id=first), described, request):
                 return ReportFound(status="other")
+        if request.is_ending:
+            described = await _wait_for_end(newest, described)
         if described.status is WorkflowExecutionStatus.RUNNING:
             return ReportFound(status="running", run_id=first)
         exact = client.get_workflow_handle(request.child, run_id=described.run_id)
@@ -189,6 +194,18 @@ class ChildActivities:
                 return _build(handle.id, None, reason)
             return build_unknown(handle.id, f"{reason}; nobody could tell what it did: {error.message}")
         return _build(handle.id, state, reason)
+
+
+async def _wait_for_end(
+    handle: WorkflowHandle[Any, Any], described: WorkflowExecutionDescription
+) -> WorkflowExecutionDescription:
+    """Return how a workflow stands, once it has ended if that is within `ENDING_SECONDS`."""
+    for _ in range(int(ENDING_SECONDS / ENDING_PAUSE_SECONDS)):
+        if described.status is not WorkflowExecutionStatus.RUNNING:
+            break
+        await asyncio.sleep(ENDING_PAUSE_SECONDS)
+        described = await handle.describe()
+    return described
 
 
 async def _find_chain(workflow_id: str, run_id: str) -> str:

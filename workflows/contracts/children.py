@@ -113,6 +113,8 @@ class FindReport(Record):
     index: int
     edited: Digest | None = None
     """The call that it is to be a child for; as of `ChildRequest`."""
+    is_ending: bool = False
+    """It has said that it ends: to be waited for a little."""
 
 
 class ReportFound(Record):

@@ -70,7 +70,7 @@ class Children:
     @property
     def lost(self) -> tuple[EffectEntry, ...]:
         """Children whose end the run will not see, as calls of which it does not know what they did."""
-        return tuple(map(self._describe, self._run.state.children))
+        return tuple(map(self._describe, sorted(self._run.state.children)))
 
     async def make(self, placed: JudgedCall) -> Attempted | None:
         """Start a child and wait for its report, or go on waiting; `None` when the run has to continue as new first."""
@@ -219,11 +219,13 @@ class Children:
             head=self._run.state.head,
             index=index,
             edited=edit.call.blob if edit is not None else None,
+            is_ending=index in self._run.state.children and self._run.state.children[index].has_ended,
         )
 
-    def _keep(self, index: int, **changes: object) -> None:
+    def _keep(self, index: int, **changes: object) -> OpenChild:
         child = self._run.state.children[index].model_copy(update=changes)
         self._run.state.children = {**self._run.state.children, index: child}
+        return child
 
     def _show_wait(self) -> None:
         names = ", ".join(child.id for child in list(self._run.state.children.values())[:3])
@@ -258,17 +260,7 @@ class Children:
 
     async def _tell(self, index: int, message: ParentMessage) -> None:
         """Tell a child something; one that has ended is looked up."""
-        child = self._run.state.children[index]
-        match message.verb:
-            case "report":
-                self._keep(index, messages=message.number, reports=True)
-            case "pause":
-                self._keep(index, messages=message.number, paused=True)
-            case "resume":
-                resumes = self._run.state.control.tree_resumes
-                self._keep(index, messages=message.number, paused=False, resumes=resumes)
-            case "stop":
-                self._keep(index, messages=message.number, stopped=2 if message.keep else 1)
+        child, resumes = self._keep(index, messages=message.number), self._run.state.control.tree_resumes
         try:
             await steps.tell_child(child.id, child.run_id, message)
         except FailureError as error:
@@ -276,6 +268,15 @@ class Children:
                 raise
             if child.id not in self._watches:
                 self._keep(index, has_ended=True)
+        match message.verb:
+            case "report":
+                self._keep(index, reports=True)
+            case "pause":
+                self._keep(index, paused=True)
+            case "resume":
+                self._keep(index, paused=False, resumes=resumes)
+            case "stop":
+                self._keep(index, stopped=2 if message.keep else 1)
 
     async def _look_up(self, request: FindReport) -> ReportFound | None:
         """Return what a child is or was; `None` when nobody can say now."""
@@ -316,14 +317,32 @@ class Children:
 
     async def cancel(self) -> None:
         """Cancel the children of a cancelled run, and wait a little for their ends."""
-        await asyncio.gather(*(_cancel(child.id) for child in self._run.state.children.values()))
+        await asyncio.gather(*(self._cancel(index) for index in list(self._run.state.children)))
         with suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: all(child.has_ended for child in self._run.state.children.values()), timeout=CANCEL_PATIENCE
             )
-        for index, child in list(self._run.state.children.items()):
-            if child.report is not None:
-                self._settle(index, child.report)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_PATIENCE.total_seconds()):
+                await asyncio.gather(*(self._settle_ended(index) for index in sorted(self._run.state.children)))
+
+    async def _cancel(self, index: int) -> None:
+        child = self._run.state.children[index]
+        if child.id not in self._watches and not child.reports:
+            await self._tell(index, ParentMessage(number=child.messages + 1, verb="report"))
+        with suppress(FailureError):
+            await workflow.get_external_workflow_handle(child.id).cancel()
+
+    async def _settle_ended(self, index: int) -> None:
+        """Take in what a child did that has ended; a cancelled one has no result."""
+        child = self._run.state.children[index]
+        if not child.has_ended:
+            return
+        result = child.report
+        if result is None and (found := await self._look_up(self._ask_for(child.id, index))) is not None:
+            result = found.result
+        if result is not None:
+            self._settle(index, result)
 
     def _describe(self, index: int) -> EffectEntry:
         """Return a child as one call that changes the world."""
@@ -333,11 +352,6 @@ class Children:
         return EffectEntry(
             step=its.step, tool=call.tool, call=line, key=child.id, run=child.id, reason="it tells itself what it did"
         )
-
-
-async def _cancel(child: str) -> None:
-    with suppress(FailureError):
-        await workflow.get_external_workflow_handle(child).cancel()
 
 
 def _held(number: int) -> str:

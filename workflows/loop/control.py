@@ -187,7 +187,9 @@ class Control:
         if stop.keep:
             self._run.state.control.undo = "kept"
         self._run.record_step(_said("stopped, and what was done is kept" if stop.keep else "stopped", stop))
-        message = f"the call in hand is finished, then {self._then(stop)}"
+        number = len(its.children)
+        below = f"its {'child is' if number == 1 else f'{number} children are'} stopped, " if number else ""
+        message = f"the call in hand is finished, {below}then {self._then(stop)}"
         return Told(status=self._run.status, message=message)
 
     def _then(self, stop: Stop) -> str:

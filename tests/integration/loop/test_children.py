@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 
 from mandate.workflows.contracts.run import RunResult, RunStatus
@@ -46,7 +48,7 @@ async def test_a_child_works_and_its_answer_is_the_result_of_the_call(site: Site
 
     assert (result.status, result.output) == (RunStatus.COMPLETED, "done")
     assert (of_child.status, of_child.output) == (RunStatus.COMPLETED, "It is a.")
-    assert await texts_told(site, result.head) == [f"[c1: completed, $0.0000]\nIt is a."]
+    assert await texts_told(site, result.head) == ["[c1: completed, $0.0000]\nIt is a."]
     assert (result.usage.model_calls, result.usage.tool_calls) == (4, 2)
     described = await site.client.get_workflow_handle(f"{handle.id}/c1").describe()
     info = described.raw_description.workflow_execution_info
@@ -65,7 +67,7 @@ async def test_a_long_answer_travels_by_reference_and_is_read_on(site: Site) -> 
     (told,) = await results_told(site, result.head)
     assert (of_child.output, of_child.output_size) == (None, len(long))
     assert told.digest == of_child.output_digest
-    assert told.text.startswith(f"[c1: completed, $0.0000]\nword word ")
+    assert told.text.startswith("[c1: completed, $0.0000]\nword word ")
     assert f"{of_child.output_size} bytes shown; go on with read_result" in told.text
 
 
@@ -84,7 +86,7 @@ async def test_a_child_answers_with_json_of_the_schema_that_its_entry_names(site
         of_child = await child(site, handle)
 
     assert of_child.output == {"total": 7}
-    assert await texts_told(site, result.head) == [f'[c1: completed, $0.0000]\n{{"total":7}}']
+    assert await texts_told(site, result.head) == ['[c1: completed, $0.0000]\n{"total":7}']
 
 
 async def test_children_of_a_turn_run_side_by_side_and_one_that_fails_costs_the_others_nothing(site: Site) -> None:
@@ -159,7 +161,7 @@ async def test_a_child_that_ends_while_its_parent_has_no_worker_is_known(site: S
         result = await handle.result()
 
     told = await texts_told(site, result.head)
-    assert told[0] == f"[c1: completed, $0.0000]\nIt is a."
+    assert told[0] == "[c1: completed, $0.0000]\nIt is a."
     assert told[1].startswith("c2: declined, $0.0000; it was terminated")
 
 
@@ -334,15 +336,12 @@ async def test_a_reset_parent_takes_up_the_child_that_it_has_started_for_the_sam
         result: RunResult = await again.result()
 
     assert result.status is RunStatus.COMPLETED
-    assert await texts_told(site, result.head) == [f"[c1: completed, $0.0000]\nIt is a."]
+    assert await texts_told(site, result.head) == ["[c1: completed, $0.0000]\nIt is a."]
     assert len(calls_of(f"{handle.id}/c1", "pay")) == 1
     assert result.effects.count == 1
 
 
 async def reset(client: Client, workflow_id: str, event_id: int) -> WorkflowHandle[Any, RunResult]:
-    from temporalio.api.common.v1 import WorkflowExecution
-    from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-
     made = await client.workflow_service.reset_workflow_execution(
         ResetWorkflowExecutionRequest(
             namespace=client.namespace,

@@ -1,0 +1,190 @@
+"""Stops, cancellations and pauses of a run with children, passed down the tree."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import CancelledError
+
+from mandate.workflows.contracts.run import RunResult, RunStatus
+from tests.support.agents import Site, continued, new_site, texts_told
+from tests.support.toolkit import CALLS, LET_GO, calls_of
+
+BY = "ann@example.com"
+
+
+@pytest.fixture
+def site(tmp_path: Path, client: Client) -> Site:
+    return new_site(tmp_path, client)
+
+
+def tree(site: Site, leaf: list[Any], **keys: Any) -> None:
+    """A boss whose two workers have a helper each, which works by `leaf`."""
+    site.write("boss", [{"call": [{"worker": {"task": "a"}}, {"worker": {"task": "b"}}]}, {"say": "done"}], **keys)
+    agents = site.folder / "agents"
+    boss = (agents / "boss.yaml").read_text()
+    (agents / "boss.yaml").write_text(boss.replace('"tools": [', '"tools": [{"agent": "worker"}, '))
+    site.write("worker", [{"call": [{"helper": {"task": "deep"}}]}, {"say": "It is a."}], tools=[{"agent": "helper"}])
+    site.write("helper", leaf)
+
+
+HELD = {"call": [{"look": {"what": "a", "held": True}}]}
+
+
+def below(handle: WorkflowHandle[Any, Any]) -> list[str]:
+    return [f"{handle.id}/c{number}/c1" for number in (1, 2)]
+
+
+async def reached(ids: list[str], tool: str = "look", count: int = 1) -> None:
+    async with asyncio.timeout(30):
+        while not all(len(calls_of(one, tool)) >= count for one in ids):
+            await asyncio.sleep(0.05)
+
+
+async def status(site: Site, workflow_id: str) -> str:
+    return str((await site.client.get_workflow_handle(workflow_id).query("open_requests"))["status"])
+
+
+async def test_a_stop_ends_the_whole_tree_and_says_so(site: Site) -> None:
+    tree(site, [HELD, {"say": "here"}])
+    async with site.serving():
+        handle = await site.start("boss")
+        await reached(below(handle))
+        told = await handle.execute_update("stop", {"by": BY, "reason": "enough"})
+        LET_GO.update(below(handle))
+        result = await handle.result()
+        ends = [await site.agents.handle(one).result() for one in (*below(handle), f"{handle.id}/c1")]
+
+    assert told["message"] == "the call in hand is finished, its 2 children are stopped, then the run ends"
+    assert (result.status, result.reason) == (RunStatus.STOPPED, f"stopped by {BY}: enough")
+    assert {one.status for one in ends} == {RunStatus.STOPPED}
+
+
+@pytest.mark.parametrize("continues", [False, True])
+async def test_a_stopped_tree_takes_back_what_it_did_the_children_first(site: Site, continues: bool) -> None:
+    leaf = [{"call": [{"pay": {"order": 1}}]}, HELD, {"say": "here"}]
+    undone: dict[str, Any] = {
+        "tools": [
+            {"python": "tests.support.toolkit:pay", "compensate": {"tool": "send", "with": {"to": "'undo'"}}},
+            {"python": "tests.support.toolkit:send"},
+            {"python": "tests.support.toolkit:look"},
+        ]
+    }
+    site.write("helper", leaf, **undone)
+    site.write(
+        "boss",
+        [{"call": [{"pay": {"order": 9}}]}, {"call": [{"helper": {"task": "deep"}}]}, {"say": "done"}],
+        tools=[*undone["tools"], {"agent": "helper"}],
+    )
+    async with site.serving():
+        handle = await site.start("boss")
+        child = f"{handle.id}/c1"
+        await reached([child])
+        if continues:
+            await continued(handle)
+        await handle.execute_update("stop", {"by": BY})
+        LET_GO.add(child)
+        result = await handle.result()
+        of_child = await site.agents.handle(child).result()
+
+    assert (result.status, of_child.status) == (RunStatus.STOPPED, RunStatus.STOPPED)
+    order = [call.workflow_id for call in CALLS if call.tool == "send" and call.workflow_id in {handle.id, child}]
+    assert order == [child, handle.id]
+    assert "1 of 1 call that can be taken back was" in str(of_child.reason)
+
+
+async def test_a_stop_that_keeps_what_was_done_keeps_it_in_children_too(site: Site) -> None:
+    site.write(
+        "helper",
+        [{"call": [{"pay": {"order": 1}}]}, HELD, {"say": "here"}],
+        tools=[
+            {"python": "tests.support.toolkit:pay", "compensate": {"tool": "send", "with": {"to": "'undo'"}}},
+            {"python": "tests.support.toolkit:send"},
+            {"python": "tests.support.toolkit:look"},
+        ],
+    )
+    site.write("boss", [{"call": [{"helper": {"task": "deep"}}]}, {"say": "done"}], tools=[{"agent": "helper"}])
+    async with site.serving():
+        handle = await site.start("boss")
+        child = f"{handle.id}/c1"
+        await reached([child])
+        await handle.execute_update("stop", {"by": BY, "keep": True})
+        LET_GO.add(child)
+        result = await handle.result()
+
+    assert calls_of(child, "send") == []
+    assert result.effects.count == 1
+
+
+@pytest.mark.parametrize("continues", [False, True])
+async def test_a_cancelled_run_cancels_all_below_it(site: Site, continues: bool) -> None:
+    tree(site, [HELD, {"say": "here"}])
+    async with site.serving():
+        handle = await site.start("boss")
+        await reached(below(handle))
+        if continues:
+            await continued(handle)
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+        assert isinstance(failed.value.cause, CancelledError)
+        for one in below(handle):
+            with pytest.raises(WorkflowFailureError) as failed:
+                await site.agents.handle(one).result()
+            assert isinstance(failed.value.cause, CancelledError)
+        memo = await (await handle.describe()).memo()
+
+    told = memo["mandate"]
+    assert (told["uncertain"], told["usage"]["model_calls"]) == ([], 5)
+
+
+async def test_a_paused_tree_begins_nothing_until_it_is_resumed(site: Site) -> None:
+    tree(site, [HELD, {"call": [{"look": {"what": "b"}}]}, {"say": "here"}])
+    async with site.serving():
+        handle = await site.start("boss")
+        await reached(below(handle))
+        await handle.execute_update("pause", {"by": BY, "tree": True})
+        async with asyncio.timeout(20):
+            while {await status(site, one) for one in below(handle)} != {"paused"}:
+                await asyncio.sleep(0.05)
+        LET_GO.update(below(handle))
+        await asyncio.sleep(0.5)
+        assert [len(calls_of(one, "look")) for one in below(handle)] == [1, 1]
+        await continued(handle)
+        await handle.execute_update("resume", {"by": BY})
+        result = await handle.result()
+
+    assert result.status is RunStatus.COMPLETED
+    assert await texts_told(site, result.head) == [f"[c{n}: completed, $0.0000]\nIt is a." for n in (1, 2)]
+
+
+async def test_children_work_on_while_their_parent_alone_is_paused(site: Site) -> None:
+    tree(site, [HELD, {"call": [{"look": {"what": "b"}}]}, {"say": "here"}])
+    async with site.serving():
+        handle = await site.start("boss")
+        await reached(below(handle))
+        told = await handle.execute_update("pause", {"by": BY})
+        LET_GO.update(below(handle))
+        done: RunResult = await site.agents.handle(f"{handle.id}/c1").result()
+        assert await status(site, handle.id) == "paused"
+        await handle.execute_update("resume", {"by": BY})
+        result = await handle.result()
+
+    assert "its children work on" in str(told)
+    assert (done.status, result.status) == (RunStatus.COMPLETED, RunStatus.COMPLETED)
+
+
+async def test_a_resumed_tree_resumes_a_child_that_was_paused_by_itself(site: Site) -> None:
+    tree(site, [HELD, {"call": [{"look": {"what": "b"}}]}, {"say": "here"}])
+    async with site.serving():
+        handle = await site.start("boss")
+        await reached(below(handle))
+        await site.agents.handle(below(handle)[0]).execute_update("pause", {"by": BY})
+        LET_GO.update(below(handle))
+        await asyncio.sleep(0.3)
+        await handle.execute_update("resume", {"by": BY, "tree": True})
+        result = await handle.result()
+
+    assert result.status is RunStatus.COMPLETED
