@@ -40,7 +40,7 @@ from mandate.workflows.rules.result import sum_usage
 
 QUERY_SECONDS = 15.0
 
-ENDING_SECONDS, ENDING_PAUSE_SECONDS = 10.0, 0.2
+ENDING_SECONDS, ENDING_PAUSE_SECONDS = 5.0, 0.2
 """Time for a child that has said that it ends, and between looks at it."""
 
 REASON_CHARACTERS = 300

@@ -23,6 +23,7 @@ from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import Place
+from mandate.workflows.contracts.policy import Rule
 from mandate.workflows.contracts.route import Route, RouteEntry, list_places
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
 from mandate.workflows.contracts.tool_entry import AgentTool, McpTools
@@ -118,6 +119,9 @@ class Catalog:
         await asyncio.gather(
             *(draft.search.run(mcp, draft.list_builtins(builtins), draft.spec.output_schema, specs) for draft in drafts)
         )
+        tools = {draft.spec.name: draft.search.tools for draft in drafts}
+        for draft in drafts:
+            draft.below = children.list_below(draft.spec.name, specs, tools)
         found = [*scan.faults, *shared.faults()]
         for draft in drafts:
             found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
@@ -153,6 +157,8 @@ class _Draft:
         self._path = file.path
         self.document = file.document
         self._endpoints = endpoints
+        self.below: list[ToolDefinition] = []
+        """Tools of the agents that may work below it, but for those of names that it has itself."""
 
     def list_builtins(self, definitions: tuple[ToolDefinition, ...]) -> tuple[ToolDefinition, ...]:
         """Return the built-in tools of the agent."""
@@ -189,15 +195,16 @@ class _Draft:
         if self.search.faults:
             return
         for index, rule in enumerate(self.spec.policy):
-            for place, message in find_misses(rule, self.tools):
+            for place, message in find_misses(rule, self._reach(rule)):
                 yield self.document.fault(("policy", index, "match", *place), message)
         if all(placed.rule.when is None for placed in self._rules):
             return
         from mandate.workers.catalog.conditions import Conditions  # noqa: PLC0415 - CEL only where conditions are
 
-        conditions = Conditions(self.search.tools, agent=self.spec.name)
+        own = Conditions(self.search.tools, agent=self.spec.name)
+        whole = Conditions([*self.search.tools, *self.below], agent=self.spec.name) if self.below else own
         for placed in self._rules:
-            yield from conditions.faults(placed)
+            yield from (own if placed.rule.verdict == "allow" else whole).faults(placed)
 
     def route_faults(self) -> Iterator[Fault]:
         """Yield the faults of the conditions of its models; they are looked at once all tools are there."""
@@ -214,6 +221,14 @@ class _Draft:
     @property
     def tools(self) -> list[Tool]:
         return [made.tool for made in self.search.tools]
+
+    @property
+    def all_tools(self) -> list[Tool]:
+        """Its own tools, and those of the agents below it, for which its rules hold that ask or deny."""
+        return [*self.tools, *(made.tool for made in self.below)]
+
+    def _reach(self, rule: Rule) -> list[Tool]:
+        return self.tools if rule.verdict == "allow" else self.all_tools
 
     def pin(self) -> Member:
         """Return the agent as runs keep it, but for the addresses of its children."""
@@ -279,7 +294,7 @@ class _Draft:
             + [
                 self.document.fault(("policy", index, "match", *place), message)
                 for index, rule in enumerate(self.spec.policy)
-                for place, message in find_vain_matches(rule, tools)
+                for place, message in find_vain_matches(rule, self._reach(rule))
             ]
             + [
                 self.document.fault(("policies", index), f"no rule of policy {name!r} is about a tool of this agent")
@@ -288,7 +303,7 @@ class _Draft:
                     policy.matches(placed.rule.match, tool)
                     for placed in self._rules
                     if placed.policy == name
-                    for tool in tools
+                    for tool in self._reach(placed.rule)
                 )
             ]
         )
@@ -347,7 +362,7 @@ def _shared_faults(shared: Policies, drafts: Iterable[_Draft]) -> list[Fault]:
     found: list[Fault] = []
     for name, of_policy in users.items():
         file = shared.get(name)
-        tools = [tool for draft in of_policy for tool in draft.tools]
+        tools = [tool for draft in of_policy for tool in draft.all_tools]
         agents = ", ".join(sorted(draft.spec.name for draft in of_policy))
         for placed in file.rules if file is not None else ():
             found += [

@@ -176,6 +176,25 @@ def _name_rule(agent: str, rule: str, taken: Iterable[str]) -> str:
     return name
 
 
+def list_below(
+    name: str, specs: Mapping[str, AgentSpec], tools: Mapping[str, Sequence[ToolDefinition]]
+) -> list[ToolDefinition]:
+    """Return the tools of all agents that may work below one, but for those of names that it has itself.
+
+    `specs` and `tools` are those of all agents, by their names.
+    """
+    found, waiting, seen = {made.tool.name: made for made in tools[name]}, [name], {name}
+    own = len(found)
+    while waiting:
+        for entry in specs[waiting.pop()].tools:
+            if isinstance(entry, AgentTool) and entry.agent in specs and entry.agent not in seen:
+                seen.add(entry.agent)
+                waiting.append(entry.agent)
+                for made in tools[entry.agent]:
+                    found.setdefault(made.tool.name, made)
+    return list(found.values())[own:]
+
+
 def find_faults(document: Document, spec: AgentSpec, agents: Mapping[str, AgentSpec]) -> Iterator[Fault]:
     """Yield agents of an agent that work below themselves, and that demand more of who asks than it does."""
     for index, entry in enumerate(spec.tools):
