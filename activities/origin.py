@@ -29,7 +29,7 @@ from mandate.workflows.contracts.run import AGENT_WORKFLOW
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, UserMessage
-from mandate.workflows.rules import effects, origins, plain_text, quantities, wording
+from mandate.workflows.rules import effects, origins, plain_text, quantities, recovery, wording
 
 QUERY_SECONDS = 20.0
 
@@ -233,6 +233,8 @@ class Origins:
             for index, call in enumerate(step.message.calls):
                 digest = _digest(agent, call, salt)
                 if digest is None:
+                    if step.number > number and (child := _find_child(agent, call, step.number, state)) is not None:
+                        found.append(child)
                     continue
                 key = effects.compute_key(first_run_id, digest, counts[digest])
                 counts[digest] += 1
@@ -272,6 +274,27 @@ def _describe(agent: PinnedAgent, call: CallPart, digest: Digest, step: int) -> 
     line = wording.describe_call(call.tool, view, definition.tool.sensitive)
     return EarlierCall(
         digest=digest, line=line, step=step, outcome="unknown", is_hidden=bool(definition.tool.sensitive)
+    )
+
+
+def _find_child(agent: PinnedAgent, call: CallPart, step: int, state: RunState) -> EarlierCall | None:
+    """Return a call of an agent whose run has changed the world; `None` for any other."""
+    definition = agent.definition(call.tool)
+    if definition is None or definition.tool.child is None:
+        return None
+    try:
+        view = arguments.hide_sensitive(definition, arguments.read(definition, call.arguments), None)
+    except ValueError:
+        return None
+    line = wording.describe_call(call.tool, view, definition.tool.sensitive)
+    if not any(one.run is not None and (one.step, one.call) == (step, line) for one in state.effects.last):
+        return None
+    return EarlierCall(
+        digest=recovery.digest_call(call.tool, arguments.shorten_texts(view, arguments.SHOWN_BYTES)),
+        line=line,
+        step=step,
+        outcome="done",
+        text="the agent that did it has changed the world",
     )
 
 

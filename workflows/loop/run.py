@@ -24,6 +24,7 @@ from mandate.workflows.rules import (
     local_activities,
     origins,
     policy,
+    recovery,
     redaction,
     state_text,
     totals,
@@ -277,9 +278,12 @@ class Run:
     def take_earlier(self, call: CallRequest) -> ToolResult | None:
         """Return the answer to a call that the run's origin has made already; each of them answers one call."""
         origin = self.state.origin
-        if origin is None or call.digest is None or call.undoes is not None:
+        if origin is None or call.undoes is not None:
             return None
-        place = next((place for place, known in enumerate(origin.calls) if known.digest == call.digest), None)
+        digest = call.digest
+        if digest is None and self.tool(call.tool).child is not None:
+            digest = recovery.digest_call(call.tool, call.arguments)
+        place = next((place for place, known in enumerate(origin.calls) if known.digest == digest), None)
         if place is None:
             return None
         earlier = origin.calls[place]

@@ -58,6 +58,7 @@ def write_record(state: RunState, run_id: str) -> SessionRecord:
             "signed": {},
             "unclear": {},
             "waits": {},
+            "children": {},
             "resolutions": {},
             "recent": (),
             "last_answer": None,
@@ -94,6 +95,9 @@ def resume(earlier: RunState, begun: RunState) -> RunState:
             "kept_in_mind": earlier.kept_in_mind,
             "effects": earlier.effects,
             "uncertain": (),
+            "uncertain_below": earlier.uncertain_below,
+            "children_made": earlier.children_made,
+            "child_ids_taken": earlier.child_ids_taken,
             "quick": begun.quick or earlier.quick,
             # A run that was ended from outside has told of its own already.
             "origin": begun.origin or earlier.origin,

@@ -352,3 +352,34 @@ async def reset(client: Client, workflow_id: str, event_id: int) -> WorkflowHand
         )
     )
     return client.get_workflow_handle(workflow_id, run_id=made.run_id, result_type=RunResult)
+
+
+async def test_a_fork_knows_what_a_child_did_after_its_step(site: Site) -> None:
+    """The same call is answered and not made again."""
+    boss(site, [{"call": [{"look": {"what": "a"}}]}, ask("Pay."), {"say": "done"}],
+         tools=[{"agent": "worker"}, {"python": "tests.support.toolkit:look"}])  # fmt: skip
+    site.write("worker", [{"call": [{"pay": {"order": 1}}]}, {"say": "Paid."}])
+    async with site.serving():
+        first = await site.start("boss")
+        await first.result()
+        fork = await site.start("boss", "Once more.", continues={"run": first.id, "step": 1})
+        result = await fork.result()
+
+    assert result.status is RunStatus.COMPLETED
+    told = await texts_told(site, result.head)
+    assert "has changed the world" in told[-1]
+    assert [one async for one in site.client.list_workflows(f'WorkflowId="{fork.id}/c1"')] == []
+
+
+async def test_children_of_the_next_part_of_a_session_have_ids_of_their_own(site: Site) -> None:
+    boss(site, [ask("a"), {"say": "one"}, ask("b"), {"say": "two"}])
+    site.write("worker", [{"say": "It is a."}])
+    async with site.serving():
+        session = f"talk-{site.queue}"
+        for number in (1, 2):
+            reply = await site.agents.say(session, "boss", "Go.", by="ann", message_id=f"m{number}", idle="200ms")
+            assert reply.status == "completed"
+            await site.agents.handle(session).result()
+        last = [one.id async for one in site.client.list_workflows(f'WorkflowId="{session}/c2"')]
+
+    assert last == [f"{session}/c2"]
