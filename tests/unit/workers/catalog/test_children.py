@@ -159,12 +159,12 @@ def test_a_child_under_no_rules_is_the_agent_of_its_file(tmp_path: Path) -> None
             {"boss": {"tools": [{"agent": "worker", "effect": "once", "cache": "5m"}]}, "worker": {}},
             [
                 (
-                    "boss.yaml: tools[0].effect: belongs to other tools; a call of an agent starts a run, whose own calls "
-                    "have that"
+                    "boss.yaml: tools[0].effect: belongs to other tools; a call of an agent starts a run, whose "
+                    "own calls have that"
                 ),
                 (
-                    "boss.yaml: tools[0].cache: belongs to other tools; a call of an agent starts a run, whose own calls "
-                    "have that"
+                    "boss.yaml: tools[0].cache: belongs to other tools; a call of an agent starts a run, whose "
+                    "own calls have that"
                 ),
             ],
         ),
@@ -176,8 +176,8 @@ def test_a_child_under_no_rules_is_the_agent_of_its_file(tmp_path: Path) -> None
             {"boss": {"tools": [{"agent": "worker"}]}, "worker": {"people": {"signature": "required"}}},
             [
                 (
-                    "boss.yaml: tools[0].agent: who asks for a run of 'worker' signs for it, and nobody signs for one of "
-                    "'boss'; its decisions must be signed too (`people: {signature: required}`)"
+                    "boss.yaml: tools[0].agent: who asks for a run of 'worker' signs for it, and nobody signs for one "
+                    "of 'boss'; its decisions must be signed too (`people: {signature: required}`)"
                 )
             ],
         ),
