@@ -18,7 +18,7 @@ from temporalio.client import (
 from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
-from mandate.activities import failures, other_runs
+from mandate.activities import failures, heartbeat, other_runs
 from mandate.activities.keyring import Keyring
 from mandate.activities.toolbox import arguments
 from mandate.activities.transcript.blobs import BlobMissing
@@ -120,6 +120,10 @@ class ChildActivities:
             RPCError: Temporal, or the child, does not answer now; retried.
             ApplicationError: a conversation cannot be read now.
         """
+        async with heartbeat.send_heartbeats():
+            return await self._find(request)
+
+    async def _find(self, request: FindReport) -> ReportFound:
         client = activity.client()
         newest = client.get_workflow_handle(request.child)
         try:
