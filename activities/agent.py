@@ -1,7 +1,9 @@
 """Start of a run: the agent that it works under, and the first message of its conversation."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 from temporalio import activity
@@ -19,6 +21,7 @@ from mandate.activities.people.requesters import Requester, RequesterRefused, Re
 from mandate.activities.people.signatures import KeysUnavailable
 from mandate.activities.period_budgets import PeriodBudgets
 from mandate.activities.providers.prices import find_window, pin_price
+from mandate.activities.toolbox.schema import find_misfit
 from mandate.activities.transcript import sensitive_arguments
 from mandate.activities.transcript.blobs import BlobCorrupted, BlobMissing
 from mandate.activities.transcript.conversation import NOTE
@@ -30,6 +33,7 @@ from mandate.workflows.contracts.changes import LOOP
 from mandate.workflows.contracts.children import ChildRequest
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.origin import ContinuesRequest
+from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.route import RoutePin
 from mandate.workflows.contracts.session import SessionRecord
 from mandate.workflows.contracts.state import RunState
@@ -66,6 +70,22 @@ class OfferedAgent:
     """Contents of the agents that may work below it, by their addresses."""
 
 
+class Plans(Protocol):
+    """Plans that runs can be started with."""
+
+    def names(self) -> list[str]:
+        """Return the names of those that files describe."""
+        ...
+
+    def find(self, name: str) -> OfferedAgent | None:
+        """Return the plan of a file."""
+        ...
+
+    def make(self, plan: PlanSpec) -> OfferedAgent:
+        """Return a plan that is data; raise `ValueError` with what is wrong in it."""
+        ...
+
+
 class AgentActivities:
     """Agents that the worker's files describe."""
 
@@ -80,11 +100,13 @@ class AgentActivities:
         budgets: PeriodBudgets | None = None,
         origins: Origins | None = None,
         agents: PinnedAgents | None = None,
+        plans: Plans | None = None,
     ) -> None:
         """Take what runs can be started with; `slow` are names of `local_activities` that wait for others here."""
         self._slow = tuple(slow)
         self._budgets = budgets
         self._origins = origins
+        self._plans = plans
         self._children = AskedCalls(transcript, agents or PinnedAgents(transcript.blobs))
         self._kept: set[Digest] = set()
         """Agents of children that this process has put into the store."""
@@ -104,6 +126,8 @@ class AgentActivities:
         """
         if request.child is not None:
             return await self._pin_child(request, request.child)
+        if request.is_plan:
+            return await self._pin_plan(request)
         offered = self._offered.get(request.agent)
         if offered is None:
             known = ", ".join(sorted(self._offered)) or "none"
@@ -152,6 +176,52 @@ class AgentActivities:
             is_counted=await self._is_counted(request, requester),
         )
 
+    async def _pin_plan(self, request: PinRequest) -> Pinned:
+        """Open the conversation of a plan with its input.
+
+        Raises:
+            ApplicationError: as `pin_agent`.
+        """
+        offered = self._find_plan(request)
+        assert offered.pinned.plan is not None
+        assert isinstance(request.input, str)
+        schema = offered.pinned.plan.input_schema
+        if schema is not None and (misfit := find_misfit(schema, json.loads(request.input))) is not None:
+            raise _bad_input(f"input: {misfit}")
+        requester = await self._requester(request, offered.pinned)
+        message = UserMessage(
+            role="user",
+            parts=(TextPart(kind="text", text=request.input),),
+            salt=sensitive_arguments.make_salt(offered.pinned.tools),
+        )
+        with failures.translate_store_errors():
+            chain = await self._transcript.start(offered.digest, message, offered.content)
+            await self._keep_children(offered)
+            store = await self._transcript.blobs.identity()
+        is_hiding = sensitive_arguments.find_salt(chain.conversation) is not None
+        log.info("plan_pinned", plan=offered.pinned.name, digest=offered.digest, head=chain.head)
+        pin = _pin(offered, store, self._search_attributes, requester).model_copy(update={"hides": is_hiding})
+        return Pinned(agent=pin, head=chain.head, requester=requester.name, slow=self._slow)
+
+    def _find_plan(self, request: PinRequest) -> OfferedAgent:
+        if self._plans is None:
+            raise _bad_input("plan: these workers have no plans")
+        if request.plan is not None:
+            try:
+                return self._plans.make(request.plan)
+            except ValueError as error:
+                raise _bad_input(f"plan: {error}") from None
+        offered = self._plans.find(request.agent)
+        if offered is None:
+            known = ", ".join(self._plans.names()) or "none"
+            raise ApplicationError(
+                f"plan: {request.agent!r} is not a plan of these workers; they have: {known}",
+                type=FailureType.UNKNOWN_AGENT,
+                non_retryable=True,
+                category=failures.EXPECTED,
+            )
+        return offered
+
     async def _keep_children(self, offered: OfferedAgent) -> None:
         """Store the agents that may work below one, once a process: its runs keep them whatever files say later."""
         missing = [digest for digest in offered.children if digest not in self._kept]
@@ -174,7 +244,7 @@ class AgentActivities:
             offered = OfferedAgent(start.digest, start.content, start.agent)
             salt = sensitive_arguments.make_salt(start.agent.tools)
             message = UserMessage(role="user", parts=(TextPart(kind="text", text=start.text),), salt=salt)
-            if (excess := find_excess(start.agent, message)) is not None:
+            if start.agent.models and (excess := find_excess(start.agent, message)) is not None:
                 raise _bad_input(f"input: {excess}")
             chain = await self._transcript.start(offered.digest, message, offered.content)
             store = await self._transcript.blobs.identity()

@@ -29,7 +29,7 @@ from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
 from mandate.workflows.contracts.children import ChildRequest, FindReport, ReportFound
 from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
 from mandate.workflows.contracts.model import Usage
-from mandate.workflows.contracts.run import AGENT_WORKFLOW, EffectEntry, EffectLog, RunResult, RunStatus
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, EffectEntry, EffectLog, RunResult, RunStatus
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import AgentBinding, Tool
 from mandate.workflows.rules import plain_text, wording
@@ -95,8 +95,7 @@ class AskedCalls:
         """
         chain = await self._transcript.load(head)
         caller = await self._agents.get(chain.segment.agent)
-        last = chain.conversation.last_assistant()
-        part = last.calls[index] if last is not None and index < len(last.calls) else None
+        part = chain.conversation.find_call(index)
         definition = caller.definition(part.tool) if part is not None else None
         if part is None or definition is None or not isinstance(definition.binding, AgentBinding):
             raise NoSuchCall(f"the conversation at {head} has no call {index} of an agent")
@@ -147,7 +146,7 @@ class ChildActivities:
         self, first: WorkflowHandle[Any, Any], described: WorkflowExecutionDescription, request: FindReport
     ) -> bool:
         """Return whether a run of the parent's chain has started this workflow for the same call."""
-        if described.workflow_type != AGENT_WORKFLOW:
+        if described.workflow_type not in (AGENT_WORKFLOW, PLAN_WORKFLOW):
             return False
         begun = await anext(first.fetch_history_events(page_size=1))
         its = begun.workflow_execution_started_event_attributes

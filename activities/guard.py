@@ -27,12 +27,14 @@ from mandate.activities import failures
 from mandate.activities.keyring import Keyring
 from mandate.workflows.contracts.failures import FailureType, ToolFailure
 from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
-from mandate.workflows.contracts.run import AGENT_WORKFLOW
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW
 from mandate.workflows.rules.marks import find_subject
 
 log = structlog.stdlib.get_logger(__name__)
 
 R = TypeVar("R", bound=BaseModel)
+
+WORKFLOWS = (AGENT_WORKFLOW, PLAN_WORKFLOW)
 
 RESETS_KEPT = 1000
 
@@ -96,7 +98,7 @@ class Guard:
             ApplicationError: `NotAsked`; another attempt may find the worker that has the run's store.
         """
         info = activity.info()
-        if info.workflow_id and info.workflow_run_id and info.workflow_type == AGENT_WORKFLOW:
+        if info.workflow_id and info.workflow_run_id and info.workflow_type in WORKFLOWS:
             post = self._post(info, info.workflow_id, info.workflow_run_id)
             if await self._is_genuine(post, payload):
                 return post

@@ -121,8 +121,7 @@ class ToolActivities:
         try:
             agent = await self._agents.get(request.agent)
             chain = await self._transcript.load(request.head)
-            last = chain.conversation.last_assistant()
-            part = last.calls[request.index] if last is not None else None
+            part = chain.conversation.find_call(request.index)
             definition = agent.definition(part.tool) if part is not None else None
             if part is None or definition is None:
                 raise ToolError(

@@ -45,6 +45,8 @@ class Settings:
     """Where secrets are looked up first."""
     policies: Path | None = None
     """`MANDATE_POLICIES`: the folder of shared policies; left out, `policies` beside the folder of agent files."""
+    plans: Path | None = None
+    """`MANDATE_PLANS`: the folder of plans; left out, `plans` beside the folder of agent files."""
     channels: Path | None = None
     """`MANDATE_CHANNELS`: the file of channels; left out, `default_channels` if it exists, else the log alone."""
     people: Path | None = None
@@ -106,6 +108,7 @@ class Settings:
             },
             environment=env,
             policies=_named(env, "MANDATE_POLICIES") or (place / "policies" if project else None),
+            plans=_named(env, "MANDATE_PLANS"),
             channels=_named(env, "MANDATE_CHANNELS"),
             people=_named(env, "MANDATE_PEOPLE"),
             budgets=_named(env, "MANDATE_BUDGETS"),
@@ -123,6 +126,11 @@ class Settings:
             default_budgets=place / "budgets.yaml",
             default_endpoints=place / "providers.yaml",
         )
+
+
+def find_plans(settings: Settings) -> Path:
+    """Return the folder of plans."""
+    return settings.plans or settings.agents.parent / "plans"
 
 
 def _named(environment: Mapping[str, str], variable: str) -> Path | None:

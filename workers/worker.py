@@ -27,6 +27,7 @@ from mandate.activities.model import ModelActivities
 from mandate.activities.origin import Origins
 from mandate.activities.own_files import OwnToolbox, collect_named
 from mandate.activities.period_budgets import PeriodBudgets
+from mandate.activities.plan import PlanActivities
 from mandate.activities.result_cache import ResultCache
 from mandate.activities.session import SessionActivities
 from mandate.activities.stores.address import open_store
@@ -50,9 +51,11 @@ from mandate.workers.identities import Identities
 from mandate.workers.marks import MarkInterceptor
 from mandate.workers.sandbox import WorkflowThreads, workflow_runner
 from mandate.workers.secrets import Secrets
-from mandate.workers.settings import Settings
+from mandate.workers.settings import Settings, find_plans
 from mandate.workers.telemetry import LogContext
 from mandate.workflows.agent import AgentWorkflow
+from mandate.workflows.contracts.plan import PlanSpec
+from mandate.workflows.plan import PlanWorkflow
 from mandate.workflows.rules import local_activities
 
 STICKY = timedelta(milliseconds=500)
@@ -172,7 +175,7 @@ async def open_worker(
         worker = AgentWorker(
             client,
             task_queue=settings.task_queue,
-            workflows=[AgentWorkflow],
+            workflows=[AgentWorkflow, PlanWorkflow],
             activities=[guard.protect(perform) for perform in performed],
             workflow_runner=workflow_runner(sandboxed=options.sandboxed),
             interceptors=[LogContext(), MarkInterceptor(keyring, store)],
@@ -233,6 +236,7 @@ async def _open_activities(
         budgets=limits,
         origins=Origins(transcript, agents),
         agents=agents,
+        plans=_Plans(catalog),
     )
     own_tools = {kind: OwnToolbox(toolbox, own) for kind, toolbox in toolboxes.items()}
     tools = ToolActivities(toolboxes, agents, transcript, own, identities.signatures, cache=cache)
@@ -242,6 +246,7 @@ async def _open_activities(
     sessions = SessionActivities(blobs)
     return (
         opening.pin_agent,
+        PlanActivities(agents, transcript).advance_plan,
         ChildActivities(keyring, AskedCalls(transcript, agents)).find_report,
         models.call_model,
         tools.run_tool,
@@ -254,6 +259,27 @@ async def _open_activities(
         sessions.keep_session,
         notifying.notify_people,
     )
+
+
+class _Plans:
+    """Plans that runs can be started with."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._offered = {
+            name: OfferedAgent(loaded.digest, loaded.content, loaded.pinned, loaded.below)
+            for name, loaded in catalog.plans.items()
+        }
+
+    def names(self) -> list[str]:
+        return sorted(self._offered)
+
+    def find(self, name: str) -> OfferedAgent | None:
+        return self._offered.get(name)
+
+    def make(self, plan: PlanSpec) -> OfferedAgent:
+        linked = self._catalog.make_plan(plan)
+        return OfferedAgent(linked.digest, linked.content, linked.pinned, linked.below)
 
 
 async def _load_tokenizer(settings: Settings) -> None:
@@ -277,6 +303,7 @@ async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinit
         policies=settings.policies,
         project=settings.project,
         endpoints=read_endpoints(settings),
+        plans=find_plans(settings),
     )
     agents = catalog.agents.values()
     faults = (*readiness.script_faults(catalog, settings), *catalog_people.faults_for(agents, settings))

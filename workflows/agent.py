@@ -8,11 +8,13 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from mandate.workflows import marks, steps
+from mandate.workflows.contracts.agent import PinRequest
 from mandate.workflows.contracts.budget import BudgetRequest, Ledger
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.children import ChildRequest
 from mandate.workflows.contracts.marks import Marked
 from mandate.workflows.contracts.model import Finish, ModelReply
+from mandate.workflows.contracts.plan import PlanRequest
 from mandate.workflows.contracts.run import RunRequest, RunResult, RunStatus
 from mandate.workflows.contracts.state import Answered, Rescue, Resolution, RunState, Trouble
 from mandate.workflows.handlers import MessageHandlers
@@ -27,6 +29,9 @@ from mandate.workflows.loop.turn import Turn
 from mandate.workflows.rules import budget, next_step, recovery, wording
 from mandate.workflows.rules import result as rules_result
 
+Request = RunRequest | ChildRequest | PlanRequest
+"""What a run is asked."""
+
 WHY_CHARACTERS = 250
 
 NOTHING_LEFT = "nothing is left for a last answer"
@@ -40,7 +45,7 @@ class AgentWorkflow(MessageHandlers):
     @workflow.init
     def __init__(self, *args: Any) -> None:
         self.activities_begun = 0
-        carried = start.carried_state(args)
+        carried: RunState | Any = start.carried_state(args)
         self._run = Run(carried if isinstance(carried, RunState) else None)
         self._control = Control(self._run)
         self._turn = Turn(self._run, self._control)
@@ -49,7 +54,7 @@ class AgentWorkflow(MessageHandlers):
         self._model_calls = ModelCalls(self._run, self._control, self._route, self._budget)
         self._compensation = Compensation(self._run, self._control)
         self._session = Session(self._run, self._control)
-        self._request = None if isinstance(carried, RunState) else carried or read_request(args)
+        self._request = None if isinstance(carried, RunState) else carried or self._read_request(args)
         if self._run.is_begun:
             self._turn.reopen()
         self._is_over = False
@@ -57,6 +62,9 @@ class AgentWorkflow(MessageHandlers):
     @workflow.run
     async def run(self, *_: Any) -> RunResult:
         """Work on one `RunRequest` until there is an answer, a limit or nothing left to try."""
+        return await self._perform()
+
+    async def _perform(self) -> RunResult:
         clock = None
         try:
             if isinstance(self._request, ApplicationError):
@@ -78,8 +86,8 @@ class AgentWorkflow(MessageHandlers):
             if clock is not None:
                 clock.cancel()
 
-    async def _pinned(self, request: RunRequest | ChildRequest) -> RunState:
-        asked = parent.pin_request(request) if isinstance(request, ChildRequest) else start.pin_request(request)
+    async def _pinned(self, request: Request) -> RunState:
+        asked = self._ask(request)
         try:
             pinned = await steps.pin_agent(asked, locally=start.pin_locally())
         except ActivityError as error:
@@ -91,7 +99,7 @@ class AgentWorkflow(MessageHandlers):
             head=pinned.head,
             requester=pinned.requester or request.requester,
             labels=request.labels,
-            goal=start.goal_of(request.input) if isinstance(request, RunRequest) else pinned.goal,
+            goal=pinned.goal or self._describe_goal(request),
             step_limit=start.step_limit(request.budget, pinned.agent.budget.steps),
             budget=budget.lower(pinned.agent.budget, request.budget) if request.budget is not None else None,
             ledger=Ledger(began_at=workflow.now()),
@@ -103,9 +111,25 @@ class AgentWorkflow(MessageHandlers):
             quick=dict.fromkeys(pinned.slow, False),
             route=pinned.route,
         )
-        if isinstance(request, ChildRequest) or request.session is None:
+        if not isinstance(request, RunRequest) or request.session is None:
             return state
         return start.open_session(state, request, pinned)
+
+    def _read_request(self, args: tuple[Any, ...]) -> Request | ApplicationError:
+        """Return what this run is asked, by a client or as a child; or why it fails at once."""
+        if len(args) == 1 and isinstance(args[0], Marked):
+            return parent.read_request(args[0])
+        return start.request_of(args)
+
+    def _ask(self, request: Request) -> PinRequest:
+        """Return what `pin_agent` must know of the request."""
+        if isinstance(request, ChildRequest):
+            return parent.pin_request(request)
+        assert isinstance(request, RunRequest)
+        return start.pin_request(request)
+
+    def _describe_goal(self, request: Request) -> str:
+        return start.goal_of(request.input) if isinstance(request, RunRequest) else ""
 
     async def _work(self) -> RunResult:
         while True:
@@ -396,7 +420,7 @@ class AgentWorkflow(MessageHandlers):
             self._control.take_words()
         if status is RunStatus.DECLINED:
             self._route.begin_again()
-        result = rules_result.build_result(self._state, status, reason, answer)
+        result = self._build_result(status, reason, answer)
         await self._session.answer(Answered(status=status, reason=reason, answer=answer), result)
         self._begin_anew()
         return None
@@ -416,7 +440,7 @@ class AgentWorkflow(MessageHandlers):
         """Return the result of a run that is over; `answer` is the model's, or a person's in its place."""
         self._control.is_ending = True
         if self._session.state is not None:
-            await self._session.close(status, rules_result.build_result(self._state, status, reason, answer))
+            await self._session.close(status, self._build_result(status, reason, answer))
         self._run.doing = f"{status}: {reason}" if reason else str(status)
         self._turn.gate.withdraw(f"the run ended: {reason or status}")
         # A decision that is being checked gets its answer, that the run has ended.
@@ -426,7 +450,7 @@ class AgentWorkflow(MessageHandlers):
             self._state.unclear = {}
         self._run.record_step(self._run.doing)
         visibility.close(self._state)
-        return rules_result.build_result(self._state, status, reason, answer)
+        return self._build_result(status, reason, answer)
 
     async def _end_cancelled(self) -> None:
         """End a cancelled run: its children are cancelled too, and its parent is told."""
@@ -434,6 +458,9 @@ class AgentWorkflow(MessageHandlers):
             await self._turn.children.cancel()
         self._close_cancelled()
         await parent.report(self._run, None)
+
+    def _build_result(self, status: RunStatus, reason: str | None, answer: ModelReply | Resolution | None) -> RunResult:
+        return rules_result.build_result(self._state, status, reason, answer)
 
     def _close_cancelled(self) -> None:
         """Close a cancelled run, which has no result: what it did, and what may have happened, is in its memo."""
@@ -465,10 +492,3 @@ class AgentWorkflow(MessageHandlers):
         for call in reply.calls:
             if call.misfit:
                 self._run.record_step(f"cannot be called: {call.tool} ({wording.shorten(call.misfit, 80)})")
-
-
-def read_request(args: tuple[Any, ...]) -> RunRequest | ChildRequest | ApplicationError:
-    """Return what this run is asked, by a client or as a child; or why it fails at once."""
-    if len(args) == 1 and isinstance(args[0], Marked):
-        return parent.read_request(args[0])
-    return start.request_of(args)

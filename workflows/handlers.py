@@ -306,7 +306,7 @@ class MessageHandlers:
             effects=its.effects,
             uncertain=its.uncertain,
             recent=its.recent,
-            model=its.model or (its.route[0].model if its.route else its.agent.models[0]),
+            model=its.model or (its.route[0].model if its.route else next(iter(its.agent.models), "")),
             why_model=its.why_model,
             kept_in_mind=its.kept_in_mind,
             budget=self._turn.budget.use,

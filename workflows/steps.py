@@ -36,9 +36,10 @@ from mandate.workflows.contracts.control import ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.failures import FailureType, Outcome
 from mandate.workflows.contracts.model import ANSWER_SPARE, ModelReply, ModelRequest
+from mandate.workflows.contracts.plan import AdvanceRequest, PlanMove
 from mandate.workflows.contracts.policy import Verdict
 from mandate.workflows.contracts.request import Checked, DecisionCheck, Notified, NotifyRequest
-from mandate.workflows.contracts.run import AGENT_WORKFLOW, TASK_TIMEOUT
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, TASK_TIMEOUT
 from mandate.workflows.contracts.session import SessionKeep, SessionKept
 from mandate.workflows.contracts.tool import (
     CallRequest,
@@ -281,6 +282,19 @@ async def keep_session(keep: SessionKeep, *, locally: Locally | None = None) -> 
     )
 
 
+async def advance_plan(request: AdvanceRequest, *, locally: Locally | None = None) -> PlanMove:
+    """Take in what has ended of a plan, and find what begins now or how it ends."""
+    return await _perform(
+        "advance_plan",
+        request,
+        PlanMove,
+        locally=locally,
+        start_to_close_timeout=timedelta(minutes=2),
+        retry_policy=RetryPolicy(initial_interval=SOON, maximum_interval=timedelta(seconds=10)),
+        summary=f"advance_plan, {len(request.ended)} ended",
+    )
+
+
 async def plan_compensation(request: CompensationRequest) -> ModelReply:
     """Begin the turn that takes back what a stopped run has done."""
     return await _perform(
@@ -397,7 +411,7 @@ async def probe_call(request: ProbeRequest, probe: ProbePin, tool: str, verdict:
 
 
 async def start_child(
-    child: str, request: ChildRequest, verdict: Verdict, *, within: timedelta | None = None
+    child: str, request: ChildRequest, verdict: Verdict, *, is_plan: bool = False, within: timedelta | None = None
 ) -> workflow.ChildWorkflowHandle[Any, RawValue]:
     """Start the child of a call that `verdict` allows; the server ends it after `within`.
 
@@ -409,7 +423,7 @@ async def start_child(
     """
     assert verdict.allowed, verdict.reason
     return await workflow.start_child_workflow(
-        AGENT_WORKFLOW,
+        PLAN_WORKFLOW if is_plan else AGENT_WORKFLOW,
         marks.mark("child", marks.child_place(child), request),
         id=child,
         result_type=RawValue,

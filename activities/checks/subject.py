@@ -63,8 +63,7 @@ async def load_call(
     transcript: TranscriptLog, agent: PinnedAgent, chain: Chain, index: int, edited: Digest | None
 ) -> tuple[ToolDefinition, JsonObject]:
     """Return the tool and the arguments of one call of the last turn; raise as `load_work`."""
-    last = chain.conversation.last_assistant()
-    part = last.calls[index] if last is not None and index < len(last.calls) else None
+    part = chain.conversation.find_call(index)
     definition = agent.definition(part.tool) if part is not None else None
     if part is None or definition is None:
         raise Unable(f"the conversation at {chain.head} has no call {index}", lasting=True)

@@ -60,12 +60,12 @@ async def _find_current(
     blobs: Blobs, conversation: Conversation, request: Request, definition: ToolDefinition
 ) -> JsonObject:
     """Return the whole arguments that would run if the request were approved as it is."""
-    answer = conversation.last_assistant()
-    if answer is None or request.index >= len(answer.calls):
+    part = conversation.find_call(request.index)
+    if part is None:
         raise EditRefused(f"the conversation has no call {request.index} to change")
     edited = request.edited.blob if request.edited is not None else None
     try:
-        return await arguments.load_call(blobs, conversation, definition, answer.calls[request.index], edited)
+        return await arguments.load_call(blobs, conversation, definition, part, edited)
     except ValueError as error:
         raise EditRefused(str(error)) from None
 

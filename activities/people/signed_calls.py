@@ -114,15 +114,15 @@ class SignedCalls:
         if kept.edited_before is not None:
             edited = await self._of_call(call, kept.edited_before)
             return edited, arguments.call_digest(call.tool, edited, call.salt)
-        last = call.chain.conversation.last_assistant()
-        assert last is not None
-        seen = calls.read_calls(call.agent, (), last, Finish.COMPLETE, salt=call.salt)[call.request.index]
+        found = call.chain.conversation.find_turn(call.request.index)
+        assert found is not None
+        turn, position = found
+        seen = calls.read_calls(call.agent, (), turn, Finish.COMPLETE, salt=call.salt)[position]
         return await self._of_call(call, None), seen.digest or seen.arguments
 
     async def _of_call(self, call: SignedCall, edited: Digest | None) -> JsonObject:
-        last = call.chain.conversation.last_assistant()
-        assert last is not None
-        part = last.calls[call.request.index]
+        part = call.chain.conversation.find_call(call.request.index)
+        assert part is not None
         return await arguments.load_call(self._transcript.blobs, call.chain.conversation, call.definition, part, edited)
 
 

@@ -3,12 +3,21 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from mandate.workflows.contracts.transcript import AssistantMessage, Message
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, Message
 
 T = TypeVar("T")
 
 NOTE = "[Note from the runtime]"
 """Beginning of what the runtime tells a model, by which it is told apart from people's words."""
+
+
+PLANNED = "plan"
+"""Name, in place of a model's, of what makes the calls of a plan."""
+
+
+def is_planned(message: AssistantMessage) -> bool:
+    """Return whether the calls of a message are those of a plan."""
+    return message.protocol == "runtime" and message.model == PLANNED
 
 
 class Conversation:
@@ -53,6 +62,23 @@ class Conversation:
     def last_assistant(self) -> AssistantMessage | None:
         """Return the newest answer, or `None` before the first."""
         return self._assistant_before(self._length)
+
+    def find_call(self, index: int) -> CallPart | None:
+        """Return a call of the last turn by its position; of a plan, whose turns overlap, one of all of its calls."""
+        found = self.find_turn(index)
+        return found[0].calls[found[1]] if found is not None else None
+
+    def find_turn(self, index: int) -> tuple[AssistantMessage, int] | None:
+        """Return the answer that has a call, and the position of the call there; `index` as for `find_call`."""
+        last = self.last_assistant()
+        if last is None or not is_planned(last):
+            return (last, index) if last is not None and index < len(last.calls) else None
+        for message in self:
+            if isinstance(message, AssistantMessage) and is_planned(message):
+                if index < len(message.calls):
+                    return message, index
+                index -= len(message.calls)
+        return None
 
     def map_messages(self, key: str, function: Callable[[Message, AssistantMessage | None], T]) -> list[T]:
         """Apply `function` to each message and the last answer before it, once a message and `key`.

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mandate.activities.documents import Document, Fault, in_order
-from mandate.activities.files import FileError
+from mandate.activities.files import FileError, read_spec
 from mandate.activities.toolbox import builtin
-from mandate.workers.catalog import children, mcp_acceptance, provider_tools
-from mandate.workers.catalog.agents import AgentFile, Scan, find_unknown_providers, scan_agents
+from mandate.workers.catalog import children, mcp_acceptance, plan_members, provider_tools
+from mandate.workers.catalog.agents import AgentFile, Scan, agent_paths, find_unknown_providers, scan_agents
 from mandate.workers.catalog.checks import AgentChecks
 from mandate.workers.catalog.children import Linked, Member
 from mandate.workers.catalog.endpoints import Endpoints
@@ -23,6 +23,7 @@ from mandate.workflows.contracts.agent import AgentSpec, PinnedAgent
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import Place
+from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.policy import Rule
 from mandate.workflows.contracts.route import Route, RouteEntry, list_places
 from mandate.workflows.contracts.tool import Tool, ToolDefinition
@@ -80,6 +81,11 @@ class Catalog:
     """The shared policies that the agents name."""
     endpoints: Endpoints = field(default_factory=Endpoints)
     """Providers beside those that are built in."""
+    plans: Mapping[str, Loaded] = field(default_factory=dict)
+    """All plans of a worker, by name."""
+    specs: Mapping[str, AgentSpec] = field(default_factory=dict)
+    """What plans may name, those of plans with `plan_members.PREFIX`."""
+    family: children.Family | None = None
 
     @classmethod
     async def load(
@@ -92,6 +98,7 @@ class Catalog:
         policies: Path | None = None,
         project: Path | None = None,
         endpoints: Endpoints | None = None,
+        plans: Path | None = None,
     ) -> "Catalog":
         """Load the agents of a folder, of one file, or made in code, with all their tools.
 
@@ -106,6 +113,7 @@ class Catalog:
             policies: Folder of shared policies; `None`: `policies` beside the folder of the agents.
             project: Folder of `mandate.yaml`.
             endpoints: Providers that the models of the agents may name beside those that are built in.
+            plans: Folder of plans; none if left out.
 
         Raises:
             FileError: all faults of all agents; none of them is loaded then.
@@ -113,16 +121,18 @@ class Catalog:
         known = endpoints or Endpoints()
         scan = _scan(source, project, known)
         files = [*scan.files, *_find_children(source, scan.files)]
-        specs = {file.spec.name: file.spec for file in files}
+        planned = _scan_plans(plans, {file.spec.name: file.spec for file in files})
+        specs = {file.spec.name: file.spec for file in (*files, *(file for file, _ in planned.files))}
         shared = Policies(policy_folder(source if isinstance(source, Path) else AGENTS, policies))
         drafts = [_Draft(file, secrets, shared, known) for file in files]
+        drafts += [_Draft(file, secrets, shared, known, plan) for file, plan in planned.files]
         await asyncio.gather(
             *(draft.search.run(mcp, draft.list_builtins(builtins), draft.spec.output_schema, specs) for draft in drafts)
         )
         tools = {draft.spec.name: draft.search.tools for draft in drafts}
         for draft in drafts:
             draft.below = children.list_below(draft.spec.name, specs, tools)
-        found = [*scan.faults, *shared.faults()]
+        found = [*scan.faults, *planned.faults, *shared.faults()]
         for draft in drafts:
             found += [*draft.search.faults, *draft.provider_faults(), *draft.rule_faults(), *draft.checked.faults()]
             found += [*draft.priced.faults(), *draft.route_faults(), *draft.model_faults()]
@@ -138,7 +148,46 @@ class Catalog:
         warnings = in_order([warning for draft in drafts for warning in (*draft.search.warnings, *draft.warnings())])
         named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
         offered = [draft for draft, _ in zip(drafts, scan.files, strict=False)]
-        return cls({of.spec.name: of.load(family.link(of.spec.name)) for of in offered}, warnings, named, known)
+        return cls(
+            {of.spec.name: of.load(family.link(of.spec.name)) for of in offered},
+            warnings,
+            named,
+            known,
+            {of.plan.name: of.load(family.link(of.spec.name)) for of in drafts if of.plan is not None},
+            specs,
+            family,
+        )
+
+    def make_plan(self, plan: PlanSpec) -> Linked:
+        """Return a plan that is data, made of agents and plans of this worker.
+
+        Raises:
+            ValueError: it names what is not there, or has tools of its own; one sentence a fault.
+        """
+        assert self.family is not None
+        if plan.tools or plan.policies:
+            raise ValueError("tools: a plan as data names agents and plans of the workers; tools stand in plan files")
+        spec = plan_members.to_agent(plan)
+        entries = {entry.name or entry.agent: entry for entry in spec.tools if isinstance(entry, AgentTool)}
+        tools = [children.define_tool(entry, self.specs) for entry in entries.values()]
+        if strange := [step.tool for step in plan.steps if step.tool is not None]:
+            raise ValueError(f"steps: a plan as data has no tool {strange[0]!r}; it names agents and plans")
+        whole = PinnedAgent(
+            name=plan.name,
+            instructions=spec.instructions,
+            models=(),
+            tools=tuple(tools),
+            policy=plan.policy,
+            people=plan.people,
+            requester=plan.requester,
+            attempts=1,
+            budget=plan.budget,
+            output_schema=None,
+            max_output_tokens=1,
+            signed_calls=True,
+        )
+        kept = plan_members.fill_schemas(plan, self.specs)
+        return self.family.link_made(Member(plan_members.pin_plan(whole, kept), entries))
 
     def providers(self) -> set[str]:
         """Return the names of the model providers that the agents and their checks use."""
@@ -148,8 +197,17 @@ class Catalog:
 class _Draft:
     """One valid agent on its way into the catalog."""
 
-    def __init__(self, file: AgentFile, secrets: Secrets, shared: Policies, endpoints: Endpoints) -> None:
+    def __init__(
+        self,
+        file: AgentFile,
+        secrets: Secrets,
+        shared: Policies,
+        endpoints: Endpoints,
+        plan: PlanSpec | None = None,
+    ) -> None:
+        """Take an agent file; or that of a plan, as the agent without models that it is."""
         self.spec = file.spec
+        self.plan = plan
         self._rules, self._faults = shared.merged(file)
         self.search = ToolResolver(file.document, file.spec.tools, secrets)
         self.checked = AgentChecks(file.spec, file.document, self.search)
@@ -233,7 +291,7 @@ class _Draft:
     def pin(self) -> Member:
         """Return the agent as runs keep it, but for the addresses of its children."""
         whole = PinnedAgent(
-            name=self.spec.name,
+            name=self.spec.name if self.plan is None else self.plan.name,
             instructions=self.spec.instructions,
             models=self.spec.model_names,
             route=self.priced.route,
@@ -259,7 +317,7 @@ class _Draft:
             tainted=any(map(mcp_acceptance.is_strange, self.spec.tools)),
         )
         entries = {entry.name or entry.agent: entry for entry in self.spec.tools if isinstance(entry, AgentTool)}
-        return Member(whole, entries)
+        return Member(whole if self.plan is None else plan_members.pin_plan(whole, self.plan), entries)
 
     def load(self, linked: Linked) -> Loaded:
         """Return the agent as a worker offers it."""
@@ -339,6 +397,28 @@ def _find_children(source: Path | Iterable[AgentSpec], files: Sequence[AgentFile
         known.add(name)
         yield beside[name]
         named += [entry.agent for entry in beside[name].spec.tools if isinstance(entry, AgentTool)]
+
+
+@dataclass(frozen=True, slots=True)
+class _PlanScan:
+    files: tuple[tuple[AgentFile, PlanSpec], ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+def _scan_plans(folder: Path | None, agents: Mapping[str, AgentSpec]) -> _PlanScan:
+    """Read the plans of a folder, each as the agent without models that it is."""
+    if folder is None or not folder.is_dir():
+        return _PlanScan()
+    files, faults = list[tuple[AgentFile, PlanSpec]](), list[Fault]()
+    for path in agent_paths(folder):
+        try:
+            plan, document = read_spec(path, PlanSpec)
+        except FileError as error:
+            faults += error.faults
+            continue
+        kept = plan_members.fill_schemas(plan, agents)
+        files.append((AgentFile(path, plan_members.to_agent(plan), document), kept))
+    return _PlanScan(tuple(files), tuple(faults))
 
 
 def _is_whole(source: Path | Iterable[AgentSpec]) -> bool:

@@ -32,9 +32,11 @@ def define_tool(entry: AgentTool, agents: Mapping[str, AgentSpec]) -> ToolDefini
         ValueError: there is no such agent.
     """
     spec = agents.get(entry.agent)
+    kind, _, name = entry.agent.rpartition(":")
     if spec is None:
-        known = f"there are {', '.join(sorted(agents))}" if agents else "there are none"
-        raise ValueError(f"there is no agent {entry.agent!r}{did_you_mean(entry.agent, agents)} {known}")
+        names = sorted(other.rpartition(":")[2] for other in agents if other.rpartition(":")[0] == kind)
+        known = f"there are {', '.join(names)}" if names else "there are none"
+        raise ValueError(f"there is no {kind or 'agent'} {name!r}{did_you_mean(name, names)} {known}")
     limits = lower_budget(spec.budget, entry)
     share = BudgetRequest.model_construct(
         **{name: getattr(limits, name) for name in (*LENT, "wall_time", "depth") if getattr(limits, name) is not None}
@@ -46,16 +48,21 @@ def define_tool(entry: AgentTool, agents: Mapping[str, AgentSpec]) -> ToolDefini
         "sensitive": entry.sensitive,
     }
     tool = Tool(
-        name=entry.name or entry.agent,
+        name=entry.name or name,
         source="agent",
         effect=Effect.READ,
-        child=ChildAgent(agent=entry.agent, digest=UNLINKED, share=BudgetRequest.model_validate(share.model_dump())),
+        child=ChildAgent(
+            agent=name,
+            is_plan=bool(kind),
+            digest=UNLINKED,
+            share=BudgetRequest.model_validate(share.model_dump()),
+        ),
     ).model_copy(update={key: value for key, value in settings.items() if value is not None})
     made = ToolDefinition(
         tool=tool,
         description=_describe(entry, spec),
         input_schema=entry.input_schema or TASK_SCHEMA,
-        binding=AgentBinding(kind="agent", agent=entry.agent, task=TASK if entry.input_schema is None else None),
+        binding=AgentBinding(kind="agent", agent=name, task=TASK if entry.input_schema is None else None),
     )
     return made if entry.result_limit is None else made.model_copy(update={"result_limit_bytes": entry.result_limit})
 
@@ -111,6 +118,10 @@ class Family:
         if name not in self._roots:
             self._roots[name] = self._link(self._members[name], ())
         return self._roots[name]
+
+    def link_made(self, member: Member) -> Linked:
+        """Return an agent that is made of these and is no file."""
+        return self._link(member, ())
 
     def _link(self, member: Member, above: Sequence[Rule]) -> Linked:
         """Return an agent that works under its own rules and those `above` it."""

@@ -14,6 +14,7 @@ from mandate.workflows.contracts.compensation import CompensationSpec
 from mandate.workflows.contracts.context import ContextSpec
 from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
 from mandate.workflows.contracts.origin import ContinuesRequest, Origin
+from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.contracts.policy import Asking, RequesterIs, Rule
 from mandate.workflows.contracts.route import (
     ModelName,
@@ -218,6 +219,8 @@ class PinnedAgent(Record):
     """Calls that people sign for bring the signatures along; false in agents that were pinned before they did."""
     tainted: bool = False
     """Its prompt holds words of strangers that nobody has accepted."""
+    plan: PlanSpec | None = None
+    """Set for a plan, which has steps in place of models."""
     base: Digest | None = None
     """Of the agent as its file says, for one that works as a child under the rules of others."""
 
@@ -324,6 +327,10 @@ class PinRequest(Record):
     """The run that it goes on from."""
     in_session: bool = False
     """It begins a session, or goes on with that of an earlier run of its workflow id."""
+    is_plan: bool = False
+    """`agent` is the name of a plan."""
+    plan: PlanSpec | None = None
+    """A plan as data, in place of one of a file."""
     child: ChildRequest | None = None
     """Set for a child, which is asked a call of its parent's; `agent` is its name and `input` empty."""
 

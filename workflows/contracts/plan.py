@@ -1,16 +1,17 @@
 """Plans: steps of agents, tools and plans as data, with what each needs of others; and how one went."""
 
+from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec
+from mandate.workflows.contracts.base import Digest, Duration, JsonObject, Name, Record, Spec, Usd
 from mandate.workflows.contracts.budget import Budget, BudgetRequest
 from mandate.workflows.contracts.faults import find_repeated, given_twice, refuse
-from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.policy import Asking, Rule
 from mandate.workflows.contracts.request import By
-from mandate.workflows.contracts.run import EffectEntry, EffectLog, Label, RunStatus
+from mandate.workflows.contracts.run import Label, RunResult, RunStatus
+from mandate.workflows.contracts.tool import CallRequest, ToolResult
 from mandate.workflows.contracts.tool_entry import ToolEntry
 from mandate.workflows.contracts.verification import CheckSpec
 
@@ -103,8 +104,8 @@ class PlanStep(Spec):
         if self.tool is not None:
             found += [
                 ((key,), "belongs to steps of agents and plans; a tool has its own settings")
-                for key in ("budget", "timeout")
-                if key in self.model_fields_set
+                for key, default in (("budget", BudgetRequest()), ("timeout", None))
+                if getattr(self, key) != default
             ]
         refuse([*found, *((("depends_on", *place), message) for place, message in given_twice(self.depends_on))])
         return self
@@ -182,20 +183,71 @@ class StepResult(Record):
     failed: int = 0
 
 
-class PlanResult(Record):
+class PlanResult(RunResult):
     """Result of a plan: under 32 KiB, readable without Mandate; every key is always there."""
 
-    status: RunStatus
-    output: JsonValue = None
-    output_digest: Digest | None = None
-    output_size: int | None = None
-    reason: str | None = None
     steps: tuple[StepResult, ...] = ()
     """As far as there is room; `mandate plan show` has all."""
     steps_digest: Digest | None = None
     """Address of the whole list, as JSON."""
-    usage: Usage = Usage()
-    head: Digest | None = None
-    effects: EffectLog = EffectLog()
-    uncertain: tuple[EffectEntry, ...] = ()
-    tainted: bool = False
+
+
+class EndedCall(Record):
+    """A call of a plan that has its answer."""
+
+    number: int
+    """Its position among all calls of the plan."""
+    answer: ToolResult
+    cost_usd: Usd = Decimal(0)
+
+
+class AdvanceRequest(Record):
+    """Input of `advance_plan`: take in what has ended, and say what to begin."""
+
+    agent: Digest
+    head: Digest
+    ended: tuple[EndedCall, ...] = ()
+    step: int
+    is_stopping: bool = False
+    """Nothing is begun any more."""
+    seconds_left: float | None = None
+
+
+class PlanEnd(Record):
+    """End of a plan."""
+
+    status: RunStatus
+    output: ToolResult | None = None
+    reason: str | None = None
+    steps: tuple[StepResult, ...] = ()
+    """As of `PlanResult`."""
+    steps_digest: Digest | None = None
+
+
+class PlanMove(Record):
+    """Output of `advance_plan`."""
+
+    head: Digest
+    calls: tuple[CallRequest, ...] = ()
+    """To begin now: their positions follow those of the calls before them."""
+    labels: tuple[str, ...] = ()
+    """Steps that they are made for, `look[3]`."""
+    end: PlanEnd | None = None
+    doing: str = ""
+    """How far it is, in words."""
+
+
+class PlanState(Record):
+    """A plan under way, in the state of its run."""
+
+    model_config = ConfigDict(frozen=False)
+
+    told: int = 0
+    """Answers that the plan has taken in."""
+    pending: tuple[int, ...] = ()
+    """Calls whose answers the plan has not taken in, by position."""
+    costs: dict[int, Usd] = {}
+    """Of children among these that have reported."""
+    labels: dict[int, str] = {}
+    """Steps of these."""
+    doing: str = ""

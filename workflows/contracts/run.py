@@ -21,6 +21,9 @@ Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 AGENT_WORKFLOW = "AgentWorkflow"
 """Workflow type of a run of an agent; clients rely on it."""
 
+PLAN_WORKFLOW = "PlanWorkflow"
+"""The same of a plan."""
+
 TASK_QUEUE = "agents"
 """Task queue of `AgentWorkflow` and its activities unless a worker is told otherwise; clients rely on it."""
 

@@ -16,6 +16,7 @@ from mandate.workflows.contracts.decision_lookups import KeptDecision
 from mandate.workflows.contracts.failures import Outcome
 from mandate.workflows.contracts.model import ModelReply, Usage, Words
 from mandate.workflows.contracts.origin import Origin
+from mandate.workflows.contracts.plan import PlanState
 from mandate.workflows.contracts.policy import ToolTotals, Verdict
 from mandate.workflows.contracts.question import OpenQuestions
 from mandate.workflows.contracts.request import Closed, EditedCall, Halt, Refusal, Request
@@ -295,6 +296,8 @@ class RunState(Record):
     """Number of times that the model went back."""
     left_behind: tuple[tuple[int, int], ...] = ()
     """First and last steps of branches that the run went back from, the last 50."""
+    plan: PlanState | None = None
+    """Set in a plan."""
     child: ChildState | None = None
     """Set in a child."""
     children: dict[int, OpenChild] = {}

@@ -50,6 +50,8 @@ class ChildAgent(Record):
     """An agent that a call starts as a child."""
 
     agent: Name
+    is_plan: bool = False
+    """It is a plan."""
     digest: Digest
     """Of its `PinnedAgent` as a child: with the rules of those above it, and what the entry of the tool says."""
     share: BudgetRequest = BudgetRequest()

@@ -179,6 +179,12 @@ class AttemptLimits:
         self._run.answer(index, ToolResult(text=text, error=True, note=attempt))
         self._run.record_step(f"not asked for again: {line}")
 
+    def keep_failed(self, placed: JudgedCall, reason: str) -> None:
+        """Keep an effect that was done wrongly: it is never made again as it is."""
+        if placed.tool.effect.changes_world:
+            digest = rules_recovery.digest_call(placed.call.tool, placed.call.arguments)
+            self._run.state.recovery = rules_recovery.keep_spoiled(self._run.state.recovery, digest, reason)
+
     def find_spoiled(self, index: int, call: CallRequest) -> str | None:
         """Return why a call is not made that was judged before the same one of its turn was done wrongly."""
         if not self._run.has(Change.KEEPS_SPOILED) or index in self._run.state.unclear or call.undoes is not None:

@@ -194,12 +194,14 @@ class RunBudget:
         note = len((its.note or "").encode()) // BYTES_PER_TOKEN + PART_TOKENS
         return (its.context_tokens or its.estimate) + new + note
 
-    def lend(self, child: ChildAgent, model: str) -> Share | str:
+    def lend(self, child: ChildAgent, model: str | None) -> Share | str:
         """Return the share of a child, or why it gets none; what `model` needs for the last answer is kept back."""
         if not self.is_kept:
             return Share(child.share, Amount())
-        size = CallSize(self._estimate(()), self._find_longest(model), self._find_price(model))
-        kept = self._kept(size) if self.is_granted else Amount()
+        kept = Amount()
+        if model is not None and self.is_granted:
+            size = CallSize(self._estimate(()), self._find_longest(model), self._find_price(model))
+            kept = self._kept(size)
         return find_share(self._state.ledger, self.limits, child, kept, time_left=self.find_time_left())
 
     def hold_share(self, key: str, share: Share) -> None:

@@ -84,7 +84,7 @@ class Children:
         assert asked is not None
         depth = its.child.depth if its.child is not None else 0
         reason = rules.find_limit(self._budget.limits, depth=depth, made=its.children_made)
-        share = self._budget.lend(asked, self._route.model)
+        share = self._budget.lend(asked, self._route.model if its.plan is None else None)
         if reason is not None or isinstance(share, str):
             return _refuse(reason or str(share))
         number = its.children_made + 1
@@ -119,12 +119,13 @@ class Children:
         own, run, its = workflow.info().workflow_id, workflow.info().first_execution_run_id, self._run.state
         within = limit + HARD_STOP if limit is not None else None
         due = workflow.now() + within if within is not None else None
+        is_plan = placed.tool.child is not None and placed.tool.child.is_plan
         made = OpenChild(
             number=number, id="", run_id="", begun_at=workflow.now(), due_at=due, resumes=its.control.tree_resumes
         )
         for id_ in rules.list_ids(own, run, number, is_taken=its.child_ids_taken):
             try:
-                handle = await steps.start_child(id_, request, placed.verdict, within=within)
+                handle = await steps.start_child(id_, request, placed.verdict, is_plan=is_plan, within=within)
             except WorkflowAlreadyStartedError:
                 found = await self._look_up(self._ask_for(id_, placed.index))
                 if found is None:
@@ -301,6 +302,8 @@ class Children:
         its.tainted = its.tainted or result.tainted
         its.children = {other: one for other, one in its.children.items() if other != index}
         self._watches.pop(child.id, None)
+        if its.plan is not None:
+            its.plan.costs = {**its.plan.costs, index: result.usage.cost_usd}
         answer = rules.write_answer(child.id, result)
         return Attempted(Outcome.NOT_DONE if answer.error else Outcome.DONE, answer)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
@@ -13,6 +13,7 @@ from mandate.workflows.contracts.budget import BudgetRequest
 from mandate.workflows.contracts.changes import PINS_LOCALLY
 from mandate.workflows.contracts.failures import FailureType, Unreadable
 from mandate.workflows.contracts.marks import Marked, read_as
+from mandate.workflows.contracts.plan import PlanRequest, PlanSpec
 from mandate.workflows.contracts.run import RunRequest
 from mandate.workflows.contracts.session import SaidMessage
 from mandate.workflows.contracts.state import RunState, SessionState
@@ -111,8 +112,47 @@ def pin_request(request: RunRequest) -> PinRequest:
     )
 
 
-def _bad_input(reason: str) -> ApplicationError:
-    allowed = ", ".join(RunRequest.model_fields)
+def is_marked(args: tuple[Any, ...]) -> bool:
+    """Return whether a parent may have started this run."""
+    return len(args) == 1 and isinstance(args[0], Marked)
+
+
+def plan_request_of(args: tuple[Any, ...]) -> PlanRequest | ApplicationError:
+    """Return the request of a plan, or why its run fails at once."""
+    if len(args) != 1 or not isinstance(args[0], dict):
+        return _bad_input("PlanWorkflow takes one JSON object", PlanRequest)
+    try:
+        request = PlanRequest.model_validate(args[0])
+    except ValidationError as error:
+        return _bad_input(validation.sentences(error, PlanRequest, unshown=("input", "token")), PlanRequest)
+    size = input_size.measure(pin_plan_request(request).model_dump(mode="json"))
+    if size > input_size.PAYLOAD_BYTES:
+        return _bad_input(f"plan and input: {input_size.describe_excess(f'{size:,}')}", PlanRequest)
+    return request
+
+
+def pin_plan_request(request: PlanRequest) -> PinRequest:
+    """Return what `pin_agent` must know of the request of a plan."""
+    return PinRequest(
+        agent=request.plan if isinstance(request.plan, str) else request.plan.name,
+        plan=request.plan if isinstance(request.plan, PlanSpec) else None,
+        input=canonical_json(request.input).decode(),
+        requester=request.requester,
+        labels=request.labels,
+        token=request.token,
+        run_id=workflow.info().first_execution_run_id,
+    )
+
+
+def describe_plan(request: PlanRequest) -> str:
+    """Return what a plan is asked, for people."""
+    given = "" if request.input is None else canonical_json(request.input).decode()
+    name = request.plan if isinstance(request.plan, str) else request.plan.name
+    return wording.shorten(f"plan {name}{f': {given}' if given else ''}", GOAL_CHARACTERS)
+
+
+def _bad_input(reason: str, model: type[BaseModel] = RunRequest) -> ApplicationError:
+    allowed = ", ".join(model.model_fields)
     return ApplicationError(
         f"start request: {wording.shorten(reason, 600)} (allowed keys: {allowed})",
         type=FailureType.BAD_INPUT,

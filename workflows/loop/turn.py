@@ -87,16 +87,16 @@ class Turn:
 
         Returns early when the run stops, has to continue as new, or does not know what became of an effect.
         """
-        self._judge()
+        self.judge()
         calls, answers = self._run.state.calls, self._run.state.answers
         open_calls = [index for index, answer in enumerate(answers) if answer is None]
         acting = [index for index in open_calls if self._run.tool(calls[index].tool).effect.changes_world]
         reading = [index for index in open_calls if index not in acting]
         slots = asyncio.Semaphore(PARALLEL_READS)
         if open_calls:
-            await asyncio.gather(*(self._read(index, slots) for index in reading), self._act_in_order(acting))
+            await asyncio.gather(*(self.make(index, slots) for index in reading), self._act_in_order(acting))
 
-    def _judge(self) -> None:
+    def judge(self) -> None:
         """Judge each call that is not judged yet, one after another, and ask people for all that need it at once."""
         asked = []
         for index, call in enumerate(self._run.state.calls):
@@ -131,7 +131,8 @@ class Turn:
             self._run.refresh()
             self.gate.notifications.tell(asked, "asked")
 
-    async def _read(self, index: int, slots: asyncio.Semaphore) -> None:
+    async def make(self, index: int, slots: asyncio.Semaphore) -> None:
+        """Make one call once it may run; its answer stays open when the run has to halt before."""
         if self.children.is_open(index):
             await self._make_call(index)
         elif await self._is_cleared(index):

@@ -83,6 +83,12 @@ def is_doubted(state: RecoveryState, tool: str, arguments: JsonObject) -> bool:
     return bool(state.doubted) and digest_call(tool, arguments) in state.doubted
 
 
+def keep_spoiled(state: RecoveryState, call: Digest, reason: str) -> RecoveryState:
+    """Return `state` with a call that has changed the world and did not pass its checks."""
+    kept = _keep_newest({**state.spoiled, call: wording.shorten(reason, 300)})
+    return state.model_copy(update={"spoiled": kept})
+
+
 def keep_refusal(state: RecoveryState, call: Digest, reason: str) -> RecoveryState:
     """Return `state` with a call that a person has rejected."""
     kept = _keep_newest({**state.refused, call: wording.shorten(reason, 300)})

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from mandate.workflows.contracts.model import OUTPUT_INLINE_BYTES, ModelReply, Usage
+from mandate.workflows.contracts.plan import PlanEnd, PlanResult
 from mandate.workflows.contracts.run import RunResult, RunStatus
 from mandate.workflows.contracts.state import Resolution, RunState
 from mandate.workflows.contracts.tool import ToolResult
@@ -43,6 +44,27 @@ def build_result(
         fewer = result.effects.last[len(result.effects.last) // 2 + 1 :]
         result = result.model_copy(update={"effects": result.effects.model_copy(update={"last": fewer})})
     return result
+
+
+def build_plan_result(result: RunResult, end: PlanEnd | None) -> PlanResult:
+    """Return the result of a plan; `end` is missing where it was stopped or cannot go on."""
+    output = end.output if end is not None else None
+    told: dict[str, Any] = {}
+    if output is not None:
+        told = {"output": output.text if output.digest is None else output.preview}
+        if output.digest is not None:
+            told |= {"output_digest": output.digest, "output_size": output.size}
+        elif output.text is not None:
+            with contextlib.suppress(ValueError):
+                told["output"] = json.loads(output.text)
+    made = PlanResult(
+        **{name: getattr(result, name) for name in RunResult.model_fields} | told,
+        steps=end.steps if end is not None else (),
+        steps_digest=end.steps_digest if end is not None else None,
+    )
+    while len(made.model_dump_json()) > RESULT_BYTES and made.steps:
+        made = made.model_copy(update={"steps": made.steps[: len(made.steps) // 2]})
+    return made
 
 
 def _build_output(resolution: Resolution, stored: ToolResult) -> tuple[Any, str | None]:

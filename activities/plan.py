@@ -1,0 +1,250 @@
+"""A plan under way: what its calls returned, which begin now, how it ends."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+
+import structlog
+from pydantic import JsonValue
+from temporalio import activity
+
+from mandate.activities import failures
+from mandate.activities.checks.findings import parse_value
+from mandate.activities.toolbox import calls as toolbox_calls
+from mandate.activities.transcript import results, sensitive_arguments
+from mandate.activities.transcript.conversation import PLANNED, Conversation, is_planned
+from mandate.activities.transcript.log import TranscriptLog
+from mandate.activities.transcript.pinned_agents import PinnedAgents
+from mandate.workflows.contracts.agent import PinnedAgent
+from mandate.workflows.contracts.base import Digest, canonical_json
+from mandate.workflows.contracts.model import Finish
+from mandate.workflows.contracts.plan import AdvanceRequest, EndedCall, PlanEnd, PlanMove, PlanSpec, StepResult
+from mandate.workflows.contracts.run import RunStatus
+from mandate.workflows.contracts.tool import AgentBinding
+from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, TextPart, UserMessage
+from mandate.workflows.rules import plan_progress, surrogates, wording
+from mandate.workflows.rules.cel.evaluation import Unevaluable
+from mandate.workflows.rules.period_budgets import format_usd
+from mandate.workflows.rules.plan_progress import Ended, Label, Move, NewCall, Progress
+from mandate.workflows.rules.plans import list_needs
+
+VALUES_KEPT, VALUES_BYTES = 8192, 64 << 20
+"""Outputs that a process keeps, by address."""
+
+OUTPUT_SHOWN = 300
+STEPS_BYTES = 14 * 1024
+"""Of the steps that a result shows."""
+
+ACCOUNT = "account"
+"""Key of what the calls of a message have cost, beside their results."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class PlanActivities:
+    """Plans, as they are pinned, and the conversations that hold their calls."""
+
+    def __init__(self, agents: PinnedAgents, transcript: TranscriptLog) -> None:
+        self._agents = agents
+        self._transcript = transcript
+        self._values: OrderedDict[Digest, JsonValue] = OrderedDict()
+        self._bytes = 0
+
+    @activity.defn
+    async def advance_plan(self, request: AdvanceRequest) -> PlanMove:
+        """Take in the calls that have ended, and return those that begin now, or how the plan ends.
+
+        Raises:
+            ApplicationError: a store failure, retried.
+        """
+        structlog.contextvars.bind_contextvars(step=request.step)
+        with failures.translate_store_errors():
+            agent = await self._agents.get(request.agent)
+            assert agent.plan is not None
+            chain = await self._transcript.load(request.head)
+            told = await self._tell(chain.conversation, agent, request.ended)
+            before = (told,) if told is not None else ()
+            whole = chain.conversation.extend(*before)
+            given, calls = await self._read(agent.plan, whole)
+            needs = {step.id: list_needs(step) for step in agent.plan.steps}
+            progress = Progress(agent.plan, needs, given, calls, is_stopping=request.is_stopping)
+            move = progress.advance()
+            message = _write_calls(agent, move.begin)
+            if message is not None:
+                requests = toolbox_calls.read_calls(
+                    agent,
+                    await toolbox_calls.list_digests(agent, chain, self._transcript),
+                    message,
+                    Finish.COMPLETE,
+                    salt=sensitive_arguments.find_salt(chain.conversation),
+                )
+                extended = await self._transcript.append(chain, request.agent, (*before, message))
+                log.info("plan_advanced", begin=len(requests), ended=len(request.ended))
+                labels = tuple(str(new.label) for new in move.begin)
+                return PlanMove(head=extended.head, calls=requests, labels=labels, doing=move.doing)
+            head = request.head
+            if before:
+                head = (await self._transcript.append(chain, request.agent, before)).head
+            end = await self._end(agent.plan, progress, move, needs) if move.is_over else None
+        return PlanMove(head=head, doing=move.doing, end=end)
+
+    async def _tell(
+        self, conversation: Conversation, agent: PinnedAgent, ended: tuple[EndedCall, ...]
+    ) -> UserMessage | None:
+        """Return the message that holds the answers to calls, and what they have cost."""
+        if not ended:
+            return None
+        parts = list[ResultPart | TextPart]()
+        account: dict[str, JsonValue] = {}
+        for one in ended:
+            call = conversation.find_call(one.number)
+            assert call is not None
+            # A note is for models; of a failure it may be the reason.
+            answer = one.answer
+            if not answer.error:
+                answer = answer.model_copy(update={"note": None})
+            parts.append(await results.tell(self._transcript.blobs, call, answer, agent.definition(call.tool)))
+            account[call.call_id] = {"cost_usd": f"{one.cost_usd:f}", "people": answer.cause == "people"}
+        parts.append(TextPart(kind="text", text=canonical_json({ACCOUNT: account}).decode()))
+        return UserMessage(role="user", parts=tuple(parts))
+
+    async def _read(self, plan: PlanSpec, conversation: Conversation) -> tuple[JsonValue, dict[Label, Ended | None]]:
+        """Return the input of a plan, and its calls with their ends."""
+        first, *rest = conversation
+        given = parse_value(first.parts[0].text) if isinstance(first.parts[0], TextPart) else None
+        wanted = _find_read_steps(plan)
+        calls: dict[Label, Ended | None] = {}
+        for message in rest:
+            if isinstance(message, AssistantMessage):
+                calls |= {Label.parse(call.call_id): None for call in message.calls if is_planned(message)}
+                continue
+            account = _read_account(message)
+            for part in message.parts:
+                if isinstance(part, ResultPart) and part.call_id in account:
+                    label = Label.parse(part.call_id)
+                    cost, is_stopped = account[part.call_id]
+                    if part.error:
+                        calls[label] = Ended(None, failure=part.text, cost_usd=cost, is_stopped=is_stopped)
+                        continue
+                    value = await self._find_value(plan, label, part) if label.step in wanted else None
+                    calls[label] = Ended(value, cost_usd=cost)
+        return given, calls
+
+    async def _find_value(self, plan: PlanSpec, label: Label, part: ResultPart) -> JsonValue:
+        """Return the output that a result is: JSON of tools, and of agents that answer with it; else its text."""
+        step = plan.step(label.step)
+        is_text = step.tool is None and step.output_schema is None
+        if part.digest is None:
+            return part.text if is_text else parse_value(part.text)
+        if part.digest not in self._values:
+            content = await results.load_content(self._transcript.blobs, part)
+            text = content.decode(errors="replace")
+            self._values[part.digest] = text if is_text else parse_value(text)
+            self._bytes += len(content)
+            while len(self._values) > VALUES_KEPT or (self._bytes > VALUES_BYTES and len(self._values) > 1):
+                self._values.popitem(last=False)
+                self._bytes = self._bytes * len(self._values) // (len(self._values) + 1)
+        self._values.move_to_end(part.digest)
+        return self._values[part.digest]
+
+    async def _end(
+        self, plan: PlanSpec, progress: Progress, move: Move, needs: Mapping[str, frozenset[str]]
+    ) -> PlanEnd:
+        """Return how a plan ends: its output, and how each step went."""
+        fault = plan_progress.find_end_fault(plan, needs, move)
+        if plan_progress.is_stuck(move):
+            unended = ", ".join(plan_progress.list_unended(move.standings))
+            fault = f"nothing is ready and nothing is under way, and these steps have not ended: {unended}"
+        output = progress.compute_output(move)
+        if type(output) is Unevaluable:
+            fault, output = fault or f"output: {output.reason}", None
+        stored = None
+        if output is not None:
+            text = output if isinstance(output, str) else canonical_json(output).decode()
+            stored = await results.store(self._transcript.blobs, text)
+        steps = [_describe(plan, name, move) for name in (step.id for step in plan.steps)]
+        content = canonical_json([one.model_dump(mode="json") for one in steps])
+        (digest,) = await self._transcript.blobs.put(content)
+        status = RunStatus.COMPLETED if fault is None else RunStatus.DECLINED
+        return PlanEnd(status=status, output=stored, reason=fault, steps=tuple(_keep_room(steps)), steps_digest=digest)
+
+
+def _find_read_steps(plan: PlanSpec) -> set[str]:
+    """Return the steps whose outputs anything reads."""
+    if plan.output is None:
+        needs = {step.id: list_needs(step) for step in plan.steps}
+        read = {*plan_progress.list_last(plan, needs), *(name for names in needs.values() for name in names)}
+    else:
+        read = {step.id for step in plan.steps}
+    return read | {step.id for step in plan.steps if step.success is not None}
+
+
+def _read_account(message: UserMessage) -> dict[str, tuple[Decimal, bool]]:
+    """Return what the calls of a message have cost, and whether people ended them, by their ids."""
+    for part in message.parts:
+        if isinstance(part, TextPart) and part.text.startswith(f'{{"{ACCOUNT}"'):
+            account = json.loads(part.text)[ACCOUNT]
+            return {name: (Decimal(one["cost_usd"]), one["people"]) for name, one in account.items()}
+    return {}
+
+
+def _write_calls(agent: PinnedAgent, begin: tuple[NewCall, ...]) -> AssistantMessage | None:
+    """Return the message that holds the calls that begin."""
+    if not begin:
+        return None
+    assert agent.plan is not None
+    parts = tuple(
+        CallPart(
+            kind="call",
+            call_id=str(new.label),
+            tool=(tool := plan_progress.name_tool(agent.plan, new.step)),
+            arguments=surrogates.repair_text(json.dumps(_find_arguments(agent, tool, new), ensure_ascii=False)),
+        )
+        for new in begin
+    )
+    return AssistantMessage(role="assistant", parts=parts, protocol="runtime", model=PLANNED)
+
+
+def _find_arguments(agent: PinnedAgent, tool: str, new: NewCall) -> JsonValue:
+    """Return what a call is made with; an agent is told why the attempt before failed."""
+    definition = agent.definition(tool)
+    binding = definition.binding if definition is not None else None
+    if not isinstance(binding, AgentBinding) or binding.task is None:
+        return new.value
+    text = new.value if isinstance(new.value, str) else canonical_json(new.value).decode()
+    if new.failure is not None:
+        text += f"\n\n[The attempt before this one failed: {new.failure}]"
+    return {binding.task: text}
+
+
+def _describe(plan: PlanSpec, name: str, move: Move) -> StepResult:
+    """Return how a step went."""
+    step, standing = plan.step(name), move.standings[name]
+    output: JsonValue = standing.output
+    text = "" if output is None else output if isinstance(output, str) else canonical_json(output).decode()
+    if len(text) > OUTPUT_SHOWN:
+        output = wording.shorten(text, OUTPUT_SHOWN)
+    return StepResult(
+        id=name,
+        status=standing.status,
+        output=output,
+        reason=standing.reason,
+        cost_usd=format_usd(standing.cost_usd).removeprefix("$"),
+        attempts=sum(item.attempts for item in standing.items),
+        items=len(standing.items) if step.for_each is not None and standing.values is not None else None,
+        completed=standing.completed,
+        failed=standing.failed,
+    )
+
+
+def _keep_room(steps: list[StepResult]) -> Iterator[StepResult]:
+    """Yield as many steps as a result has room for."""
+    room = STEPS_BYTES
+    for step in steps:
+        short = step.model_copy(update={"output": None, "reason": wording.shorten(step.reason or "", 60) or None})
+        shown = next((one for one in (step, short) if len(one.model_dump_json()) <= room), None)
+        if shown is None:
+            return
+        room -= len(shown.model_dump_json())
+        yield shown

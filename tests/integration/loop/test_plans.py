@@ -1,0 +1,226 @@
+"""Plans: steps of agents, tools and plans, each begun as soon as what it needs is there."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+
+from mandate.workflows.contracts.plan import PlanResult
+from mandate.workflows.contracts.run import RunStatus
+from tests.support.agents import ALLOW_ALL, REQUESTER, Site, new_site
+from tests.support.toolkit import LET_GO, calls_of
+
+
+@pytest.fixture
+def site(tmp_path: Path, client: Client) -> Site:
+    made = new_site(tmp_path, client)
+    made.write("idle", [{"say": "done"}])
+    return made
+
+
+def write(site: Site, name: str, steps: list[dict[str, Any]], **keys: Any) -> None:
+    (site.folder / "plans").mkdir(exist_ok=True)
+    tools = [{"python": f"tests.support.toolkit:{tool}"} for tool in ("look", "look_bad", "pay", "send")]
+    plan = {"name": name, "steps": steps, "tools": tools, "policy": ALLOW_ALL, "requester": "anyone", **keys}
+    (site.folder / "plans" / f"{name}.yaml").write_text(json.dumps(plan))
+
+
+async def start(site: Site, plan: Any, given: Any = None, **keys: Any) -> WorkflowHandle[Any, PlanResult]:
+    return await site.client.start_workflow(
+        "PlanWorkflow",
+        {"plan": plan, "input": given, "requester": REQUESTER, **keys},
+        id=f"plan-{uuid4().hex[:8]}",
+        task_queue=site.queue,
+        result_type=PlanResult,
+    )
+
+
+def statuses(result: PlanResult) -> dict[str, str]:
+    return {step.id: step.status for step in result.steps}
+
+
+async def test_steps_of_agents_and_tools_are_made_as_their_needs_are_met(site: Site) -> None:
+    site.write("writer", [{"say": "a poem"}])
+    write(
+        site,
+        "poem",
+        [
+            {"id": "pay", "tool": "pay", "input": {"order": "input.order"}, "depends_on": ["write"]},
+            {"id": "write", "agent": "writer", "input": "'Write of ' + steps.seen.output"},
+            {"id": "seen", "tool": "look", "input": {"what": "input.what"}},
+        ],
+        output="{'poem': steps.write.output, 'paid': steps.pay.output.paid}",
+    )
+    async with site.serving():
+        handle = await start(site, "poem", {"what": "the sea", "order": 7})
+        result = await handle.result()
+
+    assert (result.status, result.reason) == (RunStatus.COMPLETED, None)
+    assert result.output == {"poem": "a poem", "paid": 1.0}
+    assert statuses(result) == {"pay": "completed", "write": "completed", "seen": "completed"}
+    assert [call.tool for call in calls_of(handle.id)] == ["look", "pay"]
+    assert result.effects.count == 1
+
+
+async def test_a_fan_out_runs_side_by_side_and_keeps_the_order_of_its_items(site: Site) -> None:
+    write(
+        site,
+        "many",
+        [
+            {"id": "each", "for_each": "input", "tool": "look", "input": {"what": "string(item)", "seconds": "0.2"}},
+            {"id": "sum", "agent": "counter", "input": "string(size(steps.each.output)) + steps.each.output[3]"},
+        ],
+    )
+    site.write("counter", [{"expect": {"user": "*20looked at 3*"}, "say": "counted"}])
+    async with site.serving():
+        handle = await start(site, "many", list(range(20)))
+        result = await handle.result()
+
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "counted")
+    calls = calls_of(handle.id, "look")
+    began, ended = [call.began for call in calls], [call.ended or 0 for call in calls]
+    assert max(began) < min(ended)
+    (each,) = [step for step in result.steps if step.id == "each"]
+    assert (each.items, each.completed, each.failed) == (20, 20, 0)
+
+
+async def test_a_failed_branch_skips_only_those_that_need_it(site: Site) -> None:
+    write(
+        site,
+        "branches",
+        [
+            {"id": "bad", "tool": "look_bad", "input": {"shelf": "1"}},
+            {"id": "after", "tool": "look", "input": {"what": "steps.bad.output"}},
+            {"id": "last", "tool": "look", "input": {"what": "'x'"}, "depends_on": ["after"]},
+            {"id": "good", "tool": "look", "input": {"what": "'y'"}},
+            {"id": "then", "tool": "look", "input": {"what": "steps.good.output"}},
+        ],
+    )
+    async with site.serving():
+        handle = await start(site, "branches")
+        result = await handle.result()
+
+    assert result.status is RunStatus.DECLINED
+    assert statuses(result) == {
+        "bad": "failed", "after": "skipped", "last": "skipped", "good": "completed", "then": "completed",
+    }  # fmt: skip
+    reasons = {step.id: step.reason for step in result.steps}
+    assert "the shelf is empty" in str(reasons["bad"])
+    assert str(reasons["after"]).startswith("step 'bad' failed: ")
+    assert result.output == {"last": None, "then": "looked at looked at y"}
+
+
+@pytest.mark.parametrize(("needs", "status"), [(3, RunStatus.COMPLETED), (4, RunStatus.DECLINED)])
+async def test_so_many_of_a_fan_out_must_end_well(site: Site, needs: int, status: RunStatus) -> None:
+    write(
+        site,
+        "most",
+        [
+            {"id": "each", "for_each": "input", "needs": needs, "tool": "look", "input": {"what": "string(10 / item)"}},
+            {"id": "then", "tool": "look", "input": {"what": "string(size(steps.each.output))"}},
+        ],
+    )
+    async with site.serving():
+        handle = await start(site, "most", [1, 2, 0, 5])
+        result = await handle.result()
+
+    assert result.status is status
+    (each,) = [step for step in result.steps if step.id == "each"]
+    # Once it is sure that too few end well, no other begins.
+    assert (each.completed, each.failed) == ((3, 1) if needs == 3 else (0, 1))
+    assert each.status == ("completed" if needs == 3 else "failed")
+
+
+async def test_a_condition_skips_a_step_and_a_failure_may_be_let_pass_or_end_the_plan(site: Site) -> None:
+    write(
+        site,
+        "odd",
+        [
+            {"id": "never", "tool": "look", "input": {"what": "'n'"}, "when": "input == 'yes'"},
+            {"id": "after", "tool": "look", "input": {"what": "steps.never.output == null ? 'null' : 'x'"}},
+            {"id": "weak", "tool": "look_bad", "input": {"shelf": "1"}, "on_failure": "continue"},
+            {"id": "on", "tool": "look", "input": {"what": "steps.weak.status"}},
+        ],
+    )
+    write(
+        site,
+        "ends",
+        [
+            {"id": "bad", "tool": "look_bad", "input": {"shelf": "1"}, "on_failure": "stop"},
+            {"id": "slow", "tool": "look", "input": {"what": "'s'", "held": "true"}},
+            {"id": "after", "tool": "look", "input": {"what": "steps.slow.output"}},
+        ],
+    )
+    async with site.serving():
+        odd = await (await start(site, "odd", "no")).result()
+        handle = await start(site, "ends")
+        async with asyncio.timeout(20):
+            while len(calls_of(handle.id, "look_bad")) < 3:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        LET_GO.add(handle.id)
+        ends = await handle.result()
+
+    assert statuses(odd) == {"never": "skipped", "after": "completed", "weak": "failed", "on": "completed"}
+    assert odd.status is RunStatus.COMPLETED
+    assert odd.output == {"after": "looked at null", "on": "looked at failed"}
+    assert statuses(ends) == {"bad": "failed", "slow": "completed", "after": "stopped"}
+    assert str(ends.reason).startswith("step 'bad' failed: ")
+
+
+async def test_an_agent_is_told_why_the_attempt_before_failed(site: Site) -> None:
+    write(
+        site,
+        "again",
+        [{"id": "try", "agent": "worker", "input": "'Go.'", "success": "output == 'good'", "attempts": 3}],
+    )
+    site.write("worker", [{"say": "${input}"}])
+    async with site.serving():
+        handle = await start(site, "again")
+        result = await handle.result()
+        goals = [(await site.agents.handle(f"{handle.id}/c{n}").query("state"))["goal"] for n in (1, 2, 3)]
+
+    assert result.status is RunStatus.DECLINED
+    (step,) = result.steps
+    assert (step.status, step.attempts) == ("failed", 3)
+    assert "[The attempt before this one failed: its output is no success: output == 'good']" in goals[1]
+
+
+async def test_a_plan_that_is_data_names_agents_of_the_workers(site: Site) -> None:
+    site.write("writer", [{"say": "a poem"}])
+    steps = [{"id": "write", "agent": "writer"}, {"id": "more", "agent": "writer", "input": "steps.write.output"}]
+    async with site.serving():
+        result = await (await start(site, {"name": "made", "steps": steps}, "Write.")).result()
+        told = []
+        for plan in ("nothing", {"name": "x", "steps": [{"id": "a", "agent": "nobody"}]},
+                     {"name": "x", "steps": [{"id": "a", "tool": "pay"}]}, {"name": "x", "steps": []}, 7):  # fmt: skip
+            with pytest.raises(WorkflowFailureError) as failed:
+                await (await start(site, plan)).result()
+            told.append(getattr(failed.value.cause, "message", ""))
+
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "a poem")
+    assert told[0] == "plan: 'nothing' is not a plan of these workers; they have: none"
+    assert "there is no agent 'nobody'" in told[1]
+    assert "a plan as data has no tool 'pay'" in told[2]
+    assert "plan" in told[3]
+    assert "plan" in told[4]
+
+
+async def test_a_plan_below_a_plan_reports_its_output(site: Site) -> None:
+    write(site, "inner", [{"id": "seen", "tool": "look", "input": {"what": "input"}}])
+    write(
+        site,
+        "outer",
+        [
+            {"id": "first", "plan": "inner", "input": "'a'"},
+            {"id": "second", "plan": "inner", "input": "steps.first.output"},
+        ],
+    )
+    async with site.serving():
+        result = await (await start(site, "outer")).result()
+
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "looked at looked at a")

@@ -1,0 +1,151 @@
+"""A plan under way in its run: calls that overlap, each begun as soon as what it needs is there."""
+
+import asyncio
+from decimal import Decimal
+
+from temporalio import workflow
+
+from mandate.workflows import steps
+from mandate.workflows.contracts.plan import AdvanceRequest, EndedCall, PlanEnd, PlanState
+from mandate.workflows.contracts.tool import CallRequest, ToolResult
+from mandate.workflows.loop.attempts import AttemptLimits
+from mandate.workflows.loop.control import Control
+from mandate.workflows.loop.run import Run
+from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall
+from mandate.workflows.loop.turn import Turn
+from mandate.workflows.rules import wording
+
+TOLD = CallRequest(tool="-")
+"""In the place of a call that the plan has taken in: positions are never used again."""
+
+
+class PlanAttempts(AttemptLimits):
+    """Failures of a plan's calls, which the plan counts by itself, step by step."""
+
+    def count_outcome(self, placed: JudgedCall, made: CallOutcome) -> ToolResult:
+        """Return the answer; one that did not pass its checks is a failure."""
+        if made.failed is None:
+            return made.answer
+        failed = f"did not pass: {made.failed}"
+        self.keep_failed(placed, failed)
+        return ToolResult(text=wording.shorten(failed, 1000), error=True, unfit=True)
+
+    def find_earlier_failure(self, call: CallRequest) -> str | None:
+        """Return nothing: a step that failed is made again as its plan says; what was done wrongly is not."""
+        del call
+        return None
+
+
+class PlanCalls:
+    """The calls of one plan: all that have ended since are told to it together."""
+
+    def __init__(self, run: Run, control: Control, turn: Turn) -> None:
+        self._run = run
+        self._control = control
+        self._turn = turn
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+
+    @property
+    def _state(self) -> PlanState:
+        assert self._run.state.plan is not None
+        return self._run.state.plan
+
+    @property
+    def has_news(self) -> bool:
+        """True if the plan has not begun, or some call has ended that it has not taken in."""
+        answers = self._run.state.answers
+        return not answers or any(answers[index] is not None for index in self._state.pending)
+
+    async def close(self) -> None:
+        """Tell the plan what has ended, and give up the rest: nothing of it begins any more."""
+        await self.advance(is_stopping=True)
+        self._run.release_open_calls()
+        its = self._run.state
+        its.calls, its.answers, its.verdicts = (), (), ()
+        self._state.pending = ()
+
+    async def advance(self, *, is_stopping: bool = False) -> PlanEnd | None:
+        """Tell the plan what has ended, and open what it begins; return how it ends."""
+        its, plan = self._run.state, self._state
+        ended = tuple(index for index in plan.pending if its.answers[index] is not None)
+        told = tuple(self._describe(index) for index in ended)
+        move = await steps.advance_plan(
+            AdvanceRequest(
+                agent=its.agent.digest,
+                head=its.head,
+                ended=told,
+                step=its.step + 1,
+                is_stopping=is_stopping or self._turn.budget.find_time_exceeded() is not None,
+            ),
+            locally=self._run.perform_locally(None),
+        )
+        its.head, its.step = move.head, its.step + 1
+        plan.told += len(ended)
+        plan.doing = move.doing
+        self._forget(ended)
+        self._open(move.calls, move.labels)
+        self._run.record_step(move.doing)
+        return move.end
+
+    def _describe(self, index: int) -> EndedCall:
+        answer = self._run.state.answers[index]
+        assert answer is not None
+        cost = self._state.costs.get(index, Decimal(0))
+        return EndedCall(number=index, answer=answer.model_copy(update={"preview": ""}), cost_usd=cost)
+
+    def _forget(self, ended: tuple[int, ...]) -> None:
+        """Keep nothing of calls that the plan has taken in but their places."""
+        its, plan, gone = self._run.state, self._state, set(ended)
+        if not gone:
+            return
+        plan.pending = tuple(index for index in plan.pending if index not in gone)
+        plan.costs = {index: cost for index, cost in plan.costs.items() if index not in gone}
+        plan.labels = {index: label for index, label in plan.labels.items() if index not in gone}
+        its.calls = tuple(TOLD if index in gone else call for index, call in enumerate(its.calls))
+        done = ToolResult(text="")
+        its.answers = tuple(done if index in gone else answer for index, answer in enumerate(its.answers))
+        its.verdicts = tuple(None if index in gone else verdict for index, verdict in enumerate(its.verdicts))
+        its.edits = {index: edit for index, edit in its.edits.items() if index not in gone}
+        its.notes = {index: note for index, note in its.notes.items() if index not in gone}
+        its.asked = {index: asked for index, asked in its.asked.items() if index not in gone}
+        its.signed = {index: signed for index, signed in its.signed.items() if index not in gone}
+
+    def _open(self, calls: tuple[CallRequest, ...], labels: tuple[str, ...]) -> None:
+        its, plan = self._run.state, self._state
+        first = len(its.calls)
+        its.calls = (*its.calls, *calls)
+        misfits = (ToolResult(text=call.misfit, error=True) if call.misfit else None for call in calls)
+        its.answers = (*its.answers, *misfits)
+        its.verdicts = (*its.verdicts, *(None for _ in calls))
+        numbers = range(first, first + len(calls))
+        plan.pending = (*plan.pending, *numbers)
+        plan.labels = {**plan.labels, **dict(zip(numbers, labels, strict=True))}
+
+    async def act(self) -> None:
+        """Make the open calls side by side, until the plan has news or the run has to halt."""
+        self._turn.judge()
+        for index in self._state.pending:
+            if self._run.state.answers[index] is None and index not in self._tasks:
+                self._tasks[index] = asyncio.create_task(self._turn.make(index, self._slots))
+        try:
+            await workflow.wait_condition(lambda: self.has_news or self._are_done or self._control.is_halting)
+            if self._control.is_halting:
+                await asyncio.gather(*self._tasks.values())
+        except asyncio.CancelledError:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            raise
+        for index, task in list(self._tasks.items()):
+            if task.done():
+                del self._tasks[index]
+                task.result()
+
+    @property
+    def _are_done(self) -> bool:
+        return all(task.done() for task in self._tasks.values())
+
+
+MOST_AT_ONCE = 500
+"""Calls of a plan that are in flight at once, whatever it says."""
