@@ -93,10 +93,10 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         before = f", the last {len(its.effects.last)}" if hidden else ""
         out.print(Text(f"changed the world {quantities.count_times(its.effects.count)}{before}", style="bold"))
         print_table(out, _effects(its.effects.last), indent=2)
-    if its.uncertain:
+    if uncertain := its.list_uncertain():
         out.print(Text("unknown whether it happened", style="bold red"))
-        print_table(out, _effects(its.uncertain), indent=2)
-    out.print(Text.assemble(("used", "bold"), f"  {wording.describe_usage(its.usage)}"))
+        print_table(out, _effects(uncertain), indent=2)
+    out.print(Text.assemble(("used", "bold"), f"  {wording.describe_usage(its.sum_usage())}"))
     if record.budget is not None:
         print_budget(out, record.budget, is_going_on=its.ended is None)
 

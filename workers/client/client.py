@@ -256,16 +256,21 @@ class AgentClient:
         except messages.RunIsOver as error:
             raise messages.RunIsOver(f"{error}; {wording.GO_ON}") from None
 
-    async def pause(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
-        """Let a run begin nothing new until it is resumed."""
-        return await messages.pause(self.client, workflow_id, messages.read_words(Halt, by=by, reason=reason))
+    async def pause(self, workflow_id: str, *, by: str, reason: str = "", tree: bool = False) -> Told:
+        """Let a run begin nothing new until it is resumed; with `tree`, all runs below it too."""
+        halt = messages.read_words(Halt, by=by, reason=reason, tree=tree)
+        return await messages.pause(self.client, workflow_id, halt)
 
-    async def resume(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
-        """Let a paused run go on."""
-        return await messages.resume(self.client, workflow_id, messages.read_words(Halt, by=by, reason=reason))
+    async def resume(self, workflow_id: str, *, by: str, reason: str = "", tree: bool = False) -> Told:
+        """Let a paused run go on, and what was paused with it; with `tree`, also what was paused by itself below it."""
+        halt = messages.read_words(Halt, by=by, reason=reason, tree=tree)
+        return await messages.resume(self.client, workflow_id, halt)
 
     async def stop(self, workflow_id: str, *, by: str, reason: str = "", keep: bool = False) -> Told:
-        """Let a run finish the call in hand and end as `stopped`; what it did is taken back where it may, or kept."""
+        """Let a run finish the call in hand and end as `stopped`; what it did is taken back where it may, or kept.
+
+        All runs below it are stopped too, and before it.
+        """
         return await messages.stop(self.client, workflow_id, messages.read_words(Stop, by=by, reason=reason, keep=keep))
 
 

@@ -3,6 +3,7 @@
 run_history: state of a run, built from events
 requests: requests and decisions
 budget_history: budget of a run
+children: children of a run
 models: models of a run
 local_activities: local activities in a history
 events: events for people
