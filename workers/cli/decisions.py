@@ -12,7 +12,7 @@ from mandate.workers.cli import edit, identity, prompts, request_names, request_
 from mandate.workers.cli.connection import Connection, elsewhere
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation
-from mandate.workers.client import decisions, inbox
+from mandate.workers.client import answers, decisions
 from mandate.workers.client.decisions import Found, SentDecision, Target
 from mandate.workers.history.record import read_arguments
 from mandate.workflows.contracts.base import DIGEST_PATTERN, canonical_json, digest_of
@@ -132,7 +132,7 @@ async def look_up(call: Invocation, connection: Connection, targets: Sequence[Ta
     try:
         return await decisions.look_up(connection.client, targets)
     except decisions.RunUnavailable as error:
-        if isinstance(error.cause, inbox.Unknown):
+        if isinstance(error.cause, answers.Unknown):
             where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
             raise CliError(f"there is no run {error.workflow_id!r} in {where}") from None
         queue = error.cause.unserved

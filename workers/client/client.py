@@ -13,7 +13,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from mandate.workers.client import earlier_run, inbox, messages, sessions
+from mandate.workers.client import answers, earlier_run, inbox, messages, sessions
 from mandate.workers.client.earlier_run import UsedId
 from mandate.workers.client.updates import Patience
 from mandate.workers.converter import data_converter
@@ -227,13 +227,15 @@ class AgentClient:
         """Return the handle of a run by its workflow id."""
         return self.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=RunResult)
 
-    async def inbox(self, *, group: str | None = None, agent: str | None = None) -> inbox.Inbox:
+    async def inbox(
+        self, *, group: str | None = None, agent: str | None = None, root: str | None = None
+    ) -> inbox.Inbox:
         """Return all that runs want from people; see `inbox.read_inbox`."""
-        return await inbox.read_inbox(self.client, group=group, agent=agent)
+        return await inbox.read_inbox(self.client, group=group, agent=agent, root=root)
 
     async def open_requests(self, workflow_id: str) -> OpenRequests:
-        """Return the requests of one run to people; raise as `inbox.open_requests`."""
-        return await inbox.open_requests(self.client, workflow_id)
+        """Return the requests of one run to people; raise as `answers.open_requests`."""
+        return await answers.open_requests(self.client, workflow_id)
 
     async def decide(self, workflow_id: str, decision: Decision) -> Receipt:
         """Answer one request of a run; raises as `messages.decide`."""
