@@ -10,4 +10,5 @@ events: events for people
 record: reads a run: history and conversation
 token_use: tokens of each step's request
 stream: events while a run goes on
+tree: runs below a run, and their ends
 """

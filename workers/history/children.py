@@ -1,15 +1,20 @@
 """Children of a run as its history tells of them: those that it has started, and what they reported."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 from temporalio.api.common.v1 import Payload
 from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client
 from temporalio.converter import DataConverter
 
+from mandate.workers.client.earlier_run import find_earlier_run
+from mandate.workers.client.rounds import AT_A_TIME
 from mandate.workflows.contracts.children import CHILD_DONE, ChildRequest, FindReport, OpenChild, ReportFound
 from mandate.workflows.contracts.marks import Marked, read_as
+from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import RunResult
 from mandate.workflows.contracts.state import RunState
 from mandate.workflows.rules.children import build_unknown
@@ -20,6 +25,9 @@ UNTOLD = "it has ended, and nobody could tell what it did"
 
 ENDED_KEPT = 20
 """Children that have reported, the last ones."""
+
+OPEN_SHOWN = 20
+"""Children that have not reported whose status is looked up, the first ones."""
 
 
 @dataclass(slots=True)
@@ -52,6 +60,29 @@ class ChildReported:
 
     child: Child
     result: RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStatus:
+    """Status of a child: as it reported, or as Temporal tells of one that has not."""
+
+    workflow_id: str
+    agent: str
+    status: str
+    reason: str | None = None
+    usage: Usage | None = None
+    """`None` for one that goes on, or left no result."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return one entry of `-o json`; `cost_usd` is `null` where it is not known."""
+        known = self.usage if self.usage is not None and not self.usage.unpriced_calls else None
+        return {
+            "workflow_id": self.workflow_id,
+            "agent": self.agent,
+            "status": self.status,
+            "reason": self.reason,
+            "cost_usd": f"{known.cost_usd:f}" if known is not None else None,
+        }
 
 
 @dataclass(slots=True)
@@ -170,6 +201,26 @@ class ChildHistory:
         del self.open[child.index]
         self.ended = [*self.ended, child][-ENDED_KEPT:]
         return ChildReported(child, result)
+
+
+async def read_children(client: Client, history: ChildHistory) -> tuple[ChildStatus, ...]:
+    """Return the last children that have reported, then those that have not, a few of which are looked up at once."""
+    slots = asyncio.Semaphore(AT_A_TIME)
+
+    async def look(child: Child) -> ChildStatus:
+        async with slots:
+            found = await find_earlier_run(client, child.workflow_id)
+        if found is None:
+            return ChildStatus(child.workflow_id, child.agent, "gone", "Temporal does not tell of it")
+        usage = found.result.usage if found.result is not None else None
+        return ChildStatus(child.workflow_id, child.agent, found.status, found.reason, usage)
+
+    ended = [
+        ChildStatus(child.workflow_id, child.agent, str(its.status), its.reason, its.usage)
+        for child in history.ended
+        if (its := child.result) is not None
+    ]
+    return (*ended, *await asyncio.gather(*map(look, list(history.open.values())[:OPEN_SHOWN])))
 
 
 def _read_open(state: RunState, index: int, one: OpenChild) -> Child:

@@ -75,6 +75,8 @@ class RunHistory:
     head: Digest | None = None
     step: int = 0
     usage: Usage = field(default_factory=Usage)
+    usage_below: Usage = field(default_factory=Usage)
+    """The part of it that children took which have reported since the run last continued as new."""
     effects: EffectLog = field(default_factory=EffectLog)
     uncertain: tuple[EffectEntry, ...] = ()
     """Its own calls; of a run that has ended with a result, those of its children too."""
@@ -319,7 +321,8 @@ class RunHistory:
         """Take what a child has done into the run, as the run itself does."""
         child, result = told.child, told.result
         is_known = rules_children.is_told(child.workflow_id, result)
-        self.usage = self.usage + self.budget.settle_share(child.key, result.usage, is_known=is_known)
+        counted = self.budget.settle_share(child.key, result.usage, is_known=is_known)
+        self.usage, self.usage_below = self.usage + counted, self.usage_below + counted
         below = rules_children.name_uncertain(child.workflow_id, result.uncertain)
         self.uncertain_below = (*self.uncertain_below, *below)[-rules_children.UNCERTAIN_KEPT :]
         call = self.calls[child.index]
