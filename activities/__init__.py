@@ -1,6 +1,7 @@
 """Activities: everything that touches the world.
 
 agent: start of a run
+other_runs: state of other runs
 origin: run that another one goes on from
 session: sessions, as they are kept
 children: starts and ends of children

@@ -14,12 +14,11 @@ from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowHandle,
     WorkflowHistoryEventFilterType,
-    WorkflowQueryFailedError,
 )
 from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
-from mandate.activities import failures
+from mandate.activities import failures, heartbeat, other_runs
 from mandate.activities.keyring import Keyring
 from mandate.activities.toolbox import arguments
 from mandate.activities.transcript.blobs import BlobMissing
@@ -28,7 +27,6 @@ from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest, JsonObject, canonical_json
 from mandate.workflows.contracts.children import ChildRequest, FindReport, ReportFound
-from mandate.workflows.contracts.failures import NOT_BEGUN
 from mandate.workflows.contracts.marks import METADATA_KEY, MarkKind
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.run import AGENT_WORKFLOW, EffectEntry, EffectLog, RunResult, RunStatus
@@ -37,8 +35,6 @@ from mandate.workflows.contracts.tool import AgentBinding, Tool
 from mandate.workflows.rules import plain_text, wording
 from mandate.workflows.rules.children import build_unknown
 from mandate.workflows.rules.result import sum_usage
-
-QUERY_SECONDS = 15.0
 
 ENDING_SECONDS, ENDING_PAUSE_SECONDS = 5.0, 0.2
 """Time for a child that has said that it ends, and between looks at it."""
@@ -124,6 +120,10 @@ class ChildActivities:
             RPCError: Temporal, or the child, does not answer now; retried.
             ApplicationError: a conversation cannot be read now.
         """
+        async with heartbeat.send_heartbeats():
+            return await self._find(request)
+
+    async def _find(self, request: FindReport) -> ReportFound:
         client = activity.client()
         newest = client.get_workflow_handle(request.child)
         try:
@@ -187,13 +187,23 @@ class ChildActivities:
             return build_unknown(handle.id, "its result was not made by a worker of this installation")
         reason = _describe_end(closing)
         try:
-            async with asyncio.timeout(QUERY_SECONDS):
-                state: RunState = await handle.query("state", result_type=RunState)
-        except WorkflowQueryFailedError as error:
-            if NOT_BEGUN in error.message:
-                return _build(handle.id, None, reason)
-            return build_unknown(handle.id, f"{reason}; nobody could tell what it did: {error.message}")
+            state = await other_runs.query_state(handle)
+        except other_runs.Unbegun:
+            return _build(handle.id, None, reason)
+        except other_runs.TellsNothing as error:
+            return build_unknown(handle.id, f"{reason}; nobody could tell what it did: {error}")
+        await _cancel_below(state)
         return _build(handle.id, state, reason)
+
+
+async def _cancel_below(state: RunState) -> None:
+    """Cancel the children of a run that was ended from outside: nobody waits for them, and nobody else tells them."""
+    for child in state.children.values():
+        try:
+            await activity.client().get_workflow_handle(child.id).cancel()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
 
 
 async def _wait_for_end(

@@ -1,21 +1,18 @@
 """Runs that go on with the conversation of another one: where it stood, and what it did after that."""
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from temporalio import activity
 from temporalio.client import (
     Client,
     WorkflowExecutionStatus,
-    WorkflowHandle,
     WorkflowHistoryEventFilterType,
-    WorkflowQueryFailedError,
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from mandate.activities import other_runs
 from mandate.activities.toolbox import arguments
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.transcript import results, sensitive_arguments
@@ -23,7 +20,6 @@ from mandate.activities.transcript.log import Chain, TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest
-from mandate.workflows.contracts.failures import AHEAD, NOT_BEGUN
 from mandate.workflows.contracts.origin import MOST_EARLIER, ContinuesRequest, EarlierCall, Origin
 from mandate.workflows.contracts.run import AGENT_WORKFLOW
 from mandate.workflows.contracts.state import RunState
@@ -31,19 +27,11 @@ from mandate.workflows.contracts.tool import ToolResult
 from mandate.workflows.contracts.transcript import AssistantMessage, CallPart, ResultPart, UserMessage
 from mandate.workflows.rules import effects, origins, plain_text, quantities, recovery, wording
 
-QUERY_SECONDS = 20.0
-
 TEXT_CHARACTERS = 300
 """Of a result of an earlier call, which the model is told when it asks for the same."""
 
 NOT_MADE = "not made: the run that this one goes on from ended before people had approved it"
 NO_ANSWER = "not known: the run that this one goes on from had no answer to it yet"
-
-UNSTARTED = "closed before WorkflowTaskStarted"
-"""In the server's answer to a query to a run that was ended before anything of it was in its history."""
-
-AHEAD_PAUSE_SECONDS = 0.2
-"""Time between queries to a run that is ahead of its history."""
 
 
 class NoOrigin(Exception):
@@ -171,17 +159,11 @@ class Origins:
             raise NoOrigin(f"run_id: {asked.run_id!r} has gone on as another run; leave run_id out, or name the last")
         exact = client.get_workflow_handle(asked.run, run_id=described.run_id)
         try:
-            async with asyncio.timeout(QUERY_SECONDS):
-                state = await _query_state(exact)
-        except WorkflowQueryFailedError as error:
-            kind = NotBegun if NOT_BEGUN in error.message else NoOrigin
-            raise kind(f"run: {asked.run!r} tells nothing of itself: {error.message}") from None
-        except TimeoutError:
-            raise RPCError("the run did not answer in time", RPCStatusCode.DEADLINE_EXCEEDED, b"") from None
-        except RPCError as error:
-            if UNSTARTED not in error.message:
-                raise
-            raise NotBegun(f"run: {asked.run!r} was ended before it began its work") from None
+            state = await other_runs.query_state(exact)
+        except other_runs.Unbegun as error:
+            raise NotBegun(f"run: {asked.run!r} {error}") from None
+        except other_runs.TellsNothing as error:
+            raise NoOrigin(f"run: {asked.run!r} tells nothing of itself: {error}") from None
         first = described.raw_description.workflow_execution_info.first_run_id or described.run_id
         return described.run_id, first, state
 
@@ -252,18 +234,6 @@ class Origins:
                 f"{MOST_EARLIER} such calls can be kept in mind; go on from a later step"
             )
         return joined
-
-
-async def _query_state(handle: WorkflowHandle[Any, Any]) -> RunState:
-    """Return how a run stands, once its worker can tell."""
-    while True:
-        try:
-            state: RunState = await handle.query("state", result_type=RunState)
-            return state
-        except WorkflowQueryFailedError as error:
-            if AHEAD not in error.message:
-                raise
-            await asyncio.sleep(AHEAD_PAUSE_SECONDS)
 
 
 def _describe(agent: PinnedAgent, call: CallPart, digest: Digest, step: int) -> EarlierCall:

@@ -455,6 +455,7 @@ async def find_report(request: FindReport) -> ReportFound:
         ReportFound,
         start_to_close_timeout=timedelta(seconds=45),
         schedule_to_close_timeout=timedelta(minutes=5),
+        heartbeat_timeout=HEARTBEAT,
         retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30)),
         summary=wording.shorten(f"find_report {request.child}", wording.SUMMARY_CHARACTERS),
     )

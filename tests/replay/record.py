@@ -20,10 +20,11 @@ from mandate.workers.client.client import connect
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.loop import people, run
 from tests.support.agents import Site, new_site
+from tests.support.agents import continued as went_on
 from tests.support.http_peer import Reply, http_peer
 from tests.support.mcp_peer import COMMAND
 from tests.support.people import ASK_ALL, PEOPLE, asked, decide, decision, refusal_of, write_people
-from tests.support.toolkit import BOOKED, calls_of
+from tests.support.toolkit import BOOKED, LET_GO, calls_of
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -501,6 +502,70 @@ async def forked(site: Site) -> Started:
     return handle
 
 
+def write_tree(site: Site) -> None:
+    """A run with three children in a turn, which allow themselves all but what it denies."""
+    deny = {"id": "no-13", "match": {"tools": ["pay"]}, "when": "args.order == 13", "verdict": "deny"}
+    tasks = [{"helper": {"task": f"part {number}"}} for number in (1, 2, 3)]
+    allow = {"id": "all", "match": {}, "verdict": "allow"}
+    site.write("led", [{"call": tasks}, {"say": "done"}], tools=[{"agent": "helper"}], policy=[deny, allow])
+    work = [
+        {"call": [{"pay": {"order": 13}}, {"pay": {"order": 1}}]},
+        {"call": [{"look": {"what": "a", "held": True}}]},
+        {"say": "It is a."},
+    ]
+    site.write("helper", work)
+
+
+async def led(site: Site) -> Started:
+    """A run whose children report by events of it, and one is terminated."""
+    write_tree(site)
+    async with site.serving(identity="worker"):
+        handle = await site.start("led")
+        ids = [f"{handle.id}/c{number}" for number in (1, 2, 3)]
+        await all_reached(ids)
+        await handle.execute_update("pause", {"by": "ann@example.com", "tree": True})
+        await handle.execute_update("resume", {"by": "ann@example.com", "tree": True})
+        await site.client.get_workflow_handle(ids[2]).terminate(reason="by hand")
+        LET_GO.update(ids)
+        await handle.result()
+    return handle
+
+
+async def told(site: Site) -> Started:
+    """The part of a run that asks its children to report, since it has continued as new."""
+    write_tree(site)
+    async with site.serving(identity="worker"):
+        handle = await site.start("led")
+        ids = [f"{handle.id}/c{number}" for number in (1, 2, 3)]
+        await all_reached(ids)
+        await went_on(handle)
+        LET_GO.update(ids[:2])
+        await handle.execute_update("stop", {"by": "ann@example.com"})
+        LET_GO.update(ids)
+        await handle.result()
+    return site.client.get_workflow_handle(handle.id)
+
+
+async def below(site: Site) -> Started:
+    """A child that its parent tells to report, and to stop."""
+    write_tree(site)
+    async with site.serving(identity="worker"):
+        handle = await site.start("led")
+        ids = [f"{handle.id}/c{number}" for number in (1, 2, 3)]
+        await all_reached(ids)
+        await went_on(handle)
+        await handle.execute_update("stop", {"by": "ann@example.com"})
+        LET_GO.update(ids)
+        await handle.result()
+    return site.client.get_workflow_handle(ids[0])
+
+
+async def all_reached(ids: list[str]) -> None:
+    """Wait until each of these runs has made its held call."""
+    while not all(calls_of(one, "look") for one in ids):
+        await asyncio.sleep(0.05)
+
+
 RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     completed, structured, declined, exhausted, rerouted, remote, cancelled, refused, continued,
     decided, carried, parked, stopped, controlled,
@@ -510,6 +575,7 @@ RUNS: tuple[Callable[[Site], Awaitable[Started]], ...] = (
     local,
     spent, cut, halted, timed,
     conversed, resumed, forked,
+    led, told, below,
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Histories of earlier versions still replay: running workflows survive a change of the code."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,13 @@ from tests.support.memory_store import MemoryStore
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 
 
+def load(path: Path) -> WorkflowHistory:
+    """A stored history, under the workflow id of its run: the ids of children are made of it."""
+    text = path.read_text()
+    begun = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]
+    return WorkflowHistory.from_json(begun.get("workflowId", path.stem), text)
+
+
 def test_there_are_histories() -> None:
     assert len(HISTORIES) >= 8
 
@@ -27,7 +35,7 @@ async def test_history_replays(path: Path) -> None:
         workflows=[AgentWorkflow], data_converter=data_converter(), workflow_runner=workflow_runner(strict=True)
     )
 
-    await replayer.replay_workflow(WorkflowHistory.from_json(path.stem, path.read_text()))
+    await replayer.replay_workflow(load(path))
 
 
 UNMARKED = [path for path in HISTORIES if '"mark"' not in path.read_text()]
@@ -40,7 +48,7 @@ async def test_history_from_before_marks_replays_in_workers_that_have_keys(path:
     store.unmarked_until = datetime.now(UTC)
     keyring = Keyring(store)
     await keyring.refresh()
-    history = WorkflowHistory.from_json(path.stem, path.read_text())
+    history = load(path)
 
     await replayer_with(keyring).replay_workflow(history)
 
@@ -51,7 +59,7 @@ async def test_history_without_marks_is_not_taken_where_there_was_never_a_worker
     (path,) = (path for path in UNMARKED if path.stem == "0.1-completed")
 
     with pytest.raises(RuntimeError, match="the run is of store"):
-        await replayer_with(keyring).replay_workflow(WorkflowHistory.from_json(path.stem, path.read_text()))
+        await replayer_with(keyring).replay_workflow(load(path))
 
 
 def replayer_with(keyring: Keyring) -> Replayer:

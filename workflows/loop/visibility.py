@@ -40,6 +40,8 @@ REQUESTS_LISTED = 60
 
 REFUSALS_SHOWN = 5
 
+CHILDREN_SHOWN = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -123,9 +125,11 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
     lines = [
         f"**{state.agent.name}** version `{state.agent.version}`, step {state.step} of at most {_limit_steps(state)}",
         "",
+        *_place(state),
         f"Now: `{_code(doing)}`",
         "",
         *_model(state),
+        *_children(state),
         *(f"- waits: `{_code(wait.line)}`" for wait in state.waits.values()),
         *([""] if state.waits else []),
         *_open_requests(state, rendered),
@@ -141,6 +145,31 @@ def details(state: RunState, doing: str, rendered: Rendered) -> None:
         lines += ["", f"Changed the world {times}, last: `{_code(state.effects.last[-1].call)}`"]
     lines += [f"- **unknown outcome**: `{_code(entry.call)}`" for entry in state.uncertain]
     workflow.set_current_details("\n".join(map(_make_plain, lines)))
+
+
+def _place(state: RunState) -> list[str]:
+    """Describe where a child stands in its tree."""
+    if state.child is None:
+        return []
+    root = workflow.info().root
+    below = (
+        f", at level {state.child.depth} below `{_code(root.workflow_id)}`" if root and state.child.depth > 1 else ""
+    )
+    return [f"Child of `{_code(state.child.parent)}`{below}", ""]
+
+
+def _children(state: RunState) -> list[str]:
+    """Describe the children that have not reported."""
+    open_ones = sorted(state.children.items())
+    lines = [
+        f"- works: `{_code(child.id)}`: `{_code(wording.describe_call(call.tool, call.arguments, tool.sensitive))}`"
+        for index, child in open_ones[:CHILDREN_SHOWN]
+        for call in (state.calls[index],)
+        if (tool := state.agent.tool(call.tool)) is not None
+    ]
+    if len(open_ones) > CHILDREN_SHOWN:
+        lines.append(f"- and {len(open_ones) - CHILDREN_SHOWN} more children")
+    return [*lines, ""] if lines else []
 
 
 def _limit_steps(state: RunState) -> int:

@@ -188,3 +188,22 @@ async def test_a_resumed_tree_resumes_a_child_that_was_paused_by_itself(site: Si
         result = await handle.result()
 
     assert result.status is RunStatus.COMPLETED
+
+
+async def test_what_is_below_a_child_that_was_terminated_is_cancelled(site: Site) -> None:
+    tree(site, [HELD, {"say": "here"}])
+    async with site.serving():
+        handle = await site.start("boss")
+        await reached(below(handle))
+        await site.client.get_workflow_handle(f"{handle.id}/c1").terminate(reason="by hand")
+        with pytest.raises(WorkflowFailureError) as failed:
+            await site.agents.handle(f"{handle.id}/c1/c1").result()
+        assert isinstance(failed.value.cause, CancelledError)
+        LET_GO.update(below(handle))
+        result = await handle.result()
+
+    told = await texts_told(site, result.head)
+    assert told[0].startswith(
+        "c1: declined, $0.0000; it was terminated: by hand; it is unknown whether this happened: "
+    )
+    assert told[1] == "[c2: completed, $0.0000]\nIt is a."
