@@ -1,6 +1,7 @@
 """Decisions from the command line: looked up, filled in, signed, sent, told."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ async def _prepared(
 ) -> SentDecision:
     target = found.target
     if found.request is None:
-        look = f"; look at it with `{call.program} show {target.name}`" if found.has_changed else ""
+        look = f"; look at it with `{call.program} show {shlex.quote(target.name)}`" if found.has_changed else ""
         return SentDecision(target.shown, target.workflow_id, None, said=f"{found.error}{look}")
     value, kept = await _value(call, connection, found.run, found.request, wish)
     given: dict[str, Any] = {
