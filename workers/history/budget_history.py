@@ -48,6 +48,15 @@ class BudgetHistory:
             asked = BudgetRequest.model_validate(self.asked) if self.asked is not None else None
         self.limits = budget.lower(pin.budget, asked)
 
+    def go_on(self, earlier: RunState, at: datetime) -> None:
+        """Go on with the account of a session's earlier run, whose limits were its own."""
+        if self.limits is None:
+            return
+        since = earlier.session.waits_since if earlier.session is not None else earlier.ledger.waits_since
+        between = max(at - since, timedelta(0)) if since is not None else timedelta(0)
+        waited = earlier.ledger.waited + between
+        self.ledger = earlier.ledger.model_copy(update={"held": {}, "waited": waited, "waits_since": None})
+
     def describe_asked(self) -> str:
         """Describe the limits that the start request gave: each counts, or the agent's, which is lower."""
         if self.limits is None or self.asked is None:

@@ -240,13 +240,16 @@ class RunHistory:
 
     def _begin(self, pinned: Pinned) -> None:
         self.pin, self.head = pinned.agent, pinned.head
-        if pinned.earlier is not None:
-            earlier = RunState.model_validate_json(pinned.earlier)
-            self.step, self.usage, self.effects = earlier.step, earlier.usage, earlier.effects
-            self.uncertain_below, self.children.made = earlier.uncertain_below, earlier.children_made
-            self.parked.go_on(earlier)
         if self.at is not None:
             self.budget.begin(pinned.agent, pinned.route, self.at)
+        if pinned.earlier is None:
+            return
+        earlier = RunState.model_validate_json(pinned.earlier)
+        self.step, self.usage, self.effects = earlier.step, earlier.usage, earlier.effects
+        self.uncertain_below, self.children.made = earlier.uncertain_below, earlier.children_made
+        self.parked.go_on(earlier)
+        if self.at is not None:
+            self.budget.go_on(earlier, self.at)
 
     def _carry_over(self, state: RunState) -> None:
         self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage

@@ -178,6 +178,24 @@ async def test_runs_that_do_not_answer_say_why(site: Site) -> None:
     assert "no worker" in (tree.reason or "")
 
 
+async def test_a_run_that_nobody_has_begun_is_known_by_its_start(client: Client) -> None:
+    name = f"unserved-{uuid4().hex[:8]}"
+    handle = await client.start_workflow("AgentWorkflow", {"agent": "lost", "input": "x"}, id=name, task_queue=name)
+    waiting = await read_tree(client, name)
+    await handle.terminate(reason="enough")
+    ended = await read_tree(client, name)
+
+    shown = {key: waiting.to_json()[key] for key in ("agent", "status", "reason", "silent", "cost_usd")}
+    assert shown == {
+        "agent": "lost",
+        "status": "running",
+        "reason": f"no worker polls task queue {name!r}",
+        "silent": True,
+        "cost_usd": None,
+    }
+    assert (ended.agent, ended.status, ended.reason, ended.cost_usd) == ("lost", "terminated", "enough", 0)
+
+
 async def test_hundreds_of_children_are_read(site: Site) -> None:
     count = 200
     site.write("boss", [calls(*["done"] * count), DONE], **below("done"))
