@@ -75,7 +75,7 @@ async def reports(handle: WorkflowHandle[Any, Any], left: int) -> RunState:
     async with asyncio.timeout(30):
         while True:
             state: RunState = await handle.query("state", result_type=RunState)
-            if len(state.children) == left and state.children_made:
+            if len(state.children) == left == sum(answer is None for answer in state.answers):
                 return state
             await asyncio.sleep(0.05)
 
