@@ -35,8 +35,8 @@ class Child:
     """One child, as far as its parent knows of it."""
 
     workflow_id: str
-    key: str
-    """Key under which the parent's ledger holds its share."""
+    number: int
+    """Which of its parent's children it is."""
     agent: str
     index: int
     """Position of its call in the turn."""
@@ -44,6 +44,11 @@ class Child:
     """It is known that it runs for this call: a workflow of its id may have been there before."""
     result: RunResult | None = None
     """Its report; `None` for one that is open."""
+
+    @property
+    def key(self) -> str:
+        """Key under which the parent's ledger holds its share."""
+        return f"child {self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +164,7 @@ class ChildHistory:
             self._begun[event.event_id] = child
             return None
         self.made += 1
-        child = Child(attributes.workflow_id, _name_share(self.made), request.name, request.index)
+        child = Child(attributes.workflow_id, self.made, request.name, request.index)
         self.open[request.index] = self._begun[event.event_id] = child
         return ChildBegun(child, request)
 
@@ -204,10 +209,12 @@ class ChildHistory:
 
 
 async def read_children(client: Client, history: ChildHistory) -> tuple[ChildStatus, ...]:
-    """Return the last children that have reported, then those that have not, a few of which are looked up at once."""
+    """Return the last children that have reported and the first that have not, which are looked up a few at once."""
     slots = asyncio.Semaphore(AT_A_TIME)
 
     async def look(child: Child) -> ChildStatus:
+        if (its := child.result) is not None:
+            return ChildStatus(child.workflow_id, child.agent, str(its.status), its.reason, its.usage)
         async with slots:
             found = await find_earlier_run(client, child.workflow_id)
         if found is None:
@@ -215,19 +222,11 @@ async def read_children(client: Client, history: ChildHistory) -> tuple[ChildSta
         usage = found.result.usage if found.result is not None else None
         return ChildStatus(child.workflow_id, child.agent, found.status, found.reason, usage)
 
-    ended = [
-        ChildStatus(child.workflow_id, child.agent, str(its.status), its.reason, its.usage)
-        for child in history.ended
-        if (its := child.result) is not None
-    ]
-    return (*ended, *await asyncio.gather(*map(look, list(history.open.values())[:OPEN_SHOWN])))
+    shown = [*history.ended, *list(history.open.values())[:OPEN_SHOWN]]
+    return tuple(await asyncio.gather(*map(look, sorted(shown, key=lambda child: child.number))))
 
 
 def _read_open(state: RunState, index: int, one: OpenChild) -> Child:
     tool = state.agent.tool(state.calls[index].tool)
     agent = tool.child.agent if tool is not None and tool.child is not None else state.calls[index].tool
-    return Child(one.id, _name_share(one.number), agent, index, is_started=True)
-
-
-def _name_share(number: int) -> str:
-    return f"child {number}"
+    return Child(one.id, one.number, agent, index, is_started=True)

@@ -46,6 +46,8 @@ class TreeRun:
     """Why it ended as it did, or why it does not answer."""
     is_silent: bool = False
     """It goes on and does not answer: its status is the one that lists of runs have."""
+    unserved: str | None = None
+    """Its task queue, where no worker answers there."""
     usage: Usage | None = None
     """With that of those below it that have reported; `None` where nobody tells."""
     requests: int = 0
@@ -149,7 +151,7 @@ class _Reading:
             _take_answers(self._made[requests.workflow_id], requests, progress)
         for silent in self._round.silent:
             made = self._made[silent.workflow_id]
-            made.is_silent, made.reason = True, silent.reason
+            made.is_silent, made.reason, made.unserved = True, silent.reason, silent.unserved
         # They have ended since they were listed.
         await asyncio.gather(*(self._read_newest(run.id) for run in runs if self._made[run.id].status == "done"))
         await asyncio.gather(*(self._find_agent(run) for run in runs if self._made[run.id].agent is None))

@@ -159,6 +159,21 @@ async def test_a_tree_that_cannot_be_shown_is_a_sentence(desk: Desk, words: tupl
     assert f"error: {sentence}" in done.err
 
 
+async def test_a_tree_that_nobody_serves_says_what_to_start(desk: Desk) -> None:
+    start = {"agent": "boss", "input": "x"}
+    handle = await desk.site.client.start_workflow("AgentWorkflow", start, id="unserved", task_queue="nobodys")
+    done = await desk.run("show", "unserved", "--tree")
+    await handle.terminate()
+
+    assert done.out.splitlines() == [
+        "unserved  boss  running",
+        "  does not answer: no worker polls task queue 'nobodys'",
+    ]
+    assert done.err.splitlines()[-1] == (
+        "no worker answers on task queue 'nobodys'; start one with `mandate worker --task-queue nobodys`"
+    )
+
+
 async def test_a_request_of_a_child_tells_where_it_stands(desk: Desk) -> None:
     listed = await desk.json("inbox")
     table = await desk.run("inbox")
@@ -212,13 +227,13 @@ async def test_a_child_is_shown_with_its_parent_and_a_parent_with_its_children(d
     lines = [line.rstrip() for line in parent.out.splitlines()]
     at = lines.index("children")
     assert lines[at + 1 : at + 4] == [
-        "  c2  done   completed  $0.0000",
         "  c1  works  running",
+        "  c2  done   completed  $0.0000",
         "  c3  asks   running",
     ]
     assert [(child["workflow_id"], child["status"], child["cost_usd"]) for child in record["children"]] == [
-        ("root/c2", "completed", "0"),
         ("root/c1", "running", None),
+        ("root/c2", "completed", "0"),
         ("root/c3", "running", None),
     ]
     assert "child of root" in middle.out.splitlines()
