@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from temporalio.client import Client, WorkflowHandle
 
-from mandate.workers.client import inbox, messages
+from mandate.workers.client import answers, messages
 from mandate.workers.client.client import AgentClient
 from mandate.workflows.contracts.request import Decision, Request
 from mandate.workflows.contracts.run import RunResult
@@ -159,8 +159,8 @@ class Measuring:
         """The requests of one run, once it has so many."""
         while True:
             try:
-                found = (await inbox.open_requests(self.client, handle.id)).requests
-            except inbox.NotAnswering:
+                found = (await answers.open_requests(self.client, handle.id)).requests
+            except answers.NotAnswering:
                 found = ()
             if len(found) >= count:
                 return [(handle.id, request) for request in found]

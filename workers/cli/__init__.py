@@ -5,6 +5,7 @@ run: `mandate run`
 watch: lines of a run
 show: `mandate show`
 run_text: run in words, and its exit code
+run_tree: tree of runs, drawn
 token_bars: tokens of each step, as bars
 inbox: `mandate inbox`
 entitled: requests of a person

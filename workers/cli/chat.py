@@ -23,10 +23,10 @@ from mandate.workers.cli.connection import Connection, connected, note_start
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.watch import call_line
-from mandate.workers.client import inbox
+from mandate.workers.client import answers
+from mandate.workers.client.answers import NotAnswering, Unknown
 from mandate.workers.client.client import AgentClient, new_workflow_id
 from mandate.workers.client.earlier_run import find_earlier_run
-from mandate.workers.client.inbox import NotAnswering, Unknown
 from mandate.workers.client.streams import StreamEvent
 from mandate.workers.client.updates import MessageError
 from mandate.workers.history.events import CallReturned, Happening, MessageReceived, ModelAnswered, RequestOpened
@@ -306,7 +306,7 @@ class _Session:
     async def _decide(self, reply: Reply) -> bool:
         """Show what the run asks people and let this person answer; return false when they leave it to others."""
         try:
-            run = await inbox.open_requests(self.connection.client, self.workflow_id)
+            run = await answers.open_requests(self.connection.client, self.workflow_id)
         except (Unknown, NotAnswering) as error:
             raise CliError(str(error), ENDED_OTHERWISE) from None
         if not run.requests:

@@ -31,6 +31,7 @@ Query = Annotated[
 ]
 By = Annotated[str | None, typer.Option(help="Who says it; MANDATE_USER, git's user.email or user@host if left out.")]
 Reason = Annotated[str, typer.Option(help="Why, for the record.")]
+Tree = Annotated[bool, typer.Option("--tree", help="With all runs below each.")]
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Do not ask before several runs, or those of --query, are told.")
 ]
@@ -56,18 +57,38 @@ async def steer(
 
 @verb
 async def pause(
-    call: Invocation, runs: Runs = None, *, reason: Reason = "", query: Query = None, by: By = None, yes: Yes = False
+    call: Invocation,
+    runs: Runs = None,
+    *,
+    tree: Tree = False,
+    reason: Reason = "",
+    query: Query = None,
+    by: By = None,
+    yes: Yes = False,
 ) -> int:
-    """Let runs finish the call in hand and begin nothing new; paused runs take decisions. Exit codes as of `steer`."""
-    return await _tell(call, runs, "pause", reason=reason, query=query, by=by, yes=yes)
+    """Let runs finish the call in hand and begin nothing new; paused runs take decisions. Exit codes as of `steer`.
+
+    The children of a paused run work on, unless `--tree` pauses them too.
+    """
+    return await _tell(call, runs, "pause", reason=reason, query=query, by=by, yes=yes, tree=tree or None)
 
 
 @verb
 async def resume(
-    call: Invocation, runs: Runs = None, *, reason: Reason = "", query: Query = None, by: By = None, yes: Yes = False
+    call: Invocation,
+    runs: Runs = None,
+    *,
+    tree: Tree = False,
+    reason: Reason = "",
+    query: Query = None,
+    by: By = None,
+    yes: Yes = False,
 ) -> int:
-    """Let paused runs go on. Exit codes as of `steer`."""
-    return await _tell(call, runs, "resume", reason=reason, query=query, by=by, yes=yes)
+    """Let paused runs go on. Exit codes as of `steer`.
+
+    Children that were paused with a run go on with it; `--tree` resumes those too that were paused by themselves.
+    """
+    return await _tell(call, runs, "resume", reason=reason, query=query, by=by, yes=yes, tree=tree or None)
 
 
 @verb
@@ -83,7 +104,7 @@ async def stop(
 ) -> int:
     """Let runs finish the call in hand, take back what has a compensation, and end as `stopped`.
 
-    A second stop ends the taking back. Exit codes as of `steer`.
+    All runs below them are stopped too, before them. A second stop ends the taking back. Exit codes as of `steer`.
     """
     return await _tell(call, runs, "stop", query=query, by=by, yes=yes, reason=reason, keep=keep or None)
 

@@ -1,6 +1,7 @@
 """Decisions from the command line: looked up, filled in, signed, sent, told."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from mandate.workers.cli import edit, identity, prompts, request_names, request_
 from mandate.workers.cli.connection import Connection, elsewhere
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation
-from mandate.workers.client import decisions, inbox
+from mandate.workers.client import answers, decisions
 from mandate.workers.client.decisions import Found, SentDecision, Target
 from mandate.workers.history.record import read_arguments
 from mandate.workflows.contracts.base import DIGEST_PATTERN, canonical_json, digest_of
@@ -132,7 +133,7 @@ async def look_up(call: Invocation, connection: Connection, targets: Sequence[Ta
     try:
         return await decisions.look_up(connection.client, targets)
     except decisions.RunUnavailable as error:
-        if isinstance(error.cause, inbox.Unknown):
+        if isinstance(error.cause, answers.Unknown):
             where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
             raise CliError(f"there is no run {error.workflow_id!r} in {where}") from None
         queue = error.cause.unserved
@@ -151,7 +152,7 @@ async def _prepared(
 ) -> SentDecision:
     target = found.target
     if found.request is None:
-        look = f"; look at it with `{call.program} show {target.name}`" if found.has_changed else ""
+        look = f"; look at it with `{call.program} show {shlex.quote(target.name)}`" if found.has_changed else ""
         return SentDecision(target.shown, target.workflow_id, None, said=f"{found.error}{look}")
     value, kept = await _value(call, connection, found.run, found.request, wish)
     given: dict[str, Any] = {

@@ -1,7 +1,6 @@
 """`mandate inbox`: all that runs want from people."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, get_args
@@ -9,16 +8,21 @@ from typing import Annotated, get_args
 import typer
 
 from mandate.workers.cli import identity, request_names
-from mandate.workers.cli.connection import ELSEWHERE, Connection, connected, note_start
+from mandate.workers.cli.connection import ELSEWHERE, Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.output import Output, print_table
 from mandate.workers.cli.request_text import remaining, waits_for
+from mandate.workers.client.answers import Unknown
 from mandate.workers.client.inbox import Inbox, read_inbox
+from mandate.workers.client.trees import Place, find_place
 from mandate.workflows.contracts.request import OpenRequests, Request, RequestKind
 from mandate.workflows.rules import decisions, quantities, wording
 
 SILENT_SHOWN = 5
+
+PATH_CHARACTERS = 40
+"""Of the workflow id of a child in the table."""
 
 KINDS: tuple[RequestKind, ...] = get_args(RequestKind)
 
@@ -29,10 +33,18 @@ class Row:
 
     run: OpenRequests
     request: Request
+    place: Place
 
     @property
     def name(self) -> str:
         return f"{self.run.workflow_id}:{self.request.id}"
+
+    @property
+    def shown(self) -> str:
+        """The name, of a run deep in a tree without the middle of its path; its number names it in commands."""
+        if self.place.parent is None:
+            return self.name
+        return f"{shorten_path(self.run.workflow_id, PATH_CHARACTERS)}:{self.request.id}"
 
 
 @verb
@@ -43,6 +55,9 @@ async def inbox(
     group: Annotated[str | None, typer.Option(help="Only those that wait for this group or user.")] = None,
     kind: Annotated[str | None, typer.Option(help=f"Only of this kind: {', '.join(KINDS)}.")] = None,
     agent: Annotated[str | None, typer.Option(help="Only of this agent.")] = None,
+    root: Annotated[
+        str | None, typer.Option(help="Only of the tree of runs that this run belongs to.", metavar="RUN")
+    ] = None,
     by: Annotated[str | None, typer.Option(help="Who you are, for --mine; MANDATE_USER or git's if left out.")] = None,
     scan: Annotated[
         bool, typer.Option("--scan", help="Ask all running runs, not only those that are listed as waiting.")
@@ -51,14 +66,16 @@ async def inbox(
     """List all open requests over all runs, those that expire first at the top.
 
     The number of a request stands for its name in the commands that follow. With `-o json` one object: requests, each
-    with number, name, workflow_id, agent, version, requester, waits_for and expires_at beside all that the run says of
-    it; silent: runs that did not answer, first those whose workflow task fails, each with workflow_id, reason, and
-    workflow_task (attempt, cause, message, event_id) where that fails again and again; scanned.
+    with number, name, workflow_id, root and parent (`null` for a run that no other has started), agent, version,
+    requester, waits_for and expires_at beside all that the run says of it; silent: runs that did not answer, first
+    those whose workflow task fails, each with workflow_id, reason, and workflow_task (attempt, cause, message,
+    event_id) where that fails again and again; scanned.
     """
     _check_kind(kind)
     async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
-        found = await _asked(call, connection, group=group, agent=agent, scan=scan)
+        known = await _find_root(connection, root) if root is not None else None
+        found = await _asked(call, connection, group=group, agent=agent, root=known, scan=scan)
         rows = [row for row in rows_of(found) if kind is None or row.request.kind == kind]
         if mine:
             rows = _of(rows, call, connection, by, group)
@@ -75,29 +92,42 @@ def _check_kind(kind: str | None) -> None:
         raise CliError(f"--kind {kind!r} is not one of {', '.join(KINDS)}")
 
 
+async def _find_root(connection: Connection, name: str) -> str:
+    """Return the root of the tree that a run belongs to."""
+    try:
+        return (await find_place(connection.client, name)).root or name
+    except Unknown:
+        where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
+        raise CliError(f"--root {name!r}: there is no such run in {where}") from None
+
+
 async def _asked(
-    call: Invocation, connection: Connection, *, group: str | None, agent: str | None, scan: bool
+    call: Invocation, connection: Connection, *, group: str | None, agent: str | None, root: str | None, scan: bool
 ) -> Inbox:
-    with _progress(call.out) as on_progress:
+    with call.out.counting("looking for runs that wait", "asked {} of {} runs") as on_progress:
         try:
-            return await read_inbox(connection.client, group=group, agent=agent, scan=scan, on_progress=on_progress)
+            return await read_inbox(
+                connection.client, group=group, agent=agent, root=root, scan=scan, on_progress=on_progress
+            )
         except ValueError as error:
             raise CliError(str(error)) from None
 
 
-@contextmanager
-def _progress(out: Output) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a spinner that counts, where somebody watches."""
-    if (screen := out.screen) is None:
-        yield None
-        return
-    with screen.status("looking for runs that wait") as status:
-        yield lambda asked, of: status.update(f"asked {asked} of {of} runs")
+def shorten_path(workflow_id: str, limit: int) -> str:
+    """Return the id of a child in at most about `limit` characters: its root, and its last parts, whole."""
+    if len(workflow_id) <= limit:
+        return workflow_id
+    root, *parts = workflow_id.split("/")
+    left = list(parts)
+    while len(left) > 1 and len("/".join((root, "…", *left))) > limit:
+        left = left[1:]
+    return "/".join((root, "…", *left)) if left != parts else workflow_id
 
 
 def rows_of(found: Inbox) -> list[Row]:
     """Return the rows, those that expire first at the top; of the same moment, the one asked first."""
-    rows = [Row(run, request) for run in found.runs for request in run.requests]
+    places = found.places
+    rows = [Row(run, request, places[run.workflow_id]) for run in found.runs for request in run.requests]
     return sorted(
         rows, key=lambda row: (row.request.expires_at, row.run.workflow_id, int(row.request.id.removeprefix("r")))
     )
@@ -133,7 +163,9 @@ async def _keep(connection: Connection, rows: Sequence[Row]) -> None:
 
 def _as_json(rows: Sequence[Row], found: Inbox) -> dict[str, object]:
     return {
-        "requests": [{"number": number, **entry(row.run, row.request)} for number, row in enumerate(rows, 1)],
+        "requests": [
+            {"number": number, **entry(row.run, row.request, row.place)} for number, row in enumerate(rows, 1)
+        ],
         "silent": [
             {
                 "workflow_id": one.workflow_id,
@@ -146,11 +178,13 @@ def _as_json(rows: Sequence[Row], found: Inbox) -> dict[str, object]:
     }
 
 
-def entry(run: OpenRequests, request: Request) -> dict[str, object]:
+def entry(run: OpenRequests, request: Request, place: Place) -> dict[str, object]:
     """Return one request as programs read it."""
     return {
         "name": f"{run.workflow_id}:{request.id}",
         "workflow_id": run.workflow_id,
+        "root": place.root,
+        "parent": place.parent,
         "agent": run.agent,
         "version": run.version,
         "requester": run.requester,
@@ -202,7 +236,7 @@ def _print_table(out: Output, rows: Sequence[Row], now: datetime) -> None:
             str(number),
             decisions.round_duration(now - row.request.requested_at),
             remaining(row.request, now),
-            row.name,
+            row.shown,
             row.run.agent,
             wording.shorten(waits_for(row.request), 40),
             wording.shorten(row.request.title, 160),

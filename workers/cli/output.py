@@ -4,7 +4,8 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -14,6 +15,9 @@ from rich.text import Text
 
 from mandate.workers.cli.root_options import Color
 from mandate.workflows.rules.plain_text import escape_json, make_plain, make_plain_lines
+
+DRAWN_WIDTH = 10_000
+"""Of a drawing that nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +60,27 @@ class Output:
         if not self.as_json:
             self.result.print(*map(_plain, parts), sep="\n", markup=False, highlight=False)
 
+    def draw(self, part: RenderableType) -> None:
+        """Print a drawing of the result: as wide as the terminal, with whole lines where there is none."""
+        if self.as_json:
+            return
+        if not self.result.is_terminal:
+            self.result.width = DRAWN_WIDTH
+        self.result.print(part, markup=False, highlight=False, soft_wrap=False)
+
     def note(self, line: str) -> None:
         """Print one line on the way, for example of progress; never on stdout."""
         console = self.screen if self.screen is not None and self.notes.is_terminal else self.notes
         console.print(make_plain_lines(line), markup=False, highlight=False, style="dim")
+
+    @contextmanager
+    def counting(self, first: str, counted: str) -> Iterator[Callable[[int, int], None] | None]:
+        """Show a spinner with `first`, then with how many of how many in `counted`, where somebody watches."""
+        if (screen := self.screen) is None:
+            yield None
+            return
+        with screen.status(first) as status:
+            yield lambda done, of: status.update(counted.format(done, of))
 
     def refusal(self, line: str) -> None:
         """Print on stderr one thing of several that was not done, and why; nothing with `-o json`, which has it."""

@@ -53,13 +53,21 @@ def waits_for(request: Request) -> str:
     return ", ".join(request.waits_for)
 
 
-def print_request(out: Output, run: OpenRequests, request: Request, arguments: JsonValue, now: datetime) -> None:
-    """Print all that a person must know before they decide, but how to do it."""
+def print_request(
+    out: Output,
+    run: OpenRequests,
+    request: Request,
+    arguments: JsonValue,
+    now: datetime,
+    *,
+    above: str | None = None,
+) -> None:
+    """Print all that a person must know before they decide, but how to do it; `above` are the runs above this one."""
     out.print(Text(request.question or request.title, style="bold"))
     if request.question is not None and request.options:
         out.print(*(f"  - {option}" for option in request.options))
     out.print("")
-    rows = _rows(run, request, now)
+    rows = _rows(run, request, now, above)
     width = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
         out.print(Text.assemble((f"{name:<{width}}", "dim"), value))
@@ -94,12 +102,13 @@ def _agreement(run: OpenRequests, request: Request) -> list[str]:
     return [*map(needed, request.needs), *never]
 
 
-def _rows(run: OpenRequests, request: Request, now: datetime) -> list[tuple[str, str]]:
+def _rows(run: OpenRequests, request: Request, now: datetime, above: str | None) -> list[tuple[str, str]]:
     asked_by = f", asked for by {run.requester}" if run.requester else ""
     rows = [
         ("request", f"{run.workflow_id}:{request.id}, {_kind(request.kind)}"),
         ("agent", f"{run.agent} version {run.version}, step {request.step}{asked_by}"),
         ("run", f"{run.status}"),
+        *([("child of", above)] if above is not None else []),
         ("why", request.reason),
     ]
     if request.effect is not None and request.kind == "approval":

@@ -11,11 +11,12 @@ from rich.text import Text
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, REFUSED
 from mandate.workers.cli.output import Output, print_table
+from mandate.workers.client.trees import Place
 from mandate.workers.history.events import RunEnded
 from mandate.workers.history.models import ModelTable, ModelTotals
 from mandate.workers.history.record import Json, Record, Said
 from mandate.workflows.contracts.budget import BudgetUse
-from mandate.workflows.contracts.run import EffectEntry, RunResult, RunStatus
+from mandate.workflows.contracts.run import EffectEntry, EffectLog, RunResult, RunStatus
 from mandate.workflows.contracts.tool import CacheHit
 from mandate.workflows.rules import budget_use, decisions, quantities, wording
 from mandate.workflows.rules.period_budgets import format_usd
@@ -36,12 +37,23 @@ def print_heading(out: Output, record: Record, url: str | None) -> None:
     out.print(Text(f"agent {its.agent or 'unknown'}{version}, step {its.step}, run {record.run_id}", style="dim"))
     if url is not None:
         out.print(Text(url, style="dim"))
+    if record.place.parent is not None:
+        out.print(f"child of {describe_place(record.place)}")
+        if its.head is None:
+            out.print(f"its conversation has not begun; what it is asked is a call of {record.place.parent}")
     if its.ended is not None and its.ended.reason:
         out.print(its.ended.reason)
     if record.diagnosis is not None:
         out.print(Text(record.diagnosis.sentence, style="bold red"))
     elif record.retrying is not None:
         out.print(Text(record.retrying, style="yellow"))
+
+
+def describe_place(place: Place) -> str:
+    """Describe the runs above one as `boss-1/c1 (root boss-1)`; empty for a run that is no child."""
+    if place.parent is None:
+        return ""
+    return place.parent if place.parent == place.root else f"{place.parent} (root {place.root})"
 
 
 def print_message(out: Output, message: Said, *, why: str | None, full: bool) -> None:
@@ -71,6 +83,8 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         result = call.get("result")
         text = f" {shown(str(result['text']), full=full)}" if isinstance(result, dict) else ""
         out.print(_indented(Text.assemble(str(call["line"]), (f"  {call['state']}", "yellow"), text)))
+    if record.children:
+        _print_children(out, record)
     if its.parked.requests:
         out.print("")
         out.print(Text("waits for people", style="bold"))
@@ -89,16 +103,33 @@ def print_ending(out: Output, record: Record, pending: Sequence[Json], *, full: 
         out.print(Text("answer", style="bold"))
         out.print(_indented(Text(shown(supplied, full=True))))
     if its.effects.count:
-        hidden = its.effects.count - len(its.effects.last)
+        hidden = sum(entry.count for entry in its.effects.last) < its.effects.count
         before = f", the last {len(its.effects.last)}" if hidden else ""
         out.print(Text(f"changed the world {quantities.count_times(its.effects.count)}{before}", style="bold"))
         print_table(out, _effects(its.effects.last), indent=2)
-    if its.uncertain:
+    if uncertain := its.list_uncertain():
         out.print(Text("unknown whether it happened", style="bold red"))
-        print_table(out, _effects(its.uncertain), indent=2)
-    out.print(Text.assemble(("used", "bold"), f"  {wording.describe_usage(its.usage)}"))
+        print_table(out, _effects(uncertain), indent=2)
+    out.print(Text.assemble(("used", "bold"), f"  {wording.describe_usage(its.sum_usage())}"))
     if record.budget is not None:
         print_budget(out, record.budget, is_going_on=its.ended is None)
+
+
+def _print_children(out: Output, record: Record) -> None:
+    """Print the last children that have reported and those that have not, each with its status and cost."""
+    made, shown = record.history.children.made, len(record.children)
+    out.print("", Text(f"children, {shown} of {made}" if shown < made else "children", style="bold"))
+    rows = [
+        (
+            child.workflow_id.removeprefix(f"{record.workflow_id}/"),
+            child.agent,
+            Text.assemble(_status(child.status)),
+            wording.describe_cost(child.usage) if child.usage is not None else "",
+            wording.shorten(child.reason or "", 200),
+        )
+        for child in record.children
+    ]
+    print_table(out, rows, indent=2)
 
 
 def print_budget(out: Output, use: BudgetUse, *, is_going_on: bool) -> None:
@@ -147,12 +178,19 @@ def _effects(entries: Sequence[EffectEntry]) -> list[tuple[str | Text, ...]]:
     undone = {entry.undoes for entry in entries}
     for entry in entries:
         attempts = "" if entry.attempts == 1 else quantities.count_noun(entry.attempts, "attempt")
-        said = [entry.reason or "", "taken back" if entry.key in undone else ""]
+        said = [_tell_run(entry), entry.reason or "", "taken back" if entry.key in undone else ""]
         if entry.undoes is not None:
             said.append(f"takes back {calls.get(entry.undoes, 'an earlier call')}")
         told = Text("; ".join(filter(None, said)), style="yellow")
         rows.append((f"step {entry.step}", entry.call, attempts, told))
     return rows
+
+
+def _tell_run(entry: EffectEntry) -> str:
+    """Say which child made a call, or how many effects of one it stands for; nothing of a run's own call."""
+    if entry.run is None:
+        return ""
+    return f"{quantities.count_noun(entry.count, 'effect')} of {entry.run}" if entry.digest else f"by {entry.run}"
 
 
 def shown(text: str, *, full: bool) -> str:
@@ -238,13 +276,24 @@ def _print_answer(out: Output, result: RunResult) -> None:
         out.print("", answer.strip())
         if result.output_digest is not None:
             out.print(Text("the beginning only; `show` has all of it", style="dim"))
+    elif result.output_digest is not None:
+        out.print(Text("`show` has its answer", style="dim"))
     out.print("")
     if result.effects.count:
-        hidden = result.effects.count - len(result.effects.last)
-        before = f" (the last {len(result.effects.last)})" if hidden else ""
-        out.print(Text(f"Changed the world {quantities.count_times(result.effects.count)}{before}:", style="bold"))
-        for entry in result.effects.last:
-            out.print(f"  {entry.call}")
+        _print_changes(out, result.effects)
     for entry in result.uncertain:
-        out.print(Text(f"Unknown whether it happened: {entry.call}", style="bold red"))
+        by = f" ({_tell_run(entry)})" if entry.run is not None else ""
+        out.print(Text(f"Unknown whether it happened: {entry.call}{by}", style="bold red"))
     out.print(Text.assemble(("Used        ", "dim"), wording.describe_usage(result.usage)))
+
+
+def _print_changes(out: Output, effects: EffectLog) -> None:
+    """Print how often a run has changed the world, and the last calls that did; a child's result lists none."""
+    times, count = quantities.count_times(effects.count), len(effects.last)
+    if not effects.last:
+        out.print(Text(f"Changed the world {times}; `show` lists the calls", style="bold"))
+        return
+    before = f" (the last {count})" if sum(entry.count for entry in effects.last) < effects.count else ""
+    out.print(Text(f"Changed the world {times}{before}:", style="bold"))
+    for entry in effects.last:
+        out.print(f"  {entry.call}{f' ({_tell_run(entry)})' if entry.run is not None else ''}")

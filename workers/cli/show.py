@@ -6,15 +6,19 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from mandate.workers.cli import decisions, request_names, request_text, run_text, token_bars
+from mandate.workers.cli import decisions, request_names, request_text, run_text, run_tree, token_bars
 from mandate.workers.cli.connection import Connection, connected, elsewhere, note_start
 from mandate.workers.cli.errors import CliError
 from mandate.workers.cli.inbox import entry
 from mandate.workers.cli.options import Invocation, verb
 from mandate.workers.cli.run import watch
+from mandate.workers.client import trees
+from mandate.workers.client.answers import Unknown
 from mandate.workers.client.decisions import why_not_open
+from mandate.workers.client.trees import Place
 from mandate.workers.history.models import ModelTable
 from mandate.workers.history.record import Json, NoSuchRun, Record, conversation, exists, read_arguments, read_record
+from mandate.workers.history.tree import read_tree
 from mandate.workflows.contracts.request import OpenRequests, Request
 
 
@@ -34,24 +38,37 @@ async def show(
     tokens: Annotated[
         bool, typer.Option("--tokens", help="What the tokens of each step's request were for, a bar a step.")
     ] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="All runs of the tree that the run belongs to: what each does or did.")
+    ] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on watching, as `run` does.")] = False,
 ) -> int:
     """Show what a run was asked, said and did, and what it cost; it may be going on or have ended in any way.
 
-    With `-o json` one object: workflow_id, run_id, status (running, waiting, paused, or how it ended), reason, output,
-    agent, version, step, head, usage, budget (limits, and for each what is spent, assumed, held and left), effects,
-    uncertain, people (what they were asked and said: step, line), models (answers, tokens and cost of each), messages,
-    pending: calls of the last turn whose results the model was not told yet, and workflow_task: attempt, cause, message
-    and event_id of one that fails again and again, else null; retrying: what is tried again and why, else null. The
-    first message of a model has why it was asked, and so has each after it became another one.
+    With `-o json` one object: workflow_id, run_id, parent and root (`null` for a run that no other has started), status
+    (running, waiting, paused, or how it ended), reason, output, agent, version, step, head, usage, budget (limits,
+    and for each what is spent, assumed, held and left), effects, uncertain, children (workflow_id, agent, status,
+    reason and cost_usd of the last ones), people (what they were asked and said: step, line), models (answers,
+    tokens and cost of each), messages, pending: calls of the last turn whose results the model was not told yet,
+    and workflow_task: attempt, cause, message and event_id of one that fails again and again, else null; retrying:
+    what is tried again and why, else null. The first message of a model has why it was asked, and so has each after
+    it became another one.
 
     With `--tokens` and `-o json` one object: workflow_id, run_id, and tokens, one object a step: step, tokens,
     reported, cut, parts: instructions, pinned, summary, messages, results.
 
+    With `--tree` and `-o json` one object, the root: workflow_id, run_id, workflow_type, agent, version, status, doing,
+    reason (why it ended so, or does not answer), silent, cost_usd (with that of those below it that have reported),
+    requests (how many are open), waits_for, and children: such objects.
+
     Of a request it shows all that a person must know to decide on it, and the commands that do.
     """
+    if tree and (follow or tokens or full):
+        raise CliError("--tree goes without --follow, --tokens and --full")
     async with connected(call, of_runs=True) as connection:
         note_start(call, connection)
+        if tree:
+            return await _show_tree(call, connection, run, run_id)
         if not follow and not tokens and run_id is None and await _is_request(call, connection, run):
             return await _show_request(call, connection, run)
         if tokens:
@@ -76,26 +93,39 @@ async def _show_request(call: Invocation, connection: Connection, name: str) -> 
     (target,) = await request_names.targets(connection, [name], program=call.program)
     (found,) = await decisions.look_up(call, connection, [target])
     request = next((one for one in found.run.requests if one.id == target.request), None)
+    place = await trees.find_place(connection.client, target.workflow_id)
     if request is None:
         raise CliError(f"{target.shown}: {why_not_open(found.run, target.request)}")
     if found.error is not None:
         call.out.note(f"{target.shown}: it has changed since the inbox")
     known = await read_arguments(connection.settings.store, found.run.store, request)
     if call.out.as_json:
-        call.out.json(_as_json(connection, found.run, request, known.values, call.program))
+        call.out.json(_as_json(connection, found.run, request, place, known.values, program=call.program))
         return 0
-    request_text.print_request(call.out, found.run, request, known.values, datetime.now(UTC))
+    above = await _describe_above(connection, place)
+    request_text.print_request(call.out, found.run, request, known.values, datetime.now(UTC), above=above)
     if known.missing is not None:
         call.out.note(f"\nlong texts are shown by their beginning: {known.missing}")
     _print_commands(call, connection, found.run, request)
     return 0
 
 
+async def _describe_above(connection: Connection, place: Place) -> str | None:
+    """Describe the runs above one, with the agent of the root."""
+    if place.parent is None or place.root is None:
+        return None
+    agent = await trees.find_agent(connection.client, place.root)
+    of_agent = f", agent {agent}" if agent is not None else ""
+    if place.parent == place.root:
+        return f"{place.root}{of_agent}, the root of the tree"
+    return f"{place.parent}; root {place.root}{of_agent}"
+
+
 def _as_json(
-    connection: Connection, run: OpenRequests, request: Request, arguments: Json, program: str
+    connection: Connection, run: OpenRequests, request: Request, place: Place, arguments: Json, *, program: str
 ) -> dict[str, object]:
     return {
-        **entry(run, request),
+        **entry(run, request, place),
         "arguments": arguments,
         "status": run.status,
         "refused": [one.model_dump(mode="json") for one in run.refused if one.request == request.id],
@@ -121,13 +151,36 @@ async def _read_record(connection: Connection, run: str, run_id: str | None) -> 
     try:
         return await read_record(connection.client, run, run_id)
     except NoSuchRun as error:
-        where = f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
-        raise CliError(f"{error} in {where}") from None
+        raise CliError(f"{error} in {_place_of(connection)}") from None
 
 
 async def _follow(call: Invocation, connection: Connection, run: str, run_id: str | None) -> int:
     record = await _read_record(connection, run, run_id)
     return await watch(call, connection, run, record.run_id)
+
+
+async def _show_tree(call: Invocation, connection: Connection, name: str, run_id: str | None) -> int:
+    """Show the tree of a run, or of the run that a request is of."""
+    if run_id is None and await _is_request(call, connection, name):
+        (target,) = await request_names.targets(connection, [name], program=call.program)
+        name = target.workflow_id
+    with call.out.counting("reading the tree of runs", "read {} of {} runs") as on_progress:
+        try:
+            root = await read_tree(connection.client, name, run_id, on_progress=on_progress)
+        except Unknown:
+            which = f"run {name!r}" + (f" with run id {run_id!r}" if run_id else "")
+            raise CliError(f"there is no {which} in {_place_of(connection)}") from None
+        except ValueError as error:
+            raise CliError(str(error)) from None
+    if call.out.as_json:
+        call.out.json(root.to_json())
+    else:
+        run_tree.print_tree(call, connection, root, name)
+    return 0
+
+
+def _place_of(connection: Connection) -> str:
+    return f"namespace {connection.client.namespace!r} at {connection.address}{elsewhere(connection)}"
 
 
 async def _show_tokens(call: Invocation, connection: Connection, run: str, run_id: str | None) -> int:
@@ -150,7 +203,7 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
     run_text.print_heading(out, record, connection.run_url(run, record.run_id))
     messages: list[Json] = []
     pending: list[Json] = []
-    models = ModelTable(record.history.usages, record.history.beside)
+    models = ModelTable(record.history.usages, record.history.beside, record.history.usage_below)
     if head is not None:
         async with conversation(connection.settings.store, record) as stored:
             async for message in stored.messages(head, full=full or out.as_json):
@@ -162,6 +215,7 @@ async def _show(call: Invocation, connection: Connection, run: str, run_id: str 
                 else:
                     run_text.print_message(out, message, why=why, full=full)
             pending = await stored.pending(record)
+            record = await stored.fill_output(record)
     if out.as_json:
         by_model = [totals.to_json(model) for model, totals in models]
         out.json({**record.to_json(), "models": by_model, "messages": messages, "pending": pending})

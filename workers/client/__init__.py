@@ -2,7 +2,10 @@
 
 client: connection, starts, results
 earlier_run: run that has a workflow id already
+answers: answers of runs to questions
 inbox: requests of all runs
+rounds: questions to many runs
+trees: runs below a run
 messages: decisions and words, many at once
 sessions: messages to sessions
 streams: texts of models, read along

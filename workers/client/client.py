@@ -13,7 +13,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from mandate.workers.client import earlier_run, inbox, messages, sessions
+from mandate.workers.client import answers, earlier_run, inbox, messages, sessions
 from mandate.workers.client.earlier_run import UsedId
 from mandate.workers.client.updates import Patience
 from mandate.workers.converter import data_converter
@@ -227,13 +227,15 @@ class AgentClient:
         """Return the handle of a run by its workflow id."""
         return self.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=RunResult)
 
-    async def inbox(self, *, group: str | None = None, agent: str | None = None) -> inbox.Inbox:
+    async def inbox(
+        self, *, group: str | None = None, agent: str | None = None, root: str | None = None
+    ) -> inbox.Inbox:
         """Return all that runs want from people; see `inbox.read_inbox`."""
-        return await inbox.read_inbox(self.client, group=group, agent=agent)
+        return await inbox.read_inbox(self.client, group=group, agent=agent, root=root)
 
     async def open_requests(self, workflow_id: str) -> OpenRequests:
-        """Return the requests of one run to people; raise as `inbox.open_requests`."""
-        return await inbox.open_requests(self.client, workflow_id)
+        """Return the requests of one run to people; raise as `answers.open_requests`."""
+        return await answers.open_requests(self.client, workflow_id)
 
     async def decide(self, workflow_id: str, decision: Decision) -> Receipt:
         """Answer one request of a run; raises as `messages.decide`."""
@@ -256,16 +258,21 @@ class AgentClient:
         except messages.RunIsOver as error:
             raise messages.RunIsOver(f"{error}; {wording.GO_ON}") from None
 
-    async def pause(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
-        """Let a run begin nothing new until it is resumed."""
-        return await messages.pause(self.client, workflow_id, messages.read_words(Halt, by=by, reason=reason))
+    async def pause(self, workflow_id: str, *, by: str, reason: str = "", tree: bool = False) -> Told:
+        """Let a run begin nothing new until it is resumed; with `tree`, all runs below it too."""
+        halt = messages.read_words(Halt, by=by, reason=reason, tree=tree)
+        return await messages.pause(self.client, workflow_id, halt)
 
-    async def resume(self, workflow_id: str, *, by: str, reason: str = "") -> Told:
-        """Let a paused run go on."""
-        return await messages.resume(self.client, workflow_id, messages.read_words(Halt, by=by, reason=reason))
+    async def resume(self, workflow_id: str, *, by: str, reason: str = "", tree: bool = False) -> Told:
+        """Let a paused run go on, and what was paused with it; with `tree`, also what was paused by itself below it."""
+        halt = messages.read_words(Halt, by=by, reason=reason, tree=tree)
+        return await messages.resume(self.client, workflow_id, halt)
 
     async def stop(self, workflow_id: str, *, by: str, reason: str = "", keep: bool = False) -> Told:
-        """Let a run finish the call in hand and end as `stopped`; what it did is taken back where it may, or kept."""
+        """Let a run finish the call in hand and end as `stopped`; what it did is taken back where it may, or kept.
+
+        All runs below it are stopped too, and before it.
+        """
         return await messages.stop(self.client, workflow_id, messages.read_words(Stop, by=by, reason=reason, keep=keep))
 
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from temporalio.client import Client, WorkflowQueryFailedError
 from temporalio.service import RPCError
 
-from mandate.workers.client import inbox, messages, queries
+from mandate.workers.client import answers, messages, queries
+from mandate.workers.client.rounds import AT_A_TIME
 from mandate.workflows.contracts.budget import Budget
 from mandate.workflows.contracts.request import Decision, OpenRequests, Request
 from mandate.workflows.contracts.run import Progress
@@ -20,7 +21,7 @@ from mandate.workflows.rules import validation
 class RunUnavailable(Exception):
     """A run that cannot be asked what it wants; `cause` is why."""
 
-    def __init__(self, workflow_id: str, cause: inbox.Unknown | inbox.NotAnswering) -> None:
+    def __init__(self, workflow_id: str, cause: answers.Unknown | answers.NotAnswering) -> None:
         super().__init__(f"run {workflow_id!r} cannot be asked: {cause}")
         self.workflow_id = workflow_id
         self.cause = cause
@@ -84,13 +85,13 @@ async def look_up(client: Client, targets: Sequence[Target]) -> list[Found]:
     Raises:
         RunUnavailable: there is no such run, or no worker answers for it.
     """
-    slots = asyncio.Semaphore(inbox.AT_A_TIME)
+    slots = asyncio.Semaphore(AT_A_TIME)
 
     async def ask(workflow_id: str) -> OpenRequests:
         async with slots:
             try:
-                return await inbox.open_requests(client, workflow_id)
-            except (inbox.Unknown, inbox.NotAnswering) as error:
+                return await answers.open_requests(client, workflow_id)
+            except (answers.Unknown, answers.NotAnswering) as error:
                 raise RunUnavailable(workflow_id, error) from None
 
     ids = list(dict.fromkeys(target.workflow_id for target in targets))

@@ -15,7 +15,7 @@ from mandate.workers.cli.errors import DONE, ENDED_OTHERWISE, CliError
 from mandate.workers.cli.options import Invocation
 from mandate.workers.cli.paragraphs import Lines
 from mandate.workers.cli.signals import stop_signals
-from mandate.workers.client import inbox
+from mandate.workers.client import answers
 from mandate.workers.client.client import AgentClient, new_workflow_id
 from mandate.workers.demo import faults
 from mandate.workers.demo.answers import Requests
@@ -68,8 +68,8 @@ class Demo:
             narration.introduce(self._participants(workflow_id, worker), DEMO_INPUT)
             facts.result = await self._watch(handle, worker, narration, requests)
             seconds = time.monotonic() - self.began - startup_seconds
-            with contextlib.suppress(inbox.NotAnswering, inbox.Unknown):
-                closed = (await inbox.open_requests(connection.client, workflow_id)).closed
+            with contextlib.suppress(answers.NotAnswering, answers.Unknown):
+                closed = (await answers.open_requests(connection.client, workflow_id)).closed
                 facts.closed = {request.id: request for request in closed}
             facts.books = read_books(shop)
             if facts.kill is not None:

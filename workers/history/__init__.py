@@ -3,10 +3,12 @@
 run_history: state of a run, built from events
 requests: requests and decisions
 budget_history: budget of a run
+children: children of a run
 models: models of a run
 local_activities: local activities in a history
 events: events for people
 record: reads a run: history and conversation
 token_use: tokens of each step's request
 stream: events while a run goes on
+tree: runs below a run, and their ends
 """

@@ -9,7 +9,7 @@ from pydantic import JsonValue, ValidationError
 from temporalio.exceptions import ApplicationError
 
 from mandate.workflows.contracts.agent import AgentPin
-from mandate.workflows.contracts.budget import Budget, BudgetRequest, BudgetUse, Grant, Ledger
+from mandate.workflows.contracts.budget import Amount, Budget, BudgetRequest, BudgetUse, Grant, Ledger
 from mandate.workflows.contracts.changes import Change
 from mandate.workflows.contracts.failures import FailureType
 from mandate.workflows.contracts.model import ModelFailure, ModelReply, ModelRequest, NotSent, Usage
@@ -47,6 +47,15 @@ class BudgetHistory:
         with suppress(ValidationError):
             asked = BudgetRequest.model_validate(self.asked) if self.asked is not None else None
         self.limits = budget.lower(pin.budget, asked)
+
+    def go_on(self, earlier: RunState, at: datetime) -> None:
+        """Go on with the account of a session's earlier run, whose limits were its own."""
+        if self.limits is None:
+            return
+        since = earlier.session.waits_since if earlier.session is not None else earlier.ledger.waits_since
+        between = max(at - since, timedelta(0)) if since is not None else timedelta(0)
+        waited = earlier.ledger.waited + between
+        self.ledger = earlier.ledger.model_copy(update={"held": {}, "waited": waited, "waits_since": None})
 
     def describe_asked(self) -> str:
         """Describe the limits that the start request gave: each counts, or the agent's, which is lower."""
@@ -100,6 +109,34 @@ class BudgetHistory:
         amounts = [budget.measure_grant(grant, price) for price in prices]
         amount = max(amounts, key=lambda one: one.cost_usd)
         self.ledger = self.ledger.model_copy(update={"held": {**self.ledger.held, key: amount}})
+
+    def hold_share(self, key: str, share: BudgetRequest, lowered: BudgetRequest | None) -> None:
+        """Hold the share of a child that begins: that of its tool, with what the run has `lowered` of it."""
+        if self.limits is None or key in self.ledger.held:
+            return
+        given = {name: getattr(lowered, name, None) for name in Amount.model_fields}
+        own = {name: getattr(share, name) for name in Amount.model_fields}
+        taken = {name: given[name] if given[name] is not None else own[name] for name in Amount.model_fields}
+        amount = Amount(**{name: value for name, value in taken.items() if value is not None})
+        self.ledger = budget.reserve(self.ledger, key, amount)
+
+    def settle_share(self, key: str, usage: Usage, *, is_known: bool) -> Usage:
+        """Count what a child has used, or all of its share where nobody knows, and return that."""
+        if self.limits is None:
+            return usage
+        held = self.ledger.held.get(key)
+        taken = budget.measure_usage(usage).model_copy(update={"tool_calls": usage.tool_calls})
+        lost = _find_rest(held, taken) if held is not None and not is_known else None
+        self.ledger = budget.settle(self.ledger, key, taken, assumed=lost)
+        if lost is None:
+            return usage
+        return usage + Usage(cost_usd=lost.cost_usd, input_tokens=lost.tokens, assumed_calls=1)
+
+    def count_tool_calls(self, open_calls: int) -> int:
+        """Return the calls of the run's own tools that were made, with those of the turn that is not over."""
+        limit = self.limits.tool_calls if self.limits is not None else None
+        made = self.ledger.tool_calls + open_calls
+        return made if limit is None else min(made, limit)
 
     def settle(self, reply: ModelReply) -> Usage:
         """Count what an answer took, and return that."""
@@ -173,3 +210,9 @@ class BudgetHistory:
         standing = Standing(step, since_start, since_start - ledger.waited - waiting)
         use = measure_use(ledger, self.limits, standing)
         return use.model_copy(update={"period_cost_usd": self._period})
+
+
+def _find_rest(held: Amount, taken: Amount) -> Amount:
+    """Return what is left of an amount that is `held`; of what was passed, nothing."""
+    rest = held - taken
+    return Amount(**{name: max(getattr(rest, name), type(getattr(rest, name))(0)) for name in Amount.model_fields})

@@ -12,6 +12,9 @@ from mandate.workflows.contracts.transcript import Measured
 SUMMARIES = "summaries"
 """Row of all calls for summaries, of whichever model."""
 
+CHILDREN = "children"
+"""Row of all model calls of children that have reported since the run last continued as new."""
+
 
 @dataclass(slots=True)
 class ModelTotals:
@@ -43,6 +46,8 @@ class ModelTable:
     """Of the steps of which the history tells."""
     beside: Mapping[int, Usage]
     """The part of them that calls for summaries took."""
+    below: Usage = field(default_factory=Usage)
+    """Of children."""
     _totals: dict[str, ModelTotals] = field(default_factory=dict)
 
     def add(self, step: int, measured: Measured) -> None:
@@ -65,4 +70,8 @@ class ModelTable:
             totals.priced += 1
 
     def __iter__(self) -> Iterator[tuple[str, ModelTotals]]:
-        return iter(self._totals.items())
+        yield from self._totals.items()
+        its = self.below
+        if its.model_calls:
+            priced = its.model_calls - its.unpriced_calls
+            yield CHILDREN, ModelTotals(its.model_calls, its.input_tokens, its.output_tokens, its.cost_usd, priced)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from pydantic import JsonValue, ValidationError
@@ -16,6 +16,8 @@ from mandate.activities.transcript.blobs import BlobCorrupted, Blobs
 from mandate.activities.transcript.log import TranscriptLog
 from mandate.activities.transcript.pinned_agents import PinnedAgents
 from mandate.workers.client.diagnosis import Diagnosis, diagnose_described, find_retry
+from mandate.workers.client.trees import Place, read_place
+from mandate.workers.history.children import ChildStatus, read_children
 from mandate.workers.history.events import Call, Happening, MessageReceived, RequestOpened
 from mandate.workers.history.run_history import RunHistory
 from mandate.workers.history.stream import events
@@ -24,8 +26,8 @@ from mandate.workers.run_store import StoreUnusable, stored
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import BudgetUse
 from mandate.workflows.contracts.request import Request
-from mandate.workflows.contracts.run import AGENT_WORKFLOW, EffectEntry, EffectLog
-from mandate.workflows.contracts.tool import Tool
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, EffectEntry, EffectLog, RunStatus
+from mandate.workflows.contracts.tool import Tool, ToolResult
 from mandate.workflows.contracts.transcript import (
     AssistantMessage,
     CallPart,
@@ -78,11 +80,18 @@ class Record:
     """Reason why it does not go on, where its workflow task is tried again and again."""
     retrying: str | None = None
     """The activity that is tried again, and why its last attempt failed."""
+    place: Place = field(default_factory=Place)
+    children: tuple[ChildStatus, ...] = ()
+    """The last that have reported, and the first that have not."""
+    stored_output: JsonValue = None
+    """The answer of a child whose result has only the address of it."""
 
     @property
     def output(self) -> JsonValue:
         """The run's answer once it has one: its model's, or a person's in its place."""
         ended = self.history.ended
+        if self.stored_output is not None:
+            return self.stored_output
         return ended.result.output if ended is not None and ended.result is not None else None
 
     def to_json(self) -> Json:
@@ -91,6 +100,8 @@ class Record:
         return {
             "workflow_id": self.workflow_id,
             "run_id": self.run_id,
+            "parent": self.place.parent,
+            "root": self.place.root,
             "status": self.status,
             "reason": its.ended.reason if its.ended is not None else None,
             "output": self.output,
@@ -98,10 +109,11 @@ class Record:
             "version": its.pin.version if its.pin is not None else None,
             "step": its.step,
             "head": its.head,
-            "usage": its.usage.model_dump(mode="json"),
+            "usage": its.sum_usage().model_dump(mode="json"),
             "budget": self.budget.model_dump(mode="json") if self.budget is not None else None,
             "effects": its.effects.model_dump(mode="json"),
-            "uncertain": [entry.model_dump(mode="json") for entry in its.uncertain],
+            "uncertain": [entry.model_dump(mode="json") for entry in its.list_uncertain()],
+            "children": [child.to_json() for child in self.children],
             "people": [{"step": told.step, "line": told.line} for told in self.people],
             "workflow_task": {**self.diagnosis.to_json()} if self.diagnosis is not None else None,
             "retrying": self.retrying,
@@ -146,8 +158,18 @@ async def read_record(client: Client, workflow_id: str, run_id: str | None) -> R
     diagnosis = await diagnose_described(client, described.raw_description)
     retry = find_retry(described.raw_description)
     retrying = retry.describe() if retry is not None else None
-    budget = history.measure_budget(datetime.now(UTC))
-    return Record(workflow_id, described.run_id, status, history, (*earlier, *people), budget, diagnosis, retrying)
+    return Record(
+        workflow_id,
+        described.run_id,
+        status,
+        history,
+        people=(*earlier, *people),
+        budget=history.measure_budget(datetime.now(UTC)),
+        diagnosis=diagnosis,
+        retrying=retrying,
+        place=read_place(described.raw_info),
+        children=await read_children(client, history.children),
+    )
 
 
 def _told(happened: Sequence[Happening]) -> Iterator[Told]:
@@ -250,6 +272,18 @@ class Conversation:
             text = strike_sensitive(text, tool, arguments)
         return text
 
+    async def fill_output(self, record: Record) -> Record:
+        """Return the record with the whole answer, where its result has only the address of one."""
+        ended = record.history.ended
+        result = ended.result if ended is not None else None
+        if result is None or result.output is not None or result.output_digest is None:
+            return record
+        stored = ToolResult(digest=result.output_digest, size=result.output_size)
+        text = (await results.load_content(self._blobs, stored)).decode(errors="replace")
+        pin = record.history.pin
+        is_json = pin is not None and pin.structured and result.status is RunStatus.COMPLETED
+        return replace(record, stored_output=_read_json(text) if is_json else text)
+
     async def pending(self, record: Record) -> list[Json]:
         """Calls of the last turn whose results the model was not told."""
         return [await self._pending(call, record) for call in record.history.calls]
@@ -279,6 +313,15 @@ def _read(arguments: str) -> Json:
     except ValueError:
         return {}
     return read if isinstance(read, dict) else {}
+
+
+def _read_json(text: str) -> JsonValue:
+    """Return a text as JSON, or as it is where it is none."""
+    try:
+        found: JsonValue = json.loads(text)
+    except ValueError:
+        return text
+    return found
 
 
 def _arguments(part: CallPart, agent: PinnedAgent) -> JsonValue:

@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 from temporalio.api.common.v1 import Payload
-from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionSignaledEventAttributes
 from temporalio.converter import DataConverter
 
 from mandate.workers.history.events import Happening, MessageReceived, RequestOpened, describe_failure
 from mandate.workers.history.local_activities import read_local_activity
+from mandate.workflows.contracts.children import TELL_CHILD, ParentMessage
 from mandate.workflows.contracts.control import SAFE, ControlCheck, ControlChecked
 from mandate.workflows.contracts.decision_lookups import CheckedMany, DecisionChecks
 from mandate.workflows.contracts.marks import read_as
@@ -74,6 +75,8 @@ class RequestHistory:
     """Requests about limits on which nobody has decided."""
     is_controlled: bool = False
     """Who steers, pauses, resumes and stops the run is looked up before it counts."""
+    parent: str | None = None
+    """Workflow id of the run that started this one as its child."""
     is_idle: bool = False
     """It is a session that waits for a message."""
     _said: set[str] = field(default_factory=set)
@@ -81,6 +84,8 @@ class RequestHistory:
     _heard: list[tuple[str, Any]] = field(default_factory=list)
     """Signals that control the run, until it is known whether they count."""
     _controls: dict[int, ControlCheck] = field(default_factory=dict)
+    _obeyed: int = 0
+    """Number of the last message of the run above."""
 
     def carry_over(self, state: RunState) -> None:
         """Go on as the run did when it continued as new."""
@@ -91,6 +96,7 @@ class RequestHistory:
             self.is_idle = state.session.waits_since is not None
             self._said.update(state.session.replies, state.session.told)
         self.paused_by = state.control.paused.by if state.control.paused is not None else None
+        self._obeyed = state.child.heard if state.child is not None else 0
 
     @property
     def status(self) -> str:
@@ -144,10 +150,7 @@ class RequestHistory:
             case "workflow_execution_update_completed_event_attributes":
                 return await self._answered(event, step)
             case "workflow_execution_signaled_event_attributes":
-                signal = event.workflow_execution_signaled_event_attributes
-                return self._signaled(
-                    signal.signal_name, await self._read(signal.signal_name, signal.input.payloads), step
-                )
+                return await self._heard_signal(event.workflow_execution_signaled_event_attributes, step)
             case "activity_task_scheduled_event_attributes":
                 return await self._scheduled(event, step)
             case "marker_recorded_event_attributes":
@@ -173,6 +176,15 @@ class RequestHistory:
             case "upsert_workflow_search_attributes_event_attributes":
                 await self._stands(event)
         return []
+
+    async def _heard_signal(self, signal: WorkflowExecutionSignaledEventAttributes, step: int) -> list[Happening]:
+        if signal.signal_name != TELL_CHILD:
+            return self._signaled(signal.signal_name, await self._read(signal.signal_name, signal.input.payloads), step)
+        # The server tells who sent it.
+        if signal.external_workflow_execution.workflow_id != self.parent:
+            return []
+        message = await self._decoded(signal.input.payloads, ParentMessage)
+        return self._obey(message, step) if message is not None else []
 
     async def _accepted(self, event: HistoryEvent, step: int) -> list[Happening]:
         """Take in a message that will be answered; what is said in a session is told at once."""
@@ -272,6 +284,21 @@ class RequestHistory:
             return []
         self._close(EVERY)
         return [MessageReceived(step, f"{message.by or 'somebody'} rejects all open requests")]
+
+    def _obey(self, message: ParentMessage, step: int) -> list[Happening]:
+        """Return the event of a message of the run above, the first time that it comes."""
+        if message.number <= self._obeyed:
+            return []
+        self._obeyed = message.number
+        if message.verb == "report":
+            return []
+        if message.verb in {"pause", "resume"}:
+            self.paused_by = message.by if message.verb == "pause" else None
+        # A child is not told who resumes it.
+        through = "" if message.verb == "resume" else ", through the run above"
+        kept = ", and what it did is kept" if message.keep else ""
+        reason = f": {message.reason}" if message.reason else ""
+        return [MessageReceived(step, f"{message.by} {_DOES[message.verb]}{through}{kept}{reason}")]
 
     def _spoken(self, message: Say, step: int) -> list[Happening]:
         """Return the event of a message to a session, the first time that it comes."""

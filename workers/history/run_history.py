@@ -17,6 +17,7 @@ from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError
 
 from mandate.workers.history.budget_history import BudgetHistory
+from mandate.workers.history.children import ChildBegun, ChildHistory, ChildReported
 from mandate.workers.history.events import (
     Call,
     CallProbed,
@@ -35,6 +36,7 @@ from mandate.workers.history.requests import CHECKS, NOTIFY, RequestHistory
 from mandate.workflows.contracts.agent import AgentPin, Pinned
 from mandate.workflows.contracts.base import Digest
 from mandate.workflows.contracts.budget import BudgetUse
+from mandate.workflows.contracts.children import ChildRequest
 from mandate.workflows.contracts.compensation import CompensationRequest
 from mandate.workflows.contracts.failures import FailureType, Outcome, ToolFailure
 from mandate.workflows.contracts.marks import Marked, read_as
@@ -44,6 +46,7 @@ from mandate.workflows.contracts.state import RunState
 from mandate.workflows.contracts.tool import CallRequest, ToolRequest, ToolResult
 from mandate.workflows.contracts.verification import CheckRequest, CheckResult, Probed, ProbeRequest
 from mandate.workflows.outcomes import result_of
+from mandate.workflows.rules import children as rules_children
 from mandate.workflows.rules import effects, patience, wording
 
 T = TypeVar("T")
@@ -72,8 +75,13 @@ class RunHistory:
     head: Digest | None = None
     step: int = 0
     usage: Usage = field(default_factory=Usage)
+    usage_below: Usage = field(default_factory=Usage)
+    """The part of it that children took which have reported since the run last continued as new."""
     effects: EffectLog = field(default_factory=EffectLog)
     uncertain: tuple[EffectEntry, ...] = ()
+    """Its own calls; of a run that has ended with a result, those of its children too."""
+    uncertain_below: tuple[EffectEntry, ...] = ()
+    """Calls of its children."""
     calls: list[Call] = field(default_factory=list)
     """Of the last turn, until the model has answered to their results."""
     ended: RunEnded | None = None
@@ -92,6 +100,9 @@ class RunHistory:
     at: datetime | None = None
     """Time of the newest event."""
     is_session: bool = False
+    parent: str | None = None
+    """Workflow id of the run that started this one as its child."""
+    children: ChildHistory = field(init=False)
     _first_run: str = ""
     _open: dict[int, _Activity] = field(default_factory=dict)
     _waits: dict[int, str] = field(default_factory=dict)
@@ -99,12 +110,15 @@ class RunHistory:
 
     def __post_init__(self) -> None:
         self.parked = RequestHistory(self.converter)
+        self.children = ChildHistory(self.converter)
 
     async def add(self, event: HistoryEvent) -> list[Happening]:
         """Take in the next event; return what a person would want to hear of it."""
         await self._note_wait(event)
         self.at = event.event_time.ToDatetime(UTC)
         happened = await self._add(event)
+        if (told := await self.children.add(event)) is not None and told.child.index < len(self.calls):
+            happened += self._hear_child(told)
         self.parked.is_controlled = self.pin is not None and self.pin.controls
         happened += await self.parked.add(event, self.step)
         self._note_budget(event)
@@ -122,6 +136,17 @@ class RunHistory:
         """Return the use of the run's budget by now, or at its end."""
         at = self.at if self.ended is not None and self.at is not None else now
         return self.budget.measure(self.step, self._made, at)
+
+    def sum_usage(self) -> Usage:
+        """Return what the run has used, its children that have reported and the calls of its tools included."""
+        if self.ended is not None and self.ended.result is not None:
+            return self.usage
+        own = self.budget.count_tool_calls(self._made)
+        return self.usage.model_copy(update={"tool_calls": self.usage.tool_calls + own})
+
+    def list_uncertain(self) -> tuple[EffectEntry, ...]:
+        """Return the calls whose outcome is unknown, those of children too."""
+        return (*self.uncertain_below, *self.uncertain)
 
     @property
     def _made(self) -> int:
@@ -161,7 +186,15 @@ class RunHistory:
         """The current work, in words; empty when nothing is known to be under way."""
         going_on = [activity.line for activity in self._open.values() if activity.kind != NOTIFY]
         going_on += self._waits.values()
+        if waits := self._describe_children():
+            going_on.append(waits)
         return ", ".join(going_on) or self.parked.doing
+
+    def _describe_children(self) -> str:
+        """Describe the children that the run waits for; empty when there are none."""
+        names = [child.workflow_id for child in self.children.open.values()]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"waiting for {', '.join(names[:3])}{more}" if names else ""
 
     async def _note_wait(self, event: HistoryEvent) -> None:
         """Note a call that waits for its next attempt, as its timer says; other timers say something else."""
@@ -178,10 +211,14 @@ class RunHistory:
     async def _start(self, attributes: WorkflowExecutionStartedEventAttributes) -> None:
         self.task_queue = attributes.task_queue.name
         self._first_run = attributes.first_execution_run_id
+        self.parent = self.parked.parent = attributes.parent_workflow_execution.workflow_id or None
         values: list[Any] = await self.converter.decode(attributes.input.payloads)
         given = values[0] if values else None
-        if isinstance(given, Marked):
+        if isinstance(given, Marked) and attributes.continued_execution_run_id:
             self._carry_over(read_as(RunState, given))
+            return
+        if isinstance(given, Marked):
+            self._start_child(given)
             return
         if not isinstance(given, dict):
             return
@@ -194,14 +231,25 @@ class RunHistory:
             return
         self._carry_over(RunState.model_validate(given))
 
+    def _start_child(self, given: Marked) -> None:
+        """Take in what a parent asks of this run: a call in the parent's conversation, whose texts are not here."""
+        with contextlib.suppress(ValueError):
+            request = read_as(ChildRequest, given)
+            self.agent = request.name
+            self.budget.asked = request.budget.model_dump(mode="json") if request.budget is not None else None
+
     def _begin(self, pinned: Pinned) -> None:
         self.pin, self.head = pinned.agent, pinned.head
-        if pinned.earlier is not None:
-            earlier = RunState.model_validate_json(pinned.earlier)
-            self.step, self.usage, self.effects = earlier.step, earlier.usage, earlier.effects
-            self.parked.go_on(earlier)
         if self.at is not None:
             self.budget.begin(pinned.agent, pinned.route, self.at)
+        if pinned.earlier is None:
+            return
+        earlier = RunState.model_validate_json(pinned.earlier)
+        self.step, self.usage, self.effects = earlier.step, earlier.usage, earlier.effects
+        self.uncertain_below, self.children.made = earlier.uncertain_below, earlier.children_made
+        self.parked.go_on(earlier)
+        if self.at is not None:
+            self.budget.go_on(earlier, self.at)
 
     def _carry_over(self, state: RunState) -> None:
         self.pin, self.head, self.step, self.usage = state.agent, state.head, state.step, state.usage
@@ -213,8 +261,14 @@ class RunHistory:
         for call, answer in zip(self.calls, state.answers, strict=False):
             if answer is not None:
                 call.state, call.result = ("failed" if answer.error else "done"), answer
+        self.uncertain_below = state.uncertain_below
         self.parked.carry_over(state)
         self.budget.carry_over(state)
+        reported = self.children.carry_over(state)
+        for child in self.children.open.values():
+            self.calls[child.index].state = "running"
+        for told in reported:
+            self._settle_child(told)
         # The run counts a call as it is made, and here the calls of a turn are counted as it ends.
         self.budget.count_calls(-self._made)
 
@@ -223,6 +277,8 @@ class RunHistory:
         kind = attributes.activity_type.name
         line = (await self._decode([event.user_metadata.summary], str))[0] if event.HasField("user_metadata") else kind
         activity = self._open[event.event_id] = _Activity(kind, line)
+        if kind in {"call_model", "plan_compensation"}:
+            self._close_children()
         if kind == "call_model":
             (request,) = await self._decode(attributes.input.payloads, ModelRequest)
             self.parked.close_all()
@@ -250,6 +306,44 @@ class RunHistory:
         activity.call.state, activity.call.is_made = "running", True
         self.parked.close_call(next(index for index, call in enumerate(self.calls) if call is activity.call))
         return [CallStarted(self.step, activity.call)]
+
+    def _hear_child(self, told: ChildBegun | ChildReported) -> list[Happening]:
+        """Return the event of a child that begins or has ended: of the call that it is for."""
+        call = self.calls[told.child.index]
+        if isinstance(told, ChildReported):
+            self._settle_child(told)
+            return [CallReturned(self.step, call)]
+        tool = self.pin.tool(call.request.tool) if self.pin is not None else None
+        if tool is not None and tool.child is not None:
+            self.budget.hold_share(told.child.key, tool.child.share, told.request.budget)
+        call.state, call.is_made, call.begun_at = "running", True, self.at
+        self.parked.close_call(told.child.index)
+        return [CallStarted(self.step, call)]
+
+    def _settle_child(self, told: ChildReported) -> None:
+        """Take what a child has done into the run, as the run itself does."""
+        child, result = told.child, told.result
+        is_known = rules_children.is_told(child.workflow_id, result)
+        counted = self.budget.settle_share(child.key, result.usage, is_known=is_known)
+        self.usage, self.usage_below = self.usage + counted, self.usage_below + counted
+        below = rules_children.name_uncertain(child.workflow_id, result.uncertain)
+        self.uncertain_below = (*self.uncertain_below, *below)[-rules_children.UNCERTAIN_KEPT :]
+        call = self.calls[child.index]
+        entry = rules_children.stand_for(self._stand_for(call, child.workflow_id), result)
+        if entry is not None:
+            self.effects = effects.add_effect(self.effects, entry)
+        call.result, call.done_at = rules_children.write_answer(child.workflow_id, result), self.at
+        call.state = "failed" if call.result.error else "done"
+
+    def _stand_for(self, call: Call, child: str, reason: str | None = None) -> EffectEntry:
+        """Return the entry for all that a child did or may have done."""
+        return EffectEntry(step=self.step, tool=call.request.tool, call=call.line, key=child, run=child, reason=reason)
+
+    def _close_children(self) -> None:
+        """End the calls for which no child was started after all."""
+        for child in self.children.close_turn():
+            self.budget.settle_share(child.key, Usage(), is_known=True)
+            self.calls[child.index].state = "waiting"
 
     async def _done_locally(self, done: LocalActivity) -> list[Happening]:
         """Return the events of a local activity; of one that is done again as an ordinary one, nothing."""
@@ -443,6 +537,8 @@ class RunHistory:
         for call, result in zip(self.calls, results, strict=False):
             if call.state == "waiting":
                 call.state, call.result = ("refused" if result.error else "done"), result
+                # The run counts the call before it looks whether there is room for a child.
+                call.is_made = call.is_made or _is_unstarted(result)
                 happened.append(CallReturned(self.step, call))
             elif call.state == "unknown" and call.key is not None:
                 # A probe or a person knew what became of it.
@@ -468,10 +564,18 @@ class RunHistory:
             self.parked.close_all()
         if (result := ended.result) is not None:
             self.head = result.head or self.head
-            self.usage, self.effects, self.uncertain = result.usage, result.effects, result.uncertain
+            # A child returns no list of what it did.
+            last = result.effects.last or self.effects.last
+            self.usage, self.effects = result.usage, result.effects.model_copy(update={"last": last})
+            self.uncertain, self.uncertain_below = result.uncertain, ()
 
     def _cut_short(self) -> None:
         """Mark the calls that were under way when the run was closed: nothing more will be heard of them."""
+        for child in self.children.open.values():
+            call = self.calls[child.index]
+            call.state = "unknown"
+            entry = self._stand_for(call, child.workflow_id, "the run ended before the child had reported")
+            self.uncertain = (*self.uncertain, entry)
         for call in self.calls:
             if call.state == "waiting":
                 call.state = "not made"
@@ -484,6 +588,11 @@ class RunHistory:
 
     async def _decode(self, payloads: Sequence[Payload], kind: type[T]) -> list[T]:
         return await self.converter.decode(payloads, [kind] * len(payloads))
+
+
+def _is_unstarted(result: ToolResult) -> bool:
+    """Return whether a result says that a child had no room to begin."""
+    return result.cause == "budget" and (result.text or "").startswith("not started")
 
 
 def _changed(call: Call, line: str, key: str | None) -> Call:

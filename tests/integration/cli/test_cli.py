@@ -256,6 +256,8 @@ async def test_show_prints_the_whole_conversation(place: Place, worker: object) 
         *(
             "workflow_id",
             "run_id",
+            "parent",
+            "root",
             "status",
             "reason",
             "output",
@@ -267,7 +269,7 @@ async def test_show_prints_the_whole_conversation(place: Place, worker: object) 
             "budget",
             "effects",
         ),
-        *("uncertain", "people", "workflow_task", "retrying", "models", "messages", "pending"),
+        *("uncertain", "children", "people", "workflow_task", "retrying", "models", "messages", "pending"),
     ]
     assert (record["status"], record["step"], record["pending"]) == ("completed", 3, [])
     assert [message["role"] for message in record["messages"]] == ["user", "assistant"] * 3

@@ -11,7 +11,7 @@ from temporalio.client import Client
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from mandate.workers.client import inbox
+from mandate.workers.client import answers, inbox
 from tests.support.agents import Site, new_site
 from tests.support.people import asked
 
@@ -65,7 +65,7 @@ async def test_one_that_lies_is_silent_and_keeps_no_other_from_the_inbox(
     async with site.serving():
         genuine = await site.start("asks")
         (request,) = await asked(genuine)
-        told = await inbox.open_requests(client, genuine.id)
+        told = await answers.open_requests(client, genuine.id)
         lie = {**told.model_dump(mode="json"), "requests": [{**request.model_dump(mode="json"), "title": "read it?"}]}
         attributes = TypedSearchAttributes([SearchAttributePair(STATUS, "waiting")])
         liar = await client.start_workflow(
@@ -76,8 +76,8 @@ async def test_one_that_lies_is_silent_and_keeps_no_other_from_the_inbox(
             search_attributes=attributes,
         )
 
-        with pytest.raises(inbox.NotAnswering, match=why):
-            await inbox.open_requests(client, liar.id)
+        with pytest.raises(answers.NotAnswering, match=why):
+            await answers.open_requests(client, liar.id)
         read = await inbox.read_inbox(client, scan=True)
         await liar.terminate()
         await genuine.terminate()

@@ -24,9 +24,9 @@ from temporalio.worker import (
     WorkflowInstanceDetails,
 )
 
-from mandate.workers.client import inbox
+from mandate.workers.client import answers
+from mandate.workers.client.answers import NotAnswering
 from mandate.workers.client.diagnosis import TIMED_OUT, Diagnosis, diagnose
-from mandate.workers.client.inbox import NotAnswering
 from mandate.workers.converter import data_converter
 from mandate.workers.dev_server.server import DevServer
 from mandate.workers.sandbox import Uninterrupted, workflow_runner
@@ -243,7 +243,7 @@ def test_a_wedged_run_is_known_with_the_event_to_reset_it_to(wedged: Wedged) -> 
 
 async def test_clients_are_told_that_it_fails_and_not_that_no_worker_is_there(wedged: Wedged) -> None:
     with pytest.raises(NotAnswering, match=r"fails again and again .* \[TMPRL1100\]") as told:
-        await inbox.open_requests(wedged.site.client, wedged.handle.id)
+        await answers.open_requests(wedged.site.client, wedged.handle.id)
 
     assert told.value.diagnosis is not None
     assert told.value.diagnosis.reset_event_id == wedged.diagnosis.reset_event_id

@@ -11,8 +11,9 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from mandate.workers.client import inbox, messages
+from mandate.workers.client import answers, inbox, messages
 from mandate.workers.client.client import AgentClient, connect
+from mandate.workers.client.trees import Place
 from mandate.workers.dev_server.server import run_private_server
 from mandate.workflows.contracts.request import Decision, Request
 from tests.support import interrupted_workflow
@@ -46,6 +47,28 @@ async def test_run_that_waits_is_found_by_group_and_agent_and_approved(site: Sit
     assert [run.requests for run in found.runs if run.workflow_id == handle.id] == [(request,)]
     assert handle.id not in [run.workflow_id for run in others.runs]
     assert (receipt.status, receipt.message) == ("approved", "r1 is approved: ann@example.com approved it")
+    assert (result.status, result.effects.count) == ("completed", 1)
+
+
+async def test_a_child_that_waits_is_found_like_any_run_and_by_its_tree(site: Site) -> None:
+    site.write("boss", [{"call": [{"payer": {"task": "pay"}}]}, {"say": "done"}], tools=[{"agent": "payer"}])
+    site.write("payer", [{"call": [{"pay": {"order": 1, "amount": 7}}]}, {"say": "Paid."}], policy=ASK_ALL)
+    async with site.serving():
+        handle, other = await site.start("boss"), await site.start("boss")
+        child = f"{handle.id}/c1"
+        found = await _found(site.agents, child, agent="payer", group="finance")
+        await _found(site.agents, f"{other.id}/c1", root=other.id)
+        of_tree = await _found(site.agents, child, root=handle.id)
+        everything, _ = await inbox.open_runs(site.client, root=handle.id, scan=True)
+        (request,) = of_tree.runs[0].requests
+        await site.agents.decide(child, approval(request))
+        result = await handle.result()
+        await other.terminate()
+
+    assert not found.scanned
+    assert [run.workflow_id for run in of_tree.runs] == [child]
+    assert of_tree.places == {child: Place(parent=handle.id, root=handle.id)}
+    assert {run.workflow_id: run.place for run in everything} == {handle.id: Place(), **of_tree.places}
     assert (result.status, result.effects.count) == ("completed", 1)
 
 
@@ -173,7 +196,7 @@ async def test_queue_whose_worker_is_gone_keeps_nobody_waiting(identity: str) ->
             async with Worker(gone, task_queue=left, workflows=[AskingWorkflow]):
                 for name, queue in (("a", served), *((f"left-{number}", left) for number in range(9))):
                     await client.start_workflow("AgentWorkflow", {"group": "finance"}, id=name, task_queue=queue)
-                    await inbox.open_requests(client, name)
+                    await answers.open_requests(client, name)
                 async with asyncio.timeout(30):
                     while len([run async for run in client.list_workflows(inbox.RUNNING)]) < 10:
                         await asyncio.sleep(0.05)

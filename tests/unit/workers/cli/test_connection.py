@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,14 @@ async def connection(address: str, *, options: str = "", temporal_options: str =
     client = await Client.connect(address, namespace="shop", lazy=True)
     settings = Settings.from_environment({})
     return Connection(client, settings, address, None, None, options, None, temporal_options)
+
+
+async def test_the_address_of_a_run_holds_any_workflow_id() -> None:
+    here = replace(await connection("flag:1"), ui_url="http://localhost:8233")
+
+    page = "http://localhost:8233/namespaces/shop/workflows"
+    assert here.run_url("a/c1/c2") == f"{page}/a%2Fc1%2Fc2"
+    assert here.run_url("a b/c1?x#y", "run") == f"{page}/a%20b%2Fc1%3Fx%23y/run/history"
 
 
 async def test_another_process_connects_as_this_one(tmp_path: Path, profiles: str) -> None:

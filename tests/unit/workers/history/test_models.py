@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from mandate.workers.history.models import SUMMARIES, ModelTable
+from mandate.workers.history.models import CHILDREN, SUMMARIES, ModelTable
 from mandate.workflows.contracts.model import Usage
 from mandate.workflows.contracts.transcript import Measured
 
@@ -24,4 +24,16 @@ def test_summaries_have_a_row_of_their_own() -> None:
         SUMMARIES: {
             "model": SUMMARIES, "answers": 1, "input_tokens": 500, "output_tokens": 20, "cost_usd": "0.2",
         },
+    }  # fmt: skip
+
+
+def test_children_have_a_row_of_their_own() -> None:
+    below = Usage(model_calls=5, input_tokens=900, output_tokens=60, cost_usd=Decimal("0.7"), unpriced_calls=1)
+    models = ModelTable({}, {}, below)
+
+    models.add(1, Measured(model="vllm:a", input_tokens=1000, output_tokens=100))
+
+    assert [model for model, _ in models] == ["vllm:a", CHILDREN]
+    assert dict(models)[CHILDREN].to_json(CHILDREN) == {
+        "model": CHILDREN, "answers": 5, "input_tokens": 900, "output_tokens": 60, "cost_usd": None,
     }  # fmt: skip
