@@ -5,6 +5,7 @@ other_runs: state of other runs
 origin: run that another one goes on from
 session: sessions, as they are kept
 children: starts and ends of children
+plan: progress of a plan
 model: one call of a model
 streams: texts of models as they come
 period_budgets: budgets beyond one run

@@ -67,7 +67,7 @@ class AskedCall:
 
     @property
     def text(self) -> str:
-        """What the child is asked."""
+        """The task of the child."""
         task = self.arguments.get(self.binding.task) if self.binding.task is not None else None
         return task if isinstance(task, str) else canonical_json(self.arguments).decode()
 

@@ -1,6 +1,7 @@
 """Workflows: deterministic code that may run inside Temporal's sandbox.
 
 agent: `AgentWorkflow`
+plan: `PlanWorkflow`
 handlers: updates, signals, queries
 steps: activities with their options
 outcomes: outcomes of finished and failed activities

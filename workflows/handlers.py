@@ -304,7 +304,7 @@ class MessageHandlers:
             answers=tuple(map(self._run.view_answer, its.calls, its.answers)),
             usage=its.usage,
             effects=its.effects,
-            uncertain=its.uncertain,
+            uncertain=(*its.uncertain_below, *its.uncertain),
             recent=its.recent,
             model=its.model or (its.route[0].model if its.route else next(iter(its.agent.models), "")),
             why_model=its.why_model,

@@ -124,13 +124,8 @@ class BudgetHistory:
         """Count what a child has used, or all of its share where nobody knows, and return that."""
         if self.limits is None:
             return usage
-        held = self.ledger.held.get(key)
-        taken = budget.measure_usage(usage).model_copy(update={"tool_calls": usage.tool_calls})
-        lost = _find_rest(held, taken) if held is not None and not is_known else None
-        self.ledger = budget.settle(self.ledger, key, taken, assumed=lost)
-        if lost is None:
-            return usage
-        return usage + Usage(cost_usd=lost.cost_usd, input_tokens=lost.tokens, assumed_calls=1)
+        self.ledger, counted = budget.settle_share(self.ledger, key, usage, is_known=is_known)
+        return counted
 
     def count_tool_calls(self, open_calls: int) -> int:
         """Return the calls of the run's own tools that were made, with those of the turn that is not over."""
@@ -210,9 +205,3 @@ class BudgetHistory:
         standing = Standing(step, since_start, since_start - ledger.waited - waiting)
         use = measure_use(ledger, self.limits, standing)
         return use.model_copy(update={"period_cost_usd": self._period})
-
-
-def _find_rest(held: Amount, taken: Amount) -> Amount:
-    """Return what is left of an amount that is `held`; of what was passed, nothing."""
-    rest = held - taken
-    return Amount(**{name: max(getattr(rest, name), type(getattr(rest, name))(0)) for name in Amount.model_fields})

@@ -165,7 +165,7 @@ StepStatus = Literal["waiting", "running", "completed", "failed", "skipped", "st
 
 
 class StepResult(Record):
-    """How one step went; of a `for_each`, all of its items."""
+    """End of one step; of a `for_each`, of all its items."""
 
     id: Name
     status: StepStatus

@@ -25,6 +25,7 @@ decision_lookups: decisions looked up together
 deferred_decisions: decisions kept for later
 notifications: notices to people
 control: steer, pause, resume, stop
+plan: calls of a plan, as they overlap
 session: messages and their answers
 visibility: search attributes, details, memo
 """

@@ -211,23 +211,8 @@ class RunBudget:
 
     def settle_share(self, key: str, usage: Usage, *, is_known: bool) -> None:
         """Count what a child has used, or all of its share where nobody knows."""
-        held = self._state.ledger.held.get(key)
-        taken = rules.measure_usage(usage).model_copy(update={"tool_calls": usage.tool_calls})
-        lost = (
-            None
-            if is_known or held is None
-            else Amount(
-                **{
-                    name: max(getattr(held, name) - getattr(taken, name), type(getattr(held, name))(0))
-                    for name in Amount.model_fields
-                }
-            )
-        )
-        self._state.ledger = rules.settle(self._state.ledger, key, taken, assumed=lost)
-        beside = (
-            Usage(cost_usd=lost.cost_usd, input_tokens=lost.tokens, assumed_calls=1) if lost is not None else Usage()
-        )
-        self._state.usage = self._state.usage + usage + beside
+        self._state.ledger, counted = rules.settle_share(self._state.ledger, key, usage, is_known=is_known)
+        self._state.usage = self._state.usage + counted
 
     def hold(self, planned: Planned, key: str = rules.MODEL) -> Grant:
         """Hold what a call may take, for all of its attempts."""

@@ -302,6 +302,8 @@ class Children:
         its.tainted = its.tainted or result.tainted
         its.children = {other: one for other, one in its.children.items() if other != index}
         self._watches.pop(child.id, None)
+        if its.children:
+            self._show_wait()
         if its.plan is not None:
             its.plan.costs = {**its.plan.costs, index: result.usage.cost_usd}
         answer = rules.write_answer(child.id, result)

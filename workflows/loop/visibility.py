@@ -91,7 +91,8 @@ def close(state: RunState, *, memo: bool = False) -> None:
         ],
     )
     if memo:
-        told = state.model_dump(mode="json", include={"head", "step", "usage", "effects", "uncertain"})
+        whole = state.model_copy(update={"uncertain": (*state.uncertain_below, *state.uncertain)})
+        told = whole.model_dump(mode="json", include={"head", "step", "usage", "effects", "uncertain"})
         workflow.upsert_memo({"mandate": told})
 
 

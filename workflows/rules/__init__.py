@@ -11,6 +11,8 @@ routing: model of the next step, and why
 budget: reservations within limits
 budget_use: use of a run's limits
 children: shares and results of children
+plans: needs and faults of plans
+plan_progress: steps that begin, ends of plans
 price: cost of a call, and its bound
 patience: time for which calls are repeated
 local_activities: activities that run within a workflow task

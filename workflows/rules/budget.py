@@ -283,6 +283,25 @@ def settle_usage(
     return settle(ledger, key, measure_usage(usage), assumed=assumed), told + beside
 
 
+def settle_share(ledger: Ledger, key: str, usage: Usage, *, is_known: bool) -> tuple[Ledger, Usage]:
+    """Return `ledger` after a child that reported `usage`, and that with what is assumed beside it.
+
+    All of its share counts where nobody knows what it has used.
+    """
+    held, taken = ledger.held.get(key), measure_usage(usage)
+    taken = taken.model_copy(update={"tool_calls": usage.tool_calls})
+    if is_known or held is None:
+        return settle(ledger, key, taken), usage
+    lost = Amount(
+        model_calls=max(held.model_calls - taken.model_calls, 0),
+        tokens=max(held.tokens - taken.tokens, 0),
+        cost_usd=max(held.cost_usd - taken.cost_usd, Decimal(0)),
+        tool_calls=max(held.tool_calls - taken.tool_calls, 0),
+    )
+    beside = Usage(cost_usd=lost.cost_usd, input_tokens=lost.tokens, assumed_calls=1)
+    return settle(ledger, key, taken, assumed=lost), usage + beside
+
+
 def read_failed(failure: ModelFailure | None, grant: Grant | None) -> tuple[Usage, int]:
     """Return what a call without an answer took, and its attempts that may be billed.
 

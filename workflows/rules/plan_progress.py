@@ -91,7 +91,7 @@ class Item:
 
 @dataclass(slots=True)
 class Standing:
-    """How a step stands."""
+    """Standing of a step."""
 
     status: StepStatus = "waiting"
     output: JsonValue = None
@@ -121,7 +121,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What comes next."""
+    """Next move of a plan."""
 
     begin: tuple[NewCall, ...]
     standings: Mapping[str, Standing]
@@ -136,7 +136,7 @@ class Move:
 
     @property
     def doing(self) -> str:
-        """How far the plan is, in words."""
+        """Progress of the plan, in words."""
         standings = self.standings.values()
         done = sum(standing.has_ended for standing in standings)
         text = f"{done} of {quantities.count_noun(len(self.standings), 'step')} ended"

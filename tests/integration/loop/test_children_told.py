@@ -207,3 +207,64 @@ async def test_what_is_below_a_child_that_was_terminated_is_cancelled(site: Site
         "c1: declined, $0.0000; it was terminated: by hand; it is unknown whether this happened: "
     )
     assert told[1] == "[c2: completed, $0.0000]\nIt is a."
+
+
+async def test_a_waiting_parent_names_no_child_that_has_reported(site: Site) -> None:
+    site.write(
+        "boss",
+        [{"call": [{"quick": {"task": "a"}}, {"slow": {"task": "b"}}]}, {"say": "done"}],
+        tools=[{"agent": "quick"}, {"agent": "slow"}],
+    )
+    site.write("quick", [HELD, {"say": "done"}])
+    site.write("slow", [HELD, {"say": "done"}])
+    async with site.serving():
+        handle = await site.start("boss")
+        await reached([f"{handle.id}/c1", f"{handle.id}/c2"])
+        LET_GO.add(f"{handle.id}/c1")
+        async with asyncio.timeout(20):
+            while len((await handle.query("state"))["children"]) > 1:
+                await asyncio.sleep(0.05)
+        doing = (await handle.query("progress"))["doing"]
+        LET_GO.add(f"{handle.id}/c2")
+        await handle.result()
+
+    assert doing == f"waiting for {handle.id}/c2"
+
+
+async def test_the_memo_of_a_cancelled_parent_has_the_uncertain_calls_of_its_children(site: Site) -> None:
+    site.write(
+        "boss",
+        [{"call": [{"quick": {"task": "a"}}, {"slow": {"task": "b"}}]}, {"say": "done"}],
+        tools=[{"agent": "quick"}, {"agent": "slow"}],
+    )
+    site.write("quick", [{"call": [{"send": {"to": "x", "lose_reply": True}}]}, {"say": "done"}])
+    site.write("slow", [HELD, {"say": "done"}])
+    async with site.serving():
+        handle = await site.start("boss")
+        await reached([f"{handle.id}/c2"])
+        async with asyncio.timeout(30):
+            while len((state := await handle.query("state"))["children"]) > 1:
+                await asyncio.sleep(0.05)
+        progress: dict[str, Any] = await handle.query("progress")
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        memo = await (await handle.describe()).memo()
+
+    assert [entry["call"] for entry in state["uncertain_below"]] == ["send to=x lose_reply=true"]
+    assert "send to=x lose_reply=true" in [entry["call"] for entry in progress["uncertain"]], "query progress"
+    assert "send to=x lose_reply=true" in [entry["call"] for entry in memo["mandate"]["uncertain"]], "memo"
+
+
+async def test_a_pause_of_a_tree_says_that_the_children_are_paused(site: Site) -> None:
+    site.write("boss", [{"call": [{"slow": {"task": "b"}}]}, {"say": "done"}], tools=[{"agent": "slow"}])
+    site.write("slow", [HELD, {"say": "done"}])
+    async with site.serving():
+        handle = await site.start("boss")
+        await reached([f"{handle.id}/c1"])
+        told = await handle.execute_update("pause", {"by": "ann", "tree": True})
+        await handle.execute_update("resume", {"by": "ann", "tree": True})
+        LET_GO.add(f"{handle.id}/c1")
+        await handle.result()
+
+    assert "child" in told["message"]

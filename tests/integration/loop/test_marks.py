@@ -41,7 +41,7 @@ NOT_ASKED = "no run of an agent of this installation asked for this"
 
 ACTIVITIES = (
     "pin_agent", "call_model", "run_tool", "verify_result", "probe_call", "check_decision", "check_decisions",
-    "check_control", "plan_compensation", "notify_people", "keep_session", "find_report",
+    "check_control", "plan_compensation", "notify_people", "keep_session", "find_report", "advance_plan",
 )  # fmt: skip
 
 

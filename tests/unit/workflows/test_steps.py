@@ -16,6 +16,7 @@ from mandate.activities.compensation import CompensationActivities
 from mandate.activities.decision import PeopleActivities
 from mandate.activities.model import ModelActivities
 from mandate.activities.notification import NotificationActivities
+from mandate.activities.plan import PlanActivities
 from mandate.activities.session import SessionActivities
 from mandate.activities.tool import ToolActivities
 from mandate.activities.verification import VerificationActivities
@@ -31,6 +32,7 @@ ACTIVITIES: dict[str, Callable[..., Any]] = {
         CompensationActivities,
         ModelActivities,
         NotificationActivities,
+        PlanActivities,
         PeopleActivities,
         SessionActivities,
         ToolActivities,
