@@ -275,6 +275,9 @@ def _list_uncertain(child: str, state: RunState) -> Iterator[EffectEntry]:
         if tool is None or not is_open or not may_act or verdict is None or verdict.kind != "allow":
             continue
         one = state.children.get(index)
+        if tool.child is not None and one is None:
+            # It has not begun, or has reported.
+            continue
         yield EffectEntry(
             step=state.step,
             tool=call.tool,
