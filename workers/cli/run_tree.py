@@ -9,7 +9,7 @@ from rich.tree import Tree
 from mandate.workers.cli.connection import Connection
 from mandate.workers.cli.options import Invocation
 from mandate.workers.history.tree import TreeRun
-from mandate.workflows.contracts.run import AGENT_WORKFLOW
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW
 from mandate.workflows.rules import quantities, wording
 
 WORDS_CHARACTERS = 200
@@ -64,7 +64,7 @@ def _label(run: TreeRun, above: str, asked: str | None) -> Text:
 
 def _describe_kind(run: TreeRun) -> str:
     """Describe a workflow that is no run of an agent; empty for one that may be."""
-    return f"({run.kind})" if run.kind not in {None, AGENT_WORKFLOW} else ""
+    return f"({run.kind})" if run.kind not in {None, AGENT_WORKFLOW, PLAN_WORKFLOW} else ""
 
 
 def _describe_requests(run: TreeRun) -> str:

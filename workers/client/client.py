@@ -18,8 +18,9 @@ from mandate.workers.client.earlier_run import UsedId
 from mandate.workers.client.updates import Patience
 from mandate.workers.converter import data_converter
 from mandate.workers.settings import Settings
+from mandate.workflows.contracts.plan import PlanRequest, PlanResult, PlanSpec
 from mandate.workflows.contracts.request import Decision, Halt, OpenRequests, Receipt, Steering, Stop, Told
-from mandate.workflows.contracts.run import AGENT_WORKFLOW, TASK_TIMEOUT, RunResult, StartRequest
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, TASK_TIMEOUT, RunResult, StartRequest
 from mandate.workflows.contracts.session import Reply, Say
 from mandate.workflows.rules import input_size, validation, wording
 
@@ -121,7 +122,6 @@ class AgentClient:
             "continues": dict(continues) if continues is not None else None,
         }
         request = _read_start(given)
-        policy = WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE
         try:
             return await self.client.start_workflow(
                 AGENT_WORKFLOW,
@@ -130,12 +130,75 @@ class AgentClient:
                 task_queue=self._task_queue,
                 task_timeout=TASK_TIMEOUT,
                 result_type=RunResult,
-                id_reuse_policy=policy,
+                id_reuse_policy=_choose_reuse(again=again),
                 static_summary=f"{agent}: {wording.shorten(str(request.input), 100)}",
             )
         except WorkflowAlreadyStartedError as error:
             found = await earlier_run.find_earlier_run(self.client, error.workflow_id)
             raise UsedId(error, found) from None
+
+    async def start_plan(
+        self,
+        plan: str | Mapping[str, Any] | PlanSpec,
+        input: Any = None,  # noqa: A002 - the public name of the field
+        *,
+        workflow_id: str | None = None,
+        requester: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        budget: Mapping[str, Any] | None = None,
+        token: str | None = None,
+        again: bool = False,
+    ) -> WorkflowHandle[Any, PlanResult]:
+        """Start a run of a plan.
+
+        Args:
+            plan: name of a plan file of the workers; or a plan as data, whose steps name agents and plans of theirs.
+            input: what the plan is asked, any value of JSON.
+            workflow_id: of the run; `plan-<name>-<8 hex digits>` if left out.
+            requester: as of `start`.
+            labels: as of `start`.
+            budget: lower limits than the plan's.
+            token: as of `start`.
+            again: as of `start`.
+
+        Raises:
+            ValueError: a value does not fit `PlanRequest`; the sentence names the field and what is allowed.
+            UsedId: as `start`.
+        """
+        request = _read_plan_start(
+            {
+                "plan": dict(plan) if isinstance(plan, Mapping) else plan,
+                "input": input,
+                "requester": requester,
+                "labels": dict(labels or {}),
+                "budget": dict(budget) if budget else None,
+                "token": token,
+            }
+        )
+        name = request.plan if isinstance(request.plan, str) else request.plan.name
+        try:
+            return await self.client.start_workflow(
+                PLAN_WORKFLOW,
+                request.model_dump(mode="json", exclude_defaults=True),
+                id=workflow_id or f"plan-{new_workflow_id(name)}",
+                task_queue=self._task_queue,
+                task_timeout=TASK_TIMEOUT,
+                result_type=PlanResult,
+                id_reuse_policy=_choose_reuse(again=again),
+                static_summary=f"plan {name}",
+            )
+        except WorkflowAlreadyStartedError as error:
+            found = await earlier_run.find_earlier_run(self.client, error.workflow_id)
+            raise UsedId(error, found) from None
+
+    async def run_plan(
+        self,
+        plan: str | Mapping[str, Any] | PlanSpec,
+        input: Any = None,  # noqa: A002 - the public name of the field
+        **options: Any,
+    ) -> PlanResult:
+        """Run a plan to its end, and return its result; take the arguments of `start_plan`."""
+        return await (await self.start_plan(plan, input, **options)).result()
 
     async def say(
         self,
@@ -290,6 +353,19 @@ def _read_start(given: dict[str, Any]) -> StartRequest:
     if (excess := input_size.find_excess(request.input)) is not None:
         raise ValueError(f"input: {excess}")
     return request
+
+
+def _read_plan_start(given: dict[str, Any]) -> PlanRequest:
+    """Return the start request of a plan; raise as `_read_start`."""
+    try:
+        return PlanRequest.model_validate(given)
+    except ValidationError as error:
+        said = validation.sentences(error, PlanRequest, unshown=("input", "token"), forms={"requester": messages.NAME})
+        raise ValueError(said) from None
+
+
+def _choose_reuse(*, again: bool) -> WorkflowIDReusePolicy:
+    return WorkflowIDReusePolicy.ALLOW_DUPLICATE if again else WorkflowIDReusePolicy.REJECT_DUPLICATE
 
 
 def new_workflow_id(agent: str) -> str:

@@ -12,7 +12,7 @@ from mandate.workers.client.rounds import Round, Silent
 from mandate.workers.client.trees import Place
 from mandate.workflows.contracts.request import OpenRequests, Request
 
-RUNNING = 'WorkflowType="AgentWorkflow" AND ExecutionStatus="Running"'
+RUNNING = 'WorkflowType IN ("AgentWorkflow", "PlanWorkflow") AND ExecutionStatus="Running"'
 WAITING = f'{RUNNING} AND AgentStatus IN ("waiting", "paused")'
 """Paused runs may have open requests too, and take decisions."""
 

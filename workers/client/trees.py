@@ -9,7 +9,7 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionDescri
 from temporalio.service import RPCError, RPCStatusCode
 
 from mandate.workers.client.answers import Unknown
-from mandate.workflows.contracts.run import AGENT_WORKFLOW
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Branch:
     @property
     def is_agent(self) -> bool:
         """True for the run of an agent: a workflow of another kind may have started one."""
-        return self.run is None or self.run.workflow_type == AGENT_WORKFLOW
+        return self.run is None or self.run.workflow_type in (AGENT_WORKFLOW, PLAN_WORKFLOW)
 
     def walk(self) -> Iterator["Branch"]:
         """Yield this one and all below it."""

@@ -26,7 +26,7 @@ from mandate.workers.run_store import StoreUnusable, stored
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.budget import BudgetUse
 from mandate.workflows.contracts.request import Request
-from mandate.workflows.contracts.run import AGENT_WORKFLOW, EffectEntry, EffectLog, RunStatus
+from mandate.workflows.contracts.run import AGENT_WORKFLOW, PLAN_WORKFLOW, EffectEntry, EffectLog, RunStatus
 from mandate.workflows.contracts.tool import Tool, ToolResult
 from mandate.workflows.contracts.transcript import (
     AssistantMessage,
@@ -145,7 +145,7 @@ async def read_record(client: Client, workflow_id: str, run_id: str | None) -> R
             raise
         which = f"run {workflow_id!r}" + (f" with run id {run_id!r}" if run_id else "")
         raise NoSuchRun(f"there is no {which}") from None
-    if described.workflow_type != AGENT_WORKFLOW:
+    if described.workflow_type not in (AGENT_WORKFLOW, PLAN_WORKFLOW):
         raise NoAgentRun(f"{workflow_id!r} is a {described.workflow_type!r} and not the run of an agent")
     history = RunHistory(client.data_converter)
     people: list[Told] = []

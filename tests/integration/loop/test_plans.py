@@ -29,6 +29,16 @@ def write(site: Site, name: str, steps: list[dict[str, Any]], **keys: Any) -> No
     (site.folder / "plans" / f"{name}.yaml").write_text(json.dumps(plan))
 
 
+async def test_a_client_runs_a_plan_and_is_told_what_does_not_fit(site: Site) -> None:
+    write(site, "seen", [{"id": "seen", "tool": "look", "input": {"what": "input"}}])
+    async with site.serving():
+        result = await site.agents.run_plan("seen", "b", requester=REQUESTER)
+        with pytest.raises(ValueError, match="steps"):
+            await site.agents.start_plan({"name": "x", "steps": []})
+
+    assert (result.status, result.output) == (RunStatus.COMPLETED, "looked at b")
+
+
 async def start(site: Site, plan: Any, given: Any = None, **keys: Any) -> WorkflowHandle[Any, PlanResult]:
     return await site.client.start_workflow(
         "PlanWorkflow",

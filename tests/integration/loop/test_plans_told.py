@@ -40,10 +40,12 @@ async def test_calls_of_a_plan_are_judged_asked_for_and_changed_like_those_of_a_
     async with site.serving():
         handle = await start(site, "pays")
         (request,) = await asked(handle)
+        listed = [run.workflow_id for run in (await site.agents.inbox()).runs]
         denied = await refusal_of(handle, "decide", decision(request, value={"order": 2}))
         await decide(handle, request, value={"order": 5})
         result = await handle.result()
 
+    assert handle.id in listed
     assert denied == "value: rule 'no-2' denies 'pay'"
     assert [call.arguments["order"] for call in calls_of(handle.id, "pay")] == [5]
     assert statuses(result) == {"one": "completed", "two": "failed", "seen": "completed"}
