@@ -101,6 +101,7 @@ def test_pages_are_where_they_are_listed() -> None:
     assert [Path(page).name for page in DOCS] == [
         "agents.md",
         "budgets.md",
+        "children.md",
         "context.md",
         "glossary.md",
         "install.md",
