@@ -12,7 +12,7 @@ from temporalio.service import RPCError
 
 from mandate.activities import failures, session
 from mandate.activities.children import AskedCalls, NoSuchCall
-from mandate.activities.context import calibration
+from mandate.activities.context.calibration import Calibration
 from mandate.activities.context.limits import find_excess
 from mandate.activities.context.sizes import AgentSizes, measure_message
 from mandate.activities.origin import NoOrigin, NotBegun, OriginFound, Origins
@@ -352,7 +352,7 @@ class AgentActivities:
     def _estimate(self, offered: OfferedAgent, message: UserMessage) -> int:
         """Return the tokens of the first request."""
         tokens = self._sizes.measure(offered.digest, offered.pinned) + measure_message(message)
-        return calibration.estimate_request(0, tokens, calibration.UNKNOWN)
+        return Calibration.of(offered.pinned.models[0]).estimate(tokens)
 
     async def _is_counted(self, request: PinRequest, requester: Requester) -> bool:
         if self._budgets is None:

@@ -16,7 +16,8 @@ from mandate.activities.checks.findings import Unable, check_condition, parse_va
 from mandate.activities.checks.lookup import Question, ReadTools, Unaskable
 from mandate.activities.checks.probe import ProbeFinding, Prober
 from mandate.activities.checks.subject import Work, load_call, load_work, shows_results
-from mandate.activities.context import calibration, estimate
+from mandate.activities.context.calibration import Calibration
+from mandate.activities.context.estimate import measure_text
 from mandate.activities.heartbeat import Stopwatch
 from mandate.activities.own_files import PATIENCE, OwnFiles
 from mandate.activities.period_budgets import PeriodBudgets
@@ -298,9 +299,9 @@ async def _enter(purse: Purse, agent: PinnedAgent, request: CheckRequest) -> Non
         raise Unable(error.message) from None
 
 
-def _measure(text: str) -> int:
+def _measure(model: str, text: str) -> int:
     """Return the tokens of a request to a model that judges, at most."""
-    return calibration.estimate_request(0, estimate.count(text), calibration.UNKNOWN) + REQUEST_TOKENS
+    return Calibration.of(model).estimate(measure_text(text)) + REQUEST_TOKENS
 
 
 def _find_timeout() -> timedelta:

@@ -243,7 +243,6 @@ KEYS: Mapping[str, Convert] = {
     "temporal_tls_server_name": _text,
     "token_audience": _text,
     "token_issuer": _text,
-    "tokenizer": _text,
     "user": _text,
     "vllm_base_url": _url,
 }

@@ -55,8 +55,6 @@ class Settings:
     """`MANDATE_BUDGETS`: the file of budgets; left out, `default_budgets` if it exists, else only runs have some."""
     endpoints: Path | None = None
     """`MANDATE_PROVIDERS`: the file of providers; left out, `default_endpoints` if it exists, else none."""
-    tokenizer: str | None = None
-    """`MANDATE_TOKENIZER`: `o200k_base` counts requests of OpenAI's models exactly; left out, they are estimated."""
     jwks: Path | None = None
     """`MANDATE_JWKS`: the public keys that sign decisions and starts, as a JSON Web Key Set."""
     token_issuer: str | None = None
@@ -113,7 +111,6 @@ class Settings:
             people=_named(env, "MANDATE_PEOPLE"),
             budgets=_named(env, "MANDATE_BUDGETS"),
             endpoints=_named(env, "MANDATE_PROVIDERS"),
-            tokenizer=env.get("MANDATE_TOKENIZER") or None,
             jwks=_named(env, "MANDATE_JWKS"),
             token_issuer=env.get("MANDATE_TOKEN_ISSUER") or None,
             token_audience=env.get("MANDATE_TOKEN_AUDIENCE") or "mandate",

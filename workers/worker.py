@@ -122,12 +122,12 @@ async def open_worker(
         FileError: agent files or scripts that cannot be used, with all their faults.
         MissingKey, WrongSearchAttribute, StoreUnavailable: see there.
         OlderFiles: another worker of the queue serves newer files of an agent.
-        ValueError: the store's address, an allowed host or the tokenizer is none.
+        ValueError: the store's address or an allowed host is none.
     """
     options = options or WorkerOptions()
     if settings.folder.is_dir():
         private_files.claim_folder(settings.folder)
-    await _load_tokenizer(settings)
+    await asyncio.to_thread(tokenizer.load)
     async with AsyncExitStack() as stack:
         resolve = Secrets(settings.environment, settings.secrets)
         mcp = LazyMcpToolbox(resolve)
@@ -280,18 +280,6 @@ class _Plans:
     def make(self, plan: PlanSpec) -> OfferedAgent:
         linked = self._catalog.make_plan(plan)
         return OfferedAgent(linked.digest, linked.content, linked.pinned, linked.below)
-
-
-async def _load_tokenizer(settings: Settings) -> None:
-    """Load the tokenizer that the settings name, beside the event loop: it takes long.
-
-    Raises:
-        ValueError: there is no such one.
-    """
-    try:
-        await asyncio.to_thread(tokenizer.use, settings.tokenizer)
-    except tokenizer.NoTokenizer as error:
-        raise ValueError(f"MANDATE_TOKENIZER: {error}") from None
 
 
 async def _checked_catalog(settings: Settings, resolve: Secrets, mcp: McpDefinitions) -> Catalog:

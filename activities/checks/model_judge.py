@@ -44,9 +44,9 @@ async def judge(
     provider: GetProvider,
     within: timedelta,
     purse: Purse,
-    measure: Callable[[str], int],
+    measure: Callable[[str, str], int],
 ) -> CheckResult:
-    """Ask models for a finding by `rubric`; `purse` has what they took, and `measure` estimates tokens of requests.
+    """Ask models for a finding by `rubric`; `purse` has what they took, and `measure` estimates tokens of texts.
 
     The models of `route` are asked in its order until one has a verdict. Each attempt of the check begins with
     another one, since one that hangs takes all the time there is.
@@ -88,14 +88,14 @@ async def _complete(
     provider: GetProvider,
     within: timedelta,
     purse: Purse,
-    measure: Callable[[str], int],
+    measure: Callable[[str, str], int],
 ) -> Completion:
     """Return a model's answer, which is counted."""
     name, _, model_name = model.partition(":")
     instructions = _INSTRUCTIONS + rubric
     told = evidence.collect(work)
     shown = UserMessage(role="user", parts=(TextPart(kind="text", text=told),))
-    size = _size(purse, measure(instructions + told), work.agent, model)
+    size = _size(purse, measure(model, instructions + told), work.agent, model)
     prompt = Prompt(
         model=model_name,
         instructions=instructions,

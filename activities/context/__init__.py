@@ -1,8 +1,8 @@
 """The context of a model call: its parts, its size and its limits.
 
-estimate: tokens of a text
-tokenizer: exact counts, where one is used
-calibration: corrections of estimates
+tokenizer: tokens of a text
+estimate: tokens by what makes them
+calibration: estimates by a run's own reports
 sizes: tokens of messages and agents
 limits: limits of a model
 cuts: what a cut keeps

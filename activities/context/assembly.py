@@ -13,8 +13,8 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from mandate.activities import failures
-from mandate.activities.context import calibration, cuts, limits, summary, tokenizer
-from mandate.activities.context.calibration import UNKNOWN, Ratios
+from mandate.activities.context import cuts, limits, summary
+from mandate.activities.context.calibration import Calibration
 from mandate.activities.context.estimate import Tokens
 from mandate.activities.context.left_out import list_calls
 from mandate.activities.context.limits import Limits
@@ -45,6 +45,9 @@ log = structlog.stdlib.get_logger(__name__)
 REFUSED_SHARE = 0.7
 """Of the estimate of a refused request: what the next one has at most."""
 
+UNCORRECTED = (1.0, 1.0, 1.0, 1.0)
+"""Told to older workers, which estimate in another way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
@@ -58,7 +61,7 @@ class Assembled:
     """Both, as the model is sent it."""
     tokens: Tokens
     estimate: int
-    ratios: Ratios
+    calibration: Calibration
     is_cut: bool = False
 
 
@@ -127,32 +130,34 @@ class ContextAssembler:
         """Return the size of the request as its answer reports it; `None` when it does not."""
         if usage.input_tokens <= 0:
             return None
-        ratios = calibration.learn(assembled.ratios, assembled.tokens, usage.input_tokens)
-        return Measured(model=model, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, ratios=ratios)
+        return Measured(
+            model=model,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            messages=len(assembled.conversation),
+            rates=assembled.calibration.learn(assembled.tokens, usage.input_tokens),
+            ratios=UNCORRECTED,
+        )
 
     def _measure(
         self, agent: PinnedAgent, chain: Chain, told: tuple[Message, ...], digest: Digest, model: str
     ) -> Assembled:
         conversation = chain.conversation.extend(*told)
-        fixed = self._sizes.measure(digest, agent)
-        before = measure_first(conversation, len(chain.conversation))
-        tokens = fixed + measure_first(conversation, len(conversation))
-        measured = chain.measured if chain.measured is not None and chain.measured.model == model else None
-        if measured is not None:
-            known = max(measured.input_tokens + measured.output_tokens, ceil(tokens.total * calibration.LOWEST))
-            new = tokens - (fixed + before)
-            estimate = calibration.estimate_request(known, new, measured.ratios, fixed + before)
-            if tokenizer.fits(model):
-                estimate = calibration.count_request(known, new)
-            return Assembled(chain, told, conversation, tokens, estimate, measured.ratios)
-        ratios: Ratios = chain.cut.ratios if chain.cut is not None and chain.cut.ratios else UNKNOWN
-        estimate = calibration.estimate_whole(tokens, ratios)
-        return Assembled(chain, told, conversation, tokens, estimate, ratios)
+        fixed, every = self._sizes.measure(digest, agent), measure_first(conversation, len(conversation))
+        last = chain.last_measured
+        calibration = Calibration.of(model, last)
+        estimate = calibration.estimate(fixed + every)
+        if last is not None and last is chain.measured and last.model == model and chain.segment.agent == digest:
+            place = last.messages if last.messages is not None else _find_answer(conversation)
+            before, until = measure_first(conversation, place), measure_first(conversation, place + 1)
+            estimate = calibration.estimate_next(last, fixed + before, answer=until - before, new=every - until)
+        return Assembled(chain, told, conversation, fixed + every, estimate, calibration)
 
     def _find_room(self, agent: PinnedAgent, assembled: Assembled, digest: Digest, found: Limits) -> int:
         """Return the tokens above which a cut is made: more than the limit where what is never cut needs it."""
         fixed = self._sizes.measure(digest, agent) + measure_message(assembled.conversation[0])
-        needed = calibration.estimate_new(fixed, assembled.ratios, assembled.tokens)
+        needed = assembled.calibration.estimate(fixed)
         return max(found.limit, min(found.most, ceil(needed * 1.5)))
 
     async def _cut(
@@ -195,7 +200,7 @@ class ContextAssembler:
             left_out=plan.left_out,
             summary=lines,
             limit=learned,
-            ratios=whole.ratios,
+            measured=whole.chain.last_measured,
         )
         chain = await self._transcript.append(whole.chain, request.agent, whole.told, cut=cut)
         if agent.context.summary is not None:
@@ -241,6 +246,11 @@ def _name_cut(whole: Assembled, request: ModelRequest, model: str, too_long: int
     told = "".join(message.model_dump_json() for message in whole.told)
     parts = ("cut", whole.chain.head, request.agent, model, str(too_long), told)
     return digest_of("\n".join(parts).encode(errors="replace"))
+
+
+def _find_answer(conversation: Conversation) -> int:
+    """Return the place of the newest answer."""
+    return max(place for place, message in enumerate(conversation) if isinstance(message, AssistantMessage))
 
 
 def _leave_last(segments: Sequence[tuple[Digest, Segment]], answers: int) -> list[tuple[Digest, Segment]]:
@@ -305,17 +315,15 @@ class _Cutter:
         """Return the tokens that there are for what is kept, beside what every request has."""
         note = cuts.write_note(self._state, self._left_out, lines)
         words = "".join(part.text for part in self._words)
-        always = calibration.estimate_new(
+        always = self._whole.calibration.estimate(
             self._fixed
             + measure_message(self._goal)
-            + measure_message(UserMessage(role="user", parts=(TextPart(kind="text", text=note + words),))),
-            self._whole.ratios,
-            self._whole.tokens,
+            + measure_message(UserMessage(role="user", parts=(TextPart(kind="text", text=note + words),)))
         )
         return max(aim - always, aim // 3)
 
     def _size(self, message: Message) -> int:
-        return calibration.estimate_new(measure_message(message), self._whole.ratios, self._whole.tokens)
+        return self._whole.calibration.estimate(measure_message(message))
 
 
 def _list_words(note: Message) -> list[TextPart]:

@@ -54,7 +54,7 @@ async def go_back(transcript: TranscriptLog, agent: PinnedAgent, chain: Chain, r
         left_out=base.cut.left_out if base.cut is not None else LeftOut(),
         summary=base.cut.summary if base.cut is not None else (),
         limit=before.limit if before is not None else None,
-        ratios=before.ratios if before is not None else (),
+        measured=chain.last_measured,
     )
     return await transcript.append(chain, request.agent, (), cut=cut)
 

@@ -1,73 +1,106 @@
-"""Corrections of estimates by what a run's own answers report."""
+"""Estimates of requests: what our tokenizer counts, corrected by what a run's own answers report."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 
-from mandate.activities.context.estimate import KINDS, Tokens
+from mandate.activities.context import tokenizer
+from mandate.activities.context.estimate import Tokens
+from mandate.workflows.contracts.transcript import Measured, TokenRates
 
-Ratios = tuple[float, ...]
-"""Reported tokens to estimated ones, in the order of `KINDS`."""
-
-UNKNOWN: Ratios = (1.0,) * len(KINDS)
-
-LOWEST, HIGHEST = 0.15, 4.0
 MARGIN = 1.06
-"""Of what is new, where a ratio below 1 corrects it: one text is not counted as another of its kind."""
-DOUBT, DOUBT_OF_NEW = 0.15, 0.5
-"""Share of the way back to the uncorrected estimate: of any new text, and of one of a kind that was rare so far."""
+"""Most that an estimate may be above what is likely, once an answer of the model has told how it counts."""
+
+PART_TOKENS = (3, 10)
+"""Least and most tokens around a text, a call, a result or a tool: roles, names of fields, words before it."""
+
 EXACT = 1.01
-"""Margin of what was counted exactly."""
-WHOLE = 1.02
-"""Margin of a whole request: what people and programs write is not of one kind."""
+"""Most tokens of our encoding to those that we count: texts that are joined are cut in another way."""
+FOREIGN, FOREIGN_BYTE = 1.6, 0.35
+"""Most tokens of another encoding to one of ours, and for each byte beyond one a character."""
+DOUBT, DOUBT_BYTE = 1.25, 0.15
+"""The same to the rate that it has shown, since texts that are new may be of another kind."""
+
+LEAST_FIXED, LEAST_TEXT = 0.3, 0.15
+"""Rates that are not passed: tools are told in other words, and a script says what it likes."""
+
+TOLD_AGAIN = 1.05
+"""Most tokens of an answer to those that it has in the next request; what it has beyond is not told again."""
 
 
-def learn(ratios: Sequence[float], tokens: Tokens, reported: int) -> Ratios:
-    """Return `ratios` corrected by a request whose texts have `tokens`, and that a model reported as `reported`.
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Way in which one model counts, as far as it is known."""
 
-    What most of the request consists of is corrected most, so that nothing is said of texts that were not in it.
-    """
-    parts = _list(tokens)
-    predicted = tokens.times(ratios)
-    if reported <= 0 or predicted <= 0:
-        return tuple(ratios)
-    fault, most = reported / predicted, max(part * ratio for part, ratio in zip(parts, ratios, strict=True))
-    return tuple(
-        round(min(max(ratio * fault ** (part * ratio / most), LOWEST), HIGHEST), 4)
-        for part, ratio in zip(parts, ratios, strict=True)
-    )
+    is_exact: bool
+    """It counts by our encoding."""
+    rates: TokenRates | None = None
+    """`None` before its first answer."""
+
+    @classmethod
+    def of(cls, model: str, measured: Measured | None = None) -> "Calibration":
+        """Return that of `model`, by the newest answer if that is its own."""
+        is_own = measured is not None and measured.model == model
+        return cls(tokenizer.fits(model), measured.rates if measured is not None and is_own else None)
+
+    def estimate(self, tokens: Tokens) -> int:
+        """Return the most tokens that the model counts for `tokens`."""
+        return self._limit(self._predict(tokens), self._bound(tokens))
+
+    def estimate_next(self, last: Measured, request: Tokens, *, answer: Tokens, new: Tokens) -> int:
+        """Return the most tokens of a request that goes on from the `request` and `answer` that `last` tells of."""
+        known = max(last.input_tokens, LEAST_TEXT * request.total)
+        likely = self._predict(replace(answer, native=0))
+        likely = min(max(last.output_tokens - last.reasoning_tokens, likely), likely * TOLD_AGAIN)
+        if answer.native:
+            likely += last.reasoning_tokens
+        most = max(self._bound(answer), last.output_tokens)
+        return self._limit(known + likely + self._predict(new), known + most + self._bound(new))
+
+    def learn(self, tokens: Tokens, reported: int) -> TokenRates:
+        """Return the rates nearest to one token for each of ours by which a request has the `reported` tokens.
+
+        Too few are explained by what is written around texts, then by instructions and tools; too many by what is
+        around texts, then by what only the provider understands, and at last by all texts.
+        """
+        least, most = PART_TOKENS
+        fixed, text, native, part = 1.0, 1.0, 0.0, float(least)
+        beyond = float(reported - tokens.fixed - tokens.text - least * tokens.parts)
+        if beyond < 0:
+            fixed = max(1 + _share(beyond, tokens.fixed), LEAST_FIXED)
+            beyond = min(beyond + (1 - fixed) * tokens.fixed, 0)
+            text = 1.0 if self.is_exact else max(1 + _share(beyond, tokens.text), LEAST_TEXT)
+        else:
+            part = min(least + _share(beyond, tokens.parts), most)
+            beyond -= (part - least) * tokens.parts
+            native = min(_share(beyond, tokens.native), 1.0)
+            beyond = max(beyond - native * tokens.native, 0)
+            if self.is_exact:
+                fixed += _share(beyond, tokens.fixed)
+            else:
+                fixed = text = 1 + _share(beyond, tokens.fixed + tokens.text)
+        return TokenRates(fixed=round(fixed, 4), text=round(text, 4), native=round(native, 4), part=round(part, 2))
+
+    def _predict(self, tokens: Tokens) -> float:
+        """Return the tokens that are likely; at most before the model has answered."""
+        if self.rates is None:
+            return self._bound(tokens)
+        rates = self.rates
+        texts = tokens.fixed * rates.fixed + tokens.text * rates.text
+        return texts + tokens.native * rates.native + tokens.parts * rates.part
+
+    def _bound(self, tokens: Tokens) -> float:
+        """Return the tokens that `tokens` may have at most, whatever kind of text they are."""
+        around = tokens.native + tokens.parts * PART_TOKENS[1]
+        if self.is_exact:
+            return (tokens.fixed + tokens.text) * EXACT + around
+        if self.rates is None:
+            return (tokens.fixed + tokens.text) * FOREIGN + tokens.extra_bytes * FOREIGN_BYTE + around
+        likely = tokens.fixed * self.rates.fixed + tokens.text * self.rates.text
+        return likely * DOUBT + tokens.extra_bytes * DOUBT_BYTE + around
+
+    def _limit(self, likely: float, most: float) -> int:
+        return ceil(most if self.rates is None else min(max(likely, most), likely * MARGIN))
 
 
-def estimate_new(new: Tokens, ratios: Sequence[float], seen: Tokens | None = None) -> int:
-    """Return the most tokens that a model counts for `new` texts; `seen` are those that `ratios` were learned by."""
-    before = _list(seen if seen is not None else Tokens())
-    return ceil(sum(map(_correct, _list(new), before, ratios)))
-
-
-def estimate_request(known: int, new: Tokens, ratios: Sequence[float], seen: Tokens | None = None) -> int:
-    """Return the tokens of a request that goes on from `known` reported ones with `new` texts, at most."""
-    return ceil((known + estimate_new(new, ratios, seen)) * WHOLE)
-
-
-def count_request(known: int, new: Tokens) -> int:
-    """Return the tokens of a request that goes on from `known` reported ones, where a tokenizer has counted the rest.
-
-    Two texts that stand beside each other may be cut in another way than each by itself.
-    """
-    return ceil(known + new.exact * EXACT)
-
-
-def estimate_whole(tokens: Tokens, ratios: Sequence[float]) -> int:
-    """Return the tokens of a request of which nothing is reported, by the ratios of those before it, at most."""
-    careful = [ratio + DOUBT * (1 - ratio) if ratio < 1 else ratio for ratio in ratios]
-    return ceil(tokens.times(careful) * WHOLE)
-
-
-def _list(tokens: Tokens) -> tuple[float, ...]:
-    return (tokens.words, tokens.marks, tokens.dense, tokens.scripts)
-
-
-def _correct(new: float, before: float, ratio: float) -> float:
-    if ratio >= 1 or new <= 0:
-        return new * ratio
-    rare = new / (new + before)
-    return new * min((ratio + (DOUBT + DOUBT_OF_NEW * rare) * (1 - ratio)) * MARGIN, 1.0)
+def _share(tokens: float, of: int) -> float:
+    return tokens / of if of else 0.0

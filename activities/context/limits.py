@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mandate.activities.context import tokenizer
 from mandate.activities.context.sizes import measure_agent, measure_message
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.route import RoutePin
@@ -10,8 +11,8 @@ from mandate.workflows.contracts.transcript import Message
 UNKNOWN_WINDOW = 128_000
 """Window of a model of which nobody knows it: the smallest of those that are sold with tools today."""
 DEFAULT_SHARE = 0.75
-LEAST = (0.8, 0.8, 0.85, 0.4)
-"""Share of the estimate of each kind of text that it has at least."""
+LEAST = 0.6
+"""Share of what our tokenizer counts that another one counts at least, or any for tools, which it is told otherwise."""
 AIM = 0.5
 """Share of the limit that a cut makes room down to, so that cuts are rare."""
 
@@ -55,18 +56,19 @@ def find_excess(agent: PinnedAgent, goal: Message) -> str | None:
     if len(found) < len(agent.models):
         return None
     widest, model = max(found, key=lambda pair: pair[0].most)
-    always, goal_size = measure_agent(agent), measure_message(goal)
-    if (always + goal_size).times(LEAST) <= widest.most:
+    always = round(measure_agent(agent).total * LEAST)
+    goal_size = round(measure_message(goal).total * (1.0 if tokenizer.fits(model) else LEAST))
+    if always + goal_size <= widest.most:
         return None
-    if always.times(LEAST) > widest.most // 2:
+    if always > widest.most // 2:
         return (
-            f"instructions, pinned texts and tools have about {round(always.times(LEAST)):,} tokens, and the input "
-            f"about {round(goal_size.times(LEAST)):,}; {model!r} takes {widest.most:,} beside its answer, of a window "
+            f"instructions, pinned texts and tools have about {always:,} tokens, and the input "
+            f"about {goal_size:,}; {model!r} takes {widest.most:,} beside its answer, of a window "
             f"of {widest.window:,}. Give the agent fewer tools or a shorter text"
         )
     return (
-        f"the input has about {round(goal_size.times(LEAST)):,} tokens, and instructions and tools about "
-        f"{round(always.times(LEAST)):,}; {model!r} takes {widest.most:,} beside its answer, of a window of "
+        f"the input has about {goal_size:,} tokens, and instructions and tools about "
+        f"{always:,}; {model!r} takes {widest.most:,} beside its answer, of a window of "
         f"{widest.window:,}. Put the text into a file, give the agent a tool that reads parts of it, and name the file "
         "in the input"
     )

@@ -2,8 +2,10 @@
 
 import json
 from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import replace
 
-from mandate.activities.context.estimate import Tokens, count
+from mandate.activities.context.estimate import Tokens, measure_text
 from mandate.activities.transcript.conversation import Conversation
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.base import Digest
@@ -17,10 +19,6 @@ from mandate.workflows.contracts.transcript import (
     TextPart,
 )
 
-PART_TOKENS = 10
-"""Tokens around a text, a call or a result: roles, ids, names of fields."""
-TOOL_TOKENS = 12
-REQUEST_TOKENS = 12
 AGENTS_KEPT = 64
 
 PINNED = "Always keep in mind:"
@@ -50,35 +48,37 @@ class AgentSizes:
 
 def measure_agent(agent: PinnedAgent) -> Tokens:
     """Return the tokens of instructions and tools."""
-    total = count(write_instructions(agent)) + Tokens(marks=REQUEST_TOKENS, exact=REQUEST_TOKENS)
+    total = measure_text(write_instructions(agent))
     for tool in agent.tools:
         schema = json.dumps(tool.input_schema, ensure_ascii=False)
-        total = (
-            total
-            + count(f"{tool.tool.name} {tool.description} {schema}")
-            + Tokens(marks=TOOL_TOKENS, exact=TOOL_TOKENS)
-        )
-    return total
+        total = total + measure_text(f"{tool.tool.name} {tool.description} {schema}")
+    # The request itself is a part too.
+    return Tokens(fixed=total.text, parts=total.parts + 1, extra_bytes=total.extra_bytes)
 
 
 def measure_message(message: Message) -> Tokens:
-    """Return the tokens of one message; reasoning counts as its provider wrote it."""
-    total = Tokens()
+    """Return the tokens of one message."""
+    total, is_opaque = Tokens(), False
     for part in message.parts:
         match part:
-            case TextPart() | RefusalPart():
-                total = total + count(part.text)
-            case ResultPart():
-                total = total + count(part.text)
+            case TextPart() | RefusalPart() | ResultPart():
+                total = total + measure_text(part.text)
             case CallPart():
-                total = total + count(f"{part.tool} {part.arguments}")
+                total = total + measure_text(f"{part.tool} {_write_arguments(message, part)}")
             case OpaquePart():
-                pass
-        total = total + Tokens(marks=PART_TOKENS, exact=PART_TOKENS)
-    if isinstance(message, AssistantMessage) and any(isinstance(part, OpaquePart) for part in message.parts):
-        native = count(message.native or "")
-        return native if native.total > total.total else total
+                is_opaque = True
+    if isinstance(message, AssistantMessage) and message.native is not None and is_opaque:
+        native = measure_text(message.native)
+        return replace(total, native=max(native.text - total.text, 0))
     return total
+
+
+def _write_arguments(message: Message, part: CallPart) -> str:
+    """Return the arguments of a call as the next request has them: Anthropic's has their values, not their text."""
+    if isinstance(message, AssistantMessage) and message.protocol == "anthropic.messages":
+        with suppress(ValueError, RecursionError):
+            return json.dumps(json.loads(part.arguments), ensure_ascii=False)
+    return part.arguments
 
 
 def measure_first(conversation: Conversation, length: int) -> Tokens:

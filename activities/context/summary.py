@@ -12,7 +12,8 @@ from itertools import pairwise
 import structlog
 from temporalio.exceptions import ApplicationError
 
-from mandate.activities.context.estimate import estimate_tokens
+from mandate.activities.context.calibration import Calibration
+from mandate.activities.context.estimate import measure_text
 from mandate.activities.providers.base import Completion, GetProvider, Prompt
 from mandate.activities.purse import Purse
 from mandate.activities.toolbox import arguments
@@ -244,7 +245,8 @@ async def _complete(name: str, task: Task, provider: GetProvider, attempt: int, 
     instructions = _INSTRUCTIONS + (f"\nWhat must not be missing: {spec.instructions}\n" if spec.instructions else "")
     asked, longest = _ask(task), min(OUTPUT_TOKENS, task.agent.max_output_tokens)
     text = "".join((instructions, *(part.text for part in asked.parts if isinstance(part, TextPart))))
-    size, allowance = budget.CallSize(estimate_tokens(text), longest, task.agent.price(name)), task.allowance
+    tokens = Calibration.of(name).estimate(measure_text(text))
+    size, allowance = budget.CallSize(tokens, longest, task.agent.price(name)), task.allowance
     if not allowance.affords(budget.measure_call(size)):
         return None
     prompt = Prompt(

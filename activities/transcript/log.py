@@ -45,6 +45,11 @@ class Chain:
     measured: Measured | None = None
     """Of the newest answer since the cut."""
 
+    @property
+    def last_measured(self) -> Measured | None:
+        """Of the newest answer, also before the cut."""
+        return self.measured or (self.cut.measured if self.cut is not None else None)
+
 
 class TranscriptLog:
     """Conversations by head; the last ones used stay loaded, up to `cache_messages` and `cache_bytes` in all."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from mandate.activities.context.estimate import count
+from mandate.activities.context.estimate import measure_text
 from mandate.activities.context.sizes import measure_agent, measure_message
 from mandate.workflows.contracts.agent import PinnedAgent
 from mandate.workflows.contracts.transcript import AssistantMessage, Message, ResultPart, Segment, UserMessage
@@ -41,18 +41,18 @@ class TokenMeter:
     """Reader of segments, oldest first."""
 
     def __init__(self) -> None:
-        self._sums = dict.fromkeys(PARTS, 0.0)
+        self._sums = dict.fromkeys(PARTS, 0)
         self._step = 0
         self._is_cut = False
-        self._fixed: tuple[str, float, float] = ("", 0.0, 0.0)
+        self._fixed = ("", 0, 0)
 
     def read(self, segment: Segment, agent: PinnedAgent) -> Iterator[StepTokens]:
         """Yield the step of each answer in `segment`."""
         if segment.agent != self._fixed[0]:
-            pins = sum(count(text).total for text in agent.context.pin)
+            pins = sum(measure_text(text).total for text in agent.context.pin)
             self._fixed = (segment.agent, measure_agent(agent).total - pins, pins)
         if segment.cut is not None:
-            self._sums, self._is_cut = dict.fromkeys(PARTS, 0.0), True
+            self._sums, self._is_cut = dict.fromkeys(PARTS, 0), True
             for place, message in enumerate(segment.cut.messages):
                 self._add(message, ("pinned", "summary")[place] if place < 2 else None)
             return
@@ -65,7 +65,7 @@ class TokenMeter:
 
     def _add(self, message: Message, part: str | None) -> None:
         size = measure_message(message).total
-        results = sum(count(each.text).total for each in message.parts if isinstance(each, ResultPart))
+        results = sum(measure_text(each.text).total for each in message.parts if isinstance(each, ResultPart))
         if part is not None:
             self._sums[part] += size
             return
@@ -80,4 +80,4 @@ class TokenMeter:
         scale = reported / total if reported and total else 1.0
         parts = {name: round(size * scale) for name, size in sums.items()}
         is_cut, self._is_cut = self._is_cut, False
-        return StepTokens(self._step, reported or round(total), bool(reported), is_cut, parts)
+        return StepTokens(self._step, reported or total, bool(reported), is_cut, parts)

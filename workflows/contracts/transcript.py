@@ -84,6 +84,19 @@ class AssistantMessage(Record):
 Message = Annotated[UserMessage | AssistantMessage, Field(discriminator="role")]
 
 
+class TokenRates(Record):
+    """Tokens that a model counts to one that our tokenizer counts; see `context.calibration`."""
+
+    fixed: float
+    """Of instructions and tools."""
+    text: float
+    """Of other texts."""
+    native: float
+    """Of what only its provider understands."""
+    part: float
+    """Tokens around each text, call, result and tool."""
+
+
 class Measured(Record):
     """Size of the request that an answer is to, as its model reported it."""
 
@@ -91,8 +104,14 @@ class Measured(Record):
     """`provider:model`, since each counts in its own way."""
     input_tokens: int
     output_tokens: int
+    reasoning_tokens: int = 0
+    """Those of `output_tokens` that were reasoning."""
+    messages: int | None = None
+    """Messages of the request, which the answer follows; older workers leave it out."""
+    rates: TokenRates | None = None
+    """As the run knows them by then; older workers leave them out."""
     ratios: tuple[float, ...] = ()
-    """Reported tokens to estimated ones by kind of text, as the run knows them by then; see `context.calibration`."""
+    """Read by older workers: their own estimates are not corrected."""
 
 
 class StoredResult(Record):
@@ -152,8 +171,8 @@ class Cut(Record):
     summary: tuple[SummaryLine, ...] = ()
     limit: int | None = None
     """Tokens that requests of this run must stay below, learned from a refusal of the model."""
-    ratios: tuple[float, ...] = ()
-    """As in `Measured`, at the cut."""
+    measured: Measured | None = None
+    """Of the newest answer before it, by which what follows is estimated."""
 
 
 class Segment(Record):

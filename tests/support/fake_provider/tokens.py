@@ -1,10 +1,9 @@
 """Tokens of a request, exactly: what the fake provider reports, and what it refuses.
 
-The tokenizer is OpenAI's `o200k_base` where `bpe-openai` is installed, which has it inside. Else it is one of our own.
-What a vendor adds around messages is a fixed number here.
+The tokenizer is OpenAI's `o200k_base` for all protocols: those of other vendors are not public. What a vendor adds
+around messages is a fixed number here.
 """
 
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from tests.support.fake_provider.behaviours import CHAT, MESSAGES, RESPONSES, An
 
 AROUND = 4
 """Tokens around each message, call and result."""
-
-_PIECE = re.compile(r"[A-Za-z]{1,6}|\d{1,3}|\s+|[^\sA-Za-z\d]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +28,11 @@ class Counts:
 @cache
 def tokenizer() -> Callable[[str], int]:
     """The function that counts the tokens of a text."""
-    try:
-        from bpe_openai import get_encoding  # noqa: PLC0415 - half a second, and not everywhere
-    except ImportError:
-        return lambda text: len(_PIECE.findall(text))
     with warnings.catch_warnings():
         # It reads its own data in a way that the standard library is to lose.
         warnings.simplefilter("ignore", DeprecationWarning)
+        from bpe_openai import get_encoding  # noqa: PLC0415 - a third of a second
+
         encoding = get_encoding("o200k_base")
     return lambda text: len(encoding.encode(text, disallowed_special=()))
 

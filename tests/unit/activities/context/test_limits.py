@@ -80,7 +80,7 @@ def test_tools_and_instructions_that_no_model_takes_are_told_apart() -> None:
     agent = pinned(route, context=ContextSpec(pin=("word " * 2_000,)))
 
     assert find_excess(agent, UserMessage(role="user", parts=(TextPart(kind="text", text="Go."),))) == (
-        "instructions, pinned texts and tools have about 1,752 tokens, and the input about 10; 'openai:m' takes 1,000 "
+        "instructions, pinned texts and tools have about 1,212 tokens, and the input about 7; 'openai:m' takes 1,000 "
         "beside its answer, of a window of 2,000. Give the agent fewer tools or a shorter text"
     )
 
@@ -90,7 +90,7 @@ def test_an_input_that_no_model_takes_is_refused_with_the_way() -> None:
     goal = UserMessage(role="user", parts=(TextPart(kind="text", text="word " * 40_000),))
 
     assert find_excess(pinned(small, large), goal) == (
-        "the input has about 34,616 tokens, and instructions and tools about 12; 'openai:32000' takes 24,000 beside "
+        "the input has about 40,006 tokens, and instructions and tools about 8; 'openai:32000' takes 24,000 beside "
         "its answer, of a window of 32,000. Put the text into a file, give the agent a tool that reads parts of it, "
         "and name the file in the input"
     )

@@ -97,7 +97,7 @@ async def test_reading_back_begins_at_a_position() -> None:
 async def test_a_size_that_an_answer_reports_is_found_until_the_next_cut() -> None:
     store = MemoryStore()
     log = TranscriptLog(Blobs(store))
-    measured = Measured(model="openai:m", input_tokens=90, output_tokens=9, ratios=(1.0, 0.8, 1.0, 1.0))
+    measured = Measured(model="openai:m", input_tokens=90, output_tokens=9, messages=1)
     chain = await log.append(await log.start(AGENT, told("goal")), AGENT, (told("a"),), measured=measured)
     longer = await grow(log, chain, 3)
 
@@ -105,6 +105,7 @@ async def test_a_size_that_an_answer_reports_is_found_until_the_next_cut() -> No
 
     assert (await cold.load(longer.head)).measured == longer.measured == measured
     assert (await cut(log, longer, "kept")).measured is None
+    assert longer.last_measured == measured
 
 
 async def test_a_segment_that_names_a_cut_which_is_none_is_broken() -> None:
