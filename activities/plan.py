@@ -11,6 +11,7 @@ from temporalio import activity
 
 from mandate.activities import failures
 from mandate.activities.checks.findings import parse_value
+from mandate.activities.heartbeat import Stopwatch
 from mandate.activities.toolbox import calls as toolbox_calls
 from mandate.activities.transcript import results, sensitive_arguments
 from mandate.activities.transcript.conversation import PLANNED, Conversation, is_planned
@@ -59,6 +60,11 @@ class PlanActivities:
             ApplicationError: a store failure, retried.
         """
         structlog.contextvars.bind_contextvars(step=request.step)
+        stopwatch = Stopwatch()
+        move = await self._advance(request)
+        return move.model_copy(update={"quick": stopwatch.is_quick})
+
+    async def _advance(self, request: AdvanceRequest) -> PlanMove:
         with failures.translate_store_errors():
             agent = await self._agents.get(request.agent)
             assert agent.plan is not None

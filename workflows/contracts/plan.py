@@ -235,6 +235,8 @@ class PlanMove(Record):
     end: PlanEnd | None = None
     doing: str = ""
     """How far it is, in words."""
+    quick: bool = False
+    """It was found within `QUICK_SECONDS`."""
 
 
 class PlanState(Record):

@@ -13,7 +13,7 @@ from mandate.workflows.loop.control import Control
 from mandate.workflows.loop.run import Run
 from mandate.workflows.loop.tool_calls import CallOutcome, JudgedCall
 from mandate.workflows.loop.turn import Turn
-from mandate.workflows.rules import wording
+from mandate.workflows.rules import local_activities, wording
 
 TOLD = CallRequest(tool="-")
 """In the place of a call that the plan has taken in: positions are never used again."""
@@ -78,8 +78,9 @@ class PlanCalls:
                 step=its.step + 1,
                 is_stopping=is_stopping or self._turn.budget.find_time_exceeded() is not None,
             ),
-            locally=self._run.perform_locally(None),
+            locally=self._run.perform_locally(local_activities.PLANS),
         )
+        self._run.keep_speed(local_activities.PLANS, was_quick=move.quick)
         its.head, its.step = move.head, its.step + 1
         plan.told += len(ended)
         plan.doing = move.doing

@@ -17,8 +17,9 @@ TASK_LIMIT = timedelta(milliseconds=500)
 SHORTEST = timedelta(milliseconds=200)
 """With less than this left of `TASK_LIMIT`, an activity is an ordinary one."""
 
-DECISIONS, NOTICES, SESSIONS = "decisions", "notices", "sessions"
-"""Names of lookups of decisions, notices to people, and what a session keeps; no tool and no check has such a name."""
+DECISIONS, NOTICES, SESSIONS, PLANS = "decisions", "notices", "sessions", "plans"
+"""Names of lookups of decisions, notices to people, what a session keeps, and moves of a plan; no tool and no check has
+such a name."""
 
 SOURCES = ("python", "builtin")
 CHECKS = ("expect", "schema", "python")
@@ -39,7 +40,7 @@ def is_quick(quick: Mapping[str, bool], name: str) -> bool:
     """Return whether the last time of `name` was quick; what is no tool and no check counts as quick before its
     first.
     """
-    return quick.get(name, name in {DECISIONS, NOTICES, SESSIONS})
+    return quick.get(name, name in {DECISIONS, NOTICES, SESSIONS, PLANS})
 
 
 def keep_speed(quick: dict[str, bool], name: str, *, was_quick: bool) -> dict[str, bool]:

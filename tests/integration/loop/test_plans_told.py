@@ -132,7 +132,7 @@ async def test_a_plan_goes_on_over_many_parts_with_what_it_has(site: Site, monke
             {"id": "sum", "tool": "look", "input": {"what": "string(size(steps.tools.output + steps.agents.output))"}},
         ],
     )
-    async with site.serving(max_cached_workflows=0):
+    async with site.serving():
         handle = await start(site, "long", list(range(1, 41)))
         result = await handle.result()
 
