@@ -131,5 +131,8 @@ class ReportFound(Record):
 HARD_STOP = timedelta(minutes=15)
 """Time beyond a child's limit after which the server ends it: effects under way at the limit are waited for."""
 
+LOOK_AFTER = timedelta(hours=1)
+"""Between looks of a parent for children whose ends are events of it: a reset may have cut one off."""
+
 LOOK_AGAIN = timedelta(minutes=10)
 """Between looks of a parent that has continued as new for a child which may have ended without a word."""

@@ -17,6 +17,7 @@ from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadySt
 from mandate.workflows import marks, steps
 from mandate.workflows.contracts.children import (
     HARD_STOP,
+    LOOK_AFTER,
     LOOK_AGAIN,
     ChildRequest,
     FindReport,
@@ -57,6 +58,7 @@ class Children:
         self._route = ModelRoute(run)
         self._watches: dict[str, asyncio.Task[None]] = {}
         """Of children that this part of the run has started."""
+        self._patrol: asyncio.Task[None] | None = None
 
     @property
     def are_open(self) -> bool:
@@ -104,18 +106,22 @@ class Children:
             budget=rules.find_lowered(share.limits, asked.share),
             tainted=its.tainted,
         )
-        child = await self._place(placed, request, number, share.limits.wall_time)
-        if isinstance(child, str):
+        reason = await self._place(placed, request, number, share.limits.wall_time)
+        if reason is not None:
+            its.children = {other: one for other, one in its.children.items() if other != placed.index}
             self._budget.settle_share(key, Usage(), is_known=True)
-            return _refuse(child)
-        its.children = {**its.children, placed.index: child}
-        self._run.record_step(f"{placed.line}: {child.id} begins")
+            return _refuse(reason)
+        self._run.record_step(f"{placed.line}: {its.children[placed.index].id} begins")
+        self._begin_patrol()
         return None
 
     async def _place(
         self, placed: JudgedCall, request: ChildRequest, number: int, limit: timedelta | None
-    ) -> OpenChild | str:
-        """Start a child under an id that is free, or take up the one that was started for this call before a reset."""
+    ) -> str | None:
+        """Start a child under an id that is free, or take up the one that was started for this call before a reset.
+
+        Return why there is none. It is in the state before it is started, so that a cancelled run cancels it too.
+        """
         own, run, its = workflow.info().workflow_id, workflow.info().first_execution_run_id, self._run.state
         within = limit + HARD_STOP if limit is not None else None
         due = workflow.now() + within if within is not None else None
@@ -124,6 +130,7 @@ class Children:
             number=number, id="", run_id="", begun_at=workflow.now(), due_at=due, resumes=its.control.tree_resumes
         )
         for id_ in rules.list_ids(own, run, number, is_taken=its.child_ids_taken):
+            its.children = {**its.children, placed.index: made.model_copy(update={"id": id_})}
             try:
                 handle = await steps.start_child(id_, request, placed.verdict, is_plan=is_plan, within=within)
             except WorkflowAlreadyStartedError:
@@ -131,7 +138,8 @@ class Children:
                 if found is None:
                     return f"not started: {id_} exists already, and nobody can say now what it is"
                 if found.status in {"running", "ended"}:
-                    return made.model_copy(update={"id": id_, "run_id": found.run_id})
+                    self._keep(placed.index, run_id=found.run_id)
+                    return None
                 its.child_ids_taken = True
                 continue
             except FailureError as error:
@@ -140,7 +148,8 @@ class Children:
                 return f"not started: {error.message}"
             run_id = handle.first_execution_run_id or ""
             self._watches[id_] = asyncio.create_task(self._watch(id_, run_id, handle))
-            return made.model_copy(update={"id": id_, "run_id": run_id})
+            self._keep(placed.index, run_id=run_id)
+            return None
         return f"not started: the names of child {number} are taken by other runs"
 
     async def _watch(self, child: str, run_id: str, handle: Any) -> None:
@@ -176,7 +185,14 @@ class Children:
 
     async def _wait(self, index: int) -> Attempted | None:
         """Wait until a child has reported, and tell it meanwhile what it has to know."""
-        while not (child := self._run.state.children[index]).has_ended:
+        while True:
+            child = self._run.state.children[index]
+            if child.report is not None:
+                return self._settle(index, child.report)
+            if child.has_ended:
+                if (result := await self._find_result(index)) is not None:
+                    return self._settle(index, result)
+                continue
             if self._run.is_leaving:
                 return None
             if (message := self._find_message(child)) is not None:
@@ -191,15 +207,31 @@ class Children:
                 )
             except TimeoutError:
                 await self._look_for(index)
-        if child.report is not None:
-            return self._settle(index, child.report)
+
+    async def _find_result(self, index: int) -> RunResult | None:
+        """Return the result of a child that has ended without a word; `None` if it has not ended after all."""
+        child = self._run.state.children[index]
         found = await self._look_up(self._ask_for(child.id, index))
         if found is not None and found.status == "running":
             # Somebody has said that it had ended.
             self._keep(index, has_ended=False)
-            return await self._wait(index)
-        result = found.result if found is not None else None
-        return self._settle(index, result or rules.build_unknown(child.id, UNTOLD))
+            return None
+        return (found.result if found is not None else None) or rules.build_unknown(child.id, UNTOLD)
+
+    def _begin_patrol(self) -> None:
+        """Look after the children now and then: a reset of the run may have cut off the event of an end."""
+        if self._patrol is None or self._patrol.done():
+            self._patrol = asyncio.create_task(self._look_after_all())
+
+    async def _look_after_all(self) -> None:
+        while self._run.state.children:
+            with suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: not self._run.state.children, timeout=LOOK_AFTER, timeout_summary="children may have ended"
+                )
+                return
+            watched = [index for index, child in self._run.state.children.items() if child.id in self._watches]
+            await asyncio.gather(*map(self._look_for, watched))
 
     def _is_called(self, index: int) -> bool:
         child = self._run.state.children[index]
@@ -209,7 +241,7 @@ class Children:
         """Note that a child has ended if it has without a word."""
         child = self._run.state.children[index]
         found = await self._look_up(self._ask_for(child.id, index))
-        if found is not None and found.status != "running":
+        if found is not None and found.status != "running" and index in self._run.state.children:
             self._keep(index, has_ended=True)
 
     def _ask_for(self, child: str, index: int) -> FindReport:

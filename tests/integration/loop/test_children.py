@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -383,3 +384,28 @@ async def test_children_of_the_next_part_of_a_session_have_ids_of_their_own(site
         last = [one.id async for one in site.client.list_workflows(f'WorkflowId="{session}/c2"')]
 
     assert last == [f"{session}/c2"]
+
+
+async def test_a_reset_that_cuts_off_the_end_of_a_child_does_not_lose_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mandate.workflows.loop.children.LOOK_AFTER", timedelta(seconds=2))
+    boss(site, [ask("a", "b"), {"say": "done"}])
+    site.write("worker", [{"call": [{"look": {"what": "a", "seconds": 0.5}}]}, {"say": "It is a."}])
+    async with site.serving():
+        handle = await site.start("boss")
+        await handle.result()
+        events = [event async for event in handle.fetch_history_events()]
+        started = max(
+            event.event_id for event in events if event.HasField("child_workflow_execution_started_event_attributes")
+        )
+        to = min(
+            event.event_id
+            for event in events
+            if event.event_id > started and event.HasField("workflow_task_completed_event_attributes")
+        )
+        again = await reset(site.client, handle.id, to)
+        result: RunResult = await again.result()
+
+    assert result.status is RunStatus.COMPLETED
+    assert await texts_told(site, result.head) == [f"[c{n}: completed, $0.0000]\nIt is a." for n in (1, 2)]
