@@ -257,7 +257,7 @@ class AgentActivities:
             tainted=child.tainted,
             requester=requester.name,
             slow=self._slow,
-            estimate=self._estimate(offered, message),
+            estimate=self._estimate(offered, message) if start.agent.models else 0,
             is_counted=await self._is_counted(request, requester),
         )
 

@@ -159,7 +159,7 @@ class Control:
         self._run.publish_status()
         then = STOPPING if self.is_stopping else "the call in hand is finished; no new one begins"
         if self._run.state.children:
-            then += "; so do its children" if halt.tree else "; its children work on, unless `tree` is true"
+            then += "; its children are paused too" if halt.tree else "; its children work on, unless `tree` is true"
         return Told(status=self._run.status, message=then)
 
     def resume(self, halt: Halt) -> Told:

@@ -273,7 +273,7 @@ async def test_a_tree_is_paused_and_resumed(desk: Desk) -> None:
         while await statuses(desk) != ["running", "running", "completed", "running", "waiting"]:
             await asyncio.sleep(0.1)
 
-    assert paused.out == "other  the call in hand is finished; no new one begins\n"
+    assert paused.out == "other  the call in hand is finished; no new one begins; its children are paused too\n"
     assert f"  step 1   {BY} pauses the run, through the run above: lunch" in child.out.splitlines()
     assert resumed.out == "other  the run goes on\n"
 
