@@ -29,6 +29,7 @@ validation: pydantic's errors as sentences
 wording: calls and results in words, no refusals
 quantities: counted nouns, seconds
 plain_text: text without control characters
+json_pointer: references inside a schema
 surrogates: text that UTF-8 can carry
 redaction: sensitive arguments, masked
 names: names that read as one
