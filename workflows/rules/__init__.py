@@ -16,6 +16,7 @@ plans: needs, levels and faults of plans
 plan_progress: steps that begin, ends of plans
 plan_targets: agents, tools and plans of steps
 plan_expressions: expressions of plans
+plan_drawing: plans as pictures
 plan_shares: shares of steps in a budget
 graphs: levels and cycles of what needs what
 patience: time for which calls are repeated
