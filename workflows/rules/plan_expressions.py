@@ -22,17 +22,8 @@ STEPS, ITEM, INDEX, OUTPUT, INPUT = "steps", "item", "index", "output", "input"
 """Variables of expressions."""
 
 _VARIABLES = (STEPS, ITEM, INDEX, OUTPUT, INPUT)
-_COMMENT = "; a text has quotes of its own inside those of YAML: \"'...'\""
+_QUOTES = "; a text has quotes of its own inside those of YAML: \"'...'\""
 _SHOWN_CHARACTERS = 60
-
-_OF_STEPS = {
-    "status": of_kinds("string"),
-    "reason": of_kinds("string", "null"),
-    "items": of_kinds("number", "null"),
-    "completed": of_kinds("number"),
-    "failed": of_kinds("number"),
-}
-"""What expressions can read of a step, beside its output."""
 
 
 class Expression(NamedTuple):
@@ -100,11 +91,17 @@ class PlanReader:
     def _see(self, step: PlanStep) -> Shape:
         """Return what expressions can read of a step."""
         where = f"{STEPS}.{step.id}" if "-" not in step.id else f"{STEPS}[{step.id!r}]"
-        output = find_output(step, self._targets.find(step), f"{where}.{OUTPUT}")
+        target, status = self._targets.find(step), of_kinds("string")
+        output = find_output(step, target, f"{where}.{OUTPUT}")
+        of_item = find_output(step, target, f"{where}.items[0].{OUTPUT}")
         if step.for_each is not None:
-            item = find_output(step, self._targets.find(step), f"{where}.{OUTPUT}[0]")
+            item = find_output(step, target, f"{where}.{OUTPUT}[0]")
             output = ListShape(where=f"{where}.{OUTPUT}", item=item, why=f"step {step.id!r} has a 'for_each'")
-        return ObjectShape(where=where, known={OUTPUT: output, **_OF_STEPS})
+        items = ListShape(
+            where=f"{where}.items",
+            item=ObjectShape(where=f"{where}.items[0]", known={OUTPUT: of_item, "status": status}),
+        )
+        return ObjectShape(where=where, known={OUTPUT: output, "status": status, "items": items})
 
     def _list_variables(self, role: Role, step: PlanStep | None) -> dict[str, Shape]:
         """Return what an expression sees."""
@@ -120,7 +117,8 @@ class PlanReader:
     def _read(self, text: str, role: Role, step: PlanStep | None) -> Reading:
         tree = evaluation.parse(text)
         if isinstance(tree, Unevaluable):
-            return Reading((f"{_show(text)} cannot be evaluated: {tree.reason}{_COMMENT}",), ANYTHING)
+            hint = "" if any(name in text for name in _VARIABLES) else _QUOTES
+            return Reading((f"{_show(text)} cannot be evaluated: {tree.reason}{hint}",), ANYTHING)
         seen, reads = self._list_variables(role, step), dict.fromkeys(list_reads(tree))
         unseen = dict.fromkeys(read.variable for read in reads if read.variable not in seen)
         faults = [self._describe_unseen(name, role, step, list(seen)) for name in unseen]

@@ -30,12 +30,11 @@ def find_faults(plan: PlanSpec, targets: Targets) -> Iterator[Located]:
                 yield ("budget", limit), _describe_sum(limit, shares, most)
     runs = [step.id for step in plan.steps if step.tool is None]
     if runs and plan.budget.depth == 0:
-        message = f"0 allows no runs below the plan; of agents or plans are the steps {list_names(runs)}"
-        yield ("budget", "depth"), message
+        yield ("budget", "depth"), f"0 allows no runs below the plan, and these steps are such: {list_names(runs)}"
     if plan.budget.children is not None and len(runs) > plan.budget.children:
         message = (
-            f"{plan.budget.children} runs below the plan are allowed, and {quantities.count_noun(len(runs), 'step')} "
-            f"start at least one each: {list_names(runs)}"
+            f"allows {quantities.count_noun(plan.budget.children, 'run')} below the plan, and "
+            f"{quantities.count_noun(len(runs), 'step')} start at least one each: {list_names(runs)}"
         )
         yield ("budget", "children"), message
 

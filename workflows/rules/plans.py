@@ -47,12 +47,6 @@ def list_levels(plan: PlanSpec) -> tuple[tuple[str, ...], ...]:
     return graphs.list_levels(map_needs(plan))
 
 
-def find_ends(plan: PlanSpec) -> tuple[str, ...]:
-    """Return the steps that no other needs, in the order of the plan."""
-    needed = frozenset[str]().union(*map_needs(plan).values())
-    return tuple(step.id for step in plan.steps if step.id not in needed)
-
-
 def find_faults(
     plan: PlanSpec,
     *,
