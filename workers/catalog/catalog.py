@@ -117,7 +117,7 @@ class Catalog:
             policies: Folder of shared policies; `None`: `policies` beside the folder of the agents.
             project: Folder of `mandate.yaml`.
             endpoints: Providers that the models of the agents may name beside those that are built in.
-            plans: Folder of plans; none if left out.
+            plans: Folder of plans, or the file of one; none if left out.
 
         Raises:
             FileError: all faults of all agents; none of them is loaded then.
@@ -147,7 +147,7 @@ class Catalog:
             for draft in drafts
             if draft.plan is not None and (known_tools := plan_members.list_tools(draft.plan, draft.search)) is not None
         }
-        found += catalog_plans.find_faults(planned.files, agents, tools_of_plans)
+        found += catalog_plans.find_faults(planned, agents, tools_of_plans)
         for draft in drafts:
             found += [
                 *draft.place(draft.search.faults, specs),
@@ -168,7 +168,7 @@ class Catalog:
             raise FileError(found)
         family = children.Family(members)
         of_drafts = (draft.place((*draft.search.warnings, *draft.warnings()), specs) for draft in drafts)
-        of_plans = catalog_plans.find_warnings(planned.files, agents, tools_of_plans)
+        of_plans = catalog_plans.find_warnings(planned, agents, tools_of_plans)
         warnings = in_order([*chain.from_iterable(of_drafts), *of_plans])
         named = {name: file for draft in drafts for name in draft.spec.policies if (file := shared.get(name))}
         offered = [draft for draft, _ in zip(drafts, scan.files, strict=False)]

@@ -1,7 +1,7 @@
 """Plan files: read, and everything wrong with them and with the plans in them told at once."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -10,9 +10,11 @@ from mandate.activities.documents import Document, Fault, in_order, read_documen
 from mandate.activities.files import FileError, parse_spec
 from mandate.workers.catalog.agents import agent_paths
 from mandate.workflows.contracts.agent import AgentSpec
+from mandate.workflows.contracts.faults import did_you_mean
 from mandate.workflows.contracts.plan import PlanSpec
 from mandate.workflows.rules import graphs, plan_targets
 from mandate.workflows.rules import plans as rules
+from mandate.workflows.rules.cel.shapes import list_names
 from mandate.workflows.rules.plan_targets import Target
 
 
@@ -31,6 +33,8 @@ class PlanScan:
 
     files: tuple[PlanFile, ...] = ()
     faults: tuple[Fault, ...] = ()
+    others: tuple[str, ...] = ()
+    """Names of plans that are there too: their files have faults, or are not needed."""
 
 
 ToolsOfPlans = Mapping[str, Mapping[str, Target]]
@@ -38,41 +42,82 @@ ToolsOfPlans = Mapping[str, Mapping[str, Target]]
 
 
 def scan_plans(path: Path) -> PlanScan:
-    """Read the plans of a folder or in one file; faults are collected, never raised. No folder has no plans."""
+    """Read the plans of a folder, or the one in a file and those beside it that it names, also by way of others.
+
+    Faults are collected, never raised. A folder that does not exist has no plans.
+    """
     if not path.exists():
         return PlanScan()
-    files, faults = list[PlanFile](), list[Fault]()
-    for found in agent_paths(path) if path.is_dir() else [path]:
-        document = read_document(found)
+    if path.is_dir():
+        return _scan(agent_paths(path))
+    beside = {name: other for name, other in _map_names(path.parent).items() if other != path}
+    paths, scan = [path], _scan([path])
+    while named := beside.keys() & {step.plan for file in scan.files for step in file.spec.steps}:
+        paths += [beside.pop(name) for name in sorted(filter(None, named))]
+        scan = _scan(paths)
+    return replace(scan, others=(*scan.others, *sorted(beside)))
+
+
+def find_path(folder: Path, name: str) -> Path:
+    """Return the file of the plan of this name.
+
+    Raises:
+        ValueError: there is none; the sentence says which there are.
+    """
+    named = _map_names(folder) if folder.is_dir() else {}
+    if (path := named.get(name)) is not None:
+        return path
+    hint = f"{did_you_mean(name, named)} there are {list_names(named) or 'none'}"
+    raise ValueError(f"there is no plan {name!r} in {str(folder)!r}{hint}")
+
+
+def _map_names(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder by the names that they give to their plans."""
+    return {name: path for path in reversed(agent_paths(folder)) if (name := _find_name(read_document(path)))}
+
+
+def _find_name(document: Document) -> str:
+    """Return the name that a file gives to its plan, whatever its faults are."""
+    name = document.value.get("name") if isinstance(document.value, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _scan(paths: Iterable[Path]) -> PlanScan:
+    files, faults, broken = list[PlanFile](), list[Fault](), list[str]()
+    for path in paths:
+        document = read_document(path)
         try:
-            files.append(PlanFile(found, parse_spec(document, PlanSpec), document))
+            files.append(PlanFile(path, parse_spec(document, PlanSpec), document))
         except FileError as error:
             faults += error.faults
-    return PlanScan(tuple(files), in_order([*faults, *_find_same_names(files)]))
+            broken.append(_find_name(document))
+    return PlanScan(tuple(files), in_order([*faults, *_find_same_names(files)]), tuple(filter(None, broken)))
 
 
-def find_faults(files: Sequence[PlanFile], agents: Mapping[str, AgentSpec], tools: ToolsOfPlans) -> Iterator[Fault]:
-    """Yield all that is wrong with plans, each with its place.
+def find_faults(scan: PlanScan, agents: Mapping[str, AgentSpec], tools: ToolsOfPlans) -> Iterator[Fault]:
+    """Yield all that is wrong with plans beside the faults of their files, each with its place.
 
     Args:
-        files: All plans, which may name each other.
+        scan: All plans, which may name each other.
         agents: All agents that they may name.
         tools: Their tools.
     """
-    plans = {file.spec.name: plan_targets.of_plan(file.spec) for file in files}
+    # What these take and give is not known, yet they are there.
+    plans = dict.fromkeys(scan.others, Target())
+    plans |= {file.spec.name: plan_targets.of_plan(file.spec) for file in scan.files}
     known = {name: plan_targets.of_agent(spec) for name, spec in agents.items()}
-    for file in files:
+    for file in scan.files:
         own = tools.get(file.spec.name)
         for place, message in rules.find_faults(file.spec, agents=known, tools=own, plans=plans):
             yield file.document.fault(place, message)
-    yield from _find_cycles(files)
+    yield from _find_cycles(scan.files)
 
 
-def find_warnings(files: Sequence[PlanFile], agents: Mapping[str, AgentSpec], tools: ToolsOfPlans) -> Iterator[Fault]:
+def find_warnings(scan: PlanScan, agents: Mapping[str, AgentSpec], tools: ToolsOfPlans) -> Iterator[Fault]:
     """Yield what will probably not go well in plans without faults; the arguments are those of `find_faults`."""
-    plans = {file.spec.name: plan_targets.of_plan(file.spec) for file in files}
+    plans = {file.spec.name: plan_targets.of_plan(file.spec) for file in scan.files}
     known = {name: plan_targets.of_agent(spec) for name, spec in agents.items()}
-    for file in files:
+    for file in scan.files:
         own = tools.get(file.spec.name)
         for place, message in rules.find_warnings(file.spec, agents=known, tools=own, plans=plans):
             yield file.document.fault(place, message)

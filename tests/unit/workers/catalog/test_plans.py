@@ -235,8 +235,8 @@ def test_plans_alone_are_checked_against_what_is_given(folder: Folder) -> None:
     folder.plan("p", {"id": "x", "tool": "unknown"}, {"id": "y", "agent": "nobody"})
     scan = scan_plans(folder.plans)
 
-    assert [fault.key for fault in find_faults(scan.files, {}, {})] == ["steps[1].agent"]
-    assert [fault.key for fault in find_faults(scan.files, {}, {"p": {}})] == ["steps[0].tool", "steps[1].agent"]
+    assert [fault.key for fault in find_faults(scan, {}, {})] == ["steps[1].agent"]
+    assert [fault.key for fault in find_faults(scan, {}, {"p": {}})] == ["steps[0].tool", "steps[1].agent"]
     assert scan_plans(folder.plans / "p.yaml").files[0].spec.name == "p"
     assert scan_plans(folder.plans / "nowhere").files == ()
 
