@@ -1,6 +1,7 @@
 """Plans: what each step needs, the order that follows, and all that is wrong with a plan before it begins."""
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from mandate.workflows.contracts.faults import Located, Place, did_you_mean
 from mandate.workflows.contracts.plan import PlanSpec, PlanStep
@@ -18,7 +19,11 @@ from mandate.workflows.rules.plan_expressions import (
 )
 from mandate.workflows.rules.plan_targets import Misfit, Target, Targets, find_kind, find_misfits, find_place
 
+CACHED = 16_384
+"""Expressions whose references a process keeps: those of a few of the largest plans, which are asked for each move."""
 
+
+@lru_cache(maxsize=CACHED)
 def find_references(expression: str) -> frozenset[str]:
     """Return the steps that an expression reads; none where it cannot be read."""
     tree = evaluation.parse(expression)
